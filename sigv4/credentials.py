@@ -1,0 +1,226 @@
+"""Credentials, and how to get them from whatever gives them.
+
+`Credentials` is one immutable set of keys that hides its secret: not in `repr` or `str`, not in a log record,
+and not in a pickle, which it refuses.  It must not know how it will be used.
+
+The one idea: a *source* of credentials is anything with `get_frozen_credentials()`, as botocore has it, or a
+callable that gives credentials, or an awaitable of them.  `Credentials` itself is such a source, the static
+one.  `fetch` and `fetch_async` turn any source into `Credentials`, and copy what they get: botocore's own
+frozen tuple prints its secret.
+
+Nothing is cached here: each fetch asks the source again.  A source that must not be asked so often caches by
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from .errors import CredentialsUnavailable
+
+__all__ = [
+    "Credentials",
+    "CredentialsLike",
+    "CredentialsProvider",
+    "CredentialsSource",
+    "fetch",
+    "fetch_async",
+]
+
+
+class CredentialsLike(Protocol):
+    """What a frozen set of credentials looks like, botocore's `ReadOnlyCredentials` among them."""
+
+    @property
+    def access_key(self) -> str:
+        """The access key id."""
+
+    @property
+    def secret_key(self) -> str:
+        """The secret access key."""
+
+    @property
+    def token(self) -> str | None:
+        """The session token of temporary credentials."""
+
+
+@runtime_checkable
+class CredentialsProvider(Protocol):
+    """A place that credentials come from: botocore's protocol, so botocore's objects are such too."""
+
+    def get_frozen_credentials(self) -> CredentialsLike:
+        """Give the credentials that are valid now.  May block."""
+
+
+CredentialsSource: TypeAlias = (
+    CredentialsProvider
+    | CredentialsLike
+    | Callable[[], "CredentialsLike | CredentialsProvider | Awaitable[CredentialsLike | CredentialsProvider]"]
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """One immutable set of AWS credentials.
+
+    Args:
+        access_key: The access key id, for example `AKIDEXAMPLE`: no whitespace, no `/`.
+        secret_key: The secret access key.  Hidden everywhere.
+        token: The session token of temporary credentials.  Hidden everywhere.  An empty one counts as none.
+        expires_at: The aware time after which AWS refuses these credentials; None when unknown or never.
+
+    Raises:
+        TypeError: A field is of the wrong type.
+        ValueError: A field is empty, or holds what no such field holds (a newline from a file, mostly).
+    """
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+    expires_at: datetime | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_text("access_key", self.access_key, forbid="/")
+        _check_text("secret_key", self.secret_key)
+        if self.token == "":
+            object.__setattr__(self, "token", None)
+        if self.token is not None:
+            _check_text("token", self.token)
+        if self.expires_at is not None:
+            if not isinstance(self.expires_at, datetime):
+                raise TypeError(
+                    f"expires_at: expected a datetime or None, got {type(self.expires_at).__name__}"
+                )
+            if self.expires_at.utcoffset() is None:
+                raise ValueError(
+                    "expires_at: expected an aware datetime, got one without a time zone; add tzinfo=UTC"
+                )
+
+    def __repr__(self) -> str:
+        token = "None" if self.token is None else "<hidden>"
+        expires = "" if self.expires_at is None else f", expires_at={self.expires_at.isoformat()}"
+        return f"Credentials(access_key={self.access_key!r}, secret_key=<hidden>, token={token}{expires})"
+
+    def get_frozen_credentials(self) -> Credentials:
+        """Give these credentials: a set of credentials is its own static provider."""
+        return self
+
+    def expires_within(self, seconds: float, now: datetime) -> bool:
+        """Tell whether these credentials end within `seconds` (0 or more) of the aware time `now`."""
+        return self.expires_at is not None and self.expires_at - now <= timedelta(seconds=seconds)
+
+    def __copy__(self) -> Credentials:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Credentials:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Exceptions travel between processes as pickles, with whatever hangs on them.
+        raise TypeError(
+            "Credentials are not pickled, so that no secret leaves in one: fetch them again over there"
+        )
+
+    def __getstate__(self) -> Any:
+        raise TypeError("Credentials have no state to give, so that no secret leaves with it")
+
+
+def _check_text(name: str, value: object, forbid: str = "") -> None:
+    """Check one field without ever showing its value: a secret may have been given in the wrong place."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: expected text, got an empty string")
+    if value.isprintable() and " " not in value and not any(char in value for char in forbid):
+        return
+    for index, char in enumerate(value):
+        if char.isspace() or not char.isprintable() or char in forbid:
+            kind = "whitespace" if char.isspace() else repr(char) if char in forbid else "a control character"
+            raise ValueError(f"{name}: expected printable text without {kind}, found it at index {index}")
+
+
+# --- from any source to Credentials ---
+
+
+def fetch(source: CredentialsSource) -> Credentials:
+    """Ask a source for the credentials valid now.
+
+    Args:
+        source: `Credentials`, any object with `get_frozen_credentials()`, or a callable that returns either.
+
+    Raises:
+        TypeError: It is none of these, or it gives an awaitable: only `fetch_async` can await.
+        CredentialsUnavailable: The provider has none.
+    """
+    given = _call(source)
+    if isinstance(given, Awaitable):
+        close = getattr(given, "close", None)
+        if close is not None:
+            close()  # a coroutine never awaited would be warned of
+        raise TypeError("the source of credentials gives an awaitable; await fetch_async(source) instead")
+    return _settle(given)
+
+
+async def fetch_async(
+    source: CredentialsSource,
+    run: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
+) -> Credentials:
+    """Ask a source, which may also give an awaitable, for the credentials valid now.
+
+    Args:
+        source: As for `fetch`, or a callable that returns an awaitable of credentials.
+        run: How to make a call that may block, for example `asyncio.to_thread`; None makes it right here.
+            A coroutine function is always called right here.
+
+    Raises:
+        TypeError: It is no source of credentials.
+        CredentialsUnavailable: The provider has none.
+    """
+    if run is None or isinstance(source, Credentials) or _is_async(source):
+        given = _call(source)
+    else:
+        given = await run(lambda: _call(source))
+    if isinstance(given, Awaitable):
+        given = await given
+    if isinstance(given, Credentials) or run is None:
+        return _settle(given)
+    settled: Credentials = await run(lambda: _settle(given))
+    return settled
+
+
+def _is_async(source: object) -> bool:
+    from inspect import iscoroutinefunction
+
+    call = getattr(source, "get_frozen_credentials", source)
+    return iscoroutinefunction(call) or iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004 - its kind
+
+
+def _call(source: object) -> object:
+    method = getattr(source, "get_frozen_credentials", None)
+    if method is not None:
+        given: object = method()
+        return given
+    return source() if callable(source) else source
+
+
+def _settle(given: object) -> Credentials:
+    """Copy what a source gave; a callable may have given a provider, as `Session().get_credentials` does."""
+    if not isinstance(given, Credentials) and hasattr(given, "get_frozen_credentials"):
+        given = given.get_frozen_credentials()
+    if isinstance(given, Credentials):
+        return given
+    if given is None:
+        raise CredentialsUnavailable("the source of credentials gave None: it found none")
+    try:
+        access_key, secret_key, token = given.access_key, given.secret_key, given.token  # type: ignore[attr-defined]
+    except AttributeError:
+        access_key = None
+    if access_key is None:
+        raise TypeError(
+            "expected credentials (access_key, secret_key, token), an object with get_frozen_credentials(), "
+            f"or a callable that gives one; got {type(given).__name__}"
+        )
+    return Credentials(access_key, secret_key, token, expires_at=getattr(given, "expires_at", None))

@@ -1,0 +1,185 @@
+"""The places that credentials come from: the environment, the shared files, and botocore's whole chain.
+
+Each provider has the one method `get_frozen_credentials()`, reads its place anew each time, so that what a
+login tool has just written is seen at the next attempt, and says where it looked when it finds nothing.
+What is wrong in a file is told without quoting the file: the line at fault may be the secret's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .credentials import Credentials, CredentialsProvider, fetch
+from .errors import CredentialsUnavailable
+
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
+
+__all__ = ["BotocoreProvider", "ChainProvider", "EnvironmentProvider", "SharedFileProvider"]
+
+
+class EnvironmentProvider:
+    """Credentials from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, when temporary, `AWS_SESSION_TOKEN`.
+
+    Args:
+        environ: The variables to read; None reads `os.environ` at each fetch.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = environ
+
+    def get_frozen_credentials(self) -> Credentials:
+        """Read the variables now.
+
+        Raises:
+            CredentialsUnavailable: One of the two keys is not set, or is empty.
+        """
+        environ = os.environ if self._environ is None else self._environ
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        missing = [name for name in names if not environ.get(name)]
+        if missing:
+            raise CredentialsUnavailable(f"environment: {' and '.join(missing)} not set")
+        return Credentials(environ[names[0]], environ[names[1]], environ.get("AWS_SESSION_TOKEN"))
+
+
+class SharedFileProvider:
+    """Credentials from a profile of the shared files, `~/.aws/credentials` and then `~/.aws/config`.
+
+    Args:
+        profile: The profile's name; None takes `AWS_PROFILE`, or else `default`.
+        path: The credentials file; None takes `AWS_SHARED_CREDENTIALS_FILE`, or else `~/.aws/credentials`.
+        config_path: The config file; None takes `AWS_CONFIG_FILE`, or else `~/.aws/config`.
+        environ: The variables to read; None reads `os.environ` at each fetch.
+    """
+
+    def __init__(
+        self,
+        profile: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        config_path: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._profile = profile
+        self._path = path
+        self._config_path = config_path
+        self._environ = environ
+
+    def get_frozen_credentials(self) -> Credentials:
+        """Read the files now.
+
+        Raises:
+            CredentialsUnavailable: No file, no such profile, no keys in it, or a file that does not parse.
+        """
+        environ = os.environ if self._environ is None else self._environ
+        profile = self._profile or environ.get("AWS_PROFILE") or "default"
+        path = self._path or environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+        config = self._config_path or environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
+        in_config = profile if profile == "default" else f"profile {profile}"
+        looked: list[str] = []
+        for file, section in ((path, profile), (config, in_config)):
+            found = _read_section(os.path.expanduser(file), section, looked)
+            if found is not None:
+                return found
+        raise CredentialsUnavailable(f"profile {profile!r}: {'; '.join(looked)}")
+
+
+def _read_section(path: str, section: str, looked: list[str]) -> Credentials | None:
+    """Read one section of one file, or say in `looked` why it gives nothing."""
+    parser = _parse(path, looked)
+    if parser is None:
+        return None
+    if not parser.has_section(section):
+        looked.append(f"{path} has no section [{section}] among {', '.join(parser.sections()) or 'none'}")
+        return None
+    values = parser[section]
+    access_key, secret_key = values.get("aws_access_key_id"), values.get("aws_secret_access_key")
+    if access_key and secret_key:
+        return Credentials(access_key, secret_key, values.get("aws_session_token"))
+    hint = ""
+    if any(name in values for name in ("role_arn", "credential_process", "sso_session", "sso_start_url")):
+        hint = " (it is one for botocore's chain: use BotocoreProvider)"
+    looked.append(f"[{section}] of {path} has not both aws_access_key_id and aws_secret_access_key{hint}")
+    return None
+
+
+def _parse(path: str, looked: list[str]) -> RawConfigParser | None:
+    import configparser  # read by those alone who use the files
+
+    # No section is inherited from: AWS's `default` is a profile like the others.
+    parser = configparser.RawConfigParser(default_section="\n")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            parser.read_file(file)
+    except FileNotFoundError:
+        looked.append(f"{path} does not exist")
+    except OSError as error:
+        looked.append(f"{path} cannot be read: {error.strerror}")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        # Their own words quote the line, which may be the secret's.
+        looked.append(f"{path} is not a valid INI file ({type(error).__name__})")
+    else:
+        return parser
+    return None
+
+
+class ChainProvider:
+    """The first of several providers that has credentials.
+
+    Args:
+        providers: In the order to ask.  None given: the environment, then the shared files.
+    """
+
+    def __init__(self, *providers: CredentialsProvider) -> None:
+        self._providers = providers or (EnvironmentProvider(), SharedFileProvider())
+
+    def get_frozen_credentials(self) -> Credentials:
+        """Ask each in turn.
+
+        Raises:
+            CredentialsUnavailable: None has any; the message says what each one looked for.
+        """
+        reasons = []
+        for provider in self._providers:
+            try:
+                return fetch(provider)
+            except CredentialsUnavailable as error:
+                reasons.append(str(error))
+        raise CredentialsUnavailable("; ".join(reasons))
+
+
+class BotocoreProvider:
+    """Credentials from botocore's whole chain: SSO, assumed roles, processes, containers, instances.
+
+    Needs the extra `botocore`, imported at the first fetch.  botocore refreshes what expires at each fetch.
+
+    Args:
+        profile: The profile's name; None lets botocore choose.
+        session: A `botocore.session.Session` to ask; None makes one.
+    """
+
+    def __init__(self, profile: str | None = None, *, session: Any = None) -> None:
+        self._profile = profile
+        self._session = session
+
+    def get_frozen_credentials(self) -> Credentials:
+        """Ask the chain, which may use the network.
+
+        Raises:
+            CredentialsUnavailable: botocore is not installed, or found none.
+        """
+        if self._session is None:
+            try:
+                session = import_module("botocore.session")
+            except ImportError:
+                raise CredentialsUnavailable(
+                    "botocore is not installed: pip install 'mqttws-pubsub[botocore]'"
+                ) from None
+            self._session = session.Session(profile=self._profile)
+        found = self._session.get_credentials()
+        if found is None:
+            raise CredentialsUnavailable("botocore's chain found no credentials")
+        return fetch(found)
