@@ -11,9 +11,15 @@ from .credentials import (
     fetch_async,
 )
 from .errors import CredentialsUnavailable, RegionUnknown, SigningError, SigV4Error
+from .iot import IOT_SERVICE, IotUrlSigner, SignedUrl, presign_iot_url, region_from_endpoint
+from .presigning import Presigned, SignedHeaders, presign, sign_headers
 from .providers import BotocoreProvider, ChainProvider, EnvironmentProvider, SharedFileProvider
+from .signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
 
 __all__ = [
+    "EMPTY_SHA256",
+    "IOT_SERVICE",
+    "UNSIGNED_PAYLOAD",
     "BotocoreProvider",
     "ChainProvider",
     "Credentials",
@@ -22,10 +28,18 @@ __all__ = [
     "CredentialsSource",
     "CredentialsUnavailable",
     "EnvironmentProvider",
+    "IotUrlSigner",
+    "Presigned",
     "RegionUnknown",
     "SharedFileProvider",
     "SigV4Error",
+    "SignedHeaders",
+    "SignedUrl",
     "SigningError",
     "fetch",
     "fetch_async",
+    "presign",
+    "presign_iot_url",
+    "region_from_endpoint",
+    "sign_headers",
 ]

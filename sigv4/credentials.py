@@ -91,13 +91,9 @@ class Credentials:
             _check_text("token", self.token)
         if self.expires_at is not None:
             if not isinstance(self.expires_at, datetime):
-                raise TypeError(
-                    f"expires_at: expected a datetime or None, got {type(self.expires_at).__name__}"
-                )
+                raise TypeError(f"expires_at: expected a datetime or None, got {type(self.expires_at).__name__}")
             if self.expires_at.utcoffset() is None:
-                raise ValueError(
-                    "expires_at: expected an aware datetime, got one without a time zone; add tzinfo=UTC"
-                )
+                raise ValueError("expires_at: expected an aware datetime, got one without a time zone; add tzinfo=UTC")
 
     def __repr__(self) -> str:
         token = "None" if self.token is None else "<hidden>"
@@ -120,9 +116,7 @@ class Credentials:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Exceptions travel between processes as pickles, with whatever hangs on them.
-        raise TypeError(
-            "Credentials are not pickled, so that no secret leaves in one: fetch them again over there"
-        )
+        raise TypeError("Credentials are not pickled, so that no secret leaves in one: fetch them again over there")
 
     def __getstate__(self) -> Any:
         raise TypeError("Credentials have no state to give, so that no secret leaves with it")

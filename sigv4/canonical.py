@@ -1,0 +1,183 @@
+"""Stage 1: a request in its canonical form, the one text that signer and verifier must agree on.
+
+Each function is one line of the canonical request: `canonical_uri`, `canonical_query`, `canonical_headers`, and
+`canonical_request`, which joins them.  Nothing here knows of keys, dates or AWS's own parameters.
+
+The one idea: text is what goes over the wire.  `str` stands for its UTF-8 bytes, and bytes that are no UTF-8
+travel inside `str` as surrogate escapes, so nothing that a client can send is lost or refused here.
+
+- The path is normalised (no empty, `.` or `..` segments), then percent-encoded once more, whatever escapes it
+  already holds: that is the "double encoding" of every service but S3.
+- A query parameter is decoded once and encoded again, so all its spellings (`%2f`, `%2F`, `%41`, `A`, raw UTF-8)
+  become one.  `+` is a plus.  A `%` that starts no escape is a percent sign.  `a` is `a=`.  An empty pair, as in
+  `&&`, is none.
+- A header's name is lower-cased, its value trimmed, runs of whitespace (folded lines too) become one space, and
+  repeated headers are joined with commas in their order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TypeAlias
+
+from .errors import SigningError
+
+__all__ = [
+    "HeadersLike",
+    "canonical_headers",
+    "canonical_query",
+    "canonical_request",
+    "canonical_uri",
+    "encode",
+    "header_fields",
+    "header_name",
+    "pairs_of",
+    "query_pairs",
+    "text",
+    "utf8",
+]
+
+HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_ENCODED = [chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
+_PATH_ENCODED = [chr(byte) if byte in _UNRESERVED + b"/" else f"%{byte:02X}" for byte in range(256)]
+
+_is_unreserved = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
+_is_plain_path = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
+# Unreserved characters, and upper-case escapes of all the other bytes: what encoding would give anyway.
+_is_encoded = re.compile(
+    r"(?:[A-Za-z0-9\-._~]++|%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[BCDF]))*+"
+).fullmatch
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
+_escape = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def utf8(value: str) -> bytes:
+    """Give the bytes that a text stands for.
+
+    Raises:
+        SigningError: It holds a lone surrogate that stands for no byte.
+    """
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        at = error.start
+    raise SigningError(f"expected text that UTF-8 can write, found a lone surrogate at index {at}")
+
+
+def text(value: str | bytes) -> str:
+    """Give the text that stands for what goes over the wire."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "surrogateescape")
+    raise SigningError(f"expected str or bytes, got {type(value).__name__}")
+
+
+def encode(value: str) -> str:
+    """Percent-encode every byte but the unreserved ones, `A-Z a-z 0-9 - . _ ~`."""
+    if _is_unreserved(value):
+        return value
+    return "".join(map(_ENCODED.__getitem__, utf8(value)))
+
+
+# --- the path -------------------------------------------------------------------------------------------------
+
+
+def canonical_uri(path: str, normalize: bool = True, double_encode: bool = True) -> str:
+    """Give the canonical form of a path as it goes over the wire; an empty one is `/`."""
+    if normalize and ("//" in path or "/." in path):
+        path = _without_dot_segments(path)
+    if double_encode and not _is_plain_path(path):
+        path = "".join(map(_PATH_ENCODED.__getitem__, utf8(path)))
+    return path or "/"
+
+
+def _without_dot_segments(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    end = "/" if kept and path.endswith("/") else ""
+    return "/" + "/".join(kept) + end
+
+
+# --- the query ------------------------------------------------------------------------------------------------
+
+
+def query_pairs(query: str) -> list[tuple[str, str]]:
+    """Take a query apart into its encoded (key, value) pairs, in the order in which they were sent."""
+    pairs = []
+    for part in query.split("&"):
+        if part:
+            key, _, value = part.partition("=")
+            pairs.append((_reencoded(key), _reencoded(value)))
+    return pairs
+
+
+def _reencoded(part: str) -> str:
+    if _is_encoded(part):
+        return part
+    raw = _escape.sub(lambda match: bytes.fromhex(match[1].decode()), utf8(part))
+    return "".join(map(_ENCODED.__getitem__, raw))
+
+
+def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
+    """Join encoded pairs, sorted by encoded key and then by encoded value."""
+    return "&".join([f"{key}={value}" for key, value in sorted(pairs)])
+
+
+# --- the headers ----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def header_name(name: str | bytes) -> str:
+    """Give a header's name in lower case.
+
+    Raises:
+        SigningError: It is no name that HTTP allows.
+    """
+    lowered = text(name).strip().lower()
+    if not _is_token(lowered):
+        raise SigningError("expected header names of letters, digits and hyphens, got another character in one")
+    return lowered
+
+
+def pairs_of(headers: HeadersLike) -> Iterable[tuple[str | bytes, str | bytes]]:
+    """Give headers as pairs, in whichever form they came."""
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
+def header_fields(headers: HeadersLike) -> dict[str, str]:
+    """Give every header by its lower-case name, its value trimmed and folded, repeated ones joined by commas."""
+    fields: dict[str, str] = {}
+    for name, value in pairs_of(headers):
+        lowered = header_name(name)
+        folded = _folded(value)
+        fields[lowered] = f"{fields[lowered]},{folded}" if lowered in fields else folded
+    return fields
+
+
+def _folded(value: str | bytes) -> str:
+    if isinstance(value, str) and value.isprintable():  # so the only whitespace of ASCII in it is the space
+        return " ".join(value.split()) if " " in value else value
+    # bytes.split() knows the six whitespace characters of ASCII and no others
+    return text(b" ".join(utf8(text(value)).split()))
+
+
+def canonical_headers(fields: Mapping[str, str], names: Iterable[str]) -> str:
+    """Give the lines of the headers `names`, which are sorted and all in `fields`."""
+    return "".join([f"{name}:{fields[name]}\n" for name in names])
+
+
+# --- together -------------------------------------------------------------------------------------------------
+
+
+def canonical_request(method: str, uri: str, query: str, headers: str, signed_headers: str, payload_hash: str) -> str:
+    """Join the canonical lines into the canonical request."""
+    return f"{method}\n{uri}\n{query}\n{headers}\n{signed_headers}\n{payload_hash}"

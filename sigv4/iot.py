@@ -1,0 +1,280 @@
+"""AWS IoT: signed WebSocket URLs for MQTT, and the region that a host tells.
+
+Knows the three ways in which AWS IoT departs from other services: the session token is appended after signing, the
+service is called `iotdevicegateway`, and the Host that is signed is the one that the client will send, which has
+no port when the port is the scheme's own.
+
+The one idea: between one connection and the next only the time changes.  `IotUrlSigner` keeps, for the day and the
+credentials at hand, the SHA-256 state of everything before the date, so that a further URL costs four short hashes.
+`presign_iot_url` is the same signer, used once.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, NoReturn
+
+from . import canonical as c
+from .credentials import Credentials, CredentialsLike, CredentialsProvider, fetch
+from .errors import RegionUnknown, SigningError
+from .presigning import AUTH_PARAMETERS, presign
+from .signing import ALGORITHM, SigningKey, amz_date, check_scope, signing_key
+
+__all__ = ["IOT_SERVICE", "IotUrlSigner", "SignedUrl", "presign_iot_url", "region_from_endpoint"]
+
+IOT_SERVICE: Final = "iotdevicegateway"
+
+_OWN_PORTS = {"wss": 443, "ws": 80}
+_is_host = re.compile(r"[a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\]").fullmatch
+_not_in_a_url = re.compile(r"[^!-~]")
+_is_label = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch
+
+# The DNS suffixes of each partition of AWS, with dual-stack ones, and what its regions look like.
+_PARTITIONS = (
+    (("amazonaws.com", "api.aws"), re.compile(r"(?!cn-)(?:[a-z]{2}|us-gov)-[a-z]+-\d{1,2}")),
+    (("amazonaws.com.cn", "api.amazonwebservices.com.cn"), re.compile(r"cn-[a-z]+-\d{1,2}")),
+    (("amazonaws.eu", "api.amazonwebservices.eu"), re.compile(r"eusc-[a-z]{2}-[a-z]+-\d{1,2}")),
+    (("c2s.ic.gov", "api.aws.ic.gov"), re.compile(r"us-iso-[a-z]+-\d{1,2}")),
+    (("sc2s.sgov.gov", "api.aws.scloud"), re.compile(r"us-isob-[a-z]+-\d{1,2}")),
+    (("cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"), re.compile(r"eu-isoe-[a-z]+-\d{1,2}")),
+    (("csp.hci.ic.gov", "api.aws.hci.ic.gov"), re.compile(r"us-isof-[a-z]+-\d{1,2}")),
+)
+
+
+class SignedUrl(str):
+    """A signed URL: a `str` whose `repr` hides the query, and which is not pickled, for it is a credential.
+
+    `str(url)` gives the plain text, to send or to print on purpose.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"SignedUrl({self.partition('?')[0] + '?<hidden>'!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a signed URL is not pickled, so that no signature leaves in it: sign again over there")
+
+
+# --- the endpoint ---------------------------------------------------------------------------------------------------
+
+
+class Endpoint(NamedTuple):
+    """An endpoint, taken apart: the scheme, the bare host, the Host header to send, the path and the query."""
+
+    scheme: str
+    host: str
+    host_header: str
+    path: str
+    query: str
+
+
+def parse_endpoint(endpoint: str) -> Endpoint:
+    """Take apart `wss://host[:port][/path][?query]`; a bare host is one of `wss`, and an empty path is `/mqtt`.
+
+    Raises:
+        SigningError: It is no such endpoint.  The message shows the host at most: a query may hold secrets.
+    """
+    if not isinstance(endpoint, str):
+        raise SigningError(f"endpoint: expected a str such as 'wss://host/mqtt', got {type(endpoint).__name__}")
+    scheme, separator, rest = endpoint.partition("://")
+    if not separator:
+        scheme, rest = "wss", endpoint
+    scheme = scheme.lower()
+    if scheme not in _OWN_PORTS:
+        raise SigningError("endpoint: expected a URL of wss:// (or of ws://, without TLS), got another scheme")
+    authority, path_and_query = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    if "#" in path_and_query:
+        raise SigningError("endpoint: expected no fragment ('#'), which is never sent")
+    if "@" in authority:
+        raise SigningError(
+            "endpoint: expected a host with no user name before it; credentials sign, they do not go here"
+        )
+    host, port = _host_and_port(authority)
+    path, _, query = path_and_query.partition("?")
+    header = host if port in (None, _OWN_PORTS[scheme]) else f"{host}:{port}"
+    # a URL is written by people; what goes over the wire is its path with only visible ASCII in it
+    path = _not_in_a_url.sub(lambda match: c.encode(match[0]), path)
+    return Endpoint(scheme, host, header, path or "/mqtt", query)
+
+
+def _host_and_port(authority: str) -> tuple[str, int | None]:
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?", authority.lower())
+    if found is None or not authority.isascii() or not _is_host(found[1]):
+        raise SigningError(
+            f"endpoint: expected a host of ASCII letters, digits, '-' and '.', and perhaps a port; got {authority[:80]!r}"
+        )
+    port = int(found[2]) if found[2] else None
+    if port is not None and not 1 <= port <= 65_535:
+        raise SigningError(f"endpoint: expected a port of 1 to 65,535, got {port}")
+    return found[1], port
+
+
+def region_from_endpoint(endpoint: str) -> str:
+    """Infer the region from an AWS IoT host: every form of it (`-ats`, `data`, FIPS, VPC endpoint), every partition.
+
+    Args:
+        endpoint: A host, with or without a port, or a `wss` URL; upper case and a final dot do no harm.
+
+    Raises:
+        RegionUnknown: The host is not AWS IoT's (a custom domain, perhaps), so the region has to be given.
+        SigningError: It is no endpoint at all.
+    """
+    host = parse_endpoint(endpoint).host
+    region = _region_of(host.removesuffix("."))
+    if region is None:
+        raise RegionUnknown(
+            f"the host {host!r} does not tell its region, as <id>-ats.iot.<region>.amazonaws.com does; "
+            "give it: region='eu-west-1', for example"
+        )
+    return region
+
+
+def _region_of(host: str) -> str | None:
+    for suffixes, regions in _PARTITIONS:
+        for suffix in suffixes:
+            if host.endswith("." + suffix):
+                labels = host.removesuffix("." + suffix).split(".")
+                if labels[-1] == "vpce":
+                    labels.pop()
+                if len(labels) > 1 and labels[-2] in ("iot", "iot-fips") and all(map(_is_label, labels)):
+                    return labels[-1] if regions.fullmatch(labels[-1]) else None
+    return None
+
+
+# --- signing --------------------------------------------------------------------------------------------------------
+
+
+class _Prepared(NamedTuple):
+    """All of a URL's signature that its day and credentials settle."""
+
+    credentials: Credentials
+    day: str
+    key: SigningKey
+    request: Any  # the SHA-256 state of the canonical request, up to the date
+    request_end: str  # the canonical request after the date
+    url_start: str  # the URL up to the date
+    url_end: str  # from the date to the signature
+    token: str  # what is appended after the signature
+
+
+class IotUrlSigner:
+    """Signs URLs of one AWS IoT endpoint, one for each connection.
+
+    Args:
+        endpoint: `wss://host[:port][/path][?query]`, or a host.  Query parameters in it are signed too.
+        region: The region; None infers it from the host.
+        service: `iotdevicegateway`, or `iotdata` as older clients sign.
+        expires: How long each URL lives, 1 to 604,800 seconds; None leaves it to AWS IoT.
+
+    Raises:
+        RegionUnknown: The host does not tell its region, and none was given.
+        SigningError: Something given cannot be signed.
+    """
+
+    def __init__(
+        self, endpoint: str, region: str | None = None, *, service: str = IOT_SERVICE, expires: int | None = None
+    ) -> None:
+        self._endpoint = parse_endpoint(endpoint)
+        self._region = region_from_endpoint(endpoint) if region is None else region
+        self._service = service
+        self._expires = expires
+        check_scope(self._region, service)
+        if any(key in AUTH_PARAMETERS for key, _ in c.query_pairs(self._endpoint.query)):
+            raise SigningError("endpoint: expected a URL that is not yet signed, found X-Amz parameters of a signature")
+        # one reference, replaced whole, so that threads may share a signer
+        self._prepared: _Prepared | None = None
+
+    def __repr__(self) -> str:
+        return f"IotUrlSigner({self._endpoint.host_header!r}, region={self._region!r}, service={self._service!r})"
+
+    @property
+    def region(self) -> str:
+        """The region that is signed for."""
+        return self._region
+
+    def presign(self, credentials: CredentialsLike | CredentialsProvider, now: datetime) -> SignedUrl:
+        """Sign a URL.
+
+        Args:
+            credentials: Whose signature this is.
+            now: The aware time of signing.
+
+        Raises:
+            SigningError: `now` has no time zone, or the signer's `expires` is out of its range.
+        """
+        stamp = amz_date(now)
+        prepared = self._prepared
+        if prepared is None or prepared.credentials is not credentials or prepared.day != stamp[:8]:
+            prepared = self._prepare(credentials, now, stamp)
+        _, _, key, request, request_end, url_start, url_end, token = prepared
+        request = request.copy()
+        request.update(f"{stamp}{request_end}".encode())
+        signature = key.sign(f"{ALGORITHM}\n{stamp}\n{key.scope}\n{request.hexdigest()}")
+        return SignedUrl(f"{url_start}{stamp}{url_end}{signature}{token}")
+
+    def _prepare(self, credentials: CredentialsLike | CredentialsProvider, now: datetime, stamp: str) -> _Prepared:
+        given = fetch(credentials)
+        prepared = self._prepared
+        if prepared is not None and prepared.credentials == given and prepared.day == stamp[:8]:
+            return prepared
+        scheme, _, host, path, query = self._endpoint
+        signed = presign(
+            "GET",
+            f"{path}?{query}",
+            headers=[("Host", host)],
+            credentials=given,
+            region=self._region,
+            service=self._service,
+            now=now,
+            expires=self._expires,
+            sign_token=False,
+        )
+        # Other parameters stand on either side of the date, and no other one may be called so.
+        start, end = _around_date(signed.canonical_request, stamp)
+        target, _, token = signed.target.partition(signed.signature)
+        url_start, url_end = _around_date(target, stamp)
+        prepared = self._prepared = _Prepared(
+            credentials=given,
+            day=stamp[:8],
+            key=signing_key(given.secret_key, stamp[:8], self._region, self._service),
+            request=sha256(start.encode()),
+            request_end=end,
+            url_start=f"{scheme}://{host}{url_start}",
+            url_end=url_end,
+            token=token,
+        )
+        return prepared
+
+
+def _around_date(text: str, stamp: str) -> tuple[str, str]:
+    start, _, end = text.rpartition(f"&X-Amz-Date={stamp}&")
+    return f"{start}&X-Amz-Date=", f"&{end}"
+
+
+def presign_iot_url(
+    endpoint: str,
+    credentials: CredentialsLike | CredentialsProvider,
+    region: str | None = None,
+    now: datetime | None = None,
+    service: str = IOT_SERVICE,
+    expires: int | None = None,
+) -> SignedUrl:
+    """Sign the URL of an AWS IoT endpoint for one MQTT connection over WebSocket.
+
+    Args:
+        endpoint: `wss://host[:port][/path][?query]`, or a host.  Query parameters in it are signed too.
+        credentials: Whose signature this is; a session token is appended after signing.
+        region: The region; None infers it from the host.
+        now: The aware time of signing; None reads the clock.
+        service: `iotdevicegateway`, or `iotdata` as older clients sign.
+        expires: How long the URL lives, 1 to 604,800 seconds; None leaves it to AWS IoT.
+
+    Raises:
+        RegionUnknown: The host does not tell its region (a custom domain does not), and none was given.
+        SigningError: Something given cannot be signed.
+    """
+    signer = IotUrlSigner(endpoint, region, service=service, expires=expires)
+    return signer.presign(credentials, datetime.now(UTC) if now is None else now)

@@ -1,0 +1,341 @@
+"""A whole request, signed in its query (`presign`) or in its headers (`sign_headers`).
+
+These are pure functions: the time comes in as `now`, the body as bytes, and nothing is read from anywhere.  They
+join the stages that `canonical` and `signing` hold, and know which parameters and headers AWS names.
+
+The one idea: the target is taken as it will be sent.  `presign` keeps the path untouched, rewrites the query in
+its canonical spelling (which every server reads the same), and gives back a target that is ready to send.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, NoReturn
+
+from . import canonical as c
+from .credentials import Credentials, CredentialsLike, CredentialsProvider, fetch
+from .errors import SigningError
+from .signing import ALGORITHM, EMPTY_SHA256, amz_date, signing_key, string_to_sign
+
+__all__ = ["AUTH_PARAMETERS", "MAX_EXPIRES", "NEVER_SIGNED", "Presigned", "SignedHeaders", "presign", "sign_headers"]
+
+MAX_EXPIRES: Final = 604_800
+"""Seconds: a signed URL lives for at most seven days."""
+
+NEVER_SIGNED: Final = frozenset(
+    {
+        # what belongs to one hop, and proxies change (RFC 9110 §7.6.1)
+        "connection",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        # what a WebSocket client draws after its URL was signed (RFC 6455 §4.1)
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        # what is rewritten on the way, and the signature's own place
+        "authorization",
+        "baggage",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-amzn-trace-id",
+    }
+)
+"""The headers that are left out of a signature, though given: they may not arrive as they were sent."""
+
+AUTH_PARAMETERS: Final = frozenset(
+    {
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-SignedHeaders",
+        "X-Amz-Signature",
+        "X-Amz-Security-Token",
+    }
+)
+"""The query parameters that carry a signature."""
+
+_is_method = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
+_breaks_a_line = re.compile(r"[\r\n\0]").search
+_is_payload_hash = re.compile(r"[0-9a-f]{64}|[A-Z0-9][A-Z0-9-]*").fullmatch
+_encoded = lru_cache(maxsize=64)(c.encode)  # of access keys and tokens, the same ones again and again
+
+
+class _Signed:
+    """What both ways of signing give.  Its `repr` hides it, and it is not pickled: a signature is a credential."""
+
+    __slots__ = ("canonical_request", "signature", "string_to_sign")
+
+    canonical_request: str
+    string_to_sign: str
+    signature: str
+
+    def __repr__(self) -> str:
+        _, stamp, scope, _ = self.string_to_sign.split("\n")
+        return f"{type(self).__name__}(<hidden>, date={stamp}, scope={scope})"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a signed request is not pickled, so that no signature leaves in it: sign again over there")
+
+
+class Presigned(_Signed):
+    """A request signed in its query.
+
+    Attributes:
+        canonical_request: Stage 1, for study.  May hold the session token.
+        string_to_sign: Stage 2.
+        signature: Stage 3, 64 lower-case hexadecimal digits.
+        target: `path?query`, ready to send.  A credential.
+    """
+
+    __slots__ = ("target",)
+
+    def __init__(self, canonical_request: str, string_to_sign: str, signature: str, target: str) -> None:
+        self.canonical_request = canonical_request
+        self.string_to_sign = string_to_sign
+        self.signature = signature
+        self.target = target
+
+
+class SignedHeaders(_Signed):
+    """A request signed in its headers.
+
+    Attributes:
+        canonical_request: Stage 1, for study.  May hold the session token.
+        string_to_sign: Stage 2.
+        signature: Stage 3, 64 lower-case hexadecimal digits.
+        authorization: The value of the `Authorization` header.  A credential.
+        headers: All headers to send, in order: those given, and those that signing adds.
+    """
+
+    __slots__ = ("authorization", "headers")
+
+    def __init__(
+        self,
+        canonical_request: str,
+        string_to_sign: str,
+        signature: str,
+        authorization: str,
+        headers: list[tuple[str, str]],
+    ) -> None:
+        self.canonical_request = canonical_request
+        self.string_to_sign = string_to_sign
+        self.signature = signature
+        self.authorization = authorization
+        self.headers = headers
+
+
+def presign(
+    method: str,
+    target: str | bytes,
+    *,
+    headers: c.HeadersLike,
+    credentials: CredentialsLike | CredentialsProvider,
+    region: str,
+    service: str,
+    now: datetime,
+    body: bytes = b"",
+    body_hash: str | None = None,
+    expires: int | None = None,
+    sign_token: bool = True,
+    normalize_path: bool = True,
+    double_encode: bool = True,
+) -> Presigned:
+    """Sign a request in its query, so that its URL alone carries the signature.
+
+    Args:
+        method: The HTTP method, as it will be sent.
+        target: `path?query`, as it will be sent; the path stays as it is, the query is respelled.
+        headers: The headers to sign, `Host` among them; a mapping or pairs.  Those of `NEVER_SIGNED` are left out.
+        credentials: Whose signature this is.
+        region: For example `us-east-1`.
+        service: The name that the service signs under, for example `iotdevicegateway`.
+        now: The aware time of signing.
+        body: The body that will be sent.
+        body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
+        expires: How long the URL lives, 1 to 604,800 seconds; None leaves that to the service.
+        sign_token: Whether the session token is signed; else it is appended to the signed URL, as AWS IoT wants it.
+        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
+        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+
+    Raises:
+        SigningError: Something given cannot be signed.
+    """
+    given = credentials if type(credentials) is Credentials else fetch(credentials)
+    stamp = amz_date(now)
+    path, _, query = _split(method, target)
+    fields, names = _signable(headers)
+    key = signing_key(given.secret_key, stamp[:8], region, service)
+
+    # In alphabetical order already: with no query of the caller's there is nothing to sort.
+    parameters = [
+        ("X-Amz-Algorithm", ALGORITHM),
+        ("X-Amz-Credential", f"{_encoded(given.access_key)}%2F{key.scope.replace('/', '%2F')}"),
+        ("X-Amz-Date", stamp),
+    ]
+    if expires is not None:
+        parameters.append(("X-Amz-Expires", _checked_expires(expires)))
+    token = None if given.token is None else _encoded(given.token)
+    if token is not None and sign_token:
+        parameters.append(("X-Amz-Security-Token", token))
+    parameters.append(("X-Amz-SignedHeaders", "%3B".join(names)))
+    if query:
+        parameters += _foreign_pairs(query)
+
+    query = c.canonical_query(parameters)
+    request = c.canonical_request(
+        method,
+        c.canonical_uri(path, normalize_path, double_encode),
+        query,
+        c.canonical_headers(fields, names),
+        ";".join(names),
+        _payload_hash(body, body_hash),
+    )
+    to_sign = string_to_sign(stamp, key.scope, c.utf8(request))
+    signature = key.sign(to_sign)
+    signed = f"{path}?{query}&X-Amz-Signature={signature}"
+    if token is not None and not sign_token:
+        signed += f"&X-Amz-Security-Token={token}"
+    return Presigned(request, to_sign, signature, signed)
+
+
+def sign_headers(
+    method: str,
+    target: str | bytes,
+    *,
+    headers: c.HeadersLike,
+    credentials: CredentialsLike | CredentialsProvider,
+    region: str,
+    service: str,
+    now: datetime,
+    body: bytes = b"",
+    body_hash: str | None = None,
+    content_sha256: bool = False,
+    sign_token: bool = True,
+    normalize_path: bool = True,
+    double_encode: bool = True,
+) -> SignedHeaders:
+    """Sign a request in its `Authorization` header.
+
+    `X-Amz-Date`, and where they apply `X-Amz-Security-Token` and `X-Amz-Content-Sha256`, are added; headers of
+    these names, and an `Authorization`, that are given are replaced, so that a request can be signed again.
+
+    Args:
+        method: The HTTP method, as it will be sent.
+        target: `path?query`, as it will be sent.
+        headers: The headers of the request, `Host` among them.  Those of `NEVER_SIGNED` are sent, not signed.
+        credentials: Whose signature this is.
+        region: For example `us-east-1`.
+        service: The name that the service signs under, for example `sts`.
+        now: The aware time of signing.
+        body: The body that will be sent.
+        body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
+        content_sha256: Whether the payload's hash is sent as a header too, as S3 wants it.
+        sign_token: Whether the session token's header is signed.
+        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
+        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+
+    Raises:
+        SigningError: Something given cannot be signed.
+    """
+    given = credentials if type(credentials) is Credentials else fetch(credentials)
+    stamp = amz_date(now)
+    path, _, query = _split(method, target)
+    payload_hash = _payload_hash(body, body_hash)
+    key = signing_key(given.secret_key, stamp[:8], region, service)
+
+    added = [("X-Amz-Date", stamp)]
+    if given.token is not None:
+        added.append(("X-Amz-Security-Token", given.token))
+    if content_sha256:
+        added.append(("X-Amz-Content-Sha256", payload_hash))
+    ours = {"authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+    pairs = [(c.text(name), c.text(value)) for name, value in c.pairs_of(headers)]
+    sent = [(name, value) for name, value in pairs if c.header_name(name) not in ours] + added
+    fields, names = _signable(sent if sign_token else [pair for pair in sent if pair[0] != "X-Amz-Security-Token"])
+
+    signed_names = ";".join(names)
+    request = c.canonical_request(
+        method,
+        c.canonical_uri(path, normalize_path, double_encode),
+        c.canonical_query(c.query_pairs(query)),
+        c.canonical_headers(fields, names),
+        signed_names,
+        payload_hash,
+    )
+    to_sign = string_to_sign(stamp, key.scope, c.utf8(request))
+    signature = key.sign(to_sign)
+    authorization = (
+        f"{ALGORITHM} Credential={given.access_key}/{key.scope}, SignedHeaders={signed_names}, Signature={signature}"
+    )
+    return SignedHeaders(request, to_sign, signature, authorization, [*sent, ("Authorization", authorization)])
+
+
+# --- what is given, checked -----------------------------------------------------------------------------------
+
+
+def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
+    if not isinstance(method, str) or not _is_method(method):
+        raise SigningError("method: expected an HTTP method such as 'GET'")
+    target = c.text(target)
+    parts = target.partition("?")
+    if parts[0][:1] not in ("/", ""):
+        raise SigningError("target: expected path?query with a leading '/', as it goes over the wire, not a URL")
+    if "#" in target:
+        raise SigningError("target: expected path?query, found a fragment ('#'), which is never sent")
+    if _breaks_a_line(target):
+        raise SigningError("target: expected no line break and no NUL, which would end the request line")
+    return parts if parts[0] else ("/", "", parts[2])
+
+
+def _signable(headers: c.HeadersLike) -> tuple[dict[str, str], list[str]]:
+    fields = c.header_fields(headers)
+    names = [name for name in sorted(fields) if name not in NEVER_SIGNED]
+    if "host" not in fields:
+        raise SigningError("headers: expected a Host header, which every signature covers; got none")
+    if not fields["host"] or "," in fields["host"]:
+        raise SigningError("headers: expected one Host header with a host in it")
+    return fields, names
+
+
+def _foreign_pairs(query: str) -> Iterable[tuple[str, str]]:
+    pairs = c.query_pairs(query)
+    for key, _ in pairs:
+        if key in AUTH_PARAMETERS:
+            raise SigningError(f"target: expected a query not yet signed, found {key} in it")
+    return pairs
+
+
+def _checked_expires(expires: int) -> str:
+    if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
+        seen = expires if isinstance(expires, int) else type(expires).__name__
+        raise SigningError(f"expires: expected 1 to {MAX_EXPIRES} whole seconds, got {seen}")
+    return str(expires)
+
+
+def _payload_hash(body: bytes, body_hash: str | None) -> str:
+    if body_hash is None:
+        if not body:
+            return EMPTY_SHA256
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise SigningError(f"body: expected bytes, got {type(body).__name__}")
+        return sha256(body).hexdigest()
+    if body:
+        raise SigningError("expected either body or body_hash, got both")
+    if not isinstance(body_hash, str) or not _is_payload_hash(body_hash):
+        raise SigningError("body_hash: expected 64 lower-case hexadecimal digits, or UNSIGNED-PAYLOAD")
+    return body_hash

@@ -1,0 +1,125 @@
+"""Stages 2 and 3: the string to sign, the signing key, and the signature.
+
+Knows dates, scopes and HMAC; it must not know what a request looks like.
+
+The one idea: of the six hashes that a signature takes, all that do not change from request to request are made
+once.  A `SigningKey` holds the two SHA-256 states in which HMAC has already taken in the key, so that signing is
+copying them.  The keys are kept in a bounded cache, by secret, day, region and service.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+
+from .errors import SigningError
+
+__all__ = [
+    "ALGORITHM",
+    "EMPTY_SHA256",
+    "KEYS_CACHED",
+    "TERMINATOR",
+    "UNSIGNED_PAYLOAD",
+    "SigningKey",
+    "amz_date",
+    "check_scope",
+    "signing_key",
+    "string_to_sign",
+]
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+TERMINATOR = "aws4_request"
+EMPTY_SHA256 = sha256(b"").hexdigest()
+"""The payload hash of an empty body."""
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+"""What stands for the payload hash where a service lets the body go unsigned."""
+KEYS_CACHED = 128
+
+_BLOCK = 64  # bytes: SHA-256 takes in the key of HMAC as one block
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+_is_scope_part = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*").fullmatch
+
+
+def amz_date(now: datetime) -> str:
+    """Write an aware time as AWS does, `YYYYMMDDTHHMMSSZ` in UTC; its first eight characters are the day.
+
+    Raises:
+        SigningError: `now` is not a datetime, or has no time zone.
+    """
+    if not isinstance(now, datetime):
+        raise SigningError(f"now: expected an aware datetime, got {type(now).__name__}")
+    if now.tzinfo is not UTC:
+        if now.utcoffset() is None:
+            raise SigningError("now: expected an aware datetime, got one without a time zone; use datetime.now(UTC)")
+        now = now.astimezone(UTC)
+    return "%04d%02d%02dT%02d%02d%02dZ" % (now.year, now.month, now.day, now.hour, now.minute, now.second)  # noqa: UP031 - twice as fast
+
+
+class SigningKey:
+    """A key for one day, region and service, ready to sign.
+
+    Attributes:
+        scope: The credential scope, `day/region/service/aws4_request`.
+        inner: The inner state of HMAC-SHA256, the key taken in.  Copy it; never update it.
+        outer: The outer state, likewise.
+    """
+
+    __slots__ = ("inner", "outer", "scope")
+
+    def __init__(self, key: bytes, scope: str) -> None:
+        block = key.ljust(_BLOCK, b"\0")
+        self.scope = scope
+        self.inner = sha256(block.translate(_INNER_PAD))
+        self.outer = sha256(block.translate(_OUTER_PAD))
+
+    def __repr__(self) -> str:
+        return f"SigningKey(<hidden>, scope={self.scope!r})"
+
+    def sign(self, message: str) -> str:
+        """Give the signature of a string to sign, 64 lower-case hexadecimal digits."""
+        inner = self.inner.copy()
+        inner.update(message.encode())
+        outer = self.outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+def check_scope(region: object, service: object) -> None:
+    """Check a region and a service.
+
+    Raises:
+        SigningError: One is not made of letters, digits, `.`, `_` and `-`.
+    """
+    for name, value in (("region", region), ("service", service)):
+        if not isinstance(value, str) or not _is_scope_part(value):
+            seen = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+            raise SigningError(f"{name}: expected letters, digits and hyphens, as in 'us-east-1', got {seen}")
+
+
+@lru_cache(maxsize=KEYS_CACHED)
+def signing_key(secret_key: str, day: str, region: str, service: str) -> SigningKey:
+    """Derive the signing key: HMAC of the secret with the day, the region, the service and the terminator.
+
+    Args:
+        secret_key: The secret access key.
+        day: `YYYYMMDD`, in UTC.
+        region: For example `eu-west-1`.
+        service: For example `iotdevicegateway`.
+
+    Raises:
+        SigningError: The region or the service is none.
+    """
+    check_scope(region, service)
+    key = b"AWS4" + secret_key.encode()
+    for part in (day, region, service, TERMINATOR):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return SigningKey(key, f"{day}/{region}/{service}/{TERMINATOR}")
+
+
+def string_to_sign(stamp: str, scope: str, canonical_request: bytes) -> str:
+    """Give the string to sign: the algorithm, the date, the scope and the canonical request's hash."""
+    return f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256(canonical_request).hexdigest()}"
