@@ -1,0 +1,231 @@
+"""CONNECT, CONNACK, PINGREQ, PINGRESP and DISCONNECT: the life of a Network Connection.
+
+Spec: §3.1, §3.2, §3.12 to §3.14
+"""
+
+from __future__ import annotations
+
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import Message, check_qos
+from mqttws.codec.topics import check_topic
+from mqttws.codec.wire import MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
+from mqttws.errors import LocalProtocolError, MalformedPacket
+
+#: Protocol Level -> Protocol Name: 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still speak.
+PROTOCOL_NAMES = {3: "MQIsdp", 4: "MQTT"}
+
+# The Connect Flags. Spec: §3.1.2.3, figure 3.4
+_RESERVED = 0x01
+_CLEAN_SESSION = 0x02
+_WILL = 0x04
+_WILL_QOS = 0x18
+_WILL_RETAIN = 0x20
+_PASSWORD = 0x40
+_USERNAME = 0x80
+
+
+class Connect(Packet):
+    """CONNECT: the first packet of a client, once in each Network Connection.
+
+    ::
+
+        byte 1           0001 0000
+        byte 2..         remaining length
+        protocol name    length (2), "MQTT"
+        protocol level   (1), 4
+        connect flags    (1): user name | password | will retain | will QoS (2) | will | clean session | 0
+        keep alive       (2), seconds
+        client id        length (2), UTF-8
+        will topic       length (2), UTF-8   } where the will flag is set
+        will message     length (2), bytes   }
+        user name        length (2), UTF-8     where its flag is set
+        password         length (2), bytes     where its flag is set
+
+    Args:
+        client_id: 0 to 65,535 bytes of UTF-8; empty only with a clean session, and then the server makes one up.
+        clean_session: whether both sides drop what an earlier session left, and this one at its end.
+        keep_alive: seconds, 0 to 65,535; the longest silence of the client. 0 disables.
+        will: published by the server when the connection ends without a DISCONNECT.
+        username: 0 to 65,535 bytes of UTF-8.
+        password: 0 to 65,535 bytes; only with a user name.
+        protocol_level: 4 (MQTT 3.1.1), or 3 (MQTT 3.1, protocol name "MQIsdp").
+
+    Spec: §3.1, [MQTT-3.1.2-1] to [MQTT-3.1.2-22], [MQTT-3.1.3-1] to [MQTT-3.1.3-11]
+    """
+
+    __slots__ = ("clean_session", "client_id", "keep_alive", "password", "protocol_level", "username", "will")
+
+    type = 1
+    fields = ("client_id", "clean_session", "keep_alive", "will", "username", "password", "protocol_level")
+    secret_fields = frozenset({"username", "password"})  # AWS custom authorizers carry a token in the user name
+
+    def __init__(
+        self,
+        client_id: str = "",
+        clean_session: bool = True,
+        keep_alive: int = 60,
+        will: Message | None = None,
+        username: str | None = None,
+        password: bytes | None = None,
+        protocol_level: int = 4,
+    ) -> None:
+        if protocol_level not in PROTOCOL_NAMES:
+            raise LocalProtocolError(f"the protocol level is {protocol_level}; it must be 4 or 3", "MQTT-3.1.2-2")
+        if not client_id and not clean_session:
+            raise LocalProtocolError("an empty client identifier needs a clean session", "MQTT-3.1.3-7")
+        if not 0 <= keep_alive <= MAX_UINT16:
+            raise LocalProtocolError(f"the keep alive is {keep_alive} s; it must be 0 to 65,535", "§3.1.2.10")
+        if password is not None and username is None:
+            raise LocalProtocolError("a password needs a user name", "MQTT-3.1.2-22")
+        encode_string(client_id, "the client identifier")
+        encode_string(username or "", "the user name")
+        encode_binary(password or b"", "the password")
+        encode_binary(will.payload if will else b"", "the will message")
+        self.client_id = client_id
+        self.clean_session = clean_session
+        self.keep_alive = keep_alive
+        self.will = will
+        self.username = username
+        self.password = password
+        self.protocol_level = protocol_level
+
+    def _encode_body(self) -> bytes:
+        flags = _CLEAN_SESSION if self.clean_session else 0
+        payload = [encode_string(self.client_id)]
+        if self.will is not None:
+            flags |= _WILL | self.will.qos << 3 | (_WILL_RETAIN if self.will.retain else 0)
+            payload += (check_topic(self.will.topic, "the will topic"), encode_binary(self.will.payload))
+        if self.username is not None:
+            flags |= _USERNAME
+            payload.append(encode_string(self.username))
+        if self.password is not None:
+            flags |= _PASSWORD
+            payload.append(encode_binary(self.password))
+        return b"".join(
+            (
+                encode_string(PROTOCOL_NAMES[self.protocol_level]),
+                bytes((self.protocol_level, flags)),
+                encode_uint16(self.keep_alive),
+                *payload,
+            )
+        )
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Connect:
+        """Decode; see `Packet.decode`.
+
+        Raises:
+            MalformedPacket: with the statement "MQTT-3.1.2-2" for a protocol level that is not spoken here and
+                "MQTT-3.1.3-8" for an empty client identifier without a clean session: those two are answered with
+                a CONNACK before the close.
+        """
+        reader = Reader(body, "Connect")
+        name = reader.binary("the protocol name")
+        level = reader.uint8("the protocol level")
+        if name not in (b"MQTT", b"MQIsdp"):
+            raise MalformedPacket(f"the protocol name is {name[:16]!r}; it must be 'MQTT'", "MQTT-3.1.2-1")
+        if level not in PROTOCOL_NAMES or PROTOCOL_NAMES[level].encode() != name:
+            raise MalformedPacket(f"protocol level {level} of {name.decode()!r} is not spoken here", "MQTT-3.1.2-2")
+        connect_flags = reader.uint8("the connect flags")
+        _check_connect_flags(connect_flags)
+        keep_alive = reader.uint16("the keep alive")
+        client_id = reader.string("the client identifier")
+        will = None
+        if connect_flags & _WILL:
+            will = Message(
+                reader.string("the will topic"),
+                reader.binary("the will message"),
+                (connect_flags & _WILL_QOS) >> 3,
+                bool(connect_flags & _WILL_RETAIN),
+            )
+        username = reader.string("the user name") if connect_flags & _USERNAME else None
+        password = reader.binary("the password") if connect_flags & _PASSWORD else None
+        reader.end()
+        clean_session = bool(connect_flags & _CLEAN_SESSION)
+        if not client_id and not clean_session:
+            raise MalformedPacket("an empty client identifier needs a clean session", "MQTT-3.1.3-8")
+        return cls(client_id, clean_session, keep_alive, will, username, password, level)
+
+
+def _check_connect_flags(flags: int) -> None:
+    """Check the Connect Flags of a peer against each other.
+
+    Spec: §3.1.2.3, [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-13] to [MQTT-3.1.2-15], [MQTT-3.1.2-22]
+    """
+    if flags & _RESERVED:
+        raise MalformedPacket("the reserved connect flag is set", "MQTT-3.1.2-3")
+    if not flags & _WILL:
+        if flags & _WILL_QOS:
+            raise MalformedPacket("there is a will QoS without a will", "MQTT-3.1.2-13")
+        if flags & _WILL_RETAIN:
+            raise MalformedPacket("there is a will retain without a will", "MQTT-3.1.2-15")
+    check_qos((flags & _WILL_QOS) >> 3, "the will QoS", "MQTT-3.1.2-14")
+    if flags & _PASSWORD and not flags & _USERNAME:
+        raise MalformedPacket("there is a password without a user name", "MQTT-3.1.2-22")
+
+
+class ConnAck(Packet):
+    """CONNACK: the server's first packet, its answer to CONNECT.
+
+    ::
+
+        byte 1           0010 0000
+        byte 2           2
+        acknowledge      (1): seven bits 0, session present
+        return code      (1): 0 accepted, 1 to 5 refused
+
+    Args:
+        return_code: 0 to 5.
+        session_present: whether the server kept the session; never with a refusal.
+
+    Spec: §3.2, [MQTT-3.2.2-1] to [MQTT-3.2.2-6]
+    """
+
+    __slots__ = ("return_code", "session_present")
+
+    type = 2
+    fields = ("return_code", "session_present")
+
+    def __init__(self, return_code: int = 0, session_present: bool = False) -> None:
+        if not 0 <= return_code <= 5:
+            raise LocalProtocolError(f"the ConnAck return code is {return_code}; it must be 0 to 5", "§3.2.2.3")
+        if return_code and session_present:
+            raise LocalProtocolError("a refusal says that a session is present", "MQTT-3.2.2-4")
+        self.return_code = return_code
+        self.session_present = session_present
+
+    def _encode_body(self) -> bytes:
+        return bytes((self.session_present, self.return_code))
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> ConnAck:
+        """Decode; see `Packet.decode`."""
+        reader = Reader(body, "ConnAck")
+        acknowledge = reader.uint8("the acknowledge flags")
+        return_code = reader.uint8("the return code")
+        reader.end()
+        if acknowledge > 1:
+            raise MalformedPacket(f"reserved acknowledge flags are set: {acknowledge:#04x}", "§3.2.2.1")
+        return cls(return_code, bool(acknowledge))
+
+
+class PingReq(Packet):
+    """PINGREQ: a client shows that it lives, and asks the server to. Two bytes: C0 00. Spec: §3.12."""
+
+    __slots__ = ()
+    type = 12
+
+
+class PingResp(Packet):
+    """PINGRESP: the server's answer to PINGREQ. Two bytes: D0 00. Spec: §3.13."""
+
+    __slots__ = ()
+    type = 13
+
+
+class Disconnect(Packet):
+    """DISCONNECT: a client's last packet: no will, please. Two bytes: E0 00. Spec: §3.14, [MQTT-3.14.1-1]."""
+
+    __slots__ = ()
+    type = 14
+    flags_statement = "MQTT-3.14.1-1"

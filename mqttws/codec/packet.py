@@ -1,0 +1,91 @@
+"""What the fourteen control packets have in common.
+
+A packet is its fields: made with checked values, compared and hashed by them, shown by them. Packets are not to
+be changed once made; nothing enforces it, because enforcing costs as much as building the packet does.
+
+A packet class checks its fields in its constructor, once for both directions. Values from the caller that break
+a rule raise `LocalProtocolError`; `packets.decode` turns the same finding about a peer's bytes into
+`MalformedPacket`.
+
+Spec: §2
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mqttws.codec.wire import Reader, encode_remaining_length
+from mqttws.errors import LocalProtocolError
+
+
+class Packet:
+    """The base of all control packets."""
+
+    __slots__ = ()
+
+    #: The control packet type: the high nibble of the first byte, 1 to 14. Spec: §2.2.1
+    type: ClassVar[int]
+    #: The low nibble of the first byte, where the standard fixes it. Spec: §2.2.2, table 2.2
+    flags: ClassVar[int] = 0
+    #: The statement that a wrong low nibble breaks.
+    flags_statement: ClassVar[str] = "MQTT-2.2.2-2"
+    #: The names of the fields, in the order of the constructor.
+    fields: ClassVar[tuple[str, ...]] = ()
+    #: Fields whose values a repr must not show.
+    secret_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def encode(self) -> bytes:
+        """Encode the whole packet: fixed header, variable header, payload."""
+        body = self._encode_body()
+        return bytes((self.type << 4 | self.flags,)) + encode_remaining_length(len(body)) + body
+
+    def _encode_body(self) -> bytes:
+        """Encode all that follows the fixed header."""
+        return b""
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Packet:
+        """Decode a packet from the low nibble of its first byte and all that follows the fixed header.
+
+        Raises:
+            MalformedPacket: the body cannot be read.
+            LocalProtocolError: the fields break a rule (`packets.decode` says it of the peer instead).
+        """
+        Reader(body, cls.__name__).end()
+        return cls()
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field) for field in self.fields)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.type, self._values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._repr_fields())})"
+
+    def _repr_fields(self) -> list[str]:
+        return [
+            f"{field}={'***' if field in self.secret_fields and value is not None else shorten(value)}"
+            for field, value in zip(self.fields, self._values(), strict=True)
+        ]
+
+
+def shorten(value: object) -> str:
+    """Show a value; of long bytes or text only the first 64 items and the length."""
+    if isinstance(value, (bytes, str)) and len(value) > 64:
+        return f"{value[:64]!r}...({len(value):,})"
+    return repr(value)
+
+
+def check_packet_id(packet_id: int) -> None:
+    """Check a packet identifier: 1 to 65,535.
+
+    Spec: §2.3.1, [MQTT-2.3.1-1]
+    """
+    if not 1 <= packet_id <= 65_535:
+        raise LocalProtocolError(f"the packet identifier is {packet_id}; it must be 1 to 65,535", "MQTT-2.3.1-1")

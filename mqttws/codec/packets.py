@@ -1,0 +1,56 @@
+"""The table of the fourteen control packets, and the way from one packet's bytes to its object.
+
+The packets themselves stand in `connecting`, `publishing` and `subscribing`, as chapters of §3.
+"""
+
+from __future__ import annotations
+
+from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
+from mqttws.errors import LocalProtocolError, MalformedPacket
+
+#: Control packet type -> its class. Types 0 and 15 are reserved. Spec: §2.2.1, table 2.1
+PACKETS: dict[int, type[Packet]] = {
+    packet.type: packet
+    for packet in (
+        Connect, ConnAck, Publish, PubAck, PubRec, PubRel, PubComp,
+        Subscribe, SubAck, Unsubscribe, UnsubAck, PingReq, PingResp, Disconnect,
+    )
+}  # fmt: skip
+
+
+def check_first_byte(first: int) -> type[Packet]:
+    """Find the class of a packet by its first byte, and check its flags.
+
+    Raises:
+        MalformedPacket: a reserved type, or flags that the type does not allow.
+
+    Spec: §2.2.1, §2.2.2, [MQTT-2.2.2-1], [MQTT-2.2.2-2]
+    """
+    cls = PACKETS.get(first >> 4)
+    if cls is None:
+        raise MalformedPacket(f"control packet type {first >> 4} is reserved", "§2.2.1")
+    if cls is not Publish and first & 0x0F != cls.flags:
+        raise MalformedPacket(
+            f"the flags of {cls.__name__} are {first & 0x0F:04b}; they must be {cls.flags:04b}", cls.flags_statement
+        )
+    return cls
+
+
+def decode(first: int, body: bytes | memoryview) -> Packet:
+    """Decode one packet.
+
+    Args:
+        first: its first byte.
+        body: all that follows its fixed header.
+
+    Raises:
+        MalformedPacket: it breaks a rule of the standard.
+    """
+    cls = check_first_byte(first)
+    try:
+        return cls.decode(first & 0x0F, body)
+    except LocalProtocolError as error:  # the constructors check for both directions; here the peer is to blame
+        raise MalformedPacket(error.message, error.statement) from None

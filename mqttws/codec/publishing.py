@@ -1,0 +1,238 @@
+"""PUBLISH, its acknowledgements, and the Application Message itself.
+
+Spec: §3.3 to §3.7
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from mqttws.codec.packet import Packet, check_packet_id, shorten
+from mqttws.codec.topics import check_topic
+from mqttws.codec.wire import Reader, encode_remaining_length, encode_uint16
+from mqttws.errors import LocalProtocolError, MalformedPacket
+
+#: Topic Names lately used, checked, with their encoded form: programs publish to few topics, many times.
+#: Bounded: short names only, and emptied when full. At most about 0.4 MiB.
+_TOPICS: dict[str, bytes] = {}
+_TOPICS_MAX = 1024
+_TOPIC_MAX_LENGTH = 128
+
+
+def encode_topic(topic: str) -> bytes:
+    """Check a Topic Name and encode it, remembering the answer.
+
+    Raises:
+        LocalProtocolError: see `check_topic`.
+    """
+    encoded = _TOPICS.get(topic)
+    if encoded is None:
+        encoded = check_topic(topic)
+        if len(encoded) <= _TOPIC_MAX_LENGTH:
+            if len(_TOPICS) >= _TOPICS_MAX:
+                _TOPICS.clear()
+            _TOPICS[topic] = encoded
+    return encoded
+
+
+class Message:
+    """An Application Message: what a publisher hands over, and what a will is.
+
+    Args:
+        topic: a Topic Name, 1 to 65,535 bytes of UTF-8, no wildcards.
+        payload: the bytes to deliver, 0 to about 256 MiB; a str is taken as its UTF-8 form.
+        qos: 0 (at most once), 1 (at least once) or 2 (exactly once).
+        retain: whether the server keeps it for later subscribers.
+
+    Raises:
+        LocalProtocolError: a field breaks a rule of the standard.
+        TypeError: the payload is neither bytes-like nor str.
+
+    Spec: §1.2, §3.3
+    """
+
+    __slots__ = ("payload", "qos", "retain", "topic")
+
+    def __init__(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False) -> None:
+        encode_topic(topic)
+        check_qos(qos)
+        self.topic = topic
+        self.payload = as_payload(payload)
+        self.qos = qos
+        self.retain = bool(retain)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self.topic, self.payload, self.qos, self.retain) == (
+            other.topic,
+            other.payload,
+            other.qos,
+            other.retain,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.topic, self.payload, self.qos, self.retain))
+
+    def __repr__(self) -> str:
+        return f"Message(topic={self.topic!r}, payload={shorten(self.payload)}, qos={self.qos}, retain={self.retain})"
+
+
+def check_qos(qos: int, what: str = "the QoS", statement: str = "MQTT-3.3.1-4") -> None:
+    """Check a Quality of Service: 0, 1 or 2. Spec: §4.3, [MQTT-3.3.1-4]."""
+    if qos not in (0, 1, 2):
+        raise LocalProtocolError(f"{what} is {qos!r}; it must be 0, 1 or 2", statement)
+
+
+def as_payload(payload: bytes | bytearray | memoryview | str) -> bytes:
+    """Take a payload as bytes; a str as its UTF-8 form. Other types raise TypeError: `bytes(5)` is no message."""
+    if isinstance(payload, str):
+        return payload.encode()
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        return bytes(payload)
+    raise TypeError(f"a payload is bytes or str, not {type(payload).__name__}")
+
+
+class Publish(Packet):
+    """PUBLISH: an Application Message on its way, from client to server or from server to client.
+
+    ::
+
+        byte 1       0011 | DUP | QoS (2 bits) | RETAIN
+        byte 2..     remaining length
+        topic        length (2), UTF-8
+        packet id    (2), only where QoS is 1 or 2
+        payload      the rest, possibly nothing
+
+    Args:
+        topic: the Topic Name.
+        payload: the Application Message.
+        qos: 0, 1 or 2.
+        retain: to a server: keep this message. From a server: this is a kept one.
+        dup: whether it may have been sent before; never with QoS 0.
+        packet_id: 1 to 65,535 with QoS 1 and 2; None with QoS 0.
+
+    Spec: §3.3, [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-3.3.2-1], [MQTT-3.3.2-2]
+    """
+
+    __slots__ = ("dup", "packet_id", "payload", "qos", "retain", "topic")
+
+    type = 3
+    fields = ("topic", "payload", "qos", "retain", "dup", "packet_id")
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes = b"",
+        qos: int = 0,
+        retain: bool = False,
+        dup: bool = False,
+        packet_id: int | None = None,
+    ) -> None:
+        if topic not in _TOPICS:
+            encode_topic(topic)
+        if qos == 0:
+            if dup:
+                raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
+            if packet_id is not None:
+                raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
+        else:
+            check_qos(qos)
+            check_packet_id(0 if packet_id is None else packet_id)
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.dup = dup
+        self.packet_id = packet_id
+
+    def encode(self) -> bytes:
+        """Encode the whole packet."""
+        topic = _TOPICS.get(self.topic) or encode_topic(self.topic)
+        first = 0x30 | self.dup << 3 | self.qos << 1 | self.retain
+        packet_id = self.packet_id
+        if packet_id is None:
+            length = len(topic) + len(self.payload)
+            variable = topic
+        else:
+            length = len(topic) + 2 + len(self.payload)
+            variable = topic + packet_id.to_bytes(2, "big")
+        if length < 128:
+            return bytes((first, length)) + variable + self.payload
+        return b"".join((bytes((first,)), encode_remaining_length(length), variable, self.payload))
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Publish:
+        """Decode a PUBLISH; see `Packet.decode`."""
+        qos = flags >> 1 & 3
+        if qos == 3:  # before all else: it decides the layout
+            raise MalformedPacket("both QoS bits of a Publish are set", "MQTT-3.3.1-4")
+        reader = Reader(body, "Publish")
+        topic = reader.string("the Topic Name")
+        packet_id = reader.uint16("the packet identifier") if qos else None
+        return cls(topic, reader.rest(), qos, bool(flags & 1), bool(flags & 8), packet_id)
+
+
+class PacketIdOnly(Packet):
+    """The base of the five packets that hold a packet identifier and nothing else.
+
+    ::
+
+        byte 1       type | flags
+        byte 2       2
+        packet id    (2)
+
+    Args:
+        packet_id: 1 to 65,535; that of the packet that this one answers.
+
+    Spec: §3.4 to §3.7, §3.11, [MQTT-2.3.1-6], [MQTT-2.3.1-7]
+    """
+
+    __slots__ = ("packet_id",)
+
+    fields: ClassVar[tuple[str, ...]] = ("packet_id",)
+
+    def __init__(self, packet_id: int) -> None:
+        check_packet_id(packet_id)
+        self.packet_id = packet_id
+
+    def _encode_body(self) -> bytes:
+        return encode_uint16(self.packet_id)
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Self:
+        """Decode; see `Packet.decode`."""
+        reader = Reader(body, cls.__name__)
+        packet_id = reader.uint16("the packet identifier")
+        reader.end()
+        return cls(packet_id)
+
+
+class PubAck(PacketIdOnly):
+    """PUBACK: the receiver owns the QoS 1 message now. Spec: §3.4."""
+
+    __slots__ = ()
+    type = 4
+
+
+class PubRec(PacketIdOnly):
+    """PUBREC: the receiver owns the QoS 2 message now; the first answer. Spec: §3.5."""
+
+    __slots__ = ()
+    type = 5
+
+
+class PubRel(PacketIdOnly):
+    """PUBREL: the sender has seen the PUBREC, and lets the identifier go. Spec: §3.6, [MQTT-3.6.1-1]."""
+
+    __slots__ = ()
+    type = 6
+    flags = 0b0010
+    flags_statement = "MQTT-3.6.1-1"
+
+
+class PubComp(PacketIdOnly):
+    """PUBCOMP: the identifier is free again; the last answer. Spec: §3.7."""
+
+    __slots__ = ()
+    type = 7

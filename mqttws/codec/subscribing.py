@@ -1,0 +1,170 @@
+"""SUBSCRIBE, SUBACK, UNSUBSCRIBE and UNSUBACK.
+
+Spec: §3.8 to §3.11
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mqttws.codec.packet import Packet, check_packet_id
+from mqttws.codec.publishing import PacketIdOnly, check_qos
+from mqttws.codec.topics import check_topic_filter
+from mqttws.codec.wire import Reader, encode_uint16
+from mqttws.errors import LocalProtocolError
+
+#: The SUBACK return code of a refused Topic Filter; 0, 1 and 2 are the QoS granted. Spec: §3.9.3
+FAILURE = 0x80
+
+
+class Subscribe(Packet):
+    """SUBSCRIBE: a client asks for one or more Topic Filters.
+
+    ::
+
+        byte 1       1000 0010
+        byte 2..     remaining length
+        packet id    (2)
+        once or more:
+          filter     length (2), UTF-8
+          QoS        (1): six bits 0, two bits QoS
+
+    Args:
+        packet_id: 1 to 65,535.
+        topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+
+    Spec: §3.8, [MQTT-3.8.1-1], [MQTT-3.8.3-1] to [MQTT-3.8.3-4]
+    """
+
+    __slots__ = ("packet_id", "topic_filters")
+
+    type = 8
+    flags = 0b0010
+    flags_statement = "MQTT-3.8.1-1"
+    fields = ("packet_id", "topic_filters")
+
+    def __init__(self, packet_id: int, topic_filters: Iterable[tuple[str, int]]) -> None:
+        self.packet_id = packet_id
+        self.topic_filters = tuple(topic_filters)
+        check_packet_id(packet_id)
+        if not self.topic_filters:
+            raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
+        for topic_filter, qos in self.topic_filters:
+            check_topic_filter(topic_filter)
+            check_qos(qos, f"the QoS asked for {topic_filter!r}", "MQTT-3.8.3-4")
+
+    def _encode_body(self) -> bytes:
+        parts = [encode_uint16(self.packet_id)]
+        for topic_filter, qos in self.topic_filters:
+            parts += (check_topic_filter(topic_filter), bytes((qos,)))
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Subscribe:
+        """Decode; see `Packet.decode`."""
+        reader = Reader(body, "Subscribe")
+        packet_id = reader.uint16("the packet identifier")
+        topic_filters = []
+        while reader:
+            topic_filters.append((reader.string("a Topic Filter"), reader.uint8("the QoS asked for")))
+        return cls(packet_id, topic_filters)
+
+
+class SubAck(Packet):
+    """SUBACK: the server's answer to each Topic Filter of a SUBSCRIBE, in its order.
+
+    ::
+
+        byte 1       1001 0000
+        byte 2..     remaining length
+        packet id    (2), that of the SUBSCRIBE
+        once or more:
+          code       (1): 0, 1 or 2, the QoS granted; 0x80, refused
+
+    Args:
+        packet_id: that of the SUBSCRIBE.
+        return_codes: 0, 1, 2 or 0x80, one for each Topic Filter.
+
+    Spec: §3.9, [MQTT-3.8.4-5], [MQTT-3.9.3-1], [MQTT-3.9.3-2]
+    """
+
+    __slots__ = ("packet_id", "return_codes")
+
+    type = 9
+    fields = ("packet_id", "return_codes")
+
+    def __init__(self, packet_id: int, return_codes: Iterable[int]) -> None:
+        self.packet_id = packet_id
+        self.return_codes = tuple(return_codes)
+        check_packet_id(packet_id)
+        if not self.return_codes:
+            raise LocalProtocolError("a SubAck needs at least one return code", "MQTT-3.8.4-5")
+        for code in self.return_codes:
+            if code not in (0, 1, 2, FAILURE):
+                raise LocalProtocolError(
+                    f"the SubAck return code is {code:#04x}; it must be 0, 1, 2 or 0x80", "MQTT-3.9.3-2"
+                )
+
+    def _encode_body(self) -> bytes:
+        return encode_uint16(self.packet_id) + bytes(self.return_codes)
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> SubAck:
+        """Decode; see `Packet.decode`."""
+        reader = Reader(body, "SubAck")
+        return cls(reader.uint16("the packet identifier"), reader.rest())
+
+
+class Unsubscribe(Packet):
+    """UNSUBSCRIBE: a client takes one or more Topic Filters back.
+
+    ::
+
+        byte 1       1010 0010
+        byte 2..     remaining length
+        packet id    (2)
+        once or more:
+          filter     length (2), UTF-8
+
+    Args:
+        packet_id: 1 to 65,535.
+        topic_filters: Topic Filters, at least one.
+
+    Spec: §3.10, [MQTT-3.10.1-1], [MQTT-3.10.3-1], [MQTT-3.10.3-2]
+    """
+
+    __slots__ = ("packet_id", "topic_filters")
+
+    type = 10
+    flags = 0b0010
+    flags_statement = "MQTT-3.10.1-1"
+    fields = ("packet_id", "topic_filters")
+
+    def __init__(self, packet_id: int, topic_filters: Iterable[str]) -> None:
+        self.packet_id = packet_id
+        self.topic_filters = tuple(topic_filters)
+        check_packet_id(packet_id)
+        if not self.topic_filters:
+            raise LocalProtocolError("an Unsubscribe needs at least one Topic Filter", "MQTT-3.10.3-2")
+        for topic_filter in self.topic_filters:
+            check_topic_filter(topic_filter)
+
+    def _encode_body(self) -> bytes:
+        return encode_uint16(self.packet_id) + b"".join(map(check_topic_filter, self.topic_filters))
+
+    @classmethod
+    def decode(cls, flags: int, body: bytes | memoryview) -> Unsubscribe:
+        """Decode; see `Packet.decode`."""
+        reader = Reader(body, "Unsubscribe")
+        packet_id = reader.uint16("the packet identifier")
+        topic_filters = []
+        while reader:
+            topic_filters.append(reader.string("a Topic Filter"))
+        return cls(packet_id, topic_filters)
+
+
+class UnsubAck(PacketIdOnly):
+    """UNSUBACK: the server has taken the Topic Filters away. Spec: §3.11."""
+
+    __slots__ = ()
+    type = 11

@@ -1,0 +1,189 @@
+"""Topic Names and Topic Filters: what they may be, when they match, and the tree that a router looks them up in.
+
+A Topic Name is what a PUBLISH carries; a Topic Filter is what a SUBSCRIBE asks for, and may hold the wildcards
+"+" (one level) and "#" (the rest, the parent level included). Both are compared character by character: nothing
+is normalised, case-folded or cleaned up [MQTT-4.7.3-4].
+
+Spec: §4.7
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from mqttws.codec.wire import encode_string
+from mqttws.errors import LocalProtocolError
+
+T = TypeVar("T")
+
+
+def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
+    """Check a Topic Name.
+
+    Args:
+        topic: 1 to 65,535 bytes of UTF-8 without U+0000 and without wildcards.
+        what: what it is, for the message of an error.
+
+    Returns:
+        The name as it stands in a packet: its length in two bytes, then its UTF-8 form.
+
+    Raises:
+        LocalProtocolError: it breaks one of those rules.
+
+    Spec: §4.7, [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
+    """
+    if not topic:
+        raise LocalProtocolError(f"{what} is empty; it needs at least one character", "MQTT-4.7.3-1")
+    if "+" in topic or "#" in topic:
+        raise LocalProtocolError(f"{what} {topic!r} holds a wildcard; only a Topic Filter may", "MQTT-3.3.2-2")
+    return _encode(topic, what)
+
+
+def check_topic_filter(topic_filter: str) -> bytes:
+    """Check a Topic Filter.
+
+    Args:
+        topic_filter: 1 to 65,535 bytes of UTF-8 without U+0000; "+" fills a whole level, "#" is the whole of the
+            last level.
+
+    Returns:
+        The filter as it stands in a packet: its length in two bytes, then its UTF-8 form.
+
+    Raises:
+        LocalProtocolError: it breaks one of those rules.
+
+    Spec: §4.7, [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
+    """
+    if not topic_filter:
+        raise LocalProtocolError("the Topic Filter is empty; it needs at least one character", "MQTT-4.7.3-1")
+    if "#" in topic_filter and ("#" in topic_filter[:-1] or topic_filter[-2:] not in ("#", "/#")):
+        raise LocalProtocolError(
+            f"the Topic Filter {topic_filter!r} is ill-formed: '#' must be alone in the last level", "MQTT-4.7.1-2"
+        )
+    if "+" in topic_filter and any("+" in level and level != "+" for level in topic_filter.split("/")):
+        raise LocalProtocolError(
+            f"the Topic Filter {topic_filter!r} is ill-formed: '+' must fill a whole level", "MQTT-4.7.1-3"
+        )
+    return _encode(topic_filter, "the Topic Filter")
+
+
+def _encode(topic: str, what: str) -> bytes:
+    """Encode a topic, naming the statement of §4.7 where one repeats a rule of §1.5.3."""
+    try:
+        return encode_string(topic, what)
+    except LocalProtocolError as error:
+        if error.statement == "§1.5.3":
+            raise LocalProtocolError(error.message, "MQTT-4.7.3-3") from None
+        raise
+
+
+def topic_matches(topic_filter: str, topic: str) -> bool:
+    """Tell whether a Topic Filter matches a Topic Name. Both must be well-formed.
+
+    Spec: §4.7.1 ("a/#" matches "a"; "+" matches an empty level), [MQTT-4.7.2-1] (a filter that begins with a
+    wildcard does not match a topic that begins with "$")
+    """
+    if topic_filter[0] in "+#" and topic[0] == "$":
+        return False
+    filter_levels = topic_filter.split("/")
+    topic_levels = topic.split("/")
+    for position, level in enumerate(filter_levels):
+        if level == "#":  # it stands for every level from here on, and for none
+            return True
+        if position == len(topic_levels) or level not in ("+", topic_levels[position]):
+            return False
+    return len(filter_levels) == len(topic_levels)
+
+
+class _Node(Generic[T]):
+    """One level of the tree: the children by the text of their level, and the values of filters that end here."""
+
+    __slots__ = ("children", "values")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[T]] = {}
+        self.values: dict[object, T] = {}
+
+
+class TopicTree(Generic[T]):
+    """Topic Filters, each with values by key, found by Topic Name.
+
+    The cost of a look-up grows with the depth of the topic and the number of matching branches, never with the
+    number of filters held. No recursion: a topic of 65,535 levels costs memory, not the stack.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Count the (filter, key) pairs held."""
+        return self._count
+
+    def set(self, topic_filter: str, key: object, value: T) -> bool:
+        """Set the value of a key under a filter.
+
+        Returns:
+            Whether the pair is new (False: its value was replaced).
+        """
+        node = self._root
+        for level in topic_filter.split("/"):
+            child = node.children.get(level)
+            if child is None:
+                child = node.children[level] = _Node()
+            node = child
+        new = key not in node.values
+        node.values[key] = value
+        self._count += new
+        return new
+
+    def discard(self, topic_filter: str, key: object) -> bool:
+        """Remove a key from under a filter, and every branch that this leaves bare.
+
+        Returns:
+            Whether the pair was there.
+        """
+        path = [(self._root, "")]
+        for level in topic_filter.split("/"):
+            child = path[-1][0].children.get(level)
+            if child is None:
+                return False
+            path.append((child, level))
+        values = path[-1][0].values
+        if key not in values:
+            return False
+        del values[key]
+        self._count -= 1
+        for (parent, _), (node, level) in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
+            if node.children or node.values:
+                break
+            del parent.children[level]
+        return True
+
+    def match(self, topic: str) -> Iterator[tuple[object, T]]:
+        """Yield the (key, value) pairs of every filter that matches a Topic Name, a key once for each filter.
+
+        Spec: §4.7
+        """
+        levels = topic.split("/")
+        nodes = [self._root]
+        for depth, level in enumerate(levels):
+            wildcards = depth > 0 or not topic.startswith("$")  # [MQTT-4.7.2-1]
+            reached = []
+            for node in nodes:
+                children = node.children
+                if level in children:
+                    reached.append(children[level])
+                if wildcards:
+                    if "+" in children:
+                        reached.append(children["+"])
+                    if "#" in children:
+                        yield from children["#"].values.items()
+            nodes = reached
+            if not nodes:
+                return
+        for node in nodes:
+            yield from node.values.items()
+            if "#" in node.children:  # "a/#" matches "a"
+                yield from node.children["#"].values.items()

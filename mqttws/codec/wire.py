@@ -1,0 +1,177 @@
+"""The data representations of §1.5 and the remaining length of §2.2.3.
+
+The smallest room: integers, strings, binary data and the remaining length, both ways. Whoever encodes has the
+caller's values, so its faults are `LocalProtocolError`; whoever reads has the peer's bytes, so its faults are
+`MalformedPacket`. A `Reader` walks over one packet's body and never past its end.
+"""
+
+from __future__ import annotations
+
+from mqttws.errors import LocalProtocolError, MalformedPacket
+
+#: The largest value of a two-byte integer, and so the longest string in bytes. Spec: §1.5.2
+MAX_UINT16 = 65_535
+#: The largest remaining length that four bytes can express. Spec: §2.2.3
+MAX_REMAINING_LENGTH = 268_435_455
+
+
+def encode_uint16(value: int) -> bytes:
+    """Encode an integer of 0 to 65,535 as two bytes, most significant first.
+
+    Spec: §1.5.2
+    """
+    return value.to_bytes(2, "big")
+
+
+def encode_string(text: str, what: str = "a string") -> bytes:
+    """Encode text as its length in two bytes and its UTF-8 form.
+
+    Args:
+        text: 0 to 65,535 bytes once encoded, without U+0000 and without surrogates.
+        what: what the text is, for the message of an error.
+
+    Raises:
+        LocalProtocolError: the text breaks one of those rules.
+
+    Spec: §1.5.3, [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-1.5.3-3]
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(
+            f"{what} holds the surrogate U+{ord(text[error.start]):04X}, which UTF-8 cannot express",
+            "MQTT-1.5.3-1",
+        ) from None
+    if "\0" in text:
+        raise LocalProtocolError(f"{what} holds U+0000, which no string may", "MQTT-1.5.3-2")
+    return encode_binary(data, what)
+
+
+def encode_binary(data: bytes, what: str = "binary data") -> bytes:
+    """Encode data of 0 to 65,535 bytes with its length in two bytes in front.
+
+    Raises:
+        LocalProtocolError: the data is longer.
+
+    Spec: §1.5.3, §3.1.3.5
+    """
+    if len(data) > MAX_UINT16:
+        raise LocalProtocolError(f"{what} takes {len(data):,} bytes; at most 65,535 fit", "§1.5.3")
+    return len(data).to_bytes(2, "big") + data
+
+
+def encode_remaining_length(length: int) -> bytes:
+    """Encode a remaining length of 0 to 268,435,455 in its shortest form of one to four bytes.
+
+    Raises:
+        LocalProtocolError: the length does not fit into four bytes.
+
+    Spec: §2.2.3
+    """
+    if length < 128:
+        return bytes((length,))
+    if length > MAX_REMAINING_LENGTH:
+        raise LocalProtocolError(f"the packet would take {length:,} bytes; at most 268,435,455 fit", "§2.2.3")
+    encoded = bytearray()
+    while length > 127:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
+def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
+    """Read the remaining length that begins at an offset.
+
+    A form longer than necessary ("80 00" for 0) is accepted, as the standard does not forbid it; it is never
+    written.
+
+    Returns:
+        The length and the offset behind it; None where the data ends too early to tell.
+
+    Raises:
+        MalformedPacket: the fourth byte announces a fifth.
+
+    Spec: §2.2.3
+    """
+    length = 0
+    for count, byte in enumerate(data[start : start + 4]):
+        length |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            return length, start + count + 1
+    if len(data) - start >= 4:
+        raise MalformedPacket("the remaining length goes on after four bytes", "§2.2.3")
+    return None
+
+
+class Reader:
+    """A walk over the body of one packet (all that follows the fixed header)."""
+
+    __slots__ = ("_body", "_packet", "_position")
+
+    def __init__(self, body: bytes | memoryview, packet: str) -> None:
+        self._body = body
+        self._position = 0
+        self._packet = packet
+
+    def _take(self, count: int, what: str) -> bytes | memoryview:
+        start = self._position
+        end = start + count
+        if end > len(self._body):
+            raise MalformedPacket(
+                f"{self._packet} ends inside {what}: {count} bytes announced, {len(self._body) - start} there",
+                "§2.2.3",
+            )
+        self._position = end
+        return self._body[start:end]
+
+    def uint8(self, what: str) -> int:
+        """Read one byte."""
+        return self._take(1, what)[0]
+
+    def uint16(self, what: str) -> int:
+        """Read a two-byte integer. Spec: §1.5.2."""
+        high, low = self._take(2, what)
+        return high << 8 | low
+
+    def binary(self, what: str) -> bytes:
+        """Read binary data behind its length of two bytes. Spec: §3.1.3.5."""
+        return bytes(self._take(self.uint16(f"the length of {what}"), what))
+
+    def string(self, what: str) -> str:
+        """Read a UTF-8 string behind its length of two bytes. Spec: §1.5.3, [MQTT-1.5.3-1] to [MQTT-1.5.3-3]."""
+        data = self._take(self.uint16(f"the length of {what}"), what)
+        return decode_text(data, f"{what} of {self._packet}")
+
+    def rest(self) -> bytes:
+        """Read whatever is left."""
+        rest = bytes(self._body[self._position :])
+        self._position = len(self._body)
+        return rest
+
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return self._position < len(self._body)
+
+    def end(self) -> None:
+        """Check that nothing is left."""
+        left = len(self._body) - self._position
+        if left:
+            raise MalformedPacket(f"{self._packet} is followed by {left} surplus bytes inside its length", "§2.2.3")
+
+
+def decode_text(data: bytes | memoryview, what: str) -> str:
+    """Decode the bytes of a string (without its length), strictly.
+
+    Raises:
+        MalformedPacket: ill-formed UTF-8 (surrogates and overlong forms included), or U+0000.
+
+    Spec: §1.5.3, [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-1.5.3-3]
+    """
+    try:
+        text = str(data, "utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedPacket(f"{what} is ill-formed UTF-8 at byte {error.start}", "MQTT-1.5.3-1") from None
+    if "\0" in text:
+        raise MalformedPacket(f"{what} holds U+0000", "MQTT-1.5.3-2")
+    return text

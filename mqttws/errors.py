@@ -1,0 +1,171 @@
+"""Every error that this package raises or reports.
+
+The tree (each name is importable from `mqttws`)::
+
+    MQTTError
+      ProtocolError(statement)           a rule of the standard was broken
+        LocalProtocolError               by the caller: raised, and nothing has changed
+        RemoteProtocolError              by the peer: reported as the last event
+          MalformedPacket                in the bytes of one packet
+      ConnectError                       an attempt to connect failed
+        HandshakeRejected(status, headers, body)    the HTTP upgrade was answered by something else than 101
+        ConnectionRefused(return_code)   the CONNACK carried a refusal
+      ConnectionClosed                   an established connection ended
+        KeepAliveTimeout                 the peer fell silent
+        SessionTakenOver                 the same client identifier connected elsewhere
+      SubscribeRejected(topic_filter)    the SUBACK carried 0x80
+      QueueFull                          a bounded queue is full, and the caller chose not to wait
+      WouldDeadlock                      a wait that only the waiting thread itself could end
+
+A message says what was seen, what was expected and what to do. None ever holds a password, a token or a
+query string: a signed URL is a credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class MQTTError(Exception):
+    """The root of the tree: catch this to catch everything of ours."""
+
+
+class ProtocolError(MQTTError):
+    """A rule of the standard was broken.
+
+    Attributes:
+        statement: the normative statement, such as "MQTT-3.3.1-4"; a section, such as "§2.2.3", where
+            the standard has given the rule no number.
+    """
+
+    def __init__(self, message: str, statement: str) -> None:
+        super().__init__(message, statement)
+        self.message = message
+        self.statement = statement
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.statement}]"
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that the standard forbids. Nothing was sent and nothing has changed."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer did something that the standard forbids. The Network Connection is closed."""
+
+
+class MalformedPacket(RemoteProtocolError):
+    """The peer's bytes are no packet of MQTT 3.1.1."""
+
+
+class ConnectError(MQTTError):
+    """An attempt to connect failed: name resolution, TCP, TLS, a proxy, the handshake, or a time-out."""
+
+
+class HandshakeRejected(ConnectError):
+    """The WebSocket upgrade was answered, but not by a usable 101.
+
+    Attributes:
+        status: the HTTP status code, 100 to 599.
+        headers: (name, value) pairs as received, names in lower case.
+        body: the start of the response body, at most 4,096 bytes.
+    """
+
+    def __init__(
+        self, status: int, headers: Sequence[tuple[str, str]] = (), body: bytes = b"", detail: str = ""
+    ) -> None:
+        super().__init__(status, tuple(headers), body, detail)
+        self.status = status
+        self.headers = tuple(headers)
+        self.body = body
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the WebSocket handshake was rejected with HTTP status {self.status}" + (
+            f": {self.detail}" if self.detail else ""
+        )
+
+    def __repr__(self) -> str:
+        return f"HandshakeRejected(status={self.status}, detail={self.detail!r})"
+
+
+class ConnectionRefused(ConnectError):
+    """The server answered CONNECT with a refusal.
+
+    Attributes:
+        return_code: 1 to 5, as in table 3.1 of the standard.
+
+    Spec: §3.2.2.3
+    """
+
+    MEANINGS: ClassVar[dict[int, str]] = {
+        1: "unacceptable protocol version",
+        2: "client identifier rejected",
+        3: "server unavailable",
+        4: "bad user name or password",
+        5: "not authorized",
+    }
+
+    def __init__(self, return_code: int) -> None:
+        super().__init__(return_code)
+        self.return_code = return_code
+
+    def __str__(self) -> str:
+        return f"the server refused the connection: {self.MEANINGS[self.return_code]} (return code {self.return_code})"
+
+
+class ConnectionClosed(MQTTError):
+    """An established connection ended without a DISCONNECT of ours.
+
+    Attributes:
+        code: the WebSocket close code of the peer (1000 to 4999), or None where there was none.
+    """
+
+    def __init__(self, message: str = "the connection was closed by the peer", code: int | None = None) -> None:
+        super().__init__(message, code)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message if self.code is None else f"{self.message} (WebSocket close code {self.code})"
+
+
+class KeepAliveTimeout(ConnectionClosed):
+    """The peer was silent for longer than the keep alive allows.
+
+    Spec: §3.1.2.10, [MQTT-3.1.2-24]
+    """
+
+
+class SessionTakenOver(ConnectionClosed):
+    """Another connection with the same client identifier took the session over.
+
+    Spec: [MQTT-3.1.4-2]
+    """
+
+
+class SubscribeRejected(MQTTError):
+    """The server answered a Topic Filter with 0x80.
+
+    Attributes:
+        topic_filter: the Topic Filter that was refused.
+
+    Spec: §3.9.3
+    """
+
+    def __init__(self, topic_filter: str) -> None:
+        super().__init__(topic_filter)
+        self.topic_filter = topic_filter
+
+    def __str__(self) -> str:
+        return f"the server rejected the subscription to {self.topic_filter!r} (SUBACK return code 0x80)"
+
+
+class QueueFull(MQTTError):
+    """A bounded queue is full. Wait, raise its bound, or choose another policy."""
+
+
+class WouldDeadlock(MQTTError):
+    """A blocking call inside a callback could never end. Use the `_nowait` form there."""

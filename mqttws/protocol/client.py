@@ -1,0 +1,189 @@
+"""The client's machine.
+
+The table of §3, as a client sees it: which packet may come in which state. Everything that is missing from it is
+a violation by the server::
+
+    connecting   ConnAck
+    connected    Publish PubAck PubRec PubRel PubComp SubAck UnsubAck PingResp
+
+It waits for the CONNACK before it sends anything else (the standard allows more; AWS IoT does not), then restores
+what the user asked for: the messages in flight, the subscriptions where the server had lost them, the requests
+not answered.
+
+Keep alive: a PINGREQ goes out when nothing was sent, or nothing was received, for three quarters of the interval.
+The first keeps the promise of §3.1.2.10; the second finds a half-open connection even while messages are being
+published into it. Any byte from the server is a sign of life.
+"""
+
+from __future__ import annotations
+
+from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
+from mqttws.codec.decoder import MAX_PACKET_SIZE
+from mqttws.codec.packet import Packet
+from mqttws.codec.subscribing import SubAck, UnsubAck
+from mqttws.errors import (
+    ConnectError,
+    ConnectionRefused,
+    KeepAliveTimeout,
+    MQTTError,
+    RemoteProtocolError,
+)
+from mqttws.protocol.events import Connected, Subscribed, Unsubscribed
+from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
+from mqttws.protocol.session import Session
+
+
+class ClientMachine(Machine):
+    """One Network Connection of a client.
+
+    Args:
+        connect: the CONNECT to send.
+        session: what outlives this connection. With `connect.clean_session` the server forgets it at the end; what
+            is not acknowledged yet is sent again on the next connection all the same.
+        ping_timeout: seconds to wait for a sign of life after a PINGREQ; None: a quarter of the keep alive and
+            half a second, at most 20.
+        max_packet_size: bytes; a larger packet from the server is a fault.
+        max_filters: how many Topic Filters go into one SUBSCRIBE that restores subscriptions (AWS IoT takes 8).
+    """
+
+    HANDLERS = DELIVERY_HANDLERS | {
+        (CONNECTING, ConnAck): "_on_connack",
+        (CONNECTED, SubAck): "_on_suback",
+        (CONNECTED, UnsubAck): "_on_unsuback",
+        (CONNECTED, PingResp): "_on_pingresp",
+    }
+
+    def __init__(
+        self,
+        connect: Connect,
+        session: Session,
+        *,
+        ping_timeout: float | None = None,
+        max_packet_size: int = MAX_PACKET_SIZE,
+        max_filters: int = 100,
+    ) -> None:
+        super().__init__(max_packet_size)
+        self._connect = connect
+        self._session = session
+        self._interval = connect.keep_alive * 0.75
+        self._ping_timeout = min(connect.keep_alive / 4 + 0.5, 20.0) if ping_timeout is None else ping_timeout
+        self._ping_sent: float | None = None  # when the oldest unanswered PINGREQ was sent
+        self._max_filters = max_filters
+
+    def start(self, now: float) -> None:
+        """Send CONNECT. Spec: [MQTT-3.1.0-1]."""
+        self._check_state("start", NEW)
+        self.state = CONNECTING
+        self._out.append(self._connect.encode())
+        self._last_received = now
+
+    def subscribe(self, topic_filters: list[tuple[str, int]]) -> int:
+        """Send SUBSCRIBE.
+
+        Args:
+            topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+
+        Returns:
+            A token, which `Subscribed` brings back.
+
+        Raises:
+            LocalProtocolError: a Topic Filter is ill-formed, or the connection is not there.
+        """
+        self._check_state("subscribe", CONNECTED)
+        return self.session.subscribe(topic_filters)
+
+    def unsubscribe(self, topic_filters: list[str]) -> int:
+        """Send UNSUBSCRIBE.
+
+        Args:
+            topic_filters: Topic Filters, at least one.
+
+        Returns:
+            A token, which `Unsubscribed` brings back.
+
+        Raises:
+            LocalProtocolError: a Topic Filter is ill-formed, or the connection is not there.
+        """
+        self._check_state("unsubscribe", CONNECTED)
+        return self.session.unsubscribe(topic_filters)
+
+    def disconnect(self) -> None:
+        """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
+
+        Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2]
+        """
+        if self.state is CONNECTED:
+            self._send_ready()
+            self._send(Disconnect())
+        self.close()
+
+    def next_deadline(self) -> float | None:
+        """See `Machine.next_deadline`."""
+        if self.state is not CONNECTED or not self._interval:
+            return None
+        ping_at = self._last_sent + self._interval
+        if not self._reading:
+            return ping_at
+        if self._ping_sent is None:
+            return min(ping_at, self._last_received + self._interval)
+        return min(ping_at, self._dead_at(self._ping_sent))
+
+    def handle_timeout(self, now: float) -> None:
+        """Ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
+            return
+        if self._reading and self._ping_sent is not None and now >= self._dead_at(self._ping_sent):
+            silence = now - self._last_received
+            self.close(KeepAliveTimeout(f"the server has been silent for {silence:.1f} s, a ping included"))
+            return
+        self._send(PingReq())
+        if self._ping_sent is None:
+            self._ping_sent = now
+
+    def _dead_at(self, ping_sent: float) -> float:
+        return max(ping_sent, self._last_received) + self._ping_timeout
+
+    def _send_ready(self) -> None:
+        """Send the requests that wait, then the messages."""
+        session = self.session
+        while (ready := session.next_request()) is not None:
+            packet_id, request = ready
+            self._send(request.packet(packet_id))
+        super()._send_ready()
+
+    def _violation(self, packet: Packet) -> RemoteProtocolError:
+        name = type(packet).__name__
+        if self.state is CONNECTING:
+            return RemoteProtocolError(f"the server's first packet is {name}; it must be ConnAck", "MQTT-3.2.0-1")
+        if type(packet) is ConnAck:
+            return RemoteProtocolError("the server sent ConnAck twice", "§3.2")
+        return RemoteProtocolError(f"the server sent {name}, which only a client may", "§2.2.1")
+
+    def _eof_error(self) -> MQTTError | None:
+        if self.state is CONNECTED:
+            return super()._eof_error()
+        return ConnectError("the server closed the connection before it answered the CONNECT")
+
+    def _on_connack(self, packet: ConnAck, now: float) -> None:
+        if packet.return_code:
+            self.close(ConnectionRefused(packet.return_code))
+            return
+        if packet.session_present and self._connect.clean_session:
+            raise RemoteProtocolError("a session is present, though a clean one was asked for", "MQTT-3.2.2-1")
+        self.state = CONNECTED
+        self.events.append(Connected(packet.session_present))
+        self._resume(self.session, packet.session_present)
+        self.session.restore(packet.session_present, self._max_filters)
+
+    def _on_suback(self, packet: SubAck, now: float) -> None:
+        request, granted = self.session.granted(packet.packet_id, packet.return_codes)
+        self.events.append(Subscribed(request.token, granted))
+
+    def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
+        request = self.session.taken_back(packet.packet_id)
+        assert request.token is not None
+        self.events.append(Unsubscribed(request.token))
+
+    def _on_pingresp(self, packet: PingResp, now: float) -> None:
+        self._ping_sent = None

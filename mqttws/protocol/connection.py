@@ -1,0 +1,292 @@
+"""Framing and machine in one: the object that a driver moves bytes for.
+
+A driver's whole work, whatever the role and whatever the transport::
+
+    write connection.data_to_send(now)          after every call of the others
+    close the transport                         when connection.finished, once that is written
+    call connection.handle_timeout(now)         at connection.next_deadline()
+    call connection.receive_data(data, now)     or receive_eof(now)
+    act on each of connection.events()
+
+A connection serves one Network Connection and has no reset. Its last event is `Closed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+from mqttws.codec.publishing import Message, Publish
+from mqttws.errors import (
+    ConnectError,
+    ConnectionClosed,
+    LocalProtocolError,
+    MQTTError,
+    ProtocolError,
+    SessionTakenOver,
+)
+from mqttws.protocol import framing as ws
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.events import Event, UpgradeRequested
+from mqttws.protocol.framing import Ended, Framing, FramingEvent, Headers, Opened, ServerWebSocket
+from mqttws.protocol.machine import CLOSED, CONNECTED, NEW, Machine
+from mqttws.protocol.server import ServerMachine
+from mqttws.protocol.session import Session
+
+M = TypeVar("M", bound=Machine)
+
+
+class Connection(Generic[M]):
+    """What the connections of both roles share.
+
+    Args:
+        machine: a new one.
+        framing: a new one.
+        now: seconds, of any clock that only goes forward.
+        open_timeout: seconds until the client must have its CONNACK; at a server until the CONNECT must be there.
+        close_timeout: seconds to wait for the peer's part in closing.
+    """
+
+    def __init__(
+        self, machine: M, framing: Framing, now: float, *, open_timeout: float = 30.0, close_timeout: float = 5.0
+    ) -> None:
+        self.machine = machine
+        self._framing = framing
+        self._open_timeout = open_timeout
+        self._open_deadline: float | None = now + open_timeout
+        self._close_timeout = close_timeout
+        self._close_deadline: float | None = None
+        self._closing = False
+        self._eof = False
+        self._apply(framing.start(), now)
+
+    # The verbs.
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer."""
+        self._apply(self._framing.receive_data(data), now)
+
+    def receive_eof(self, now: float) -> None:
+        """Take the news that the peer sends nothing more."""
+        self._eof = True
+        ended = self._framing.receive_eof()
+        if ended is not None:
+            self._apply([ended], now)
+        else:
+            self.machine.receive_eof(now)
+            self._settle(now)
+
+    def data_to_send(self, now: float) -> bytes:
+        """Take the bytes that are to be sent now, in one piece."""
+        if self._framing.opened:
+            data = self.machine.data_to_send(now)
+            if data:
+                self._framing.send(data)
+        if self.machine.state is CLOSED and not self._closing:
+            self._closing = True
+            self._framing.close(*_close_code(self.machine.error))
+        return self._framing.data_to_send()
+
+    def events(self) -> Iterator[Event]:
+        """Take what has happened, in order, and what happens meanwhile."""
+        events = self.machine.events
+        while events:
+            yield events.popleft()
+
+    def next_event(self) -> Event | None:
+        """Take the next of what has happened; None for nothing."""
+        events = self.machine.events
+        return events.popleft() if events else None
+
+    def next_deadline(self) -> float | None:
+        """Tell when `handle_timeout` must be called at the latest; None for never."""
+        deadlines = (self._open_deadline, self._close_deadline, self.machine.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what time has made due."""
+        if self._open_deadline is not None and now >= self._open_deadline:
+            self._open_deadline = None
+            self._time_out()
+        elif self._close_deadline is not None and now >= self._close_deadline:
+            self._eof = True
+            self._close_deadline = None
+        else:
+            self.machine.handle_timeout(now)
+        self._settle(now)
+
+    # Both roles.
+
+    @property
+    def connected(self) -> bool:
+        """Whether the CONNECT has been accepted, and the connection has not ended since."""
+        return self.machine.state is CONNECTED
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended; bytes may still have to be moved until it is `finished`."""
+        return self.machine.state is CLOSED
+
+    @property
+    def finished(self) -> bool:
+        """Whether the transport is to be closed, once `data_to_send` is written."""
+        return self.machine.state is CLOSED and (self._eof or self._framing.finished)
+
+    def publish(self, message: Message) -> int:
+        """Send a message; see `Machine.publish`."""
+        return self.machine.publish(message)
+
+    def acknowledge(self, publish: Publish) -> None:
+        """Tell that a message has been taken by its consumer; see `Machine.acknowledge`."""
+        self.machine.acknowledge(publish)
+
+    def pause_reading(self) -> None:
+        """Tell that nothing will be read for a while; see `Machine.pause_reading`."""
+        self.machine.pause_reading()
+
+    def resume_reading(self, now: float) -> None:
+        """Tell that reading goes on."""
+        self.machine.resume_reading(now)
+
+    def close(self, error: MQTTError, now: float) -> None:
+        """End the connection because of an error of one's own making: a time-out, a take-over, a shutdown."""
+        self.machine.close(error)
+        self._settle(now)
+
+    def _apply(self, happened: list[FramingEvent], now: float) -> None:
+        machine = self.machine
+        for event in happened:
+            if type(event) is bytes:
+                machine.receive_data(event, now)
+            elif isinstance(event, Opened):
+                self._on_opened(now)
+            elif isinstance(event, Ended):
+                self._on_ended(event.error)
+            elif isinstance(event, UpgradeRequested):
+                machine.events.append(event)
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """Let the timers follow the machine's state."""
+        if self._open_deadline is not None and self._is_open():
+            self._open_deadline = None
+        if self.machine.state is CLOSED and self._close_deadline is None and not self.finished:
+            self._close_deadline = now + self._close_timeout
+
+    def _is_open(self) -> bool:
+        raise NotImplementedError
+
+    def _time_out(self) -> None:
+        raise NotImplementedError
+
+    def _on_opened(self, now: float) -> None:
+        """MQTT may flow."""
+
+    def _on_ended(self, error: MQTTError) -> None:
+        self.machine.close(error)
+
+
+def _close_code(error: MQTTError | None) -> tuple[int, str]:
+    """Choose the WebSocket close code, and the reason sent with it. Spec: RFC 6455 §7.4."""
+    if isinstance(error, SessionTakenOver):
+        return ws.TAKEN_OVER, "session taken over"
+    if isinstance(error, ProtocolError):
+        return ws.PROTOCOL_ERROR, error.statement
+    if error is None or isinstance(error, ConnectError):
+        return ws.NORMAL, ""
+    return ws.GOING_AWAY, ""
+
+
+class ClientConnection(Connection[ClientMachine]):
+    """A client's connection. After it is made, `data_to_send` begins the handshake or sends CONNECT."""
+
+    def subscribe(self, topic_filters: list[tuple[str, int]]) -> int:
+        """Send SUBSCRIBE; see `ClientMachine.subscribe`."""
+        return self.machine.subscribe(topic_filters)
+
+    def unsubscribe(self, topic_filters: list[str]) -> int:
+        """Send UNSUBSCRIBE; see `ClientMachine.unsubscribe`."""
+        return self.machine.unsubscribe(topic_filters)
+
+    def disconnect(self, now: float) -> None:
+        """Send DISCONNECT and close in order; see `ClientMachine.disconnect`."""
+        self.machine.disconnect()
+        self._settle(now)
+
+    def _is_open(self) -> bool:
+        return self.machine.state in (CONNECTED, CLOSED)
+
+    def _time_out(self) -> None:
+        refusal = self._framing.receive_eof()  # its body may be dripping in
+        self.machine.close(
+            refusal.error if refusal else ConnectError(f"the server did not answer within {self._open_timeout:g} s")
+        )
+
+    def _on_opened(self, now: float) -> None:
+        self.machine.start(now)
+
+    def _on_ended(self, error: MQTTError) -> None:
+        if isinstance(error, ConnectionClosed):
+            if error.code == ws.TAKEN_OVER:
+                error = SessionTakenOver("another connection with this client identifier took over", error.code)
+            elif self.machine.state is not CONNECTED:
+                error = ConnectError(f"the server closed the WebSocket before the CONNACK (close code {error.code})")
+        self.machine.close(error)
+
+
+class ServerConnection(Connection[ServerMachine]):
+    """A server's connection.
+
+    Args:
+        machine: a new one.
+        framing: a new one; with a `ServerWebSocket` the first event is `UpgradeRequested`.
+        now: seconds.
+        open_timeout: seconds until the CONNECT must be there, the upgrade included.
+        close_timeout: seconds to wait for the client's part in closing.
+    """
+
+    def accept_upgrade(self, now: float, headers: Headers = ()) -> None:
+        """Answer the upgrade with 101.
+
+        Raises:
+            LocalProtocolError: no request waits.
+        """
+        self._apply(self._websocket().accept_upgrade(headers), now)
+
+    def reject_upgrade(self, status: int, now: float, headers: Headers = (), body: bytes = b"") -> None:
+        """Answer the upgrade with another status, and close.
+
+        Raises:
+            LocalProtocolError: no request waits.
+        """
+        self._websocket().reject_upgrade(status, headers, body)
+        self.close(ConnectionClosed(f"the upgrade was rejected with HTTP status {status}"), now)
+
+    def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
+        """Accept the CONNECT; see `ServerMachine.accept`."""
+        self.machine.accept(session, session_present, now, keep_alive=keep_alive)
+        self._settle(now)
+
+    def refuse(self, return_code: int, now: float) -> None:
+        """Refuse the CONNECT; see `ServerMachine.refuse`."""
+        self.machine.refuse(return_code)
+        self._settle(now)
+
+    def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
+        """Answer a SUBSCRIBE; see `ServerMachine.suback`."""
+        self.machine.suback(packet_id, return_codes)
+
+    def unsuback(self, packet_id: int) -> None:
+        """Answer an UNSUBSCRIBE; see `ServerMachine.unsuback`."""
+        self.machine.unsuback(packet_id)
+
+    def _websocket(self) -> ServerWebSocket:
+        if not isinstance(self._framing, ServerWebSocket):
+            raise LocalProtocolError("there is no upgrade over plain TCP", "§6")
+        return self._framing
+
+    def _is_open(self) -> bool:
+        return self.machine.state is not NEW
+
+    def _time_out(self) -> None:
+        self.machine.close(ConnectionClosed(f"the client sent no CONNECT within {self._open_timeout:g} s"))

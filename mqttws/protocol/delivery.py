@@ -1,0 +1,333 @@
+"""The two halves of QoS 1 and 2: a `Sender` and a `Receiver`, blind to which role they serve.
+
+A sender's message goes through these phases (the whole of §4.3, as a table)::
+
+    phase       QoS   PUBACK      PUBREC              PUBCOMP
+    PUBLISHED   1     done        violation           violation
+    PUBLISHED   2     violation   PUBREL, RELEASED    violation
+    RELEASED    2     violation   PUBREL again        done
+    (unknown identifier)   ignored     PUBREL              ignored
+
+An answer with an unknown identifier is what a re-delivery leaves behind, not a violation. The identifier is
+given at the moment of sending and is free again after the last answer.
+
+A receiver's message is acknowledged when its consumer has taken it, and acknowledgements leave in the order in
+which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they are taken in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.errors import QueueFull, RemoteProtocolError
+
+# The phases of an outgoing message.
+WAITING = "waiting"
+PUBLISHED = "published"
+RELEASED = "released"
+
+
+class Identifiers:
+    """The packet identifiers of one direction: 1 to 65,535, handed out in turn, never one that is in use.
+
+    Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._in_use: set[int] = set()
+
+    def __len__(self) -> int:
+        """Count the identifiers in use."""
+        return len(self._in_use)
+
+    def __contains__(self, packet_id: int) -> bool:
+        return packet_id in self._in_use
+
+    def allocate(self) -> int | None:
+        """Take the next free identifier; None while all 65,535 are in use."""
+        if len(self._in_use) == 65_535:
+            return None
+        packet_id = self._last % 65_535 + 1
+        while packet_id in self._in_use:
+            packet_id = packet_id % 65_535 + 1
+        self._last = packet_id
+        self._in_use.add(packet_id)
+        return packet_id
+
+    def release(self, packet_id: int) -> None:
+        """Give an identifier back."""
+        self._in_use.discard(packet_id)
+
+
+class Outgoing:
+    """A message on its way out.
+
+    Attributes:
+        token: the number by which its publisher knows it.
+        message: what is sent.
+        packet_id: its identifier, from the first sending to the last answer.
+        phase: WAITING, PUBLISHED or RELEASED.
+    """
+
+    __slots__ = ("message", "packet_id", "phase", "token")
+
+    def __init__(self, token: int, message: Message) -> None:
+        self.token = token
+        self.message = message
+        self.packet_id: int | None = None
+        self.phase = WAITING
+
+    def packet(self, dup: bool = False) -> Publish:
+        """Make the PUBLISH."""
+        message = self.message
+        return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
+
+
+class Sender:
+    """The sending half.
+
+    Args:
+        identifiers: shared with the SUBSCRIBE and UNSUBSCRIBE of the same direction.
+        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
+        max_queued: how many messages may wait, at least 1.
+        max_queued_bytes: how many bytes of topics and payloads may wait.
+    """
+
+    def __init__(
+        self,
+        identifiers: Identifiers,
+        max_in_flight: int = 100,
+        max_queued: int = 10_000,
+        max_queued_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._identifiers = identifiers
+        self._max_in_flight = max_in_flight
+        self._max_queued = max_queued
+        self._max_queued_bytes = max_queued_bytes
+        self._waiting: deque[Outgoing] = deque()
+        self._waiting_bytes = 0
+        self._published: dict[int, Outgoing] = {}  # in the order of their first sending
+        self._released: dict[int, Outgoing] = {}  # in the order of their PUBRECs
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are sent and not acknowledged in full."""
+        return len(self._published) + len(self._released)
+
+    def __len__(self) -> int:
+        """Count the messages that wait or are in flight."""
+        return len(self._waiting) + self.in_flight
+
+    def check_room(self, message: Message) -> None:
+        """Check that a message may wait.
+
+        Raises:
+            QueueFull: a bound would be passed.
+        """
+        if len(self._waiting) >= self._max_queued:
+            raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the bound")
+        if self._waiting and self._waiting_bytes + _size(message) > self._max_queued_bytes:
+            raise QueueFull(f"{self._waiting_bytes:,} bytes wait to be sent already; wait, or raise the bound")
+
+    def enqueue(self, token: int, message: Message) -> Outgoing:
+        """Let a message wait for its turn.
+
+        Raises:
+            QueueFull: a bound would be passed; nothing has changed.
+        """
+        self.check_room(message)
+        outgoing = Outgoing(token, message)
+        self._waiting.append(outgoing)
+        self._waiting_bytes += _size(message)
+        return outgoing
+
+    def withdraw(self, token: int) -> bool:
+        """Take back a message that still waits. Returns whether there was one."""
+        for outgoing in self._waiting:
+            if outgoing.token == token:
+                self._waiting.remove(outgoing)
+                self._waiting_bytes -= _size(outgoing.message)
+                return True
+        return False
+
+    def next_ready(self) -> Outgoing | None:
+        """Take the next message that may be sent now, with its identifier given.
+
+        Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
+        """
+        if not self._waiting:
+            return None
+        outgoing = self._waiting[0]
+        if outgoing.message.qos:
+            if self.in_flight >= self._max_in_flight:
+                return None
+            packet_id = self._identifiers.allocate()
+            if packet_id is None:
+                return None
+            outgoing.packet_id = packet_id
+            outgoing.phase = PUBLISHED
+            self._published[packet_id] = outgoing
+        self._waiting.popleft()
+        self._waiting_bytes -= _size(outgoing.message)
+        return outgoing
+
+    def puback(self, packet_id: int) -> Outgoing | None:
+        """Take a PUBACK. Returns the message that is done, if one is."""
+        outgoing = self._published.get(packet_id)
+        if outgoing is not None and outgoing.message.qos == 1:
+            del self._published[packet_id]
+            return self._done(outgoing, packet_id)
+        if outgoing is not None or packet_id in self._released:
+            raise RemoteProtocolError(f"a PubAck for {packet_id}, a message of QoS 2", "MQTT-4.3.3-1")
+        return None
+
+    def pubrec(self, packet_id: int) -> PubRel:
+        """Take a PUBREC. Returns the answer."""
+        outgoing = self._published.get(packet_id)
+        if outgoing is not None:
+            if outgoing.message.qos != 2:
+                raise RemoteProtocolError(f"a PubRec for {packet_id}, a message of QoS 1", "MQTT-4.3.2-1")
+            del self._published[packet_id]
+            self._released[packet_id] = outgoing
+            outgoing.phase = RELEASED
+        return PubRel(packet_id)
+
+    def pubcomp(self, packet_id: int) -> Outgoing | None:
+        """Take a PUBCOMP. Returns the message that is done, if one is."""
+        outgoing = self._released.pop(packet_id, None)
+        if outgoing is not None:
+            return self._done(outgoing, packet_id)
+        if packet_id in self._published:
+            raise RemoteProtocolError(f"a PubComp for {packet_id} without a PubRec before it", "MQTT-4.3.3-1")
+        return None
+
+    def _done(self, outgoing: Outgoing, packet_id: int) -> Outgoing:
+        self._identifiers.release(packet_id)
+        return outgoing
+
+    def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[Outgoing]]:
+        """Begin a new Network Connection.
+
+        Where the peer has lost the session, messages with a PUBREC are taken for delivered: the peer had accepted
+        them, and sending them again could deliver them twice. All others are sent again either way.
+
+        Returns:
+            The packets to send again, and the messages that are done by this.
+
+        Spec: §4.4, [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4], [MQTT-3.3.1-1]
+        """
+        done: list[Outgoing] = []
+        if not session_present:
+            done = [self._done(outgoing, packet_id) for packet_id, outgoing in self._released.items()]
+            self._released.clear()
+        packets: list[PubRel | Publish] = [PubRel(packet_id) for packet_id in self._released]
+        packets += [outgoing.packet(dup=True) for outgoing in self._published.values()]
+        return packets, done
+
+
+def _size(message: Message) -> int:
+    return len(message.topic) + len(message.payload)
+
+
+class _Incoming:
+    """A message that came in with QoS 1 or 2: whether its consumer has taken it, and how many copies to answer."""
+
+    __slots__ = ("copies", "packet_id", "publish", "taken")
+
+    def __init__(self, publish: Publish, packet_id: int) -> None:
+        self.publish: Publish | None = publish
+        self.packet_id = packet_id
+        self.taken = False
+        self.copies = 1
+
+
+class Receiver:
+    """The receiving half."""
+
+    def __init__(self) -> None:
+        self._received: dict[int, _Incoming] = {}  # QoS 2: until the PUBREL
+        # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
+        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (deque(), deque())
+
+    @property
+    def received(self) -> frozenset[int]:
+        """The identifiers of QoS 2 messages received and not yet released."""
+        return frozenset(self._received)
+
+    def begin(self, session_present: bool) -> None:
+        """Begin a new Network Connection: what the old one had not answered will come again."""
+        for unanswered in self._unanswered:
+            for incoming in unanswered:
+                incoming.copies = 0
+            unanswered.clear()
+        if not session_present:
+            self._received.clear()
+
+    def receive(self, publish: Publish, packet_id: int, send: Callable[[PubAck | PubRec], None]) -> bool:
+        """Take a PUBLISH of QoS 1 or 2.
+
+        Returns:
+            Whether it is to be delivered (False: a copy of a QoS 2 message that has been).
+
+        Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
+        """
+        if publish.qos == 1:
+            self._unanswered[0].append(_Incoming(publish, packet_id))
+            return True
+        incoming = self._received.get(packet_id)
+        if incoming is None:
+            incoming = self._received[packet_id] = _Incoming(publish, packet_id)
+            self._unanswered[1].append(incoming)
+            return True
+        incoming.copies += 1
+        if incoming.copies == 1:
+            self._unanswered[1].append(incoming)
+        self._answer(self._unanswered[1], PubRec, send)
+        return False
+
+    def acknowledge(self, publish: Publish, send: Callable[[PubAck | PubRec], None]) -> None:
+        """Note that the consumer has taken a message. A second time, or too late, it does nothing.
+
+        Args:
+            publish: the very object that was delivered.
+            send: takes each acknowledgement that this makes due.
+        """
+        if publish.qos == 1:
+            for incoming in self._unanswered[0]:
+                if incoming.publish is publish:
+                    incoming.taken = True
+                    break
+            self._answer(self._unanswered[0], PubAck, send)
+        elif publish.packet_id in self._received:
+            incoming = self._received[publish.packet_id]
+            if incoming.publish is publish:
+                incoming.taken = True
+                incoming.publish = None  # the payload is the consumer's now
+            self._answer(self._unanswered[1], PubRec, send)
+
+    @staticmethod
+    def _answer(
+        unanswered: deque[_Incoming], answer: type[PubAck | PubRec], send: Callable[[PubAck | PubRec], None]
+    ) -> None:
+        """Send the acknowledgements that nothing earlier holds up. Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]."""
+        while unanswered and unanswered[0].taken:
+            incoming = unanswered.popleft()
+            for _ in range(incoming.copies):
+                send(answer(incoming.packet_id))
+            incoming.copies = 0
+
+    def pubrel(self, packet_id: int) -> PubComp:
+        """Take a PUBREL, known or not. Returns the answer. Spec: [MQTT-4.3.3-2]."""
+        incoming = self._received.pop(packet_id, None)
+        if incoming is not None and not incoming.taken:  # released before our PUBREC: there is none to send any more
+            incoming.taken = True
+            incoming.copies = 0
+        return PubComp(packet_id)

@@ -1,0 +1,130 @@
+"""What a user of a `Connection` learns.
+
+An Application Message that arrives is told by its `Publish` packet itself; everything else by a class of this
+page. `Closed` is always the last event of a connection, and there is always one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mqttws.codec.connecting import Connect
+from mqttws.codec.publishing import Publish
+from mqttws.codec.subscribing import Subscribe, Unsubscribe
+from mqttws.errors import MQTTError
+
+
+@dataclass(slots=True)
+class Closed:
+    """The connection is over.
+
+    Attributes:
+        error: why; None after an orderly end: our own DISCONNECT, or (to a server) the client's.
+    """
+
+    error: MQTTError | None
+
+
+@dataclass(slots=True)
+class Delivered:
+    """A message of ours has reached its end: acknowledged in full, or, with QoS 0, handed to the network.
+
+    Attributes:
+        token: what `publish` returned for it.
+    """
+
+    token: int
+
+
+# To a client only.
+
+
+@dataclass(slots=True)
+class Connected:
+    """The server accepted the CONNECT.
+
+    Attributes:
+        session_present: whether the server had kept the session. Spec: §3.2.2.2
+    """
+
+    session_present: bool
+
+
+@dataclass(slots=True)
+class Subscribed:
+    """A SUBACK arrived.
+
+    Attributes:
+        token: what `subscribe` returned; None where the connection itself restored a subscription.
+        return_codes: (Topic Filter, 0, 1, 2 or 0x80) pairs, in the order asked.
+    """
+
+    token: int | None
+    return_codes: tuple[tuple[str, int], ...]
+
+
+@dataclass(slots=True)
+class Unsubscribed:
+    """An UNSUBACK arrived.
+
+    Attributes:
+        token: what `unsubscribe` returned.
+    """
+
+    token: int
+
+
+# To a server only.
+
+
+@dataclass(slots=True)
+class UpgradeRequested:
+    """A client asks for the WebSocket: call `accept_upgrade` or `reject_upgrade`.
+
+    Attributes:
+        target: the request target as received: path and query.
+        headers: (name in lower case, value) pairs as received, Host included.
+        subprotocol: the one that will be spoken: "mqtt" or "mqttv3.1".
+    """
+
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    subprotocol: str
+
+    def __repr__(self) -> str:
+        return f"UpgradeRequested(path={self.target.partition('?')[0]!r}, subprotocol={self.subprotocol!r})"
+
+
+@dataclass(slots=True)
+class ConnectReceived:
+    """A client's CONNECT: call `accept` or `refuse`. What it sends meanwhile waits."""
+
+    connect: Connect
+
+
+@dataclass(slots=True)
+class SubscribeReceived:
+    """A client's SUBSCRIBE: call `suback`."""
+
+    subscribe: Subscribe
+
+
+@dataclass(slots=True)
+class UnsubscribeReceived:
+    """A client's UNSUBSCRIBE: call `unsuback`."""
+
+    unsubscribe: Unsubscribe
+
+
+Event = (
+    Publish
+    | Delivered
+    | Closed
+    | Connected
+    | Subscribed
+    | Unsubscribed
+    | UpgradeRequested
+    | ConnectReceived
+    | SubscribeReceived
+    | UnsubscribeReceived
+)

@@ -1,0 +1,497 @@
+"""How a stream of MQTT bytes travels: raw, or inside a WebSocket. One small interface, ordered events.
+
+WebSocket is wsproto's, and with it h11's: the handshake, fragments, pings, the closing handshake, every frame
+that is malformed. One path of our own lies in front of it, because it carries nearly all traffic and wsproto takes
+5 to 7 µs for each frame of it: whole binary messages in one frame (first byte 0x82) are cut out here, and unmasked
+in one go, provided that they are masked as they must be, that their length is in its shortest form, and that no
+fragmented message is under way. Every other frame goes to wsproto, byte for byte. MQTT takes no notice of where
+messages end [MQTT-6.0.0-2], so a payload is handed on as it arrives and never held back; only a frame's header is.
+
+Going out, whatever waits together leaves as one binary message.
+
+Spec: §6, RFC 6455
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import h11
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError as WSLocalProtocolError
+from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
+
+from mqttws.errors import (
+    ConnectError,
+    ConnectionClosed,
+    HandshakeRejected,
+    LocalProtocolError,
+    MQTTError,
+    RemoteProtocolError,
+)
+from mqttws.protocol.events import UpgradeRequested
+from mqttws.protocol.frames import BINARY_FRAME, binary_frame, header_size, mask, parse_header
+
+#: The WebSocket subprotocols that a server of ours speaks; the second is what clients of MQTT 3.1 offer. Spec: §6
+SUBPROTOCOLS = ("mqtt", "mqttv3.1")
+#: How much of the body of a refusal is kept.
+MAX_REFUSAL_BODY = 4096
+#: How many bytes the head of a request or a response may take.
+MAX_HEAD = 16 * 1024
+#: The blank line that ends it.
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+# WebSocket close codes. Spec: RFC 6455 §7.4.1
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+UNSUPPORTED_DATA = 1003
+TOO_BIG = 1009
+#: Ours, from the range for private use: the session was taken over [MQTT-3.1.4-2].
+TAKEN_OVER = 4001
+
+Headers = Iterable[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Opened:
+    """MQTT may flow."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """Nothing more will come.
+
+    Attributes:
+        error: why; a `ConnectionClosed` where the peer closed the WebSocket in order.
+    """
+
+    error: MQTTError
+
+
+#: MQTT bytes come as bytes.
+FramingEvent = bytes | Opened | UpgradeRequested | Ended
+
+
+class Framing:
+    """The interface, and the raw framing of plain TCP: bytes as they are.
+
+    Attributes:
+        opened: whether MQTT may flow.
+        finished: whether nothing is left to wait for once `close` has been called.
+    """
+
+    def __init__(self) -> None:
+        self.opened = True
+        self.finished = False
+        self._out: list[bytes] = []
+
+    def start(self) -> list[FramingEvent]:
+        """Begin; to be called once, before all else."""
+        return [Opened()]
+
+    def receive_data(self, data: bytes) -> list[FramingEvent]:
+        """Take bytes from the peer. Returns what they mean, in order."""
+        return [data]
+
+    def receive_eof(self) -> Ended | None:
+        """Take the news that the peer sends nothing more. Returns what that means, if it means more than this."""
+        return None
+
+    def send(self, data: bytes) -> None:
+        """Send MQTT bytes, in one message where there are messages."""
+        self._out.append(data)
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Send what closes the connection in order, where there is such a thing."""
+        self.finished = True
+
+    def data_to_send(self) -> bytes:
+        """Take the bytes that are to be sent now."""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+
+class WebSocketFraming(Framing):
+    """What the two ends of a WebSocket share: messages. See `ClientWebSocket` and `ServerWebSocket` for handshakes.
+
+    Args:
+        role: which end this is.
+        entropy: gives so many bytes that no one can guess; masking keys are made of it.
+    """
+
+    def __init__(self, role: ConnectionType, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        super().__init__()
+        self.opened = False
+        self._ws = WSConnection(role)
+        self._is_client = role is ConnectionType.CLIENT
+        self._entropy = entropy
+        self._keys = b""
+        self._head = b""  # of the peer's handshake, while that is not all there
+        self._failed = False  # the peer's bytes make no sense any more
+        # The frame under way:
+        self._header = b""  # its header, while that is not all there
+        self._left = 0  # how much of its payload is to come
+        self._key: bytes | None = None  # its masking key, turned to the next byte
+        self._ours = False  # whether it goes the short way
+        self._fragmented = False  # whether wsproto is inside a fragmented message
+
+    def receive_data(self, data: bytes) -> list[FramingEvent]:
+        """See `Framing.receive_data`."""
+        if self._failed or self.finished:
+            return []
+        if self.opened:
+            return self._receive_frames(data)
+        return self._receive_handshake(data)
+
+    def send(self, data: bytes) -> None:
+        """See `Framing.send`. After `close` it does nothing."""
+        if self._ws.state is ConnectionState.OPEN:
+            self._out.append(binary_frame(data, self._next_key() if self._is_client else None))
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """See `Framing.close`. Spec: RFC 6455 §7.1.2."""
+        if self._ws.state is ConnectionState.OPEN:
+            self._out.append(self._ws.send(CloseConnection(code=code, reason=reason)))
+            self.finished = self._failed  # else the peer's closing frame is to come
+        elif self._ws.state is not ConnectionState.LOCAL_CLOSING:
+            self.finished = True
+
+    def _next_key(self) -> bytes:
+        """Draw a masking key; 64 at a time, since a call for entropy costs the same for few bytes and for many."""
+        if not self._keys:
+            self._keys = self._entropy(256)
+        key, self._keys = self._keys[:4], self._keys[4:]
+        return key
+
+    def _split_head(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Gather the head of the peer's handshake. Returns it, and what lies behind; None while it is not all there.
+
+        Raises:
+            wsproto's RemoteProtocolError: it is longer than it may be.
+        """
+        data = self._head + data
+        blank_line = _END_OF_HEAD.search(data, max(0, len(self._head) - 3))
+        if (blank_line.end() if blank_line else len(data)) > MAX_HEAD:
+            raise WSRemoteProtocolError("the head of the HTTP message is too long")
+        if blank_line is None:
+            self._head = data
+            return None
+        self._head = b""
+        return data[: blank_line.end()], data[blank_line.end() :]
+
+    def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
+        raise NotImplementedError
+
+    def _receive_frames(self, data: bytes) -> list[FramingEvent]:
+        """Cut the stream at the frames' ends; see the top of the module."""
+        events: list[FramingEvent] = []
+        payloads: list[bytes] = []
+        masked = not self._is_client
+        first_masked_bit = 0x80 if masked else 0
+        if self._header:
+            data, self._header = self._header + data, b""
+        position, end = 0, len(data)
+        while position < end and not (self._failed or self.finished):
+            if self._left:
+                chunk = data[position : position + self._left]
+                position += len(chunk)
+                self._left -= len(chunk)
+                if self._ours:
+                    payloads.append(self._unmask(chunk))
+                else:
+                    self._receive_unusual(chunk, payloads, events)
+                continue
+            measured = parse_header(data, position)
+            if measured is None:
+                self._header = data[position:]
+                break
+            header, size = measured
+            first = data[position]
+            self._ours = (
+                first == BINARY_FRAME
+                and data[position + 1] & 0x80 == first_masked_bit
+                and header == header_size(size, masked)
+                and size < 1 << 63
+                and not self._fragmented
+                and self._ws.state is ConnectionState.OPEN
+            )
+            self._left = size
+            following = position + header
+            if self._ours:
+                self._key = data[following - 4 : following] if masked else None
+            else:
+                if first & 0x0F < 8:  # a data frame, not a control frame
+                    self._fragmented = not first & 0x80
+                self._receive_unusual(data[position:following], payloads, events)
+            position = following
+        if payloads:
+            events.append(b"".join(payloads))
+        return events
+
+    def _unmask(self, chunk: bytes) -> bytes:
+        key = self._key
+        if key is None:
+            return chunk
+        turn = len(chunk) % 4
+        self._key = key[turn:] + key[:turn]
+        return mask(chunk, key)
+
+    def _receive_unusual(self, data: bytes, payloads: list[bytes], events: list[FramingEvent]) -> None:
+        """Let wsproto have a piece of a frame, and act on what it makes of it."""
+        ws = self._ws
+        ws.receive_data(data)
+        for event in ws.events():
+            if isinstance(event, BytesMessage):
+                payloads.append(bytes(event.data))
+            elif isinstance(event, Ping):
+                if ws.state is ConnectionState.OPEN:
+                    self._out.append(ws.send(event.response()))
+            elif isinstance(event, (TextMessage, CloseConnection)):
+                if payloads:
+                    events.append(b"".join(payloads))
+                    payloads.clear()
+                events.append(self._end(event))
+                break
+
+    def _end(self, event: TextMessage | CloseConnection) -> Ended:
+        """Answer what ends the WebSocket: a closing frame, a frame that cannot be read, or a text message."""
+        ws = self._ws
+        if isinstance(event, TextMessage):
+            self._failed = True
+            self.close(UNSUPPORTED_DATA, "MQTT takes binary messages")
+            return Ended(RemoteProtocolError("the peer sent a text message; MQTT takes binary ones", "MQTT-6.0.0-1"))
+        if ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+            # wsproto tells a frame that it cannot read by the same event as the peer's closing frame.
+            self._failed = True
+            self.close(event.code)
+            self.finished = True
+            return Ended(RemoteProtocolError(f"a malformed WebSocket frame: {event.reason}", "RFC 6455 §5"))
+        if ws.state is ConnectionState.REMOTE_CLOSING:
+            self._out.append(ws.send(event.response()))
+        self.finished = True
+        return Ended(ConnectionClosed("the peer closed the WebSocket", int(event.code)))
+
+
+class ClientWebSocket(WebSocketFraming):
+    """The client's end of a WebSocket.
+
+    Args:
+        host: the Host header, exactly as it is to be sent.
+        target: path and query, exactly as they are to be sent.
+        headers: more headers of the request.
+        subprotocol: what is offered, and must be chosen by the server.
+        entropy: see `WebSocketFraming`.
+
+    Raises:
+        ConnectError: the request cannot be made of this.
+
+    Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    """
+
+    def __init__(
+        self,
+        host: str,
+        target: str,
+        headers: Headers = (),
+        subprotocol: str = "mqtt",
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        super().__init__(ConnectionType.CLIENT, entropy)
+        self._subprotocol = subprotocol
+        self._refusal: RejectConnection | None = None
+        self._body = b""
+        request = Request(
+            host=host,
+            target=target,
+            subprotocols=[subprotocol],
+            extra_headers=_octets(headers),
+        )
+        try:
+            self._out.append(self._ws.send(request))
+        except (h11.LocalProtocolError, UnicodeError):
+            # What h11 says of it could repeat the request target or a header, and so a credential.
+            raise ConnectError(
+                "the upgrade request cannot be made: the host, path, query or a header holds what HTTP does not allow"
+            ) from None
+
+    def start(self) -> list[FramingEvent]:
+        """See `Framing.start`."""
+        return []
+
+    def receive_eof(self) -> Ended | None:
+        """Take the news that the peer sends nothing more: a refusal may end in this way."""
+        return None if self._refusal is None or self._failed else self._rejected()
+
+    def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
+        try:
+            if self._refusal is not None:
+                return self._receive_response(data)
+            split = self._split_head(data)
+            if split is None:
+                return []
+            head, rest = split
+            return self._receive_response(head) or self._receive_response(rest)
+        except (WSRemoteProtocolError, UnicodeError) as error:
+            self._failed = self.finished = True
+            return [Ended(ConnectError(f"the server's answer to the upgrade cannot be used: {error}"))]
+
+    def _receive_response(self, data: bytes) -> list[FramingEvent]:
+        if self.opened:
+            return self._receive_frames(data)
+        self._ws.receive_data(data)
+        for event in self._ws.events():
+            if isinstance(event, AcceptConnection):
+                return self._accepted(event)
+            ended = self._refused(event)
+            if ended is not None:
+                return [ended]
+        return []
+
+    def _accepted(self, event: AcceptConnection) -> list[FramingEvent]:
+        if event.subprotocol == self._subprotocol:
+            self.opened = True
+            return [Opened()]
+        self._failed = True
+        self.close(PROTOCOL_ERROR, "no subprotocol")
+        detail = f"the server chose the subprotocol {event.subprotocol!r}; it must be {self._subprotocol!r}"
+        return [Ended(HandshakeRejected(101, _texts(event.extra_headers), b"", detail))]
+
+    def _refused(self, event: Event) -> Ended | None:
+        if isinstance(event, RejectConnection):
+            self._refusal = event
+            if not event.has_body:
+                return self._rejected()
+        elif isinstance(event, RejectData):
+            self._body = (self._body + event.data)[:MAX_REFUSAL_BODY]
+            if event.body_finished or len(self._body) == MAX_REFUSAL_BODY:
+                return self._rejected()
+        return None
+
+    def _rejected(self) -> Ended:
+        assert self._refusal is not None
+        self._failed = self.finished = True
+        return Ended(HandshakeRejected(self._refusal.status_code, _texts(self._refusal.headers), self._body))
+
+
+class ServerWebSocket(WebSocketFraming):
+    """The server's end of a WebSocket.
+
+    A request that is no upgrade, or offers none of `SUBPROTOCOLS`, is rejected here; any other is told by
+    `UpgradeRequested`.
+
+    Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ConnectionType.SERVER)
+        self._subprotocol: str | None = None  # chosen, while the decision is awaited
+        self._early = b""  # what the client has sent since
+
+    def start(self) -> list[FramingEvent]:
+        """See `Framing.start`."""
+        return []
+
+    def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
+        """Answer 101. Returns what follows from it.
+
+        Args:
+            headers: more headers of the response.
+
+        Raises:
+            LocalProtocolError: no request waits.
+        """
+        subprotocol = self._take_request()
+        self._out.append(self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=_octets(headers))))
+        self.opened = True
+        early, self._early = self._early, b""
+        return [Opened(), *self._receive_frames(early)]
+
+    def reject_upgrade(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
+        """Answer anything but 101.
+
+        Args:
+            status: 300 to 599.
+            headers: of the response; its length is added.
+            body: of the response.
+
+        Raises:
+            LocalProtocolError: no request waits.
+        """
+        self._take_request()
+        self._reject(status, _octets(headers), body)
+
+    def _take_request(self) -> str:
+        subprotocol, self._subprotocol = self._subprotocol, None
+        if subprotocol is None:
+            raise LocalProtocolError("there is no upgrade to accept or reject", "§6")
+        return subprotocol
+
+    def _reject(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        headers = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        self._out.append(self._ws.send(RejectConnection(status_code=status, headers=headers, has_body=True)))
+        self._out.append(self._ws.send(RejectData(data=body, body_finished=True)))
+        self._failed = self.finished = True
+
+    def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
+        if self._subprotocol is not None:
+            self._early += data
+            return []
+        try:
+            split = self._split_head(data)
+            if split is None:
+                return []
+            head, self._early = split
+            self._ws.receive_data(head)
+            request = next((event for event in self._ws.events() if isinstance(event, Request)), None)
+            if request is None:
+                raise WSRemoteProtocolError("there is no HTTP request")
+        except (WSRemoteProtocolError, UnicodeError) as error:
+            return [self._refuse_request(error)]
+        for subprotocol in SUBPROTOCOLS:
+            if subprotocol in request.subprotocols:
+                self._subprotocol = subprotocol
+                return [UpgradeRequested(request.target, _headers_of(request), subprotocol)]
+        self._reject(400, [], b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n")
+        return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
+
+    def _refuse_request(self, error: Exception) -> Ended:
+        """Answer a request that is no upgrade."""
+        hint = getattr(error, "event_hint", None)
+        status, headers = (hint.status_code, list(hint.headers)) if hint is not None else (400, [])
+        try:
+            self._reject(status, headers, f"This is a WebSocket endpoint of MQTT: {error}\n".encode())
+        except (h11.LocalProtocolError, WSLocalProtocolError):  # the request leaves HTTP no way to answer
+            self._failed = self.finished = True
+        return Ended(RemoteProtocolError(f"the client's request is no upgrade to WebSocket: {error}", "§6"))
+
+
+def _octets(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _texts(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
+
+
+def _headers_of(request: Request) -> tuple[tuple[str, str], ...]:
+    """Put back what wsproto has taken out of the headers."""
+    host = request.host.encode("idna").decode("ascii")
+    offered = ", ".join(request.subprotocols)
+    return (("host", host), *_texts(request.extra_headers), ("sec-websocket-protocol", offered))

@@ -1,0 +1,209 @@
+"""What the client's and the server's machine share: bytes in, packets handled, bytes and events out.
+
+A machine serves one Network Connection and knows nothing of how its bytes travel. It is driven by five verbs
+(`receive_data`, `receive_eof`, `data_to_send`, `next_deadline`, `handle_timeout`) and learns the time from their
+argument. A fault of the caller raises and changes nothing; a fault of the peer ends the machine, and arrives as
+the last event, `Closed`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError
+from mqttws.protocol.events import Closed, Delivered, Event
+from mqttws.protocol.session import Session
+
+# The states of a machine, in the order in which they can follow each other.
+NEW = "new"  # nothing sent, nothing received
+CONNECTING = "connecting"  # CONNECT sent; at a server: received and not answered
+CONNECTED = "connected"  # CONNACK 0 received; at a server: sent
+CLOSED = "closed"
+
+
+class Machine:
+    """The common part; see `ClientMachine` and `ServerMachine`.
+
+    Args:
+        max_packet_size: bytes; a larger packet from the peer is a fault.
+    """
+
+    #: (state, packet class) -> the name of the method that handles it. What is missing is a protocol violation.
+    HANDLERS: ClassVar[dict[tuple[str, type[Packet]], str]]
+
+    def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
+        self.state = NEW
+        self.error: MQTTError | None = None
+        self.events: deque[Event] = deque()
+        self._decoder = Decoder(max_packet_size)
+        self._session: Session | None = None
+        self._out: list[bytes] = []
+        self._last_received = 0.0
+        self._last_sent = 0.0
+        self._reading = True
+
+    # The verbs.
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer."""
+        if self.state is CLOSED:
+            return
+        self._last_received = now
+        try:
+            for packet in self._decoder.feed(data):
+                if self.state is CLOSED:
+                    return
+                self._receive_packet(packet, now)
+            if self._decoder.fault is not None:
+                raise self._decoder.fault
+        except RemoteProtocolError as error:
+            self._remote_fault(error)
+
+    def receive_eof(self, now: float) -> None:
+        """Take the news that the peer sends nothing more."""
+        self.close(self._eof_error())
+
+    def data_to_send(self, now: float) -> bytes:
+        """Take the bytes that are to be sent now, all in one piece."""
+        if self.state is CONNECTED:
+            self._send_ready()
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._last_sent = now
+        return data
+
+    def next_deadline(self) -> float | None:
+        """Tell when `handle_timeout` must be called at the latest; None for never."""
+        raise NotImplementedError
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what time has made due."""
+        raise NotImplementedError
+
+    # Both roles.
+
+    def publish(self, message: Any) -> int:
+        """Send a message, as soon as the connection and the window allow.
+
+        Returns:
+            Its token, which `Delivered` brings back.
+
+        Raises:
+            QueueFull: too many messages wait already; nothing has changed.
+            LocalProtocolError: the connection is not there.
+        """
+        self._check_state("publish", CONNECTED)
+        return self.session.publish(message)
+
+    def acknowledge(self, publish: Publish) -> None:
+        """Tell that a message has been taken by its consumer. With QoS 0, a second time, or too late: no effect.
+
+        Args:
+            publish: the very object that arrived as an event.
+        """
+        if publish.qos and self._session is not None:
+            self._session.receiver.acknowledge(publish, self._send)
+
+    def pause_reading(self) -> None:
+        """Tell that the driver will read nothing for a while: the peer's silence proves nothing meanwhile."""
+        self._reading = False
+
+    def resume_reading(self, now: float) -> None:
+        """Tell that the driver reads again."""
+        self._reading = True
+        self._last_received = now
+
+    def close(self, error: MQTTError | None = None) -> None:
+        """End the machine. Only the first call counts."""
+        if self.state is not CLOSED:
+            self.state = CLOSED
+            self.error = error
+            self.events.append(Closed(error))
+
+    @property
+    def session(self) -> Session:
+        """The session; there is none at a server before the client is accepted."""
+        if self._session is None:
+            raise LocalProtocolError("there is no session before the CONNECT is accepted", "MQTT-3.1.4-4")
+        return self._session
+
+    def _receive_packet(self, packet: Packet, now: float) -> None:
+        name = self.HANDLERS.get((self.state, type(packet)))
+        if name is None:
+            raise self._violation(packet)
+        handler: Callable[[Any, float], None] = getattr(self, name)
+        handler(packet, now)
+
+    def _violation(self, packet: Packet) -> RemoteProtocolError:
+        """Name the rule that a packet breaks by coming in this state."""
+        raise NotImplementedError
+
+    def _remote_fault(self, error: RemoteProtocolError) -> None:
+        """End the machine for a fault of the peer's. Spec: [MQTT-4.8.0-1]."""
+        self.close(error)
+
+    def _eof_error(self) -> MQTTError | None:
+        return ConnectionClosed()
+
+    def _check_state(self, verb: str, state: str) -> None:
+        if self.state is not state:
+            raise LocalProtocolError(f"cannot {verb} while {self.state}", "MQTT-3.1.0-1")
+
+    def _send(self, packet: Packet) -> None:
+        if self.state is CONNECTED:
+            self._out.append(packet.encode())
+
+    def _send_ready(self) -> None:
+        """Send the messages whose turn it is. Spec: [MQTT-4.6.0-6]."""
+        sender = self.session.sender
+        while (outgoing := sender.next_ready()) is not None:
+            self._out.append(outgoing.packet().encode())
+            if outgoing.packet_id is None:
+                self.events.append(Delivered(outgoing.token))
+
+    def _resume(self, session: Session, session_present: bool) -> None:
+        """Take up a session at the beginning of a connection. Spec: [MQTT-4.4.0-1]."""
+        self._session = session
+        session.receiver.begin(session_present)
+        packets, done = session.sender.resume(session_present)
+        self._out += [packet.encode() for packet in packets]
+        self.events += [Delivered(outgoing.token) for outgoing in done]
+
+    # The QoS flows, the same for both roles. Spec: §4.3
+
+    def _on_publish(self, publish: Publish, now: float) -> None:
+        if publish.packet_id is None or self.session.receiver.receive(publish, publish.packet_id, self._send):
+            self.events.append(publish)
+
+    def _on_puback(self, packet: PubAck, now: float) -> None:
+        outgoing = self.session.sender.puback(packet.packet_id)
+        if outgoing is not None:
+            self.events.append(Delivered(outgoing.token))
+
+    def _on_pubrec(self, packet: PubRec, now: float) -> None:
+        self._send(self.session.sender.pubrec(packet.packet_id))
+
+    def _on_pubrel(self, packet: PubRel, now: float) -> None:
+        self._send(self.session.receiver.pubrel(packet.packet_id))
+
+    def _on_pubcomp(self, packet: PubComp, now: float) -> None:
+        outgoing = self.session.sender.pubcomp(packet.packet_id)
+        if outgoing is not None:
+            self.events.append(Delivered(outgoing.token))
+
+
+#: What a connected machine of either role understands.
+DELIVERY_HANDLERS: dict[tuple[str, type[Packet]], str] = {
+    (CONNECTED, Publish): "_on_publish",
+    (CONNECTED, PubAck): "_on_puback",
+    (CONNECTED, PubRec): "_on_pubrec",
+    (CONNECTED, PubRel): "_on_pubrel",
+    (CONNECTED, PubComp): "_on_pubcomp",
+}

@@ -1,0 +1,146 @@
+"""The server's machine.
+
+Which packet may come in which state; what is missing is a violation by the client::
+
+    new          Connect
+    connecting   (held until the server has accepted or refused)
+    connected    Publish PubAck PubRec PubRel PubComp Subscribe Unsubscribe PingReq Disconnect
+
+It keeps the rules of one connection. Who may connect, which session it resumes, where messages go and what a
+subscription is granted is the broker's to decide: `accept` or `refuse`, `suback`, `unsuback`, `acknowledge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
+from mqttws.codec.decoder import MAX_PACKET_SIZE
+from mqttws.codec.packet import Packet
+from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
+from mqttws.errors import ConnectionRefused, KeepAliveTimeout, LocalProtocolError, RemoteProtocolError
+from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
+from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
+from mqttws.protocol.session import Session
+
+#: A CONNECT that cannot be read but must be answered: the statement broken -> the CONNACK return code.
+REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
+
+
+class ServerMachine(Machine):
+    """One Network Connection of a server.
+
+    Args:
+        max_packet_size: bytes; a larger packet from the client is a fault.
+    """
+
+    HANDLERS = DELIVERY_HANDLERS | {
+        (NEW, Connect): "_on_connect",
+        (CONNECTED, Subscribe): "_on_subscribe",
+        (CONNECTED, Unsubscribe): "_on_unsubscribe",
+        (CONNECTED, PingReq): "_on_pingreq",
+        (CONNECTED, Disconnect): "_on_disconnect",
+    }
+
+    def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
+        super().__init__(max_packet_size)
+        self._connect = Connect()
+        self._held: list[Packet] = []
+        self.keep_alive = 0
+
+    def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
+        """Accept the CONNECT: CONNACK 0, then what the session still has to send, then what the client sent meanwhile.
+
+        Args:
+            session: the one to go on with.
+            session_present: whether it was there before.
+            now: seconds.
+            keep_alive: seconds to enforce instead of what the client asked for; 0 disables.
+
+        Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
+        """
+        self._check_state("accept", CONNECTING)
+        if session_present and self._connect.clean_session:
+            raise LocalProtocolError("a clean session is never present", "MQTT-3.2.2-1")
+        self.keep_alive = self._connect.keep_alive if keep_alive is None else keep_alive
+        self.state = CONNECTED
+        self._out.append(ConnAck(0, session_present).encode())
+        self._resume(session, session_present)
+        self._last_received = now
+        held, self._held = self._held, []
+        try:
+            for packet in held:
+                if self.state is CLOSED:
+                    return
+                self._receive_packet(packet, now)
+        except RemoteProtocolError as error:
+            self._remote_fault(error)
+
+    def refuse(self, return_code: int) -> None:
+        """Refuse the CONNECT: CONNACK, then the end. What the client sent meanwhile is dropped.
+
+        Args:
+            return_code: 1 to 5.
+
+        Spec: [MQTT-3.1.4-5], [MQTT-3.2.2-4], [MQTT-3.2.2-5]
+        """
+        self._check_state("refuse", CONNECTING)
+        self._out.append(ConnAck(return_code).encode())
+        self._held.clear()
+        self.close(ConnectionRefused(return_code))
+
+    def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
+        """Answer a SUBSCRIBE: for each Topic Filter the QoS granted, or 0x80. Spec: [MQTT-3.8.4-1]."""
+        self._send(SubAck(packet_id, return_codes))
+
+    def unsuback(self, packet_id: int) -> None:
+        """Answer an UNSUBSCRIBE. Spec: [MQTT-3.10.4-4]."""
+        self._send(UnsubAck(packet_id))
+
+    def next_deadline(self) -> float | None:
+        """See `Machine.next_deadline`."""
+        if self.state is not CONNECTED or not self.keep_alive or not self._reading:
+            return None
+        return self._last_received + self.keep_alive * 1.5
+
+    def handle_timeout(self, now: float) -> None:
+        """End the connection of a client that has fallen silent. Spec: [MQTT-3.1.2-24]."""
+        deadline = self.next_deadline()
+        if deadline is not None and now >= deadline:
+            self.close(KeepAliveTimeout(f"the client was silent for 1.5 times its keep alive of {self.keep_alive} s"))
+
+    def _receive_packet(self, packet: Packet, now: float) -> None:
+        if self.state is CONNECTING:
+            self._held.append(packet)
+        else:
+            super()._receive_packet(packet, now)
+
+    def _violation(self, packet: Packet) -> RemoteProtocolError:
+        name = type(packet).__name__
+        if self.state is NEW:
+            return RemoteProtocolError(f"the client's first packet is {name}; it must be Connect", "MQTT-3.1.0-1")
+        if type(packet) is Connect:
+            return RemoteProtocolError("the client sent Connect twice", "MQTT-3.1.0-2")
+        return RemoteProtocolError(f"the client sent {name}, which only a server may", "§2.2.1")
+
+    def _remote_fault(self, error: RemoteProtocolError) -> None:
+        if self.state is NEW and error.statement in REFUSALS:
+            self._out.append(ConnAck(REFUSALS[error.statement]).encode())
+        self.close(error)
+
+    def _on_connect(self, packet: Connect, now: float) -> None:
+        self.state = CONNECTING
+        self._connect = packet
+        self.events.append(ConnectReceived(packet))
+
+    def _on_subscribe(self, packet: Subscribe, now: float) -> None:
+        self.events.append(SubscribeReceived(packet))
+
+    def _on_unsubscribe(self, packet: Unsubscribe, now: float) -> None:
+        self.events.append(UnsubscribeReceived(packet))
+
+    def _on_pingreq(self, packet: PingReq, now: float) -> None:
+        self._send(PingResp())
+
+    def _on_disconnect(self, packet: Disconnect, now: float) -> None:
+        self.close()

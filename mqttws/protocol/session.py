@@ -1,0 +1,208 @@
+"""A session: what outlives a Network Connection, at either end.
+
+It holds the identifiers, both halves of the QoS flows, the subscriptions, and (at a client) the SUBSCRIBE and
+UNSUBSCRIBE requests that are not answered yet. A machine works on it while a connection lasts; between
+connections messages and requests wait in it. All that would have to be stored to outlive the process is here and
+in `delivery`.
+
+Spec: §3.1.2.4, [MQTT-4.1.0-1], [MQTT-4.1.0-2]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from mqttws.codec.publishing import Message
+from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
+from mqttws.errors import LocalProtocolError, RemoteProtocolError
+from mqttws.protocol.delivery import Identifiers, Receiver, Sender
+
+
+class Request:
+    """A SUBSCRIBE or UNSUBSCRIBE that waits to be sent or answered.
+
+    Attributes:
+        token: the number by which its caller knows it; None where a connection restores subscriptions.
+        subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
+        unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
+    """
+
+    __slots__ = ("subscribe", "token", "unsubscribe")
+
+    def __init__(
+        self, token: int | None, *, subscribe: Sequence[tuple[str, int]] = (), unsubscribe: Sequence[str] = ()
+    ) -> None:
+        self.token = token
+        self.subscribe = tuple(subscribe)
+        self.unsubscribe = tuple(unsubscribe)
+        self.packet(1)  # checks the Topic Filters now, while the caller is there to be told
+
+    def packet(self, packet_id: int) -> Subscribe | Unsubscribe:
+        """Make the packet."""
+        if self.subscribe:
+            return Subscribe(packet_id, self.subscribe)
+        return Unsubscribe(packet_id, self.unsubscribe)
+
+
+class Session:
+    """The state that a client and a server share about one client identifier, as one of them sees it.
+
+    Args:
+        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
+        max_queued: how many messages may wait to be sent.
+        max_queued_bytes: how many bytes of topics and payloads may wait to be sent.
+
+    Attributes:
+        subscriptions: Topic Filter -> QoS; at a client what it asked for and was granted, at a server what it granted.
+        sender: the messages on their way out.
+        receiver: the messages that came in and are not done.
+        identifiers: the packet identifiers of the way out.
+        requests: at a client: the SUBSCRIBE and UNSUBSCRIBE requests to be sent, in order.
+        requests_sent: those to be answered, by packet identifier, in order.
+    """
+
+    def __init__(
+        self, max_in_flight: int = 100, max_queued: int = 10_000, max_queued_bytes: int = 64 * 1024 * 1024
+    ) -> None:
+        self.subscriptions: dict[str, int] = {}
+        self.identifiers = Identifiers()
+        self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes)
+        self.receiver = Receiver()
+        self.requests: deque[Request] = deque()
+        self.requests_sent: dict[int, Request] = {}
+        self._last_token = 0
+
+    def next_token(self) -> int:
+        """Make the next number for a message or a request: 1, 2, 3 and so on."""
+        self._last_token += 1
+        return self._last_token
+
+    def publish(self, message: Message) -> int:
+        """Let a message wait for its turn.
+
+        Returns:
+            Its token, which `Delivered` will bring back.
+
+        Raises:
+            QueueFull: a bound would be passed; nothing has changed.
+        """
+        token = self.next_token()
+        self.sender.enqueue(token, message)
+        return token
+
+    def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:
+        """Let a SUBSCRIBE wait for its turn.
+
+        Args:
+            topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+
+        Returns:
+            Its token, which `Subscribed` will bring back.
+
+        Raises:
+            LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
+        """
+        if not topic_filters:
+            raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
+        return self._request(Request(self.next_token(), subscribe=topic_filters))
+
+    def unsubscribe(self, topic_filters: Sequence[str]) -> int:
+        """Let an UNSUBSCRIBE wait for its turn.
+
+        Args:
+            topic_filters: Topic Filters, at least one.
+
+        Returns:
+            Its token, which `Unsubscribed` will bring back.
+
+        Raises:
+            LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
+        """
+        return self._request(Request(self.next_token(), unsubscribe=topic_filters))
+
+    def _request(self, request: Request) -> int:
+        self.requests.append(request)
+        assert request.token is not None
+        return request.token
+
+    def next_request(self) -> tuple[int, Request] | None:
+        """Take the next request that may be sent now, with its packet identifier. Spec: [MQTT-2.3.1-2]."""
+        if not self.requests:
+            return None
+        packet_id = self.identifiers.allocate()
+        if packet_id is None:
+            return None
+        request = self.requests_sent[packet_id] = self.requests.popleft()
+        return packet_id, request
+
+    def restore(self, session_present: bool, max_filters: int) -> None:
+        """Begin a new Network Connection: what the server has lost is asked for again, then what it has not answered.
+
+        Args:
+            session_present: whether the server still has the subscriptions.
+            max_filters: how many Topic Filters go into one SUBSCRIBE.
+
+        Spec: §3.1.2.4
+        """
+        for packet_id in self.requests_sent:
+            self.identifiers.release(packet_id)
+        unanswered = [request for request in self.requests_sent.values() if request.token is not None]
+        self.requests_sent.clear()
+        self.requests.extendleft(reversed(unanswered))
+        if not session_present:
+            wanted = iter(self.subscriptions.items())
+            batches = []
+            while batch := tuple(islice(wanted, max_filters)):
+                batches.append(Request(None, subscribe=batch))
+            self.requests.extendleft(reversed(batches))
+
+    def granted(self, packet_id: int, return_codes: Sequence[int]) -> tuple[Request, tuple[tuple[str, int], ...]]:
+        """Take a SUBACK: note which Topic Filters stand now.
+
+        Returns:
+            The request, and its (Topic Filter, return code) pairs.
+
+        Raises:
+            RemoteProtocolError: it answers nothing; nothing has changed.
+
+        Spec: [MQTT-3.8.4-2], [MQTT-3.8.4-5]
+        """
+        request = self.requests_sent.get(packet_id)
+        if request is None or not request.subscribe:
+            raise RemoteProtocolError(f"a SubAck for {packet_id}, which nothing waits for", "MQTT-3.8.4-2")
+        if len(return_codes) != len(request.subscribe):
+            raise RemoteProtocolError(
+                f"a SubAck with {len(return_codes)} return codes for {len(request.subscribe)} Topic Filters",
+                "MQTT-3.8.4-5",
+            )
+        self._answered(packet_id)
+        results = []
+        for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=True):
+            if return_code == FAILURE:
+                self.subscriptions.pop(topic_filter, None)
+            else:
+                self.subscriptions[topic_filter] = qos
+            results.append((topic_filter, return_code))
+        return request, tuple(results)
+
+    def taken_back(self, packet_id: int) -> Request:
+        """Take an UNSUBACK: note which Topic Filters are gone.
+
+        Raises:
+            RemoteProtocolError: it answers nothing; nothing has changed.
+
+        Spec: [MQTT-3.10.4-4]
+        """
+        request = self.requests_sent.get(packet_id)
+        if request is None or not request.unsubscribe:
+            raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which nothing waits for", "MQTT-3.10.4-4")
+        self._answered(packet_id)
+        for topic_filter in request.unsubscribe:
+            self.subscriptions.pop(topic_filter, None)
+        return request
+
+    def _answered(self, packet_id: int) -> None:
+        del self.requests_sent[packet_id]
+        self.identifiers.release(packet_id)
