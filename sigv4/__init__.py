@@ -1,4 +1,12 @@
-"""AWS Signature Version 4."""
+"""AWS Signature Version 4, with the standard library alone: sign, presign, verify, and explain a refusal.
+
+    canonical request  →  string to sign  →  signature
+    canonical.py          signing.py         signing.py
+
+`presign` and `sign_headers` sign a request whole, `presign_iot_url` and `IotUrlSigner` the WebSocket URL of an AWS IoT
+endpoint.  `verify` is the other side, and `explain` says what a refused client did wrong.  All of them are pure: the
+time comes in as `now`.  Credentials come from the providers, which alone read the environment and files.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +19,17 @@ from .credentials import (
     fetch_async,
 )
 from .errors import CredentialsUnavailable, RegionUnknown, SigningError, SigV4Error
+from .explaining import Explanation, explain
 from .iot import IOT_SERVICE, IotUrlSigner, SignedUrl, presign_iot_url, region_from_endpoint
 from .presigning import Presigned, SignedHeaders, presign, sign_headers
 from .providers import BotocoreProvider, ChainProvider, EnvironmentProvider, SharedFileProvider
 from .signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
+from .verifying import IOT_SERVICES, Lookup, Rejected, Verified, verify
 
 __all__ = [
     "EMPTY_SHA256",
     "IOT_SERVICE",
+    "IOT_SERVICES",
     "UNSIGNED_PAYLOAD",
     "BotocoreProvider",
     "ChainProvider",
@@ -28,18 +39,24 @@ __all__ = [
     "CredentialsSource",
     "CredentialsUnavailable",
     "EnvironmentProvider",
+    "Explanation",
     "IotUrlSigner",
+    "Lookup",
     "Presigned",
     "RegionUnknown",
+    "Rejected",
     "SharedFileProvider",
     "SigV4Error",
     "SignedHeaders",
     "SignedUrl",
     "SigningError",
+    "Verified",
+    "explain",
     "fetch",
     "fetch_async",
     "presign",
     "presign_iot_url",
     "region_from_endpoint",
     "sign_headers",
+    "verify",
 ]

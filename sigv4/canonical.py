@@ -30,6 +30,7 @@ __all__ = [
     "canonical_query",
     "canonical_request",
     "canonical_uri",
+    "decode",
     "encode",
     "header_fields",
     "header_name",
@@ -123,8 +124,16 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
 def _reencoded(part: str) -> str:
     if _is_encoded(part):
         return part
-    raw = _escape.sub(lambda match: bytes.fromhex(match[1].decode()), utf8(part))
-    return "".join(map(_ENCODED.__getitem__, raw))
+    return "".join(map(_ENCODED.__getitem__, _decoded(part)))
+
+
+def _decoded(part: str) -> bytes:
+    return _escape.sub(lambda match: bytes.fromhex(match[1].decode()), utf8(part))
+
+
+def decode(part: str) -> str:
+    """Undo percent-encoding, once."""
+    return text(_decoded(part)) if "%" in part else part
 
 
 def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:

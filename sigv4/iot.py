@@ -104,7 +104,8 @@ def _host_and_port(authority: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?", authority.lower())
     if found is None or not authority.isascii() or not _is_host(found[1]):
         raise SigningError(
-            f"endpoint: expected a host of ASCII letters, digits, '-' and '.', and perhaps a port; got {authority[:80]!r}"
+            "endpoint: expected a host of ASCII letters, digits, '-' and '.', and perhaps a port; "
+            f"got {authority[:80]!r}"
         )
     port = int(found[2]) if found[2] else None
     if port is not None and not 1 <= port <= 65_535:

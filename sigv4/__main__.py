@@ -1,0 +1,158 @@
+"""`python -m sigv4`: presign a URL, verify one, or have a refusal explained, at a shell.
+
+The secrets come from the environment or from a profile, never from arguments, which every process on the machine can
+read.  A signed URL is a credential as well: `verify` and `explain` read it from standard input unless it is given.
+
+The scheme says which rules hold.  `wss` (or a bare host) is AWS IoT: the session token is appended after signing and
+the region is told by the host.  `https` is any other service, and S3 with its own rules for paths and payloads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from . import (
+    EMPTY_SHA256,
+    IOT_SERVICE,
+    IOT_SERVICES,
+    UNSIGNED_PAYLOAD,
+    BotocoreProvider,
+    ChainProvider,
+    Credentials,
+    SharedFileProvider,
+    SigV4Error,
+    explain,
+    fetch,
+    presign,
+    presign_iot_url,
+    verify,
+)
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line; None takes `sys.argv`.
+
+    Returns:
+        0 when it worked, 1 when the URL is rejected, 2 when the command cannot be carried out.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        given = (options.url if options.url != "-" else sys.stdin.read()).strip()
+        credentials = _credentials(options)
+        if options.command == "presign":
+            print(_presigned(given, credentials, options))
+            return 0
+        return _judge(given, credentials, options)
+    except (SigV4Error, ValueError) as error:
+        print(f"sigv4: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sigv4", description="AWS Signature Version 4 at a shell.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    presigning = commands.add_parser("presign", help="sign a URL and print it")
+    presigning.add_argument("url", help="wss://host/mqtt, a host, or https://host/path")
+    presigning.add_argument("--expires", type=int, metavar="SECONDS", help="how long the URL lives, 1 to 604800")
+    for command, text in (("verify", "say whether a signed URL is right"), ("explain", "say what is wrong with one")):
+        judging = commands.add_parser(command, help=text)
+        judging.add_argument("url", nargs="?", default="-", help="the signed URL; by default standard input is read")
+        judging.add_argument("--at", type=_time, metavar="YYYYMMDDTHHMMSSZ", help="the time to judge by (default: now)")
+        judging.add_argument(
+            "--skew", type=int, default=300, metavar="SECONDS", help="the clock's leave (default: 300)"
+        )
+    for command_parser in commands.choices.values():
+        command_parser.add_argument("--method", default="GET", help="the HTTP method (default: GET)")
+        command_parser.add_argument("--region", help="the region; presign infers it from an AWS IoT host")
+        command_parser.add_argument("--service", help=f"the service signed for (default for wss: {IOT_SERVICE})")
+        command_parser.add_argument("--profile", help="a profile of ~/.aws, instead of the environment's keys")
+        command_parser.add_argument("--botocore", action="store_true", help="ask botocore's whole chain for the keys")
+    return parser
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _credentials(options: argparse.Namespace) -> Credentials:
+    if options.botocore:
+        return fetch(BotocoreProvider(options.profile))
+    return fetch(SharedFileProvider(options.profile) if options.profile else ChainProvider())
+
+
+def _presigned(url: str, credentials: Credentials, options: argparse.Namespace) -> str:
+    scheme, host, target = _split(url)
+    if scheme not in ("http", "https"):
+        if options.method != "GET":
+            raise ValueError(f"a WebSocket is opened with GET, not with {options.method}")
+        return str(
+            presign_iot_url(
+                url, credentials, options.region, service=options.service or IOT_SERVICE, expires=options.expires
+            )
+        )
+    if options.region is None or options.service is None:
+        raise ValueError("a URL of https tells neither its region nor its service: give --region and --service")
+    signed = presign(
+        options.method,
+        target,
+        headers=[("Host", host)],
+        credentials=credentials,
+        region=options.region,
+        service=options.service,
+        now=datetime.now(UTC),
+        expires=options.expires,
+        **_rules(options.service),
+    )
+    return f"{scheme}://{host}{signed.target}"
+
+
+def _judge(url: str, credentials: Credentials, options: argparse.Namespace) -> int:
+    scheme, host, target = _split(url)
+    iot = scheme in ("ws", "wss")
+    judged: dict[str, Any] = {
+        "lookup": {credentials.access_key: credentials}.get,
+        "now": options.at or datetime.now(UTC),
+        "skew": options.skew,
+        "services": (options.service,) if options.service else IOT_SERVICES if iot else None,
+        "region": options.region,
+        "sign_token": not iot,
+        **_rules(options.service),
+    }
+    request = (options.method, target, [("Host", host)])
+    answer = verify(*request, **judged)
+    if answer:
+        print(f"verified: signed by {answer.access_key}, good until {answer.valid_until:%Y-%m-%d %H:%M:%S} UTC")
+        return 0
+    print(f"rejected: {answer.reason if options.command == 'verify' else explain(*request, **judged)}")
+    return 1
+
+
+def _rules(service: str | None) -> dict[str, Any]:
+    s3 = service == "s3"
+    payload = UNSIGNED_PAYLOAD if s3 else EMPTY_SHA256
+    return {"normalize_path": not s3, "double_encode": not s3, "body_hash": payload}
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """Take a URL apart into the scheme, the Host that is sent for it, and the target."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "wss", url
+    ends = [index for index in (rest.find("/"), rest.find("?")) if index >= 0]
+    end = min(ends, default=len(rest))
+    own_port = ":443" if scheme in ("https", "wss") else ":80"
+    target = rest[end:]
+    return scheme, rest[:end].lower().removesuffix(own_port), target if target.startswith("/") else f"/{target}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

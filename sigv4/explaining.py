@@ -1,0 +1,138 @@
+"""Which mistake did a refused client make?
+
+`explain` answers with one sentence.  Most mistakes show in the request itself, and `verify` names them.  The others
+show only as a signature that differs, and here is the one idea: a signature proves what was signed, so make each known
+mistake on purpose and see which one gives the client's signature.  A match is proof, not a guess.  The mistakes
+themselves are the rows of the table in `mistakes`.
+
+It is for developers: an endpoint in production says no more than `verify` does.  No sentence holds a secret, a token
+or a signature.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from . import canonical as c
+from .attempts import Attempt, Case
+from .claims import Claim, read_claim
+from .mistakes import MISTAKES
+from .signing import EMPTY_SHA256, TERMINATOR
+from .verifying import IOT_SERVICES, Lookup, Rejected, find_credentials, verify
+
+__all__ = ["Explanation", "explain"]
+
+_is_like_a_secret = re.compile(r"[A-Za-z0-9+/]{40}").fullmatch
+
+
+class Explanation(NamedTuple):
+    """Why a request is refused.
+
+    Attributes:
+        code: The kind of mistake, one word for programs; `none` when the request verifies.
+        sentence: The same for people.
+    """
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def explain(
+    method: str | bytes,
+    target: str | bytes,
+    headers: c.HeadersLike,
+    body_hash: str = EMPTY_SHA256,
+    *,
+    lookup: Lookup,
+    now: datetime,
+    skew: float = 300,
+    services: Collection[str] | None = IOT_SERVICES,
+    region: str | None = None,
+    sign_token: bool = False,
+    normalize_path: bool = True,
+    double_encode: bool = True,
+) -> Explanation:
+    """Say in one sentence which mistake the client of a refused request made.  Never raises.
+
+    Takes what `verify` takes.  Where no known mistake fits, the sentence says so, and names the likeliest causes.
+    """
+    try:
+        headers = list(c.pairs_of(headers))  # read more than once below
+        answer = verify(
+            method,
+            target,
+            headers,
+            body_hash,
+            lookup=lookup,
+            now=now,
+            skew=skew,
+            services=services,
+            region=region,
+            sign_token=sign_token,
+            normalize_path=normalize_path,
+            double_encode=double_encode,
+        )
+        if not isinstance(answer, Rejected):
+            return Explanation("none", "the request verifies: nothing is wrong with its signature")
+        if answer.code not in ("clock", "unknown_key", "signature"):
+            return Explanation(answer.code, answer.reason)
+        claim = read_claim(method, target, headers)
+        if answer.code == "clock":
+            return _explain_clock(answer.reason, (claim.date - now).total_seconds(), skew)
+        if answer.code == "unknown_key":
+            return _explain_unknown_key(claim.access_key)
+        secret_key = find_credentials(claim, lookup, now).secret_key
+        return _search(Case(claim, sign_token, normalize_path, double_encode), secret_key, body_hash)
+    except Exception as error:  # as `verify`: whatever comes, there is an answer
+        return Explanation("setup", f"the request could not be read or verified: {type(error).__name__}")
+
+
+def _explain_clock(reason: str, ahead: float, skew: float) -> Explanation:
+    quarters = round(ahead / 900)
+    if 0 < abs(quarters) <= 14 * 4 and abs(ahead - quarters * 900) <= min(skew, 60):
+        hours = f"{quarters / 4:+g} h"
+        return Explanation("clock", f"{reason}; {hours} is a time zone's offset: is local time written as UTC?")
+    return Explanation("clock", reason)
+
+
+def _explain_unknown_key(access_key: str) -> Explanation:
+    if _is_like_a_secret(access_key):
+        return Explanation("keys_swapped", "the access key looks like a secret key: are the two swapped?")
+    if access_key != access_key.strip(" \t\r\n\"'"):
+        return Explanation("unknown_key", "the access key is not known here: it has whitespace or quotes around it")
+    return Explanation("unknown_key", f"the access key, {len(access_key)} characters, is not known here")
+
+
+def _search(case: Case, secret_key: str, body_hash: str) -> Explanation:
+    claim = case.claim
+    right = Attempt(
+        method=claim.method,
+        uri=c.canonical_uri(claim.path, case.normalize_path, case.double_encode),
+        query=c.canonical_query(claim.pairs + claim.token_pairs if case.sign_token else claim.pairs),
+        headers=c.canonical_headers(claim.fields, claim.signed_headers),
+        names=";".join(claim.signed_headers),
+        payload=body_hash,
+        stamp=claim.stamp,
+        scope=claim.scope,
+        secret=secret_key,
+        key_parts=(claim.day, claim.region, claim.service, TERMINATOR),
+    )
+    for mistake in MISTAKES:
+        for detail, changes in mistake.made(case, right):
+            if right.changed(changes).signature() == claim.signature:
+                return Explanation(mistake.code, mistake.sentence.format(detail))
+    return Explanation("wrong_secret", _no_match(claim))
+
+
+def _no_match(claim: Claim) -> str:
+    return (
+        "the signature fits neither this request nor any known mistake: the client most likely has another secret key "
+        f"for this access key, or the request ({claim.method} with {len(claim.pairs)} signed parameters) was changed "
+        "after it was signed"
+    )

@@ -1,0 +1,221 @@
+"""Verification: is this request signed by who it says, for here, and now?
+
+`verify` answers `Verified` or `Rejected` and never raises: it stands at a door, and whatever comes to it is only a
+request.  What it cannot make sense of is rejected, and so is every request while its own setup is at fault.
+
+The one idea: the request is canonicalised as it arrived and signed again.  So two requests are the same for `verify`
+when they are the same canonical request: order of parameters, needless or lower-case escapes in the query, empty
+pairs (`&&`), and, where the path is normalised, `//` and `/./` make no difference, since they mean the same.  Any
+other change, of a single character, is rejected.  The signature itself has one spelling, lower-case hexadecimal,
+and a session token is compared after its escapes are undone.
+
+The order of the questions: form, scope, time, key, token, signature.  Secrets are compared in constant time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Final, Literal, TypeAlias
+
+from . import canonical as c
+from .claims import Claim, Refusal, read_claim
+from .credentials import CredentialsLike
+from .errors import SigningError
+from .signing import EMPTY_SHA256, signing_key, string_to_sign
+
+__all__ = ["IOT_SERVICES", "Lookup", "Rejected", "Verified", "verify"]
+
+IOT_SERVICES: Final = ("iotdevicegateway", "iotdata")
+"""The names that clients of AWS IoT's message broker sign under: the newer and the older one."""
+
+Lookup: TypeAlias = Callable[[str], CredentialsLike | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The request is signed by the holder of `access_key`.
+
+    Attributes:
+        access_key: Who signed.
+        region: The region that was signed for.
+        service: The service that was signed for.
+        date: When it was signed.
+        valid_until: After this, the same request is refused.
+        signed_headers: The headers that the signature covers.
+        fingerprint: The SHA-256 of the signature: names this very signature, in a replay cache or a log, and is none.
+    """
+
+    access_key: str
+    region: str
+    service: str
+    date: datetime
+    valid_until: datetime
+    signed_headers: tuple[str, ...]
+    fingerprint: str
+
+    def __bool__(self) -> Literal[True]:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The request is refused, and false as a condition.
+
+    Attributes:
+        reason: One sentence, without any secret, token or signature.
+        code: The kind of mistake, one word for programs: `clock`, `expired`, `token_wrong`, `signature`, …
+    """
+
+    reason: str
+    code: str = "signature"
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+def verify(
+    method: str | bytes,
+    target: str | bytes,
+    headers: c.HeadersLike,
+    body_hash: str = EMPTY_SHA256,
+    *,
+    lookup: Lookup,
+    now: datetime,
+    skew: float = 300,
+    services: Collection[str] | None = IOT_SERVICES,
+    region: str | None = None,
+    sign_token: bool = False,
+    normalize_path: bool = True,
+    double_encode: bool = True,
+) -> Verified | Rejected:
+    """Verify a request that is signed in its query or in its `Authorization` header.  Never raises.
+
+    Args:
+        method: The HTTP method, as received.
+        target: `path?query`, as received.
+        headers: The headers, as received: a mapping or pairs.
+        body_hash: The SHA-256 of the body received, in lower-case hexadecimal; by default that of no body.
+        lookup: From an access key to its credentials, or None (or a `LookupError`) when it is not known.
+        now: The aware time of arrival.
+        skew: How far the client's clock may be off, in seconds; also the life of a signature without `X-Amz-Expires`.
+        services: The services that may be signed for; None allows all.
+        region: The region that must be signed for; None allows all.
+        sign_token: Whether a session token in the query is covered by the signature.  AWS IoT's is not.
+        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
+        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+
+    Returns:
+        `Verified`, which is true, or `Rejected`, which is false.
+    """
+    try:
+        claim = read_claim(method, target, headers)
+        _check_scope(claim, services, region)
+        valid_until = _check_time(claim, now, skew)
+        _check_x_amz_signed(claim)
+        credentials = find_credentials(claim, lookup, now)
+        request = expected_request(claim, body_hash, sign_token, normalize_path, double_encode)
+        key = signing_key(credentials.secret_key, claim.day, claim.region, claim.service)
+        expected = key.sign(string_to_sign(claim.stamp, claim.scope, c.utf8(request)))
+        if not compare_digest(expected, claim.signature):
+            return Rejected("the signature is not the one that this request and this key give", "signature")
+    except Refusal as refusal:
+        return Rejected(str(refusal), refusal.code)
+    except SigningError as error:
+        return Rejected(f"the request cannot be read: {error}", "malformed")
+    except Exception as error:  # a door stays shut when its lock breaks
+        return Rejected(f"the request could not be verified: {type(error).__name__} in the verifier's setup", "setup")
+    return Verified(
+        access_key=claim.access_key,
+        region=claim.region,
+        service=claim.service,
+        date=claim.date,
+        valid_until=valid_until,
+        signed_headers=claim.signed_headers,
+        fingerprint=sha256(claim.signature.encode()).hexdigest(),
+    )
+
+
+def expected_request(claim: Claim, body_hash: str, sign_token: bool, normalize_path: bool, double_encode: bool) -> str:
+    """Give the canonical request that the client should have signed."""
+    return c.canonical_request(
+        claim.method,
+        c.canonical_uri(claim.path, normalize_path, double_encode),
+        c.canonical_query(claim.pairs + claim.token_pairs if sign_token else claim.pairs),
+        c.canonical_headers(claim.fields, claim.signed_headers),
+        ";".join(claim.signed_headers),
+        body_hash,
+    )
+
+
+def _check_scope(claim: Claim, services: Collection[str] | None, region: str | None) -> None:
+    if region is not None and claim.region != region:
+        raise Refusal("region", f"expected a signature for the region {region}, got one for {claim.region[:40]!r}")
+    if services is not None and claim.service not in services:
+        wanted = " or ".join(services)
+        raise Refusal("service", f"expected a signature for the service {wanted}, got one for {claim.service[:40]!r}")
+
+
+def _check_time(claim: Claim, now: datetime, skew: float) -> datetime:
+    """Check the date against the clock; give the time until which the signature lives."""
+    ahead = (claim.date - now).total_seconds()
+    if ahead > skew or (claim.expires is None and -ahead > skew):
+        side = "ahead of" if ahead > 0 else "behind"
+        raise Refusal(
+            "clock",
+            f"the client's clock is off, or the URL is old: signed at {claim.stamp}, {duration(abs(ahead))} {side} "
+            f"the server's clock, which allows {duration(skew)}",
+        )
+    valid_until = claim.date + timedelta(seconds=skew if claim.expires is None else claim.expires)
+    if now > valid_until:
+        raise Refusal(
+            "expired",
+            f"the signature has expired: signed at {claim.stamp} to live {duration(claim.expires or 0)}, "
+            f"it ended {duration((now - valid_until).total_seconds())} ago",
+        )
+    return valid_until
+
+
+def duration(seconds: float) -> str:
+    """Write a number of seconds (0 or more) as people read it, `1 h 2 min 3 s`."""
+    whole = round(seconds)
+    parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+
+
+def _check_x_amz_signed(claim: Claim) -> None:
+    """AWS's own headers have to be signed, or anyone on the way could add one; a token proves itself."""
+    for name in claim.fields:
+        if name.startswith("x-amz-") and name not in claim.signed_headers and name != "x-amz-security-token":
+            raise Refusal(
+                "header_unsigned", f"the header {name[:40]!r} arrived unsigned; AWS's headers have to be signed"
+            )
+
+
+def find_credentials(claim: Claim, lookup: Lookup, now: datetime) -> CredentialsLike:
+    """Find the credentials that a claim names, and check that they live and that the token is theirs.
+
+    Raises:
+        Refusal: They are not known, have expired, or the token is not theirs.
+    """
+    try:
+        credentials = lookup(claim.access_key)
+    except LookupError:
+        credentials = None
+    if credentials is None:
+        raise Refusal("unknown_key", "the access key is not known here")
+    expires_at: datetime | None = getattr(credentials, "expires_at", None)
+    if expires_at is not None and now >= expires_at:
+        ago = duration((now - expires_at).total_seconds())
+        raise Refusal("credentials_expired", f"the temporary credentials ended {ago} ago; fetch new ones")
+    if credentials.token is None:
+        if claim.token is not None:
+            raise Refusal("token_unexpected", "a session token was sent, but these are long-term keys, which have none")
+    elif claim.token is None:
+        raise Refusal("token_missing", "the session token is missing: temporary credentials are sent with theirs")
+    elif not compare_digest(c.utf8(claim.token), c.utf8(credentials.token)):
+        raise Refusal("token_wrong", "the session token is not the one of this access key")
+    return credentials
