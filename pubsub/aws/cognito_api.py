@@ -1,0 +1,235 @@
+"""The requests to Amazon Cognito's identity service, and to STS, that credentials take.
+
+Each is a plain function of its arguments: nothing is kept here, and no clock is read.
+
+`cognito-identity` speaks AWS's JSON 1.1 protocol, STS its query protocol.  None of these requests is signed: whoever
+has no credentials yet could not sign it.
+
+Tokens and keys are in the bodies alone; what AWS says of a failure is repeated only after they are struck out of it.
+
+Spec: the API references of Amazon Cognito Federated Identities and of AWS STS (AssumeRoleWithWebIdentity).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+from sigv4 import Credentials, CredentialsUnavailable
+
+from .http import Response, TransferError, check_url, post
+
+__all__ = ["CognitoAPI", "CognitoError", "Granted"]
+
+_POOL_ID = re.compile(r"(?P<region>[\w-]+):[0-9a-fA-F-]+")
+_LONGEST_MESSAGE = 300
+
+
+class CognitoError(CredentialsUnavailable):
+    """Cognito, or STS after it, gave no credentials.
+
+    Args:
+        message: What happened, without any token.
+        code: AWS's name of the error, for example `NotAuthorizedException`; empty where AWS did not answer.
+        status: The HTTP status; 0 where AWS did not answer.
+    """
+
+    def __init__(self, message: str, code: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class Granted(NamedTuple):
+    """Credentials, and how many seconds they had left when they were granted; None where the answer has no Date."""
+
+    credentials: Credentials
+    life: float | None
+
+
+class CognitoAPI:
+    """The requests for one identity pool.
+
+    Args:
+        identity_pool_id: `region:guid`.
+        region: None to take it from the pool's id.
+        account_id: Twelve digits, or None.
+        endpoint: URL of the service; None for AWS's.
+        sts_endpoint: URL of STS; None for AWS's.
+        timeout: Seconds for each request.
+        context: The TLS context; None for one that verifies by the system's authorities.
+
+    Raises:
+        ValueError: The pool's id is none, or is of another region.
+    """
+
+    def __init__(
+        self,
+        identity_pool_id: str,
+        region: str | None,
+        account_id: str | None,
+        endpoint: str | None,
+        sts_endpoint: str | None,
+        *,
+        timeout: float,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        found = _POOL_ID.fullmatch(identity_pool_id)
+        if found is None:
+            raise ValueError(
+                f"identity_pool_id is {identity_pool_id!r}; expected region:guid, such as "
+                "'eu-west-1:01234567-89ab-cdef-0123-456789abcdef' (not the id of a user pool)"
+            )
+        if region is not None and region != found["region"]:
+            raise ValueError(f"region is {region!r}, but the identity pool {identity_pool_id!r} is of another one")
+        if account_id is not None and not re.fullmatch(r"\d{12}", account_id):
+            raise ValueError(f"account_id is {account_id!r}; expected twelve digits")
+        region = found["region"]
+        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        self.identity_pool_id = identity_pool_id
+        self._account_id = account_id
+        self._endpoint = endpoint or f"https://cognito-identity.{region}.{domain}/"
+        self._sts_endpoint = sts_endpoint or f"https://sts.{region}.{domain}/"
+        check_url(self._endpoint)
+        check_url(self._sts_endpoint)
+        self._timeout = timeout
+        self._context = context
+
+    def get_id(self, logins: Mapping[str, str]) -> str:
+        """Ask for the identity of these logins; without any, for a new guest's."""
+        body = {"IdentityPoolId": self.identity_pool_id, "AccountId": self._account_id, "Logins": dict(logins)}
+        answer, _ = self._call("GetId", body, logins)
+        return _text(answer, "IdentityId", "GetId")
+
+    def get_credentials(self, identity_id: str, logins: Mapping[str, str], role_arn: str | None) -> tuple[str, Granted]:
+        """Ask for credentials, as the enhanced flow does.
+
+        Returns:
+            The identity, which may be another than asked for when logins were joined to it, and its credentials.
+        """
+        body = {"IdentityId": identity_id, "Logins": dict(logins), "CustomRoleArn": role_arn}
+        answer, response = self._call("GetCredentialsForIdentity", body, logins)
+        keys = answer.get("Credentials")
+        if not isinstance(keys, dict):
+            raise _unusable("GetCredentialsForIdentity", "Credentials", response)
+        ends = keys.get("Expiration")
+        if not isinstance(ends, int | float) or isinstance(ends, bool):
+            raise _unusable("GetCredentialsForIdentity", "Expiration", response)
+        expires_at = datetime.fromtimestamp(ends, UTC)
+        granted = _granted("GetCredentialsForIdentity", keys, "SecretKey", expires_at, response)
+        return _text(answer, "IdentityId", "GetCredentialsForIdentity"), granted
+
+    def get_open_id_token(self, identity_id: str, logins: Mapping[str, str]) -> tuple[str, str]:
+        """Ask for a token of Cognito's own, as the basic flow does first.
+
+        Returns:
+            The identity, and the token.
+        """
+        answer, _ = self._call("GetOpenIdToken", {"IdentityId": identity_id, "Logins": dict(logins)}, logins)
+        return _text(answer, "IdentityId", "GetOpenIdToken"), _text(answer, "Token", "GetOpenIdToken")
+
+    def assume_role(self, role_arn: str, token: str) -> Granted:
+        """Trade a token for credentials of a role, as the basic flow does then."""
+        name = "AssumeRoleWithWebIdentity"
+        fields = {
+            "Action": name,
+            "Version": "2011-06-15",
+            "RoleArn": role_arn,
+            "RoleSessionName": "pubsub",
+            "WebIdentityToken": token,
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Accept": "text/xml"}
+        response = self._post(name, self._sts_endpoint, headers, urlencode(fields).encode())
+        document = _xml(name, response)
+        if response.status != 200:
+            code = document.findtext(".//{*}Error/{*}Code") or ""
+            raise _refused(name, code, document.findtext(".//{*}Error/{*}Message") or "", response, [token])
+        found = document.find(".//{*}Credentials")
+        if found is None:
+            raise _unusable(name, "Credentials", response)
+        keys = {child.tag.rpartition("}")[2]: child.text for child in found}
+        try:
+            expires_at = datetime.fromisoformat(keys.get("Expiration") or "")
+        except ValueError:
+            raise _unusable(name, "Expiration", response) from None
+        return _granted(name, keys, "SecretAccessKey", expires_at, response)
+
+    # --- the protocols ---
+
+    def _call(self, name: str, body: Mapping[str, Any], logins: Mapping[str, str]) -> tuple[dict[str, Any], Response]:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"AWSCognitoIdentityService.{name}",
+            "Cache-Control": "no-store",
+        }
+        given = {key: value for key, value in body.items() if value}
+        response = self._post(name, self._endpoint, headers, json.dumps(given).encode())
+        try:
+            answer = json.loads(response.body)
+        except (ValueError, RecursionError):
+            answer = None
+        if response.status != 200:
+            told = answer if isinstance(answer, dict) else {}
+            code = str(told.get("__type") or response.headers.get("x-amzn-errortype", ""))
+            message = str(told.get("message") or told.get("Message") or "")
+            raise _refused(name, code.rpartition("#")[2].partition(":")[0], message, response, logins.values())
+        if not isinstance(answer, dict):
+            raise CognitoError(f"{name}: the answer is no JSON object", status=response.status)
+        return answer, response
+
+    def _post(self, name: str, url: str, headers: Mapping[str, str], body: bytes) -> Response:
+        try:
+            return post(url, headers, body, timeout=self._timeout, context=self._context)
+        except TransferError as fault:
+            raise CognitoError(f"{name}: {fault}") from None
+
+
+def _xml(name: str, response: Response) -> ElementTree.Element:
+    try:
+        if b"<!" in response.body:
+            raise ElementTree.ParseError  # a document type could define entities; no answer of STS has one
+        return ElementTree.fromstring(response.body)
+    except ElementTree.ParseError:
+        raise CognitoError(f"{name}: the answer (HTTP {response.status}) is not XML", status=response.status) from None
+
+
+def _granted(name: str, keys: Mapping[str, Any], secret: str, expires_at: datetime, response: Response) -> Granted:
+    """Make the credentials; their life is measured by the clock that told their end."""
+    if expires_at.tzinfo is None:
+        expires_at = expires_at.replace(tzinfo=UTC)
+    try:
+        there = parsedate_to_datetime(response.headers.get("date", ""))
+        life = (expires_at - (there if there.tzinfo else there.replace(tzinfo=UTC))).total_seconds()
+    except ValueError:
+        life = None
+    try:
+        credentials = Credentials(keys["AccessKeyId"], keys[secret], keys["SessionToken"], expires_at=expires_at)
+    except (KeyError, TypeError, ValueError):
+        raise _unusable(name, "Credentials", response) from None
+    return Granted(credentials, life)
+
+
+def _text(answer: Mapping[str, Any], key: str, name: str) -> str:
+    value = answer.get(key)
+    if not isinstance(value, str) or not value:
+        raise CognitoError(f"{name}: the answer has no {key}", status=200)
+    return value
+
+
+def _unusable(name: str, key: str, response: Response) -> CognitoError:
+    return CognitoError(f"{name}: the answer has no {key} that can be used", status=response.status)
+
+
+def _refused(name: str, code: str, message: str, response: Response, secrets: Any) -> CognitoError:
+    for secret in secrets:
+        message = message.replace(secret, "<hidden>")
+    shown = "".join(char if char.isprintable() else " " for char in message)[:_LONGEST_MESSAGE]
+    told = ": ".join(part for part in (code, shown) if part)
+    return CognitoError(f"{name} was refused (HTTP {response.status}){': ' * bool(told)}{told}", code, response.status)

@@ -1,0 +1,193 @@
+"""One POST to a service of AWS and its answer.
+
+Why the standard library's `http.client`: a client of Cognito sends two small requests an hour, so that
+pools, HTTP/2 and a further dependency would earn nothing; and `http.client` does only what it is told.  It
+follows no redirect, so that tokens go where they were sent and nowhere else.  It blocks: on an event loop,
+call it in a worker thread.
+
+What is added here: TLS that is verified, proxies as the environment names them, one deadline for the whole
+exchange, a bound on the answer, and errors that say what failed and hold no body, no header and no path.
+
+It knows nothing of AWS's protocols.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+__all__ = ["Response", "TransferError", "check_url", "post"]
+
+
+class TransferError(OSError):
+    """There was no answer, or none that can be used; the message says where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Response:
+    """An answer.  Its body, which may hold tokens, is not in its `repr`.
+
+    Args:
+        status: The HTTP status.
+        headers: By name in lower case; of a repeated one, the last.
+        body: All of it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Response(status={self.status}, {len(self.body)} bytes)"
+
+
+def check_url(url: str) -> SplitResult:
+    """Check that a URL is one to send a request to, and take it apart.
+
+    Raises:
+        ValueError: It is not.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None or port == 0:
+        # It is not shown: where somebody put a name and a password, it holds them.
+        raise ValueError("expected a URL such as https://host[:port]/path, without a user's name in it")
+    return parts
+
+
+def post(
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    timeout: float = 10.0,
+    most: int = 65_536,
+    context: ssl.SSLContext | None = None,
+) -> Response:
+    """Send one POST on a connection of its own, and read the answer.
+
+    Args:
+        url: `https://host[:port]/path`, or `http://…` for a service on this machine.
+        headers: To be sent; Host and Content-Length are added.
+        body: To be sent.
+        timeout: Seconds to connect to each address, and then for the whole exchange.
+        most: The most bytes that the answer's body may have.
+        context: The TLS context; None for one that verifies by the system's authorities.
+
+    Raises:
+        ValueError: The URL is no such URL.
+        TransferError: There was no answer in time, or none that can be used.
+    """
+    parts = check_url(url)
+    where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    connection, target, more = _connection(parts, timeout, context)
+    try:
+        connection.connect()
+        return _exchange(connection, target, {**headers, **more}, body, timeout, most)
+    except TimeoutError:
+        raise TransferError(f"no answer from {where} within {timeout:g} s") from None
+    except ssl.SSLCertVerificationError as fault:
+        raise TransferError(f"the certificate of {where} is not trusted: {fault.verify_message}") from None
+    except _TooLong:
+        raise TransferError(f"the answer from {where} has more than {most} bytes") from None
+    except OSError as fault:
+        # Of a proxy's refusal too: http.client words it with the status alone.
+        raise TransferError(f"cannot reach {where}: {fault.strerror or fault}") from None
+    except http.client.HTTPException as fault:
+        raise TransferError(f"the answer from {where} is not HTTP ({type(fault).__name__})") from None
+    finally:
+        connection.close()
+
+
+class _TooLong(Exception):
+    pass
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float,
+    most: int,
+) -> Response:
+    sock = connection.sock
+    overdue = threading.Event()
+
+    def end() -> None:
+        # A timeout of the socket begins anew with each byte; this ends even a peer that sends one now and then.
+        # Not sock.shutdown(): that of a TLS socket turns it, for a moment, into one that would send in the clear.
+        overdue.set()
+        try:
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it ended by itself
+
+    deadline = threading.Timer(timeout, end)
+    deadline.daemon = True
+    deadline.start()
+    try:
+        connection.request("POST", target, body, dict(headers))
+        answer = connection.getresponse()
+        received = answer.read(most + 1)
+        if answer.length and len(received) <= most:
+            raise http.client.IncompleteRead(received)  # which read() leaves unsaid when it is given a bound
+    except (OSError, http.client.HTTPException):
+        if overdue.is_set():
+            raise TimeoutError from None
+        raise
+    finally:
+        deadline.cancel()
+    if overdue.is_set():
+        raise TimeoutError
+    if len(received) > most:
+        raise _TooLong
+    return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, received)
+
+
+def _connection(
+    parts: SplitResult, timeout: float, context: ssl.SSLContext | None
+) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """Give a connection, not yet open, through the proxy that the environment names; the target; more headers."""
+    host = parts.hostname or ""
+    target = parts.path or "/"
+    if parts.query:
+        target += f"?{parts.query}"
+    proxy = None
+    if not urllib.request.proxy_bypass(parts.netloc):
+        proxy = urllib.request.getproxies().get(parts.scheme)
+    via = None if proxy is None else _checked_proxy(proxy, parts.scheme)
+    to, port = (host, parts.port) if via is None else (via.hostname or "", via.port or 80)
+    if parts.scheme == "https":
+        secure = http.client.HTTPSConnection(to, port, timeout=timeout, context=context or ssl.create_default_context())
+        if via is not None:
+            secure.set_tunnel(host, parts.port or 443, _proxy_headers(via))
+        return secure, target, {}
+    plain = http.client.HTTPConnection(to, port, timeout=timeout)
+    if via is None:
+        return plain, target, {}
+    return plain, f"http://{parts.netloc}{target}", _proxy_headers(via)
+
+
+def _checked_proxy(proxy: str, scheme: str) -> SplitResult:
+    via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if via.scheme != "http" or not via.hostname:
+        raise TransferError(f"the environment's proxy for {scheme} is no http://host:port; correct it, or unset it")
+    return via
+
+
+def _proxy_headers(via: SplitResult) -> dict[str, str]:
+    if via.username is None:
+        return {}
+    user = f"{unquote(via.username)}:{unquote(via.password or '')}".encode()
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"}

@@ -1,0 +1,129 @@
+"""The keys that local services have given out: who gives them writes them here, who verifies signatures looks here.
+
+The local Cognito service mints keys, the local AWS IoT endpoint finds them again by their access key.  Neither knows
+the other; a ring is what they share.  It reads no clock.
+
+The one idea: a key stays known for a while after its end, so that whoever still uses it can be told that it has
+expired, and not that nobody knows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sigv4 import Credentials
+
+__all__ = ["Key", "KeyRing", "Principal"]
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whom keys stand for.
+
+    Args:
+        name: What messages call it: a Cognito identity's id, or the name of a user.
+        identity_id: The Cognito identity, `region:guid`; None for another kind of principal.
+        identity_pool_id: Its pool.
+        providers: The names of the providers of its logins; empty for a guest, and where there is no identity.
+        role_arn: The role that the keys are of, if any.
+    """
+
+    name: str
+    identity_id: str | None = None
+    identity_pool_id: str | None = None
+    providers: tuple[str, ...] = ()
+    role_arn: str | None = None
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether it is a Cognito identity without a login."""
+        return self.identity_id is not None and not self.providers
+
+    @property
+    def authenticated_by(self) -> tuple[str, ...]:
+        """What Cognito calls `amr`; empty where there is no Cognito identity."""
+        if self.identity_id is None:
+            return ()
+        return ("authenticated", *self.providers) if self.providers else ("unauthenticated",)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Keys on a ring, and whom they stand for.  The secret is hidden, as `Credentials` hides it."""
+
+    credentials: Credentials
+    principal: Principal
+
+    def expired(self, now: float) -> bool:
+        """Tell whether they have ended at `now`, in seconds since 1970."""
+        ends = self.credentials.expires_at
+        return ends is not None and ends.timestamp() <= now
+
+
+class KeyRing:
+    """Keys by their access key.  Safe from any thread.
+
+    Args:
+        keep_expired: Seconds that a key stays known after its end.
+        most: The most temporary keys kept; the oldest is forgotten when there would be more.
+        token_bytes: Gives that many random bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep_expired: float = 3600.0,
+        most: int = 100_000,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._keep_expired = keep_expired
+        self._most = most
+        self._random = token_bytes
+        self._lock = threading.Lock()
+        self._lasting: dict[str, Key] = {}
+        self._temporary: dict[str, Key] = {}
+
+    def __repr__(self) -> str:
+        return f"KeyRing({len(self._lasting)} lasting, {len(self._temporary)} temporary)"
+
+    def add(self, credentials: Credentials, principal: Principal) -> None:
+        """Put keys on the ring that were made elsewhere, in place of any of the same access key."""
+        with self._lock:
+            self._lasting[credentials.access_key] = Key(credentials, principal)
+
+    def mint(self, principal: Principal, *, now: float, life: float) -> Credentials:
+        """Make temporary keys.
+
+        Args:
+            principal: Whom they stand for.
+            now: Seconds since 1970.
+            life: Seconds until they end.
+        """
+        access_key = "ASIA" + "".join(_LETTERS[byte % 32] for byte in self._random(16))
+        secret, token = (base64.b64encode(self._random(size)).decode() for size in (30, 96))
+        expires_at = datetime.fromtimestamp(now + life, UTC)
+        credentials = Credentials(access_key, secret, token, expires_at=expires_at)
+        with self._lock:
+            self._forget(now)
+            self._temporary[access_key] = Key(credentials, principal)
+        return credentials
+
+    def find(self, access_key: str) -> Key | None:
+        """Find keys, expired ones too, or None."""
+        with self._lock:
+            return self._lasting.get(access_key) or self._temporary.get(access_key)
+
+    def _forget(self, now: float) -> None:
+        """Forget what ended long ago.  Oldest first, so this looks at few that stay."""
+        while self._temporary:
+            oldest = next(iter(self._temporary))
+            if len(self._temporary) < self._most and not self._temporary[oldest].expired(now - self._keep_expired):
+                return
+            del self._temporary[oldest]

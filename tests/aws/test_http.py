@@ -1,0 +1,356 @@
+"""One POST, against peers of all kinds: scripted ones on loopback sockets, TLS ones, and proxies."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pubsub.aws.http import Response, TransferError, check_url, post
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-One: a\r\nX-One: b\r\n\r\nhi"
+
+
+def read_request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536) or b"\r\n\r\n"
+    head, _, body = data.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    length = int(lengths[0].partition(b":")[2]) if lengths else 0
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+class Peer:
+    """Answers each connection by a script, and keeps what it was sent."""
+
+    def __init__(self, script: Callable[[socket.socket, bytes], None], *, reads: bool = True) -> None:
+        self._reads = reads
+        self.requests: list[bytes] = []
+        self.closed = threading.Event()
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                if self.closed.is_set():
+                    return
+                connection.settimeout(10)
+                try:
+                    request = b""
+                    if self._reads:
+                        request = read_request(connection)
+                        self.requests.append(request)
+                    self._script(connection, request)
+                except OSError:
+                    pass  # the client left; what it says of that is what a test looks at
+
+    def close(self) -> None:
+        self.closed.set()
+        socket.create_connection(("127.0.0.1", self.port)).close()
+        self._thread.join(10)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def peer_of() -> Iterator[Callable[[Callable[[socket.socket, bytes], None] | bytes], Peer]]:
+    peers: list[Peer] = []
+
+    def make(script: Callable[[socket.socket, bytes], None] | bytes) -> Peer:
+        peers.append(Peer((lambda to, _: to.sendall(script)) if isinstance(script, bytes) else script))
+        return peers[-1]
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+PeerOf = Callable[[Callable[[socket.socket, bytes], None] | bytes], Peer]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_sends_what_it_is_told_and_reads_the_answer(peer_of: PeerOf) -> None:
+    peer = peer_of(OK)
+    answer = post(f"http://127.0.0.1:{peer.port}/path?q=1", {"X-Mine": "yes"}, b"body")
+    assert answer == Response(200, {"content-length": "2", "x-one": "b"}, b"hi")
+    head, _, body = peer.requests[0].partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /path?q=1 HTTP/1.1"
+    assert f"Host: 127.0.0.1:{peer.port}".encode() in lines
+    assert b"X-Mine: yes" in lines
+    assert b"Content-Length: 4" in lines
+    assert body == b"body"
+
+
+def test_a_redirect_is_an_answer_like_any_other(peer_of: PeerOf) -> None:
+    elsewhere = peer_of(OK)
+    peer = peer_of(
+        f"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:{elsewhere.port}/\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    assert post(f"http://127.0.0.1:{peer.port}/", {}, b"secret").status == 307
+    assert elsewhere.requests == []
+
+
+def test_chunks_are_joined(peer_of: PeerOf) -> None:
+    peer = peer_of(b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n")
+    answer = post(f"http://127.0.0.1:{peer.port}/", {}, b"")
+    assert (answer.status, answer.body) == (400, b"abc")
+
+
+def test_the_body_is_not_in_the_repr() -> None:
+    assert repr(Response(200, {"x": "secret"}, b"secret")) == "Response(status=200, 6 bytes)"
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 101\r\n", ""])
+def test_an_answer_that_is_too_long_is_refused(head: str, peer_of: PeerOf) -> None:
+    peer = peer_of(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode() + b"x" * 101)
+    where = f"127.0.0.1:{peer.port}"
+    with pytest.raises(TransferError, match=f"^the answer from {where} has more than 100 bytes$"):
+        post(f"http://{where}/", {}, b"", most=100)
+
+
+def test_a_peer_that_says_nothing_is_left(peer_of: PeerOf) -> None:
+    peer = peer_of(lambda to, _: to.recv(1) and None)
+    with pytest.raises(TransferError, match=rf"^no answer from 127\.0\.0\.1:{peer.port} within 0\.2 s$"):
+        post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.2)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"])
+def test_a_peer_that_sends_a_byte_now_and_then_is_left(head: bytes, peer_of: PeerOf) -> None:
+    left = threading.Event()
+
+    def drip(to: socket.socket, _: bytes) -> None:
+        to.sendall(head)
+        to.settimeout(0.05)
+        for _ in range(200):  # ten seconds, if nobody leaves
+            to.sendall(b"x")
+            try:
+                if not to.recv(1):
+                    break
+            except TimeoutError:
+                pass
+        else:
+            return
+        left.set()
+
+    peer = peer_of(drip)
+    with pytest.raises(TransferError, match=r"within 0\.3 s"):
+        post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.3)
+    assert left.wait(5)
+
+
+def test_an_answer_that_breaks_off_is_told(peer_of: PeerOf) -> None:
+    peer = peer_of(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhalf")
+    with pytest.raises(TransferError, match=r"is not HTTP \(IncompleteRead\)"):
+        post(f"http://127.0.0.1:{peer.port}/", {}, b"")
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n\r\n", b"", b"HTTP/1.1 OK\r\n\r\n"])
+def test_what_is_not_http_is_told(said: bytes, peer_of: PeerOf) -> None:
+    peer = peer_of(said)
+    with pytest.raises(TransferError, match=rf"from 127\.0\.0\.1:{peer.port} is not HTTP|cannot reach 127"):
+        post(f"http://127.0.0.1:{peer.port}/", {}, b"")
+
+
+def test_an_address_where_nobody_listens_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{port}: Connection refused$"):
+        post(f"http://127.0.0.1:{port}/", {}, b"")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://h/", "h/path", "https://", "http://:80/", "https://user:pass@h/", "https://h:0/", "https://h:x/"],
+)
+def test_what_is_no_url_is_told_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected a URL such as https://host\[:port\]/path") as caught:
+        check_url(url)
+    assert "pass" not in str(caught.value)
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "local")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "local.pem"
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(pem + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def tls_server(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+class TLSPeer(Peer):
+    def __init__(self, script: Callable[[socket.socket, bytes], None], certificate: Path) -> None:
+        self._context = tls_server(certificate)
+
+        def secured(connection: socket.socket, _: bytes) -> None:
+            with self._context.wrap_socket(connection, server_side=True) as secure:
+                request = read_request(secure)
+                self.requests.append(request)
+                script(secure, request)
+
+        super().__init__(secured, reads=False)
+
+
+@pytest.fixture
+def tls_peer(certificate: Path) -> Iterator[TLSPeer]:
+    peer = TLSPeer(lambda to, _: to.sendall(OK), certificate)
+    yield peer
+    peer.close()
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate)
+
+
+def test_tls_is_spoken(tls_peer: TLSPeer, certificate: Path) -> None:
+    answer = post(f"https://127.0.0.1:{tls_peer.port}/", {}, b"body", context=trusting(certificate))
+    assert answer.body == b"hi"
+    assert tls_peer.requests[0].endswith(b"body")
+
+
+def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(tls_peer: TLSPeer) -> None:
+    where = f"127.0.0.1:{tls_peer.port}"
+    with pytest.raises(TransferError, match=f"^the certificate of {where} is not trusted: self-signed"):
+        post(f"https://{where}/", {}, b"secret")
+    assert tls_peer.requests == []
+
+
+def test_a_certificate_of_another_host_is_refused(tls_peer: TLSPeer, certificate: Path) -> None:
+    with pytest.raises(TransferError, match="is not trusted: Hostname mismatch"):
+        post(f"https://localhost:{tls_peer.port}/", {}, b"secret", context=trusting(certificate))
+    assert tls_peer.requests == []
+
+
+def test_a_silent_peer_is_left_over_tls_too(certificate: Path) -> None:
+    peer = TLSPeer(lambda to, _: to.recv(1) and None, certificate)
+    try:
+        with pytest.raises(TransferError, match=r"within 0\.3 s"):
+            post(f"https://127.0.0.1:{peer.port}/", {}, b"", timeout=0.3, context=trusting(certificate))
+    finally:
+        peer.close()
+
+
+def test_a_peer_that_speaks_no_tls_is_told() -> None:
+    peer = Peer(lambda to, _: to.sendall(OK), reads=False)
+    try:
+        with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{peer.port}: \[SSL"):
+            post(f"https://127.0.0.1:{peer.port}/", {}, b"", timeout=5)
+    finally:
+        peer.close()
+
+
+# --- proxies ---
+
+BASIC = b"Proxy-Authorization: Basic dTpwQHg="  # u:p@x
+
+
+def test_plain_http_asks_a_proxy_for_the_whole_url(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = peer_of(OK)
+    monkeypatch.setenv("http_proxy", f"http://u:p%40x@127.0.0.1:{proxy.port}")
+    assert post("http://service.test:81/path", {}, b"body").body == b"hi"
+    lines = proxy.requests[0].split(b"\r\n")
+    assert lines[0] == b"POST http://service.test:81/path HTTP/1.1"
+    assert b"Host: service.test:81" in lines
+    assert BASIC in lines
+
+
+def test_tls_goes_through_a_tunnel(
+    peer_of: PeerOf, tls_peer: TLSPeer, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tunnel(client: socket.socket, _: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", tls_peer.port), timeout=10) as server:
+            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+
+            def carry(source: socket.socket, sink: socket.socket) -> None:
+                try:
+                    while data := source.recv(65536):
+                        sink.sendall(data)
+                    sink.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+
+            back = threading.Thread(target=carry, args=(server, client))
+            back.start()
+            carry(client, server)
+            back.join(10)
+
+    proxy = peer_of(tunnel)
+    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
+    url = f"https://127.0.0.1:{tls_peer.port}/"
+    assert post(url, {}, b"secret", context=trusting(certificate)).body == b"hi"
+    assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{tls_peer.port} ".encode())
+    assert b"secret" not in proxy.requests[0]
+    assert tls_peer.requests[0].endswith(b"secret")
+
+
+def test_a_proxy_is_told_who_asks_and_the_service_is_not(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = peer_of(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    monkeypatch.setenv("https_proxy", f"http://u:p%40x@127.0.0.1:{proxy.port}")
+    with pytest.raises(TransferError, match="407") as caught:
+        post("https://service.test/", {}, b"")
+    assert BASIC in proxy.requests[0]
+    assert "p@x" not in str(caught.value)
+    assert "dTpwQHg" not in str(caught.value)
+
+
+def test_hosts_named_in_no_proxy_are_asked_directly(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, service = peer_of(OK), peer_of(OK)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    post(f"http://127.0.0.1:{service.port}/", {}, b"")
+    assert proxy.requests == []
+    assert len(service.requests) == 1
+
+
+def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://u:hunter2@127.0.0.1:1080")
+    with pytest.raises(TransferError, match=r"proxy for https is no http://host:port") as caught:
+        post("https://service.test/", {}, b"")
+    assert "hunter2" not in str(caught.value)
