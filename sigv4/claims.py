@@ -12,9 +12,8 @@ No sentence quotes a signature or a token, nor an access key: someone may have s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from . import canonical as c
 from .presigning import AUTH_PARAMETERS, MAX_EXPIRES
@@ -38,8 +37,7 @@ class Refusal(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Claim:
+class Claim(NamedTuple):
     """What a request says of its own signature.
 
     Attributes:
@@ -75,6 +73,9 @@ class Claim:
     signed_headers: tuple[str, ...]
     signature: str
     token: str | None
+
+    def __repr__(self) -> str:
+        return f"Claim({self.form}, date={self.stamp}, <hidden>)"
 
     @property
     def scope(self) -> str:

@@ -17,9 +17,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from . import canonical as c
-from .attempts import Attempt, Case
 from .claims import Claim, read_claim
-from .mistakes import MISTAKES
 from .signing import EMPTY_SHA256, TERMINATOR
 from .verifying import IOT_SERVICES, Lookup, Rejected, find_credentials, verify
 
@@ -88,7 +86,7 @@ def explain(
         if answer.code == "unknown_key":
             return _explain_unknown_key(claim.access_key)
         secret_key = find_credentials(claim, lookup, now).secret_key
-        return _search(Case(claim, sign_token, normalize_path, double_encode), secret_key, body_hash)
+        return _search(claim, secret_key, body_hash, sign_token, normalize_path, double_encode)
     except Exception as error:  # as `verify`: whatever comes, there is an answer
         return Explanation("setup", f"the request could not be read or verified: {type(error).__name__}")
 
@@ -109,12 +107,17 @@ def _explain_unknown_key(access_key: str) -> Explanation:
     return Explanation("unknown_key", f"the access key, {len(access_key)} characters, is not known here")
 
 
-def _search(case: Case, secret_key: str, body_hash: str) -> Explanation:
-    claim = case.claim
+def _search(
+    claim: Claim, secret_key: str, body_hash: str, sign_token: bool, normalize_path: bool, double_encode: bool
+) -> Explanation:
+    from .attempts import Attempt, Case  # loaded by those alone who explain
+    from .mistakes import MISTAKES
+
+    case = Case(claim, sign_token, normalize_path, double_encode)
     right = Attempt(
         method=claim.method,
-        uri=c.canonical_uri(claim.path, case.normalize_path, case.double_encode),
-        query=c.canonical_query(claim.pairs + claim.token_pairs if case.sign_token else claim.pairs),
+        uri=c.canonical_uri(claim.path, normalize_path, double_encode),
+        query=c.canonical_query(claim.pairs + claim.token_pairs if sign_token else claim.pairs),
         headers=c.canonical_headers(claim.fields, claim.signed_headers),
         names=";".join(claim.signed_headers),
         payload=body_hash,
