@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
 
@@ -45,11 +45,16 @@ _LEAST_RETRY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Credentials, and by the local clock when they end and when to begin to replace them."""
+    """Credentials, and by the local clock when they were got, when they end and when to begin to replace them."""
 
     credentials: Credentials
+    began: float
     ends: float
     refresh: float
+
+    def lives(self, now: float) -> bool:
+        """Tell whether they can be used.  A clock that was set back tells nothing of them any more."""
+        return self.began <= now < self.ends
 
 
 class CognitoIdentity:
@@ -161,7 +166,7 @@ class CognitoIdentity:
         """Give what can be used at once, or the refresh to wait for and whether the caller is to carry it out."""
         with self._lock:
             now = self._clock()
-            held = self._held if self._held is not None and now < self._held.ends else None
+            held = self._held if self._held is not None and self._held.lives(now) else None
             if held is not None and (now < held.refresh or self._in_flight is not None):
                 return held.credentials, False
             leads = self._in_flight is None
@@ -213,10 +218,10 @@ class CognitoIdentity:
             held = self._held
             if isinstance(outcome, Granted):
                 held = self._held = self._hold(outcome, now)
-            elif held is not None and now < held.ends:
-                # They still live: keep them, and leave the service alone for a while.
+            elif held is not None and held.lives(now):
+                # Keep them, and leave the service alone for a while.
                 pause = max(_LEAST_RETRY, (held.ends - now) / 4)
-                self._held = _Held(held.credentials, held.ends, now + pause)
+                self._held = replace(held, refresh=now + pause)
             else:
                 held = None
         if held is not None:
@@ -231,7 +236,7 @@ class CognitoIdentity:
             life = cast("datetime", granted.credentials.expires_at).timestamp() - now
         margin = min(_LONGEST_MARGIN, life / 4) * (1 + self._random())
         ends = now + life
-        return _Held(granted.credentials, ends, ends - margin)
+        return _Held(granted.credentials, now, ends, ends - margin)
 
     # --- what a refresh does ---
 

@@ -119,10 +119,11 @@ class CognitoAPI:
         keys = answer.get("Credentials")
         if not isinstance(keys, dict):
             raise _unusable("GetCredentialsForIdentity", "Credentials", response)
-        ends = keys.get("Expiration")
-        if not isinstance(ends, int | float) or isinstance(ends, bool):
-            raise _unusable("GetCredentialsForIdentity", "Expiration", response)
-        expires_at = datetime.fromtimestamp(ends, UTC)
+        ends: Any = keys.get("Expiration")
+        try:
+            expires_at = datetime.fromtimestamp(ends, UTC)
+        except (TypeError, ValueError, OverflowError, OSError):
+            raise _unusable("GetCredentialsForIdentity", "Expiration", response) from None
         granted = _granted("GetCredentialsForIdentity", keys, "SecretKey", expires_at, response)
         return _text(answer, "IdentityId", "GetCredentialsForIdentity"), granted
 

@@ -118,7 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         server = cast("_Server", self.server)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._send(server.cognito.answer(headers, self.rfile.read(int(length)), now=server.clock()))
+        answer = server.cognito.answer(headers, self.rfile.read(int(length)), now=server.clock())
+        asked, told = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
+        _log.debug("%r: HTTP %d %s", asked, answer.status, told)
+        self._send(answer)
 
     def do_OPTIONS(self) -> None:
         """Answer the preflight of a browser."""
