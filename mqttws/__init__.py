@@ -1,11 +1,12 @@
 """MQTT 3.1.1 over WebSocket and TCP: packets, sans-IO state machines, blocking and asyncio clients, a broker.
 
-This is the one public namespace. What it names is loaded when it is first asked for: `import mqttws` itself loads
-neither asyncio nor ssl nor wsproto.
+This is the one public namespace; beside it stand `mqttws.aio`, `mqttws.broker` and `mqttws.testing`. What it names is
+loaded when it is first asked for: `import mqttws` itself loads neither asyncio nor ssl nor wsproto.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
     from mqttws.codec.topics import TopicTree, check_topic, check_topic_filter, topic_matches
     from mqttws.errors import (
+        CertificateError,
         ConnectError,
         ConnectionClosed,
         ConnectionRefused,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from mqttws.protocol.reconnect import Reconnect
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
+    from mqttws.transport.blocking import Client, connect
+    from mqttws.transport.core import State
+    from mqttws.transport.tls import tls_context
 
 #: Module -> the public names that it holds.
 _HOLDS = {
@@ -45,16 +50,26 @@ _HOLDS = {
     "codec.publishing": "Message PubAck PubComp PubRec PubRel Publish",
     "codec.subscribing": "SubAck Subscribe UnsubAck Unsubscribe",
     "codec.topics": "TopicTree check_topic check_topic_filter topic_matches",
-    "errors": "ConnectError ConnectionClosed ConnectionRefused HandshakeRejected KeepAliveTimeout LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull RemoteProtocolError SessionTakenOver SubscribeRejected WouldDeadlock",
+    "errors": (
+        "CertificateError ConnectError ConnectionClosed ConnectionRefused HandshakeRejected "
+        "KeepAliveTimeout LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull "
+        "RemoteProtocolError SessionTakenOver SubscribeRejected WouldDeadlock"
+    ),
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
     "protocol.reconnect": "Reconnect",
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
+    "transport.blocking": "Client connect",
+    "transport.core": "State",
+    "transport.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
+_SUBMODULES = frozenset({"aio", "broker", "testing"})
 
 __all__ = [
+    "CertificateError",
+    "Client",
     "ClientConnection",
     "ClientMachine",
     "ConnAck",
@@ -86,6 +101,7 @@ __all__ = [
     "ServerMachine",
     "Session",
     "SessionTakenOver",
+    "State",
     "SubAck",
     "Subscribe",
     "SubscribeRejected",
@@ -95,13 +111,15 @@ __all__ = [
     "WouldDeadlock",
     "check_topic",
     "check_topic_filter",
+    "connect",
+    "tls_context",
     "topic_matches",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
+    if name in _SUBMODULES:
+        return import_module(f"mqttws.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'mqttws' has no attribute {name!r}")
     value = getattr(import_module(f"mqttws.{_WHERE[name]}"), name)

@@ -8,6 +8,7 @@ The tree (each name is importable from `mqttws`)::
         RemoteProtocolError              by the peer: reported as the last event
           MalformedPacket                in the bytes of one packet
       ConnectError                       an attempt to connect failed
+        CertificateError                 the server's certificate cannot be trusted
         HandshakeRejected(status, headers, body)    the HTTP upgrade was answered by something else than 101
         ConnectionRefused(return_code)   the CONNACK carried a refusal
       ConnectionClosed                   an established connection ended
@@ -62,6 +63,10 @@ class MalformedPacket(RemoteProtocolError):
 
 class ConnectError(MQTTError):
     """An attempt to connect failed: name resolution, TCP, TLS, a proxy, the handshake, or a time-out."""
+
+
+class CertificateError(ConnectError):
+    """The server's certificate cannot be trusted: unknown authority, wrong name, expired. Nothing was sent."""
 
 
 class HandshakeRejected(ConnectError):

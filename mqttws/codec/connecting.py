@@ -5,6 +5,8 @@ Spec: §3.1, §3.2, §3.12 to §3.14
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, check_qos
 from mqttws.codec.topics import check_topic
@@ -73,8 +75,8 @@ class Connect(Packet):
             raise LocalProtocolError(f"the protocol level is {protocol_level}; it must be 4 or 3", "MQTT-3.1.2-2")
         if not client_id and not clean_session:
             raise LocalProtocolError("an empty client identifier needs a clean session", "MQTT-3.1.3-7")
-        if not 0 <= keep_alive <= MAX_UINT16:
-            raise LocalProtocolError(f"the keep alive is {keep_alive} s; it must be 0 to 65,535", "§3.1.2.10")
+        if not isinstance(keep_alive, int) or not 0 <= keep_alive <= MAX_UINT16:
+            raise LocalProtocolError(f"the keep alive is {keep_alive} s; it must be an int, 0 to 65,535", "§3.1.2.10")
         if password is not None and username is None:
             raise LocalProtocolError("a password needs a user name", "MQTT-3.1.2-22")
         encode_string(client_id, "the client identifier")
@@ -109,6 +111,9 @@ class Connect(Packet):
                 *payload,
             )
         )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Connect may hold credentials, and so is neither pickled nor copied")
 
     @classmethod
     def decode(cls, flags: int, body: bytes | memoryview) -> Connect:

@@ -6,7 +6,7 @@ stream into packets, and a shortcut for what makes up nearly all traffic:
 - `feed` walks over the whole of what arrived in one loop with an offset; nothing is deleted from the front of
   a buffer. What is left over is less than one packet. It is kept in a bytearray, to which later data is
   appended, so that the cost grows with the bytes and not with the number of pieces they come in.
-- PUBLISH and the four acknowledgements with a remaining length of one byte are built in the loop. Topic Names
+- PUBLISH and the four acknowledgements are built in the loop. Topic Names
   are remembered with their bytes, so that each is decoded and checked once. All else goes the plain way, and so
   does every packet in which the shortcut sees anything amiss: the plain way then finds the words for it.
 
@@ -51,11 +51,6 @@ class Decoder:
     def fault(self) -> MalformedPacket | None:
         """What ended the stream: the next call of `feed` raises it. None while all is well."""
         return self._fault
-
-    @property
-    def mid_packet(self) -> bool:
-        """Whether the stream stands inside a packet."""
-        return bool(self._partial)
 
     def feed(self, data: bytes) -> list[Packet]:
         """Take bytes from the peer.

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 from mqttws.codec.packet import Packet, check_packet_id, shorten
 from mqttws.codec.topics import check_topic
-from mqttws.codec.wire import Reader, encode_remaining_length, encode_uint16
+from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length, encode_uint16
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
 #: Topic Names lately used, checked, with their encoded form: programs publish to few topics, many times.
@@ -40,7 +40,8 @@ class Message:
 
     Args:
         topic: a Topic Name, 1 to 65,535 bytes of UTF-8, no wildcards.
-        payload: the bytes to deliver, 0 to about 256 MiB; a str is taken as its UTF-8 form.
+        payload: the bytes to deliver, at most 268,435,455 together with the topic and 4 more; a str is taken as its
+            UTF-8 form.
         qos: 0 (at most once), 1 (at least once) or 2 (exactly once).
         retain: whether the server keeps it for later subscribers.
 
@@ -54,10 +55,16 @@ class Message:
     __slots__ = ("payload", "qos", "retain", "topic")
 
     def __init__(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False) -> None:
-        encode_topic(topic)
+        size = len(encode_topic(topic))
         check_qos(qos)
         self.topic = topic
         self.payload = as_payload(payload)
+        if size + 2 + len(self.payload) > MAX_REMAINING_LENGTH:
+            raise LocalProtocolError(
+                f"the payload takes {len(self.payload):,} bytes; at most {MAX_REMAINING_LENGTH - size - 2:,} fit "
+                "into a packet with this topic",
+                "§2.2.3",
+            )
         self.qos = qos
         self.retain = bool(retain)
 
@@ -80,7 +87,7 @@ class Message:
 
 def check_qos(qos: int, what: str = "the QoS", statement: str = "MQTT-3.3.1-4") -> None:
     """Check a Quality of Service: 0, 1 or 2. Spec: §4.3, [MQTT-3.3.1-4]."""
-    if qos not in (0, 1, 2):
+    if not isinstance(qos, int) or qos not in (0, 1, 2):  # 1.0 is in there, too, but cannot be encoded
         raise LocalProtocolError(f"{what} is {qos!r}; it must be 0, 1 or 2", statement)
 
 

@@ -30,9 +30,11 @@ def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
 
     Raises:
         LocalProtocolError: it breaks one of those rules.
+        TypeError: it is no str.
 
     Spec: §4.7, [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
+    _check_is_text(topic, what)
     if not topic:
         raise LocalProtocolError(f"{what} is empty; it needs at least one character", "MQTT-4.7.3-1")
     if "+" in topic or "#" in topic:
@@ -52,9 +54,11 @@ def check_topic_filter(topic_filter: str) -> bytes:
 
     Raises:
         LocalProtocolError: it breaks one of those rules.
+        TypeError: it is no str.
 
     Spec: §4.7, [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
+    _check_is_text(topic_filter, "the Topic Filter")
     if not topic_filter:
         raise LocalProtocolError("the Topic Filter is empty; it needs at least one character", "MQTT-4.7.3-1")
     if "#" in topic_filter and ("#" in topic_filter[:-1] or topic_filter[-2:] not in ("#", "/#")):
@@ -66,6 +70,11 @@ def check_topic_filter(topic_filter: str) -> bytes:
             f"the Topic Filter {topic_filter!r} is ill-formed: '+' must fill a whole level", "MQTT-4.7.1-3"
         )
     return _encode(topic_filter, "the Topic Filter")
+
+
+def _check_is_text(topic: object, what: str) -> None:
+    if not isinstance(topic, str):
+        raise TypeError(f"{what} is a str, not {type(topic).__name__}")
 
 
 def _encode(topic: str, what: str) -> bytes:

@@ -17,6 +17,8 @@ published into it. Any byte from the server is a sign of life.
 
 from __future__ import annotations
 
+from math import inf
+
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
@@ -29,7 +31,7 @@ from mqttws.errors import (
     RemoteProtocolError,
 )
 from mqttws.protocol.events import Connected, Subscribed, Unsubscribed
-from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
+from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.session import Session
 
 
@@ -113,7 +115,7 @@ class ClientMachine(Machine):
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2]
         """
         if self.state is CONNECTED:
-            self._send_ready()
+            self._send_ready(inf)
             self._send(Disconnect())
         self.close()
 
@@ -144,16 +146,18 @@ class ClientMachine(Machine):
     def _dead_at(self, ping_sent: float) -> float:
         return max(ping_sent, self._last_received) + self._ping_timeout
 
-    def _send_ready(self) -> None:
-        """Send the requests that wait, then the messages."""
+    def _send_ready(self, room: float = PIECE) -> None:
+        """Send the requests that wait, then what `Machine` does."""
         session = self.session
         while (ready := session.next_request()) is not None:
             packet_id, request = ready
             self._send(request.packet(packet_id))
-        super()._send_ready()
+        super()._send_ready(room)
 
     def _violation(self, packet: Packet) -> RemoteProtocolError:
         name = type(packet).__name__
+        if self.state is NEW:
+            return RemoteProtocolError(f"the server sent {name} before there was a CONNECT", "MQTT-3.1.0-1")
         if self.state is CONNECTING:
             return RemoteProtocolError(f"the server's first packet is {name}; it must be ConnAck", "MQTT-3.2.0-1")
         if type(packet) is ConnAck:

@@ -156,6 +156,8 @@ class Connection(Generic[M]):
     def _apply(self, happened: list[FramingEvent], now: float) -> None:
         machine = self.machine
         for event in happened:
+            if machine.state is CLOSED:  # nothing comes after `Closed`
+                break
             if type(event) is bytes:
                 machine.receive_data(event, now)
             elif isinstance(event, Opened):
@@ -230,7 +232,7 @@ class ClientConnection(Connection[ClientMachine]):
             if error.code == ws.TAKEN_OVER:
                 error = SessionTakenOver("another connection with this client identifier took over", error.code)
             elif self.machine.state is not CONNECTED:
-                error = ConnectError(f"the server closed the WebSocket before the CONNACK (close code {error.code})")
+                error = ConnectError(f"before the CONNACK, {error}")
         self.machine.close(error)
 
 

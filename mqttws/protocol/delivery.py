@@ -18,7 +18,7 @@ which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import QueueFull, RemoteProtocolError
@@ -158,6 +158,15 @@ class Sender:
                 return True
         return False
 
+    def clear(self) -> None:
+        """Drop every message, waiting or in flight."""
+        for packet_id in (*self._published, *self._released):
+            self._identifiers.release(packet_id)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._published.clear()
+        self._released.clear()
+
     def next_ready(self) -> Outgoing | None:
         """Take the next message that may be sent now, with its identifier given.
 
@@ -243,17 +252,18 @@ class _Incoming:
     __slots__ = ("copies", "packet_id", "publish", "taken")
 
     def __init__(self, publish: Publish, packet_id: int) -> None:
-        self.publish: Publish | None = publish
+        self.publish: Publish | None = publish  # kept until it is taken, so that its identity stays its own
         self.packet_id = packet_id
         self.taken = False
         self.copies = 1
 
 
 class Receiver:
-    """The receiving half."""
+    """The receiving half. What it owes the peer waits in it until `answers` is called."""
 
     def __init__(self) -> None:
-        self._received: dict[int, _Incoming] = {}  # QoS 2: until the PUBREL
+        self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
+        self._untaken: dict[int, _Incoming] = {}  # QoS 1: by identity of the Publish, until it is taken
         # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
         self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (deque(), deque())
 
@@ -268,10 +278,11 @@ class Receiver:
             for incoming in unanswered:
                 incoming.copies = 0
             unanswered.clear()
+        self._untaken.clear()
         if not session_present:
             self._received.clear()
 
-    def receive(self, publish: Publish, packet_id: int, send: Callable[[PubAck | PubRec], None]) -> bool:
+    def receive(self, publish: Publish, packet_id: int) -> bool:
         """Take a PUBLISH of QoS 1 or 2.
 
         Returns:
@@ -280,49 +291,32 @@ class Receiver:
         Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
         """
         if publish.qos == 1:
-            self._unanswered[0].append(_Incoming(publish, packet_id))
+            incoming = self._untaken[id(publish)] = _Incoming(publish, packet_id)
+            self._unanswered[0].append(incoming)
             return True
-        incoming = self._received.get(packet_id)
-        if incoming is None:
-            incoming = self._received[packet_id] = _Incoming(publish, packet_id)
-            self._unanswered[1].append(incoming)
+        known = self._received.get(packet_id)
+        if known is None:
+            known = self._received[packet_id] = _Incoming(publish, packet_id)
+            self._unanswered[1].append(known)
             return True
-        incoming.copies += 1
-        if incoming.copies == 1:
-            self._unanswered[1].append(incoming)
-        self._answer(self._unanswered[1], PubRec, send)
+        known.copies += 1
+        if known.copies == 1:
+            self._unanswered[1].append(known)
         return False
 
-    def acknowledge(self, publish: Publish, send: Callable[[PubAck | PubRec], None]) -> None:
+    def acknowledge(self, publish: Publish) -> None:
         """Note that the consumer has taken a message. A second time, or too late, it does nothing.
 
         Args:
             publish: the very object that was delivered.
-            send: takes each acknowledgement that this makes due.
         """
         if publish.qos == 1:
-            for incoming in self._unanswered[0]:
-                if incoming.publish is publish:
-                    incoming.taken = True
-                    break
-            self._answer(self._unanswered[0], PubAck, send)
-        elif publish.packet_id in self._received:
-            incoming = self._received[publish.packet_id]
-            if incoming.publish is publish:
-                incoming.taken = True
-                incoming.publish = None  # the payload is the consumer's now
-            self._answer(self._unanswered[1], PubRec, send)
-
-    @staticmethod
-    def _answer(
-        unanswered: deque[_Incoming], answer: type[PubAck | PubRec], send: Callable[[PubAck | PubRec], None]
-    ) -> None:
-        """Send the acknowledgements that nothing earlier holds up. Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]."""
-        while unanswered and unanswered[0].taken:
-            incoming = unanswered.popleft()
-            for _ in range(incoming.copies):
-                send(answer(incoming.packet_id))
-            incoming.copies = 0
+            incoming = self._untaken.pop(id(publish), None)
+        else:
+            incoming = self._received.get(publish.packet_id or 0)
+        if incoming is not None and incoming.publish is publish:
+            incoming.taken = True
+            incoming.publish = None  # the payload is the consumer's now
 
     def pubrel(self, packet_id: int) -> PubComp:
         """Take a PUBREL, known or not. Returns the answer. Spec: [MQTT-4.3.3-2]."""
@@ -331,3 +325,15 @@ class Receiver:
             incoming.taken = True
             incoming.copies = 0
         return PubComp(packet_id)
+
+    def answers(self) -> Iterator[PubAck | PubRec]:
+        """Take the acknowledgements that are due: of what is taken, and not held up by anything earlier.
+
+        Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
+        """
+        for unanswered, answer in zip(self._unanswered, (PubAck, PubRec), strict=True):
+            while unanswered and unanswered[0].taken:
+                incoming = unanswered.popleft()
+                for _ in range(incoming.copies):
+                    yield answer(incoming.packet_id)
+                incoming.copies = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import h11
@@ -33,6 +33,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError as WSLocalProtocolError
 from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 
@@ -53,6 +54,8 @@ SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 MAX_REFUSAL_BODY = 4096
 #: How many bytes the head of a request or a response may take.
 MAX_HEAD = 16 * 1024
+#: How many bytes a client may send before its upgrade is answered, though it should send none.
+MAX_EARLY = 16 * 1024
 #: The blank line that ends it.
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
@@ -61,7 +64,6 @@ NORMAL = 1000
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
-TOO_BIG = 1009
 #: Ours, from the range for private use: the session was taken over [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
@@ -154,7 +156,7 @@ class WebSocketFraming(Framing):
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
         """See `Framing.receive_data`."""
-        if self._failed or self.finished:
+        if self._failed or self.finished or not data:  # to h11, no bytes would mean the end
             return []
         if self.opened:
             return self._receive_frames(data)
@@ -276,6 +278,7 @@ class WebSocketFraming(Framing):
         if isinstance(event, TextMessage):
             self._failed = True
             self.close(UNSUPPORTED_DATA, "MQTT takes binary messages")
+            self.finished = True
             return Ended(RemoteProtocolError("the peer sent a text message; MQTT takes binary ones", "MQTT-6.0.0-1"))
         if ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
             # wsproto tells a frame that it cannot read by the same event as the peer's closing frame.
@@ -286,7 +289,8 @@ class WebSocketFraming(Framing):
         if ws.state is ConnectionState.REMOTE_CLOSING:
             self._out.append(ws.send(event.response()))
         self.finished = True
-        return Ended(ConnectionClosed("the peer closed the WebSocket", int(event.code)))
+        code = None if event.code == CloseReason.NO_STATUS_RCVD else int(event.code)
+        return Ended(ConnectionClosed("the peer closed the WebSocket", code))
 
 
 class ClientWebSocket(WebSocketFraming):
@@ -317,13 +321,13 @@ class ClientWebSocket(WebSocketFraming):
         self._subprotocol = subprotocol
         self._refusal: RejectConnection | None = None
         self._body = b""
-        request = Request(
-            host=host,
-            target=target,
-            subprotocols=[subprotocol],
-            extra_headers=_octets(headers),
-        )
         try:
+            request = Request(
+                host=host,
+                target=target,
+                subprotocols=[subprotocol],
+                extra_headers=_octets(headers),
+            )
             self._out.append(self._ws.send(request))
         except (h11.LocalProtocolError, UnicodeError):
             # What h11 says of it could repeat the request target or a header, and so a credential.
@@ -347,14 +351,17 @@ class ClientWebSocket(WebSocketFraming):
             if split is None:
                 return []
             head, rest = split
-            return self._receive_response(head) or self._receive_response(rest)
+            events = self._receive_response(head)
+            if self.opened:
+                events += self._receive_frames(rest)
+            elif rest and not self._failed:
+                events += self._receive_response(rest)
+            return events
         except (WSRemoteProtocolError, UnicodeError) as error:
             self._failed = self.finished = True
             return [Ended(ConnectError(f"the server's answer to the upgrade cannot be used: {error}"))]
 
     def _receive_response(self, data: bytes) -> list[FramingEvent]:
-        if self.opened:
-            return self._receive_frames(data)
         self._ws.receive_data(data)
         for event in self._ws.events():
             if isinstance(event, AcceptConnection):
@@ -415,10 +422,11 @@ class ServerWebSocket(WebSocketFraming):
             headers: more headers of the response.
 
         Raises:
-            LocalProtocolError: no request waits.
+            LocalProtocolError: no request waits, or HTTP does not allow a header.
         """
+        extra_headers = _checked(200, headers)
         subprotocol = self._take_request()
-        self._out.append(self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=_octets(headers))))
+        self._out.append(self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=extra_headers)))
         self.opened = True
         early, self._early = self._early, b""
         return [Opened(), *self._receive_frames(early)]
@@ -427,24 +435,26 @@ class ServerWebSocket(WebSocketFraming):
         """Answer anything but 101.
 
         Args:
-            status: 300 to 599.
+            status: 300 to 599, but not 304, which has no body.
             headers: of the response; its length is added.
             body: of the response.
 
         Raises:
-            LocalProtocolError: no request waits.
+            LocalProtocolError: no request waits, or HTTP does not allow the status or a header.
         """
+        if not 300 <= status <= 599 or status == 304:
+            raise LocalProtocolError(f"the HTTP status is {status}; it must be 300 to 599, and not 304", "§6")
+        octets = _checked(status, headers, _framing_headers(body))
         self._take_request()
-        self._reject(status, _octets(headers), body)
+        self._reject(status, octets, body)
 
     def _take_request(self) -> str:
         subprotocol, self._subprotocol = self._subprotocol, None
-        if subprotocol is None:
+        if subprotocol is None or self.finished:
             raise LocalProtocolError("there is no upgrade to accept or reject", "§6")
         return subprotocol
 
     def _reject(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        headers = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         self._out.append(self._ws.send(RejectConnection(status_code=status, headers=headers, has_body=True)))
         self._out.append(self._ws.send(RejectData(data=body, body_finished=True)))
         self._failed = self.finished = True
@@ -452,7 +462,7 @@ class ServerWebSocket(WebSocketFraming):
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
         if self._subprotocol is not None:
             self._early += data
-            return []
+            return [] if len(self._early) <= MAX_EARLY else [self._too_early()]
         try:
             split = self._split_head(data)
             if split is None:
@@ -467,16 +477,24 @@ class ServerWebSocket(WebSocketFraming):
         for subprotocol in SUBPROTOCOLS:
             if subprotocol in request.subprotocols:
                 self._subprotocol = subprotocol
-                return [UpgradeRequested(request.target, _headers_of(request), subprotocol)]
-        self._reject(400, [], b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n")
+                return [UpgradeRequested(request.target, _headers_of(head), subprotocol)]
+        body = b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n"
+        self._reject(400, _framing_headers(body), body)
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
+
+    def _too_early(self) -> Ended:
+        """End the connection of a client that goes on without waiting for its 101."""
+        self._early = b""
+        self._failed = self.finished = True
+        return Ended(RemoteProtocolError("the client did not wait for the answer to its upgrade", "RFC 6455 §4.1"))
 
     def _refuse_request(self, error: Exception) -> Ended:
         """Answer a request that is no upgrade."""
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, list(hint.headers)) if hint is not None else (400, [])
+        body = f"This is a WebSocket endpoint of MQTT: {error}\n".encode()
         try:
-            self._reject(status, headers, f"This is a WebSocket endpoint of MQTT: {error}\n".encode())
+            self._reject(status, [*headers, *_framing_headers(body)], body)
         except (h11.LocalProtocolError, WSLocalProtocolError):  # the request leaves HTTP no way to answer
             self._failed = self.finished = True
         return Ended(RemoteProtocolError(f"the client's request is no upgrade to WebSocket: {error}", "§6"))
@@ -490,8 +508,24 @@ def _texts(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...
     return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
 
 
-def _headers_of(request: Request) -> tuple[tuple[str, str], ...]:
-    """Put back what wsproto has taken out of the headers."""
-    host = request.host.encode("idna").decode("ascii")
-    offered = ", ".join(request.subprotocols)
-    return (("host", host), *_texts(request.extra_headers), ("sec-websocket-protocol", offered))
+def _checked(status: int, headers: Headers, more: Sequence[tuple[bytes, bytes]] = ()) -> list[tuple[bytes, bytes]]:
+    """Check the headers of a response before anything is sent or changed."""
+    try:
+        octets = [*_octets(headers), *more]
+        h11.Response(status_code=status, headers=octets)
+    except (h11.LocalProtocolError, UnicodeError):
+        raise LocalProtocolError("a header of the response holds what HTTP does not allow", "RFC 9110 §5") from None
+    return octets
+
+
+def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+
+
+def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
+    """Read the headers of a good request as they came; wsproto takes some of them out, and decodes the host."""
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(head)
+    request = parser.next_event()
+    assert isinstance(request, h11.Request)
+    return _texts(request.headers)

@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 
 from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
-from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError
 from mqttws.protocol.events import Closed, Delivered, Event
 from mqttws.protocol.session import Session
+
+#: How many bytes of messages one piece takes up before the rest waits for the next.
+PIECE = 256 * 1024
 
 # The states of a machine, in the order in which they can follow each other.
 NEW = "new"  # nothing sent, nothing received
@@ -69,7 +72,7 @@ class Machine:
         self.close(self._eof_error())
 
     def data_to_send(self, now: float) -> bytes:
-        """Take the bytes that are to be sent now, all in one piece."""
+        """Take the bytes that are to be sent now, in one piece. Only an empty piece means that there is no more."""
         if self.state is CONNECTED:
             self._send_ready()
         if not self._out:
@@ -89,7 +92,7 @@ class Machine:
 
     # Both roles.
 
-    def publish(self, message: Any) -> int:
+    def publish(self, message: Message) -> int:
         """Send a message, as soon as the connection and the window allow.
 
         Returns:
@@ -109,7 +112,7 @@ class Machine:
             publish: the very object that arrived as an event.
         """
         if publish.qos and self._session is not None:
-            self._session.receiver.acknowledge(publish, self._send)
+            self._session.receiver.acknowledge(publish)
 
     def pause_reading(self) -> None:
         """Tell that the driver will read nothing for a while: the peer's silence proves nothing meanwhile."""
@@ -160,11 +163,17 @@ class Machine:
         if self.state is CONNECTED:
             self._out.append(packet.encode())
 
-    def _send_ready(self) -> None:
-        """Send the messages whose turn it is. Spec: [MQTT-4.6.0-6]."""
+    def _send_ready(self, room: float = PIECE) -> None:
+        """Send the acknowledgements that are due, and the messages whose turn it is, up to a piece.
+
+        Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
+        """
+        self._out += [answer.encode() for answer in self.session.receiver.answers()]
         sender = self.session.sender
-        while (outgoing := sender.next_ready()) is not None:
-            self._out.append(outgoing.packet().encode())
+        while room > 0 and (outgoing := sender.next_ready()) is not None:
+            data = outgoing.packet().encode()
+            room -= len(data)
+            self._out.append(data)
             if outgoing.packet_id is None:
                 self.events.append(Delivered(outgoing.token))
 
@@ -179,7 +188,7 @@ class Machine:
     # The QoS flows, the same for both roles. Spec: §4.3
 
     def _on_publish(self, publish: Publish, now: float) -> None:
-        if publish.packet_id is None or self.session.receiver.receive(publish, publish.packet_id, self._send):
+        if publish.packet_id is None or self.session.receiver.receive(publish, publish.packet_id):
             self.events.append(publish)
 
     def _on_puback(self, packet: PubAck, now: float) -> None:

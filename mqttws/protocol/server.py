@@ -18,11 +18,13 @@ from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingR
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
 from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
-from mqttws.errors import ConnectionRefused, KeepAliveTimeout, LocalProtocolError, RemoteProtocolError
+from mqttws.errors import ConnectionClosed, ConnectionRefused, KeepAliveTimeout, LocalProtocolError, RemoteProtocolError
 from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session
 
+#: How many bytes a client may send ahead, while its CONNECT waits for an answer. Spec: §3.1.4
+MAX_AHEAD = 1024 * 1024
 #: A CONNECT that cannot be read but must be answered: the statement broken -> the CONNACK return code.
 REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
 
@@ -46,7 +48,17 @@ class ServerMachine(Machine):
         super().__init__(max_packet_size)
         self._connect = Connect()
         self._held: list[Packet] = []
+        self._held_size = 0
         self.keep_alive = 0
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """See `Machine.receive_data`."""
+        if self.state is CONNECTING:
+            self._held_size += len(data)
+            if self._held_size > MAX_AHEAD:
+                self._held.clear()
+                self.close(ConnectionClosed(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
+        super().receive_data(data, now)
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
         """Accept the CONNECT: CONNACK 0, then what the session still has to send, then what the client sent meanwhile.
@@ -85,6 +97,8 @@ class ServerMachine(Machine):
         Spec: [MQTT-3.1.4-5], [MQTT-3.2.2-4], [MQTT-3.2.2-5]
         """
         self._check_state("refuse", CONNECTING)
+        if return_code == 0:
+            raise LocalProtocolError("the return code of a refusal is 0; it must be 1 to 5", "§3.2.2.3")
         self._out.append(ConnAck(return_code).encode())
         self._held.clear()
         self.close(ConnectionRefused(return_code))

@@ -148,15 +148,18 @@ class Session:
         """
         for packet_id in self.requests_sent:
             self.identifiers.release(packet_id)
-        unanswered = [request for request in self.requests_sent.values() if request.token is not None]
+        requests = [*self.requests_sent.values(), *self.requests]
         self.requests_sent.clear()
-        self.requests.extendleft(reversed(unanswered))
         if not session_present:
+            # What an earlier connection had begun to restore begins anew. (Where the server has kept the session,
+            # that was begun in it, and goes on below.)
+            requests = [request for request in requests if request.token is not None]
             wanted = iter(self.subscriptions.items())
             batches = []
             while batch := tuple(islice(wanted, max_filters)):
                 batches.append(Request(None, subscribe=batch))
-            self.requests.extendleft(reversed(batches))
+            requests = batches + requests
+        self.requests = deque(requests)
 
     def granted(self, packet_id: int, return_codes: Sequence[int]) -> tuple[Request, tuple[tuple[str, int], ...]]:
         """Take a SUBACK: note which Topic Filters stand now.
@@ -202,6 +205,14 @@ class Session:
         for topic_filter in request.unsubscribe:
             self.subscriptions.pop(topic_filter, None)
         return request
+
+    def abandon(self) -> None:
+        """Drop every message on its way out and every request; their callers have been told that they failed."""
+        self.sender.clear()
+        for packet_id in self.requests_sent:
+            self.identifiers.release(packet_id)
+        self.requests_sent.clear()
+        self.requests.clear()
 
     def _answered(self, packet_id: int) -> None:
         del self.requests_sent[packet_id]

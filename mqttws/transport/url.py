@@ -1,0 +1,106 @@
+"""URLs: where to connect, and what exactly to send there.
+
+A URL may be a credential (a signed one is), so neither `Endpoint` nor any message here shows its query or its user
+information. Nothing of a URL is decoded, normalised or encoded again: signatures are made over what is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?:(?P<user>[^/?#@]*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/?#@:\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>[/?][^#]*)?"
+)
+#: Scheme -> (WebSocket?, TLS?, default port).
+_SCHEMES = {
+    "ws": (True, False, 80),
+    "wss": (True, True, 443),
+    "mqtt": (False, False, 1883),
+    "mqtts": (False, True, 8883),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A parsed URL.
+
+    Attributes:
+        scheme: "ws", "wss", "mqtt" or "mqtts".
+        host: name or address to connect to, an IPv6 address without its brackets.
+        port: 1 to 65,535.
+        host_header: the Host header: as in the URL, the port left out where it is the scheme's default.
+        target: path and query, as in the URL; at least "/".
+        username: from the URL; None where it has none.
+        password: from the URL; None where it has none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    host_header: str
+    target: str = field(repr=False)
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+
+    @property
+    def websocket(self) -> bool:
+        """Whether MQTT travels inside a WebSocket."""
+        return _SCHEMES[self.scheme][0]
+
+    @property
+    def tls(self) -> bool:
+        """Whether all travels inside TLS."""
+        return _SCHEMES[self.scheme][1]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host_header}{self.target.partition('?')[0]}"
+
+
+def parse_url(url: str) -> Endpoint:
+    """Parse a URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`, then `[user[:password]@]host[:port][/path][?query]`.
+
+    Raises:
+        ValueError: it is not one. The message shows neither query nor user information.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    bad = next((character for character in url if not "!" <= character <= "~"), None)
+    if bad is not None:
+        raise ValueError(
+            f"the URL holds {bad!r}; only visible ASCII may stand in it, all else percent-encoded (IDNA in a host)"
+        )
+    match = _URL.fullmatch(url)
+    scheme = match["scheme"].lower() if match else ""
+    if match is None or scheme not in _SCHEMES:
+        raise ValueError(
+            "the URL is not of the form ws://host[:port]/path (or wss://, or mqtt://host[:port], mqtts://): "
+            + (f"the scheme is {scheme!r}" if scheme else _shown(url))
+        )
+    websocket, _, default_port = _SCHEMES[scheme]
+    port = int(match["port"] or default_port)
+    if not 1 <= port <= 65_535:
+        raise ValueError(f"the port of the URL is {port}; it must be 1 to 65,535")
+    target = match["target"] or "/"
+    if not websocket and target != "/":
+        raise ValueError(f"a {scheme}:// URL has no path and no query: MQTT over TCP knows none")
+    host = match["host"]
+    user, colon, password = (match["user"] or "").partition(":")
+    return Endpoint(
+        scheme=scheme,
+        host=host.strip("[]"),
+        port=port,
+        host_header=host if port == default_port else f"{host}:{port}",
+        target=target if target.startswith("/") else "/" + target,
+        username=unquote(user) if match["user"] is not None else None,
+        password=unquote(password) if colon else None,
+    )
+
+
+def _shown(url: str) -> str:
+    """Show as much of a URL as can be no secret."""
+    return repr(re.sub(r"//[^/]*@", "//***@", re.split("[?#]", url, maxsplit=1)[0])[:80])
