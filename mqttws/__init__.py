@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
     from mqttws.codec.topics import TopicTree, check_topic, check_topic_filter, topic_matches
     from mqttws.errors import (
+        AccessDenied,
         CertificateError,
         ConnectError,
         ConnectionClosed,
         ConnectionRefused,
         HandshakeRejected,
         KeepAliveTimeout,
+        LimitExceeded,
         LocalProtocolError,
         MalformedPacket,
         MQTTError,
@@ -51,8 +53,8 @@ _HOLDS = {
     "codec.subscribing": "SubAck Subscribe UnsubAck Unsubscribe",
     "codec.topics": "TopicTree check_topic check_topic_filter topic_matches",
     "errors": (
-        "CertificateError ConnectError ConnectionClosed ConnectionRefused HandshakeRejected "
-        "KeepAliveTimeout LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull "
+        "AccessDenied CertificateError ConnectError ConnectionClosed ConnectionRefused HandshakeRejected "
+        "KeepAliveTimeout LimitExceeded LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull "
         "RemoteProtocolError SessionTakenOver SubscribeRejected WouldDeadlock"
     ),
     "protocol.client": "ClientMachine",
@@ -68,6 +70,7 @@ _WHERE = {name: module for module, names in _HOLDS.items() for name in names.spl
 _SUBMODULES = frozenset({"aio", "broker", "testing"})
 
 __all__ = [
+    "AccessDenied",
     "CertificateError",
     "Client",
     "ClientConnection",
@@ -81,6 +84,7 @@ __all__ = [
     "Disconnect",
     "HandshakeRejected",
     "KeepAliveTimeout",
+    "LimitExceeded",
     "LocalProtocolError",
     "MQTTError",
     "MalformedPacket",

@@ -14,6 +14,8 @@ The tree (each name is importable from `mqttws`)::
       ConnectionClosed                   an established connection ended
         KeepAliveTimeout                 the peer fell silent
         SessionTakenOver                 the same client identifier connected elsewhere
+        AccessDenied                     a server: the client asked for what it may not do
+        LimitExceeded                    a server: the client went beyond a bound
       SubscribeRejected(topic_filter)    the SUBACK carried 0x80
       QueueFull                          a bounded queue is full, and the caller chose not to wait
       WouldDeadlock                      a wait that only the waiting thread itself could end
@@ -149,6 +151,14 @@ class SessionTakenOver(ConnectionClosed):
 
     Spec: [MQTT-3.1.4-2]
     """
+
+
+class AccessDenied(ConnectionClosed):
+    """At a server: the client was cut off because it may not do what it asked for. Spec: [MQTT-3.3.5-2]."""
+
+
+class LimitExceeded(ConnectionClosed):
+    """At a server: the client was cut off because it went beyond a bound."""
 
 
 class SubscribeRejected(MQTTError):

@@ -18,8 +18,10 @@ from typing import Generic, TypeVar
 
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import (
+    AccessDenied,
     ConnectError,
     ConnectionClosed,
+    LimitExceeded,
     LocalProtocolError,
     MQTTError,
     ProtocolError,
@@ -192,6 +194,8 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
     """Choose the WebSocket close code, and the reason sent with it. Spec: RFC 6455 §7.4."""
     if isinstance(error, SessionTakenOver):
         return ws.TAKEN_OVER, "session taken over"
+    if isinstance(error, (AccessDenied, LimitExceeded)):
+        return ws.POLICY_VIOLATION, ""
     if isinstance(error, ProtocolError):
         return ws.PROTOCOL_ERROR, error.statement
     if error is None or isinstance(error, ConnectError):

@@ -64,6 +64,7 @@ NORMAL = 1000
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
+POLICY_VIOLATION = 1008
 #: Ours, from the range for private use: the session was taken over [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
