@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
     from mqttws.transport.blocking import Client, connect
+    from mqttws.transport.certificates import Authority, Identity, mint_authority
     from mqttws.transport.core import State
     from mqttws.transport.tls import tls_context
 
@@ -63,6 +64,7 @@ _HOLDS = {
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
     "transport.blocking": "Client connect",
+    "transport.certificates": "Authority Identity mint_authority",
     "transport.core": "State",
     "transport.tls": "tls_context",
 }
@@ -71,6 +73,7 @@ _SUBMODULES = frozenset({"aio", "broker", "testing"})
 
 __all__ = [
     "AccessDenied",
+    "Authority",
     "CertificateError",
     "Client",
     "ClientConnection",
@@ -83,6 +86,7 @@ __all__ = [
     "Decoder",
     "Disconnect",
     "HandshakeRejected",
+    "Identity",
     "KeepAliveTimeout",
     "LimitExceeded",
     "LocalProtocolError",
@@ -116,6 +120,7 @@ __all__ = [
     "check_topic",
     "check_topic_filter",
     "connect",
+    "mint_authority",
     "tls_context",
     "topic_matches",
 ]

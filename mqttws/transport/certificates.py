@@ -1,0 +1,228 @@
+"""Certificates of one's own: an authority for development and tests, and what it signs.
+
+Real deployments have a real authority. This one is for a broker on one's own machine that is to be reached over TLS
+without switching verification off: clients are given the authority's certificate, and everything else is as in earnest.
+Everything is PEM, in memory; nothing is written unless `write` is called. Needs `cryptography` (the extra `certs`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+#: How far in the past certificates begin to be valid, for clocks that differ.
+_BACKDATED = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate and its private key.
+
+    Attributes:
+        certificate: PEM.
+        key: PEM, PKCS#8, not encrypted.
+    """
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    def write(self, directory: str | Path, name: str) -> tuple[Path, Path]:
+        """Write `name`.crt and `name`.key, the key readable by its owner alone.
+
+        Returns:
+            The paths of the certificate and of the key.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        certificate, key = Path(directory) / f"{name}.crt", Path(directory) / f"{name}.key"
+        certificate.write_bytes(self.certificate)
+        key.unlink(missing_ok=True)  # the mode below is given to new files only
+        with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(self.key)
+        return certificate, key
+
+    def server_context(self, client_authority: bytes | None = None) -> ssl.SSLContext:
+        """Make a server's TLS context, TLS 1.2 or later.
+
+        Args:
+            client_authority: PEM; clients must then show a certificate that it has signed. None: they need none.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._load_into(context)
+        if client_authority is not None:
+            context.load_verify_locations(cadata=client_authority.decode())
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def client_context(self, authority: bytes) -> ssl.SSLContext:
+        """Make the TLS context of a client that shows this certificate.
+
+        Args:
+            authority: PEM; who must have signed the server's certificate.
+        """
+        context = ssl.create_default_context(cadata=authority.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._load_into(context)
+        return context
+
+    def _load_into(self, context: ssl.SSLContext) -> None:
+        """Hand both over; `ssl` takes them from files only."""
+        with tempfile.TemporaryDirectory() as directory:  # which is its owner's alone
+            context.load_cert_chain(*self.write(directory, "identity"))
+
+
+class Authority:
+    """An authority that signs certificates. `mint_authority` makes one.
+
+    Attributes:
+        certificate: PEM; what clients are to trust.
+    """
+
+    def __init__(self, certificate: x509.Certificate, key: Any) -> None:
+        self._certificate = certificate
+        self._key = key
+        self.certificate = _pem(certificate)
+
+    def issue(
+        self, *names: str, common_name: str | None = None, days: float = 30.0, identity_for: str = "server"
+    ) -> Identity:
+        """Sign a new certificate with a new key.
+
+        Args:
+            *names: the host names and IP addresses for which a server's certificate is to hold.
+            common_name: of the subject; None: the first of `names`.
+            days: how long it is valid, from now; negative: expired already.
+            identity_for: "server" or "client".
+
+        Raises:
+            ValueError: there is neither a name nor a common name, or `identity_for` is something else.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID
+
+        subject = common_name if common_name is not None else next(iter(names), None)
+        if subject is None:
+            raise ValueError("a certificate needs a name: the host of a server, or the common_name of a client")
+        usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+        if identity_for not in usages:
+            raise ValueError(f"identity_for is {identity_for!r}; it must be 'server' or 'client'")
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _builder(subject, self._certificate.subject, key.public_key(), days)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usages[identity_for]]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+        if names:
+            alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        return Identity(_pem(_signed(builder, self._key)), _key_pem(key))
+
+    def client_context(self) -> ssl.SSLContext:
+        """Make the TLS context of a client that trusts this authority and no other."""
+        context = ssl.create_default_context(cadata=self.certificate.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+
+def mint_authority(common_name: str = "mqttws development authority", days: float = 30.0) -> Authority:
+    """Make a new authority.
+
+    Args:
+        common_name: of its subject.
+        days: how long it is valid, from now.
+
+    Raises:
+        ModuleNotFoundError: `cryptography` is not installed.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "making certificates needs the package 'cryptography': pip install 'mqttws-pubsub[certs]'"
+        ) from None
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+    builder = (
+        _builder(common_name, name, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return Authority(_signed(builder, key), key)
+
+
+def _builder(subject: str, issuer: x509.Name, public_key: Any, days: float) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    until = datetime.now(UTC) + timedelta(days=days)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(datetime.now(UTC), until) - _BACKDATED)
+        .not_valid_after(until)
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _signed(builder: x509.CertificateBuilder, key: Any) -> x509.Certificate:
+    from cryptography.hazmat.primitives import hashes
+
+    return builder.sign(key, hashes.SHA256())
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _key_pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    data: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return data

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+from mqttws import Authority, mint_authority
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return mint_authority()
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.SSLObject:
+    """Run a handshake in memory, and let the server send a byte: only then does TLS 1.3 tell what it thought of us."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_end = client.wrap_bio(down, up, server_hostname=name)
+    server_end = server.wrap_bio(up, down, server_side=True)
+    steps = [client_end.do_handshake, server_end.do_handshake]
+    steps += [lambda: server_end.write(b"!"), lambda: client_end.read(1)]
+    done: set[int] = set()
+    for _ in range(10):
+        for number, step in enumerate(steps):
+            if number not in done and (number < 2 or number - 1 in done):
+                try:
+                    step()
+                    done.add(number)
+                except ssl.SSLWantReadError:
+                    pass
+        if len(done) == len(steps):
+            return server_end
+    raise AssertionError(f"the handshake came no further than {done}")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "::1", "localhost", "broker.test"])
+def test_a_server_is_trusted_by_name_and_address(authority: Authority, name: str) -> None:
+    server = authority.issue("localhost", "127.0.0.1", "::1", "broker.test")
+    handshake(authority.client_context(), server.server_context(), name)
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [
+        (lambda a: a.issue("other.test"), "localhost"),
+        (lambda a: a.issue("localhost", days=-1), "localhost"),
+        (lambda a: mint_authority().issue("localhost"), "localhost"),
+        (lambda a: a.issue("localhost", identity_for="client"), "localhost"),
+    ],
+    ids=["wrong name", "expired", "unknown authority", "a client's"],
+)
+def test_what_must_not_be_trusted_is_not(authority: Authority, identity, name: str) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(authority.client_context(), identity(authority).server_context(), name)
+
+
+def test_a_client_shows_its_certificate(authority: Authority) -> None:
+    server = authority.issue("localhost").server_context(client_authority=authority.certificate)
+    device = authority.issue(common_name="device-1", identity_for="client")
+    shown = handshake(device.client_context(authority.certificate), server, "localhost").getpeercert()
+    assert shown is not None
+    assert shown["subject"] == ((("commonName", "device-1"),),)
+    with pytest.raises(ssl.SSLError, match=r"(?i)certificate"):
+        handshake(authority.client_context(), server, "localhost")
+
+
+def test_a_key_is_its_owners_alone(authority: Authority, tmp_path) -> None:
+    identity = authority.issue("localhost")
+    (tmp_path / "x.key").write_text("of someone with other manners")
+    (tmp_path / "x.key").chmod(0o644)
+    certificate, key = identity.write(tmp_path, "x")
+    assert certificate.read_bytes() == identity.certificate
+    assert key.read_bytes() == identity.key
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE" not in repr(identity)
+
+
+def test_names_are_asked_for(authority: Authority) -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        authority.issue()
+    with pytest.raises(ValueError, match="'server' or 'client'"):
+        authority.issue("localhost", identity_for="both")
+
+
+def test_the_missing_package_is_named() -> None:
+    script = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from mqttws import mint_authority\n"
+        "try: mint_authority()\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert "mqttws-pubsub[certs]" in run.stdout
+
