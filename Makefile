@@ -1,0 +1,47 @@
+# Two commands do everything: `make demo` runs the main job, `make test` passes the tests.
+# Each makes what it needs first; nothing has to be installed by hand but Python 3.11.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint peers bench clean help
+
+help:              ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: $(VENV)/installed  ## the main job: broker, two subscriptions, messages of every QoS
+	@$(BIN)/pubsub demo
+
+test: lint peers   ## every test, after ruff and mypy strict
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+
+peers: $(VENV)/installed-test
+	@sh tests/peers/install.sh
+
+bench: $(VENV)/installed-test  ## our own benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc
+
+clean:             ## remove all that was made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
+
+$(BIN)/python:
+	@echo "making the virtual environment $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	@echo "installing, with what the tests need"
+	@$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/installed
