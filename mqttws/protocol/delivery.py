@@ -331,9 +331,14 @@ class Receiver:
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
         """
-        for unanswered, answer in zip(self._unanswered, (PubAck, PubRec), strict=True):
-            while unanswered and unanswered[0].taken:
-                incoming = unanswered.popleft()
-                for _ in range(incoming.copies):
-                    yield answer(incoming.packet_id)
-                incoming.copies = 0
+        yield from map(PubAck, _due(self._unanswered[0]))
+        yield from map(PubRec, _due(self._unanswered[1]))
+
+
+def _due(unanswered: deque[_Incoming]) -> Iterator[int]:
+    """Take the identifiers to answer from the front of a queue."""
+    while unanswered and unanswered[0].taken:
+        incoming = unanswered.popleft()
+        for _ in range(incoming.copies):
+            yield incoming.packet_id
+        incoming.copies = 0

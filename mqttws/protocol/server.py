@@ -18,7 +18,7 @@ from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingR
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
 from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
-from mqttws.errors import ConnectionClosed, ConnectionRefused, KeepAliveTimeout, LocalProtocolError, RemoteProtocolError
+from mqttws.errors import ConnectionRefused, KeepAliveTimeout, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session
@@ -57,7 +57,7 @@ class ServerMachine(Machine):
             self._held_size += len(data)
             if self._held_size > MAX_AHEAD:
                 self._held.clear()
-                self.close(ConnectionClosed(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
+                self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
         super().receive_data(data, now)
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:

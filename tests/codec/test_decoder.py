@@ -1,0 +1,278 @@
+"""The stream decoder: however bytes are cut, the same packets or the same fault come out, as the plain way has it."""
+
+from __future__ import annotations
+
+import random
+
+import packet_strategies as some
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mqttws import Connect, Decoder, MalformedPacket, Packet, PingReq, PingResp, PubAck, Publish, PubRel, Subscribe
+from mqttws.codec import decoder as decoder_module
+from mqttws.codec.packets import check_first_byte, decode
+from mqttws.codec.wire import decode_remaining_length
+
+STREAM: list[Packet] = [
+    Connect("id", username="u", password=b"p"),
+    Publish("a/b", b"payload", 1, packet_id=7),
+    PubAck(7),
+    PingReq(),
+    Publish("a/b", b"x" * 200),
+    PubRel(300),
+    Publish("a", qos=2, dup=True, retain=True, packet_id=65_535),
+    Subscribe(9, [("a/#", 2), ("+", 0)]),
+    PingResp(),
+]
+BYTES = b"".join(packet.encode() for packet in STREAM)
+
+Outcome = tuple[list[Packet], str | None]
+
+
+def plain(data: bytes, maximum: int = 1 << 28) -> Outcome:
+    """The plain way: one packet after the other, nothing remembered, everything sliced and checked."""
+    packets: list[Packet] = []
+    try:
+        while data:
+            check_first_byte(data[0])
+            header = decode_remaining_length(data, 1)
+            if header is None:
+                break
+            length, start = header
+            if start + length > maximum:
+                raise MalformedPacket("too large", "§2.2.3")
+            if start + length > len(data):
+                break
+            packets.append(decode(data[0], data[start : start + length]))
+            data = data[start + length :]
+    except MalformedPacket as fault:
+        return packets, fault.statement
+    return packets, None
+
+
+def fast(chunks: list[bytes], maximum: int = 1 << 28) -> Outcome:
+    """Feed a decoder until it faults."""
+    decoder = Decoder(maximum)
+    packets: list[Packet] = []
+    for chunk in chunks:
+        try:
+            packets += decoder.feed(chunk)
+        except MalformedPacket:
+            break
+    return packets, decoder.fault and decoder.fault.statement
+
+
+def test_joined() -> None:
+    assert fast([BYTES]) == (STREAM, None)
+
+
+def test_split_in_two_at_every_byte() -> None:
+    for cut in range(len(BYTES) + 1):
+        assert fast([BYTES[:cut], BYTES[cut:]]) == (STREAM, None)
+
+
+def test_byte_by_byte_each_packet_comes_with_its_last_byte() -> None:
+    decoder = Decoder()
+    ends, position = {}, 0
+    for packet in STREAM:
+        position += len(packet.encode())
+        ends[position] = packet
+    for position, byte in enumerate(BYTES, 1):
+        assert decoder.feed(bytes((byte,))) == ([ends[position]] if position in ends else [])
+
+
+@pytest.mark.parametrize("trailing", [b"\xc0", b"\x30\x05\x00", b"\x82\xff", b"\x10\x80\x80\x80"])
+@pytest.mark.parametrize("packet", STREAM, ids=lambda packet: type(packet).__name__)
+def test_trailing_bytes_wait_for_theirs(packet: Packet, trailing: bytes) -> None:
+    decoder = Decoder()
+    assert decoder.feed(packet.encode() + trailing) == [packet]
+    assert decoder.fault is None
+
+
+def test_nothing_comes_of_nothing() -> None:
+    decoder = Decoder()
+    assert decoder.feed(b"") == []
+    assert decoder.feed(b"\x30") == []
+    assert decoder.feed(b"") == []
+
+
+@given(st.lists(some.packets, max_size=6), st.data())
+def test_any_chunking_gives_the_same_packets(packets: list[Packet], data: st.DataObject) -> None:
+    stream = b"".join(packet.encode() for packet in packets)
+    chunks = some.pieces(stream, data.draw(some.cuts(len(stream))))
+    assert fast(chunks) == (packets, None)
+
+
+# Bytes that look like packets reach further into the decoder than any bytes do.
+_looks_like_packets = st.lists(
+    st.one_of(
+        some.packets.map(lambda packet: packet.encode()),
+        st.binary(max_size=6),
+        st.builds(
+            lambda first, body: bytes((first, len(body))) + body,
+            st.sampled_from([0x30, 0x32, 0x34, 0x36, 0x38, 0x3A, 0x40, 0x50, 0x62, 0x70, 0xB0, 0x82, 0x20]),
+            st.one_of(
+                st.binary(max_size=8),
+                st.builds(
+                    lambda size, topic, rest: bytes((0, size)) + topic + rest,
+                    st.integers(0, 5),
+                    st.sampled_from([b"a", b"b/c", b"#", b"\xff", b"\0", b""]),
+                    st.sampled_from([b"", b"\0", b"\0\0", b"\0\1", b"\0\0xyz", b"\0\1xyz"]),
+                ),
+            ),
+        ),
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@given(_looks_like_packets, st.data())
+@example(b"\x32\x03\x00\x01a", None)
+@example(b"\x38\x03\x00\x01a", None)
+@example(b"\x36\x05\x00\x01a\x00\x01", None)
+@example(b"\x32\x05\x00\x01a\x00\x00", None)
+@example(b"\x40\x02\x00\x00", None)
+def test_the_fast_loop_and_the_plain_way_agree_on_any_bytes(stream: bytes, data: st.DataObject | None) -> None:
+    Decoder().feed(Publish("a").encode() + Publish("b/c").encode())  # these names are remembered
+    maximum = data.draw(st.sampled_from([1 << 28, 8])) if data else 1 << 28
+    chunks = some.pieces(stream, data.draw(some.cuts(len(stream)))) if data else [stream]
+    assert fast(chunks, maximum) == plain(stream, maximum)
+
+
+@given(st.lists(some.packets, min_size=1, max_size=3), st.data())
+def test_they_agree_on_packets_with_a_byte_changed(packets: list[Packet], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(packet.encode() for packet in packets))
+    stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    chunks = some.pieces(bytes(stream), data.draw(some.cuts(len(stream))))
+    assert fast(chunks) == plain(bytes(stream))
+
+
+@pytest.mark.parametrize("bad", ["00 00", "f0 00", "36 05 0001 61 0001", "c0 01 00", "62 80 80 80 80"])
+def test_the_good_packets_before_a_bad_one_are_returned_and_the_next_call_raises(bad: str) -> None:
+    decoder = Decoder()
+    good = [PubAck(1), Publish("a"), PingReq()]
+    assert decoder.feed(b"".join(packet.encode() for packet in good) + bytes.fromhex(bad) + PingReq().encode()) == good
+    assert decoder.fault is not None
+    for _ in range(2):
+        with pytest.raises(MalformedPacket) as caught:
+            decoder.feed(PingReq().encode())
+        assert caught.value is decoder.fault
+
+
+def test_a_bad_packet_that_comes_first_raises_at_once() -> None:
+    decoder = Decoder()
+    with pytest.raises(MalformedPacket, match="control packet type 15 is reserved"):
+        decoder.feed(b"\xf0")
+    with pytest.raises(MalformedPacket):
+        decoder.feed(b"")
+
+
+def test_a_wrong_first_byte_is_seen_before_the_rest_has_come() -> None:
+    for first in (0x00, 0xF0, 0x11, 0x60, 0x80, 0xE1):
+        with pytest.raises(MalformedPacket):
+            Decoder().feed(bytes((first,)))
+
+
+class TestSizeLimit:
+    LIMIT = 100
+
+    def test_the_largest_that_is_allowed(self) -> None:
+        packet = Publish("a", b"x" * (self.LIMIT - 2 - 3))
+        assert len(packet.encode()) == self.LIMIT
+        assert fast([packet.encode()], self.LIMIT) == ([packet], None)
+        assert fast([packet.encode()[:1], packet.encode()[1:]], self.LIMIT) == ([packet], None)
+
+    @pytest.mark.parametrize("size", [LIMIT - 1, 128, 16_384, 268_435_455])
+    def test_one_larger_is_refused_from_its_header_alone(self, size: int) -> None:
+        from mqttws.codec.wire import encode_remaining_length
+
+        decoder = Decoder(self.LIMIT)
+        header = b"\x30" + encode_remaining_length(size)
+        assert decoder.feed(header[:1]) == []
+        with pytest.raises(MalformedPacket, match=f"announced; at most {self.LIMIT} are taken") as caught:
+            decoder.feed(header[1:])
+        assert caught.value.statement == "§2.2.3"
+        assert len(decoder._partial) == 0
+
+    def test_also_when_it_is_all_there(self) -> None:
+        data = PingReq().encode() + Publish("a", b"x" * self.LIMIT).encode()
+        assert fast([data], self.LIMIT) == ([PingReq()], "§2.2.3")
+
+    def test_an_oversize_body_is_never_kept(self) -> None:
+        decoder = Decoder(self.LIMIT)
+        with pytest.raises(MalformedPacket):
+            decoder.feed(b"\x30\xff\x7f" + bytes(10_000))
+        assert len(decoder._partial) == 0
+
+
+class Counting(Decoder):
+    """Counts the bytes that the loop is given, and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = 0
+        self.walked = 0
+        self.kept = 0
+
+    def _cut(self, data: bytes, packets: list[Packet]) -> None:
+        self.rounds += 1
+        self.walked += len(data)
+        super()._cut(data, packets)
+
+    def _keep(self, data: bytes) -> None:
+        self.kept += len(data)
+        super()._keep(data)
+
+
+class TestCost:
+    def test_a_mebibyte_byte_by_byte_is_walked_once(self) -> None:
+        decoder = Counting()
+        packet = Publish("a", bytes(1 << 20))
+        data = packet.encode()
+        packets = []
+        for position in range(len(data)):
+            packets += decoder.feed(data[position : position + 1])
+        assert packets == [packet]
+        assert decoder.rounds <= 6  # each byte of the header, and the whole
+        assert decoder.walked <= len(data) + 20
+
+    def test_many_small_packets_in_one_piece_are_copied_once(self) -> None:
+        decoder = Counting()
+        data = Publish("a", b"x").encode() * 50_000 + b"\x30"
+        assert len(decoder.feed(data)) == 50_000
+        assert decoder.rounds == 1
+        assert decoder.kept == 1
+
+    def test_pieces_that_never_end_where_packets_do(self) -> None:
+        decoder = Counting()
+        data = Publish("a", b"x" * 50).encode() * 1_000
+        count = 0
+        for position in range(0, len(data), 37):
+            count += len(decoder.feed(data[position : position + 37]))
+        assert count == 1_000
+        assert decoder.walked <= 3 * len(data)
+
+
+def test_results_are_bytes_and_text_of_their_own() -> None:
+    stream = bytearray(Publish("a/b", b"payload").encode())
+    decoder = Decoder()
+    (publish,) = decoder.feed(bytes(stream))
+    assert isinstance(publish, Publish)
+    assert type(publish.payload) is bytes
+    assert type(publish.topic) is str
+    (publish,) = [*decoder.feed(bytes(stream[:3])), *decoder.feed(bytes(stream[3:]))]
+    assert isinstance(publish, Publish)
+    assert type(publish.payload) is bytes
+
+
+def test_topics_are_remembered_within_bounds() -> None:
+    names = [f"{random.Random(n).random()}/{n}" for n in range(3_000)]
+    for name in [*names, *names[-5:]]:
+        (publish,) = Decoder().feed(Publish(name).encode())
+        assert isinstance(publish, Publish)
+        assert publish.topic == name
+    assert len(decoder_module._TOPICS) <= decoder_module._TOPICS_MAX
+    before = len(decoder_module._TOPICS)
+    Decoder().feed(Publish("x" * 127).encode())
+    assert len(decoder_module._TOPICS) == before
