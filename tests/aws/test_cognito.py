@@ -260,7 +260,7 @@ def test_signing_in_and_out_changes_the_identity(stage: Stage) -> None:
     logins: dict[str, str] = {}
     client = stage.client(lambda: logins)
     identities = []
-    for token in ("alice-token", "bob-token", "alice-token", None):
+    for token in (None, "alice-token", "bob-token", "alice-token", None):
         logins.clear()
         logins.update({GOOGLE: token} if token else {})
         client.expire()
@@ -268,8 +268,8 @@ def test_signing_in_and_out_changes_the_identity(stage: Stage) -> None:
         assert principal.is_guest is (token is None)
         assert principal.identity_id == client.identity_id
         identities.append(client.identity_id)
-    assert identities[0] == identities[2]
-    assert len(set(identities)) == 3
+    assert identities[1] == identities[3]
+    assert len(set(identities)) == 4, "a guest's identity is not taken along, nor found again"
 
 
 def test_an_identity_that_was_deleted_is_replaced(stage: Stage) -> None:

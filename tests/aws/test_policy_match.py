@@ -58,6 +58,8 @@ def naive(symbols: tuple[str | Wildcard, ...], text: str) -> bool:
         ("a**b", "ab", True),
         ("*?", "", False),
         ("?*?", "ab", True),
+        ("?a", "aa", True),
+        ("a?", "ab", True),
         ("chat/+/x", "chat/+/x", True),
         ("chat/+/x", "chat/a/x", False),
         ("chat/#", "chat/a", False),
@@ -69,14 +71,32 @@ def test_literals_and_wildcards(written: str, text: str, fits: bool) -> None:
     assert pattern(written).match(text) is fits
 
 
-SYMBOLS = st.lists(st.sampled_from(["a", "b", "/", "é", Wildcard.MANY, Wildcard.ONE]), max_size=12)
+CHARS = "ab/é"
+SYMBOLS = st.lists(st.sampled_from([*CHARS, Wildcard.MANY, Wildcard.ONE]), max_size=12)
 
 
-@given(SYMBOLS, st.text("ab/é", max_size=14))
-def test_agrees_with_the_definition(symbols: list[str | Wildcard], text: str) -> None:
-    row = tuple(symbols)
+@st.composite
+def rows_and_texts(draw: st.DrawFn) -> tuple[tuple[str | Wildcard, ...], str]:
+    """A row of symbols, and a text that was made to fit it, and then perhaps changed in one place."""
+    row = tuple(draw(SYMBOLS))
+    lengths = {Wildcard.MANY: (0, 4), Wildcard.ONE: (1, 1)}
+    made = [
+        symbol if isinstance(symbol, str) else draw(st.text(CHARS, min_size=least, max_size=most))
+        for symbol in row
+        for least, most in [lengths.get(symbol, (0, 0))]
+    ]
+    text = "".join(made)
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.sampled_from(["", *CHARS])) + text[at + draw(st.integers(0, 1)) :]
+    return row, text
+
+
+@given(rows_and_texts())
+def test_agrees_with_the_definition(given_: tuple[tuple[str | Wildcard, ...], str]) -> None:
+    row, text = given_
     assert Pattern(row).match(text) is naive(row, text)
-    written = "".join(one.value if isinstance(one, Wildcard) else one for one in symbols)
+    written = "".join(one.value if isinstance(one, Wildcard) else one for one in row)
     assert pattern(written).match(text) is naive(row, text)
 
 
