@@ -603,7 +603,7 @@ def test_it_never_raises(method, target, headers):
 @given(st.text("abc/+", max_size=10), st.sampled_from([KEYS, TEMPORARY]))
 @settings(max_examples=100, deadline=None)
 def test_another_secret_is_never_taken_for_another_mistake(more, credentials):
-    wrong = Credentials(credentials.access_key, f"other{more}", credentials.token)
+    wrong = Credentials(credentials.access_key, f"qX9zq{more}", credentials.token)
     url = presign_iot_url(f"wss://{HOST}/mqtt", wrong, now=NOW)
     target = "/mqtt?" + url.partition("?")[2]
     explanation = explain("GET", target, [("Host", HOST)], lookup=KNOWN.get, now=NOW)

@@ -1,0 +1,96 @@
+"""`python -m sigv4`, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SECRET, TOKEN = "BAITsecret", "BAIT/token"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
+ENDPOINT = "wss://a-ats.iot.eu-west-1.amazonaws.com"
+
+
+@pytest.fixture
+def sigv4(tmp_path):
+    def run(*arguments, keys=KEYS, stdin=""):
+        environ = {"HOME": str(tmp_path), "PATH": "", **keys}
+        command = [sys.executable, "-m", "sigv4", *arguments]
+        return subprocess.run(command, input=stdin, env=environ, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_presign_and_verify_and_explain(sigv4):
+    signed = sigv4("presign", ENDPOINT, "--expires", "600")
+    assert signed.returncode == 0
+    assert signed.stdout.startswith(f"{ENDPOINT}/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F")
+    assert signed.stdout.endswith("&X-Amz-Security-Token=BAIT%2Ftoken\n")
+    verified = sigv4("verify", stdin=signed.stdout)
+    assert (verified.returncode, verified.stdout.split(",")[0]) == (0, "verified: signed by AKIDEXAMPLE")
+    assert sigv4("explain", signed.stdout.strip()).returncode == 0
+
+
+def test_a_refusal_is_named_without_a_secret(sigv4):
+    url = sigv4("presign", ENDPOINT).stdout
+    rejected = sigv4("verify", stdin=url, keys={**KEYS, "AWS_SECRET_ACCESS_KEY": "BAITother"})
+    assert rejected.returncode == 1
+    assert rejected.stdout.startswith("rejected: the signature is not the one")
+    explained = sigv4("explain", stdin=url.replace("/mqtt?", "/mqtt/?"))
+    assert explained.returncode == 1
+    assert "the final '/' differs" in explained.stdout
+    late = sigv4("explain", "--at", "20990101T000000Z", stdin=url)
+    assert "clock" in late.stdout
+    for ran in (rejected, explained, late):
+        assert "BAIT" not in ran.stdout + ran.stderr
+
+
+def test_other_services_by_https(sigv4):
+    arguments = ("presign", "https://sts.eu-west-1.amazonaws.com/?Action=GetCallerIdentity", "--region", "eu-west-1")
+    signed = sigv4(*arguments, "--service", "sts")
+    assert sigv4("verify", stdin=signed.stdout).returncode == 0
+    assert "&X-Amz-Security-Token=BAIT%2Ftoken&X-Amz-SignedHeaders" in signed.stdout
+    missing = sigv4(*arguments)
+    assert missing.returncode == 2
+    assert "give --region and --service" in missing.stderr
+    s3 = sigv4(
+        "presign", "https://b.s3.amazonaws.com/a%20b//c", "--service", "s3", "--region", "eu-west-1", "--method", "PUT"
+    )
+    assert sigv4("verify", "--service", "s3", "--method", "PUT", stdin=s3.stdout).returncode == 0
+    assert sigv4("verify", "--service", "s3", stdin=s3.stdout).returncode == 1
+
+
+def test_a_profile(sigv4, tmp_path):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("[work]\naws_access_key_id=WORK\naws_secret_access_key=s\n")
+    assert "Credential=WORK%2F" in sigv4("presign", ENDPOINT, "--profile", "work").stdout
+    assert "Credential=WORK%2F" in sigv4("presign", ENDPOINT, "--profile", "work", "--botocore").stdout
+    other = sigv4("presign", ENDPOINT, "--profile", "home")
+    assert other.returncode == 2
+    assert "has no section [home] among work" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "says"),
+    [
+        (("presign", "wss://mqtt.example.com"), KEYS, "does not tell its region"),
+        (("presign", ENDPOINT), {}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY not set"),
+        (
+            ("presign", ENDPOINT),
+            {**KEYS, "AWS_SECRET_ACCESS_KEY": SECRET + "\n"},
+            "secret_key: expected printable text",
+        ),
+        (("presign", ENDPOINT, "--method", "POST"), KEYS, "opened with GET, not with POST"),
+        (("presign", ENDPOINT, "--expires", "0"), KEYS, "expires: expected 1 to 604800"),
+        (("presign",), KEYS, "required: url"),
+        (("verify", "--at", "yesterday"), KEYS, "--at"),
+        (("presign", ENDPOINT, "--secret-key", "x"), KEYS, "unrecognized arguments"),
+    ],
+)
+def test_what_cannot_be_done_is_said(sigv4, arguments, keys, says):
+    ran = sigv4(*arguments, keys=keys)
+    assert ran.returncode == 2
+    assert says in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "BAIT" not in ran.stdout + ran.stderr

@@ -1,0 +1,364 @@
+"""Credentials hide what they hold, and come from wherever the user keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import json
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.session import Session
+
+from sigv4 import (
+    BotocoreProvider,
+    ChainProvider,
+    Credentials,
+    CredentialsProvider,
+    CredentialsUnavailable,
+    EnvironmentProvider,
+    SharedFileProvider,
+    fetch,
+    fetch_async,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SECRET, TOKEN = "canary-secret", "canary-token"
+
+
+# --- one set --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fields_in_their_order():
+    credentials = Credentials("AKID", SECRET, TOKEN, expires_at=NOW)
+    assert (credentials.access_key, credentials.secret_key, credentials.token) == ("AKID", SECRET, TOKEN)
+    assert credentials.expires_at == NOW
+    assert Credentials("AKID", SECRET).token is None
+    assert Credentials("AKID", SECRET, "").token is None
+    with pytest.raises(TypeError):
+        Credentials("AKID", SECRET, TOKEN, NOW)
+
+
+def test_they_are_immutable_and_compare_by_value():
+    credentials = Credentials("AKID", SECRET, TOKEN)
+    assert credentials == Credentials("AKID", SECRET, TOKEN) != Credentials("AKID", SECRET, "other")
+    assert hash(credentials) == hash(Credentials("AKID", SECRET, TOKEN))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        credentials.token = None
+    assert copy.copy(credentials) is copy.deepcopy(credentials) is credentials
+
+
+def test_they_are_not_shown():
+    credentials = Credentials("AKID", SECRET, TOKEN, expires_at=NOW)
+    for text in (repr(credentials), str(credentials), f"{credentials}", f"{[credentials]}", f"{credentials!s:>9}"):
+        assert "AKID" in text
+        assert SECRET not in text
+        assert TOKEN not in text
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_they_are_not_pickled_nor_serialised(protocol):
+    credentials = Credentials("AKID", SECRET, TOKEN)
+    with pytest.raises(TypeError, match="fetch them again"):
+        pickle.dumps(credentials, protocol)
+    with pytest.raises(TypeError, match="fetch them again"):
+        pickle.dumps(ValueError("with", credentials), protocol)
+    with pytest.raises(TypeError):
+        json.dumps(credentials)
+    with pytest.raises(TypeError):
+        credentials.__getstate__()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("", "s"), ValueError, "access_key: expected text"),
+        (("AK/ID", "s"), ValueError, "access_key: .* without '/', found it at index 2"),
+        (("AK ID", "s"), ValueError, "access_key: .* without whitespace"),
+        (("AKID", "canary\n"), ValueError, "secret_key: .* without whitespace, found it at index 6"),
+        (("AKID", "canary\x00"), ValueError, "secret_key: .* without a control character"),
+        (("AKID", "canary\udc80"), ValueError, "secret_key: .* without a control character"),
+        (("AKID", ""), ValueError, "secret_key: expected text"),
+        (("AKID", None), TypeError, "secret_key: expected a str, got NoneType"),
+        (("AKID", b"canary"), TypeError, "secret_key: expected a str, got bytes"),
+        (("AKID", "s", "canary\t"), ValueError, "token: .* without whitespace"),
+        (("AKID", "s", 1), TypeError, "token: expected a str, got int"),
+    ],
+)
+def test_what_is_no_field_is_refused_without_showing_it(arguments, error, says):
+    with pytest.raises(error, match=says) as caught:
+        Credentials(*arguments)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "error"), [(datetime(2026, 1, 1), ValueError), ("2026-01-01", TypeError), (0, TypeError)]
+)
+def test_an_end_without_a_zone_is_refused(expires_at, error):
+    with pytest.raises(error, match="expires_at: expected"):
+        Credentials("AKID", "s", expires_at=expires_at)
+
+
+def test_whether_they_end_soon():
+    credentials = Credentials("AKID", "s", expires_at=NOW + timedelta(seconds=60))
+    assert credentials.expires_within(60, NOW)
+    assert not credentials.expires_within(59, NOW)
+    assert credentials.expires_within(0, NOW.astimezone(timezone(timedelta(hours=5))) + timedelta(minutes=2))
+    assert not Credentials("AKID", "s").expires_within(1e9, NOW)
+
+
+# --- from any source ------------------------------------------------------------------------------------------------
+
+KEYS = Credentials("AKID", SECRET, TOKEN)
+
+
+class Provider:
+    def __init__(self, given):
+        self.given = given
+
+    def get_frozen_credentials(self):
+        return self.given
+
+
+async def awaited():
+    await asyncio.sleep(0)
+    return KEYS
+
+
+class AsyncCallable:
+    async def __call__(self):
+        return KEYS
+
+
+class AsyncProvider:
+    async def get_frozen_credentials(self):
+        return KEYS
+
+
+BLOCKING = [KEYS, Provider(KEYS), lambda: KEYS, lambda: Provider(KEYS), ReadOnlyCredentials("AKID", SECRET, TOKEN)]
+AWAITABLE = [awaited, AsyncCallable(), AsyncProvider(), lambda: awaited()]
+
+
+@pytest.mark.parametrize("source", BLOCKING)
+def test_a_source_is_fetched(source):
+    given = fetch(source)
+    assert type(given) is Credentials
+    assert given == KEYS
+    assert isinstance(KEYS, CredentialsProvider)
+
+
+@pytest.mark.parametrize("run", [None, asyncio.to_thread])
+@pytest.mark.parametrize("source", BLOCKING + AWAITABLE)
+def test_a_source_is_fetched_and_awaited(source, run):
+    assert asyncio.run(fetch_async(source, run)) == KEYS
+
+
+def test_what_blocks_is_run_elsewhere_and_what_awaits_is_not():
+    ran = []
+
+    async def run(call):
+        ran.append(call)
+        return call()
+
+    asyncio.run(fetch_async(awaited, run))
+    asyncio.run(fetch_async(AsyncProvider(), run))
+    asyncio.run(fetch_async(KEYS, run))
+    assert not ran
+    asyncio.run(fetch_async(Provider(KEYS), run))
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("source", AWAITABLE)
+def test_an_awaitable_is_not_fetched_without_waiting(source):
+    with pytest.raises(TypeError, match="await fetch_async"):
+        fetch(source)
+
+
+@pytest.mark.parametrize("source", [None, lambda: None, Provider(None)])
+def test_a_source_that_gives_nothing(source):
+    with pytest.raises(CredentialsUnavailable, match="gave None"):
+        fetch(source)
+
+
+@pytest.mark.parametrize(
+    "source", [3, "AKID:canary", ("AKID", "canary"), lambda: "canary", Provider({"secret": "canary"})]
+)
+def test_what_is_no_source_is_refused_without_showing_it(source):
+    with pytest.raises(TypeError, match=r"expected credentials .* got") as caught:
+        fetch(source)
+    assert "canary" not in str(caught.value)
+
+
+def test_the_end_is_copied_with_the_rest():
+    class Given:
+        access_key, secret_key, token, expires_at = "AKID", "s", None, NOW
+
+    assert fetch(Given()).expires_at == NOW
+
+
+# --- the environment ------------------------------------------------------------------------------------------------
+
+
+def test_the_environment():
+    environ = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": SECRET}
+    assert fetch(EnvironmentProvider(environ)) == Credentials("AKID", SECRET)
+    environ["AWS_SESSION_TOKEN"] = TOKEN
+    assert fetch(EnvironmentProvider(environ)) == KEYS
+
+
+def test_the_environment_is_read_at_each_fetch(monkeypatch):
+    provider = EnvironmentProvider()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FIRST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    assert fetch(provider).access_key == "FIRST"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "SECOND")
+    assert fetch(provider).access_key == "SECOND"
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY not set"),
+        ({"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": ""}, "environment: AWS_SECRET_ACCESS_KEY not set"),
+    ],
+)
+def test_an_environment_without_keys(environ, says):
+    with pytest.raises(CredentialsUnavailable, match=says):
+        fetch(EnvironmentProvider(environ))
+
+
+# --- the shared files -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = DEFAULT\naws_secret_access_key = percent%secret\n\n"
+        f"[work]\naws_access_key_id=WORK\naws_secret_access_key={SECRET}\naws_session_token={TOKEN}\n\n"
+        "[half]\naws_access_key_id=HALF\n"
+    )
+    (tmp_path / "config").write_text(
+        "[profile configured]\naws_access_key_id = CONFIGURED\naws_secret_access_key = s\n\n"
+        "[profile role]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = work\n"
+    )
+    return {
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+    }
+
+
+def test_the_profiles_of_the_shared_files(files):
+    assert fetch(SharedFileProvider(environ=files)) == Credentials("DEFAULT", "percent%secret")
+    assert fetch(SharedFileProvider("work", environ=files)) == Credentials("WORK", SECRET, TOKEN)
+    assert fetch(SharedFileProvider("configured", environ=files)).access_key == "CONFIGURED"
+    assert fetch(SharedFileProvider(environ={**files, "AWS_PROFILE": "work"})).access_key == "WORK"
+
+
+def test_paths_given_come_before_the_environment(files, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("[default]\naws_access_key_id=OTHER\naws_secret_access_key=s\n")
+    assert fetch(SharedFileProvider(path=other, environ=files)).access_key == "OTHER"
+    other.write_text("[profile p]\naws_access_key_id=P\naws_secret_access_key=s\n")
+    assert fetch(SharedFileProvider("p", config_path=other, environ=files)).access_key == "P"
+
+
+def test_a_file_written_anew_is_read_anew(files):
+    provider = SharedFileProvider("work", environ=files)
+    assert fetch(provider).access_key == "WORK"
+    with open(files["AWS_SHARED_CREDENTIALS_FILE"], "w") as file:
+        file.write("[work]\naws_access_key_id=LATER\naws_secret_access_key=s\n")
+    assert fetch(provider).access_key == "LATER"
+
+
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [
+        ("nobody", r"no section \[nobody\] among default, work, half; .* no section \[profile nobody\]"),
+        ("half", "has not both aws_access_key_id and aws_secret_access_key"),
+        ("role", "use BotocoreProvider"),
+    ],
+)
+def test_a_profile_that_is_not_there(files, profile, says):
+    with pytest.raises(CredentialsUnavailable, match=says):
+        fetch(SharedFileProvider(profile, environ=files))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"aws_secret_access_key = canary\n",
+        b"[default]\ncanary\n",
+        b"[default]\na=canary\na=canary\n",
+        b"[default]\n\xff canary",
+    ],
+)
+def test_a_file_that_does_not_parse_is_not_quoted(tmp_path, content):
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(CredentialsUnavailable, match="is not a valid INI file") as caught:
+        fetch(SharedFileProvider(path=path, config_path=tmp_path / "none", environ={}))
+    assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_files_that_are_not_there_or_cannot_be_read(tmp_path):
+    with pytest.raises(CredentialsUnavailable, match=r"does not exist; .* does not exist"):
+        fetch(SharedFileProvider(path=tmp_path / "a", config_path=tmp_path / "b", environ={}))
+    with pytest.raises(CredentialsUnavailable, match="cannot be read"):
+        fetch(SharedFileProvider(path=tmp_path, config_path=tmp_path / "b", environ={}))
+
+
+# --- chains ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_that_has_any_is_taken(files):
+    empty, full = EnvironmentProvider({}), SharedFileProvider("work", environ=files)
+    assert fetch(ChainProvider(empty, full)).access_key == "WORK"
+    assert fetch(ChainProvider(KEYS, full)) == KEYS
+    with pytest.raises(CredentialsUnavailable, match=r"environment: .* not set; environment: .* not set"):
+        fetch(ChainProvider(empty, empty))
+
+
+def test_the_usual_chain_is_the_environment_and_then_the_files(files, monkeypatch):
+    for name, value in files.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert fetch(ChainProvider()).access_key == "DEFAULT"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    assert fetch(ChainProvider()).access_key == "ENV"
+
+
+def test_botocores_chain_is_asked_and_its_tuple_copied(files, monkeypatch):
+    for name, value in files.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    given = fetch(BotocoreProvider("work"))
+    assert type(given) is Credentials
+    assert given == Credentials("WORK", SECRET, TOKEN)
+    session = Session(profile="work")
+    assert fetch(BotocoreProvider(session=session)) == given
+    assert fetch(session.get_credentials) == given
+    assert SECRET in repr(session.get_credentials().get_frozen_credentials())  # which is why it is copied
+    assert SECRET not in repr(given)
+
+
+def test_botocore_without_credentials(monkeypatch):
+    class Empty:
+        def get_credentials(self):
+            return None
+
+    with pytest.raises(CredentialsUnavailable, match="found no credentials"):
+        fetch(BotocoreProvider(session=Empty()))
+
+
+def test_botocore_not_installed(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "botocore.session", None)
+    with pytest.raises(CredentialsUnavailable, match="pip install"):
+        fetch(BotocoreProvider())

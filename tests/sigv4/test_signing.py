@@ -1,0 +1,159 @@
+"""What the signers refuse, the forms that they take, and their bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+
+from sigv4 import EMPTY_SHA256, Credentials, SigningError, presign, sign_headers
+from sigv4.canonical import canonical_uri, header_name, query_pairs
+from sigv4.signing import KEYS_CACHED, signing_key
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+KEYS = Credentials("AKID", "secret")
+USUAL = {
+    "headers": [("Host", "example.com")],
+    "credentials": KEYS,
+    "region": "us-east-1",
+    "service": "iotdevicegateway",
+    "now": NOW,
+}
+
+
+@pytest.mark.parametrize("sign", [presign, sign_headers])
+@pytest.mark.parametrize(
+    ("method", "target", "options", "says"),
+    [
+        ("", "/", {}, "method: expected an HTTP method"),
+        ("G T", "/", {}, "method: expected an HTTP method"),
+        ("GET\n", "/", {}, "method: expected an HTTP method"),
+        (None, "/", {}, "method: expected an HTTP method"),
+        ("GET", "https://example.com/", {}, "not a URL"),
+        ("GET", "mqtt", {}, "a leading '/'"),
+        ("GET", "/a#b", {}, "fragment"),
+        ("GET", "/a\r\nX: y", {}, "no line break"),
+        ("GET", "/a?\0", {}, "no NUL"),
+        ("GET", None, {}, "expected str or bytes, got NoneType"),
+        ("GET", "/\ud800", {}, "lone surrogate at index"),
+        ("GET", "/?\ud800", {}, "lone surrogate at index"),
+        ("GET", "/", {"headers": []}, "expected a Host header"),
+        ("GET", "/", {"headers": [("Host", " ")]}, "one Host header"),
+        ("GET", "/", {"headers": [("Host", "a"), ("host", "b")]}, "one Host header"),
+        ("GET", "/", {"headers": [("Host", "a"), ("X Y", "b")]}, "expected header names of"),
+        ("GET", "/", {"headers": [("Host", "a"), ("", "b")]}, "expected header names of"),
+        ("GET", "/", {"headers": [("Host", "a"), ("X", 3)]}, "expected str or bytes, got int"),
+        ("GET", "/", {"body": "text"}, "body: expected bytes, got str"),
+        ("GET", "/", {"body_hash": "xyz"}, "body_hash: expected 64"),
+        ("GET", "/", {"body": b"a", "body_hash": EMPTY_SHA256}, "either body or body_hash"),
+        ("GET", "/", {"region": "us east"}, "region: expected letters"),
+        ("GET", "/", {"service": ""}, "service: expected letters"),
+        ("GET", "/", {"now": datetime(2026, 1, 1)}, "now: expected an aware datetime"),
+    ],
+)
+def test_what_cannot_be_signed(sign, method, target, options, says):
+    with pytest.raises(SigningError, match=says):
+        sign(method, target, **{**USUAL, **options})
+
+
+@pytest.mark.parametrize("name", ["X-Amz-Signature", "X-Amz-Security-Token", "X%2DAmz-Date", "X-Amz-%45xpires"])
+def test_a_target_that_is_signed_already(name):
+    with pytest.raises(SigningError, match="a query not yet signed"):
+        presign("GET", f"/?{name}=1", **USUAL)
+
+
+def test_the_forms_of_headers_and_targets_are_all_the_same():
+    one = presign("GET", "/ü?ü", **USUAL)
+    for headers in ({"host": "example.com"}, [(b"HOST", b" example.com ")], iter([("Host", "example.com")])):
+        assert presign("GET", "/ü?ü".encode(), **{**USUAL, "headers": headers}).target == one.target
+
+
+def test_bytes_that_are_no_utf8_are_signed_as_they_are():
+    signed = presign("GET", b"/\xff?\xff=%FE", **USUAL)
+    assert signed.canonical_request.split("\n")[1] == "/%FF"
+    assert "&%FF=%FE" in signed.target or "?%FF=%FE" in signed.target
+
+
+def test_credentials_of_other_kinds_are_taken():
+    class Provider:
+        def get_frozen_credentials(self):
+            return KEYS
+
+    for credentials in (ReadOnlyCredentials("AKID", "secret", None), Provider()):
+        assert (
+            presign("GET", "/", **{**USUAL, "credentials": credentials}).target == presign("GET", "/", **USUAL).target
+        )
+
+
+def test_a_request_can_be_signed_again():
+    first = sign_headers(
+        "GET", "/", **{**USUAL, "credentials": Credentials("AKID", "secret", "token")}, content_sha256=True
+    )
+    again = sign_headers("GET", "/", **{**USUAL, "headers": first.headers})
+    assert again.authorization == sign_headers("GET", "/", **USUAL).authorization
+    assert [name for name, _ in again.headers] == ["Host", "X-Amz-Date", "Authorization"]
+
+
+def test_the_target_keeps_its_path_and_respells_its_query():
+    target = presign("GET", "/a b//%2f?b=%2f&a&&c=+&=v", **USUAL).target
+    assert target.startswith("/a b//%2f?=v&X-Amz-Algorithm=")
+    assert "&a=&b=%2F&c=%2B&X-Amz-Signature=" in target
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("//", "/"),
+        ("/a/./b/../c//", "/a/c/"),
+        ("/..", "/"),
+        ("/a/..", "/"),
+        ("/...", "/..."),
+        ("/a%20b", "/a%2520b"),
+        ("/a~b", "/a~b"),
+        ("/ü", "/%C3%BC"),
+    ],
+)
+def test_a_path_in_its_canonical_form(path, uri):
+    assert canonical_uri(path) == uri
+
+
+def test_a_query_in_its_encoded_pairs():
+    assert query_pairs("b=%41&a&&=&%zz=%&c=a=b&é=+") == [
+        ("b", "A"),
+        ("a", ""),
+        ("", ""),
+        ("%25zz", "%25"),
+        ("c", "a%3Db"),
+        ("%C3%A9", "%2B"),
+    ]
+
+
+def test_the_memory_of_keys_and_names_is_bounded():
+    for number in range(KEYS_CACHED * 3):
+        signing_key(f"secret{number}", "20260301", "us-east-1", "iot")
+        header_name(f"X-Header-{number}")
+    assert signing_key.cache_info().currsize == KEYS_CACHED
+    assert header_name.cache_info().currsize <= header_name.cache_info().maxsize
+
+
+def test_threads_share_the_signers():
+    expected = {number: presign("GET", f"/{number}", **USUAL).target for number in range(8)}
+    signing_key.cache_clear()
+    wrong = []
+
+    def sign(number):
+        for _ in range(300):
+            if presign("GET", f"/{number}", **USUAL).target != expected[number]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=sign, args=(number,)) for number in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not wrong
