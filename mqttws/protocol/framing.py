@@ -473,12 +473,13 @@ class ServerWebSocket(WebSocketFraming):
             request = next((event for event in self._ws.events() if isinstance(event, Request)), None)
             if request is None:
                 raise WSRemoteProtocolError("there is no HTTP request")
+            headers = _headers_of(head)
         except (WSRemoteProtocolError, UnicodeError) as error:
             return [self._refuse_request(error)]
         for subprotocol in SUBPROTOCOLS:
             if subprotocol in request.subprotocols:
                 self._subprotocol = subprotocol
-                return [UpgradeRequested(request.target, _headers_of(head), subprotocol)]
+                return [UpgradeRequested(request.target, headers, subprotocol)]
         body = b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n"
         self._reject(400, _framing_headers(body), body)
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
@@ -524,9 +525,15 @@ def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
-    """Read the headers of a good request as they came; wsproto takes some of them out, and decodes the host."""
+    """Read the headers of a request as they came; wsproto takes some of them out, and decodes the host.
+
+    Raises:
+        wsproto's RemoteProtocolError: the request is of HTTP/1.0. Spec: RFC 6455 §4.1
+    """
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)
     request = parser.next_event()
     assert isinstance(request, h11.Request)
+    if request.http_version != b"1.1":
+        raise WSRemoteProtocolError("Request must be of HTTP/1.1")
     return _texts(request.headers)

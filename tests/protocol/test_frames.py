@@ -1,0 +1,476 @@
+"""WebSocket frames after the handshake: literals of every shape, and our short way against wsproto alone."""
+
+from __future__ import annotations
+
+import packet_strategies as some
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from wsproto.connection import Connection as WSProto
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+from mqttws import ConnectionClosed, RemoteProtocolError
+from mqttws.protocol import frames
+from mqttws.protocol.frames import binary_frame, header_size, mask, parse_header
+from mqttws.protocol.framing import (
+    NORMAL,
+    ClientWebSocket,
+    Ended,
+    Framing,
+    FramingEvent,
+    Opened,
+    ServerWebSocket,
+    WebSocketFraming,
+)
+
+KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
+
+
+def opened() -> tuple[ClientWebSocket, ServerWebSocket]:
+    """Both ends, after the handshake."""
+    client = ClientWebSocket("h", "/", entropy=lambda count: (KEY * count)[:count])
+    server = ServerWebSocket()
+    server.receive_data(client.data_to_send())
+    server.accept_upgrade()
+    assert client.receive_data(server.data_to_send()) == [Opened()]
+    return client, server
+
+
+def frame(first: int, payload: bytes = b"", *, masked: bool, size: bytes | None = None) -> bytes:
+    """A frame as one likes it: any first byte, and the length in any form."""
+    if size is None:
+        count = len(payload)
+        size = (
+            bytes((count,))
+            if count < 126
+            else b"\x7e" + count.to_bytes(2, "big")
+            if count < 65_536
+            else b"\x7f" + count.to_bytes(8, "big")
+        )
+    if not masked:
+        return bytes((first,)) + size + payload
+    xored = bytes(byte ^ KEY[n % 4] for n, byte in enumerate(payload))
+    return bytes((first, size[0] | 0x80)) + size[1:] + KEY + xored
+
+
+def gather(events: list[FramingEvent]) -> list[FramingEvent]:
+    """Join bytes that follow each other: where pieces end means nothing."""
+    joined: list[FramingEvent] = []
+    for event in events:
+        if isinstance(event, bytes) and joined and isinstance(joined[-1], bytes):
+            joined[-1] += event
+        elif event != b"":
+            joined.append(event)
+    return joined
+
+
+@pytest.fixture(params=["client", "server"])
+def side(request: pytest.FixtureRequest) -> tuple[WebSocketFraming, bool]:
+    """An open framing, and whether what it receives must be masked."""
+    client, server = opened()
+    return (client, False) if request.param == "client" else (server, True)
+
+
+Side = tuple[WebSocketFraming, bool]
+
+
+class TestMask:
+    @given(st.binary(max_size=5_000), st.binary(min_size=4, max_size=4))
+    @example(b"", KEY)
+    @example(b"x" * 1_023, KEY)
+    @example(b"x" * 1_024, KEY)
+    @example(b"x" * 1_027, KEY)
+    def test_it_is_the_naive_xor(self, payload: bytes, key: bytes) -> None:
+        assert mask(payload, key) == bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
+
+    def test_the_tables_are_built_once_when_first_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tables: list[bytes] = []
+        monkeypatch.setattr(frames, "_XOR_TABLES", tables)
+        assert mask(b"\0" * 1_023, KEY)[:4] == KEY
+        assert tables == []
+        for _ in range(2):
+            assert mask(b"\0" * 1_024, KEY)[:4] == KEY
+            assert len(tables) == 256
+
+    def test_the_example_of_the_rfc(self) -> None:
+        assert mask(b"Hello", KEY) == bytes.fromhex("7f 9f 4d 51 58")
+
+
+class TestHeaders:
+    @pytest.mark.parametrize(
+        ("size", "header"),
+        [
+            (0, "82 00"),
+            (125, "82 7d"),
+            (126, "82 7e 007e"),
+            (65_535, "82 7e ffff"),
+            (65_536, "82 7f 0000000000010000"),
+        ],
+    )
+    @pytest.mark.parametrize("key", [None, KEY])
+    def test_both_ways(self, size: int, header: str, key: bytes | None) -> None:
+        data = bytearray.fromhex(header)
+        if key is not None:
+            data[1] |= 0x80
+            data += key
+        built = binary_frame(b"\0" * size, key)
+        assert built[: len(data)] == bytes(data)
+        assert built[len(data) :] == (key or b"\0" * 4) * (size // 4) + (key or b"\0" * 4)[: size % 4]
+        assert parse_header(b"?" + built, 1) == (len(data), size)
+        assert header_size(size, key is not None) == len(data)
+        for cut in range(len(data)):
+            assert parse_header(built[:cut], 0) is None
+
+
+def test_plain_framing_hands_bytes_on_as_they_are() -> None:
+    framing = Framing()
+    assert framing.opened
+    assert framing.start() == [Opened()]
+    assert framing.receive_data(b"x") == [b"x"]
+    framing.send(b"a")
+    assert framing.data_to_send() == b"a"
+    framing.send(b"a")
+    framing.send(b"b")
+    assert framing.data_to_send() == b"ab"
+    assert framing.data_to_send() == b""
+    assert framing.receive_eof() is None
+    assert not framing.finished
+    framing.close()
+    assert framing.finished
+    assert framing.data_to_send() == b""
+
+
+class TestSending:
+    def test_a_client_masks_and_a_server_does_not(self) -> None:
+        client, server = opened()
+        client.send(b"Hello")
+        assert client.data_to_send() == bytes.fromhex("82 85 37fa213d 7f9f4d5158")
+        server.send(b"Hello")
+        assert server.data_to_send() == b"\x82\x05Hello"
+
+    def test_each_frame_has_a_key_of_its_own(self) -> None:
+        drawn: list[bytes] = []
+
+        def entropy(count: int) -> bytes:
+            drawn.append(bytes(n + len(drawn) for n in range(count))[:count] if not drawn else b"\xff" * count)
+            return drawn[-1]
+
+        client = ClientWebSocket("h", "/", entropy=entropy)
+        server = ServerWebSocket()
+        server.receive_data(client.data_to_send())
+        server.accept_upgrade()
+        client.receive_data(server.data_to_send())
+        keys = []
+        for _ in range(65):
+            client.send(b"")
+            keys.append(client.data_to_send()[2:])
+        assert b"".join(keys[:64]) == drawn[0]
+        assert keys[64] == b"\xff" * 4
+        assert len(set(keys)) == 65
+
+    def test_nothing_leaves_after_the_closing_frame(self, side: Side) -> None:
+        framing, _ = side
+        framing.close()
+        assert framing.data_to_send()[0] == 0x88
+        framing.send(b"late")
+        framing.close()
+        assert framing.data_to_send() == b""
+
+
+class TestDataFrames:
+    @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 1_000, 65_535, 65_536, 100_000])
+    @pytest.mark.statement("MQTT-6.0.0-2")
+    def test_every_length(self, side: Side, size: int) -> None:
+        framing, masked = side
+        payload = bytes(n % 251 for n in range(size))
+        assert gather(framing.receive_data(frame(0x82, payload, masked=masked))) == ([payload] if size else [])
+
+    def test_split_at_every_byte(self) -> None:
+        payload = bytes(range(200))
+        for masked in (False, True):
+            data = frame(0x82, payload, masked=masked) * 2
+            for cut in range(len(data) + 1):
+                framing = opened()[masked]
+                events = framing.receive_data(data[:cut]) + framing.receive_data(data[cut:])
+                assert gather(events) == [payload * 2]
+            framing = opened()[masked]
+            events = [event for n in range(len(data)) for event in framing.receive_data(data[n : n + 1])]
+            assert gather(events) == [payload * 2]
+
+    def test_a_payload_is_handed_on_as_it_arrives(self, side: Side) -> None:
+        framing, masked = side
+        data = frame(0x82, b"abcdef", masked=masked)
+        assert framing.receive_data(data[:-3]) == [b"abc"]
+        assert framing.receive_data(data[-3:]) == [b"def"]
+
+    def test_many_messages_in_one_piece_come_as_one(self, side: Side) -> None:
+        framing, masked = side
+        assert framing.receive_data(frame(0x82, b"ab", masked=masked) * 3) == [b"ababab"]
+
+    def test_fragments_with_pings_and_pongs_between(self, side: Side) -> None:
+        framing, masked = side
+        stream = b"".join(
+            (
+                frame(0x82, b"0", masked=masked),
+                frame(0x02, b"1", masked=masked),
+                frame(0x89, b"ping", masked=masked),
+                frame(0x00, b"", masked=masked),
+                frame(0x8A, b"unasked", masked=masked),
+                frame(0x00, b"2", masked=masked),
+                frame(0x80, b"3", masked=masked),
+                frame(0x02, b"", masked=masked),
+                frame(0x80, b"", masked=masked),
+                frame(0x82, b"4", masked=masked),
+            )
+        )
+        for chunks in ([stream], [stream[n : n + 1] for n in range(len(stream))]):
+            client, server = opened()
+            framing = server if masked else client
+            events = [event for chunk in chunks for event in framing.receive_data(chunk)]
+            assert gather(events) == [b"01234"]
+            pong = framing.data_to_send()
+            assert pong == frame(0x8A, b"ping", masked=not masked) if masked else pong[0] == 0x8A
+
+    def test_a_long_fragmented_message_goes_on_as_it_arrives(self, side: Side) -> None:
+        framing, masked = side
+        total = gather(framing.receive_data(frame(0x02, b"a" * 70_000, masked=masked)[:40_000]))
+        assert len(total) == 1
+        assert isinstance(total[0], bytes)
+        assert len(total[0]) > 39_000
+
+
+#: (what it is, first byte, payload, length field or None)
+BAD = [
+    ("RSV1", 0xC2, b"x", None),
+    ("RSV2", 0xA2, b"x", None),
+    ("RSV3", 0x92, b"x", None),
+    ("reserved data opcode", 0x83, b"x", None),
+    ("reserved data opcode", 0x87, b"", None),
+    ("reserved control opcode", 0x8B, b"", None),
+    ("reserved control opcode", 0x8F, b"", None),
+    ("continuation of nothing", 0x80, b"x", None),
+    ("continuation of nothing", 0x00, b"x", None),
+    ("fragmented ping", 0x09, b"", None),
+    ("fragmented close", 0x08, b"", None),
+    ("long ping", 0x89, b"x" * 126, None),
+    ("long close", 0x88, b"\x03\xe8" + b"x" * 124, None),
+    ("length in 2 bytes, not 1", 0x82, b"x" * 125, b"\x7e\0\x7d"),
+    ("length in 8 bytes, not 2", 0x82, b"x" * 126, b"\x7f" + (126).to_bytes(8, "big")),
+    ("length in 8 bytes, not 1", 0x82, b"x", b"\x7f" + (1).to_bytes(8, "big")),
+    ("length of 64 bits", 0x82, b"", b"\x7f\x80" + bytes(7)),
+    ("close code of 1 byte", 0x88, b"\x03", None),
+    ("close code 1005", 0x88, b"\x03\xed", None),
+    ("close code 1006", 0x88, b"\x03\xee", None),
+    ("close code 999", 0x88, b"\x03\xe7", None),
+    ("close reason no UTF-8", 0x88, b"\x03\xe8\xff", None),
+]
+
+
+@pytest.mark.parametrize(("what", "first", "payload", "size"), BAD, ids=[case[0] for case in BAD])
+@pytest.mark.parametrize("split", [False, True], ids=["joined", "byte by byte"])
+def test_malformed_frames_end_it(
+    side: Side, what: str, first: int, payload: bytes, size: bytes | None, split: bool
+) -> None:
+    framing, masked = side
+    good = frame(0x82, b"good", masked=masked)
+    data = good + frame(first, payload, masked=masked, size=size) + good
+    chunks = [data[n : n + 1] for n in range(len(data))] if split else [data]
+    events = gather([event for chunk in chunks for event in framing.receive_data(chunk)])
+    assert len(events) == 2, events
+    assert events[0] == b"good"
+    assert isinstance(events[1], Ended)
+    assert isinstance(events[1].error, RemoteProtocolError)
+    assert events[1].error.statement == "RFC 6455 §5"
+    assert framing.finished
+    assert framing.data_to_send()[0] == 0x88
+    assert framing.receive_data(good) == []
+
+
+def test_a_new_message_inside_a_fragmented_one_ends_it(side: Side) -> None:
+    framing, masked = side
+    events = framing.receive_data(frame(0x02, b"a", masked=masked) + frame(0x82, b"b", masked=masked))
+    assert events[0] == b"a" or isinstance(events[0], Ended)
+    assert isinstance(events[-1], Ended)
+    assert isinstance(events[-1].error, RemoteProtocolError)
+
+
+def test_the_wrong_masking_ends_it(side: Side) -> None:
+    framing, masked = side
+    (ended,) = framing.receive_data(frame(0x82, b"x", masked=not masked))
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, RemoteProtocolError)
+    assert "mask" in str(ended.error)
+
+
+class TestText:
+    @pytest.mark.parametrize("text", [b"", b"hi", "\u20ac".encode()])
+    @pytest.mark.statement("MQTT-6.0.0-1")
+    def test_it_is_closed_with_1003(self, side: Side, text: bytes) -> None:
+        framing, masked = side
+        data = (
+            frame(0x82, b"before", masked=masked) + frame(0x81, text, masked=masked) + frame(0x82, b"x", masked=masked)
+        )
+        events = framing.receive_data(data)
+        assert events[0] == b"before"
+        assert isinstance(events[1], Ended)
+        assert isinstance(events[1].error, RemoteProtocolError)
+        assert events[1].error.statement == "MQTT-6.0.0-1"
+        assert len(events) == 2
+        expected = frame(0x88, (1003).to_bytes(2, "big") + b"MQTT takes binary messages", masked=not masked)
+        sent = framing.data_to_send()
+        assert len(sent) == len(expected)
+        if masked:
+            assert sent == expected
+        assert framing.finished
+
+    def test_in_fragments(self, side: Side) -> None:
+        framing, masked = side
+        (ended,) = framing.receive_data(frame(0x01, b"h", masked=masked))
+        assert isinstance(ended, Ended)
+
+    def test_that_is_no_utf_8(self, side: Side) -> None:
+        framing, masked = side
+        (ended,) = framing.receive_data(frame(0x81, b"\xff", masked=masked))
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, RemoteProtocolError)
+
+    def test_while_closing(self, side: Side) -> None:
+        framing, masked = side
+        framing.close()
+        assert not framing.finished
+        assert len(framing.receive_data(frame(0x81, b"hi", masked=masked))) == 1
+        assert framing.finished
+
+
+class TestClosing:
+    def test_ours_is_answered_by_theirs(self, side: Side) -> None:
+        framing, masked = side
+        framing.close(4001, "why")
+        sent = framing.data_to_send()
+        assert sent[0] == 0x88
+        if masked:
+            assert sent == b"\x88\x05\x0f\xa1why"
+        assert not framing.finished
+        assert framing.receive_data(frame(0x89, b"", masked=masked)) == []  # not answered any more
+        assert gather(framing.receive_data(frame(0x82, b"late", masked=masked))) == [b"late"]
+        events = framing.receive_data(frame(0x88, b"\x0f\xa1", masked=masked))
+        assert len(events) == 1
+        assert isinstance(events[0], Ended)
+        assert framing.finished
+        assert framing.data_to_send() == b""
+
+    def test_theirs_is_answered_by_ours(self, side: Side) -> None:
+        framing, masked = side
+        data = frame(0x82, b"last", masked=masked) + frame(0x88, b"\x03\xe9bye", masked=masked)
+        events = framing.receive_data(data + frame(0x82, b"never", masked=masked))
+        assert events[0] == b"last"
+        assert isinstance(events[1], Ended)
+        assert isinstance(events[1].error, ConnectionClosed)
+        assert events[1].error.code == 1001
+        assert len(events) == 2
+        assert framing.finished
+        sent = framing.data_to_send()
+        assert sent[0] == 0x88
+        if masked:
+            assert sent == b"\x88\x05\x03\xe9bye"
+        assert framing.receive_data(b"\x82\x00") == []
+        framing.close(NORMAL)
+        assert framing.data_to_send() == b""
+
+    def test_theirs_without_a_code(self, side: Side) -> None:
+        framing, masked = side
+        (ended,) = framing.receive_data(frame(0x88, b"", masked=masked))
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, ConnectionClosed)
+        assert ended.error.code is None
+        assert len(framing.data_to_send()) == (2 if masked else 6)
+
+    def test_a_malformed_frame_while_closing(self, side: Side) -> None:
+        framing, masked = side
+        framing.close()
+        framing.data_to_send()
+        (ended,) = framing.receive_data(frame(0x83, b"", masked=masked))
+        assert isinstance(ended, Ended)
+        assert framing.finished
+        assert framing.data_to_send() == b""
+
+    def test_both_ends(self) -> None:
+        client, server = opened()
+        client.send(b"last")
+        client.close()
+        events = server.receive_data(client.data_to_send())
+        assert events[0] == b"last"
+        assert isinstance(events[1], Ended)
+        assert server.finished
+        (ended,) = client.receive_data(server.data_to_send())
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, ConnectionClosed)
+        assert ended.error.code == 1000
+        assert client.finished
+
+
+# Our short way against wsproto alone.
+
+_FRAMES = st.one_of(
+    st.tuples(st.just(0x82), st.binary(max_size=10)),
+    st.tuples(st.just(0x82), st.integers(120, 135).map(bytes)),
+    st.tuples(st.just(0x82), st.sampled_from([65_535, 65_536]).map(bytes)),
+    st.tuples(st.sampled_from([0x02, 0x00, 0x80, 0x89, 0x8A]), st.binary(max_size=10)),
+    st.tuples(st.sampled_from([0x81, 0x01, 0x88, 0xC2, 0x83]), st.binary(max_size=4)),
+)
+
+
+def outcome_of_wsproto(server: bool, stream: bytes) -> tuple[bytes, list[bytes], str | None]:
+    """What wsproto by itself makes of a stream: the MQTT bytes, the pings to answer, and how it ends."""
+    ws = WSProto(ConnectionType.SERVER if server else ConnectionType.CLIENT)
+    ws.receive_data(stream)
+    payload, pings = b"", []
+    for event in ws.events():
+        if isinstance(event, BytesMessage):
+            payload += bytes(event.data)
+        elif isinstance(event, Ping):
+            pings.append(bytes(event.payload))
+        elif isinstance(event, TextMessage):
+            return payload, pings, "text"
+        elif isinstance(event, CloseConnection):
+            return payload, pings, "closed" if ws.state is ConnectionState.REMOTE_CLOSING else "malformed"
+    return payload, pings, None
+
+
+def outcome_of_ours(server: bool, chunks: list[bytes]) -> tuple[bytes, list[bytes], str | None]:
+    framing = opened()[server]
+    events: list[FramingEvent] = []
+    for chunk in chunks:
+        events += framing.receive_data(chunk)
+    sent = framing.data_to_send()
+    pongs, position = [], 0
+    while position < len(sent) and sent[position] == 0x8A:
+        measured = parse_header(sent, position)
+        assert measured is not None
+        header, size = measured
+        data = sent[position + header : position + header + size]
+        pongs.append(data if server else mask(data, sent[position + header - 4 : position + header]))
+        position += header + size
+    end = None
+    if events and isinstance(events[-1], Ended):
+        error = events.pop().error
+        assert sent[position] == 0x88
+        if isinstance(error, ConnectionClosed):
+            end = "closed"
+        else:
+            assert isinstance(error, RemoteProtocolError)
+            end = "text" if error.statement == "MQTT-6.0.0-1" else "malformed"
+    assert all(isinstance(event, bytes) for event in events)
+    return b"".join(event for event in events if isinstance(event, bytes)), pongs, end
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.booleans(), st.lists(_FRAMES, max_size=6), st.data())
+def test_the_short_way_is_wsprotos_way(server: bool, shapes: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(frame(first, payload, masked=server) for first, payload in shapes))
+    if stream and data.draw(st.booleans()):
+        headers = st.integers(0, min(len(stream) - 1, 40))
+        stream[data.draw(headers)] = data.draw(st.integers(0, 255))
+    chunks = some.pieces(bytes(stream), data.draw(some.cuts(len(stream))))
+    assert outcome_of_ours(server, chunks) == outcome_of_wsproto(server, bytes(stream))

@@ -1,0 +1,537 @@
+"""The WebSocket's opening handshake, byte for byte, at both ends: what is sent, what is accepted, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import pickle
+import traceback
+
+import pytest
+
+from mqttws import (
+    ConnAck,
+    ConnectError,
+    ConnectionClosed,
+    HandshakeRejected,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from mqttws.protocol.events import UpgradeRequested
+from mqttws.protocol.frames import binary_frame
+from mqttws.protocol.framing import MAX_EARLY, MAX_HEAD, ClientWebSocket, Ended, FramingEvent, Opened, ServerWebSocket
+
+#: RFC 6455 §1.3
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+REQUEST = (
+    "GET /mqtt HTTP/1.1\r\n"
+    "Host: broker.example\r\n"
+    "Upgrade: websocket\r\n"
+    "Connection: Upgrade\r\n"
+    f"Sec-WebSocket-Key: {KEY}\r\n"
+    "Sec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Protocol: mqtt\r\n"
+    "\r\n"
+)
+
+
+def accept_for(request: bytes) -> str:
+    """The Sec-WebSocket-Accept that answers a request, computed from RFC 6455 §4.2.2 anew."""
+    (line,) = [line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")]
+    key = line.partition(b":")[2].strip()
+    return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+
+
+def one_by_one(data: bytes) -> list[bytes]:
+    return [data[position : position + 1] for position in range(len(data))]
+
+
+def client(**options: object) -> tuple[ClientWebSocket, str]:
+    """A client that has sent its request, and what the accept header must be."""
+    websocket = ClientWebSocket("broker.example", "/mqtt", **options)  # type: ignore[arg-type]
+    return websocket, accept_for(websocket.data_to_send())
+
+
+def feed(websocket: ClientWebSocket | ServerWebSocket, chunks: list[bytes]) -> list[FramingEvent]:
+    return [event for chunk in chunks for event in websocket.receive_data(chunk)]
+
+
+def response(accept: str, *more: str, status: str = "101 Switching Protocols") -> bytes:
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept}",
+        *more,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+GOOD = "Sec-WebSocket-Protocol: mqtt"
+
+
+class TestClientRequest:
+    @pytest.mark.statement("MQTT-6.0.0-3")
+    def test_bytes(self) -> None:
+        websocket = ClientWebSocket(
+            "broker.example:8083", "/mqtt?X-Amz-Date=20260101T000000Z&X=%2F%20+~", [("X-Extra", "1")]
+        )
+        assert websocket.start() == []
+        lines = websocket.data_to_send().split(b"\r\n")
+        (key,) = [line for line in lines if line.startswith(b"Sec-WebSocket-Key: ")]
+        assert len(base64.b64decode(key.partition(b": ")[2])) == 16
+        lines.remove(key)
+        assert lines == [
+            b"GET /mqtt?X-Amz-Date=20260101T000000Z&X=%2F%20+~ HTTP/1.1",
+            b"Host: broker.example:8083",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Version: 13",
+            b"Sec-WebSocket-Protocol: mqtt",
+            b"X-Extra: 1",
+            b"",
+            b"",
+        ]
+        assert websocket.data_to_send() == b""
+
+    @pytest.mark.parametrize("target", ["/?a=%2f&b=%2F", "/x?X-Amz-Signature=00ff&", "/?", "/a//b/../c?d=e;f=[g]", "*"])
+    def test_the_target_is_kept_byte_for_byte(self, target: str) -> None:
+        assert ClientWebSocket("h", target).data_to_send().startswith(f"GET {target} HTTP/1.1\r\n".encode())
+
+    @pytest.mark.parametrize(
+        ("host", "target", "headers"),
+        [
+            ("h", "/a b", []),
+            ("h", "/secret\r\nX: y", []),
+            ("h", "/secret\n", []),
+            ("h", "/sécret", []),
+            ("h\r\nX: y", "/", []),
+            ("a..b", "/", []),
+            ("h", "/", [("Authorization", "secret\r\nX: y")]),
+            ("h", "/", [("Authorization", "secret\N{EURO SIGN}")]),
+            ("h", "/", [("Bad Name", "secret")]),
+            ("h", "/", [("Nul", "secret\0")]),
+        ],
+    )
+    def test_what_http_does_not_allow_is_refused_without_a_word_of_it(
+        self, host: str, target: str, headers: list[tuple[str, str]]
+    ) -> None:
+        with pytest.raises(ConnectError, match="the upgrade request cannot be made") as caught:
+            ClientWebSocket(host, target, headers)
+        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+        assert "cret" not in shown
+        assert "X: y" not in shown
+
+    def test_another_subprotocol_can_be_offered(self) -> None:
+        websocket, accept = client(subprotocol="mqttv3.1")
+        assert feed(websocket, [response(accept, "Sec-WebSocket-Protocol: mqttv3.1")]) == [Opened()]
+
+
+class TestClientAccepted:
+    @pytest.mark.parametrize("split", [False, True], ids=["joined", "byte by byte"])
+    def test_the_frames_behind_the_head_are_not_lost(self, split: bool) -> None:
+        websocket, accept = client(entropy=lambda count: b"\1\2\3\4" * (count // 4))
+        data = response(accept, GOOD) + b"\x89\x02hi" + binary_frame(ConnAck().encode(), None) + b"\x82\x04\xd0"
+        events = feed(websocket, one_by_one(data) if split else [data])
+        assert events[0] == Opened()
+        assert b"".join(event for event in events[1:] if isinstance(event, bytes)) == ConnAck().encode() + b"\xd0"
+        assert websocket.opened
+        sent = websocket.data_to_send()  # the ping is answered, masked
+        assert sent[:2] == b"\x8a\x82"
+        assert bytes(a ^ b for a, b in zip(sent[6:], sent[2:6], strict=False)) == b"hi"
+        assert websocket.receive_eof() is None
+
+    def test_a_head_in_two_pieces_at_every_byte(self) -> None:
+        for cut in range(1, 100):
+            websocket, accept = client()
+            data = response(accept, GOOD) + b"\x82\x01x"
+            assert feed(websocket, [data[:cut], data[cut:]]) == [Opened(), b"x"]
+
+    def test_header_names_and_tokens_in_any_case(self) -> None:
+        websocket, accept = client()
+        head = (
+            f"HTTP/1.1 101 Ok\r\nUPGRADE: WebSocket\r\nconnection: keep-alive, upgrade\r\n"
+            f"sec-websocket-accept: {accept}\r\nsec-websocket-protocol: mqtt\r\nX-Other: 1\r\n\r\n"
+        )
+        assert feed(websocket, [head.encode()]) == [Opened()]
+
+    @pytest.mark.statement("MQTT-6.0.0-4")
+    def test_without_the_subprotocol_it_is_refused(self) -> None:
+        websocket, accept = client()
+        (ended,) = feed(websocket, [response(accept, "X-Which: none") + b"\x82\x01x"])
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, HandshakeRejected)
+        assert ended.error.status == 101
+        assert ended.error.headers == (("x-which", "none"),)
+        assert "chose the subprotocol None; it must be 'mqtt'" in str(ended.error)
+        assert not websocket.opened
+        assert websocket.finished
+        sent = websocket.data_to_send()
+        assert sent[0] == 0x88
+        assert int.from_bytes(bytes(a ^ b for a, b in zip(sent[6:8], sent[2:4], strict=True)), "big") == 1002
+        assert feed(websocket, [b"\x82\x01x"]) == []
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda accept: response(accept, "Sec-WebSocket-Protocol: mqttv3.1"),
+            lambda accept: response(accept, "Sec-WebSocket-Protocol: mqttv5"),
+            lambda accept: response(accept, "Sec-WebSocket-Protocol: \u00fc"),
+            lambda accept: response(ACCEPT, GOOD),
+            lambda accept: response(accept, GOOD, "Sec-WebSocket-Extensions: permessage-deflate"),
+            lambda accept: response(accept, GOOD).replace(b"Upgrade: websocket", b"Upgrade: h2c"),
+            lambda accept: response(accept, GOOD).replace(b"Connection: Upgrade", b"Connection: close"),
+            lambda accept: b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            lambda accept: b"\r\n\r\n",
+            lambda accept: b"\x15\x03\x01\x00\x02\x02\x16\r\n\r\n",  # a TLS alert
+            lambda accept: b"HTTP/1.1 101 \r\nX" + b"x" * MAX_HEAD,
+            lambda accept: b"HTTP/1.1 101 \r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n",
+            lambda accept: response(accept, GOOD, "Bad Header"),
+        ],
+    )
+    @pytest.mark.parametrize("split", [False, True], ids=["joined", "byte by byte"])
+    def test_an_answer_that_is_none(self, make, split: bool) -> None:  # type: ignore[no-untyped-def]
+        websocket, accept = client()
+        data = make(accept)
+        events = feed(websocket, one_by_one(data) if split else [data])
+        assert len(events) == 1
+        assert isinstance(events[0], Ended)
+        assert type(events[0].error) is ConnectError
+        assert "cannot be used" in str(events[0].error)
+        assert websocket.finished
+        assert feed(websocket, [b"more"]) == []
+        assert websocket.receive_eof() is None
+
+
+class TestClientRefused:
+    @pytest.mark.parametrize(
+        ("head", "body"),
+        [
+            ("HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\n\r\n", b"no!!\n"),
+            ("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", b"3\r\nno!\r\n2\r\n!\n\r\n0\r\n\r\n"),
+        ],
+        ids=["content-length", "chunked"],
+    )
+    def test_with_a_body_at_every_split(self, head: str, body: bytes) -> None:
+        data = head.encode() + body
+        for cut in range(len(data) + 1):
+            websocket, _ = client()
+            (ended,) = feed(websocket, [data[:cut], data[cut:]])
+            assert isinstance(ended, Ended)
+            error = ended.error
+            assert isinstance(error, HandshakeRejected)
+            assert (error.status, error.body) == (403, b"no!!\n"), cut
+            assert error.headers[0][0] in ("content-length", "transfer-encoding")
+            assert websocket.finished
+            assert websocket.receive_eof() is None
+        websocket, _ = client()
+        assert len(feed(websocket, one_by_one(data))) == 1
+
+    def test_until_the_end_of_the_stream(self) -> None:
+        websocket, _ = client()
+        assert feed(websocket, [b"HTTP/1.1 500 Oops\r\nX-A: 1\r\n\r\nsome", b" words"]) == []
+        ended = websocket.receive_eof()
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, HandshakeRejected)
+        assert (ended.error.status, ended.error.body, ended.error.headers) == (500, b"some words", (("x-a", "1"),))
+        assert websocket.receive_eof() is None
+
+    def test_a_head_and_then_the_end(self) -> None:
+        websocket, _ = client()
+        assert feed(websocket, [b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\n"]) == []
+        ended = websocket.receive_eof()
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, HandshakeRejected)
+        assert (ended.error.status, ended.error.body) == (503, b"")
+
+    @pytest.mark.parametrize(
+        "head",
+        ["HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 204 Nothing\r\n\r\n", "HTTP/1.1 304 Same\r\n\r\n"],
+    )
+    def test_without_a_body(self, head: str) -> None:
+        websocket, _ = client()
+        (ended,) = feed(websocket, [head.encode()])
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, HandshakeRejected)
+        assert ended.error.status == int(head.split()[1])
+        assert ended.error.body == b""
+
+    def test_an_interim_response_is_a_refusal_too(self) -> None:
+        websocket, _ = client()
+        (ended,) = feed(websocket, [b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"])
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, HandshakeRejected)
+        assert ended.error.status == 102
+
+    def test_a_redirect_tells_where_to(self) -> None:
+        websocket, _ = client()
+        head = b"HTTP/1.1 302 Found\r\nLocation: wss://other.example/mqtt?sig=x\r\nContent-Length: 0\r\n\r\n"
+        (ended,) = feed(websocket, [head])
+        assert isinstance(ended, Ended)
+        error = ended.error
+        assert isinstance(error, HandshakeRejected)
+        assert dict(error.headers)["location"] == "wss://other.example/mqtt?sig=x"
+        assert "sig" not in str(error)
+        assert "sig" not in repr(error)
+        assert "sig" not in repr(ended)
+        again = pickle.loads(pickle.dumps(error))
+        assert (again.status, again.headers, again.body, str(again)) == (302, error.headers, b"", str(error))
+
+    def test_only_the_start_of_a_body_is_kept(self) -> None:
+        websocket, _ = client()
+        head = b"HTTP/1.1 400 Bad\r\nContent-Length: 100000\r\n\r\n"
+        events = feed(websocket, [head, *[b"x" * 1_000] * 10])
+        assert len(events) == 1
+        assert isinstance(events[0], Ended)
+        assert isinstance(events[0].error, HandshakeRejected)
+        assert events[0].error.body == b"x" * 4096
+
+    def test_a_body_that_is_malformed(self) -> None:
+        websocket, _ = client()
+        head = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n"
+        (ended,) = feed(websocket, [head, b"not a size\r\n"])
+        assert isinstance(ended, Ended)
+        assert type(ended.error) is ConnectError
+
+    def test_closing_before_the_answer(self) -> None:
+        websocket, _ = client()
+        websocket.close()
+        assert websocket.finished
+        assert websocket.data_to_send() == b""
+        websocket.send(b"too early")
+        assert websocket.data_to_send() == b""
+
+
+class TestServer:
+    def test_bytes(self) -> None:
+        websocket = ServerWebSocket()
+        assert websocket.start() == []
+        (event,) = feed(websocket, [REQUEST.encode()])
+        assert event == UpgradeRequested(
+            "/mqtt",
+            (
+                ("host", "broker.example"),
+                ("upgrade", "websocket"),
+                ("connection", "Upgrade"),
+                ("sec-websocket-key", KEY),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-protocol", "mqtt"),
+            ),
+            "mqtt",
+        )
+        assert websocket.data_to_send() == b""
+        assert websocket.accept_upgrade([("X-Extra", "1")]) == [Opened()]
+        assert (
+            websocket.data_to_send()
+            == (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: mqtt\r\nX-Extra: 1\r\n\r\n"
+            ).encode()
+        )
+        assert websocket.opened
+
+    def test_at_every_split(self) -> None:
+        data = REQUEST.encode()
+        for cut in range(len(data) + 1):
+            assert len(feed(ServerWebSocket(), [data[:cut], data[cut:]])) == 1
+        assert len(feed(ServerWebSocket(), one_by_one(data))) == 1
+        assert len(feed(ServerWebSocket(), [REQUEST.replace("\r\n", "\n").encode()])) == 1
+
+    def test_the_event_does_not_show_the_query(self) -> None:
+        (event,) = feed(ServerWebSocket(), [REQUEST.replace("/mqtt", "/mqtt?X-Amz-Signature=abc", 1).encode()])
+        assert isinstance(event, UpgradeRequested)
+        assert event.target == "/mqtt?X-Amz-Signature=abc"
+        assert repr(event) == "UpgradeRequested(path='/mqtt', subprotocol='mqtt')"
+
+    @pytest.mark.parametrize(
+        ("offer", "chosen"),
+        [
+            ("mqtt", "mqtt"),
+            ("foo, mqtt", "mqtt"),
+            ("mqtt, foo", "mqtt"),
+            ("mqttv3.1", "mqttv3.1"),
+            ("mqttv3.1,mqtt", "mqtt"),
+        ],
+    )
+    @pytest.mark.statement("MQTT-6.0.0-4")
+    def test_the_subprotocol_is_chosen(self, offer: str, chosen: str) -> None:
+        websocket = ServerWebSocket()
+        (event,) = feed(websocket, [REQUEST.replace("Protocol: mqtt", f"Protocol: {offer}").encode()])
+        assert isinstance(event, UpgradeRequested)
+        assert event.subprotocol == chosen
+        assert dict(event.headers)["sec-websocket-protocol"] == offer
+        websocket.accept_upgrade()
+        assert f"Sec-WebSocket-Protocol: {chosen}\r\n".encode() in websocket.data_to_send()
+
+    @pytest.mark.parametrize("line", ["", "Sec-WebSocket-Protocol: soap\r\n", "Sec-WebSocket-Protocol: MQTT\r\n"])
+    def test_an_offer_without_mqtt_is_rejected(self, line: str) -> None:
+        websocket = ServerWebSocket()
+        (ended,) = feed(websocket, [REQUEST.replace("Sec-WebSocket-Protocol: mqtt\r\n", line).encode()])
+        assert isinstance(ended, Ended)
+        assert isinstance(ended.error, RemoteProtocolError)
+        assert ended.error.statement == "MQTT-6.0.0-3"
+        answer = websocket.data_to_send()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"'mqtt' must be offered" in answer
+        assert websocket.finished
+
+    @pytest.mark.parametrize(
+        "host", ["BROKER.Example:8083", "[::1]:80", "a..b", "x" * 64 + ".example", "xn--bcher-kva.example", "xn--a"]
+    )
+    def test_the_host_is_told_as_it_came(self, host: str) -> None:
+        events = feed(ServerWebSocket(), [REQUEST.replace("broker.example", host).encode()])
+        assert len(events) == 1
+        if isinstance(events[0], UpgradeRequested):
+            assert dict(events[0].headers)["host"] == host
+        else:
+            assert host == "xn--a"  # no punycode: refused, but without a crash
+
+    @pytest.mark.parametrize(
+        ("request_", "status", "words"),
+        [
+            (REQUEST.replace("GET", "POST"), 400, "must be GET"),
+            (REQUEST.replace("GET", "HEAD"), 400, None),
+            (REQUEST.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
+            (REQUEST.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version"),
+            (REQUEST.replace("Sec-WebSocket-Version: 13\r\n", ""), 400, "Sec-WebSocket-Version"),
+            (REQUEST.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""), 400, "Sec-WebSocket-Key"),
+            (REQUEST.replace("Upgrade: websocket\r\n", ""), 400, "Upgrade"),
+            (REQUEST.replace("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"), 400, "Upgrade"),
+            (REQUEST.replace("Connection: Upgrade\r\n", ""), 400, "Connection"),
+            (REQUEST.replace("Connection: Upgrade\r\n", "Connection: close\r\n"), 400, "Connection"),
+            (REQUEST.replace("Host: broker.example\r\n", ""), 400, "Bad HTTP"),
+            (REQUEST.replace("Host:", "Host: other\r\nHost:"), 400, "Bad HTTP"),
+            (REQUEST.replace("broker.example", "b\u00fccher"), 400, None),
+            (REQUEST.replace("/mqtt", "/m qtt", 1), 400, "Bad HTTP"),
+            (REQUEST.replace("/mqtt", "/m\u00fc", 1), 400, "Bad HTTP"),
+            (REQUEST.replace("Host", "Ho st", 1), 400, "Bad HTTP"),
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "Connection"),
+            ("nonsense\r\n\r\n", 400, "Bad HTTP"),
+            ("\r\n\r\n", 400, None),
+            ("GET /" + "x" * MAX_HEAD, 400, "too long"),
+            (f"GET / HTTP/1.1\r\nHost: h\r\nX: {'x' * MAX_HEAD}\r\n\r\n", 400, "too long"),
+        ],
+        ids=lambda value: repr(value)[:40],
+    )
+    def test_what_is_no_upgrade_is_answered_and_ended(self, request_: str, status: int, words: str | None) -> None:
+        for chunks in ([request_.encode()], one_by_one(request_.encode())):
+            websocket = ServerWebSocket()
+            events = feed(websocket, chunks)
+            assert len(events) == 1
+            assert isinstance(events[0], Ended)
+            error = events[0].error
+            assert isinstance(error, RemoteProtocolError)
+            answer = websocket.data_to_send()
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+            assert b"\r\nconnection: close\r\n" in answer.lower()
+            if words is not None:
+                assert words in str(error)
+                assert words.encode() in answer
+            assert websocket.finished
+            assert feed(websocket, [b"more"]) == []
+
+    def test_the_wanted_version_is_told(self) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.replace("Version: 13", "Version: 8").encode()])
+        assert b"\r\nSec-WebSocket-Version: 13\r\n" in websocket.data_to_send()
+
+    def test_a_refused_request_shows_no_credential(self) -> None:
+        for request in (
+            REQUEST.replace("/mqtt", "/mqtt?X-Amz-Signature=hush \u00fc", 1),
+            REQUEST.replace("Host", "Authoriz ation: hush\r\nHost", 1),
+            REQUEST.replace("GET /mqtt", "PUT /mqtt?hush", 1),
+        ):
+            websocket = ServerWebSocket()
+            (ended,) = feed(websocket, [request.encode()])
+            assert isinstance(ended, Ended)
+            assert "hush" not in "".join(traceback.format_exception(ended.error)) + repr(ended)
+            assert b"hush" not in websocket.data_to_send()
+
+    def test_folded_lines_are_unfolded(self) -> None:
+        events = feed(ServerWebSocket(), [REQUEST.replace("Host:", "X-Long: a\r\n b\r\nHost:").encode()])
+        assert isinstance(events[0], UpgradeRequested)
+        assert dict(events[0].headers)["x-long"] == "a b"
+
+    def test_what_comes_before_the_answer_waits(self) -> None:
+        websocket = ServerWebSocket()
+        frame = binary_frame(b"first", b"abcd")
+        (event,) = feed(websocket, [REQUEST.encode() + frame[:3]])
+        assert isinstance(event, UpgradeRequested)
+        assert feed(websocket, [frame[3:], binary_frame(b"second", b"abcd")]) == []
+        assert websocket.accept_upgrade() == [Opened(), b"firstsecond"]
+
+    def test_but_not_without_bounds(self) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        assert feed(websocket, [bytes(MAX_EARLY)]) == []
+        (ended,) = feed(websocket, [b"x"])
+        assert isinstance(ended, Ended)
+        assert "did not wait" in str(ended.error)
+        with pytest.raises(LocalProtocolError):
+            websocket.accept_upgrade()
+        assert websocket.data_to_send() == b""
+
+    def test_rejecting(self) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        websocket.reject_upgrade(401, [("WWW-Authenticate", "Basic")], b"who?\n")
+        assert websocket.data_to_send() == (
+            b"HTTP/1.1 401 \r\nWWW-Authenticate: Basic\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwho?\n"
+        )
+        assert websocket.finished
+        with pytest.raises(LocalProtocolError, match="no upgrade"):
+            websocket.accept_upgrade()
+
+    @pytest.mark.parametrize("act", ["accept_upgrade", "reject_upgrade"])
+    def test_there_is_nothing_to_answer_before_the_request(self, act: str) -> None:
+        with pytest.raises(LocalProtocolError, match="no upgrade"):
+            getattr(ServerWebSocket(), act)(*([403] if act == "reject_upgrade" else []))
+
+    @pytest.mark.parametrize("header", [("Bad Name", "hush"), ("X", "hush\r\nY: z"), ("X", "hush\N{EURO SIGN}")])
+    def test_a_header_that_http_does_not_allow_changes_nothing(self, header: tuple[str, str]) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        for act in (lambda: websocket.accept_upgrade([header]), lambda: websocket.reject_upgrade(403, [header])):
+            with pytest.raises(LocalProtocolError, match="a header of the response") as caught:
+                act()
+            assert "hush" not in repr(caught.value)
+        assert websocket.accept_upgrade() == [Opened()]
+
+    @pytest.mark.parametrize("status", [0, 101, 200, 304, 299, 600])
+    def test_a_status_that_is_no_refusal_changes_nothing(self, status: int) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        with pytest.raises(LocalProtocolError, match=f"the HTTP status is {status}"):
+            websocket.reject_upgrade(status)
+        assert websocket.accept_upgrade() == [Opened()]
+
+    def test_after_closing_there_is_nothing_to_accept(self) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        websocket.close()
+        assert websocket.finished
+        with pytest.raises(LocalProtocolError):
+            websocket.accept_upgrade()
+        assert websocket.data_to_send() == b""
+
+
+def test_both_ends_meet() -> None:
+    """Each side's literal bytes are what the other takes."""
+    one, _ = ClientWebSocket("h", "/x?y=z", [("X", "1")]), None
+    other = ServerWebSocket()
+    (asked,) = other.receive_data(one.data_to_send())
+    assert isinstance(asked, UpgradeRequested)
+    assert (asked.target, dict(asked.headers)["x"]) == ("/x?y=z", "1")
+    assert other.accept_upgrade() == [Opened()]
+    assert one.receive_data(other.data_to_send()) == [Opened()]
+
+
+def test_errors_of_closing_have_no_code_where_there_was_none() -> None:
+    websocket, accept = client()
+    events = feed(websocket, [response(accept, GOOD) + b"\x88\x00"])
+    assert isinstance(events[1], Ended)
+    assert isinstance(events[1].error, ConnectionClosed)
+    assert events[1].error.code is None
+    assert "1005" not in str(events[1].error)
