@@ -130,10 +130,10 @@ def _check_text(name: str, value: object, forbid: str = "") -> None:
         raise ValueError(f"{name}: expected text, got an empty string")
     if value.isprintable() and " " not in value and not any(char in value for char in forbid):
         return
-    for index, char in enumerate(value):
-        if char.isspace() or not char.isprintable() or char in forbid:
-            kind = "whitespace" if char.isspace() else repr(char) if char in forbid else "a control character"
-            raise ValueError(f"{name}: expected printable text without {kind}, found it at index {index}")
+    index = next(i for i, char in enumerate(value) if char == " " or not char.isprintable() or char in forbid)
+    char = value[index]
+    kind = "whitespace" if char.isspace() else repr(char) if char in forbid else "a control character"
+    raise ValueError(f"{name}: expected printable text without {kind}, found it at index {index}")
 
 
 # --- from any source to Credentials ---

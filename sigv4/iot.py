@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from . import canonical as c
 from .credentials import Credentials, CredentialsLike, CredentialsProvider, fetch
 from .errors import RegionUnknown, SigningError
-from .presigning import AUTH_PARAMETERS, presign
+from .presigning import AUTH_PARAMETERS, checked_expires, presign
 from .signing import ALGORITHM, SigningKey, amz_date, check_scope, signing_key
 
 __all__ = ["IOT_SERVICE", "IotUrlSigner", "SignedUrl", "presign_iot_url", "region_from_endpoint"]
@@ -69,6 +69,9 @@ class Endpoint(NamedTuple):
     host_header: str
     path: str
     query: str
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.scheme}://{self.host_header}{self.path}?<hidden>)"
 
 
 def parse_endpoint(endpoint: str) -> Endpoint:
@@ -160,6 +163,9 @@ class _Prepared(NamedTuple):
     url_end: str  # from the date to the signature
     token: str  # what is appended after the signature
 
+    def __repr__(self) -> str:
+        return f"_Prepared(<hidden>, day={self.day})"
+
 
 class IotUrlSigner:
     """Signs URLs of one AWS IoT endpoint, one for each connection.
@@ -183,6 +189,8 @@ class IotUrlSigner:
         self._service = service
         self._expires = expires
         check_scope(self._region, service)
+        if expires is not None:
+            checked_expires(expires)
         if any(key in AUTH_PARAMETERS for key, _ in c.query_pairs(self._endpoint.query)):
             raise SigningError("endpoint: expected a URL that is not yet signed, found X-Amz parameters of a signature")
         # one reference, replaced whole, so that threads may share a signer
@@ -204,7 +212,7 @@ class IotUrlSigner:
             now: The aware time of signing.
 
         Raises:
-            SigningError: `now` has no time zone, or the signer's `expires` is out of its range.
+            SigningError: `now` has no time zone.
         """
         stamp = amz_date(now)
         prepared = self._prepared

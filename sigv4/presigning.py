@@ -21,7 +21,16 @@ from .credentials import Credentials, CredentialsLike, CredentialsProvider, fetc
 from .errors import SigningError
 from .signing import ALGORITHM, EMPTY_SHA256, amz_date, signing_key, string_to_sign
 
-__all__ = ["AUTH_PARAMETERS", "MAX_EXPIRES", "NEVER_SIGNED", "Presigned", "SignedHeaders", "presign", "sign_headers"]
+__all__ = [
+    "AUTH_PARAMETERS",
+    "MAX_EXPIRES",
+    "NEVER_SIGNED",
+    "Presigned",
+    "SignedHeaders",
+    "checked_expires",
+    "presign",
+    "sign_headers",
+]
 
 MAX_EXPIRES: Final = 604_800
 """Seconds: a signed URL lives for at most seven days."""
@@ -188,7 +197,7 @@ def presign(
         ("X-Amz-Date", stamp),
     ]
     if expires is not None:
-        parameters.append(("X-Amz-Expires", _checked_expires(expires)))
+        parameters.append(("X-Amz-Expires", checked_expires(expires)))
     token = None if given.token is None else _encoded(given.token)
     if token is not None and sign_token:
         parameters.append(("X-Amz-Security-Token", token))
@@ -320,7 +329,12 @@ def _foreign_pairs(query: str) -> Iterable[tuple[str, str]]:
     return pairs
 
 
-def _checked_expires(expires: int) -> str:
+def checked_expires(expires: int) -> str:
+    """Write a life in seconds, 1 to 604,800, as its parameter.
+
+    Raises:
+        SigningError: It is none.
+    """
     if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
         seen = expires if isinstance(expires, int) else type(expires).__name__
         raise SigningError(f"expires: expected 1 to {MAX_EXPIRES} whole seconds, got {seen}")

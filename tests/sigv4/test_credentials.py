@@ -177,6 +177,15 @@ def test_an_awaitable_is_not_fetched_without_waiting(source):
         fetch(source)
 
 
+def test_an_awaitable_that_cannot_be_closed_is_refused_too():
+    class Later:
+        def __await__(self):
+            return iter([KEYS])
+
+    with pytest.raises(TypeError, match="await fetch_async"):
+        fetch(Later)
+
+
 @pytest.mark.parametrize("source", [None, lambda: None, Provider(None)])
 def test_a_source_that_gives_nothing(source):
     with pytest.raises(CredentialsUnavailable, match="gave None"):

@@ -230,10 +230,16 @@ def test_a_prepared_signer_follows_the_credentials_that_it_is_given():
     signer = IotUrlSigner(ENDPOINT)
     first, second = signer.presign(KEYS, NOW), signer.presign(TEMPORARY, NOW)
     assert (first, second) == (presign_iot_url(ENDPOINT, KEYS, now=NOW), presign_iot_url(ENDPOINT, TEMPORARY, now=NOW))
+    assert signer.presign(KEYS, NOW) == first
     again = Credentials(KEYS.access_key, KEYS.secret_key)  # equal, not the same
     assert signer.presign(again, NOW) == first
     other = Credentials(KEYS.access_key, "another secret".replace(" ", ""))
     assert signer.presign(other, NOW) == presign_iot_url(ENDPOINT, other, now=NOW) != first
+
+
+def test_a_signer_tells_its_region():
+    assert IotUrlSigner(ENDPOINT).region == "eu-west-1"
+    assert IotUrlSigner("wss://mqtt.example.com", "us-east-1").region == "us-east-1"
 
 
 def test_a_signer_takes_a_provider_and_asks_it_each_time():
@@ -259,7 +265,9 @@ def test_a_path_that_imitates_a_date_is_signed_as_a_path():
 @pytest.mark.parametrize("expires", [0, -1, 604_801, 1.5, True, "300"])
 def test_a_life_out_of_range_is_refused(expires):
     with pytest.raises(SigningError, match="1 to 604800"):
-        presign_iot_url(ENDPOINT, KEYS, now=NOW, expires=expires)
+        IotUrlSigner(ENDPOINT, expires=expires)
+    with pytest.raises(SigningError, match="1 to 604800"):
+        general("/", "host", KEYS, expires=expires)
 
 
 def test_a_time_without_a_zone_is_refused():

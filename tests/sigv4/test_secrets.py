@@ -52,7 +52,7 @@ def test_results_do_not_show_what_they_hold():
     signer.presign(KEYS, NOW)
     key = signing_key(SECRET, "20260301", "eu-west-1", "iotdata")
     claim = read_claim("GET", target, {"Host": HOST})
-    for thing in (presigned, signed, url, verified, signer, key, claim):
+    for thing in (presigned, signed, url, verified, signer, key, claim, list(vars(signer).values())):
         text = all_shown(thing)
         for bait in (SECRET, TOKEN, presigned.signature, signed.signature, url[-80:], target[-80:]):
             assert bait not in text
