@@ -1,0 +1,34 @@
+"""The embedded broker.
+
+    from mqttws.broker import Broker
+
+    with Broker() as broker:
+        print(broker.url)           # ws://127.0.0.1:45043/mqtt
+
+The rooms, from the outside in: `broker` (listeners, threads), `link` (one transport), `conversation` (one client's
+events), `hub` (what connections share), `registry` (who is known), `router` (who gets what), `retained`; beside them
+`hooks` and `limits`, the words of whoever embeds it, `origin`, `users`, `figures` and `status`.
+"""
+
+from __future__ import annotations
+
+from mqttws.broker.broker import Broker
+from mqttws.broker.hooks import ALLOWED, DENIED, Accepted, Access, Peer, Refused, Rejection, Verdict
+from mqttws.broker.limits import Departures, Limits
+from mqttws.broker.users import Users, hash_password
+
+__all__ = [
+    "ALLOWED",
+    "DENIED",
+    "Accepted",
+    "Access",
+    "Broker",
+    "Departures",
+    "Limits",
+    "Peer",
+    "Refused",
+    "Rejection",
+    "Users",
+    "Verdict",
+    "hash_password",
+]

@@ -1,0 +1,265 @@
+"""One client's conversation with the broker: each event of its connection, and what the broker does about it.
+
+    event                 what happens
+    UpgradeRequested      path, Origin and the hook decide: 101 or a rejection
+    ConnectReceived       the authenticator and the registry decide: CONNACK 0 or a refusal
+    Publish               to the router, then acknowledged
+    SubscribeReceived     to the router, then SUBACK, then the retained messages
+    UnsubscribeReceived   to the router, then UNSUBACK
+    Closed                the registry, the hook and the log are told
+
+While an asynchronous hook thinks, the link reads nothing, so nothing piles up. Whatever is raised here ends this
+connection alone: the link sees to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
+from mqttws.broker.origin import objection_to_origin
+from mqttws.broker.subscriber import Subscriber
+from mqttws.codec.connecting import Connect
+from mqttws.codec.publishing import Publish
+from mqttws.errors import AccessDenied, ConnectionClosed, LimitExceeded, MQTTError, ProtocolError, SessionTakenOver
+from mqttws.protocol.connection import ServerConnection
+from mqttws.protocol.events import (
+    Closed,
+    ConnectReceived,
+    Event,
+    SubscribeReceived,
+    UnsubscribeReceived,
+    UpgradeRequested,
+)
+
+if TYPE_CHECKING:
+    from mqttws.broker.hub import Hub
+    from mqttws.broker.link import Link
+
+log = logging.getLogger("mqttws.broker")
+
+#: What a client is cut off for, and its operator wants to hear of.
+_FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver)
+
+
+class Conversation:
+    """What one connection's events lead to.
+
+    Args:
+        hub: the broker's rooms.
+        link: moves the bytes, and is the client's outlet.
+        connection: whose events they are.
+        peer: as the hooks know the client.
+
+    Attributes:
+        subscriber: the client, from the CONNACK 0 to the end; None before and after.
+    """
+
+    def __init__(self, hub: Hub, link: Link, connection: ServerConnection, peer: Peer) -> None:
+        self.peer = peer
+        self.subscriber: Subscriber | None = None
+        self._hub = hub
+        self._link = link
+        self._connection = connection
+        self._connect = Connect()
+        self._task: asyncio.Task[None] | None = None
+        self._upgrading = False
+        rate = hub.limits.publish_rate
+        self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets may come now
+        self._allowance_at = hub.loop.time()
+        self._held = False  # until the next PUBLISH may come
+
+    def take_events(self, now: float) -> None:
+        """Act on what has happened."""
+        events = self._connection.machine.events
+        limited = self._hub.limits.publish_rate is not None
+        while events:
+            if limited and type(events[0]) is Publish and not (self._connection.closed or self._may_publish(now)):
+                return
+            event = events.popleft()
+            handler = _HANDLERS.get(type(event))
+            if handler is not None:
+                handler(self, event, now)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """End the connection over an error of the broker's or of a hook's. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
+        log.error("client %s: closed over an error in the broker or in a hook", self.peer, exc_info=error)
+        if self._upgrading and not self._connection.closed:
+            self._upgrading = False
+            self._connection.reject_upgrade(500, now)
+        self._cut(ConnectionClosed("an error in the broker or in a hook"), now)
+
+    def _cut(self, error: MQTTError, now: float) -> None:
+        """End the connection, and with it what the client has said and was not heard yet."""
+        events = self._connection.machine.events
+        closed = [event for event in events if isinstance(event, Closed)]
+        events.clear()
+        events.extend(closed)
+        self._connection.close(error, now)
+
+    # The upgrade.
+
+    def _on_upgrade(self, event: UpgradeRequested, now: float) -> None:
+        peer = self.peer
+        peer.target, peer.headers = event.target, event.headers
+        self._upgrading = True
+        path = event.target.partition("?")[0]
+        objection = objection_to_origin(peer, self._hub.allowed_origins)
+        if path not in self._hub.paths:
+            body = f"MQTT is served at {', '.join(self._hub.paths)}\n".encode()
+            self._answer_upgrade(Rejection(404, (), body, "the path is not served"), now)
+        elif objection is not None:
+            self._answer_upgrade(Rejection(403, (), b"The Origin is not allowed.\n", objection), now)
+        elif self._hub.hooks.on_upgrade is None:
+            self._answer_upgrade(None, now)
+        else:
+            self._ask(self._hub.hooks.on_upgrade(peer), self._answer_upgrade, now)
+
+    def _answer_upgrade(self, rejection: Rejection | None, now: float) -> None:
+        if self._connection.closed:
+            return
+        self._upgrading = False
+        if rejection is None:
+            self._connection.accept_upgrade(now)
+            return
+        self._hub.figures.connections_refused += 1
+        log.warning("client %s: upgrade rejected with %d: %s", self.peer, rejection.status, rejection.reason)
+        self._connection.reject_upgrade(rejection.status, now, rejection.headers, rejection.body)
+
+    # The CONNECT.
+
+    def _on_connect(self, event: ConnectReceived, now: float) -> None:
+        connect = self._connect = event.connect
+        self.peer.client_id = connect.client_id
+        self.peer.username = connect.username
+        authenticator = self._hub.hooks.authenticator
+        if authenticator is None:
+            self._answer_connect(True, now)
+        else:
+            self._ask(authenticator(self.peer, connect), self._answer_connect, now)
+
+    def _answer_connect(self, answer: Answer, now: float) -> None:
+        """Accept or refuse. Spec: §3.1.4, [MQTT-3.1.3-6], [MQTT-3.1.3-9]."""
+        connection, registry, peer, connect = self._connection, self._hub.registry, self.peer, self._connect
+        if connection.closed:
+            return
+        if isinstance(answer, bool):
+            answer = Accepted() if answer else Refused()
+        if isinstance(answer, Accepted):
+            peer.client_id = answer.client_id or connect.client_id or f"auto-{secrets.token_hex(12)}"
+            answer = registry.objection_to(peer, connect, answer, now) or answer
+        if isinstance(answer, Refused):
+            self._hub.figures.connections_refused += 1
+            log.warning("client %s: refused with return code %d: %s", peer, answer.return_code, answer.reason)
+            connection.refuse(answer.return_code, now)
+            return
+        self.subscriber, session_present = registry.attach(peer, connect, answer, self._link)
+        connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
+        log.info("client %s: connected", peer)
+        if self._hub.hooks.on_connected is not None:
+            self._hub.hooks.on_connected(peer)
+
+    # The hooks that may be asynchronous.
+
+    def _ask(self, answer: Any, then: Callable[[Any, float], None], now: float) -> None:
+        """Go on with a hook's answer: at once, or when it is there."""
+        if isawaitable(answer):
+            self._link.hold("hook")
+            self._task = self._hub.loop.create_task(self._await(answer, then))
+        else:
+            then(answer, now)
+
+    async def _await(self, answer: Awaitable[Any], then: Callable[[Any, float], None]) -> None:
+        try:
+            async with asyncio.timeout(self._hub.limits.connect_timeout):
+                decided = await answer
+        except Exception as error:
+            self._task = None
+            failure = error
+            self._link.act(lambda now: self.fail(failure, now))
+            return
+        self._task = None
+        self._link.release("hook")
+        self._link.act(lambda now: then(decided, now))
+
+    # The connected client.
+
+    def _on_publish(self, publish: Publish, now: float) -> None:
+        try:
+            self._hub.router.publish_from(self.peer, publish)
+        except MQTTError as error:
+            self._cut(error, now)
+        else:
+            self._connection.acknowledge(publish)
+
+    def _may_publish(self, now: float) -> bool:
+        """Tell whether a PUBLISH is within the rate. If not: hold the client until it is."""
+        rate = self._hub.limits.publish_rate
+        if rate is None or self._held:
+            return not self._held
+        self._allowance = min(max(1.0, rate), self._allowance + (now - self._allowance_at) * rate)
+        self._allowance_at = now
+        if self._allowance >= 1:
+            self._allowance -= 1
+            return True
+        self._held = True
+        self._link.hold("rate")
+        self._hub.loop.call_later((1 - self._allowance) / rate, self._go_on)
+        return False
+
+    def _go_on(self) -> None:
+        self._held = False
+        self._link.release("rate")
+        self._link.act(lambda now: None)
+
+    def _on_subscribe(self, event: SubscribeReceived, now: float) -> None:
+        subscribe, subscriber = event.subscribe, self.subscriber
+        assert subscriber is not None
+        if any(topic_filter.startswith("$SYS") for topic_filter, _ in subscribe.topic_filters):
+            self._hub.status.refresh(now)
+        try:
+            return_codes = self._hub.router.subscribe(subscriber, subscribe.topic_filters)
+        except MQTTError as error:
+            self._cut(error, now)
+            return
+        self._connection.suback(subscribe.packet_id, return_codes)
+        self._link.bring_retained()
+
+    def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
+        assert self.subscriber is not None
+        self._hub.router.unsubscribe(self.subscriber, event.unsubscribe.topic_filters)
+        self._connection.unsuback(event.unsubscribe.packet_id)
+
+    # The end.
+
+    def _on_closed(self, event: Closed, now: float) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
+        log.log(level, "client %s: closed: %s", self.peer, event.error or "the client disconnected")
+        subscriber, self.subscriber = self.subscriber, None
+        if subscriber is None:
+            return
+        wanted = event.error is not None and not self._hub.stopping
+        self._hub.registry.detach(subscriber, now, will=wanted)
+        if self._hub.hooks.on_disconnected is not None:
+            try:
+                self._hub.hooks.on_disconnected(self.peer, event.error)
+            except Exception:
+                log.exception("client %s: the hook on_disconnected failed", self.peer)
+
+
+_HANDLERS: dict[type[Event], Callable[[Conversation, Any, float], None]] = {
+    Publish: Conversation._on_publish,
+    UpgradeRequested: Conversation._on_upgrade,
+    ConnectReceived: Conversation._on_connect,
+    SubscribeReceived: Conversation._on_subscribe,
+    UnsubscribeReceived: Conversation._on_unsubscribe,
+    Closed: Conversation._on_closed,
+}

@@ -1,0 +1,159 @@
+"""Who is known: the client identifiers, their sessions, take-over and expiry. No socket, no loop, no clock.
+
+One client identifier is one session, whichever listener its client comes over [MQTT-3.1.3-2]. What becomes of a
+CONNECT that the authenticator has accepted::
+
+    known before?     connected now?    clean session asked for    what happens
+    no                -                 either                     a new session
+    yes               yes               either                     the old connection is cut off first; its will comes
+    yes               no                yes                        the old session is dropped, a new one made
+    yes               no                no                         the session is resumed: session present 1
+
+Spec: §3.1.2.4, §3.1.4
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mqttws.broker.hooks import Accepted, Access, Peer, Refused
+from mqttws.broker.router import Router
+from mqttws.broker.subscriber import Outlet, Subscriber
+from mqttws.codec.connecting import Connect
+from mqttws.codec.publishing import Message
+from mqttws.errors import MQTTError, SessionTakenOver
+from mqttws.protocol.session import Session
+
+log = logging.getLogger("mqttws.broker")
+
+
+class Registry:
+    """The subscribers of one broker.
+
+    Args:
+        router: loses the subscriptions of sessions that end, and gets the wills.
+
+    Attributes:
+        connected: how many of the client identifiers are connected.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self.connected = 0
+        self._subscribers: dict[str, Subscriber] = {}
+        self._away: dict[Subscriber, float] = {}  # those that expire -> when
+
+    def __len__(self) -> int:
+        """Count the client identifiers known, connected or not."""
+        return len(self._subscribers)
+
+    def find(self, client_id: str) -> Subscriber | None:
+        """Find a subscriber by its client identifier."""
+        return self._subscribers.get(client_id)
+
+    def objection_to(self, peer: Peer, connect: Connect, answer: Accepted, now: float) -> Refused | None:
+        """Say why a CONNECT that the authenticator accepted cannot be; None where it can."""
+        limits = self._router.limits
+        objection = limits.objection_to_client_id(peer.client_id)
+        if objection is not None:
+            return Refused(2, objection)
+        known = self._subscribers.get(peer.client_id)
+        if known is not None and self._away.get(known, now + 1) <= now:
+            self._expire(known)
+            known = None
+        if known is None and len(self._subscribers) >= limits.max_sessions:
+            return Refused(3, f"{len(self._subscribers):,} sessions are known already")
+        if known is not None and known.owner != self._owner(connect, answer):
+            return Refused(2, "the client identifier belongs to another user's session")
+        return None if connect.will is None else self._objection_to_will(peer, connect.will)
+
+    def _objection_to_will(self, peer: Peer, will: Message) -> Refused | None:
+        router = self._router
+        try:
+            router.limits.check_topic(will.topic, "the will topic")
+            router.limits.check_payload(will.payload, "the will message")
+        except MQTTError as error:
+            return Refused(5, str(error))
+        if router.is_reserved(will.topic):
+            return Refused(5, f"the will to {will.topic!r}: topics that begin with '$' are not for clients")
+        verdict = router.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
+        return None if verdict.allowed else Refused(5, f"the will to {will.topic!r}: {verdict.reason}")
+
+    def _owner(self, connect: Connect, answer: Accepted) -> str | None:
+        """Whose session it is to be. Without an authenticator user names prove nothing."""
+        if answer.owner is not None or self._router.hooks.authenticator is None:
+            return answer.owner
+        return connect.username
+
+    def attach(self, peer: Peer, connect: Connect, answer: Accepted, outlet: Outlet) -> tuple[Subscriber, bool]:
+        """Let a client in, to which nothing objects; see the top of the module.
+
+        Returns:
+            The subscriber, and whether its session was there before.
+
+        Spec: [MQTT-3.1.2-4], [MQTT-3.1.2-6], [MQTT-3.1.4-2], [MQTT-3.1.4-3]
+        """
+        client_id = peer.client_id
+        known = self._subscribers.get(client_id)
+        if known is not None and known.outlet is not None:
+            known.outlet.end(SessionTakenOver(f"the session was taken over by {peer}"))
+            known = self._subscribers.get(client_id)  # a clean session went with its connection
+        if known is not None and connect.clean_session:
+            self._forget(known)
+            known = None
+        limits = self._router.limits
+        present = known is not None
+        if known is None:
+            session = Session(limits.max_in_flight, limits.max_queued, limits.max_queued_bytes)
+            known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
+        known.peer = peer
+        known.clean_session = connect.clean_session
+        known.will = connect.will
+        known.outlet = outlet
+        known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
+        self._away.pop(known, None)
+        figures = self._router.figures
+        self.connected += 1
+        figures.connections_accepted += 1
+        figures.connected_maximum = max(figures.connected_maximum, self.connected)
+        return known, present
+
+    def detach(self, subscriber: Subscriber, now: float, *, will: bool) -> None:
+        """Note that a client's connection is over.
+
+        Args:
+            subscriber: whose connection.
+            now: seconds.
+            will: whether its will is to be published: not where the client said DISCONNECT.
+
+        Spec: [MQTT-3.1.2-8], [MQTT-3.1.2-10], [MQTT-3.14.4-3]
+        """
+        self.connected -= 1
+        subscriber.outlet = None
+        message, subscriber.will = subscriber.will, None
+        if subscriber.clean_session:
+            self._forget(subscriber)
+        elif subscriber.expiry is not None:
+            self._away[subscriber] = now + subscriber.expiry
+        if will and message is not None:
+            self._router.publish(message.topic, message.payload, message.qos, message.retain)
+
+    def next_expiry(self) -> float | None:
+        """Tell when `expire` will find something to do; None for never."""
+        return min(self._away.values(), default=None)
+
+    def expire(self, now: float) -> None:
+        """Drop the sessions whose clients have been away for too long."""
+        for subscriber in [away for away, expires_at in self._away.items() if expires_at <= now]:
+            self._expire(subscriber)
+
+    def _expire(self, subscriber: Subscriber) -> None:
+        log.info("the session of %r has expired", subscriber.client_id)
+        self._router.figures.sessions_expired += 1
+        self._forget(subscriber)
+
+    def _forget(self, subscriber: Subscriber) -> None:
+        """End a session. Spec: [MQTT-3.1.2-6]."""
+        self._away.pop(subscriber, None)
+        self._router.forget(subscriber)
+        del self._subscribers[subscriber.client_id]

@@ -1,0 +1,278 @@
+"""The router: who subscribes to what, and what reaches whom. No socket, no loop, no clock.
+
+A message goes to each subscriber once, at the highest QoS that its matching filters were granted [MQTT-3.3.5-1], and
+at no more than it was published with [MQTT-3.8.4-6]. With QoS 0 it is encoded once, and handed to those who are
+connected; with QoS 1 and 2 it is put into every session, connected or not [MQTT-4.5.0-1].
+
+Retained messages follow a subscription at the pace at which the client takes them: `next_retained` gives one after
+the other, and leaves out one that a newer message has overtaken meanwhile.
+
+What outlives a connection is in few hands: subscriptions and retained messages here, the subscribers with their
+sessions in `registry`. Both change through the methods of their classes alone, so a store that is to outlive the
+process has two places to listen at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mqttws.broker.figures import Figures
+from mqttws.broker.hooks import Access, Hooks, Peer
+from mqttws.broker.limits import Departures, Limits
+from mqttws.broker.retained import Retained
+from mqttws.broker.subscriber import Subscriber
+from mqttws.codec.publishing import Message, Publish
+from mqttws.codec.subscribing import FAILURE
+from mqttws.codec.topics import TopicTree
+from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
+
+log = logging.getLogger("mqttws.broker")
+
+SYS = "$SYS/"
+
+
+class _Subscription(NamedTuple):
+    qos: int
+    min_slashes: int  # of a Topic Name that it is for; see `Departures.parent_level`
+
+
+class Router:
+    """Subscriptions and retained messages of one broker.
+
+    Args:
+        limits: the bounds.
+        hooks: the authorizer among them.
+        departures: from the standard.
+        sys_anonymous: whether clients without a user name may read "$SYS".
+
+    Attributes:
+        retained: the retained messages.
+        sys: what was last said under "$SYS"; the bounds are not for it.
+        figures: the counters.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        hooks: Hooks | None = None,
+        departures: Departures | None = None,
+        sys_anonymous: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.hooks = hooks or Hooks()
+        self.departures = departures or Departures()
+        self.figures = Figures()
+        self.retained = Retained(self.limits.max_retained, self.limits.max_retained_bytes)
+        self.sys = Retained()
+        self._sys_anonymous = sys_anonymous
+        self._tree: TopicTree[_Subscription] = TopicTree()
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions there are, of all subscribers."""
+        return len(self._tree)
+
+    # Who subscribes to what.
+
+    def subscribe(self, subscriber: Subscriber, topic_filters: Iterable[tuple[str, int]]) -> list[int]:
+        """Take a SUBSCRIBE.
+
+        Returns:
+            The return codes for the SUBACK. After it, `next_retained` is to be asked.
+
+        Raises:
+            MQTTError: the connection must end over it; then nothing is subscribed.
+
+        Spec: §3.8.4, [MQTT-3.8.4-3] to [MQTT-3.8.4-6]
+        """
+        topic_filters = list(topic_filters)
+        limits = self.limits
+        if limits.max_filters is not None and len(topic_filters) > limits.max_filters:
+            raise LimitExceeded(
+                f"a SUBSCRIBE holds {len(topic_filters)} Topic Filters; at most {limits.max_filters} are taken here"
+            )
+        for topic_filter, _ in topic_filters:
+            limits.check_topic(topic_filter, "a Topic Filter")
+        grants = [self._grant(subscriber.peer, topic_filter, qos) for topic_filter, qos in topic_filters]
+        return [
+            FAILURE if granted is None else self._subscribe(subscriber, topic_filter, granted)
+            for (topic_filter, _), granted in zip(topic_filters, grants, strict=True)
+        ]
+
+    def _grant(self, peer: Peer, topic_filter: str, qos: int) -> int | None:
+        """Decide which QoS a Topic Filter is granted; None for none."""
+        if topic_filter.startswith("$SYS") and peer.username is None and not self._sys_anonymous:
+            log.warning("client %s: SUBSCRIBE to %r refused: $SYS is not for anonymous clients", peer, topic_filter)
+            return None
+        verdict = self.hooks.authorize(peer, Access("subscribe", topic_filter, qos, False))
+        if verdict.allowed:
+            return min(qos, verdict.max_qos)
+        if verdict.close:
+            raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}")
+        log.warning("client %s: SUBSCRIBE to %r denied: %s", peer, topic_filter, verdict.reason)
+        return None
+
+    def _subscribe(self, subscriber: Subscriber, topic_filter: str, qos: int) -> int:
+        subscriptions = subscriber.session.subscriptions
+        if topic_filter not in subscriptions and len(subscriptions) >= self.limits.max_subscriptions:
+            log.warning(
+                "client %s: SUBSCRIBE to %r refused: it has %d subscriptions, and no more are taken here",
+                subscriber.peer, topic_filter, len(subscriptions),
+            )  # fmt: skip
+            return FAILURE
+        subscriptions[topic_filter] = qos
+        self._tree.set(topic_filter, subscriber, _Subscription(qos, self._min_slashes(topic_filter)))
+        if self.departures.retained_for_wildcards or not ("+" in topic_filter or "#" in topic_filter):
+            subscriber.due.pop(topic_filter, None)
+            subscriber.due[topic_filter] = qos
+        return qos
+
+    def unsubscribe(self, subscriber: Subscriber, topic_filters: Iterable[str]) -> None:
+        """Take an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
+        for topic_filter in topic_filters:
+            if subscriber.session.subscriptions.pop(topic_filter, None) is not None:
+                self._tree.discard(topic_filter, subscriber)
+                subscriber.due.pop(topic_filter, None)
+                if subscriber.arriving_filter == topic_filter:
+                    subscriber.arriving.clear()
+
+    def forget(self, subscriber: Subscriber) -> None:
+        """Take away all subscriptions of a session that is over."""
+        for topic_filter in subscriber.session.subscriptions:
+            self._tree.discard(topic_filter, subscriber)
+
+    def _min_slashes(self, topic_filter: str) -> int:
+        return 0 if self.departures.parent_level or not topic_filter.endswith("/#") else topic_filter.count("/")
+
+    # What reaches whom.
+
+    def publish_from(self, peer: Peer, publish: Publish) -> None:
+        """Take a PUBLISH from a client. What is denied is dropped, and to be acknowledged all the same.
+
+        Raises:
+            MQTTError: the connection must end over it.
+
+        Spec: [MQTT-3.3.5-2]
+        """
+        topic = publish.topic
+        self.figures.publish_received += 1
+        self.limits.check_topic(topic, "the Topic Name")
+        self.limits.check_payload(publish.payload, "a payload")
+        if self.is_reserved(topic):
+            self.figures.publish_denied += 1
+            log.warning("client %s: PUBLISH to %r dropped: topics that begin with '$' are not for clients", peer, topic)
+            return
+        if self.hooks.authorizer is not None:
+            verdict = self.hooks.authorize(peer, Access("publish", topic, publish.qos, publish.retain))
+            if not verdict.allowed:
+                self.figures.publish_denied += 1
+                if verdict.close:
+                    raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}")
+                log.warning("client %s: PUBLISH to %r denied: %s", peer, topic, verdict.reason)
+                return
+        self.publish(topic, publish.payload, publish.qos, publish.retain)
+
+    def is_reserved(self, topic: str) -> bool:
+        """Whether clients cannot publish to a topic. Spec: §4.7.2."""
+        return topic.startswith("$") and (topic.startswith("$SYS") or not self.departures.dollar_topics)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> int:
+        """Route a message, whoever it is from.
+
+        Returns:
+            The number of subscribers that it was given to.
+
+        Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
+        """
+        if retain and not self.retained.set(Message(topic, payload, qos, True)):
+            self.figures.retained_dropped += 1
+            log.warning("the message to %r is not retained: a bound is reached with %d", topic, len(self.retained))
+        slashes = topic.count("/")
+        granted: dict[Subscriber, int] = {}
+        for key, subscription in self._tree.match(topic):
+            assert isinstance(key, Subscriber)
+            if granted.get(key, -1) < subscription.qos and slashes >= subscription.min_slashes:
+                granted[key] = subscription.qos
+        if not granted:
+            return 0
+        packet = b""
+        messages: dict[int, Message] = {}
+        given = 0
+        for subscriber, maximum in granted.items():
+            effective = min(qos, maximum)
+            if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
+                continue
+            if effective:
+                if effective not in messages:
+                    messages[effective] = Message(topic, payload, effective)
+                given += self.enqueue(subscriber, messages[effective])
+            elif subscriber.outlet is not None:  # QoS 0 is not kept for those who are away
+                packet = packet or Publish(topic, payload).encode()
+                given += self._noted(subscriber, subscriber.outlet.send(packet))
+        self.figures.publish_sent += given
+        return given
+
+    def enqueue(self, subscriber: Subscriber, message: Message) -> bool:
+        """Put a message into a session. Returns False where a bound made it be dropped."""
+        try:
+            subscriber.session.publish(message)
+        except QueueFull:
+            return self._noted(subscriber, False)
+        if subscriber.outlet is not None:
+            subscriber.outlet.wake()
+        return self._noted(subscriber, True)
+
+    def _noted(self, subscriber: Subscriber, taken: bool) -> bool:
+        """Count a message that was dropped, and log the first of a row."""
+        if not taken:
+            self.figures.publish_dropped += 1
+            if not subscriber.overflowing:
+                log.warning("messages for client %s are being dropped: too many wait for it", subscriber.peer)
+        subscriber.overflowing = not taken
+        return taken
+
+    def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
+        try:
+            verdict = self.hooks.authorize(subscriber.peer, Access("receive", topic, qos, retain))
+        except Exception as error:
+            log.exception("the authorizer failed for client %s", subscriber.peer)
+            self._end(subscriber, AccessDenied(f"the authorizer failed: {type(error).__name__}"))
+            return False
+        if not verdict.allowed:
+            log.warning("client %s: delivery from %r denied: %s", subscriber.peer, topic, verdict.reason)
+            if verdict.close:
+                self._end(subscriber, AccessDenied(f"delivery from {topic!r} denied: {verdict.reason}"))
+        return verdict.allowed
+
+    @staticmethod
+    def _end(subscriber: Subscriber, error: MQTTError) -> None:
+        if subscriber.outlet is not None:
+            subscriber.outlet.end(error)
+
+    def next_retained(self, subscriber: Subscriber) -> Message | None:
+        """Take the next retained message that a subscription brings; None for none.
+
+        Spec: [MQTT-3.3.1-6], [MQTT-3.3.1-8]
+        """
+        arriving = subscriber.arriving
+        while arriving or subscriber.due:
+            if not arriving:
+                topic_filter = next(iter(subscriber.due))
+                subscriber.arriving_filter = topic_filter
+                subscriber.arriving_qos = subscriber.due.pop(topic_filter)
+                store = self.sys if topic_filter.startswith("$SYS") else self.retained
+                slashes = self._min_slashes(topic_filter)
+                arriving.extend(m for m in store.match(topic_filter) if m.topic.count("/") >= slashes)
+                continue
+            message = arriving.popleft()
+            topic = message.topic
+            store = self.sys if topic.startswith(SYS) else self.retained
+            qos = min(message.qos, subscriber.arriving_qos)
+            if store.get(topic) is message and (
+                self.hooks.authorizer is None or self._may_receive(subscriber, topic, qos, True)
+            ):
+                self.figures.publish_sent += 1
+                return Message(topic, message.payload, qos, True)
+        return None

@@ -1,0 +1,54 @@
+"""What a broker tells of itself: figures for the embedding program, and the same under "$SYS".
+
+A message goes out for each figure that has changed, at an interval and whenever a client subscribes to "$SYS".
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from mqttws.broker.registry import Registry
+from mqttws.broker.router import SYS, Router
+from mqttws.codec.publishing import Message
+
+
+class Status:
+    """The figures of one broker.
+
+    Args:
+        router: counts messages.
+        registry: counts clients.
+        now: seconds; the start.
+    """
+
+    def __init__(self, router: Router, registry: Registry, now: float) -> None:
+        self._router = router
+        self._registry = registry
+        self._started = now
+        try:
+            self._version = f"mqttws {version('mqttws-pubsub')}"
+        except PackageNotFoundError:  # it runs from its sources
+            self._version = "mqttws"
+
+    def figures(self) -> dict[str, int]:
+        """Give all figures, by what follows "$SYS/broker/" in their topics."""
+        router, registry = self._router, self._registry
+        return router.figures.topics() | {
+            "clients/connected": registry.connected,
+            "clients/disconnected": len(registry) - registry.connected,
+            "clients/total": len(registry),
+            "retained messages/count": len(router.retained),
+            "retained messages/bytes": router.retained.bytes,
+            "subscriptions/count": router.subscriptions,
+        }
+
+    def refresh(self, now: float) -> None:
+        """Publish what has changed."""
+        texts = {name: str(figure) for name, figure in self.figures().items()}
+        texts["uptime"] = f"{int(now - self._started)} seconds"
+        texts["version"] = self._version
+        for name, text in texts.items():
+            message = Message(f"{SYS}broker/{name}", text, 0, True)
+            if self._router.sys.get(message.topic) != message:
+                self._router.sys.set(message)
+                self._router.publish(message.topic, message.payload)

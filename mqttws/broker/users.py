@@ -1,0 +1,124 @@
+"""A file of users and passwords, as an authenticator.
+
+One line a user, `name:scrypt$N$r$p$salt$hash` (salt and hash in base64); empty lines and those that begin with "#"
+are comments. Passwords are never stored, only their scrypt hashes. A hash takes tens of milliseconds by design, so it
+is computed in a thread, and for an unknown name as well: the time of the answer tells nothing.
+
+Spec: §5.4.1, RFC 7914
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mqttws.broker.hooks import Accepted, Answer, Peer, Refused
+from mqttws.codec.connecting import Connect
+
+#: The cost of a new hash: about 16 MiB and 50 ms. Spec: RFC 7914 §2
+_N, _R, _P = 2**14, 8, 1
+_SALT_BYTES = 16
+_HASH_BYTES = 32
+#: A line of the file may not ask for more memory than this.
+_MAX_MEMORY = 256 * 1024 * 1024
+
+
+class _Hash(NamedTuple):
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    digest: bytes
+
+    def matches(self, password: bytes) -> bool:
+        digest = hashlib.scrypt(
+            password, salt=self.salt, n=self.n, r=self.r, p=self.p, maxmem=_MAX_MEMORY, dklen=len(self.digest)
+        )
+        return hmac.compare_digest(digest, self.digest)
+
+    def __repr__(self) -> str:
+        return "<hash>"
+
+
+def hash_password(password: str | bytes) -> str:
+    """Make what stands behind the colon of a line: `scrypt$N$r$p$salt$hash`, with a fresh salt."""
+    data = password.encode() if isinstance(password, str) else password
+    salt = os.urandom(_SALT_BYTES)
+    digest = hashlib.scrypt(data, salt=salt, n=_N, r=_R, p=_P, maxmem=_MAX_MEMORY, dklen=_HASH_BYTES)
+    return "$".join(("scrypt", str(_N), str(_R), str(_P), b64encode(salt).decode(), b64encode(digest).decode()))
+
+
+def _parse_hash(text: str) -> _Hash:
+    method, n, r, p, salt, digest = text.split("$")
+    if method != "scrypt":
+        raise ValueError("not scrypt")
+    parsed = _Hash(int(n), int(r), int(p), b64decode(salt, validate=True), b64decode(digest, validate=True))
+    if parsed.n < 2 or parsed.n & (parsed.n - 1) or parsed.r < 1 or parsed.p < 1 or not parsed.digest:
+        raise ValueError("scrypt cannot have these parameters")
+    if 128 * parsed.r * (parsed.n + parsed.p + 2) > _MAX_MEMORY:
+        raise ValueError("too much memory")
+    return parsed
+
+
+class Users:
+    """An authenticator that knows users by name and password: `Broker(authenticator=Users.load(path))`.
+
+    Args:
+        hashes: user name -> what `hash_password` makes.
+
+    Raises:
+        ValueError: a hash cannot be read.
+    """
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes: dict[str, _Hash] = {}
+        for name, text in hashes.items():
+            try:
+                self._hashes[name] = _parse_hash(text)
+            except ValueError:  # without the text: it is all that protects the password
+                raise ValueError(
+                    f"the hash of user {name!r} cannot be read; it must look like scrypt$N$r$p$salt$hash"
+                ) from None
+        self._nobody = _parse_hash(hash_password(os.urandom(16)))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Users:
+        """Read a file of users.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: a line is ill-formed, or a name stands twice.
+        """
+        hashes: dict[str, str] = {}
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, colon, text = line.strip().rpartition(":")  # a hash has no colon, a name may
+            if not colon or not name or name in hashes:
+                raise ValueError(f"{path}, line {number}: expected name:scrypt$N$r$p$salt$hash, each name once")
+            hashes[name] = text
+        return cls(hashes)
+
+    def check(self, username: str, password: bytes) -> bool:
+        """Tell whether a password is the user's, in the same time for every wrong answer. It takes tens of ms."""
+        known = self._hashes.get(username)
+        matches = (known or self._nobody).matches(password)
+        return matches and known is not None
+
+    async def __call__(self, peer: Peer, connect: Connect) -> Answer:
+        """Decide about a CONNECT; see `mqttws.broker.hooks`."""
+        if connect.username is None or connect.password is None:
+            return Refused(5, "it has no user name or no password")
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(None, self.check, connect.username, connect.password):
+            return Accepted()
+        return Refused(4, "the user name or the password is wrong")
+
+    def __repr__(self) -> str:
+        return f"Users({len(self._hashes)})"
