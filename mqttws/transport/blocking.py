@@ -431,6 +431,7 @@ class Client:
         now = time.monotonic()
         with self._lock:
             broken = self._write(now)
+            self._core.advance(now)  # what was handed to the network is delivered, as far as QoS 0 goes
             finished = self._core.link is not None and self._core.link.finished and not self._unsent
         if broken is None and not finished:
             broken = self._read(until, now)
@@ -479,7 +480,7 @@ class Client:
         assert self._socket is not None
         deadlines = (until, link.connection.next_deadline(), self._closed_at)
         due = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        if self._core.inbound and self._options.on_message is not None:
+        if self._core.has_calls or (self._core.inbound and self._options.on_message is not None):
             due = now  # callbacks wait for their turn
         events = selectors.EVENT_READ if self._core.reading else 0
         if self._unsent:

@@ -20,10 +20,10 @@ WINDOW = 1000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pub`."""
     add_connection_arguments(parser)
-    parser.add_argument("words", metavar="TOPIC... MESSAGE", nargs="+",
-                        help="Topic Names, and last the message, unless an option says where it comes from")  # fmt: skip
+    parser.add_argument("words", metavar="TOPIC... MESSAGE", nargs="+", help="Topic Names, then the message")
     parser.add_argument("-r", "--retain", action="store_true", help="the server keeps it for later subscribers")
-    source = parser.add_argument_group("where the message comes from").add_mutually_exclusive_group()
+    group = parser.add_argument_group("where the message comes from")
+    source = group.add_mutually_exclusive_group()
     source.add_argument("-l", "--stdin-lines", action="store_true", help="each line of standard input")
     source.add_argument("-s", "--stdin", action="store_true", help="the whole of standard input")
     source.add_argument("-f", "--file", metavar="FILE", help="the content of a file")

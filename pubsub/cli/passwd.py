@@ -1,0 +1,62 @@
+"""`pubsub passwd FILE NAME`: add a user to the file that `pubsub serve --users FILE` reads, or change a password."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import tempfile
+from pathlib import Path
+
+from mqttws.broker import hash_password
+from pubsub.cli import OK, USAGE, Failure
+from pubsub.cli.options import VARIABLE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `passwd`."""
+    parser.add_argument("file", metavar="FILE", help="is made if it is not there")
+    parser.add_argument("name", metavar="NAME", help="user name")
+    parser.add_argument("-D", "--delete", action="store_true", help="remove the user instead")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `passwd`."""
+    path, name = Path(arguments.file), arguments.name
+    if not name or not name.isprintable() or name.startswith("#") or name != name.strip():
+        raise Failure("a user name is printable, not empty, and begins neither with '#' nor with a space", USAGE)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.strip().rpartition(":")[0] != name]
+        if arguments.delete:
+            if len(kept) == len(lines):
+                raise Failure(f"there is no user {name!r}")
+        else:
+            kept.append(f"{name}:{hash_password(_ask())}")
+        _write(path, "".join(line + "\n" for line in kept))
+    except OSError as error:
+        raise Failure(f"the file cannot be changed: {error}") from None
+    return OK
+
+
+def _ask() -> str:
+    password = os.environ.get(VARIABLE)
+    if password is None:
+        password = getpass.getpass("password: ")
+        if getpass.getpass("once more: ") != password:
+            raise Failure("the two passwords differ")
+    if not password:
+        raise Failure("the password is empty")
+    return password
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step; only its owner may read it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
