@@ -28,7 +28,7 @@ log = logging.getLogger("mqttws.broker")
 #: How often the sessions of clients that are away are looked through, in seconds.
 _SWEEP = 1.0
 #: How long a broker that stops lets its connections take to close, in seconds.
-_STOP_TIMEOUT = 1.0
+_STOP_TIMEOUT = 0.5
 
 
 class Hub:

@@ -1,0 +1,58 @@
+"""What the tests of the broker share: brokers that end with the test, and raw clients of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from wire import Wire
+
+from mqttws.broker import Broker
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def start(stack: ExitStack) -> Callable[..., Broker]:
+    """Start a broker; it stops with the test."""
+
+    def start(**options: Any) -> Broker:
+        return stack.enter_context(Broker(**options))
+
+    return start
+
+
+@pytest.fixture
+def broker(start: Callable[..., Broker]) -> Broker:
+    return start()
+
+
+@pytest.fixture
+def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire]:
+    """Make a raw client of a broker, by default over TCP of the test's own `broker`."""
+
+    def wire(broker: Broker | None = None, scheme: str = "mqtt", **options: Any) -> Wire:
+        broker = broker or request.getfixturevalue("broker")
+        return stack.enter_context(Wire(broker.url_of(scheme), **options))
+
+    return wire
+
+
+@pytest.fixture
+def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
+    """Make a raw client and connect it."""
+
+    def client(client_id: str = "", broker: Broker | None = None, scheme: str = "mqtt", **fields: Any) -> Wire:
+        return wire(broker, scheme).connect(client_id, **fields)
+
+    return client

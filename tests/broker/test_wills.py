@@ -1,0 +1,132 @@
+"""Wills: published when a connection ends without a DISCONNECT, once, and as they were asked for."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from wire import Wire
+
+from mqttws import Connect, Message, Publish
+from mqttws.broker import Limits
+
+WILL = Message("w", b"gone")
+
+
+def half_close(peer: Wire) -> None:
+    peer.socket.shutdown(socket.SHUT_WR)
+
+
+def break_a_rule(peer: Wire) -> None:
+    peer.send("f0 00")
+
+
+def close_the_websocket(peer: Wire) -> None:
+    peer.socket.sendall(bytes.fromhex("88 82 00 00 00 00 03 e8"))  # a closing frame, 1000, and no DISCONNECT
+
+
+@pytest.mark.statement("MQTT-3.1.2-8")
+@pytest.mark.parametrize(
+    ("scheme", "end"),
+    [
+        *((scheme, end) for scheme in ("mqtt", "ws") for end in (Wire.close, Wire.reset, half_close, break_a_rule)),
+        ("ws", close_the_websocket),
+    ],
+)
+def test_every_end_but_disconnect_publishes_the_will(client, scheme, end):
+    watcher = client()
+    watcher.subscribe(("w", 0))
+    end(client("c", scheme=scheme, will=WILL))
+    assert watcher.messages(1) == [Publish("w", b"gone")]
+
+
+@pytest.mark.statement("MQTT-3.1.2-8")
+@pytest.mark.statement("MQTT-3.1.4-2")
+def test_a_take_over_publishes_the_will_of_the_old_connection(client):
+    watcher = client()
+    watcher.subscribe(("w", 0))
+    old = client("c", will=WILL)
+    client("c")
+    assert watcher.messages(1) == [Publish("w", b"gone")]
+    assert old.rest() == b""
+
+
+@pytest.mark.statement("MQTT-3.14.4-3")
+@pytest.mark.statement("MQTT-3.1.2-10")
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+@pytest.mark.parametrize("end", [Wire.rest, Wire.reset])
+def test_disconnect_drops_the_will(client, start, scheme, end):
+    gone = []
+    broker = start(on_disconnected=lambda peer, error: gone.append((peer.client_id, error)))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("w", 0))
+    peer = client("c", broker, scheme, will=WILL)
+    end(peer.send("e0 00"))
+    client("c", broker).send("e0 00").rest()  # by its CONNACK the first one's end has been taken note of
+    watcher.quiet()
+    assert ("c", None) in gone
+
+
+@pytest.mark.statement("MQTT-3.14.1-1")
+def test_an_ill_formed_disconnect_is_none(client):
+    watcher = client()
+    watcher.subscribe(("w", 0))
+    for bad in ("e1 00", "ef 00", "e0 01 00"):
+        client("c", will=WILL).send(bad).rest()
+        assert watcher.messages(1) == [Publish("w", b"gone")]
+
+
+@pytest.mark.statement("MQTT-3.1.2-10")
+@pytest.mark.statement("MQTT-3.1.2-12")
+def test_a_will_is_published_once_and_forgotten(client):
+    watcher = client()
+    watcher.subscribe(("#", 0))
+    client("c", clean_session=False, will=WILL).close()
+    assert watcher.messages(1) == [Publish("w", b"gone")]
+    client("c", clean_session=False).send("f0 00").rest()
+    watcher.quiet()
+
+
+@pytest.mark.statement("MQTT-3.1.2-16")
+@pytest.mark.statement("MQTT-3.1.2-17")
+@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_will_is_published_as_it_was_asked_for(client, qos, retain):
+    watcher = client()
+    watcher.subscribe(("w", 2))
+    client("c", will=Message("w", b"gone", qos, retain)).send("f0 00").rest()
+    assert watcher.messages(1) == [Publish("w", b"gone", qos, packet_id=1 if qos else None)]
+    late = client("late")
+    late.subscribe(("w", 2))
+    if retain:
+        assert late.messages(1) == [Publish("w", b"gone", qos, True, packet_id=1 if qos else None)]
+    else:
+        late.quiet()
+
+
+def test_a_will_of_no_payload_removes_the_retained_message(client):
+    publisher = client()
+    publisher.send(Publish("w", b"kept", 1, True, packet_id=1)).expect("40 02 00 01")
+    client("c", will=Message("w", b"", 0, True)).send("f0 00").rest()
+    late = client("late")
+    late.subscribe(("w", 0))
+    late.quiet()
+
+
+@pytest.mark.parametrize(
+    "will", [Message("$SYS/x"), Message("$x"), Message("a/b/c/d"), Message("a\n"), Message("a", b"12345")]
+)
+def test_a_will_that_could_not_be_published_is_refused_at_the_connect(start, wire, will):
+    broker = start(limits=Limits(max_topic_levels=3, max_payload=4))
+    assert wire(broker).send(Connect("c", will=will)).rest() == bytes.fromhex("20 02 00 05")
+
+
+def test_no_will_is_published_when_the_broker_stops(start, client):
+    broker = start()
+    watcher = client("watcher", broker, clean_session=False)
+    watcher.subscribe(("w", 1))
+    client("c", broker, will=Message("w", b"gone", 1))
+    broker.stop()
+    assert watcher.rest() == b""
+    broker.start()
+    client("watcher", broker, clean_session=False).quiet()

@@ -1,0 +1,190 @@
+"""A client that is nothing but a socket: it says what the test says, byte for byte, and shows what comes back."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from mqttws import Connect, Decoder, Packet, PingReq, PingResp, Publish, SubAck, Subscribe
+
+#: How long any answer may take, in seconds.
+PATIENCE = 10.0
+
+
+def octets(*items: bytes | str | Packet) -> bytes:
+    """Join bytes, hex digits and packets."""
+    return b"".join(
+        item if isinstance(item, bytes) else bytes.fromhex(item) if isinstance(item, str) else item.encode()
+        for item in items
+    )
+
+
+class Wire:
+    """A raw client of a broker.
+
+    Args:
+        url: of a listener without TLS.
+        headers: more header lines of the upgrade request, for a WebSocket.
+        upgrade: whether to do the upgrade at once, for a WebSocket.
+    """
+
+    def __init__(self, url: str, headers: tuple[str, ...] = (), upgrade: bool = True) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._decoder = Decoder()
+        self._packets: deque[Packet] = deque()
+        self._raw = b""  # of WebSocket frames
+        self.websocket = parts.scheme == "ws"
+        self.head = b""
+        if self.websocket and upgrade:
+            self.head = self.upgrade(parts.path or "/", parts.netloc, headers)
+            assert b" 101 " in self.head, self.head
+
+    def upgrade(self, target: str, host: str, headers: tuple[str, ...] = (), subprotocol: str = "mqtt") -> bytes:
+        """Ask for the upgrade; return the head of the answer, or all of a refusal."""
+        lines = [
+            f"GET {target} HTTP/1.1",
+            f"Host: {host}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            f"Sec-WebSocket-Protocol: {subprotocol}",
+            *headers,
+        ]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = self.socket.recv(65536)
+            if not data:
+                return answer
+            answer += data
+        head, _, self._raw = answer.partition(b"\r\n\r\n")
+        if b" 101 " in head:
+            return head
+        return answer + self.rest()
+
+    # Out.
+
+    def send(self, *items: bytes | str | Packet) -> Wire:
+        """Send bytes, hex digits and packets in one piece; in one WebSocket message, where there is one."""
+        data = octets(*items)
+        if self.websocket:
+            size = len(data)
+            length = bytes((0x80 | size,)) if size < 126 else struct.pack("!BH", 0xFE, size)
+            data = b"\x82" + length + bytes(4) + data  # masked with zeros
+        self.socket.sendall(data)
+        return self
+
+    def connect(self, client_id: str = "", **fields: object) -> Wire:
+        """Connect, and take the CONNACK 0."""
+        self.send(Connect(client_id, **fields))  # type: ignore[arg-type]
+        answer = self.receive()
+        assert type(answer).__name__ == "ConnAck", answer
+        assert answer.return_code == 0, answer
+        self.session_present = answer.session_present
+        return self
+
+    def subscribe(self, *topic_filters: tuple[str, int], packet_id: int = 1) -> tuple[int, ...]:
+        """Subscribe; return the codes of the SUBACK."""
+        self.send(Subscribe(packet_id, topic_filters))
+        answer = self.receive()
+        assert isinstance(answer, SubAck), answer
+        assert answer.packet_id == packet_id
+        return answer.return_codes
+
+    # In.
+
+    def receive(self) -> Packet:
+        """Take the next packet."""
+        while not self._packets:
+            data = self._read()
+            assert data, "the broker closed the connection"
+            self._packets.extend(self._decoder.feed(data))
+        return self._packets.popleft()
+
+    def expect(self, *items: bytes | str | Packet) -> None:
+        """Check that exactly these bytes come next."""
+        expected = octets(*items)
+        got = b""
+        while len(got) < len(expected):
+            got += self.receive().encode()
+        assert got == expected, (got.hex(" "), expected.hex(" "))
+
+    def messages(self, count: int) -> list[Publish]:
+        """Take so many PUBLISH packets, and nothing else."""
+        packets = [self.receive() for _ in range(count)]
+        assert all(isinstance(packet, Publish) for packet in packets), packets
+        return packets  # type: ignore[return-value]
+
+    def quiet(self) -> None:
+        """Check that nothing has been sent to us before now."""
+        self.send(PingReq())
+        assert self.receive() == PingResp()
+
+    def rest(self) -> bytes:
+        """Take all bytes until the broker closes, packets not yet taken in front."""
+        data = b"".join(packet.encode() for packet in self._packets)
+        self._packets.clear()
+        while True:
+            more = self._read()
+            if not more:
+                return data
+            data += more
+
+    def _read(self) -> bytes:
+        """Read MQTT bytes; b"" at the end of the connection, or at a closing frame."""
+        if not self.websocket or b" 101 " not in self.head:
+            try:
+                return self.socket.recv(65536)
+            except ConnectionResetError:
+                return b""
+        while True:
+            opcode, payload = self.frame()
+            if opcode != 2 or payload:
+                return payload if opcode == 2 else b""
+
+    def frame(self) -> tuple[int, bytes]:
+        """Take the next WebSocket frame: opcode and payload; 8 and b"" where the connection just ends."""
+        if not self._fill(2):
+            return 8, b""
+        opcode, size = self._raw[0] & 15, self._raw[1]
+        header = 2 + (2 if size == 126 else 8 if size == 127 else 0)
+        self._fill(header)
+        if size > 125:
+            size = int.from_bytes(self._raw[2:header], "big")
+        self._fill(header + size)
+        payload, self._raw = self._raw[header : header + size], self._raw[header + size :]
+        return opcode, payload
+
+    def _fill(self, size: int) -> bool:
+        while len(self._raw) < size:
+            data = self.socket.recv(65536)
+            if not data:
+                return False
+            self._raw += data
+        return True
+
+    # The end.
+
+    def reset(self) -> None:
+        """Cut the connection with a TCP reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def close(self) -> None:
+        """Close the socket, without a word."""
+        self.socket.close()
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
