@@ -13,6 +13,7 @@ A connection serves one Network Connection and has no reset. Its last event is `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -29,7 +30,7 @@ from mqttws.errors import (
 )
 from mqttws.protocol import framing as ws
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.events import Event, UpgradeRequested
+from mqttws.protocol.events import Event
 from mqttws.protocol.framing import Ended, Framing, FramingEvent, Headers, Opened, ServerWebSocket
 from mqttws.protocol.machine import CLOSED, CONNECTED, NEW, Machine
 from mqttws.protocol.server import ServerMachine
@@ -38,7 +39,7 @@ from mqttws.protocol.session import Session
 M = TypeVar("M", bound=Machine)
 
 
-class Connection(Generic[M]):
+class Connection(ABC, Generic[M]):
     """What the connections of both roles share.
 
     Args:
@@ -160,13 +161,13 @@ class Connection(Generic[M]):
         for event in happened:
             if machine.state is CLOSED:  # nothing comes after `Closed`
                 break
-            if type(event) is bytes:
+            if isinstance(event, bytes):
                 machine.receive_data(event, now)
             elif isinstance(event, Opened):
                 self._on_opened(now)
             elif isinstance(event, Ended):
                 self._on_ended(event.error)
-            elif isinstance(event, UpgradeRequested):
+            else:
                 machine.events.append(event)
         self._settle(now)
 
@@ -177,11 +178,13 @@ class Connection(Generic[M]):
         if self.machine.state is CLOSED and self._close_deadline is None and not self.finished:
             self._close_deadline = now + self._close_timeout
 
+    @abstractmethod
     def _is_open(self) -> bool:
-        raise NotImplementedError
+        """Tell whether the opening is over, for better or worse."""
 
+    @abstractmethod
     def _time_out(self) -> None:
-        raise NotImplementedError
+        """End the connection because the opening took too long."""
 
     def _on_opened(self, now: float) -> None:
         """MQTT may flow."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -131,7 +132,7 @@ class Framing:
         return data
 
 
-class WebSocketFraming(Framing):
+class WebSocketFraming(Framing, ABC):
     """What the two ends of a WebSocket share: messages. See `ClientWebSocket` and `ServerWebSocket` for handshakes.
 
     Args:
@@ -199,8 +200,9 @@ class WebSocketFraming(Framing):
         self._head = b""
         return data[: blank_line.end()], data[blank_line.end() :]
 
+    @abstractmethod
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
-        raise NotImplementedError
+        """Take bytes of the opening handshake."""
 
     def _receive_frames(self, data: bytes) -> list[FramingEvent]:
         """Cut the stream at the frames' ends; see the top of the module."""
@@ -386,7 +388,8 @@ class ClientWebSocket(WebSocketFraming):
             self._refusal = event
             if not event.has_body:
                 return self._rejected()
-        elif isinstance(event, RejectData):
+        else:
+            assert isinstance(event, RejectData)
             self._body = (self._body + event.data)[:MAX_REFUSAL_BODY]
             if event.body_finished or len(self._body) == MAX_REFUSAL_BODY:
                 return self._rejected()
@@ -470,9 +473,7 @@ class ServerWebSocket(WebSocketFraming):
                 return []
             head, self._early = split
             self._ws.receive_data(head)
-            request = next((event for event in self._ws.events() if isinstance(event, Request)), None)
-            if request is None:
-                raise WSRemoteProtocolError("there is no HTTP request")
+            request = next(event for event in self._ws.events() if isinstance(event, Request))
             headers = _headers_of(head)
         except (WSRemoteProtocolError, UnicodeError) as error:
             return [self._refuse_request(error)]

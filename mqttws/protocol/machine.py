@@ -8,6 +8,7 @@ the last event, `Closed`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -29,7 +30,7 @@ CONNECTED = "connected"  # CONNACK 0 received; at a server: sent
 CLOSED = "closed"
 
 
-class Machine:
+class Machine(ABC):
     """The common part; see `ClientMachine` and `ServerMachine`.
 
     Args:
@@ -82,13 +83,13 @@ class Machine:
         self._last_sent = now
         return data
 
+    @abstractmethod
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called at the latest; None for never."""
-        raise NotImplementedError
 
+    @abstractmethod
     def handle_timeout(self, now: float) -> None:
         """Do what time has made due."""
-        raise NotImplementedError
 
     # Both roles.
 
@@ -144,9 +145,9 @@ class Machine:
         handler: Callable[[Any, float], None] = getattr(self, name)
         handler(packet, now)
 
+    @abstractmethod
     def _violation(self, packet: Packet) -> RemoteProtocolError:
         """Name the rule that a packet breaks by coming in this state."""
-        raise NotImplementedError
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
         """End the machine for a fault of the peer's. Spec: [MQTT-4.8.0-1]."""

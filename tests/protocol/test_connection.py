@@ -1,0 +1,392 @@
+"""Framing and machine together, over WebSocket and plain TCP: opening, closing, timers, what the peer is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from mqttws import (
+    AccessDenied,
+    ClientConnection,
+    ClientMachine,
+    Connect,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionRefused,
+    Disconnect,
+    HandshakeRejected,
+    KeepAliveTimeout,
+    LocalProtocolError,
+    Message,
+    MQTTError,
+    Publish,
+    RemoteProtocolError,
+    ServerConnection,
+    ServerMachine,
+    Session,
+    SessionTakenOver,
+)
+from mqttws.errors import LimitExceeded
+from mqttws.protocol.events import Closed, Connected, ConnectReceived, UpgradeRequested
+from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
+from mqttws.testing import FakeClock, Pair
+
+CONNECT = Connect("c", clean_session=False)
+websocket_or_not = pytest.mark.parametrize("websocket", [True, False], ids=["websocket", "tcp"])
+
+
+def last(events: list[object]) -> MQTTError | None:
+    """The error of the last event, which must be `Closed`, and the only one."""
+    assert isinstance(events[-1], Closed)
+    assert sum(isinstance(event, Closed) for event in events) == 1
+    return events[-1].error
+
+
+def close_code(frame: bytes) -> int | None:
+    """The code in a closing frame of a server."""
+    assert frame[0] == 0x88
+    return int.from_bytes(frame[2:4], "big") if frame[1] else None
+
+
+class TestOpening:
+    @websocket_or_not
+    def test_both_learn_of_it(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket).open()
+        assert pair.client_events == [Connected(False)]
+        upgrade, received = pair.server_events if websocket else (None, *pair.server_events)
+        assert received == ConnectReceived(CONNECT)
+        assert isinstance(upgrade, UpgradeRequested) == websocket
+        assert pair.client.connected
+        assert not pair.client.closed
+        assert not pair.client.finished
+
+    def test_what_waits_together_leaves_in_one_message(self) -> None:
+        pair = Pair(CONNECT).open()
+        for payload in (b"1", b"2", b"3"):
+            pair.server.publish(Message("a", payload))
+        assert pair.server.data_to_send(pair.clock()) == b"\x82\x12" + b"".join(
+            Publish("a", payload).encode() for payload in (b"1", b"2", b"3")
+        )
+
+    def test_events_one_by_one(self) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.server.receive_data(bytes(pair.to_server), pair.clock())
+        assert isinstance(pair.server.next_event(), UpgradeRequested)
+        assert pair.server.next_event() is None
+        assert list(pair.server.events()) == []
+
+    @websocket_or_not
+    def test_bytes_one_by_one(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket)
+        for _ in range(1_000):
+            pair.deliver_to_server(1)
+            pair.deliver_to_client(1)
+        assert pair.client.connected
+        assert pair.server.connected
+
+    @pytest.mark.parametrize("status", [401, 403, 503])
+    def test_a_rejected_upgrade(self, status: int) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.deliver_to_server()
+        pair.server.reject_upgrade(status, pair.clock(), [("X-Why", "because")], b"no")
+        pair.run()
+        error = last(pair.client_events)
+        assert isinstance(error, HandshakeRejected)
+        assert (error.status, error.body) == (status, b"no")
+        assert ("x-why", "because") in error.headers
+        assert isinstance(last(pair.server_events), ConnectionClosed)
+        assert pair.client.finished
+        assert pair.server.finished
+
+    @websocket_or_not
+    def test_a_refused_connect(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket, automatic=False)
+        pair.deliver_to_server()
+        if websocket:
+            pair.server.accept_upgrade(pair.clock())
+            pair.collect()
+            pair.deliver_to_client()
+            pair.deliver_to_server()
+        pair.server.refuse(4, pair.clock())
+        pair.run()
+        for events in (pair.client_events, pair.server_events):
+            error = last(events)
+            assert isinstance(error, ConnectionRefused)
+            assert error.return_code == 4
+        assert pair.client.finished
+        assert pair.server.finished
+
+    def test_there_is_no_upgrade_over_tcp(self) -> None:
+        pair = Pair(CONNECT, websocket=False)
+        with pytest.raises(LocalProtocolError, match="no upgrade over plain TCP"):
+            pair.server.accept_upgrade(0.0)
+        with pytest.raises(LocalProtocolError):
+            pair.server.reject_upgrade(403, 0.0)
+
+    def test_the_server_closes_the_websocket_before_the_connack(self) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.deliver_to_server()
+        pair.server.accept_upgrade(pair.clock())
+        pair.server.close(ConnectionClosed("shutting down"), pair.clock())
+        pair.run()
+        error = last(pair.client_events)
+        assert type(error) is ConnectError
+        assert "before the CONNACK" in str(error)
+        assert "1001" in str(error)
+
+    def test_closing_before_anything_was_answered(self) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.client.disconnect(pair.clock())
+        pair.collect()
+        assert pair.client_events == [Closed(None)]
+        assert pair.client.finished
+        pair.deliver_to_server()
+        pair.server.close(ConnectionClosed(), pair.clock())
+        with pytest.raises(LocalProtocolError):  # too late
+            pair.server.accept(Session(), False, pair.clock())
+
+    def test_nothing_follows_closed(self) -> None:
+        """A handshake that completes after the end, in a driver that has not written yet, starts nothing."""
+        pair = Pair(CONNECT)
+        pair.deliver_to_server()
+        answer = bytes(pair.to_client)
+        pair.client.close(ConnectionClosed("changed my mind"), pair.clock())
+        pair.client.receive_data(answer, pair.clock())
+        pair.collect()
+        assert isinstance(last(pair.client_events), ConnectionClosed)
+        server = ServerConnection(ServerMachine(), ServerWebSocket(), 0.0)
+        server.close(ConnectionClosed(), 0.0)
+        server.receive_data(b"GET / HTTP/1.1\r\n\r\n", 0.0)
+        assert isinstance(last(list(server.events())), ConnectionClosed)
+
+
+class TestOpenTimeout:
+    @websocket_or_not
+    def test_a_silent_server(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket)
+        assert pair.client.next_deadline() == pair.clock() + 30
+        pair.client.handle_timeout(pair.clock() + 29)
+        assert not pair.client.closed
+        pair.client.handle_timeout(pair.clock() + 30)
+        pair.collect()
+        error = last(pair.client_events)
+        assert type(error) is ConnectError
+        assert "within 30 s" in str(error)
+        assert pair.client.finished
+
+    def test_a_refusal_that_drips(self) -> None:
+        pair = Pair(CONNECT)
+        pair.client.receive_data(b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nwai", pair.clock())
+        pair.client.handle_timeout(pair.clock() + 30)
+        pair.collect()
+        error = last(pair.client_events)
+        assert isinstance(error, HandshakeRejected)
+        assert (error.status, error.body) == (503, b"wai")
+
+    @websocket_or_not
+    def test_a_silent_client(self, websocket: bool) -> None:
+        server = ServerConnection(
+            ServerMachine(), ServerWebSocket() if websocket else Framing(), 100.0, open_timeout=7.5
+        )
+        assert server.next_deadline() == 107.5
+        server.handle_timeout(107.5)
+        server.data_to_send(107.5)
+        error = last(list(server.events()))
+        assert isinstance(error, ConnectionClosed)
+        assert "no CONNECT within 7.5 s" in str(error)
+        assert server.finished
+
+    @websocket_or_not
+    def test_it_is_over_once_open(self, websocket: bool) -> None:
+        pair = Pair(Connect("c", keep_alive=0), websocket=websocket).open()
+        assert pair.client.next_deadline() is None
+        assert pair.server.next_deadline() is None
+
+
+class TestClosing:
+    @websocket_or_not
+    @pytest.mark.statement("MQTT-3.14.4-1")
+    def test_in_order_by_the_client(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket).open()
+        pair.client.disconnect(pair.clock())
+        sent = pair.client.data_to_send(pair.clock())
+        if websocket:
+            assert sent[0] == 0x82
+            assert sent[8] == 0x88  # DISCONNECT and the closing frame in one write
+            assert not pair.client.finished
+        else:
+            assert sent == Disconnect().encode()
+            assert pair.client.finished
+        pair.server.receive_data(sent, pair.clock())
+        pair.run()
+        assert last(pair.server_events) is None
+        assert last(pair.client_events) is None
+        assert pair.server.finished
+        assert pair.client.finished
+
+    def test_a_peer_that_does_not_answer_the_closing_frame(self) -> None:
+        pair = Pair(CONNECT).open()
+        pair.client.disconnect(pair.clock())
+        pair.client.data_to_send(pair.clock())
+        assert pair.client.next_deadline() == pair.clock() + 5
+        pair.client.handle_timeout(pair.clock() + 4)
+        assert not pair.client.finished
+        pair.client.handle_timeout(pair.clock() + 5)
+        assert pair.client.finished
+        assert pair.client.next_deadline() is None
+
+    @websocket_or_not
+    def test_the_end_of_the_stream(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket).open()
+        pair.cut()
+        for events, connection in ((pair.client_events, pair.client), (pair.server_events, pair.server)):
+            error = last(events)
+            assert type(error) is ConnectionClosed
+            assert error.code is None
+            assert connection.finished
+            assert connection.closed
+            assert not connection.connected
+
+    def test_the_end_of_the_stream_after_a_refusal_without_a_length(self) -> None:
+        pair = Pair(CONNECT)
+        pair.client.receive_data(b"HTTP/1.1 404 Not Found\r\n\r\ngone", pair.clock())
+        assert not pair.client.closed
+        pair.cut()
+        error = last(pair.client_events)
+        assert isinstance(error, HandshakeRejected)
+        assert error.body == b"gone"
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (SessionTakenOver(), 4001),
+            (AccessDenied(), 1008),
+            (LimitExceeded(), 1008),
+            (RemoteProtocolError("bad", "MQTT-3.1.0-2"), 1002),
+            (KeepAliveTimeout(), 1001),
+            (ConnectionClosed("shutdown"), 1001),
+            (ConnectionRefused(5), 1000),
+            (None, 1000),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_the_close_code_says_why(self, error: MQTTError | None, code: int) -> None:
+        pair = Pair(CONNECT).open()
+        pair.server.machine.close(error)
+        pair.collect()
+        assert close_code(bytes(pair.to_client)) == code
+        pair.run()
+        told = last(pair.client_events)
+        if code == 4001:
+            assert isinstance(told, SessionTakenOver)
+        else:
+            assert type(told) is ConnectionClosed
+        assert isinstance(told, ConnectionClosed)
+        assert told.code == code
+        assert str(code) in str(told)
+
+    def test_a_fault_names_its_statement_in_the_reason(self) -> None:
+        pair = Pair(CONNECT).open()
+        pair.to_server += b"\x82\x82\0\0\0\0\xf0\x00"
+        pair.deliver_to_server()
+        assert bytes(pair.to_client)[4:] == "§2.2.1".encode()
+        assert isinstance(last(pair.server_events), RemoteProtocolError)
+
+    def test_a_text_message_at_both_ends(self) -> None:
+        pair = Pair(CONNECT).open()
+        pair.client.receive_data(b"\x81\x02hi", pair.clock())
+        pair.server.receive_data(b"\x81\x82\0\0\0\0hi", pair.clock())
+        pair.collect()
+        assert close_code(bytes(pair.to_client)) == 1003
+        for events in (pair.client_events, pair.server_events):
+            error = last(events)
+            assert isinstance(error, RemoteProtocolError)
+            assert error.statement == "MQTT-6.0.0-1"
+        assert pair.client.finished
+        assert pair.server.finished
+
+    def test_good_packets_come_before_the_close_that_follows_them(self) -> None:
+        pair = Pair(CONNECT).open()
+        pair.client.receive_data(b"\x82\x05" + Publish("abc").encode()[:5], pair.clock())
+        pair.client.receive_data(b"\x82\x02bc\x88\x02\x03\xe9", pair.clock())
+        pair.collect()
+        assert pair.client_events[-2:-1] == [Publish("abc")]
+        error = last(pair.client_events)
+        assert isinstance(error, ConnectionClosed)
+        assert error.code == 1001
+
+
+class TestTimers:
+    def test_the_keep_alive_goes_on_for_an_hour(self) -> None:
+        pair = Pair(Connect("c", keep_alive=10)).open()
+        pair.advance(3_600)
+        assert pair.client.connected
+        assert pair.server.connected
+
+    def test_a_paused_server_lets_the_client_live(self) -> None:
+        pair = Pair(Connect("c", keep_alive=10)).open()
+        pair.server.pause_reading()
+        pair.client.pause_reading()
+        pair.clock.advance(100)
+        pair.server.handle_timeout(pair.clock())
+        pair.client.handle_timeout(pair.clock())
+        assert pair.client.connected
+        assert pair.server.connected
+        pair.server.resume_reading(pair.clock())
+        pair.client.resume_reading(pair.clock())
+        pair.clock.advance(100)
+        pair.server.handle_timeout(pair.clock())
+        assert pair.server.closed
+
+    def test_a_dead_server(self) -> None:
+        pair = Pair(Connect("c", keep_alive=10)).open()
+        while not pair.client.closed:
+            pair.clock.advance(0.5)
+            pair.client.handle_timeout(pair.clock())
+            pair.client.data_to_send(pair.clock())
+        assert isinstance(pair.client.machine.error, KeepAliveTimeout)
+        assert pair.clock() - 1_000 <= 11
+
+
+def test_an_address_that_makes_no_request() -> None:
+    with pytest.raises(ConnectError):
+        ClientConnection(ClientMachine(CONNECT, Session()), ClientWebSocket("h", "/a b"), 0.0)
+
+
+class TestHelpers:
+    def test_the_clock(self) -> None:
+        clock = FakeClock(5.0)
+        clock.advance(1.5)
+        assert clock() == 6.5
+        with pytest.raises(ValueError, match="went back"):
+            clock.advance(-1)
+
+    def test_a_pair_that_cannot_open_says_so(self) -> None:
+        with pytest.raises(AssertionError, match="did not connect"):
+            Pair(CONNECT, automatic=False).open()
+
+    @websocket_or_not
+    def test_a_conversation(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket).open()
+        pair.client.subscribe([("a/#", 2), ("b", 1)])
+        pair.run()
+        assert pair.server_session.subscriptions == pair.client_session.subscriptions == {"a/#": 2, "b": 1}
+        pair.client.unsubscribe(["b", "c"])
+        pair.run()
+        assert pair.server_session.subscriptions == pair.client_session.subscriptions == {"a/#": 2}
+        for qos in (0, 1, 2):
+            pair.client.publish(Message("up", b"x", qos))
+            pair.server.publish(Message("down", b"y", qos))
+        pair.run()
+        assert [publish.qos for publish in pair.received_by_server] == [0, 1, 2]
+        assert [publish.qos for publish in pair.received_by_client] == [0, 1, 2]
+        pair.cut()
+        again = pair.again().open()
+        assert again.client_events == [Connected(True)]
+        assert again.server_session is pair.server_session
+
+    def test_a_clean_session_is_forgotten(self) -> None:
+        pair = Pair(Connect("c")).open()
+        pair.cut()
+        again = pair.again().open()
+        assert again.client_events == [Connected(False)]
+        assert again.server_session is not pair.server_session

@@ -1,0 +1,541 @@
+"""The two halves of QoS 1 and 2, and the session around them, cell by cell of the tables in their docstrings."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttws import (
+    LocalProtocolError,
+    Message,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    QueueFull,
+    RemoteProtocolError,
+    Session,
+    Subscribe,
+    Unsubscribe,
+)
+from mqttws.protocol.delivery import PUBLISHED, RELEASED, WAITING, Identifiers, Outgoing, Receiver, Sender
+
+ONE = Message("a", b"1", 1)
+TWO = Message("a", b"2", 2)
+
+
+def sent(sender: Sender, *messages: Message) -> list[Outgoing]:
+    """Queue messages and send all that may be sent."""
+    for token, message in enumerate(messages, 1):
+        sender.enqueue(token, message)
+    return drain(sender)
+
+
+def drain(sender: Sender) -> list[Outgoing]:
+    ready = []
+    while (outgoing := sender.next_ready()) is not None:
+        ready.append(outgoing)
+    return ready
+
+
+class TestIdentifiers:
+    @pytest.mark.statement("MQTT-2.3.1-1")
+    @pytest.mark.statement("MQTT-2.3.1-2")
+    def test_all_of_them_once_and_then_none(self) -> None:
+        identifiers = Identifiers()
+        assert [identifiers.allocate() for _ in range(65_535)] == list(range(1, 65_536))
+        assert identifiers.allocate() is None
+        assert len(identifiers) == 65_535
+        identifiers.release(777)
+        assert 777 not in identifiers
+        assert identifiers.allocate() == 777
+        assert identifiers.allocate() is None
+
+    @pytest.mark.statement("MQTT-2.3.1-3")
+    def test_after_the_last_comes_the_first_and_those_in_use_are_passed_over(self) -> None:
+        identifiers = Identifiers()
+        for _ in range(65_535):
+            identifiers.allocate()
+        for packet_id in (1, 2, 4, 65_535):
+            identifiers.release(packet_id)
+        assert [identifiers.allocate() for _ in range(4)] == [1, 2, 4, 65_535]
+        identifiers.release(3)
+        identifiers.release(65_534)
+        assert identifiers.allocate() == 3
+
+    def test_one_that_is_free_again_is_not_handed_out_next(self) -> None:
+        identifiers = Identifiers()
+        assert identifiers.allocate() == 1
+        identifiers.release(1)
+        assert identifiers.allocate() == 2
+
+    def test_releasing_twice_does_nothing(self) -> None:
+        identifiers = Identifiers()
+        identifiers.release(5)
+        assert len(identifiers) == 0
+
+    @given(st.lists(st.integers(0, 20), max_size=60))
+    def test_no_two_are_the_same(self, moves: list[int]) -> None:
+        identifiers = Identifiers()
+        used: list[int] = []
+        for move in moves:
+            if move < 5 and used:
+                identifiers.release(used.pop(move % len(used)))
+            else:
+                packet_id = identifiers.allocate()
+                assert packet_id is not None
+                assert packet_id not in used
+                used.append(packet_id)
+        assert len(identifiers) == len(used)
+
+
+class TestSenderTable:
+    """Phase x packet; see the table at the top of `delivery`."""
+
+    @pytest.mark.statement("MQTT-4.3.2-1")
+    def test_qos_1(self) -> None:
+        sender = Sender(Identifiers())
+        (outgoing,) = sent(sender, ONE)
+        assert (outgoing.phase, outgoing.packet_id) == (PUBLISHED, 1)
+        assert outgoing.packet() == Publish("a", b"1", 1, packet_id=1)
+        with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.2-1"):
+            sender.pubrec(1)
+        with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.3-1"):
+            sender.pubcomp(1)
+        assert sender.in_flight == 1
+        assert sender.puback(1) is outgoing
+        assert sender.puback(1) is None
+        assert len(sender) == 0
+
+    @pytest.mark.statement("MQTT-4.3.3-1")
+    @pytest.mark.statement("MQTT-2.3.1-6")
+    def test_qos_2(self) -> None:
+        sender = Sender(Identifiers())
+        (outgoing,) = sent(sender, TWO)
+        with pytest.raises(RemoteProtocolError, match="a PubAck for 1, a message of QoS 2"):
+            sender.puback(1)
+        with pytest.raises(RemoteProtocolError, match="a PubComp for 1 without a PubRec"):
+            sender.pubcomp(1)
+        assert sender.pubrec(1) == PubRel(1)
+        assert outgoing.phase == RELEASED
+        assert sender.pubrec(1) == PubRel(1)
+        with pytest.raises(RemoteProtocolError, match="PubAck for 1"):
+            sender.puback(1)
+        assert sender.in_flight == 1
+        assert sender.pubcomp(1) is outgoing
+        assert sender.pubcomp(1) is None
+        assert len(sender) == 0
+
+    def test_unknown_identifiers_complete_nothing(self) -> None:
+        sender = Sender(Identifiers())
+        sent(sender, ONE, TWO)
+        assert sender.puback(99) is None
+        assert sender.pubrec(99) == PubRel(99)
+        assert sender.pubcomp(99) is None
+        assert sender.in_flight == 2
+
+    def test_an_identifier_is_free_after_the_last_answer_only(self) -> None:
+        identifiers = Identifiers()
+        sender = Sender(identifiers)
+        sent(sender, ONE, TWO)
+        sender.puback(1)
+        assert 1 not in identifiers
+        sender.pubrec(2)
+        assert 2 in identifiers
+        sender.pubcomp(2)
+        assert 2 not in identifiers
+
+
+class TestSenderQueue:
+    def test_the_window_holds_back_and_moves_on(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=2)
+        first, second = sent(sender, ONE, TWO, ONE, ONE)
+        assert (sender.in_flight, sender.waiting, len(sender)) == (2, 2, 4)
+        sender.puback(1)
+        (third,) = drain(sender)
+        sender.pubrec(2)
+        assert drain(sender) == []
+        sender.pubcomp(2)
+        (fourth,) = drain(sender)
+        assert [first.token, second.token, third.token, fourth.token] == [1, 2, 3, 4]
+
+    @pytest.mark.statement("MQTT-4.6.0-6")
+    def test_qos_0_does_not_overtake(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=1)
+        assert len(sent(sender, ONE, ONE, Message("a", b"0"))) == 1
+        sender.puback(1)
+        second, last = drain(sender)
+        assert second.packet_id == 2
+        assert last.packet_id is None
+        assert last.packet() == Publish("a", b"0")
+
+    def test_identifiers_that_are_all_in_use_hold_back_too(self) -> None:
+        identifiers = Identifiers()
+        for _ in range(65_535):
+            identifiers.allocate()
+        sender = Sender(identifiers)
+        assert sent(sender, ONE) == []
+        identifiers.release(9)
+        (outgoing,) = drain(sender)
+        assert outgoing.packet_id == 9
+
+    def test_bounds_in_messages(self) -> None:
+        sender = Sender(Identifiers(), max_queued=2)
+        sender.enqueue(1, ONE)
+        sender.enqueue(2, ONE)
+        with pytest.raises(QueueFull, match="2 messages wait"):
+            sender.enqueue(3, ONE)
+        assert sender.waiting == 2
+        drain(sender)
+        sender.enqueue(3, ONE)
+
+    def test_bounds_in_bytes(self) -> None:
+        sender = Sender(Identifiers(), max_queued_bytes=10)
+        sender.enqueue(1, Message("a", bytes(50)))  # by itself it may be of any size
+        with pytest.raises(QueueFull, match="51 bytes wait"):
+            sender.enqueue(2, ONE)
+        drain(sender)
+        sender.enqueue(2, Message("a", bytes(4)))
+        sender.enqueue(3, Message("a", bytes(4)))
+        with pytest.raises(QueueFull):
+            sender.enqueue(4, ONE)
+
+    def test_taking_back_what_waits(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=1, max_queued_bytes=20)
+        sent(sender, ONE, Message("a", bytes(15), 1), ONE)
+        assert not sender.withdraw(1)  # in flight
+        assert sender.withdraw(2)
+        assert not sender.withdraw(2)
+        sender.enqueue(4, Message("a", bytes(15), 1))  # its bytes are free again
+        sender.puback(1)
+        assert [outgoing.token for outgoing in drain(sender)] == [3]
+
+    def test_a_message_waits_without_an_identifier(self) -> None:
+        sender = Sender(Identifiers())
+        assert sender.enqueue(1, ONE).phase == WAITING
+
+    def test_dropping_everything(self) -> None:
+        identifiers = Identifiers()
+        sender = Sender(identifiers, max_in_flight=2, max_queued_bytes=20)
+        sent(sender, ONE, TWO, Message("a", bytes(19)))
+        sender.pubrec(2)
+        sender.clear()
+        assert (len(sender), len(identifiers), sender.waiting) == (0, 0, 0)
+        assert sender.resume(session_present=True) == ([], [])
+        assert len(sent(sender, Message("a", bytes(19)), ONE)) == 2
+
+
+class TestResuming:
+    @pytest.mark.statement("MQTT-4.4.0-1")
+    @pytest.mark.statement("MQTT-3.3.1-1")
+    @pytest.mark.statement("MQTT-4.6.0-1")
+    def test_in_the_original_order_with_dup_and_the_same_identifiers(self) -> None:
+        identifiers = Identifiers()
+        for _ in range(65_533):
+            identifiers.allocate()
+        for packet_id in range(1, 10):
+            identifiers.release(packet_id)
+        sender = Sender(identifiers)
+        assert [outgoing.packet_id for outgoing in sent(sender, ONE, TWO, ONE, TWO)] == [65_534, 65_535, 1, 2]
+        packets, done = sender.resume(session_present=True)
+        assert done == []
+        assert packets == [
+            Publish("a", b"1", 1, dup=True, packet_id=65_534),
+            Publish("a", b"2", 2, dup=True, packet_id=65_535),
+            Publish("a", b"1", 1, dup=True, packet_id=1),
+            Publish("a", b"2", 2, dup=True, packet_id=2),
+        ]
+        assert sender.in_flight == 4
+
+    @pytest.mark.statement("MQTT-4.6.0-4")
+    def test_pubrels_in_the_order_of_their_pubrecs(self) -> None:
+        sender = Sender(Identifiers())
+        sent(sender, TWO, TWO, TWO)
+        for packet_id in (3, 1):
+            sender.pubrec(packet_id)
+        packets, _ = sender.resume(session_present=True)
+        assert packets == [PubRel(3), PubRel(1), Publish("a", b"2", 2, dup=True, packet_id=2)]
+
+    def test_what_was_released_is_done_where_the_peer_forgot(self) -> None:
+        identifiers = Identifiers()
+        sender = Sender(identifiers)
+        first, _ = sent(sender, TWO, TWO)
+        sender.pubrec(1)
+        packets, done = sender.resume(session_present=False)
+        assert done == [first]
+        assert packets == [Publish("a", b"2", 2, dup=True, packet_id=2)]
+        assert 1 not in identifiers
+        assert sender.in_flight == 1
+
+    def test_what_waits_has_no_dup(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=1)
+        sent(sender, ONE, ONE)
+        sender.resume(session_present=True)
+        sender.puback(1)
+        (outgoing,) = drain(sender)
+        assert not outgoing.packet().dup
+
+
+def one(packet_id: int, dup: bool = False) -> Publish:
+    return Publish("a", b"", 1, dup=dup, packet_id=packet_id)
+
+
+def two(packet_id: int, dup: bool = False) -> Publish:
+    return Publish("a", b"", 2, dup=dup, packet_id=packet_id)
+
+
+def take(receiver: Receiver, *publishes: Publish) -> list[bool]:
+    return [receiver.receive(publish, publish.packet_id or 0) for publish in publishes]
+
+
+class TestReceiver:
+    @pytest.mark.statement("MQTT-4.6.0-2")
+    def test_pubacks_in_the_order_of_arrival_whatever_is_taken_first(self) -> None:
+        receiver = Receiver()
+        publishes = [one(5), one(3), one(9)]
+        assert take(receiver, *publishes) == [True, True, True]
+        receiver.acknowledge(publishes[2])
+        receiver.acknowledge(publishes[1])
+        assert list(receiver.answers()) == []
+        receiver.acknowledge(publishes[0])
+        assert list(receiver.answers()) == [PubAck(5), PubAck(3), PubAck(9)]
+        assert list(receiver.answers()) == []
+
+    @pytest.mark.statement("MQTT-4.6.0-3")
+    def test_pubrecs_in_the_order_of_arrival(self) -> None:
+        receiver = Receiver()
+        publishes = [two(5), two(3)]
+        take(receiver, *publishes)
+        receiver.acknowledge(publishes[1])
+        assert list(receiver.answers()) == []
+        receiver.acknowledge(publishes[0])
+        assert list(receiver.answers()) == [PubRec(5), PubRec(3)]
+
+    def test_one_qos_does_not_hold_up_the_other(self) -> None:
+        receiver = Receiver()
+        publishes = [one(1), two(2)]
+        take(receiver, *publishes)
+        receiver.acknowledge(publishes[1])
+        assert list(receiver.answers()) == [PubRec(2)]
+
+    def test_taking_twice_or_what_never_came_does_nothing(self) -> None:
+        receiver = Receiver()
+        first, second = one(1), two(2)
+        take(receiver, first, second)
+        for stranger in (one(1), two(2), two(3)):  # equal, but not those
+            receiver.acknowledge(stranger)
+        assert list(receiver.answers()) == []
+        for publish in (first, first, second, second):
+            receiver.acknowledge(publish)
+        assert list(receiver.answers()) == [PubAck(1), PubRec(2)]
+        receiver.acknowledge(first)
+        receiver.acknowledge(second)
+        assert list(receiver.answers()) == []
+
+    @pytest.mark.statement("MQTT-4.3.2-2")
+    def test_a_copy_of_qos_1_is_a_message(self) -> None:
+        receiver = Receiver()
+        copies = [one(1), one(1, dup=True)]
+        assert take(receiver, *copies) == [True, True]
+        for copy in copies:
+            receiver.acknowledge(copy)
+        assert list(receiver.answers()) == [PubAck(1), PubAck(1)]
+
+    @pytest.mark.statement("MQTT-4.3.3-2")
+    def test_copies_of_qos_2_are_answered_and_not_delivered(self) -> None:
+        receiver = Receiver()
+        first = two(1)
+        assert take(receiver, first, two(1, dup=True), two(1, dup=True)) == [True, False, False]
+        assert list(receiver.answers()) == []
+        receiver.acknowledge(first)
+        assert list(receiver.answers()) == [PubRec(1)] * 3
+        assert take(receiver, two(1, dup=True), two(1)) == [False, False]
+        assert list(receiver.answers()) == [PubRec(1)] * 2
+        assert receiver.received == {1}
+        assert receiver.pubrel(1) == PubComp(1)
+        assert receiver.pubrel(1) == PubComp(1)
+        assert receiver.received == frozenset()
+        assert take(receiver, two(1)) == [True]
+
+    def test_a_pubrel_before_the_pubrec_stops_neither_what_follows_nor_grows(self) -> None:
+        receiver = Receiver()
+        first, second = two(1), two(2)
+        take(receiver, first, second)
+        receiver.acknowledge(second)
+        assert receiver.pubrel(1) == PubComp(1)
+        assert list(receiver.answers()) == [PubRec(2)]
+        for _ in range(1_000):
+            take(receiver, two(1))
+            receiver.pubrel(1)
+            assert list(receiver.answers()) == []
+        assert len(receiver._unanswered[1]) == 0
+
+    @pytest.mark.statement("MQTT-3.1.2-4")
+    def test_a_new_connection_expects_everything_unanswered_again(self) -> None:
+        receiver = Receiver()
+        old_one, old_two, taken = one(1), two(2), two(3)
+        take(receiver, old_one, old_two, taken)
+        receiver.begin(session_present=True)
+        receiver.acknowledge(old_one)  # too late
+        receiver.acknowledge(taken)
+        assert list(receiver.answers()) == []
+        # The peer sends them again. QoS 1 is a new message; QoS 2 is known, and was taken or was not.
+        assert take(receiver, one(1, dup=True), two(2, dup=True), two(3, dup=True)) == [True, False, False]
+        assert list(receiver.answers()) == []
+        receiver.acknowledge(old_two)
+        assert list(receiver.answers()) == [PubRec(2), PubRec(3)]
+
+    @pytest.mark.statement("MQTT-3.1.2-6")
+    def test_a_lost_session_forgets_what_was_received(self) -> None:
+        receiver = Receiver()
+        take(receiver, two(2))
+        receiver.begin(session_present=False)
+        assert take(receiver, two(2)) == [True]
+
+    def test_acknowledging_costs_the_same_in_any_order(self) -> None:
+        """Each acknowledgement is one look-up: taking them last to first walks over nothing."""
+        receiver = Receiver()
+        publishes = [one(n) for n in range(1, 65_536)]
+        take(receiver, *publishes)
+
+        class Unwalkable(type(receiver._unanswered[0])):  # type: ignore[misc]
+            def __iter__(self) -> None:  # type: ignore[override]
+                raise AssertionError("walked")
+
+        receiver._unanswered = (Unwalkable(receiver._unanswered[0]), receiver._unanswered[1])
+        for publish in reversed(publishes):
+            receiver.acknowledge(publish)
+        assert [answer.packet_id for answer in receiver.answers()] == list(range(1, 65_536))
+
+
+class TestSession:
+    def test_tokens_count_up(self) -> None:
+        session = Session()
+        assert [session.publish(ONE), session.subscribe([("a", 0)]), session.unsubscribe(["a"])] == [1, 2, 3]
+
+    @pytest.mark.parametrize("topic_filters", [[], [("", 0)], [("a", 3)], [("a+", 0)]])
+    def test_bad_requests_change_nothing(self, topic_filters: list[tuple[str, int]]) -> None:
+        session = Session()
+        with pytest.raises(LocalProtocolError):
+            session.subscribe(topic_filters)
+        with pytest.raises(LocalProtocolError):
+            session.unsubscribe(
+                [topic_filter for topic_filter, qos in topic_filters if qos == 0 and topic_filter != "a"]
+            )
+        assert not session.requests
+
+    def test_requests_and_messages_share_the_identifiers(self) -> None:
+        session = Session()
+        session.subscribe([("a", 1)])
+        session.publish(ONE)
+        session.unsubscribe(["a"])
+        packet_id, request = session.next_request() or (0, None)
+        assert request is not None
+        assert request.packet(packet_id) == Subscribe(1, [("a", 1)])
+        assert drain(session.sender)[0].packet_id == 2
+        packet_id, request = session.next_request() or (0, None)
+        assert request is not None
+        assert request.packet(packet_id) == Unsubscribe(3, ["a"])
+        assert session.next_request() is None
+
+    def test_requests_wait_while_all_identifiers_are_in_use(self) -> None:
+        session = Session()
+        for _ in range(65_535):
+            session.identifiers.allocate()
+        session.subscribe([("a", 1)])
+        assert session.next_request() is None
+        session.identifiers.release(4)
+        assert session.next_request() is not None
+
+    @pytest.mark.statement("MQTT-3.8.4-5")
+    @pytest.mark.statement("MQTT-3.9.3-1")
+    def test_granted(self) -> None:
+        session = Session()
+        session.subscriptions["c"] = 0
+        token = session.subscribe([("a", 2), ("b", 1), ("c", 1)])
+        session.next_request()
+        request, results = session.granted(1, [0, 1, 0x80])
+        assert request.token == token
+        assert results == (("a", 0), ("b", 1), ("c", 0x80))
+        assert session.subscriptions == {"a": 2, "b": 1}  # what is asked for again later is what was asked for now
+        assert 1 not in session.identifiers
+
+    def test_answers_to_nothing(self) -> None:
+        session = Session()
+        session.subscribe([("a", 1)])
+        session.unsubscribe(["b"])
+        session.next_request()
+        session.next_request()
+        with pytest.raises(RemoteProtocolError, match=r"SubAck for 9.*MQTT-3\.8\.4-2"):
+            session.granted(9, [0])
+        with pytest.raises(RemoteProtocolError, match=r"SubAck for 2"):
+            session.granted(2, [0])
+        with pytest.raises(RemoteProtocolError, match=r"2 return codes for 1.*MQTT-3\.8\.4-5"):
+            session.granted(1, [0, 0])
+        with pytest.raises(RemoteProtocolError, match=r"UnsubAck for 1.*MQTT-3\.10\.4-4"):
+            session.taken_back(1)
+        with pytest.raises(RemoteProtocolError, match=r"UnsubAck for 9"):
+            session.taken_back(9)
+        session.granted(1, [0])
+        session.taken_back(2)
+
+    def test_abandoning_leaves_nothing_to_send(self) -> None:
+        session = Session()
+        session.subscribe([("a", 1)])
+        session.unsubscribe(["a"])
+        session.publish(ONE)
+        session.next_request()
+        drain(session.sender)
+        session.abandon()
+        session.restore(session_present=True, max_filters=8)
+        assert self.asked(session) == []
+        assert (len(session.sender), len(session.identifiers)) == (0, 0)
+
+    def asked(self, session: Session) -> list[tuple[int | None, tuple[object, ...]]]:
+        asked = []
+        while (ready := session.next_request()) is not None:
+            asked.append((ready[1].token, ready[1].subscribe or ready[1].unsubscribe))
+        return asked
+
+    def test_what_was_not_answered_is_asked_again_in_its_order(self) -> None:
+        session = Session()
+        session.subscribe([("a", 1)])
+        session.unsubscribe(["b"])
+        session.next_request()
+        session.next_request()
+        session.subscribe([("c", 0)])
+        session.restore(session_present=True, max_filters=8)
+        assert len(session.identifiers) == 0
+        assert self.asked(session) == [(1, (("a", 1),)), (2, ("b",)), (3, (("c", 0),))]
+
+    def test_a_lost_session_is_restored_in_batches_first(self) -> None:
+        session = Session()
+        session.subscriptions.update({f"t/{n}": n % 3 for n in range(20)})
+        session.subscribe([("new", 1)])
+        session.restore(session_present=False, max_filters=8)
+        asked = self.asked(session)
+        assert [token for token, _ in asked] == [None, None, None, 1]
+        assert [len(filters) for _, filters in asked] == [8, 8, 4, 1]
+        assert dict(pair for _, filters in asked[:3] for pair in filters) == session.subscriptions  # type: ignore[misc]
+
+    def test_a_restoring_that_was_cut_short_goes_on_where_the_server_has_kept_the_session(self) -> None:
+        """The server made a new session on the second connection, but may never have seen the SUBSCRIBEs in it."""
+        session = Session()
+        session.subscriptions.update({"a": 1, "b": 1, "c": 1})
+        session.restore(session_present=False, max_filters=1)
+        session.next_request()
+        session.granted(1, [1])
+        session.next_request()  # sent, not answered; the third is not even sent
+        session.restore(session_present=True, max_filters=1)
+        assert self.asked(session) == [(None, (("b", 1),)), (None, (("c", 1),))]
+
+    def test_a_restoring_that_was_cut_short_begins_anew_where_it_is_lost_again(self) -> None:
+        session = Session()
+        session.subscriptions.update({"a": 1, "b": 1})
+        for _ in range(3):
+            session.restore(session_present=False, max_filters=1)
+            session.next_request()
+        session.restore(session_present=False, max_filters=1)
+        assert self.asked(session) == [(None, (("a", 1),)), (None, (("b", 1),))]

@@ -1,0 +1,69 @@
+"""When to try again, and whether."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttws import (
+    ConnectError,
+    ConnectionClosed,
+    ConnectionRefused,
+    HandshakeRejected,
+    KeepAliveTimeout,
+    LocalProtocolError,
+    MQTTError,
+    Reconnect,
+    SessionTakenOver,
+)
+from mqttws.errors import CertificateError
+from mqttws.protocol.reconnect import is_fatal
+
+
+def test_at_once_then_with_a_ceiling_that_doubles_up_to_the_maximum() -> None:
+    policy = Reconnect(initial=1.0, maximum=60.0)
+    assert [policy.delay(attempt, 1.0) for attempt in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert [policy.delay(attempt, 0.0) for attempt in range(3)] == [0, 0, 0]
+    assert policy.delay(4, 0.25) == 2.0
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True), st.floats(0.01, 10), st.floats(10, 1_000))
+def test_within_bounds_however_often(attempt: int, random: float, initial: float, maximum: float) -> None:
+    delay = Reconnect(initial=initial, maximum=maximum).delay(attempt, random)
+    assert delay is not None
+    assert 0 <= delay <= maximum
+
+
+def test_a_number_of_attempts() -> None:
+    policy = Reconnect(attempts=3)
+    assert [policy.delay(attempt, 0.5) for attempt in range(5)] == [0, 0.5, 1, None, None]
+
+
+@pytest.mark.parametrize(
+    "options", [{"initial": 0}, {"initial": -1}, {"initial": 10, "maximum": 5}, {"attempts": 0}, {"attempts": -1}]
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"initial|attempts"):
+        Reconnect(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"),
+    [
+        *((ConnectionRefused(code), code != 3) for code in range(1, 6)),
+        *((HandshakeRejected(status), True) for status in (101, 301, 400, 401, 403, 404, 426, 501)),
+        *((HandshakeRejected(status), False) for status in (408, 425, 429, 500, 502, 503, 504)),
+        (SessionTakenOver(), True),
+        (CertificateError("expired"), True),
+        (LocalProtocolError("bad", "§1"), True),
+        (ConnectError("no route"), False),
+        (ConnectionClosed(), False),
+        (KeepAliveTimeout(), False),
+        (MQTTError(), False),
+        (OSError(), False),
+    ],
+    ids=str,
+)
+def test_what_another_attempt_would_not_change(error: Exception, fatal: bool) -> None:
+    assert is_fatal(error) is fatal
