@@ -430,6 +430,8 @@ class Client:
                     error = self._core.error or ConnectionClosed()
                 except Exception as reason:  # of the attempt; what is worth another one is decided below
                     error = reason
+                if not self._stop and self._core.recovers(error):
+                    continue
                 if self._stop or not self._opened.done():
                     failure = None if self._stop else error
                     break

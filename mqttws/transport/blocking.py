@@ -544,6 +544,9 @@ class Client:
             self._unsent = memoryview(b"")
             self._core.link = None
         failure = error if error is not None else ConnectionClosed()
+        if not self._stop and self._core.recovers(failure):
+            self._next_attempt = 0.0
+            return
         if self._stop or not self._opened.done():
             self._give_up(None if self._stop else failure)
             return

@@ -90,6 +90,8 @@ class Options:
         ping_timeout: seconds; see `ClientMachine`.
         proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of an HTTP proxy; None for none.
         is_fatal: tells an error that ends the client from one that is worth another attempt.
+        recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
+            make the next attempt differ (a clock's offset, fresh credentials), which is then made at once.
     """
 
     client_id: str | None = None
@@ -115,6 +117,7 @@ class Options:
     ping_timeout: float | None = None
     proxy: str | None = ENVIRONMENT
     is_fatal: Callable[[Exception], bool] = is_fatal
+    recover: Callable[[ConnectError], bool] | None = None
 
 
 class AnyFuture(Protocol):
@@ -383,6 +386,16 @@ class Core(Generic[F]):
         self._set_state(State("disrupted", error=error))
         self._set_state(State("reconnecting", delay=delay))
         return now + delay
+
+    def recovers(self, error: Exception) -> bool:
+        """Tell whether another attempt is to be made at once. It runs user code, and so outside the lock."""
+        if self.options.recover is None or not isinstance(error, ConnectError):
+            return False
+        try:
+            return self.options.recover(error)
+        except Exception:
+            logger.exception("the callback `recover` raised an exception")
+            return False
 
     def _judge(self, error: Exception, now: float) -> Exception:
         """Count how long connections last; several short ones in a row are a fight for the client identifier."""
