@@ -1,0 +1,117 @@
+"""AWS Amplify's PubSub for Python: publish and subscribe through pluggable providers, by MQTT over WebSocket.
+
+An instance of one's own::
+
+    from pubsub import MqttOverWSProvider, PubSub
+
+    with PubSub(MqttOverWSProvider("wss://broker.example/mqtt")) as ps:
+        ps.publish("a", {"n": 1})
+        for message in ps.subscribe(["a", "b/#"], qos=1, timeout=5):
+            print(message.topic, message.value)
+
+or, as in Amplify, the one of the module: `pubsub.add_pluggable`, `pubsub.configure`, `pubsub.subscribe`,
+`pubsub.publish` and so on are the methods of `pubsub.default()`. The same for asyncio is `pubsub.aio`.
+
+What is named here is loaded when it is first asked for: `import pubsub` itself loads neither asyncio nor ssl nor
+wsproto.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pubsub.blocking import Observable, PubSub, Subscription
+    from pubsub.codecs import BYTES, JSON, TEXT, Codec
+    from pubsub.core import StateChanges
+    from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
+    from pubsub.message import Message
+    from pubsub.providers.base import ClientOptions, Provider
+    from pubsub.providers.websocket import MqttOverWSProvider
+    from pubsub.shared import (
+        add_pluggable,
+        close,
+        configure,
+        connect,
+        default,
+        publish,
+        publish_nowait,
+        reauthenticate,
+        remove_pluggable,
+        subscribe,
+    )
+    from pubsub.states import ConnectionState, ConnectionStateChange
+
+    connection_state: ConnectionState
+    connection_states: dict[str, ConnectionState]
+    connection_state_changes: StateChanges
+
+#: Module -> the public names that it holds.
+_HOLDS = {
+    "blocking": "Observable PubSub Subscription",
+    "codecs": "BYTES Codec JSON TEXT",
+    "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed SubscriptionEnded",
+    "message": "Message",
+    "providers.base": "ClientOptions Provider",
+    "providers.websocket": "MqttOverWSProvider",
+    "shared": (
+        "add_pluggable close configure connect default publish publish_nowait reauthenticate remove_pluggable subscribe"
+    ),
+    "states": "ConnectionState ConnectionStateChange",
+}
+_WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
+#: What is asked of the module's own instance each time.
+_OF_DEFAULT = frozenset({"connection_state", "connection_state_changes", "connection_states"})
+_SUBMODULES = frozenset({"aio", "aws"})
+
+__all__ = [
+    "BYTES",
+    "JSON",
+    "TEXT",
+    "ClientOptions",
+    "Codec",
+    "ConnectionState",
+    "ConnectionStateChange",
+    "DecodeFailed",
+    "Message",
+    "MqttOverWSProvider",
+    "NotConnected",
+    "Observable",
+    "Provider",
+    "ProviderError",
+    "PubSub",
+    "PubSubError",
+    "PublishFailed",
+    "Subscription",
+    "SubscriptionEnded",
+    "add_pluggable",
+    "close",
+    "configure",
+    "connect",
+    "connection_state",
+    "connection_state_changes",
+    "connection_states",
+    "default",
+    "publish",
+    "publish_nowait",
+    "reauthenticate",
+    "remove_pluggable",
+    "subscribe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_DEFAULT:
+        return getattr(import_module("pubsub.shared").default(), name)
+    if name in _SUBMODULES:
+        return import_module(f"pubsub.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pubsub' has no attribute {name!r}")
+    value = getattr(import_module(f"pubsub.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE, *_OF_DEFAULT])

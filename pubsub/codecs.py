@@ -1,0 +1,83 @@
+"""Codecs: how what a program publishes becomes a payload, and a payload what an observer gets.
+
+A codec is any object with the two functions `encode(value) -> bytes` and `decode(payload) -> value`. `JSON` is the
+default. It never fails to decode: what is not JSON arrives as text, what is not text as bytes, so that a foreign
+publisher's message is never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+__all__ = ["BYTES", "JSON", "TEXT", "Codec"]
+
+
+class Codec(Protocol):
+    """Translates between values and payloads."""
+
+    def encode(self, value: Any) -> bytes:
+        """Make a payload. A ValueError or TypeError tells that the value has none."""
+
+    def decode(self, payload: bytes) -> Any:
+        """Read a payload. Any exception is told to the observer as `DecodeFailed`."""
+
+
+class _JSON:
+    """JSON in UTF-8, without spaces. Bytes are published as they are: they are a payload already."""
+
+    def encode(self, value: Any) -> bytes:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise type(error)(f"a {type(value).__name__} cannot be published as JSON: {error}") from None
+
+    def decode(self, payload: bytes) -> Any:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            return payload
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+
+    def __repr__(self) -> str:
+        return "pubsub.JSON"
+
+
+class _Text:
+    """Text in UTF-8. A payload that is not is a decode failure."""
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, str):
+            raise TypeError(f"the text codec publishes a str, not a {type(value).__name__}")
+        return value.encode()
+
+    def decode(self, payload: bytes) -> str:
+        return payload.decode()
+
+    def __repr__(self) -> str:
+        return "pubsub.TEXT"
+
+
+class _Bytes:
+    """Payloads as they are."""
+
+    def encode(self, value: Any) -> bytes:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise TypeError(f"the bytes codec publishes bytes, not a {type(value).__name__}")
+        return bytes(value)
+
+    def decode(self, payload: bytes) -> bytes:
+        return payload
+
+    def __repr__(self) -> str:
+        return "pubsub.BYTES"
+
+
+JSON: Codec = _JSON()
+TEXT: Codec = _Text()
+BYTES: Codec = _Bytes()

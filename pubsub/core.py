@@ -1,0 +1,301 @@
+"""The PubSub API without its waiting: providers, settings, and who is connected through which.
+
+`PubSubCore` is what `pubsub.PubSub` (threads) and `pubsub.aio.PubSub` (asyncio) have in common, which is all but
+waiting and the loop that takes the messages. A provider's connection, a `Channel`, is made when it is first needed and
+forgotten when it has ended; the next who needs it makes another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from pubsub.channel import Channel
+from pubsub.codecs import JSON, Codec
+from pubsub.errors import ProviderError
+from pubsub.observers import Callback, Observer, guarded, make_observer
+from pubsub.providers.base import Provider
+from pubsub.publishing import Publication
+from pubsub.states import ConnectionState, ConnectionStateChange
+from pubsub.subscription import SubscriptionCore
+from pubsub.topics import check_topics
+
+__all__ = ["PubSubCore", "StateChanges", "Watch"]
+
+
+class Watch:
+    """Watches the states of connections, until it is told to stop."""
+
+    def __init__(self, watches: dict[Watch, Observer], observer: Observer) -> None:
+        self._watches = watches
+        watches[self] = observer
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self not in self._watches
+
+    def unsubscribe(self) -> None:
+        """Watch no more; a second time without effect."""
+        observer = self._watches.pop(self, None)
+        if observer is not None:
+            guarded(observer.close)
+
+
+class StateChanges:
+    """An observable of the changes of state of all connections of a `PubSub`. It has no end of its own."""
+
+    def __init__(self) -> None:
+        self._watches: dict[Watch, Observer] = {}
+
+    def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> Watch:
+        """Have each `ConnectionStateChange` from now on told to `next`. Returns the handle that ends it."""
+        return Watch(self._watches, make_observer(next, error, close))
+
+    def tell(self, change: ConnectionStateChange) -> list[Any]:
+        """Tell all who watch. Returns what their callbacks returned."""
+        return [guarded(observer.next, change) for observer in list(self._watches.values())]
+
+
+class PubSubCore(ABC):
+    """A `PubSub` without its waiting.
+
+    Args:
+        *providers: the connections it can make; see `add_pluggable`.
+        codec: translates messages, where a call names no other.
+        timeout: seconds; bounds each wait that is given no bound of its own.
+
+    Attributes:
+        connection_state_changes: an observable of `ConnectionStateChange`.
+        lock: guards all state of this object, its channels and its subscriptions.
+    """
+
+    def __init__(self, *providers: Provider, codec: Codec = JSON, timeout: float = 30.0) -> None:
+        self.connection_state_changes = StateChanges()
+        self.lock = threading.RLock()
+        self._codec = codec
+        self._timeout = timeout
+        self._settings: dict[str, Any] = {}
+        self._providers: dict[str, Provider] = {}
+        self._channels: dict[str, Channel] = {}
+        for provider in providers:
+            self.add_pluggable(provider)
+
+    # Providers and settings.
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The providers, in the order in which they were added."""
+        return tuple(self._providers.values())
+
+    def add_pluggable(self, provider: Provider) -> None:
+        """Add a provider. One that is there already, or was made alike, is not added again.
+
+        Raises:
+            ProviderError: another one of the same name is there.
+        """
+        if not isinstance(provider, Provider):
+            raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
+        with self.lock:
+            present = self._providers.get(provider.name)
+            if present is not None:
+                if not present.same_as(provider):
+                    raise ProviderError(
+                        f"there is another provider named {provider.name!r}; remove it first, or give this one a name "
+                        "of its own: name=..."
+                    )
+                return
+            provider.configure(self._settings)
+            self._providers[provider.name] = provider
+
+    def configure(self, settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
+        """Give settings to every provider, those that are added later too.
+
+        Later settings win over earlier ones, and a provider's own arguments over all. A connection whose settings
+        have changed is made anew.
+
+        Args:
+            settings: such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
+                `amplifyconfiguration.json`, `amplify_outputs.json`, as a path or as a dict.
+
+        Raises:
+            ValueError: the file is no such configuration.
+            OSError: it cannot be read.
+        """
+        read = _read(settings)
+        with self.lock:
+            self._settings.update(read)
+            changed = [provider for provider in self._providers.values() if provider.configure(self._settings)]
+            channels = [self._channels[provider.name] for provider in changed if provider.name in self._channels]
+        for channel in channels:
+            channel.client.reconnect_now()
+
+    def select(self, provider: str | None) -> list[Provider]:
+        """Tell which providers a call is for: the one that it names, or all.
+
+        Raises:
+            ProviderError: there is none.
+        """
+        with self.lock:
+            if provider is None and self._providers:
+                return list(self._providers.values())
+            if provider in self._providers:
+                return [self._providers[provider]]
+            there = ", ".join(map(repr, self._providers)) or "none"
+        if provider is None:
+            raise ProviderError("there is no provider; add one with add_pluggable")
+        raise ProviderError(f"there is no provider named {provider!r}; there is {there}")
+
+    # State.
+
+    @property
+    def connection_states(self) -> dict[str, ConnectionState]:
+        """The state of each provider's connection, by the provider's name."""
+        with self.lock:
+            return {
+                name: self._channels[name].state if name in self._channels else ConnectionState.DISCONNECTED
+                for name in self._providers
+            }
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """The state of the connection; with several providers, of the first that is not connected, if there is one."""
+        states = list(self.connection_states.values()) or [ConnectionState.DISCONNECTED]
+        return next((state for state in states if state is not ConnectionState.CONNECTED), states[0])
+
+    def reauthenticate(self, provider: str | None = None) -> None:
+        """Connect anew with fresh credentials: what is held of them is forgotten. Subscriptions are kept.
+
+        It returns at once; `connection_state_changes` tells how it goes. Without a connection the next one will be
+        made with fresh credentials.
+
+        Args:
+            provider: the name of one; None for all.
+        """
+        for each in self.select(provider):
+            each.reauthenticate()
+            with self.lock:
+                channel = self._channels.get(each.name)
+            if channel is not None:
+                channel.client.reconnect_now()
+
+    # Publishing.
+
+    def publish_all(
+        self,
+        topics: str | Iterable[str],
+        message: Any,
+        qos: int,
+        retain: bool,
+        provider: str | None,
+        codec: Codec | None,
+    ) -> Publication:
+        """Check everything, then send everything.
+
+        Raises:
+            LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
+            TypeError, ValueError: the codec has no payload for the message, or there is no topic; nothing was sent.
+            ProviderError: there is no such provider; nothing was sent.
+            PublishFailed: nothing was accepted.
+        """
+        names = check_topics(topics, qos)
+        payload = (codec or self._codec).encode(message)
+        selected = self.select(provider)
+        publication = Publication(self.new_future(), len(names))
+        for each in selected:
+            for topic in names:
+                publication.add(topic, partial(self._send, each, topic, payload, qos, retain), each.explain)
+        publication.begin()
+        return publication
+
+    def _send(self, provider: Provider, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
+        future = None
+        while future is None:
+            future = self.channel(provider).publish(topic, payload, qos, retain)
+        return future
+
+    # Connections.
+
+    def channel(self, provider: Provider) -> Channel:
+        """Get a provider's connection; it is begun where there is none.
+
+        Raises:
+            ProviderError: the provider lacks a setting.
+        """
+        with self.lock:
+            channel = self._channels.get(provider.name)
+            if channel is None or channel.over:
+                channel = self._channels[provider.name] = Channel(self, provider)
+                self.start(channel)
+            return channel
+
+    def join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
+        """Let a subscription listen through a provider."""
+        while not self.channel(provider).join(subscription, wanted):
+            pass
+
+    def forget(self, channel: Channel) -> None:
+        """Note that a connection has ended."""
+        with self.lock:
+            if self._channels.get(channel.provider.name) is channel:
+                del self._channels[channel.provider.name]
+
+    def closing(self, providers: Iterable[str] | None = None) -> list[Channel]:
+        """Tell which connections are to be closed, those of some providers or all, and note that they are."""
+        with self.lock:
+            names = list(self._channels) if providers is None else providers
+            channels = [self._channels[name] for name in names if name in self._channels]
+        for channel in channels:
+            channel.closing()
+        return channels
+
+    def state_changed(self, change: ConnectionStateChange) -> None:
+        """Tell all who watch."""
+        for result in self.connection_state_changes.tell(change):
+            self.spawn(result)
+
+    def seconds(self, timeout: float | None) -> float:
+        """Tell how long a wait may last."""
+        return self._timeout if timeout is None else timeout
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{name} {state}" for name, state in self.connection_states.items())
+        return f"<{type(self).__module__.removesuffix('.blocking')}.PubSub: {states or 'no provider'}>"
+
+    # What differs between threads and asyncio.
+
+    @abstractmethod
+    def new_client(self, provider: Provider, **options: Any) -> Any:
+        """Make a driver that asks a provider where to connect."""
+
+    @abstractmethod
+    def new_future(self) -> Any:
+        """Make a future of the driver's kind."""
+
+    @abstractmethod
+    def start(self, channel: Channel) -> None:
+        """Begin to connect and to take messages, without waiting."""
+
+    @abstractmethod
+    def notify(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call soon, in order, where a callback may wait without stopping the network."""
+
+    @abstractmethod
+    def spawn(self, result: Any) -> None:
+        """Take what a callback returned: an awaitable is to be awaited."""
+
+
+def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """Read settings, flat or as Amplify nests them."""
+    nested = isinstance(settings, Mapping) and any(isinstance(value, Mapping) for value in settings.values())
+    flat = dict(settings) if isinstance(settings, Mapping) else {}
+    if nested or not isinstance(settings, Mapping):
+        from pubsub.aws.settings import read_settings
+
+        flat.update(read_settings(settings))
+    return flat
+

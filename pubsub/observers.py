@@ -1,0 +1,81 @@
+"""Observers: the three functions that a subscription calls, in whichever form they are given.
+
+An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or named
+as Rx has it `on_next`, `on_error` and `on_completed`. Whatever a callback raises is logged and stops nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Observer", "guarded", "make_observer"]
+
+logger = logging.getLogger("pubsub")
+
+Callback = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """What to call.
+
+    Attributes:
+        next: with each message, or each change.
+        error: with each failure, an exception. A failure does not end a subscription by itself.
+        close: without argument, once, at the end.
+        holds: whether `next` gets the message's receipt too (None at QoS 0), and releases it when it is done.
+    """
+
+    next: Callback | None = None
+    error: Callback | None = None
+    close: Callback | None = None
+    holds: bool = False
+
+
+def make_observer(
+    next: object = None,
+    error: Callback | None = None,
+    close: Callback | None = None,
+) -> Observer:
+    """Make an observer of three functions, or of an object.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if next is not None and any(hasattr(next, name) for name in ("on_next", "next")):
+        if error is not None or close is not None:
+            raise TypeError("give an observer object, or functions; not both")
+        return Observer(
+            _method(next, "on_next", "next"),
+            _method(next, "on_error", "error"),
+            _method(next, "on_completed", "close", "complete"),
+        )
+    for name, given in (("next", next), ("error", error), ("close", close)):
+        if given is not None and not callable(given):
+            raise TypeError(
+                f"{name} is a {type(given).__name__}; expected a function, or, as the only argument, an object with "
+                "the methods next, error and close (or on_next, on_error and on_completed)"
+            )
+    return Observer(next, error, close)  # type: ignore[arg-type]
+
+
+def _method(observer: object, *names: str) -> Callback | None:
+    return next((method for name in names if callable(method := getattr(observer, name, None))), None)
+
+
+def guarded(callback: Callback | None, *arguments: object) -> Any:
+    """Call a callback of the user, if there is one; what it raises is logged.
+
+    Returns:
+        What it returned: an awaitable, where it is a coroutine function.
+    """
+    if callback is None:
+        return None
+    try:
+        return callback(*arguments)
+    except Exception:
+        logger.exception("a callback raised an exception: %r", callback)
+        return None

@@ -1,0 +1,122 @@
+"""What every provider is: a name, settings, and the answers to the questions that a connection asks.
+
+A provider opens no connection and keeps none; it tells where to connect (`url`, asked at each attempt), how
+(`client_options`), what an error means (`explain`), and whether it has learnt something from it that makes another
+attempt worth while (`recover`). One provider object may so serve several `PubSub`s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
+
+from mqttws import Message, Reconnect
+
+__all__ = ["ClientOptions", "Provider"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of the driver that a provider takes. They mean what they mean to `mqttws.connect`."""
+
+    client_id: str | None
+    keep_alive: int
+    clean_session: bool
+    will: Message | None
+    username: str | None
+    password: str | bytes | None
+    tls: Any
+    headers: Iterable[tuple[str, str]]
+    reconnect: bool | Reconnect
+    timeout: float
+    max_in_flight: int
+    max_queued: int
+    max_queued_bytes: int
+    max_inbound: int
+    max_packet_size: int
+    max_filters: int
+    ping_timeout: float | None
+    proxy: str | None
+
+
+class Provider(ABC):
+    """Base of the providers.
+
+    Args:
+        name: by which `provider=` selects it; None: the name of its kind, such as "MqttOverWSProvider".
+        offline: what `publish` does while a connection is lost: "queue" keeps messages, within `max_queued` and
+            `max_queued_bytes`, until it is back; "raise" fails at once with `NotConnected`.
+        settings: that were given to the constructor of the provider, and so win over `configure`; those that are None
+            were not given.
+        **options: of the driver.
+    """
+
+    #: The name of its kind, as Amplify has it.
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        offline: Literal["queue", "raise"] = "queue",
+        settings: Mapping[str, Any] | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        unknown = sorted(set(options) - set(ClientOptions.__annotations__))
+        if unknown:
+            known = ", ".join(ClientOptions.__annotations__)
+            raise TypeError(f"{self.kind} has no option {unknown[0]!r}; it has {known}")
+        if offline not in ("queue", "raise"):
+            raise ValueError(f"offline is {offline!r}; expected 'queue' or 'raise'")
+        self.name = name if name is not None else self.kind
+        self.offline = offline
+        self._own = {key: value for key, value in (settings or {}).items() if value is not None}
+        self._settings: dict[str, Any] = dict(self._own)
+        self._options = options
+
+    @abstractmethod
+    def url(self) -> str:
+        """Tell where to connect; asked at each attempt, so that what expires is fresh. It may block.
+
+        Raises:
+            ProviderError: a setting is missing.
+        """
+
+    def url_async(self) -> str | Awaitable[str]:
+        """Tell the same to the asyncio driver, which awaits it: it must not block."""
+        return self.url()
+
+    def client_options(self) -> dict[str, Any]:
+        """Tell the options of the driver for a new connection.
+
+        Raises:
+            ProviderError: a setting is missing.
+        """
+        return dict(self._options)
+
+    def explain(self, error: Exception) -> Exception:
+        """Tell what an error of the connection is: itself, or one that says more."""
+        return error
+
+    def recover(self, error: Exception) -> bool:
+        """Learn from an attempt that failed. Returns whether another one is to be made at once, whatever the error."""
+        return False
+
+    def reauthenticate(self) -> None:  # noqa: B027 - most providers hold nothing to forget
+        """Forget what is held of credentials."""
+
+    def configure(self, settings: Mapping[str, Any]) -> bool:
+        """Take settings; those given to the constructor win. Returns whether anything has changed."""
+        previous, self._settings = self._settings, {**settings, **self._own}
+        return self._settings != previous
+
+    def same_as(self, other: Provider) -> bool:
+        """Tell whether another provider was made alike."""
+        return self is other or (
+            type(self) is type(other)
+            and (self.name, self.offline, self._own, self._options)
+            == (other.name, other.offline, other._own, other._options)
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"

@@ -1,0 +1,94 @@
+"""The `PubSub` of the module: made when it is first needed, for programs that want one and no more, as in Amplify."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from pubsub.blocking import Observable, PubSub
+from pubsub.codecs import Codec
+from pubsub.providers.base import Provider
+
+_lock = threading.Lock()
+_default: PubSub | None = None
+
+
+def default() -> PubSub:
+    """Get the `PubSub` of the module."""
+    global _default
+    with _lock:
+        if _default is None:
+            _default = PubSub()
+        return _default
+
+
+def add_pluggable(provider: Provider) -> None:
+    """Add a provider. See `PubSub.add_pluggable`."""
+    default().add_pluggable(provider)
+
+
+def remove_pluggable(provider: str | Provider, timeout: float | None = None) -> None:
+    """Remove a provider, and close its connection. See `PubSub.remove_pluggable`."""
+    default().remove_pluggable(provider, timeout)
+
+
+def configure(settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
+    """Give settings to every provider. See `PubSub.configure`."""
+    default().configure(settings)
+
+
+def subscribe(
+    topics: str | Iterable[str],
+    *,
+    qos: int = 0,
+    provider: str | None = None,
+    codec: Codec | None = None,
+    timeout: float | None = None,
+) -> Observable:
+    """Make an observable of the messages on topics. See `PubSub.subscribe`."""
+    return default().subscribe(topics, qos=qos, provider=provider, codec=codec, timeout=timeout)
+
+
+def publish(
+    topics: str | Iterable[str],
+    message: Any,
+    *,
+    qos: int = 0,
+    retain: bool = False,
+    provider: str | None = None,
+    codec: Codec | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Publish a message, and wait until it is delivered. See `PubSub.publish`."""
+    default().publish(topics, message, qos=qos, retain=retain, provider=provider, codec=codec, timeout=timeout)
+
+
+def publish_nowait(
+    topics: str | Iterable[str],
+    message: Any,
+    *,
+    qos: int = 0,
+    retain: bool = False,
+    provider: str | None = None,
+    codec: Codec | None = None,
+) -> Future[None]:
+    """Publish a message without waiting. See `PubSub.publish_nowait`."""
+    return default().publish_nowait(topics, message, qos=qos, retain=retain, provider=provider, codec=codec)
+
+
+def connect(provider: str | None = None, *, timeout: float | None = None) -> None:
+    """Connect now. See `PubSub.connect`."""
+    default().connect(provider, timeout=timeout)
+
+
+def reauthenticate(provider: str | None = None) -> None:
+    """Connect anew with fresh credentials. See `PubSub.reauthenticate`."""
+    default().reauthenticate(provider)
+
+
+def close(timeout: float | None = None) -> None:
+    """End every subscription and close every connection. See `PubSub.close`."""
+    default().close(timeout)
