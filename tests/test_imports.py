@@ -1,0 +1,92 @@
+"""Importing is cheap: the heavy modules are loaded when they are needed, and every public name can be had."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"asyncio", "ssl", "wsproto", "h11"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Which modules a statement loads in an interpreter of its own."""
+    program = (
+        "import json, sys; before = set(sys.modules)\n"
+        f"{statement}\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("package", ["mqttws", "pubsub", "sigv4"])
+def test_importing_loads_nothing_heavy(package: str) -> None:
+    loaded = loaded_by(f"import {package}")
+    assert package in loaded
+    assert not loaded & HEAVY
+    assert not any(module.split(".")[0] in HEAVY for module in loaded)
+
+
+def test_packets_alone_load_nothing_heavy() -> None:
+    loaded = loaded_by("import mqttws; mqttws.Publish, mqttws.Decoder, mqttws.Session, mqttws.ClientMachine")
+    assert "mqttws.codec.publishing" in loaded
+    assert not loaded & HEAVY
+
+
+def test_what_is_needed_is_loaded_when_it_is() -> None:
+    loaded = loaded_by("import mqttws; mqttws.ClientConnection")
+    assert {"wsproto", "h11"} <= loaded
+    assert "asyncio" not in loaded
+
+
+@pytest.mark.parametrize(
+    "module", ["mqttws", "mqttws.aio", "mqttws.broker", "mqttws.testing", "sigv4", "pubsub", "pubsub.aio"]
+)
+def test_every_public_name_resolves(module: str) -> None:
+    loaded = importlib.import_module(module)
+    names = getattr(loaded, "__all__", [])
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert getattr(loaded, name) is not None
+        assert name in dir(loaded)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import mqttws
+
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = mqttws.Nonsense
+    assert not hasattr(mqttws, "nonsense")
+
+
+def test_what_type_checkers_see_is_what_is_there() -> None:
+    """The names under TYPE_CHECKING, those that `__getattr__` finds and `__all__` are the same."""
+    import mqttws
+
+    seen: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / "mqttws" / "__init__.py").read_text("utf-8"))):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for inner in ast.walk(node):
+                if isinstance(inner, (ast.ImportFrom, ast.Import)):
+                    for alias in inner.names:
+                        name = alias.asname or alias.name
+                        seen.add(name)
+                        module = getattr(inner, "module", None)
+                        if module and name in mqttws.__all__:
+                            assert getattr(importlib.import_module(module), name) is getattr(mqttws, name)
+    assert set(mqttws.__all__) <= seen

@@ -1,0 +1,142 @@
+"""The rules of who may import whom, read from the source: see `docs/design.md`.
+
+mqttws learns nothing of AWS, sigv4 nothing of MQTT, and the core of mqttws nothing of sockets, clocks, threads,
+event loops, logs or chance. A rule that only a review keeps is broken by the third change.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mqttws
+import sigv4
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
+#: From the lowest to the highest: a room imports from itself and from those in front of it.
+LAYERS = ["errors", "codec", "protocol", "transport", "broker"]
+#: What does not belong to any of them, and the lowest room that it may not import.
+ABOVE = {"__init__": None, "aio": "broker", "testing": None}
+#: What the outside world is made of; only the rooms at the edge may touch it.
+WORLD = {
+    "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select", "selectors",
+    "socket", "socketserver", "ssl", "subprocess", "threading", "time", "uuid",
+}  # fmt: skip
+#: Who speaks HTTP, and by what: the upgrade to WebSocket, and the CONNECT that a proxy is asked with.
+HTTP = {"mqttws.protocol.framing": {"wsproto", "h11"}, "mqttws.transport.proxy": {"h11"}}
+#: What of mqttws is public beside `mqttws` itself.
+PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.testing"}
+
+
+def name_of(path: Path) -> str:
+    """Module name: mqttws.codec.wire."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Every import of a module, wherever it stands in it: (module, the name taken from it)."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            for alias in node.names:
+                yield base, alias.name
+
+
+def parametrize(*packages: str) -> pytest.MarkDecorator:
+    chosen = [path for path in MODULES if name_of(path).split(".")[0] in packages]
+    assert chosen
+    return pytest.mark.parametrize("path", chosen, ids=name_of)
+
+
+def room_of(module: str) -> str:
+    """The room of a module of mqttws: codec, protocol and so on."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+@parametrize("mqttws")
+def test_inside_mqttws_a_lower_room_imports_no_higher_one(path: Path) -> None:
+    room = room_of(name_of(path))
+    for module, name in imports(path):
+        if module.split(".")[0] != "mqttws" or room in ABOVE:
+            continue
+        target = room_of(module) if module != "mqttws" else name
+        assert target in LAYERS, f"{name_of(path)} imports {name} from the public namespace, which lies above it"
+        assert LAYERS.index(target) <= LAYERS.index(room), f"{name_of(path)} imports {module}, which lies above it"
+
+
+@parametrize("mqttws")
+def test_mqttws_knows_neither_aws_nor_what_is_built_on_it(path: Path) -> None:
+    for module, _ in imports(path):
+        assert module.split(".")[0] not in {"sigv4", "pubsub", "boto3", "botocore", "awscrt"}
+
+
+@parametrize("mqttws")
+def test_who_knows_wsproto_and_h11(path: Path) -> None:
+    used = {module.split(".")[0] for module, _ in imports(path)} & {"wsproto", "h11"}
+    assert used <= HTTP.get(name_of(path), set())
+
+
+@parametrize("mqttws")
+def test_nothing_else_is_needed_but_the_standard_library(path: Path) -> None:
+    allowed = sys.stdlib_module_names | {"mqttws", "wsproto", "h11"}
+    if name_of(path).startswith(("mqttws.transport.", "mqttws.broker.")):
+        allowed |= {"cryptography"}  # the extra `certs`
+    assert {module.split(".")[0] for module, _ in imports(path)} <= allowed
+
+
+@parametrize("mqttws")
+def test_the_core_touches_nothing_of_the_world(path: Path) -> None:
+    if room_of(name_of(path)) in ("errors", "codec", "protocol"):
+        touched = {module.split(".")[0] for module, _ in imports(path)} & WORLD
+        assert not touched, f"{name_of(path)} imports {touched}"
+
+
+@parametrize("sigv4")
+def test_sigv4_needs_the_standard_library_alone(path: Path) -> None:
+    for module, _ in imports(path):
+        assert module.split(".")[0] in sys.stdlib_module_names | {"sigv4"}, module
+
+
+@parametrize("pubsub")
+def test_pubsub_uses_what_is_public(path: Path) -> None:
+    for module, name in imports(path):
+        package = module.split(".")[0]
+        if package == "mqttws":
+            assert module == "mqttws" or module in PUBLIC_ROOMS, f"{name_of(path)} reaches into {module}"
+            if module == "mqttws" and name is not None:
+                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_ROOMS, name
+        elif package == "sigv4":
+            assert module == "sigv4", f"{name_of(path)} reaches into {module}"
+            assert name is None or name in sigv4.__all__, name
+
+
+@parametrize("pubsub")
+def test_pubsub_takes_what_is_public_from_the_modules_too(path: Path) -> None:
+    public = {
+        "mqttws": {*mqttws.__all__, *(room.partition(".")[2] for room in PUBLIC_ROOMS)},
+        "sigv4": {*sigv4.__all__},
+    }
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in public:
+            assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
+
+
+def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
+    """What the tests above rest on finds every form of import, and where a relative one leads."""
+    assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "framing.py"))
+    assert ("mqttws.codec.packet", "Packet") in list(imports(ROOT / "mqttws" / "codec" / "packets.py"))
+    relative = [entry for path in MODULES for entry in imports(path) if entry[0].startswith("sigv4.")]
+    assert ("sigv4.errors", "SigningError") in relative
