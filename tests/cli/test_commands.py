@@ -236,9 +236,9 @@ def test_demo_shows_the_main_job(start: type[Command]) -> None:
     demo = start("demo")
     assert demo.end() == 0
     lines = [demo.line().decode() for _ in range(demo.lines.qsize())]
-    assert sum(line.startswith("received") for line in lines) == 5
+    assert sum(line.startswith("  received") for line in lines) == 5
     for qos in (0, 1, 2):
-        assert any(line.startswith("received") and f"QoS {qos}" in line for line in lines)
+        assert any(line.startswith("  received") and f"QoS {qos}" in line for line in lines)
     assert lines[0].startswith("broker")
     assert lines[-1].startswith("closed")
     assert demo.complaints.empty()
