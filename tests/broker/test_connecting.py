@@ -30,7 +30,15 @@ def test_a_good_connect_is_answered_by_connack_0_first_of_all(wire, scheme):
 @pytest.mark.statement("MQTT-3.1.0-1")
 @pytest.mark.parametrize(
     "first",
-    ["30 03 00 01 61", "40 02 00 01", "82 06 00 01 00 01 61 00", "a2 05 00 01 00 01 61", "c0 00", "e0 00", "20 02 00 00"],
+    [
+        "30 03 00 01 61",  # PUBLISH
+        "40 02 00 01",  # PUBACK
+        "82 06 00 01 00 01 61 00",  # SUBSCRIBE
+        "a2 05 00 01 00 01 61",  # UNSUBSCRIBE
+        "c0 00",  # PINGREQ
+        "e0 00",  # DISCONNECT
+        "20 02 00 00",  # CONNACK
+    ],
 )
 def test_anything_before_connect_is_closed_without_an_answer(wire, first):
     assert wire().send(first, CONNECT).rest() == b""

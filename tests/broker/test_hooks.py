@@ -1,0 +1,362 @@
+"""The hooks: who is asked what, when, and what follows from the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from mqttws import (
+    AccessDenied,
+    Connect,
+    KeepAliveTimeout,
+    Message,
+    PubAck,
+    Publish,
+)
+from mqttws.broker import Accepted, Access, Limits, Peer, Refused, Rejection, Verdict
+from mqttws.broker.hooks import Hooks
+
+SECRET = "AKIDsecret"
+
+
+def test_all_hooks_get_the_same_peer_and_may_keep_things_in_it(start, wire):
+    said: list[tuple[str, object]] = []
+
+    def note(what, answer=None):
+        def hook(peer, *more):
+            if peer.context is None:
+                peer.context = object()
+            said.append((what, peer.context, peer.client_id, *more))
+            return answer
+
+        return hook
+
+    broker = start(
+        on_upgrade=note("upgrade"),
+        authenticator=note("connect", True),
+        authorizer=note("access", True),
+        on_connected=note("connected"),
+        on_disconnected=note("disconnected"),
+    )
+    connect = Connect("c", username="u", password=b"p")
+    peer = wire(broker, "ws", headers=("X-Extra: 1",)).send(connect)
+    peer.expect("20 02 00 00")
+    peer.subscribe(("a", 1))
+    peer.send(Publish("a", b"", 1, True, packet_id=1), "e0 00").rest()
+    assert len({context for _, context, *_ in said}) == 1
+    assert [(what, *more) for what, _, *more in said] == [
+        ("upgrade", ""),
+        ("connect", "c", connect),
+        ("connected", "c"),
+        ("access", "c", Access("subscribe", "a", 1, False)),
+        ("access", "c", Access("publish", "a", 1, True)),
+        ("access", "c", Access("receive", "a", 1, False)),
+        ("disconnected", "c", None),
+    ]
+
+
+def test_the_peer_tells_where_it_comes_from(start, wire):
+    seen: list[Peer] = []
+    broker = start(on_upgrade=seen.append, authenticator=lambda peer, connect: seen.append(peer) or True)
+    with wire(broker, "ws", upgrade=False) as peer:
+        peer.head = peer.upgrade("/mqtt?X-Amz-Signature=" + SECRET, "somewhere:1", ("X-Token: " + SECRET,))
+        peer.connect("c", username="u")
+    over_ws = seen[0]
+    assert over_ws.scheme == "ws"
+    assert over_ws.target == "/mqtt?X-Amz-Signature=" + SECRET
+    assert over_ws.header("host") == "somewhere:1"
+    assert over_ws.header("x-token") == SECRET
+    assert over_ws.header("x-none") is None
+    assert over_ws.address[0] == over_ws.local_address[0] == "127.0.0.1"
+    assert over_ws.tls is None
+    assert over_ws.username == "u"
+    assert SECRET not in repr(over_ws) + str(over_ws)
+    wire(broker, "mqtt").connect("c")
+    assert (seen[-1].scheme, seen[-1].target, seen[-1].headers) == ("mqtt", None, ())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_upgrade_is_rejected_as_the_hook_says(start, wire, asynchronous):
+    rejection = Rejection(403, [("x-amzn-ErrorType", "ForbiddenException")], b'{"message":null}')
+
+    async def later(peer):
+        await asyncio.sleep(0)
+        return rejection
+
+    broker = start(on_upgrade=later if asynchronous else lambda peer: rejection)
+    answer = wire(broker, "ws", upgrade=False).upgrade("/mqtt", "x")
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"x-amzn-errortype: ForbiddenException\r\n" in answer.replace(b"x-amzn-ErrorType", b"x-amzn-errortype")
+    assert b"content-length: 16\r\n" in answer
+    assert answer.endswith(b'\r\n\r\n{"message":null}')
+
+
+def test_an_upgrade_hook_that_fails_is_answered_by_500(start, wire, caplog):
+    def hook(peer):
+        raise LookupError("no such thing")
+
+    answer = wire(start(on_upgrade=hook), "ws", upgrade=False).upgrade("/mqtt", "x")
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert "LookupError" in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "code"), [(False, 5), (Refused(4), 4), (Refused(), 5), (True, 0), (Accepted(), 0)])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.statement("U-4")
+def test_the_authenticator_decides(start, wire, answer, code, asynchronous):
+    async def later(peer, connect):
+        await asyncio.sleep(0.01)
+        return answer
+
+    broker = start(authenticator=later if asynchronous else lambda peer, connect: answer)
+    peer = wire(broker).send(Connect("c"), "c0 00")
+    if code:
+        assert peer.rest() == bytes((0x20, 2, 0, code))
+    else:
+        peer.expect("20 02 00 00", "d0 00")
+
+
+def test_a_refusal_has_a_return_code_of_the_standard():
+    with pytest.raises(ValueError, match="1 to 5"):
+        Refused(6)
+
+
+def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire):
+    async def never(peer, connect):
+        await asyncio.Event().wait()
+
+    assert wire(start(authenticator=never, limits=Limits(connect_timeout=0.1))).send(Connect("c")).rest() == b""
+
+
+def test_an_authenticator_is_cancelled_when_its_client_goes(start, wire):
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def slow(peer, connect):
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    broker = start(authenticator=slow)
+    wire(broker).send(Connect("c"))
+    assert begun.wait(10)
+    broker.stop()
+    assert cancelled.is_set()
+
+
+def test_the_authenticator_may_change_identifier_and_keep_alive_and_expiry(start, wire, client):
+    answers = {
+        "short": Accepted(client_id="longer", keep_alive=1),
+        "gone": Accepted(session_expiry=1e-9),
+    }
+    seen = []
+    broker = start(
+        authenticator=lambda peer, connect: answers.get(connect.client_id, True),
+        on_disconnected=lambda peer, error: seen.append((peer.client_id, type(error))),
+    )
+    assert client("short", broker, keep_alive=0).rest() == b""
+    assert seen == [("longer", KeepAliveTimeout)]
+    client("gone", broker, clean_session=False).send("e0 00").rest()
+    assert not client("gone", broker, clean_session=False).session_present
+
+
+def test_a_session_belongs_to_its_user(start, wire, client):
+    broker = start(authenticator=lambda peer, connect: True)
+    client("c", broker, clean_session=False, username="ann").subscribe(("a", 1))
+    for username in ("bob", None):
+        refused = wire(broker).send(Connect("c", False, username=username))
+        assert refused.rest() == bytes.fromhex("20 02 00 02")
+    assert client("c", broker, clean_session=False, username="ann").session_present
+
+
+def test_an_owner_may_have_many_user_names(start, client):
+    broker = start(authenticator=lambda peer, connect: Accepted(owner="both"))
+    client("c", broker, clean_session=False, username="?SDK=JavaScript")
+    assert client("c", broker, clean_session=False, username="?SDK=Python").session_present
+
+
+def test_without_an_authenticator_user_names_prove_nothing(client):
+    client("c", clean_session=False, username="ann")
+    assert client("c", clean_session=False, username="bob").session_present
+
+
+@pytest.mark.statement("MQTT-3.3.5-2")
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_denied_publish_is_acknowledged_and_dropped(start, client, caplog, qos):
+    def authorizer(peer, access):
+        return access.action != "publish" or Verdict(False, reason="rule 7")
+
+    broker = start(authorizer=authorizer)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    peer = client("c", broker)
+    peer.send(Publish("secret", b"x", qos, True, packet_id=9 if qos else None))
+    if qos:
+        peer.expect("40 02 00 09" if qos == 1 else "50 02 00 09")
+    else:
+        peer.quiet()
+    watcher.quiet()
+    figures = broker.figures()
+    assert (figures["publish/messages/denied"], figures["retained messages/count"]) == (1, 0)
+    assert "PUBLISH to 'secret' denied: rule 7" in caplog.text
+
+
+@pytest.mark.statement("MQTT-3.3.5-2")
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_denial_may_end_the_connection(start, client, scheme):
+    ended = []
+    broker = start(
+        authorizer=lambda peer, access: Verdict(peer.client_id == "watcher", close=True, reason="policy"),
+        on_disconnected=lambda peer, error: ended.append(error),
+    )
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 1))
+    for packet in (
+        Publish("a", b"", 1, packet_id=1),
+        Publish("a", b""),
+        "82 06 00 01 00 01 61 00",
+    ):
+        assert client("c", broker, scheme).send(packet, Publish("b")).rest() == b""
+        watcher.quiet()  # what came behind it was not heard
+    assert [type(error) for error in ended] == [AccessDenied] * 3
+    assert "policy" in str(ended[0])
+
+
+def test_a_denied_connection_closes_the_websocket_with_1008(start, client):
+    broker = start(authorizer=lambda peer, access: Verdict(False, close=True))
+    opcode, payload = client("c", broker, "ws").send(Publish("a")).frame()
+    assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 1008)
+
+
+def test_receiving_is_authorized_message_by_message(start, client):
+    broker = start(authorizer=lambda peer, access: access.action != "receive" or access.topic != "a/secret")
+    broker.publish("a/secret", b"kept", 1, True)
+    broker.publish("a/open", b"kept", 1, True)
+    peer = client("c", broker)
+    peer.subscribe(("a/#", 1))
+    broker.publish("a/secret", b"live")
+    broker.publish("a/open", b"live")
+    assert [(message.topic, message.payload) for message in peer.messages(2)] == [
+        ("a/open", b"kept"),
+        ("a/open", b"live"),
+    ]
+    peer.quiet()
+
+
+def test_a_denied_delivery_may_end_the_receivers_connection_alone(start, client):
+    broker = start(
+        authorizer=lambda peer, access: Verdict(access.action != "receive" or peer.client_id != "c", close=True)
+    )
+    others = [client(name, broker) for name in ("b", "d")]
+    peer = client("c", broker, will=Message("a", b"gone"))
+    for each in (*others, peer):
+        each.subscribe(("a", 0))
+    publisher = client("publisher", broker)
+    publisher.send(Publish("a", b"x", 1, packet_id=1)).expect(PubAck(1))
+    assert peer.rest() == b""
+    for other in others:
+        assert {message.payload for message in other.messages(2)} == {b"x", b"gone"}
+
+
+def test_an_authorizer_that_fails_ends_only_the_connection_it_was_asked_about(start, client, caplog):
+    def authorizer(peer, access):
+        if peer.client_id == "bad":
+            raise LookupError("no such rule")
+        return True
+
+    broker = start(authorizer=authorizer)
+    good = client("good", broker)
+    good.subscribe(("a", 1))
+    assert client("bad", broker).send(Publish("a", b"x", 1, packet_id=1)).rest() == b""
+    assert client("bad", broker).send("82 06 00 01 00 01 61 00").rest() == b""
+    good.send(Publish("a", b"y", 0))
+    assert good.messages(1) == [Publish("a", b"y")]
+    assert caplog.text.count("LookupError: no such rule") == 2
+
+
+def test_an_authorizer_that_fails_over_a_delivery_ends_the_receiver_alone(start, client):
+    def authorizer(peer, access):
+        if access.action == "receive" and peer.client_id == "bad":
+            raise LookupError("no such rule")
+        return True
+
+    broker = start(authorizer=authorizer)
+    bad, good = client("bad", broker), client("good", broker)
+    bad.subscribe(("a", 1))
+    good.subscribe(("a", 0))
+    good.send(Publish("a", b"y", 0))
+    assert good.messages(1) == [Publish("a", b"y")]
+    assert bad.rest() == b""
+
+
+def test_a_connected_hook_that_fails_ends_its_connection(start, wire, client):
+    def hook(peer):
+        if peer.client_id == "bad":
+            raise LookupError("no such thing")
+
+    broker = start(on_connected=hook)
+    good = client("good", broker)
+    assert wire(broker).send(Connect("bad")).rest() in (b"", bytes.fromhex("20 02 00 00"))
+    good.quiet()
+    assert broker.figures()["clients/connected"] == 1
+
+
+def test_a_disconnected_hook_that_fails_is_logged(start, client, caplog):
+    def hook(peer, error):
+        raise LookupError("no such thing")
+
+    broker = start(on_disconnected=hook)
+    client("c", broker).send("e0 00").rest()
+    client("c", broker).quiet()
+    assert "on_disconnected failed" in caplog.text
+
+
+def test_presence_is_told_once_each_with_the_reason(start, client):
+    told = []
+    broker = start(
+        on_connected=lambda peer: told.append((peer.client_id, "connected")),
+        on_disconnected=lambda peer, error: told.append((peer.client_id, type(error).__name__)),
+    )
+    client("a", broker).send("e0 00").rest()
+    client("b", broker).send("f0 00").rest()
+    taken = client("c", broker)
+    client("c", broker, keep_alive=1).rest()
+    taken.rest()
+    assert told == [
+        ("a", "connected"),
+        ("a", "NoneType"),
+        ("b", "connected"),
+        ("b", "MalformedPacket"),
+        ("c", "connected"),
+        ("c", "SessionTakenOver"),
+        ("c", "connected"),
+        ("c", "KeepAliveTimeout"),
+    ]
+
+
+def test_hooks_may_publish(start, client):
+    broker = start(on_connected=lambda peer: broker.publish("$aws/events/presence/connected/" + peer.client_id, "{}"))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("$aws/events/#", 0))
+    client("c", broker)
+    assert watcher.messages(1) == [Publish("$aws/events/presence/connected/c", b"{}")]
+
+
+def test_a_refused_client_leaves_one_line(start, wire, caplog):
+    caplog.set_level(logging.WARNING, "mqttws.broker")
+    broker = start(authenticator=lambda peer, connect: Refused(4, "who is this?"))
+    wire(broker).send(Connect("c", username=SECRET, password=SECRET.encode())).rest()
+    broker.stop()
+    lines = [record.getMessage() for record in caplog.records if "c'" in record.getMessage()]
+    assert len(lines) == 1
+    assert "refused with return code 4: who is this?" in lines[0]
+    assert SECRET not in caplog.text
+
+
+def test_without_an_authorizer_everything_is_allowed():
+    assert Hooks().authorize(Peer("ws", ("127.0.0.1", 1)), Access("publish", "a", 0, False)).allowed

@@ -1,0 +1,275 @@
+"""Each bound: what is still taken, what lies beyond, and that no other client notices."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+from wire import PATIENCE, Wire
+
+from mqttws import Connect, LimitExceeded, PubAck, Publish, RemoteProtocolError, SubAck, Subscribe
+from mqttws.broker import Departures, Limits
+
+
+@pytest.mark.parametrize("field", ["max_packet_size", "connect_timeout", "max_queued", "publish_rate"])
+def test_a_bound_is_above_0(field):
+    with pytest.raises(ValueError, match=f"Limits.{field} is 0; it must be above 0"):
+        Limits(**{field: 0})
+
+
+def test_there_are_no_more_identifiers_than_65535():
+    with pytest.raises(ValueError, match="65,535"):
+        Limits(max_in_flight=65_536)
+
+
+def test_a_packet_that_is_too_large_is_closed_from_its_header(start, client):
+    broker = start(limits=Limits(max_packet_size=1000))
+    client("c", broker).send(Publish("a", bytes(994)), "c0 00").expect("d0 00")  # 3 + 3 + 994: just right
+    peer = client("c", broker)
+    assert peer.send("30 e6 07").rest() == b""  # announces 1001 bytes, sends none of them
+    peer = client("c", broker)
+    assert peer.send("30 ff ff ff 7f").rest() == b""
+
+
+def test_connections_are_bounded(start, wire, client):
+    broker = start(limits=Limits(max_connections=3))
+    peers = [client("", broker) for _ in range(3)]
+    assert wire(broker).rest() == b""
+    assert broker.figures()["connections/refused"] == 1
+    peers[0].send("e0 00").rest()
+    peers[0].close()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:  # the place is free when the broker has seen the end of the connection
+        peer = wire(broker)
+        try:
+            if peer.send(Connect()).socket.recv(4):
+                break
+        except ConnectionError:
+            pass
+    else:
+        pytest.fail("the place of a client that left was not given to another")
+    for peer in peers[1:]:
+        peer.quiet()
+
+
+def test_connections_are_bounded_by_address(start, wire, client):
+    broker = start(limits=Limits(max_connections_per_address=1))
+    peer = client("", broker)
+    assert wire(broker).rest() == b""
+    other = socket.create_connection(("127.0.0.1", broker._ports["mqtt"]), PATIENCE, source_address=("127.0.0.2", 0))
+    with other:
+        other.sendall(Connect().encode())
+        assert other.recv(4) == bytes.fromhex("20 02 00 00")
+    peer.quiet()
+
+
+def test_sessions_are_bounded(start, wire, client):
+    broker = start(limits=Limits(max_sessions=2))
+    client("a", broker, clean_session=False).close()
+    client("b", broker)
+    assert wire(broker).send(Connect("c")).rest() == bytes.fromhex("20 02 00 03")
+    assert client("a", broker, clean_session=False).session_present
+
+
+def test_subscriptions_are_bounded(start, client):
+    peer = client("c", start(limits=Limits(max_subscriptions=2)))
+    assert peer.subscribe(("a", 0), ("b", 1), ("c", 2)) == (0, 1, 0x80)
+    assert peer.subscribe(("a", 2), ("c", 2)) == (2, 0x80)  # the same again is no new one
+    peer.send("a2 05 00 07 00 01 61").expect("b0 02 00 07")
+    assert peer.subscribe(("c", 2)) == (2,)
+
+
+def test_filters_in_one_subscribe_are_bounded(start, client):
+    broker = start(limits=Limits(max_filters=2))
+    peer = client("c", broker, clean_session=False)
+    assert peer.subscribe(("a", 0), ("b", 0)) == (0, 0)
+    assert peer.send(Subscribe(1, [("c", 0), ("d", 0), ("e", 0)])).rest() == b""
+    assert broker.figures()["subscriptions/count"] == 2  # none of them was taken
+
+
+@pytest.mark.parametrize(
+    ("limits", "good", "bad"),
+    [
+        (Limits(max_topic_levels=3), "a/b/c", "a/b/c/d"),
+        (Limits(), "/" * 199, "/" * 200),
+        (Limits(max_topic_bytes=4), "\u00e9\u00e9", "\u00e9\u00e9a"),
+        (Limits(), "a b", "a\tb"),
+        (Limits(), "\u00a0", "\u009f"),
+        (Limits(), "\ufffd", "\ufffe"),
+        (Limits(), "\U0001fffd", "\U0001ffff"),
+        (Limits(), "x", "\ufdd0"),
+        (Limits(control_characters=True), "\x01\ufffe", None),
+    ],
+)
+@pytest.mark.statement("U-5")
+def test_topics_are_bounded(start, client, limits, good, bad):
+    broker = start(limits=limits)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    peer = client("c", broker)
+    peer.subscribe((good, 0))
+    peer.send(Publish(good))
+    assert watcher.messages(1) == [Publish(good)]
+    if bad is None:
+        return
+    assert client("c", broker).send(Publish(bad), Publish("after")).rest() == b""
+    assert client("c", broker).send(Subscribe(1, [("a", 0), (bad, 0)])).rest() == b""
+    watcher.quiet()
+    assert broker.figures()["subscriptions/count"] == 1
+
+
+def test_the_error_names_the_bound():
+    with pytest.raises(LimitExceeded, match="the Topic Name has 201 levels; at most 200 are taken here"):
+        Limits().check_topic("/" * 200, "the Topic Name")
+    with pytest.raises(RemoteProtocolError, match=r"holds U\+0001, which is not taken here") as caught:
+        Limits().check_topic("\x01", "the Topic Name")
+    assert caught.value.statement == "§1.5.3"
+
+
+def test_payloads_are_bounded(start, client):
+    broker = start(limits=Limits(max_payload=4))
+    client("c", broker).send(Publish("a", b"1234", 1, packet_id=1)).expect(PubAck(1))
+    assert client("c", broker).send(Publish("a", b"12345", 1, packet_id=1)).rest() == b""
+
+
+@pytest.mark.parametrize("limits", [Limits(max_retained=2), Limits(max_retained_bytes=4)])
+def test_retained_messages_are_bounded(start, client, caplog, limits):
+    broker = start(limits=limits)
+    watcher = client("watcher", broker)
+    watcher.subscribe(("#", 0))
+    for number, topic in enumerate(["a", "b", "c", "a"]):
+        broker.publish(topic, b"%d" % number, retain=True)
+    assert [message.payload for message in watcher.messages(4)] == [b"0", b"1", b"2", b"3"]
+    figures = broker.figures()
+    assert (figures["retained messages/count"], figures["retained messages/dropped"]) == (2, 1)
+    late = client("late", broker)
+    late.subscribe(("#", 0))
+    assert sorted((message.topic, message.payload) for message in late.messages(2)) == [("a", b"3"), ("b", b"1")]
+    assert "the message to 'c' is not retained" in caplog.text
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_publishing_beyond_the_rate_waits_and_loses_nothing(start, client, qos):
+    broker = start(limits=Limits(publish_rate=100))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 0))
+    peer = client("c", broker)
+    began = time.monotonic()
+    peer.send(*[Publish("a", b"%d" % n, qos, packet_id=n + 1 if qos else None) for n in range(130)])
+    assert [int(message.payload) for message in watcher.messages(130)] == list(range(130))
+    assert time.monotonic() - began >= 0.29  # a burst of 100, then one each 10 ms
+    if qos:
+        peer.expect(*[PubAck(n + 1) for n in range(130)])
+    peer.quiet()
+
+
+def test_what_waits_for_its_rate_is_heard_when_the_client_leaves(start, client):
+    broker = start(limits=Limits(publish_rate=1))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 0))
+    peer = client("c", broker)
+    peer.send(*[Publish("a", b"%d" % n) for n in range(5)])
+    watcher.messages(1)
+    client("c", broker)  # the take-over ends the first connection
+    assert [message.payload for message in watcher.messages(4)] == [b"1", b"2", b"3", b"4"]
+
+
+def fill(watcher: Wire, publisher: Wire, qos: int, count: int) -> None:
+    """Publish what the watcher's connection cannot hold."""
+    payload = bytes(60_000)
+    for number in range(count):
+        publisher.send(Publish("a", payload, qos, packet_id=number + 1 if qos else None))
+        if qos:
+            publisher.expect(PubAck(number + 1))
+
+
+def test_qos_0_messages_for_a_slow_reader_are_dropped_and_counted(start, client):
+    broker = start(limits=Limits(max_write_buffer=500_000))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 0))
+    other = client("other", broker)
+    other.subscribe(("b", 0))
+    publisher = client("publisher", broker)
+    fill(watcher, publisher, 0, 400)  # 24 MB
+    publisher.send(Publish("b", b"x"))
+    assert other.messages(1) == [Publish("b", b"x")]
+    dropped = broker.figures()["publish/messages/dropped"]
+    assert dropped > 0
+    assert len(watcher.messages(400 - dropped)) == 400 - dropped
+    watcher.quiet()
+    publisher.send(Publish("a", b"again"))
+    assert watcher.messages(1) == [Publish("a", b"again")]
+
+
+def test_qos_1_messages_for_a_slow_reader_wait(start, client):
+    broker = start(limits=Limits(max_queued_bytes=100_000_000))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 1))
+    publisher = client("publisher", broker)
+    fill(watcher, publisher, 1, 400)
+    assert broker.figures()["publish/messages/dropped"] == 0
+    for number in range(400):
+        message = watcher.receive()
+        assert message.packet_id == number % 65535 + 1
+        watcher.send(PubAck(message.packet_id))
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_client_that_reads_nothing_is_cut_off(start, client, scheme):
+    ended = []
+    broker = start(limits=Limits(stall_timeout=0.3), on_disconnected=lambda peer, error: ended.append(str(error)))
+    stuck = client("stuck", broker, scheme)
+    stuck.subscribe(("a", 0))
+    publisher = client("publisher", broker)
+    deadline = time.monotonic() + PATIENCE
+    while not ended and time.monotonic() < deadline:
+        publisher.send(Publish("a", bytes(60_000)))
+        publisher.quiet()
+    assert ended == ["the client read nothing for 0.3 s"]
+
+
+def test_a_client_that_asks_and_never_reads_is_not_read_any_more(start, client):
+    broker = start(limits=Limits(stall_timeout=0.3))
+    other = client("other", broker)
+    stuck = client("stuck", broker)
+    broker.publish("a", bytes(200_000), retain=True)
+    stuck.socket.settimeout(PATIENCE)
+    request = Subscribe(1, [("a", 0)]).encode() * 100
+    with pytest.raises(ConnectionError):  # 800 bytes asking for 20 MB: cut off
+        while True:
+            stuck.socket.sendall(request)
+    other.quiet()
+
+
+def test_departures_no_parent_level(start, client):
+    broker = start(departures=Departures(parent_level=False))
+    broker.publish("a", b"kept", retain=True)
+    broker.publish("a/b", b"kept", retain=True)
+    peer = client("c", broker)
+    peer.subscribe(("a/#", 0))
+    assert peer.messages(1) == [Publish("a/b", b"kept", 0, True)]
+    broker.publish("a", b"live")
+    broker.publish("a/b", b"live")
+    assert peer.messages(1) == [Publish("a/b", b"live")]
+    peer.subscribe(("#", 0))
+    assert {message.topic for message in peer.messages(2)} == {"a", "a/b"}
+
+
+def test_departures_no_retained_messages_for_wildcards(start, client):
+    broker = start(departures=Departures(retained_for_wildcards=False))
+    broker.publish("a", b"kept", retain=True)
+    peer = client("c", broker)
+    peer.subscribe(("#", 0), ("+", 0))
+    peer.quiet()
+    peer.send(Subscribe(1, [("a", 0)]))
+    peer.expect(SubAck(1, [0]), Publish("a", b"kept", 0, True))
+
+
+def test_departures_dollar_topics(start, client):
+    broker = start(departures=Departures(dollar_topics=True))
+    peer = client("c", broker)
+    peer.subscribe(("$aws/#", 0))
+    peer.send(Publish("$aws/x", b"1"), Publish("$SYS/broker/version", b"2"))
+    assert peer.messages(1) == [Publish("$aws/x", b"1")]
+    assert broker.figures()["publish/messages/denied"] == 1
