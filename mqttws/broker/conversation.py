@@ -191,11 +191,11 @@ class Conversation:
 
     def _on_publish(self, publish: Publish, now: float) -> None:
         try:
-            self._hub.router.publish_from(self.peer, publish)
+            taken = self._hub.router.publish_from(self.peer, publish)
         except MQTTError as error:
             self._cut(error, now)
         else:
-            self._connection.acknowledge(publish)
+            (self._connection.acknowledge if taken else self._connection.discard)(publish)
 
     def _may_publish(self, now: float) -> bool:
         """Tell whether a PUBLISH is within the rate. If not: hold the client until it is."""
@@ -227,8 +227,7 @@ class Conversation:
         except MQTTError as error:
             self._cut(error, now)
             return
-        self._connection.suback(subscribe.packet_id, return_codes)
-        self._link.bring_retained()
+        self._connection.suback(subscribe.packet_id, return_codes)  # the link brings the retained messages after it
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
         assert self.subscriber is not None

@@ -39,11 +39,13 @@ class Peer:
         client_id: once connected; before that as the client gave it, or "".
         username: that of the CONNECT; None before it, or without one.
         context: the hooks' own.
+        complaints: how many of its requests have been refused; the broker's own.
     """
 
     __slots__ = (
         "address",
         "client_id",
+        "complaints",
         "context",
         "headers",
         "local_address",
@@ -69,6 +71,7 @@ class Peer:
         self.client_id = ""
         self.username: str | None = None
         self.context: Any = None
+        self.complaints = 0
 
     def header(self, name: str) -> str | None:
         """Find the first header of that name (in lower case) in the upgrade request."""
@@ -160,12 +163,15 @@ class Verdict:
         allowed: whether the client may.
         max_qos: with "subscribe": the highest QoS to grant, 0 to 2.
         close: where it is denied: whether the connection ends over it. Spec: [MQTT-3.3.5-2]
+        acknowledge: with "publish", where it is denied and the connection goes on: whether the client is told that
+            the message was taken. Not to tell it departs from the standard, which a server that is stood in for may.
         reason: where it is denied: for the log.
     """
 
     allowed: bool
     max_qos: int = 2
     close: bool = False
+    acknowledge: bool = True
     reason: str = "the authorizer denied it"
 
 

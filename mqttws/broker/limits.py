@@ -1,7 +1,8 @@
 """The bounds of a broker, and what lies beyond each of them.
 
 Everything that a client can make grow has its bound here, with a default. `None` means none. What happens beyond
-a bound is said at each; whatever is refused or dropped is logged in one line, and what is dropped is counted.
+a bound is said at each; whatever is refused or dropped is logged in one line, and what is dropped is counted. (Of
+one connection's requests only the first hundred that are refused: a client must not write the log full.)
 
 Spec: §4.7.3, §5.4.8
 """
@@ -34,6 +35,8 @@ class Limits:
         max_connections_per_address: the same for one address; None by default, since a proxy in front makes one
             address of all clients.
         connect_timeout: seconds for TLS, upgrade and CONNECT together, and for the hooks that decide. Beyond: closed.
+        packet_timeout: seconds from the first byte of a packet to its last. The bytes of a packet under way count as
+            a sign of life for the keep alive, but not for longer than this. Beyond: closed.
         stall_timeout: seconds in which a client must read something of what waits for it. Beyond: closed.
         max_write_buffer: bytes that wait in the broker for one connection. Beyond: QoS 0 messages for it are dropped.
         max_in_flight: QoS 1 and 2 messages sent to one client and not acknowledged, 1 to 65,535. Beyond: they wait.
@@ -44,7 +47,10 @@ class Limits:
             broker runs.
         max_retained: retained messages. Beyond: a message is delivered and not retained.
         max_retained_bytes: bytes of their topics and payloads. Beyond: the same.
+        max_retained_levels: levels of their topics, taken together; each takes some 400 bytes of memory. Beyond: the
+            same.
         max_subscriptions: Topic Filters of one client. Beyond: SUBACK 0x80.
+        max_subscription_levels: levels of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.
         max_filters: Topic Filters in one SUBSCRIBE. Beyond: closed.
         max_topic_levels: levels of a Topic Name or Topic Filter. Beyond: closed.
         max_topic_bytes: bytes of a Topic Name or Topic Filter. Beyond: closed.
@@ -60,6 +66,7 @@ class Limits:
     max_connections: int = 1_000
     max_connections_per_address: int | None = None
     connect_timeout: float = 10.0
+    packet_timeout: float = 60.0
     stall_timeout: float = 60.0
     max_write_buffer: int = 4 * _MIB
     max_in_flight: int = 100
@@ -69,7 +76,9 @@ class Limits:
     session_expiry: float | None = 86_400.0
     max_retained: int = 10_000
     max_retained_bytes: int = 64 * _MIB
+    max_retained_levels: int = 100_000
     max_subscriptions: int = 1_000
+    max_subscription_levels: int = 10_000
     max_filters: int | None = None
     max_topic_levels: int = 200
     max_topic_bytes: int | None = None

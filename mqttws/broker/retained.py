@@ -1,8 +1,9 @@
 """Retained messages: the last message of each topic, found by Topic Filter without a look at all the others.
 
 They stand in a tree with one node for each level of a topic. A filter without wildcards walks one path of it, "+"
-branches over the children of one level, "#" takes all that lies below. Both bounds, count and bytes, are kept at
-the door: a message beyond them is not taken, and those that are held stay.
+branches over the children of one level, "#" takes all that lies below. The bounds are kept at the door: a message
+beyond them is not taken, and those that are held stay. Levels are bounded beside bytes because a node takes some
+400 bytes of memory, however short the text of its level is.
 
 Spec: §3.3.1.3
 """
@@ -28,17 +29,23 @@ class Retained:
     Args:
         max_count: how many are held; None for any number.
         max_bytes: how many bytes of topics and payloads are held; None for any number.
+        max_levels: how many levels their topics have, taken together; None for any number.
 
     Attributes:
         bytes: how many bytes of topics and payloads are held now.
+        levels: how many levels their topics have now.
     """
 
-    def __init__(self, max_count: int | None = None, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, max_count: int | None = None, max_bytes: int | None = None, max_levels: int | None = None
+    ) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
+        self._max_levels = max_levels
         self._root = _Node()
         self._by_topic: dict[str, Message] = {}
         self.bytes = 0
+        self.levels = 0
 
     def __len__(self) -> int:
         return len(self._by_topic)
@@ -58,12 +65,16 @@ class Retained:
         old = self._by_topic.pop(message.topic, None)
         if old is not None:
             self.bytes -= _size(old)
-        fits = (self._max_count is None or len(self._by_topic) < self._max_count) and (
-            self._max_bytes is None or self.bytes + _size(message) <= self._max_bytes
+            self.levels -= _levels(old)
+        fits = (
+            (self._max_count is None or len(self._by_topic) < self._max_count)
+            and (self._max_bytes is None or self.bytes + _size(message) <= self._max_bytes)
+            and (self._max_levels is None or self.levels + _levels(message) <= self._max_levels)
         )
         if message.payload and fits:
             self._by_topic[message.topic] = message
             self.bytes += _size(message)
+            self.levels += _levels(message)
             node = self._root
             for level in message.topic.split("/"):
                 child = node.children.get(level)
@@ -131,3 +142,7 @@ class Retained:
 
 def _size(message: Message) -> int:
     return len(message.topic) + len(message.payload)
+
+
+def _levels(message: Message) -> int:
+    return message.topic.count("/") + 1

@@ -31,6 +31,8 @@ from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
 log = logging.getLogger("mqttws.broker")
 
 SYS = "$SYS/"
+#: How many refused requests of one connection are logged; a client must not be able to write the log full.
+MAX_COMPLAINTS = 100
 
 
 class _Subscription(NamedTuple):
@@ -64,7 +66,10 @@ class Router:
         self.hooks = hooks or Hooks()
         self.departures = departures or Departures()
         self.figures = Figures()
-        self.retained = Retained(self.limits.max_retained, self.limits.max_retained_bytes)
+        self.retained = Retained(
+            self.limits.max_retained, self.limits.max_retained_bytes, self.limits.max_retained_levels
+        )
+        self._retained_full = False  # whether the last message to be retained was not
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
         self._tree: TopicTree[_Subscription] = TopicTree()
@@ -104,24 +109,27 @@ class Router:
     def _grant(self, peer: Peer, topic_filter: str, qos: int) -> int | None:
         """Decide which QoS a Topic Filter is granted; None for none."""
         if topic_filter.startswith("$SYS") and peer.username is None and not self._sys_anonymous:
-            log.warning("client %s: SUBSCRIBE to %r refused: $SYS is not for anonymous clients", peer, topic_filter)
+            _complain(peer, "SUBSCRIBE to %r refused: $SYS is not for anonymous clients", topic_filter)
             return None
         verdict = self.hooks.authorize(peer, Access("subscribe", topic_filter, qos, False))
         if verdict.allowed:
             return min(qos, verdict.max_qos)
         if verdict.close:
             raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}")
-        log.warning("client %s: SUBSCRIBE to %r denied: %s", peer, topic_filter, verdict.reason)
+        _complain(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
         return None
 
     def _subscribe(self, subscriber: Subscriber, topic_filter: str, qos: int) -> int:
-        subscriptions = subscriber.session.subscriptions
-        if topic_filter not in subscriptions and len(subscriptions) >= self.limits.max_subscriptions:
-            log.warning(
-                "client %s: SUBSCRIBE to %r refused: it has %d subscriptions, and no more are taken here",
-                subscriber.peer, topic_filter, len(subscriptions),
-            )  # fmt: skip
-            return FAILURE
+        subscriptions, limits = subscriber.session.subscriptions, self.limits
+        if topic_filter not in subscriptions:
+            levels = subscriber.levels + _levels(topic_filter)
+            if len(subscriptions) >= limits.max_subscriptions or levels > limits.max_subscription_levels:
+                _complain(
+                    subscriber.peer, "SUBSCRIBE to %r refused: it has %d subscriptions of %d levels, a bound is reached",
+                    topic_filter, len(subscriptions), subscriber.levels,
+                )  # fmt: skip
+                return FAILURE
+            subscriber.levels = levels
         subscriptions[topic_filter] = qos
         self._tree.set(topic_filter, subscriber, _Subscription(qos, self._min_slashes(topic_filter)))
         if self.departures.retained_for_wildcards or not ("+" in topic_filter or "#" in topic_filter):
@@ -134,6 +142,7 @@ class Router:
         for topic_filter in topic_filters:
             if subscriber.session.subscriptions.pop(topic_filter, None) is not None:
                 self._tree.discard(topic_filter, subscriber)
+                subscriber.levels -= _levels(topic_filter)
                 subscriber.due.pop(topic_filter, None)
                 if subscriber.arriving_filter == topic_filter:
                     subscriber.arriving.clear()
@@ -148,8 +157,11 @@ class Router:
 
     # What reaches whom.
 
-    def publish_from(self, peer: Peer, publish: Publish) -> None:
+    def publish_from(self, peer: Peer, publish: Publish) -> bool:
         """Take a PUBLISH from a client. What is denied is dropped, and to be acknowledged all the same.
+
+        Returns:
+            Whether it is to be acknowledged: not where the authorizer says so.
 
         Raises:
             MQTTError: the connection must end over it.
@@ -162,17 +174,18 @@ class Router:
         self.limits.check_payload(publish.payload, "a payload")
         if self.is_reserved(topic):
             self.figures.publish_denied += 1
-            log.warning("client %s: PUBLISH to %r dropped: topics that begin with '$' are not for clients", peer, topic)
-            return
+            _complain(peer, "PUBLISH to %r dropped: topics that begin with '$' are not for clients", topic)
+            return True
         if self.hooks.authorizer is not None:
             verdict = self.hooks.authorize(peer, Access("publish", topic, publish.qos, publish.retain))
             if not verdict.allowed:
                 self.figures.publish_denied += 1
                 if verdict.close:
                     raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}")
-                log.warning("client %s: PUBLISH to %r denied: %s", peer, topic, verdict.reason)
-                return
+                _complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
+                return verdict.acknowledge
         self.publish(topic, publish.payload, publish.qos, publish.retain)
+        return True
 
     def is_reserved(self, topic: str) -> bool:
         """Whether clients cannot publish to a topic. Spec: §4.7.2."""
@@ -186,9 +199,8 @@ class Router:
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
-        if retain and not self.retained.set(Message(topic, payload, qos, True)):
-            self.figures.retained_dropped += 1
-            log.warning("the message to %r is not retained: a bound is reached with %d", topic, len(self.retained))
+        if retain:
+            self._retain(Message(topic, payload, qos, True))
         slashes = topic.count("/")
         granted: dict[Subscriber, int] = {}
         for key, subscription in self._tree.match(topic):
@@ -213,6 +225,16 @@ class Router:
                 given += self._noted(subscriber, subscriber.outlet.send(packet))
         self.figures.publish_sent += given
         return given
+
+    def _retain(self, message: Message) -> None:
+        """Retain a message, or count one that a bound keeps out, and log the first of a row."""
+        kept = self.retained.set(message)
+        if not kept:
+            self.figures.retained_dropped += 1
+            if not self._retained_full:
+                count = len(self.retained)
+                log.warning("the message to %r is not retained: a bound is reached with %d", message.topic, count)
+        self._retained_full = not kept
 
     def enqueue(self, subscriber: Subscriber, message: Message) -> bool:
         """Put a message into a session. Returns False where a bound made it be dropped."""
@@ -241,7 +263,7 @@ class Router:
             self._end(subscriber, AccessDenied(f"the authorizer failed: {type(error).__name__}"))
             return False
         if not verdict.allowed:
-            log.warning("client %s: delivery from %r denied: %s", subscriber.peer, topic, verdict.reason)
+            _complain(subscriber.peer, "delivery from %r denied: %s", topic, verdict.reason)
             if verdict.close:
                 self._end(subscriber, AccessDenied(f"delivery from {topic!r} denied: {verdict.reason}"))
         return verdict.allowed
@@ -276,3 +298,16 @@ class Router:
                 self.figures.publish_sent += 1
                 return Message(topic, message.payload, qos, True)
         return None
+
+
+def _levels(topic_filter: str) -> int:
+    return topic_filter.count("/") + 1
+
+
+def _complain(peer: Peer, text: str, *arguments: object) -> None:
+    """Log that a request of a client's was refused, unless that has been said of its connection often enough."""
+    peer.complaints += 1
+    if peer.complaints <= MAX_COMPLAINTS:
+        log.warning("client %s: " + text, peer, *arguments)
+    elif peer.complaints == MAX_COMPLAINTS + 1:
+        log.warning("client %s: more of its requests are refused; no more is said of that", peer)

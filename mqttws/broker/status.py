@@ -25,6 +25,7 @@ class Status:
         self._router = router
         self._registry = registry
         self._started = now
+        self._refreshed: float | None = None
         try:
             self._version = f"mqttws {version('mqttws-pubsub')}"
         except PackageNotFoundError:  # it runs from its sources
@@ -43,7 +44,10 @@ class Status:
         }
 
     def refresh(self, now: float) -> None:
-        """Publish what has changed."""
+        """Publish what has changed. Once a moment is enough: a client may ask a thousand times in one breath."""
+        if now == self._refreshed:
+            return
+        self._refreshed = now
         texts = {name: str(figure) for name, figure in self.figures().items()}
         texts["uptime"] = f"{int(now - self._started)} seconds"
         texts["version"] = self._version

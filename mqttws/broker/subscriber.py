@@ -40,6 +40,7 @@ class Subscriber:
         outlet: its connection; None while it is away.
         expiry: seconds to keep the session after the connection; None for ever.
         overflowing: whether the last message for it was dropped because of a bound.
+        levels: of its Topic Filters, taken together.
         due: Topic Filter -> QoS granted, for subscriptions that have still to bring retained messages.
         arriving: the retained messages that one of them brings, still to be sent.
         arriving_filter: that Topic Filter.
@@ -54,6 +55,7 @@ class Subscriber:
         "client_id",
         "due",
         "expiry",
+        "levels",
         "outlet",
         "overflowing",
         "owner",
@@ -72,6 +74,7 @@ class Subscriber:
         self.outlet: Outlet | None = None
         self.expiry: float | None = None
         self.overflowing = False
+        self.levels = 0
         self.due: dict[str, int] = {}
         self.arriving: deque[Message] = deque()
         self.arriving_filter = ""
