@@ -143,6 +143,10 @@ class Connection(ABC, Generic[M]):
         """Tell that a message has been taken by its consumer; see `Machine.acknowledge`."""
         self.machine.acknowledge(publish)
 
+    def discard(self, publish: Publish) -> None:
+        """Drop a message without telling the peer; see `Machine.discard`."""
+        self.machine.discard(publish)
+
     def pause_reading(self) -> None:
         """Tell that nothing will be read for a while; see `Machine.pause_reading`."""
         self.machine.pause_reading()

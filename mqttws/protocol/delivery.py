@@ -318,6 +318,18 @@ class Receiver:
             incoming.taken = True
             incoming.publish = None  # the payload is the consumer's now
 
+    def discard(self, publish: Publish) -> None:
+        """Drop a QoS 1 message that no consumer is to take: it is not answered, and holds up no other's answer.
+
+        Args:
+            publish: the very object that was delivered.
+        """
+        incoming = self._untaken.pop(id(publish), None)
+        if incoming is not None:
+            incoming.taken = True
+            incoming.publish = None
+            incoming.copies = 0
+
     def pubrel(self, packet_id: int) -> PubComp:
         """Take a PUBREL, known or not. Returns the answer. Spec: [MQTT-4.3.3-2]."""
         incoming = self._received.pop(packet_id, None)

@@ -115,6 +115,17 @@ class Machine(ABC):
         if publish.qos and self._session is not None:
             self._session.receiver.acknowledge(publish)
 
+    def discard(self, publish: Publish) -> None:
+        """Drop a message without acknowledging it. With QoS 0 or 2, a second time, or too late: no effect.
+
+        This departs from the standard; it is for a server that stands in for one that does.
+
+        Args:
+            publish: the very object that arrived as an event.
+        """
+        if publish.qos == 1 and self._session is not None:
+            self._session.receiver.discard(publish)
+
     def pause_reading(self) -> None:
         """Tell that the driver will read nothing for a while: the peer's silence proves nothing meanwhile."""
         self._reading = False
