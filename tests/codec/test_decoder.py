@@ -133,6 +133,12 @@ _looks_like_packets = st.lists(
 @example(b"\x36\x05\x00\x01a\x00\x01", None)
 @example(b"\x32\x05\x00\x01a\x00\x00", None)
 @example(b"\x40\x02\x00\x00", None)
+@example(b"\x41\x02\x00\x01", None)
+@example(b"\xc0\x00\xe0\x00\xd0\x00\xc1\x00", None)
+@example(b"\x30\x03\x00\x03b/c", None)  # a topic that seems to go on in the next packet
+@example(b"\x32\x05\x00\x03b/c\x00\x01", None)
+@example(b"\x32\x06\x00\x03b/c\x00", None)
+@example(b"\x30\x04\x01\x00ab", None)
 def test_the_fast_loop_and_the_plain_way_agree_on_any_bytes(stream: bytes, data: st.DataObject | None) -> None:
     Decoder().feed(Publish("a").encode() + Publish("b/c").encode())  # these names are remembered
     maximum = data.draw(st.sampled_from([1 << 28, 8])) if data else 1 << 28

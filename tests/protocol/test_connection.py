@@ -304,6 +304,19 @@ class TestClosing:
         assert pair.client.finished
         assert pair.server.finished
 
+    def test_discarding_passes_through(self) -> None:
+        pair = Pair(CONNECT, automatic=False, websocket=False)
+        pair.deliver_to_server()
+        pair.server.accept(Session(), False, pair.clock())
+        pair.run()
+        pair.client.publish(Message("a", b"", 1))
+        pair.run()
+        (publish,) = pair.received_by_server
+        pair.server.discard(publish)
+        pair.server.acknowledge(publish)
+        pair.run()
+        assert len(pair.client_session.sender) == 1
+
     def test_good_packets_come_before_the_close_that_follows_them(self) -> None:
         pair = Pair(CONNECT).open()
         pair.client.receive_data(b"\x82\x05" + Publish("abc").encode()[:5], pair.clock())

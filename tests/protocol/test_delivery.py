@@ -218,13 +218,13 @@ class TestSenderQueue:
 
     def test_dropping_everything(self) -> None:
         identifiers = Identifiers()
-        sender = Sender(identifiers, max_in_flight=2, max_queued_bytes=20)
-        sent(sender, ONE, TWO, Message("a", bytes(19)))
+        sender = Sender(identifiers, max_in_flight=2, max_queued_bytes=24)
+        sent(sender, ONE, TWO, Message("a", bytes(19), 1))
         sender.pubrec(2)
         sender.clear()
         assert (len(sender), len(identifiers), sender.waiting) == (0, 0, 0)
         assert sender.resume(session_present=True) == ([], [])
-        assert len(sent(sender, Message("a", bytes(19)), ONE)) == 2
+        assert len(sent(sender, Message("a", bytes(19)), ONE, TWO)) == 3
 
 
 class TestResuming:
@@ -393,6 +393,19 @@ class TestReceiver:
         take(receiver, two(2))
         receiver.begin(session_present=False)
         assert take(receiver, two(2)) == [True]
+
+    def test_what_is_discarded_is_not_answered_and_holds_up_nothing(self) -> None:
+        receiver = Receiver()
+        first, second, third = one(1), one(2), two(3)
+        take(receiver, first, second, third)
+        receiver.acknowledge(second)
+        receiver.discard(first)
+        receiver.discard(first)
+        receiver.discard(third)  # QoS 2 cannot be
+        receiver.acknowledge(first)  # too late
+        assert list(receiver.answers()) == [PubAck(2)]
+        receiver.acknowledge(third)
+        assert list(receiver.answers()) == [PubRec(3)]
 
     def test_acknowledging_costs_the_same_in_any_order(self) -> None:
         """Each acknowledgement is one look-up: taking them last to first walks over nothing."""

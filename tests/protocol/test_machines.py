@@ -466,6 +466,16 @@ class TestFlows:
         assert isinstance(error, ProtocolError)
         assert error.statement == statement
 
+    def test_discarding(self, role) -> None:  # type: ignore[no-untyped-def]
+        machine = role()
+        published = [Publish("b", b"", 1, packet_id=7), Publish("b", b"", 1, packet_id=8), Publish("b")]
+        first, second, zero = feed(machine, *published)
+        machine.discard(zero)
+        machine.acknowledge(second)
+        machine.discard(first)
+        assert sends(machine) == "40 02 00 08"
+        ServerMachine().discard(Publish("b", b"", 1, packet_id=7))  # before there is a session: no effect
+
     @pytest.mark.statement("MQTT-4.4.0-1")
     def test_resumption(self, role) -> None:  # type: ignore[no-untyped-def]
         session = Session(max_in_flight=3)
