@@ -1,0 +1,129 @@
+"""The limits of AWS IoT's message broker, and where it departs from MQTT 3.1.1, each as a named setting.
+
+    LocalIoTEndpoint(limits=IoTLimits(publish_rate=None, max_payload=1_000))
+
+The local endpoint keeps them, and the provider checks what it publishes against them before it is sent: AWS IoT
+itself cuts off a client that goes beyond one, and says nothing.
+
+The one idea: the defaults are what AWS documents, so that a program which passes here passes there.  None lifts a
+limit.  A topic is measured without the prefix of Basic Ingest, `$aws/rules/<rule>/`.
+
+Spec: "AWS IoT Core endpoints and quotas" in the AWS general reference; "MQTT" in the AWS IoT Core developer guide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["IoTLimits"]
+
+_BASIC_INGEST = "$aws/rules/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IoTLimits:
+    """The limits and departures.
+
+    Args:
+        max_payload: Bytes of a payload.  Beyond: the connection ends.
+        max_topic_bytes: Bytes of a Topic Name or a Topic Filter.  Beyond: the connection ends.
+        max_slashes: Slashes in one.  Beyond: the connection ends.
+        max_client_id_bytes: Bytes of a client id.  Beyond: refused.
+        max_filters: Topic Filters in one SUBSCRIBE.  Beyond: the connection ends.
+        max_subscriptions: Topic Filters of a connection.  Beyond: SUBACK 0x80.
+        publish_rate: Messages a second of one connection, in and out together.
+        publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
+        max_qos: The highest QoS: a subscription is granted no more; a message of more ends the connection.
+        min_keep_alive: Seconds; a shorter keep alive counts as this.
+        max_keep_alive: Seconds; a longer one, and 0, counts as this.
+        session_expiry: Seconds for which a persistent session is kept.
+        max_in_flight: Messages of QoS 1 sent to one client and not acknowledged.
+        parent_level: Whether `a/#` matches `a`.
+        retained_for_wildcards: Whether a Topic Filter with a wildcard brings retained messages.
+        reserved_topics: Whether what clients publish to topics that begin with `$` reaches subscribers.  In AWS IoT
+            its own services take it; here nothing would, and it is dropped.
+        close_on_denial: Whether a denied PUBLISH or SUBSCRIBE ends the connection.  If not, the one is dropped, the
+            other gets SUBACK 0x80.
+        lifecycle_events: Whether `$aws/events/presence/` tells who connects and disconnects.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    max_payload: int | None = 128 * 1024
+    max_topic_bytes: int | None = 256
+    max_slashes: int | None = 7
+    max_client_id_bytes: int = 128
+    max_filters: int | None = 8
+    max_subscriptions: int = 50
+    publish_rate: float | None = 100.0
+    publish_surplus: Literal["discard", "delay"] = "discard"
+    max_qos: int = 1
+    min_keep_alive: int = 30
+    max_keep_alive: int = 1200
+    session_expiry: float | None = 3600.0
+    max_in_flight: int = 100
+    parent_level: bool = False
+    retained_for_wildcards: bool = False
+    reserved_topics: bool = False
+    close_on_denial: bool = True
+    lifecycle_events: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+                raise ValueError(f"{name} is {value}; expected 0 or more, or None for no limit where that is allowed")
+        if self.publish_surplus not in ("discard", "delay"):
+            raise ValueError(f"publish_surplus is {self.publish_surplus!r}; expected 'discard' or 'delay'")
+        if self.publish_rate is not None and self.publish_rate < 1:
+            raise ValueError(f"publish_rate is {self.publish_rate}; expected 1 or more a second, or None for no limit")
+        if not 0 < self.min_keep_alive <= self.max_keep_alive <= 65_535:
+            raise ValueError(
+                f"min_keep_alive is {self.min_keep_alive} and max_keep_alive {self.max_keep_alive}; expected two "
+                "numbers of seconds from 1 to 65,535, the longer one last"
+            )
+        if self.max_qos not in (0, 1, 2):
+            raise ValueError(f"max_qos is {self.max_qos}; expected 0, 1 or 2")
+
+    def keep_alive(self, asked: int) -> int:
+        """Give the keep alive that counts, in seconds, for the one that a client asks for (0 for none)."""
+        return self.max_keep_alive if asked == 0 else min(max(asked, self.min_keep_alive), self.max_keep_alive)
+
+    def objection_to_topic(self, topic: str, what: str = "the topic") -> str | None:
+        """Say why a Topic Name or a Topic Filter is too long or too deep; None where it is not."""
+        counted = topic
+        if topic.startswith(_BASIC_INGEST):
+            counted = topic.removeprefix(_BASIC_INGEST).partition("/")[2]
+        slashes = counted.count("/")
+        if self.max_slashes is not None and slashes > self.max_slashes:
+            return f"{what} {_shown(topic)} has {slashes} slashes; AWS IoT takes at most {self.max_slashes}"
+        size = len(counted.encode())
+        if self.max_topic_bytes is not None and size > self.max_topic_bytes:
+            return f"{what} {_shown(topic)} takes {size} bytes; AWS IoT takes at most {self.max_topic_bytes}"
+        return None
+
+    def objection_to_publish(self, topic: str, payload_size: int | None, qos: int) -> str | None:
+        """Say why a message cannot be published; None where it can.
+
+        Args:
+            topic: Its Topic Name.
+            payload_size: In bytes; None where it is not to be looked at.
+            qos: Its QoS.
+        """
+        objection = self.objection_to_topic(topic)
+        if objection is not None:
+            return objection
+        if qos > self.max_qos:
+            return f"the message to {_shown(topic)} has QoS {qos}; AWS IoT takes at most QoS {self.max_qos}"
+        if payload_size is not None and self.max_payload is not None and payload_size > self.max_payload:
+            return (
+                f"the payload for {_shown(topic)} takes {payload_size:,} bytes; "
+                f"AWS IoT takes at most {self.max_payload:,}"
+            )
+        return None
+
+
+def _shown(topic: str) -> str:
+    return repr(topic) if len(topic) <= 100 else f"{topic[:97]!r}..."
