@@ -127,7 +127,7 @@ class Link(asyncio.Protocol):
             transport.get_extra_info("ssl_object"),
         )
         self._connection = ServerConnection(
-            ServerMachine(max_packet_size=limits.max_packet_size),
+            ServerMachine(max_packet_size=limits.max_packet_size, packet_timeout=limits.packet_timeout),
             ServerWebSocket() if self._scheme.startswith("ws") else Framing(),
             now,
             open_timeout=limits.connect_timeout - (now - self._accepted_at),

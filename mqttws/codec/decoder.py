@@ -52,6 +52,11 @@ class Decoder:
         """What ended the stream: the next call of `feed` raises it. None while all is well."""
         return self._fault
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a packet has begun and is not all there."""
+        return bool(self._partial)
+
     def feed(self, data: bytes) -> list[Packet]:
         """Take bytes from the peer.
 

@@ -13,6 +13,7 @@ subscription is granted is the broker's to decide: `accept` or `refuse`, `suback
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.decoder import MAX_PACKET_SIZE
@@ -34,6 +35,8 @@ class ServerMachine(Machine):
 
     Args:
         max_packet_size: bytes; a larger packet from the client is a fault.
+        packet_timeout: seconds from the first byte of a packet to its last, for a connected client; None for any
+            number. Any byte is a sign of life, which a client could give for ever with one packet that never ends.
     """
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -44,8 +47,10 @@ class ServerMachine(Machine):
         (CONNECTED, Disconnect): "_on_disconnect",
     }
 
-    def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE) -> None:
+    def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE, packet_timeout: float | None = None) -> None:
         super().__init__(max_packet_size)
+        self._packet_timeout = packet_timeout
+        self._packet_begun: float | None = None  # when the packet under way began
         self._connect = Connect()
         self._held: list[Packet] = []
         self._held_size = 0
@@ -59,6 +64,16 @@ class ServerMachine(Machine):
                 self._held.clear()
                 self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
         super().receive_data(data, now)
+        if not self._decoder.under_way:
+            self._packet_begun = None
+        elif self._packet_begun is None:
+            self._packet_begun = now
+
+    def resume_reading(self, now: float) -> None:
+        """See `Machine.resume_reading`."""
+        super().resume_reading(now)
+        if self._packet_begun is not None:
+            self._packet_begun = now
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
         """Accept the CONNECT: CONNACK 0, then what the session still has to send, then what the client sent meanwhile.
@@ -125,17 +140,30 @@ class ServerMachine(Machine):
 
     def next_deadline(self) -> float | None:
         """See `Machine.next_deadline`."""
-        if self.state is not CONNECTED or not self.keep_alive or not self._reading:
+        if self.state is not CONNECTED or not self._reading:
             return None
-        return self._last_received + self.keep_alive * 1.5
+        deadline = min(self._silent_at(), self._late_at())
+        return None if deadline == inf else deadline
 
     def handle_timeout(self, now: float) -> None:
-        """End the connection of a client that has fallen silent. Spec: [MQTT-3.1.2-24]."""
-        deadline = self.next_deadline()
-        if deadline is not None and now >= deadline:
+        """End the connection of a client that has fallen silent, or drips. Spec: [MQTT-3.1.2-24]."""
+        if self.state is not CONNECTED or not self._reading:
+            return
+        if now >= self._silent_at():
             self.close(KeepAliveTimeout(f"the client was silent for 1.5 times its keep alive of {self.keep_alive} s"))
+        elif now >= self._late_at():
+            self.close(LimitExceeded(f"a packet was not complete {self._packet_timeout:g} s after its first byte"))
+
+    def _silent_at(self) -> float:
+        return self._last_received + self.keep_alive * 1.5 if self.keep_alive else inf
+
+    def _late_at(self) -> float:
+        if self._packet_begun is None or self._packet_timeout is None:
+            return inf
+        return self._packet_begun + self._packet_timeout
 
     def _receive_packet(self, packet: Packet, now: float) -> None:
+        self._packet_begun = None
         if self.state is CONNECTING:
             self._held.append(packet)
         else:
