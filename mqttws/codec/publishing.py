@@ -5,18 +5,22 @@ Spec: §3.3 to §3.7
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from mqttws.codec.packet import Packet, check_packet_id, shorten
 from mqttws.codec.topics import check_topic
-from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length, encode_uint16
+from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
 #: Topic Names lately used, checked, with their encoded form: programs publish to few topics, many times.
 #: Bounded: short names only, and emptied when full. At most about 0.4 MiB.
-_TOPICS: dict[str, bytes] = {}
-_TOPICS_MAX = 1024
-_TOPIC_MAX_LENGTH = 128
+_TOPICS: Final[dict[str, bytes]] = {}
+_TOPICS_MAX: Final = 1024
+_TOPIC_MAX_LENGTH: Final = 128
+#: The fixed header of a PUBLISH of less than 128 bytes, by the flags and then by the remaining length.
+_HEADERS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
+    tuple(bytes((0x30 | flags, length)) for length in range(128)) for flags in range(16)
+)
 
 
 def encode_topic(topic: str) -> bytes:
@@ -138,14 +142,11 @@ class Publish(Packet):
     ) -> None:
         if topic not in _TOPICS:
             encode_topic(topic)
-        if qos == 0:
-            if dup:
-                raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
-            if packet_id is not None:
-                raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
-        else:
-            check_qos(qos)
-            check_packet_id(0 if packet_id is None else packet_id)
+        if packet_id is None:
+            if qos or dup:
+                _refuse(qos, dup, packet_id)
+        elif not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
+            _refuse(qos, dup, packet_id)
         self.topic = topic
         self.payload = payload
         self.qos = qos
@@ -155,18 +156,7 @@ class Publish(Packet):
 
     def encode(self) -> bytes:
         """Encode the whole packet."""
-        topic = _TOPICS.get(self.topic) or encode_topic(self.topic)
-        first = 0x30 | self.dup << 3 | self.qos << 1 | self.retain
-        packet_id = self.packet_id
-        if packet_id is None:
-            length = len(topic) + len(self.payload)
-            variable = topic
-        else:
-            length = len(topic) + 2 + len(self.payload)
-            variable = topic + packet_id.to_bytes(2, "big")
-        if length < 128:
-            return bytes((first, length)) + variable + self.payload
-        return b"".join((bytes((first,)), encode_remaining_length(length), variable, self.payload))
+        return encode_publish(self.topic, self.payload, self.qos, self.retain, self.dup, self.packet_id)
 
     @classmethod
     def decode(cls, flags: int, body: bytes | memoryview) -> Publish:
@@ -178,6 +168,60 @@ class Publish(Packet):
         topic = reader.string("the Topic Name")
         packet_id = reader.uint16("the packet identifier") if qos else None
         return cls(topic, reader.rest(), qos, bool(flags & 1), bool(flags & 8), packet_id)
+
+
+def _refuse(qos: int, dup: bool, packet_id: int | None) -> None:
+    """Say what is wrong with these fields of a PUBLISH, if anything is.
+
+    Spec: [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4]
+    """
+    check_qos(qos)
+    if qos:
+        check_packet_id(0 if packet_id is None else packet_id)
+    elif dup:
+        raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
+    elif packet_id is not None:
+        raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
+
+
+def encode_publish(
+    topic: str,
+    payload: bytes,
+    qos: int = 0,
+    retain: bool = False,
+    dup: bool = False,
+    packet_id: int | None = None,
+) -> bytes:
+    """Check the fields of a PUBLISH and encode it: `Publish(...).encode()` without the object between.
+
+    Args:
+        topic: as in `Publish`, and so are the others.
+        payload: the Application Message.
+        qos: 0, 1 or 2.
+        retain: the RETAIN flag.
+        dup: the DUP flag.
+        packet_id: 1 to 65,535 with QoS 1 and 2; None with QoS 0.
+
+    Raises:
+        LocalProtocolError: a field breaks a rule of the standard.
+    """
+    name = _TOPICS.get(topic)
+    if name is None:
+        name = encode_topic(topic)
+    length = len(name) + len(payload)
+    if packet_id is None:
+        if qos or dup:
+            _refuse(qos, dup, packet_id)
+        if length < 128:
+            return _HEADERS[1 if retain else 0][length] + name + payload
+        return b"".join((b"\x31" if retain else b"\x30", encode_remaining_length(length), name, payload))
+    if not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
+        _refuse(qos, dup, packet_id)
+    flags = qos + qos if not (retain or dup) else dup << 3 | qos << 1 | retain
+    if length < 126:
+        return b"".join((_HEADERS[flags][length + 2], name, packet_id.to_bytes(2, "big"), payload))
+    first = bytes((0x30 | flags,))
+    return b"".join((first, encode_remaining_length(length + 2), name, packet_id.to_bytes(2, "big"), payload))
 
 
 class PacketIdOnly(Packet):
@@ -200,11 +244,14 @@ class PacketIdOnly(Packet):
     fields: ClassVar[tuple[str, ...]] = ("packet_id",)
 
     def __init__(self, packet_id: int) -> None:
-        check_packet_id(packet_id)
+        if not 0 < packet_id < 65_536:
+            check_packet_id(packet_id)
         self.packet_id = packet_id
 
-    def _encode_body(self) -> bytes:
-        return encode_uint16(self.packet_id)
+    def encode(self) -> bytes:
+        """Encode the whole packet."""
+        packet_id = self.packet_id
+        return bytes((self.type << 4 | self.flags, 2, packet_id >> 8, packet_id & 0xFF))
 
     @classmethod
     def decode(cls, flags: int, body: bytes | memoryview) -> Self:

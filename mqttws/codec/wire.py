@@ -7,12 +7,14 @@ caller's values, so its faults are `LocalProtocolError`; whoever reads has the p
 
 from __future__ import annotations
 
+from typing import Final
+
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
 #: The largest value of a two-byte integer, and so the longest string in bytes. Spec: §1.5.2
-MAX_UINT16 = 65_535
+MAX_UINT16: Final = 65_535
 #: The largest remaining length that four bytes can express. Spec: §2.2.3
-MAX_REMAINING_LENGTH = 268_435_455
+MAX_REMAINING_LENGTH: Final = 268_435_455
 
 
 def encode_uint16(value: int) -> bytes:
@@ -95,10 +97,13 @@ def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, i
     Spec: §2.2.3
     """
     length = 0
-    for count, byte in enumerate(data[start : start + 4]):
-        length |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:
-            return length, start + count + 1
+    unit = 1
+    for position in range(start, min(start + 4, len(data))):
+        byte = data[position]
+        if byte < 128:
+            return length + byte * unit, position + 1
+        length += (byte - 128) * unit
+        unit *= 128
     if len(data) - start >= 4:
         raise MalformedPacket("the remaining length goes on after four bytes", "§2.2.3")
     return None
