@@ -52,7 +52,7 @@ class Broker:
         limits: the bounds.
         departures: from the standard.
         sys_interval: seconds from one refreshing of "$SYS" to the next; None for only when a client subscribes to it.
-        sys_anonymous: whether clients without a user name may read "$SYS".
+        sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
 
     Raises:
         ValueError: no listener at all; or a TLS port without `tls`, or `tls` without a TLS port.

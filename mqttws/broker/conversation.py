@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
 from mqttws.broker.origin import objection_to_origin
+from mqttws.broker.router import is_sys
 from mqttws.broker.subscriber import Subscriber
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
@@ -220,14 +221,15 @@ class Conversation:
     def _on_subscribe(self, event: SubscribeReceived, now: float) -> None:
         subscribe, subscriber = event.subscribe, self.subscriber
         assert subscriber is not None
-        if any(topic_filter.startswith("$SYS") for topic_filter, _ in subscribe.topic_filters):
+        if any(is_sys(topic_filter) for topic_filter, _ in subscribe.topic_filters):
             self._hub.status.refresh(now)
         try:
             return_codes = self._hub.router.subscribe(subscriber, subscribe.topic_filters)
         except MQTTError as error:
             self._cut(error, now)
             return
-        self._connection.suback(subscribe.packet_id, return_codes)  # the link brings the retained messages after it
+        self._connection.suback(subscribe.packet_id, return_codes)
+        self._link.bring_retained()
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
         assert self.subscriber is not None

@@ -36,6 +36,8 @@ _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
 #: How many bytes of messages are gathered before they are written without waiting for the end of the turn.
 _PIECE = 64 * 1024
+#: How many pieces one connection may write in one turn of the event loop.
+_PIECES_A_TURN = 16
 #: How long a client may take to notice that we have closed, in seconds.
 _LINGER = 2.0
 
@@ -220,23 +222,22 @@ class Link(asyncio.Protocol):
     def bring_retained(self) -> None:
         """Send some of the retained messages that subscriptions bring: as many as fit now."""
         subscriber = self._conversation.subscriber
-        room = _PIECE
         while (
             subscriber is not None
             and (subscriber.arriving or subscriber.due)
-            and room > 0
+            and self._pending < _PIECE
             and not self._full
             and subscriber.session.sender.waiting < self._hub.limits.max_in_flight
         ):
             message = self._hub.router.next_retained(subscriber)
             if message is None or not self._connection.connected:
                 return
-            room -= len(message.topic) + len(message.payload)
             if message.qos:
                 self._hub.router.enqueue(subscriber, message)
             else:
                 packet = Publish(message.topic, message.payload, 0, True).encode()
                 self._connection.machine.send_encoded(packet, True)
+                self._pending += len(packet)
 
     # The router's side: `subscriber.Outlet`.
 
@@ -282,10 +283,14 @@ class Link(asyncio.Protocol):
         if transport is None or transport.is_closing() or self._ending:
             return
         now = self._hub.loop.time()
-        while not self._full or self._connection.closed:
+        for _ in range(_PIECES_A_TURN):
+            if self._full and not self._connection.closed:
+                break
             self.bring_retained()
             if not self._write(now):
                 break
+        else:
+            self.wake()  # others have their turn first
         if self._connection.finished:
             self._finish(transport, now)
         self._arm()

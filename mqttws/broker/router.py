@@ -30,9 +30,13 @@ from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
 
 log = logging.getLogger("mqttws.broker")
 
-SYS = "$SYS/"
 #: How many refused requests of one connection are logged; a client must not be able to write the log full.
 MAX_COMPLAINTS = 100
+
+
+def is_sys(topic: str) -> bool:
+    """Tell whether a Topic Name, or all that a Topic Filter matches, belongs to the broker."""
+    return topic.startswith("$SYS/") or topic == "$SYS"
 
 
 class _Subscription(NamedTuple):
@@ -47,7 +51,7 @@ class Router:
         limits: the bounds.
         hooks: the authorizer among them.
         departures: from the standard.
-        sys_anonymous: whether clients without a user name may read "$SYS".
+        sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
 
     Attributes:
         retained: the retained messages.
@@ -108,7 +112,7 @@ class Router:
 
     def _grant(self, peer: Peer, topic_filter: str, qos: int) -> int | None:
         """Decide which QoS a Topic Filter is granted; None for none."""
-        if topic_filter.startswith("$SYS") and peer.username is None and not self._sys_anonymous:
+        if is_sys(topic_filter) and not (self._sys_anonymous or self._is_known_by_name(peer)):
             _complain(peer, "SUBSCRIBE to %r refused: $SYS is not for anonymous clients", topic_filter)
             return None
         verdict = self.hooks.authorize(peer, Access("subscribe", topic_filter, qos, False))
@@ -119,15 +123,17 @@ class Router:
         _complain(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
         return None
 
+    def _is_known_by_name(self, peer: Peer) -> bool:
+        """Without an authenticator user names prove nothing."""
+        return peer.username is not None and self.hooks.authenticator is not None
+
     def _subscribe(self, subscriber: Subscriber, topic_filter: str, qos: int) -> int:
         subscriptions, limits = subscriber.session.subscriptions, self.limits
         if topic_filter not in subscriptions:
             levels = subscriber.levels + _levels(topic_filter)
             if len(subscriptions) >= limits.max_subscriptions or levels > limits.max_subscription_levels:
-                _complain(
-                    subscriber.peer, "SUBSCRIBE to %r refused: it has %d subscriptions of %d levels, a bound is reached",
-                    topic_filter, len(subscriptions), subscriber.levels,
-                )  # fmt: skip
+                text = "SUBSCRIBE to %r refused: it has %d subscriptions of %d levels, a bound is reached"
+                _complain(subscriber.peer, text, topic_filter, len(subscriptions), subscriber.levels)
                 return FAILURE
             subscriber.levels = levels
         subscriptions[topic_filter] = qos
@@ -189,7 +195,7 @@ class Router:
 
     def is_reserved(self, topic: str) -> bool:
         """Whether clients cannot publish to a topic. Spec: §4.7.2."""
-        return topic.startswith("$") and (topic.startswith("$SYS") or not self.departures.dollar_topics)
+        return topic.startswith("$") and (is_sys(topic) or not self.departures.dollar_topics)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> int:
         """Route a message, whoever it is from.
@@ -284,13 +290,13 @@ class Router:
                 topic_filter = next(iter(subscriber.due))
                 subscriber.arriving_filter = topic_filter
                 subscriber.arriving_qos = subscriber.due.pop(topic_filter)
-                store = self.sys if topic_filter.startswith("$SYS") else self.retained
+                store = self.sys if is_sys(topic_filter) else self.retained
                 slashes = self._min_slashes(topic_filter)
                 arriving.extend(m for m in store.match(topic_filter) if m.topic.count("/") >= slashes)
                 continue
             message = arriving.popleft()
             topic = message.topic
-            store = self.sys if topic.startswith(SYS) else self.retained
+            store = self.sys if is_sys(topic) else self.retained
             qos = min(message.qos, subscriber.arriving_qos)
             if store.get(topic) is message and (
                 self.hooks.authorizer is None or self._may_receive(subscriber, topic, qos, True)

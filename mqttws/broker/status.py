@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from mqttws.broker.registry import Registry
-from mqttws.broker.router import SYS, Router
+from mqttws.broker.router import Router
 from mqttws.codec.publishing import Message
 
 
@@ -52,7 +52,7 @@ class Status:
         texts["uptime"] = f"{int(now - self._started)} seconds"
         texts["version"] = self._version
         for name, text in texts.items():
-            message = Message(f"{SYS}broker/{name}", text, 0, True)
+            message = Message(f"$SYS/broker/{name}", text, 0, True)
             if self._router.sys.get(message.topic) != message:
                 self._router.sys.set(message)
                 self._router.publish(message.topic, message.payload)

@@ -229,6 +229,11 @@ def test_a_client_that_reads_nothing_is_cut_off(start, client, scheme):
     assert ended == ["the client read nothing for 0.3 s"]
 
 
+def forever(function, *arguments):
+    while True:
+        function(*arguments)
+
+
 def test_a_client_that_asks_and_never_reads_is_not_read_any_more(start, client):
     broker = start(limits=Limits(stall_timeout=0.3))
     other = client("other", broker)
@@ -236,9 +241,8 @@ def test_a_client_that_asks_and_never_reads_is_not_read_any_more(start, client):
     broker.publish("a", bytes(200_000), retain=True)
     stuck.socket.settimeout(PATIENCE)
     request = Subscribe(1, [("a", 0)]).encode() * 100
-    with pytest.raises(ConnectionError):  # 800 bytes asking for 20 MB: cut off
-        while True:
-            stuck.socket.sendall(request)
+    with pytest.raises(ConnectionError):
+        forever(stuck.socket.sendall, request)  # 800 bytes ask for 20 MB, each time
     other.quiet()
 
 

@@ -16,7 +16,8 @@ from mqttws.broker.origin import objection_to_origin
 
 @pytest.mark.statement("MQTT-6.0.0-4")
 @pytest.mark.parametrize(
-    ("offered", "chosen"), [("mqtt", "mqtt"), ("foo, mqtt", "mqtt"), ("mqttv3.1", "mqttv3.1"), ("mqttv3.1,mqtt", "mqtt")]
+    ("offered", "chosen"),
+    [("mqtt", "mqtt"), ("foo, mqtt", "mqtt"), ("mqttv3.1", "mqttv3.1"), ("mqttv3.1,mqtt", "mqtt")],
 )
 def test_the_subprotocol_is_chosen(wire, offered, chosen):
     head = wire(scheme="ws", upgrade=False).upgrade("/mqtt", "127.0.0.1", subprotocol=offered)

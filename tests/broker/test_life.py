@@ -1,0 +1,232 @@
+"""A broker's life: starting and stopping in every way, its URLs, its figures, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+import time
+
+import pytest
+from wire import PATIENCE
+
+import mqttws
+from mqttws import LocalProtocolError, PubAck, Publish
+from mqttws.broker import Broker
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_blocking_program_runs_it_in_a_thread_of_its_own():
+    threads, files = threading.active_count(), descriptors()
+    with Broker() as broker:
+        assert broker.url == broker.urls[0]
+        assert broker.url.startswith("ws://127.0.0.1:")
+        assert broker.url.endswith("/mqtt")
+        with mqttws.connect(broker.url) as client:
+            client.publish("a", b"", 1)
+    assert threading.active_count() == threads
+    assert descriptors() == files
+
+
+def test_an_asynchronous_program_runs_it_in_its_own_loop():
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        async with Broker() as broker:
+            async with mqttws.aio.connect(broker.urls[1]) as client:
+                await client.subscribe("a", 1)
+                assert broker.publish("a", b"x", 1) == 1  # called in the loop itself
+                async for message in client.messages(timeout=10):
+                    assert message.payload == b"x"
+                    break
+            assert broker.figures()["clients/maximum"] == 1
+        assert asyncio.all_tasks() == before
+
+    asyncio.run(main())
+
+
+def test_it_can_be_stopped_and_started_at_the_same_ports():
+    broker = Broker()
+    broker.start()
+    urls = broker.urls
+    try:
+        with pytest.raises(RuntimeError, match="runs already"):
+            broker.start()
+        with mqttws.connect(broker.url):
+            broker.stop()
+        broker.stop()  # once more does nothing
+        broker.start()
+        assert broker.urls == urls
+        mqttws.connect(broker.url).close()
+    finally:
+        broker.stop()
+
+
+def test_another_broker_takes_over_its_port():
+    for _ in range(5):
+        with Broker() as broker:
+            port = int(broker.url.split(":")[2].split("/")[0])
+            client = mqttws.connect(broker.url, reconnect=False)
+        with Broker(ws_port=port) as other:
+            assert other.url == broker.url
+            mqttws.connect(other.url).close()
+        client.close()
+
+
+def test_an_asynchronous_broker_can_start_again():
+    async def main() -> None:
+        broker = Broker()
+        await broker.start_async()
+        with pytest.raises(RuntimeError, match="runs already"):
+            await broker.start_async()
+        await broker.stop_async()
+        await broker.stop_async()
+        await broker.start_async()
+        await broker.stop_async()
+
+    asyncio.run(main())
+
+
+def test_a_port_that_is_taken_is_told_and_leaves_nothing():
+    threads = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        broker = Broker(tcp_port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="in use") as caught:
+            broker.start()
+        assert caught.value.errno == errno.EADDRINUSE
+    assert threading.active_count() == threads
+    broker.start()  # now it is free
+    broker.stop()
+
+
+def test_without_a_listener_there_is_no_broker():
+    with pytest.raises(ValueError, match="a broker needs a listener"):
+        Broker(ws_port=None, tcp_port=None)
+
+
+def test_it_has_the_listeners_that_were_asked_for():
+    with Broker(ws_port=None) as broker:
+        assert [url.partition(":")[0] for url in broker.urls] == ["mqtt"]
+        assert broker.url == broker.url_of("mqtt")
+        with pytest.raises(KeyError, match="there is no ws listener; there are mqtt"):
+            broker.url_of("ws")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_it_listens_over_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback: {error}")
+    with Broker(host="::1") as broker:
+        assert broker.url.startswith("ws://[::1]:")
+        mqttws.connect(broker.url).close()
+
+
+def test_it_listens_by_name():
+    with Broker(host="localhost") as broker:
+        mqttws.connect(broker.url).close()
+
+
+@pytest.mark.parametrize("verb", [lambda b: b.publish("a"), lambda b: b.figures(), lambda b: b.disconnect("c")])
+def test_what_needs_it_running_says_so(verb):
+    broker = Broker()
+    with pytest.raises(RuntimeError, match="the broker does not run; start it first"):
+        verb(broker)
+
+
+def test_publishing_from_many_threads(broker, client):
+    peer = client("c")
+    peer.subscribe(("a/#", 1))
+    threads = [
+        threading.Thread(target=lambda n=number: [broker.publish(f"a/{n}", b"x") for _ in range(100)])
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    assert len(peer.messages(800)) == 800
+    for thread in threads:
+        thread.join()
+
+
+def test_what_is_published_is_checked(broker):
+    for topic, qos in (("a/#", 0), ("", 0), ("a", 3)):
+        with pytest.raises(LocalProtocolError):
+            broker.publish(topic, b"", qos)
+    with pytest.raises(TypeError):
+        broker.publish("a", 5)
+    assert broker.publish("nobody") == 0
+    assert broker.publish("kept", "text", retain=True) == 0
+
+
+def test_a_client_can_be_cut_off(broker, client):
+    peer = client("c", clean_session=False)
+    assert broker.disconnect("c")
+    assert peer.rest() == b""
+    assert not broker.disconnect("c")
+    assert not broker.disconnect("nobody")
+
+
+def test_figures(broker, client):
+    peer = client("c", clean_session=False)
+    peer.subscribe(("a", 1), ("b/#", 0))
+    peer.send(Publish("a", b"x", 1, True, packet_id=1))
+    assert {type(peer.receive()) for _ in range(2)} == {PubAck, Publish}
+    figures = broker.figures()
+    expected = {
+        "clients/connected": 1,
+        "clients/disconnected": 0,
+        "clients/total": 1,
+        "clients/maximum": 1,
+        "connections/accepted": 1,
+        "connections/refused": 0,
+        "publish/messages/received": 1,
+        "publish/messages/sent": 1,
+        "publish/messages/dropped": 0,
+        "retained messages/count": 1,
+        "retained messages/bytes": 2,
+        "subscriptions/count": 2,
+    }
+    assert {name: figures[name] for name in expected} == expected
+    assert figures["bytes/received"] > 0 < figures["bytes/sent"]
+    peer.send("e0 00").rest()
+    assert broker.figures()["clients/disconnected"] == 1
+    client("c", clean_session=True).send("e0 00").rest()
+    assert broker.figures()["subscriptions/count"] == broker.figures()["clients/total"] == 0
+
+
+def test_sys_brings_the_figures_of_now_and_then_what_changes(start, client):
+    broker = start(sys_anonymous=True, sys_interval=0.05)
+    peer = client("c", broker)
+    peer.subscribe(("$SYS/broker/clients/total", 0), ("$SYS/broker/version", 0))
+    first = {message.topic: message for message in peer.messages(2)}
+    assert first["$SYS/broker/clients/total"].payload == b"1"
+    assert first["$SYS/broker/version"].payload.startswith(b"mqttws")
+    assert all(message.retain for message in first.values())
+    client("d", broker)
+    assert peer.messages(1) == [Publish("$SYS/broker/clients/total", b"2")]
+
+
+def test_sys_is_not_for_everybody_and_nobody_writes_it(client):
+    peer = client("c")
+    assert peer.subscribe(("$SYS/#", 0), ("$SYS", 0), ("$SYSTEM", 0), ("#", 0)) == (0x80, 0x80, 0, 0)
+    named = client("d", username="ann")
+    assert named.subscribe(("$SYS/broker/version", 0)) == (0x80,)  # without an authenticator a name proves nothing
+
+
+def test_a_thousand_connections_leave_nothing_behind(broker):
+    files = descriptors()
+    for number in range(1000):
+        with mqttws.Client(broker.urls[number % 2], reconnect=False) as client:
+            client.subscribe("a")
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:  # the broker has yet to hear the end of the last one
+        figures = broker.figures()
+        left = [figures[name] for name in ("clients/total", "clients/connected", "subscriptions/count")]
+        if left == [0, 0, 0] and descriptors() == files:
+            return
+    pytest.fail(f"clients, connected, subscriptions: {left}; descriptors: {files} before, {descriptors()} after")
