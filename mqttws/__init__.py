@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
     from mqttws.codec.decoder import Decoder
+    from mqttws.codec.dissect import Dissection, Field, dissect
     from mqttws.codec.packet import Packet
     from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
     from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _HOLDS = {
     "codec.connecting": "ConnAck Connect Disconnect PingReq PingResp",
     "codec.decoder": "Decoder",
+    "codec.dissect": "Dissection Field dissect",
     "codec.packet": "Packet",
     "codec.publishing": "Message PubAck PubComp PubRec PubRel Publish",
     "codec.subscribing": "SubAck Subscribe UnsubAck Unsubscribe",
@@ -85,6 +87,8 @@ __all__ = [
     "ConnectionRefused",
     "Decoder",
     "Disconnect",
+    "Dissection",
+    "Field",
     "HandshakeRejected",
     "Identity",
     "KeepAliveTimeout",
@@ -120,6 +124,7 @@ __all__ = [
     "check_topic",
     "check_topic_filter",
     "connect",
+    "dissect",
     "mint_authority",
     "tls_context",
     "topic_matches",

@@ -116,7 +116,7 @@ class Connect(Packet):
         raise TypeError("a Connect may hold credentials, and so is neither pickled nor copied")
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Connect:
+    def decode(cls, flags: int, reader: Reader) -> Connect:
         """Decode; see `Packet.decode`.
 
         Raises:
@@ -124,7 +124,6 @@ class Connect(Packet):
                 "MQTT-3.1.3-8" for an empty client identifier without a clean session: those two are answered with
                 a CONNACK before the close.
         """
-        reader = Reader(body, "Connect")
         name = reader.binary("the protocol name")
         level = reader.uint8("the protocol level")
         if name not in (b"MQTT", b"MQIsdp"):
@@ -203,9 +202,8 @@ class ConnAck(Packet):
         return bytes((self.session_present, self.return_code))
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> ConnAck:
+    def decode(cls, flags: int, reader: Reader) -> ConnAck:
         """Decode; see `Packet.decode`."""
-        reader = Reader(body, "ConnAck")
         acknowledge = reader.uint8("the acknowledge flags")
         return_code = reader.uint8("the return code")
         reader.end()

@@ -44,14 +44,18 @@ class Packet:
         return b""
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Packet:
-        """Decode a packet from the low nibble of its first byte and all that follows the fixed header.
+    def decode(cls, flags: int, reader: Reader) -> Packet:
+        """Decode a packet.
+
+        Args:
+            flags: the low nibble of its first byte.
+            reader: at the beginning of all that follows the fixed header.
 
         Raises:
             MalformedPacket: the body cannot be read.
             LocalProtocolError: the fields break a rule (`packets.decode` says it of the peer instead).
         """
-        Reader(body, cls.__name__).end()
+        reader.end()
         return cls()
 
     def _values(self) -> tuple[object, ...]:

@@ -5,10 +5,13 @@ The packets themselves stand in `connecting`, `publishing` and `subscribing`, as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
+from mqttws.codec.wire import Reader
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
 #: Control packet type -> its class. Types 0 and 15 are reserved. Spec: §2.2.1, table 2.1
@@ -39,18 +42,21 @@ def check_first_byte(first: int) -> type[Packet]:
     return cls
 
 
-def decode(first: int, body: bytes | memoryview) -> Packet:
+def decode(
+    first: int, body: bytes | memoryview, make_reader: Callable[[bytes | memoryview, str], Reader] = Reader
+) -> Packet:
     """Decode one packet.
 
     Args:
         first: its first byte.
         body: all that follows its fixed header.
+        make_reader: makes what walks over the body, from the body and the packet's name.
 
     Raises:
         MalformedPacket: it breaks a rule of the standard.
     """
     cls = check_first_byte(first)
     try:
-        return cls.decode(first & 0x0F, body)
+        return cls.decode(first & 0x0F, make_reader(body, cls.__name__))
     except LocalProtocolError as error:  # the constructors check for both directions; here the peer is to blame
         raise MalformedPacket(error.message, error.statement) from None

@@ -159,15 +159,14 @@ class Publish(Packet):
         return encode_publish(self.topic, self.payload, self.qos, self.retain, self.dup, self.packet_id)
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Publish:
+    def decode(cls, flags: int, reader: Reader) -> Publish:
         """Decode a PUBLISH; see `Packet.decode`."""
         qos = flags >> 1 & 3
         if qos == 3:  # before all else: it decides the layout
             raise MalformedPacket("both QoS bits of a Publish are set", "MQTT-3.3.1-4")
-        reader = Reader(body, "Publish")
         topic = reader.string("the Topic Name")
         packet_id = reader.uint16("the packet identifier") if qos else None
-        return cls(topic, reader.rest(), qos, bool(flags & 1), bool(flags & 8), packet_id)
+        return cls(topic, reader.rest("the payload"), qos, bool(flags & 1), bool(flags & 8), packet_id)
 
 
 def _refuse(qos: int, dup: bool, packet_id: int | None) -> None:
@@ -254,9 +253,8 @@ class PacketIdOnly(Packet):
         return bytes((self.type << 4 | self.flags, 2, packet_id >> 8, packet_id & 0xFF))
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Self:
+    def decode(cls, flags: int, reader: Reader) -> Self:
         """Decode; see `Packet.decode`."""
-        reader = Reader(body, cls.__name__)
         packet_id = reader.uint16("the packet identifier")
         reader.end()
         return cls(packet_id)

@@ -60,9 +60,8 @@ class Subscribe(Packet):
         return b"".join(parts)
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Subscribe:
+    def decode(cls, flags: int, reader: Reader) -> Subscribe:
         """Decode; see `Packet.decode`."""
-        reader = Reader(body, "Subscribe")
         packet_id = reader.uint16("the packet identifier")
         topic_filters = []
         while reader:
@@ -109,10 +108,9 @@ class SubAck(Packet):
         return encode_uint16(self.packet_id) + bytes(self.return_codes)
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> SubAck:
+    def decode(cls, flags: int, reader: Reader) -> SubAck:
         """Decode; see `Packet.decode`."""
-        reader = Reader(body, "SubAck")
-        return cls(reader.uint16("the packet identifier"), reader.rest())
+        return cls(reader.uint16("the packet identifier"), reader.rest("the return codes"))
 
 
 class Unsubscribe(Packet):
@@ -153,9 +151,8 @@ class Unsubscribe(Packet):
         return encode_uint16(self.packet_id) + b"".join(map(check_topic_filter, self.topic_filters))
 
     @classmethod
-    def decode(cls, flags: int, body: bytes | memoryview) -> Unsubscribe:
+    def decode(cls, flags: int, reader: Reader) -> Unsubscribe:
         """Decode; see `Packet.decode`."""
-        reader = Reader(body, "Unsubscribe")
         packet_id = reader.uint16("the packet identifier")
         topic_filters = []
         while reader:

@@ -148,8 +148,8 @@ class Reader:
         data = self._take(self.uint16(f"the length of {what}"), what)
         return decode_text(data, f"{what} of {self._packet}")
 
-    def rest(self) -> bytes:
-        """Read whatever is left."""
+    def rest(self, what: str) -> bytes:
+        """Read whatever is left; it may be nothing."""
         rest = bytes(self._body[self._position :])
         self._position = len(self._body)
         return rest

@@ -76,7 +76,7 @@ def test_strings_both_ways(text: str, form: str) -> None:
     assert encode_string(text) == data
     reader = Reader(data + b"!", "Packet")
     assert reader.string("it") == text
-    assert reader.rest() == b"!"
+    assert reader.rest("the rest") == b"!"
     assert not reader
     reader.end()
 

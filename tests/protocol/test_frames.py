@@ -472,5 +472,6 @@ def test_the_short_way_is_wsprotos_way(server: bool, shapes: list[tuple[int, byt
     if stream and data.draw(st.booleans()):
         headers = st.integers(0, min(len(stream) - 1, 40))
         stream[data.draw(headers)] = data.draw(st.integers(0, 255))
+    stream += bytes(14)  # a header is judged here once it is all there; wsproto may judge its first bytes
     chunks = some.pieces(bytes(stream), data.draw(some.cuts(len(stream))))
     assert outcome_of_ours(server, chunks) == outcome_of_wsproto(server, bytes(stream))
