@@ -138,10 +138,6 @@ class Registry:
         if will and message is not None:
             self._router.publish(message.topic, message.payload, message.qos, message.retain)
 
-    def next_expiry(self) -> float | None:
-        """Tell when `expire` will find something to do; None for never."""
-        return min(self._away.values(), default=None)
-
     def expire(self, now: float) -> None:
         """Drop the sessions whose clients have been away for too long."""
         for subscriber in [away for away, expires_at in self._away.items() if expires_at <= now]:
