@@ -182,17 +182,24 @@ class Hub(Generic[M]):
             matches[member] = min(joined, matches.get(member, joined))
         if not matches:
             return []
-        topic = publish.topic
-        last = self._last.pop(topic, None)
-        now = self._last[topic] = _Last(self._joined, self._session, hash(publish.payload))
+        last = self._last.pop(publish.topic, None)
+        now = self._last[publish.topic] = _Last(self._joined, self._session, hash(publish.payload))
+        if publish.retain:
+            self._retained += 1
+            takers = [member for member, joined in matches.items() if self._is_first(joined, last, now)]
+        else:
+            takers = list(matches)
         if len(self._last) > MOST_TOPICS:
-            oldest = next(iter(self._last))
-            self._forgotten = max(self._forgotten, self._last.pop(oldest).joined)
-        if not publish.retain:
-            return list(matches)
-        self._retained += 1
-        if last is None:  # the newest member alone cannot have had what is forgotten: all that comes is for it
-            return [member for member, joined in matches.items() if joined > self._forgotten or joined == self._joined]
-        if last.session != now.session and last.payload != now.payload:
-            return list(matches)
-        return [member for member, joined in matches.items() if joined > last.joined]
+            self._forget_oldest()
+        return takers
+
+    def _is_first(self, joined: int, last: _Last | None, now: _Last) -> bool:
+        """Tell whether a retained message is the first of its topic for a member, or news after a lost session."""
+        if last is None:  # all that comes is for the newest member: it cannot have had what is forgotten
+            return joined > self._forgotten or joined == self._joined
+        return joined > last.joined or (last.session != now.session and last.payload != now.payload)
+
+    def _forget_oldest(self) -> None:
+        oldest = self._last.pop(next(iter(self._last)))
+        if oldest.session == self._session:
+            self._forgotten = max(self._forgotten, oldest.joined)
