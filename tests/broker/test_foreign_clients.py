@@ -177,9 +177,7 @@ def test_mosquittos_clients(start, server_tls, pem, mosquitto, scheme, qos, vers
     broker = start(mqtts_port=0, tls=server_tls)
     url = broker.url_of(scheme)
     ca = pem if scheme == "mqtts" else None
-    sub = mosquitto(
-        "sub", url, "-V", version, "-t", "a/#", "-q", qos, "-C", "2", "-F", "%t %p %q %r", pem=ca
-    )
+    sub = mosquitto("sub", url, "-V", version, "-t", "a/#", "-q", qos, "-C", "2", "-F", "%t %p %q %r", pem=ca)
     assert mosquitto("pub", url, "-V", version, "-t", "a/kept", "-m", "k", "-q", qos, "-r", pem=ca).wait(PATIENCE) == 0
     first = sub.stdout.readline().split()
     assert first in (["a/kept", "k", qos, "0"], ["a/kept", "k", qos, "1"])  # before or after it had subscribed
