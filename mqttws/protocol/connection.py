@@ -232,7 +232,7 @@ class ClientConnection(Connection[ClientMachine]):
     def _time_out(self) -> None:
         refusal = self._framing.receive_eof()  # its body may be dripping in
         self.machine.close(
-            refusal.error if refusal else ConnectError(f"the server did not answer within {self._open_timeout:g} s")
+            refusal.error if refusal else ConnectError(f"the server did not answer within {self._open_timeout:.3g} s")
         )
 
     def _on_opened(self, now: float) -> None:
@@ -302,4 +302,4 @@ class ServerConnection(Connection[ServerMachine]):
         return self.machine.state is not NEW
 
     def _time_out(self) -> None:
-        self.machine.close(ConnectionClosed(f"the client sent no CONNECT within {self._open_timeout:g} s"))
+        self.machine.close(ConnectionClosed(f"the client sent no CONNECT within {self._open_timeout:.3g} s"))

@@ -1,0 +1,95 @@
+"""What the hostile tests share: brokers to attack, and attackers that leave with the test.
+
+Each attack ends in a clear close or refusal, within bounded memory, with every descriptor given back and every other
+client served: the last two are checked for every test, whatever else it is about.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hostile import Victim
+from wire import PATIENCE, Wire
+
+from mqttws.transport.certificates import mint_authority
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the certificate and the key of a server at 127.0.0.1."""
+    identity = mint_authority().issue("127.0.0.1")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(identity.key + identity.certificate)
+    return path
+
+
+@pytest.fixture
+def attack(tmp_path: Path, stack: ExitStack) -> Iterator[Callable[..., Victim]]:
+    """Start a broker to attack; at the end of the test it must have settled."""
+    victims: list[Victim] = []
+
+    def start(**options: Any) -> Victim:
+        victim = Victim(tmp_path / f"broker{len(victims)}.log", options)
+        victims.append(victim)
+        return victim
+
+    yield start
+    try:
+        stack.close()  # the attackers leave
+        for victim in victims:
+            victim.settled()
+            log = victim.log()
+            assert "Traceback" not in log, log[-3000:]
+            assert all(character.isprintable() or character == "\n" for character in log)
+    finally:
+        for victim in victims:
+            victim.stop()
+
+
+@pytest.fixture
+def victim(attack: Callable[..., Victim]) -> Victim:
+    """A broker with the default bounds."""
+    return attack()
+
+
+@pytest.fixture
+def wire(stack: ExitStack) -> Callable[..., Wire]:
+    """A raw client, closed with the test."""
+
+    def wire(victim: Victim, scheme: str = "mqtt", **options: Any) -> Wire:
+        return stack.enter_context(Wire(victim.urls[scheme], **options))
+
+    return wire
+
+
+@pytest.fixture
+def dial(stack: ExitStack) -> Callable[..., socket.socket]:
+    """A bare TCP connection, closed with the test."""
+
+    def dial(victim: Victim, scheme: str = "mqtt") -> socket.socket:
+        parts = urlsplit(victim.urls[scheme])
+        return stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE))
+
+    return dial
+
+
+@pytest.fixture
+def join(wire: Callable[..., Wire]) -> Callable[..., Wire]:
+    """A raw client that has connected over MQTT."""
+
+    def join(victim: Victim, client_id: str = "", scheme: str = "mqtt", **fields: Any) -> Wire:
+        return wire(victim, scheme).connect(client_id, **fields)
+
+    return join

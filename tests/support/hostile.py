@@ -1,0 +1,178 @@
+"""For the hostile tests: a broker to attack in a process of its own, and a client that must be served meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from wire import PATIENCE, Wire
+
+from mqttws import Connect, PingReq, PingResp, Publish
+
+MIB = 1024 * 1024
+CONNECT = Connect("hog").encode()
+
+
+class Control:
+    """A client that behaves, in a thread: it publishes to itself and pings, round after round, until it is stopped."""
+
+    def __init__(self, url: str) -> None:
+        self._wire = Wire(url).connect("control")
+        self._wire.subscribe(("control/#", 1))
+        self._stop = threading.Event()
+        self.rounds = 0
+        self.slowest = 0.0
+        self.fault: BaseException | None = None
+        self._moved = threading.Condition()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(0.001):
+                began = time.monotonic()
+                self._wire.send(Publish("control/x", b"%d" % self.rounds), PingReq())
+                got = sorted((self._wire.receive() for _ in range(2)), key=lambda packet: type(packet).__name__)
+                assert got == [PingResp(), Publish("control/x", b"%d" % self.rounds)], got
+                with self._moved:
+                    self.rounds += 1
+                    self.slowest = max(self.slowest, time.monotonic() - began)
+                    self._moved.notify_all()
+        except BaseException as error:
+            self.fault = error
+            with self._moved:
+                self._moved.notify_all()
+
+    def served(self) -> None:
+        """Wait until two more rounds are done: one at least began after this call."""
+        target = self.rounds + 2
+        with self._moved:
+            assert self._moved.wait_for(lambda: self.rounds >= target or self.fault is not None, PATIENCE), "starved"
+        assert self.fault is None, self.fault
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE)
+        self._wire.close()
+
+
+class Victim:
+    """The broker under attack."""
+
+    def __init__(self, log: Path, options: dict[str, Any]) -> None:
+        self._log_path = log
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("victim.py")), json.dumps(options)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )  # fmt: skip
+        line = self._readline()
+        assert line, self.log()
+        self.urls = {urlsplit(url).scheme: url for url in json.loads(line)}
+        self.control = Control(self.urls["mqtt"])
+        self.control.served()
+        self.figures()
+        self._descriptors = self.descriptors()
+        self.mark()
+
+    def _readline(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def figures(self) -> dict[str, int]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        figures: dict[str, int] = json.loads(self._readline())
+        return figures
+
+    def log(self) -> str:
+        return self._log_path.read_text(encoding="utf-8")
+
+    def until_logged(self, text: str, count: int = 1) -> None:
+        """Wait until a line has been written."""
+        end = time.monotonic() + PATIENCE
+        while self.log().count(text) < count:
+            assert time.monotonic() < end, (text, self.log()[-2000:])
+            time.sleep(0.01)
+
+    # What it costs.
+
+    def _status(self, field: str) -> int:
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        match = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
+        assert match is not None
+        return int(match[1]) * 1024
+
+    def mark(self) -> None:
+        """Measure `grown` from here on."""
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # the peak begins anew
+        self._resident = self._status("VmRSS")
+
+    def grown(self) -> int:
+        """How many bytes of memory it took more than at the mark, at its peak since."""
+        return self._status("VmHWM") - self._resident
+
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
+    def settled(self) -> None:
+        """Check that every other client is served, and wait until all descriptors are given back."""
+        self.control.served()
+        end = time.monotonic() + PATIENCE
+        while self.descriptors() > self._descriptors:
+            assert time.monotonic() < end, f"{self.descriptors()} descriptors, {self._descriptors} at the start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.control.stop()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._process.stdout.close()
+        assert code == 0, self.log()
+
+
+def ended(connection: socket.socket) -> bytes:
+    """Read until the other side closes, in order or not; return what came."""
+    data = b""
+    with suppress(ConnectionResetError):
+        while more := connection.recv(65536):
+            data += more
+    return data
+
+
+def drip(connection: socket.socket, data: bytes, seconds: float = PATIENCE) -> bytes:
+    """Send byte after byte until the other side has closed; return what it said. The bytes start over at their end."""
+    connection.settimeout(0.02)
+    answer = b""
+    end = time.monotonic() + seconds
+    for position in range(1_000_000):
+        assert time.monotonic() < end, f"still open after {position} bytes"
+        try:
+            connection.sendall(data[position % len(data)].to_bytes(1, "big"))
+            more = connection.recv(65536)
+        except TimeoutError:
+            continue
+        except (ConnectionResetError, BrokenPipeError):
+            return answer
+        answer += more
+        if not more or more[0] == 0x88:  # the end, or a closing frame of the WebSocket
+            return answer
+    raise AssertionError("unreachable")
