@@ -408,16 +408,12 @@ class Client:
             assert self._wake_in is not None
             host, port = (endpoint.host, endpoint.port) if proxy is None else (proxy.host, proxy.port)
             deadline = now + self._options.timeout
-            while True:
-                try:
-                    connected = tcp.connect(host, port, deadline, time.monotonic, self._wake_in)
-                    break
-                except InterruptedError:
-                    self._drain_wake()
-                    if self._stop:
-                        raise ConnectError("the client was closed while it was connecting") from None
-                except OSError as error:
-                    raise connect_failed(error, endpoint, proxy) from None
+            try:
+                connected = tcp.connect(host, port, deadline, time.monotonic, self._wake_in, self._called_off)
+            except InterruptedError:
+                raise ConnectError("the client was closed while it was connecting") from None
+            except OSError as error:
+                raise connect_failed(error, endpoint, proxy) from None
             with self._lock:
                 self._socket = connected
                 self._core.open_link(endpoint, proxy, time.monotonic(), deadline)
@@ -425,6 +421,11 @@ class Client:
             self._selector.register(connected, selectors.EVENT_READ)
         except Exception as error:
             self._lost(error)
+
+    def _called_off(self) -> bool:
+        """Tell whether an attempt is over: what else wakes the thread, a message to be sent say, can wait."""
+        self._drain_wake()
+        return self._stop
 
     def _move_bytes(self, until: float | None) -> None:
         """Write, wait, read."""

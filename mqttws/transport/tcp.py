@@ -36,7 +36,12 @@ def resolve(host: str, port: int) -> list[_Address]:
 
 
 def connect(
-    host: str, port: int, deadline: float, clock: Callable[[], float], interrupt: socket.socket
+    host: str,
+    port: int,
+    deadline: float,
+    clock: Callable[[], float],
+    interrupt: socket.socket,
+    called_off: Callable[[], bool],
 ) -> socket.socket:
     """Connect to a name.
 
@@ -45,13 +50,14 @@ def connect(
         port: 1 to 65,535.
         deadline: when to give up, by `clock`.
         clock: tells the time.
-        interrupt: once this can be read, the attempt is over; it is not read here.
+        interrupt: once this can be read, `called_off` is asked.
+        called_off: reads `interrupt`, and tells whether the attempt is over.
 
     Returns:
         A connected socket that does not block.
 
     Raises:
-        InterruptedError: `interrupt` can be read.
+        InterruptedError: the attempt was called off.
         TimeoutError: the deadline has passed.
         OSError: every address has failed; the error is that of the last.
     """
@@ -78,7 +84,9 @@ def connect(
                 until = min(next_start, deadline) if waiting else deadline
                 for key, _ in selector.select(max(0.0, until - now)):
                     if key.fileobj is interrupt:
-                        raise InterruptedError("the attempt was called off")
+                        if called_off():
+                            raise InterruptedError("the attempt was called off")
+                        continue
                     candidate = key.fileobj
                     assert isinstance(candidate, socket.socket)
                     selector.unregister(candidate)
