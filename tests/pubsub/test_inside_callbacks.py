@@ -1,0 +1,235 @@
+"""Inside a callback everything works that works outside: publishing, subscribing, ending, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Recorder
+
+import pubsub
+import pubsub.aio
+from mqttws import WouldDeadlock
+from pubsub import Message, PubSub
+
+
+@pytest.fixture
+def ps(stack: Any, world: Any) -> PubSub:
+    return stack.enter_context(PubSub(world.provider()))
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_publishing_inside_a_callback_waits_for_the_server(ps: PubSub, recorder: Recorder, qos: int) -> None:
+    ps.subscribe("answer", qos=2).subscribe(recorder).ready(PATIENCE)
+    ps.subscribe("question", qos=2).subscribe(lambda m: ps.publish("answer", m.value + 1, qos=qos)).ready(PATIENCE)
+    for number in range(20):
+        ps.publish("question", number, qos=qos)
+    recorder.wait_for_values(*range(1, 21))
+
+
+def test_subscribing_inside_a_callback_and_waiting_for_the_answer(ps: PubSub, world: Any) -> None:
+    inner, granted = Recorder(), []
+
+    def subscribe(message: Message) -> None:
+        granted.append(ps.subscribe("inner", qos=1).subscribe(inner).ready(PATIENCE))
+        ps.publish("inner", "hello", qos=1)
+
+    ps.subscribe("outer").subscribe(subscribe).ready(PATIENCE)
+    ps.publish("outer", 1)
+    inner.wait_for_values("hello")
+    assert granted == [{"inner": 1}]
+
+
+def test_ending_a_subscription_inside_its_own_callback(ps: PubSub, world: Any) -> None:
+    recorder = Recorder()
+
+    def once(message: Message) -> None:
+        recorder.next(message)
+        subscription.unsubscribe(PATIENCE)
+
+    subscription = ps.subscribe("a").subscribe(once, recorder.error, recorder.close)
+    subscription.ready(PATIENCE)
+    for number in range(3):
+        ps.publish("a", number, qos=1)
+    recorder.wait(lambda: recorder.closes)
+    ps.publish("a", 3, qos=1)
+    assert recorder.values == [0]
+    assert recorder.closes == 1
+    assert recorder.errors == []
+    assert world.broker.figures()["subscriptions/count"] == 0
+
+
+def test_closing_inside_a_callback(ps: PubSub, recorder: Recorder) -> None:
+    ps.subscribe("a").subscribe(lambda message: ps.close(), recorder.error, recorder.close).ready(PATIENCE)
+    ps.publish("a", 1)
+    recorder.wait(lambda: recorder.closes)
+    ps.close()
+    assert ps.connection_state == "Disconnected"
+
+
+def test_everything_inside_the_callbacks_of_errors_and_states(ps: PubSub, world: Any) -> None:
+    world.forbidden.add("secret")
+    told = Recorder()
+    ps.subscribe("told", qos=1).subscribe(told).ready(PATIENCE)
+    done = threading.Event()
+
+    def on_state(change: Any) -> None:
+        if change.state == "Connected":
+            ps.publish("told", "connected again", qos=1)
+            done.set()
+
+    ps.connection_state_changes.subscribe(on_state)
+    ps.subscribe("secret").subscribe(error=lambda error: ps.publish("told", "refused", qos=1))
+    told.wait_for_values("refused")
+    ps.reauthenticate()
+    assert done.wait(PATIENCE)
+    told.wait_for_values("refused", "connected again")
+
+
+def test_iterating_inside_a_callback_could_never_end(ps: PubSub) -> None:
+    raised: list[BaseException] = []
+    over = threading.Event()
+
+    def iterate(message: Message) -> None:
+        try:
+            next(iter(ps.subscribe("b")))
+        except WouldDeadlock as error:
+            raised.append(error)
+        over.set()
+
+    ps.subscribe("a").subscribe(iterate).ready(PATIENCE)
+    ps.publish("a", 1)
+    assert over.wait(PATIENCE)
+    assert len(raised) == 1
+
+
+def test_a_slow_callback_does_not_stop_the_network(ps: PubSub) -> None:
+    """While a callback is held up, another thread publishes at QoS 2, which takes the network both ways."""
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(message: Message) -> None:
+        entered.set()
+        release.wait(PATIENCE)
+
+    ps.subscribe("a").subscribe(hold).ready(PATIENCE)
+    ps.publish("a", 1)
+    assert entered.wait(PATIENCE)
+    ps.publish("b", 2, qos=2, timeout=PATIENCE)
+    release.set()
+
+
+def test_a_subscription_made_in_close_connects_anew(ps: PubSub, world: Any) -> None:
+    again = Recorder()
+
+    def on_close() -> None:
+        if not subscriptions:
+            subscriptions.append(ps.subscribe("b").subscribe(again))
+
+    subscriptions: list[Any] = []
+    subscription = ps.subscribe("a").subscribe(close=on_close)
+    subscription.ready(PATIENCE)
+    subscription.unsubscribe(PATIENCE)
+    subscriptions[0].ready(PATIENCE)
+    ps.publish("b", 1)
+    again.wait_for_values(1)
+
+
+# asyncio: the same with coroutine functions.
+
+
+def run(main: Callable[[pubsub.aio.PubSub], Any], world: Any) -> None:
+    async def body() -> None:
+        async with asyncio.timeout(PATIENCE), pubsub.aio.PubSub(world.provider()) as ps:
+            await main(ps)
+
+    asyncio.run(body(), debug=True)
+
+
+def test_coroutine_functions_are_awaited_in_order(world: Any) -> None:
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        seen: list[str] = []
+        over = asyncio.Event()
+
+        async def callback(message: Message) -> None:
+            seen.append(f"begin {message.value}")
+            await ps.publish("echo", message.value, qos=2)
+            seen.append(f"end {message.value}")
+            if message.value == 2:
+                over.set()
+
+        await ps.subscribe("a", qos=1).subscribe(callback).ready()
+        for number in range(3):
+            ps.publish_nowait("a", number, qos=1)
+        await over.wait()
+        assert seen == ["begin 0", "end 0", "begin 1", "end 1", "begin 2", "end 2"]
+        assert world.published.count("echo") == 3
+
+    run(main, world)
+
+
+def test_every_callback_may_be_a_coroutine_function(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    world.forbidden.add("secret")
+
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        async def on_error(error: Exception) -> None:
+            await told.put(type(error).__name__)
+            raise RuntimeError("of the user")
+
+        async def on_close() -> None:
+            await ps.publish("b", 1, qos=1)
+            await told.put("closed")
+
+        async def on_state(change: pubsub.ConnectionStateChange) -> None:
+            await told.put(change.state)
+
+        ps.connection_state_changes.subscribe(on_state)
+        ps.subscribe("secret").subscribe(None, on_error, on_close)
+        assert [await told.get() for _ in range(4)] == ["Connecting", "Connected", "SubscribeRejected", "closed"]
+
+    run(main, world)
+    assert "of the user" in caplog.text
+
+
+def test_subscribing_ending_and_closing_inside_coroutines(world: Any) -> None:
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        over = asyncio.Event()
+
+        async def inner(message: Message) -> None:
+            await ps.close()
+            over.set()
+
+        async def outer(message: Message) -> None:
+            assert await ps.subscribe("inner", qos=1).subscribe(inner).ready() == {"inner": 1}
+            await subscription.unsubscribe()
+            await ps.publish("inner", 1)
+
+        subscription = ps.subscribe("outer").subscribe(outer)
+        await subscription.ready()
+        await ps.publish("outer", 1)
+        await over.wait()
+        assert ps.connection_state == "Disconnected"
+
+    run(main, world)
+
+
+def test_a_cancelled_publish_leaves_the_connection_whole(world: Any) -> None:
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        recorder = Recorder()
+        await ps.subscribe("a", qos=2).subscribe(recorder).ready()
+        for _ in range(20):
+            task = asyncio.ensure_future(ps.publish("a", 0, qos=2))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await ps.publish("a", 1, qos=2)
+        async with asyncio.timeout(PATIENCE):
+            while 1 not in recorder.values:
+                await asyncio.sleep(0.001)
+
+    run(main, world)

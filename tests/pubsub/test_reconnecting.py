@@ -1,0 +1,262 @@
+"""What a lost connection means to those who publish and subscribe; each for threads and for asyncio."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+
+from mqttws import ConnectError, HandshakeRejected, Reconnect, SessionTakenOver
+from mqttws.broker import Broker
+from mqttws.broker.hooks import Peer, Rejection
+from pubsub import ConnectionStateChange, MqttOverWSProvider, NotConnected, PublishFailed
+
+Api = Threads | Loop
+SOON = Reconnect(initial=0.02, maximum=0.05)
+
+
+class Watcher(Recorder):
+    """Waits for states."""
+
+    changes: list[ConnectionStateChange]
+
+    def __init__(self, api: Api) -> None:
+        super().__init__()
+        api.ps.connection_state_changes.subscribe(self.next)
+
+    def wait_for(self, *states: str) -> None:
+        """Wait until these states have come, in order, whatever came between."""
+
+        def come() -> bool:
+            left = iter(self.messages)
+            return all(any(change.state == state for change in left) for state in states)  # type: ignore[attr-defined]
+
+        self.wait(come)
+
+
+def subscribe(api: Api, topics: Any, observer: Any, **options: Any) -> Any:
+    subscription = api.call(api.ps.subscribe(topics, **options).subscribe, observer)
+    api.call(subscription.ready, PATIENCE)
+    return subscription
+
+
+def waited(future: Any) -> Any:
+    return future if hasattr(future, "get_loop") else future.result(PATIENCE)
+
+
+def test_a_broker_that_is_killed_and_restarted_loses_no_subscription(
+    stack: Any, make: Callable[..., Api], recorder: Recorder
+) -> None:
+    broker = Broker()
+    broker.start()
+    stack.callback(lambda: broker.stop())
+    url = broker.url
+    api = make(MqttOverWSProvider(url, reconnect=SOON))
+    watcher = Watcher(api)
+    subscription = subscribe(api, ["a", "b/#"], recorder, qos=1)
+    broker.stop()
+    watcher.wait_for("Connected", "ConnectionDisrupted", "ConnectionDisruptedPendingNetwork")
+    outcome = api.call(lambda: [api.ps.publish_nowait(["a", "b/c"], "offline", qos=1)])
+    broker = Broker(ws_port=urlsplit(url).port)
+    broker.start()
+    watcher.wait_for("Connected", "ConnectionDisrupted", "Connected")
+    api.call(lambda: waited(outcome[0]))
+    api.call(api.ps.publish, "a", "online", qos=1)
+    recorder.wait(lambda: "online" in recorder.values)
+    assert recorder.closes == 0
+    assert recorder.errors == []
+    assert not subscription.closed
+    api.call(subscription.unsubscribe, PATIENCE)
+    assert broker.figures()["subscriptions/count"] == 0
+    reasons = [change.reason for change in watcher.messages]  # type: ignore[attr-defined]
+    assert any(isinstance(reason, ConnectError) for reason in reasons)
+
+
+def test_offline_raise_tells_at_once(stack: Any, make: Callable[..., Api]) -> None:
+    with Broker() as broker:
+        api = make(MqttOverWSProvider(broker.url, offline="raise", reconnect=Reconnect(initial=30, maximum=60)))
+        watcher = Watcher(api)
+        api.call(api.ps.publish, "a", 1, qos=1)
+    watcher.wait_for("ConnectionDisrupted")
+    for publish in (api.ps.publish, api.ps.publish_nowait):
+        with pytest.raises(PublishFailed) as failed:
+            api.call(publish, ["a", "b"], 1)
+        assert all(isinstance(error, NotConnected) for error in failed.value.errors.values())
+        assert len(failed.value.errors) == 2
+
+
+def test_offline_queue_waits_no_longer_than_its_time(make: Callable[..., Api]) -> None:
+    with Broker() as broker:
+        api = make(MqttOverWSProvider(broker.url, reconnect=Reconnect(initial=30, maximum=60)))
+        watcher = Watcher(api)
+        api.call(api.ps.publish, "a", 1, qos=1)
+    watcher.wait_for("ConnectionDisrupted")
+    with pytest.raises(PublishFailed) as failed:
+        api.call(api.ps.publish, "a", 1, qos=1, timeout=0.05)
+    assert isinstance(failed.value.errors["a"], TimeoutError)
+
+
+def test_ending_a_subscription_while_offline_does_not_wait(make: Callable[..., Api], recorder: Recorder) -> None:
+    with Broker() as broker:
+        api = make(MqttOverWSProvider(broker.url, reconnect=Reconnect(initial=30, maximum=60)))
+        watcher = Watcher(api)
+        subscription = subscribe(api, "a", recorder)
+    watcher.wait_for("ConnectionDisrupted")
+    api.call(subscription.unsubscribe)
+    assert recorder.closes == 1
+
+
+def test_what_was_unsubscribed_offline_is_not_subscribed_again(stack: Any, make: Callable[..., Api]) -> None:
+    broker = Broker()
+    broker.start()
+    stack.callback(lambda: broker.stop())
+    url = broker.url
+    api = make(MqttOverWSProvider(url, reconnect=SOON))
+    watcher = Watcher(api)
+    gone, kept = Recorder(), Recorder()
+    ended = subscribe(api, "gone", gone)
+    subscribe(api, "kept", kept)
+    broker.stop()
+    watcher.wait_for("ConnectionDisrupted")
+    api.call(ended.unsubscribe)
+    broker = Broker(ws_port=urlsplit(url).port)
+    broker.start()
+    watcher.wait_for("ConnectionDisrupted", "Connected")
+    api.call(api.ps.publish, ["gone", "kept"], 1, qos=1)
+    kept.wait_for_values(1)
+    assert gone.messages == []
+    assert broker.figures()["subscriptions/count"] == 1
+
+
+def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
+    stack: Any, make: Callable[..., Api], recorder: Recorder
+) -> None:
+    broker = Broker()
+    broker.start()
+    stack.callback(lambda: broker.stop())
+    url = broker.url
+    for topic in ("same", "changed"):
+        broker.publish(topic, b"1", retain=True)
+    api = make(MqttOverWSProvider(url, reconnect=SOON))
+    subscribe(api, ["same", "changed"], recorder)
+    recorder.wait(lambda: len(recorder.messages) == 2)
+    broker.stop()
+    broker = Broker(ws_port=urlsplit(url).port)
+    broker.start()
+    broker.publish("same", b"1", retain=True)
+    broker.publish("changed", b"2", retain=True)
+    recorder.wait(lambda: len(recorder.messages) >= 3)
+    api.call(api.ps.publish, "same", 3, qos=1)
+    recorder.wait(lambda: recorder.messages[-1].value == 3)
+    assert [(message.topic, message.value) for message in recorder.messages[2:]] == [("changed", 2), ("same", 3)]
+
+
+def test_a_refusal_to_restore_is_an_error(stack: Any, make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
+    api = make(world.provider(reconnect=SOON))
+    subscription = subscribe(api, ["a", "b"], recorder)
+    world.forbidden.add("a")
+    api.call(api.ps.reauthenticate)
+    recorder.wait(lambda: recorder.errors)
+    assert "'a'" in str(recorder.errors[0])
+    assert subscription.topics == ("b",)
+    api.call(api.ps.publish, "b", 1, qos=1)
+    recorder.wait_for_values(1)
+
+
+def test_a_take_over_is_told_as_what_it_is_and_does_not_loop(world: Any, make: Callable[..., Api]) -> None:
+    first, second = Recorder(), Recorder()
+    one, two = (make(world.provider(client_id="the-same", reconnect=SOON)) for _ in range(2))
+    subscribe(one, "a", first)
+    subscribe(two, "a", second)
+    first.wait(lambda: first.closes)
+    [error] = first.errors
+    assert isinstance(error, SessionTakenOver)
+    assert one.ps.connection_state == "Disconnected"
+    two.call(two.ps.publish, "a", 1, qos=1)
+    second.wait_for_values(1)
+    assert world.connections == 2
+    assert second.errors == []
+
+
+def test_what_is_asked_for_while_connecting_makes_no_second_connection(world: Any, make: Callable[..., Api]) -> None:
+    api = make(world.provider())
+
+    def ask_much() -> list[Any]:
+        subscriptions = [api.ps.subscribe(f"t/{number}").subscribe() for number in range(50)]
+        for number in range(50):
+            api.ps.publish_nowait(f"t/{number}", number)
+        return subscriptions
+
+    for subscription in api.call(ask_much):
+        api.call(subscription.ready, PATIENCE)
+    assert world.broker.figures()["connections/accepted"] == 1
+
+
+class Learning(MqttOverWSProvider):
+    """Learns from a 403 what to send, once."""
+
+    learnt = ""
+    asked = 0
+
+    def url(self) -> str:
+        return super().url() + self.learnt
+
+    def recover(self, error: Exception) -> bool:
+        self.asked += 1
+        if isinstance(error, HandshakeRejected) and error.status == 403 and not self.learnt:
+            self.learnt = "?offset=3600"
+            return True
+        return False
+
+    def explain(self, error: Exception) -> Exception:
+        return PermissionError("the clock is off") if isinstance(error, HandshakeRejected) else error
+
+
+def upgrade(peer: Peer) -> Rejection | None:
+    return None if "offset=3600" in (peer.target or "") else Rejection(403)
+
+
+def test_a_provider_learns_from_a_refusal_and_tries_again_once(
+    stack: Any, make: Callable[..., Api], recorder: Recorder
+) -> None:
+    broker = stack.enter_context(Broker(on_upgrade=upgrade))
+    provider = Learning(broker.url)
+    api = make(provider)
+    outcome = api.call(lambda: [api.ps.publish_nowait("a", 1, qos=1)])
+    api.call(lambda: waited(outcome[0]))
+    assert provider.asked == 1
+    subscribe(api, "a", recorder)
+    assert recorder.errors == []
+
+
+def test_a_provider_that_cannot_learn_more_explains(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
+    broker = stack.enter_context(Broker(on_upgrade=lambda peer: Rejection(403)))
+    provider = Learning(broker.url)
+    api = make(provider)
+    watcher = Watcher(api)
+    api.call(api.ps.subscribe("a").subscribe, recorder)
+    recorder.wait(lambda: recorder.closes)
+    assert [str(error) for error in recorder.errors] == ["the clock is off"]
+    assert provider.asked == 2
+    with pytest.raises(PublishFailed) as failed:
+        api.call(api.ps.publish, "a", 1)
+    assert isinstance(failed.value.errors["a"], PermissionError)
+    api.call(api.ps.close)
+    assert "the clock is off" in [str(change.reason) for change in watcher.messages]  # type: ignore[attr-defined]
+
+
+def test_a_provider_whose_recover_raises_is_logged(
+    stack: Any, make: Callable[..., Api], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MqttOverWSProvider):
+        def recover(self, error: Exception) -> bool:
+            raise RuntimeError("of the provider")
+
+    api = make(Broken("ws://127.0.0.1:1/mqtt"))
+    with caplog.at_level(logging.ERROR), pytest.raises(ConnectError):
+        api.call(api.ps.connect)
+    assert "of the provider" in caplog.text
