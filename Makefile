@@ -4,9 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint peers bench clean help
+.PHONY: demo test lint peers compiled test-compiled bench clean help
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,11 +26,17 @@ lint: $(VENV)/installed-test
 peers: $(VENV)/installed-test
 	@sh tests/peers/install.sh
 
+compiled: $(COMPILED)/installed  ## the same sources compiled by mypyc, in .venv-compiled
+
+test-compiled: $(COMPILED)/installed  ## every test, on the compiled build
+	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c 'import mqttws, sys; sys.exit(None if mqttws.compiled else "this is not the compiled build")'
+	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m pytest
+
 bench: $(VENV)/installed-test  ## our own benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc
 
 clean:             ## remove all that was made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
+	rm -rf $(VENV) $(COMPILED) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
 
 $(BIN)/python:
 	@echo "making the virtual environment $(VENV)"
@@ -45,3 +52,11 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing, with what the tests need"
 	@$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/installed
+
+# Installed, not linked: the tests must find the compiled modules and not the sources beside them.
+$(COMPILED)/installed: pyproject.toml setup.py $(wildcard mqttws/*.py mqttws/*/*.py pubsub/*.py pubsub/*/*.py sigv4/*.py)
+	@echo "compiling: mypy, a C compiler, about a minute"
+	@test -x $(COMPILED)/bin/python || $(PYTHON) -m venv $(COMPILED)
+	@rm -rf build
+	@MQTTWS_COMPILE=1 $(COMPILED)/bin/pip --disable-pip-version-check install --quiet '.[test]'
+	@touch $@

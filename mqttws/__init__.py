@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mqttws.codec import compiled as compiled
     from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
     from mqttws.codec.decoder import Decoder
     from mqttws.codec.dissect import Dissection, Field, dissect
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 #: Module -> the public names that it holds.
 _HOLDS = {
+    "codec": "compiled",
     "codec.connecting": "ConnAck Connect Disconnect PingReq PingResp",
     "codec.decoder": "Decoder",
     "codec.dissect": "Dissection Field dissect",
@@ -123,6 +125,7 @@ __all__ = [
     "WouldDeadlock",
     "check_topic",
     "check_topic_filter",
+    "compiled",
     "connect",
     "dissect",
     "mint_authority",

@@ -69,6 +69,9 @@ class Packet:
     def __hash__(self) -> int:
         return hash((self.type, self._values()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._values()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._repr_fields())})"
 

@@ -56,7 +56,10 @@ def decode(
         MalformedPacket: it breaks a rule of the standard.
     """
     cls = check_first_byte(first)
+    # The constructors check for both directions; here the peer is to blame. The fault is raised behind the handler, and
+    # so without a chain (mypyc does not know `from None`).
     try:
         return cls.decode(first & 0x0F, make_reader(body, cls.__name__))
-    except LocalProtocolError as error:  # the constructors check for both directions; here the peer is to blame
-        raise MalformedPacket(error.message, error.statement) from None
+    except LocalProtocolError as error:
+        fault = MalformedPacket(error.message, error.statement)
+    raise fault

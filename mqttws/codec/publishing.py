@@ -58,7 +58,13 @@ class Message:
 
     __slots__ = ("payload", "qos", "retain", "topic")
 
-    def __init__(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False) -> None:
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes | bytearray | memoryview | str = b"",
+        qos: int = 0,
+        retain: bool = False,
+    ) -> None:
         size = len(encode_topic(topic))
         check_qos(qos)
         self.topic = topic
@@ -84,6 +90,9 @@ class Message:
 
     def __hash__(self) -> int:
         return hash((self.topic, self.payload, self.qos, self.retain))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Message, (self.topic, self.payload, self.qos, self.retain)
 
     def __repr__(self) -> str:
         return f"Message(topic={self.topic!r}, payload={shorten(self.payload)}, qos={self.qos}, retain={self.retain})"
@@ -179,7 +188,7 @@ def _refuse(qos: int, dup: bool, packet_id: int | None) -> None:
         check_packet_id(0 if packet_id is None else packet_id)
     elif dup:
         raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
-    elif packet_id is not None:
+    else:
         raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
 
 

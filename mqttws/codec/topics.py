@@ -82,9 +82,10 @@ def _encode(topic: str, what: str) -> bytes:
     try:
         return encode_string(topic, what)
     except LocalProtocolError as error:
-        if error.statement == "§1.5.3":
-            raise LocalProtocolError(error.message, "MQTT-4.7.3-3") from None
-        raise
+        if error.statement != "§1.5.3":
+            raise
+        message = error.message
+    raise LocalProtocolError(message, "MQTT-4.7.3-3")
 
 
 def topic_matches(topic_filter: str, topic: str) -> bool:

@@ -40,13 +40,14 @@ def encode_string(text: str, what: str = "a string") -> bytes:
     try:
         data = text.encode()
     except UnicodeEncodeError as error:
-        raise LocalProtocolError(
-            f"{what} holds the surrogate U+{ord(text[error.start]):04X}, which UTF-8 cannot express",
-            "MQTT-1.5.3-1",
-        ) from None
-    if "\0" in text:
-        raise LocalProtocolError(f"{what} holds U+0000, which no string may", "MQTT-1.5.3-2")
-    return encode_binary(data, what)
+        surrogate = ord(text[error.start])
+    else:
+        if "\0" in text:
+            raise LocalProtocolError(f"{what} holds U+0000, which no string may", "MQTT-1.5.3-2")
+        return encode_binary(data, what)
+    raise LocalProtocolError(
+        f"{what} holds the surrogate U+{surrogate:04X}, which UTF-8 cannot express", "MQTT-1.5.3-1"
+    )
 
 
 def encode_binary(data: bytes, what: str = "binary data") -> bytes:
@@ -176,7 +177,9 @@ def decode_text(data: bytes | memoryview, what: str) -> str:
     try:
         text = str(data, "utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedPacket(f"{what} is ill-formed UTF-8 at byte {error.start}", "MQTT-1.5.3-1") from None
-    if "\0" in text:
-        raise MalformedPacket(f"{what} holds U+0000", "MQTT-1.5.3-2")
-    return text
+        ill_formed = error.start
+    else:
+        if "\0" in text:
+            raise MalformedPacket(f"{what} holds U+0000", "MQTT-1.5.3-2")
+        return text
+    raise MalformedPacket(f"{what} is ill-formed UTF-8 at byte {ill_formed}", "MQTT-1.5.3-1")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mqttws import LocalProtocolError, TopicTree, check_topic, check_topic_filter, topic_matches
+from mqttws import LocalProtocolError, TopicTree, check_topic, check_topic_filter, compiled, topic_matches
 
 #: (filter, topics that match, topics that do not)
 MATCHES = [
@@ -179,6 +179,7 @@ def test_a_topic_of_very_many_levels_needs_no_stack() -> None:
     assert len(tree) == 1
 
 
+@pytest.mark.skipif(compiled, reason="compiled code asks the dictionary itself, past a subclass that counts")
 def test_a_look_up_does_not_depend_on_the_number_of_filters() -> None:
     """Counted in dictionaries asked, not in seconds: one for each level and each branch that matches."""
     tree: TopicTree[int] = TopicTree()
