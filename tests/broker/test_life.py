@@ -227,6 +227,6 @@ def test_a_thousand_connections_leave_nothing_behind(broker):
     while time.monotonic() < deadline:  # the broker has yet to hear the end of the last one
         figures = broker.figures()
         left = [figures[name] for name in ("clients/total", "clients/connected", "subscriptions/count")]
-        if left == [0, 0, 0] and descriptors() == files:
+        if left == [0, 0, 0] and descriptors() <= files:
             return
     pytest.fail(f"clients, connected, subscriptions: {left}; descriptors: {files} before, {descriptors()} after")
