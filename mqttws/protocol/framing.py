@@ -59,6 +59,10 @@ MAX_HEAD = 16 * 1024
 MAX_EARLY = 16 * 1024
 #: The blank line that ends it.
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+#: A line that goes on with the one before it.
+_FOLDED_LINE = re.compile(rb"\n[ \t]")
+#: 16 bytes in base64: the last character before the padding stands for two bits.
+_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 # WebSocket close codes. Spec: RFC 6455 §7.4.1
 NORMAL = 1000
@@ -148,7 +152,6 @@ class WebSocketFraming(Framing, ABC):
         self._entropy = entropy
         self._keys = b""
         self._head = b""  # of the peer's handshake, while that is not all there
-        self._failed = False  # the peer's bytes make no sense any more
         # The frame under way:
         self._header = b""  # its header, while that is not all there
         self._left = 0  # how much of its payload is to come
@@ -158,7 +161,7 @@ class WebSocketFraming(Framing, ABC):
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
         """See `Framing.receive_data`."""
-        if self._failed or self.finished or not data:  # to h11, no bytes would mean the end
+        if self.finished or not data:  # to h11, no bytes would mean the end
             return []
         if self.opened:
             return self._receive_frames(data)
@@ -173,7 +176,6 @@ class WebSocketFraming(Framing, ABC):
         """See `Framing.close`. Spec: RFC 6455 §7.1.2."""
         if self._ws.state is ConnectionState.OPEN:
             self._out.append(self._ws.send(CloseConnection(code=code, reason=reason)))
-            self.finished = self._failed  # else the peer's closing frame is to come
         elif self._ws.state is not ConnectionState.LOCAL_CLOSING:
             self.finished = True
 
@@ -209,11 +211,10 @@ class WebSocketFraming(Framing, ABC):
         events: list[FramingEvent] = []
         payloads: list[bytes] = []
         masked = not self._is_client
-        first_masked_bit = 0x80 if masked else 0
         if self._header:
             data, self._header = self._header + data, b""
         position, end = 0, len(data)
-        while position < end and not (self._failed or self.finished):
+        while position < end and not self.finished:
             if self._left:
                 chunk = data[position : position + self._left]
                 position += len(chunk)
@@ -231,8 +232,7 @@ class WebSocketFraming(Framing, ABC):
             first = data[position]
             self._ours = (
                 first == BINARY_FRAME
-                and data[position + 1] & 0x80 == first_masked_bit
-                and header == header_size(size, masked)
+                and header == header_size(size, masked)  # which also tells whether it is masked as it must be
                 and size < 1 << 63
                 and not self._fragmented
                 and self._ws.state is ConnectionState.OPEN
@@ -279,13 +279,11 @@ class WebSocketFraming(Framing, ABC):
         """Answer what ends the WebSocket: a closing frame, a frame that cannot be read, or a text message."""
         ws = self._ws
         if isinstance(event, TextMessage):
-            self._failed = True
             self.close(UNSUPPORTED_DATA, "MQTT takes binary messages")
             self.finished = True
             return Ended(RemoteProtocolError("the peer sent a text message; MQTT takes binary ones", "MQTT-6.0.0-1"))
         if ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
             # wsproto tells a frame that it cannot read by the same event as the peer's closing frame.
-            self._failed = True
             self.close(event.code)
             self.finished = True
             return Ended(RemoteProtocolError(f"a malformed WebSocket frame: {event.reason}", "RFC 6455 §5"))
@@ -344,7 +342,7 @@ class ClientWebSocket(WebSocketFraming):
 
     def receive_eof(self) -> Ended | None:
         """Take the news that the peer sends nothing more: a refusal may end in this way."""
-        return None if self._refusal is None or self._failed else self._rejected()
+        return None if self._refusal is None or self.finished else self._rejected()
 
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
         try:
@@ -357,11 +355,11 @@ class ClientWebSocket(WebSocketFraming):
             events = self._receive_response(head)
             if self.opened:
                 events += self._receive_frames(rest)
-            elif rest and not self._failed:
+            elif rest and not self.finished:
                 events += self._receive_response(rest)
             return events
         except (WSRemoteProtocolError, UnicodeError) as error:
-            self._failed = self.finished = True
+            self.finished = True
             return [Ended(ConnectError(f"the server's answer to the upgrade cannot be used: {error}"))]
 
     def _receive_response(self, data: bytes) -> list[FramingEvent]:
@@ -378,8 +376,8 @@ class ClientWebSocket(WebSocketFraming):
         if event.subprotocol == self._subprotocol:
             self.opened = True
             return [Opened()]
-        self._failed = True
         self.close(PROTOCOL_ERROR, "no subprotocol")
+        self.finished = True
         detail = f"the server chose the subprotocol {event.subprotocol!r}; it must be {self._subprotocol!r}"
         return [Ended(HandshakeRejected(101, _texts(event.extra_headers), b"", detail))]
 
@@ -397,7 +395,7 @@ class ClientWebSocket(WebSocketFraming):
 
     def _rejected(self) -> Ended:
         assert self._refusal is not None
-        self._failed = self.finished = True
+        self.finished = True
         return Ended(HandshakeRejected(self._refusal.status_code, _texts(self._refusal.headers), self._body))
 
 
@@ -461,7 +459,7 @@ class ServerWebSocket(WebSocketFraming):
     def _reject(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self._out.append(self._ws.send(RejectConnection(status_code=status, headers=headers, has_body=True)))
         self._out.append(self._ws.send(RejectData(data=body, body_finished=True)))
-        self._failed = self.finished = True
+        self.finished = True
 
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
         if self._subprotocol is not None:
@@ -488,7 +486,7 @@ class ServerWebSocket(WebSocketFraming):
     def _too_early(self) -> Ended:
         """End the connection of a client that goes on without waiting for its 101."""
         self._early = b""
-        self._failed = self.finished = True
+        self.finished = True
         return Ended(RemoteProtocolError("the client did not wait for the answer to its upgrade", "RFC 6455 §4.1"))
 
     def _refuse_request(self, error: Exception) -> Ended:
@@ -499,7 +497,7 @@ class ServerWebSocket(WebSocketFraming):
         try:
             self._reject(status, [*headers, *_framing_headers(body)], body)
         except (h11.LocalProtocolError, WSLocalProtocolError):  # the request leaves HTTP no way to answer
-            self._failed = self.finished = True
+            self.finished = True
         return Ended(RemoteProtocolError(f"the client's request is no upgrade to WebSocket: {error}", "§6"))
 
 
@@ -529,7 +527,8 @@ def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
     """Read the headers of a request as they came; wsproto takes some of them out, and decodes the host.
 
     Raises:
-        wsproto's RemoteProtocolError: the request is of HTTP/1.0. Spec: RFC 6455 §4.1
+        wsproto's RemoteProtocolError: the request is of HTTP/1.0; or it has a body or a folded line, which a proxy in
+            front may have read otherwise than we do; or its key is no key. Spec: RFC 6455 §4.1, §4.2.1, RFC 9112 §5.2
     """
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)
@@ -537,4 +536,11 @@ def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
     assert isinstance(request, h11.Request)
     if request.http_version != b"1.1":
         raise WSRemoteProtocolError("Request must be of HTTP/1.1")
+    if _FOLDED_LINE.search(head):
+        raise WSRemoteProtocolError("A header must not be folded")
+    for name, value in request.headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            raise WSRemoteProtocolError("An upgrade must not have a body")
+        if name == b"sec-websocket-key" and not _KEY.fullmatch(value):
+            raise WSRemoteProtocolError("Sec-WebSocket-Key must be 16 bytes in base64")
     return _texts(request.headers)

@@ -115,6 +115,31 @@ class TestOpening:
         assert pair.client.finished
         assert pair.server.finished
 
+    def test_a_refused_client_has_a_while_to_close(self) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.deliver_to_server()
+        pair.server.accept_upgrade(pair.clock())
+        pair.collect()
+        pair.deliver_to_client()
+        pair.deliver_to_server()
+        pair.server.refuse(5, pair.clock())
+        assert pair.server.next_deadline() == pair.clock() + 5
+        pair.collect()
+        pair.server.handle_timeout(pair.clock() + 5)
+        assert pair.server.finished
+
+    def test_what_was_sent_ahead_may_end_it_as_soon_as_it_is_accepted(self) -> None:
+        pair = Pair(CONNECT, automatic=False)
+        pair.deliver_to_server()
+        pair.server.accept_upgrade(pair.clock())
+        pair.collect()
+        pair.deliver_to_client()
+        pair.deliver_to_server()
+        pair.server.receive_data(b"\x82\x82\0\0\0\0\xe0\x00", pair.clock())
+        pair.server.accept(Session(), False, pair.clock())
+        assert pair.server.closed
+        assert pair.server.next_deadline() == pair.clock() + 5
+
     def test_there_is_no_upgrade_over_tcp(self) -> None:
         pair = Pair(CONNECT, websocket=False)
         with pytest.raises(LocalProtocolError, match="no upgrade over plain TCP"):

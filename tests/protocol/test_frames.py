@@ -208,6 +208,17 @@ class TestDataFrames:
         framing, masked = side
         assert framing.receive_data(frame(0x82, b"ab", masked=masked) * 3) == [b"ababab"]
 
+    def test_plain_frames_take_the_short_way_and_no_other(self, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+        framing, masked = side
+        unusual: list[bytes] = []
+        monkeypatch.setattr(framing, "_receive_unusual", lambda data, payloads, events: unusual.append(data))
+        for size in (0, 125, 126, 65_535, 65_536):
+            assert len(b"".join(framing.receive_data(frame(0x82, bytes(size), masked=masked)))) == size  # type: ignore[arg-type]
+        assert unusual == []
+        for odd in (frame(0x82, b"", masked=not masked), frame(0x82, b"", masked=masked, size=b"\x7e\0\0")):
+            framing.receive_data(odd)
+            assert unusual.pop() == odd
+
     def test_fragments_with_pings_and_pongs_between(self, side: Side) -> None:
         framing, masked = side
         stream = b"".join(

@@ -484,6 +484,13 @@ class TestServer:
         with pytest.raises(LocalProtocolError, match="no upgrade"):
             websocket.accept_upgrade()
 
+    @pytest.mark.parametrize("status", [300, 403, 599])
+    def test_the_statuses_of_a_refusal(self, status: int) -> None:
+        websocket = ServerWebSocket()
+        feed(websocket, [REQUEST.encode()])
+        websocket.reject_upgrade(status)
+        assert websocket.data_to_send().startswith(f"HTTP/1.1 {status} ".encode())
+
     @pytest.mark.parametrize("act", ["accept_upgrade", "reject_upgrade"])
     def test_there_is_nothing_to_answer_before_the_request(self, act: str) -> None:
         with pytest.raises(LocalProtocolError, match="no upgrade"):

@@ -756,6 +756,64 @@ class TestServerKeepAlive:
         assert machine.next_deadline() == NOW + 590
 
 
+class TestPacketTimeout:
+    """A server may bound how long a packet takes from its first byte to its last."""
+
+    def dripping(self) -> ServerMachine:
+        machine = ServerMachine(packet_timeout=20)
+        feed(machine, Connect("c", keep_alive=0))
+        machine.accept(Session(), False, NOW)
+        return machine
+
+    def test_a_packet_that_never_ends(self) -> None:
+        machine = self.dripping()
+        assert machine.next_deadline() is None
+        for second, byte in enumerate(Publish("a", bytes(100)).encode()[:20]):
+            machine.receive_data(bytes((byte,)), NOW + second)
+        assert machine.next_deadline() == NOW + 20
+        machine.handle_timeout(NOW + 19.9)
+        assert machine.state is CONNECTED
+        machine.handle_timeout(NOW + 20)
+        error = closing_error(take(machine))
+        assert isinstance(error, LimitExceeded)
+        assert "not complete 20 s after its first byte" in str(error)
+
+    def test_it_counts_anew_with_each_packet(self) -> None:
+        machine = self.dripping()
+        data = PingReq().encode()
+        for second in range(100):
+            machine.receive_data(data[1:] + data[:1] if second else data[:1], NOW + second)
+            assert machine.next_deadline() == NOW + second + 20
+        machine.receive_data(data[1:], NOW + 100)
+        assert machine.next_deadline() is None
+
+    def test_while_reading_is_paused_it_does_not_run(self) -> None:
+        machine = self.dripping()
+        machine.receive_data(b"\x30", NOW)
+        machine.pause_reading()
+        assert machine.next_deadline() is None
+        machine.handle_timeout(NOW + 100)
+        assert machine.state is CONNECTED
+        machine.resume_reading(NOW + 100)
+        assert machine.next_deadline() == NOW + 120
+
+    def test_the_earlier_of_it_and_the_keep_alive(self) -> None:
+        machine = ServerMachine(packet_timeout=20)
+        feed(machine, Connect("c", keep_alive=10))
+        machine.accept(Session(), False, NOW)
+        machine.receive_data(b"\x30", NOW)
+        assert machine.next_deadline() == NOW + 15
+        machine.receive_data(b"\x7f", NOW + 10)
+        assert machine.next_deadline() == NOW + 20
+
+    def test_without_it_a_packet_may_take_any_time(self) -> None:
+        machine = server(Connect("c", keep_alive=0))
+        machine.receive_data(b"\x30", NOW)
+        assert machine.next_deadline() is None
+        machine.handle_timeout(NOW + 1e9)
+        assert machine.state is CONNECTED
+
+
 class TestEnds:
     @pytest.mark.statement("MQTT-3.14.4-2")
     def test_disconnect_is_the_last_packet(self) -> None:
