@@ -273,6 +273,17 @@ class Client:
         self._flush_soon()
         return future
 
+    def withdraw(self, future: asyncio.Future[None]) -> bool:
+        """Take back a message that has not been sent yet; its future is then done by nobody.
+
+        Args:
+            future: as `publish_nowait` gave it.
+
+        Returns:
+            Whether the message will not be sent. One that has been sent may still be delivered.
+        """
+        return self._core.withdraw_future(future)
+
     async def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
 

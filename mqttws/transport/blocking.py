@@ -190,6 +190,18 @@ class Client:
             self._wake()
         return future
 
+    def withdraw(self, future: Future[None]) -> bool:
+        """Take back a message that has not been sent yet; its future is then done by nobody.
+
+        Args:
+            future: as `publish_nowait` gave it.
+
+        Returns:
+            Whether the message will not be sent. One that has been sent may still be delivered.
+        """
+        with self._lock:
+            return self._core.withdraw_future(future)
+
     def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
 

@@ -210,6 +210,11 @@ class Core(Generic[F]):
             return True
         return False
 
+    def withdraw_future(self, future: object) -> bool:
+        """Take back a message by its future. Returns whether it could be."""
+        token = next((token for token, known in self._futures.items() if known is future), None)
+        return token is not None and self.withdraw(token)
+
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
         """Subscribe when there is a connection. Returns the future of the granted QoS, or of the return codes.
 
