@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mqttws import ConnectionClosed, MQTTError, Publish, SubscribeRejected
 from pubsub.errors import NotConnected
 from pubsub.hub import Hub, Outcome, Request
-from pubsub.publishing import settle
+from pubsub.publishing import Sent, settle
 from pubsub.states import ConnectionState, ConnectionStateChange, connection_state
 from pubsub.subscription import SubscriptionCore
 
@@ -103,8 +103,8 @@ class Channel:
         answer.add_done_callback(_ignore)
         return answer if self.connected else None
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
-        """Send a message when its turn comes. Returns its future; None where this connection has ended.
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Sent | None:
+        """Send a message when its turn comes. Returns None where this connection has ended.
 
         Raises:
             NotConnected: the connection is lost, and the provider is not to queue.
@@ -115,7 +115,8 @@ class Channel:
                 return None
             if self.provider.offline == "raise" and self.opened.done() and not self.connected:
                 raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
-            return self._watched(self.client.publish_nowait(topic, payload, qos, retain))
+            future = self._watched(self.client.publish_nowait(topic, payload, qos, retain))
+        return Sent(future, partial(self.client.withdraw, future))
 
     def route(self, publish: Publish) -> list[SubscriptionCore]:
         """Tell which subscriptions a message is for."""

@@ -19,12 +19,16 @@ from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
 from pubsub.observers import Callback, Observer, guarded, make_observer
 from pubsub.providers.base import Provider
-from pubsub.publishing import Publication
+from pubsub.publishing import Publication, Sent
 from pubsub.states import ConnectionState, ConnectionStateChange
 from pubsub.subscription import SubscriptionCore
 from pubsub.topics import check_topics
 
 __all__ = ["PubSubCore", "StateChanges", "Watch"]
+
+
+#: Settings that are enough for an `AWSIoTProvider`.
+_IMPLY_AWS_IOT = frozenset({"aws_pubsub_region", "aws_pubsub_endpoint", "aws_cognito_identity_pool_id"})
 
 
 class Watch:
@@ -81,6 +85,7 @@ class PubSubCore(ABC):
         self._timeout = timeout
         self._settings: dict[str, Any] = {}
         self._providers: dict[str, Provider] = {}
+        self._implied: Provider | None = None  # by the settings
         self._channels: dict[str, Channel] = {}
         for provider in providers:
             self.add_pluggable(provider)
@@ -101,6 +106,9 @@ class PubSubCore(ABC):
         if not isinstance(provider, Provider):
             raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
         with self.lock:
+            if self._implied is not None and self._implied.name not in self._channels:
+                self._providers.pop(self._implied.name, None)
+            self._implied = None
             present = self._providers.get(provider.name)
             if present is not None:
                 if not present.same_as(provider):
@@ -116,7 +124,8 @@ class PubSubCore(ABC):
         """Give settings to every provider, those that are added later too.
 
         Later settings win over earlier ones, and a provider's own arguments over all. A connection whose settings
-        have changed is made anew.
+        have changed is made anew. Where there is no provider, settings that tell of AWS IoT and of a Cognito identity
+        pool make one: an `AWSIoTProvider`, which is there until another is added before it has connected.
 
         Args:
             settings: such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
@@ -129,6 +138,10 @@ class PubSubCore(ABC):
         read = _read(settings)
         with self.lock:
             self._settings.update(read)
+            if not self._providers and self._settings.keys() >= _IMPLY_AWS_IOT:
+                from pubsub.providers.aws_iot import AWSIoTProvider
+
+                self._implied = self._providers[AWSIoTProvider.kind] = AWSIoTProvider()
             changed = [provider for provider in self._providers.values() if provider.configure(self._settings)]
             channels = [self._channels[provider.name] for provider in changed if provider.name in self._channels]
         for channel in channels:
@@ -200,11 +213,17 @@ class PubSubCore(ABC):
             LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
             TypeError, ValueError: the codec has no payload for the message, or there is no topic; nothing was sent.
             ProviderError: there is no such provider; nothing was sent.
+            MQTTError: a provider's server would not take the message; nothing was sent.
             PublishFailed: nothing was accepted.
         """
         names = check_topics(topics, qos)
         payload = (codec or self._codec).encode(message)
         selected = self.select(provider)
+        for each in selected:
+            for topic in names:
+                objection = each.objection_to_publish(topic, payload, qos)
+                if objection is not None:
+                    raise objection
         publication = Publication(self.new_future(), len(names))
         for each in selected:
             for topic in names:
@@ -212,11 +231,10 @@ class PubSubCore(ABC):
         publication.begin()
         return publication
 
-    def _send(self, provider: Provider, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
-        future = None
-        while future is None:
-            future = self.channel(provider).publish(topic, payload, qos, retain)
-        return future
+    def _send(self, provider: Provider, topic: str, payload: bytes, qos: int, retain: bool) -> Sent:
+        while (sent := self.channel(provider).publish(topic, payload, qos, retain)) is None:
+            pass
+        return sent
 
     # Connections.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pubsub.errors import PublishFailed
 
-__all__ = ["AnyFuture", "Publication", "settle"]
+__all__ = ["AnyFuture", "Publication", "Sent", "settle"]
 
 
 class AnyFuture(Protocol):
@@ -54,6 +54,18 @@ def settle(future: AnyFuture, error: BaseException | None = None) -> None:
         future.set_exception(error)
 
 
+class Sent(NamedTuple):
+    """A message that was handed to a driver.
+
+    Attributes:
+        future: of its delivery.
+        withdraw: takes it back where it has not been sent, and tells whether it could.
+    """
+
+    future: AnyFuture
+    withdraw: Callable[[], bool]
+
+
 class Publication:
     """One call of `publish`.
 
@@ -70,12 +82,12 @@ class Publication:
         self.future = future
         self.errors: dict[str, BaseException] = {}
         self._topics = topics
-        self._pending: list[tuple[str, AnyFuture]] = []
+        self._pending: list[tuple[str, Sent]] = []
         self._left = 1  # the call itself, until `begin`
         self._accepted = 0
         self._lock = threading.Lock()
 
-    def add(self, topic: str, send: Callable[[], AnyFuture], explain: Callable[[Exception], Exception]) -> None:
+    def add(self, topic: str, send: Callable[[], Sent], explain: Callable[[Exception], Exception]) -> None:
         """Send one of the messages.
 
         Args:
@@ -84,13 +96,14 @@ class Publication:
             explain: tells what an error of the connection is.
         """
         try:
-            future = send()
+            sent = send()
         except Exception as error:
             self.errors.setdefault(topic, error)
             return
         self._accepted += 1
         self._left += 1
-        self._pending.append((topic, future))
+        self._pending.append((topic, sent))
+        future = sent.future
 
         def done(_: object) -> None:
             error: BaseException | None = None
@@ -115,18 +128,23 @@ class Publication:
 
     def expire(self, seconds: float) -> PublishFailed:
         """Give up what is not done, because the time is up, and tell what failed."""
+        late = f"not delivered within {seconds:g} s"
+        fates = {True: "it was not sent and will not be", False: "it was sent, and may still be delivered"}
+        withdrawn = self.cancel()
         with self._lock:
             errors = dict(self.errors)
-            for topic, future in self._pending:
-                if not future.done():
-                    errors.setdefault(topic, TimeoutError(f"not delivered within {seconds:g} s"))
-        self.cancel()
+        for topic, taken_back in withdrawn:
+            errors[topic] = TimeoutError(f"{late}; {fates[taken_back]}")
         return PublishFailed(errors, self._topics)
 
-    def cancel(self) -> None:
-        """Give up what is not done."""
-        for _, future in self._pending:
-            future.cancel()
+    def cancel(self) -> list[tuple[str, bool]]:
+        """Take back what has not been sent. Returns what was not done, and whether it could be taken back."""
+        not_done = [(topic, sent) for topic, sent in self._pending if not sent.future.done()]
+        withdrawn = [(topic, sent.withdraw()) for topic, sent in not_done]
+        for _, sent in not_done:
+            sent.future.cancel()
+        self.future.cancel()  # nobody is there to be told any more
+        return withdrawn
 
     def _done(self, topic: str, error: BaseException | None) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,15 +90,35 @@ def test_offline_raise_tells_at_once(stack: Any, make: Callable[..., Api]) -> No
         assert len(failed.value.errors) == 2
 
 
-def test_offline_queue_waits_no_longer_than_its_time(make: Callable[..., Api]) -> None:
-    with Broker() as broker:
-        api = make(MqttOverWSProvider(broker.url, reconnect=Reconnect(initial=30, maximum=60)))
-        watcher = Watcher(api)
-        api.call(api.ps.publish, "a", 1, qos=1)
+def test_offline_queue_waits_no_longer_than_its_time_and_takes_the_message_back(
+    stack: Any, make: Callable[..., Api]
+) -> None:
+    broker = Broker()
+    broker.start()
+    stack.callback(lambda: broker.stop())
+    url = broker.url
+    api = make(MqttOverWSProvider(url, reconnect=Reconnect(initial=30, maximum=60)))
+    watcher = Watcher(api)
+    api.call(api.ps.connect)
+    broker.stop()
     watcher.wait_for("ConnectionDisrupted")
     with pytest.raises(PublishFailed) as failed:
-        api.call(api.ps.publish, "a", 1, qos=1, timeout=0.05)
-    assert isinstance(failed.value.errors["a"], TimeoutError)
+        api.call(api.ps.publish, ["a", "b"], "taken back", qos=1, timeout=0.05)
+    assert set(failed.value.errors) == {"a", "b"}
+    for error in failed.value.errors.values():
+        assert isinstance(error, TimeoutError)
+        assert "will not be" in str(error)
+    cancelled = api.call(lambda: [api.ps.publish_nowait("a", "cancelled", qos=1)])[0]
+    api.call(cancelled.cancel)
+    kept = api.call(lambda: [api.ps.publish_nowait("a", "kept", qos=1)])[0]
+    published: list[str] = []
+    broker = Broker(
+        ws_port=urlsplit(url).port, authorizer=lambda peer, access: published.append(access.topic) is None
+    )
+    broker.start()
+    api.call(api.ps.reauthenticate)
+    api.call(lambda: waited(kept))
+    assert published == ["a"]
 
 
 def test_ending_a_subscription_while_offline_does_not_wait(make: Callable[..., Api], recorder: Recorder) -> None:
@@ -145,10 +166,14 @@ def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
     subscribe(api, ["same", "changed"], recorder)
     recorder.wait(lambda: len(recorder.messages) == 2)
     broker.stop()
-    broker = Broker(ws_port=urlsplit(url).port)
+    ready = threading.Event()
+    broker = Broker(
+        ws_port=urlsplit(url).port, on_upgrade=lambda peer: None if ready.is_set() else Rejection(503)
+    )
     broker.start()
     broker.publish("same", b"1", retain=True)
     broker.publish("changed", b"2", retain=True)
+    ready.set()
     recorder.wait(lambda: len(recorder.messages) >= 3)
     api.call(api.ps.publish, "same", 3, qos=1)
     recorder.wait(lambda: recorder.messages[-1].value == 3)

@@ -1,0 +1,181 @@
+"""Providers, settings, and several connections in one `PubSub`; each for threads and for asyncio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+
+from pubsub import MqttOverWSProvider, Provider, ProviderError, PublishFailed, PubSub
+
+Api = Threads | Loop
+
+
+def test_adding_a_provider_twice_does_not_publish_twice(api: Api, world: Any) -> None:
+    api.ps.add_pluggable(api.ps.providers[0])
+    api.ps.add_pluggable(world.provider())
+    assert len(api.ps.providers) == 1
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert world.published == ["a"]
+
+
+def test_another_provider_of_the_same_name_is_refused(api: Api) -> None:
+    with pytest.raises(ProviderError, match="name=") as refused:
+        api.ps.add_pluggable(MqttOverWSProvider("ws://other.example/mqtt"))
+    assert isinstance(refused.value, ValueError)
+    api.ps.add_pluggable(MqttOverWSProvider("ws://other.example/mqtt", name="other"))
+    assert [provider.name for provider in api.ps.providers] == ["MqttOverWSProvider", "other"]
+
+
+def test_what_is_no_provider_is_told(api: Api) -> None:
+    with pytest.raises(TypeError, match="str"):
+        api.ps.add_pluggable("MqttOverWSProvider")
+    with pytest.raises(TypeError, match="no option 'clientId'"):
+        MqttOverWSProvider("ws://broker.example", clientId="c")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="'drop'"):
+        MqttOverWSProvider("ws://broker.example", offline="drop")  # type: ignore[arg-type]
+
+
+def test_no_provider_is_told(make: Callable[..., Api]) -> None:
+    api = make()
+    with pytest.raises(ProviderError, match="add_pluggable"):
+        api.call(api.ps.publish, "a", 1)
+    with pytest.raises(ProviderError, match="add_pluggable"):
+        api.call(api.ps.subscribe("a").subscribe)
+    api.ps.add_pluggable(MqttOverWSProvider("ws://127.0.0.1:1/"))
+    with pytest.raises(ProviderError, match="'MqttOverWSProvider'"):
+        api.call(api.ps.publish, "a", 1, provider="other")
+    with pytest.raises(ProviderError):
+        api.call(api.ps.remove_pluggable, "other")
+
+
+def test_no_endpoint_is_told(make: Callable[..., Api]) -> None:
+    api = make(MqttOverWSProvider())
+    with pytest.raises(ProviderError, match="aws_pubsub_endpoint"):
+        api.call(api.ps.subscribe("a").subscribe)
+    with pytest.raises(PublishFailed, match="aws_pubsub_endpoint"):
+        api.call(api.ps.publish, "a", 1)
+
+
+def test_settings_reach_every_provider_and_arguments_win(make: Callable[..., Api], world: Any) -> None:
+    api = make(MqttOverWSProvider(), world.provider(name="own"))
+    api.ps.configure({"aws_pubsub_endpoint": "ws://127.0.0.1:1/"})
+    api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert world.connections == 2
+    api.ps.configure({"aws_pubsub_endpoint": "ws://127.0.0.1:1/"})
+    own = api.ps.providers[1]
+    assert own.url() == world.broker.url
+
+
+def test_settings_reach_providers_that_are_added_later(make: Callable[..., Api], world: Any) -> None:
+    api = make()
+    api.ps.configure({"PubSub": {"aws_pubsub_endpoint": world.broker.url}})
+    api.ps.add_pluggable(MqttOverWSProvider())
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert world.published == ["a"]
+
+
+def test_settings_are_read_from_amplify_s_files(make: Callable[..., Api], world: Any, tmp_path: Path) -> None:
+    exports = tmp_path / "aws-exports.js"
+    exports.write_text(f"const config = {{ aws_pubsub_endpoint: '{world.broker.url}', }};\nexport default config;")
+    outputs = tmp_path / "amplify_outputs.json"
+    outputs.write_text(json.dumps({"custom": {"PubSub": {"endpoint": world.broker.url}}}))
+    for number, path in enumerate((exports, str(outputs)), 1):
+        api = make(MqttOverWSProvider())
+        api.ps.configure(path)
+        api.call(api.ps.publish, "a", 1, qos=1)
+        assert world.connections == number
+    with pytest.raises(OSError, match="nowhere"):
+        make().ps.configure(tmp_path / "nowhere.js")
+
+
+def test_a_connection_whose_settings_change_is_made_anew(
+    make: Callable[..., Api], world: Any, recorder: Recorder
+) -> None:
+    other = world.start()
+    api = make(MqttOverWSProvider())
+    api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
+    subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
+    api.call(subscription.ready, PATIENCE)
+    api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
+    assert world.connections == 1
+    api.call(lambda: api.ps.configure({"aws_pubsub_endpoint": other.url}))
+    world.wait(lambda: len(world.subscribed) == 2)
+    other.publish("a", b"1", qos=1)
+    recorder.wait_for_values(1)
+
+
+def test_two_providers(make: Callable[..., Api], world: Any) -> None:
+    other = world.start()
+    api = make(world.provider(name="one"), MqttOverWSProvider(other.url, name="two"))
+    everywhere, one = Recorder(), Recorder()
+    subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, everywhere)
+    assert api.call(subscription.ready, PATIENCE) == {"a": 1}
+    api.call(api.call(api.ps.subscribe("a", provider="one").subscribe, one).ready, PATIENCE)
+    api.call(api.ps.publish, "a", "both", qos=1)
+    everywhere.wait(lambda: len(everywhere.messages) == 2)
+    assert sorted(message.provider for message in everywhere.messages) == ["one", "two"]
+    one.wait_for_values("both")
+    api.call(api.ps.publish, "a", "two", provider="two", qos=1)
+    everywhere.wait(lambda: len(everywhere.messages) == 3)
+    assert everywhere.messages[-1].provider == "two"
+    assert api.ps.connection_states == {"one": "Connected", "two": "Connected"}
+    assert api.ps.connection_state == "Connected"
+
+    api.call(api.ps.remove_pluggable, "two")
+    assert api.ps.connection_states == {"one": "Connected"}
+    assert everywhere.closes == 0
+    assert not subscription.closed
+    api.call(api.ps.publish, "a", "one", qos=1)
+    everywhere.wait(lambda: len(everywhere.messages) == 4)
+    api.call(api.ps.remove_pluggable, api.ps.providers[0])
+    assert (everywhere.closes, one.closes) == (1, 1)
+    assert api.ps.providers == ()
+
+
+def test_one_provider_that_fails_leaves_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
+    api = make(world.provider(name="good"), MqttOverWSProvider("ws://127.0.0.1:1/", name="bad"))
+    subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
+    assert api.call(subscription.ready, PATIENCE) == {"a": 1}
+    recorder.wait(lambda: recorder.errors)
+    assert recorder.closes == 0
+    with pytest.raises(PublishFailed) as failed:
+        api.call(api.ps.publish, ["a", "b"], 1, qos=1)
+    assert set(failed.value.errors) == {"a", "b"}
+    recorder.wait_for_values(1)
+    assert api.ps.connection_states == {"good": "Connected", "bad": "Disconnected"}
+    assert api.ps.connection_state == "Disconnected"
+
+
+def test_the_options_of_the_driver_arrive(make: Callable[..., Api], world: Any) -> None:
+    seen: list[Any] = []
+    broker = world._stack.enter_context(
+        __import__("mqttws").broker.Broker(authenticator=lambda peer, connect: seen.append((peer, connect)) is None)
+    )
+    api = make(
+        MqttOverWSProvider(
+            broker.url, client_id="c1", username="u", password="p", keep_alive=7, headers=[("X-One", "1")]
+        )
+    )
+    api.call(api.ps.connect)
+    [(peer, connect)] = seen
+    assert (connect.client_id, connect.username, connect.password, connect.keep_alive) == ("c1", "u", b"p", 7)
+    assert peer.header("x-one") == "1"
+
+
+def test_a_provider_of_one_s_own(world: Any) -> None:
+    class Nearest(Provider):
+        kind = "Nearest"
+
+        def url(self) -> str:
+            return str(world.broker.url)
+
+    with PubSub(Nearest()) as ps:
+        ps.publish("a", 1, qos=1)
+        assert ps.providers[0].name == "Nearest"
+    assert world.published == ["a"]
