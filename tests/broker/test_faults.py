@@ -1,0 +1,124 @@
+"""Faults of the broker's own and of hooks: each costs one connection at most."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from wire import PATIENCE
+
+from mqttws import Connect, Message, Publish
+from mqttws.broker import Limits, Rejection
+
+
+@pytest.mark.statement("MQTT-4.8.0-2")
+@pytest.mark.statement("U-7")
+@pytest.mark.parametrize("error", [MemoryError, OSError, AssertionError])
+def test_an_error_in_the_broker_closes_the_connection_that_met_it(broker, client, monkeypatch, caplog, error):
+    whole = broker._router.publish
+
+    def publish(topic, *rest):
+        if topic == "poison":
+            raise error("planted")
+        return whole(topic, *rest)
+
+    monkeypatch.setattr(broker._router, "publish", publish)
+    other = client("other")
+    other.subscribe(("#", 0))
+    assert client("c", will=Message("w", b"gone")).send(Publish("poison", b"", 1, packet_id=1)).rest() == b""
+    assert other.messages(1) == [Publish("w", b"gone")]
+    assert "planted" in caplog.text
+    other.quiet()
+
+
+def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog):
+    other, peer = client("other"), client("c")
+
+    def fail(*args, **options):
+        raise MemoryError("planted")
+
+    monkeypatch.setattr(broker._registry, "detach", fail)
+    monkeypatch.setattr(broker._router, "publish", fail)
+    assert peer.send(Publish("a")).rest() == b""
+    other.quiet()
+    monkeypatch.undo()
+    assert "closing failed" in caplog.text
+
+
+def test_a_housekeeping_that_fails_is_done_again_the_next_time(start, monkeypatch, caplog):
+    broker = start(sys_interval=0.01)
+    done = threading.Event()
+    calls = []
+
+    def figures():
+        calls.append(None)
+        if len(calls) == 1:
+            raise MemoryError("planted")
+        done.set()
+        return {}
+
+    monkeypatch.setattr(broker._hub.status, "figures", figures)
+    assert done.wait(PATIENCE)
+    assert "housekeeping failed" in caplog.text
+
+
+@pytest.mark.statement("MQTT-3.1.4-5")
+def test_a_connect_with_garbage_behind_it_lets_nobody_in(start, wire):
+    connected = []
+    broker = start(on_connected=connected.append, authenticator=lambda peer, connect: True)
+    assert wire(broker).send(Connect("c", will=Message("w")), "f0 00").rest() == b""
+    assert connected == []
+    assert broker.figures()["clients/total"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_hook_that_answers_when_it_is_cancelled_is_not_heard(start, wire, scheme):
+    """The client is gone, and what the hook decides comes too late."""
+    answered = threading.Event()
+
+    async def stubborn(*args):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            answered.set()
+            return None if scheme == "ws" else True
+
+    hook = {"on_upgrade": stubborn} if scheme == "ws" else {"authenticator": stubborn}
+    broker = start(**hook)
+    peer = wire(broker, scheme, **({"upgrade": False} if scheme == "ws" else {}))
+    if scheme == "ws":
+        peer.socket.sendall(
+            b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+    else:
+        peer.send(Connect("c"))
+    broker.figures()  # the hook has begun, or will
+    broker.stop()
+    assert b" 101 " not in peer.rest()
+    assert answered.wait(PATIENCE)
+
+
+def test_an_upgrade_hook_that_never_answers_is_not_waited_for(start, wire):
+    async def never(peer):
+        await asyncio.Event().wait()
+
+    answer = wire(start(on_upgrade=never, limits=Limits(connect_timeout=0.1)), "ws", upgrade=False).upgrade("/", "x")
+    assert b" 101 " not in answer
+
+
+def test_a_rejection_that_http_cannot_say_closes(start, wire, caplog):
+    broker = start(on_upgrade=lambda peer: Rejection(403, [("bad name\n", "x")]))
+    assert b" 101 " not in wire(broker, "ws", upgrade=False).upgrade("/", "x")
+    wire(broker, "mqtt").connect()
+    assert "closed over an error" in caplog.text
+
+
+def test_what_fails_in_the_brokers_thread_is_told_to_the_caller(broker):
+    def fail():
+        raise LookupError("planted")
+
+    with pytest.raises(LookupError, match="planted"):
+        broker._call(fail)
