@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pubsub.core import StateChanges
     from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
     from pubsub.message import Message
+    from pubsub.providers.aws_iot import AWSIoTProvider
     from pubsub.providers.base import ClientOptions, Provider
     from pubsub.providers.websocket import MqttOverWSProvider
     from pubsub.shared import (
@@ -53,6 +54,7 @@ _HOLDS = {
     "codecs": "BYTES Codec JSON TEXT",
     "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed SubscriptionEnded",
     "message": "Message",
+    "providers.aws_iot": "AWSIoTProvider",
     "providers.base": "ClientOptions Provider",
     "providers.websocket": "MqttOverWSProvider",
     "shared": (
@@ -69,6 +71,7 @@ __all__ = [
     "BYTES",
     "JSON",
     "TEXT",
+    "AWSIoTProvider",
     "ClientOptions",
     "Codec",
     "ConnectionState",

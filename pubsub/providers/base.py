@@ -1,8 +1,9 @@
 """What every provider is: a name, settings, and the answers to the questions that a connection asks.
 
 A provider opens no connection and keeps none; it tells where to connect (`url`, asked at each attempt), how
-(`client_options`), what an error means (`explain`), and whether it has learnt something from it that makes another
-attempt worth while (`recover`). One provider object may so serve several `PubSub`s.
+(`client_options`), what cannot be published (`objection_to_publish`), what an error means (`explain`), and whether it
+has learnt something from it that makes another attempt worth while (`recover`). One provider object may so serve
+several `PubSub`s.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class Provider(ABC):
             ProviderError: a setting is missing.
         """
         return dict(self._options)
+
+    def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
+        """Say why the server would not take a message; None where nothing is known against it."""
+        return None
 
     def explain(self, error: Exception) -> Exception:
         """Tell what an error of the connection is: itself, or one that says more."""

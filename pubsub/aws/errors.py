@@ -1,0 +1,194 @@
+"""What AWS IoT's refusals mean: each as the error of `mqttws` that it is, with a reason added.
+
+    MQTTError                                   (of mqttws)
+      AWSIoTError(reason)
+        UpgradeRefused        and HandshakeRejected    the upgrade was answered with 403 or 429
+        ConnectRefused        and ConnectionRefused    the CONNECT was refused
+        ConnectionCut         and ConnectionClosed     the connection was cut off
+        BeyondLimit           and ValueError           a message was not sent: AWS IoT would cut the connection off
+
+`Reason` is one word for programs; the message says what was seen and what to do.  AWS IoT itself says little: a 403
+with "Forbidden" may have several causes.  What can be told from the response's date, from its error type, and from when
+the credentials end, is told here.  The local endpoint, in its mode `explain`, names the very mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from enum import StrEnum
+
+from mqttws import (
+    AccessDenied,
+    ConnectionClosed,
+    ConnectionRefused,
+    HandshakeRejected,
+    LimitExceeded,
+    MQTTError,
+)
+
+from .learnt_clock import LearntClock, read_date
+
+__all__ = [
+    "AWSIoTError",
+    "BeyondLimit",
+    "ConnectRefused",
+    "ConnectionCut",
+    "Reason",
+    "UpgradeRefused",
+    "explain_error",
+]
+
+_POLICY_VIOLATION = 1008  # a WebSocket close code. Spec: RFC 6455 §7.4.1
+#: What the local endpoint, or `sigv4.explain`, calls what has to do with expiry.
+_EXPIRED_CODES = frozenset({"credentials_expired", "expired"})
+_MAYBE_SECRET = re.compile(r"[A-Za-z0-9+/=%_]{20,}")
+
+
+class Reason(StrEnum):
+    """Why AWS IoT refused."""
+
+    CLOCK = "clock"
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - a reason
+    SIGNATURE = "signature"
+    POLICY = "policy"
+    LIMIT = "limit"
+
+
+class AWSIoTError(MQTTError):
+    """AWS IoT refused something.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: Reason
+
+
+class UpgradeRefused(AWSIoTError, HandshakeRejected):
+    """The upgrade was refused.
+
+    Attributes:
+        request_id: AWS's id of the request, to be given to its support; None where there was none.
+    """
+
+    def __init__(self, error: HandshakeRejected, reason: Reason, detail: str) -> None:
+        super().__init__(error.status, error.headers, error.body, detail)
+        self.reason = reason
+        self.request_id = dict(error.headers).get("x-amzn-requestid")
+
+    def __str__(self) -> str:
+        return f"AWS IoT refused the connection ({self.reason}, HTTP {self.status}): {self.detail}"
+
+    def __repr__(self) -> str:
+        return f"UpgradeRefused(status={self.status}, reason={self.reason.value!r}, detail={self.detail!r})"
+
+
+class ConnectRefused(AWSIoTError, ConnectionRefused):
+    """The CONNECT was refused."""
+
+    def __init__(self, error: ConnectionRefused, reason: Reason, detail: str) -> None:
+        super().__init__(error.return_code)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"AWS IoT refused the connection ({self.reason}, return code {self.return_code}): {self.detail}"
+
+
+class ConnectionCut(AWSIoTError, ConnectionClosed):
+    """The connection was cut off."""
+
+    def __init__(self, error: ConnectionClosed, reason: Reason, detail: str) -> None:
+        super().__init__(detail, error.code)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"AWS IoT cut the connection off ({self.reason}): {super().__str__()}"
+
+
+class BeyondLimit(AWSIoTError, ValueError):
+    """The message is beyond a limit of AWS IoT, which would cut the connection off; it was not sent."""
+
+    reason = Reason.LIMIT
+
+
+def explain_error(error: Exception, *, clock: LearntClock, ends: datetime | None, client_id: str | None) -> Exception:
+    """Say what an error of a connection to AWS IoT means; one that it does not know stays itself.
+
+    Args:
+        error: Of the driver.
+        clock: What is known of the time.
+        ends: When the credentials that were used end, by AWS's clock; None when they do not, or it is unknown.
+        client_id: Of the connection, where it is known.
+    """
+    if isinstance(error, AWSIoTError):
+        return error
+    if isinstance(error, HandshakeRejected):
+        return _explain_upgrade(error, clock, ends)
+    if isinstance(error, ConnectionRefused) and error.return_code == 5:
+        who = f"the client id {client_id!r}" if client_id else "this client"
+        return ConnectRefused(error, Reason.POLICY, f"no policy allows iot:Connect for {who}, or a custom authorizer "
+                              "refused it; look at the policies of the role and at those attached to the "
+                              "identity")  # fmt: skip
+    if isinstance(error, ConnectionRefused) and error.return_code == 2:
+        return ConnectRefused(
+            error, Reason.LIMIT, "the client id is refused: it takes at most 128 bytes, and does not begin with '$'"
+        )
+    if isinstance(error, ConnectionClosed) and (
+        isinstance(error, (AccessDenied, LimitExceeded)) or error.code == _POLICY_VIOLATION
+    ):
+        reason = Reason.LIMIT if isinstance(error, LimitExceeded) else Reason.POLICY
+        return ConnectionCut(
+            error,
+            reason,
+            "what was last published or subscribed to is not allowed by the policies, or is beyond a limit; "
+            "the endpoint's log says which",
+        )
+    return error
+
+
+def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetime | None) -> Exception:
+    if error.status == 429:
+        return UpgradeRefused(error, Reason.LIMIT, "there are too many attempts to connect; the next ones wait longer")
+    if error.status != 403:
+        return error
+    headers = dict(error.headers)
+    date = read_date(headers.get("date"))
+    code, message = _read_body(error.body)
+    if code == "clock" or (date is not None and clock.is_off(date)):
+        off = f"by {abs(clock.off_by(date)):.0f} s " if date is not None else ""
+        return UpgradeRefused(
+            error, Reason.CLOCK, f"this machine's clock is off {off}from that of AWS IoT; set it, by NTP at best"
+        )
+    kind = headers.get("x-amzn-errortype", "").partition(":")[0]
+    now = date if date is not None else clock.now()
+    if code in _EXPIRED_CODES or "expired" in (message + kind).lower() or (ends is not None and ends <= now):
+        said = _without_secrets(message) if code else "the credentials have expired; fetch new ones"
+        return UpgradeRefused(error, Reason.EXPIRED_TOKEN, said)
+    if code:
+        return UpgradeRefused(error, Reason.SIGNATURE, _without_secrets(message))
+    return UpgradeRefused(
+        error,
+        Reason.SIGNATURE,
+        "the signature was not accepted: the access key, the secret key, the session token or the region is not the "
+        "right one",
+    )
+
+
+def _read_body(body: bytes) -> tuple[str, str]:
+    """Give the reason's code, which only the local endpoint tells, in its mode `explain`; and the message."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(given, dict):
+        return "", ""
+    code, message = given.get("reason"), given.get("message")
+    return (code if isinstance(code, str) else ""), (message if isinstance(message, str) else "")
+
+
+def _without_secrets(message: str) -> str:
+    """Strike out what may be a key, a token or a signature: a server could repeat what it was sent."""
+    return _MAYBE_SECRET.sub("...", message[:500])

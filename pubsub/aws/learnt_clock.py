@@ -1,0 +1,82 @@
+"""A clock that is put right by what a server's `Date` says, for machines whose own clock is wrong.
+
+AWS refuses a signature whose date is more than five minutes off, and its refusal carries the right time.  So the
+difference is learnt from that, once, and counts from then on.  The machine's own clock is not touched.
+
+The one idea: a server that tells another time at each refusal must not make us try for ever.  So after something was
+learnt, nothing more is for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+__all__ = ["LearntClock", "read_date"]
+
+
+def read_date(text: str | None) -> datetime | None:
+    """Read the `Date` of an HTTP response; None where there is none, or it is none."""
+    try:
+        read = None if text is None else parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return read.replace(tzinfo=UTC) if read is not None and read.tzinfo is None else read
+
+
+class LearntClock:
+    """A clock, with an offset that is learnt.
+
+    Args:
+        clock: Gives this machine's time in seconds since 1970.
+        skew: Seconds; a smaller difference is none, and nothing is learnt from it.
+        pause: Seconds after something was learnt in which nothing more is.
+        monotonic: Gives seconds that only go forward, for the pause.
+
+    Attributes:
+        offset: Seconds to add to this machine's time.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        skew: float = 300.0,
+        pause: float = 60.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._skew = skew
+        self._pause = pause
+        self._monotonic = monotonic
+        self._learnt_at: float | None = None
+        self.offset = 0.0
+
+    def now(self) -> datetime:
+        """Tell the time, as far as it is known."""
+        return datetime.fromtimestamp(self._clock() + self.offset, UTC)
+
+    def off_by(self, date: datetime) -> float:
+        """Tell by how many seconds this clock, with what it has learnt, is ahead of a server's date."""
+        return (self.now() - date).total_seconds()
+
+    def is_off(self, date: datetime) -> bool:
+        """Tell whether that is more than the skew."""
+        return abs(self.off_by(date)) > self._skew
+
+    def learn(self, date: datetime) -> bool:
+        """Take a server's date for the right time, where it differs by more than the skew.
+
+        Returns:
+            Whether something was learnt.
+        """
+        if not self.is_off(date):
+            return False
+        now = self._monotonic()
+        if self._learnt_at is not None and now - self._learnt_at < self._pause:
+            return False
+        self._learnt_at = now
+        self.offset -= self.off_by(date)
+        return True

@@ -1,0 +1,327 @@
+"""The provider for AWS IoT: a fresh signature at every attempt, or a custom authorizer, or a client certificate.
+
+How the client proves who it is decides what is asked at each attempt:
+
+    credentials          url(): fetch the credentials valid now, sign the endpoint's URL by the clock as it is known
+    custom authorizer    url(), and headers that are made anew: the token may be fresh, too
+    certificate          url() is fixed; the TLS context carries the certificate, and on port 443 the ALPN name
+
+The one idea: nothing that expires is kept here.  Who gives credentials knows when to fetch new ones; what is learnt
+here is the time alone, from the `Date` of a 403 (`LearntClock`), and then the attempt is made again, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
+from urllib.parse import quote
+
+from mqttws import HandshakeRejected, tls_context
+from pubsub.aws.errors import AWSIoTError, BeyondLimit, Reason, explain_error
+from pubsub.aws.learnt_clock import LearntClock, read_date
+from pubsub.aws.limits import IoTLimits
+from pubsub.errors import ProviderError
+from pubsub.providers.base import ClientOptions, Provider
+from sigv4 import Credentials, CredentialsSource, IotUrlSigner, RegionUnknown, SigningError, fetch, fetch_async
+
+if TYPE_CHECKING:
+    from pubsub.aws.cognito import CognitoIdentity, LoginsSource
+    from pubsub.aws.custom_auth import CustomAuthorizer
+
+__all__ = ["AWSIoTProvider"]
+
+logger = logging.getLogger("pubsub")
+
+#: On port 443 the name of the protocol tells AWS IoT that this is MQTT: with a certificate, with a custom authorizer.
+_ALPN_CERTIFICATE, _ALPN_CUSTOM = "x-amzn-mqtt-ca", "mqtt"
+_HTTPS_PORT = 443
+#: Seconds after credentials were let go of in which no others are.
+_PAUSE = 60.0
+
+
+class AWSIoTProvider(Provider):
+    """Connects to AWS IoT's message broker.
+
+    At most one of `credentials`, `custom_authorizer` and `certificate` is given; with none the credentials come from
+    the Cognito identity pool that was configured (`aws_cognito_identity_pool_id`).
+
+    Args:
+        aws_pubsub_region: The region; None: as configured, or as the endpoint's host tells it.
+        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; None: as configured.
+        credentials: Where credentials come from: `sigv4.Credentials`, a `CognitoIdentity`, any object with
+            `get_frozen_credentials()` as botocore has it, or a callable; the asyncio driver also awaits it.
+        custom_authorizer: What a custom authorizer is to be given.
+        certificate: PEM file of a client certificate, for MQTT over TLS.
+        key: PEM file of its private key; None: in the same file.
+        ca_file: PEM file of the authorities to trust; None: those of the system, which know Amazon's.
+        alpn: The TLS application protocol to offer; None: the right one on port 443, none elsewhere.
+        logins: For the configured identity pool: the user's logins; see `CognitoIdentity`.
+        limits: What is checked before a message is sent.
+        service: The service that is signed for.
+        expires: Seconds that a signed URL lives, 1 to 604,800; None leaves it to AWS IoT.
+        skew: Seconds that a clock may be off.
+        clock: Gives the time in seconds since 1970.
+        name: By which `provider=` selects it.
+        offline: "queue" or "raise"; see `Provider`.
+        **options: Of the driver.
+
+    Raises:
+        ProviderError: More than one of the ways to prove who it is was given.
+    """
+
+    kind: ClassVar[str] = "AWSIoTProvider"
+
+    def __init__(
+        self,
+        aws_pubsub_region: str | None = None,
+        aws_pubsub_endpoint: str | None = None,
+        credentials: CredentialsSource | None = None,
+        *,
+        custom_authorizer: CustomAuthorizer | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+        ca_file: str | Path | None = None,
+        alpn: str | None = None,
+        logins: LoginsSource | None = None,
+        limits: IoTLimits | None = None,
+        service: str = "iotdevicegateway",
+        expires: int | None = None,
+        skew: float = 300.0,
+        clock: Callable[[], float] = time.time,
+        name: str | None = None,
+        offline: Literal["queue", "raise"] = "queue",
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        ways = {"credentials": credentials, "custom_authorizer": custom_authorizer, "certificate": certificate}
+        given = [way for way, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise ProviderError(f"{' and '.join(given)} are given; give one way to prove who the client is")
+        settings = {
+            "aws_pubsub_region": aws_pubsub_region,
+            "aws_pubsub_endpoint": aws_pubsub_endpoint,
+            "key": key,
+            "ca_file": ca_file,
+            "alpn": alpn,
+            "logins": logins,
+            "service": service,
+            "expires": expires,
+            **ways,
+        }
+        super().__init__(name=name, offline=offline, settings=settings, **options)
+        self._limits = limits or IoTLimits()
+        self._clock = LearntClock(clock, skew=skew)
+        self._signer: tuple[tuple[str, str | None], IotUrlSigner] | None = None
+        self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
+        self._ends: datetime | None = None
+        self._let_go_at: float | None = None
+
+    # --- where to connect ---
+
+    def url(self) -> str:
+        """Tell where to connect, with a fresh signature where the client proves itself by one."""
+        if self._way() != "credentials":
+            return self._plain_url()
+        return self._sign(fetch(self._source()))
+
+    def url_async(self) -> str | Awaitable[str]:
+        """Tell the same without blocking: credentials are fetched in a thread, or awaited."""
+        if self._way() != "credentials":
+            return self._plain_url()
+        return self._url_signed_async()
+
+    async def _url_signed_async(self) -> str:
+        source = self._source()
+        awaited = getattr(source, "get_frozen_credentials_async", None)
+        return self._sign(await awaited() if awaited is not None else await fetch_async(source, asyncio.to_thread))
+
+    def _sign(self, credentials: Credentials) -> str:
+        self._ends = credentials.expires_at
+        return str(self._url_signer().presign(credentials, self._clock.now()))
+
+    def _url_signer(self) -> IotUrlSigner:
+        endpoint, region = self._endpoint(), self._settings.get("aws_pubsub_region")
+        if self._signer is None or self._signer[0] != (endpoint, region):
+            try:
+                signer = IotUrlSigner(
+                    endpoint, region, service=self._settings["service"], expires=self._settings.get("expires")
+                )
+            except RegionUnknown as error:
+                raise ProviderError(f"{self.name} needs aws_pubsub_region: {error}") from None
+            except SigningError as error:
+                raise ProviderError(f"{self.name}: {error}") from None
+            self._signer = ((endpoint, region), signer)
+        return self._signer[1]
+
+    def _plain_url(self) -> str:
+        """Make the URL for a certificate or a custom authorizer."""
+        endpoint = self._endpoint()
+        authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
+        scheme, separator, rest = endpoint.partition("://")
+        if not separator:
+            scheme, rest = "wss", endpoint
+        if authorizer is None and scheme == "wss":
+            scheme = "mqtts"  # AWS IoT takes certificates for MQTT over TLS alone
+        authority, slash, behind = rest.partition("/")
+        if scheme in ("mqtts", "mqtt"):
+            slash = behind = ""  # MQTT over TCP knows no path
+        elif not slash:
+            slash, behind = "/", "mqtt"
+        user = ""
+        if authorizer is not None:
+            if authorizer.via == "query":
+                behind += ("&" if "?" in behind else "?") + authorizer.query()
+            user = _user_information(authorizer)
+        return f"{scheme}://{user}{authority}{slash}{behind}"
+
+    def _endpoint(self) -> str:
+        endpoint = self._settings.get("aws_pubsub_endpoint")
+        if not endpoint:
+            raise ProviderError(
+                f"{self.name} has no endpoint: give aws_pubsub_endpoint to it, or to configure, such as "
+                "'wss://<id>-ats.iot.eu-west-1.amazonaws.com/mqtt'"
+            )
+        return str(endpoint)
+
+    def _way(self) -> str:
+        """Tell how the client proves who it is."""
+        ways = ("custom_authorizer", "certificate")
+        return next((way for way in ways if self._settings.get(way) is not None), "credentials")
+
+    # --- credentials ---
+
+    def _source(self) -> CredentialsSource:
+        source: CredentialsSource | None = self._settings.get("credentials")
+        if source is not None:
+            return source
+        pool = self._settings.get("aws_cognito_identity_pool_id")
+        if not pool:
+            raise ProviderError(
+                f"{self.name} has no credentials: give it credentials=, custom_authorizer= or certificate=, or "
+                "configure aws_cognito_identity_pool_id"
+            )
+        from pubsub.aws.cognito import CognitoIdentity
+
+        logins, endpoint = self._settings.get("logins"), self._settings.get("aws_cognito_identity_endpoint")
+        made_of = (str(pool), (logins, endpoint))
+        if self._identity is None or self._identity[0] != made_of:
+            self._identity = (made_of, CognitoIdentity(str(pool), logins=logins, endpoint=endpoint))
+        return self._identity[1]
+
+    def reauthenticate(self) -> None:
+        """Forget the credentials, where their source can: the next attempt fetches new ones."""
+        source = self._settings.get("credentials") or (self._identity[1] if self._identity is not None else None)
+        expire = getattr(source, "expire", None)
+        if callable(expire):
+            expire()
+
+    # --- how to connect ---
+
+    def client_options(self) -> dict[str, Any]:
+        """Tell the options of the driver; the caller is told now if a setting is missing."""
+        options = super().client_options()
+        way = self._way()
+        if way == "credentials":
+            self._url_signer()
+            self._source()
+        else:
+            self._plain_url()
+        authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
+        if authorizer is not None and authorizer.via == "headers":
+            options["headers"] = _FreshHeaders(options.get("headers", ()), authorizer)
+        if "tls" not in options:
+            tls = self._tls(way)
+            if tls is not None:
+                options["tls"] = tls
+        options.setdefault("max_filters", self._limits.max_filters or 100)
+        return options
+
+    def _tls(self, way: str) -> Any:
+        """Make a TLS context, where the default one will not do."""
+        alpn = self._settings.get("alpn") or self._alpn(way)
+        certificate, ca_file = self._settings.get("certificate"), self._settings.get("ca_file")
+        if certificate is None and ca_file is None and alpn is None:
+            return None
+        try:
+            return tls_context(
+                ca_file=ca_file,
+                certificate=certificate,
+                key=self._settings.get("key"),
+                alpn=[] if alpn is None else [alpn],
+            )
+        except OSError as error:  # an ssl.SSLError is one
+            raise ProviderError(
+                f"{self.name}: certificate, key and ca_file cannot be used: {error.strerror or error}"
+            ) from None
+
+    def _alpn(self, way: str) -> str | None:
+        """Choose the protocol to offer on port 443, where AWS IoT takes everything."""
+        if way == "credentials":
+            return None
+        scheme, _, rest = self._plain_url().partition("://")
+        port = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[2]
+        if scheme != "mqtts" or port != str(_HTTPS_PORT):
+            return None
+        return _ALPN_CERTIFICATE if way == "certificate" else _ALPN_CUSTOM
+
+    def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
+        """Say which of AWS IoT's limits a message is beyond, before it is sent."""
+        objection = self._limits.objection_to_publish(topic, len(payload), qos)
+        return None if objection is None else BeyondLimit(objection)
+
+    # --- what went wrong ---
+
+    def explain(self, error: Exception) -> Exception:
+        """Tell what an error means: which clock, token, signature, policy or limit."""
+        return explain_error(error, clock=self._clock, ends=self._ends, client_id=self._options.get("client_id"))
+
+    def recover(self, error: Exception) -> bool:
+        """Learn the time from a 403, or let go of credentials that have expired.
+
+        Returns:
+            Whether another attempt is to be made at once.
+        """
+        if not isinstance(error, HandshakeRejected) or error.status != 403:
+            return False
+        meaning = self.explain(error)  # before the clock is put right
+        date = read_date(dict(error.headers).get("date"))
+        # The date of a proxy that refuses tells nothing of AWS's clock.
+        answered_by_aws = any(name.startswith("x-amzn-") for name, _ in error.headers)
+        if date is not None and answered_by_aws and self._clock.learn(date):
+            logger.warning("%s: %s; the difference is learnt", self.name, meaning)
+            return True
+        expired = isinstance(meaning, AWSIoTError) and meaning.reason is Reason.EXPIRED_TOKEN
+        return expired and self._let_go()
+
+    def _let_go(self) -> bool:
+        """Forget credentials that AWS says have expired; only once in a while, for their source may know no others."""
+        now = time.monotonic()
+        if self._let_go_at is not None and now - self._let_go_at < _PAUSE:
+            return False
+        self._let_go_at = now
+        self.reauthenticate()
+        return True
+
+
+class _FreshHeaders:
+    """Headers that are made anew at each attempt: the token may be another one."""
+
+    def __init__(self, headers: Iterable[tuple[str, str]], authorizer: CustomAuthorizer) -> None:
+        self._headers = list(headers)
+        self._authorizer = authorizer
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter([*self._headers, *self._authorizer.parameters()])
+
+
+def _user_information(authorizer: CustomAuthorizer) -> str:
+    """Write user name and password as a URL has them: what is asked for at each attempt is the URL."""
+    username, password = authorizer.connect_username(), authorizer.password
+    if username is None:
+        return ""
+    user = quote(username, safe="")
+    return f"{user}@" if password is None else f"{user}:{quote(password, safe='')}@"
