@@ -75,9 +75,10 @@ def test_a_connect_with_garbage_behind_it_lets_nobody_in(start, wire):
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
 def test_a_hook_that_answers_when_it_is_cancelled_is_not_heard(start, wire, scheme):
     """The client is gone, and what the hook decides comes too late."""
-    answered = threading.Event()
+    begun, answered = threading.Event(), threading.Event()
 
     async def stubborn(*args):
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -95,7 +96,7 @@ def test_a_hook_that_answers_when_it_is_cancelled_is_not_heard(start, wire, sche
         )
     else:
         peer.send(Connect("c"))
-    broker.figures()  # the hook has begun, or will
+    assert begun.wait(PATIENCE)
     broker.stop()
     assert b" 101 " not in peer.rest()
     assert answered.wait(PATIENCE)
