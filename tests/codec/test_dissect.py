@@ -82,3 +82,9 @@ def test_nothing_raises_and_nothing_is_shown_twice(data: bytes) -> None:
     found = dissect(data)
     assert (found.packet is None) != (found.error is None)
     assert data.startswith(b"".join(field.data for field in found.fields))
+
+
+def test_an_empty_payload_is_no_field() -> None:
+    found = dissect(mqttws.Publish("a").encode())
+    assert found.packet == mqttws.Publish("a")
+    assert [field.name for field in found.fields][-1] == "Topic Name"

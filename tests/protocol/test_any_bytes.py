@@ -20,7 +20,8 @@ _HEADS = st.lists(
         [
             b"GET / HTTP/1.1\r\n", b"HTTP/1.1 101 X\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 C\r\n", b"\r\n", b"\n",
             b"Host: h\r\n", b"Upgrade: websocket\r\n", b"Connection: upgrade\r\n", b"Sec-WebSocket-Version: 13\r\n",
-            b"Sec-WebSocket-Key: a\r\n", b"Sec-WebSocket-Protocol: mqtt\r\n", b"Content-Length: 3\r\n", b"abc", b" ",
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"Sec-WebSocket-Protocol: mqtt\r\n",
+            b"Content-Length: 3\r\n", b"abc", b" ",
             b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"\xff", b"\0", b"\x82\x02\xc0\x00",
         ]
     ),

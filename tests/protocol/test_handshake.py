@@ -339,6 +339,10 @@ class TestServer:
         assert len(feed(ServerWebSocket(), one_by_one(data))) == 1
         assert len(feed(ServerWebSocket(), [REQUEST.replace("\r\n", "\n").encode()])) == 1
 
+    def test_a_body_of_no_bytes_is_none(self) -> None:
+        (event,) = feed(ServerWebSocket(), [REQUEST.replace("Host:", "Content-Length: 0\r\nHost:").encode()])
+        assert isinstance(event, UpgradeRequested)
+
     def test_the_event_does_not_show_the_query(self) -> None:
         (event,) = feed(ServerWebSocket(), [REQUEST.replace("/mqtt", "/mqtt?X-Amz-Signature=abc", 1).encode()])
         assert isinstance(event, UpgradeRequested)
@@ -397,6 +401,10 @@ class TestServer:
             (REQUEST.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version"),
             (REQUEST.replace("Sec-WebSocket-Version: 13\r\n", ""), 400, "Sec-WebSocket-Version"),
             (REQUEST.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""), 400, "Sec-WebSocket-Key"),
+            (REQUEST.replace(KEY, "c2hvcnQ="), 400, "16 bytes in base64"),
+            (REQUEST.replace(KEY, KEY[:-3] + "R=="), 400, "16 bytes in base64"),
+            (REQUEST.replace("Host:", "Content-Length: 5\r\nHost:"), 400, "must not have a body"),
+            (REQUEST.replace("Host:", "Transfer-Encoding: chunked\r\nHost:"), 400, "must not have a body"),
             (REQUEST.replace("Upgrade: websocket\r\n", ""), 400, "Upgrade"),
             (REQUEST.replace("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"), 400, "Upgrade"),
             (REQUEST.replace("Connection: Upgrade\r\n", ""), 400, "Connection"),
