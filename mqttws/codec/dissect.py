@@ -32,7 +32,7 @@ class Field(NamedTuple):
     start: int
     data: bytes
     name: str
-    value: object
+    value: int | str | bytes
 
 
 class Dissection(NamedTuple):
@@ -88,7 +88,7 @@ class _Recorder(Reader):
             self._note(start, what, value)
         return value
 
-    def _note(self, start: int, what: str, value: object) -> int:
+    def _note(self, start: int, what: str, value: int | str | bytes) -> int:
         data = bytes(self._body[start : self._position])
         self.notes.append(Field(start, data, what, value))
         return value if isinstance(value, int) else 0
@@ -141,7 +141,7 @@ def _first_byte(cls: type[Packet], first: int) -> str:
     return cls.__name__
 
 
-def _value(note: Field) -> object:
+def _value(note: Field) -> int | str | bytes:
     """Spell out a byte of flags; leave all else."""
     names = {"the connect flags": _CONNECT_FLAGS, "the acknowledge flags": _ACKNOWLEDGE_FLAGS}.get(note.name)
     if names is None or not isinstance(note.value, int):

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
 
 # The phases of an outgoing message.
@@ -85,6 +85,11 @@ class Outgoing:
         message = self.message
         return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
 
+    def encode(self) -> bytes:
+        """Encode the PUBLISH as it is sent for the first time."""
+        message = self.message
+        return encode_publish(message.topic, message.payload, message.qos, message.retain, False, self.packet_id)
+
 
 class Sender:
     """The sending half.
@@ -143,10 +148,12 @@ class Sender:
         Raises:
             QueueFull: a bound would be passed; nothing has changed.
         """
-        self.check_room(message)
+        size = len(message.topic) + len(message.payload)
+        if len(self._waiting) >= self._max_queued or self._waiting_bytes + size > self._max_queued_bytes:
+            self.check_room(message)
         outgoing = Outgoing(token, message)
         self._waiting.append(outgoing)
-        self._waiting_bytes += _size(message)
+        self._waiting_bytes += size
         return outgoing
 
     def withdraw(self, token: int) -> bool:

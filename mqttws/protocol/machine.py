@@ -183,7 +183,7 @@ class Machine(ABC):
         self._out += [answer.encode() for answer in self.session.receiver.answers()]
         sender = self.session.sender
         while room > 0 and (outgoing := sender.next_ready()) is not None:
-            data = outgoing.packet().encode()
+            data = outgoing.encode()
             room -= len(data)
             self._out.append(data)
             if outgoing.packet_id is None:

@@ -133,7 +133,7 @@ class Client:
             parse_url(url)
         self._url = url
         self._options = Options(**options)
-        self._core: Core[asyncio.Future[Any]] = Core(self._options, lambda: self._loop.create_future())
+        self._core: Core[asyncio.Future[Any]] = Core(self._options, lambda: self._loop.create_future(), _settle)
         self._running_loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._pump: _Pump | None = None
@@ -515,8 +515,8 @@ class Client:
     def _call_back(self) -> None:
         """Resolve futures and run callbacks."""
         while self._core.has_calls:
-            for call in self._core.take_calls():
-                call()
+            for function, first, second in self._core.take_calls():
+                function(first, second)
         if self._options.on_message is not None and self._core.inbound and not self._calling:
             self._calling = True
             self._loop.call_soon(self._deliver)
@@ -537,6 +537,16 @@ class Client:
         if not self._core.reading:
             self._flush_soon()
         self._call_back()
+
+
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
+    """Give a future its outcome; one that was cancelled stays so."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def connect(url: Url, **options: Any) -> Client:

@@ -24,6 +24,7 @@ from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, QueueFull, WouldDeadlock
 from mqttws.transport import tcp
 from mqttws.transport.core import Core, Options, State, TopicFilters, connect_failed, guarded
+from mqttws.transport.future import LightFuture
 from mqttws.transport.url import parse_url
 
 logger = logging.getLogger("mqttws")
@@ -54,7 +55,7 @@ class Client:
             parse_url(url)
         self._url = url
         self._options = Options(**options)
-        self._core: Core[Future[Any]] = Core(self._options, Future)
+        self._core: Core[LightFuture] = Core(self._options, LightFuture, LightFuture.settle)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # messages came, room was made, or the end
         self._thread: threading.Thread | None = None
@@ -577,8 +578,8 @@ class Client:
         if self._core.has_calls:
             with self._lock:
                 calls = self._core.take_calls()
-            for call in calls:
-                call()
+            for function, first, second in calls:
+                function(first, second)
         on_message = self._options.on_message
         if on_message is None or nested or not self._core.inbound:
             return

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
@@ -40,6 +40,10 @@ logger = logging.getLogger("mqttws")
 
 #: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
 TopicFilters = str | Sequence[str | tuple[str, int]]
+
+
+#: A function and its two arguments: what a driver calls when it holds no lock.
+Call = tuple[Callable[[Any, Any], object], Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +124,7 @@ class Options:
     recover: Callable[[ConnectError], bool] | None = None
 
 
-class AnyFuture(Protocol):
-    """What the futures of both drivers have in common."""
-
-    def done(self) -> bool:
-        """Tell whether there is an outcome."""
-
-    def set_result(self, result: Any, /) -> None:
-        """Set the outcome."""
-
-    def set_exception(self, exception: Any, /) -> None:
-        """Set the outcome."""
-
-
-F = TypeVar("F", bound=AnyFuture)
+F = TypeVar("F")
 
 
 class _Request(Generic[F]):
@@ -157,9 +148,10 @@ class Core(Generic[F]):
     Args:
         options: of the client.
         make_future: makes a future of the driver's kind.
+        settle: gives such a future its outcome, a result or an exception; one that was cancelled stays so.
     """
 
-    def __init__(self, options: Options, make_future: Callable[[], F]) -> None:
+    def __init__(self, options: Options, make_future: Callable[[], F], settle: Callable[[F, object], None]) -> None:
         password = options.password
         self.options = options
         self.client_id = options.client_id if options.client_id is not None else f"mqttws-{os.urandom(8).hex()}"
@@ -176,7 +168,8 @@ class Core(Generic[F]):
         self._make_future = make_future
         self._futures: dict[int, F] = {}  # of messages, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
-        self._calls: list[Callable[[], object]] = []
+        self._settle = settle
+        self._calls: list[Call] = []
         self._attempt = 0
         self._short_lived = 0
         self._connected_at: float | None = None
@@ -324,7 +317,7 @@ class Core(Generic[F]):
         for event in self.link.connection.events():
             if type(event) is Publish:
                 self.inbound.append(event)
-            elif isinstance(event, Delivered):
+            elif type(event) is Delivered:
                 self._resolve(self._futures.pop(event.token, None), None)
             elif isinstance(event, Subscribed):
                 if event.token is None:
@@ -442,8 +435,8 @@ class Core(Generic[F]):
         """Whether anything is to be called."""
         return bool(self._calls)
 
-    def take_calls(self) -> list[Callable[[], object]]:
-        """Take what is to be called now: futures to resolve, callbacks to run. None of it raises."""
+    def take_calls(self) -> list[Call]:
+        """Take what is to be called now: futures to settle, callbacks to run. None of it raises."""
         calls, self._calls = self._calls, []
         return calls
 
@@ -455,22 +448,11 @@ class Core(Generic[F]):
                 self._call(self.options.on_state, state)
 
     def _call(self, callback: Callable[[Any], object], argument: object) -> None:
-        self._calls.append(lambda: guarded(callback, argument))
+        self._calls.append((guarded, callback, argument))
 
     def _resolve(self, future: F | None, outcome: object) -> None:
         if future is not None:
-            self._calls.append(lambda: settle(future, outcome))
-
-
-def settle(future: AnyFuture, outcome: object) -> None:
-    """Give a future its result, or its exception; one that was cancelled stays so."""
-    claim = getattr(future, "set_running_or_notify_cancel", None)  # where another thread could cancel it meanwhile
-    if future.done() or (claim is not None and not claim()):
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+            self._calls.append((self._settle, future, outcome))
 
 
 def guarded(callback: Callable[[Any], object], argument: object) -> None:
