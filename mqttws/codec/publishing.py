@@ -65,18 +65,22 @@ class Message:
         qos: int = 0,
         retain: bool = False,
     ) -> None:
-        size = len(encode_topic(topic))
-        check_qos(qos)
-        self.topic = topic
-        self.payload = as_payload(payload)
-        if size + 2 + len(self.payload) > MAX_REMAINING_LENGTH:
+        name = _TOPICS.get(topic)
+        if name is None:
+            name = encode_topic(topic)
+        if type(qos) is not int or not 0 <= qos <= 2:
+            check_qos(qos)
+        data = payload if type(payload) is bytes else as_payload(payload)
+        if len(data) > MAX_REMAINING_LENGTH - 2 - len(name):
             raise LocalProtocolError(
-                f"the payload takes {len(self.payload):,} bytes; at most {MAX_REMAINING_LENGTH - size - 2:,} fit "
-                "into a packet with this topic",
+                f"the payload takes {len(data):,} bytes; at most {MAX_REMAINING_LENGTH - 2 - len(name):,} fit into a "
+                "packet with this topic",
                 "§2.2.3",
             )
+        self.topic = topic
+        self.payload = data
         self.qos = qos
-        self.retain = bool(retain)
+        self.retain = True if retain else False
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

@@ -192,7 +192,7 @@ class Sender:
             outgoing.phase = PUBLISHED
             self._published[packet_id] = outgoing
         self._waiting.popleft()
-        self._waiting_bytes -= _size(outgoing.message)
+        self._waiting_bytes -= len(outgoing.message.topic) + len(outgoing.message.payload)
         return outgoing
 
     def puback(self, packet_id: int) -> Outgoing | None:

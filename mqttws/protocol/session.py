@@ -88,8 +88,9 @@ class Session:
         Raises:
             QueueFull: a bound would be passed; nothing has changed.
         """
-        token = self.next_token()
+        token = self._last_token + 1
         self.sender.enqueue(token, message)
+        self._last_token = token
         return token
 
     def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:

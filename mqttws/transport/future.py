@@ -28,6 +28,7 @@ class LightFuture(Future[Any]):
     _state = _PENDING
     _result = None
     _exception = None
+    _is_whole = False  # whether it has what the standard class makes at birth
     __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
@@ -35,10 +36,11 @@ class LightFuture(Future[Any]):
         if name not in ("_condition", "_waiters", "_done_callbacks"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _making:
-            if "_condition" not in self.__dict__:
+            if not self._is_whole:
                 self._waiters = []
                 self._done_callbacks: list[Callable[[Future[Any]], object]] = []
                 self._condition = threading.Condition()
+                self._is_whole = True
         return self.__dict__[name]
 
     def done(self) -> bool:
@@ -54,10 +56,10 @@ class LightFuture(Future[Any]):
     def settle(self, outcome: object) -> None:
         """Take an outcome: an exception to raise or a result to return. A future that was cancelled stays so."""
         with _making:
-            if "_condition" not in self.__dict__:
+            if not self._is_whole:
                 if isinstance(outcome, Exception):
                     self._exception = outcome
-                else:
+                elif outcome is not None:
                     self._result = outcome
                 self._state = _FINISHED
                 return
