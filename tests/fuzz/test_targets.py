@@ -1,0 +1,78 @@
+"""The fuzzer's targets in the suite: the corpus replayed, mutated bytes by the hundred thousand, and what hypothesis finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import packet_strategies as some
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from targets import TARGETS
+
+from mqttws.protocol.frames import binary_frame
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    "path", sorted((HERE / "corpus").glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_the_corpus(path: Path) -> None:
+    TARGETS[path.parent.name](path.read_bytes())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_mutated_bytes(target: str, mutate) -> None:
+    thrown, count = mutate.run(target, 200_000, seed=1)
+    assert thrown >= 200_000
+    assert count > 100
+
+
+def test_the_same_seed_gives_the_same_inputs(mutate) -> None:
+    def some_inputs(seed: int) -> list[bytes]:
+        generator = mutate.inputs(mutate.seeds_of("decoder"), seed)
+        return [next(generator) for _ in range(50)]
+
+    assert some_inputs(7) == some_inputs(7)
+    assert some_inputs(7) != some_inputs(8)
+
+
+def test_a_broken_invariant_is_told_with_its_input(mutate, monkeypatch) -> None:
+    def broken(data: bytes) -> None:
+        assert b"\xff" not in data
+
+    monkeypatch.setitem(TARGETS, "decoder", broken)
+    with pytest.raises(AssertionError) as caught:
+        mutate.run("decoder", 100_000)
+    assert "target decoder, input b'" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(deadline=None)
+@given(data=st.binary(max_size=200))
+def test_any_bytes(target: str, data: bytes) -> None:
+    TARGETS[target](data)
+
+
+_PACKETS = st.lists(some.packets.map(lambda packet: packet.encode()), max_size=6).map(b"".join)
+
+
+@pytest.mark.parametrize("target", ["decoder", "server", "client"])
+@settings(deadline=None)
+@given(stream=_PACKETS, rest=st.binary(max_size=10))
+def test_any_packets(target: str, stream: bytes, rest: bytes) -> None:
+    TARGETS[target](stream + rest)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(_PACKETS, st.booleans()), max_size=4), st.binary(max_size=10))
+def test_any_frames(messages: list[tuple[bytes, bool]], rest: bytes) -> None:
+    stream = b"".join(binary_frame(payload, b"abcd" if masked else None) for payload, masked in messages)
+    TARGETS["frames"](stream + rest)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(some.topics, some.topic_filters), max_size=12))
+def test_any_topics(lines: list[str]) -> None:
+    TARGETS["topics"]("\n".join(lines).encode())
