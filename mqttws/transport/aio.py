@@ -489,7 +489,9 @@ class Client:
         pump = _Pump(self)
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                await loop.create_connection(lambda: pump, host, port, happy_eyeballs_delay=ATTEMPT_DELAY, interleave=1)
+                # An address needs no race; and asyncio forgets the winner of one that is cancelled as it ends.
+                delay = None if _is_address(host) else ATTEMPT_DELAY
+                await loop.create_connection(lambda: pump, host, port, happy_eyeballs_delay=delay)
         except OSError as error:
             raise connect_failed(error, endpoint, proxy) from None
         self._pump = pump
@@ -527,10 +529,11 @@ class Client:
         on_message = self._options.on_message
         assert on_message is not None
         end = time.monotonic() + CALLBACK_SLICE
-        while self._core.inbound and not self._stop:
-            message = self._core.take()
+        inbound, manual_ack = self._core.inbound, self._options.manual_ack
+        while inbound and not self._stop:
+            message = inbound.popleft()
             guarded(on_message, message)
-            if not self._options.manual_ack:
+            if message.qos and not manual_ack:
                 self.acknowledge(message)
             if time.monotonic() >= end:
                 break
@@ -547,6 +550,11 @@ def _settle(future: asyncio.Future[Any], outcome: object) -> None:
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
+
+
+def _is_address(host: str) -> bool:
+    """Tell an IP address from a name."""
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 def connect(url: Url, **options: Any) -> Client:

@@ -107,8 +107,8 @@ class Client:
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._wake_in, selectors.EVENT_READ)
             self._thread = threading.Thread(target=self._run, name=f"mqttws {self.client_id}", daemon=True)
+            self._thread.start()  # under the lock: whoever closes at this moment waits for a thread that runs
         _clients.add(self)
-        self._thread.start()
         try:
             self._wait(self._opened, self._options.timeout + 1.0 if timeout is None else timeout)
         except BaseException:
@@ -584,10 +584,11 @@ class Client:
         if on_message is None or nested or not self._core.inbound:
             return
         end = time.monotonic() + CALLBACK_SLICE
-        while self._core.inbound and not self._stop:
-            message = self._core.take()
+        inbound, manual_ack = self._core.inbound, self._options.manual_ack
+        while inbound and not self._stop:
+            message = inbound.popleft()
             guarded(on_message, message)
-            if not self._options.manual_ack:
+            if message.qos and not manual_ack:
                 self.acknowledge(message)
             if time.monotonic() >= end:
                 break
