@@ -1,0 +1,80 @@
+"""Every wait is bounded: a server that accepts connections and never says a word; each for threads and asyncio."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+
+from mqttws import ConnectError
+from pubsub import MqttOverWSProvider, PublishFailed, SubscriptionEnded
+
+Api = Threads | Loop
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"ws://127.0.0.1:{server.getsockname()[1]}/mqtt"
+
+
+def test_every_wait_ends(make: Callable[..., Api], mute: str, recorder: Recorder) -> None:
+    api = make(MqttOverWSProvider(mute))
+    subscription = api.call(api.ps.subscribe("a").subscribe, recorder)
+    with pytest.raises(TimeoutError, match=r"not answered the subscription within 0\.05 s"):
+        api.call(subscription.ready, 0.05)
+    with pytest.raises(TimeoutError, match=r"MqttOverWSProvider has not connected within 0\.05 s"):
+        api.call(api.ps.connect, timeout=0.05)
+    with pytest.raises(PublishFailed, match=r"not delivered within 0\.05 s"):
+        api.call(api.ps.publish, "a", 1, timeout=0.05)
+    assert api.ps.connection_state == "Connecting"
+    api.call(subscription.unsubscribe, 0.05)
+    assert recorder.closes == 1
+
+
+def test_the_default_of_every_wait(make: Callable[..., Api], mute: str) -> None:
+    api = make(MqttOverWSProvider(mute), timeout=0.05)
+    with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+        api.call(api.call(api.ps.subscribe("a").subscribe).ready)
+
+
+def test_closing_ends_an_attempt_and_all_that_waits_for_it(
+    make: Callable[..., Api], mute: str, recorder: Recorder
+) -> None:
+    api = make(MqttOverWSProvider(mute))
+    subscription = api.call(api.ps.subscribe("a").subscribe, recorder)
+    outcome = api.call(lambda: [api.ps.publish_nowait("a", 1)])[0]
+    api.call(api.ps.close)
+    assert recorder.closes == 1
+    assert recorder.errors == []
+    with pytest.raises(SubscriptionEnded):
+        api.call(subscription.ready, PATIENCE)
+    with pytest.raises(PublishFailed):
+        api.call(lambda: outcome if hasattr(outcome, "get_loop") else outcome.result(PATIENCE))
+
+
+def test_the_time_of_an_attempt_is_the_provider_s(make: Callable[..., Api], mute: str, recorder: Recorder) -> None:
+    api = make(MqttOverWSProvider(mute, timeout=0.1))
+    api.call(api.ps.subscribe("a").subscribe, recorder)
+    recorder.wait(lambda: recorder.closes)
+    [error] = recorder.errors
+    assert isinstance(error, ConnectError)
+
+
+def test_a_subscription_is_a_context_manager(api: Any, recorder: Recorder) -> None:
+    if isinstance(api, Threads):
+        with api.ps.subscribe("a").subscribe(recorder) as subscription:
+            assert repr(subscription) == "<Subscription ['a'] open>"
+    else:
+
+        async def body() -> Any:
+            async with api.ps.subscribe("a").subscribe(recorder) as subscription:
+                assert repr(subscription) == "<Subscription ['a'] open>"
+            return subscription
+
+        subscription = api.call(body)
+    assert repr(subscription) == "<Subscription ['a'] closed>"
+    assert recorder.closes == 1
