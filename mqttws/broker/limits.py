@@ -142,8 +142,11 @@ class Departures:
         retained_for_wildcards: whether a Topic Filter with a wildcard brings retained messages. Spec: §3.3.1.3
         dollar_topics: whether clients reach each other through topics that begin with "$" (those of "$SYS" apart).
             Spec: §4.7.2
+        lenient_websocket: whether WebSocket clients are met half-way that hold to less of their standard than it asks;
+            see `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1
     """
 
     parent_level: bool = True
     retained_for_wildcards: bool = True
     dollar_topics: bool = False
+    lenient_websocket: bool = False

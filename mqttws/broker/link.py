@@ -27,6 +27,7 @@ from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.protocol.connection import ServerConnection
 from mqttws.protocol.framing import Framing, ServerWebSocket
+from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
 
 log = logging.getLogger("mqttws.broker")
@@ -130,12 +131,17 @@ class Link(asyncio.Protocol):
         )
         self._connection = ServerConnection(
             ServerMachine(max_packet_size=limits.max_packet_size, packet_timeout=limits.packet_timeout),
-            ServerWebSocket() if self._scheme.startswith("ws") else Framing(),
+            self._framing(),
             now,
             open_timeout=limits.connect_timeout - (now - self._accepted_at),
         )
         self._conversation = Conversation(self._hub, self, self._connection, peer)
         self._arm()
+
+    def _framing(self) -> Framing:
+        if not self._scheme.startswith("ws"):
+            return Framing()
+        return LenientServerWebSocket() if self._hub.router.departures.lenient_websocket else ServerWebSocket()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""

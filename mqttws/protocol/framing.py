@@ -19,6 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import h11
 from wsproto import ConnectionType, WSConnection
@@ -408,6 +409,9 @@ class ServerWebSocket(WebSocketFraming):
     Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
 
+    #: What the key of a request must look like.
+    KEY: ClassVar[re.Pattern[bytes]] = _KEY
+
     def __init__(self) -> None:
         super().__init__(ConnectionType.SERVER)
         self._subprotocol: str | None = None  # chosen, while the decision is awaited
@@ -472,7 +476,7 @@ class ServerWebSocket(WebSocketFraming):
             head, self._early = split
             self._ws.receive_data(head)
             request = next(event for event in self._ws.events() if isinstance(event, Request))
-            headers = _headers_of(head)
+            headers = _headers_of(head, self.KEY)
         except (WSRemoteProtocolError, UnicodeError) as error:
             return [self._refuse_request(error)]
         for subprotocol in SUBPROTOCOLS:
@@ -523,7 +527,7 @@ def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
 
 
-def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
+def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], ...]:
     """Read the headers of a request as they came; wsproto takes some of them out, and decodes the host.
 
     Raises:
@@ -541,6 +545,6 @@ def _headers_of(head: bytes) -> tuple[tuple[str, str], ...]:
     for name, value in request.headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             raise WSRemoteProtocolError("An upgrade must not have a body")
-        if name == b"sec-websocket-key" and not _KEY.fullmatch(value):
+        if name == b"sec-websocket-key" and not key.fullmatch(value):
             raise WSRemoteProtocolError("Sec-WebSocket-Key must be 16 bytes in base64")
     return _texts(request.headers)

@@ -1,0 +1,48 @@
+"""A server's end of a WebSocket for clients that hold to less of its standard than it asks.
+
+They exist: an SDK of AWS that is still in use sends a key of 128 bytes, looks for header names of the response in lower
+case, and takes only one packet out of a message that holds several. For them alone this is here; `ServerWebSocket`
+is what everybody else gets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mqttws.codec.wire import decode_remaining_length
+from mqttws.protocol.framing import FramingEvent, Headers, ServerWebSocket
+
+
+class LenientServerWebSocket(ServerWebSocket):
+    """A `ServerWebSocket` that takes long keys, and gives each packet a message of its own."""
+
+    #: 16 bytes in base64, or up to 128.
+    KEY: ClassVar[re.Pattern[bytes]] = re.compile(rb"[A-Za-z0-9+/]{22,172}={0,2}")
+
+    def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
+        """See `ServerWebSocket.accept_upgrade`. To HTTP, names in lower case are the same."""
+        position = len(self._out)
+        events = super().accept_upgrade(headers)
+        status_line, *lines = self._out[position].split(b"\r\n")
+        pairs = (line.partition(b":") for line in lines)
+        lowered = (name.lower() + colon + value for name, colon, value in pairs)
+        self._out[position] = b"\r\n".join([status_line, *lowered])
+        return events
+
+    def send(self, data: bytes) -> None:
+        """See `Framing.send`; the data are whole packets."""
+        for packet in _packets(data):
+            super().send(packet)
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    """Take whole packets apart. Spec: §2.2."""
+    start = 0
+    while start < len(data):
+        read = decode_remaining_length(data, start + 1)
+        assert read is not None  # they are our own
+        length, body = read
+        yield data[start : body + length]
+        start = body + length
