@@ -116,6 +116,7 @@ class LocalIoTEndpoint:
                 parent_level=self.limits.parent_level,
                 retained_for_wildcards=self.limits.retained_for_wildcards,
                 dollar_topics=self.limits.reserved_topics,
+                lenient_websocket=True,  # as AWS IoT is: its own SDK v1 needs it
             ),
             sys_interval=None,
         )
