@@ -2,7 +2,7 @@
 
     python tests/fuzz/corpora.py          writes tests/fuzz/corpus/TARGET/seed-N
 
-What the fuzzer finds beyond them stays beside them under other names; a finding that broke an invariant is kept for ever.
+An input that broke an invariant is put beside them under a name of its own, and kept for ever.
 """
 
 from __future__ import annotations

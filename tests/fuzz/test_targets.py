@@ -1,4 +1,4 @@
-"""The fuzzer's targets in the suite: the corpus replayed, mutated bytes by the hundred thousand, and what hypothesis finds."""
+"""The fuzzer's targets in the suite: the corpus replayed, mutated bytes, and what hypothesis finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fuzzer, the mutator and the property tests throw bytes at. Each target states what must hold, whatever comes.
+"""What the fuzzer, the mutator and the property tests throw bytes at. Each target states what must hold.
 
     decoder    the bytes are a stream of MQTT
     frames     the bytes are frames of a WebSocket that is open, at a server and at a client
@@ -73,15 +73,18 @@ def decode(chunks: list[bytes]) -> tuple[list[Packet], str | None]:
             packets += decoder.feed(chunk)
         if decoder.fault is not None:
             raise decoder.fault
-    except MalformedPacket as fault:
-        try:
-            decoder.feed(b"\xc0\x00")
-        except MalformedPacket as again:
-            assert again is fault, "a stream that is no MQTT stays so"
-        else:
-            raise AssertionError("the decoder went on after a fault") from None
-        return packets, str(fault)
-    return packets, None
+    except MalformedPacket as error:
+        fault = error
+    else:
+        return packets, None
+    try:
+        decoder.feed(b"\xc0\x00")
+    except MalformedPacket as error:
+        if error is not fault:
+            raise AssertionError("a stream that is no MQTT stays so") from error
+    else:
+        raise AssertionError("the decoder went on after a fault")
+    return packets, str(fault)
 
 
 def decoder(data: bytes) -> None:
@@ -159,7 +162,7 @@ def frames(data: bytes) -> None:
 
 
 def handshake(data: bytes) -> None:
-    """Check framings before their handshake, as `frames` does, and that the answer to a request is one HTTP response."""
+    """Check framings before their handshake, as `frames` does; the answer to a request is one HTTP response."""
     for make in (ServerWebSocket, partial(ClientWebSocket, "a", "/", entropy=no_entropy)):
         whole = transcript(make(), [data])
         cut = transcript(make(), pieces(data))
@@ -176,9 +179,11 @@ def handshake(data: bytes) -> None:
 # --- the machines ---
 
 
-#: How the machines are driven: the pieces, and whether what they have to say is taken after each, as a driver does.
-#: Whether an acknowledgement answers anything depends on what was sent before it, so that only the first two must agree.
 def regimes(data: bytes) -> list[tuple[list[bytes], bool]]:
+    """Give the ways to drive a machine: the pieces, and whether what it has to say is taken after each, as a driver does.
+
+    Whether an acknowledgement answers anything depends on what was sent before it: only the first two must agree.
+    """
     return [([data], False), (pieces(data), False), (pieces(data), True)]
 
 
@@ -361,7 +366,11 @@ def policy(data: bytes) -> None:
     try:
         document = PolicyDocument.parse(data, name="p")
     except PolicyError as error:
-        assert str(error).isprintable(), str(error)
+        refusal = str(error)
+    else:
+        refusal = ""
+    assert refusal.isprintable(), refusal
+    if refusal:
         return
     everything = PolicyDocument.parse(
         '{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*"}}', name="deny"
