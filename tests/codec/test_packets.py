@@ -482,3 +482,4 @@ class TestValues:
         before = len(publishing._TOPICS)
         assert Publish("long/" + "x" * 200).encode()
         assert len(publishing._TOPICS) == before
+        assert publishing.encode_topic("a") == publishing.encode_topic("a") == b"\0\1a"
