@@ -180,7 +180,7 @@ def handshake(data: bytes) -> None:
 
 
 def regimes(data: bytes) -> list[tuple[list[bytes], bool]]:
-    """Give the ways to drive a machine: the pieces, and whether what it has to say is taken after each, as a driver does.
+    """Give the ways to drive a machine: the pieces, and whether what it says is taken after each, as a driver does.
 
     Whether an acknowledgement answers anything depends on what was sent before it: only the first two must agree.
     """
