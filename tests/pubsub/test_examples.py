@@ -1,0 +1,60 @@
+"""The examples run as they stand, against the embedded broker, and say what they promise."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+SAYS = {
+    "threads": ["connection: Connected", "answer: {'sum': 6}", "done", "retained: {'unit': '°C'}"],
+    "event_loop": ["answer: {'sum': 0}", "answer: {'sum': 2}", "answer: {'sum': 4}", "retained: {'unit': '°C'}"],
+    "rx": ["attic: 24.5 °C", "hall: 20 °C", "attic: 23 °C"],
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_each_example_runs(name: str) -> None:
+    if name == "rx" and importlib.util.find_spec("reactivex") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("reactivex is not installed")
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-X", "utf8", "-W", "error", f"examples/{name}.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = iter(done.stdout.splitlines())
+    assert all(line in lines for line in SAYS[name]), done.stdout
+
+
+PAGE = (ROOT / "docs" / "pubsub.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "block", re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE), ids=lambda block: block[:30]
+)
+def test_each_block_of_the_page_runs(block: str, world: Any) -> None:
+    """In the page the server has an address of the kind `example`; here it is the embedded broker."""
+    code = block.replace("wss://broker.example/mqtt", world.broker.url)
+    assert code != block, "a block that connects nowhere shows nothing"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
