@@ -168,6 +168,11 @@ class LocalIoTEndpoint:
         return self._credentials
 
     @property
+    def has_own_user(self) -> bool:
+        """Whether it was made without identities, and so has one user with `credentials`."""
+        return self._credentials is not None
+
+    @property
     def authority(self) -> bytes:
         """The certificate, PEM, of the authority that clients have to trust.
 

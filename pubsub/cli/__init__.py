@@ -1,4 +1,4 @@
-"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `passwd`, `dissect`.
+"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `passwd`, `dissect`, `aws`.
 
 This room parses the first word and hands over; each command is a module of its own, loaded when it is called, with
 `add_arguments(parser)` and `run(arguments) -> exit code`.
@@ -23,6 +23,7 @@ COMMANDS = {
     "sub": "subscribe to topics and print what comes",
     "pub": "publish a message to topics",
     "passwd": "add a user to the broker's file of users",
+    "aws": "attach an AWS IoT policy to a Cognito identity, or tell who the credentials are of",
     "dissect": "show an MQTT packet byte by byte",
 }
 

@@ -12,10 +12,15 @@ import dataclasses
 import logging
 import signal
 import ssl
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
+from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
+
+if TYPE_CHECKING:
+    from pubsub.aws.endpoint import LocalIoTEndpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         bounds.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{what} (default: {default:,})"
         )
+    add_aws_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="say on standard error who comes and goes")
 
 
@@ -64,11 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run `serve`."""
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
-        broker = _make_broker(arguments)
-    except (ValueError, OSError) as error:
-        raise Failure(str(error), USAGE) from None
-    try:
-        asyncio.run(_serve(broker))
+        asyncio.run(_serve_aws(aws_endpoint(arguments)) if arguments.aws_iot else _serve(_make_broker(arguments)))
     except OSError as error:
         raise Failure(f"cannot listen: {error.strerror or error}") from None
     return OK
@@ -78,8 +80,15 @@ def _make_broker(arguments: argparse.Namespace) -> Broker:
     """Make the broker of the options.
 
     Raises:
-        ValueError, OSError: they cannot be used.
+        Failure: they cannot be used.
     """
+    try:
+        return _broker(arguments)
+    except (ValueError, OSError) as error:
+        raise Failure(str(error), USAGE) from None
+
+
+def _broker(arguments: argparse.Namespace) -> Broker:
     options: dict[str, Any] = {}
     if arguments.path:
         if not all(path.startswith("/") for path in arguments.path):
@@ -115,10 +124,25 @@ def _server_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 async def _serve(broker: Broker) -> None:
     """Serve until a signal asks for the end."""
+    asked = _asked()
+    async with broker:
+        print("\n".join(broker.urls), flush=True)
+        await asked.wait()
+
+
+async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
+    """Serve AWS IoT until a signal asks for the end."""
+    asked = _asked()
+    async with endpoint:
+        print("\n".join(aws_notes(endpoint)), file=sys.stderr, flush=True)
+        print("\n".join(aws_lines(endpoint)), flush=True)
+        await asked.wait()
+
+
+def _asked() -> asyncio.Event:
+    """Give what is set once a signal asks for the end."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
-    async with broker:
-        print("\n".join(broker.urls), flush=True)
-        await asked.wait()
+    return asked

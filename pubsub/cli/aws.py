@@ -1,0 +1,127 @@
+"""`pubsub aws attach-policy` and `pubsub aws whoami`: what a Cognito identity needs before it may use AWS IoT.
+
+`attach-policy` does what the AWS command line does with `attach-principal-policy`, by its successor AttachPolicy. It is
+signed with the credentials that botocore finds; botocore is an extra: pip install 'mqttws-pubsub[botocore]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import Any
+
+from pubsub.aws.cognito import CognitoError, CognitoIdentity
+from pubsub.aws.settings import SettingsError, read_settings
+from pubsub.cli import FAILED, OK, REFUSED, USAGE, Failure
+from sigv4 import BotocoreProvider, CredentialsUnavailable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `aws`."""
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    attach = verbs.add_parser("attach-policy", help="attach an AWS IoT policy to a Cognito identity")
+    attach.add_argument("--policy-name", required=True, metavar="NAME", help="of the policy, as AWS IoT has it")
+    attach.add_argument("--endpoint-url", metavar="URL", help="of AWS IoT's control plane (default: AWS's)")
+    attach.add_argument("--profile", metavar="NAME", help="of the AWS configuration, to sign with")
+    whoami = verbs.add_parser("whoami", help="print the identity, and where its credentials came from")
+    whoami.add_argument("--profile", metavar="NAME", help="of the AWS configuration, where there is no identity pool")
+    for verb in (attach, whoami):
+        verb.add_argument("--identity-id", metavar="ID", help="the Cognito identity (default: a guest of the pool)")
+        verb.add_argument("--config", metavar="FILE",
+                          help="aws-exports.js, amplifyconfiguration.json or amplify_outputs.json")  # fmt: skip
+        verb.add_argument("--identity-pool-id", metavar="ID", help="the identity pool (default: that of --config)")
+        verb.add_argument(
+            "--region", metavar="REGION", help="the AWS region (default: the pool's, or that of --config)"
+        )
+        verb.add_argument("--cognito-endpoint-url", metavar="URL", help="of the Cognito service (default: AWS's)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one verb of `aws`."""
+    settings = _settings(arguments)
+    try:
+        return (
+            _attach_policy(arguments, settings) if arguments.verb == "attach-policy" else _whoami(arguments, settings)
+        )
+    except CognitoError as error:
+        raise Failure(str(error), REFUSED) from None
+    except CredentialsUnavailable as error:
+        raise Failure(str(error), FAILED) from None
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    if arguments.config is not None:
+        try:
+            settings = read_settings(arguments.config)
+        except SettingsError as error:
+            raise Failure(str(error), USAGE) from None
+        except OSError as error:
+            raise Failure(f"{arguments.config} cannot be read: {error.strerror}", USAGE) from None
+    if arguments.identity_pool_id is not None:
+        settings["aws_cognito_identity_pool_id"] = arguments.identity_pool_id
+    return settings
+
+
+def _identity(arguments: argparse.Namespace, settings: dict[str, str]) -> CognitoIdentity:
+    pool = settings.get("aws_cognito_identity_pool_id")
+    if pool is None:
+        raise Failure("whose identity? give --identity-id, --identity-pool-id, or --config", USAGE)
+    try:
+        return CognitoIdentity(pool, endpoint=arguments.cognito_endpoint_url, identity_id=arguments.identity_id)
+    except ValueError as error:
+        raise Failure(str(error), USAGE) from None
+
+
+def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
+    target = arguments.identity_id
+    if target is None:
+        identity = _identity(arguments, settings)
+        identity.get_frozen_credentials()
+        target = identity.identity_id
+    region = arguments.region or settings.get("aws_pubsub_region") or str(target).partition(":")[0]
+    faults, client = _iot_client(region, arguments.endpoint_url, arguments.profile)
+    try:
+        client.attach_policy(policyName=arguments.policy_name, target=target)
+    except faults.ClientError as error:
+        told = error.response.get("Error", {})
+        raise Failure(f"AWS IoT refused: {told.get('Code')}: {told.get('Message')}", REFUSED) from None
+    except faults.BotoCoreError as error:
+        raise Failure(str(error), FAILED) from None
+    finally:
+        client.close()
+    print(f"attached {arguments.policy_name} to {target}")
+    return OK
+
+
+def _iot_client(region: str, endpoint_url: str | None, profile: str | None) -> tuple[Any, Any]:
+    """Give botocore's exceptions, and its client of AWS IoT's control plane."""
+    try:
+        sessions, faults = import_module("botocore.session"), import_module("botocore.exceptions")
+    except ImportError:
+        raise Failure("this needs botocore: pip install 'mqttws-pubsub[botocore]'", FAILED) from None
+    try:
+        session = sessions.Session(profile=profile)
+        return faults, session.create_client("iot", region_name=region, endpoint_url=endpoint_url)
+    except (faults.BotoCoreError, ValueError) as error:
+        raise Failure(str(error), USAGE) from None
+
+
+def _whoami(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
+    """Print who the credentials are of, and nothing secret."""
+    if "aws_cognito_identity_pool_id" in settings:
+        identity = _identity(arguments, settings)
+        credentials = identity.get_frozen_credentials()
+        _line("identity", identity.identity_id or "")
+        _line("credentials", f"of the Cognito identity pool {settings['aws_cognito_identity_pool_id']}, as a guest")
+    else:
+        credentials = BotocoreProvider(arguments.profile).get_frozen_credentials()
+        _line("credentials", "of botocore's chain: environment, shared files, SSO, container, instance")
+    _line("access key", credentials.access_key)
+    if credentials.expires_at is not None:
+        _line("expires", credentials.expires_at.isoformat(timespec="seconds"))
+    return OK
+
+
+def _line(what: str, text: str) -> None:
+    print(f"{what:<12} {text}")

@@ -1,0 +1,77 @@
+"""The options of `pubsub serve --aws-iot`: the local AWS IoT endpoint in place of the plain broker."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pubsub.cli import USAGE, Failure
+
+if TYPE_CHECKING:
+    from pubsub.aws.endpoint import LocalIoTEndpoint
+
+
+def add_aws_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    aws = parser.add_argument_group("AWS IoT", "a local endpoint that verifies signatures, policies and limits")
+    aws.add_argument("--aws-iot", action="store_true", help="serve it in place of the plain broker, at --ws-port")
+    aws.add_argument("--identities", metavar="FILE",
+                     help="TOML or JSON: users, pools, things, policies (default: one user, new keys)")  # fmt: skip
+    aws.add_argument("--tls-dev", action="store_true", help="TLS, by an authority made for it; see --ca-out")
+    aws.add_argument("--ca-out", metavar="FILE", help="where to write that authority's certificate, for clients")
+    aws.add_argument("--name", action="append", default=[], metavar="HOST",
+                     help="one more name that the certificate holds for; may be repeated")  # fmt: skip
+    aws.add_argument("--cognito-port", type=int, default=0, metavar="PORT", help="Cognito (default: any free one)")
+    aws.add_argument("--explain", action="store_true", help="tell refused clients which mistake they made")
+
+
+def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
+    """Make the endpoint of the options; it is not started.
+
+    Raises:
+        Failure: They cannot be used.
+    """
+    from pubsub.aws.endpoint import LocalIoTEndpoint
+    from pubsub.aws.identities import Identities
+
+    if arguments.ca_out and not arguments.tls_dev:
+        raise Failure("--ca-out needs --tls-dev, which makes the authority", USAGE)
+    try:
+        identities = Identities.load(arguments.identities) if arguments.identities else None
+        endpoint = LocalIoTEndpoint(
+            identities,
+            host=arguments.host,
+            port=arguments.ws_port,
+            mqtts_port=arguments.mqtts_port,
+            cognito_port=arguments.cognito_port,
+            tls=arguments.tls_dev,
+            names=arguments.name,
+            explain=arguments.explain,
+            allowed_origins=arguments.allow_origin,
+        )
+        if arguments.ca_out:
+            endpoint.write_authority(Path(arguments.ca_out))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise Failure(str(error), USAGE) from None
+    return endpoint
+
+
+def aws_lines(endpoint: LocalIoTEndpoint) -> list[str]:
+    """Give what standard output is told once it listens: URLs, one a line."""
+    lines = list(endpoint.broker.urls)
+    if endpoint.identities.pools:
+        lines.append(endpoint.cognito_endpoint)
+    return lines
+
+
+def aws_notes(endpoint: LocalIoTEndpoint) -> list[str]:
+    """Give what standard error is told: how to connect.  Keys that were made for this very run are told on purpose."""
+    notes = [f"region {endpoint.region}, account {endpoint.identities.account_id}"]
+    if endpoint.has_own_user:
+        keys = endpoint.credentials
+        notes += [
+            "one user, who may do everything, with keys of this run:",
+            f"export AWS_ACCESS_KEY_ID={keys.access_key} AWS_SECRET_ACCESS_KEY={keys.secret_key}",
+        ]
+    return notes
