@@ -1,0 +1,387 @@
+"""Hostile servers: whatever a server does, the client ends the attempt in a clear error, within bounds, and goes on
+serving its other connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import MIB
+from wire import PATIENCE
+
+import mqttws
+import mqttws.aio
+from mqttws import ConnAck, Publish, SubAck
+
+Script = Callable[[socket.socket], None]
+
+
+class Server:
+    """A server that does what a script says to each connection, then closes it when the test is over."""
+
+    def __init__(self, script: Script) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.connections: list[socket.socket] = []
+        self._script = script
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(PATIENCE)
+            self.connections.append(connection)
+            with suppress(OSError):
+                self._script(connection)
+
+    def stop(self) -> None:
+        if self._listener.fileno() < 0:
+            return
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the script
+            connection.close()
+        self._thread.join(PATIENCE)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Script], Server]]:
+    servers: list[Server] = []
+
+    def serve(script: Script) -> Server:
+        servers.append(Server(script))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.stop()
+
+
+def attempt(kind: str, url: str, **options: Any) -> BaseException:
+    """Try to connect, and to stay until the server has done its worst; give the error."""
+    options = {"reconnect": False, "timeout": 1.0, "proxy": None} | options
+
+    async def with_asyncio() -> None:
+        async with mqttws.aio.connect(url, **options) as client:
+            async for _ in client:
+                pass
+            raise client.state.error or AssertionError("no error")
+
+    def blocking() -> None:
+        with mqttws.connect(url, **options) as client:
+            for _ in client.messages(timeout=PATIENCE):
+                pass
+            raise client.state.error or AssertionError("no error")
+
+    try:
+        asyncio.run(with_asyncio()) if kind == "asyncio" else blocking()
+    except (mqttws.MQTTError, OSError) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def request(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        data += connection.recv(65536)
+    return data
+
+
+def accept(connection: socket.socket, more: bytes = b"", subprotocol: bytes = b"mqtt") -> None:
+    key = next(line for line in request(connection).split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+    token = sha1(key.partition(b":")[2].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + b64encode(token) + b"\r\n" + more + b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n\r\n"
+    )  # fmt: skip
+
+
+def answer(data: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        request(connection)
+        connection.sendall(data)
+        connection.recv(100)
+
+    return script
+
+
+def dripping(data: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        for byte in data * 1_000:
+            connection.sendall(bytes((byte,)))
+            time.sleep(0.02)
+
+    return script
+
+
+def inside(frames: bytes, connected: bool = False) -> Script:
+    """Send frames, or packets, once there is a WebSocket."""
+
+    def script(connection: socket.socket) -> None:
+        accept(connection)
+        connection.recv(65536)
+        connection.sendall((b"\x82\x04" + ConnAck(0).encode() if connected else b"") + frames)
+        while (data := connection.recv(65536)) and data[0] != 0x88:  # until the client closes the WebSocket
+            pass
+        connection.close()
+
+    return script
+
+
+def mqtt(packets: bytes) -> Script:
+    """Send packets after a CONNACK, over plain TCP."""
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(ConnAck(0).encode() + packets)
+        while connection.recv(65536):
+            pass
+
+    return script
+
+
+REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000000000\r\n\r\n"
+
+BEFORE = [
+    pytest.param(lambda connection: connection.recv(1) and None, "ws", id="it closes at once"),
+    pytest.param(lambda connection: time.sleep(1.5), "ws", id="silence"),
+    pytest.param(lambda connection: time.sleep(1.5), "wss", id="silence instead of TLS"),
+    pytest.param(lambda connection: time.sleep(1.5), "mqtt", id="silence over TCP"),
+    pytest.param(dripping(b"\x16\x03\x03\x3f\xff" + bytes(50)), "wss", id="TLS that drips"),
+    pytest.param(dripping(b"HTTP/1.1 101 a\r\nX: " + b"a" * 1000), "ws", id="a response that drips"),
+    pytest.param(dripping(b"\x20\xff\x7f\0"), "mqtt", id="a CONNACK that drips"),
+    pytest.param(answer(REFUSAL + b"a" * 100_000), "ws", id="a body of a gigabyte"),
+    pytest.param(answer(REFUSAL + b"a"), "ws", id="a body that does not come"),
+    pytest.param(answer(b"HTTP/1.1 101 a\r\nX: " + b"a" * 100_000), "ws", id="100 KB of head"),
+    pytest.param(answer(b"HTTP/1.1 101 a\r\n" + b"X: a\r\n" * 20_000), "ws", id="100 KB of headers"),
+    pytest.param(answer(b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "ws", id="a hundred times 100"),
+    pytest.param(answer(b"HTTP/1.1 101 a\r\nX: a\0\r\n\r\n"), "ws", id="U+0000 in a header"),
+    pytest.param(answer(b"HTTP/1.1 101 \x1b[2J\r\n\x1b: a\r\n\r\n"), "ws", id="escapes in the head"),
+    pytest.param(answer(b"SSH-2.0-OpenSSH\r\n\r\n"), "ws", id="another protocol"),
+    pytest.param(answer(b"\0" * 100), "ws", id="zeros"),
+    pytest.param(
+        answer(b"HTTP/1.1 101 a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAA\r\n\r\n"),
+        "ws", id="an answer to another key",
+    ),
+    pytest.param(lambda connection: accept(connection, subprotocol=b"\x1b[2J"), "ws", id="another subprotocol"),
+    pytest.param(
+        lambda connection: accept(connection, b"Sec-WebSocket-Extensions: permessage-deflate\r\n"), "ws",
+        id="compression that was not offered",
+    ),
+    pytest.param(inside(b"\x82\x04\x20\x02\x00\x09"), "ws", id="a CONNACK that is none"),
+    pytest.param(inside(b"\x82\x05" + b"\x30\xff\xff\xff\x7f"), "ws", id="a huge packet instead of the CONNACK"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize(("script", "scheme"), BEFORE)
+def test_before_the_connack(serve, kind, script, scheme):
+    url = f"{scheme}://127.0.0.1:{serve(script).port}" + ("/mqtt?X-Amz-Signature=c4n4ry" if "ws" in scheme else "")
+    error = attempt(kind, url)
+    assert isinstance(error, (mqttws.ConnectError, mqttws.RemoteProtocolError)), repr(error)
+    assert str(error).isprintable()
+    assert "c4n4ry" not in str(error) + repr(error)
+
+
+AFTER = [
+    pytest.param(b"\x81\x04text", id="text"),
+    pytest.param(b"\x82\x82\0\0\0\0\xd0\0", id="masked"),
+    pytest.param(b"\xc2\x02\xd0\0", id="RSV1"),
+    pytest.param(b"\x83\x00", id="opcode 3"),
+    pytest.param(b"\x89\x7e\x00\x7e" + bytes(126), id="a ping of 126 bytes"),
+    pytest.param(b"\x09\x00", id="a fragmented ping"),
+    pytest.param(b"\x80\x00", id="a continuation of nothing"),
+    pytest.param(b"\x82\x7f\xff" + bytes(7), id="an absurd length"),
+    pytest.param(b"\x82\x05\x30\xff\xff\xff\x7f", id="a huge packet"),
+    pytest.param(b"\x82\x04" + ConnAck(0).encode(), id="a second CONNACK"),
+    pytest.param(b"\x82\x05" + SubAck(7, [0]).encode(), id="a SUBACK to nothing"),
+    pytest.param(b"\x82\x02\xc0\x00", id="a PINGREQ"),
+    pytest.param(b"\x82\x06\x30\x04\x00\x02\xff\xfe", id="a topic that is no UTF-8"),
+    pytest.param(b"\x82\x05\x30\x03\x00\x01+", id="a topic with a wildcard"),
+    pytest.param(b"\x88\x08\x03\xe8\x1b[2J\x9b\x07", id="a close with escapes"),
+    pytest.param(b"\x88\x02\x03\xe8", id="a close in order"),
+]
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("frames", AFTER)
+def test_after_the_connack(serve, kind, frames):
+    error = attempt(kind, f"ws://127.0.0.1:{serve(inside(frames, connected=True)).port}/mqtt")
+    assert isinstance(error, (mqttws.ConnectionClosed, mqttws.RemoteProtocolError)), repr(error)
+    assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(serve, kind, status):
+    """A signed request must not be sent to whoever a server names."""
+    elsewhere = serve(answer(b""))
+    target = f"ws://127.0.0.1:{elsewhere.port}/mqtt"
+    head = f"HTTP/1.1 {status} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+    error = attempt(kind, f"ws://127.0.0.1:{serve(answer(head.encode())).port}/mqtt")
+    assert isinstance(error, mqttws.HandshakeRejected)
+    assert error.status == status
+    assert dict(error.headers)["location"] == target
+    assert not elsewhere.connections
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_server_that_falls_silent(serve, kind):
+    error = attempt(kind, f"mqtt://127.0.0.1:{serve(mqtt(b'')).port}", keep_alive=1, ping_timeout=0.2)
+    assert isinstance(error, mqttws.KeepAliveTimeout)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_lengths_announced_take_no_memory(serve, kind):
+    script = mqtt(b"\x30\xf0\xff\xff\x1f\x00\x01a")  # almost 64 MiB, the most that a client takes by default
+    port = serve(script).port
+    tracemalloc.start()
+    try:
+        error = attempt(kind, f"mqtt://127.0.0.1:{port}", keep_alive=1, ping_timeout=0.2)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+    assert isinstance(error, mqttws.KeepAliveTimeout)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_flood_for_a_consumer_that_takes_nothing(serve, kind):
+    """Reading stops; what is held is bounded by `max_inbound` and one read, whatever the server sends."""
+    sent = threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(ConnAck(0).encode())
+        connection.settimeout(1.0)
+        try:
+            for _ in range(2_000):
+                connection.sendall(Publish("a", bytes(1000)).encode() * 64)  # 128 MB in all
+        except TimeoutError:
+            sent.set()
+
+    server = serve(script)
+    url, options = f"mqtt://127.0.0.1:{server.port}", {"reconnect": False, "max_inbound": 100, "proxy": None}
+
+    async def with_asyncio() -> None:
+        async with mqttws.aio.connect(url, **options):
+            await asyncio.get_running_loop().run_in_executor(None, sent.wait, PATIENCE)
+
+    tracemalloc.start()
+    try:
+        if kind == "asyncio":
+            asyncio.run(with_asyncio())
+        else:
+            with mqttws.connect(url, **options):
+                sent.wait(PATIENCE)
+        assert sent.is_set()
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_million_tiny_frames(serve, kind):
+    script = inside(b"\x82\x00" * 1_000_000 + b"\x81\x00", connected=True)  # the last is text, which ends it
+    error = attempt(kind, f"ws://127.0.0.1:{serve(script).port}/mqtt", timeout=PATIENCE)
+    assert isinstance(error, mqttws.RemoteProtocolError), repr(error)
+
+
+def test_descriptors_and_threads_come_back(serve):
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    port = serve(answer(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")).port
+    attempt("blocking", f"ws://127.0.0.1:{port}/")
+    attempt("asyncio", f"ws://127.0.0.1:{port}/")
+    server = serve(answer(b"nonsense\r\n\r\n"))
+    before, threads = descriptors(), threading.active_count()
+    for kind in ("blocking", "asyncio"):
+        for _ in range(20):
+            attempt(kind, f"ws://127.0.0.1:{server.port}/")
+    assert descriptors() - len(server.connections) <= before
+    assert threading.active_count() == threads
+
+
+# --- TLS ---
+
+
+def tls_server(identity: Any) -> Script:
+    context = identity.server_context()
+
+    def script(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            seen.append(secure.recv(100))
+
+    seen: list[bytes] = []
+    script.seen = seen  # type: ignore[attr-defined]
+    return script
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("scheme", ["wss", "mqtts"])
+def test_a_certificate_of_nobody_known_is_refused_before_a_byte_of_ours(serve, kind, scheme):
+    from mqttws.transport.certificates import mint_authority
+
+    authority, other = mint_authority(), mint_authority()
+    for identity, trusted in (
+        (authority.issue("127.0.0.1"), None),
+        (authority.issue("127.0.0.1"), other),
+        (authority.issue("elsewhere.example"), authority),
+    ):
+        script = tls_server(identity)
+        options = {} if trusted is None else {"tls": trusted.client_context()}
+        error = attempt(kind, f"{scheme}://127.0.0.1:{serve(script).port}", **options)
+        assert isinstance(error, mqttws.CertificateError)
+        assert script.seen == []
+
+
+def test_verification_is_on_and_off_only_by_name():
+    context = mqttws.tls_context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    context = mqttws.tls_context(insecure_no_verification=True)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+# --- What we are given ---
+
+
+@pytest.mark.parametrize("character", ["\r", "\n", "\0", "\r\nX: a", "é", "\u2028", " ", "\x7f", "\ud800"])
+@pytest.mark.parametrize("where", ["ws://{}host/", "ws://host/{}", "ws://host/?{}", "ws://u{}:p@host/", "{}ws://host/"])
+def test_what_may_not_stand_in_a_url_is_refused_before_anything_is_sent(character, where):
+    with pytest.raises(ValueError, match="the URL") as caught:
+        mqttws.connect(where.format(character))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\r\nX: b", "a\0b", "é", "\u2028"])
+@pytest.mark.parametrize("part", ["name", "value"])
+def test_what_may_not_stand_in_a_header_is_refused_before_anything_is_sent(serve, kind, bad, part):
+    received: list[bytes] = []
+    server = serve(lambda connection: received.append(connection.recv(100)))
+    headers = [(bad, "c4n4ry")] if part == "name" else [("X-Token", f"c4n4ry{bad}")]
+    error = attempt(kind, f"ws://127.0.0.1:{server.port}/", headers=headers)
+    assert isinstance(error, mqttws.ConnectError)
+    assert "c4n4ry" not in str(error)
+    server.stop()
+    assert received in ([], [b""])
