@@ -1,0 +1,123 @@
+"""A server that sends messages as fast as a socket takes them: what a client can receive, no broker in the way.
+
+It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT and
+the first SUBSCRIBE, then sends `count` PUBLISH packets of QoS 0, one in each frame, built beforehand. It prints its
+port, serves one client after the other, and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import sys
+import threading
+
+import workloads as work
+
+#: How many messages one `send` gets at a time: about 64 KiB.
+BATCH = 640
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Peer:
+    """One client: reads its packets, whatever they are framed in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.raw = b""
+        self.mqtt = b""
+        self.raw = connection.recv(65_536)
+        self.websocket = self.raw[:4] == b"GET "
+        if self.websocket:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        while b"\r\n\r\n" not in self.raw:
+            self._read()
+        head, _, self.raw = self.raw.partition(b"\r\n\r\n")
+        headers = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
+        for line in head.split(b"\r\n"):  # the key keeps its case
+            if line.lower().startswith(b"sec-websocket-key:"):
+                key = line.split(b":", 1)[1].strip()
+        accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
+        protocol = headers[b"sec-websocket-protocol"].split(b",")[0].strip()
+        self.connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + protocol + b"\r\n\r\n"
+        )
+
+    def _read(self) -> None:
+        data = self.connection.recv(65_536)
+        if not data:
+            raise ConnectionError("the client is gone")
+        self.raw += data
+
+    def _read_frame(self) -> None:
+        while len(self.raw) < 8:
+            self._read()
+        size, start = self.raw[1] & 0x7F, 2
+        if size == 126:
+            size, start = int.from_bytes(self.raw[2:4], "big"), 4
+        while len(self.raw) < start + 4 + size:
+            self._read()
+        key, body = self.raw[start : start + 4], self.raw[start + 4 : start + 4 + size]
+        self.mqtt += bytes(byte ^ key[index % 4] for index, byte in enumerate(body))
+        self.raw = self.raw[start + 4 + size :]
+
+    def packet(self) -> bytes:
+        """Read one packet of less than 16 KiB."""
+        while (size := self._size()) is None or len(self.mqtt) < size:
+            if self.websocket:
+                self._read_frame()
+            else:
+                if not self.raw:
+                    self._read()
+                self.mqtt, self.raw = self.mqtt + self.raw, b""
+        packet, self.mqtt = self.mqtt[:size], self.mqtt[size:]
+        return packet
+
+    def _size(self) -> int | None:
+        """Tell the size of the packet that comes next; None while its length is not there."""
+        if len(self.mqtt) < 3:
+            return 2 if len(self.mqtt) == 2 and not self.mqtt[1] else None
+        length = self.mqtt[1]
+        return 2 + length if length < 128 else 3 + length - 128 + self.mqtt[2] * 128
+
+    def frame(self, packet: bytes) -> bytes:
+        """Put a short packet into a frame, where there are frames."""
+        return bytes((0x82, len(packet))) + packet if self.websocket else packet
+
+    def serve(self, count: int) -> None:
+        """Do all there is to do."""
+        assert self.packet()[0] == 0x10
+        self.connection.sendall(self.frame(b"\x20\x02\0\0"))
+        subscribe = self.packet()
+        assert subscribe[0] == 0x82
+        self.connection.sendall(self.frame(b"\x90\x03" + subscribe[2:4] + b"\0"))
+        message = self.frame(work.encode_publish(work.TOPIC, work.MESSAGE))
+        batch = message * BATCH
+        for _ in range(count // BATCH):
+            self.connection.sendall(batch)
+        self.connection.sendall(message * (count % BATCH))
+        while self.connection.recv(65_536):  # until the client closes
+            pass
+
+
+def accept_all(listener: socket.socket, count: int) -> None:
+    """Serve clients, one at a time."""
+    while True:
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection:
+            try:
+                Peer(connection).serve(count)
+            except OSError:
+                pass  # the client left before the end; it is the client that counts
+
+
+if __name__ == "__main__":
+    server = socket.create_server(("127.0.0.1", 0))
+    print(server.getsockname()[1], flush=True)
+    threading.Thread(target=accept_all, args=(server, int(sys.argv[1])), daemon=True).start()
+    sys.stdin.read()

@@ -1,0 +1,95 @@
+"""awscrt: the client in C of the AWS SDKs, MQTT 3.1.1 over WebSocket without TLS."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import workloads as work
+from awscrt import io, mqtt
+from timing import Stopwatch, main, percentiles, resident_kib
+
+
+class Connected:
+    """A connection, in a `with`."""
+
+    def __init__(self, port: int) -> None:
+        bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
+        self.connection = mqtt.Connection(
+            mqtt.Client(bootstrap),
+            host_name="127.0.0.1",
+            port=port,
+            client_id=f"bench-{time.monotonic_ns()}",
+            use_websockets=True,
+        )
+
+    def __enter__(self) -> mqtt.Connection:
+        self.connection.connect().result(10)
+        return self.connection
+
+    def __exit__(self, *exc_info) -> None:
+        self.connection.disconnect().result(10)
+
+
+def publish_qos0(port: int, count: int) -> dict[str, float]:
+    with Connected(port) as connection:
+        watch = Stopwatch()
+        for _ in range(count):
+            connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_MOST_ONCE)
+        connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)[0].result(60)
+        return watch.stop(count)
+
+
+def publish_qos1(port: int, count: int) -> dict[str, float]:
+    window = threading.Semaphore(100)
+    with Connected(port) as connection:
+        watch = Stopwatch()
+        for _ in range(count):
+            assert window.acquire(timeout=10)
+            future, _ = connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)
+            future.add_done_callback(lambda done: window.release())
+        for _ in range(100):
+            assert window.acquire(timeout=10)
+        return watch.stop(count)
+
+
+def receive(port: int, count: int) -> dict[str, float]:
+    done = threading.Event()
+    got = 0
+    watch = Stopwatch()
+
+    def on_message(topic, payload, dup, qos, retain, **named) -> None:
+        nonlocal got
+        if not got:
+            watch.start()
+        got += 1
+        if got == count:
+            assert payload == work.MESSAGE
+            done.set()
+
+    with Connected(port) as connection:
+        connection.subscribe(work.TOPIC, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
+        assert done.wait(60)
+        return watch.stop(count)
+
+
+def echo(port: int, count: int, qos: int) -> dict[str, float]:
+    arrived = threading.Semaphore(0)
+    level = mqtt.QoS(qos)
+    with Connected(port) as connection:
+        connection.subscribe("bench/echo", level, lambda topic, payload, **named: arrived.release())[0].result(10)
+        trips = []
+        for _ in range(count):
+            start = time.perf_counter()
+            connection.publish("bench/echo", work.MESSAGE, level)
+            assert arrived.acquire(timeout=10)
+            trips.append(time.perf_counter() - start)
+        return percentiles(trips)
+
+
+def memory(port: int) -> dict[str, float]:
+    with Connected(port):
+        return {"kib": resident_kib()}
+
+
+main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo, memory)})

@@ -1,0 +1,142 @@
+"""The floor: hand-written frames on a plain socket, nothing checked, nothing kept: the limit of pure Python.
+
+What is sent waits together and leaves in pieces of 64 packets, each in one masked frame.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+
+import workloads as work
+from timing import Stopwatch, main, percentiles, resident_kib
+
+
+class Wire:
+    """A socket behind the WebSocket's and MQTT's handshakes."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n".encode()
+        )
+        self.rest = b""
+        while b"\r\n\r\n" not in self.rest:
+            self.rest += self.socket.recv(65_536)
+        self.rest = self.rest.partition(b"\r\n\r\n")[2]
+        client_id = f"floor-{time.monotonic_ns()}".encode()
+        body = b"\0\x04MQTT\x04\x02\0\x3c" + len(client_id).to_bytes(2, "big") + client_id
+        self.send(b"\x10" + work.remaining_length(len(body)) + body)
+        assert self.payloads()[0][0] == 0x20
+
+    def send(self, data: bytes) -> None:
+        """Send bytes in one frame."""
+        size, key = len(data), os.urandom(4)
+        number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
+        head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
+        self.socket.sendall(head + key + number.to_bytes(size, "little"))
+
+    def payloads(self) -> list[bytes]:
+        """Read once; return the payloads of the frames that are complete, at least one."""
+        while True:
+            self.rest += self.socket.recv(65_536)
+            data, position, end, payloads = self.rest, 0, len(self.rest), []
+            while end - position >= 2:
+                size, start = data[position + 1], position + 2
+                if size == 126:
+                    size, start = int.from_bytes(data[start : start + 2], "big"), start + 2
+                if start + size > end:
+                    break
+                payloads.append(data[start : start + size])
+                position = start + size
+            self.rest = data[position:]
+            if payloads:
+                return payloads
+
+    def subscribe(self, topic: str, qos: int = 0) -> list[bytes]:
+        """Subscribe; return what came behind the SUBACK."""
+        name = topic.encode()
+        body = b"\0\x01" + len(name).to_bytes(2, "big") + name + bytes((qos,))
+        self.send(b"\x82" + bytes((len(body),)) + body)
+        payloads = self.payloads()
+        assert payloads[0][0] == 0x90
+        return payloads[1:]
+
+
+def publish(port: int, count: int, qos: int) -> dict[str, float]:
+    wire = Wire(port)
+    name = work.encode_publish(work.TOPIC, b"")[2:]
+    head = bytes((0x30 | qos << 1, len(name) + len(work.MESSAGE) + (2 if qos else 0)))
+    payload = work.MESSAGE
+    acknowledged = sent = 0
+    watch = Stopwatch()
+    while sent < count or acknowledged < (count if qos else 0):
+        batch = min(100 - (sent - acknowledged) if qos else 64, count - sent)
+        if qos:
+            numbers = range(sent, sent + batch)
+            packets = [head + name + (number % 65_535 + 1).to_bytes(2, "big") + payload for number in numbers]
+        else:
+            packets = [head + name + payload for _ in range(batch)]
+        if packets:
+            wire.send(b"".join(packets))
+        sent += batch
+        if qos:
+            acknowledged += sum(map(len, wire.payloads())) // 4
+    if not qos:
+        wire.send(work.encode_publish(work.TOPIC, payload, 1, 1))
+        assert wire.payloads()[0][0] == 0x40
+    return watch.stop(count)
+
+
+def receive(port: int, count: int) -> dict[str, float]:
+    wire = Wire(port)
+    got = len(wire.subscribe(work.TOPIC))
+    watch = Stopwatch()
+    skip = 4 + len(work.TOPIC)
+    while got < count:
+        for packet in wire.payloads():
+            payload = packet[skip:]
+            got += 1
+    assert payload == work.MESSAGE
+    return watch.stop(count)
+
+
+def echo(port: int, count: int, qos: int) -> dict[str, float]:
+    wire = Wire(port)
+    wire.subscribe("bench/echo", qos)
+    trips = []
+    for number in range(1, count + 1):
+        start = time.perf_counter()
+        wire.send(work.encode_publish("bench/echo", work.MESSAGE, qos, number if qos else None))
+        while True:
+            arrived = [packet for packet in wire.payloads() if packet[0] & 0xF0 == 0x30]
+            if arrived:
+                break
+        trips.append(time.perf_counter() - start)
+        if qos:
+            wire.send(b"\x40\x02" + arrived[0][14:16])
+    return percentiles(trips)
+
+
+def memory(port: int) -> dict[str, float]:
+    wire = Wire(port)
+    figures = {"kib": resident_kib()}
+    wire.socket.close()
+    return figures
+
+
+if __name__ == "__main__":
+    main(
+        {
+            "publish_qos0": lambda port, count: publish(port, count, 0),
+            "publish_qos1": lambda port, count: publish(port, count, 1),
+            "receive": receive,
+            "echo": echo,
+            "memory": memory,
+        }
+    )

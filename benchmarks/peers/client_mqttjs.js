@@ -1,0 +1,84 @@
+// MQTT.js under Node, over WebSocket.
+'use strict'
+const mqtt = require('mqtt')
+const TOPIC = 'sensors/room-12/temperature'
+const MESSAGE = Buffer.from('0123456789abcdef'.repeat(4))
+
+const [name, ...given] = process.argv.slice(2)
+const options = Object.fromEntries(given.map(pair => pair.split('=')).map(([key, value]) => [key, Number(value)]))
+const count = options.count
+
+let wall, cpu
+function start () { cpu = process.cpuUsage(); wall = process.hrtime.bigint() }
+function stop () {
+  const seconds = Number(process.hrtime.bigint() - wall) / 1e9
+  const used = process.cpuUsage(cpu)
+  return { rate: count / seconds, cpu_us: (used.user + used.system) / count }
+}
+function done (figures, client) {
+  console.log(JSON.stringify(figures))
+  client.end(true, () => process.exit(0))
+}
+function percentiles (trips) {
+  trips.sort((a, b) => a - b)
+  const at = part => trips[Math.floor(trips.length * part)]
+  return { p50_us: at(0.5), p99_us: at(0.99) }
+}
+
+const cases = {
+  publish_qos0 (client) {
+    start()
+    let sent = 0
+    // In turns of 100, so that the event loop can write.
+    const some = () => {
+      for (let n = 0; n < 100 && sent < count; n++, sent++) client.publish(TOPIC, MESSAGE)
+      if (sent < count) return setImmediate(some)
+      client.publish(TOPIC, MESSAGE, { qos: 1 }, () => done(stop(), client))
+    }
+    some()
+  },
+  publish_qos1 (client) {
+    start()
+    let sent = 0
+    let acknowledged = 0
+    const publish = () => {
+      if (sent++ < count) client.publish(TOPIC, MESSAGE, { qos: 1 }, taken)
+    }
+    const taken = () => {
+      if (++acknowledged === count) return done(stop(), client)
+      publish()
+    }
+    for (let n = 0; n < 100; n++) publish()
+  },
+  receive (client) {
+    let got = 0
+    client.on('message', (topic, payload) => {
+      if (!got) start()
+      if (++got === count) {
+        if (!payload.equals(MESSAGE)) throw new Error('a wrong payload')
+        done(stop(), client)
+      }
+    })
+    client.subscribe(TOPIC)
+  },
+  echo (client) {
+    const trips = []
+    let began
+    const publish = () => {
+      began = process.hrtime.bigint()
+      client.publish('bench/echo', MESSAGE, { qos: options.qos })
+    }
+    client.on('message', () => {
+      trips.push(Number(process.hrtime.bigint() - began) / 1e3)
+      if (trips.length === count) return done(percentiles(trips), client)
+      setImmediate(publish)
+    })
+    client.subscribe('bench/echo', { qos: options.qos }, publish)
+  },
+  memory (client) {
+    done({ kib: process.memoryUsage().rss / 1024 }, client)
+  }
+}
+
+const client = mqtt.connect(`ws://127.0.0.1:${options.port}/`, { protocolVersion: 4 })
+client.once('connect', () => cases[name](client))

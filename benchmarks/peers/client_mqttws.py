@@ -1,0 +1,153 @@
+"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import workloads as work
+from timing import Stopwatch, main, percentiles, resident_kib
+
+from mqttws import Client, aio
+
+UNBOUNDED = 10_000_000
+
+
+def connect(port: int, **options):
+    return Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
+
+
+def publish_qos0(port: int, count: int) -> dict[str, float]:
+    with connect(port) as client:
+        watch = Stopwatch()
+        for _ in range(count):
+            client.publish_nowait(work.TOPIC, work.MESSAGE)
+        client.publish(work.TOPIC, work.MESSAGE, qos=1)
+        return watch.stop(count)
+
+
+def publish_qos0_waiting(port: int, count: int) -> dict[str, float]:
+    with connect(port) as client:
+        watch = Stopwatch()
+        for _ in range(count):
+            client.publish(work.TOPIC, work.MESSAGE)
+        client.publish(work.TOPIC, work.MESSAGE, qos=1)
+        return watch.stop(count)
+
+
+def publish_qos1(port: int, count: int) -> dict[str, float]:
+    with connect(port, max_in_flight=100) as client:
+        watch = Stopwatch()
+        futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(count)]
+        for future in futures:
+            future.result(60)
+        return watch.stop(count)
+
+
+def receive(port: int, count: int) -> dict[str, float]:
+    done = threading.Event()
+    got = 0
+    watch = Stopwatch()
+
+    def on_message(message) -> None:
+        nonlocal got
+        if not got:
+            watch.start()
+        got += 1
+        if got == count:
+            assert message.payload == work.MESSAGE
+            done.set()
+
+    with connect(port, on_message=on_message) as client:
+        client.subscribe(work.TOPIC)
+        assert done.wait(60)
+        return watch.stop(count)
+
+
+def echo(port: int, count: int, qos: int) -> dict[str, float]:
+    arrived = threading.Semaphore(0)
+    with connect(port, on_message=lambda message: arrived.release()) as client:
+        client.subscribe("bench/echo", qos)
+        trips = []
+        for _ in range(count):
+            start = time.perf_counter()
+            client.publish_nowait("bench/echo", work.MESSAGE, qos)
+            assert arrived.acquire(timeout=10)
+            trips.append(time.perf_counter() - start)
+        return percentiles(trips)
+
+
+def memory(port: int) -> dict[str, float]:
+    with connect(port):
+        return {"kib": resident_kib()}
+
+
+def aconnect(port: int, **options):
+    return aio.Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
+
+
+async def apublish_qos0(port: int, count: int) -> dict[str, float]:
+    async with aconnect(port) as client:
+        watch = Stopwatch()
+        for _ in range(count):
+            client.publish_nowait(work.TOPIC, work.MESSAGE)
+        await client.publish(work.TOPIC, work.MESSAGE, qos=1)
+        return watch.stop(count)
+
+
+async def apublish_qos1(port: int, count: int) -> dict[str, float]:
+    async with aconnect(port, max_in_flight=100) as client:
+        watch = Stopwatch()
+        futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(count)]
+        await asyncio.gather(*futures)
+        return watch.stop(count)
+
+
+async def areceive(port: int, count: int) -> dict[str, float]:
+    async with aconnect(port) as client:
+        await client.subscribe(work.TOPIC)
+        got = 0
+        watch = Stopwatch()
+        async for message in client:
+            if not got:
+                watch.start()
+            got += 1
+            if got == count:
+                assert message.payload == work.MESSAGE
+                break
+        return watch.stop(count)
+
+
+async def aecho(port: int, count: int, qos: int) -> dict[str, float]:
+    async with aconnect(port) as client:
+        await client.subscribe("bench/echo", qos)
+        messages = client.messages()
+        trips = []
+        for _ in range(count):
+            start = time.perf_counter()
+            client.publish_nowait("bench/echo", work.MESSAGE, qos)
+            await anext(messages)
+            trips.append(time.perf_counter() - start)
+        await messages.aclose()
+        return percentiles(trips)
+
+
+def in_loop(case):
+    return lambda **options: asyncio.run(case(**options))
+
+
+main(
+    {
+        "publish_qos0": publish_qos0,
+        "publish_qos0_waiting": publish_qos0_waiting,
+        "publish_qos1": publish_qos1,
+        "receive": receive,
+        "echo": echo,
+        "memory": memory,
+        "publish_qos0_asyncio": in_loop(apublish_qos0),
+        "publish_qos1_asyncio": in_loop(apublish_qos1),
+        "receive_asyncio": in_loop(areceive),
+        "echo_asyncio": in_loop(aecho),
+    }
+)

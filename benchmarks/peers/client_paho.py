@@ -1,0 +1,120 @@
+"""paho-mqtt, with its network thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import workloads as work
+from paho.mqtt import client as paho
+from timing import Stopwatch, main, percentiles, resident_kib
+
+
+class Connected:
+    """A client that is connected, in a `with`."""
+
+    def __init__(self, port: int) -> None:
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, transport="websockets")
+        self.client.ws_set_options(path="/")
+        self.client.max_inflight_messages_set(100)
+        self._port = port
+        self._ready = threading.Event()
+        self._granted = threading.Event()
+        self.client.on_connect = lambda *arguments: self._ready.set()
+        self.client.on_subscribe = lambda *arguments: self._granted.set()
+
+    def __enter__(self):
+        self.client.connect("127.0.0.1", self._port)
+        self.client.loop_start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def subscribe(self, topic: str, qos: int = 0) -> None:
+        self.client.subscribe(topic, qos)
+        assert self._granted.wait(10)
+
+
+def publish_qos0(port: int, count: int) -> dict[str, float]:
+    with Connected(port) as connected:
+        watch = Stopwatch()
+        for _ in range(count):
+            connected.client.publish(work.TOPIC, work.MESSAGE)
+        connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
+        return watch.stop(count)
+
+
+def publish_qos0_waiting(port: int, count: int) -> dict[str, float]:
+    with Connected(port) as connected:
+        watch = Stopwatch()
+        for _ in range(count):
+            connected.client.publish(work.TOPIC, work.MESSAGE).wait_for_publish(10)
+        connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
+        return watch.stop(count)
+
+
+def publish_qos1(port: int, count: int) -> dict[str, float]:
+    with Connected(port) as connected:
+        watch = Stopwatch()
+        infos = [connected.client.publish(work.TOPIC, work.MESSAGE, 1) for _ in range(count)]
+        for info in infos:
+            info.wait_for_publish(60)
+            assert info.is_published()
+        return watch.stop(count)
+
+
+def receive(port: int, count: int) -> dict[str, float]:
+    done = threading.Event()
+    got = 0
+    watch = Stopwatch()
+
+    def on_message(client, userdata, message) -> None:
+        nonlocal got
+        if not got:
+            watch.start()
+        got += 1
+        if got == count:
+            assert message.payload == work.MESSAGE
+            done.set()
+
+    connected = Connected(port)
+    connected.client.on_message = on_message
+    with connected:
+        connected.subscribe(work.TOPIC)
+        assert done.wait(60)
+        return watch.stop(count)
+
+
+def echo(port: int, count: int, qos: int) -> dict[str, float]:
+    arrived = threading.Semaphore(0)
+    connected = Connected(port)
+    connected.client.on_message = lambda *arguments: arrived.release()
+    with connected:
+        connected.subscribe("bench/echo", qos)
+        trips = []
+        for _ in range(count):
+            start = time.perf_counter()
+            connected.client.publish("bench/echo", work.MESSAGE, qos)
+            assert arrived.acquire(timeout=10)
+            trips.append(time.perf_counter() - start)
+        return percentiles(trips)
+
+
+def memory(port: int) -> dict[str, float]:
+    with Connected(port):
+        return {"kib": resident_kib()}
+
+
+main(
+    {
+        "publish_qos0": publish_qos0,
+        "publish_qos0_waiting": publish_qos0_waiting,
+        "publish_qos1": publish_qos1,
+        "receive": receive,
+        "echo": echo,
+        "memory": memory,
+    }
+)

@@ -1,0 +1,111 @@
+"""mqttws: `encode_publish` is what it sends with, `Publish(...).encode()` what a user of the codec writes."""
+
+from __future__ import annotations
+
+import itertools
+
+import workloads as work
+from timing import main, nanoseconds
+
+from mqttws import Decoder, Publish
+from mqttws.codec.publishing import encode_publish
+
+
+def encode(qos: int) -> float:
+    packet_id = work.PACKET_ID if qos else None
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = encode_publish(work.TOPIC, work.PAYLOAD, qos, False, False, packet_id)
+        return data
+
+    assert run(1) == work.encode_publish(work.TOPIC, work.PAYLOAD, qos, packet_id)
+    return nanoseconds(run)
+
+
+def encode_object(qos: int) -> float:
+    packet_id = work.PACKET_ID if qos else None
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = Publish(work.TOPIC, work.PAYLOAD, qos, False, False, packet_id).encode()
+        return data
+
+    assert run(1) == work.encode_publish(work.TOPIC, work.PAYLOAD, qos, packet_id)
+    return nanoseconds(run)
+
+
+def decode_qos0() -> float:
+    data = work.encode_publish(work.TOPIC, work.PAYLOAD)
+    decoder = Decoder()
+
+    def run(count: int) -> list:
+        feed = decoder.feed
+        for _ in itertools.repeat(None, count):
+            packets = feed(data)
+        return packets
+
+    assert run(1) == [Publish(work.TOPIC, work.PAYLOAD)]
+    return nanoseconds(run)
+
+
+def decode_stream() -> float:
+    packets = work.mixed()
+    data = list(work.chunks(b"".join(map(work.encode, packets))))
+
+    def run(count: int) -> list:
+        for _ in range(count):
+            decoder = Decoder()
+            decoded = []
+            for chunk in data:
+                decoded += decoder.feed(chunk)
+        return decoded
+
+    decoded = run(1)
+    assert len(decoded) == len(packets)
+    for packet, wanted in zip(decoded, packets, strict=True):
+        if isinstance(wanted, work.Published):
+            assert packet == Publish(wanted.topic, wanted.payload, wanted.qos, packet_id=wanted.packet_id)
+    return nanoseconds(run, len(packets))
+
+
+def decode_payload(size: int) -> float:
+    """Decode one PUBLISH with a payload of so many bytes, which comes in reads of 64 KiB."""
+    payload = bytes(size)
+    data = list(work.chunks(work.encode_publish(work.TOPIC, payload)))
+    decoder = Decoder()
+
+    def run(count: int) -> list:
+        for _ in itertools.repeat(None, count):
+            for chunk in data:
+                packets = decoder.feed(chunk)
+        return packets
+
+    assert run(2) == [Publish(work.TOPIC, payload)]
+    return nanoseconds(run)
+
+
+def encode_payload(size: int) -> float:
+    payload = bytes(size)
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = encode_publish(work.TOPIC, payload)
+        return data
+
+    assert run(1) == work.encode_publish(work.TOPIC, payload)
+    return nanoseconds(run)
+
+
+main(
+    {
+        "encode_qos0": lambda: encode(0),
+        "encode_qos1": lambda: encode(1),
+        "encode_object_qos0": lambda: encode_object(0),
+        "encode_object_qos1": lambda: encode_object(1),
+        "decode_qos0": decode_qos0,
+        "decode_stream": decode_stream,
+        "decode_payload": decode_payload,
+        "encode_payload": encode_payload,
+    }
+)

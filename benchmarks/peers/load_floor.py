@@ -1,0 +1,79 @@
+"""The load for brokers: one publisher and many subscribers on plain sockets, in one process that does little else.
+
+`deliver` keeps so many deliveries under way that a broker is always busy and never floods: a broker that drops
+messages of QoS 0 under pressure would not be measured, but spared. Every delivery is counted; only a run in which all
+arrive is a run. `hold` counts what connections cost a broker that keeps them.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from pathlib import Path
+
+import workloads as work
+from client_floor import Wire
+from timing import main
+
+TOPIC = "bench/load"
+BATCH = 32
+
+
+def broker_cpu(pid: int) -> float:
+    """Tell the CPU seconds that the broker has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def broker_kib(pid: int) -> float:
+    """Tell the memory that the broker holds."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise OSError("no VmRSS")
+
+
+def deliver(port: int, pid: int, count: int, subscribers: int) -> dict[str, float]:
+    wires = [Wire(port) for _ in range(subscribers)]
+    for wire in wires:
+        wire.subscribe(TOPIC)
+    publisher = Wire(port)
+    packet = work.encode_publish(TOPIC, work.MESSAGE)
+    batch = packet * BATCH
+    window = max(1_000, 4 * BATCH * subscribers)
+    selector = selectors.DefaultSelector()
+    for wire in wires:
+        selector.register(wire.socket, selectors.EVENT_READ, wire)
+    wanted, sent, got = count * subscribers, 0, 0
+    size = len(packet)
+    deadline = time.monotonic() + 120
+    cpu, start = broker_cpu(pid), time.perf_counter()
+    while got < wanted:
+        while sent < wanted and sent - got < window:
+            publisher.send(batch)
+            sent += BATCH * subscribers
+        ready = selector.select(5)
+        assert ready, f"after {got} of {wanted} deliveries nothing more came for 5 s"
+        assert time.monotonic() < deadline, "it takes too long"
+        for key, _ in ready:
+            got += sum(map(len, key.data.payloads())) // size
+    seconds = time.perf_counter() - start
+    assert got == sent, (got, sent)
+    return {"rate": got / seconds, "cpu_us": (broker_cpu(pid) - cpu) / got * 1e6}
+
+
+def hold(port: int, pid: int, count: int) -> dict[str, float]:
+    first = [Wire(port) for _ in range(50)]  # so that what is only needed once is there
+    before, start = broker_kib(pid), time.perf_counter()
+    wires = [Wire(port) for _ in range(count)]
+    seconds = time.perf_counter() - start
+    time.sleep(1)
+    kib = (broker_kib(pid) - before) / count
+    for wire in (*wires, *first):
+        wire.socket.close()
+    return {"rate": count / seconds, "kib": kib}
+
+
+if __name__ == "__main__":
+    main({"deliver": deliver, "hold": hold})

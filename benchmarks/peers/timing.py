@@ -1,0 +1,95 @@
+"""How a case is timed, the same for every library: shared by the scripts of this directory.
+
+Each script is one library. `run.py` runs it once for each case and round, in a process and an environment of its own
+(with the directory above in PYTHONPATH)::
+
+    python codec_paho.py decode_stream
+    python client_paho.py receive port=19001 count=100000
+
+and it prints one line of JSON. It checks the outcome of each case.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+#: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
+REPEATS = 7
+#: How long one repetition should take, in seconds.
+TARGET = 0.05
+
+
+def nanoseconds(run: Callable[[int], object], per_run: int = 1) -> float:
+    """Time a loop.
+
+    Args:
+        run: does the work so many times as it is told.
+        per_run: how many packets that is, each time.
+
+    Returns:
+        Nanoseconds a packet.
+    """
+    count = 1
+    while True:  # warm up, and find out how many times fill the time
+        start = time.perf_counter()
+        run(count)
+        elapsed = time.perf_counter() - start
+        if elapsed > TARGET / 2:
+            break
+        count *= 2
+    best = elapsed
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            run(count)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        gc.enable()
+    return best / count / per_run * 1e9
+
+
+class Stopwatch:
+    """Wall clock and CPU time of this process, all threads, from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin."""
+        self._cpu = time.process_time()
+        self._wall = time.perf_counter()
+
+    def stop(self, messages: int) -> dict[str, float]:
+        """Return what a message cost: messages a second, and microseconds of CPU time for each."""
+        wall = time.perf_counter() - self._wall
+        cpu = time.process_time() - self._cpu
+        return {"rate": messages / wall, "cpu_us": cpu / messages * 1e6}
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return the 50th and 99th percentile of round trips in microseconds."""
+    ordered = sorted(seconds)
+    return {name: ordered[int(len(ordered) * part)] * 1e6 for name, part in (("p50_us", 0.50), ("p99_us", 0.99))}
+
+
+def resident_kib() -> float:
+    """Return the memory of this process that is in RAM, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise OSError("/proc/self/status tells no VmRSS")
+
+
+def main(cases: dict[str, Callable[..., float | dict[str, float]]]) -> None:
+    """Run the case that the command line names, with the options behind it (name=number), and print its figures."""
+    name, *options = sys.argv[1:]
+    values = {key: int(value) for key, value in (option.split("=") for option in options)}
+    figures = cases[name](**values)
+    print(json.dumps(figures if isinstance(figures, dict) else {"ns": figures}))

@@ -1,0 +1,105 @@
+"""What is measured: the messages and streams of bytes that every library, ours and the peers, is given alike.
+
+It imports the standard library only, because it runs in every peer's own environment, and it encodes the packets by
+itself, plainly and without checks. So it is the floor (what building the bytes alone costs in Python), and a witness
+beside the codec that it measures: each case compares what comes out with what stands here before it is timed.
+
+Levels of the protocol: 4 is MQTT 3.1.1; 5 is MQTT 5 with empty properties, for the peers that speak only that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: 27 bytes, as in the study of the peers' codecs.
+TOPIC = "sensors/room-12/temperature"
+#: 20 bytes.
+PAYLOAD = b"21.4 degrees Celsius"
+#: What the end-to-end cases send: 64 bytes.
+MESSAGE = b"0123456789abcdef" * 4
+#: The packet identifier of the QoS 1 cases.
+PACKET_ID = 4_711
+#: How a stream reaches a decoder: in reads of at most so many bytes, which end anywhere.
+CHUNK = 64 * 1024
+
+PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, PINGRESP = 0x40, 0x50, 0x62, 0x70, 0x90, 0xD0
+
+
+@dataclass(frozen=True)
+class Published:
+    """A PUBLISH, as plain values."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    packet_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A packet that a broker answers with: its first byte, and its packet identifier where it has one."""
+
+    first: int
+    packet_id: int | None = None
+
+
+def remaining_length(length: int) -> bytes:
+    """Encode a remaining length of any size."""
+    encoded = bytearray()
+    while length > 127:
+        encoded.append(length & 127 | 128)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
+def encode_publish(topic: str, payload: bytes, qos: int = 0, packet_id: int | None = None, level: int = 4) -> bytes:
+    """Build the bytes of a PUBLISH without any check: the floor."""
+    name = topic.encode()
+    body = len(name).to_bytes(2, "big") + name
+    if packet_id is not None:
+        body += packet_id.to_bytes(2, "big")
+    if level == 5:
+        body += b"\0"
+    return bytes((0x30 | qos << 1,)) + remaining_length(len(body) + len(payload)) + body + payload
+
+
+def encode(packet: Published | Answer, level: int = 4) -> bytes:
+    """Build the bytes of any packet of a stream."""
+    if isinstance(packet, Published):
+        return encode_publish(packet.topic, packet.payload, packet.qos, packet.packet_id, level)
+    body = b"" if packet.packet_id is None else packet.packet_id.to_bytes(2, "big")
+    if packet.first == SUBACK:
+        body += b"\0\1" if level == 5 else b"\1"
+    return bytes((packet.first, len(body))) + body
+
+
+def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
+    """Make what a busy client reads: two thirds PUBLISH of three QoS on 50 topics, the rest answers.
+
+    Of the payloads 96 in 100 take 20 bytes, the others 300 or 3,000.
+    """
+    chance = random.Random(seed)
+    topics = [f"sensors/room-{room:02}/temperature" for room in range(50)]
+    packets: list[Published | Answer] = []
+    for number in range(count):
+        packet_id = number % 65_535 + 1
+        kind = chance.random()
+        if kind < 0.66:
+            size = chance.choices((20, 300, 3_000), (96, 3, 1))[0]
+            qos = 0 if kind < 0.40 else 1 if kind < 0.60 else 2
+            packets.append(Published(chance.choice(topics), chance.randbytes(size), qos, packet_id if qos else None))
+        elif kind < 0.96:
+            packets.append(Answer(chance.choices((PUBACK, PUBREC, PUBREL, PUBCOMP), (7, 1, 1, 1))[0], packet_id))
+        elif kind < 0.98:
+            packets.append(Answer(SUBACK, packet_id))
+        else:
+            packets.append(Answer(PINGRESP))
+    return packets
+
+
+def chunks(stream: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    """Cut a stream into the pieces in which it is read."""
+    return (stream[start : start + size] for start in range(0, len(stream), size))
