@@ -1,0 +1,426 @@
+"""The local AWS IoT endpoint, by clients on real sockets: who is let in, what may be done, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+
+import mqttws
+from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, Publish
+from pubsub.aws.endpoint import LocalIoTEndpoint
+from pubsub.aws.identities import Identities
+from pubsub.aws.limits import IoTLimits
+from sigv4 import Credentials, presign_iot_url
+
+REGION = "eu-west-1"
+ARN = f"arn:aws:iot:{REGION}:123456789012"
+KEYS = Credentials("AKIDOFALICE", "the-secret-key-of-alice")
+CHAT = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+        {"Sid": "Talk", "Effect": "Allow", "Action": ["iot:Publish", "iot:Receive"], "Resource": f"{ARN}:topic/*"},
+        {"Sid": "Listen", "Effect": "Allow", "Action": "iot:Subscribe", "Resource": "*"},
+        {"Sid": "Secret", "Effect": "Deny", "Action": "iot:*", "Resource": f"{ARN}:topic/secret"},
+        {"Sid": "Deaf", "Effect": "Deny", "Action": "iot:Receive", "Resource": f"{ARN}:topic/unheard"},
+        {"Sid": "Filter", "Effect": "Deny", "Action": "iot:Subscribe", "Resource": f"{ARN}:topicfilter/secret"},
+        {"Sid": "NoMallory", "Effect": "Deny", "Action": "iot:Connect", "Resource": f"{ARN}:client/mallory"},
+    ],
+}
+
+
+def known() -> Identities:
+    identities = Identities(REGION)
+    identities.add_policy("chat", CHAT)
+    identities.add_user("alice", KEYS, policies=["chat"])
+    return identities
+
+
+class Bench:
+    """An endpoint and its clients; all are closed at the end."""
+
+    def __init__(self, **options: Any) -> None:
+        self.endpoint = LocalIoTEndpoint(options.pop("identities", None) or known(), **options)
+        self.endpoint.start()
+        self._clients: list[mqttws.Client] = []
+
+    def url(self, credentials: Credentials = KEYS, **options: Any) -> str:
+        return str(presign_iot_url(self.endpoint.url, credentials, options.pop("region", REGION), **options))
+
+    def client(self, client_id: str = "c", **options: Any) -> mqttws.Client:
+        options = {"reconnect": False, "timeout": 10, **options}
+        client = mqttws.Client(self.url, client_id=client_id, **options)
+        self._clients.append(client)
+        return client.open()
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.endpoint.stop()
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made.append(Bench(**options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def rejection(url: str) -> HandshakeRejected:
+    with pytest.raises(HandshakeRejected) as caught:
+        mqttws.Client(url, reconnect=False, timeout=10).open()
+    return caught.value
+
+
+def take(client: mqttws.Client, count: int) -> list[Publish]:
+    """Take so many messages; fewer where no more come."""
+    taken: list[Publish] = []
+    for message in client.messages(timeout=10):
+        taken.append(message)
+        if len(taken) == count:
+            break
+    return taken
+
+
+def ended(client: mqttws.Client) -> Exception | None:
+    """Wait for the end of a connection; why it was."""
+    with pytest.raises(ConnectionClosed) as caught:
+        for _ in client.messages(timeout=10):
+            pass
+    return caught.value
+
+
+# --- the gate ---
+
+
+def test_a_signed_client_comes_and_goes(bench: Callable[..., Bench]) -> None:
+    client = bench().client()
+    assert client.subscribe("a/+", 1) == 1
+    client.publish("a/b", b"hello", qos=1)
+    assert [message.payload for message in take(client, 1)] == [b"hello"]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_a_refusal_is_worded_as_by_aws(explain: bool, bench: Callable[..., Bench], caplog: Any) -> None:
+    there = bench(explain=explain)
+    error = rejection(there.url(Credentials(KEYS.access_key, "wrong-secret")))
+    headers = dict(error.headers)
+    body = json.loads(error.body)
+    assert error.status == 403
+    assert headers["x-amzn-errortype"] == "ForbiddenException"
+    assert headers["content-type"] == "application/json"
+    assert headers["x-amzn-requestid"] == body["traceId"]
+    assert abs((parsedate_to_datetime(headers["date"]) - datetime.now(UTC)).total_seconds()) < 60
+    lines = [record.getMessage() for record in caplog.records if "403" in record.getMessage()]
+    if explain:
+        assert body["reason"] == "wrong_secret"
+        assert "another secret key" in body["message"]
+        assert any("another secret key" in line for line in lines)
+    else:
+        assert body["message"] == "Forbidden"
+        assert any("the signature is not the one" in line for line in lines)
+
+
+def test_each_mistake_is_refused_and_named(bench: Callable[..., Bench]) -> None:
+    there = bench(explain=True)
+    old = datetime.fromtimestamp(time.time() - 3600, UTC)
+    mistakes = {
+        there.endpoint.url: "unsigned",
+        there.url(now=old): "clock",
+        there.url(now=old, expires=60): "expired",
+        there.url(region="us-east-1"): "region",
+        there.url(service="s3"): "service",
+        there.url(Credentials("AKIDUNKNOWN", "x")): "unknown_key",
+        there.url(Credentials(KEYS.access_key, KEYS.secret_key, "a-token")): "token_unexpected",
+        there.url().replace("/mqtt?", "/mqtt?more=1&"): "query_partly",
+    }
+    told = {code: json.loads(rejection(url).body)["reason"] for url, code in mistakes.items()}
+    assert told == {code: code for code in mistakes.values()}
+
+
+def test_a_replay_is_refused(bench: Callable[..., Bench]) -> None:
+    now = [time.time()]
+    there = bench(clock=lambda: now[0], explain=True)
+    url = there.url(now=datetime.fromtimestamp(now[0], UTC))
+    for client_id in ("one", "two"):  # two clients with the same keys in the same second sign the same
+        with mqttws.Client(url, client_id=client_id, reconnect=False, timeout=10):
+            pass
+    now[0] += 3
+    assert json.loads(rejection(url).body)["reason"] == "replayed"
+    lenient = bench(clock=lambda: now[0], refuse_replays=False)
+    url = lenient.url(now=datetime.fromtimestamp(now[0], UTC))
+    for _ in range(2):
+        now[0] += 3
+        with mqttws.Client(url, reconnect=False, timeout=10):
+            pass
+
+
+def test_other_paths_are_not_served(bench: Callable[..., Bench]) -> None:
+    there = bench()
+    assert rejection(there.endpoint.url.replace("/mqtt", "/other")).status == 404
+
+
+def test_it_runs_in_an_event_loop_too() -> None:
+    async def main() -> list[bytes]:
+        async with LocalIoTEndpoint() as iot:
+            url = str(presign_iot_url(iot.url, iot.credentials, iot.region))
+            async with mqttws.aio.connect(url, reconnect=False, timeout=10) as client:
+                await client.subscribe("a", 1)
+                await client.publish("a", b"x", qos=1)
+                return [message.payload async for message in client.messages(timeout=0.2)]
+
+    assert asyncio.run(main()) == [b"x"]
+
+
+# --- policies ---
+
+
+def test_a_client_that_may_not_connect(bench: Callable[..., Bench], caplog: Any) -> None:
+    with pytest.raises(ConnectionRefused) as caught:
+        bench().client("mallory")
+    assert caught.value.return_code == 5
+    assert "is denied by statement 7 (Sid 'NoMallory') of role policy 'chat'" in caplog.text
+
+
+def test_what_is_denied_ends_the_connection(bench: Callable[..., Bench], caplog: Any) -> None:
+    there = bench()
+    client = there.client("publisher")
+    client.publish_nowait("secret", b"x", qos=0)
+    ended(client)
+    assert "PUBLISH to 'secret' denied: iot:Publish" in caplog.text
+    assert "statement 4 (Sid 'Secret') of role policy 'chat'" in caplog.text
+    client = there.client("subscriber")
+    client.subscribe_nowait("secret")
+    ended(client)
+    assert "SUBSCRIBE to 'secret' denied: iot:Subscribe" in caplog.text
+
+
+def test_or_it_does_not_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+    client = bench(limits=IoTLimits(close_on_denial=False)).client()
+    assert client.subscribe(["secret", "other"]) == (128, 0)
+    client.publish("secret", b"x", qos=1)
+    client.publish("other", b"y", qos=1)
+    assert [message.payload for message in take(client, 1)] == [b"y"]
+
+
+def test_what_may_not_be_received_is_not(bench: Callable[..., Bench], caplog: Any) -> None:
+    client = bench().client()
+    client.subscribe("#")
+    client.publish("unheard", b"x", qos=1)
+    client.publish("heard", b"y", qos=1)
+    assert [message.topic for message in take(client, 1)] == ["heard"]
+    assert "delivery from 'unheard' denied: iot:Receive" in caplog.text
+
+
+def test_retaining_takes_a_leave_of_its_own(bench: Callable[..., Bench], caplog: Any) -> None:
+    client = bench().client()
+    client.publish_nowait("a", b"x", retain=True)
+    ended(client)
+    assert "iot:RetainPublish" in caplog.text
+
+
+def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Callable[..., Bench]) -> None:
+    pool = f"{REGION}:11111111-2222-3333-4444-555555555555"
+    identities = known()
+    identities.add_pool(pool, guests=["chat"], users=["chat"], logins={"idp": {"token": "bob"}.get})
+    there = bench(identities=identities)
+    from pubsub.aws.cognito import CognitoIdentity
+
+    guest = CognitoIdentity(pool, endpoint=there.endpoint.cognito_endpoint)
+    user = CognitoIdentity(pool, endpoint=there.endpoint.cognito_endpoint, logins={"idp": "token"})
+
+    def connect(identity: CognitoIdentity, client_id: str) -> mqttws.Client:
+        url = there.url(identity.get_frozen_credentials())
+        return mqttws.Client(url, client_id=client_id, reconnect=False, timeout=10)
+
+    with connect(guest, "guest"):
+        pass
+    with pytest.raises(ConnectionRefused):
+        connect(user, "user").open()
+    assert user.identity_id
+    identities.attach_policy("chat", user.identity_id)
+    there.endpoint.identities.detach_policy("chat", "somebody else")
+    with connect(user, "user-again"):
+        pass
+
+
+# --- limits and departures ---
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda client: client.publish_nowait("a", b"x" * (128 * 1024 + 1)), "131,073 bytes"),
+        (lambda client: client.publish_nowait("a/" * 8 + "b", b""), "has 8 slashes"),
+        (lambda client: client.publish_nowait("a" * 257, b""), "takes 257 bytes"),
+        (lambda client: client.publish_nowait("a", b"", qos=2), "QoS 2"),
+        (lambda client: client.subscribe_nowait("a/" * 8 + "b"), "has 8 slashes"),
+        (lambda client: client.subscribe_nowait([f"f{n}" for n in range(9)]), "9 Topic Filters"),
+    ],
+)
+def test_beyond_a_limit_the_connection_ends(act: Any, said: str, bench: Callable[..., Bench], caplog: Any) -> None:
+    client = bench().client()
+    act(client)
+    ended(client)
+    assert said in caplog.text
+
+
+def test_up_to_the_limits_all_is_well(bench: Callable[..., Bench]) -> None:
+    client = bench().client("c" * 128)
+    client.publish("a/" * 7 + "b", b"x" * 128 * 1024, qos=1)
+    client.publish("$aws/rules/my_rule/" + "a/" * 7 + "b", b"x", qos=1)
+    client.publish("a" * 256, b"", qos=1)
+    for start in range(0, 50, 8):
+        codes = client.subscribe([(f"f{n}", 2) for n in range(start, min(start + 8, 50))])
+        assert set(codes) == {1}
+    assert client.subscribe(["one-too-many"]) == (128,)
+
+
+@pytest.mark.parametrize(("client_id", "code"), [("c" * 129, 2), ("$mine", 2)])
+def test_client_ids(client_id: str, code: int, bench: Callable[..., Bench]) -> None:
+    with pytest.raises(ConnectionRefused) as caught:
+        bench().client(client_id)
+    assert caught.value.return_code == code
+
+
+def test_a_client_id_is_given_where_there_is_none(bench: Callable[..., Bench]) -> None:
+    there = bench()
+    watcher = there.client("watcher")
+    watcher.subscribe("$aws/events/presence/connected/+/+", 1)
+    there.client("")
+    (message,) = take(watcher, 1)
+    assert message.topic.startswith("$aws/events/presence/connected/$GEN/")
+
+
+def test_a_message_beyond_the_rate_is_discarded_and_not_acknowledged(bench: Callable[..., Bench], caplog: Any) -> None:
+    client = bench(limits=IoTLimits(publish_rate=3)).client()
+    futures = [client.publish_nowait("a", b"", qos=1) for _ in range(6)]
+    for future in futures[:3]:
+        future.result(10)
+    client.subscribe("b")  # which is answered after all that was published
+    assert [future.done() for future in futures[3:]] == [False] * 3
+    assert "beyond the 3 messages a second" in caplog.text
+
+
+def test_or_it_is_delayed_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+    client = bench(limits=IoTLimits(publish_rate=50, publish_surplus="delay")).client()
+    futures = [client.publish_nowait("a", b"", qos=1) for _ in range(70)]
+    for future in futures:
+        future.result(10)
+
+
+def test_the_parent_level_and_retained_messages(bench: Callable[..., Bench]) -> None:
+    identities = known()
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    identities.add_policy("chat", everything)
+    client = bench(identities=identities).client()
+    client.publish("a/b", b"retained", qos=1, retain=True)
+    client.subscribe(["a/#", "a/+"])
+    client.publish("a", b"parent", qos=1)
+    client.subscribe("a/b")
+    client.publish("a/c", b"last", qos=1)
+    assert [(message.topic, message.retain) for message in take(client, 2)] == [("a/b", True), ("a/c", False)]
+
+
+def test_a_client_id_is_taken_over_by_whoever_of_the_account(bench: Callable[..., Bench]) -> None:
+    identities = known()
+    other = Credentials("AKIDOFBOB", "the-secret-key-of-bob")
+    identities.add_user("bob", other, policies=["chat"])
+    there = bench(identities=identities)
+    first = there.client("same")
+    with mqttws.Client(there.url(other), client_id="same", reconnect=False, timeout=10):
+        assert isinstance(ended(first), mqttws.SessionTakenOver)
+
+
+def test_keep_alive_is_clamped() -> None:
+    limits = IoTLimits()
+    assert [limits.keep_alive(asked) for asked in (0, 1, 30, 600, 1200, 65_535)] == [1200, 30, 30, 600, 1200, 1200]
+
+
+def test_a_silent_client_is_cut_by_the_clamped_keep_alive(bench: Callable[..., Bench]) -> None:
+    there = bench(limits=IoTLimits(min_keep_alive=1, max_keep_alive=1))
+    watcher = there.client("watcher", keep_alive=1)
+    watcher.subscribe("$aws/events/presence/disconnected/silent", 1)
+    silent = there.client("silent", keep_alive=0)  # and so it pings never; the endpoint counts with 1 s
+    (message,) = take(watcher, 1)
+    assert json.loads(message.payload)["disconnectReason"] == "MQTT_KEEP_ALIVE_TIMEOUT"
+    assert silent.client_id == "silent"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_payload": -1},
+        {"publish_surplus": "drop"},
+        {"publish_rate": 0.5},
+        {"min_keep_alive": 40, "max_keep_alive": 30},
+        {"max_qos": 3},
+    ],
+)
+def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        IoTLimits(**wrong)
+
+
+# --- lifecycle messages ---
+
+
+def test_presence(bench: Callable[..., Bench]) -> None:
+    there = bench()
+    watcher = there.client("watcher")
+    watcher.subscribe("$aws/events/presence/#", 1)
+    there.client("visitor").close()
+    connected, disconnected = take(watcher, 2)
+    assert connected.topic == "$aws/events/presence/connected/visitor"
+    assert disconnected.topic == "$aws/events/presence/disconnected/visitor"
+    told, farewell = json.loads(connected.payload), json.loads(disconnected.payload)
+    assert told["clientId"] == "visitor"
+    assert told["eventType"] == "connected"
+    assert told["principalIdentifier"] == "alice"
+    assert told["ipAddress"] == "127.0.0.1"
+    assert farewell["clientInitiatedDisconnect"] is True
+    assert farewell["disconnectReason"] == "CLIENT_INITIATED_DISCONNECT"
+    assert told["sessionIdentifier"] == farewell["sessionIdentifier"]
+    assert told["versionNumber"] == farewell["versionNumber"]
+    assert abs(told["timestamp"] / 1000 - time.time()) < 60
+    first, second = there.client("twin"), there.client("twin")
+    reasons = [json.loads(message.payload).get("disconnectReason") for message in take(watcher, 3)]
+    assert sorted(reasons, key=str) == ["DUPLICATE_CLIENTID", None, None]
+    assert first.client_id == second.client_id
+    there.client("denied").publish_nowait("secret")
+    reasons = [json.loads(message.payload).get("disconnectReason") for message in take(watcher, 2)]
+    assert reasons == [None, "AUTH_ERROR"]
+
+
+def test_nobody_is_told_where_nobody_is_to_be(bench: Callable[..., Bench]) -> None:
+    there = bench(limits=IoTLimits(lifecycle_events=False))
+    watcher = there.client("watcher")
+    watcher.subscribe("#")
+    watcher.subscribe("$aws/events/presence/#")
+    there.client("visitor").close()
+    watcher.publish("end", b"", qos=1)
+    assert [message.topic for message in take(watcher, 1)] == ["end"]
+
+
+def test_it_leaves_nothing_running() -> None:
+    before = threading.active_count()
+    for _ in range(2):
+        with LocalIoTEndpoint() as iot:
+            url = str(presign_iot_url(iot.url, iot.credentials, iot.region))
+            with mqttws.Client(url, reconnect=False, timeout=10):
+                pass
+    assert threading.active_count() == before
