@@ -26,7 +26,7 @@ def test_each_example_runs(name: str) -> None:
     if name == "rx" and importlib.util.find_spec("reactivex") is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("reactivex is not installed")
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-X", "utf8", "-W", "error", f"examples/{name}.py"],
+        [sys.executable, "-X", "utf8", "-W", "error", f"examples/{name}.py"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -50,7 +50,7 @@ def test_each_block_of_the_page_runs(block: str, world: Any) -> None:
     code = block.replace("wss://broker.example/mqtt", world.broker.url)
     assert code != block, "a block that connects nowhere shows nothing"
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        [sys.executable, "-X", "utf8", "-W", "error", "-c", code],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
