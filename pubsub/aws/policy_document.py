@@ -176,6 +176,8 @@ class _StatementReader:
                     f"{where}: Condition {operator!r} is {_seen(keys)}; expected an object of keys and values"
                 )
             for key, value in keys.items():
+                if not (operator + key).isprintable():  # both are spoken of as they are
+                    raise PolicyError(f"{where}: Condition {operator!r} {key!r}: expected visible characters")
                 values = [_condition_value(one, f"{operator} {key}", where) for one in _listed(value)]
                 try:
                     conditions.append(Condition.parse(operator, key, values, variables=self._variables))
