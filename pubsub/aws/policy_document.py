@@ -176,7 +176,7 @@ class _StatementReader:
                     f"{where}: Condition {operator!r} is {_seen(keys)}; expected an object of keys and values"
                 )
             for key, value in keys.items():
-                if not (operator + key).isprintable():  # both are spoken of as they are
+                if not f"{operator}{key}".isprintable():  # both are spoken of as they are
                     raise PolicyError(f"{where}: Condition {operator!r} {key!r}: expected visible characters")
                 values = [_condition_value(one, f"{operator} {key}", where) for one in _listed(value)]
                 try:
