@@ -1,0 +1,107 @@
+"""What the conformance tests share: real brokers with raw clients of them, and real clients of scripted servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from scripted import End, Scripted
+from wire import PATIENCE, Wire
+
+import mqttws
+from mqttws.broker import Broker
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+# The server under test.
+
+
+@pytest.fixture
+def start(stack: ExitStack) -> Callable[..., Broker]:
+    """Start a broker; it stops with the test."""
+
+    def start(**options: Any) -> Broker:
+        return stack.enter_context(Broker(**{"sys_interval": None, **options}))
+
+    return start
+
+
+@pytest.fixture
+def broker(start: Callable[..., Broker]) -> Broker:
+    return start()
+
+
+@pytest.fixture
+def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire]:
+    """Make a raw client of a broker, by default over TCP of the test's own `broker`."""
+
+    def wire(broker: Broker | None = None, scheme: str = "mqtt", **options: Any) -> Wire:
+        broker = broker or request.getfixturevalue("broker")
+        return stack.enter_context(Wire(broker.url_of(scheme), **options))
+
+    return wire
+
+
+@pytest.fixture
+def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
+    """Make a raw client and connect it."""
+
+    def client(client_id: str = "", broker: Broker | None = None, scheme: str = "mqtt", **fields: Any) -> Wire:
+        return wire(broker, scheme).connect(client_id, **fields)
+
+    return client
+
+
+# The client under test.
+
+
+class Subject:
+    """A real client, and the scripted server's end of its connection."""
+
+    def __init__(self, server: Scripted, options: dict[str, Any]) -> None:
+        self.server = server
+        self.states: list[mqttws.State] = []
+        self.received: list[mqttws.Publish] = []
+        defaults = {"client_id": "c", "reconnect": False, "keep_alive": 0, "timeout": PATIENCE}
+        told = {"on_message": self.received.append, "on_state": self.states.append}
+        self.client = client = mqttws.Client(server.url, **{**defaults, **told, **options})
+        server.closing(client)
+        self.opening = server.soon(client.open)
+        self.end: End = server.accept()
+
+    def welcome(self, session_present: bool = False) -> End:
+        """Let the client in."""
+        self.end.welcome(session_present)
+        self.opening.result(PATIENCE)
+        return self.end
+
+    def again(self) -> End:
+        """Take the client's next connection."""
+        self.end = self.server.accept()
+        return self.end
+
+    def error(self) -> Exception | None:
+        """Tell why the client is disconnected, once it is."""
+        self.client.close(timeout=PATIENCE)
+        return next((state.error for state in self.states if state.name == "disconnected"), None)
+
+
+@pytest.fixture
+def subject(stack: ExitStack) -> Callable[..., Subject]:
+    """Begin to connect a real client to a scripted server. By default it does not reconnect, and never pings."""
+
+    def subject(scheme: str = "mqtt", **options: Any) -> Subject:
+        return Subject(stack.enter_context(Scripted(scheme)), options)
+
+    return subject

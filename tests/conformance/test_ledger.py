@@ -1,0 +1,69 @@
+"""The checker: every statement is known, kept by code that exists, and shown by a test or excused by a reason."""
+
+from __future__ import annotations
+
+import ledger
+import pytest
+
+NUMBERED = 141
+UNNUMBERED = 12
+
+
+@pytest.fixture(scope="module")
+def marks() -> ledger.Marks:
+    return ledger.collect()
+
+
+def test_the_ledger_is_whole():
+    entries = ledger.statements()
+    assert sum(name.startswith("MQTT-") for name in entries) == NUMBERED
+    assert [name for name in entries if name.startswith("U-")] == [f"U-{number}" for number in range(1, UNNUMBERED + 1)]
+    for name, entry in entries.items():
+        assert entry.binds in ("client", "server", "both"), name
+        assert entry.says, name
+        assert bool(entry.untested) != bool(entry.keeps), f"{name}: either code keeps it, or it does not apply"
+
+
+def test_the_code_that_is_named_exists():
+    missing = []
+    for name, entry in ledger.statements().items():
+        for where in entry.keeps:
+            try:
+                ledger.find(where)
+            except (ImportError, AttributeError) as error:
+                missing.append(f"{name}: {where}: {error}")
+    assert not missing, "\n".join(["name the code that keeps it now, in statements.toml:", *missing])
+
+
+def test_every_statement_that_a_test_names_is_known(marks):
+    known = ledger.statements()
+    # A section, such as "§2.2.3", stands for a rule that has no number; the U-statements are the ones worth a line.
+    unknown = {
+        f"{test} names {statement}"
+        for test, shown in marks.items()
+        for statement in shown
+        if statement not in known and not statement.startswith("§")
+    }
+    assert not unknown, "\n".join(sorted(unknown))
+
+
+def test_every_statement_has_a_test_or_a_reason(marks, figures):
+    entries = ledger.statements()
+    tests = ledger.tests_by_statement(marks)
+    uncovered = [name for name, entry in entries.items() if not entry.untested and name not in tests]
+    excused = [name for name, entry in entries.items() if entry.untested]
+    figures["statements covered"] = (
+        f"{len(entries) - len(uncovered) - len(excused)}/{len(entries)} ({len(excused)} do not apply)"
+    )
+    assert not uncovered, f"no test is marked with {', '.join(uncovered)}"
+    assert not [name for name in excused if name in tests], "a statement that does not apply has a test"
+
+
+def test_the_page_tells_the_worst(marks):
+    outcomes = dict.fromkeys(marks, "passed")
+    tests = ledger.tests_by_statement(marks)["MQTT-1.5.3-1"]
+    row = next(line for line in ledger.page(outcomes, marks).splitlines() if line.startswith("| MQTT-1.5.3-1 "))
+    assert row.endswith("| passed |")
+    outcomes[tests[-1]] = "failed"
+    row = next(line for line in ledger.page(outcomes, marks).splitlines() if line.startswith("| MQTT-1.5.3-1 "))
+    assert row.endswith("| failed |")

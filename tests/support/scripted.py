@@ -1,0 +1,190 @@
+"""A server that is nothing but a script: the test says, byte for byte, what it answers to a real client.
+
+The client under test runs in its own thread, so that the script can be read from top to bottom::
+
+    with Scripted("mqtt") as server:
+        client = Client(server.url, client_id="c")
+        opening = server.soon(client.open)
+        end = server.accept()
+        assert end.receive() == Connect("c")
+        end.send("20 02 00 00")
+        opening.result(PATIENCE)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, TypeVar
+
+from wire import PATIENCE, octets
+
+from mqttws import Connect, Decoder, Packet
+
+T = TypeVar("T")
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class End:
+    """The server's end of one connection."""
+
+    def __init__(self, connection: socket.socket, websocket: bool) -> None:
+        self.socket = connection
+        self.socket.settimeout(PATIENCE)
+        self.websocket = websocket
+        self.closing = b""  # the payload of the client's closing frame
+        self._raw = b""
+        self._decoder = Decoder()
+        self._packets: deque[Packet] = deque()
+        self.head = b""
+        if websocket:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        while b"\r\n\r\n" not in self._raw:
+            self._raw += self._recv()
+        self.head, _, self._raw = self._raw.partition(b"\r\n\r\n")
+        lines = self.head.split(b"\r\n")
+        (key,) = [line.partition(b":")[2].strip() for line in lines if line.lower().startswith(b"sec-websocket-key:")]
+        accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
+        self.socket.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+
+    def send(self, *items: bytes | str | Packet) -> End:
+        """Send bytes, hex digits and packets in one piece; in one WebSocket message, where there is one."""
+        data = octets(*items)
+        return self.frame(data) if self.websocket else self._send(data)
+
+    def frame(self, payload: bytes, first: int = 0x82) -> End:
+        """Send a WebSocket frame; a first byte of 0x82 makes it a whole binary message."""
+        size = len(payload)
+        length = bytes((size,)) if size < 126 else struct.pack("!BH", 126, size)
+        return self._send(bytes((first,)) + length + payload)
+
+    def _send(self, data: bytes) -> End:
+        self.socket.sendall(data)
+        return self
+
+    def receive(self) -> Packet:
+        """Take the client's next packet."""
+        while not self._packets:
+            data = self._read()
+            assert data, "the client closed the connection"
+            self._packets.extend(self._decoder.feed(data))
+        return self._packets.popleft()
+
+    def expect(self, *items: bytes | str | Packet) -> End:
+        """Check that exactly these bytes come next."""
+        expected = octets(*items)
+        got = b""
+        while len(got) < len(expected):
+            got += self.receive().encode()
+        assert got == expected, (got.hex(" "), expected.hex(" "))
+        return self
+
+    def welcome(self, session_present: bool = False) -> End:
+        """Take the CONNECT, whatever it holds, and accept it."""
+        packet = self.receive()
+        assert isinstance(packet, Connect), packet
+        return self.send("20 02 01 00" if session_present else "20 02 00 00")
+
+    def rest(self) -> bytes:
+        """Take all MQTT bytes until the client closes, packets not yet taken in front."""
+        data = b"".join(packet.encode() for packet in self._packets)
+        self._packets.clear()
+        while more := self._read():
+            data += more
+        return data
+
+    def quiet(self) -> None:
+        """Check that the client has said nothing more before now: it answers QoS 1 messages in their order."""
+        self.send("32 0a 00 05 71 75 69 65 74 7f ff 21").expect("40 02 7f ff")
+
+    def _recv(self) -> bytes:
+        try:
+            return self.socket.recv(65536)
+        except ConnectionResetError:
+            return b""
+
+    def _read(self) -> bytes:
+        """Read MQTT bytes; b"" at the end."""
+        if not self.websocket:
+            return self._recv()
+        while True:
+            if not self._fill(2):
+                return b""
+            opcode, size = self._raw[0] & 15, self._raw[1] & 127
+            start = 2 + (2 if size == 126 else 8 if size == 127 else 0)
+            assert self._fill(start + 4)
+            if size > 125:
+                size = int.from_bytes(self._raw[2:start], "big")
+            assert self._fill(start + 4 + size)
+            key, masked = self._raw[start : start + 4], self._raw[start + 4 : start + 4 + size]
+            self._raw = self._raw[start + 4 + size :]
+            payload = bytes(byte ^ key[position % 4] for position, byte in enumerate(masked))
+            if opcode == 8:
+                self.closing = payload
+                self.frame(payload, 0x88)
+                return b""
+            if opcode in (0, 2) and payload:
+                return payload
+
+    def _fill(self, size: int) -> bool:
+        while len(self._raw) < size:
+            data = self._recv()
+            if not data:
+                return False
+            self._raw += data
+        return True
+
+    def cut(self) -> None:
+        """Close the connection without a word."""
+        self.socket.close()
+
+
+class Scripted:
+    """A listener for scripts.
+
+    Args:
+        scheme: "mqtt" or "ws".
+    """
+
+    def __init__(self, scheme: str = "mqtt") -> None:
+        self._stack = ExitStack()
+        self._websocket = scheme == "ws"
+        self._listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener.settimeout(PATIENCE)
+        self._threads = self._stack.enter_context(ThreadPoolExecutor())
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}" + ("/mqtt" if scheme == "ws" else "")
+
+    def soon(self, call: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+        """Call something that waits for the script to go on."""
+        return self._threads.submit(call, *arguments, **options)
+
+    def closing(self, client: Any) -> None:
+        """Let a client be closed when the script ends."""
+        self._stack.callback(client.close, timeout=1.0)
+
+    def accept(self) -> End:
+        """Take the next connection."""
+        connection, _ = self._listener.accept()
+        self._stack.enter_context(connection)
+        return End(connection, self._websocket)
+
+    def __enter__(self) -> Scripted:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
