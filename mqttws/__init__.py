@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         QueueFull,
         RemoteProtocolError,
         SessionTakenOver,
+        StoreError,
         SubscribeRejected,
         WouldDeadlock,
     )
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
     from mqttws.protocol.reconnect import Reconnect
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
+    from mqttws.protocol.store import Store
     from mqttws.transport.blocking import Client, connect
     from mqttws.transport.certificates import Authority, Identity, mint_authority
     from mqttws.transport.core import State
+    from mqttws.transport.sqlite import SQLiteStore
     from mqttws.transport.tls import tls_context
 
 #: Module -> the public names that it holds.
@@ -60,16 +63,18 @@ _HOLDS = {
     "errors": (
         "AccessDenied CertificateError ConnectError ConnectionClosed ConnectionRefused HandshakeRejected "
         "KeepAliveTimeout LimitExceeded LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull "
-        "RemoteProtocolError SessionTakenOver SubscribeRejected WouldDeadlock"
+        "RemoteProtocolError SessionTakenOver StoreError SubscribeRejected WouldDeadlock"
     ),
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
     "protocol.reconnect": "Reconnect",
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
+    "protocol.store": "Store",
     "transport.blocking": "Client connect",
     "transport.certificates": "Authority Identity mint_authority",
     "transport.core": "State",
+    "transport.sqlite": "SQLiteStore",
     "transport.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
@@ -111,11 +116,14 @@ __all__ = [
     "QueueFull",
     "Reconnect",
     "RemoteProtocolError",
+    "SQLiteStore",
     "ServerConnection",
     "ServerMachine",
     "Session",
     "SessionTakenOver",
     "State",
+    "Store",
+    "StoreError",
     "SubAck",
     "Subscribe",
     "SubscribeRejected",

@@ -18,6 +18,7 @@ The tree (each name is importable from `mqttws`)::
         LimitExceeded                    a server: the client went beyond a bound
       SubscribeRejected(topic_filter)    the SUBACK carried 0x80
       QueueFull                          a bounded queue is full, and the caller chose not to wait
+      StoreError                         the store of a durable session cannot be used
       WouldDeadlock                      a wait that only the waiting thread itself could end
 
 A message says what was seen, what was expected and what to do. None ever holds a password, a token or a
@@ -180,6 +181,10 @@ class SubscribeRejected(MQTTError):
 
 class QueueFull(MQTTError):
     """A bounded queue is full. Wait, raise its bound, or choose another policy."""
+
+
+class StoreError(MQTTError):
+    """A store cannot be opened, read or written. What it was to keep has not been sent, and nobody was told it was."""
 
 
 class WouldDeadlock(MQTTError):

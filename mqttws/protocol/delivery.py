@@ -13,15 +13,21 @@ given at the moment of sending and is free again after the last answer.
 
 A receiver's message is acknowledged when its consumer has taken it, and acknowledgements leave in the order in
 which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they are taken in.
+
+With a `Journal` both halves note what must outlive the process, at the moment at which it changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from mqttws.protocol.journal import Journal
 
 # The phases of an outgoing message.
 WAITING = "waiting"
@@ -56,6 +62,11 @@ class Identifiers:
         self._last = packet_id
         self._in_use.add(packet_id)
         return packet_id
+
+    def take(self, packet_id: int) -> None:
+        """Take one that an earlier process had taken."""
+        self._last = max(self._last, packet_id)
+        self._in_use.add(packet_id)
 
     def release(self, packet_id: int) -> None:
         """Give an identifier back."""
@@ -99,6 +110,9 @@ class Sender:
         max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
         max_queued: how many messages may wait, at least 1.
         max_queued_bytes: how many bytes of topics and payloads may wait.
+
+    Attributes:
+        journal: notes the messages of QoS 1 and 2; None for none.
     """
 
     def __init__(
@@ -108,6 +122,7 @@ class Sender:
         max_queued: int = 10_000,
         max_queued_bytes: int = 64 * 1024 * 1024,
     ) -> None:
+        self.journal: Journal | None = None
         self._identifiers = identifiers
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
@@ -154,19 +169,52 @@ class Sender:
         outgoing = Outgoing(token, message)
         self._waiting.append(outgoing)
         self._waiting_bytes += size
+        if self.journal is not None and message.qos:
+            self.journal.keep(outgoing)
         return outgoing
+
+    def recover(self, messages: Iterable[Outgoing]) -> None:
+        """Take up the messages of an earlier process; the bounds are not for them.
+
+        Args:
+            messages: as `Journal.outgoing` gives them.
+        """
+        for outgoing in messages:
+            if outgoing.packet_id is None:
+                self._waiting.append(outgoing)
+                self._waiting_bytes += _size(outgoing.message)
+            else:
+                self._identifiers.take(outgoing.packet_id)
+                (self._released if outgoing.phase is RELEASED else self._published)[outgoing.packet_id] = outgoing
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that still waits. Returns whether there was one."""
         for outgoing in self._waiting:
             if outgoing.token == token:
                 self._waiting.remove(outgoing)
-                self._waiting_bytes -= _size(outgoing.message)
+                self._took(outgoing)
                 return True
         return False
 
+    def drop_oldest(self) -> Outgoing | None:
+        """Take back the message that has waited longest; None where none waits."""
+        if not self._waiting:
+            return None
+        outgoing = self._waiting.popleft()
+        self._took(outgoing)
+        return outgoing
+
+    def _took(self, outgoing: Outgoing) -> None:
+        self._waiting_bytes -= _size(outgoing.message)
+        if self.journal is not None and outgoing.message.qos:
+            self.journal.drop(outgoing)
+
     def clear(self) -> None:
-        """Drop every message, waiting or in flight."""
+        """Drop every message, waiting or in flight; where there is a journal, those of QoS 0."""
+        if self.journal is not None:
+            self._waiting = deque(outgoing for outgoing in self._waiting if outgoing.message.qos)
+            self._waiting_bytes = sum(_size(outgoing.message) for outgoing in self._waiting)
+            return
         for packet_id in (*self._published, *self._released):
             self._identifiers.release(packet_id)
         self._waiting.clear()
@@ -191,6 +239,8 @@ class Sender:
             outgoing.packet_id = packet_id
             outgoing.phase = PUBLISHED
             self._published[packet_id] = outgoing
+            if self.journal is not None:
+                self.journal.keep(outgoing)
         self._waiting.popleft()
         self._waiting_bytes -= len(outgoing.message.topic) + len(outgoing.message.payload)
         return outgoing
@@ -214,6 +264,8 @@ class Sender:
             del self._published[packet_id]
             self._released[packet_id] = outgoing
             outgoing.phase = RELEASED
+            if self.journal is not None:
+                self.journal.keep(outgoing)
         return PubRel(packet_id)
 
     def pubcomp(self, packet_id: int) -> Outgoing | None:
@@ -227,6 +279,8 @@ class Sender:
 
     def _done(self, outgoing: Outgoing, packet_id: int) -> Outgoing:
         self._identifiers.release(packet_id)
+        if self.journal is not None:
+            self.journal.drop(outgoing)
         return outgoing
 
     def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[Outgoing]]:
@@ -258,17 +312,22 @@ class _Incoming:
 
     __slots__ = ("copies", "packet_id", "publish", "taken")
 
-    def __init__(self, publish: Publish, packet_id: int) -> None:
-        self.publish: Publish | None = publish  # kept until it is taken, so that its identity stays its own
+    def __init__(self, publish: Publish | None, packet_id: int) -> None:
+        self.publish = publish  # kept until it is taken, so that its identity stays its own
         self.packet_id = packet_id
-        self.taken = False
-        self.copies = 1
+        self.taken = publish is None  # in the time of an earlier process
+        self.copies = 0 if publish is None else 1
 
 
 class Receiver:
-    """The receiving half. What it owes the peer waits in it until `answers` is called."""
+    """The receiving half. What it owes the peer waits in it until `answers` is called.
+
+    Attributes:
+        journal: notes the QoS 2 messages that were taken; None for none.
+    """
 
     def __init__(self) -> None:
+        self.journal: Journal | None = None
         self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
         self._untaken: dict[int, _Incoming] = {}  # QoS 1: by identity of the Publish, until it is taken
         # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
@@ -279,6 +338,11 @@ class Receiver:
         """The identifiers of QoS 2 messages received and not yet released."""
         return frozenset(self._received)
 
+    def recover(self, packet_ids: Iterable[int]) -> None:
+        """Take up the identifiers of QoS 2 messages that were taken in the time of an earlier process."""
+        for packet_id in packet_ids:
+            self._received[packet_id] = _Incoming(None, packet_id)
+
     def begin(self, session_present: bool) -> None:
         """Begin a new Network Connection: what the old one had not answered will come again."""
         for unanswered in self._unanswered:
@@ -287,6 +351,9 @@ class Receiver:
             unanswered.clear()
         self._untaken.clear()
         if not session_present:
+            if self.journal is not None:
+                for packet_id in self._received:
+                    self.journal.released(packet_id)
             self._received.clear()
 
     def receive(self, publish: Publish, packet_id: int) -> bool:
@@ -324,6 +391,8 @@ class Receiver:
         if incoming is not None and incoming.publish is publish:
             incoming.taken = True
             incoming.publish = None  # the payload is the consumer's now
+            if self.journal is not None and publish.qos == 2:
+                self.journal.taken(incoming.packet_id)
 
     def discard(self, publish: Publish) -> None:
         """Drop a QoS 1 message that no consumer is to take: it is not answered, and holds up no other's answer.
@@ -343,6 +412,8 @@ class Receiver:
         if incoming is not None and not incoming.taken:  # released before our PUBREC: there is none to send any more
             incoming.taken = True
             incoming.copies = 0
+        elif incoming is not None and self.journal is not None:
+            self.journal.released(packet_id)
         return PubComp(packet_id)
 
     def answers(self) -> Iterator[PubAck | PubRec]:

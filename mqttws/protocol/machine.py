@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
-from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError
+from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
 from mqttws.protocol.events import Closed, Delivered, Event
 from mqttws.protocol.session import Session
+from mqttws.protocol.store import Store
 
 #: How many bytes of messages one piece takes up before the rest waits for the next.
 PIECE = 256 * 1024
@@ -50,6 +51,7 @@ class Machine(ABC):
         self._last_received = 0.0
         self._last_sent = 0.0
         self._reading = True
+        self._prepared = False
 
     # The verbs.
 
@@ -74,14 +76,33 @@ class Machine(ABC):
 
     def data_to_send(self, now: float) -> bytes:
         """Take the bytes that are to be sent now, in one piece. Only an empty piece means that there is no more."""
-        if self.state is CONNECTED:
+        if self.state is CONNECTED and not self._prepared:
             self._send_ready()
+        self._prepared = False
         if not self._out:
+            return b""
+        if self._session is not None and self._session.store is not None and not self._commit(self._session.store):
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         self._last_sent = now
         return data
+
+    def prepare(self) -> None:
+        """Do all of the next `data_to_send` but handing out its bytes: one commit then serves many machines."""
+        if self.state is CONNECTED and not self._prepared:
+            self._send_ready()
+            self._prepared = True
+
+    def _commit(self, store: Store) -> bool:
+        """Make safe what the bytes that wait are about to promise. Returns False where they must not leave."""
+        try:
+            store.commit()
+        except StoreError as error:
+            self._out.clear()
+            self.close(error)
+            return False
+        return True
 
     @abstractmethod
     def next_deadline(self) -> float | None:

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mqttws.errors import CertificateError, ConnectionRefused, HandshakeRejected, LocalProtocolError, SessionTakenOver
+from mqttws.errors import (
+    CertificateError,
+    ConnectionRefused,
+    HandshakeRejected,
+    LocalProtocolError,
+    SessionTakenOver,
+    StoreError,
+)
 
 #: HTTP statuses that a later attempt may well change. All other refusals of the upgrade are fatal.
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -66,4 +73,4 @@ def is_fatal(error: BaseException) -> bool:
         return error.return_code in FATAL_RETURN_CODES
     if isinstance(error, HandshakeRejected):
         return error.status not in TRANSIENT_STATUSES
-    return isinstance(error, (CertificateError, SessionTakenOver, LocalProtocolError))
+    return isinstance(error, (CertificateError, SessionTakenOver, LocalProtocolError, StoreError))

@@ -2,8 +2,8 @@
 
 It holds the identifiers, both halves of the QoS flows, the subscriptions, and (at a client) the SUBSCRIBE and
 UNSUBSCRIBE requests that are not answered yet. A machine works on it while a connection lasts; between
-connections messages and requests wait in it. All that would have to be stored to outlive the process is here and
-in `delivery`.
+connections messages and requests wait in it. With a store (`keep_in`) its messages, identifiers and subscriptions
+outlive the process, too; requests do not, as their callers do not.
 
 Spec: §3.1.2.4, [MQTT-4.1.0-1], [MQTT-4.1.0-2]
 """
@@ -18,6 +18,8 @@ from mqttws.codec.publishing import Message
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
 from mqttws.protocol.delivery import Identifiers, Receiver, Sender
+from mqttws.protocol.journal import Journal
+from mqttws.protocol.store import Store
 
 
 class Request:
@@ -61,6 +63,7 @@ class Session:
         identifiers: the packet identifiers of the way out.
         requests: at a client: the SUBSCRIBE and UNSUBSCRIBE requests to be sent, in order.
         requests_sent: those to be answered, by packet identifier, in order.
+        store: what must be committed before a byte leaves; None for nothing.
     """
 
     def __init__(
@@ -72,7 +75,48 @@ class Session:
         self.receiver = Receiver()
         self.requests: deque[Request] = deque()
         self.requests_sent: dict[int, Request] = {}
+        self.store: Store | None = None
+        self._journal: Journal | None = None
         self._last_token = 0
+
+    def keep_in(self, store: Store, client_id: str) -> None:
+        """Let a new session outlive the process: take up what a store holds of it, and note in it all that changes.
+
+        Args:
+            store: also of other sessions, if wanted.
+            client_id: by which the session is found in it; at most one at a time is in use under each.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        journal = Journal(store, client_id)
+        messages = journal.outgoing()
+        self.sender.recover(messages)
+        self.receiver.recover(journal.incoming())
+        self.subscriptions.update(journal.subscriptions())
+        self._last_token = max((outgoing.token for outgoing in messages), default=0)
+        self.store = store
+        self._journal = self.sender.journal = self.receiver.journal = journal
+
+    def erase(self) -> None:
+        """Take a session that is over out of its store, if it has one."""
+        if self._journal is not None:
+            self._journal.erase()
+            self._journal = self.sender.journal = self.receiver.journal = None
+
+    def set_subscription(self, topic_filter: str, qos: int) -> None:
+        """Note a subscription that stands now."""
+        self.subscriptions[topic_filter] = qos
+        if self._journal is not None:
+            self._journal.subscribed(topic_filter, qos)
+
+    def discard_subscription(self, topic_filter: str) -> bool:
+        """Note that a subscription is gone. Returns whether there was one."""
+        if self.subscriptions.pop(topic_filter, None) is None:
+            return False
+        if self._journal is not None:
+            self._journal.unsubscribed(topic_filter)
+        return True
 
     def next_token(self) -> int:
         """Make the next number for a message or a request: 1, 2, 3 and so on."""
@@ -185,9 +229,9 @@ class Session:
         results = []
         for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=True):
             if return_code == FAILURE:
-                self.subscriptions.pop(topic_filter, None)
+                self.discard_subscription(topic_filter)
             else:
-                self.subscriptions[topic_filter] = qos
+                self.set_subscription(topic_filter, qos)
             results.append((topic_filter, return_code))
         return request, tuple(results)
 
@@ -204,11 +248,14 @@ class Session:
             raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which nothing waits for", "MQTT-3.10.4-4")
         self._answered(packet_id)
         for topic_filter in request.unsubscribe:
-            self.subscriptions.pop(topic_filter, None)
+            self.discard_subscription(topic_filter)
         return request
 
     def abandon(self) -> None:
-        """Drop every message on its way out and every request; their callers have been told that they failed."""
+        """Drop every message on its way out and every request; their callers have been told that they failed.
+
+        What a store keeps stays, to be sent when there is a connection again.
+        """
         self.sender.clear()
         for packet_id in self.requests_sent:
             self.identifiers.release(packet_id)

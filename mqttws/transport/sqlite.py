@@ -1,0 +1,165 @@
+"""A store in one SQLite file, for one process at a time.
+
+All that is put or deleted between two commits waits in a dictionary and becomes one transaction: a thousand messages
+of one turn cost one. The file is in WAL mode and locked for as long as it is open, so that a second process is told
+at once that it is too many. A process that is killed loses nothing that was committed; a machine that loses power may
+lose the last moments, unless `synchronous` is "full".
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from types import TracebackType
+from typing import Self
+
+from mqttws.errors import StoreError
+
+#: "MQws", by which a file of ours is told from another's.
+_APPLICATION = 0x4D517773
+#: The layout of the file.
+_VERSION = 1
+
+
+class SQLiteStore:
+    """A store in a file; see `mqttws.protocol.store`. May be used by several threads at once.
+
+    Args:
+        path: of the file, made where there is none; beside it stands another with "-wal" behind its name.
+        synchronous: "normal": what is committed outlives the process, however it ends; "full": a loss of power, too,
+            at the cost of waiting for the disk (milliseconds) in each commit.
+
+    Raises:
+        StoreError: the file is in use by another process or another store, is none of ours, or cannot be opened.
+        ValueError: `synchronous` is neither.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "normal") -> None:
+        if synchronous not in ("normal", "full"):
+            raise ValueError(f"synchronous is {synchronous!r}; it must be 'normal' or 'full'")
+        self._path = os.fspath(path)
+        self._pending: dict[bytes, bytes | None] = {}
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._connection: sqlite3.Connection | None = None
+        try:
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path!r} cannot be opened: {error}") from None
+        try:
+            self._prepare(connection, synchronous)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _prepare(self, connection: sqlite3.Connection, synchronous: str) -> None:
+        """Lock the file, and lay it out where it is new."""
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN EXCLUSIVE")
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if (application, version) != (_APPLICATION, _VERSION):
+                if tables or application:
+                    raise StoreError(f"{self._path!r} holds something else than sessions of this version; use another")
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                connection.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            connection.execute("COMMIT")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(
+                    f"the store {self._path!r} is in use; one process at a time may have it open, so end the other "
+                    "one or choose another file"
+                ) from None
+            raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """See `Store.put`."""
+        with self._lock:
+            self._pending[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """See `Store.delete`."""
+        with self._lock:
+            self._pending[key] = None
+
+    def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """See `Store.load`.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        end = prefix + b"\xff" * 256 if prefix else b"\xff" * 256  # beyond each key with that prefix: UTF-8 has no FF
+        with self._lock:
+            connection = self._open()
+            try:
+                rows = connection.execute(
+                    "SELECT key, value FROM records WHERE key >= ? AND key < ?", (prefix, end)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"the store {self._path!r} cannot be read: {error}") from None
+            found: dict[bytes, bytes | None] = dict(rows)
+            found.update((key, value) for key, value in self._pending.items() if key.startswith(prefix))
+        return sorted((key, value) for key, value in found.items() if value is not None)
+
+    def commit(self) -> None:
+        """See `Store.commit`."""
+        if not self._pending:
+            return
+        with self._lock:
+            connection, pending = self._open(), self._pending
+            gone = [(key,) for key, value in pending.items() if value is None]
+            kept = [(key, value) for key, value in pending.items() if value is not None]
+            try:
+                connection.execute("BEGIN")
+                if gone:
+                    connection.executemany("DELETE FROM records WHERE key = ?", gone)
+                if kept:
+                    connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", kept)
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise StoreError(f"the store {self._path!r} cannot be written: {error}") from None
+            self._pending = {}
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"the store {self._path!r} is closed")
+        if os.getpid() != self._process:
+            raise StoreError(f"the store {self._path!r} was opened before a fork; it is the parent's alone")
+        return self._connection
+
+    def close(self) -> None:
+        """Commit, and let the file go. May be called twice.
+
+        Raises:
+            StoreError: see `Store.commit`; the file is closed all the same.
+        """
+        if self._connection is None:
+            return
+        try:
+            self.commit()
+        finally:
+            with self._lock:
+                self._connection.close()
+                self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<mqttws.SQLiteStore {self._path!r}{'' if self._connection else ' closed'}>"

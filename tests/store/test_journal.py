@@ -1,0 +1,277 @@
+"""What of a session outlives its process: phases, identifiers and subscriptions, and nothing that is done."""
+
+from __future__ import annotations
+
+import pytest
+
+from mqttws import (
+    ClientConnection,
+    ClientMachine,
+    Connect,
+    Message,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    QueueFull,
+    Session,
+    StoreError,
+)
+from mqttws.protocol.events import Closed, Delivered
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.reconnect import is_fatal
+from mqttws.protocol.store import MemoryStore
+from mqttws.testing import Pair
+
+CONNECT = Connect("c", clean_session=False)
+
+
+def kept(store: MemoryStore, client_id: str = "c", **bounds: int) -> Session:
+    session = Session(**bounds)
+    session.keep_in(store, client_id)
+    return session
+
+
+def reborn(store: MemoryStore) -> Session:
+    """The session of the next process."""
+    store.crash()
+    return kept(store)
+
+
+def ready(session: Session) -> list[Publish]:
+    packets = []
+    while (outgoing := session.sender.next_ready()) is not None:
+        packets.append(outgoing.packet())
+    return packets
+
+
+def test_the_records_byte_for_byte() -> None:
+    store = MemoryStore()
+    session = kept(store)
+    session.publish(Message("a", b"xy", 2, True))
+    session.set_subscription("f/#", 1)
+    assert store.load(b"") == [
+        (b"o\0\x01c\0\0\0\0\0\0\0\x01", bytes.fromhex("00 06 0000 0000000000000000 0001") + b"axy"),
+        (b"s\0\x01cf/#", b"\x01"),
+    ]
+    ready(session)
+    assert store.load(b"o")[0][1] == bytes.fromhex("01 06 0001 0000000000000000 0001") + b"axy"
+    session.sender.pubrec(1)
+    assert store.load(b"o")[0][1] == bytes.fromhex("02 06 0001 0000000000000001 0001") + b"a"
+    session.sender.pubcomp(1)
+    assert store.load(b"o") == []
+    publish = Publish("a", b"", 2, packet_id=0x1234)
+    session.receiver.receive(publish, 0x1234)
+    assert store.load(b"i") == []  # until it is taken it is to come again
+    session.receiver.acknowledge(publish)
+    assert store.load(b"i") == [(b"i\0\x01c\x12\x34", b"")]
+    session.receiver.pubrel(0x1234)
+    assert session.discard_subscription("f/#")
+    assert not session.discard_subscription("f/#")
+    assert len(store) == 0
+
+
+def test_each_phase_comes_back_and_in_its_order() -> None:
+    store = MemoryStore()
+    session = kept(store, max_in_flight=5)
+    for number in range(7):
+        session.publish(Message("a", b"%d" % number, 1 + number % 2))
+    assert [publish.packet_id for publish in ready(session)] == [1, 2, 3, 4, 5]
+    session.sender.pubrec(4)  # before that of 2
+    session.sender.pubrec(2)
+    session.sender.puback(1)
+    store.commit()
+    session.sender.puback(3)  # never safe
+    again = reborn(store)
+    packets, done = again.sender.resume(True)
+    assert packets == [
+        PubRel(4),
+        PubRel(2),
+        Publish("a", b"2", 1, False, True, 3),
+        Publish("a", b"4", 1, False, True, 5),
+    ]
+    assert done == []
+    assert ready(again) == [Publish("a", b"5", 2, packet_id=6), Publish("a", b"6", 1, packet_id=7)]
+    assert again.publish(Message("a", b"", 1)) == 8  # after the tokens of the earlier process
+    assert again.sender.pubcomp(4) is not None
+    again.sender.puback(3)
+    again.sender.pubrec(6)
+    store.commit()
+    third = reborn(store)
+    assert third.sender.resume(True)[0] == [PubRel(2), PubRel(6), *third.sender.resume(True)[0][2:]]
+    assert len(third.identifiers) == 4
+
+
+def test_a_server_that_lost_the_session_leaves_nothing_behind() -> None:
+    store = MemoryStore()
+    session = kept(store)
+    session.publish(Message("a", b"", 2))
+    ready(session)
+    session.sender.pubrec(1)
+    publish = Publish("a", b"", 2, packet_id=9)
+    session.receiver.receive(publish, 9)
+    session.receiver.acknowledge(publish)
+    store.commit()
+    again = reborn(store)
+    assert again.receiver.received == {9}
+    again.receiver.begin(False)
+    assert [outgoing.token for outgoing in again.sender.resume(False)[1]] == [1]
+    assert len(store) == 0
+
+
+def test_a_copy_of_what_an_earlier_process_took_is_answered_and_not_delivered() -> None:
+    store = MemoryStore()
+    session = kept(store)
+    publish = Publish("a", b"", 2, packet_id=9)
+    session.receiver.receive(publish, 9)
+    session.receiver.acknowledge(publish)
+    store.commit()
+    again = reborn(store)
+    again.receiver.begin(True)
+    assert not again.receiver.receive(Publish("a", b"", 2, dup=True, packet_id=9), 9)
+    assert list(again.receiver.answers()) == [PubRec(9)]
+    assert again.receiver.pubrel(9) == PubComp(9)
+    assert len(store) == 0
+    early = Publish("a", b"", 2, packet_id=10)  # released before it was taken: nothing was noted
+    again.receiver.receive(early, 10)
+    again.receiver.pubrel(10)
+    assert len(store) == 0
+
+
+def test_qos_0_is_not_kept_and_what_is_taken_back_is_gone() -> None:
+    store = MemoryStore()
+    session = kept(store, max_queued=3)
+    session.publish(Message("a", b"zero"))
+    token = session.publish(Message("a", b"one", 1))
+    assert len(store) == 1
+    assert session.sender.withdraw(token)
+    assert len(store) == 0
+    session.publish(Message("a", b"two", 2))
+    session.publish(Message("a", b"three", 1))
+    with pytest.raises(QueueFull):
+        session.publish(Message("a", b"four", 1))
+    assert len(store) == 2
+    assert [session.sender.drop_oldest() for _ in range(2)][1] is not None
+    assert len(store) == 1
+    session.publish(Message("a", b"zero"))
+    session.abandon()  # the callers are told; what the store has stays
+    assert [outgoing.message.payload for outgoing in reborn(store).sender._waiting] == []  # nothing was committed
+    session.sender.drop_oldest()
+    assert session.sender.drop_oldest() is None
+
+
+def test_abandoning_keeps_what_is_safe() -> None:
+    store = MemoryStore()
+    session = kept(store)
+    session.publish(Message("a", b"zero"))
+    session.publish(Message("a", b"one", 1))
+    store.commit()
+    session.abandon()
+    assert session.sender.waiting == 1
+    assert ready(session) == [Publish("a", b"one", 1, packet_id=1)]
+    assert ready(reborn(store)) == [Publish("a", b"one", 1, packet_id=1)]
+
+
+def test_sessions_share_a_store_and_none_reads_anothers() -> None:
+    store = MemoryStore()
+    names = ["c", "cc", "", "ć", "c\x00"]
+    for name in names:
+        session = kept(store, name)
+        session.publish(Message(f"t/{name or 'empty'}".replace("\0", "0"), b"", 1))
+        session.set_subscription("c", 1)
+    for name in names:
+        session = kept(store, name)
+        assert [publish.topic for publish in ready(session)] == [f"t/{name or 'empty'}".replace("\0", "0")]
+        assert session.subscriptions == {"c": 1}
+        session.erase()
+        session.erase()
+        session.publish(Message("a", b"", 1))
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff" * 20, bytes.fromhex("00 01 0000 0000000000000000 0001") + b"#"])
+def test_a_record_that_is_none_of_ours(value: bytes) -> None:
+    store = MemoryStore()
+    store.put(b"o\0\x01c\0\0\0\0\0\0\0\x01", value)
+    with pytest.raises(StoreError, match="cannot be read"):
+        kept(store)
+
+
+class Full(MemoryStore):
+    """A store whose disk is full."""
+
+    full = False
+
+    def commit(self) -> None:
+        if self.full:
+            raise StoreError("the disk is full")
+        super().commit()
+
+
+def test_no_byte_leaves_before_what_it_promises_is_safe() -> None:
+    store = MemoryStore()
+    session = kept(store)
+    pair = Pair(CONNECT, client_session=session).open()
+    for qos in (1, 2):
+        pair.client.publish(Message("a", b"x", qos))
+    commits = store.commits
+    assert pair.client.data_to_send(pair.clock())
+    assert store.commits == commits + 1
+    assert [publish.qos for publish in (outgoing.packet() for outgoing in _safe(store).sender._published.values())] == [
+        1,
+        2,
+    ]
+
+
+def _safe(store: MemoryStore) -> Session:
+    store.crash()
+    return kept(store)
+
+
+def test_a_store_that_fails_ends_the_connection_without_a_byte() -> None:
+    store = Full()
+    pair = Pair(CONNECT, client_session=kept(store), websocket=False).open()
+    pair.client.publish(Message("a", b"x", 1))
+    store.full = True
+    assert pair.client.data_to_send(pair.clock()) == b""
+    (event,) = pair.client.events()
+    assert isinstance(event, Closed)
+    assert isinstance(event.error, StoreError)
+    assert is_fatal(event.error)
+    assert pair.client.data_to_send(pair.clock()) == b""
+
+
+def test_one_commit_for_what_several_machines_have_prepared() -> None:
+    store = MemoryStore()
+    connections = []
+    for name in ("a", "b"):
+        session = kept(store, name)
+        connection = ClientConnection(ClientMachine(Connect(name, clean_session=False), session), Framing(), 0.0)
+        connection.receive_data(bytes.fromhex("20 02 01 00"), 0.0)
+        connection.data_to_send(0.0)
+        connection.publish(Message("t", b"", 1))
+        connections.append(connection)
+    commits = store.commits
+    for connection in connections:
+        connection.machine.prepare()
+        connection.machine.prepare()
+    assert all(connection.data_to_send(0.0) == bytes.fromhex("32 05 00 01 74 00 01") for connection in connections)
+    assert store.commits == commits + 1
+    connections[0].disconnect(0.0)
+    connections[0].machine.prepare()
+    assert connections[0].data_to_send(0.0) == bytes.fromhex("e0 00")
+
+
+def test_a_whole_life_leaves_the_store_empty() -> None:
+    store = MemoryStore()
+    pair = Pair(CONNECT, client_session=kept(store)).open()
+    tokens = [pair.client.publish(Message("a", b"x", qos)) for qos in (1, 2)]
+    pair.client.subscribe([("f", 2)])
+    pair.server.publish(Message("f", b"y", 2))
+    pair.run()
+    done = [event.token for event in pair.client_events if isinstance(event, Delivered)]
+    assert done == tokens
+    assert store.load(b"") == [(b"s\0\x01cf", b"\x02")]
+    pair.client.unsubscribe(["f"])
+    pair.run()
+    assert len(store) == 0

@@ -1,0 +1,202 @@
+"""The stores themselves: what is safe when, who may have the file, and what a broken file says."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttws import SQLiteStore, Store, StoreError
+from mqttws.protocol.store import MemoryStore
+
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.binary(min_size=1, max_size=3), st.binary(max_size=3)),
+        st.tuples(st.just("delete"), st.binary(min_size=1, max_size=3)),
+        st.tuples(st.just("commit")),
+    ),
+    max_size=30,
+)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    return MemoryStore if request.param == "memory" else lambda: SQLiteStore(tmp_path / "s.db")
+
+
+def test_what_is_put_is_seen_at_once_and_sorted(make: Callable[[], Store]) -> None:
+    store = make()
+    store.put(b"b2", b"2")
+    store.put(b"a1", b"")
+    store.commit()
+    store.put(b"b1", b"1")
+    store.put(b"b2", b"new")
+    assert store.load(b"b") == [(b"b1", b"1"), (b"b2", b"new")]
+    assert store.load(b"") == [(b"a1", b""), (b"b1", b"1"), (b"b2", b"new")]
+    store.delete(b"b1")
+    store.delete(b"a1")
+    store.delete(b"never there")
+    assert store.load(b"") == [(b"b2", b"new")]
+    store.commit()
+    store.commit()
+    assert store.load(b"") == [(b"b2", b"new")]
+    if isinstance(store, SQLiteStore):
+        store.close()
+
+
+@given(MOVES)
+def test_a_crash_keeps_what_was_committed_and_nothing_else(moves: list[tuple[str, ...]]) -> None:
+    store = MemoryStore()
+    seen: dict[object, object] = {}
+    safe: dict[object, object] = {}
+    for verb, *rest in moves:
+        getattr(store, verb)(*rest)
+        if verb == "put":
+            seen[rest[0]] = rest[1]
+        elif verb == "delete":
+            seen.pop(rest[0], None)
+        else:
+            safe = dict(seen)
+        assert dict(store.load(b"")) == seen
+        assert len(store) == len(seen)
+    store.crash()
+    assert dict(store.load(b"")) == safe
+
+
+def test_an_end_without_a_close_keeps_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    program = (
+        "import os, sys, mqttws\n"
+        "store = mqttws.SQLiteStore(sys.argv[1])\n"
+        "store.put(b'kept', b'1'); store.commit(); store.put(b'lost', b'2')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, path], check=False, timeout=60).returncode == -9
+    with SQLiteStore(path) as store:
+        assert store.load(b"") == [(b"kept", b"1")]
+
+
+def test_a_close_commits_and_may_come_twice(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "s.db", synchronous="full")
+    store.put(b"k", b"v")
+    store.close()
+    store.close()
+    assert repr(store).endswith("closed>")
+    store.put(b"k", b"w")
+    with pytest.raises(StoreError, match="is closed"):
+        store.commit()
+    with SQLiteStore(tmp_path / "s.db") as store:
+        assert store.load(b"") == [(b"k", b"v")]
+
+
+def test_a_second_one_is_kept_out_whatever_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    program = "import sys, mqttws\ntry: mqttws.SQLiteStore(sys.argv[1])\nexcept mqttws.StoreError as e: print(e)\n"
+    with SQLiteStore(path):
+        with pytest.raises(StoreError, match="is in use; one process at a time"):
+            SQLiteStore(path)
+        told = subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60, capture_output=True)
+        assert b"is in use; one process at a time" in told.stdout
+    SQLiteStore(path).close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_cannot_use_the_stores_of_its_parent(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "s.db") as store:
+        store.put(b"k", b"v")
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+
+        def child() -> None:
+            try:
+                store.commit()
+            except StoreError as error:
+                answers.put(str(error))
+            os._exit(0)
+
+        process = context.Process(target=child)
+        process.start()
+        assert "before a fork" in answers.get()
+        process.join(60)
+        store.commit()
+        assert store.load(b"") == [(b"k", b"v")]
+
+
+def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE mine (x)")
+    other.close()
+    with pytest.raises(StoreError, match="holds something else"):
+        SQLiteStore(tmp_path / "other.db")
+    (tmp_path / "text").write_text("not a data base at all" * 100)
+    with pytest.raises(StoreError, match="cannot be used: file is not a database"):
+        SQLiteStore(tmp_path / "text")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SQLiteStore(tmp_path / "no" / "such" / "directory")
+    with pytest.raises(StoreError, match="of this version"):
+        SQLiteStore(newer(tmp_path))
+    with pytest.raises(StoreError, match="cannot be opened"):
+        SQLiteStore(tmp_path)
+    with pytest.raises(ValueError, match="'normal' or 'full'"):
+        SQLiteStore(tmp_path / "s.db", synchronous="off")
+
+
+def newer(tmp_path: Path) -> Path:
+    """A file whose layout is a newer one's."""
+    path = tmp_path / "newer.db"
+    SQLiteStore(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    return path
+
+
+def test_what_cannot_be_written_is_told_and_tried_again(tmp_path: Path) -> None:
+    """A disk that is full, by a bound on the size of the file."""
+    store = SQLiteStore(tmp_path / "s.db")
+    connection = store._connection
+    assert connection is not None
+    connection.execute("PRAGMA max_page_count = 4")
+    store.put(b"k", bytes(100_000))
+    with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
+        store.commit()
+    store.put(b"small", b"")
+    with pytest.raises(StoreError, match="disk is full"):
+        store.commit()
+    connection.execute("PRAGMA max_page_count = 1000")
+    store.commit()
+    assert [key for key, _ in store.load(b"")] == [b"k", b"small"]
+    connection.execute("DROP TABLE records")
+    with pytest.raises(StoreError, match="cannot be read: no such table"):
+        store.load(b"")
+    store.put(b"k", b"v")
+    with pytest.raises(StoreError, match="cannot be written: no such table"):
+        store.close()
+    assert repr(store).endswith("closed>")
+
+
+def test_threads_share_a_store(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "s.db") as store:
+
+        def work(name: bytes) -> None:
+            for number in range(200):
+                store.put(name + number.to_bytes(2, "big"), name)
+                store.commit()
+                if number % 2:
+                    store.delete(name + number.to_bytes(2, "big"))
+
+        threads = [threading.Thread(target=work, args=(b"%d" % n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(store.load(b"")) == 400
