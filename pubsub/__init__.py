@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pubsub.blocking import Observable, PubSub, Subscription
     from pubsub.codecs import BYTES, JSON, TEXT, Codec
-    from pubsub.core import StateChanges
     from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
     from pubsub.message import Message
     from pubsub.providers.aws_iot import AWSIoTProvider
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
         subscribe,
     )
     from pubsub.states import ConnectionState, ConnectionStateChange
+    from pubsub.watching import StateChanges
 
     connection_state: ConnectionState
     connection_states: dict[str, ConnectionState]

@@ -192,9 +192,8 @@ class Channel:
     def _change(self, state: ConnectionState, reason: Exception | None) -> None:
         previous, self.state = self.state, state
         if state is not previous:
-            self._core.notify(
-                self._core.state_changed, ConnectionStateChange(self.provider.name, state, previous, reason)
-            )
+            change = ConnectionStateChange(self.provider.name, state, previous, reason)
+            self._core.connection_state_changes.tell(change)
 
 
 def _ignore(answer: Any) -> None:

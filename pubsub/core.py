@@ -17,52 +17,18 @@ from typing import Any
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
-from pubsub.observers import Callback, Observer, guarded, make_observer
 from pubsub.providers.base import Provider
 from pubsub.publishing import Publication, Sent
-from pubsub.states import ConnectionState, ConnectionStateChange
+from pubsub.states import ConnectionState
 from pubsub.subscription import SubscriptionCore
 from pubsub.topics import check_topics
+from pubsub.watching import StateChanges
 
-__all__ = ["PubSubCore", "StateChanges", "Watch"]
+__all__ = ["PubSubCore"]
 
 
 #: Settings that are enough for an `AWSIoTProvider`.
 _IMPLY_AWS_IOT = frozenset({"aws_pubsub_region", "aws_pubsub_endpoint", "aws_cognito_identity_pool_id"})
-
-
-class Watch:
-    """Watches the states of connections, until it is told to stop."""
-
-    def __init__(self, watches: dict[Watch, Observer], observer: Observer) -> None:
-        self._watches = watches
-        watches[self] = observer
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        return self not in self._watches
-
-    def unsubscribe(self) -> None:
-        """Watch no more; a second time without effect."""
-        observer = self._watches.pop(self, None)
-        if observer is not None:
-            guarded(observer.close)
-
-
-class StateChanges:
-    """An observable of the changes of state of all connections of a `PubSub`. It has no end of its own."""
-
-    def __init__(self) -> None:
-        self._watches: dict[Watch, Observer] = {}
-
-    def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> Watch:
-        """Have each `ConnectionStateChange` from now on told to `next`. Returns the handle that ends it."""
-        return Watch(self._watches, make_observer(next, error, close))
-
-    def tell(self, change: ConnectionStateChange) -> list[Any]:
-        """Tell all who watch. Returns what their callbacks returned."""
-        return [guarded(observer.next, change) for observer in list(self._watches.values())]
 
 
 class PubSubCore(ABC):
@@ -79,7 +45,7 @@ class PubSubCore(ABC):
     """
 
     def __init__(self, *providers: Provider, codec: Codec = JSON, timeout: float = 30.0) -> None:
-        self.connection_state_changes = StateChanges()
+        self.connection_state_changes = StateChanges(self.notify, self.spawn)
         self.lock = threading.RLock()
         self._codec = codec
         self._timeout = timeout
@@ -270,11 +236,6 @@ class PubSubCore(ABC):
         for channel in channels:
             channel.closing()
         return channels
-
-    def state_changed(self, change: ConnectionStateChange) -> None:
-        """Tell all who watch."""
-        for result in self.connection_state_changes.tell(change):
-            self.spawn(result)
 
     def seconds(self, timeout: float | None) -> float:
         """Tell how long a wait may last."""

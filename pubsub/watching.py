@@ -1,0 +1,70 @@
+"""Watching the states of connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pubsub.observers import Callback, Observer, guarded, make_observer
+from pubsub.states import ConnectionStateChange
+
+__all__ = ["StateChanges", "Watch"]
+
+
+class Watch:
+    """Watches the states of connections, until it is told to stop."""
+
+    def __init__(self, stop: Callable[[Watch], object]) -> None:
+        self._stop = stop
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed
+
+    def unsubscribe(self) -> None:
+        """Watch no more; a second time without effect."""
+        self._closed = True
+        self._stop(self)
+
+
+class StateChanges:
+    """An observable of the changes of state of all connections of a `PubSub`. It has no end of its own.
+
+    Args:
+        notify: calls soon, in order, where a callback may wait.
+        spawn: takes what a callback returned.
+    """
+
+    def __init__(self, notify: Callable[..., object], spawn: Callable[[Any], object]) -> None:
+        self._notify = notify
+        self._spawn = spawn
+        self._watches: dict[Watch, Observer] = {}
+
+    def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> Watch:
+        """Have each `ConnectionStateChange` from now on told to `next`.
+
+        Returns:
+            The handle that ends it, and calls `close`.
+        """
+        watch = Watch(self._stop)
+        self._watches[watch] = make_observer(next, error, close)
+        return watch
+
+    def tell(self, change: ConnectionStateChange) -> None:
+        """Tell a change to those who watch now."""
+        watches = list(self._watches)
+        if watches:
+            self._notify(self._call, watches, change)
+
+    def _call(self, watches: list[Watch], change: ConnectionStateChange) -> None:
+        for watch in watches:
+            observer = self._watches.get(watch)
+            if observer is not None:
+                self._spawn(guarded(observer.next, change))
+
+    def _stop(self, watch: Watch) -> None:
+        observer = self._watches.pop(watch, None)
+        if observer is not None:
+            self._spawn(guarded(observer.close))
