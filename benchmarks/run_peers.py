@@ -88,6 +88,14 @@ def cases(scale: float) -> list[Case]:
             Case(f"{way}_payload_{size}", "codec", tuple(OURS), f"{way}_payload", (f"size={size}",))
             for way in ("encode", "decode")
         ]
+    codec += [
+        Case(f"match_{number}", "codec", tuple(OURS), "match", (f"subscriptions={number}",))
+        for number in (1, 1_000, 100_000)
+    ]
+    codec += [
+        Case(f"publish_batch_{size}", "codec", tuple(OURS), "publish_batch", (f"size={size}",))
+        for size in (1, 4, 16, 64, 256)
+    ]
     waiting = ("mqttws", "mqttws-compiled", "paho")
     clients = [
         Case("publish_qos0", "client", tuple(CLIENTS), options=(count(100_000),)),
@@ -107,7 +115,10 @@ def cases(scale: float) -> list[Case]:
     brokers = [
         Case("deliver_1_to_1", "broker", tuple(BROKERS), "deliver", (count(50_000), "subscribers=1")),
         Case("deliver_1_to_50", "broker", tuple(BROKERS), "deliver", (count(10_000), "subscribers=50")),
-        Case("hold", "broker", tuple(BROKERS), "hold", (count(1_000),)),
+        *(
+            Case(f"hold_{number}", "broker", tuple(BROKERS), "hold", (f"count={number}",))
+            for number in (250, 1_000, 2_000)
+        ),
     ]
     return codec + clients + brokers
 

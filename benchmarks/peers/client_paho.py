@@ -34,6 +34,7 @@ class Connected:
         self.client.loop_stop()
 
     def subscribe(self, topic: str, qos: int = 0) -> None:
+        """Subscribe, and wait for the SUBACK."""
         self.client.subscribe(topic, qos)
         assert self._granted.wait(10)
 

@@ -7,8 +7,9 @@ import itertools
 import workloads as work
 from timing import main, nanoseconds
 
-from mqttws import Decoder, Publish
+from mqttws import Connect, Decoder, Message, Publish, TopicTree
 from mqttws.codec.publishing import encode_publish
+from mqttws.testing import Pair
 
 
 def encode(qos: int) -> float:
@@ -97,8 +98,44 @@ def encode_payload(size: int) -> float:
     return nanoseconds(run)
 
 
+def match(subscriptions: int) -> float:
+    """Find the one subscription that matches among so many that do not."""
+    tree: TopicTree[int] = TopicTree()
+    for number in range(subscriptions - 1):
+        tree.set(f"sensors/room-{number}/+", number, 0)
+    tree.set("sensors/+/temperature", "wanted", 1)
+
+    def run(count: int) -> list:
+        for _ in itertools.repeat(None, count):
+            found = list(tree.match("sensors/here/temperature"))
+        return found
+
+    assert run(1) == [("wanted", 1)]
+    return nanoseconds(run)
+
+
+def publish_batch(size: int) -> float:
+    """Publish in memory, so many messages in one WebSocket message; nanoseconds for each of them."""
+    pair = Pair(Connect("bench")).open()
+    message = Message(work.TOPIC, work.MESSAGE)
+
+    def run(count: int) -> bytes:
+        client = pair.client
+        for _ in itertools.repeat(None, count):
+            for _ in range(size):
+                client.publish(message)
+            data = client.data_to_send(0.0)
+            client.machine.events.clear()
+        return data
+
+    assert len(run(1)) > size * len(work.MESSAGE)
+    return nanoseconds(run, size)
+
+
 main(
     {
+        "match": match,
+        "publish_batch": publish_batch,
         "encode_qos0": lambda: encode(0),
         "encode_qos1": lambda: encode(1),
         "encode_object_qos0": lambda: encode_object(0),
