@@ -102,5 +102,7 @@ def parse_url(url: str) -> Endpoint:
 
 
 def _shown(url: str) -> str:
-    """Show as much of a URL as can be no secret."""
-    return repr(re.sub(r"//[^/]*@", "//***@", re.split("[?#]", url, maxsplit=1)[0])[:80])
+    """Show as much of what is no URL as can be no secret: where a user's name could stand, a password could, too."""
+    return (
+        "it has user information, and is not shown" if "@" in url else repr(re.split("[?#]", url, maxsplit=1)[0][:80])
+    )
