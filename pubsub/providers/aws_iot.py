@@ -141,7 +141,7 @@ class AWSIoTProvider(Provider):
 
     def _sign(self, credentials: Credentials) -> str:
         self._ends = credentials.expires_at
-        return str(self._url_signer().presign(credentials, self._clock.now()))
+        return str(self._url_signer().presign(credentials, self._clock.date()))
 
     def _url_signer(self) -> IotUrlSigner:
         endpoint, region = self._endpoint(), self._settings.get("aws_pubsub_region")
@@ -292,7 +292,7 @@ class AWSIoTProvider(Provider):
         # The date of a proxy that refuses tells nothing of AWS's clock.
         answered_by_aws = any(name.startswith("x-amzn-") for name, _ in error.headers)
         if date is not None and answered_by_aws and self._clock.learn(date):
-            logger.warning("%s: %s; the difference is learnt", self.name, meaning)
+            logger.warning("%s: %s; the right time is learnt from the refusal", self.name, meaning)
             return True
         expired = isinstance(meaning, AWSIoTError) and meaning.reason is Reason.EXPIRED_TOKEN
         return expired and self._let_go()

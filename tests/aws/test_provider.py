@@ -194,6 +194,20 @@ def test_a_clock_is_learnt_once_in_a_while() -> None:
     assert clock.offset == 7200
 
 
+def test_what_was_dated_just_before_a_lesson_is_worth_another_attempt() -> None:
+    now, steady = [0.0], [0.0]
+    clock = LearntClock(lambda: now[0], monotonic=lambda: steady[0])
+    clock.date()  # long ago
+    steady[0] += 100
+    for _ in range(3):  # by three connections
+        clock.date()
+    hour = datetime.fromtimestamp(3600, UTC)
+    assert [clock.learn(hour) for _ in range(4)] == [True, True, True, False]
+    clock.date()
+    steady[0] += 100
+    assert not clock.learn(hour)
+
+
 @pytest.mark.parametrize("text", [None, "", "yesterday", "Mon, 99 Nov 2026 20:12:45 GMT"])
 def test_what_is_no_date(text: str | None) -> None:
     assert read_date(text) is None
