@@ -67,7 +67,7 @@ def test_settings_reach_every_provider_and_arguments_win(make: Callable[..., Api
     api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
     api.call(api.ps.publish, "a", 1, qos=1)
     assert world.connections == 2
-    api.ps.configure({"aws_pubsub_endpoint": "ws://127.0.0.1:1/"})
+    api.call(api.ps.configure, {"aws_pubsub_endpoint": "ws://127.0.0.1:1/"})
     own = api.ps.providers[1]
     assert own.url() == world.broker.url
 
