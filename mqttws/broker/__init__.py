@@ -6,8 +6,9 @@
         print(broker.url)           # ws://127.0.0.1:45043/mqtt
 
 The rooms, from the outside in: `broker` (listeners, threads), `link` (one transport), `conversation` (one client's
-events), `hub` (what connections share), `registry` (who is known), `router` (who gets what), `retained`; beside them
-`hooks` and `limits`, the words of whoever embeds it, `origin`, `users`, `figures` and `status`.
+events), `hub` (what connections share), `registry` (who is known), `router` (who gets what), `retained`, `archive`
+(what outlives the process); beside them `hooks` and `limits`, the words of whoever embeds it, `origin`, `users`,
+`figures` and `status`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 In an event loop of the caller's: `async with Broker() as broker`. Anywhere else: `with Broker() as broker`, which runs
 an event loop in a thread of its own. Sessions and retained messages live in the object, in memory: a broker that is
-stopped and started again has them still, and listens at the same ports; a new object begins afresh.
+stopped and started again has them still, and listens at the same ports; a new object begins afresh. With a store they
+outlive the process, and nothing is acknowledged before it is stored; see `archive` for what is not kept.
 
 Spec: the whole of MQTT 3.1.1, as a server
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from typing import Self, TypeVar
 
+from mqttws.broker.archive import Archive
 from mqttws.broker.hooks import Authenticator, Authorizer, ConnectedHook, DisconnectedHook, Hooks, UpgradeHook
 from mqttws.broker.hub import Hub
 from mqttws.broker.limits import Departures, Limits
@@ -24,6 +26,7 @@ from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed
+from mqttws.protocol.store import Store
 
 T = TypeVar("T")
 
@@ -53,6 +56,8 @@ class Broker:
         departures: from the standard.
         sys_interval: seconds from one refreshing of "$SYS" to the next; None for only when a client subscribes to it.
         sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
+        store: where sessions and retained messages are kept, such as `mqttws.SQLiteStore`; closed by whoever made it,
+            after the broker has stopped.
 
     Raises:
         ValueError: no listener at all; or a TLS port without `tls`, or `tls` without a TLS port.
@@ -78,6 +83,7 @@ class Broker:
         departures: Departures | None = None,
         sys_interval: float | None = 10.0,
         sys_anonymous: bool = False,
+        store: Store | None = None,
     ) -> None:
         ports = {"ws": ws_port, "wss": wss_port, "mqtt": tcp_port, "mqtts": mqtts_port}
         self._ports = {scheme: port for scheme, port in ports.items() if port is not None}
@@ -91,7 +97,10 @@ class Broker:
         self._allowed_origins = tuple(allowed_origins)
         self._sys_interval = sys_interval
         hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected)
-        self._router = Router(limits, hooks, departures, sys_anonymous)
+        self._store = store
+        self._recovered = False
+        archive = None if store is None else Archive(store)
+        self._router = Router(limits, hooks, departures, sys_anonymous, archive)
         self._registry = Registry(self._router)
         self._hub: Hub | None = None
         self._servers: list[asyncio.Server] = []
@@ -133,9 +142,13 @@ class Broker:
         Raises:
             OSError: a port is taken, or the host is not an address of this machine.
             RuntimeError: it runs already.
+            StoreError: the store cannot be read.
         """
         if self._hub is not None:
             raise RuntimeError("the broker runs already")
+        if not self._recovered:
+            self._registry.recover(asyncio.get_running_loop().time())
+            self._recovered = True
         hub = self._hub = Hub(self._router, self._registry, self._paths, self._allowed_origins, self._sys_interval)
         try:
             for scheme in self._ports:
@@ -163,6 +176,8 @@ class Broker:
         self._servers.clear()
         await hub.stop()
         self._hub = None
+        if self._store is not None:
+            self._store.commit()
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -235,9 +250,15 @@ class Broker:
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
             RuntimeError: the broker does not run.
+            StoreError: it could not be stored, and may be lost.
         """
-        message = Message(topic, payload, qos, retain)
-        return self._call(lambda: self._router.publish(topic, message.payload, qos, message.retain))
+        return self._call(lambda: self._publish(Message(topic, payload, qos, retain)))
+
+    def _publish(self, message: Message) -> int:
+        given = self._router.publish(message.topic, message.payload, message.qos, message.retain)
+        if self._store is not None:
+            self._store.commit()
+        return given
 
     def disconnect(self, client_id: str) -> bool:
         """Cut off a client; its will is published. Returns whether it was connected.

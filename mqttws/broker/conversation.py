@@ -27,7 +27,15 @@ from mqttws.broker.router import is_sys
 from mqttws.broker.subscriber import Subscriber
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
-from mqttws.errors import AccessDenied, ConnectionClosed, LimitExceeded, MQTTError, ProtocolError, SessionTakenOver
+from mqttws.errors import (
+    AccessDenied,
+    ConnectionClosed,
+    LimitExceeded,
+    MQTTError,
+    ProtocolError,
+    SessionTakenOver,
+    StoreError,
+)
 from mqttws.protocol.connection import ServerConnection
 from mqttws.protocol.events import (
     Closed,
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mqttws.broker")
 
 #: What a client is cut off for, and its operator wants to hear of.
-_FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver)
+_FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver, StoreError)
 
 
 class Conversation:

@@ -2,7 +2,7 @@
 
 Writing takes turns: a connection that has something to send says so once (`soon`), and all that have write at the end
 of the event loop's turn, each in one piece. A message for a thousand subscribers, or a thousand messages for one, so
-cost one write a connection.
+cost one write a connection. With a store they also cost one commit: all prepare, the store makes it safe, all write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.broker.status import Status
-from mqttws.errors import ConnectionClosed
+from mqttws.errors import ConnectionClosed, StoreError
 
 if TYPE_CHECKING:
     from mqttws.broker.link import Link
@@ -55,6 +55,7 @@ class Hub:
         self.hooks: Hooks = router.hooks
         self.limits: Limits = router.limits
         self.figures = router.figures
+        self.store = None if router.archive is None else router.archive.store
         self.paths = paths
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
@@ -65,7 +66,7 @@ class Hub:
         self._due: list[Link] = []
         self._empty = asyncio.Event()
         self._empty.set()
-        self._duties = [self.loop.create_task(self._every(_SWEEP, registry.expire))]
+        self._duties = [self.loop.create_task(self._every(_SWEEP, self._sweep))]
         if sys_interval is not None:
             self._duties.append(self.loop.create_task(self._every(sys_interval, self.status.refresh)))
 
@@ -101,8 +102,20 @@ class Hub:
 
     def _flush(self) -> None:
         due, self._due = self._due, []
+        if self.store is not None:
+            for link in due:
+                link.prepare()
+            try:
+                self.store.commit()
+            except StoreError as error:  # those that have something to say now, meet it again and end over it
+                log.error("nothing is acknowledged any more: %s", error)
         for link in due:
             link.flush()
+
+    def _sweep(self, now: float) -> None:
+        self.registry.expire(now)
+        if self.store is not None:
+            self.store.commit()
 
     async def _every(self, interval: float, duty: Callable[[float], None]) -> None:
         """Do something now and then; a failure is logged, and does not keep it from being done the next time."""

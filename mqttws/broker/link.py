@@ -196,7 +196,10 @@ class Link(asyncio.Protocol):
             action: takes the time in seconds.
         """
         self._act(action)
-        self.flush()
+        if self._hub.store is None:
+            self.flush()
+        else:
+            self.wake()  # others of this turn share its commit
 
     def _act(self, action: Callable[[float], None]) -> None:
         now = self._hub.loop.time()
@@ -282,6 +285,13 @@ class Link(asyncio.Protocol):
 
     # Out.
 
+    def prepare(self) -> None:
+        """Do what of the next `flush` has to be made safe."""
+        transport = self._transport
+        if transport is not None and not (transport.is_closing() or self._ending or self._full):
+            self.bring_retained()
+            self._connection.machine.prepare()
+
     def flush(self) -> None:
         """Write what there is to write, as far as the transport takes it; close when all is said."""
         self._soon = False
@@ -305,6 +315,8 @@ class Link(asyncio.Protocol):
         """Write one piece. Returns whether there was one."""
         data = self._connection.data_to_send(now)
         self._pending = 0
+        if self._connection.closed and self._conversation.subscriber is not None:  # the store has failed
+            self._act(lambda now: None)
         if data and self._transport is not None:
             self._hub.figures.bytes_sent += len(data)
             self._written += len(data)

@@ -9,6 +9,8 @@ CONNECT that the authenticator has accepted::
     yes               no                yes                        the old session is dropped, a new one made
     yes               no                no                         the session is resumed: session present 1
 
+Where the router has an archive, sessions that outlive their connection outlive the process, too.
+
 Spec: §3.1.2.4, §3.1.4
 """
 
@@ -46,6 +48,36 @@ class Registry:
     def __len__(self) -> int:
         """Count the client identifiers known, connected or not."""
         return len(self._subscribers)
+
+    def recover(self, now: float) -> None:
+        """Take up the sessions and the retained messages of an earlier process.
+
+        Args:
+            now: seconds; from here on the sessions expire.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        router, archive = self._router, self._router.archive
+        if archive is None:
+            return
+        for message in archive.retained():
+            router.retained.set(message)
+        for known in archive.sessions():
+            session = self._new_session()
+            session.keep_in(archive.store, known.client_id)
+            peer = Peer("store", ("", 0))
+            peer.client_id, peer.username = known.client_id, known.username
+            subscriber = self._subscribers[known.client_id] = Subscriber(known.client_id, session, known.owner, peer)
+            subscriber.clean_session = False
+            subscriber.expiry = known.expiry
+            if known.expiry is not None:
+                self._away[subscriber] = now + known.expiry
+            router.recover(subscriber)
+
+    def _new_session(self) -> Session:
+        limits = self._router.limits
+        return Session(limits.max_in_flight, limits.max_queued, limits.max_queued_bytes)
 
     def find(self, client_id: str) -> Subscriber | None:
         """Find a subscriber by its client identifier."""
@@ -101,17 +133,24 @@ class Registry:
         if known is not None and connect.clean_session:
             self._forget(known)
             known = None
-        limits = self._router.limits
+        limits, archive = self._router.limits, self._router.archive
         present = known is not None
         if known is None:
-            session = Session(limits.max_in_flight, limits.max_queued, limits.max_queued_bytes)
+            session = self._new_session()
             known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
+            if archive is not None:
+                if connect.clean_session:
+                    session.store = archive.store  # it promises for those to whom its messages go
+                else:
+                    session.keep_in(archive.store, client_id)
         known.peer = peer
         known.clean_session = connect.clean_session
         known.will = connect.will
         known.outlet = outlet
         known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
         self._away.pop(known, None)
+        if archive is not None and not connect.clean_session:
+            archive.keep(known)
         figures = self._router.figures
         self.connected += 1
         figures.connections_accepted += 1
@@ -152,4 +191,7 @@ class Registry:
         """End a session. Spec: [MQTT-3.1.2-6]."""
         self._away.pop(subscriber, None)
         self._router.forget(subscriber)
+        subscriber.session.erase()
+        if self._router.archive is not None:
+            self._router.archive.forget(subscriber.client_id)
         del self._subscribers[subscriber.client_id]

@@ -8,8 +8,7 @@ Retained messages follow a subscription at the pace at which the client takes th
 the other, and leaves out one that a newer message has overtaken meanwhile.
 
 What outlives a connection is in few hands: subscriptions and retained messages here, the subscribers with their
-sessions in `registry`. Both change through the methods of their classes alone, so a store that is to outlive the
-process has two places to listen at.
+sessions in `registry`. With an `Archive` both note what must outlive the process.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mqttws.broker.archive import Archive
 from mqttws.broker.figures import Figures
 from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Departures, Limits
@@ -52,8 +52,10 @@ class Router:
         hooks: the authorizer among them.
         departures: from the standard.
         sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
+        archive: notes the retained messages; None for none.
 
     Attributes:
+        archive: the same, for the registry.
         retained: the retained messages.
         sys: what was last said under "$SYS"; the bounds are not for it.
         figures: the counters.
@@ -65,7 +67,9 @@ class Router:
         hooks: Hooks | None = None,
         departures: Departures | None = None,
         sys_anonymous: bool = False,
+        archive: Archive | None = None,
     ) -> None:
+        self.archive = archive
         self.limits = limits or Limits()
         self.hooks = hooks or Hooks()
         self.departures = departures or Departures()
@@ -136,17 +140,26 @@ class Router:
                 _complain(subscriber.peer, text, topic_filter, len(subscriptions), subscriber.levels)
                 return FAILURE
             subscriber.levels = levels
-        subscriptions[topic_filter] = qos
-        self._tree.set(topic_filter, subscriber, _Subscription(qos, self._min_slashes(topic_filter)))
+        subscriber.session.set_subscription(topic_filter, qos)
+        self._grow(subscriber, topic_filter, qos)
         if self.departures.retained_for_wildcards or not ("+" in topic_filter or "#" in topic_filter):
             subscriber.due.pop(topic_filter, None)
             subscriber.due[topic_filter] = qos
         return qos
 
+    def _grow(self, subscriber: Subscriber, topic_filter: str, qos: int) -> None:
+        self._tree.set(topic_filter, subscriber, _Subscription(qos, self._min_slashes(topic_filter)))
+
+    def recover(self, subscriber: Subscriber) -> None:
+        """Take up the subscriptions of a session from an earlier process. They bring no retained messages again."""
+        for topic_filter, qos in subscriber.session.subscriptions.items():
+            subscriber.levels += _levels(topic_filter)
+            self._grow(subscriber, topic_filter, qos)
+
     def unsubscribe(self, subscriber: Subscriber, topic_filters: Iterable[str]) -> None:
         """Take an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
         for topic_filter in topic_filters:
-            if subscriber.session.subscriptions.pop(topic_filter, None) is not None:
+            if subscriber.session.discard_subscription(topic_filter):
                 self._tree.discard(topic_filter, subscriber)
                 subscriber.levels -= _levels(topic_filter)
                 subscriber.due.pop(topic_filter, None)
@@ -235,6 +248,8 @@ class Router:
     def _retain(self, message: Message) -> None:
         """Retain a message, or count one that a bound keeps out, and log the first of a row."""
         kept = self.retained.set(message)
+        if self.archive is not None:
+            self.archive.retain(message.topic, self.retained.get(message.topic))
         if not kept:
             self.figures.retained_dropped += 1
             if not self._retained_full:

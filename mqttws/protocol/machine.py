@@ -92,7 +92,7 @@ class Machine(ABC):
         """Do all of the next `data_to_send` but handing out its bytes: one commit then serves many machines."""
         if self.state is CONNECTED and not self._prepared:
             self._send_ready()
-            self._prepared = True
+            self._prepared = bool(self._out)
 
     def _commit(self, store: Store) -> bool:
         """Make safe what the bytes that wait are about to promise. Returns False where they must not leave."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import signal
@@ -15,6 +16,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mqttws import SQLiteStore, StoreError
 from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
@@ -57,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{what} (default: {default:,})"
         )
     add_aws_arguments(parser)
+    parser.add_argument("--store", metavar="FILE",
+                        help="file that sessions and retained messages are kept in (default: in memory)")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="say on standard error who comes and goes")
 
 
@@ -70,25 +74,33 @@ def run(arguments: argparse.Namespace) -> int:
     """Run `serve`."""
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
-        asyncio.run(_serve_aws(aws_endpoint(arguments)) if arguments.aws_iot else _serve(_make_broker(arguments)))
+        if arguments.aws_iot:
+            if arguments.store is not None:
+                raise Failure("--store is for the plain broker; with --aws-iot sessions end with the process", USAGE)
+            asyncio.run(_serve_aws(aws_endpoint(arguments)))
+        else:
+            with contextlib.nullcontext() if arguments.store is None else SQLiteStore(arguments.store) as store:
+                asyncio.run(_serve(_make_broker(arguments, store)))
+    except StoreError as error:
+        raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot listen: {error.strerror or error}") from None
     return OK
 
 
-def _make_broker(arguments: argparse.Namespace) -> Broker:
+def _make_broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
     """Make the broker of the options.
 
     Raises:
         Failure: they cannot be used.
     """
     try:
-        return _broker(arguments)
+        return _broker(arguments, store)
     except (ValueError, OSError) as error:
         raise Failure(str(error), USAGE) from None
 
 
-def _broker(arguments: argparse.Namespace) -> Broker:
+def _broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
     options: dict[str, Any] = {}
     if arguments.path:
         if not all(path.startswith("/") for path in arguments.path):
@@ -107,6 +119,7 @@ def _broker(arguments: argparse.Namespace) -> Broker:
         allowed_origins=arguments.allow_origin,
         limits=Limits(**{name: getattr(arguments, name) for name in bounds}),
         sys_anonymous=arguments.users is None,  # else nobody could read it
+        store=store,
         **options,
     )
 

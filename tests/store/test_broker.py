@@ -1,0 +1,238 @@
+"""A durable broker: what it has acknowledged is there after any end of its process, and nothing else is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wire import Wire
+
+from mqttws import PubAck, PubComp, Publish, PubRec, PubRel, SQLiteStore, StoreError, UnsubAck, Unsubscribe
+from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Verdict
+from mqttws.protocol.store import MemoryStore
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def killed(store: MemoryStore) -> MemoryStore:
+    """What the next process finds, while the one before it is left to do what it likes with its own."""
+    survivor = MemoryStore()
+    for key, value in store._safe.items():
+        survivor.put(key, value)
+    survivor.commit()
+    return survivor
+
+
+Start = Callable[..., tuple[Broker, Callable[..., Wire]]]
+
+
+@pytest.fixture
+def start(stack: ExitStack) -> Start:
+    """Start a broker, and make clients of it."""
+
+    def start(**options: Any) -> tuple[Broker, Callable[..., Wire]]:
+        broker = stack.enter_context(Broker(sys_interval=None, **options))
+
+        def client(client_id: str, scheme: str = "mqtt", **fields: Any) -> Wire:
+            return stack.enter_context(Wire(broker.url_of(scheme))).connect(client_id, **fields)
+
+        return broker, client
+
+    return start
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_sessions_queues_subscriptions_and_retained_messages_outlive_the_process(start: Start, scheme: str) -> None:
+    store = MemoryStore()
+    _, client = start(store=store)
+    away = client("away", scheme, clean_session=False)
+    away.subscribe(("a/#", 2), ("b", 1))
+    away.close()
+    publisher = client("publisher", scheme, clean_session=True)
+    publisher.send(
+        Publish("a/1", b"one", 1, packet_id=1),
+        Publish("a/2", b"two", 2, packet_id=2),
+        Publish("b", b"kept", 1, True, packet_id=3),
+        Publish("gone", b"kept", 1, True, packet_id=4),
+        Publish("gone", b"", 1, True, packet_id=5),
+    )
+    publisher.expect(PubAck(1), PubAck(3), PubAck(4), PubAck(5), PubRec(2))
+    store = killed(store)
+    second, client = start(store=store)
+    assert second.figures()["clients/total"] == 1
+    assert second.figures()["subscriptions/count"] == 2
+    assert second.figures()["retained messages/count"] == 1
+    away = client("away", scheme, clean_session=False)
+    assert away.session_present
+    assert [(message.payload, message.qos) for message in away.messages(3)] == [(b"one", 1), (b"two", 2), (b"kept", 1)]
+    fresh = client("fresh", scheme)
+    fresh.subscribe(("#", 1))
+    assert [(message.topic, message.retain) for message in fresh.messages(1)] == [("b", True)]
+    live = client("live", scheme)
+    live.send(Publish("a/3", b"live", 1, packet_id=1)).expect(PubAck(1))
+    assert away.messages(1)[0].payload == b"live"
+
+
+def test_phases_and_identifiers_outlive_the_process(start: Start) -> None:
+    store = MemoryStore()
+    _, client = start(store=store)
+    peer = client("c", clean_session=False)
+    peer.subscribe(("a", 2))
+    peer.send(Publish("x", b"", 2, packet_id=77)).expect(PubRec(77))
+    publisher = client("publisher")
+    publisher.send(*[Publish("a", b"%d" % n, 1 + n % 2, packet_id=n) for n in range(1, 6)])
+    assert [message.packet_id for message in peer.messages(5)] == [1, 2, 3, 4, 5]
+    peer.send(PubAck(2), PubRec(3)).expect(PubRel(3))
+    store = killed(store)
+    _, client = start(store=store)
+    peer = client("c", clean_session=False)
+    assert [peer.receive() for _ in range(4)] == [
+        PubRel(3),
+        Publish("a", b"1", 2, False, True, 1),
+        Publish("a", b"4", 1, False, True, 4),
+        Publish("a", b"5", 2, False, True, 5),
+    ]
+    peer.subscribe(("x", 2))
+    peer.send(Publish("x", b"copy", 2, False, True, 77)).expect(PubRec(77))
+    peer.send(PubRel(77)).expect(PubComp(77))
+    peer.quiet()
+    peer.send(Publish("x", b"new", 2, packet_id=77)).expect(PubRec(77), Publish("x", b"new", 2, packet_id=6))
+
+
+def test_sessions_that_are_over_leave_nothing(start: Start) -> None:
+    store = MemoryStore()
+    broker, client = start(store=store, limits=Limits(session_expiry=0.05))
+    for name in ("expires", "cleaned"):
+        peer = client(name, clean_session=False)
+        peer.subscribe(("a", 2), ("b", 2))
+        peer.send(Unsubscribe(2, ["b"])).expect(UnsubAck(2))
+        broker.publish("a", b"x", 2)
+        peer.messages(1)
+        peer.close()
+    client("cleaned", clean_session=True).send("e0 00").rest()
+    while broker.figures()["clients/total"]:
+        pass
+    assert len(store) == 0
+    second, _ = start(store=killed(store))
+    assert second.figures()["clients/total"] == 0
+
+
+def test_sessions_expire_after_the_start_of_the_next_process_too(start: Start) -> None:
+    store = MemoryStore()
+    _, client = start(store=store, limits=Limits(session_expiry=0.05))
+    client("c", clean_session=False)
+    store = killed(store)
+    second, _ = start(store=store)
+    assert second.figures()["clients/total"] == 1
+    while second.figures()["clients/total"]:
+        pass
+    assert len(store) == 0
+
+
+def test_owner_and_user_name_are_kept(start: Start) -> None:
+    store = MemoryStore()
+    asked: list[str | None] = []
+
+    def authorize(peer: Peer, access: Access) -> Verdict:
+        if access.action == "receive":
+            asked.append(peer.username)
+        return Verdict(True)
+
+    options: dict[str, Any] = {"authenticator": lambda peer, connect: Accepted(), "authorizer": authorize}
+    _, client = start(store=store, **options)
+    client("c", clean_session=False, username="ann").subscribe(("a", 1))
+    second, client = start(store=killed(store), **options)
+    second.publish("a", b"x", 1)
+    assert asked == ["ann"]
+    with pytest.raises(AssertionError):
+        client("c", clean_session=False, username="bob")
+    assert client("c", clean_session=False, username="ann").session_present
+
+
+class Failing(MemoryStore):
+    """A store whose disk is full from some moment on."""
+
+    full = False
+
+    def commit(self) -> None:
+        if self.full:
+            raise StoreError("the disk is full")
+        super().commit()
+
+
+def test_nothing_is_acknowledged_that_is_not_stored(start: Start) -> None:
+    store = Failing()
+    broker, client = start(store=store)
+    away = client("away", clean_session=False)
+    away.subscribe(("a", 1))
+    publisher = client("publisher")
+    store.full = True
+    publisher.send(Publish("a", b"x", 1, packet_id=1))
+    assert publisher.rest() == b""
+    assert away.rest() == b""
+    with pytest.raises(StoreError, match="full"):
+        broker.publish("a", b"y", 1)
+    store.full = False
+    again = client("away", clean_session=False)
+    assert [message.payload for message in again.messages(2)] == [b"x", b"y"]  # at least once, in order
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"m\0\x01c", b"{}"), (b"m\0\x01c", b"["), (b"r#", b"\0"), (b"ra", b""), (b"ra", b"\x07")]
+)
+def test_a_store_of_others_is_refused(key: bytes, value: bytes) -> None:
+    store = MemoryStore()
+    store.put(key, value)
+    with pytest.raises(StoreError, match="cannot be read"), Broker(store=store):
+        pass
+
+
+def test_a_broker_that_is_killed(tmp_path: Path, stack: ExitStack) -> None:
+    """`pubsub serve --store`, its process killed outright; and a second one on the same file is told so."""
+    path = tmp_path / "broker.db"
+
+    def serve() -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-m", "pubsub", "serve", "--no-ws", "--tcp-port", "0", "--store", str(path)]
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    process, url = serve()
+    with Wire(url).connect("c", clean_session=False) as peer:
+        peer.subscribe(("a", 1))
+    with Wire(url).connect("p") as publisher:
+        publisher.send(*[Publish("a", b"%d" % n, 1, packet_id=n) for n in range(1, 51)])
+        publisher.expect(*[PubAck(n) for n in range(1, 51)])
+    command = [sys.executable, "-m", "pubsub", "serve", "--tcp-port", "0", "--no-ws", "--store", str(path)]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert "one process at a time" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    process, url = serve()
+    with Wire(url).connect("c", clean_session=False) as peer:
+        assert peer.session_present
+        assert [message.payload for message in peer.messages(50)] == [b"%d" % n for n in range(1, 51)]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert not Path(f"{path}-wal").exists()  # it was closed in order
+    SQLiteStore(path).close()
+
+
+def test_aws_iot_has_no_store(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pubsub", "serve", "--aws-iot", "--store", str(tmp_path / "x.db")]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "--store is for the plain broker" in refused.stderr
