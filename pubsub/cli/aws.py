@@ -79,7 +79,8 @@ def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> i
         identity = _identity(arguments, settings)
         identity.get_frozen_credentials()
         target = identity.identity_id
-    region = arguments.region or settings.get("aws_pubsub_region") or str(target).partition(":")[0]
+    told = (settings.get(name) for name in ("aws_pubsub_region", "aws_project_region", "aws_cognito_identity_pool_id"))
+    region = arguments.region or next(filter(None, told), str(target)).partition(":")[0]
     faults, client = _iot_client(region, arguments.endpoint_url, arguments.profile)
     try:
         client.attach_policy(policyName=arguments.policy_name, target=target)
