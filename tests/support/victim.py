@@ -17,7 +17,9 @@ import sys
 from mqttws.broker import Broker, Limits
 
 options = json.loads(sys.argv[1])
-logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+logging.basicConfig(
+    level=logging.ERROR if options.get("quiet") else logging.DEBUG, format="%(levelname)s %(name)s: %(message)s"
+)
 logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1 if "files" in options else logging.WARNING)
 if "files" in options:
     resource.setrlimit(resource.RLIMIT_NOFILE, (options["files"], options["files"]))

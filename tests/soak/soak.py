@@ -1,0 +1,325 @@
+"""A soak: mixed traffic and faults for as long as it is told, and then the accounts. `make soak T=3600`.
+
+    python tests/soak/soak.py --seconds 3600 [--clients 200] [--plot docs/soak.png]
+
+A broker in a process of its own; in this one the clients, on asyncio, over WebSocket or TCP, through a proxy that
+every two seconds cuts a connection, chosen by lot, with a reset. Each client publishes to the next one in a ring, in
+turn with QoS 0, 1 and 2, and keeps its session. Every second both processes are measured.
+
+The accounts, and the exit code 0 only if all of them are right:
+
+    nothing lost           every message of QoS 1 arrived, every one of QoS 2 exactly once
+    memory                 the regression line of the resident memory after the first fifth, below 1 MiB an hour
+    descriptors, tasks     of the broker, and of this process, back to what they were before the clients came
+
+The slope is judged from half an hour on: a shorter run shows the allocator's steps rather than a leak, and is told so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mqttws.aio
+from mqttws import Publish, Reconnect
+
+HERE = Path(__file__).parent
+MIB = 1024 * 1024
+#: Seconds from one cut to the next; and between two messages of a client.
+CUT, PACE = 2.0, 0.5
+#: MiB an hour of resident memory that count as none, and the seconds from which on that is judged.
+SLOPE, JUDGED_FROM = 1.0, 1_800
+
+
+class Proxy:
+    """Passes bytes on, and cuts connections when it is told to."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = host, port
+        self._pairs: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.cuts = 0
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        self._server.close()
+        while self._pairs:
+            self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        pair = None
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._to)
+            pair = writer, far_writer
+            self._pairs.append(pair)
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        except OSError:
+            pass
+        finally:
+            if pair is not None and pair in self._pairs:
+                self._pairs.remove(pair)
+            for end in pair or (writer,):
+                end.close()
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    def cut(self) -> None:
+        """Reset a connection, chosen by lot, in both directions."""
+        if not self._pairs:
+            return
+        pair = self._pairs.pop(random.randrange(len(self._pairs)))
+        self.cuts += 1
+        for writer in pair:
+            connection = writer.get_extra_info("socket")
+            if connection is not None and connection.fileno() >= 0:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+
+class Account:
+    """What has arrived of the numbered messages of one publisher with one QoS."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.duplicates = 0
+        self._next = 0
+        self._ahead: set[int] = set()
+
+    def arrived(self, number: int) -> None:
+        """Note one."""
+        if number < self._next or number in self._ahead:
+            self.duplicates += 1
+            return
+        self._ahead.add(number)
+        while self._next in self._ahead:
+            self._ahead.discard(self._next)
+            self._next += 1
+
+    @property
+    def missing(self) -> int:
+        """How many have not arrived."""
+        return self.sent - self._next - len(self._ahead)
+
+
+class Ring:
+    """The clients: each publishes to the next."""
+
+    def __init__(self, count: int, urls: list[str]) -> None:
+        self.accounts = {(number, qos): Account() for number in range(count) for qos in (0, 1, 2)}
+        self.reconnects = 0
+        self._stop = asyncio.Event()
+        self._subscribed = asyncio.Barrier(count)  # what is published to nobody is not lost
+        self._urls = urls
+        self._count = count
+
+    def _on_message(self, message: Publish) -> None:
+        publisher, qos, number, _ = message.payload.split(b" ", 3)
+        self.accounts[int(publisher), int(qos)].arrived(int(number))
+
+    def _on_state(self, state: Any) -> None:
+        self.reconnects += state.name == "reconnecting"
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._count):
+                group.create_task(self._client(number))
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def _client(self, number: int) -> None:
+        chance = random.Random(number)
+        await asyncio.sleep(chance.random() * 2)
+        options: dict[str, Any] = {
+            "client_id": f"soak-{number}",
+            "clean_session": False,
+            "keep_alive": 10,
+            "reconnect": Reconnect(initial=0.05, maximum=1.0),
+            "on_message": self._on_message,
+            "on_state": self._on_state,
+            "proxy": None,
+        }
+        async with mqttws.aio.connect(self._urls[number % len(self._urls)], **options) as client:
+            await client.subscribe(f"ring/{number}", 2)
+            await self._subscribed.wait()
+            target = f"ring/{(number + 1) % self._count}"
+            turn = 0
+            while not self._stop.is_set():
+                qos = turn % 3
+                account = self.accounts[number, qos]
+                payload = b"%d %d %d " % (number, qos, account.sent) + bytes(chance.choice((10, 100, 1000, 5000)))
+                account.sent += 1
+                if qos:
+                    client.publish_nowait(target, payload, qos)
+                else:
+                    await client.publish(target, payload, 0)
+                turn += 1
+                await asyncio.sleep(PACE * chance.uniform(0.5, 1.5))
+            await self._settled(number)
+
+    async def _settled(self, number: int) -> None:
+        """Stay until all that was sent to us has come, and all that we sent has gone."""
+        ours = [self.accounts[(number + step) % self._count, qos] for step in (-1, 0) for qos in (1, 2)]
+        end = time.monotonic() + 60
+        while any(account.missing for account in ours) and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+
+
+def measure(process: int) -> dict[str, int]:
+    """Measure a process: bytes of resident memory, descriptors, threads."""
+    root = Path(f"/proc/{process}")
+    resident = int(root.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    status = root.joinpath("status").read_text()
+    threads = int(next(line for line in status.splitlines() if line.startswith("Threads:")).split()[1])
+    return {"rss": resident, "fds": len(list(root.joinpath("fd").iterdir())), "threads": threads}
+
+
+def slope(samples: list[dict[str, Any]], who: str) -> float:
+    """Fit a line through the resident memory after the first fifth; give its slope in MiB an hour."""
+    points = [(sample["t"], sample[who]["rss"]) for sample in samples[len(samples) // 5 :]]
+    mean_t = sum(t for t, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((t - mean_t) ** 2 for t, _ in points)
+    return sum((t - mean_t) * (y - mean_y) for t, y in points) / spread * 3600 / MIB if spread else 0.0
+
+
+def plot(path: str, samples: list[dict[str, Any]], title: str) -> None:
+    """Draw the samples. Needs the extra `soak`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    minutes = [sample["t"] / 60 for sample in samples]
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True)
+    for who, colour in (("broker", "tab:blue"), ("clients", "tab:orange")):
+        upper.plot(minutes, [sample[who]["rss"] / MIB for sample in samples], label=who, color=colour)
+        lower.plot(minutes, [sample[who]["fds"] for sample in samples], label=who, color=colour)
+    upper.set(ylabel="resident memory, MiB", title=title)
+    lower.set(ylabel="descriptors", xlabel="minutes")
+    for axes in (upper, lower):
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> tuple[list[dict[str, Any]], Any, Any]:
+    """Run it; give the samples, the ring and the proxies."""
+    proxies, through = [], []
+    for url in urls:
+        parts = urlsplit(url)
+        proxies.append(Proxy(str(parts.hostname), int(parts.port or 0)))
+        through.append(parts._replace(netloc=f"127.0.0.1:{await proxies[-1].start()}").geturl())
+    ring = Ring(arguments.clients, through)
+    running = asyncio.create_task(ring.run())
+    samples: list[dict[str, Any]] = []
+    began, next_cut = time.monotonic(), CUT
+    while (elapsed := time.monotonic() - began) < arguments.seconds and not running.done():
+        samples.append({"t": elapsed, "broker": measure(broker), "clients": measure(os.getpid())})
+        if elapsed >= next_cut:
+            next_cut += CUT
+            random.choice(proxies).cut()
+        await asyncio.sleep(max(0.0, len(samples) - (time.monotonic() - began)))
+    ring.stop()
+    await running
+    for proxy in proxies:
+        await proxy.stop()
+    await asyncio.sleep(3)  # the broker lingers for two
+    return samples, ring, proxies
+
+
+def main() -> int:
+    """Run the soak and settle the accounts."""
+    parser = argparse.ArgumentParser(description="Mixed traffic and faults, and then the accounts.")
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--plot", metavar="PNG")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(HERE.parent / "support" / "victim.py"), '{"quiet": true}']
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdin is not None
+        urls = list(json.loads(process.stdout.readline()))
+        before = {"broker": measure(process.pid), "clients": measure(os.getpid())}
+        with asyncio.Runner() as runner:
+            samples, ring, proxies = runner.run(soak(arguments, process.pid, urls))
+            tasks = len(asyncio.all_tasks(runner.get_loop()))
+            open_here = measure(os.getpid())["fds"] - 3  # the event loop's own: its poll and its two ends of a pipe
+        after = {"broker": measure(process.pid), "clients": measure(os.getpid())}
+        process.stdin.close()
+        code = process.wait(30)
+    sent, missing, duplicates = Counter[int](), Counter[int](), Counter[int]()
+    for (_, qos), account in ring.accounts.items():
+        sent[qos] += account.sent
+        missing[qos] += account.missing
+        duplicates[qos] += account.duplicates
+    slopes = {who: round(slope(samples, who), 2) for who in ("broker", "clients")}
+    report = {
+        "seconds": round(samples[-1]["t"]),
+        "clients": arguments.clients,
+        "cuts": sum(proxy.cuts for proxy in proxies),
+        "reconnects": ring.reconnects,
+        "sent": dict(sent),
+        "missing": dict(missing),
+        "duplicates": dict(duplicates),
+        "slope_mib_per_hour": slopes,
+        "rss_mib": {who: [round(samples[at][who]["rss"] / MIB, 1) for at in (len(samples) // 5, -1)] for who in slopes},
+        "fds": {who: [before[who]["fds"], after[who]["fds"]] for who in slopes},
+        "threads": {who: [before[who]["threads"], after[who]["threads"]] for who in slopes},
+        "tasks_left": tasks,
+    }
+    print(json.dumps(report, indent=2))
+    wrong = []
+    if missing[1] or missing[2] or duplicates[2]:
+        wrong.append("messages were lost, or came twice")
+    if after["broker"]["fds"] > before["broker"]["fds"] or open_here > before["clients"]["fds"] or tasks:
+        wrong.append("descriptors or tasks are left over")
+    if any(after[who]["threads"] > before[who]["threads"] for who in slopes):
+        wrong.append("threads are left over")
+    if code:
+        wrong.append(f"the broker ended with {code}")
+    if arguments.seconds < JUDGED_FROM:
+        print(f"the slope of the memory is not judged below {JUDGED_FROM} s")
+    elif max(slopes.values()) > SLOPE:
+        wrong.append("the memory grows")
+    if arguments.plot:
+        title = f"{arguments.clients} clients, {report['cuts']} cuts, {sum(sent.values()):,} messages"
+        plot(arguments.plot, samples, title)
+    print("; ".join(wrong) or "all accounts are right")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
