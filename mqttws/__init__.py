@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mqttws.protocol.store import Store
     from mqttws.transport.blocking import Client, connect
     from mqttws.transport.certificates import Authority, Identity, mint_authority
-    from mqttws.transport.core import State
+    from mqttws.transport.options import State
     from mqttws.transport.sqlite import SQLiteStore
     from mqttws.transport.tls import tls_context
 
@@ -73,7 +73,7 @@ _HOLDS = {
     "protocol.store": "Store",
     "transport.blocking": "Client connect",
     "transport.certificates": "Authority Identity mint_authority",
-    "transport.core": "State",
+    "transport.options": "State",
     "transport.sqlite": "SQLiteStore",
     "transport.tls": "tls_context",
 }

@@ -7,31 +7,38 @@ are written once for each turn of the loop (`_flush_soon`), however many calls h
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from mqttws.codec.publishing import Message, Publish
-from mqttws.errors import ConnectionClosed, MQTTError, QueueFull
-from mqttws.transport.core import Core, Options, State, TopicFilters, connect_failed, guarded
-from mqttws.transport.tcp import ATTEMPT_DELAY
+from mqttws.errors import ConnectError, QueueFull
+from mqttws.protocol.session import Session
+from mqttws.transport.core import Attempt, Core
+from mqttws.transport.dial import ATTEMPT_DELAY, is_address
+from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.url import parse_url
 
 logger = logging.getLogger("mqttws")
-
-#: Seconds that callbacks may take before the event loop gets its turn.
-CALLBACK_SLICE = 0.05
 
 Url = str | Callable[[], str | Awaitable[str]]
 
 
 class _Pump(asyncio.Protocol):
-    """Moves the bytes of one Network Connection."""
+    """Moves the bytes of one Network Connection.
 
-    def __init__(self, client: Client) -> None:
+    Args:
+        client: whose connection it is.
+        attempt: what it carries out.
+    """
+
+    def __init__(self, client: Client, attempt: Attempt) -> None:
         self._client = client
+        self._attempt = attempt
+        self._link = attempt.link
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._writable = True
@@ -40,27 +47,25 @@ class _Pump(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
         self._transport = transport
+        self._client._establish(self, self._attempt)
+        self.move()
 
     def data_received(self, data: bytes) -> None:
-        link = self._client._core.link
-        if link is not None:
-            link.receive_data(data, time.monotonic())
-            self.move()
+        self._link.receive_data(data, time.monotonic())
+        self.move()
 
     def eof_received(self) -> bool:
-        link = self._client._core.link
-        if link is not None:
-            link.receive_eof(time.monotonic())
-            self.move()
+        self._link.receive_eof(time.monotonic())
+        self.move()
         return True  # what is still to be written is written first
 
     def connection_lost(self, exc: Exception | None) -> None:
-        link = self._client._core.link
-        if link is not None and not self.ended.done():
-            reason = f": {exc}" if exc is not None else ""
-            link.fail(ConnectionClosed(f"the connection broke{reason}"), time.monotonic())
-            self.move()
+        if not self.ended.done():
+            now = time.monotonic()
+            self._link.broke(exc if isinstance(exc, OSError) else None, now)
+            self._client._advance(now)
         self.end()
 
     def pause_writing(self) -> None:
@@ -72,50 +77,90 @@ class _Pump(asyncio.Protocol):
 
     def move(self) -> None:
         """Write, act on what has happened, and set the timer."""
-        core, now = self._client._core, time.monotonic()
-        if self._transport is None or core.link is None or self.ended.done():
+        link, now = self._link, time.monotonic()
+        if self._transport is None or self.ended.done():
             return
-        link = core.link
         while self._writable and (data := link.data_to_send(now)):
             self._transport.write(data)
         self._client._advance(now)
-        if link.finished:
-            while data := link.data_to_send(now):
-                self._transport.write(data)
+        if self.ended.done():  # by a callback
+            return
+        if link.over(now, unsent=not self._writable):
             self.end()
             return
-        if core.reading != self._reading:
-            self._reading = core.reading
-            (self._transport.resume_reading if self._reading else self._transport.pause_reading)()
-        self._set_timer(link.connection.next_deadline(), now)
+        reading = self._client._core.reading
+        if reading != self._reading:
+            self._reading = reading
+            (self._transport.resume_reading if reading else self._transport.pause_reading)()
+        self._set_timer(link.next_deadline())
 
-    def end(self, *, cut: bool = False) -> None:
-        """Close the transport; what is written already goes out first, unless it is cut."""
+    def end(self) -> None:
+        """Close the socket."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._transport is not None:
-            (self._transport.abort if cut else self._transport.close)()
+            (self._transport.close if self._writable else self._transport.abort)()
         if not self.ended.done():
             self.ended.set_result(None)
 
-    def _set_timer(self, deadline: float | None, now: float) -> None:
+    def _set_timer(self, deadline: float | None) -> None:
+        """Be called at a deadline, or before it: then nothing is due, and the timer is set anew."""
+        loop = self._client._loop
+        if deadline is None:
+            return
+        when = loop.time() + deadline - time.monotonic()
         if self._timer is not None:
+            if self._timer.when() <= when:
+                return
             self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer = self._client._loop.call_later(max(0.0, deadline - now), self._on_timer)
+        self._timer = loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        link = self._client._core.link
-        if link is not None:
-            link.connection.handle_timeout(time.monotonic())
-            self.move()
+        self._link.handle_timeout(time.monotonic())
+        self.move()
+
+
+class Messages(AsyncIterator[Publish]):
+    """The messages of a client, one after the other. Each is acknowledged when the iteration moves on, or ends.
+
+    Not a generator: asyncio closes one that was left by `break` only some turns of the loop later, which may be after
+    the connection has been closed.
+    """
+
+    def __init__(self, client: Client, timeout: float | None) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._taken: Publish | None = None
+        self._over = False
+
+    async def __anext__(self) -> Publish:
+        self._move_on()
+        if not self._over:
+            self._taken = await self._client._next_message(self._timeout)
+        if self._taken is None:
+            self._over = True
+            raise StopAsyncIteration
+        return self._taken
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        self._over = True
+        self._move_on()
+
+    def _move_on(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None and taken.qos and not self._client._options.manual_ack:
+            self._client.acknowledge(taken)
+
+    def __del__(self) -> None:
+        if self._taken is not None:
+            self._client._soon(self._move_on)
 
 
 class Client:
-    """A client of one server, reconnecting as long as it is open.
+    """A client of one server, reconnecting as long as it is open. To await it opens it, and so does `async with`.
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt, at once or
@@ -123,7 +168,7 @@ class Client:
         **options: see `Options`.
 
     Raises:
-        ValueError: the URL is not one.
+        ValueError: the URL is not one, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
         TypeError: there is no such option.
     """
@@ -137,12 +182,10 @@ class Client:
         self._running_loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._pump: _Pump | None = None
-        self._stop = False
-        self._wake = asyncio.Event()  # ends the wait before an attempt
-        self._opened: asyncio.Future[None] | None = None
+        self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for room, or for the end
         self._flushing = False
-        self._calling = False
+        self._delivering = False
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -162,6 +205,11 @@ class Client:
         """The state of the connection."""
         return self._core.state
 
+    @property
+    def session(self) -> Session:
+        """What outlives a connection; to be looked at only."""
+        return self._core.session
+
     async def open(self, timeout: float | None = None) -> Self:
         """Connect.
 
@@ -172,18 +220,17 @@ class Client:
             ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). No
                 other one is made: reconnecting is for connections that stood.
             TimeoutError: it took too long.
+            MQTTError: the client is open already.
         """
-        if self._task is not None:
-            raise MQTTError("the client is open already")
-        self._stop = False
-        self._opened = self._loop.create_future()
+        self._core.begin()
+        opened = self._core.opened
+        assert opened is not None
         self._task = self._loop.create_task(self._run(), name=f"mqttws {self.client_id}")
         try:
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(self._opened)
+            seconds = self._options.timeout + 1.0 if timeout is None else timeout
+            await self._wait(asyncio.shield(opened), seconds, "there was no connection")
         except BaseException:
-            if not self._opened.done():
-                self._opened.cancel()
+            opened.cancel()
             await self.close(timeout=1.0)
             raise
         return self
@@ -194,27 +241,20 @@ class Client:
         Args:
             timeout: seconds to wait for an orderly end; None: 5. The connection is cut then.
         """
-        task = self._task
+        task, seconds = self._task, CLOSE_TIMEOUT if timeout is None else timeout
         if task is None:
+            self._core.give_up(None)
+            self._tell()
             return
-        self._stop = True
-        self._wake.set()
-        if self._core.link is not None and self._pump is not None:
-            self._core.link.connection.disconnect(time.monotonic())
-            self._pump.move()
-        elif self._pump is None:
-            task.cancel()  # it resolves, connects or waits: there is nothing to end in order
+        self._core.stop(seconds)
+        self._hurry()
+        if task is asyncio.current_task():
+            return  # the URL is being asked for: that is the caller
         try:
-            async with asyncio.timeout(5.0 if timeout is None else timeout):
-                await asyncio.shield(task)
-        except (TimeoutError, asyncio.CancelledError) as reason:
-            if self._pump is not None:
-                self._pump.end(cut=True)
-            task.cancel()
-            await asyncio.wait({task})
-            current = asyncio.current_task()
-            if isinstance(reason, asyncio.CancelledError) and current is not None and current.cancelling():
-                raise
+            await asyncio.wait({task}, timeout=seconds + 1.0)
+        finally:
+            if not task.done():
+                task.cancel()
 
     async def publish(
         self,
@@ -240,22 +280,23 @@ class Client:
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
             TimeoutError: it took too long.
-            MQTTError: the client was closed, or gave up.
+            MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
-        token = 0
-        withdrawn = False
+        seconds = self._options.timeout if timeout is None else timeout
+        token, withdrawn = 0, False
         try:
-            async with asyncio.timeout(self._options.timeout if timeout is None else timeout):
+            async with asyncio.timeout(seconds):
                 token, future = await self._submit(message)
                 try:
                     await future
                 finally:
-                    withdrawn = not future.done() or future.cancelled()
-                    withdrawn = withdrawn and self._core.withdraw(token)
+                    withdrawn = future.cancelled() and self._core.withdraw(token)
+                    if withdrawn:
+                        self._notify()  # there is room
         except TimeoutError:
             fate = "was not sent and will not be" if withdrawn or not token else "was sent, and may still be delivered"
-            raise TimeoutError(f"the message to {topic!r} was not delivered in time; it {fate}") from None
+            raise TimeoutError(f"the message to {topic!r} was not delivered within {seconds:g} s; it {fate}") from None
 
     def publish_nowait(
         self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
@@ -282,7 +323,9 @@ class Client:
         Returns:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
-        return self._core.withdraw_future(future)
+        withdrawn = self._core.withdraw_future(future)
+        self._notify()  # there is room
+        return withdrawn
 
     async def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
@@ -301,7 +344,10 @@ class Client:
             TimeoutError: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
-        return await self._wait(self.subscribe_nowait(topic_filters, qos), timeout)
+        self._core.check_waiting()
+        return await self._wait(
+            self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE"
+        )
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> asyncio.Future[Any]:
         """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
@@ -317,7 +363,8 @@ class Client:
             TimeoutError: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
-        await self._wait(self.unsubscribe_nowait(topic_filters), timeout)
+        self._core.check_waiting()
+        await self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> asyncio.Future[None]:
         """Unsubscribe when there is a connection. Returns a future that is done when `unsubscribe` would return."""
@@ -325,7 +372,7 @@ class Client:
         self._flush_soon()
         return future
 
-    async def messages(self, timeout: float | None = None) -> AsyncGenerator[Publish, None]:
+    def messages(self, timeout: float | None = None) -> Messages:
         """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
 
         Args:
@@ -334,28 +381,10 @@ class Client:
         Raises:
             MQTTError: the client gave up. After `close` the iteration ends.
         """
-        while True:
-            deadline = None if timeout is None else self._loop.time() + timeout
-            while not self._core.inbound:
-                if self._task is None or self._core.state.name == "disconnected":
-                    if self._core.error is not None and not self._stop:
-                        raise self._core.error
-                    return
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await self._change()
-                except TimeoutError:
-                    return
-            message = self._core.take()
-            try:
-                yield message
-            finally:
-                if not self._options.manual_ack:
-                    self.acknowledge(message)
-                elif not self._core.reading:
-                    self._flush_soon()
+        self._core.check_iteration()
+        return Messages(self, timeout)
 
-    def __aiter__(self) -> AsyncIterator[Publish]:
+    def __aiter__(self) -> Messages:
         return self.messages()
 
     def acknowledge(self, message: Publish) -> None:
@@ -365,15 +394,15 @@ class Client:
             self._flush_soon()
 
     def reconnect_now(self) -> None:
-        """Drop the connection and make a new one at once, with a fresh URL."""
-        self._core.fresh()
-        self._wake.set()
-        if self._core.link is not None and self._pump is not None:
-            self._core.link.fail(ConnectionClosed("the client asked for a new connection"), time.monotonic())
-            self._pump.move()
+        """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
+        self._core.drop(time.monotonic())
+        self._hurry()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.open().__await__()
 
     async def __aenter__(self) -> Self:
-        return self if self._task is not None else await self.open()
+        return self if self._core.running else await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -385,21 +414,42 @@ class Client:
 
     # Waiting.
 
-    async def _wait(self, future: asyncio.Future[Any], timeout: float | None) -> Any:
-        async with asyncio.timeout(self._options.timeout if timeout is None else timeout):
-            return await future
+    async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
+        seconds = self._options.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            if not future.cancelled():
+                raise  # it is the outcome
+            raise TimeoutError(f"{failure} within {seconds:g} s") from None
 
     async def _submit(self, message: Message) -> tuple[int, asyncio.Future[Any]]:
         """Queue a message, waiting for room."""
+        self._core.check_waiting()
         while True:
             try:
                 submitted = self._core.publish(message)
                 self._flush_soon()
                 return submitted
             except QueueFull:
-                if self._stop or self._task is None:
-                    raise
                 await self._change()
+
+    async def _next_message(self, timeout: float | None) -> Publish | None:
+        """Wait for a message. None: the time is up, or the client was closed."""
+        core = self._core
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while not core.inbound:
+            if core.over:
+                return None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._change()
+            except TimeoutError:
+                return None
+        if not core.reading:
+            self._flush_soon()
+        return core.inbound.popleft()
 
     async def _change(self) -> None:
         """Wait until messages came, room was made, or the end."""
@@ -424,122 +474,136 @@ class Client:
     def _flush(self) -> None:
         self._flushing = False
         if self._pump is not None:
+            self._core.disconnect(time.monotonic())
             self._pump.move()
+
+    def _hurry(self) -> None:
+        """Have the task look at once what has changed."""
+        self._flush_soon()
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self._loop.time())
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Call in the loop, from wherever the garbage collector happens to run."""
+        loop = self._running_loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            here = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            here = False
+        if here:
+            call()
+        else:
+            loop.call_soon_threadsafe(call)
 
     # The life of connections.
 
     async def _run(self) -> None:
         """Connect, and connect again, until the end."""
-        assert self._opened is not None
-        due: float | None = 0.0
+        core = self._core
+        due: float | None = time.monotonic()
         failure: Exception | None = None
         try:
             while due is not None:
                 await self._sleep_until(due)
-                try:
-                    await self._serve()
-                    error = self._core.error or ConnectionClosed()
-                except Exception as reason:  # of the attempt; what is worth another one is decided below
-                    error = reason
-                if not self._stop and self._core.recovers(error):
-                    continue
-                if self._stop or not self._opened.done():
-                    failure = None if self._stop else error
-                    break
-                due = self._core.lost(error, time.monotonic())
-                failure = self._core.error
-                self._call_back()
+                error: Exception | None = None
+                if not core.stopping:
+                    try:
+                        await self._serve()
+                        error = core.error
+                    except Exception as reason:  # of the attempt; `lost` decides what follows from it
+                        error = reason
+                due = core.lost(error, core.recovers(error), time.monotonic())
+                self._tell()
         except asyncio.CancelledError:
-            failure = None
+            pass  # by `close`, or by the end of the loop
+        except Exception as error:  # a defect of ours: nobody must wait for ever because of it
+            logger.exception("the task of %r failed", self.client_id)
+            failure = error
         finally:
             self._task = None
-            self._pump = None
-            if self._core.state.name != "disconnected":
-                self._core.give_up(failure)
-            self._notify()
-            self._call_back()
-            if not self._opened.done():
-                self._opened.set_exception(failure or ConnectionClosed("the client was closed"))
+            core.give_up(failure)
+            self._tell()
 
     async def _sleep_until(self, due: float) -> None:
+        """Wait for the next attempt, unless something comes in between."""
         delay = due - time.monotonic()
-        if delay > 0 and not self._wake.is_set():
-            try:
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-        self._wake.clear()
-        if self._stop:
-            raise asyncio.CancelledError
+        if delay <= 0 or self._core.called_off:
+            return
+        try:
+            async with asyncio.timeout(delay) as self._patience:
+                await self._loop.create_future()
+        except TimeoutError:
+            pass
+        finally:
+            self._patience = None
 
     async def _serve(self) -> None:
         """Make one Network Connection and wait for its end."""
-        core, loop = self._core, self._loop
-        core.error = None
-        now = time.monotonic()
-        deadline = now + self._options.timeout
-        url = self._url
-        if callable(url):
-            given = url()
-            url = given if isinstance(given, str) else await given
-        endpoint, proxy = core.prepare(url)
-        self._call_back()
-        host, port = (endpoint.host, endpoint.port) if proxy is None else (proxy.host, proxy.port)
-        pump = _Pump(self)
+        self._core.begin_attempt()
+        self._tell()
+        pump = await self._dial()
+        if pump is not None:
+            try:
+                await pump.ended
+            finally:
+                self._pump = None
+                pump.end()
+
+    async def _dial(self) -> _Pump | None:
+        """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
+        attempt = pump = None
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(self._options.timeout) as self._patience:
+                url = self._url() if callable(self._url) else self._url
+                if inspect.isawaitable(url):
+                    url = await url
+                attempt = self._core.make_attempt(url, time.monotonic())
+                made = pump = _Pump(self, attempt)
                 # An address needs no race; and asyncio forgets the winner of one that is cancelled as it ends.
-                delay = None if _is_address(host) else ATTEMPT_DELAY
-                await loop.create_connection(lambda: pump, host, port, happy_eyeballs_delay=delay)
+                delay = None if is_address(attempt.host) else ATTEMPT_DELAY
+                await self._loop.create_connection(lambda: made, attempt.host, attempt.port, happy_eyeballs_delay=delay)
+            return pump
         except OSError as error:
-            raise connect_failed(error, endpoint, proxy) from None
-        self._pump = pump
-        try:
-            core.open_link(endpoint, proxy, time.monotonic(), deadline)
-            pump.move()
-            await pump.ended
+            if pump is not None:
+                pump.end()
+            if self._core.called_off:
+                return None
+            if attempt is not None:
+                raise attempt.failed(error) from None
+            if self._patience is not None and self._patience.expired():
+                raise ConnectError(f"there was no URL within {self._options.timeout:g} s") from None
+            raise
         finally:
-            pump.end(cut=not pump.ended.done())
-            self._pump = None
-            core.link = None
+            self._patience = None
+
+    def _establish(self, pump: _Pump, attempt: Attempt) -> None:
+        self._core.establish(attempt)
+        self._pump = pump
 
     def _advance(self, now: float) -> None:
         """Act on what has happened, and tell it."""
+        self._core.advance(now)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Resolve futures, run callbacks, and wake who waits."""
         core = self._core
-        core.advance(now)
-        if self._opened is not None and not self._opened.done() and core.state.name == "connected":
-            self._opened.set_result(None)
+        if core.has_calls:
+            core.run_calls()
         if self._waiters:
             self._notify()
-        self._call_back()
-
-    def _call_back(self) -> None:
-        """Resolve futures and run callbacks."""
-        while self._core.has_calls:
-            for function, first, second in self._core.take_calls():
-                function(first, second)
-        if self._options.on_message is not None and self._core.inbound and not self._calling:
-            self._calling = True
+        if core.deliverable and not self._delivering:
+            self._delivering = True
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
         """Run `on_message` for some of the messages that wait."""
-        self._calling = False
-        on_message = self._options.on_message
-        assert on_message is not None
-        end = time.monotonic() + CALLBACK_SLICE
-        inbound, manual_ack = self._core.inbound, self._options.manual_ack
-        while inbound and not self._stop:
-            message = inbound.popleft()
-            guarded(on_message, message)
-            if message.qos and not manual_ack:
-                self.acknowledge(message)
-            if time.monotonic() >= end:
-                break
-        if not self._core.reading:
-            self._flush_soon()
-        self._call_back()
+        self._delivering = False
+        self._core.deliver(self._core.acknowledge)
+        self._flush_soon()  # what is acknowledged; and perhaps there is room to read on
+        self._tell()
 
 
 def _settle(future: asyncio.Future[Any], outcome: object) -> None:
@@ -552,13 +616,8 @@ def _settle(future: asyncio.Future[Any], outcome: object) -> None:
         future.set_result(outcome)
 
 
-def _is_address(host: str) -> bool:
-    """Tell an IP address from a name."""
-    return ":" in host or host.replace(".", "").isdigit()
-
-
 def connect(url: Url, **options: Any) -> Client:
-    """Make a client that connects as its `async with` block is entered, or when its `open` is awaited.
+    """Make a client that connects when it is awaited, or as its `async with` block is entered.
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt, at once or

@@ -1,8 +1,13 @@
 """What both drivers are made of: a client without its waiting.
 
-`Core` holds the session, the futures, the queue of messages that came in, the state, and the decisions about
-reconnecting. It neither waits nor locks nor calls user code: a driver calls it (under its lock, if it has one), then
-runs what `take_calls` hands over (outside of it). The type of the futures is the driver's.
+`Core` holds the session, the futures, the queue of messages that came in, the state, and every decision about when a
+connection is made and when the client has ended. It neither waits nor locks. A driver calls it under its lock, if it
+has one; what runs user code is said to, and is called outside of it. The type of the futures is the driver's.
+
+The life of a client::
+
+    begin -> begin_attempt -> make_attempt -> establish -> advance ... -> lost -> begin_attempt ...
+                                                                             └-> (give_up) the end, until `begin`
 """
 
 from __future__ import annotations
@@ -10,121 +15,59 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
-from mqttws.codec.subscribing import FAILURE
-from mqttws.codec.topics import check_topic_filter
-from mqttws.errors import (
-    ConnectError,
-    ConnectionClosed,
-    MQTTError,
-    SessionTakenOver,
-    SubscribeRejected,
-)
+from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
+from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver, SubscribeRejected
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
 from mqttws.protocol.framing import ClientWebSocket, Framing
-from mqttws.protocol.reconnect import Reconnect, is_fatal
 from mqttws.protocol.session import Session
 from mqttws.transport.link import Link
-from mqttws.transport.proxy import ENVIRONMENT, Proxy, Tunnel, choose_proxy
+from mqttws.transport.options import Options, State, TopicFilters
+from mqttws.transport.proxy import Tunnel, choose_proxy
 from mqttws.transport.url import Endpoint, parse_url
 
 logger = logging.getLogger("mqttws")
 
-#: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
-TopicFilters = str | Sequence[str | tuple[str, int]]
+#: Seconds that callbacks may take before the network gets its turn.
+CALLBACK_SLICE = 0.05
 
-
-#: A function and its two arguments: what a driver calls when it holds no lock.
+#: A function and its two arguments.
 Call = tuple[Callable[[Any, Any], object], Any, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The state of a client.
-
-    Attributes:
-        name: "connecting"; "connected"; "disrupted", the connection was lost or an attempt failed; "reconnecting",
-            an attempt will be made; "disconnected", no attempt will be made.
-        error: why, where the name is "disrupted" or "disconnected"; None after `close`.
-        delay: seconds until the attempt, where the name is "reconnecting".
-        session_present: whether the server had kept the session, where the name is "connected".
-    """
-
-    name: str
-    error: Exception | None = None
-    delay: float | None = None
-    session_present: bool | None = None
-
-
-@dataclass(kw_only=True)
-class Options:
-    """The options of a client, the same for both drivers.
-
-    Attributes:
-        client_id: 1 to 65,535 bytes of UTF-8; None: "mqttws-" and 16 random hexadecimal digits.
-        keep_alive: seconds, 0 to 65,535; 0 disables.
-        clean_session: whether the server forgets the session when the connection ends. What is not acknowledged is
-            sent again and what was subscribed is subscribed again on reconnecting either way.
-        will: what the server publishes when the connection ends without a DISCONNECT.
-        username: None: from the URL, if it has one.
-        password: bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
-        tls: see `tls_context`; None: the default one, where the URL asks for TLS.
-        headers: more headers of the WebSocket's upgrade request.
-        reconnect: how a lost connection is made again; True: with the defaults of `Reconnect`; False: not.
-        timeout: seconds; bounds one attempt to connect, and each wait that is given no bound of its own.
-        on_message: called with each message, instead of iterating over them.
-        on_state: called with each `State`.
-        on_error: called with what no call is there to be told: a subscription that the server refused to restore.
-        manual_ack: whether QoS 1 and 2 messages are acknowledged by `acknowledge` only.
-        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
-        max_queued: how many messages may wait to be sent.
-        max_queued_bytes: how many bytes of topics and payloads may wait to be sent.
-        max_inbound: how many messages may wait to be taken before no more is read from the network. The messages of
-            one read of 64 KiB may come on top.
-        max_packet_size: bytes; a larger packet from the server ends the connection.
-        max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE.
-        ping_timeout: seconds; see `ClientMachine`.
-        proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of an HTTP proxy; None for none.
-        is_fatal: tells an error that ends the client from one that is worth another attempt.
-        recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
-            make the next attempt differ (a clock's offset, fresh credentials), which is then made at once.
-    """
-
-    client_id: str | None = None
-    keep_alive: int = 60
-    clean_session: bool = True
-    will: Message | None = None
-    username: str | None = field(default=None, repr=False)
-    password: str | bytes | None = field(default=None, repr=False)
-    tls: Any = None
-    headers: Iterable[tuple[str, str]] = field(default=(), repr=False)
-    reconnect: bool | Reconnect = True
-    timeout: float = 30.0
-    on_message: Callable[[Publish], object] | None = None
-    on_state: Callable[[State], object] | None = None
-    on_error: Callable[[MQTTError], object] | None = None
-    manual_ack: bool = False
-    max_in_flight: int = 100
-    max_queued: int = 10_000
-    max_queued_bytes: int = 64 * 1024 * 1024
-    max_inbound: int = 1_000
-    max_packet_size: int = 64 * 1024 * 1024
-    max_filters: int = 100
-    ping_timeout: float | None = None
-    proxy: str | None = ENVIRONMENT
-    is_fatal: Callable[[Exception], bool] = is_fatal
-    recover: Callable[[ConnectError], bool] | None = None
-
-
 F = TypeVar("F")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt to connect.
+
+    Attributes:
+        host: name or address for the TCP connection: the server's, or the proxy's.
+        port: 1 to 65,535.
+        link: what is to move over it.
+        deadline: when there must be a CONNACK.
+        where: host and port, as an error names them.
+    """
+
+    host: str
+    port: int
+    link: Link
+    deadline: float
+    where: str
+
+    def failed(self, error: OSError) -> ConnectError:
+        """Say what went wrong with the TCP connection."""
+        reason = error.strerror or str(error) or "it took too long"
+        return ConnectError(f"cannot connect to {self.where}: {reason}")
 
 
 class _Request(Generic[F]):
@@ -149,28 +92,40 @@ class Core(Generic[F]):
         options: of the client.
         make_future: makes a future of the driver's kind.
         settle: gives such a future its outcome, a result or an exception; one that was cancelled stays so.
+
+    Attributes:
+        running: whether the client is open: from `begin` until it was closed, or gave up.
+        stopping: whether it is being closed.
+        opened: done when the first attempt has succeeded or failed.
+        state: see `State`.
+        error: why the last connection ended; once the client has, why that was: None for `close`.
+        link: the Network Connection; None while there is none.
+        inbound: the messages that wait to be taken.
+        reading: whether more is to be read from the network.
     """
 
     def __init__(self, options: Options, make_future: Callable[[], F], settle: Callable[[F, object], None]) -> None:
-        password = options.password
         self.options = options
         self.client_id = options.client_id if options.client_id is not None else f"mqttws-{os.urandom(8).hex()}"
         self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
-        self.link: Link | None = None
+        self.running = self.stopping = False
+        self.opened: F | None = None
         self.state = State("disconnected")
+        self.error: Exception | None = None
+        self.link: Link | None = None
         self.inbound: deque[Publish] = deque()
         self.reading = True
-        self.error: Exception | None = None  # why the last connection ended
-        self._password = password.encode() if isinstance(password, str) else password
-        self._reconnect = options.reconnect if isinstance(options.reconnect, Reconnect) else None
-        if options.reconnect is True:
-            self._reconnect = Reconnect()
         self._make_future = make_future
+        self._settle = settle
+        self._policy = options.policy
         self._futures: dict[int, F] = {}  # of messages, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
-        self._settle = settle
-        self._calls: list[Call] = []
-        self._attempt = 0
+        self._calls: deque[Call] = deque()
+        self._ended: Exception | None = None  # what futures get that are made after the end
+        self._opening = False  # whether the first attempt is under way
+        self._close_timeout = 0.0
+        self._dropped = False  # whether the user asked for a new connection
+        self._attempts = 0
         self._short_lived = 0
         self._connected_at: float | None = None
         self._connect(None)  # checks the options while the caller is there to be told
@@ -178,7 +133,7 @@ class Core(Generic[F]):
     def _connect(self, endpoint: Endpoint | None) -> Connect:
         """Make the CONNECT."""
         options = self.options
-        username, password = options.username, self._password
+        username, password = options.username, options.password_bytes
         if username is None and endpoint is not None:
             username = endpoint.username
             password = endpoint.password.encode() if endpoint.password is not None else None
@@ -192,8 +147,12 @@ class Core(Generic[F]):
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
         """
+        future = self._make_future()
+        if self._ended is not None:
+            self._settle(future, self._ended)
+            return 0, future
         token = self.session.publish(message)
-        future = self._futures[token] = self._make_future()
+        self._futures[token] = future
         return token, future
 
     def withdraw(self, token: int) -> bool:
@@ -215,8 +174,7 @@ class Core(Generic[F]):
             LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
         """
         wanted = [(entry, qos) if isinstance(entry, str) else entry for entry in _as_list(topic_filters)]
-        for topic_filter, _ in wanted:
-            check_topic_filter(topic_filter)
+        Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
 
         def finish(codes: dict[str, int]) -> object:
             if not isinstance(topic_filters, str):
@@ -232,8 +190,7 @@ class Core(Generic[F]):
             LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
         """
         unwanted = _as_list(topic_filters)
-        for topic_filter in unwanted:
-            check_topic_filter(topic_filter)
+        Unsubscribe(1, tuple(unwanted))
         return self._request(self.session.unsubscribe, unwanted, lambda codes: None)
 
     def _request(
@@ -241,62 +198,83 @@ class Core(Generic[F]):
     ) -> F:
         """Send as many packets as the entries take."""
         request = _Request(self._make_future(), finish)
+        if self._ended is not None:
+            self._settle(request.future, self._ended)
+            return request.future
         size = self.options.max_filters
-        for start in range(0, max(len(entries), 1), size):
+        for start in range(0, len(entries), size):
             self._requests[send(entries[start : start + size])] = request
             request.unanswered += 1
         return request.future
 
-    def take(self) -> Publish:
-        """Take the next message that came in."""
-        return self.inbound.popleft()
-
     def acknowledge(self, publish: Publish) -> None:
         """Acknowledge a message whose consumer has taken it."""
         if publish.qos:
-            if self.link is not None:
-                self.link.connection.acknowledge(publish)
-            else:
-                self.session.receiver.acknowledge(publish)
+            self.session.receiver.acknowledge(publish)
 
-    # The life of connections, told by the driver.
-
-    def prepare(self, url: str) -> tuple[Endpoint, Proxy | None]:
-        """Begin an attempt.
-
-        Returns:
-            Where it leads, and the proxy to go through.
+    def check_waiting(self) -> None:
+        """Check that to wait for the network can come to an end.
 
         Raises:
-            ConnectError: this cannot be connected to.
+            MQTTError: the client has not been opened.
         """
+        if not self.running and self._ended is None:
+            raise MQTTError("the client is not open: open it first, or use the _nowait form, which queues")
+
+    def check_iteration(self) -> None:
+        """Check that messages can be iterated over.
+
+        Raises:
+            MQTTError: they go to `on_message`.
+        """
+        if self.options.on_message is not None:
+            raise MQTTError("the messages go to on_message; without it they can be iterated over")
+
+    @property
+    def over(self) -> bool:
+        """Whether no more messages will come.
+
+        Raises:
+            MQTTError: the client gave up, or has not been opened.
+        """
+        self.check_waiting()
+        if not self.running and self.error is not None:
+            raise self.error
+        return not self.running
+
+    # The life of a client, told by the driver.
+
+    def begin(self) -> None:
+        """Open the client.
+
+        Raises:
+            MQTTError: it is open already.
+        """
+        if self.running:
+            raise MQTTError("the client is open already")
+        self.running, self.stopping, self._opening = True, False, True
+        self.error = self._ended = None
+        self.opened = self._make_future()
+        self._attempts = self._short_lived = 0
+
+    def begin_attempt(self) -> None:
+        """Begin an attempt. The URL is to be asked for next, outside the lock."""
+        self.error, self._dropped = None, False
         self._set_state(State("connecting"))
+
+    def make_attempt(self, url: str, now: float) -> Attempt:
+        """Go on with an attempt: this is the URL. A TCP connection is to be made next.
+
+        Raises:
+            ConnectError: this cannot be connected to, or the upgrade request cannot be made.
+            ssl.SSLError, OSError: the TLS context cannot be made.
+        """
+        options = self.options
         try:
             endpoint = parse_url(url)
         except (TypeError, ValueError) as error:
             raise ConnectError(str(error)) from None
-        return endpoint, choose_proxy(self.options.proxy, endpoint)
-
-    def open_link(self, endpoint: Endpoint, proxy: Proxy | None, now: float, deadline: float) -> None:
-        """Go on with an attempt: there is a TCP connection.
-
-        Args:
-            endpoint: where the attempt leads.
-            proxy: through which it leads.
-            now: seconds.
-            deadline: when there must be a CONNACK.
-
-        Raises:
-            ConnectError: the upgrade request cannot be made.
-            ssl.SSLError, OSError: the TLS context cannot be made.
-        """
-        options = self.options
-        tls = None
-        if endpoint.tls:
-            from mqttws.transport.tls import TLSPipe, tls_context
-
-            context = options.tls if options.tls is not None else tls_context()
-            tls = TLSPipe(context, endpoint.host)
+        proxy = choose_proxy(options.proxy, endpoint)
         framing: Framing = Framing()
         if endpoint.websocket:
             framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.headers)
@@ -307,8 +285,22 @@ class Core(Generic[F]):
             max_packet_size=options.max_packet_size,
             max_filters=options.max_filters,
         )
-        connection = ClientConnection(machine, framing, now, open_timeout=max(0.0, deadline - now))
-        self.link = Link(connection, Tunnel(proxy, endpoint) if proxy is not None else None, tls)
+        connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
+        tunnel = Tunnel(proxy, endpoint) if proxy is not None else None
+        tls = None
+        if endpoint.tls:
+            from mqttws.transport.tls import TLSPipe, tls_context
+
+            tls = TLSPipe(options.tls if options.tls is not None else tls_context(), endpoint.host)
+        link = Link(connection, tunnel, tls, linger=not endpoint.websocket)
+        deadline = now + options.timeout
+        if proxy is not None:
+            return Attempt(proxy.host, proxy.port, link, deadline, f"the proxy {proxy.host}:{proxy.port}")
+        return Attempt(endpoint.host, endpoint.port, link, deadline, f"{endpoint.host}:{endpoint.port}")
+
+    def establish(self, attempt: Attempt) -> None:
+        """Go on with an attempt: there is a TCP connection."""
+        self.link = attempt.link
         self.reading = True
 
     def advance(self, now: float) -> None:
@@ -327,11 +319,13 @@ class Core(Generic[F]):
             elif isinstance(event, Unsubscribed):
                 self._answered(event.token, ())
             elif isinstance(event, Connected):
-                self._connected_at = now
+                self._connected_at, self._opening = now, False
                 self._set_state(State("connected", session_present=event.session_present))
+                self._resolve(self.opened, None)
             elif isinstance(event, Closed):
                 self.error = event.error
-        self._regulate(now)
+        if not self.stopping:
+            self._regulate(now)
 
     def _regulate(self, now: float) -> None:
         """Read on or not, by how many messages wait to be taken."""
@@ -340,7 +334,7 @@ class Core(Generic[F]):
             self.reading = False
             self.link.connection.pause_reading()
             if self.options.on_message is None:
-                logger.info("%d messages wait to be taken; nothing more is read until some are", len(self.inbound))
+                self._log(logging.INFO, "%d messages wait to be taken; nothing more is read", len(self.inbound))
         elif not self.reading and len(self.inbound) <= self.options.max_inbound // 2:
             self.reading = True
             self.link.connection.resume_reading(now)
@@ -358,101 +352,177 @@ class Core(Generic[F]):
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
                 error = SubscribeRejected(topic_filter)
-                logger.warning("on reconnecting, %s", error)
+                self._log(logging.WARNING, "on reconnecting, %s", error)
                 if self.options.on_error is not None:
-                    self._call(self.options.on_error, error)
+                    self._calls.append((guarded, self.options.on_error, error))
 
-    def lost(self, error: Exception, now: float) -> float | None:
-        """Note that an attempt failed, or that the connection has ended.
+    def drop(self, now: float) -> None:
+        """End the connection, or the attempt to make one, in favour of another; the driver is to see to it at once."""
+        self._dropped = True
+        if self.link is not None:
+            self.link.disconnect(now, 0.0)
 
-        Returns:
-            When to make the next attempt; None for never: then the client is disconnected and every future has failed.
+    def stop(self, timeout: float) -> None:
+        """Close the client: `disconnect` and `lost` are to follow. Only the first call counts.
+
+        Args:
+            timeout: seconds that an orderly end may take.
         """
-        self.link = None
-        self.error = error = self._judge(error, now)
-        established, self._connected_at = self._connected_at is not None, None
-        if self._reconnect is None or self.options.is_fatal(error):
-            self.give_up(error)
-            return None
-        delay = self._reconnect.delay(self._attempt, random.random())
-        if delay is None:
-            self.give_up(error)
-            return None
-        if established:
-            logger.info("the connection ended: %s", error)
-        self._attempt += 1
-        self._set_state(State("disrupted", error=error))
-        self._set_state(State("reconnecting", delay=delay))
-        return now + delay
+        if not self.stopping:
+            self.stopping, self._close_timeout = True, timeout
 
-    def recovers(self, error: Exception) -> bool:
-        """Tell whether another attempt is to be made at once. It runs user code, and so outside the lock."""
-        if self.options.recover is None or not isinstance(error, ConnectError):
+    def disconnect(self, now: float) -> None:
+        """Where the client is to be closed, begin to close its connection."""
+        if self.stopping and self.link is not None and not self.link.connection.closed:
+            self.link.disconnect(now, self._close_timeout)
+            self.reading = True  # the server's part in closing comes behind what has not been read
+
+    @property
+    def called_off(self) -> bool:
+        """Whether the attempt under way is in vain."""
+        return self.stopping or self._dropped
+
+    def recovers(self, error: Exception | None) -> bool:
+        """Tell whether a failed attempt is to be followed by another at once. It runs user code."""
+        recover = self.options.recover
+        if recover is None or self.called_off or not isinstance(error, ConnectError):
             return False
         try:
-            return self.options.recover(error)
+            return recover(error)
         except Exception:
             logger.exception("the callback `recover` raised an exception")
             return False
 
+    def lost(self, error: Exception | None, recovers: bool, now: float) -> float | None:
+        """Note that an attempt failed, or that the connection has ended.
+
+        Args:
+            error: why.
+            recovers: what the method of that name told.
+            now: seconds.
+
+        Returns:
+            When to begin the next attempt; None for never: then the client is disconnected, and every future failed.
+        """
+        self.link = None
+        if self.stopping:
+            self.give_up(None)
+            return None
+        if recovers:
+            return now
+        if self._dropped:
+            error = ConnectionClosed("a new connection was asked for")
+            self._attempts, self._short_lived, delay = 1, 0, 0.0
+        else:
+            error = self._judge(error if error is not None else ConnectionClosed(), now)
+            patience = None
+            if self._policy is not None and not self._opening and not self.options.is_fatal(error):
+                patience = self._policy.delay(self._attempts, random.random())
+            if patience is None:
+                self.give_up(error)
+                return None
+            self._attempts += 1
+            delay = patience
+        self.error, self._connected_at = error, None
+        self._log(logging.INFO, "the connection of %s ended: %s", self.client_id, error)
+        self._set_state(State("disrupted", error=error))
+        self._set_state(State("reconnecting", delay=delay))
+        return now + delay
+
     def _judge(self, error: Exception, now: float) -> Exception:
         """Count how long connections last; several short ones in a row are a fight for the client identifier."""
-        policy = self._reconnect
-        if self._connected_at is None or policy is None:
-            return error
-        if now - self._connected_at >= policy.stable_after:
-            self._attempt = self._short_lived = 0
+        if self._connected_at is None or self._policy is None:
+            self._short_lived = 0  # a server that cannot be reached is another matter
+        elif now - self._connected_at >= self._policy.stable_after:
+            self._attempts = self._short_lived = 0
         elif type(error) is ConnectionClosed:
             self._short_lived += 1
-            if self._short_lived >= policy.takeovers:
+            if self._short_lived >= self._policy.takeovers:
                 return SessionTakenOver(
                     f"the server accepted and closed {self._short_lived} connections in a row within "
-                    f"{policy.stable_after:g} s: another client seems to use the client identifier {self.client_id!r}, "
-                    "or the server forbids what this one does"
+                    f"{self._policy.stable_after:g} s: another client seems to use the client identifier "
+                    f"{self.client_id!r}, or the server forbids what this one does"
                 )
         return error
 
     def give_up(self, error: Exception | None) -> None:
         """End the client: every future fails, and the state is disconnected."""
-        self.link = None
+        if self._ended is not None:
+            return
+        self.link = self._connected_at = None
+        self.running = False
         self.error = error
-        failure = error if error is not None else ConnectionClosed("the client was closed before this was complete")
-        for future in (*self._futures.values(), *(request.future for request in self._requests.values())):
-            self._resolve(future, failure)
+        self._ended = error if error is not None else ConnectionClosed("the client was closed before this was complete")
+        requests = {id(request): request.future for request in self._requests.values()}
+        for future in (*self._futures.values(), *requests.values(), self.opened):
+            self._resolve(future, self._ended)
         self._futures.clear()
         self._requests.clear()
         self.session.abandon()
         self._set_state(State("disconnected", error=error))
 
-    def fresh(self) -> None:
-        """Count attempts from the beginning again."""
-        self._attempt = self._short_lived = 0
+    def forget_parent(self) -> None:
+        """In a forked child: what runs here is the parent's, and so are its futures and callbacks."""
+        if self.running:
+            self.give_up(ConnectionClosed("the process was forked, and the connection is the parent's"))
+        self._calls.clear()
 
-    # What is to be called by the driver, outside its lock.
+    # What runs user code: to be called outside the lock, by one thread.
 
     @property
     def has_calls(self) -> bool:
-        """Whether anything is to be called."""
+        """Whether there is something for `run_calls` to do."""
         return bool(self._calls)
 
-    def take_calls(self) -> list[Call]:
-        """Take what is to be called now: futures to settle, callbacks to run. None of it raises."""
-        calls, self._calls = self._calls, []
-        return calls
+    @property
+    def deliverable(self) -> bool:
+        """Whether there is something for `deliver` to do."""
+        return bool(self.inbound) and self.options.on_message is not None and not self.stopping
+
+    def run_calls(self) -> None:
+        """Resolve futures, run callbacks, log. One at a time: a callback may bring the next ones about itself."""
+        calls = self._calls
+        while calls:
+            function, first, second = calls.popleft()
+            function(first, second)
+
+    def deliver(self, acknowledge: Callable[[Publish], None]) -> None:
+        """Run `on_message` for the messages that wait, as long as callbacks may take.
+
+        Args:
+            acknowledge: of the driver.
+        """
+        on_message = self.options.on_message
+        if on_message is None or not self.inbound:
+            return
+        inbound, manual_ack = self.inbound, self.options.manual_ack
+        end = time.monotonic() + CALLBACK_SLICE
+        while inbound and not self.stopping:
+            message = inbound.popleft()
+            guarded(on_message, message)
+            if message.qos and not manual_ack:
+                acknowledge(message)
+            if time.monotonic() >= end:
+                break
 
     def _set_state(self, state: State) -> None:
         if state != self.state:
             self.state = state
-            logger.debug("%s: %s", self.client_id, state.name)
+            self._log(logging.DEBUG, "%s: %s", self.client_id, state.name)
             if self.options.on_state is not None:
-                self._call(self.options.on_state, state)
+                self._calls.append((guarded, self.options.on_state, state))
 
-    def _call(self, callback: Callable[[Any], object], argument: object) -> None:
-        self._calls.append((guarded, callback, argument))
+    def _log(self, level: int, message: str, *arguments: object) -> None:
+        """Log, outside the lock: a handler may use this very client."""
+        self._calls.append((_emit, level, (message, *arguments)))
 
     def _resolve(self, future: F | None, outcome: object) -> None:
         if future is not None:
             self._calls.append((self._settle, future, outcome))
+
+
+def _emit(level: int, message: tuple[Any, ...]) -> None:
+    logger.log(level, *message)
 
 
 def guarded(callback: Callable[[Any], object], argument: object) -> None:
@@ -461,13 +531,6 @@ def guarded(callback: Callable[[Any], object], argument: object) -> None:
         callback(argument)
     except Exception:
         logger.exception("a callback raised an exception: %r", callback)
-
-
-def connect_failed(error: OSError | TimeoutError, endpoint: Endpoint, proxy: Proxy | None) -> ConnectError:
-    """Say what went wrong below TLS."""
-    where = f"the proxy {proxy.host}:{proxy.port}" if proxy is not None else f"{endpoint.host}:{endpoint.port}"
-    reason = error.strerror or str(error) or "it took too long"
-    return ConnectError(f"cannot connect to {where}: {reason}")
 
 
 def _as_list(entries: Any) -> list[Any]:
