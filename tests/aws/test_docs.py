@@ -1,8 +1,9 @@
-"""The examples of docs/aws.md, run in order, as one program."""
+"""The examples of docs/aws.md, run in order, as one program; and the example of the local endpoint."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     shown = capsys.readouterr().out
     assert "{'msg': 'Hello to all subscribers!'}" in shown
     assert "Done" in shown
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(PAGE.parents[1] / "examples" / "aws_local.py"), run_name="__main__")
+    assert capsys.readouterr().out == "chat/hello {'msg': 'Hello from a guest'}\n"
