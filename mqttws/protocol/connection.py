@@ -211,7 +211,16 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
 
 
 class ClientConnection(Connection[ClientMachine]):
-    """A client's connection. After it is made, `data_to_send` begins the handshake or sends CONNECT."""
+    """A client's connection. After it is made, `data_to_send` begins the handshake or sends CONNECT.
+
+    It waits for the server's part in closing only where the end is an orderly one: a server that is silent, refuses or
+    breaks the rules is not worth it, and the client is to connect anew.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """See `Connection.finished`."""
+        return super().finished or self.machine.error is not None
 
     def subscribe(self, topic_filters: list[tuple[str, int]]) -> int:
         """Send SUBSCRIBE; see `ClientMachine.subscribe`."""

@@ -1,0 +1,152 @@
+"""The two drivers behind one face: a contract is written once and holds for the blocking and for the asyncio client.
+
+`Blocking` is `mqttws.Client` as it is. `Asyncio` is `mqttws.aio.Client` in an event loop of its own, in a thread, with
+calls that wait for it; its futures are `concurrent.futures.Future`s, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import mqttws
+from mqttws import Publish, State
+
+#: Seconds. No test waits this long unless it fails.
+PATIENCE = 4.0
+
+
+class States:
+    """Takes the states of a client, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.seen: list[State] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, state: State) -> None:
+        with self._changed:
+            self.seen.append(state)
+            self._changed.notify_all()
+
+    @property
+    def names(self) -> list[str]:
+        return [state.name for state in self.seen]
+
+    def wait(self, name: str, count: int = 1) -> State:
+        """Wait until a state has been there so many times."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.names.count(name) >= count, PATIENCE), self.seen
+            return [state for state in self.seen if state.name == name][count - 1]
+
+
+class Blocking(mqttws.Client):
+    """`mqttws.Client`."""
+
+    def end(self) -> None:
+        """Leave nothing running."""
+        self.close(timeout=1.0)
+
+
+class Asyncio:
+    """`mqttws.aio.Client` in a loop of its own."""
+
+    def __init__(self, url: str | Callable[[], str], **options: Any) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self.client = self.call(self._make(url, options))
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    async def _make(self, url: Any, options: dict[str, Any]) -> mqttws.aio.Client:
+        return mqttws.aio.Client(url, **options)
+
+    def call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE + 10)
+
+    def later(self, method: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call a `_nowait` method in the loop; its future, as one of threads."""
+
+        async def run() -> Any:
+            return method(*arguments)
+
+        inner = self.call(run())
+
+        async def wait() -> Any:
+            return await inner
+
+        return asyncio.run_coroutine_threadsafe(wait(), self.loop)
+
+    def open(self, timeout: float | None = None) -> Asyncio:
+        self.call(self.client.open(timeout))
+        return self
+
+    def close(self, timeout: float | None = None) -> None:
+        self.call(self.client.close(timeout))
+
+    def end(self) -> None:
+        """Leave nothing running."""
+        self.close(timeout=1.0)
+        self._stop_loop()
+
+    def _stop_loop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        self.loop.close()
+
+    def publish(self, *arguments: Any, **options: Any) -> None:
+        self.call(self.client.publish(*arguments, **options))
+
+    def publish_nowait(self, *arguments: Any) -> Future[Any]:
+        return self.later(self.client.publish_nowait, *arguments)
+
+    def subscribe(self, *arguments: Any, **options: Any) -> Any:
+        return self.call(self.client.subscribe(*arguments, **options))
+
+    def subscribe_nowait(self, *arguments: Any) -> Future[Any]:
+        return self.later(self.client.subscribe_nowait, *arguments)
+
+    def unsubscribe(self, *arguments: Any, **options: Any) -> None:
+        self.call(self.client.unsubscribe(*arguments, **options))
+
+    def messages(self, timeout: float | None = None) -> Iterator[Publish]:
+        iterator = self.client.messages(timeout)
+        try:
+            while True:
+                try:
+                    yield self.call(anext(iterator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self.call(iterator.aclose())
+
+    def acknowledge(self, message: Publish) -> None:
+        self.later_plain(self.client.acknowledge, message)
+
+    def reconnect_now(self) -> None:
+        self.later_plain(self.client.reconnect_now)
+
+    def later_plain(self, method: Callable[..., Any], *arguments: Any) -> None:
+        async def run() -> None:
+            method(*arguments)
+
+        self.call(run())
+
+    @property
+    def state(self) -> State:
+        return self.client.state
+
+    @property
+    def client_id(self) -> str:
+        return self.client.client_id
+
+    def __enter__(self) -> Asyncio:
+        return self.open()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,676 @@
+"""What both drivers promise, against a server that says byte for byte what the test has written down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, States
+from scripted import End, Scripted
+
+import mqttws
+from mqttws import (
+    ConnAck,
+    Connect,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionRefused,
+    Disconnect,
+    Message,
+    MQTTError,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    QueueFull,
+    Reconnect,
+    SubAck,
+    Subscribe,
+    SubscribeRejected,
+    UnsubAck,
+    Unsubscribe,
+)
+
+Make = Callable[..., Any]
+
+
+def nothing_sent(client: Any, end: End) -> None:
+    """Check that the client has sent nothing: what it sends now comes first."""
+    client.publish_nowait("now", b"")
+    end.expect(Publish("now", b""))
+
+
+#: Reconnects without waiting.
+AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
+
+
+def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
+    client = make(server.url, client_id="c", **options)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    return client, end
+
+
+# Connecting and closing.
+
+
+def test_connect_is_what_the_options_say(make: Make, server: Scripted) -> None:
+    will = Message("w", b"gone", 1, True)
+    client = make(server.url, client_id="me", keep_alive=7, clean_session=False, will=will, username="u", password="p")
+    opening = server.soon(client.open)
+    end = server.accept()
+    assert end.receive() == Connect("me", False, 7, will, "u", b"p")
+    end.send(ConnAck(0, True))
+    opening.result(PATIENCE)
+    assert client.state.name == "connected"
+    assert client.state.session_present is True
+
+
+def test_user_name_and_password_of_the_url(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url.replace("mqtt://", "mqtt://ada:love%2Flace@"), client_id="c")
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept()
+    assert end.receive() == Connect("c", username="ada", password=b"love/lace")
+    end.send(ConnAck())
+    opening.result(PATIENCE)
+
+
+def test_a_random_client_id_is_made_up(make: Make) -> None:
+    one, other = make("mqtt://127.0.0.1"), make("mqtt://127.0.0.1")
+    assert one.client_id.startswith("mqttws-")
+    assert len(one.client_id) == 23
+    assert one.client_id != other.client_id
+
+
+def test_close_says_disconnect_and_nothing_more(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    closing = server.soon(client.close)
+    assert end.rest() == bytes.fromhex("e0 00")
+    end.cut()
+    closing.result(PATIENCE)
+    assert client.state == mqttws.State("disconnected")
+    if end.websocket:
+        assert end.closing[:2] == (1000).to_bytes(2, "big")
+
+
+def test_close_twice_and_before_open(make: Make) -> None:
+    client = make("mqtt://127.0.0.1")
+    client.close()
+    client.close()
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5])
+def test_a_refusal_is_raised_and_ends_the_client(make: Make, server: Scripted, code: int) -> None:
+    states = States()
+    client = make(server.url, client_id="c", on_state=states, reconnect=AT_ONCE)
+    opening = server.soon(client.open)
+    end = server.accept()
+    end.receive()
+    end.send(bytes((0x20, 2, 0, code)))
+    assert end.rest() == b""
+    end.cut()
+    with pytest.raises(ConnectionRefused) as caught:
+        opening.result(PATIENCE)
+    assert caught.value.return_code == code
+    assert states.names == ["connecting", "disconnected"]
+
+
+def test_nobody_listens(make: Make, tcp_server: Scripted) -> None:
+    client = make("mqtt://127.0.0.1:1", client_id="c")
+    with pytest.raises(ConnectError, match=r"127\.0\.0\.1:1"):
+        client.open()
+    assert client.state.name == "disconnected"
+
+
+def test_no_connack_in_time(make: Make, server: Scripted) -> None:
+    client = make(server.url, client_id="c", timeout=0.2)
+    opening = server.soon(client.open)
+    end = server.accept()
+    assert end.receive() == Connect("c")
+    assert end.rest() == b""
+    end.cut()
+    with pytest.raises(ConnectError, match=r"did not answer within"):
+        opening.result(PATIENCE)
+
+
+def test_open_has_a_timeout_of_its_own(make: Make, server: Scripted) -> None:
+    client = make(server.url, client_id="c")
+    opening = server.soon(client.open, timeout=0.2)
+    server.accept()
+    with pytest.raises(TimeoutError):
+        opening.result(PATIENCE)
+    assert client.state.name == "disconnected"
+
+
+def test_open_again_after_a_failure(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url, client_id="c")
+    opening = tcp_server.soon(client.open)
+    tcp_server.accept().cut()
+    with pytest.raises(ConnectError):
+        opening.result(PATIENCE)
+    opening = tcp_server.soon(client.open)
+    tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+
+
+def test_open_twice(make: Make, tcp_server: Scripted) -> None:
+    client, _ = connected(make, tcp_server)
+    with pytest.raises(MQTTError, match="open already"):
+        client.open()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"client_id": "", "clean_session": False}, {"keep_alive": 65_536}, {"client_id": "\0"}, {"password": "p"}],
+)
+def test_options_are_checked_at_once(make: Make, options: dict[str, Any]) -> None:
+    with pytest.raises(mqttws.LocalProtocolError):
+        make("mqtt://127.0.0.1", **options)
+
+
+def test_what_is_no_url_and_what_is_no_option(make: Make) -> None:
+    with pytest.raises(ValueError, match="scheme"):
+        make("http://127.0.0.1/")
+    with pytest.raises(TypeError):
+        make("mqtt://127.0.0.1", colour="red")
+
+
+# Publishing.
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_publish_returns_when_its_qos_is_kept(make: Make, server: Scripted, qos: int) -> None:
+    client, end = connected(make, server)
+    publishing = server.soon(client.publish, "a/b", "payload", qos, True)
+    packet_id = 1 if qos else None
+    assert end.receive() == Publish("a/b", b"payload", qos, True, False, packet_id)
+    if qos:
+        assert not publishing.done()
+    if qos == 1:
+        end.send(PubAck(1))
+    if qos == 2:
+        end.send(PubRec(1)).expect(PubRel(1))
+        assert not publishing.done()
+        end.send(PubComp(1))
+    assert publishing.result(PATIENCE) is None
+
+
+def test_publish_nowait_before_open_goes_out_in_order(make: Make, server: Scripted) -> None:
+    client = make(server.url, client_id="c")
+    futures = [client.publish_nowait("a", str(number), number % 2) for number in range(4)]
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    end.expect(Publish("a", b"0"), Publish("a", b"1", 1, packet_id=1), Publish("a", b"2"))
+    end.expect(Publish("a", b"3", 1, packet_id=2))
+    end.send(PubAck(1), PubAck(2))
+    assert [future.result(PATIENCE) for future in futures] == [None] * 4
+
+
+@pytest.mark.parametrize(("topic", "qos"), [("a/#", 0), ("", 0), ("a\0", 0), ("a", 3)])
+def test_an_ill_formed_publish_raises_and_sends_nothing(make: Make, server: Scripted, topic: str, qos: int) -> None:
+    client, end = connected(make, server)
+    with pytest.raises(mqttws.LocalProtocolError):
+        client.publish(topic, b"x", qos)
+    with pytest.raises(mqttws.LocalProtocolError):
+        client.publish_nowait(topic, b"x", qos)
+    nothing_sent(client, end)
+
+
+def test_a_publish_that_times_out_is_taken_back_if_it_was_not_sent(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=1)
+    first = client.publish_nowait("a", b"first", 1)
+    with pytest.raises(TimeoutError, match="will not be"):
+        client.publish("a", b"second", 1, timeout=0.1)
+    end.expect(Publish("a", b"first", 1, packet_id=1)).send(PubAck(1))
+    assert first.result(PATIENCE) is None
+    nothing_sent(client, end)
+
+
+def test_a_publish_that_times_out_may_have_been_sent(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    with pytest.raises(TimeoutError, match="may still be delivered"):
+        client.publish("a", b"x", 1, timeout=0.1)
+    end.expect(Publish("a", b"x", 1, packet_id=1))
+
+
+def test_a_full_queue_raises_or_waits(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=1, max_queued=1)
+    client.publish_nowait("a", b"1", 1)
+    end.expect(Publish("a", b"1", 1, packet_id=1))
+    client.publish_nowait("a", b"2", 1)
+    with pytest.raises(QueueFull):
+        client.publish_nowait("a", b"3", 1)
+    waiting = server.soon(client.publish, "a", b"4", 1)
+    end.send(PubAck(1)).expect(Publish("a", b"2", 1, packet_id=2))
+    end.send(PubAck(2)).expect(Publish("a", b"4", 1, packet_id=3))
+    end.send(PubAck(3))
+    assert waiting.result(PATIENCE) is None
+
+
+def test_futures_fail_when_the_client_is_closed(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    publishing = client.publish_nowait("a", b"x", 2)
+    subscribing = client.subscribe_nowait("b")
+    end.receive()
+    end.receive()
+    closing = server.soon(client.close)
+    end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+    for future in (publishing, subscribing):
+        with pytest.raises(ConnectionClosed, match="closed before"):
+            future.result(PATIENCE)
+
+
+def test_threads_publish_while_the_client_is_closed(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            try:
+                client.publish_nowait("a", b"x")
+            except (MQTTError, RuntimeError):
+                return
+
+    publishing = [server.soon(publish) for _ in range(4)]
+    end.receive()
+    closing = server.soon(client.close)
+    data = end.rest()
+    stop.set()
+    end.cut()
+    closing.result(PATIENCE)
+    for each in publishing:
+        each.result(PATIENCE)
+    assert data.endswith(bytes.fromhex("e0 00"))
+    assert data.removesuffix(bytes.fromhex("e0 00")).replace(bytes.fromhex("30 04 00 01 61 78"), b"") == b""
+
+
+# Subscribing.
+
+
+def test_subscribe_to_one(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    subscribing = server.soon(client.subscribe, "a/+", 2)
+    end.expect(Subscribe(1, [("a/+", 2)])).send(SubAck(1, [1]))
+    assert subscribing.result(PATIENCE) == 1
+
+
+def test_subscribe_to_one_that_is_refused(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    subscribing = server.soon(client.subscribe, "a")
+    end.expect(Subscribe(1, [("a", 0)])).send(SubAck(1, [128]))
+    with pytest.raises(SubscribeRejected) as caught:
+        subscribing.result(PATIENCE)
+    assert caught.value.topic_filter == "a"
+
+
+def test_subscribe_to_several_in_packets_that_the_server_takes(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_filters=2)
+    subscribing = server.soon(client.subscribe, ["a", ("b", 2), "c"], 1)
+    end.expect(Subscribe(1, [("a", 1), ("b", 2)]), Subscribe(2, [("c", 1)]))
+    end.send(SubAck(2, [128]), SubAck(1, [1, 0]))
+    assert subscribing.result(PATIENCE) == (1, 0, 128)
+
+
+def test_unsubscribe(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_filters=2)
+    unsubscribing = server.soon(client.unsubscribe, ["a", "b", "c"])
+    end.expect(Unsubscribe(1, ["a", "b"]), Unsubscribe(2, ["c"])).send(UnsubAck(1))
+    assert not unsubscribing.done()
+    end.send(UnsubAck(2))
+    assert unsubscribing.result(PATIENCE) is None
+
+
+def test_an_ill_formed_filter_raises_and_sends_nothing(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    with pytest.raises(mqttws.LocalProtocolError):
+        client.subscribe(["good", "b#"])
+    with pytest.raises(mqttws.LocalProtocolError):
+        client.subscribe([])
+    with pytest.raises(mqttws.LocalProtocolError):
+        client.unsubscribe("b#")
+    nothing_sent(client, end)
+
+
+def test_a_suback_that_does_not_come(make: Make, server: Scripted) -> None:
+    client, _ = connected(make, server, timeout=0.2)
+    with pytest.raises(TimeoutError):
+        client.subscribe("a")
+
+
+# Receiving.
+
+
+def test_messages_are_acknowledged_when_the_iteration_moves_on(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    end.send(Publish("a", b"0"), Publish("a", b"1", 1, packet_id=7), Publish("a", b"2", 2, packet_id=9))
+    messages = client.messages(timeout=PATIENCE)
+    assert next(messages) == Publish("a", b"0")
+    assert next(messages) == Publish("a", b"1", 1, packet_id=7)
+    end.send("d0 00")  # to see that nothing has been sent yet, the next packet must be the PUBACK
+    assert next(messages) == Publish("a", b"2", 2, packet_id=9)
+    end.expect(PubAck(7))
+    messages.close()
+    end.expect(PubRec(9)).send(PubRel(9)).expect(PubComp(9))
+
+
+def test_the_iteration_ends_after_silence(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    end.send(Publish("a", b"0"))
+    assert [message.payload for message in client.messages(timeout=0.2)] == [b"0"]
+    end.send(Publish("a", b"1"))
+    assert [message.payload for message in client.messages(timeout=0.2)] == [b"1"]
+
+
+def test_the_iteration_ends_with_the_client(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    iterating = server.soon(lambda: list(client.messages()))
+    end.send(Publish("a", b"0"))
+    closing = server.soon(client.close)
+    end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+    assert [message.payload for message in iterating.result(PATIENCE)] in ([b"0"], [])
+
+
+def test_the_iteration_raises_what_ended_the_client(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, reconnect=False)
+    iterating = server.soon(lambda: list(client.messages()))
+    end.cut()
+    with pytest.raises(ConnectionClosed):
+        iterating.result(PATIENCE)
+
+
+def test_acknowledging_by_hand_keeps_the_order(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, manual_ack=True)
+    end.send(*(Publish("a", b"x", 1, packet_id=packet_id) for packet_id in (3, 1, 2)))
+    messages = client.messages(timeout=PATIENCE)
+    third, first, second = next(messages), next(messages), next(messages)
+    client.acknowledge(second)
+    client.acknowledge(first)
+    client.acknowledge(third)
+    client.acknowledge(third)
+    end.expect(PubAck(3), PubAck(1), PubAck(2))
+    end.send(Publish("a", b"y", 1, packet_id=4))
+    client.acknowledge(next(messages))
+    end.expect(PubAck(4))
+
+
+def test_a_callback_takes_messages_and_they_are_acknowledged(make: Make, server: Scripted) -> None:
+    taken: list[Publish] = []
+
+    def take(message: Publish) -> None:
+        taken.append(message)
+        raise RuntimeError("the callback's own fault")
+
+    _, end = connected(make, server, on_message=take)
+    end.send(*(Publish("a", b"x", 1, packet_id=packet_id) for packet_id in range(1, 4)))
+    end.expect(PubAck(1), PubAck(2), PubAck(3))
+    assert len(taken) == 3
+
+
+def test_a_copy_of_a_qos_2_message_is_answered_and_not_delivered(make: Make, server: Scripted) -> None:
+    taken: list[Publish] = []
+    _, end = connected(make, server, on_message=taken.append)
+    end.send(Publish("a", b"x", 2, packet_id=5)).expect(PubRec(5))
+    end.send(Publish("a", b"x", 2, dup=True, packet_id=5)).expect(PubRec(5))
+    end.send(PubRel(5)).expect(PubComp(5))
+    end.send(PubRel(5)).expect(PubComp(5))
+    assert len(taken) == 1
+
+
+def test_a_slow_consumer_stops_the_reading_and_loses_nothing(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_inbound=10, keep_alive=1)
+    payload = bytes(10_000)
+    sending = server.soon(lambda: [end.send(Publish("a", payload, packet_id=None)) for _ in range(2_000)])
+    # What has been read is bounded, so the sender is held up by TCP, while pings go out all the time.
+    assert end.receive() == mqttws.PingReq()
+    assert end.receive() == mqttws.PingReq()
+    assert not sending.done()
+    assert sum(1 for _, _message in zip(range(2_000), client.messages(timeout=PATIENCE), strict=False)) == 2_000
+    sending.result(PATIENCE)
+
+
+# Losing the connection.
+
+
+def test_a_lost_connection_is_made_again_and_all_is_restored(make: Make, server: Scripted) -> None:
+    states = States()
+    client, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    subscribing = server.soon(client.subscribe, [("a", 1), ("b", 2)])
+    end.receive()
+    end.send(SubAck(1, [1, 2]))
+    subscribing.result(PATIENCE)
+    futures = [client.publish_nowait("t", str(number), 1 + number % 2) for number in range(3)]
+    end.expect(*(Publish("t", str(n).encode(), 1 + n % 2, packet_id=2 + n) for n in range(3)))
+    end.send(PubRec(3)).expect(PubRel(3))
+    end.cut()
+    end = server.accept().welcome(session_present=False)
+    # The server has lost the session: what it had not acknowledged comes again in order, with DUP; then the filters.
+    end.expect(Publish("t", b"0", 1, dup=True, packet_id=2), Publish("t", b"2", 1, dup=True, packet_id=4))
+    end.expect(Subscribe(5, [("a", 1), ("b", 2)])).send(SubAck(5, [1, 2]), PubAck(2), PubAck(4))
+    assert [future.result(PATIENCE) for future in futures] == [None] * 3
+    assert states.names == ["connecting", "connected", "disrupted", "reconnecting", "connecting", "connected"]
+    assert isinstance(states.seen[2].error, ConnectionClosed)
+    assert states.seen[3].delay == 0.0
+
+
+def test_a_kept_session_is_resumed(make: Make, server: Scripted) -> None:
+    client = make(server.url, client_id="c", clean_session=False, reconnect=AT_ONCE)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    subscribing = client.subscribe_nowait("a")
+    end.expect(Subscribe(1, [("a", 0)])).send(SubAck(1, [0]))
+    subscribing.result(PATIENCE)
+    future = client.publish_nowait("t", b"x", 2)
+    end.expect(Publish("t", b"x", 2, packet_id=2)).send(PubRec(2)).expect(PubRel(2))
+    end.cut()
+    end = server.accept().welcome(session_present=True)
+    end.expect(PubRel(2)).send(PubComp(2))
+    assert future.result(PATIENCE) is None
+    nothing_sent(client, end)
+
+
+def test_a_request_without_an_answer_is_made_again(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, reconnect=AT_ONCE)
+    subscribing = client.subscribe_nowait("a", 1)
+    end.receive()
+    end.cut()
+    end = server.accept().welcome()
+    packet = end.receive()
+    assert isinstance(packet, Subscribe)
+    assert packet.topic_filters == (("a", 1),)
+    end.send(SubAck(packet.packet_id, [1]))
+    assert subscribing.result(PATIENCE) == 1
+
+
+def test_a_subscription_that_is_not_restored_is_told(make: Make, server: Scripted) -> None:
+    told: list[MQTTError] = []
+    there = threading.Event()
+    client, end = connected(make, server, reconnect=AT_ONCE, on_error=lambda error: (told.append(error), there.set()))
+    subscribing = client.subscribe_nowait("a")
+    end.receive()
+    end.send(SubAck(1, [0]))
+    subscribing.result(PATIENCE)
+    end.cut()
+    end = server.accept().welcome()
+    packet = end.receive()
+    assert isinstance(packet, Subscribe)
+    end.send(SubAck(packet.packet_id, [128]))
+    assert there.wait(PATIENCE)
+    assert [str(error) for error in told] == [str(SubscribeRejected("a"))]
+
+
+def test_a_callable_url_is_asked_at_each_attempt(make: Make, server: Scripted) -> None:
+    asked: list[str] = []
+
+    def url() -> str:
+        asked.append(f"{server.url}?attempt={len(asked)}" if server.url.startswith("ws") else server.url)
+        return asked[-1]
+
+    client = make(url, client_id="c", reconnect=AT_ONCE)
+    opening = server.soon(client.open)
+    first = server.accept().welcome()
+    opening.result(PATIENCE)
+    first.cut()
+    second = server.accept().welcome()
+    assert len(asked) == 2
+    if second.websocket:
+        assert first.head.startswith(b"GET /mqtt?attempt=0 HTTP/1.1\r\n")
+        assert second.head.startswith(b"GET /mqtt?attempt=1 HTTP/1.1\r\n")
+
+
+def test_reconnect_now_makes_a_new_connection(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    client.reconnect_now()
+    end.rest()
+    nothing_sent(client, server.accept().welcome())
+
+
+@pytest.mark.parametrize("code", [1, 2, 4, 5])
+def test_what_is_fatal_ends_the_client(make: Make, server: Scripted, code: int) -> None:
+    states = States()
+    client, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    waiting = client.publish_nowait("a", b"x", 1)
+    end.receive()
+    end.cut()
+    end = server.accept()
+    end.receive()
+    end.send(bytes((0x20, 2, 0, code)))
+    assert end.rest() == b""
+    end.cut()
+    with pytest.raises(ConnectionRefused):
+        waiting.result(PATIENCE)
+    assert isinstance(states.wait("disconnected").error, ConnectionRefused)
+
+
+def test_what_is_not_fatal_is_tried_again(make: Make, server: Scripted) -> None:
+    states = States()
+    _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    end.cut()
+    end = server.accept()
+    end.receive()
+    end.send("20 02 00 03")  # server unavailable
+    assert end.rest() == b""
+    end.cut()
+    server.accept().cut()
+    server.accept().welcome()
+    states.wait("connected", 2)
+    assert states.names.count("disrupted") == 3
+
+
+def test_attempts_run_out(make: Make, server: Scripted) -> None:
+    states = States()
+    _, end = connected(make, server, on_state=states, reconnect=Reconnect(initial=0.001, maximum=0.001, attempts=2))
+    end.cut()
+    server.accept().cut()
+    server.accept().cut()
+    assert isinstance(states.wait("disconnected").error, ConnectError)
+    assert states.names.count("reconnecting") == 2
+
+
+def test_without_reconnecting_a_loss_is_the_end(make: Make, server: Scripted) -> None:
+    states = States()
+    client, end = connected(make, server, on_state=states, reconnect=False)
+    waiting = client.publish_nowait("a", b"x", 1)
+    end.receive()
+    end.cut()
+    with pytest.raises(ConnectionClosed):
+        waiting.result(PATIENCE)
+    assert states.wait("disconnected").error is not None
+
+
+def test_connections_that_are_closed_at_once_are_taken_for_a_take_over(make: Make, server: Scripted) -> None:
+    states = States()
+    _, end = connected(make, server, on_state=states, reconnect=Reconnect(initial=0.001, maximum=0.001, takeovers=3))
+    for _ in range(2):
+        end.cut()
+        end = server.accept().welcome()
+    end.cut()
+    error = states.wait("disconnected").error
+    assert isinstance(error, mqttws.SessionTakenOver)
+    assert "another client" in str(error)
+
+
+def test_a_take_over_that_is_told_ends_the_client(make: Make) -> None:
+    states = States()
+    with Scripted("ws") as server:
+        _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+        end.frame((4001).to_bytes(2, "big") + b"session taken over", 0x88)
+        assert isinstance(states.wait("disconnected").error, mqttws.SessionTakenOver)
+
+
+def test_a_fault_of_the_server_closes_the_connection_and_is_told(make: Make, server: Scripted) -> None:
+    states = States()
+    _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    end.send(Publish("a", b"good", 1, packet_id=1), "36 05 00 01 61 00 01")  # then both QoS bits
+    end.rest()
+    server.accept().welcome()
+    error = states.wait("disrupted").error
+    assert isinstance(error, mqttws.MalformedPacket)
+    assert error.statement == "MQTT-3.3.1-4"
+
+
+@pytest.mark.statement("MQTT-6.0.0-1")
+def test_a_text_message_is_answered_with_1003(make: Make) -> None:
+    states = States()
+    with Scripted("ws") as server:
+        _, end = connected(make, server, on_state=states, reconnect=False)
+        end.frame(b"text", 0x81)
+        assert end.rest() == b""
+        assert end.closing[:2] == (1003).to_bytes(2, "big")
+        error = states.wait("disconnected").error
+    assert isinstance(error, mqttws.RemoteProtocolError)
+    assert error.statement == "MQTT-6.0.0-1"
+
+
+# Keep alive.
+
+
+def test_a_silent_server_is_given_up(make: Make, server: Scripted) -> None:
+    states = States()
+    _, end = connected(make, server, on_state=states, keep_alive=1, ping_timeout=0.2, reconnect=False)
+    assert end.receive() == mqttws.PingReq()
+    assert isinstance(states.wait("disconnected").error, mqttws.KeepAliveTimeout)
+
+
+def test_a_half_open_connection_is_noticed_while_publishing(make: Make, server: Scripted) -> None:
+    states = States()
+    client, _ = connected(make, server, on_state=states, keep_alive=1, ping_timeout=0.2, reconnect=False)
+
+    def publish() -> None:
+        while client.state.name == "connected":
+            try:
+                client.publish("a", b"x", timeout=0.05)
+            except (MQTTError, TimeoutError):
+                pass
+
+    publishing = server.soon(publish)
+    assert isinstance(states.wait("disconnected").error, mqttws.KeepAliveTimeout)
+    publishing.result(PATIENCE)
+
+
+def test_pings_that_are_answered_keep_the_connection(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, keep_alive=1, ping_timeout=0.5)
+    for _ in range(3):
+        assert end.receive() == mqttws.PingReq()
+        end.send("d0 00")
+    assert client.state.name == "connected"
+
+
+def test_disconnect_is_the_last_packet(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    waiting = [client.publish_nowait("a", b"x") for _ in range(100)]
+    closing = server.soon(client.close)
+    data = end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+    assert data == bytes.fromhex("30 04 00 01 61 78") * 100 + Disconnect().encode()
+    assert all(future.result(PATIENCE) is None for future in waiting)
