@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint peers compiled test-compiled bench clean help
+.PHONY: demo test lint peers compiled test-compiled bench fuzz mutate soak clean help
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -34,6 +34,18 @@ test-compiled: $(COMPILED)/installed  ## every test, on the compiled build
 
 bench: $(VENV)/installed-test  ## our own benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc
+
+fuzz: $(VENV)/installed-test  ## the fuzzer on each of its targets, T seconds each (T=60)
+	@$(PIP) -e '.[fuzz]'
+	@for target in decoder frames handshake server client topics verify policy; do \
+		$(BIN)/python tests/fuzz/fuzz.py $$target $(or $(T),60) || exit 1; done
+
+mutate: $(VENV)/installed  ## N mutated bytes through the decoder (N=100000000)
+	$(BIN)/python tests/fuzz/mutate.py decoder $(or $(N),100000000)
+
+soak: $(VENV)/installed  ## 200 clients, a cut every 2 s, for T seconds (T=3600); then the accounts and docs/soak.png
+	@$(PIP) -e '.[soak]'
+	$(BIN)/python tests/soak/soak.py --seconds $(or $(T),3600) --plot docs/soak.png
 
 clean:             ## remove all that was made
 	rm -rf $(VENV) $(COMPILED) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules

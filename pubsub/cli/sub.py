@@ -110,7 +110,7 @@ def as_json(message: mqttws.Publish) -> dict[str, Any]:
         return shown | {"payload_base64": base64.b64encode(message.payload).decode()}
     try:
         return shown | {"payload": json.loads(text)}
-    except ValueError:
+    except (ValueError, RecursionError):  # a peer may nest a hundred thousand lists
         return shown | {"payload": text}
 
 
