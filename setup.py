@@ -12,8 +12,9 @@ from typing import Any
 
 from setuptools import setup
 
-#: What stays as it is: it holds the objects of wsproto and h11, and gains nothing.
-INTERPRETED = {"mqttws/protocol/framing.py"}
+#: What stays as it is: the framing holds the objects of wsproto and h11, and gains nothing; a store is there for others
+#: to write their own, and compiled classes take no subclasses.
+INTERPRETED = {"mqttws/protocol/framing.py", "mqttws/protocol/store.py"}
 
 
 def compiled_build() -> dict[str, Any]:
