@@ -93,4 +93,3 @@ def test_the_missing_package_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert "mqttws-pubsub[certs]" in run.stdout
-

@@ -1,0 +1,215 @@
+"""TLS, with certificates of a minted authority: who is trusted, what is shown, and that nothing is said to anybody else."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+from scripted import End
+
+import mqttws
+from mqttws import Authority, CertificateError, ConnectError, mint_authority, tls_context
+from mqttws.broker import Broker
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return mint_authority()
+
+
+class TLSServer:
+    """Takes one connection, does the handshake, and keeps what it learns; what follows is the test's."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self.port = self._listener.getsockname()[1]
+        self._context = context
+        context.sni_callback = self._name_asked_for
+        self.name: str | None = None
+        self.error: ssl.SSLError | OSError | None = None
+        self.said = b""
+        self.socket: ssl.SSLSocket | None = None
+        self.ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _name_asked_for(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        self.name = name
+
+    def _run(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(PATIENCE)
+        try:
+            self.socket = self._context.wrap_socket(connection, server_side=True)
+            self.said = self.socket.recv(65536)
+        except OSError as error:
+            self.error = error
+            connection.close()
+        self.ready.set()
+
+    def url(self, scheme: str = "mqtts", host: str = "127.0.0.1") -> str:
+        return f"{scheme}://{host}:{self.port}"
+
+    def end(self) -> End:
+        """What was received, as the end of a script."""
+        assert self.ready.wait(PATIENCE)
+        assert self.socket is not None, self.error
+        end = End(self.socket, websocket=False)
+        end._packets.extend(end._decoder.feed(self.said))
+        return end
+
+    def close(self) -> None:
+        self._thread.join(PATIENCE)
+        self._listener.close()
+        if self.socket is not None:
+            self.socket.close()
+
+
+@pytest.fixture
+def listen(request: pytest.FixtureRequest) -> Iterator[Callable[[ssl.SSLContext], TLSServer]]:
+    servers: list[TLSServer] = []
+
+    def listen(context: ssl.SSLContext) -> TLSServer:
+        servers.append(TLSServer(context))
+        return servers[-1]
+
+    yield listen
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_everything_works_over_tls(make: Make, authority: Authority, scheme: str) -> None:
+    server = authority.issue("127.0.0.1").server_context()
+    with Broker(wss_port=0, mqtts_port=0, tls=server) as broker:
+        client = make(broker.url_of(scheme), tls=authority.client_context())
+        client.open()
+        assert client.subscribe("a/#", 2) == 2
+        payload = bytes(range(256)) * 4_000  # many TLS records
+        for qos in (0, 1, 2):
+            client.publish("a/b", payload, qos)
+        taken = [next(client.messages(timeout=PATIENCE)) for _ in range(3)]
+        assert [(message.payload == payload, message.qos) for message in taken] == [(True, 0), (True, 1), (True, 2)]
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        lambda authority: authority.issue("other.test"),
+        lambda authority: authority.issue("127.0.0.1", days=-1),
+        lambda authority: mint_authority().issue("127.0.0.1"),
+    ],
+    ids=["wrong name", "expired", "unknown authority"],
+)
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_a_stranger_is_told_nothing(make: Make, listen, authority: Authority, identity, scheme: str) -> None:
+    server = listen(identity(authority).server_context())
+    client = make(server.url(scheme), client_id="c", username="ada", password="secret", tls=authority.client_context())
+    with pytest.raises(CertificateError, match="cannot be trusted"):
+        client.open()
+    assert client.state.name == "disconnected"
+    assert server.ready.wait(PATIENCE)
+    assert server.said == b""
+    assert isinstance(server.error, ssl.SSLError)  # the alert arrived; TLS 1.3 or not, nothing else did
+
+
+def test_a_certificate_that_turns_bad_ends_the_client(make: Make, authority: Authority) -> None:
+    states: list[mqttws.State] = []
+    with Broker(wss_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
+        client = make(broker.url_of("wss"), tls=authority.client_context(), on_state=states.append)
+        client.open()
+        port = broker.url_of("wss").rpartition(":")[2].partition("/")[0]
+    with Broker(wss_port=int(port), tls=mint_authority().issue("127.0.0.1").server_context()):
+        with pytest.raises(CertificateError):
+            list(client.messages(timeout=PATIENCE))
+    assert [state.name for state in states][-2:] == ["connecting", "disconnected"]
+
+
+def test_without_a_context_the_authorities_of_the_system_are_asked(make: Make, listen, authority: Authority) -> None:
+    server = listen(authority.issue("127.0.0.1").server_context())
+    with pytest.raises(CertificateError):
+        make(server.url()).open()
+
+
+def test_the_name_is_sent_and_an_address_is_not(make: Make, listen, authority: Authority) -> None:
+    for host, name in (("localhost", "localhost"), ("127.0.0.1", None)):
+        server = listen(authority.issue("localhost", "127.0.0.1").server_context())
+        opening = threading.Thread(target=make(server.url(host=host), tls=authority.client_context()).open)
+        opening.start()
+        server.end().welcome()
+        opening.join(PATIENCE)
+        assert server.name == name
+
+
+def test_protocols_of_the_application_are_offered(make: Make, listen, authority: Authority, tmp_path) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    context = authority.issue("127.0.0.1").server_context()
+    context.set_alpn_protocols(["x-amzn-mqtt-ca"])
+    server = listen(context)
+    client = make(server.url(), tls=tls_context(ca_file=tmp_path / "ca.pem", alpn=["x-amzn-mqtt-ca"]))
+    opening = threading.Thread(target=client.open)
+    opening.start()
+    server.end().welcome()
+    opening.join(PATIENCE)
+    assert server.socket is not None
+    assert server.socket.selected_alpn_protocol() == "x-amzn-mqtt-ca"
+
+
+def test_a_certificate_of_the_clients_own(make: Make, listen, authority: Authority, tmp_path) -> None:
+    context = authority.issue("127.0.0.1").server_context(client_authority=authority.certificate)
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    certificate, key = authority.issue(common_name="device", identity_for="client").write(tmp_path, "device")
+    server = listen(context)
+    tls = tls_context(ca_file=tmp_path / "ca.pem", certificate=certificate, key=key)
+    opening = threading.Thread(target=make(server.url(), tls=tls).open)
+    opening.start()
+    server.end().welcome()
+    opening.join(PATIENCE)
+    assert server.socket is not None
+    assert server.socket.getpeercert()["subject"] == ((("commonName", "device"),),)
+
+
+def test_a_certificate_that_is_missing_is_told(make: Make, listen, authority: Authority) -> None:
+    server = listen(authority.issue("127.0.0.1").server_context(client_authority=authority.certificate))
+    with pytest.raises(ConnectError, match=r"(?i)certificate_?required|handshake"):
+        make(server.url(), tls=authority.client_context()).open()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(b"", "closed the connection during the TLS handshake"), (b"220 mail.test ESMTP\r\n", "TLS handshake failed")],
+    ids=["closes", "speaks another protocol"],
+)
+def test_a_server_that_speaks_no_tls(make: Make, authority: Authority, answer: bytes, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.settimeout(PATIENCE)
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with pytest.raises(ConnectError, match=words):
+            make(f"mqtts://127.0.0.1:{listener.getsockname()[1]}", tls=authority.client_context()).open()
+        serving.join(PATIENCE)
+
+
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+def test_a_server_that_is_silent_is_given_up_in_time(make: Make, authority: Authority, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        client = make(url, tls=authority.client_context(), timeout=0.2)
+        with pytest.raises(ConnectError, match="did not answer within"):
+            client.open()
+        assert client.state.name == "disconnected"
