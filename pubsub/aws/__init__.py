@@ -20,5 +20,5 @@ For the local endpoint:
     keyring                the keys that stand-ins have given out, for whoever verifies signatures
 
 Each is imported by its own name, so that a program which only signs in does not load servers.  Of this project they
-import the public names of `sigv4` and `mqttws` alone; only the endpoint's rooms, `custom_auth` apart, know the broker.
+import the public names of `sigv4` and `mqttws` alone; only `endpoint` and `endpoint_hooks` know the broker.
 """

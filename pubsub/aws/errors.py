@@ -18,6 +18,7 @@ import json
 import re
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from mqttws import (
     AccessDenied,
@@ -78,6 +79,9 @@ class UpgradeRefused(AWSIoTError, HandshakeRejected):
         self.reason = reason
         self.request_id = dict(error.headers).get("x-amzn-requestid")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (HandshakeRejected(self.status, self.headers, self.body), self.reason, self.detail)
+
     def __str__(self) -> str:
         return f"AWS IoT refused the connection ({self.reason}, HTTP {self.status}): {self.detail}"
 
@@ -93,6 +97,9 @@ class ConnectRefused(AWSIoTError, ConnectionRefused):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (ConnectionRefused(self.return_code), self.reason, self.detail)
+
     def __str__(self) -> str:
         return f"AWS IoT refused the connection ({self.reason}, return code {self.return_code}): {self.detail}"
 
@@ -103,6 +110,9 @@ class ConnectionCut(AWSIoTError, ConnectionClosed):
     def __init__(self, error: ConnectionClosed, reason: Reason, detail: str) -> None:
         super().__init__(detail, error.code)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (ConnectionClosed(self.message, self.code), self.reason, self.message)
 
     def __str__(self) -> str:
         return f"AWS IoT cut the connection off ({self.reason}): {super().__str__()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import pickle
 import queue
 import threading
 import time
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import pubsub.aio
-from mqttws import ConnectionRefused, HandshakeRejected, mint_authority
+from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded, mint_authority
 from mqttws.broker import Broker, Peer
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
 from pubsub.aws.cognito import CognitoIdentity
@@ -277,6 +278,8 @@ def refusal(body: dict[str, Any] | bytes = b"", status: int = 403, **headers: st
         (refusal(status=429), Reason.LIMIT),
         (ConnectionRefused(2), Reason.LIMIT),
         (ConnectionRefused(5), Reason.POLICY),
+        (ConnectionClosed("closed", 1008), Reason.POLICY),
+        (LimitExceeded(), Reason.LIMIT),
     ],
 )
 def test_reasons_of_aws_itself(error: Exception, reason: Reason) -> None:
@@ -285,6 +288,8 @@ def test_reasons_of_aws_itself(error: Exception, reason: Reason) -> None:
     assert isinstance(meant, AWSIoTError)
     assert meant.reason is reason
     assert made.explain(meant) is meant
+    copy = pickle.loads(pickle.dumps(meant))
+    assert (type(copy), copy.reason, str(copy)) == (type(meant), reason, str(meant))
 
 
 def test_what_a_server_repeats_is_struck_out() -> None:
