@@ -149,7 +149,8 @@ class Bench:
                 environment = os.environ | ({"MQTTWS_COMPILE": "1"} if name == "mqttws-compiled" else {})
                 done = subprocess.run(pip, env=environment, capture_output=True, text=True)
                 if done.returncode:
-                    self.missing[name] = "it could not be installed from the package index in use"
+                    reason = (done.stderr.strip().splitlines() or [""])[-1][:200]
+                    self.missing[name] = f"pip could not install it ({reason})"
                     continue
             marker.touch()
         node = self.environments / "node"
