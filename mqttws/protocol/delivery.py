@@ -142,6 +142,12 @@ class Sender:
         """How many messages are sent and not acknowledged in full."""
         return len(self._published) + len(self._released)
 
+    @property
+    def tokens(self) -> set[int]:
+        """The tokens of the messages that wait or are in flight."""
+        in_flight = (*self._published.values(), *self._released.values())
+        return {outgoing.token for outgoing in (*self._waiting, *in_flight)}
+
     def __len__(self) -> int:
         """Count the messages that wait or are in flight."""
         return len(self._waiting) + self.in_flight

@@ -210,6 +210,11 @@ class Client:
         """What outlives a connection; to be looked at only."""
         return self._core.session
 
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because too many waited; see `Options.overflow`."""
+        return self._core.dropped
+
     async def open(self, timeout: float | None = None) -> Self:
         """Connect.
 
@@ -309,9 +314,12 @@ class Client:
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
             QueueFull: too many messages wait already; nothing has changed.
+            StoreError: the message cannot be stored; nothing has changed.
         """
-        _, future = self._core.publish(Message(topic, payload, qos, retain))
+        future = self._core.publish_safe(Message(topic, payload, qos, retain))
         self._flush_soon()
+        if self._core.has_calls and self._core.link is None:  # a message was dropped for this one
+            self._core.run_calls()
         return future
 
     def withdraw(self, future: asyncio.Future[None]) -> bool:
@@ -433,6 +441,8 @@ class Client:
                 self._flush_soon()
                 return submitted
             except QueueFull:
+                if self._options.overflow == "raise":
+                    raise
                 await self._change()
 
     async def _next_message(self, timeout: float | None) -> Publish | None:

@@ -64,6 +64,11 @@ class Client:
         """What outlives a connection; to be looked at only."""
         return self._core.session
 
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because too many waited; see `Options.overflow`."""
+        return self._core.dropped
+
     def open(self, timeout: float | None = None) -> Self:
         """Connect.
 
@@ -143,11 +148,14 @@ class Client:
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
             QueueFull: too many messages wait already; nothing has changed.
+            StoreError: the message cannot be stored; nothing has changed.
         """
         message = Message(topic, payload, qos, retain)
         with self._network.lock:
-            _, future = self._core.publish(message)
+            future = self._core.publish_safe(message)
             self._network.wake()
+        if not self._core.running:  # no thread is there to tell a message that was dropped for this one
+            self._core.run_calls()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:
@@ -274,6 +282,8 @@ class Client:
                     network.wake()
                     return submitted
                 except QueueFull as error:
+                    if self._options.overflow == "raise":
+                        raise
                     if time.monotonic() >= deadline:
                         raise TimeoutError(f"the message to {message.topic!r} will not be sent: {error}") from None
                     if not network.is_current:

@@ -24,7 +24,15 @@ from typing import Any, Generic, TypeVar
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
-from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver, SubscribeRejected
+from mqttws.errors import (
+    ConnectError,
+    ConnectionClosed,
+    MQTTError,
+    QueueFull,
+    SessionTakenOver,
+    StoreError,
+    SubscribeRejected,
+)
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
@@ -66,7 +74,11 @@ class Attempt:
 
     def failed(self, error: OSError) -> ConnectError:
         """Say what went wrong with the TCP connection."""
-        reason = error.strerror or str(error) or "it took too long"
+        # asyncio words the errors of the system in its own way; those of the resolver have numbers below 0.
+        if error.errno is not None and error.errno > 0:
+            reason = os.strerror(error.errno)
+        else:
+            reason = error.strerror or str(error) or "it took too long"
         return ConnectError(f"cannot connect to {self.where}: {reason}")
 
 
@@ -102,12 +114,16 @@ class Core(Generic[F]):
         link: the Network Connection; None while there is none.
         inbound: the messages that wait to be taken.
         reading: whether more is to be read from the network.
+        dropped: how many messages were dropped because too many waited; see `Options.overflow`.
     """
 
     def __init__(self, options: Options, make_future: Callable[[], F], settle: Callable[[F, object], None]) -> None:
         self.options = options
         self.client_id = options.client_id if options.client_id is not None else f"mqttws-{os.urandom(8).hex()}"
         self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
+        if options.store is not None:
+            self.session.keep_in(options.store, self.client_id)
+        self.dropped = 0
         self.running = self.stopping = False
         self.opened: F | None = None
         self.state = State("disconnected")
@@ -151,16 +167,55 @@ class Core(Generic[F]):
         if self._ended is not None:
             self._settle(future, self._ended)
             return 0, future
-        token = self.session.publish(message)
+        try:
+            token = self._enqueue(message)
+        except QueueFull as error:
+            if self.options.overflow != "drop_newest":
+                raise
+            self.dropped += 1
+            self._settle(future, error)
+            return 0, future
         self._futures[token] = future
         return token, future
 
+    def _enqueue(self, message: Message) -> int:
+        while True:
+            try:
+                return self.session.publish(message)
+            except QueueFull:
+                if self.options.overflow != "drop_oldest":
+                    raise
+                dropped = self.session.sender.drop_oldest()
+                assert dropped is not None
+                self.dropped += 1
+                self._resolve(self._futures.pop(dropped.token, None), QueueFull("it was dropped: newer ones came"))
+
+    def publish_safe(self, message: Message) -> F:
+        """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
+
+        Raises:
+            QueueFull, StoreError: nothing has changed.
+        """
+        token, future = self.publish(message)
+        if self.options.store is not None and message.qos and token:
+            try:
+                self.options.store.commit()
+            except StoreError:
+                self.withdraw(token)
+                raise
+        return future
+
     def withdraw(self, token: int) -> bool:
         """Take back a message that has not been sent. Returns whether it could be."""
-        if self.session.sender.withdraw(token):
-            self._futures.pop(token, None)
-            return True
-        return False
+        if not self.session.sender.withdraw(token):
+            return False
+        self._futures.pop(token, None)
+        if self.options.store is not None:
+            try:
+                self.options.store.commit()
+            except StoreError:  # the next process will find it there
+                return False
+        return True
 
     def withdraw_future(self, future: object) -> bool:
         """Take back a message by its future. Returns whether it could be."""
@@ -211,6 +266,11 @@ class Core(Generic[F]):
         """Acknowledge a message whose consumer has taken it."""
         if publish.qos:
             self.session.receiver.acknowledge(publish)
+            if publish.qos == 2 and self.options.store is not None:  # it must not come again
+                try:
+                    self.options.store.commit()
+                except StoreError:  # the PUBREC will meet it, too, and end the connection over it
+                    pass
 
     def check_waiting(self) -> None:
         """Check that to wait for the network can come to an end.
@@ -453,12 +513,16 @@ class Core(Generic[F]):
         self.running = False
         self.error = error
         self._ended = error if error is not None else ConnectionClosed("the client was closed before this was complete")
+        self.session.abandon()
         requests = {id(request): request.future for request in self._requests.values()}
-        for future in (*self._futures.values(), *requests.values(), self.opened):
-            self._resolve(future, self._ended)
+        fate = self._ended if self.options.store is None else _kept(self._ended)
+        kept = self.session.sender.tokens
+        for token, future in self._futures.items():
+            self._resolve(future, fate if token in kept else self._ended)
+        for waiting in (*requests.values(), self.opened):
+            self._resolve(waiting, self._ended)
         self._futures.clear()
         self._requests.clear()
-        self.session.abandon()
         self._set_state(State("disconnected", error=error))
 
     def forget_parent(self) -> None:
@@ -535,3 +599,10 @@ def guarded(callback: Callable[[Any], object], argument: object) -> None:
 
 def _as_list(entries: Any) -> list[Any]:
     return [entries] if isinstance(entries, str) else list(entries)
+
+
+def _kept(error: Exception) -> Exception:
+    """Say of a message that is not delivered, and in a store, what will become of it."""
+    kept = ConnectionClosed(f"{error}; the store keeps the message, and a client with it will send it")
+    kept.__cause__ = error
+    return kept

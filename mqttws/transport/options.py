@@ -9,10 +9,14 @@ from typing import Any
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
 from mqttws.protocol.reconnect import Reconnect, is_fatal
+from mqttws.protocol.store import Store
 from mqttws.transport.proxy import ENVIRONMENT
 
 #: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
 TopicFilters = str | Sequence[str | tuple[str, int]]
+
+#: What may become of a message where too many wait already; see `Options.overflow`.
+OVERFLOWS = ("block", "raise", "drop_oldest", "drop_newest")
 
 #: Seconds that an orderly close may take, where nothing else is said.
 CLOSE_TIMEOUT = 5.0
@@ -59,6 +63,14 @@ class Options:
         max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
         max_queued: how many messages may wait to be sent, at least 1.
         max_queued_bytes: how many bytes of topics and payloads may wait to be sent.
+        overflow: what a message meets where as many wait already. "block": `publish` waits for room, `publish_nowait`
+            raises `QueueFull`; "raise": both raise it; "drop_oldest": the one that has waited longest is dropped, and
+            "drop_newest": the new one, and the call of the one that is dropped fails with `QueueFull`.
+        store: where messages of QoS 1 and 2, identifiers and subscriptions are kept so that they outlive the process,
+            such as `SQLiteStore`. A message is stored before it is sent, and when `publish_nowait` returns; what a
+            process has left undone, the next one with the same store and client identifier does. It needs a
+            `client_id`, and `clean_session` False. Closed by whoever made it, after the client; of one client at a
+            time with each client identifier.
         max_inbound: how many messages may wait to be taken before no more is read from the network, at least 1. The
             messages of one read of 64 KiB (asyncio: 256 KiB) may come on top.
         max_packet_size: bytes; a larger packet from the server ends the connection.
@@ -90,6 +102,8 @@ class Options:
     max_in_flight: int = 100
     max_queued: int = 10_000
     max_queued_bytes: int = 64 * 1024 * 1024
+    overflow: str = "block"
+    store: Store | None = None
     max_inbound: int = 1_000
     max_packet_size: int = 64 * 1024 * 1024
     max_filters: int = 100
@@ -106,6 +120,10 @@ class Options:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
+        if self.overflow not in OVERFLOWS:
+            raise ValueError(f"overflow is {self.overflow!r}; it must be one of {', '.join(OVERFLOWS)}")
+        if self.store is not None and (self.clean_session or not self.client_id):
+            raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
         if iter(self.headers) is self.headers:  # an iterator gives everything to the first attempt
             self.headers = tuple(self.headers)
 

@@ -1,0 +1,251 @@
+"""A client with a store: what it accepted goes out whatever becomes of its process; and queues that overflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drivers import Asyncio, Blocking
+
+from mqttws import ConnectionClosed, MQTTError, QueueFull, SQLiteStore, StoreError
+from mqttws.broker import Broker
+from mqttws.protocol.store import MemoryStore
+
+DURABLE: dict[str, Any] = {"client_id": "c", "clean_session": False}
+NOWHERE = "mqtt://127.0.0.1:1"
+
+
+class Failing(MemoryStore):
+    """A store whose disk is full from some moment on."""
+
+    full = False
+
+    def commit(self) -> None:
+        if self.full and self._pending:
+            raise StoreError("the disk is full")
+        super().commit()
+
+
+@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    clients: list[Any] = []
+
+    def maker(*arguments: Any, **options: Any) -> Any:
+        clients.append(request.param(*arguments, **options))
+        return clients[-1]
+
+    yield maker
+    for client in clients:
+        client.end()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker(sys_interval=None) as broker:
+        yield broker
+
+
+def received(make: Callable[..., Any], broker: Broker, count: int) -> list[bytes]:
+    """Be the subscriber "s", with a session at the broker, and take so many messages."""
+    client = make(broker.url, client_id="s", clean_session=False).open()
+    client.subscribe("t", 2)
+    messages = client.messages()
+    return [next(messages).payload for _ in range(count)]
+
+
+def test_what_was_published_offline_is_sent_by_the_next_process(make: Callable[..., Any], broker: Broker) -> None:
+    store = MemoryStore()
+    received(make, broker, 0)
+    first = make(NOWHERE, store=store, **DURABLE)
+    futures = [first.publish_nowait("t", b"%d" % number, 1 + number % 2) for number in range(5)]
+    first.publish_nowait("t", b"of QoS 0")
+    store.crash()
+    assert len(store) == 5
+    assert not any(future.done() for future in futures)
+    second = make(broker.url, store=store, **DURABLE).open()
+    second.publish("t", b"5", 2)
+    assert received(make, broker, 6) == [b"%d" % number for number in range(6)]
+    assert len(store) == 0
+
+
+def test_a_process_that_is_killed(make: Callable[..., Any], broker: Broker, tmp_path: Path) -> None:
+    program = (
+        "import os, sys, mqttws\n"
+        "client = mqttws.Client('mqtt://127.0.0.1:1', client_id='c', clean_session=False,"
+        " store=mqttws.SQLiteStore(sys.argv[1]))\n"
+        "for n in range(100): client.publish_nowait('t', b'%d' % n, 1 + n % 2)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    received(make, broker, 0)
+    path = tmp_path / "c.db"
+    assert subprocess.run([sys.executable, "-c", program, path], check=False, timeout=60).returncode == -9
+    with SQLiteStore(path) as store:
+        client = make(broker.url, store=store, **DURABLE)
+        client.open()
+        assert received(make, broker, 100) == [b"%d" % number for number in range(100)]
+        client.publish("t", b"the last", 1)
+        client.close()
+        assert store.load(b"") == []
+
+
+def test_what_close_left_undone_is_told_and_kept(make: Callable[..., Any]) -> None:
+    store = MemoryStore()
+    client = make(NOWHERE, store=store, **DURABLE)
+    kept = client.publish_nowait("t", b"kept", 1)
+    gone = client.publish_nowait("t", b"gone")
+    client.close()
+    with pytest.raises(ConnectionClosed, match="the store keeps the message"):
+        kept.result(5)
+    with pytest.raises(ConnectionClosed) as error:
+        gone.result(5)
+    assert "store" not in str(error.value)
+    store.crash()
+    assert len(store) == 1
+
+
+def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., Any], broker: Broker) -> None:
+    store = MemoryStore()
+    first = make(broker.url, store=store, **DURABLE).open()
+    first.subscribe([("t", 2), ("u", 1)])
+    first.unsubscribe("u")
+    broker.publish("t", b"1", 2)
+    messages = first.messages()
+    assert next(messages).payload == b"1"
+    messages.close()  # it is acknowledged
+    assert store.load(b"s") == [(b"s\0\x01ct", b"\x02")]
+    first.close()
+    broker.publish("t", b"2", 2)
+    second = make(broker.url, store=store, **DURABLE).open()
+    messages = second.messages()
+    assert next(messages).payload == b"2"
+    messages.close()
+    second.close()
+    with Broker(sys_interval=None) as other:  # one that knows nothing of the session
+        third = make(other.url, store=store, **DURABLE).open()
+        third.subscribe("a", 0)  # answered after what was restored
+        other.publish("t", b"3", 1)
+        assert next(third.messages()).payload == b"3"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"client_id": "c"}, {"clean_session": False}, {"client_id": "", "clean_session": False}, {"overflow": "drop"}],
+)
+def test_options_that_contradict_each_other(make: Callable[..., Any], options: dict[str, Any]) -> None:
+    store = None if "overflow" in options else MemoryStore()
+    with pytest.raises(ValueError, match=r"a store needs a client_id|overflow is 'drop'; it must be one of block"):
+        make(NOWHERE, store=store, **options)
+
+
+def test_a_store_that_cannot_be_written_refuses_what_it_cannot_keep(make: Callable[..., Any]) -> None:
+    store = Failing()
+    client = make(NOWHERE, store=store, **DURABLE)
+    store.full = True
+    with pytest.raises(StoreError, match="full"):
+        client.publish_nowait("t", b"x", 1)
+    client.publish_nowait("t", b"x", 0)
+    store.full = False
+    client.publish_nowait("t", b"y", 1)
+    assert [value[-1:] for _, value in store.load(b"o")] == [b"y"]
+
+
+def test_a_store_that_fails_on_the_way_ends_the_client(make: Callable[..., Any], broker: Broker) -> None:
+    store = Failing()
+    client = make(broker.url, store=store, **DURABLE).open()
+    subscriber = make(broker.url).open()
+    subscriber.subscribe("t", 1)
+    store.full = True
+    with pytest.raises(MQTTError, match="full"):
+        client.publish("t", b"never", 1)
+    assert client.state.name == "disconnected"
+    assert isinstance(client.state.error, StoreError)
+    broker.publish("t", b"only")
+    assert next(subscriber.messages()).payload == b"only"
+
+
+def test_an_acknowledgement_that_cannot_be_stored_ends_the_client(make: Callable[..., Any], broker: Broker) -> None:
+    store = Failing()
+    client = make(broker.url, store=store, **DURABLE).open()
+    client.subscribe("t", 2)
+    broker.publish("t", b"x", 2)
+    messages = client.messages()
+    next(messages)
+    store.full = True
+    with pytest.raises(StoreError, match="full"):
+        next(messages)
+
+
+def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[..., Any]) -> None:
+    store = Failing()
+    client = make(NOWHERE, store=store, **DURABLE)
+    core = (client.client if isinstance(client, Asyncio) else client)._core
+    client.publish_nowait("t", b"x", 1)
+    client.publish_nowait("t", b"y", 1)
+    assert core.withdraw(1)
+    store.crash()
+    assert len(store) == 1
+    store.full = True
+    assert not core.withdraw(2)  # not a promise that could be kept
+    store.crash()
+    assert len(store) == 1
+
+
+def publish_ten(client: Any) -> tuple[list[Any], int]:
+    """Publish ten messages. Returns the futures of those that were taken, and the number of those that were not."""
+    futures, refused = [], 0
+    for number in range(10):
+        try:
+            futures.append(client.publish_nowait("t", b"%d" % number, 1))
+        except QueueFull:
+            refused += 1
+    return futures, refused
+
+
+@pytest.mark.parametrize("bound", [{"max_queued": 4}, {"max_queued_bytes": 8}], ids=["count", "bytes"])
+@pytest.mark.parametrize(
+    ("overflow", "refused", "failed", "sent"),
+    [
+        ("block", 6, [], [0, 1, 2, 3]),
+        ("raise", 6, [], [0, 1, 2, 3]),
+        ("drop_newest", 0, [4, 5, 6, 7, 8, 9], [0, 1, 2, 3]),
+        ("drop_oldest", 0, [0, 1, 2, 3, 4, 5], [6, 7, 8, 9]),
+    ],
+)
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_a_full_queue_does(
+    make: Callable[..., Any],
+    broker: Broker,
+    bound: dict[str, int],
+    overflow: str,
+    refused: int,
+    failed: list[int],
+    sent: list[int],
+    durable: bool,
+) -> None:
+    received(make, broker, 0)
+    options = {"store": MemoryStore(), **DURABLE} if durable else {}
+    client = make(broker.url, overflow=overflow, **bound, **options)
+    futures, count = publish_ten(client)
+    assert count == refused
+    inner = client.client if isinstance(client, Asyncio) else client
+    assert inner.dropped == len(failed)
+    for number in failed:
+        with pytest.raises(QueueFull):
+            futures[number].result(5)
+    client.open()
+    assert received(make, broker, len(sent)) == [b"%d" % number for number in sent]
+    if durable:
+        assert len(options["store"]) <= len(sent)
+
+
+def test_who_may_wait_for_room(make: Callable[..., Any], broker: Broker) -> None:
+    for overflow, error in (("block", TimeoutError), ("raise", QueueFull)):
+        client = make(broker.url, overflow=overflow, max_queued=1).open()
+        (client.client if isinstance(client, Asyncio) else client)._core.session.sender._max_in_flight = 0
+        client.publish_nowait("t", b"1", 1)
+        with pytest.raises(error):
+            client.publish("t", b"2", 1, timeout=0.1)
