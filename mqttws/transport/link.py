@@ -154,5 +154,5 @@ class Link:
     def _settle(self, now: float) -> None:
         """Once the connection is over, bound its closing; where no answer can be hoped for, end it at once."""
         if self._cut_at is None and self.connection.closed:
-            hopeless = not self._open or isinstance(self.connection.machine.error, (ConnectError, KeepAliveTimeout))
+            hopeless = not self._open or isinstance(self.connection.machine.error, KeepAliveTimeout)
             self._cut_at = now if hopeless else now + CLOSE_TIMEOUT

@@ -57,7 +57,7 @@ def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
         setting = proxies["https"]
     parts = urlsplit(setting if "://" in setting else f"http://{setting}")
     try:
-        port = parts.port or 80
+        port = 80 if parts.port is None else parts.port
     except ValueError:
         port = 0
     if parts.scheme != "http" or not parts.hostname or not port:

@@ -1,4 +1,4 @@
-"""TLS, with certificates of a minted authority: who is trusted, what is shown, and that nothing is said to anybody else."""
+"""TLS, with certificates of a minted authority: who is trusted, what is shown, and that strangers are told nothing."""
 
 from __future__ import annotations
 
@@ -128,9 +128,9 @@ def test_a_certificate_that_turns_bad_ends_the_client(make: Make, authority: Aut
         client = make(broker.url_of("wss"), tls=authority.client_context(), on_state=states.append)
         client.open()
         port = broker.url_of("wss").rpartition(":")[2].partition("/")[0]
-    with Broker(wss_port=int(port), tls=mint_authority().issue("127.0.0.1").server_context()):
-        with pytest.raises(CertificateError):
-            list(client.messages(timeout=PATIENCE))
+    stranger = mint_authority().issue("127.0.0.1").server_context()
+    with Broker(wss_port=int(port), tls=stranger), pytest.raises(CertificateError):
+        list(client.messages(timeout=PATIENCE))
     assert [state.name for state in states][-2:] == ["connecting", "disconnected"]
 
 
