@@ -1,4 +1,4 @@
-"""For tests of one's own: a clock that stands still, and a client and a server connected in memory.
+"""For tests of one's own: a clock that stands still, a client and a server connected in memory, a simulated world.
 
 Nothing here opens a socket, starts a thread or waits. Time passes when the test says so, and bytes that are under
 way can be delivered piece by piece, or lost::
@@ -12,6 +12,8 @@ way can be delivered piece by piece, or lost::
 
 The server of a pair takes whatever the client asks for: it accepts, grants what is asked, and acknowledges. A test
 that wants it otherwise turns `automatic` off, and acts on `pair.server_events` by itself.
+
+The simulated world, with its faults, is explained in `mqttws.simulation`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ from mqttws.protocol.events import (
 from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
+from mqttws.protocol.store import MemoryStore
+from mqttws.simulation import Action, Schedule, Simulation, Violation, fails, shrink
+
+__all__ = ["Action", "FakeClock", "MemoryStore", "Pair", "Schedule", "Simulation", "Violation", "fails", "shrink"]
 
 
 class FakeClock:

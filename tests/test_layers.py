@@ -21,7 +21,7 @@ MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (
 #: From the lowest to the highest: a room imports from itself and from those in front of it.
 LAYERS = ["errors", "codec", "protocol", "transport", "broker"]
 #: What does not belong to any of them, and the lowest room that it may not import.
-ABOVE = {"__init__": None, "aio": "broker", "testing": None}
+ABOVE = {"__init__": None, "aio": "broker", "testing": None, "simulation": None}
 #: What the outside world is made of; only the rooms at the edge may touch it.
 WORLD = {
     "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select", "selectors",

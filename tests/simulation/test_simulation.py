@@ -1,0 +1,179 @@
+"""Thousands of schedules of faults; and that the simulator would notice, shown by faults planted in the product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from mqttws.protocol.delivery import Identifiers, Receiver, Sender
+from mqttws.protocol.journal import Journal
+from mqttws.protocol.machine import Machine
+from mqttws.protocol.store import MemoryStore
+from mqttws.testing import Action, Schedule, Simulation, Violation, fails, shrink
+
+SCHEDULES = 10_000
+#: In how many schedules a planted fault must show.
+ENOUGH = 600
+
+
+def test_ten_thousand_schedules_keep_every_promise(figures: dict[str, str]) -> None:
+    steps = seen = faults = 0
+    for seed in range(SCHEDULES):
+        simulation = Simulation(Schedule.of(seed)).run()
+        steps += simulation.steps
+        seen += len(simulation.seen)
+        faults += sum(action.verb != "publish" for action in simulation.schedule.actions)
+    assert seen > 4 * SCHEDULES  # the world is not so broken that nothing arrives
+    figures["schedules simulated"] = f"{SCHEDULES:,}, with {faults:,} faults, {seen:,} messages, {steps:,} steps"
+
+
+def test_a_seed_decides_everything() -> None:
+    for seed in range(30):
+        first, second = (Simulation(Schedule.of(seed)).run() for _ in range(2))
+        assert (first.seen, first.accepted, first.steps, first.now) == (
+            second.seen,
+            second.accepted,
+            second.steps,
+            second.now,
+        )
+
+
+def test_the_schedules_differ_and_hold_every_fault() -> None:
+    schedules = [Schedule.of(seed) for seed in range(200)]
+    assert len(set(schedules)) == 200
+    found = {(action.verb, action.subject) for each in schedules for action in each.actions if action.verb != "publish"}
+    assert found == {
+        *(("kill", process) for process in ("publisher", "broker", "subscriber")),
+        *((verb, client) for verb in ("cut", "freeze") for client in ("publisher", "subscriber")),
+    }
+    assert {each.websocket for each in schedules} == {False, True}
+    assert {each.window for each in schedules} == {1, 2, 10}
+
+
+def nothing(*arguments: object) -> None:
+    """Do nothing, where something was to be done."""
+
+
+def without_commit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Machine, "_commit", lambda self, store: True)
+
+
+def deaf_commit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryStore, "commit", nothing)
+
+
+def messages_not_noted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "keep", nothing)
+
+
+def messages_not_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "drop", nothing)
+
+
+def identifiers_not_noted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "taken", nothing)
+
+
+def identifiers_not_released(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "released", nothing)
+
+
+def subscriptions_not_noted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "subscribed", nothing)
+
+
+def copies_delivered(patch: pytest.MonkeyPatch) -> None:
+    receive = Receiver.receive
+
+    def always(self: Receiver, publish: object, packet_id: int) -> bool:
+        receive(self, publish, packet_id)  # type: ignore[arg-type]
+        return True
+
+    patch.setattr(Receiver, "receive", always)
+
+
+def nothing_sent_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Sender, "resume", lambda self, session_present: ([], []))
+
+
+def sent_again_backwards(patch: pytest.MonkeyPatch) -> None:
+    resume = Sender.resume
+
+    def backwards(self: Sender, session_present: bool) -> object:
+        packets, done = resume(self, session_present)
+        return packets[::-1], done
+
+    patch.setattr(Sender, "resume", backwards)
+
+
+def identifiers_reused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Identifiers, "allocate", lambda self: 1)
+
+
+def identifiers_leaked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Identifiers, "release", nothing)
+
+
+def accepted_before_stored(patch: pytest.MonkeyPatch) -> None:
+    """QoS 2 identifiers noted at receiving, so that what was not taken is taken for taken."""
+    receive = Receiver.receive
+
+    def early(self: Receiver, publish: object, packet_id: int) -> bool:
+        new = receive(self, publish, packet_id)  # type: ignore[arg-type]
+        if self.journal is not None and packet_id in self._received:
+            self.journal.taken(packet_id)
+        return new
+
+    patch.setattr(Receiver, "receive", early)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        without_commit,
+        deaf_commit,
+        messages_not_noted,
+        messages_not_dropped,
+        identifiers_not_noted,
+        identifiers_not_released,
+        subscriptions_not_noted,
+        copies_delivered,
+        nothing_sent_again,
+        sent_again_backwards,
+        identifiers_reused,
+        identifiers_leaked,
+        accepted_before_stored,
+    ],
+)
+def test_a_planted_fault_is_noticed(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    assert any(fails(Schedule.of(seed)) for seed in range(ENOUGH)), f"{plant.__name__} survives"
+
+
+def test_a_failure_is_shrunk_to_what_it_needs_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies_delivered(monkeypatch)
+    failing = next(schedule for seed in range(ENOUGH) if fails(schedule := Schedule.of(seed)))
+    small = shrink(failing)
+    violation = fails(small)
+    assert violation is not None
+    assert repr(small) in str(violation)  # the message is all that a replay needs
+    assert str(fails(eval(repr(small)))) == str(violation)
+    assert [action.verb for action in small.actions].count("publish") == 1
+    assert len(small.actions) <= 3
+    for index in range(len(small.actions)):
+        assert fails(replace(small, actions=small.actions[:index] + small.actions[index + 1 :])) is None
+    monkeypatch.undo()
+    assert fails(small) is None
+
+
+def test_a_quiet_world() -> None:
+    schedule = Schedule(0, tuple(Action(float(number), "publish", number, number % 3) for number in range(6)), 10)
+    simulation = Simulation(schedule).run()
+    assert simulation.seen == [(number, number % 3) for number in range(6)]
+    assert simulation.accepted == set(range(6))
+    with pytest.raises(Violation):
+        raise simulation._violation("shown")
