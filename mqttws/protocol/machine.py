@@ -57,7 +57,7 @@ class Machine(ABC):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer."""
-        if self.state is CLOSED:
+        if self.state is CLOSED or not data:  # an empty message of the WebSocket is no sign of life
             return
         self._last_received = now
         try:

@@ -14,9 +14,11 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -106,8 +108,6 @@ def test_the_cage_hears_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 def serve(stack: Any, respond: Callable[[socket.socket], None]) -> int:
     """Serve one connection, in a thread; give the port."""
-    import threading
-
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener.settimeout(PATIENCE)
 
@@ -122,9 +122,14 @@ def serve(stack: Any, respond: Callable[[socket.socket], None]) -> int:
         except OSError:
             pass
 
+    def wake() -> None:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # nobody came
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     stack.callback(thread.join, PATIENCE)
+    stack.callback(wake)
     return int(listener.getsockname()[1])
 
 
