@@ -47,8 +47,19 @@ soak: $(VENV)/installed  ## 200 clients, a cut every 2 s, for T seconds (T=3600)
 	@$(PIP) -e '.[soak]'
 	$(BIN)/python tests/soak/soak.py --seconds $(or $(T),3600) --plot docs/soak.png
 
+bench-peers:       ## the peers and us side by side, each in an environment of its own; about half an hour
+	$(PYTHON) benchmarks/run_peers.py --rounds 3 --out benchmarks/results.json
+
+bench-report: $(VENV)/installed-test  ## docs/benchmarks.md and its plots, from the JSON of bench-peers
+	@$(PIP) -e '.[bench]'
+	$(BIN)/python benchmarks/report.py benchmarks/results.json docs
+
+bench-compare:     ## what became slower than the kept JSON, as a ratio to the floor of the same run
+	$(PYTHON) benchmarks/run_peers.py --rounds 3 --out benchmarks/new.json
+	$(PYTHON) benchmarks/compare.py benchmarks/results.json benchmarks/new.json
+
 clean:             ## remove all that was made
-	rm -rf $(VENV) $(COMPILED) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
+	rm -rf $(VENV) $(COMPILED) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
 
 $(BIN)/python:
 	@echo "making the virtual environment $(VENV)"

@@ -43,8 +43,8 @@ PYTHON_PEERS = {
     "mqttproto": ["mqttproto"],
     "mqtt5": ["mqtt5"],
     "awscrt": ["awscrt"],
-    "mqttws": [str(ROOT)],
-    "mqttws-compiled": [str(ROOT)],
+    "mqttws": ["mqttws-pubsub"],
+    "mqttws-compiled": ["mqttws-pubsub"],
     "floor": [],
 }
 NODE_PEERS = ["mqtt", "mqtt-packet", "aedes", "ws"]
@@ -144,6 +144,8 @@ class Bench:
             print(f"installing {name}", file=sys.stderr)
             if not python.exists():
                 subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+            if ours:
+                packages = [str(self.copy_sources())]
             if packages:
                 pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *packages]
                 environment = os.environ | ({"MQTTWS_COMPILE": "1"} if name == "mqttws-compiled" else {})
@@ -164,13 +166,24 @@ class Bench:
         if mosquitto() is None:
             self.missing["mosquitto"] = "there is no mosquitto here"
 
+    def copy_sources(self) -> Path:
+        """Copy our own sources, so that building them leaves nothing behind and takes nothing old."""
+        sources = self.environments / "sources"
+        shutil.rmtree(sources, ignore_errors=True)
+        sources.mkdir()
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, sources)
+        for name in ("mqttws", "sigv4", "pubsub"):
+            shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+        return sources
+
     def versions(self) -> dict[str, str]:
         """Tell the version of everything that takes part."""
         versions = {}
         for name, packages in PYTHON_PEERS.items():
             if name in self.missing or not packages:
                 continue
-            package = "mqttws-pubsub" if name.startswith("mqttws") else packages[0].split(">")[0]
+            package = packages[0].split(">")[0]
             code = f"from importlib.metadata import version; print(version({package!r}))"
             python = self.environments / name / "bin" / "python"
             asked = subprocess.run([python, "-c", code], capture_output=True, text=True)

@@ -1,0 +1,60 @@
+"""Sessions and connections in memory: framing and machine, no socket. `make bench`."""
+
+from __future__ import annotations
+
+import pytest
+import workloads as work
+
+from mqttws import Connect, Message, Publish
+from mqttws.testing import Pair
+
+COUNT = 200
+
+
+@pytest.fixture(params=[True, False], ids=["websocket", "tcp"])
+def pair(request):
+    return Pair(Connect("bench"), websocket=request.param).open()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_messages_to_the_server_and_back(benchmark, pair, qos):
+    """So many messages to the server, with every acknowledgement there is, both ends together."""
+    message = Message(work.TOPIC, work.MESSAGE, qos)
+
+    def deliver():
+        pair.received_by_server.clear()
+        pair.server_events.clear()
+        pair.client_events.clear()
+        for _ in range(COUNT):
+            pair.client.publish(message)
+        pair.run()
+        return pair.received_by_server
+
+    delivered = benchmark(deliver)
+    assert [(publish.topic, publish.payload) for publish in delivered] == [(work.TOPIC, work.MESSAGE)] * COUNT
+
+
+def test_publishing_alone(benchmark, pair):
+    message = Message(work.TOPIC, work.MESSAGE)
+
+    def publish():
+        for _ in range(COUNT):
+            pair.client.publish(message)
+        data = pair.client.data_to_send(pair.clock())
+        pair.client.machine.events.clear()
+        return data
+
+    assert len(benchmark(publish)) > COUNT * len(work.MESSAGE)
+
+
+def test_receiving_alone(benchmark, pair):
+    """So many messages, each in a frame of its own, as a broker sends them."""
+    frame = work.encode_publish(work.TOPIC, work.MESSAGE)
+    if pair.websocket:
+        frame = bytes((0x82, len(frame))) + frame
+
+    def receive():
+        pair.client.receive_data(frame * COUNT, pair.clock())
+        return list(pair.client.events())
+
+    assert benchmark(receive) == [Publish(work.TOPIC, work.MESSAGE)] * COUNT

@@ -1,0 +1,64 @@
+"""Both drivers against the embedded broker, over loopback: `make bench`."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import workloads as work
+
+from mqttws import Client
+from mqttws.broker import Broker
+
+COUNT = 500
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_publish(benchmark, broker, qos):
+    with Client(broker.url) as client:
+
+        def publish():
+            futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos) for _ in range(COUNT)]
+            client.publish(work.TOPIC, work.MESSAGE, 1)
+            return futures
+
+        assert all(future.done() for future in benchmark(publish))
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_echo(benchmark, broker, qos):
+    arrived = threading.Semaphore(0)
+    with Client(broker.url, on_message=lambda message: arrived.release()) as client:
+        client.subscribe("bench/echo", qos)
+
+        def echo():
+            client.publish_nowait("bench/echo", work.MESSAGE, qos)
+            return arrived.acquire(timeout=10)
+
+        assert benchmark(echo)
+
+
+def test_fan_out(benchmark, broker):
+    """From one publisher through the broker to ten subscribers."""
+    arrived = threading.Semaphore(0)
+    subscribers = [Client(broker.url, on_message=lambda message: arrived.release()) for _ in range(10)]
+    try:
+        for subscriber in subscribers:
+            subscriber.open().subscribe("bench/fan")
+        with Client(broker.url) as publisher:
+
+            def fan_out():
+                for _ in range(20):
+                    publisher.publish_nowait("bench/fan", work.MESSAGE)
+                return all(arrived.acquire(timeout=10) for _ in range(200))
+
+            assert benchmark(fan_out)
+    finally:
+        for subscriber in subscribers:
+            subscriber.close()
