@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -72,13 +73,25 @@ class Subject:
     def __init__(self, server: Scripted, options: dict[str, Any]) -> None:
         self.server = server
         self.states: list[mqttws.State] = []
+        self._disconnected = threading.Event()
         self.received: list[mqttws.Publish] = []
         defaults = {"client_id": "c", "reconnect": False, "keep_alive": 0, "timeout": PATIENCE}
-        told = {"on_message": self.received.append, "on_state": self.states.append}
+        self.ended = threading.Event()
+        told = {"on_message": self.received.append, "on_state": self._on_state}
         self.client = client = mqttws.Client(server.url, **{**defaults, **told, **options})
         server.closing(client)
         self.opening = server.soon(client.open)
         self.end: End = server.accept()
+
+    def _on_state(self, state: mqttws.State) -> None:
+        self.states.append(state)
+        if state.name == "disconnected":
+            self.ended.set()
+
+    def _note(self, state: mqttws.State) -> None:
+        self.states.append(state)
+        if state.name == "disconnected":
+            self._disconnected.set()
 
     def welcome(self, session_present: bool = False) -> End:
         """Let the client in."""
@@ -93,7 +106,7 @@ class Subject:
 
     def error(self) -> Exception | None:
         """Tell why the client is disconnected, once it is."""
-        self.client.close(timeout=PATIENCE)
+        assert self.ended.wait(PATIENCE)
         return next((state.error for state in self.states if state.name == "disconnected"), None)
 
 
