@@ -76,8 +76,6 @@ class Dialer:
             self._resolved = resolve(self._host, self._port)
         except OSError as error:
             self._resolved = error
-        except UnicodeError:  # a label that is empty or too long
-            self._resolved = OSError(errno.EINVAL, "this is no host name")
         self._wake()
 
     def advance(self, now: float, ready: Iterable[socket.socket] = ()) -> socket.socket | None:

@@ -49,7 +49,7 @@ class Link:
     # In.
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the socket."""
+        """Take bytes from the socket. Spec: [MQTT-4.8.0-2]."""
         try:
             if self._tunnel is not None:
                 data = self._tunnel.receive_data(data)
@@ -58,11 +58,16 @@ class Link:
                 self._tunnel = None
             if self._tls is not None:
                 data = self._tls.receive_data(data)
+            if data:
+                self.connection.receive_data(data, now)
         except ConnectError as error:
             self._end(error, now)
             return
-        if data:
-            self.connection.receive_data(data, now)
+        except Exception as error:  # of this process, memory that ran out say: it costs this connection alone
+            failure = ConnectError(f"what the server sent could not be processed: {type(error).__name__}")
+            failure.__cause__ = error
+            self._end(failure, now)
+            return
         if self._tls is not None and self._tls.eof:
             self.receive_eof(now)
         self._settle(now)
@@ -147,7 +152,10 @@ class Link:
 
     def _end(self, error: ConnectError, now: float) -> None:
         """End at once: there is nobody to take leave of."""
-        reason: MQTTError = ConnectionClosed(str(error)) if self.connection.connected else error
+        reason: MQTTError = error
+        if self.connection.connected:
+            reason = ConnectionClosed(str(error))
+            reason.__cause__ = error.__cause__
         self.connection.close(reason, now)
         self._cut_at = now
 

@@ -366,6 +366,10 @@ class Network:
     def _lost(self, error: Exception | None) -> None:
         """Note the end of a connection, or of an attempt."""
         self._step = None
+        recovers = self.core.recovers(error)
+        with self.lock:
+            due = self.core.lost(error, recovers, time.monotonic())
+            self.changed.notify_all()
         if self._dialer is not None:
             self._dialer.close()
             self._dialer = None
@@ -376,9 +380,5 @@ class Network:
             self._socket.close()
             self._socket = None
         self._unsent = memoryview(b"")
-        recovers = self.core.recovers(error)
-        with self.lock:
-            due = self.core.lost(error, recovers, time.monotonic())
-            self.changed.notify_all()
         if due is not None:
             self._due, self._step = due, self._idle

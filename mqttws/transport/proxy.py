@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import h11
 
 from mqttws.errors import ConnectError
-from mqttws.transport.url import Endpoint
+from mqttws.transport.url import Endpoint, check_host
 
 #: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
@@ -58,6 +58,7 @@ def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
     parts = urlsplit(setting if "://" in setting else f"http://{setting}")
     try:
         port = 80 if parts.port is None else parts.port
+        check_host(parts.hostname or "")
     except ValueError:
         port = 0
     if parts.scheme != "http" or not parts.hostname or not port:

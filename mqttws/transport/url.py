@@ -89,6 +89,7 @@ def parse_url(url: str) -> Endpoint:
     if not websocket and target != "/":
         raise ValueError(f"a {scheme}:// URL has no path and no query: MQTT over TCP knows none")
     host = match["host"]
+    check_host(host)
     user, colon, password = (match["user"] or "").partition(":")
     return Endpoint(
         scheme=scheme,
@@ -99,6 +100,16 @@ def parse_url(url: str) -> Endpoint:
         username=unquote(user) if match["user"] is not None else None,
         password=unquote(password) if colon else None,
     )
+
+
+def check_host(host: str) -> None:
+    """Check that a resolver can be asked for a host.
+
+    Raises:
+        ValueError: it has a label that is empty, or longer than 63 characters. Spec: RFC 1035 §2.3.4
+    """
+    if not all(0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
+        raise ValueError(f"the host {host!r} has a label that is empty or longer than 63 characters")
 
 
 def _shown(url: str) -> str:
