@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint peers compiled test-compiled bench fuzz mutate soak clean help
+.PHONY: demo test lint peers compiled test-compiled bench fuzz mutate soak clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -57,6 +57,12 @@ bench-report: $(VENV)/installed-test  ## docs/benchmarks.md and its plots, from 
 bench-compare:     ## what became slower than the kept JSON, as a ratio to the floor of the same run
 	$(PYTHON) benchmarks/run_peers.py --rounds 3 --out benchmarks/new.json
 	$(PYTHON) benchmarks/compare.py benchmarks/results.json benchmarks/new.json
+
+simulate: $(VENV)/installed-test  ## a million schedules of faults in the simulator; N=... for another number
+	$(BIN)/python tests/simulation/simulate.py $(or $(N),1000000)
+
+chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messages, lines that break; S=... for another seed
+	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)
 
 clean:             ## remove all that was made
 	rm -rf $(VENV) $(COMPILED) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
