@@ -73,7 +73,6 @@ class Subject:
     def __init__(self, server: Scripted, options: dict[str, Any]) -> None:
         self.server = server
         self.states: list[mqttws.State] = []
-        self._disconnected = threading.Event()
         self.received: list[mqttws.Publish] = []
         defaults = {"client_id": "c", "reconnect": False, "keep_alive": 0, "timeout": PATIENCE}
         self.ended = threading.Event()
@@ -87,11 +86,6 @@ class Subject:
         self.states.append(state)
         if state.name == "disconnected":
             self.ended.set()
-
-    def _note(self, state: mqttws.State) -> None:
-        self.states.append(state)
-        if state.name == "disconnected":
-            self._disconnected.set()
 
     def welcome(self, session_present: bool = False) -> End:
         """Let the client in."""

@@ -24,6 +24,7 @@ from mqttws import (
     PubRel,
     Reconnect,
     RemoteProtocolError,
+    Session,
     SubAck,
     Subscribe,
     UnsubAck,
@@ -371,6 +372,37 @@ def test_requests_and_messages_never_share_an_identifier(subject):
         packet_id = end.receive().packet_id
         assert packet_id not in in_use
         in_use.add(packet_id)
+
+
+@pytest.mark.statement("MQTT-2.3.1-2")
+@pytest.mark.statement("MQTT-2.3.1-3")
+def test_an_identifier_is_held_until_the_pubcomp_however_many_others_come_and_go():
+    """The machine alone: once around all identifiers, while one of QoS 1, one of QoS 2 and one request are held."""
+    machine = ClientMachine(Connect("c", keep_alive=0), Session())
+    machine.start(0.0)
+    machine.receive_data(ConnAck().encode(), 0.0)
+    machine.publish(Message("a", b"", 2))
+    machine.publish(Message("a", b"", 1))
+    machine.data_to_send(0.0)
+    machine.subscribe([("a", 0)])
+    machine.data_to_send(0.0)
+    machine.receive_data(PubRec(1).encode(), 0.0)
+    assert machine.data_to_send(0.0) == PubRel(1).encode()
+    seen = set()
+    for _ in range(65_535 - 3):
+        machine.publish(Message("a", b"", 1))
+        data = machine.data_to_send(0.0)
+        packet_id = int.from_bytes(data[-2:], "big")
+        seen.add(packet_id)
+        machine.receive_data(PubAck(packet_id).encode(), 0.0)
+    assert seen == set(range(4, 65_536))
+    machine.publish(Message("a", b"", 1))
+    assert machine.data_to_send(0.0)[-2:] == b"\0\4"
+    machine.receive_data(PubComp(1).encode(), 0.0)
+    for packet_id in (*range(5, 65_536), 1):
+        machine.publish(Message("a", b"", 1))
+        assert machine.data_to_send(0.0)[-2:] == packet_id.to_bytes(2, "big")
+        machine.receive_data(PubAck(packet_id).encode(), 0.0)
 
 
 @pytest.mark.statement("MQTT-3.8.4-2")

@@ -173,6 +173,37 @@ def test_two_identifiers_are_two_sessions_and_one_is_one_over_all_transports(cli
         peer.quiet()
 
 
+@pytest.mark.statement("MQTT-4.1.0-2")
+def test_a_session_that_was_away_does_not_expire_once_its_client_is_back(start, client):
+    broker = start(limits=Limits(session_expiry=0.05))
+    while True:  # the session may have expired before its client is back
+        client("back", broker, clean_session=False).send("e0 00").rest()
+        back = client("back", broker, clean_session=False)
+        if back.session_present:
+            break
+        back.close()
+    back.subscribe(("a", 1))
+    client("gone", broker, clean_session=False).send("e0 00").rest()
+    while broker.figures()["clients/total"] == 2:  # its time was up after that of the other one
+        back.quiet()
+    broker.publish("a", b"x", 1)
+    assert back.messages(1) == [Publish("a", b"x", 1, packet_id=1)]
+
+
+@pytest.mark.statement("MQTT-4.7.2-1")
+@pytest.mark.parametrize("topic_filter", ["#", "+/x", "+/#"])
+def test_a_wildcard_in_front_brings_no_retained_dollar_topic(start, client, topic_filter):
+    broker = start(sys_anonymous=True)
+    broker.publish("$own/x", b"hidden", 0, True)
+    broker.publish("own/x", b"seen", 0, True)
+    peer = client("c", broker)
+    peer.subscribe((topic_filter, 0))
+    assert peer.messages(1) == [Publish("own/x", b"seen", 0, True)]
+    peer.quiet()
+    peer.subscribe(("$own/#", 0))
+    assert peer.messages(1) == [Publish("$own/x", b"hidden", 0, True)]
+
+
 @pytest.mark.statement("MQTT-3.8.4-3")
 def test_a_subscription_is_replaced_without_a_gap_or_a_double(client):
     """While a publisher goes on, the same filter is asked for again and again, at another QoS each time."""

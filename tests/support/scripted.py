@@ -17,6 +17,7 @@ import base64
 import hashlib
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -102,8 +103,10 @@ class End:
         """Take all MQTT bytes until the client closes, packets not yet taken in front."""
         data = b"".join(packet.encode() for packet in self._packets)
         self._packets.clear()
+        deadline = time.monotonic() + PATIENCE
         while more := self._read():
             data += more
+            assert time.monotonic() < deadline, "the client does not close"
         return data
 
     def quiet(self) -> None:
