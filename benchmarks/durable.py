@@ -61,9 +61,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as directory:
                     best[name] = max(best[name], asyncio.run(run(kind, qos, messages, Path(directory))))
         for name, figure in best.items():
-            print(
-                f"QoS {qos}, {name}: {figure:,.0f} messages a second, {best['memory'] / figure:.1f} times less than memory"
-            )
+            print(f"QoS {qos}, {name}: {figure:,.0f} a second, {best['memory'] / figure:.1f} times less than memory")
 
 
 if __name__ == "__main__":
