@@ -420,5 +420,3 @@ async def _take_messages(channel: Channel) -> None:
     finally:
         await client.close()
         channel.ended(failure)
-
-

@@ -277,4 +277,3 @@ def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any
 
         flat.update(read_settings(settings))
     return flat
-

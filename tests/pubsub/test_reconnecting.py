@@ -112,9 +112,7 @@ def test_offline_queue_waits_no_longer_than_its_time_and_takes_the_message_back(
     api.call(cancelled.cancel)
     kept = api.call(lambda: [api.ps.publish_nowait("a", "kept", qos=1)])[0]
     published: list[str] = []
-    broker = Broker(
-        ws_port=urlsplit(url).port, authorizer=lambda peer, access: published.append(access.topic) is None
-    )
+    broker = Broker(ws_port=urlsplit(url).port, authorizer=lambda peer, access: published.append(access.topic) is None)
     broker.start()
     api.call(api.ps.reauthenticate)
     api.call(lambda: waited(kept))
@@ -167,9 +165,7 @@ def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
     recorder.wait(lambda: len(recorder.messages) == 2)
     broker.stop()
     ready = threading.Event()
-    broker = Broker(
-        ws_port=urlsplit(url).port, on_upgrade=lambda peer: None if ready.is_set() else Rejection(503)
-    )
+    broker = Broker(ws_port=urlsplit(url).port, on_upgrade=lambda peer: None if ready.is_set() else Rejection(503))
     broker.start()
     broker.publish("same", b"1", retain=True)
     broker.publish("changed", b"2", retain=True)

@@ -38,9 +38,7 @@ def test_the_module_s_own_instance(world: Any, recorder: Recorder) -> None:
     assert pubsub.connection_state == "Disconnected"
     changes: list[Any] = []
     watch = pubsub.connection_state_changes.subscribe(changes.append)
-    subscription = pubsub.subscribe("myTopic").subscribe(
-        next=recorder.next, error=recorder.error, close=recorder.close
-    )
+    subscription = pubsub.subscribe("myTopic").subscribe(next=recorder.next, error=recorder.error, close=recorder.close)
     subscription.ready(PATIENCE)
     pubsub.connect()
     assert pubsub.connection_state == "Connected"
