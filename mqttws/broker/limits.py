@@ -47,7 +47,7 @@ class Limits:
             broker runs.
         max_retained: retained messages. Beyond: a message is delivered and not retained.
         max_retained_bytes: bytes of their topics and payloads. Beyond: the same.
-        max_retained_levels: levels of their topics, taken together; each takes some 400 bytes of memory. Beyond: the
+        max_retained_levels: levels of their topics, taken together; each takes some 300 bytes of memory. Beyond: the
             same.
         max_subscriptions: Topic Filters of one client. Beyond: SUBACK 0x80.
         max_subscription_levels: levels of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.

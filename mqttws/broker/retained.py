@@ -3,7 +3,7 @@
 They stand in a tree with one node for each level of a topic. A filter without wildcards walks one path of it, "+"
 branches over the children of one level, "#" takes all that lies below. The bounds are kept at the door: a message
 beyond them is not taken, and those that are held stay. Levels are bounded beside bytes because a node takes some
-400 bytes of memory, however short the text of its level is.
+300 bytes of memory, however short the text of its level is.
 
 Spec: §3.3.1.3
 """
