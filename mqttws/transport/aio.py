@@ -18,7 +18,7 @@ from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, QueueFull
 from mqttws.protocol.session import Session
 from mqttws.transport.core import Attempt, Core
-from mqttws.transport.dial import ATTEMPT_DELAY, is_address
+from mqttws.transport.dial import ATTEMPT_DELAY, acknowledge_at_once, is_address
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.url import parse_url
 
@@ -40,6 +40,7 @@ class _Pump(asyncio.Protocol):
         self._attempt = attempt
         self._link = attempt.link
         self._transport: asyncio.Transport | None = None
+        self._socket: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._writable = True
         self._reading = True
@@ -49,10 +50,12 @@ class _Pump(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
         self._transport = transport
+        self._socket = transport.get_extra_info("socket")
         self._client._establish(self, self._attempt)
         self.move()
 
     def data_received(self, data: bytes) -> None:
+        acknowledge_at_once(self._socket)
         self._link.receive_data(data, time.monotonic())
         self.move()
 

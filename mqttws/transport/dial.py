@@ -15,9 +15,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from itertools import zip_longest
+from typing import Any
 
 #: Seconds before the next address is tried beside the ones under way. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
+
+#: Linux has it.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 _Address = tuple[socket.AddressFamily, int, object]
 
@@ -25,6 +29,22 @@ _Address = tuple[socket.AddressFamily, int, object]
 def is_address(host: str) -> bool:
     """Tell an IP address from a name."""
     return ":" in host or host.replace(".", "").isdigit()
+
+
+def acknowledge_at_once(connection: Any) -> None:
+    """Have the system acknowledge, on the level of TCP, what was just read, and not up to 40 ms later.
+
+    A server that leaves Nagle's algorithm on, as Mosquitto's WebSocket listener does, keeps the next answers to itself
+    until then. The system forgets the wish again and again, so that it is for each read.
+
+    Args:
+        connection: a socket, or what an event loop shows of its own; None for none.
+    """
+    if _QUICKACK is not None and connection is not None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        except OSError:  # no TCP, or no longer there: the next read tells
+            pass
 
 
 def resolve(host: str, port: int) -> list[_Address]:

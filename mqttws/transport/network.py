@@ -23,7 +23,7 @@ from typing import Any
 
 from mqttws.errors import MQTTError, WouldDeadlock
 from mqttws.transport.core import Attempt, Core
-from mqttws.transport.dial import Dialer
+from mqttws.transport.dial import Dialer, acknowledge_at_once
 
 logger = logging.getLogger("mqttws")
 
@@ -319,11 +319,13 @@ class Network:
         if connection not in ready or not self.core.reading:
             return None
         try:
-            return connection.recv(READ_SIZE)
+            data = connection.recv(READ_SIZE)
         except BlockingIOError:
             return None
         except OSError as error:
             return error
+        acknowledge_at_once(connection)
+        return data
 
     def _watch(self, connection: socket.socket) -> None:
         """Have the selector tell what is of interest now."""
