@@ -31,6 +31,8 @@ from mqttws.protocol.store import Store
 T = TypeVar("T")
 
 _BACKLOG = 512
+#: Turns of the event loop that asyncio takes from accepting a connection to telling its protocol.
+_ACCEPTING = 3
 
 
 class Broker:
@@ -171,6 +173,11 @@ class Broker:
         hub = self._hub
         if hub is None:
             return
+        for server in self._servers:
+            for listener in server.sockets:
+                hub.loop.remove_reader(listener.fileno())
+        for _ in range(_ACCEPTING):  # what is being accepted becomes a link: a closed server would drop its socket
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         self._servers.clear()
