@@ -1,0 +1,262 @@
+"""Hazards that users of other libraries met, as far as no other room tests them: docs/reliability.md lists all."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import mqttws
+from mqttws import Connect, Decoder, Message, Reconnect, Session, SubAck, Subscribe, aio
+from mqttws.broker import Broker
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.events import Subscribed
+
+#: Further than any of the calls below has await points.
+POINTS = 60
+CONNACK = {False: bytes.fromhex("20 02 00 00"), True: bytes.fromhex("20 02 01 00")}
+
+
+class TestCancelling:
+    """Cancelled at every turn of the loop, a call leaves nothing behind: no identifier, no acknowledgement owed."""
+
+    @staticmethod
+    async def cancel_after(turns: int, call: asyncio.Task[object]) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait({call})
+
+    @pytest.mark.parametrize("qos", [0, 1, 2])
+    def test_publish(self, qos: int) -> None:
+        async def run() -> None:
+            async with Broker(sys_interval=None) as broker, aio.connect(broker.url) as client:
+                finished = 0
+                for turns in range(POINTS):
+                    call = asyncio.ensure_future(client.publish("t", b"x", qos))
+                    await self.cancel_after(turns, call)
+                    finished += not call.cancelled()
+                    await client.publish("t", b"barrier", 2, timeout=10)
+                    await client.publish("t", b"barrier", 1, timeout=10)
+                    assert len(client.session.sender) == 0
+                    assert len(client.session.identifiers) == 0
+                assert 0 < finished < POINTS  # both ends of the call were tried
+
+        asyncio.run(run())
+
+    @pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
+    def test_requests(self, verb: str) -> None:
+        async def run() -> None:
+            async with Broker(sys_interval=None) as broker, aio.connect(broker.url) as client:
+                for turns in range(POINTS):
+                    await self.cancel_after(turns, asyncio.ensure_future(getattr(client, verb)("t")))
+                    await client.unsubscribe("t", timeout=10)
+                    assert len(client.session.identifiers) == 0
+                    assert client.session.subscriptions == {}
+                await client.subscribe("t", 1)
+                await client.publish("t", b"x", 1)
+                assert (await anext(client.messages())).payload == b"x"
+
+        asyncio.run(run())
+
+    def test_taking_messages(self) -> None:
+        """What the cancelled one has not been given comes to the next; what it has been given is acknowledged."""
+
+        async def run() -> None:
+            async with Broker(sys_interval=None) as broker, aio.connect(broker.url) as client:
+                await client.subscribe("t", 2)
+                got: list[bytes] = []
+
+                async def take() -> None:
+                    async for message in client.messages():
+                        got.append(message.payload)
+
+                for turns in range(POINTS):
+                    broker.publish("t", b"%d" % turns, 1 + turns % 2)
+                    await self.cancel_after(turns % 20, asyncio.ensure_future(take()))
+                async for message in client.messages(timeout=0.5):
+                    got.append(message.payload)
+                assert got == [b"%d" % turns for turns in range(POINTS)]
+                await client.publish("t", b"barrier", 1)
+                assert broker._registry.find(client.client_id).session.sender.in_flight <= 1  # the barrier's own
+
+        asyncio.run(run())
+
+    def test_opening_and_closing(self) -> None:
+        async def run() -> None:
+            async with Broker(sys_interval=None) as broker:
+                for turns in range(POINTS):
+                    client = aio.Client(broker.url)
+                    await self.cancel_after(turns, asyncio.ensure_future(client.open()))
+                    await client.close()
+                    client = await aio.Client(broker.url).open()
+                    await self.cancel_after(turns, asyncio.ensure_future(client.close()))
+                    await client.close()
+                    assert client.state.name == "disconnected"
+                await asyncio.sleep(0)
+                assert not [task for task in asyncio.all_tasks() if (task.get_name() or "").startswith("mqttws ")]
+
+        asyncio.run(run())
+
+
+class TestStorm:
+    @pytest.mark.parametrize("down", [0.5, 5.0, 60.0])
+    def test_a_thousand_clients_come_back_spread_out(self, down: float) -> None:
+        """The policy, on a clock of its own: all have lost the server at once, and it is back after a while."""
+        random, policy = Random(1), Reconnect()
+        attempts: Counter[int] = Counter()
+        due = [(0.0, client, 0) for client in range(1_000)]
+        heapq.heapify(due)
+        back = []
+        while due:
+            now, client, attempt = heapq.heappop(due)
+            delay = policy.delay(attempt, random.random())
+            assert delay is not None
+            now += delay
+            attempts[int(now * 10)] += 1
+            if now >= down:
+                back.append(now)
+            else:
+                heapq.heappush(due, (now, client, attempt + 1))
+        first = attempts.pop(0)
+        assert first <= 1_150  # at once, and the early ones of the second round
+        assert max(attempts.values()) < 250  # no tenth of a second sees a quarter of them
+        assert max(back) < down + 60
+        assert sum(attempts.values()) / 1_000 < 12
+
+    def test_a_server_that_accepts_and_closes_is_not_asked_faster(self) -> None:
+        with Broker(sys_interval=None, authenticator=lambda peer, connect: True) as broker:
+            states: list[mqttws.State] = []
+            client = mqttws.Client(broker.url, client_id="c", on_state=states.append, reconnect=Reconnect(initial=0.01))
+            client.open()
+            while client.state.name != "disconnected":
+                broker.disconnect("c")
+            assert isinstance(client.state.error, mqttws.SessionTakenOver)
+            client.close()
+            assert sum(state.name == "connected" for state in states) <= Reconnect().takeovers
+
+    def test_ten_thousand_failed_connections_queue_one_subscribe(self) -> None:
+        session = Session()
+        session.subscribe([("t", 1)])
+        for number in range(10_000):
+            machine = ClientMachine(Connect("c", clean_session=False), session)
+            machine.start(0.0)
+            machine.receive_data(CONNACK[False], 0.0) if number % 2 else None
+            machine.data_to_send(0.0)
+            machine.receive_eof(0.0)
+        machine = ClientMachine(Connect("c", clean_session=False), session)
+        machine.start(0.0)
+        machine.data_to_send(0.0)
+        machine.receive_data(CONNACK[True], 0.0)
+        (subscribe,) = Decoder().feed(machine.data_to_send(0.0))
+        assert isinstance(subscribe, Subscribe)
+        machine.receive_data(SubAck(subscribe.packet_id, [1]).encode(), 0.0)
+        assert any(isinstance(event, Subscribed) for event in machine.events)
+        assert len(session.identifiers) == 0
+
+
+def test_when_all_identifiers_are_in_flight_the_next_message_waits_for_one() -> None:
+    session = Session(max_in_flight=65_535, max_queued=65_536)
+    for _ in range(65_536):
+        session.publish(Message("t", b"", 1))
+    in_flight = []
+    while (outgoing := session.sender.next_ready()) is not None:
+        in_flight.append(outgoing.packet_id)
+    assert sorted(in_flight) == list(range(1, 65_536))
+    assert session.sender.waiting == 1
+    session.sender.puback(4711)
+    last = session.sender.next_ready()
+    assert last is not None
+    assert last.packet_id == 4711
+
+
+def test_a_million_messages_over_the_wrap_share_no_identifier() -> None:
+    session = Session(max_in_flight=100)
+    sender, random, message = session.sender, Random(1), Message("t", b"", 1)
+    in_flight: list[int] = []
+    for _ in range(1_000_000):
+        session.publish(message)
+        outgoing = sender.next_ready()
+        assert outgoing is not None
+        assert outgoing.packet_id not in in_flight
+        assert outgoing.packet_id is not None
+        in_flight.append(outgoing.packet_id)
+        if len(in_flight) == 100:
+            assert sender.puback(in_flight.pop(random.randrange(100))) is not None
+    assert len(session.identifiers) == 99
+
+
+def run_program(program: str, url: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a program; one that hangs fails the test."""
+    environment = {"PYTHONPATH": str(Path(mqttws.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-c", program, url], timeout=30, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+class TestProcesses:
+    def test_a_fork_with_a_live_client(self) -> None:
+        """The child may end, or go on with a client of its own; the parent's connection stays whole."""
+        program = (
+            "import os, sys, mqttws\n"
+            "client = mqttws.connect(sys.argv[1])\n"
+            "pid = os.fork()\n"
+            "if not pid:\n"
+            "    assert client.state.name == 'disconnected'\n"
+            "    mqttws.connect(sys.argv[1]).publish('t', b'child', 1)\n"
+            "    sys.exit(0)\n"
+            "assert os.waitpid(pid, 0)[1] == 0\n"
+            "client.publish('t', b'parent', 1)\n"
+            "print('whole')\n"
+        )
+        with Broker(sys_interval=None) as broker:
+            done = run_program(program, broker.url)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "whole\n"
+
+    @pytest.mark.parametrize("how", ["pass", "sys.exit(0)", "client.publish_nowait('t', b'x', 1)"])
+    def test_an_end_without_a_close(self, how: str) -> None:
+        program = f"import sys, mqttws\nclient = mqttws.connect(sys.argv[1])\n{how}\n"
+        with Broker(sys_interval=None) as broker:
+            done = run_program(program, broker.url)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_ctrl_c_while_publishing(self) -> None:
+        program = (
+            "import os, signal, sys, threading, mqttws\n"
+            "with mqttws.connect(sys.argv[1]) as client:\n"
+            "    client.session.sender._max_in_flight = 0  # nothing is acknowledged\n"
+            f"    threading.Timer(0.3, os.kill, (os.getpid(), {int(signal.SIGINT)})).start()\n"
+            "    try:\n"
+            "        client.publish('t', b'x', 1, timeout=25)\n"
+            "    except KeyboardInterrupt:\n"
+            "        print('interrupted')\n"
+        )
+        with Broker(sys_interval=None) as broker:
+            done = run_program(program, broker.url)
+        assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+def test_half_open_is_noticed_within_keep_alive_and_a_second_whatever_is_published() -> None:
+    """On the machine's own clock, for every keep alive: the last byte came at 0, and messages go out all the while."""
+    for keep_alive in (*range(1, 61), 120, 600, 1200, 65_535):
+        machine = ClientMachine(Connect("c", keep_alive=keep_alive), Session())
+        machine.start(0.0)
+        machine.receive_data(CONNACK[False], 0.0)
+        now = 0.0
+        while machine.state == "connected":
+            machine.publish(Message("t", b"x"))
+            machine.data_to_send(now)
+            deadline = machine.next_deadline()
+            assert deadline is not None
+            now = min(deadline, now + keep_alive / 100)
+            machine.handle_timeout(now)
+        assert now <= keep_alive + 1
+        assert isinstance(machine.error, mqttws.KeepAliveTimeout)
