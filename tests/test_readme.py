@@ -32,6 +32,7 @@ def test_each_example_of_the_readme_runs(block: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == b""
+    assert done.stdout, "an example shows something"
 
 
 def test_each_make_target_of_the_readme_exists() -> None:
