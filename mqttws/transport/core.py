@@ -585,8 +585,12 @@ class Core(Generic[F]):
             self._calls.append((self._settle, future, outcome))
 
 
-def _emit(level: int, message: tuple[Any, ...]) -> None:
-    logger.log(level, *message)
+def _emit(level: int, message: tuple[Any, ...], *, exc_info: bool = False) -> None:
+    """Log. A handler that raises is at fault itself, and there is nobody else to tell."""
+    try:
+        logger.log(level, *message, exc_info=exc_info)
+    except Exception:
+        pass
 
 
 def guarded(callback: Callable[[Any], object], argument: object) -> None:
@@ -594,7 +598,7 @@ def guarded(callback: Callable[[Any], object], argument: object) -> None:
     try:
         callback(argument)
     except Exception:
-        logger.exception("a callback raised an exception: %r", callback)
+        _emit(logging.ERROR, ("a callback raised an exception: %r", callback), exc_info=True)
 
 
 def _as_list(entries: Any) -> list[Any]:

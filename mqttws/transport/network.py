@@ -143,7 +143,7 @@ class Network:
         while not done() and time.monotonic() < deadline:
             if self._step is None:
                 raise WouldDeadlock("the network waits for this callback to return; use the _nowait form here")
-            self._turn(deadline)
+            self._turn(deadline if self.core.reading else time.monotonic())
             if not done() and self.core.link is not None and not self.core.reading:
                 raise WouldDeadlock(
                     f"{len(self.core.inbound)} messages wait for this callback to return, so nothing more is read; "

@@ -145,6 +145,10 @@ class Asyncio:
     def client_id(self) -> str:
         return self.client.client_id
 
+    @property
+    def session(self) -> mqttws.Session:
+        return self.client.session
+
     def __enter__(self) -> Asyncio:
         return self.open()
 

@@ -1,0 +1,93 @@
+"""Mosquitto in a process of its own, with every kind of listener, on ports asked of the system."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from wire import PATIENCE
+
+from mqttws import Identity
+
+LISTENERS = ("mqtt", "ws", "mqtts", "wss", "closed")
+
+
+def find_mosquitto() -> str:
+    """Find the program; where it is missing the test is skipped, and fails in CI."""
+    program = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("Mosquitto is not installed")
+    return program
+
+
+class Mosquitto:
+    """A Mosquitto that can be stopped and started again, on the same ports and with what it has stored.
+
+    Args:
+        folder: for its files.
+        identity: for its listeners with TLS.
+        authority: PEM; who must have signed what clients show, where they show something.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, authority: bytes) -> None:
+        certificate, key = identity.write(folder, "server")
+        (folder / "ca.crt").write_bytes(authority)
+        with ExitStack() as stack:
+            servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in LISTENERS]
+            ports = dict(zip(LISTENERS, (server.getsockname()[1] for server in servers), strict=True))
+        lines = [
+            "per_listener_settings true",
+            "persistence true",
+            f"persistence_location {folder}/",
+            "max_queued_messages 0",
+            "user root",
+        ]
+        for name, port in ports.items():
+            lines.append(f"listener {port} 127.0.0.1")
+            lines.append(f"allow_anonymous {'false' if name == 'closed' else 'true'}")
+            if name.startswith("ws"):
+                lines.append("protocol websockets")
+            if name.endswith("s") and name != "ws":
+                lines += [f"certfile {certificate}", f"keyfile {key}"]
+        (folder / "mosquitto.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        self._command = [find_mosquitto(), "-v", "-c", str(folder / "mosquitto.conf")]
+        self._process: subprocess.Popen[str] | None = None
+        self.ports = ports
+        self.log: list[str] = []
+
+    def url(self, scheme: str) -> str:
+        """The URL of one of `LISTENERS`; "closed" speaks mqtt and lets nobody in."""
+        path = "/mqtt" if scheme.startswith("ws") else ""
+        return f"{'mqtt' if scheme == 'closed' else scheme}://127.0.0.1:{self.ports[scheme]}{path}"
+
+    def start(self) -> None:
+        """Start it, and wait until it says that it runs."""
+        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        running = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(self._process, running))
+        self._reader.start()
+        assert running.wait(PATIENCE), self.log
+        assert self._process.poll() is None, self.log
+
+    def _read(self, process: subprocess.Popen[str], running: threading.Event) -> None:
+        assert process.stderr is not None
+        with process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                if "running" in line:
+                    running.set()
+        running.set()
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it, and wait until it is gone; killed, it loses what it has not stored."""
+        if self._process is not None:
+            (self._process.kill if kill else self._process.terminate)()
+            self._process.wait(PATIENCE)
+            self._reader.join(PATIENCE)
+            self._process = None

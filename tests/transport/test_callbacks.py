@@ -1,0 +1,361 @@
+"""Callbacks that use the client themselves: in the blocking client waiting works there, or says that it cannot."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, Blocking, States
+from scripted import Scripted
+
+import mqttws
+from mqttws import ConnectionClosed, Message, MQTTError, PubAck, Publish, QueueFull, Reconnect, State, WouldDeadlock
+from mqttws.broker import Broker
+
+Make = Callable[..., Any]
+AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
+
+
+@pytest.fixture(autouse=True)
+def _watchdog() -> Iterator[None]:
+    """A deadlock shows where every thread stands."""
+    faulthandler.dump_traceback_later(4 * PATIENCE, exit=False)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def blocking() -> Iterator[Make]:
+    clients: list[Blocking] = []
+
+    def make(*arguments: Any, **options: Any) -> Blocking:
+        clients.append(Blocking(*arguments, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close(timeout=1.0)
+
+
+class Outcome:
+    """What became of something that was done in a callback, once."""
+
+    def __init__(self) -> None:
+        self._there = threading.Event()
+        self.value: Any = None
+
+    def run(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        if not self._there.is_set():
+            try:
+                self.value = call(*arguments, **options)
+            except BaseException as error:
+                self.value = error
+            self._there.set()
+
+    def wait(self) -> Any:
+        assert self._there.wait(PATIENCE)
+        return self.value
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_waiting_inside_on_message(blocking: Make, broker: Broker, scheme: str) -> None:
+    outcome = Outcome()
+
+    def on_message(message: Publish) -> None:
+        if message.topic == "start":
+            outcome.run(conversation)
+
+    def conversation() -> list[Any]:
+        return [
+            client.subscribe("b/#", 2),
+            *[client.publish("b/x", b"%d" % qos, qos) for qos in (0, 1, 2)],
+            client.unsubscribe("b/#"),
+        ]
+
+    client = blocking(broker.url_of(scheme), on_message=on_message)
+    client.open()
+    client.subscribe("start", 1)
+    client.publish("start", b"", 1)
+    assert outcome.wait() == [2, None, None, None, None]
+
+
+@pytest.mark.parametrize("name", ["connecting", "connected", "disrupted", "reconnecting"])
+def test_waiting_inside_on_state(blocking: Make, name: str) -> None:
+    """Whatever the state is: the wait makes the connection itself."""
+    outcome = Outcome()
+    counts: dict[str, int] = {}
+
+    def on_state(state: State) -> None:
+        counts[state.name] = counts.get(state.name, 0) + 1
+        if state.name == name:
+            outcome.run(client.publish, "a", b"x", 1, timeout=PATIENCE)
+
+    with Scripted("mqtt") as server:
+        client = blocking(server.url, on_state=on_state, reconnect=AT_ONCE)
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        if name in ("connecting", "connected"):
+            end.expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+            opening.result(PATIENCE)
+        else:
+            opening.result(PATIENCE)
+            end.cut()
+            end = server.accept().welcome()
+            end.expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+        assert outcome.wait() is None
+
+
+def test_the_states_told_stay_in_order_though_a_callback_waits(blocking: Make) -> None:
+    states = States()
+
+    def on_state(state: State) -> None:
+        states(state)
+        if state.name == "disrupted":
+            client.publish("a", b"x", 1, timeout=PATIENCE)
+
+    with Scripted("mqtt") as server:
+        client = blocking(server.url, on_state=on_state, reconnect=AT_ONCE)
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        opening.result(PATIENCE)
+        end.cut()
+        server.accept().welcome().expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+        states.wait("connected", 2)
+    assert states.names[:6] == ["connecting", "connected", "disrupted", "reconnecting", "connecting", "connected"]
+
+
+def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> None:
+    in_url, at_the_end, flooded, iterated = Outcome(), Outcome(), Outcome(), Outcome()
+    sent = threading.Event()
+
+    def url() -> str:
+        in_url.run(client.publish, "a", b"x", 1)
+        return broker.url
+
+    def on_state(state: State) -> None:
+        if state.name == "disconnected":
+            at_the_end.run(client.publish, "a", b"x", 1)
+
+    def on_message(message: Publish) -> None:
+        iterated.run(next, client.messages())
+        assert sent.wait(PATIENCE)
+        flooded.run(client.publish, "a", b"x", 1)
+
+    client = blocking(url, on_state=on_state, on_message=on_message, max_inbound=5)
+    client.open()
+    assert isinstance(in_url.wait(), WouldDeadlock)
+    client.subscribe("flood")
+    with mqttws.connect(broker.url) as other:
+        for _ in range(100):
+            other.publish_nowait("flood")
+        other.publish("flood", b"", 1)
+    sent.set()
+    assert isinstance(flooded.wait(), WouldDeadlock)
+    assert isinstance(iterated.wait(), MQTTError)
+    client.close()
+    assert isinstance(at_the_end.wait(), ConnectionClosed)
+
+
+def test_many_threads_and_callbacks_at_once(blocking: Make, broker: Broker) -> None:
+    """Each message makes the callback subscribe, publish and unsubscribe, and wait; threads publish meanwhile."""
+    echoes: list[bytes] = []
+    complete = threading.Event()
+
+    def on_message(message: Publish) -> None:
+        client.subscribe(f"side/{len(echoes)}", 1)
+        client.publish("echo", message.payload, 1 + len(echoes) % 2)
+        client.unsubscribe(f"side/{len(echoes)}")
+        echoes.append(message.payload)
+        if len(echoes) == 100:
+            complete.set()
+
+    client = blocking(broker.url, on_message=on_message)
+    client.open()
+    client.subscribe("in", 1)
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            for index in range(25):
+                client.publish("in", b"%d %d" % (number, index), 1)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+    assert complete.wait(PATIENCE)
+    assert not failures
+    for number in range(4):  # each thread's messages in its order
+        mine = [echo for echo in echoes if echo.startswith(b"%d " % number)]
+        assert mine == [b"%d %d" % (number, index) for index in range(25)]
+
+
+def test_close_inside_a_callback_acknowledges_its_message_first(blocking: Make) -> None:
+    with Scripted("mqtt") as server:
+        client = blocking(server.url, on_message=lambda message: client.close())
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        opening.result(PATIENCE)
+        end.send(Publish("a", b"x", 1, packet_id=7), Publish("a", b"y", 1, packet_id=8))
+        assert end.rest() == PubAck(7).encode() + bytes.fromhex("e000")
+
+
+def test_a_wait_inside_a_callback_ends_when_the_client_is_closed(blocking: Make) -> None:
+    outcome, waiting = Outcome(), threading.Event()
+
+    def on_message(message: Publish) -> None:
+        waiting.set()
+        outcome.run(client.publish, "a", b"x", 1, timeout=PATIENCE)
+
+    with Scripted("mqtt") as server:
+        client = blocking(server.url, on_message=on_message)
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        opening.result(PATIENCE)
+        end.send(Publish("a"))
+        assert waiting.wait(PATIENCE)
+        end.receive()
+        closing = server.soon(client.close)
+        assert end.rest() == bytes.fromhex("e000")
+        end.cut()
+        closing.result(PATIENCE)
+    assert isinstance(outcome.wait(), ConnectionClosed)
+
+
+def test_a_callback_that_raises_stops_nothing(make: Make, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(argument: Any) -> None:
+        raise RuntimeError("of the user's own")
+
+    client = make(broker.url, on_message=fail, on_state=fail)
+    client.open()
+    client.subscribe("a", 1)
+    for _ in range(3):
+        client.publish("a", b"x", 1)
+    client.publish("a", b"x", 2)
+    client.close()
+    raised = [record for record in caplog.records if "a callback raised an exception" in record.message]
+    assert len(raised) >= 3
+
+
+@pytest.fixture
+def handle() -> Iterator[Callable[[Callable[[logging.LogRecord], None]], None]]:
+    """Have each record of the driver's log handled."""
+    logger = logging.getLogger("mqttws")
+    handlers: list[logging.Handler] = []
+
+    def handle(emit: Callable[[logging.LogRecord], None]) -> None:
+        handler = logging.Handler()
+        handler.emit = emit  # type: ignore[method-assign]
+        handler.addFilter(lambda record: record.name == "mqttws")  # not the broker's
+        handlers.append(handler)
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+
+    yield handle
+    logger.setLevel(logging.NOTSET)
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+def test_a_log_handler_that_publishes_the_log(blocking: Make, broker: Broker, handle) -> None:
+    """It is called by the driver itself, which must not hold its lock then."""
+    with mqttws.connect(broker.url) as watcher:
+        watcher.subscribe("log", 1)
+        client = blocking(broker.url)
+        handle(lambda record: client.publish_nowait("log", record.getMessage(), 1))
+        client.open()
+        payloads = [next(watcher.messages(timeout=PATIENCE)).payload for _ in range(2)]
+    assert payloads == [f"{client.client_id}: {name}".encode() for name in ("connecting", "connected")]
+
+
+def test_a_log_handler_that_raises_stops_nothing(make: Make, broker: Broker, handle) -> None:
+    def emit(record: logging.LogRecord) -> None:
+        raise OSError("no space left on device")
+
+    handle(emit)
+    client = make(broker.url, on_message=lambda message: 1 / 0)
+    client.open()
+    client.subscribe("a", 1)
+    client.publish("a", b"x", 1)
+    client.publish("a", b"y", 2)
+    assert client.state.name == "connected"
+
+
+def test_room_in_the_queue_wakes_who_waits_for_it(make: Make) -> None:
+    with Scripted("mqtt") as server:
+        client = make(server.url, client_id="c", max_queued=1)
+        client.publish_nowait("a", b"0", 1)
+        with pytest.raises(QueueFull):
+            client.publish_nowait("a", b"1", 1)
+        opening = server.soon(client.open)
+        end = server.accept()
+        end.receive()
+        waiting = [server.soon(client.publish, "a", b"%d" % number) for number in (1, 2)]
+        end.send("20 02 00 00")
+        opening.result(PATIENCE)
+        for each in waiting:
+            each.result(PATIENCE)
+        assert client.session.sender.waiting == 0
+
+
+def test_messages_go_one_way(make: Make, broker: Broker) -> None:
+    client = make(broker.url, on_message=print)
+    client.open()
+    with pytest.raises(MQTTError, match="the messages go to on_message"):
+        next(client.messages())
+
+
+def test_what_waits_for_a_client_that_is_not_open(make: Make) -> None:
+    client = make("mqtt://127.0.0.1:1")
+    for call in (lambda: client.publish("a"), lambda: client.subscribe("a"), lambda: client.unsubscribe("a")):
+        with pytest.raises(MQTTError, match="not open"):
+            call()
+    with pytest.raises(MQTTError, match="not open"):
+        next(client.messages())
+
+
+def test_what_is_asked_of_a_client_that_has_ended(make: Make, broker: Broker) -> None:
+    client = make(broker.url)
+    client.open()
+    client.close()
+    with pytest.raises(ConnectionClosed, match="was closed"):
+        client.publish("a", b"x", 1, timeout=PATIENCE)
+    with pytest.raises(ConnectionClosed, match="was closed"):
+        client.subscribe("a", timeout=PATIENCE)
+    with pytest.raises(ConnectionClosed, match="was closed"):
+        client.publish_nowait("a").result(PATIENCE)
+    assert list(client.messages()) == []
+    client.open()
+    client.publish("a", b"x", 1)
+
+
+def test_futures_are_the_users_to_watch_and_to_cancel(make: Make, broker: Broker) -> None:
+    client = make(broker.url)
+    told = threading.Event()
+    future = client.publish_nowait("a", b"x", 1)
+    future.add_done_callback(lambda done: told.set())
+    cancelled = client.publish_nowait("a", b"y", 1)
+    cancelled.cancel()
+    client.open()
+    assert told.wait(PATIENCE)
+    assert future.result(PATIENCE) is None
+    assert cancelled.cancelled()
+    assert client.session.sender.in_flight <= 1
+
+
+def test_a_will_is_a_message() -> None:
+    with pytest.raises(mqttws.LocalProtocolError):
+        Blocking("mqtt://127.0.0.1", will=Message("a/#"))

@@ -1,0 +1,207 @@
+"""Our clients and Mosquitto, a real server in a real process; paho-mqtt as the other client."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from drivers import PATIENCE, States
+from mosquitto import Mosquitto
+
+from mqttws import Authority, ConnectionRefused, Message, Publish, Reconnect, SessionTakenOver, mint_authority
+
+Make = Callable[..., Any]
+SOON = Reconnect(initial=0.05, maximum=0.2)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return mint_authority()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Mosquitto]:
+    """One for all tests that leave it running; their topics and client identifiers are their own."""
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto"), authority.issue("127.0.0.1"), authority.certificate)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def mortal(tmp_path, authority: Authority) -> Iterator[Mosquitto]:
+    """One that the test may stop."""
+    server = Mosquitto(tmp_path, authority.issue("127.0.0.1"), authority.certificate)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def other(shared: Mosquitto) -> Iterator[Callable[..., tuple[paho.Client, queue.Queue[Any]]]]:
+    """Another client, of another maker; it subscribes, and gathers what it gets."""
+    clients: list[paho.Client] = []
+
+    def connect(*topics: str) -> tuple[paho.Client, queue.Queue[Any]]:
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        clients.append(client)
+        subscribed, inbox = threading.Event(), queue.Queue[Any]()
+        client.on_subscribe = lambda *arguments: subscribed.set()
+        client.on_message = lambda client, data, message: inbox.put(message)
+        client.connect("127.0.0.1", shared.ports["mqtt"])
+        client.loop_start()
+        for topic in topics:
+            subscribed.clear()
+            client.subscribe(topic, 2)
+            assert subscribed.wait(PATIENCE)
+        return client, inbox
+
+    yield connect
+    for client in clients:
+        client.disconnect()
+        client.loop_stop()
+
+
+def take(client: Any, count: int) -> list[Publish]:
+    messages = client.messages(timeout=PATIENCE)
+    taken = [next(messages) for _ in range(count)]
+    messages.close()
+    return taken
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws", "mqtts", "wss"])
+def test_everything_over_every_transport(
+    make: Make, driver: type[Any], shared: Mosquitto, authority: Authority, scheme: str
+) -> None:
+    base = f"all/{driver.__name__}/{scheme}"
+    client = make(shared.url(scheme), tls=authority.client_context())
+    client.open()
+    assert client.subscribe(f"{base}/+", 2) == 2
+    assert client.subscribe([(f"{base}/x/#", 1), (f"{base}/y", 0)]) == (1, 0)
+    # Mosquitto takes and gives 40 kB/s over WebSockets, whoever the client is.
+    large = 10_000 if scheme.startswith("ws") else 1_000_000
+    payloads = [b"", b"x", bytes(large)]
+    for qos in (0, 1, 2):
+        for payload in payloads:
+            client.publish(f"{base}/a", payload, qos)
+    messages = take(client, 9)
+    assert sorted((message.qos, len(message.payload)) for message in messages) == [
+        (qos, size) for qos in (0, 1, 2) for size in (0, 1, large)
+    ]
+    for qos in (0, 1, 2):  # the order of each QoS is kept
+        assert [message.payload for message in messages if message.qos == qos] == payloads
+    client.unsubscribe(f"{base}/+")
+    client.publish(f"{base}/a", b"unheard", 1)
+    client.publish(f"{base}/x/kept", b"kept", 1, True)
+    assert [(m.payload, m.qos, m.retain) for m in take(client, 1)] == [(b"kept", 1, False)]
+    client.subscribe(f"{base}/x/kept")
+    assert [(m.payload, m.qos, m.retain) for m in take(client, 1)] == [(b"kept", 0, True)]
+    client.close()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_with_another_client(make: Make, driver: type[Any], shared: Mosquitto, other, qos: int) -> None:
+    topic = f"paho/{driver.__name__}/{qos}"
+    peer, inbox = other(f"{topic}/out")
+    client = make(shared.url("ws"))
+    client.open()
+    client.subscribe(f"{topic}/in", 2)
+    futures = [client.publish_nowait(f"{topic}/out", str(number), qos) for number in range(20)]
+    for future in futures:
+        future.result(PATIENCE)
+    got = [inbox.get(timeout=PATIENCE) for _ in range(20)]
+    assert [(int(message.payload), message.qos) for message in got] == [(number, qos) for number in range(20)]
+    for number in range(20):
+        peer.publish(f"{topic}/in", str(number), qos)
+    assert [(int(message.payload), message.qos) for message in take(client, 20)] == [(n, qos) for n in range(20)]
+
+
+def test_nobody_is_let_in(make: Make, shared: Mosquitto) -> None:
+    with pytest.raises(ConnectionRefused) as caught:
+        make(shared.url("closed"), username="ada", password="wrong").open()
+    assert caught.value.return_code == 5
+
+
+def test_a_will_is_published_after_a_loss_only(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
+    topic = f"will/{driver.__name__}"
+    _, inbox = other(topic)
+    options = {"client_id": f"will-{driver.__name__}", "reconnect": False, "will": Message(topic, b"gone", 1)}
+    orderly = make(shared.url("mqtt"), **options)
+    orderly.open()
+    orderly.reconnect_now()  # DISCONNECT goes first
+    orderly.publish(topic, b"still here", 1)
+    orderly.close()
+    lost = make(shared.url("mqtt"), **options)
+    lost.open()
+    make(shared.url("mqtt"), **options).open()  # the same client identifier: the first one is cut off
+    assert [inbox.get(timeout=PATIENCE).payload for _ in range(2)] == [b"still here", b"gone"]
+
+
+def test_a_session_outlives_its_connections(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
+    name = f"session-{driver.__name__}"
+    peer, _ = other()
+    states = States()
+    client = make(shared.url("ws"), client_id=name, clean_session=False, on_state=states)
+    client.open()
+    assert states.wait("connected").session_present is False
+    client.subscribe(name, 1)
+    client.close()
+    assert peer.publish(name, "meanwhile", 1).rc == 0
+    again = make(shared.url("mqtt"), client_id=name, clean_session=False, on_state=states)
+    again.open()
+    assert states.wait("connected", 2).session_present is True
+    assert [(m.payload, m.qos) for m in take(again, 1)] == [(b"meanwhile", 1)]
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_killed_and_started_again(make: Make, mortal: Mosquitto, scheme: str) -> None:
+    states = States()
+    client = make(mortal.url(scheme), on_state=states, reconnect=SOON)
+    client.open()
+    client.subscribe([("a/#", 1), ("b", 2)])
+    mortal.stop(kill=True)
+    states.wait("reconnecting")
+    futures = [client.publish_nowait("a/b", str(number), 1) for number in range(10)]
+    mortal.start()
+    for future in futures:
+        future.result(PATIENCE)
+    assert [int(message.payload) for message in take(client, 10)] == list(range(10))
+    assert states.names[:4] == ["connecting", "connected", "disrupted", "reconnecting"]
+    assert states.names[-2:] == ["connecting", "connected"]
+    assert states.wait("connected", 2).session_present is False
+
+
+def test_stopped_in_order_it_keeps_the_session(make: Make, mortal: Mosquitto) -> None:
+    states = States()
+    client = make(mortal.url("mqtt"), client_id="kept", clean_session=False, on_state=states, reconnect=SOON)
+    client.open()
+    client.subscribe("a", 2)
+    mortal.stop()
+    future = client.publish_nowait("a", b"x", 2)
+    mortal.start()
+    future.result(PATIENCE)
+    assert states.wait("connected", 2).session_present is True
+    assert [(m.payload, m.qos) for m in take(client, 1)] == [(b"x", 2)]
+
+
+def test_two_with_the_same_client_identifier_do_not_fight_for_ever(
+    make: Make, driver: type[Any], shared: Mosquitto
+) -> None:
+    states = [States(), States()]
+    policy = Reconnect(initial=0.01, maximum=0.05, takeovers=3)
+    name = f"twin-{driver.__name__}"
+    for each in states:
+        make(shared.url("mqtt"), client_id=name, on_state=each, reconnect=policy).open()
+    ended: queue.Queue[States] = queue.Queue()
+    for each in states:
+        threading.Thread(target=lambda each=each: (each.wait("disconnected"), ended.put(each)), daemon=True).start()
+    loser = ended.get(timeout=PATIENCE)
+    assert isinstance(loser.wait("disconnected").error, SessionTakenOver)
