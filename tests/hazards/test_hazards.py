@@ -100,8 +100,9 @@ class TestCancelling:
                     await self.cancel_after(turns, asyncio.ensure_future(client.close()))
                     await client.close()
                     assert client.state.name == "disconnected"
-                await asyncio.sleep(0)
-                assert not [task for task in asyncio.all_tasks() if (task.get_name() or "").startswith("mqttws ")]
+                async with asyncio.timeout(10):
+                    while any(task.get_name().startswith("mqttws ") for task in asyncio.all_tasks()):
+                        await asyncio.sleep(0)
 
         asyncio.run(run())
 
