@@ -131,7 +131,8 @@ def verdicts(results: Results) -> str:
             continue
         other = reached(results, target, "mqttws-compiled") if target.ours == "mqttws" else None
         compiled = f"{other:,.2f}{unit}" if other is not None else ""
-        share = ratio / target.factor
+        less_is_better = not target.peer and target.figure not in MORE_IS_BETTER
+        share = target.factor / ratio if less_is_better else ratio / target.factor
         verdict = "met" if met(target, ratio) else f"missed: {share:.0%} of the target"
         lines.append(
             f"| {target.case} ({target.figure}) | {target.ours} | {peer} | {target.factor:g}{unit} "
