@@ -44,6 +44,8 @@ class Line:
     def cut(self) -> None:
         """Break in two: each end gets some of what is under way to it, and hears of the end at a time of its own."""
         now, random = self._world.now, self._world.random
+        if self._cut_at:
+            return  # what is lost of a stream stays lost
         for to_client in (True, False):
             left = max(0.0, self._arrival[to_client] - now)
             self._cut_at[to_client] = now + random.random() * left

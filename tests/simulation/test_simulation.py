@@ -175,6 +175,11 @@ def test_a_failure_is_shrunk_to_what_it_needs_and_replayed(monkeypatch: pytest.M
     assert fails(small) is None
 
 
+def test_a_line_that_is_cut_twice_does_not_come_back() -> None:
+    """A schedule of the long run, in which bytes once arrived behind a gap."""
+    assert fails(Schedule.of(367_256)) is None
+
+
 def test_a_quiet_world() -> None:
     schedule = Schedule(0, tuple(Action(float(number), "publish", number, number % 3) for number in range(6)), 10)
     simulation = Simulation(schedule).run()
