@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint peers compiled test-compiled bench fuzz mutate soak clean help simulate chaos
+.PHONY: demo test coverage lint peers compiled test-compiled bench fuzz mutate soak clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -17,6 +17,10 @@ demo: $(VENV)/installed  ## the main job: broker, two subscriptions, messages of
 
 test: lint peers   ## every test, after ruff and mypy strict
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
+	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \
+		--cov-branch --cov-report=term-missing --cov-fail-under=100
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check
