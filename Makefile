@@ -32,9 +32,9 @@ peers: $(VENV)/installed-test
 
 compiled: $(COMPILED)/installed  ## the same sources compiled by mypyc, in .venv-compiled
 
-test-compiled: $(COMPILED)/installed  ## every test, on the compiled build
+test-compiled: $(COMPILED)/installed  ## every test, on the compiled build; TESTS=... for some
 	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c 'import mqttws, sys; sys.exit(None if mqttws.compiled else "this is not the compiled build")'
-	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m pytest
+	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m pytest $(TESTS)
 
 bench: $(VENV)/installed-test  ## our own benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc
