@@ -24,6 +24,9 @@ from mqttws.transport.network import Network
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.url import parse_url
 
+#: Seconds that a thread waits before it looks whether a signal has arrived.
+WAIT_SLICE = 0.5
+
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
@@ -260,16 +263,20 @@ class Client:
     def _wait(self, future: LightFuture | Future[Any], timeout: float | None, failure: str) -> Any:
         """Wait for a future; inside a callback by taking turns."""
         seconds = self._options.timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
         if self._network.is_current:
-            self._network.take_turns(future.done, time.monotonic() + seconds)
-        try:
-            return future.result(0.0 if self._network.is_current else max(0.0, seconds))
-        except CancelledError:
-            raise MQTTError("the call was cancelled") from None
-        except TimeoutError:
-            if future.done():
-                raise  # it is the outcome
-            raise TimeoutError(f"{failure} within {seconds:g} s") from None
+            self._network.take_turns(future.done, deadline)
+            deadline = 0.0
+        while True:
+            try:
+                return future.result(_slice(deadline))
+            except CancelledError:
+                raise MQTTError("the call was cancelled") from None
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{failure} within {seconds:g} s") from None
 
     def _submit(self, message: Message, deadline: float) -> tuple[int, LightFuture]:
         """Queue a message, waiting for room."""
@@ -287,7 +294,7 @@ class Client:
                     if time.monotonic() >= deadline:
                         raise TimeoutError(f"the message to {message.topic!r} will not be sent: {error}") from None
                     if not network.is_current:
-                        network.changed.wait(deadline - time.monotonic())
+                        network.changed.wait(_slice(deadline))
                         continue
                 waiting = core.session.sender.waiting
             network.take_turns(lambda waiting=waiting: core.session.sender.waiting < waiting, deadline)  # type: ignore[misc]
@@ -307,13 +314,21 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         with network.lock:
             while not core.inbound:
-                left = None if deadline is None else deadline - time.monotonic()
-                if core.over or (left is not None and left <= 0):
+                if core.over or (deadline is not None and time.monotonic() >= deadline):
                     return None
-                network.changed.wait(left)
+                network.changed.wait(_slice(deadline))
             if not core.reading:
                 network.wake()
             return core.inbound.popleft()
+
+
+def _slice(deadline: float | None) -> float:
+    """Tell how long to wait before looking again.
+
+    A signal that arrives at the very moment at which the main thread begins to wait for a lock does not end that wait:
+    Python runs its handler, Ctrl-C's say, only when the wait is over.
+    """
+    return WAIT_SLICE if deadline is None else max(0.0, min(WAIT_SLICE, deadline - time.monotonic()))
 
 
 def connect(url: str | Callable[[], str], **options: Any) -> Client:

@@ -77,6 +77,7 @@ def take(client: Any, count: int) -> list[Publish]:
     return taken
 
 
+@pytest.mark.statement("MQTT-7.0.0-2")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws", "mqtts", "wss"])
 def test_everything_over_every_transport(
     make: Make, driver: type[Any], shared: Mosquitto, authority: Authority, scheme: str

@@ -1,0 +1,182 @@
+"""Clients in processes of their own: how interpreters end, signals, forks. Nothing hangs and nothing is left open."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from drivers import PATIENCE
+from scripted import Scripted
+
+from mqttws import Disconnect, Publish
+from mqttws.broker import Broker
+
+ROOT = Path(__file__).parents[2]
+#: Seconds for a process to start and to end, on a machine that is busy.
+LONG = 15 * PATIENCE
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Run a script, in the interpreter's development mode, with every warning an error."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script), *arguments]
+        running.append(
+            subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def outcome(process: subprocess.Popen[str], told: str = "") -> tuple[int, str, str]:
+    """Tell something, and wait for the end: exit code, standard output, standard error."""
+    out, err = process.communicate(told, timeout=LONG)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_an_interpreter_that_ends_with_a_client_open_says_disconnect(program, scheme: str) -> None:
+    with Scripted(scheme) as server:
+        process = program(
+            """
+            import sys, mqttws
+            client = mqttws.connect(sys.argv[1], client_id="c")
+            client.publish_nowait("a", b"x")
+            """,
+            server.url,
+        )
+        end = server.accept().welcome()
+        assert end.rest() == Publish("a", b"x").encode() + Disconnect().encode()
+        end.cut()
+        assert outcome(process) == (0, "", "")
+
+
+def test_an_interpreter_that_ends_while_nobody_answers(program) -> None:
+    with Scripted("mqtt") as server:
+        process = program(
+            """
+            import sys, mqttws, threading
+            client = mqttws.Client(sys.argv[1], client_id="c")
+            threading.Thread(target=client.open, daemon=True).start()
+            input()
+            client.publish_nowait("a", b"x", 1)
+            """,
+            server.url,
+        )
+        server.accept()
+        code, out, _ = outcome(process, "\n")
+        assert (code, out) == (0, "")
+
+
+def test_an_orderly_life_leaves_nothing_to_warn_of(program, broker: Broker) -> None:
+    process = program(
+        """
+        import asyncio, gc, sys, threading, mqttws, mqttws.aio
+        for _ in range(3):
+            with mqttws.connect(sys.argv[1]) as client:
+                client.subscribe("a", 1)
+                client.publish("a", b"x", 1)
+                next(client.messages(timeout=30))
+        async def main():
+            for _ in range(3):
+                async with mqttws.aio.connect(sys.argv[1]) as client:
+                    await client.subscribe("a", 1)
+                    await client.publish("a", b"x", 1)
+                    async for message in client:
+                        break
+        asyncio.run(main())
+        gc.collect()
+        print(threading.active_count())
+        """,
+        broker.url,
+    )
+    assert outcome(process) == (0, "1\n", "")
+
+
+def test_an_interrupt_ends_a_wait(program) -> None:
+    with Scripted("mqtt") as server:
+        process = program(
+            """
+            import sys, mqttws
+            try:
+                with mqttws.connect(sys.argv[1], client_id="c") as client:
+                    client.publish("a", b"x", 1, timeout=3600)
+            except KeyboardInterrupt:
+                print("interrupted", client.state.name)
+            """,
+            server.url,
+        )
+        end = server.accept().welcome()
+        assert end.receive() == Publish("a", b"x", 1, packet_id=1)
+        process.send_signal(signal.SIGINT)
+        assert end.rest() == Disconnect().encode()
+        end.cut()
+        assert outcome(process) == (0, "interrupted disconnected\n", "")
+
+
+def test_an_interrupt_ends_an_iteration_of_asyncio(program, broker: Broker) -> None:
+    process = program(
+        """
+        import asyncio, sys, mqttws.aio
+        async def main():
+            async with mqttws.aio.connect(sys.argv[1]) as client:
+                await client.subscribe("a")
+                print("ready", flush=True)
+                async for message in client:
+                    pass
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+        broker.url,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert outcome(process) == (0, "interrupted\n", "")
+
+
+def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> None:
+    process = program(
+        """
+        import os, sys, warnings, mqttws
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about forking with threads
+        with mqttws.connect(sys.argv[1]) as client:
+            client.subscribe("a", 1)
+            child = os.fork()
+            if not child:
+                try:
+                    client.publish("a", b"x", 1)
+                except mqttws.ConnectionClosed as error:
+                    print("child:", error, flush=True)
+                client.open().publish("a", b"child", 1)     # a connection of its own
+                client.close()
+                sys.exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            print("parent:", client.state.name)
+        """,
+        broker.url,
+    )
+    code, out, err = outcome(process)
+    assert (code, err) == (0, "")
+    assert out == "child: the process was forked, and the connection is the parent's\nparent: connected\n"
