@@ -85,6 +85,7 @@ def make(request, start, server_tls, pem):
     return make
 
 
+@pytest.mark.statement("MQTT-7.0.0-2")
 def test_paho_publishes_and_subscribes_at_every_qos(make):
     with make() as subscriber, make() as publisher:
         subscriber.connect()

@@ -40,7 +40,7 @@ from ledger import find  # noqa: E402
 #: How long the tests of one statement may take with a fault planted, in seconds. Beyond: not caught.
 PATIENCE = 120
 #: Where the tests are that name statements, those first that are quick to find a fault.
-ROOMS = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker", "tests/interop_matrix"]
+ROOMS = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker"]
 
 
 class StaleFaultError(Exception):
