@@ -119,7 +119,7 @@ class Core(Generic[F]):
 
     def __init__(self, options: Options, make_future: Callable[[], F], settle: Callable[[F, object], None]) -> None:
         self.options = options
-        self.client_id = options.client_id if options.client_id is not None else f"mqttws-{os.urandom(8).hex()}"
+        self.client_id = options.client_id if options.client_id is not None else _random_client_id()
         self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
         if options.store is not None:
             self.session.keep_in(options.store, self.client_id)
@@ -529,6 +529,8 @@ class Core(Generic[F]):
         """In a forked child: what runs here is the parent's, and so are its futures and callbacks."""
         if self.running:
             self.give_up(ConnectionClosed("the process was forked, and the connection is the parent's"))
+        if self.options.client_id is None:
+            self.client_id = _random_client_id()  # or both would fight for it
         self._calls.clear()
 
     # What runs user code: to be called outside the lock, by one thread.
@@ -599,6 +601,10 @@ def guarded(callback: Callable[[Any], object], argument: object) -> None:
         callback(argument)
     except Exception:
         _emit(logging.ERROR, ("a callback raised an exception: %r", callback), exc_info=True)
+
+
+def _random_client_id() -> str:
+    return f"mqttws-{os.urandom(8).hex()}"
 
 
 def _as_list(entries: Any) -> list[Any]:
