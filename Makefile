@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test coverage lint peers compiled test-compiled bench fuzz mutate soak clean help simulate chaos
+.PHONY: demo test coverage lint peers compiled test-compiled bench fuzz mutate soak mutants interop clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -15,8 +15,8 @@ help:              ## show this list
 demo: $(VENV)/installed  ## the main job: broker, two subscriptions, messages of every QoS
 	@$(BIN)/pubsub demo
 
-test: lint peers   ## every test, after ruff and mypy strict
-	$(BIN)/python -m pytest
+test: lint peers   ## every test, after ruff and mypy strict; writes docs/conformance.md
+	$(BIN)/python -m pytest --write-docs conformance
 
 coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
 	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \
@@ -35,6 +35,12 @@ compiled: $(COMPILED)/installed  ## the same sources compiled by mypyc, in .venv
 test-compiled: $(COMPILED)/installed  ## every test, on the compiled build; TESTS=... for some
 	@cd / && $(CURDIR)/$(COMPILED)/bin/python -c 'import mqttws, sys; sys.exit(None if mqttws.compiled else "this is not the compiled build")'
 	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m pytest $(TESTS)
+
+mutants: $(VENV)/installed-test  ## a fault for each statement of the standard, which its tests must catch
+	$(BIN)/python tests/conformance/mutants.py
+
+interop: $(VENV)/installed-test peers  ## clients and brokers of others against ours; writes docs/interop.md
+	$(BIN)/python -m pytest tests/interop_matrix --write-docs interop
 
 bench: $(VENV)/installed-test  ## our own benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc

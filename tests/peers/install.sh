@@ -1,5 +1,6 @@
 #!/bin/sh
-# Brings the real peers that tests talk to and that pip cannot bring: Mosquitto with its clients, Amplify for Node.js.
+# Brings the real peers that tests talk to and that pip cannot bring: Mosquitto with its clients,
+# RabbitMQ, the packages of Node.js, and the Python peers that need an environment of their own.
 # As root on Debian they are installed; elsewhere one line says what is missing. With CI=true missing is a failure.
 set -eu
 
@@ -26,8 +27,26 @@ if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 if ! command -v npm >/dev/null 2>&1; then
     missing "Node.js and npm (on Debian, as root: apt-get install nodejs npm)" amplify
-elif ! [ -d "$here/node_modules/aws-amplify" ]; then
-    echo "tests/peers: installing AWS Amplify's JavaScript client"
+elif ! { [ -d "$here/node_modules/aws-amplify" ] && [ -d "$here/node_modules/mqtt" ] && [ -d "$here/node_modules/aedes" ]; }; then
+    echo "tests/peers: installing AWS Amplify's JavaScript client, MQTT.js and aedes"
     (cd "$here" && npm install --no-package-lock --no-audit --no-fund --silent >/dev/null 2>&1) ||
-        missing "AWS Amplify's JavaScript client (npm install failed)" amplify
+        missing "AWS Amplify's JavaScript client, MQTT.js or aedes (npm install failed)" "amplify, mqtt.js and aedes"
+fi
+
+if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tests/peers: installing RabbitMQ"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            rabbitmq-server) >/dev/null 2>&1 || missing "RabbitMQ (apt-get failed)" rabbitmq
+    else
+        missing "RabbitMQ (on Debian, as root: apt-get install rabbitmq-server)" rabbitmq
+    fi
+fi
+
+environment=$here/../../.venv-peers/interop
+if ! [ -x "$environment/bin/amqtt" ]; then
+    echo "tests/peers: installing aiomqtt, gmqtt and amqtt into an environment of their own"
+    (python3 -m venv "$environment" &&
+        "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt) >/dev/null 2>&1 ||
+        missing "aiomqtt, gmqtt or amqtt (pip install failed)" "aiomqtt, gmqtt and amqtt"
 fi
