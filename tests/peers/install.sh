@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings the real peers that tests talk to and that pip cannot bring: Mosquitto with its clients,
 # RabbitMQ, the packages of Node.js, and the Python peers that need an environment of their own.
+# The last two are for `make interop` alone: install.sh interop.
 # As root on Debian they are installed; elsewhere one line says what is missing. With CI=true missing is a failure.
 set -eu
 
@@ -32,6 +33,8 @@ elif ! { [ -d "$here/node_modules/aws-amplify" ] && [ -d "$here/node_modules/mqt
     (cd "$here" && npm install --no-package-lock --no-audit --no-fund --silent >/dev/null 2>&1) ||
         missing "AWS Amplify's JavaScript client, MQTT.js or aedes (npm install failed)" "amplify, mqtt.js and aedes"
 fi
+
+if [ "${1:-}" != interop ]; then exit 0; fi
 
 if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
