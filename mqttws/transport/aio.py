@@ -1,4 +1,4 @@
-"""The asyncio client: a task that connects and connects again, and a protocol that moves bytes.
+"""The asyncio client: the verbs, and a task that connects and connects again; `pump` moves the bytes.
 
 Everything runs in one event loop, so there is no lock; a client belongs to the loop in which it was opened. Bytes
 are written once for each turn of the loop (`_flush_soon`), however many calls have been made in it.
@@ -11,118 +11,23 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, QueueFull
 from mqttws.protocol.session import Session
-from mqttws.transport.core import Attempt, Core
-from mqttws.transport.dial import ATTEMPT_DELAY, acknowledge_at_once, is_address
+from mqttws.transport.attempt import Attempt
+from mqttws.transport.core import Core
+from mqttws.transport.dial import ATTEMPT_DELAY, is_address
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
+from mqttws.transport.pump import Pump
 from mqttws.transport.url import parse_url
 
 logger = logging.getLogger("mqttws")
 
 Url = str | Callable[[], str | Awaitable[str]]
-
-
-class _Pump(asyncio.Protocol):
-    """Moves the bytes of one Network Connection.
-
-    Args:
-        client: whose connection it is.
-        attempt: what it carries out.
-    """
-
-    def __init__(self, client: Client, attempt: Attempt) -> None:
-        self._client = client
-        self._attempt = attempt
-        self._link = attempt.link
-        self._transport: asyncio.Transport | None = None
-        self._socket: Any = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._writable = True
-        self._reading = True
-        self.ended: asyncio.Future[None] = client._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
-        self._transport = transport
-        self._socket = transport.get_extra_info("socket")
-        self._client._establish(self, self._attempt)
-        self.move()
-
-    def data_received(self, data: bytes) -> None:
-        acknowledge_at_once(self._socket)
-        self._link.receive_data(data, time.monotonic())
-        self.move()
-
-    def eof_received(self) -> bool:
-        self._link.receive_eof(time.monotonic())
-        self.move()
-        return True  # what is still to be written is written first
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            now = time.monotonic()
-            self._link.broke(exc if isinstance(exc, OSError) else None, now)
-            self._client._advance(now)
-        self.end()
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self.move()
-
-    def move(self) -> None:
-        """Write, act on what has happened, and set the timer."""
-        link, now = self._link, time.monotonic()
-        if self._transport is None or self.ended.done():
-            return
-        while self._writable and (data := link.data_to_send(now)):
-            self._transport.write(data)
-        self._client._advance(now)
-        if self.ended.done():  # by a callback
-            return
-        if link.over(now, unsent=not self._writable):
-            self.end()
-            return
-        reading = self._client._core.reading
-        if reading != self._reading:
-            self._reading = reading
-            (self._transport.resume_reading if reading else self._transport.pause_reading)()
-        self._set_timer(link.next_deadline())
-
-    def end(self) -> None:
-        """Close the socket."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._transport is not None:
-            (self._transport.close if self._writable else self._transport.abort)()
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def _set_timer(self, deadline: float | None) -> None:
-        """Be called at a deadline, or before it: then nothing is due, and the timer is set anew."""
-        loop = self._client._loop
-        if deadline is None:
-            return
-        when = loop.time() + deadline - time.monotonic()
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._link.handle_timeout(time.monotonic())
-        self.move()
 
 
 class Messages(AsyncIterator[Publish]):
@@ -184,7 +89,7 @@ class Client:
         self._core: Core[asyncio.Future[Any]] = Core(self._options, lambda: self._loop.create_future(), _settle)
         self._running_loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
         self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for room, or for the end
         self._flushing = False
@@ -321,8 +226,8 @@ class Client:
         """
         future = self._core.publish_safe(Message(topic, payload, qos, retain))
         self._flush_soon()
-        if self._core.has_calls and self._core.link is None:  # a message was dropped for this one
-            self._core.run_calls()
+        if self._core.calls and self._core.link is None:  # a message was dropped for this one
+            self._core.calls.run()
         return future
 
     def withdraw(self, future: asyncio.Future[None]) -> bool:
@@ -564,7 +469,7 @@ class Client:
                 self._pump = None
                 pump.end()
 
-    async def _dial(self) -> _Pump | None:
+    async def _dial(self) -> Pump | None:
         """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
         attempt = pump = None
         try:
@@ -573,7 +478,7 @@ class Client:
                 if inspect.isawaitable(url):
                     url = await url
                 attempt = self._core.make_attempt(url, time.monotonic())
-                made = pump = _Pump(self, attempt)
+                made = pump = Pump(attempt.link, self._core, partial(self._establish, attempt), self._advance)
                 # An address needs no race; and asyncio forgets the winner of one that is cancelled as it ends.
                 delay = None if is_address(attempt.host) else ATTEMPT_DELAY
                 await self._loop.create_connection(lambda: made, attempt.host, attempt.port, happy_eyeballs_delay=delay)
@@ -591,7 +496,7 @@ class Client:
         finally:
             self._patience = None
 
-    def _establish(self, pump: _Pump, attempt: Attempt) -> None:
+    def _establish(self, attempt: Attempt, pump: Pump) -> None:
         self._core.establish(attempt)
         self._pump = pump
 
@@ -603,8 +508,8 @@ class Client:
     def _tell(self) -> None:
         """Resolve futures, run callbacks, and wake who waits."""
         core = self._core
-        if core.has_calls:
-            core.run_calls()
+        if core.calls:
+            core.calls.run()
         if self._waiters:
             self._notify()
         if core.deliverable and not self._delivering:

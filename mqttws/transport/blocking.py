@@ -158,7 +158,7 @@ class Client:
             future = self._core.publish_safe(message)
             self._network.wake()
         if not self._core.running:  # no thread is there to tell a message that was dropped for this one
-            self._core.run_calls()
+            self._core.calls.run()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:

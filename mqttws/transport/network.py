@@ -22,7 +22,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mqttws.errors import MQTTError, WouldDeadlock
-from mqttws.transport.core import Attempt, Core
+from mqttws.transport.attempt import Attempt
+from mqttws.transport.core import Core
 from mqttws.transport.dial import Dialer, acknowledge_at_once
 
 logger = logging.getLogger("mqttws")
@@ -106,7 +107,7 @@ class Network:
                 self.core.give_up(None)
             self.wake()
         if self._thread is None:
-            self.core.run_calls()
+            self.core.calls.run()
         elif not self.is_current:
             self.join(timeout + 1.0)
 
@@ -175,7 +176,7 @@ class Network:
                 self.core.give_up(error if isinstance(error, Exception) else None)
         finally:
             try:
-                self.core.run_calls()
+                self.core.calls.run()
             finally:
                 with self.lock:
                     self._clean_up()
@@ -195,7 +196,7 @@ class Network:
         """Take one step, waiting until some time at most; then call back."""
         assert self._step is not None
         self._step(until)
-        self.core.run_calls()
+        self.core.calls.run()
 
     def _acknowledge(self, message: Any) -> None:
         with self.lock:
@@ -269,7 +270,7 @@ class Network:
             self.changed.notify_all()
             over = link.over(now, bool(self._unsent))
             # Inside a callback no messages are delivered, or callbacks would nest.
-            waits = core.has_calls or (until is None and core.deliverable)
+            waits = bool(core.calls) or (until is None and core.deliverable)
             deadline = now if waits else link.next_deadline()
         if over:
             self._lost(core.error)
