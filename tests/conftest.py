@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write that page of docs/ by what the tests of this run showed",
     )
 
+    parser.addoption(
+        "--all-peers",
+        action="store_true",
+        help="try the matrix of interoperability with every peer, not only with those that `make test` installs",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FIGURES] = {}

@@ -19,6 +19,8 @@ from mqttws import mint_authority
 
 PAGE = ROOT / "docs" / "interop.md"
 
+#: The peers that `make interop` installs and `make test` does not.
+FAR = frozenset({"rabbitmq", "amqtt", "aiomqtt", "gmqtt"})
 #: (client, broker, scheme) -> scenario -> what came of it: "yes", or why it is not tried.
 Cells = dict[tuple[str, str, str], dict[str, str]]
 _CELLS = pytest.StashKey[Cells]()
@@ -28,6 +30,17 @@ _VERSIONS = pytest.StashKey[dict[str, str]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_CELLS] = defaultdict(dict)
     config.stash[_VERSIONS] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the peers that take long to install, unless they are asked for."""
+    if config.getoption("--all-peers"):
+        return
+    here = Path(__file__).parent  # the hook is told of every test there is
+    cells = [item for item in items if item.path.parent == here and isinstance(item, pytest.Function)]
+    far = {item for item in cells if FAR & set(item.callspec.params.values())}
+    config.hook.pytest_deselected(items=list(far))
+    items[:] = [item for item in items if item not in far]
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,8 @@ def page(outcomes: Mapping[str, str], marks: Marks) -> str:
         "",
         f"{len(ledger)} statements: the {sum(not entry.section for entry in ledger.values())} that the standard "
         f"numbers and {sum(bool(entry.section) for entry in ledger.values())} that it does not (U-1 to U-12). "
-        f"{tested} have tests, {len(ledger) - tested} do not apply. Each test is itself tested by a planted fault: "
-        "`make mutants`.",
+        f"{tested} have tests, {len(ledger) - tested} do not apply. The tests are tested, too: for each statement a "
+        "fault is planted, which they must catch (`make mutants`).",
         "",
         "| Statement | Binds | Demands | Kept by | Tests | Result |",
         "|---|---|---|---|---|---|",
@@ -139,7 +139,7 @@ def page(outcomes: Mapping[str, str], marks: Marks) -> str:
 
 def _test_cell(tests: list[str]) -> str:
     counts: defaultdict[str, int] = defaultdict(int)
-    for test in tests:
+    for test in sorted(tests):
         counts[test.partition("[")[0]] += 1
     return "<br>".join(
         f"`{test.removeprefix('tests/')}`" + (f" × {count}" if count > 1 else "") for test, count in counts.items()
