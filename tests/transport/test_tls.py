@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from drivers import PATIENCE
+from drivers import PATIENCE, States
 from scripted import End
 
-import mqttws
 from mqttws import Authority, CertificateError, ConnectError, mint_authority, tls_context
 from mqttws.broker import Broker
 
@@ -123,15 +122,16 @@ def test_a_stranger_is_told_nothing(make: Make, listen, authority: Authority, id
 
 
 def test_a_certificate_that_turns_bad_ends_the_client(make: Make, authority: Authority) -> None:
-    states: list[mqttws.State] = []
+    states = States()
     with Broker(wss_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
-        client = make(broker.url_of("wss"), tls=authority.client_context(), on_state=states.append)
+        client = make(broker.url_of("wss"), tls=authority.client_context(), on_state=states)
         client.open()
         port = broker.url_of("wss").rpartition(":")[2].partition("/")[0]
     stranger = mint_authority().issue("127.0.0.1").server_context()
     with Broker(wss_port=int(port), tls=stranger), pytest.raises(CertificateError):
         list(client.messages(timeout=PATIENCE))
-    assert [state.name for state in states][-2:] == ["connecting", "disconnected"]
+    assert isinstance(states.wait("disconnected").error, CertificateError)
+    assert states.names[-2:] == ["connecting", "disconnected"]
 
 
 def test_without_a_context_the_authorities_of_the_system_are_asked(make: Make, listen, authority: Authority) -> None:
