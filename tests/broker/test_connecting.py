@@ -6,7 +6,7 @@ import string
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wire import Wire
 
@@ -100,6 +100,9 @@ def test_every_truncation_of_a_connect_is_closed_without_an_answer(broker):
 
 @pytest.mark.statement("MQTT-3.1.3-5")
 @given(client_id=st.text(string.ascii_letters + string.digits, min_size=1, max_size=23))
+@example(client_id="0123456789abcdefghijklm")
+@example(client_id="nopqrstuvwxyzABCDEFGHIJ")
+@example(client_id="KLMNOPQRSTUVWXYZ")
 def test_every_plain_client_id_is_taken(running, client_id):
     with Wire(running.url_of("mqtt")) as peer:
         peer.connect(client_id)
