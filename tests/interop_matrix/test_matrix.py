@@ -56,7 +56,7 @@ class Stage:
     def another(self) -> Any:
         """Start a process of its own, to be killed."""
         agent = agents.start(self.library)
-        self._stack.callback(lambda: agent.close() if agent is not None else None)
+        self._stack.callback(agent.close)
         return agent
 
     def topic(self, topic: str) -> str:

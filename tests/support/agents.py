@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -199,8 +198,10 @@ class MosquittoClient:
         self._subscriber: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
         self._said: deque[str] = deque(maxlen=20)
-        if will or not clean:  # it must be there before it is asked for anything
-            self.subscribe("mosquitto/waits", 0) if will else self.subscribe("mosquitto/session", 1)
+        if will:  # it must be there before it is asked for anything
+            self.subscribe("mosquitto/waits", 0)
+        elif not clean:
+            self.subscribe("mosquitto/session", 1)
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         if self._subscriber is not None:
@@ -268,6 +269,3 @@ def start(library: str) -> Agent | MosquittoAgent:
         need(has_module(PEERS_PYTHON, library), library)
         return Agent(PEERS_PYTHON, PEERS / "agent.py", library)
     return Agent(sys.executable, PEERS / "agent.py", library)
-
-
-Starter = Callable[[str], "Agent | MosquittoAgent"]
