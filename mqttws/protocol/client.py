@@ -109,6 +109,13 @@ class ClientMachine(Machine):
         self._check_state("unsubscribe", CONNECTED)
         return self.session.unsubscribe(topic_filters)
 
+    def may_overtake(self, now: float) -> bool:
+        """Tell whether a message of QoS 0 can leave at once, without waiting for its turn; if so, it is about to."""
+        if self.state is not CONNECTED or self.session.sender.waiting:
+            return False
+        self._last_sent = now
+        return True
+
     def disconnect(self) -> None:
         """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
 

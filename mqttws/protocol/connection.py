@@ -230,6 +230,20 @@ class ClientConnection(Connection[ClientMachine]):
         """Send UNSUBSCRIBE; see `ClientMachine.unsubscribe`."""
         return self.machine.unsubscribe(topic_filters)
 
+    def frame_now(self, packet: bytes, now: float) -> bytes | None:
+        """Frame a PUBLISH of QoS 0 that is to leave in front of all that `data_to_send` will give.
+
+        Args:
+            packet: the whole PUBLISH.
+            now: seconds.
+
+        Returns:
+            Its bytes; None where it would overtake other messages, or is not to be sent.
+        """
+        if not self.machine.may_overtake(now):
+            return None
+        return self._framing.frame(packet)
+
     def disconnect(self, now: float) -> None:
         """Send DISCONNECT and close in order; see `ClientMachine.disconnect`."""
         self.machine.disconnect()

@@ -11,6 +11,9 @@ A sender's message goes through these phases (the whole of §4.3, as a table)::
 An answer with an unknown identifier is what a re-delivery leaves behind, not a violation. The identifier is
 given at the moment of sending and is free again after the last answer.
 
+A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
+were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
+
 A receiver's message is acknowledged when its consumer has taken it, and acknowledgements leave in the order in
 which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they are taken in.
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import TYPE_CHECKING
 
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel, encode_publish
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 WAITING = "waiting"
 PUBLISHED = "published"
 RELEASED = "released"
+
+
+#: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
+RUN = 64 * 1024
 
 
 class Identifiers:
@@ -54,13 +62,14 @@ class Identifiers:
 
     def allocate(self) -> int | None:
         """Take the next free identifier; None while all 65,535 are in use."""
-        if len(self._in_use) == 65_535:
+        in_use = self._in_use
+        if len(in_use) == 65_535:
             return None
-        packet_id = self._last % 65_535 + 1
-        while packet_id in self._in_use:
+        packet_id = self._last + 1 if self._last < 65_535 else 1
+        while packet_id in in_use:
             packet_id = packet_id % 65_535 + 1
         self._last = packet_id
-        self._in_use.add(packet_id)
+        in_use.add(packet_id)
         return packet_id
 
     def take(self, packet_id: int) -> None:
@@ -96,10 +105,54 @@ class Outgoing:
         message = self.message
         return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
 
+
+class Run:
+    """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
+
+    Attributes:
+        first: the token of the first one; each one behind it has the next number.
+        packets: whole PUBLISH packets, at least one; an empty one has been taken back.
+        size: how many bytes they take.
+        most: how many packets it may grow to.
+        most_bytes: how many bytes it may grow to.
+    """
+
+    __slots__ = ("first", "most", "most_bytes", "packets", "size")
+
+    def __init__(self, first: int, most: int, most_bytes: int) -> None:
+        self.first = first
+        self.most = most
+        self.most_bytes = most_bytes
+        self.packets: deque[bytes] = deque()
+        self.size = 0
+
+    @property
+    def last(self) -> int:
+        """The token of the last one."""
+        return self.first + len(self.packets) - 1
+
     def encode(self) -> bytes:
-        """Encode the PUBLISH as it is sent for the first time."""
-        message = self.message
-        return encode_publish(message.topic, message.payload, message.qos, message.retain, False, self.packet_id)
+        """Put the packets together."""
+        return b"".join(self.packets)
+
+    def take_back(self, token: int) -> bytes:
+        """Take a message back. Returns its packet; nothing where it is not here, or not any more."""
+        if not self.first <= token <= self.last:
+            return b""
+        position = token - self.first
+        packet, self.packets[position] = self.packets[position], b""
+        self.size -= len(packet)
+        return packet
+
+    def drop_first(self) -> tuple[int, bytes] | None:
+        """Take the first message back. Returns its token and its packet; None where all have been taken back."""
+        while self.packets:
+            token, packet = self.first, self.packets.popleft()
+            self.first += 1
+            self.size -= len(packet)
+            if packet:
+                return token, packet
+        return None
 
 
 class Sender:
@@ -109,7 +162,7 @@ class Sender:
         identifiers: shared with the SUBSCRIBE and UNSUBSCRIBE of the same direction.
         max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
         max_queued: how many messages may wait, at least 1.
-        max_queued_bytes: how many bytes of topics and payloads may wait.
+        max_queued_bytes: how many bytes may wait: of topics and payloads; with QoS 0, of whole packets.
 
     Attributes:
         journal: notes the messages of QoS 1 and 2; None for none.
@@ -127,15 +180,19 @@ class Sender:
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
-        self._waiting: deque[Outgoing] = deque()
-        self._waiting_bytes = 0
+        self._waiting: deque[Outgoing | Run] = deque()
+        self._growing: Run | None = None  # the last of what waits, where another message may join it
+        # Without what is in the growing run:
+        self._last_token = 0
+        self._count = 0
+        self._size = 0
         self._published: dict[int, Outgoing] = {}  # in the order of their first sending
         self._released: dict[int, Outgoing] = {}  # in the order of their PUBRECs
 
     @property
     def waiting(self) -> int:
         """How many messages wait for their turn."""
-        return len(self._waiting)
+        return self._count + (len(self._growing.packets) if self._growing is not None else 0)
 
     @property
     def in_flight(self) -> int:
@@ -144,40 +201,84 @@ class Sender:
 
     @property
     def tokens(self) -> set[int]:
-        """The tokens of the messages that wait or are in flight."""
-        in_flight = (*self._published.values(), *self._released.values())
-        return {outgoing.token for outgoing in (*self._waiting, *in_flight)}
+        """The tokens of the messages of QoS 1 and 2 that wait or are in flight."""
+        waiting = (outgoing for outgoing in self._waiting if isinstance(outgoing, Outgoing))
+        return {outgoing.token for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
     def __len__(self) -> int:
         """Count the messages that wait or are in flight."""
-        return len(self._waiting) + self.in_flight
+        return self.waiting + self.in_flight
 
-    def check_room(self, message: Message) -> None:
-        """Check that a message may wait.
+    def next_token(self) -> int:
+        """Make the next number for a message, or for whatever else is told by one: 1, 2, 3 and so on."""
+        self._stop_growing()
+        self._last_token += 1
+        return self._last_token
 
-        Raises:
-            QueueFull: a bound would be passed.
-        """
-        if len(self._waiting) >= self._max_queued:
+    def _check_room(self, size: int) -> None:
+        """Check that a message of so many bytes may wait. By itself it may be of any size."""
+        if self._count >= self._max_queued:
             raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the bound")
-        if self._waiting and self._waiting_bytes + _size(message) > self._max_queued_bytes:
-            raise QueueFull(f"{self._waiting_bytes:,} bytes wait to be sent already; wait, or raise the bound")
+        if self._count and self._size + size > self._max_queued_bytes:
+            raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the bound")
 
-    def enqueue(self, token: int, message: Message) -> Outgoing:
-        """Let a message wait for its turn.
+    def enqueue(self, message: Message) -> Outgoing:
+        """Let a message of QoS 1 or 2 wait for its turn.
 
         Raises:
             QueueFull: a bound would be passed; nothing has changed.
         """
+        if self._growing is not None:
+            self._stop_growing()
         size = len(message.topic) + len(message.payload)
-        if len(self._waiting) >= self._max_queued or self._waiting_bytes + size > self._max_queued_bytes:
-            self.check_room(message)
-        outgoing = Outgoing(token, message)
+        if self._count >= self._max_queued or self._size + size > self._max_queued_bytes:
+            self._check_room(size)
+        self._last_token += 1
+        outgoing = Outgoing(self._last_token, message)
         self._waiting.append(outgoing)
-        self._waiting_bytes += size
-        if self.journal is not None and message.qos:
+        self._count += 1
+        self._size += size
+        if self.journal is not None:
             self.journal.keep(outgoing)
         return outgoing
+
+    def enqueue_packet(self, packet: bytes) -> int:
+        """Let a message of QoS 0 wait for its turn.
+
+        Args:
+            packet: the whole PUBLISH.
+
+        Returns:
+            Its token.
+
+        Raises:
+            QueueFull: a bound would be passed; nothing has changed.
+        """
+        run = self._growing
+        size = len(packet)
+        if run is None or run.size + size > run.most_bytes or len(run.packets) >= run.most:
+            run = self._begin_run(size)
+        run.packets.append(packet)
+        run.size += size
+        return run.first + len(run.packets) - 1
+
+    def _begin_run(self, size: int) -> Run:
+        """Begin a run with a message of so many bytes. What it may grow to is what room there is."""
+        self._stop_growing()
+        self._check_room(size)
+        most = self._max_queued - self._count
+        run = self._growing = Run(self._last_token + 1, most, min(RUN, self._max_queued_bytes - self._size))
+        self._waiting.append(run)
+        return run
+
+    def _stop_growing(self) -> None:
+        """Let no more messages join the last run, and count what is in it."""
+        run = self._growing
+        if run is not None:
+            self._growing = None
+            self._last_token = run.last
+            self._count += len(run.packets)
+            self._size += run.size
 
     def recover(self, messages: Iterable[Outgoing]) -> None:
         """Take up the messages of an earlier process; the bounds are not for them.
@@ -186,77 +287,122 @@ class Sender:
             messages: as `Journal.outgoing` gives them.
         """
         for outgoing in messages:
+            self._last_token = max(self._last_token, outgoing.token)
             if outgoing.packet_id is None:
                 self._waiting.append(outgoing)
-                self._waiting_bytes += _size(outgoing.message)
+                self._count += 1
+                self._size += _size(outgoing.message)
             else:
                 self._identifiers.take(outgoing.packet_id)
                 (self._released if outgoing.phase is RELEASED else self._published)[outgoing.packet_id] = outgoing
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that still waits. Returns whether there was one."""
-        for outgoing in self._waiting:
-            if outgoing.token == token:
-                self._waiting.remove(outgoing)
-                self._took(outgoing)
+        self._stop_growing()
+        for entry in self._waiting:
+            if isinstance(entry, Run):
+                packet = entry.take_back(token)
+                if packet:
+                    self._took(len(packet))
+                    return True
+            elif entry.token == token:
+                self._waiting.remove(entry)
+                self._took_back(entry)
                 return True
         return False
 
-    def drop_oldest(self) -> Outgoing | None:
-        """Take back the message that has waited longest; None where none waits."""
-        if not self._waiting:
-            return None
-        outgoing = self._waiting.popleft()
-        self._took(outgoing)
-        return outgoing
+    def drop_oldest(self) -> int | None:
+        """Take back the message that has waited longest. Returns its token; None where none waits."""
+        self._stop_growing()
+        while self._waiting:
+            entry = self._waiting[0]
+            if isinstance(entry, Outgoing):
+                self._waiting.popleft()
+                self._took_back(entry)
+                return entry.token
+            dropped = entry.drop_first()
+            if dropped is not None:
+                self._took(len(dropped[1]))
+                return dropped[0]
+            self._waiting.popleft()
+        return None
 
-    def _took(self, outgoing: Outgoing) -> None:
-        self._waiting_bytes -= _size(outgoing.message)
-        if self.journal is not None and outgoing.message.qos:
+    def _took_back(self, outgoing: Outgoing) -> None:
+        self._took(_size(outgoing.message))
+        if self.journal is not None:
             self.journal.drop(outgoing)
+
+    def _took(self, size: int) -> None:
+        self._count -= 1
+        self._size -= size
 
     def clear(self) -> None:
         """Drop every message, waiting or in flight; where there is a journal, those of QoS 0."""
+        self._stop_growing()
         if self.journal is not None:
-            self._waiting = deque(outgoing for outgoing in self._waiting if outgoing.message.qos)
-            self._waiting_bytes = sum(_size(outgoing.message) for outgoing in self._waiting)
+            kept = [entry for entry in self._waiting if isinstance(entry, Outgoing)]
+            self._waiting = deque(kept)
+            self._count = len(kept)
+            self._size = sum(_size(outgoing.message) for outgoing in kept)
             return
         for packet_id in (*self._published, *self._released):
             self._identifiers.release(packet_id)
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._count = self._size = 0
         self._published.clear()
         self._released.clear()
 
-    def next_ready(self) -> Outgoing | None:
-        """Take the next message that may be sent now, with its identifier given.
+    def take_ready(self, room: float = inf) -> tuple[list[bytes], int | None]:
+        """Take the messages that may be sent now, encoded, each with its identifier.
+
+        Args:
+            room: bytes; once they are reached the rest waits for the next call.
+
+        Returns:
+            The packets, in order; and up to which token all of QoS 0 are among them, None where none is.
 
         Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
         """
-        if not self._waiting:
-            return None
-        outgoing = self._waiting[0]
-        if outgoing.message.qos:
-            if self.in_flight >= self._max_in_flight:
-                return None
-            packet_id = self._identifiers.allocate()
-            if packet_id is None:
-                return None
-            outgoing.packet_id = packet_id
-            outgoing.phase = PUBLISHED
-            self._published[packet_id] = outgoing
-            if self.journal is not None:
-                self.journal.keep(outgoing)
-        self._waiting.popleft()
-        self._waiting_bytes -= len(outgoing.message.topic) + len(outgoing.message.payload)
-        return outgoing
+        self._stop_growing()
+        waiting, published = self._waiting, self._published
+        packets: list[bytes] = []
+        sent: int | None = None
+        window = self._max_in_flight - len(published) - len(self._released)
+        while waiting and room > 0:
+            entry = waiting[0]
+            if isinstance(entry, Run):
+                packet = entry.encode()
+                self._count -= len(entry.packets) - entry.packets.count(b"")
+                self._size -= entry.size
+                sent = entry.last
+            else:
+                packet_id = self._identifiers.allocate() if window > 0 else None
+                if packet_id is None:
+                    break
+                window -= 1
+                message = entry.message
+                entry.packet_id = packet_id
+                entry.phase = PUBLISHED
+                published[packet_id] = entry
+                if self.journal is not None:
+                    self.journal.keep(entry)
+                self._count -= 1
+                self._size -= len(message.topic) + len(message.payload)
+                packet = encode_publish(message.topic, message.payload, message.qos, message.retain, False, packet_id)
+            waiting.popleft()
+            room -= len(packet)
+            packets.append(packet)
+        return packets, sent
 
     def puback(self, packet_id: int) -> Outgoing | None:
         """Take a PUBACK. Returns the message that is done, if one is."""
         outgoing = self._published.get(packet_id)
         if outgoing is not None and outgoing.message.qos == 1:
             del self._published[packet_id]
-            return self._done(outgoing, packet_id)
+            self._identifiers.release(packet_id)
+            if self.journal is not None:
+                self.journal.drop(outgoing)
+            return outgoing
         if outgoing is not None or packet_id in self._released:
             raise RemoteProtocolError(f"a PubAck for {packet_id}, a message of QoS 2", "MQTT-4.3.3-1")
         return None

@@ -27,10 +27,21 @@ class Closed:
 
 @dataclass(slots=True)
 class Delivered:
-    """A message of ours has reached its end: acknowledged in full, or, with QoS 0, handed to the network.
+    """Messages of ours of QoS 1 or 2 are acknowledged in full.
 
     Attributes:
-        token: what `publish` returned for it.
+        tokens: what `publish` returned for them, at least one.
+    """
+
+    tokens: list[int]
+
+
+@dataclass(slots=True)
+class Sent:
+    """Messages of ours of QoS 0 are handed to the network: all that were published up to one of them.
+
+    Attributes:
+        token: what `publish` returned for that one.
     """
 
     token: int
@@ -119,6 +130,7 @@ class UnsubscribeReceived:
 Event = (
     Publish
     | Delivered
+    | Sent
     | Closed
     | Connected
     | Subscribed

@@ -126,6 +126,10 @@ class Framing:
         """Send MQTT bytes, in one message where there are messages."""
         self._out.append(data)
 
+    def frame(self, data: bytes) -> bytes:
+        """Put MQTT bytes into one message, where there are messages, without sending them. Only before `close`."""
+        return data
+
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Send what closes the connection in order, where there is such a thing."""
         self.finished = True
@@ -171,7 +175,11 @@ class WebSocketFraming(Framing, ABC):
     def send(self, data: bytes) -> None:
         """See `Framing.send`. After `close` it does nothing."""
         if self._ws.state is ConnectionState.OPEN:
-            self._out.append(binary_frame(data, self._next_key() if self._is_client else None))
+            self._out.append(self.frame(data))
+
+    def frame(self, data: bytes) -> bytes:
+        """See `Framing.frame`."""
+        return binary_frame(data, self._next_key() if self._is_client else None)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """See `Framing.close`. Spec: RFC 6455 §7.1.2."""

@@ -17,12 +17,12 @@ from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.errors import ConnectionClosed, LocalProtocolError, MQTTError, RemoteProtocolError, StoreError
-from mqttws.protocol.events import Closed, Delivered, Event
+from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import Store
 
 #: How many bytes of messages one piece takes up before the rest waits for the next.
-PIECE = 256 * 1024
+PIECE = 64 * 1024
 
 # The states of a machine, in the order in which they can follow each other.
 NEW = "new"  # nothing sent, nothing received
@@ -61,11 +61,8 @@ class Machine(ABC):
             return
         self._last_received = now
         try:
-            for packet in self._decoder.feed(data):
-                if self.state is CLOSED:
-                    return
-                self._receive_packet(packet, now)
-            if self._decoder.fault is not None:
+            self._receive_packets(self._decoder.feed(data), now)
+            if self._decoder.fault is not None and self.state is not CLOSED:
                 raise self._decoder.fault
         except RemoteProtocolError as error:
             self._remote_fault(error)
@@ -118,7 +115,7 @@ class Machine(ABC):
         """Send a message, as soon as the connection and the window allow.
 
         Returns:
-            Its token, which `Delivered` brings back.
+            Its token, which `Delivered` brings back; with QoS 0 `Sent`, or a later one in its place.
 
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
@@ -170,6 +167,21 @@ class Machine(ABC):
             raise LocalProtocolError("there is no session before the CONNECT is accepted", "MQTT-3.1.4-4")
         return self._session
 
+    def _receive_packets(self, packets: list[Packet], now: float) -> None:
+        """Handle packets in order; what nearly all of them are goes the short way."""
+        events = self.events
+        for packet in packets:
+            if self.state is not CONNECTED:
+                if self.state is CLOSED:
+                    return
+                self._receive_packet(packet, now)
+            elif isinstance(packet, Publish) and packet.packet_id is None:
+                events.append(packet)
+            elif isinstance(packet, PubAck):
+                self._on_puback(packet, now)
+            else:
+                self._receive_packet(packet, now)
+
     def _receive_packet(self, packet: Packet, now: float) -> None:
         name = self.HANDLERS.get((self.state, type(packet)))
         if name is None:
@@ -201,14 +213,29 @@ class Machine(ABC):
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
-        self._out += [answer.encode() for answer in self.session.receiver.answers()]
-        sender = self.session.sender
-        while room > 0 and (outgoing := sender.next_ready()) is not None:
-            data = outgoing.encode()
-            room -= len(data)
-            self._out.append(data)
-            if outgoing.packet_id is None:
-                self.events.append(Delivered(outgoing.token))
+        session = self.session
+        self._out += [answer.encode() for answer in session.receiver.answers()]
+        if session.sender.waiting:
+            packets, sent = session.sender.take_ready(room)
+            self._out += packets
+            if sent is not None:
+                self._note_sent(sent)
+
+    def _note_sent(self, token: int) -> None:
+        """Tell what is handed over; a second piece before anybody has looked is told together with the first."""
+        last = self.events[-1] if self.events else None
+        if isinstance(last, Sent):
+            last.token = token
+        else:
+            self.events.append(Sent(token))
+
+    def _note_delivered(self, token: int) -> None:
+        """Tell what is acknowledged; what was just before it is told in one."""
+        last = self.events[-1] if self.events else None
+        if isinstance(last, Delivered):
+            last.tokens.append(token)
+        else:
+            self.events.append(Delivered([token]))
 
     def _resume(self, session: Session, session_present: bool) -> None:
         """Take up a session at the beginning of a connection. Spec: [MQTT-4.4.0-1]."""
@@ -216,18 +243,21 @@ class Machine(ABC):
         session.receiver.begin(session_present)
         packets, done = session.sender.resume(session_present)
         self._out += [packet.encode() for packet in packets]
-        self.events += [Delivered(outgoing.token) for outgoing in done]
+        for outgoing in done:
+            self._note_delivered(outgoing.token)
 
     # The QoS flows, the same for both roles. Spec: §4.3
 
     def _on_publish(self, publish: Publish, now: float) -> None:
-        if publish.packet_id is None or self.session.receiver.receive(publish, publish.packet_id):
+        packet_id = publish.packet_id
+        assert packet_id is not None  # QoS 0 has gone the short way
+        if self.session.receiver.receive(publish, packet_id):
             self.events.append(publish)
 
     def _on_puback(self, packet: PubAck, now: float) -> None:
         outgoing = self.session.sender.puback(packet.packet_id)
         if outgoing is not None:
-            self.events.append(Delivered(outgoing.token))
+            self._note_delivered(outgoing.token)
 
     def _on_pubrec(self, packet: PubRec, now: float) -> None:
         self._send(self.session.sender.pubrec(packet.packet_id))
@@ -238,7 +268,7 @@ class Machine(ABC):
     def _on_pubcomp(self, packet: PubComp, now: float) -> None:
         outgoing = self.session.sender.pubcomp(packet.packet_id)
         if outgoing is not None:
-            self.events.append(Delivered(outgoing.token))
+            self._note_delivered(outgoing.token)
 
 
 #: What a connected machine of either role understands.

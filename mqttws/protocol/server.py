@@ -21,7 +21,7 @@ from mqttws.codec.packet import Packet
 from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
 from mqttws.errors import ConnectionRefused, KeepAliveTimeout, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
-from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
+from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session
 
 #: How many bytes a client may send ahead, while its CONNECT waits for an answer. Spec: §3.1.4
@@ -96,10 +96,7 @@ class ServerMachine(Machine):
         self._last_received = now
         held, self._held = self._held, []
         try:
-            for packet in held:
-                if self.state is CLOSED:
-                    return
-                self._receive_packet(packet, now)
+            self._receive_packets(held, now)
         except RemoteProtocolError as error:
             self._remote_fault(error)
 
@@ -162,8 +159,12 @@ class ServerMachine(Machine):
             return inf
         return self._packet_begun + self._packet_timeout
 
+    def _receive_packets(self, packets: list[Packet], now: float) -> None:
+        if packets:
+            self._packet_begun = None
+        super()._receive_packets(packets, now)
+
     def _receive_packet(self, packet: Packet, now: float) -> None:
-        self._packet_begun = None
         if self.state is CONNECTING:
             self._held.append(packet)
         else:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from mqttws.codec.publishing import Message
+from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
 from mqttws.protocol.delivery import Identifiers, Receiver, Sender
@@ -77,7 +77,6 @@ class Session:
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
         self._journal: Journal | None = None
-        self._last_token = 0
 
     def keep_in(self, store: Store, client_id: str) -> None:
         """Let a new session outlive the process: take up what a store holds of it, and note in it all that changes.
@@ -90,11 +89,9 @@ class Session:
             StoreError: the store cannot be read.
         """
         journal = Journal(store, client_id)
-        messages = journal.outgoing()
-        self.sender.recover(messages)
+        self.sender.recover(journal.outgoing())
         self.receiver.recover(journal.incoming())
         self.subscriptions.update(journal.subscriptions())
-        self._last_token = max((outgoing.token for outgoing in messages), default=0)
         self.store = store
         self._journal = self.sender.journal = self.receiver.journal = journal
 
@@ -118,24 +115,32 @@ class Session:
             self._journal.unsubscribed(topic_filter)
         return True
 
-    def next_token(self) -> int:
-        """Make the next number for a message or a request: 1, 2, 3 and so on."""
-        self._last_token += 1
-        return self._last_token
-
     def publish(self, message: Message) -> int:
         """Let a message wait for its turn.
 
         Returns:
-            Its token, which `Delivered` will bring back.
+            Its token, which `Delivered` will bring back; with QoS 0 `Sent`, or a later one in its place.
 
         Raises:
             QueueFull: a bound would be passed; nothing has changed.
         """
-        token = self._last_token + 1
-        self.sender.enqueue(token, message)
-        self._last_token = token
-        return token
+        if not message.qos:
+            return self.publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
+        return self.sender.enqueue(message).token
+
+    def publish_packet(self, packet: bytes) -> int:
+        """Let a message of QoS 0 wait for its turn, encoded: the short way for those who have checked it already.
+
+        Args:
+            packet: the whole PUBLISH.
+
+        Returns:
+            Its token, which `Sent` will bring back, or a later one.
+
+        Raises:
+            QueueFull: a bound would be passed; nothing has changed.
+        """
+        return self.sender.enqueue_packet(packet)
 
     def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:
         """Let a SUBSCRIBE wait for its turn.
@@ -151,7 +156,7 @@ class Session:
         """
         if not topic_filters:
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
-        return self._request(Request(self.next_token(), subscribe=topic_filters))
+        return self._request(Request(self.sender.next_token(), subscribe=topic_filters))
 
     def unsubscribe(self, topic_filters: Sequence[str]) -> int:
         """Let an UNSUBSCRIBE wait for its turn.
@@ -165,7 +170,7 @@ class Session:
         Raises:
             LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
         """
-        return self._request(Request(self.next_token(), unsubscribe=topic_filters))
+        return self._request(Request(self.sender.next_token(), unsubscribe=topic_filters))
 
     def _request(self, request: Request) -> int:
         self.requests.append(request)

@@ -16,7 +16,7 @@ from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import MQTTError
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection, ServerConnection
-from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed
+from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed
 from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
@@ -146,7 +146,9 @@ class ClientProcess:
     def boot(self) -> None:
         """Start the process."""
         self.up = True
-        self.numbers: dict[int, int] = {}  # token -> number of the message
+        # Token -> number of the message: with QoS 1 and 2, and with QoS 0.
+        self.numbers: dict[int, int] = {}
+        self.unacknowledged: dict[int, int] = {}
         self.session = Session(self.world.schedule.window)
         self.session.keep_in(self.store, self.name)
         if self.name == "subscriber" and not self.session.subscriptions:
@@ -195,9 +197,10 @@ class ClientProcess:
                 self._busy_until = max(self._busy_until, world.now + world.random.choice((0.0, 0.0, 0.01, 2.0)))
                 world.at(self._busy_until, partial(self._take, self.session, event))
             elif isinstance(event, Delivered):
-                number = self.numbers.pop(event.token, None)
-                if number is not None:
-                    world.accepted.add(number)
+                world.accepted.update(self.numbers.pop(token) for token in event.tokens if token in self.numbers)
+            elif isinstance(event, Sent):
+                sent = [token for token in self.unacknowledged if token <= event.token]
+                world.accepted.update(self.unacknowledged.pop(token) for token in sent)
             elif isinstance(event, (Connected, Subscribed)):
                 self.ready = not self.session.requests and not self.session.requests_sent
             elif isinstance(event, Closed):
@@ -224,7 +227,7 @@ class ClientProcess:
             return
         number = cast(int, action.subject)
         token = self.session.publish(Message(f"t/{action.qos}", str(number), action.qos))
-        self.numbers[token] = number
+        (self.numbers if action.qos else self.unacknowledged)[token] = number
         world.published.append((number, action.qos))
         if action.safe and action.qos:
             self.store.commit()

@@ -15,12 +15,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from mqttws.codec.publishing import Message, Publish
+from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import ConnectError, QueueFull
 from mqttws.protocol.session import Session
 from mqttws.transport.attempt import Attempt
 from mqttws.transport.core import Core
 from mqttws.transport.dial import ATTEMPT_DELAY, is_address
+from mqttws.transport.handover import Handover
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.pump import Pump
 from mqttws.transport.url import parse_url
@@ -86,7 +87,7 @@ class Client:
             parse_url(url)
         self._url = url
         self._options = Options(**options)
-        self._core: Core[asyncio.Future[Any]] = Core(self._options, lambda: self._loop.create_future(), _settle)
+        self._core: Core[asyncio.Future[Any]] = Core(self._options, self._make_future, self._make_receipt, _settle)
         self._running_loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._pump: Pump | None = None
@@ -94,6 +95,14 @@ class Client:
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for room, or for the end
         self._flushing = False
         self._delivering = False
+
+    def _make_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self._loop)
+
+    def _make_receipt(self, handover: Handover[asyncio.Future[Any]], token: int) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+        handover.watch(token, future)
+        return future
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -224,8 +233,13 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
-        future = self._core.publish_safe(Message(topic, payload, qos, retain))
-        self._flush_soon()
+        if qos == 0 and type(qos) is int:
+            data = payload if type(payload) is bytes else as_payload(payload)
+            future = self._core.publish_packet(encode_publish(topic, data, 0, retain))
+        else:
+            future = self._core.publish_safe(Message(topic, payload, qos, retain))
+        if not self._flushing:
+            self._flush_soon()
         if self._core.calls and self._core.link is None:  # a message was dropped for this one
             self._core.calls.run()
         return future
@@ -524,14 +538,15 @@ class Client:
         self._tell()
 
 
-def _settle(future: asyncio.Future[Any], outcome: object) -> None:
-    """Give a future its outcome; one that was cancelled stays so."""
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+def _settle(futures: list[asyncio.Future[Any]], outcome: object) -> None:
+    """Give futures their outcome; one that was cancelled stays so."""
+    for future in futures:
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
 def connect(url: Url, **options: Any) -> Client:

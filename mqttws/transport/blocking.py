@@ -15,12 +15,12 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self
 
-from mqttws.codec.publishing import Message, Publish
+from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, WouldDeadlock
 from mqttws.protocol.session import Session
 from mqttws.transport.core import Core
-from mqttws.transport.future import LightFuture
-from mqttws.transport.network import Network
+from mqttws.transport.future import LightFuture, Receipt
+from mqttws.transport.network import BURST, Network
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.url import parse_url
 
@@ -47,7 +47,7 @@ class Client:
         if not callable(url):
             parse_url(url)
         self._options = Options(**options)
-        self._core: Core[LightFuture] = Core(self._options, LightFuture, LightFuture.settle)
+        self._core: Core[LightFuture] = Core(self._options, LightFuture, Receipt.make, LightFuture.settle_all)
         self._network = Network(self._core, url)
 
     # The user's verbs.
@@ -131,6 +131,8 @@ class Client:
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
+        if qos == 0 and self._send_at_once(message):
+            return
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         token, future = self._submit(message, deadline)
@@ -153,12 +155,28 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
-        message = Message(topic, payload, qos, retain)
-        with self._network.lock:
-            future = self._core.publish_safe(message)
-            self._network.wake()
-        if not self._core.running:  # no thread is there to tell a message that was dropped for this one
-            self._core.calls.run()
+        core, network = self._core, self._network
+        packet, message = b"", None
+        if qos == 0 and type(qos) is int:
+            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
+        else:
+            message = Message(topic, payload, qos, retain)
+        network.lock.acquire()  # half of what `with` costs
+        try:
+            if message is not None:
+                future: LightFuture = core.publish_safe(message)
+            elif network.woken or not network.send_at_once(packet, BURST):
+                future = core.publish_packet(packet)
+            else:
+                future = Receipt.make(core.handover, 0)
+                return future
+            if network.woken:
+                return future
+            network.wake()
+        finally:
+            network.lock.release()
+        if not core.running:  # no thread is there to tell a message that was dropped for this one
+            core.calls.run()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:
@@ -171,7 +189,12 @@ class Client:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
         with self._network.lock:
-            withdrawn = self._core.withdraw_future(future)
+            if isinstance(future, Receipt):
+                withdrawn = self._core.withdraw(future.token)
+                if withdrawn:
+                    future.withdrawn()
+            else:
+                withdrawn = self._core.withdraw_future(future)
             self._network.changed.notify_all()  # there is room
         return withdrawn
 
@@ -277,6 +300,11 @@ class Client:
                     return future.result()
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{failure} within {seconds:g} s") from None
+
+    def _send_at_once(self, message: Message) -> bool:
+        packet = encode_publish(message.topic, message.payload, 0, message.retain)
+        with self._network.lock:
+            return self._network.send_at_once(packet)
 
     def _submit(self, message: Message, deadline: float) -> tuple[int, LightFuture]:
         """Queue a message, waiting for room."""

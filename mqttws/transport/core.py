@@ -21,10 +21,11 @@ from collections.abc import Callable
 
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver
-from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
+from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
 from mqttws.transport import attempt
 from mqttws.transport.calls import guarded
+from mqttws.transport.handover import Handover
 from mqttws.transport.link import Link
 from mqttws.transport.options import Options, State
 from mqttws.transport.promises import F, Promises
@@ -41,7 +42,8 @@ class Core(Promises[F]):
     Args:
         options: of the client.
         make_future: makes a future of the driver's kind.
-        settle: gives such a future its outcome, a result or an exception; one that was cancelled stays so.
+        make_receipt: makes one for a message of QoS 0, by its `Handover` and its token.
+        settle: gives such futures their outcome, a result or an exception; one that was cancelled stays so.
 
     Attributes:
         running: whether the client is open: from `begin` until it was closed, or gave up.
@@ -54,9 +56,15 @@ class Core(Promises[F]):
         reading: whether more is to be read from the network.
     """
 
-    def __init__(self, options: Options, make_future: Callable[[], F], settle: Callable[[F, object], None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        make_future: Callable[[], F],
+        make_receipt: Callable[[Handover[F], int], F],
+        settle: Callable[[list[F], object], None],
+    ) -> None:
         session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
-        super().__init__(options, session, make_future, settle)
+        super().__init__(options, session, make_future, make_receipt, settle)
         self.client_id = options.client_id if options.client_id is not None else _random_client_id()
         if options.store is not None:
             session.keep_in(options.store, self.client_id)
@@ -147,7 +155,9 @@ class Core(Promises[F]):
             if type(event) is Publish:
                 self.inbound.append(event)
             elif type(event) is Delivered:
-                self._delivered(event.token)
+                self._delivered(event.tokens)
+            elif type(event) is Sent:
+                self._sent(event.token)
             elif isinstance(event, Subscribed):
                 if event.token is None:
                     self._restored(event.return_codes)

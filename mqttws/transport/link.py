@@ -121,6 +121,16 @@ class Link:
             self._tls.close()
         return self._tls.data_to_send()
 
+    def frame_now(self, packet: bytes, now: float) -> bytes | None:
+        """Make the bytes that carry a PUBLISH of QoS 0, to be written to the socket at once.
+
+        Returns:
+            The bytes; None where it may not overtake what waits, or where a layer between has bytes of its own.
+        """
+        if self._tls is not None or self._tunnel is not None:
+            return None
+        return self.connection.frame_now(packet, now)
+
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called, or `over` be asked, at the latest; None for never."""
         deadlines = (self.connection.next_deadline(), self._cut_at)

@@ -19,6 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from mqttws.errors import MQTTError, WouldDeadlock
@@ -30,6 +31,8 @@ logger = logging.getLogger("mqttws")
 
 #: Bytes asked of the socket at once; more costs more than it brings.
 READ_SIZE = 64 * 1024
+#: Seconds from one call to the next within which they belong to one burst.
+BURST = 20e-6
 
 
 class Network:
@@ -42,6 +45,7 @@ class Network:
     Attributes:
         lock: guards the core.
         changed: notified when messages came, room was made, or the client has ended.
+        woken: whether the thread is about to look what there is to do.
     """
 
     def __init__(self, core: Core[Any], url: str | Callable[[], str]) -> None:
@@ -60,17 +64,20 @@ class Network:
         self._dialer: Dialer | None = None
         self._socket: socket.socket | None = None
         self._unsent = memoryview(b"")
+        self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
+        self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
-        self._woken = False
+        self.woken = False
+        self._identity = 0  # of the thread
 
     # For other threads.
 
     @property
     def is_current(self) -> bool:
         """Whether this is the network thread."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._identity
 
     def start(self) -> None:
         """Begin to connect.
@@ -120,9 +127,50 @@ class Network:
     def wake(self) -> None:
         """Make the thread look again; for itself there is no need to."""
         with self.lock:
-            if not self._woken and self._wake_out is not None and not self.is_current:
-                self._woken = True
+            if not self.woken and self._wake_out is not None and not self.is_current:
+                self.woken = True
                 self._wake_out.send(b"\0")
+
+    def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
+        """Send a PUBLISH of QoS 0 in the calling thread, which spares two changes of threads. Under the lock.
+
+        Args:
+            packet: the whole PUBLISH.
+            burst: seconds from one call to the next within which they belong together: then the thread is to send
+                their messages in one piece, and this does nothing.
+
+        Returns:
+            Whether it is sent. If not, nothing has happened.
+        """
+        self._note_sending()
+        link, now = self.core.link, time.monotonic()
+        if link is None or self._socket is None or self._unsent or now - self._sent_at < burst:
+            return False
+        data = link.frame_now(packet, now)
+        if data is None:
+            return False
+        # Ctrl-C may raise an exception in this thread between any two steps, when the socket has taken the bytes and
+        # nobody knows of it yet. So their count is put down by the very call that makes the socket take them.
+        counts: list[int] = []
+        self._sending = data, counts
+        try:
+            counts.extend(map(self._socket.send, (data,)))
+        except OSError:  # it is full, or broken: the thread will meet that, too
+            return False
+        finally:
+            self._note_sending()
+        self._sent_at = now
+        if self._unsent:
+            self.wake()
+        return True
+
+    def _note_sending(self) -> None:
+        """Note how much the socket has taken of what was sent at once."""
+        if self._sending is not None:
+            data, counts = self._sending
+            if counts:
+                self._unsent = memoryview(data)[counts[0] :]
+            self._sending = None
 
     def drop(self) -> None:
         """Make a new connection at once."""
@@ -165,6 +213,7 @@ class Network:
 
     def _run(self) -> None:
         """Take turns until the end."""
+        self._identity = threading.get_ident()
         try:
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:
@@ -189,7 +238,8 @@ class Network:
             if each is not None:
                 each.close()
         self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
-        self._woken = False
+        self._identity = 0
+        self.woken = False
         self.changed.notify_all()
 
     def _turn(self, until: float | None) -> None:
@@ -269,6 +319,8 @@ class Network:
             core.advance(now)
             self.changed.notify_all()
             over = link.over(now, bool(self._unsent))
+            if core.calls and not over:
+                return  # whoever waits to hear that something was sent goes on while this thread reads
             # Inside a callback no messages are delivered, or callbacks would nest.
             waits = bool(core.calls) or (until is None and core.deliverable)
             deadline = now if waits else link.next_deadline()
@@ -292,6 +344,7 @@ class Network:
         """Write all that the socket takes. Under the lock. Returns what broke it, if anything did."""
         assert self.core.link is not None
         assert self._socket is not None
+        self._note_sending()
         try:
             while True:
                 if not self._unsent:
@@ -359,7 +412,7 @@ class Network:
 
     def _drain_wake(self) -> None:
         with self.lock:
-            self._woken = False
+            self.woken = False
             assert self._wake_in is not None
             try:
                 self._wake_in.recv(64)
@@ -382,6 +435,6 @@ class Network:
                 self._selector.unregister(self._socket)
             self._socket.close()
             self._socket = None
-        self._unsent = memoryview(b"")
+        self._unsent, self._sending = memoryview(b""), None
         if due is not None:
             self._due, self._step = due, self._idle

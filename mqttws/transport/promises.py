@@ -1,7 +1,8 @@
 """What a client owes its callers: the futures of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
 
 Each call of the user becomes messages or requests in the session, which knows them by tokens, and a future here, which
-is settled when the answer comes. A client that has ended keeps no one waiting: futures made then have failed already.
+is settled when the answer comes; the messages of QoS 0, which have no answer, are told of by `Handover`. A client that
+has ended keeps no one waiting: futures made then have failed already.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from mqttws.codec.publishing import Message, Publish
+from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import ConnectionClosed, QueueFull, StoreError, SubscribeRejected
 from mqttws.protocol.session import Session
 from mqttws.transport.calls import Calls, guarded
+from mqttws.transport.handover import Handover
 from mqttws.transport.options import Options, TopicFilters
 
 F = TypeVar("F")
+M = TypeVar("M")
+R = TypeVar("R")
 
 
 class _Request(Generic[F]):
@@ -42,58 +46,109 @@ class Promises(Generic[F]):
         options: of the client.
         session: of the client.
         make_future: makes a future of the driver's kind.
-        settle: gives such a future its outcome, a result or an exception; one that was cancelled stays so.
+        make_receipt: makes one for a message of QoS 0, by its `Handover` and its token.
+        settle: gives such futures their outcome, a result or an exception; one that was cancelled stays so.
 
     Attributes:
         calls: what is to be called outside the lock.
+        handover: which messages of QoS 0 are handed to the network.
         dropped: how many messages were dropped because too many waited; see `Options.overflow`.
     """
 
     def __init__(
-        self, options: Options, session: Session, make_future: Callable[[], F], settle: Callable[[F, object], None]
+        self,
+        options: Options,
+        session: Session,
+        make_future: Callable[[], F],
+        make_receipt: Callable[[Handover[F], int], F],
+        settle: Callable[[list[F], object], None],
     ) -> None:
         self.options = options
         self.session = session
         self.calls = Calls()
+        self.handover: Handover[F] = Handover()
         self.dropped = 0
+        self._sender = session.sender
         self._make_future = make_future
+        self._make_receipt = make_receipt
         self._settle = settle
-        self._futures: dict[int, F] = {}  # of messages, by token
+        self._drops_oldest = options.overflow == "drop_oldest"
+        self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
         self._ended: Exception | None = None  # what futures get that are made after the end
 
     def publish(self, message: Message) -> tuple[int, F]:
-        """Send a message when its turn comes. Returns its token and its future.
+        """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
 
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
         """
-        future = self._make_future()
+        if not message.qos:
+            return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
         if self._ended is not None:
-            self._settle(future, self._ended)
-            return 0, future
+            return 0, self._settled(self._ended)
         try:
-            token = self._enqueue(message)
+            token = self._enqueue(self._sender.enqueue, message).token
         except QueueFull as error:
-            if self.options.overflow != "drop_newest":
-                raise
-            self.dropped += 1
-            self._settle(future, error)
-            return 0, future
-        self._futures[token] = future
+            return 0, self._not_taken(error)
+        future = self._futures[token] = self._make_future()
         return token, future
 
-    def _enqueue(self, message: Message) -> int:
+    def publish_packet(self, packet: bytes) -> F:
+        """Send a message of QoS 0 when its turn comes.
+
+        Args:
+            packet: the whole PUBLISH.
+
+        Raises:
+            QueueFull: too many messages wait already; nothing has changed.
+        """
+        if self._ended is None and not self._drops_oldest:
+            try:
+                token = self._sender.enqueue_packet(packet)
+            except QueueFull as error:
+                return self._not_taken(error)
+            return self._make_receipt(self.handover, token)
+        return self._publish_packet(packet)[1]
+
+    def _publish_packet(self, packet: bytes) -> tuple[int, F]:
+        if self._ended is not None:
+            return 0, self._settled(self._ended)
+        try:
+            token = self._enqueue(self._sender.enqueue_packet, packet)
+        except QueueFull as error:
+            return 0, self._not_taken(error)
+        if not self._drops_oldest:
+            return token, self._make_receipt(self.handover, token)
+        future = self._make_future()
+        self.handover.watch(token, future)  # it has to be found when its message is dropped
+        return token, future
+
+    def _settled(self, outcome: object) -> F:
+        future = self._make_future()
+        self._settle([future], outcome)
+        return future
+
+    def _not_taken(self, error: QueueFull) -> F:
+        """Make the future of a message that the queue had no room for, where that is not for the caller to hear."""
+        if self.options.overflow != "drop_newest":
+            raise error
+        self.dropped += 1
+        return self._settled(error)
+
+    def _enqueue(self, enqueue: Callable[[M], R], message: M) -> R:
+        """Let a message wait, dropping older ones for it where the user chose so."""
         while True:
             try:
-                return self.session.publish(message)
+                return enqueue(message)
             except QueueFull:
-                if self.options.overflow != "drop_oldest":
+                if not self._drops_oldest:
                     raise
-                dropped = self.session.sender.drop_oldest()
-                assert dropped is not None
+                token = self._sender.drop_oldest()
+                assert token is not None
                 self.dropped += 1
-                self._resolve(self._futures.pop(dropped.token, None), QueueFull("it was dropped: newer ones came"))
+                future = self._futures.pop(token, None) or self.handover.forget(token)
+                self._resolve(future, QueueFull("it was dropped: newer ones came"))
 
     def publish_safe(self, message: Message) -> F:
         """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
@@ -112,9 +167,10 @@ class Promises(Generic[F]):
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that has not been sent. Returns whether it could be."""
-        if not self.session.sender.withdraw(token):
+        if not self._sender.withdraw(token):
             return False
         self._futures.pop(token, None)
+        self.handover.forget(token)
         if self.options.store is not None:
             try:
                 self.options.store.commit()
@@ -125,6 +181,8 @@ class Promises(Generic[F]):
     def withdraw_future(self, future: object) -> bool:
         """Take back a message by its future. Returns whether it could be."""
         token = next((token for token, known in self._futures.items() if known is future), None)
+        if token is None:
+            token = self.handover.find(future)
         return token is not None and self.withdraw(token)
 
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
@@ -159,7 +217,7 @@ class Promises(Generic[F]):
         """Send as many packets as the entries take."""
         request = _Request(self._make_future(), finish)
         if self._ended is not None:
-            self._settle(request.future, self._ended)
+            self._settle([request.future], self._ended)
             return request.future
         size = self.options.max_filters
         for start in range(0, len(entries), size):
@@ -179,9 +237,17 @@ class Promises(Generic[F]):
 
     # What the network tells.
 
-    def _delivered(self, token: int) -> None:
-        """Note that a message has reached its end."""
-        self._resolve(self._futures.pop(token, None), None)
+    def _delivered(self, tokens: list[int]) -> None:
+        """Note that messages of QoS 1 or 2 are acknowledged in full."""
+        futures = self._futures
+        done = [futures.pop(token) for token in tokens if token in futures]  # an earlier process had published others
+        self.calls.add(self._settle, done, None)
+
+    def _sent(self, token: int) -> None:
+        """Note that all messages of QoS 0 up to this one are handed to the network."""
+        futures = self.handover.advance(token)
+        if futures:
+            self.calls.add(self._settle, futures, None)
 
     def _answered(self, token: int, return_codes: Iterable[tuple[str, int]]) -> None:
         """Note the answer to one packet of a request."""
@@ -204,9 +270,11 @@ class Promises(Generic[F]):
         """Let everything fail that is not complete, and all that will be asked for."""
         self._ended = error
         self.session.abandon()
+        self.calls.add(self._settle, self.handover.fail(error), error)
+        self.handover = Handover()
         requests = {id(request): request.future for request in self._requests.values()}
         fate = error if self.options.store is None else _kept(error)
-        kept = self.session.sender.tokens
+        kept = self._sender.tokens
         for token, future in self._futures.items():
             self._resolve(future, fate if token in kept else error)
         for waiting in requests.values():
@@ -216,7 +284,7 @@ class Promises(Generic[F]):
 
     def _resolve(self, future: F | None, outcome: object) -> None:
         if future is not None:
-            self.calls.add(self._settle, future, outcome)
+            self.calls.add(self._settle, [future], outcome)
 
 
 def _as_list(entries: Any) -> list[Any]:

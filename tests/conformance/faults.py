@@ -101,7 +101,7 @@ for number, role in (("2.3.1-2", "client"), ("2.3.1-4", "server")):
     fault(
         number,
         f"an identifier in use is handed out again ({role})",
-        ("mqttws.protocol.delivery:Identifiers.allocate", "while packet_id in self._in_use", "while False"),
+        ("mqttws.protocol.delivery:Identifiers.allocate", "while packet_id in in_use", "while False"),
     )
 fault(
     "2.3.1-2",
@@ -314,7 +314,7 @@ fault(
     (PUBLISHING + "Publish.__init__", "if qos or dup:", "if qos:"),
     (PUBLISHING + "encode_publish", "if qos or dup:", "if qos:"),
 )
-fault("3.3.1-3", "DUP is passed on", (MACHINE + "_send_ready", "outgoing.encode()", "outgoing.packet(dup=outgoing.message.qos > 0).encode()"))
+fault("3.3.1-3", "DUP is passed on", (SENDER + "take_ready", "message.retain, False, packet_id", "message.retain, True, packet_id"))
 fault(
     "3.3.1-4",
     "QoS 3 is taken",
@@ -411,7 +411,7 @@ fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "d
 fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
 fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "_HEADERS[1 if retain else 0]", "_HEADERS[9 if retain else 8]"))
-fault("4.3.2-1", "DUP at the first sending", (MACHINE + "_send_ready", "outgoing.encode()", "outgoing.packet(dup=outgoing.message.qos == 1).encode()"))
+fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "message.retain, False, packet_id", "message.retain, message.qos == 1, packet_id"))
 fault("4.3.2-2", "a copy after the PUBACK is passed over",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
 fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.values()", "in (*self._released.values(), *self._published.values())"))
@@ -422,7 +422,7 @@ fault("4.5.0-1", "the last one is passed over", (ROUTER + "publish", "in granted
 fault(
     "4.5.0-2",
     "what was not subscribed to is not answered",
-    (MACHINE + "_on_publish", "if publish.packet_id is None", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    if publish.packet_id is None'),
+    (MACHINE + "_on_publish", "packet_id = publish.packet_id", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    packet_id = publish.packet_id'),
 )
 fault("4.6.0-1", "again, in another order", (SENDER + "resume", "in self._published.values()", "in reversed(self._published.values())"))
 fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(self._unanswered[0]))", "map(PubAck, sorted(_due(self._unanswered[0])))"))
@@ -492,6 +492,6 @@ fault("U-8", "a fifth byte of the remaining length", (WIRE + "decode_remaining_l
       (WIRE + "decode_remaining_length", "len(data) - start >= 4", "len(data) - start >= 5"))
 fault("U-9", "the bound is not kept", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self._max_packet_size:", "if False:"))
 fault("U-9", "less than 268,435,455 bytes", (WIRE + "encode_remaining_length", "if length > MAX_REMAINING_LENGTH:", "if length > 2_097_151:"))
-fault("U-10", "again without a reconnect", (MACHINE + "_send_ready", "sender = self.session.sender", "sender = self.session.sender\n    self._out += [one.packet(dup=True).encode() for one in sender._published.values()]"))
+fault("U-10", "again without a reconnect", (MACHINE + "_send_ready", "session = self.session", "session = self.session\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
 fault("U-11", "subscriptions that were lost are not asked for again", ("mqttws.protocol.session:Session.restore", "if not session_present:", "if False:"))
 fault("U-12", "a session that was not asked for", (CLIENT + "_on_connack", "if packet.session_present and self._connect.clean_session:", "if False:"))

@@ -455,14 +455,14 @@ def test_disconnect_is_the_last_packet_and_the_connection_closes(subject, scheme
 
 @pytest.mark.statement("MQTT-4.8.0-2")
 def test_an_error_while_a_packet_is_processed_ends_that_connection_alone(subject, monkeypatch):
-    handler = ClientMachine._on_publish
+    handle = ClientMachine._receive_packets
 
-    def run_out(machine, packet, now):
-        if packet.topic == "poison":
+    def run_out(machine, packets, now):
+        if any(isinstance(packet, Publish) and packet.topic == "poison" for packet in packets):
             raise MemoryError
-        handler(machine, packet, now)
+        handle(machine, packets, now)
 
-    monkeypatch.setattr(ClientMachine, "_on_publish", run_out)
+    monkeypatch.setattr(ClientMachine, "_receive_packets", run_out)
     tested, other = subject(reconnect=AT_ONCE), subject()
     end, healthy = tested.welcome(), other.welcome()
     assert end.send(Publish("poison"), Publish("after")).rest() == b""

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttws import (
+    Decoder,
     LocalProtocolError,
     Message,
+    Packet,
     PubAck,
     PubComp,
     Publish,
@@ -20,24 +22,33 @@ from mqttws import (
     Subscribe,
     Unsubscribe,
 )
-from mqttws.protocol.delivery import PUBLISHED, RELEASED, WAITING, Identifiers, Outgoing, Receiver, Sender
+from mqttws.protocol.delivery import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing, Receiver, Sender
 
 ONE = Message("a", b"1", 1)
 TWO = Message("a", b"2", 2)
 
 
-def sent(sender: Sender, *messages: Message) -> list[Outgoing]:
+def enqueue(sender: Sender, *messages: Message) -> list[Outgoing]:
+    """Queue messages. Returns what became of those of QoS 1 and 2."""
+    outgoing = []
+    for message in messages:
+        if message.qos:
+            outgoing.append(sender.enqueue(message))
+        else:
+            sender.enqueue_packet(Publish(message.topic, message.payload).encode())
+    return outgoing
+
+
+def drain(sender: Sender) -> list[Packet]:
+    """Send all that may be sent."""
+    packets, _ = sender.take_ready()
+    return Decoder().feed(b"".join(packets))
+
+
+def sent(sender: Sender, *messages: Message) -> list[Packet]:
     """Queue messages and send all that may be sent."""
-    for token, message in enumerate(messages, 1):
-        sender.enqueue(token, message)
+    enqueue(sender, *messages)
     return drain(sender)
-
-
-def drain(sender: Sender) -> list[Outgoing]:
-    ready = []
-    while (outgoing := sender.next_ready()) is not None:
-        ready.append(outgoing)
-    return ready
 
 
 class TestIdentifiers:
@@ -97,9 +108,10 @@ class TestSenderTable:
     @pytest.mark.statement("MQTT-4.3.2-1")
     def test_qos_1(self) -> None:
         sender = Sender(Identifiers())
-        (outgoing,) = sent(sender, ONE)
+        (outgoing,) = enqueue(sender, ONE)
+        assert (outgoing.phase, outgoing.packet_id) == (WAITING, None)
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=1)]
         assert (outgoing.phase, outgoing.packet_id) == (PUBLISHED, 1)
-        assert outgoing.packet() == Publish("a", b"1", 1, packet_id=1)
         with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.2-1"):
             sender.pubrec(1)
         with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.3-1"):
@@ -113,7 +125,8 @@ class TestSenderTable:
     @pytest.mark.statement("MQTT-2.3.1-6")
     def test_qos_2(self) -> None:
         sender = Sender(Identifiers())
-        (outgoing,) = sent(sender, TWO)
+        (outgoing,) = enqueue(sender, TWO)
+        assert drain(sender) == [Publish("a", b"2", 2, packet_id=1)]
         with pytest.raises(RemoteProtocolError, match="a PubAck for 1, a message of QoS 2"):
             sender.puback(1)
         with pytest.raises(RemoteProtocolError, match="a PubComp for 1 without a PubRec"):
@@ -151,7 +164,7 @@ class TestSenderTable:
 class TestSenderQueue:
     def test_the_window_holds_back_and_moves_on(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=2)
-        first, second = sent(sender, ONE, TWO, ONE, ONE)
+        first, second = sent(sender, Message("a", b"first", 1), TWO, Message("a", b"third", 1), ONE)
         assert (sender.in_flight, sender.waiting, len(sender)) == (2, 2, 4)
         sender.puback(1)
         (third,) = drain(sender)
@@ -159,17 +172,19 @@ class TestSenderQueue:
         assert drain(sender) == []
         sender.pubcomp(2)
         (fourth,) = drain(sender)
-        assert [first.token, second.token, third.token, fourth.token] == [1, 2, 3, 4]
+        assert [first, second, third, fourth] == [
+            Publish("a", b"first", 1, packet_id=1),
+            Publish("a", b"2", 2, packet_id=2),
+            Publish("a", b"third", 1, packet_id=3),
+            Publish("a", b"1", 1, packet_id=4),
+        ]
 
     @pytest.mark.statement("MQTT-4.6.0-6")
     def test_qos_0_does_not_overtake(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
         assert len(sent(sender, ONE, ONE, Message("a", b"0"))) == 1
         sender.puback(1)
-        second, last = drain(sender)
-        assert second.packet_id == 2
-        assert last.packet_id is None
-        assert last.packet() == Publish("a", b"0")
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=2), Publish("a", b"0")]
 
     def test_identifiers_that_are_all_in_use_hold_back_too(self) -> None:
         identifiers = Identifiers()
@@ -178,29 +193,28 @@ class TestSenderQueue:
         sender = Sender(identifiers)
         assert sent(sender, ONE) == []
         identifiers.release(9)
-        (outgoing,) = drain(sender)
-        assert outgoing.packet_id == 9
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=9)]
 
     def test_bounds_in_messages(self) -> None:
         sender = Sender(Identifiers(), max_queued=2)
-        sender.enqueue(1, ONE)
-        sender.enqueue(2, ONE)
+        sender.enqueue(ONE)
+        sender.enqueue(ONE)
         with pytest.raises(QueueFull, match="2 messages wait"):
-            sender.enqueue(3, ONE)
+            sender.enqueue(ONE)
         assert sender.waiting == 2
         drain(sender)
-        sender.enqueue(3, ONE)
+        sender.enqueue(ONE)
 
     def test_bounds_in_bytes(self) -> None:
         sender = Sender(Identifiers(), max_queued_bytes=10)
-        sender.enqueue(1, Message("a", bytes(50)))  # by itself it may be of any size
+        sender.enqueue(Message("a", bytes(50), 1))  # by itself it may be of any size
         with pytest.raises(QueueFull, match="51 bytes wait"):
-            sender.enqueue(2, ONE)
+            sender.enqueue(ONE)
         drain(sender)
-        sender.enqueue(2, Message("a", bytes(4)))
-        sender.enqueue(3, Message("a", bytes(4)))
+        sender.enqueue(Message("a", bytes(4), 1))
+        sender.enqueue(Message("a", bytes(4), 1))
         with pytest.raises(QueueFull):
-            sender.enqueue(4, ONE)
+            sender.enqueue(ONE)
 
     def test_taking_back_what_waits(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1, max_queued_bytes=20)
@@ -208,13 +222,9 @@ class TestSenderQueue:
         assert not sender.withdraw(1)  # in flight
         assert sender.withdraw(2)
         assert not sender.withdraw(2)
-        sender.enqueue(4, Message("a", bytes(15), 1))  # its bytes are free again
+        sender.enqueue(Message("a", bytes(15), 1))  # its bytes are free again
         sender.puback(1)
-        assert [outgoing.token for outgoing in drain(sender)] == [3]
-
-    def test_a_message_waits_without_an_identifier(self) -> None:
-        sender = Sender(Identifiers())
-        assert sender.enqueue(1, ONE).phase == WAITING
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=2)]
 
     def test_dropping_everything(self) -> None:
         identifiers = Identifiers()
@@ -224,7 +234,98 @@ class TestSenderQueue:
         sender.clear()
         assert (len(sender), len(identifiers), sender.waiting) == (0, 0, 0)
         assert sender.resume(session_present=True) == ([], [])
-        assert len(sent(sender, Message("a", bytes(19)), ONE, TWO)) == 3
+        assert len(sent(sender, Message("a", bytes(17)), ONE)) == 2
+
+
+class TestRuns:
+    """Messages of QoS 0: bytes that wait in runs, and tokens that follow one another."""
+
+    def test_they_leave_together_and_one_token_tells_of_all(self) -> None:
+        sender = Sender(Identifiers())
+        assert [sender.enqueue_packet(packet) for packet in (b"one", b"two", b"three")] == [1, 2, 3]
+        assert sender.waiting == len(sender) == 3
+        assert sender.take_ready() == ([b"onetwothree"], 3)
+        assert (sender.waiting, len(sender)) == (0, 0)
+        assert sender.take_ready() == ([], None)
+        assert sender.enqueue_packet(b"four") == 4
+        assert sender.take_ready() == ([b"four"], 4)
+
+    def test_a_message_of_qos_1_or_another_number_ends_a_run(self) -> None:
+        sender = Sender(Identifiers())
+        assert sender.enqueue_packet(b"one") == 1
+        assert sender.enqueue(ONE).token == 2
+        assert sender.enqueue_packet(b"three") == 3
+        assert sender.next_token() == 4
+        assert sender.enqueue_packet(b"five") == 5
+        assert sender.waiting == 4
+        assert sender.take_ready() == ([b"one", bytes.fromhex("32 06 0001 61 0001 31"), b"three", b"five"], 5)
+
+    def test_a_part_leaves_where_there_is_no_room_for_all(self) -> None:
+        sender = Sender(Identifiers())
+        for _ in range(4):
+            sender.enqueue_packet(bytes(RUN // 2))
+        assert sender.take_ready(1) == ([bytes(RUN)], 2)
+        assert sender.waiting == 2
+        assert sender.take_ready(RUN + 1) == ([bytes(RUN)], 4)
+
+    def test_a_window_that_is_full_holds_back_what_comes_behind(self) -> None:
+        sender = Sender(Identifiers(), max_in_flight=1)
+        enqueue(sender, ONE, ONE)
+        sender.enqueue_packet(b"three")
+        assert sender.take_ready() == ([bytes.fromhex("32 06 0001 61 0001 31")], None)
+        assert sender.waiting == 2
+
+    def test_bounds(self) -> None:
+        sender = Sender(Identifiers(), max_queued=3, max_queued_bytes=10)
+        sender.enqueue_packet(bytes(4))
+        sender.enqueue_packet(bytes(6))
+        with pytest.raises(QueueFull, match="10 bytes wait"):
+            sender.enqueue_packet(b"x")
+        assert sender.take_ready() == ([bytes(10)], 2)
+        for _ in range(3):
+            sender.enqueue_packet(b"x")
+        for _ in range(2):
+            with pytest.raises(QueueFull, match="3 messages wait"):
+                sender.enqueue_packet(b"x")
+            with pytest.raises(QueueFull, match="3 messages wait"):
+                sender.enqueue(ONE)
+        assert sender.take_ready() == ([b"xxx"], 5)  # the numbers of those that were refused are given to others
+        sender.enqueue_packet(bytes(50))  # by itself it may be of any size
+        with pytest.raises(QueueFull, match="50 bytes wait"):
+            sender.enqueue_packet(b"")
+
+    def test_taking_back(self) -> None:
+        sender = Sender(Identifiers(), max_queued=3)
+        for packet in (b"one", b"two", b"three"):
+            sender.enqueue_packet(packet)
+        assert sender.withdraw(2)
+        assert not sender.withdraw(2)
+        assert not sender.withdraw(4)
+        assert sender.waiting == 2
+        assert sender.enqueue_packet(b"four") == 4
+        assert sender.withdraw(4)
+        assert sender.take_ready() == ([b"onethree", b""], 4)
+        assert sender.waiting == 0
+
+    def test_dropping_the_oldest(self) -> None:
+        sender = Sender(Identifiers())
+        for packet in (b"one", b"two", b"three"):
+            sender.enqueue_packet(packet)
+        sender.enqueue(ONE)
+        sender.enqueue_packet(b"five")
+        assert sender.withdraw(2)
+        assert [sender.drop_oldest() for _ in range(3)] == [1, 3, 4]
+        assert sender.waiting == 1
+        assert sender.take_ready() == ([b"five"], 5)
+        assert sender.drop_oldest() is None
+
+    def test_what_waits_behind_a_run_that_was_dropped_or_taken_back_whole(self) -> None:
+        sender = Sender(Identifiers())
+        sender.enqueue_packet(b"one")
+        sender.withdraw(1)
+        sender.enqueue_packet(b"two")
+        assert sender.drop_oldest() == 2
+        assert sender.waiting == 0
 
 
 class TestResuming:
@@ -238,7 +339,7 @@ class TestResuming:
         for packet_id in range(1, 10):
             identifiers.release(packet_id)
         sender = Sender(identifiers)
-        assert [outgoing.packet_id for outgoing in sent(sender, ONE, TWO, ONE, TWO)] == [65_534, 65_535, 1, 2]
+        sent(sender, ONE, TWO, ONE, TWO)
         packets, done = sender.resume(session_present=True)
         assert done == []
         assert packets == [
@@ -261,7 +362,8 @@ class TestResuming:
     def test_what_was_released_is_done_where_the_peer_forgot(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
-        first, _ = sent(sender, TWO, TWO)
+        first, _ = enqueue(sender, TWO, TWO)
+        drain(sender)
         sender.pubrec(1)
         packets, done = sender.resume(session_present=False)
         assert done == [first]
@@ -274,8 +376,7 @@ class TestResuming:
         sent(sender, ONE, ONE)
         sender.resume(session_present=True)
         sender.puback(1)
-        (outgoing,) = drain(sender)
-        assert not outgoing.packet().dup
+        assert drain(sender) == [Publish("a", b"1", 1, packet_id=2)]
 
 
 def one(packet_id: int, dup: bool = False) -> Publish:
@@ -447,7 +548,7 @@ class TestSession:
         packet_id, request = session.next_request() or (0, None)
         assert request is not None
         assert request.packet(packet_id) == Subscribe(1, [("a", 1)])
-        assert drain(session.sender)[0].packet_id == 2
+        assert drain(session.sender) == [Publish("a", b"1", 1, packet_id=2)]
         packet_id, request = session.next_request() or (0, None)
         assert request is not None
         assert request.packet(packet_id) == Unsubscribe(3, ["a"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mqttws import Connect, Message, ProtocolError, Publish, Session
-from mqttws.protocol.events import Closed, ConnectReceived, Delivered, UpgradeRequested
+from mqttws.protocol.events import Closed, ConnectReceived, Delivered, Sent, UpgradeRequested
 from mqttws.testing import Pair
 
 CONNECT = Connect("c", clean_session=False, keep_alive=0)
@@ -34,6 +34,8 @@ class LossyLine(RuleBasedStateMachine):
         self.seen: dict[str, list[Publish]] = {"client": [], "server": []}
         self.untaken: dict[str, list[Publish]] = {"client": [], "server": []}
         self.tokens: dict[str, set[int]] = {"client": set(), "server": set()}
+        self.unacknowledged: dict[str, set[int]] = {"client": set(), "server": set()}  # QoS 0
+        self.sent = {"client": 0, "server": 0}
         self.done: dict[str, list[int]] = {"client": [], "server": []}
         self.known = False
         self.connect()
@@ -72,7 +74,9 @@ class LossyLine(RuleBasedStateMachine):
             self.seen[side].append(event)
             self.untaken[side].append(event)
         elif isinstance(event, Delivered):
-            self.done[side].append(event.token)
+            self.done[side] += event.tokens
+        elif isinstance(event, Sent):
+            self.sent[side] = max(self.sent[side], event.token)
         elif isinstance(event, Closed):
             assert not isinstance(event.error, ProtocolError), event
 
@@ -94,7 +98,7 @@ class LossyLine(RuleBasedStateMachine):
         session = self.client_session if side == "client" else self.server_session
         payload = f"{side}-{len(self.published[side])}".encode()
         self.published[side].append((qos, payload))
-        self.tokens[side].add(session.publish(Message("t", payload, qos)))
+        (self.tokens if qos else self.unacknowledged)[side].add(session.publish(Message("t", payload, qos)))
 
     @rule(count=st.integers(1, 40))
     def towards_the_server(self, count: int) -> None:
@@ -165,6 +169,7 @@ class LossyLine(RuleBasedStateMachine):
                 elif qos == 2:
                     assert payloads.count(payload) == 1, "QoS 2 not exactly once"
             assert sorted(self.done[other]) == sorted(self.tokens[other]), "told done once each"
+            assert self.sent[other] >= max(self.unacknowledged[other], default=0), "told sent"
         for session in (self.client_session, self.server_session):
             assert len(session.identifiers) == 0
             assert len(session.sender) == 0

@@ -8,7 +8,9 @@ from mqttws import (
     ClientConnection,
     ClientMachine,
     Connect,
+    Decoder,
     Message,
+    Packet,
     PubComp,
     Publish,
     PubRec,
@@ -38,11 +40,9 @@ def reborn(store: MemoryStore) -> Session:
     return kept(store)
 
 
-def ready(session: Session) -> list[Publish]:
-    packets = []
-    while (outgoing := session.sender.next_ready()) is not None:
-        packets.append(outgoing.packet())
-    return packets
+def ready(session: Session) -> list[Packet]:
+    packets, _ = session.sender.take_ready()
+    return Decoder().feed(b"".join(packets))
 
 
 def test_the_records_byte_for_byte() -> None:
@@ -269,7 +269,7 @@ def test_a_whole_life_leaves_the_store_empty() -> None:
     pair.client.subscribe([("f", 2)])
     pair.server.publish(Message("f", b"y", 2))
     pair.run()
-    done = [event.token for event in pair.client_events if isinstance(event, Delivered)]
+    done = [token for event in pair.client_events if isinstance(event, Delivered) for token in event.tokens]
     assert done == tokens
     assert store.load(b"") == [(b"s\0\x01cf", b"\x02")]
     pair.client.unsubscribe(["f"])
