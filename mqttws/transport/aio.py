@@ -45,7 +45,16 @@ class Messages(AsyncIterator[Publish]):
         self._over = False
 
     async def __anext__(self) -> Publish:
-        self._move_on()
+        if self._taken is not None:
+            self._move_on()
+        core = self._client._core
+        if core.inbound and not self._over:  # then nothing is to be awaited
+            message = core.inbound.popleft()
+            if not core.reading:
+                self._client._flush_soon()
+            if message.qos:
+                self._taken = message
+            return message
         if not self._over:
             self._taken = await self._client._next_message(self._timeout)
         if self._taken is None:
@@ -60,7 +69,7 @@ class Messages(AsyncIterator[Publish]):
 
     def _move_on(self) -> None:
         taken, self._taken = self._taken, None
-        if taken is not None and taken.qos and not self._client._options.manual_ack:
+        if taken is not None and not self._client._options.manual_ack:
             self._client.acknowledge(taken)
 
     def __del__(self) -> None:
@@ -97,11 +106,11 @@ class Client:
         self._delivering = False
 
     def _make_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self._loop)
+        return asyncio.Future(loop=self._running_loop or self._loop)
 
     def _make_receipt(self, handover: Handover[asyncio.Future[Any]], token: int) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
-        handover.watch(token, future)
+        future: asyncio.Future[Any] = asyncio.Future(loop=self._running_loop or self._loop)
+        handover.keep(token, future)
         return future
 
     @property
@@ -210,6 +219,8 @@ class Client:
         try:
             async with asyncio.timeout(seconds):
                 token, future = await self._submit(message)
+                if not qos:
+                    self._flush()  # rather than wait for the end of this turn
                 try:
                     await future
                 finally:
@@ -320,7 +331,7 @@ class Client:
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""
         self._core.acknowledge(message)
-        if message.qos or not self._core.reading:
+        if message.qos:
             self._flush_soon()
 
     def reconnect_now(self) -> None:

@@ -252,11 +252,12 @@ class Client:
         Raises:
             MQTTError: the client gave up. After `close` the iteration ends.
         """
+        self._core.check_iteration()
         while (message := self._next_message(timeout)) is not None:
             try:
                 yield message
             finally:
-                if not self._options.manual_ack:
+                if message.qos and not self._options.manual_ack:
                     self.acknowledge(message)
 
     def acknowledge(self, message: Publish) -> None:
@@ -336,7 +337,16 @@ class Client:
     def _next_message(self, timeout: float | None) -> Publish | None:
         """Wait for a message. None: the time is up, or the client was closed."""
         network, core = self._network, self._core
-        core.check_iteration()
+        try:
+            message = core.inbound.popleft()  # what is there already takes no lock
+        except IndexError:
+            return self._await_message(timeout)
+        if not core.reading and not network.woken:
+            network.wake()
+        return message
+
+    def _await_message(self, timeout: float | None) -> Publish | None:
+        network, core = self._network, self._core
         if network.is_current:
             raise WouldDeadlock("messages cannot be iterated over inside a callback; on_message takes them")
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -51,9 +51,14 @@ def _emit(level: int, message: tuple[Any, ...], *, exc_info: bool = False) -> No
         pass
 
 
+def report(callback: Callable[[Any], object]) -> None:
+    """Log the exception that a callback has raised, from where it is caught."""
+    _emit(logging.ERROR, ("a callback raised an exception: %r", callback), exc_info=True)
+
+
 def guarded(callback: Callable[[Any], object], argument: object) -> None:
     """Call back; an exception is logged, and never stops the network."""
     try:
         callback(argument)
     except Exception:
-        _emit(logging.ERROR, ("a callback raised an exception: %r", callback), exc_info=True)
+        report(callback)

@@ -24,7 +24,7 @@ from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTake
 from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
 from mqttws.transport import attempt
-from mqttws.transport.calls import guarded
+from mqttws.transport.calls import guarded, report
 from mqttws.transport.handover import Handover
 from mqttws.transport.link import Link
 from mqttws.transport.options import Options, State
@@ -151,9 +151,11 @@ class Core(Promises[F]):
     def advance(self, now: float) -> None:
         """Act on what has happened on the link."""
         assert self.link is not None
-        for event in self.link.connection.events():
+        events, inbound = self.link.connection.machine.events, self.inbound
+        while events:
+            event = events.popleft()
             if type(event) is Publish:
-                self.inbound.append(event)
+                inbound.append(event)
             elif type(event) is Delivered:
                 self._delivered(event.tokens)
             elif type(event) is Sent:
@@ -314,7 +316,10 @@ class Core(Promises[F]):
         end = time.monotonic() + CALLBACK_SLICE
         while inbound and not self.stopping:
             message = inbound.popleft()
-            guarded(on_message, message)
+            try:
+                on_message(message)
+            except Exception:
+                report(on_message)
             if message.qos and not manual_ack:
                 acknowledge(message)
             if time.monotonic() >= end:

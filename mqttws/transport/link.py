@@ -6,11 +6,16 @@ connection ends: what may still be waited for, and for how long. Times come in a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mqttws.errors import ConnectError, ConnectionClosed, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection
 from mqttws.transport.options import CLOSE_TIMEOUT
 from mqttws.transport.proxy import Tunnel
-from mqttws.transport.tls import TLSPipe
+
+if TYPE_CHECKING:
+    from mqttws.transport.tls import TLSPipe  # it loads ssl, which a plain connection can do without
+
 
 #: Seconds to wait, after DISCONNECT, for a server to close a TCP connection that has no closing handshake.
 LINGER = 0.5
