@@ -5,7 +5,7 @@ Spec: §3.3 to §3.7
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NoReturn, Self
 
 from mqttws.codec.packet import Packet, check_packet_id, shorten
 from mqttws.codec.topics import check_topic
@@ -17,10 +17,18 @@ from mqttws.errors import LocalProtocolError, MalformedPacket
 _TOPICS: Final[dict[str, bytes]] = {}
 _TOPICS_MAX: Final = 1024
 _TOPIC_MAX_LENGTH: Final = 128
-#: The fixed header of a PUBLISH of less than 128 bytes, by the flags and then by the remaining length.
+#: The fixed header of a PUBLISH whose remaining length is less than 128, by the flags, and then by the length of topic
+#: and payload together: with QoS 1 and 2 the packet identifier adds 2 to that.
 _HEADERS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
-    tuple(bytes((0x30 | flags, length)) for length in range(128)) for flags in range(16)
+    tuple(bytes((0x30 | flags, length)) for length in range(2 if flags & 0b0110 else 0, 128)) for flags in range(16)
 )
+# Those rows that nearly all traffic needs have names: one look-up less.
+_PLAIN: Final[tuple[bytes, ...]] = _HEADERS[0b0000]
+_RETAINED: Final[tuple[bytes, ...]] = _HEADERS[0b0001]
+_QOS_1: Final[tuple[bytes, ...]] = _HEADERS[0b0010]
+_QOS_2: Final[tuple[bytes, ...]] = _HEADERS[0b0100]
+#: Each byte by its value: two of them make a packet identifier, faster than `to_bytes` does once compiled.
+_BYTES: Final[tuple[bytes, ...]] = tuple(bytes((value,)) for value in range(256))
 
 
 def encode_topic(topic: str) -> bytes:
@@ -182,18 +190,17 @@ class Publish(Packet):
         return cls(topic, reader.rest("the payload"), qos, bool(flags & 1), bool(flags & 8), packet_id)
 
 
-def _refuse(qos: int, dup: bool, packet_id: int | None) -> None:
-    """Say what is wrong with these fields of a PUBLISH, if anything is.
+def _refuse(qos: int, dup: bool, packet_id: int | None) -> NoReturn:
+    """Say what is wrong with these fields of a PUBLISH.
 
     Spec: [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4]
     """
     check_qos(qos)
     if qos:
         check_packet_id(0 if packet_id is None else packet_id)
-    elif dup:
+    if dup:
         raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
-    else:
-        raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
+    raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
 
 
 def encode_publish(
@@ -217,23 +224,31 @@ def encode_publish(
     Raises:
         LocalProtocolError: a field breaks a rule of the standard.
     """
-    name = _TOPICS.get(topic)
-    if name is None:
+    try:
+        name = _TOPICS[topic]
+    except KeyError:
         name = encode_topic(topic)
     length = len(name) + len(payload)
     if packet_id is None:
         if qos or dup:
             _refuse(qos, dup, packet_id)
         if length < 128:
-            return _HEADERS[1 if retain else 0][length] + name + payload
+            return (_RETAINED if retain else _PLAIN)[length] + name + payload
         return b"".join((b"\x31" if retain else b"\x30", encode_remaining_length(length), name, payload))
-    if not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
+    if not 0 < packet_id < 65_536:
         _refuse(qos, dup, packet_id)
-    flags = qos + qos if not (retain or dup) else dup << 3 | qos << 1 | retain
+    if qos == 1:
+        headers = _QOS_1
+    elif qos == 2:
+        headers = _QOS_2
+    else:
+        _refuse(qos, dup, packet_id)
+    if retain or dup:
+        headers = _HEADERS[dup << 3 | qos << 1 | retain]
     if length < 126:
-        return b"".join((_HEADERS[flags][length + 2], name, packet_id.to_bytes(2, "big"), payload))
-    first = bytes((0x30 | flags,))
-    return b"".join((first, encode_remaining_length(length + 2), name, packet_id.to_bytes(2, "big"), payload))
+        return b"".join((headers[length], name, _BYTES[packet_id >> 8], _BYTES[packet_id & 0xFF], payload))
+    header = headers[0][:1] + encode_remaining_length(length + 2)
+    return b"".join((header, name, packet_id.to_bytes(2, "big"), payload))
 
 
 class PacketIdOnly(Packet):
