@@ -10,9 +10,9 @@ stream into packets, and a shortcut for what makes up nearly all traffic:
 - PUBLISH, the four acknowledgements and the packets without a body are built in the loop. Topic Names are
   remembered with their bytes, so that each is decoded and checked once. All else goes the plain way, and so does
   every packet in which the shortcut sees anything amiss: the plain way then finds the words for it.
-- Bytes are read by index and dispatched on the whole first byte. `high * 256 + low`, and comparisons in the place of
-  masks, look odd and are what the interpreter specialises; a topic whose length needs the high byte is not remembered,
-  so the shortcut only asks whether that byte is 0.
+- Bytes are read by index and dispatched on the whole first byte, the likeliest first. `high * 256 + low`, and
+  comparisons in the place of masks, look odd and are what the interpreter specialises; a topic whose length needs the
+  high byte is not remembered, so the shortcut only asks whether that byte is 0.
 
 `tests/codec/test_decoder.py` shows that both ways agree on every input.
 """
@@ -33,12 +33,13 @@ MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5
 
 #: First byte -> the packet that has no body. Packets are not changed once made, so that one of each does.
 _EMPTY: Final[dict[int, Packet]] = {0xC0: PingReq(), 0xD0: PingResp(), 0xE0: Disconnect()}
-#: First byte of a PUBLISH of QoS 1 or 2 -> QoS, RETAIN, DUP.
+#: First byte of a PUBLISH of QoS 1 or 2 with RETAIN or DUP -> QoS, RETAIN, DUP.
 _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
     0x30 | dup << 3 | qos << 1 | retain: (qos, bool(retain), bool(dup))
     for qos in (1, 2)
     for retain in (0, 1)
     for dup in (0, 1)
+    if retain or dup
 }
 #: The length-prefixed bytes of Topic Names lately seen -> the name, checked. Bounded like the encoder's.
 _TOPICS: Final[dict[bytes, str]] = {}
@@ -108,61 +109,76 @@ class Decoder:
         """Append the packets that `data` holds, and keep the rest for the next time."""
         position = 0
         end = len(data)
+        last = end - 1
         largest = self._max_packet_size
+        most = largest - 2  # of what follows the shortest fixed header
         topics = _TOPICS
-        flags = _FLAGS
-        while end - position >= 2:
+        while position < last:
             first = data[position]
             length = data[position + 1]
             start = position + 2
             if length > 127:
-                try:
-                    header = decode_remaining_length(data, position + 1)
-                except MalformedPacket:
-                    check_first_byte(first)  # what is wrong there comes first
-                    raise
-                if header is None:
+                if start < end and data[start] < 128:
+                    length += data[start] * 128 - 128
+                    start += 1
+                else:
+                    try:
+                        header = decode_remaining_length(data, position + 1)
+                    except MalformedPacket:
+                        check_first_byte(first)  # what is wrong there comes first
+                        raise
+                    if header is None:
+                        break
+                    length, start = header
+                if start + length - position > largest:
                     break
-                length, start = header
             following = start + length
-            if following > end or following - position > largest:
+            if following > end or length > most:
                 break
-            if length == 2 and first >= 0x40:
+            position = following
+            if first < 0x40:
+                if length > 2 and first >= 0x30 and not data[start]:
+                    rest = start + 2 + data[start + 1]
+                    topic = topics.get(data[start:rest])
+                    if topic is not None:
+                        if first < 0x32:
+                            if rest <= following:
+                                retain = first == 0x31
+                                packets.append(Publish(topic, data[rest:following], 0, retain))
+                                continue
+                        elif rest + 2 <= following:
+                            packet_id = data[rest] * 256 + data[rest + 1]
+                            payload = data[rest + 2 : following]
+                            if packet_id:
+                                if first == 0x32:
+                                    packets.append(Publish(topic, payload, 1, False, False, packet_id))
+                                    continue
+                                if first == 0x34:
+                                    packets.append(Publish(topic, payload, 2, False, False, packet_id))
+                                    continue
+                                if first in _FLAGS:
+                                    qos, retain, dup = _FLAGS[first]
+                                    packets.append(Publish(topic, payload, qos, retain, dup, packet_id))
+                                    continue
+            elif length == 2:
                 packet_id = data[start] * 256 + data[start + 1]
-                if packet_id and first in (0x40, 0x50, 0x62, 0x70):
-                    position = following
+                if packet_id:
                     if first == 0x40:
                         packets.append(PubAck(packet_id))
-                    elif first == 0x50:
+                        continue
+                    if first == 0x50:
                         packets.append(PubRec(packet_id))
-                    elif first == 0x62:
+                        continue
+                    if first == 0x62:
                         packets.append(PubRel(packet_id))
-                    else:
+                        continue
+                    if first == 0x70:
                         packets.append(PubComp(packet_id))
-                    continue
-            elif length > 2 and 0x30 <= first < 0x40 and not data[start]:
-                payload_start = start + 2 + data[start + 1]
-                topic = topics.get(data[start:payload_start])
-                if topic is not None:
-                    if first < 0x32:
-                        if payload_start <= following:
-                            packets.append(Publish(topic, data[payload_start:following], 0, first == 0x31))
-                            position = following
-                            continue
-                    elif first in flags and payload_start + 2 <= following:
-                        packet_id = data[payload_start] * 256 + data[payload_start + 1]
-                        if packet_id:
-                            qos, retain, dup = flags[first]
-                            payload = data[payload_start + 2 : following]
-                            packets.append(Publish(topic, payload, qos, retain, dup, packet_id))
-                            position = following
-                            continue
+                        continue
             elif not length and first in _EMPTY:
                 packets.append(_EMPTY[first])
-                position = following
                 continue
             packets.append(_decode(first, memoryview(data)[start:following]))
-            position = following
         if position < end:
             self._keep(data[position:])
 
