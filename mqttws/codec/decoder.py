@@ -13,6 +13,8 @@ stream into packets, and a shortcut for what makes up nearly all traffic:
 - Bytes are read by index and dispatched on the whole first byte, the likeliest first. `high * 256 + low`, and
   comparisons in the place of masks, look odd and are what the interpreter specialises; a topic whose length needs the
   high byte is not remembered, so the shortcut only asks whether that byte is 0.
+- What the loop has checked, the constructor of `Publish` does not check again: the topic comes out of the memory of
+  checked ones, the QoS out of the first byte, and the packet identifier is not 0.
 
 `tests/codec/test_decoder.py` shows that both ways agree on every input.
 """
@@ -144,21 +146,21 @@ class Decoder:
                         if first < 0x32:
                             if rest <= following:
                                 retain = first == 0x31
-                                packets.append(Publish(topic, data[rest:following], 0, retain))
+                                packets.append(Publish(topic, data[rest:following], 0, retain, False, None, True))
                                 continue
                         elif rest + 2 <= following:
                             packet_id = data[rest] * 256 + data[rest + 1]
                             payload = data[rest + 2 : following]
                             if packet_id:
                                 if first == 0x32:
-                                    packets.append(Publish(topic, payload, 1, False, False, packet_id))
+                                    packets.append(Publish(topic, payload, 1, False, False, packet_id, True))
                                     continue
                                 if first == 0x34:
-                                    packets.append(Publish(topic, payload, 2, False, False, packet_id))
+                                    packets.append(Publish(topic, payload, 2, False, False, packet_id, True))
                                     continue
                                 if first in _FLAGS:
                                     qos, retain, dup = _FLAGS[first]
-                                    packets.append(Publish(topic, payload, qos, retain, dup, packet_id))
+                                    packets.append(Publish(topic, payload, qos, retain, dup, packet_id, True))
                                     continue
             elif length == 2:
                 packet_id = data[start] * 256 + data[start + 1]

@@ -160,14 +160,16 @@ class Publish(Packet):
         retain: bool = False,
         dup: bool = False,
         packet_id: int | None = None,
+        _checked: bool = False,  # for the decoder's loop, which has just checked all of it
     ) -> None:
-        if topic not in _TOPICS:
-            encode_topic(topic)
-        if packet_id is None:
-            if qos or dup:
+        if not _checked:
+            if topic not in _TOPICS:
+                encode_topic(topic)
+            if packet_id is None:
+                if qos or dup:
+                    _refuse(qos, dup, packet_id)
+            elif not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
                 _refuse(qos, dup, packet_id)
-        elif not (0 < packet_id < 65_536 and (qos == 1 or qos == 2)):
-            _refuse(qos, dup, packet_id)
         self.topic = topic
         self.payload = payload
         self.qos = qos
