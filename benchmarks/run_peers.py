@@ -43,6 +43,7 @@ PYTHON_PEERS = {
     "mqttproto": ["mqttproto"],
     "mqtt5": ["mqtt5"],
     "awscrt": ["awscrt"],
+    "websockets": ["websockets"],
     "mqttws": ["mqttws-pubsub"],
     "mqttws-compiled": ["mqttws-pubsub"],
     "floor": [],
@@ -88,6 +89,9 @@ def cases(scale: float) -> list[Case]:
             Case(f"{way}_payload_{size}", "codec", tuple(OURS), f"{way}_payload", (f"size={size}",))
             for way in ("encode", "decode")
         ]
+    codec += [
+        Case(f"mask_{size}", "codec", (*OURS, "websockets"), "mask", (f"size={size}",)) for size in (64, 1_024, 65_536)
+    ]
     codec += [
         Case(f"match_{number}", "codec", tuple(OURS), "match", (f"subscriptions={number}",))
         for number in (1, 1_000, 100_000)

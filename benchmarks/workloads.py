@@ -21,6 +21,8 @@ PAYLOAD = b"21.4 degrees Celsius"
 MESSAGE = b"0123456789abcdef" * 4
 #: The packet identifier of the QoS 1 cases.
 PACKET_ID = 4_711
+#: That of the example in RFC 6455 §5.7.
+MASKING_KEY = b"\x37\xfa\x21\x3d"
 #: How a stream reaches a decoder: in reads of at most so many bytes, which end anywhere.
 CHUNK = 64 * 1024
 
@@ -74,6 +76,11 @@ def encode(packet: Published | Answer, level: int = 4) -> bytes:
     if packet.first == SUBACK:
         body += b"\0\1" if level == 5 else b"\1"
     return bytes((packet.first, len(body))) + body
+
+
+def mask(payload: bytes, key: bytes) -> bytes:
+    """Mask a payload of WebSocket, byte for byte."""
+    return bytes(byte ^ key[number % 4] for number, byte in enumerate(payload))
 
 
 def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import workloads as work
 from timing import main, nanoseconds
 
 from mqttws import Connect, Decoder, Message, Publish, TopicTree
 from mqttws.codec.publishing import encode_publish
+from mqttws.protocol import frames
 from mqttws.testing import Pair
 
 
@@ -98,6 +100,19 @@ def encode_payload(size: int) -> float:
     return nanoseconds(run)
 
 
+def mask(size: int) -> float:
+    """Mask a payload of so many bytes, as WebSocket wants it of a client."""
+    payload = random.Random(size).randbytes(size)
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            masked = frames.mask(payload, work.MASKING_KEY)
+        return masked
+
+    assert run(1) == work.mask(payload, work.MASKING_KEY)
+    return nanoseconds(run)
+
+
 def match(subscriptions: int) -> float:
     """Find the one subscription that matches among so many that do not."""
     tree: TopicTree[int] = TopicTree()
@@ -134,6 +149,7 @@ def publish_batch(size: int) -> float:
 
 main(
     {
+        "mask": mask,
         "match": match,
         "publish_batch": publish_batch,
         "encode_qos0": lambda: encode(0),

@@ -1,0 +1,26 @@
+"""websockets: its masking, which is C. Of its framing nothing else is measured here."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import workloads as work
+from timing import main, nanoseconds
+from websockets.speedups import apply_mask
+
+
+def mask(size: int) -> float:
+    """Mask a payload of so many bytes."""
+    payload = random.Random(size).randbytes(size)
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            masked = apply_mask(payload, work.MASKING_KEY)
+        return masked
+
+    assert run(1) == work.mask(payload, work.MASKING_KEY)
+    return nanoseconds(run)
+
+
+main({"mask": mask})
