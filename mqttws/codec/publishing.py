@@ -271,6 +271,8 @@ class PacketIdOnly(Packet):
     __slots__ = ("packet_id",)
 
     fields: ClassVar[tuple[str, ...]] = ("packet_id",)
+    #: The first two bytes.
+    header: ClassVar[bytes]
 
     def __init__(self, packet_id: int) -> None:
         if not 0 < packet_id < 65_536:
@@ -279,8 +281,7 @@ class PacketIdOnly(Packet):
 
     def encode(self) -> bytes:
         """Encode the whole packet."""
-        packet_id = self.packet_id
-        return bytes((self.type << 4 | self.flags, 2, packet_id >> 8, packet_id & 0xFF))
+        return self.header + self.packet_id.to_bytes(2, "big")
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Self:
@@ -295,6 +296,7 @@ class PubAck(PacketIdOnly):
 
     __slots__ = ()
     type = 4
+    header = b"\x40\x02"
 
 
 class PubRec(PacketIdOnly):
@@ -302,6 +304,7 @@ class PubRec(PacketIdOnly):
 
     __slots__ = ()
     type = 5
+    header = b"\x50\x02"
 
 
 class PubRel(PacketIdOnly):
@@ -311,6 +314,7 @@ class PubRel(PacketIdOnly):
     type = 6
     flags = 0b0010
     flags_statement = "MQTT-3.6.1-1"
+    header = b"\x62\x02"
 
 
 class PubComp(PacketIdOnly):
@@ -318,3 +322,4 @@ class PubComp(PacketIdOnly):
 
     __slots__ = ()
     type = 7
+    header = b"\x70\x02"

@@ -165,3 +165,4 @@ class UnsubAck(PacketIdOnly):
 
     __slots__ = ()
     type = 11
+    header = b"\xb0\x02"

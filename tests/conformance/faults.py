@@ -88,7 +88,7 @@ fault(
     (WIRE + "encode_string", "encode_binary(data, what)", r'encode_binary(data.removeprefix(b"\xef\xbb\xbf"), what)'),
 )
 fault("2.2.2-1", "flags of SUBSCRIBE are 0", ("mqttws.codec.packet:Packet.encode", "self.type << 4 | self.flags", "self.type << 4"))
-fault("2.2.2-1", "flags of PUBREL are 0", (PUBLISHING + "PacketIdOnly.encode", "self.type << 4 | self.flags", "self.type << 4"))
+fault("2.2.2-1", "flags of PUBREL are 0", (PUBLISHING + "PacketIdOnly.encode", "self.header", r'self.header.replace(b"\x62", b"\x60")'))
 fault("2.2.2-2", "flags are not looked at", (FIRST_BYTE, "first & 0x0F != cls.flags", "False"))
 for number, name in (("3.6.1-1", "PubRel"), ("3.8.1-1", "Subscribe"), ("3.10.1-1", "Unsubscribe"), ("3.14.1-1", "Disconnect")):
     fault(
@@ -410,7 +410,7 @@ fault("3.14.4-3", "the will is published after DISCONNECT", (CONVERSATION + "_on
 fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session:", "if True:"))
 fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
-fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "_HEADERS[1 if retain else 0]", "_HEADERS[9 if retain else 8]"))
+fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "(_RETAINED if retain else _PLAIN)", "_HEADERS[9 if retain else 8]"))
 fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "message.retain, False, packet_id", "message.retain, message.qos == 1, packet_id"))
 fault("4.3.2-2", "a copy after the PUBACK is passed over",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
@@ -469,7 +469,7 @@ fault(
     "only the last fragment is taken",
     (FRAMING + "WebSocketFraming._receive_unusual", "payloads.append(bytes(event.data))", 'payloads.append(bytes(event.data) if event.message_finished else b"")'),
 )
-fault("6.0.0-2", "one packet a message", ("mqttws.codec.decoder:Decoder._cut", "while end - position >= 2:", "while end - position >= 2 and not packets:"))
+fault("6.0.0-2", "one packet a message", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
 fault("6.0.0-3", "another subprotocol is offered", (FRAMING + "ClientWebSocket.__init__", "subprotocols=[subprotocol]", 'subprotocols=["mqttv3.1"]'))
 fault("6.0.0-4", "a client takes any answer", (FRAMING + "ClientWebSocket._accepted", "if event.subprotocol == self._subprotocol:", "if True:"))
 fault("6.0.0-4", "a server selects none", (FRAMING + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
