@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import signal
 import subprocess
 import sys
@@ -107,30 +108,72 @@ class TestCancelling:
         asyncio.run(run())
 
 
+#: Seconds in which attempts are counted together; in how many pieces the integral below cuts each; seconds of a piece.
+STEP, FINES = 0.1, 10
+FINE = STEP / FINES
+
+
+def full_jitter(down: float) -> list[float]:
+    """Tell how many attempts of one client each step of the clock is to see, by the policy's definition alone.
+
+    Attempt 0 comes at once, attempt k after k waits, of which wait j is drawn evenly from 0 to c_j, that is 1 s, 2 s,
+    4 s ... 60 s. So its density is f_k(t) = (F_k-1(t) - F_k-1(t - c_k)) / c_k; and as nobody makes an attempt after one
+    that found the server again, F_k-1 counts only up to `down`. Attempt 0 is not counted.
+    """
+    points, last = round((down + 60) / FINE), round(down / FINE)
+    expected = [0.0] * (points // FINES)
+    before, ceiling = [1.0] * (points + 1), 1.0
+    while before[last] > 1e-6:
+        width = round(ceiling / FINE)
+        density = [
+            (before[min(at, last)] - (before[min(at - width, last)] if at >= width else 0.0)) / ceiling
+            for at in range(points + 1)
+        ]
+        before = [0.0]
+        for at in range(points):
+            share = (density[at] + density[at + 1]) / 2 * FINE
+            before.append(before[-1] + share)
+            expected[at // FINES] += share
+        ceiling = min(60.0, 2 * ceiling)
+    return expected
+
+
 class TestStorm:
     @pytest.mark.parametrize("down", [0.5, 5.0, 60.0])
     def test_a_thousand_clients_come_back_spread_out(self, down: float) -> None:
-        """The policy, on a clock of its own: all have lost the server at once, and it is back after a while."""
-        random, policy = Random(1), Reconnect()
+        """The policy, on a clock of its own: all have lost the server at once, and it is back after a while.
+
+        What is to be expected follows from the distribution. Clients draw for themselves, so a count around m has a
+        variance of at most 1.25 m: who makes an attempt makes another one in the same step with a probability of at
+        most STEP / 1 s. Five standard deviations are allowed for.
+        """
+        clients, random, policy = 1_000, Random(1), Reconnect()
         attempts: Counter[int] = Counter()
-        due = [(0.0, client, 0) for client in range(1_000)]
-        heapq.heapify(due)
-        back = []
+        due = [(0.0, client, 0) for client in range(clients)]
+        back = 0.0
         while due:
             now, client, attempt = heapq.heappop(due)
             delay = policy.delay(attempt, random.random())
             assert delay is not None
             now += delay
-            attempts[int(now * 10)] += 1
-            if now >= down:
-                back.append(now)
+            if attempt:
+                attempts[int(now / STEP)] += 1
+            else:
+                assert delay == 0.0
+            if attempt and now >= down:
+                back = max(back, now)
             else:
                 heapq.heappush(due, (now, client, attempt + 1))
-        first = attempts.pop(0)
-        assert first <= 1_150  # at once, and the early ones of the second round
-        assert max(attempts.values()) < 250  # no tenth of a second sees a quarter of them
-        assert max(back) < down + 60
-        assert sum(attempts.values()) / 1_000 < 12
+        assert back <= down + 60  # nobody waits longer than the ceiling
+        expected = [clients * share for share in full_jitter(down)]
+        # The density of attempt k is nowhere above 1/c_k; beyond the ceiling that of all together is at most e/60.
+        assert max(expected) <= clients * STEP * (sum(0.5**k for k in range(6)) + math.e / 60)
+        wanted = seen = 0.0
+        for step, mean in enumerate(expected):  # steps in which little is to be expected are counted together
+            wanted, seen = wanted + mean, seen + attempts[step]
+            if wanted >= 30 or step == len(expected) - 1:
+                assert abs(seen - wanted) <= 5 * math.sqrt(1.25 * max(wanted, 30)), f"{seen} until {step * STEP:.1f} s"
+                wanted = seen = 0.0
 
     def test_a_server_that_accepts_and_closes_is_not_asked_faster(self) -> None:
         with Broker(sys_interval=None, authenticator=lambda peer, connect: True) as broker:
