@@ -4,11 +4,13 @@
 
 A broker in a process of its own; in this one the clients, on asyncio, over WebSocket or TCP, through a proxy that
 every two seconds cuts a connection, chosen by lot, with a reset. Each client publishes to the next one in a ring, in
-turn with QoS 0, 1 and 2, and keeps its session. Every second both processes are measured.
+turn with QoS 0, 1 and 2, and keeps its session. Every second both processes are measured. It begins when all clients
+are there: an attempt to open that is cut fails, as it should. What the soak itself notes has its room from the start,
+or it would be measured with the clients.
 
 The accounts, and the exit code 0 only if all of them are right:
 
-    nothing lost           every message of QoS 1 arrived, every one of QoS 2 exactly once
+    nothing lost           every message of QoS 1 arrived, every one of QoS 2 exactly once, and every publisher was told
     memory                 the regression line of the resident memory after the first fifth, below 1 MiB an hour
     descriptors, tasks     of the broker, and of this process, back to what they were before the clients came
 
@@ -27,7 +29,10 @@ import struct
 import subprocess
 import sys
 import time
+from array import array
 from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,11 +108,18 @@ class Proxy:
 
 
 class Account:
-    """What has arrived of the numbered messages of one publisher with one QoS."""
+    """What has arrived of the numbered messages of one publisher with one QoS.
 
-    def __init__(self) -> None:
+    Args:
+        lossy: whether those that are passed over may be gone for good, as with QoS 0: they are not waited for then, or
+            all that follow them would have to be remembered.
+    """
+
+    def __init__(self, lossy: bool = False) -> None:
         self.sent = 0
         self.duplicates = 0
+        self._lossy = lossy
+        self._lost = 0
         self._next = 0
         self._ahead: set[int] = set()
 
@@ -116,6 +128,9 @@ class Account:
         if number < self._next or number in self._ahead:
             self.duplicates += 1
             return
+        if self._lossy:
+            self._lost += number - self._next
+            self._next = number
         self._ahead.add(number)
         while self._next in self._ahead:
             self._ahead.discard(self._next)
@@ -124,15 +139,48 @@ class Account:
     @property
     def missing(self) -> int:
         """How many have not arrived."""
-        return self.sent - self._next - len(self._ahead)
+        return self.sent - self._next - len(self._ahead) + self._lost
+
+
+class Samples:
+    """What was measured, second by second, in room that is there from the start.
+
+    Args:
+        count: of the seconds.
+    """
+
+    WHO = "broker", "clients"
+    WHAT = "rss", "fds", "threads"
+
+    def __init__(self, count: int) -> None:
+        self.times = array("d", bytes(8 * count))
+        self._columns = {(who, what): array("q", bytes(8 * count)) for who in self.WHO for what in self.WHAT}
+        self.count = 0
+
+    def add(self, elapsed: float, processes: Mapping[str, int]) -> None:
+        """Measure processes, given by their numbers."""
+        if self.count == len(self.times):
+            return
+        self.times[self.count] = elapsed
+        for who, process in processes.items():
+            for what, value in measure(process).items():
+                self._columns[who, what][self.count] = value
+        self.count += 1
+
+    def column(self, who: str, what: str) -> list[tuple[float, int]]:
+        """Give (seconds, value) for each second."""
+        return list(zip(self.times[: self.count], self._columns[who, what], strict=False))
 
 
 class Ring:
     """The clients: each publishes to the next."""
 
     def __init__(self, count: int, urls: list[str]) -> None:
-        self.accounts = {(number, qos): Account() for number in range(count) for qos in (0, 1, 2)}
+        self.accounts = {(number, qos): Account(qos == 0) for number in range(count) for qos in (0, 1, 2)}
         self.reconnects = 0
+        self.untold = [0] * count  # messages of each client whose fate it has not been told
+        self.failed = 0
+        self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._subscribed = asyncio.Barrier(count)  # what is published to nobody is not lost
         self._urls = urls
@@ -144,6 +192,10 @@ class Ring:
 
     def _on_state(self, state: Any) -> None:
         self.reconnects += state.name == "reconnecting"
+
+    def _on_told(self, number: int, future: asyncio.Future[None]) -> None:
+        self.untold[number] -= 1
+        self.failed += future.exception() is not None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -168,7 +220,9 @@ class Ring:
         async with mqttws.aio.connect(self._urls[number % len(self._urls)], **options) as client:
             await client.subscribe(f"ring/{number}", 2)
             await self._subscribed.wait()
+            self.ready.set()
             target = f"ring/{(number + 1) % self._count}"
+            told = partial(self._on_told, number)
             turn = 0
             while not self._stop.is_set():
                 qos = turn % 3
@@ -176,7 +230,8 @@ class Ring:
                 payload = b"%d %d %d " % (number, qos, account.sent) + bytes(chance.choice((10, 100, 1000, 5000)))
                 account.sent += 1
                 if qos:
-                    client.publish_nowait(target, payload, qos)
+                    self.untold[number] += 1
+                    client.publish_nowait(target, payload, qos).add_done_callback(told)
                 else:
                     await client.publish(target, payload, 0)
                 turn += 1
@@ -184,10 +239,10 @@ class Ring:
             await self._settled(number)
 
     async def _settled(self, number: int) -> None:
-        """Stay until all that was sent to us has come, and all that we sent has gone."""
+        """Stay until all that was sent to us has come, and all that we sent has gone and is acknowledged."""
         ours = [self.accounts[(number + step) % self._count, qos] for step in (-1, 0) for qos in (1, 2)]
         end = time.monotonic() + 60
-        while any(account.missing for account in ours) and time.monotonic() < end:
+        while (self.untold[number] or any(account.missing for account in ours)) and time.monotonic() < end:
             await asyncio.sleep(0.1)
 
 
@@ -197,30 +252,36 @@ def measure(process: int) -> dict[str, int]:
     resident = int(root.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     status = root.joinpath("status").read_text()
     threads = int(next(line for line in status.splitlines() if line.startswith("Threads:")).split()[1])
-    return {"rss": resident, "fds": len(list(root.joinpath("fd").iterdir())), "threads": threads}
+    return {"rss": resident, "fds": len(os.listdir(root / "fd")), "threads": threads}
 
 
-def slope(samples: list[dict[str, Any]], who: str) -> float:
+def slope(samples: Samples, who: str) -> float:
     """Fit a line through the resident memory after the first fifth; give its slope in MiB an hour."""
-    points = [(sample["t"], sample[who]["rss"]) for sample in samples[len(samples) // 5 :]]
+    points = samples.column(who, "rss")[samples.count // 5 :]
     mean_t = sum(t for t, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((t - mean_t) ** 2 for t, _ in points)
     return sum((t - mean_t) * (y - mean_y) for t, y in points) / spread * 3600 / MIB if spread else 0.0
 
 
-def plot(path: str, samples: list[dict[str, Any]], title: str) -> None:
+def ends(samples: Samples, who: str) -> list[tuple[float, int]]:
+    """Give the first and the last of the points that `slope` looks at."""
+    points = samples.column(who, "rss")[samples.count // 5 :]
+    return [points[0], points[-1]]
+
+
+def plot(path: str, samples: Samples, title: str) -> None:
     """Draw the samples. Needs the extra `soak`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    minutes = [sample["t"] / 60 for sample in samples]
+    minutes = [elapsed / 60 for elapsed in samples.times[: samples.count]]
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True)
     for who, colour in (("broker", "tab:blue"), ("clients", "tab:orange")):
-        upper.plot(minutes, [sample[who]["rss"] / MIB for sample in samples], label=who, color=colour)
-        lower.plot(minutes, [sample[who]["fds"] for sample in samples], label=who, color=colour)
+        upper.plot(minutes, [rss / MIB for _, rss in samples.column(who, "rss")], label=who, color=colour)
+        lower.plot(minutes, [fds for _, fds in samples.column(who, "fds")], label=who, color=colour)
     upper.set(ylabel="resident memory, MiB", title=title)
     lower.set(ylabel="descriptors", xlabel="minutes")
     for axes in (upper, lower):
@@ -230,8 +291,9 @@ def plot(path: str, samples: list[dict[str, Any]], title: str) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> tuple[list[dict[str, Any]], Any, Any]:
+async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> tuple[Samples, Ring, list[Proxy]]:
     """Run it; give the samples, the ring and the proxies."""
+    samples = Samples(round(arguments.seconds) + 1)
     proxies, through = [], []
     for url in urls:
         parts = urlsplit(url)
@@ -239,14 +301,16 @@ async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> t
         through.append(parts._replace(netloc=f"127.0.0.1:{await proxies[-1].start()}").geturl())
     ring = Ring(arguments.clients, through)
     running = asyncio.create_task(ring.run())
-    samples: list[dict[str, Any]] = []
+    there = asyncio.create_task(ring.ready.wait())
+    await asyncio.wait({running, there}, return_when=asyncio.FIRST_COMPLETED)
+    there.cancel()
     began, next_cut = time.monotonic(), CUT
     while (elapsed := time.monotonic() - began) < arguments.seconds and not running.done():
-        samples.append({"t": elapsed, "broker": measure(broker), "clients": measure(os.getpid())})
+        samples.add(elapsed, {"broker": broker, "clients": os.getpid()})
         if elapsed >= next_cut:
             next_cut += CUT
             random.choice(proxies).cut()
-        await asyncio.sleep(max(0.0, len(samples) - (time.monotonic() - began)))
+        await asyncio.sleep(max(0.0, samples.count - (time.monotonic() - began)))
     ring.stop()
     await running
     for proxy in proxies:
@@ -287,15 +351,16 @@ def main() -> int:
         duplicates[qos] += account.duplicates
     slopes = {who: round(slope(samples, who), 2) for who in ("broker", "clients")}
     report = {
-        "seconds": round(samples[-1]["t"]),
+        "seconds": round(samples.times[samples.count - 1]),
         "clients": arguments.clients,
         "cuts": sum(proxy.cuts for proxy in proxies),
         "reconnects": ring.reconnects,
         "sent": dict(sent),
         "missing": dict(missing),
+        "failed": ring.failed,
         "duplicates": dict(duplicates),
         "slope_mib_per_hour": slopes,
-        "rss_mib": {who: [round(samples[at][who]["rss"] / MIB, 1) for at in (len(samples) // 5, -1)] for who in slopes},
+        "rss_mib": {who: [round(rss / MIB, 1) for _, rss in ends(samples, who)] for who in slopes},
         "fds": {who: [before[who]["fds"], after[who]["fds"]] for who in slopes},
         "threads": {who: [before[who]["threads"], after[who]["threads"]] for who in slopes},
         "tasks_left": tasks,
@@ -304,6 +369,8 @@ def main() -> int:
     wrong = []
     if missing[1] or missing[2] or duplicates[2]:
         wrong.append("messages were lost, or came twice")
+    if ring.failed:
+        wrong.append("publishers were told that messages failed")
     if after["broker"]["fds"] > before["broker"]["fds"] or open_here > before["clients"]["fds"] or tasks:
         wrong.append("descriptors or tasks are left over")
     if any(after[who]["threads"] > before[who]["threads"] for who in slopes):
