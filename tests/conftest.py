@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="try the matrix of interoperability with every peer, not only with those that `make test` installs",
     )
+    parser.addoption(
+        "--full-size", action="store_true", help="try the hazards in the numbers of their list: some minutes"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
