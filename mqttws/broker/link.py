@@ -58,6 +58,7 @@ class Link(asyncio.Protocol):
         self._tls = tls
         self._host: str | None = None  # set from when the link is admitted to when it leaves
         self._transport: asyncio.Transport | None = None  # that of MQTT, from the end of the TLS handshake on
+        self._conversation: Conversation | None = None  # as long as there is a transport
         self._handshake: asyncio.Task[None] | None = None
         self._early: list[bytes] = []  # what came between the TLS handshake and our hearing of its end
         self._holds: set[str] = set()  # why nothing is read
@@ -162,7 +163,8 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._eof = True
             self.act(lambda now: self._connection.receive_eof(now))
-            self._transport = None
+            # What is lost is freed at once: the two know each other, so it would wait for the garbage collector.
+            self._transport = self._conversation = None
         if self._timer is not None:
             self._timer.cancel()
         self._leave()
@@ -202,16 +204,18 @@ class Link(asyncio.Protocol):
             self.wake()  # others of this turn share its commit
 
     def _act(self, action: Callable[[float], None]) -> None:
-        now = self._hub.loop.time()
+        now, conversation = self._hub.loop.time(), self._conversation
+        if conversation is None:  # a hook's answer that came too late
+            return
         try:
             action(now)
-            self._conversation.take_events(now)
+            conversation.take_events(now)
         except Exception as error:
             try:
-                self._conversation.fail(error, now)
-                self._conversation.take_events(now)
+                conversation.fail(error, now)
+                conversation.take_events(now)
             except Exception:  # nothing is left to say to this client
-                log.exception("client %s: closing failed", self._conversation.peer)
+                log.exception("client %s: closing failed", conversation.peer)
                 self.abort()
 
     def hold(self, reason: str) -> None:
@@ -230,7 +234,7 @@ class Link(asyncio.Protocol):
 
     def bring_retained(self) -> None:
         """Send some of the retained messages that subscriptions bring: as many as fit now."""
-        subscriber = self._conversation.subscriber
+        subscriber = self._conversation.subscriber if self._conversation is not None else None
         while (
             subscriber is not None
             and (subscriber.arriving or subscriber.due)
@@ -315,7 +319,9 @@ class Link(asyncio.Protocol):
         """Write one piece. Returns whether there was one."""
         data = self._connection.data_to_send(now)
         self._pending = 0
-        if self._connection.closed and self._conversation.subscriber is not None:  # the store has failed
+        conversation = self._conversation
+        if self._connection.closed and conversation is not None and conversation.subscriber is not None:
+            # The store has failed.
             self._act(lambda now: None)
         if data and self._transport is not None:
             self._hub.figures.bytes_sent += len(data)

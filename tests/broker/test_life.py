@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import threading
 import time
+import weakref
 
 import pytest
 from wire import PATIENCE
 
 import mqttws
-from mqttws import LocalProtocolError, PubAck, Publish
+from mqttws import ConnAck, Connect, LocalProtocolError, PubAck, Publish
 from mqttws.broker import Broker
 
 
@@ -31,6 +33,36 @@ def test_a_blocking_program_runs_it_in_a_thread_of_its_own():
             client.publish("a", b"", 1)
     assert threading.active_count() == threads
     assert descriptors() == files
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+@pytest.mark.parametrize("how", ["in order", "cut", "refused", "while a hook thinks"])
+def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(start, wire, scheme, how):
+    """A busy broker's collector comes seldom: it would hold the connections of many minutes."""
+    asked = threading.Event()
+
+    async def decide(peer, connect):
+        asked.set()
+        await asyncio.sleep(0.1 if how == "while a hook thinks" else 0)
+        return how != "refused"
+
+    broker = start(sys_interval=None, authenticator=decide)
+    gc.disable()
+    try:
+        peer = wire(broker, scheme).send(Connect("c"))
+        assert asked.wait(PATIENCE)
+        (link,) = map(weakref.ref, broker._hub.links)
+        if how in ("in order", "cut"):
+            assert peer.receive() == ConnAck(0)
+        if how == "refused":
+            peer.rest()
+        peer.close() if how != "cut" else peer.reset()
+        end = time.monotonic() + PATIENCE
+        while link() is not None and time.monotonic() < end:
+            time.sleep(0.001)
+        assert link() is None
+    finally:
+        gc.enable()
 
 
 def test_an_asynchronous_program_runs_it_in_its_own_loop():
