@@ -336,7 +336,11 @@ class Link(asyncio.Protocol):
         if self._eof or not transport.can_write_eof():
             transport.close()
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the client has reset the connection, and the event loop has not heard of it yet
+            transport.abort()
+            return
         if self._holds:
             transport.resume_reading()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 from wire import PATIENCE
 
 from mqttws import Connect, Message, Publish
-from mqttws.broker import Limits, Rejection
+from mqttws.broker import Broker, Limits, Rejection
 
 
 @pytest.mark.statement("MQTT-4.8.0-2")
@@ -123,3 +124,24 @@ def test_what_fails_in_the_brokers_thread_is_told_to_the_caller(broker):
 
     with pytest.raises(LookupError, match="planted"):
         broker._call(fail)
+
+
+@pytest.mark.statement("U-7")
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_reset_that_the_event_loop_has_not_heard_of_holds_nobody_up(wire, scheme, caplog):
+    """A connection that is to be closed has been reset meanwhile: those that are due in the same turn are served."""
+
+    async def run():
+        async with Broker(sys_interval=None) as broker:
+            loop = asyncio.get_running_loop()
+            connect = partial(loop.run_in_executor, None, lambda name: wire(broker, scheme).connect(name))
+            gone, other = await connect("gone"), await connect("other")
+            await loop.run_in_executor(None, other.subscribe, ("t", 0))
+            gone.reset()
+            assert broker.disconnect("gone")
+            assert broker.publish("t", b"x") == 1
+            assert await loop.run_in_executor(None, other.messages, 1) == [Publish("t", b"x")]
+            await loop.run_in_executor(None, other.close)
+
+    asyncio.run(run())
+    assert not [record for record in caplog.records if record.name == "asyncio"]
