@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import pickle
 
@@ -97,3 +99,24 @@ def test_hashes_do_not_show(hashed):
     digest = hashed.rpartition("$")[2]
     assert digest not in repr(users) + repr(vars(users))
     assert PASSWORD.encode() not in pickle.dumps(users)
+
+
+def test_every_answer_costs_one_hash_and_one_comparison_in_constant_time(hashed, monkeypatch):
+    users = Users({"ann": hashed})
+    done: list[str] = []
+    scrypt, compare_digest = hashlib.scrypt, hmac.compare_digest
+
+    def hash_it(*arguments, **costs):
+        done.append(f"scrypt {costs['n']} {costs['r']} {costs['p']}")
+        return scrypt(*arguments, **costs)
+
+    def compare(one, other):
+        done.append(f"compared {len(one)} {len(other)}")
+        return compare_digest(one, other)
+
+    monkeypatch.setattr(hashlib, "scrypt", hash_it)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for name, password, right in (("ann", PASSWORD, True), ("ann", "wrong", False), ("nobody", PASSWORD, False)):
+        done.clear()
+        assert users.check(name, password.encode()) is right
+        assert done == ["scrypt 16384 8 1", "compared 32 32"]

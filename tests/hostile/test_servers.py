@@ -5,17 +5,20 @@ serving its other connections.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import threading
 import time
 import tracemalloc
+import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hostile import MIB
@@ -24,6 +27,7 @@ from wire import PATIENCE
 import mqttws
 import mqttws.aio
 from mqttws import ConnAck, Publish, SubAck
+from mqttws.broker import Broker
 
 Script = Callable[[socket.socket], None]
 
@@ -360,6 +364,73 @@ def test_verification_is_on_and_off_only_by_name():
     context = mqttws.tls_context(insecure_no_verification=True)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def old_tls(side: int) -> ssl.SSLContext:
+    """A peer that knows nothing newer than TLS 1.1."""
+    context = ssl.SSLContext(side)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def hello(address: tuple[str, int]) -> str:
+    """Do a handshake with such a client; tell what was agreed upon."""
+    context = old_tls(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(address, timeout=PATIENCE) as connection, context.wrap_socket(connection) as secure:
+        return str(secure.version())
+
+
+def old_server(serve: Callable[[Script], Server], tmp_path: Path) -> Server:
+    authority = mqttws.mint_authority()
+    identity = authority.issue("127.0.0.1")
+    (tmp_path / "both.pem").write_bytes(identity.key + identity.certificate)
+    context = old_tls(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+
+    def script(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(100)
+
+    return serve(script)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("scheme", ["wss", "mqtts"])
+def test_a_server_of_tls_1_1_is_refused(serve, tmp_path, kind, scheme):
+    server = old_server(serve, tmp_path)
+    assert hello(("127.0.0.1", server.port)) == "TLSv1.1"  # with each other they can
+    context = mqttws.tls_context(insecure_no_verification=True)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # so that it is refused for its version, not for its ciphers
+    error = attempt(kind, f"{scheme}://127.0.0.1:{server.port}", tls=context)
+    assert isinstance(error, mqttws.ConnectError)
+    assert "version" in str(error).lower()
+
+
+def test_a_client_of_tls_1_1_is_refused_by_a_broker(caplog):
+    context = mqttws.mint_authority().issue("127.0.0.1").server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with Broker(tls=context, wss_port=0, mqtts_port=0, sys_interval=None) as broker:
+        for scheme in ("wss", "mqtts"):
+            parts = urlsplit(broker.url_of(scheme))
+            with pytest.raises(OSError):  # SSLError or a reset: asyncio closes without an alert
+                hello((str(parts.hostname), int(parts.port or 0)))
+    assert caplog.text.count("UNSUPPORTED_PROTOCOL") == 2
+
+
+def test_verification_is_switched_off_in_one_place_alone():
+    """And every context that is made says what it takes at least."""
+    root = Path(mqttws.__file__).parents[1]
+    sources = {path: path.read_text() for room in ("mqttws", "pubsub", "sigv4") for path in (root / room).rglob("*.py")}
+    off = [path.name for path, text in sources.items() if "CERT_NONE" in text or "check_hostname = False" in text]
+    assert off == ["tls.py"]
+    assert not any("_create_unverified_context" in text for text in sources.values())
+    making = re.compile(r"= ssl\.(SSLContext|create_default_context)\(")
+    for path, text in sources.items():
+        assert len(making.findall(text)) <= text.count(".minimum_version = ssl.TLSVersion.TLSv1_2"), path
 
 
 # --- What we are given ---
