@@ -29,6 +29,7 @@ from mqttws.protocol.connection import ServerConnection
 from mqttws.protocol.framing import Framing, ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
+from mqttws.transport.pump import free
 
 log = logging.getLogger("mqttws.broker")
 
@@ -164,6 +165,7 @@ class Link(asyncio.Protocol):
             self._eof = True
             self.act(lambda now: self._connection.receive_eof(now))
             # What is lost is freed at once: the two know each other, so it would wait for the garbage collector.
+            free(self._transport)
             self._transport = self._conversation = None
         if self._timer is not None:
             self._timer.cancel()

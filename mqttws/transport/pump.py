@@ -16,6 +16,14 @@ from mqttws.transport.dial import acknowledge_at_once
 from mqttws.transport.link import Link
 
 
+def free(transport: asyncio.BaseTransport) -> None:
+    """Let a transport that is over be freed at once: asyncio's hold a method of themselves.
+
+    The garbage collector comes the more seldom the less garbage there is: it would let them gather for an hour.
+    """
+    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
+
+
 class Pump(asyncio.Protocol):
     """Moves the bytes of one Network Connection.
 
@@ -72,6 +80,8 @@ class Pump(asyncio.Protocol):
             self._link.broke(exc if isinstance(exc, OSError) else None, now)
             self._advance(now)
         self.end()
+        if self._transport is not None:
+            free(self._transport)
 
     def pause_writing(self) -> None:
         """Take the news that something is not written yet."""

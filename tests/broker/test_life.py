@@ -51,16 +51,18 @@ def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(start,
     try:
         peer = wire(broker, scheme).send(Connect("c"))
         assert asked.wait(PATIENCE)
-        (link,) = map(weakref.ref, broker._hub.links)
+        (link,) = broker._hub.links
+        held = [weakref.ref(link), weakref.ref(link._transport)]
+        del link
         if how in ("in order", "cut"):
             assert peer.receive() == ConnAck(0)
         if how == "refused":
             peer.rest()
         peer.close() if how != "cut" else peer.reset()
         end = time.monotonic() + PATIENCE
-        while link() is not None and time.monotonic() < end:
+        while any(one() is not None for one in held) and time.monotonic() < end:
             time.sleep(0.001)
-        assert link() is None
+        assert [one() for one in held] == [None, None]
     finally:
         gc.enable()
 

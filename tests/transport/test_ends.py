@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -388,3 +389,24 @@ def test_cancelling_close_cuts_the_connection() -> None:
         end = server.accept().welcome()
         running.result(PATIENCE)
         assert end.rest() in (b"", Disconnect().encode())
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(broker: Broker, scheme: str) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(broker.url_of(scheme), reconnect=AT_ONCE) as client:
+            pump = client._pump
+            assert pump is not None
+            assert pump._transport is not None
+            held = [weakref.ref(pump), weakref.ref(pump._transport)]
+            del pump
+            gc.disable()
+            client.reconnect_now()
+            await client.publish("t", b"", 1)
+            while any(one() is not None for one in held):
+                await asyncio.sleep(0)
+
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
