@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -310,6 +311,8 @@ async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> t
         if elapsed >= next_cut:
             next_cut += CUT
             random.choice(proxies).cut()
+        if samples.count % 60 == 0:
+            gc.collect()  # the streams of the proxies are cycles; the clients' connections are freed at once
         await asyncio.sleep(max(0.0, samples.count - (time.monotonic() - began)))
     ring.stop()
     await running
