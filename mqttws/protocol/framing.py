@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import h11
 from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
+from wsproto.connection import Connection, ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -153,6 +153,44 @@ class Framing:
         return data
 
 
+class _Frames:
+    """wsproto's side of an open WebSocket, made when there is work for it: for most connections there never is.
+
+    It takes the place of the `WSConnection` that has done the handshake, which with h11 holds some 4 KiB.
+
+    Args:
+        role: which end this is.
+    """
+
+    __slots__ = ("_connection", "_role")
+
+    def __init__(self, role: ConnectionType) -> None:
+        self._role = role
+        self._connection: Connection | None = None
+
+    @property
+    def state(self) -> ConnectionState:
+        """See `WSConnection.state`."""
+        return ConnectionState.OPEN if self._connection is None else self._connection.state
+
+    def _made(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(self._role)
+        return self._connection
+
+    def send(self, event: Event) -> bytes:
+        """See `WSConnection.send`."""
+        return self._made().send(event)
+
+    def receive_data(self, data: bytes) -> None:
+        """See `WSConnection.receive_data`."""
+        self._made().receive_data(data)
+
+    def events(self) -> Iterable[Event]:
+        """See `WSConnection.events`."""
+        return self._made().events()
+
+
 class WebSocketFraming(Framing, ABC):
     """What the two ends of a WebSocket share: messages. See `ClientWebSocket` and `ServerWebSocket` for handshakes.
 
@@ -164,7 +202,8 @@ class WebSocketFraming(Framing, ABC):
     def __init__(self, role: ConnectionType, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__()
         self.opened = False
-        self._ws = WSConnection(role)
+        self._ws: WSConnection | _Frames = WSConnection(role)
+        self._role = role
         self._is_client = role is ConnectionType.CLIENT
         self._entropy = entropy
         self._keys: list[bytes] = []  # drawn and not used yet, the next one last
@@ -199,6 +238,11 @@ class WebSocketFraming(Framing, ABC):
             self._out.append(self._ws.send(CloseConnection(code=code, reason=reason)))
         elif self._ws.state is not ConnectionState.LOCAL_CLOSING:
             self.finished = True
+
+    def _open(self) -> None:
+        """Begin with the frames: nothing of the handshake is needed any more."""
+        self.opened = True
+        self._ws = _Frames(self._role)
 
     def _next_key(self) -> bytes:
         """Draw a masking key; 64 at a time, since a call for entropy costs the same for few bytes and for many."""
@@ -399,7 +443,7 @@ class ClientWebSocket(WebSocketFraming):
 
     def _accepted(self, event: AcceptConnection) -> list[FramingEvent]:
         if event.subprotocol == self._subprotocol:
-            self.opened = True
+            self._open()
             return [Opened()]
         self.close(PROTOCOL_ERROR, "no subprotocol")
         self.finished = True
@@ -457,7 +501,7 @@ class ServerWebSocket(WebSocketFraming):
         extra_headers = _checked(200, headers)
         subprotocol = self._take_request()
         self._out.append(self._ws.send(AcceptConnection(subprotocol=subprotocol, extra_headers=extra_headers)))
-        self.opened = True
+        self._open()
         early, self._early = self._early, b""
         return [Opened(), *self._receive_frames(early)]
 
