@@ -10,7 +10,6 @@ Spec: §3.1.2.4, [MQTT-4.1.0-1], [MQTT-4.1.0-2]
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
@@ -73,7 +72,7 @@ class Session:
         self.identifiers = Identifiers()
         self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes)
         self.receiver = Receiver()
-        self.requests: deque[Request] = deque()
+        self.requests: list[Request] = []
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
         self._journal: Journal | None = None
@@ -184,7 +183,7 @@ class Session:
         packet_id = self.identifiers.allocate()
         if packet_id is None:
             return None
-        request = self.requests_sent[packet_id] = self.requests.popleft()
+        request = self.requests_sent[packet_id] = self.requests.pop(0)
         return packet_id, request
 
     def restore(self, session_present: bool, max_filters: int) -> None:
@@ -209,7 +208,7 @@ class Session:
             while batch := tuple(islice(wanted, max_filters)):
                 batches.append(Request(None, subscribe=batch))
             requests = batches + requests
-        self.requests = deque(requests)
+        self.requests = requests
 
     def granted(self, packet_id: int, return_codes: Sequence[int]) -> tuple[Request, tuple[tuple[str, int], ...]]:
         """Take a SUBACK: note which Topic Filters stand now.
