@@ -20,6 +20,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import ClassVar
 
 import h11
@@ -117,6 +118,8 @@ class Framing:
         finished: whether nothing is left to wait for once `close` has been called.
     """
 
+    __slots__ = ("_out", "finished", "opened")
+
     def __init__(self) -> None:
         self.opened = True
         self.finished = False
@@ -198,6 +201,20 @@ class WebSocketFraming(Framing, ABC):
         role: which end this is.
         entropy: gives so many bytes that no one can guess; masking keys are made of it.
     """
+
+    __slots__ = (
+        "_entropy",
+        "_fragmented",
+        "_head",
+        "_header",
+        "_is_client",
+        "_key",
+        "_keys",
+        "_left",
+        "_ours",
+        "_role",
+        "_ws",
+    )
 
     def __init__(self, role: ConnectionType, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__()
@@ -379,6 +396,8 @@ class ClientWebSocket(WebSocketFraming):
     Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
 
+    __slots__ = ("_body", "_refusal", "_subprotocol")
+
     def __init__(
         self,
         host: str,
@@ -476,6 +495,8 @@ class ServerWebSocket(WebSocketFraming):
 
     Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
+
+    __slots__ = ("_early", "_subprotocol")
 
     #: What the key of a request must look like.
     KEY: ClassVar[re.Pattern[bytes]] = _KEY
@@ -598,7 +619,8 @@ def _octets(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 def _texts(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
+    """Decode headers. They are interned: a server keeps those of each connection, and most are alike."""
+    return tuple((intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))) for name, value in headers)
 
 
 def _checked(status: int, headers: Headers, more: Sequence[tuple[bytes, bytes]] = ()) -> list[tuple[bytes, bytes]]:

@@ -18,6 +18,8 @@ from mqttws.protocol.framing import FramingEvent, Headers, ServerWebSocket
 class LenientServerWebSocket(ServerWebSocket):
     """A `ServerWebSocket` that takes long keys, and gives each packet a message of its own."""
 
+    __slots__ = ()
+
     #: 16 bytes in base64, or up to 128.
     KEY: ClassVar[re.Pattern[bytes]] = re.compile(rb"[A-Za-z0-9+/]{22,172}={0,2}")
 

@@ -271,7 +271,7 @@ class TestDataFrames:
     def test_plain_frames_take_the_short_way_and_no_other(self, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
         framing, masked = side
         unusual: list[bytes] = []
-        monkeypatch.setattr(framing, "_receive_unusual", lambda data, payloads, events: unusual.append(data))
+        monkeypatch.setattr(type(framing), "_receive_unusual", lambda _self, data, *_lists: unusual.append(data))
         for size in (0, 125, 126, 65_535, 65_536):
             assert len(b"".join(framing.receive_data(frame(0x82, bytes(size), masked=masked)))) == size  # type: ignore[arg-type]
         assert unusual == []
