@@ -52,6 +52,8 @@ class Identifiers:
     Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
     """
 
+    __slots__ = ("_in_use", "_last")
+
     def __init__(self) -> None:
         self._last = 0
         self._in_use: dict[int, None] = {}  # a set, but that an empty set takes three times as much
@@ -170,6 +172,18 @@ class Sender:
     Attributes:
         journal: notes the messages of QoS 1 and 2; None for none.
     """
+
+    __slots__ = (
+        "_identifiers",
+        "_max_in_flight",
+        "_max_queued",
+        "_max_queued_bytes",
+        "_published",
+        "_released",
+        "_waiting",
+        "_waiting_bytes",
+        "journal",
+    )
 
     def __init__(
         self,
@@ -486,6 +500,8 @@ class Receiver:
     Attributes:
         journal: notes the QoS 2 messages that were taken; None for none.
     """
+
+    __slots__ = ("_received", "_unanswered", "_untaken", "journal")
 
     def __init__(self) -> None:
         self.journal: Journal | None = None

@@ -65,6 +65,18 @@ class Session:
         store: what must be committed before a byte leaves; None for nothing.
     """
 
+    __slots__ = (
+        "_journal",
+        "_last_token",
+        "identifiers",
+        "receiver",
+        "requests",
+        "requests_sent",
+        "sender",
+        "store",
+        "subscriptions",
+    )
+
     def __init__(
         self, max_in_flight: int = 100, max_queued: int = 10_000, max_queued_bytes: int = 64 * 1024 * 1024
     ) -> None:
