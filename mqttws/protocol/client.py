@@ -48,6 +48,14 @@ class ClientMachine(Machine):
         max_filters: how many Topic Filters go into one SUBSCRIBE that restores subscriptions (AWS IoT takes 8).
     """
 
+    __slots__ = (
+        "_connect",
+        "_interval",
+        "_max_filters",
+        "_ping_sent",
+        "_ping_timeout",
+    )
+
     HANDLERS = DELIVERY_HANDLERS | {
         (CONNECTING, ConnAck): "_on_connack",
         (CONNECTED, SubAck): "_on_suback",

@@ -50,6 +50,17 @@ class Connection(ABC, Generic[M]):
         close_timeout: seconds to wait for the peer's part in closing.
     """
 
+    __slots__ = (
+        "_close_deadline",
+        "_close_timeout",
+        "_closing",
+        "_eof",
+        "_framing",
+        "_open_deadline",
+        "_open_timeout",
+        "machine",
+    )
+
     def __init__(
         self, machine: M, framing: Framing, now: float, *, open_timeout: float = 30.0, close_timeout: float = 5.0
     ) -> None:
@@ -217,6 +228,8 @@ class ClientConnection(Connection[ClientMachine]):
     breaks the rules is not worth it, and the client is to connect anew.
     """
 
+    __slots__ = ()
+
     @property
     def finished(self) -> bool:
         """See `Connection.finished`."""
@@ -280,6 +293,8 @@ class ServerConnection(Connection[ServerMachine]):
         open_timeout: seconds until the CONNECT must be there, the upgrade included.
         close_timeout: seconds to wait for the client's part in closing.
     """
+
+    __slots__ = ()
 
     def accept_upgrade(self, now: float, headers: Headers = ()) -> None:
         """Answer the upgrade with 101.

@@ -38,6 +38,19 @@ class Machine(ABC):
         max_packet_size: bytes; a larger packet from the peer is a fault.
     """
 
+    __slots__ = (
+        "_decoder",
+        "_last_received",
+        "_last_sent",
+        "_out",
+        "_prepared",
+        "_reading",
+        "_session",
+        "error",
+        "events",
+        "state",
+    )
+
     #: (state, packet class) -> the name of the method that handles it. What is missing is a protocol violation.
     HANDLERS: ClassVar[dict[tuple[str, type[Packet]], str]]
 
