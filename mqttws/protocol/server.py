@@ -28,6 +28,8 @@ from mqttws.protocol.session import Session
 MAX_AHEAD = 1024 * 1024
 #: A CONNECT that cannot be read but must be answered: the statement broken -> the CONNACK return code.
 REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
+#: Stands for the CONNECT where there is none to answer: the password of one that is answered need not lie about.
+_NO_CONNECT = Connect()
 
 
 class ServerMachine(Machine):
@@ -38,6 +40,15 @@ class ServerMachine(Machine):
         packet_timeout: seconds from the first byte of a packet to its last, for a connected client; None for any
             number. Any byte is a sign of life, which a client could give for ever with one packet that never ends.
     """
+
+    __slots__ = (
+        "_connect",
+        "_held",
+        "_held_size",
+        "_packet_begun",
+        "_packet_timeout",
+        "keep_alive",
+    )
 
     HANDLERS = DELIVERY_HANDLERS | {
         (NEW, Connect): "_on_connect",
@@ -51,7 +62,7 @@ class ServerMachine(Machine):
         super().__init__(max_packet_size)
         self._packet_timeout = packet_timeout
         self._packet_begun: float | None = None  # when the packet under way began
-        self._connect = Connect()
+        self._connect = _NO_CONNECT  # from when it is received to when it is answered
         self._held: list[Packet] = []
         self._held_size = 0
         self.keep_alive = 0
@@ -94,6 +105,7 @@ class ServerMachine(Machine):
         self._out.append(ConnAck(0, session_present).encode())
         self._resume(session, session_present)
         self._last_received = now
+        self._connect = _NO_CONNECT
         held, self._held = self._held, []
         try:
             self._receive_packets(held, now)
@@ -112,6 +124,7 @@ class ServerMachine(Machine):
         if return_code == 0:
             raise LocalProtocolError("the return code of a refusal is 0; it must be 1 to 5", "§3.2.2.3")
         self._out.append(ConnAck(return_code).encode())
+        self._connect = _NO_CONNECT
         self._held.clear()
         self.close(ConnectionRefused(return_code))
 
