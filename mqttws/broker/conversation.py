@@ -69,13 +69,27 @@ class Conversation:
         subscriber: the client, from the CONNACK 0 to the end; None before and after.
     """
 
+    __slots__ = (
+        "_allowance",
+        "_allowance_at",
+        "_connect",
+        "_connection",
+        "_held",
+        "_hub",
+        "_link",
+        "_task",
+        "_upgrading",
+        "peer",
+        "subscriber",
+    )
+
     def __init__(self, hub: Hub, link: Link, connection: ServerConnection, peer: Peer) -> None:
         self.peer = peer
         self.subscriber: Subscriber | None = None
         self._hub = hub
         self._link = link
         self._connection = connection
-        self._connect = Connect()
+        self._connect: Connect | None = None  # while it is answered
         self._task: asyncio.Task[None] | None = None
         self._upgrading = False
         rate = hub.limits.publish_rate
@@ -155,7 +169,8 @@ class Conversation:
     def _answer_connect(self, answer: Answer, now: float) -> None:
         """Accept or refuse. Spec: §3.1.4, [MQTT-3.1.3-6], [MQTT-3.1.3-9]."""
         connection, registry, peer, connect = self._connection, self._hub.registry, self.peer, self._connect
-        if connection.closed:
+        self._connect = None
+        if connection.closed or connect is None:
             return
         if isinstance(answer, bool):
             answer = Accepted() if answer else Refused()

@@ -53,6 +53,30 @@ class Link(asyncio.Protocol):
         tls: the context of a TLS listener.
     """
 
+    __slots__ = (
+        "_accepted_at",
+        "_connection",
+        "_conversation",
+        "_drained",
+        "_early",
+        "_ending",
+        "_eof",
+        "_full",
+        "_handshake",
+        "_holds",
+        "_host",
+        "_hub",
+        "_linger_deadline",
+        "_pending",
+        "_scheme",
+        "_soon",
+        "_stall_deadline",
+        "_timer",
+        "_tls",
+        "_transport",
+        "_written",
+    )
+
     def __init__(self, hub: Hub, scheme: str, tls: ssl.SSLContext | None) -> None:
         self._hub = hub
         self._scheme = scheme
@@ -61,8 +85,8 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None  # that of MQTT, from the end of the TLS handshake on
         self._conversation: Conversation | None = None  # as long as there is a transport
         self._handshake: asyncio.Task[None] | None = None
-        self._early: list[bytes] = []  # what came between the TLS handshake and our hearing of its end
-        self._holds: set[str] = set()  # why nothing is read
+        self._early = b""  # what came between the TLS handshake and our hearing of its end
+        self._holds: tuple[str, ...] = ()  # why nothing is read
         self._eof = False
         self._ending = False
         self._soon = False  # whether the hub knows that there is something to write
@@ -114,9 +138,9 @@ class Link(asyncio.Protocol):
         finally:
             self._handshake = None
         self._begin(secure)
-        for data in self._early:
-            self.data_received(data)
-        self._early.clear()
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
         if self._eof:
             self.eof_received()
 
@@ -148,7 +172,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         if self._transport is None:
-            self._early.append(data)
+            self._early += data
         elif not self._ending:
             self._hub.figures.bytes_received += len(data)
             self.act(lambda now: self._connection.receive_data(data, now))
@@ -225,11 +249,12 @@ class Link(asyncio.Protocol):
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._connection.pause_reading()
-        self._holds.add(reason)
+        if reason not in self._holds:
+            self._holds += (reason,)
 
     def release(self, reason: str) -> None:
         """Read again, where no other reason holds."""
-        self._holds.discard(reason)
+        self._holds = tuple(held for held in self._holds if held != reason)
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._connection.resume_reading(self._hub.loop.time())

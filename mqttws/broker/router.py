@@ -308,8 +308,9 @@ class Router:
                 store = self.sys if is_sys(topic_filter) else self.retained
                 slashes = self._min_slashes(topic_filter)
                 arriving.extend(m for m in store.match(topic_filter) if m.topic.count("/") >= slashes)
+                arriving.reverse()
                 continue
-            message = arriving.popleft()
+            message = arriving.pop()
             topic = message.topic
             store = self.sys if is_sys(topic) else self.retained
             qos = min(message.qos, subscriber.arriving_qos)

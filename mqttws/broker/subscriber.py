@@ -5,7 +5,6 @@ Spec: §3.1.2.4
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 from mqttws.broker.hooks import Peer
@@ -42,7 +41,7 @@ class Subscriber:
         overflowing: whether the last message for it was dropped because of a bound.
         levels: of its Topic Filters, taken together.
         due: Topic Filter -> QoS granted, for subscriptions that have still to bring retained messages.
-        arriving: the retained messages that one of them brings, still to be sent.
+        arriving: the retained messages that one of them brings and that are still to be sent, the first one last.
         arriving_filter: that Topic Filter.
         arriving_qos: the QoS granted to it.
     """
@@ -76,6 +75,6 @@ class Subscriber:
         self.overflowing = False
         self.levels = 0
         self.due: dict[str, int] = {}
-        self.arriving: deque[Message] = deque()
+        self.arriving: list[Message] = []
         self.arriving_filter = ""
         self.arriving_qos = 0
