@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mqttws.broker")
 
+#: How many bytes of payloads are routed in one run: no more than a connection gathers before it writes.
+_RUN = 64 * 1024
 #: What a client is cut off for, and its operator wants to hear of.
 _FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver, StoreError)
 
@@ -214,12 +216,29 @@ class Conversation:
     # The connected client.
 
     def _on_publish(self, publish: Publish, now: float) -> None:
+        router = self._hub.router
         try:
-            taken = self._hub.router.publish_from(self.peer, publish)
+            if router.in_runs and not (publish.qos or publish.retain):
+                router.publish_run(self.peer, publish.topic, self._take_run(publish))
+                return
+            taken = router.publish_from(self.peer, publish)
         except MQTTError as error:
             self._cut(error, now)
         else:
             (self._connection.acknowledge if taken else self._connection.discard)(publish)
+
+    def _take_run(self, publish: Publish) -> list[bytes]:
+        """Take the messages of QoS 0 to the same topic that follow a first one. Returns the payloads of all."""
+        events = self._connection.machine.events
+        topic, payloads, size = publish.topic, [publish.payload], len(publish.payload)
+        while events and size < _RUN:
+            event = events[0]
+            if type(event) is not Publish or event.qos or event.retain or event.topic != topic:
+                break
+            payloads.append(event.payload)
+            size += len(event.payload)
+            events.popleft()
+        return payloads
 
     def _may_publish(self, now: float) -> bool:
         """Tell whether a PUBLISH is within the rate. If not: hold the client until it is."""

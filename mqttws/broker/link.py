@@ -281,12 +281,12 @@ class Link(asyncio.Protocol):
 
     # The router's side: `subscriber.Outlet`.
 
-    def send(self, packet: bytes) -> bool:
+    def send(self, packets: bytes) -> bool:
         """See `Outlet.send`."""
         if self._full and self._pending >= self._hub.limits.max_write_buffer:
             return False
-        self._connection.machine.send_encoded(packet, not self._full)
-        self._pending += len(packet)
+        self._connection.machine.send_encoded(packets, not self._full)
+        self._pending += len(packets)
         if self._pending >= _PIECE and not self._full:
             self._write(self._hub.loop.time())
         self.wake()

@@ -2,7 +2,9 @@
 
 A message goes to each subscriber once, at the highest QoS that its matching filters were granted [MQTT-3.3.5-1], and
 at no more than it was published with [MQTT-3.8.4-6]. With QoS 0 it is encoded once, and handed to those who are
-connected; with QoS 1 and 2 it is put into every session, connected or not [MQTT-4.5.0-1].
+connected; with QoS 1 and 2 it is put into every session, connected or not [MQTT-4.5.0-1]. Messages of QoS 0 that come
+one right after the other to the same topic are looked up, joined and handed on as one (`publish_run`): what most of the
+traffic is made of then costs each connection one call for many.
 
 Retained messages follow a subscription at the pace at which the client takes them: `next_retained` gives one after
 the other, and leaves out one that a newer message has overtaken meanwhile.
@@ -15,17 +17,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from mqttws.broker.archive import Archive
 from mqttws.broker.figures import Figures
 from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.retained import Retained
+from mqttws.broker.routes import MAX_ANSWERS, MAX_LENGTH, Routes
 from mqttws.broker.subscriber import Subscriber
-from mqttws.codec.publishing import Message, Publish
+from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
-from mqttws.codec.topics import TopicTree
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
 
 log = logging.getLogger("mqttws.broker")
@@ -37,11 +38,6 @@ MAX_COMPLAINTS = 100
 def is_sys(topic: str) -> bool:
     """Tell whether a Topic Name, or all that a Topic Filter matches, belongs to the broker."""
     return topic.startswith("$SYS/") or topic == "$SYS"
-
-
-class _Subscription(NamedTuple):
-    qos: int
-    min_slashes: int  # of a Topic Name that it is for; see `Departures.parent_level`
 
 
 class Router:
@@ -59,6 +55,7 @@ class Router:
         retained: the retained messages.
         sys: what was last said under "$SYS"; the bounds are not for it.
         figures: the counters.
+        in_runs: whether `publish_run` may be asked: neither the authorizer nor a bound is to decide about each message.
     """
 
     def __init__(
@@ -80,12 +77,15 @@ class Router:
         self._retained_full = False  # whether the last message to be retained was not
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
-        self._tree: TopicTree[_Subscription] = TopicTree()
+        self._routes = Routes()
+        self._open_topics: set[str] = set()  # lately found to be open to clients
+        limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
+        self.in_runs = self.hooks.authorizer is None and not limited
 
     @property
     def subscriptions(self) -> int:
         """How many subscriptions there are, of all subscribers."""
-        return len(self._tree)
+        return len(self._routes)
 
     # Who subscribes to what.
 
@@ -148,7 +148,7 @@ class Router:
         return qos
 
     def _grow(self, subscriber: Subscriber, topic_filter: str, qos: int) -> None:
-        self._tree.set(topic_filter, subscriber, _Subscription(qos, self._min_slashes(topic_filter)))
+        self._routes.set(topic_filter, subscriber, qos, self._min_slashes(topic_filter))
 
     def recover(self, subscriber: Subscriber) -> None:
         """Take up the subscriptions of a session from an earlier process. They bring no retained messages again."""
@@ -160,7 +160,7 @@ class Router:
         """Take an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
         for topic_filter in topic_filters:
             if subscriber.session.discard_subscription(topic_filter):
-                self._tree.discard(topic_filter, subscriber)
+                self._routes.discard(topic_filter, subscriber)
                 subscriber.levels -= _levels(topic_filter)
                 subscriber.due.pop(topic_filter, None)
                 if subscriber.arriving_filter == topic_filter:
@@ -169,7 +169,7 @@ class Router:
     def forget(self, subscriber: Subscriber) -> None:
         """Take away all subscriptions of a session that is over."""
         for topic_filter in subscriber.session.subscriptions:
-            self._tree.discard(topic_filter, subscriber)
+            self._routes.discard(topic_filter, subscriber)
 
     def _min_slashes(self, topic_filter: str) -> int:
         return 0 if self.departures.parent_level or not topic_filter.endswith("/#") else topic_filter.count("/")
@@ -189,9 +189,8 @@ class Router:
         """
         topic = publish.topic
         self.figures.publish_received += 1
-        self.limits.check_topic(topic, "the Topic Name")
         self.limits.check_payload(publish.payload, "a payload")
-        if self.is_reserved(topic):
+        if not self._is_open(topic):
             self.figures.publish_denied += 1
             _complain(peer, "PUBLISH to %r dropped: topics that begin with '$' are not for clients", topic)
             return True
@@ -204,6 +203,45 @@ class Router:
                 _complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
                 return verdict.acknowledge
         self.publish(topic, publish.payload, publish.qos, publish.retain)
+        return True
+
+    def publish_run(self, peer: Peer, topic: str, payloads: list[bytes]) -> None:
+        """Take messages of QoS 0 without RETAIN that a client sent to one topic, one right after the other.
+
+        It does what `publish_from` does with each, but that each connection is given them in one piece. Only for where
+        there is nothing to decide about a single one: see `in_runs`.
+
+        Raises:
+            MQTTError: the connection must end over it.
+        """
+        if not self._is_open(topic):
+            for payload in payloads:
+                self.publish_from(peer, Publish(topic, payload))
+            return
+        count = len(payloads)
+        self.figures.publish_received += count
+        packets = b""
+        for subscriber in self._routes.find(topic):
+            if subscriber.outlet is not None:
+                packets = packets or b"".join([encode_publish(topic, payload) for payload in payloads])
+                if self._noted(subscriber, subscriber.outlet.send(packets), count):
+                    self.figures.publish_sent += count
+
+    def _is_open(self, topic: str) -> bool:
+        """Tell whether clients can publish to a topic, and remember that of topics to which they can.
+
+        Raises:
+            MQTTError: it breaks a bound.
+        """
+        if topic in self._open_topics:
+            return True
+        self.limits.check_topic(topic, "the Topic Name")
+        if self.is_reserved(topic):
+            return False
+        if len(topic) <= MAX_LENGTH:
+            if len(self._open_topics) >= MAX_ANSWERS:
+                self._open_topics.clear()
+            self._open_topics.add(topic)
         return True
 
     def is_reserved(self, topic: str) -> bool:
@@ -220,18 +258,10 @@ class Router:
         """
         if retain:
             self._retain(Message(topic, payload, qos, True))
-        slashes = topic.count("/")
-        granted: dict[Subscriber, int] = {}
-        for key, subscription in self._tree.match(topic):
-            assert isinstance(key, Subscriber)
-            if granted.get(key, -1) < subscription.qos and slashes >= subscription.min_slashes:
-                granted[key] = subscription.qos
-        if not granted:
-            return 0
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        for subscriber, maximum in granted.items():
+        for subscriber, maximum in self._routes.find(topic).items():
             effective = min(qos, maximum)
             if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
                 continue
@@ -267,10 +297,10 @@ class Router:
             subscriber.outlet.wake()
         return self._noted(subscriber, True)
 
-    def _noted(self, subscriber: Subscriber, taken: bool) -> bool:
-        """Count a message that was dropped, and log the first of a row."""
+    def _noted(self, subscriber: Subscriber, taken: bool, count: int = 1) -> bool:
+        """Count messages that were dropped, and log the first of a row."""
         if not taken:
-            self.figures.publish_dropped += 1
+            self.figures.publish_dropped += count
             if not subscriber.overflowing:
                 log.warning("messages for client %s are being dropped: too many wait for it", subscriber.peer)
         subscriber.overflowing = not taken

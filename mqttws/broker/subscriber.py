@@ -16,8 +16,8 @@ from mqttws.protocol.session import Session
 class Outlet(Protocol):
     """A live connection, as the router sees it."""
 
-    def send(self, packet: bytes) -> bool:
-        """Send a PUBLISH of QoS 0. Returns False where the client reads too slowly and the message is dropped."""
+    def send(self, packets: bytes) -> bool:
+        """Send PUBLISH packets of QoS 0. Returns False where the client reads too slowly and they are dropped."""
 
     def wake(self) -> None:
         """Take the news that the session has something to send."""

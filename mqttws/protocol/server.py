@@ -128,17 +128,17 @@ class ServerMachine(Machine):
         self._held.clear()
         self.close(ConnectionRefused(return_code))
 
-    def send_encoded(self, packet: bytes, in_turn: bool) -> None:
-        """Send a PUBLISH of QoS 0 that is encoded already: a server encodes it once for all its subscribers.
+    def send_encoded(self, packets: bytes, in_turn: bool) -> None:
+        """Send PUBLISH packets of QoS 0 that are encoded already: a server encodes them once for all its subscribers.
 
         Args:
-            packet: the whole packet.
-            in_turn: whether messages that wait and may be sent now go out in front of it.
+            packets: one or more, whole.
+            in_turn: whether messages that wait and may be sent now go out in front of them.
         """
         if self.state is CONNECTED:
             if in_turn and self.session.sender.waiting:
                 self._send_ready()
-            self._out.append(packet)
+            self._out.append(packets)
 
     def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
         """Answer a SUBSCRIBE: for each Topic Filter the QoS granted, or 0x80. Spec: [MQTT-3.8.4-1]."""

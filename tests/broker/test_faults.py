@@ -40,7 +40,7 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
         raise MemoryError("planted")
 
     monkeypatch.setattr(broker._registry, "detach", fail)
-    monkeypatch.setattr(broker._router, "publish", fail)
+    monkeypatch.setattr(broker._router, "publish_run", fail)
     assert peer.send(Publish("a")).rest() == b""
     other.quiet()
     monkeypatch.undo()

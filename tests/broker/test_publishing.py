@@ -18,6 +18,30 @@ def test_each_qos_has_its_answer(client):
     peer.send("62 02 43 21").expect("70 02 43 21")
 
 
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_what_comes_in_one_piece_goes_out_in_its_order(client, scheme):
+    """Messages of QoS 0 to one topic are routed in runs; what stands between them ends a run."""
+    watcher, peer = client(scheme=scheme), client("c", scheme=scheme)
+    watcher.subscribe(("a", 0), ("b", 0))
+    peer.send(
+        "30 04 00 01 61 31",  # a: 1
+        "30 04 00 01 61 32",  # a: 2
+        "30 04 00 01 62 33",  # b: 3
+        "30 03 00 01 61",  # a: nothing
+        "32 06 00 01 61 00 07 34",  # a: 4, QoS 1
+        "30 04 00 01 61 35",  # a: 5
+        "31 04 00 01 61 36",  # a: 6, RETAIN
+        "30 04 00 01 61 37",  # a: 7
+        "c0 00",  # PINGREQ
+        "30 04 00 01 61 38",  # a: 8
+    ).expect("d0 00", "40 02 00 07")
+    expected = [Publish("a", b"1"), Publish("a", b"2"), Publish("b", b"3"), Publish("a")]
+    expected += [Publish("a", b"%d" % number) for number in range(4, 9)]
+    assert watcher.messages(9) == expected
+    late = client("late", scheme=scheme)
+    late.send(Subscribe(1, [("a", 0)])).expect(SubAck(1, [0]), Publish("a", b"6", 0, True))
+
+
 @pytest.mark.statement("MQTT-4.3.3-2")
 def test_every_copy_of_a_qos_2_message_is_answered_and_one_delivered(client):
     watcher = client()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws import Connect, Decoder, Message, topic_matches
+from mqttws import Connect, Decoder, Message, Publish, Session, topic_matches
 from mqttws.broker import Accepted, Peer
 from mqttws.broker.registry import Registry
 from mqttws.broker.retained import Retained
 from mqttws.broker.router import Router
+from mqttws.broker.routes import MAX_ANSWERS, MAX_LENGTH, Routes
+from mqttws.broker.subscriber import Subscriber
 
 LEVELS = st.sampled_from(["a", "b", "", "$x"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -24,12 +26,14 @@ QOS = st.integers(0, 2)
 class Outlet:
     """A connection that only notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes: bool = True) -> None:
         self.packets: list[bytes] = []
+        self.takes = takes
 
-    def send(self, packet: bytes) -> bool:
-        self.packets.append(packet)
-        return True
+    def send(self, packets: bytes) -> bool:
+        if self.takes:
+            self.packets.append(packets)
+        return self.takes
 
     def wake(self) -> None:
         pass
@@ -112,6 +116,71 @@ def test_a_qos_0_message_is_encoded_once_for_all_its_subscribers():
         router.subscribe(registry.attach(peer, Connect(str(number)), Accepted(), outlet)[0], [("a", 0)])
     assert router.publish("a", b"x") == 100
     assert len({id(outlet.packets[0]) for outlet in outlets}) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), TOPICS, FILTERS, QOS, st.booleans())))
+def test_what_is_remembered_of_the_tree_is_what_it_says_now(steps):
+    """After each change of a subscription, and before it, a topic finds those whose filters match it."""
+    routes = Routes()
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    subscribers = [Subscriber(str(number), Session(), None, peer) for number in range(3)]
+    naive: dict[tuple[str, Subscriber], int] = {}
+    for number, topic, topic_filter, qos, wanted in steps:
+        subscriber = subscribers[number]
+        for _ in range(2):  # asked of the tree, then of what is remembered
+            expected: dict[Subscriber, int] = {}
+            for (held, holder), granted in naive.items():
+                if topic_matches(held, topic):
+                    expected[holder] = max(granted, expected.get(holder, 0))
+            assert routes.find(topic) == expected
+        if wanted:
+            routes.set(topic_filter, subscriber, qos, 0)
+            naive[topic_filter, subscriber] = qos
+        else:
+            routes.discard(topic_filter, subscriber)
+            naive.pop((topic_filter, subscriber), None)
+    assert len(routes) == len(naive)
+
+
+def test_what_is_remembered_is_bounded():
+    router = Router()
+    registry = Registry(router)
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c"
+    outlet = Outlet()
+    router.subscribe(registry.attach(peer, Connect("c"), Accepted(), outlet)[0], [("#", 0)])
+    for number in range(3 * MAX_ANSWERS):
+        router.publish_run(peer, f"a/{number}", [b"x"])
+        assert len(router._routes._answers) <= MAX_ANSWERS
+        assert router._routes._named <= MAX_ANSWERS
+        assert len(router._open_topics) <= MAX_ANSWERS
+    router.publish_run(peer, "b" * (MAX_LENGTH + 1), [b"x"])
+    assert not any(topic.startswith("b") for topic in (*router._routes._answers, *router._open_topics))
+    assert len(outlet.packets) == 3 * MAX_ANSWERS + 1
+
+
+@given(st.lists(st.tuples(TOPICS, st.lists(st.binary(max_size=3), min_size=1))), st.lists(FILTERS, max_size=3))
+def test_a_run_is_the_same_as_its_messages_one_by_one(runs, topic_filters):
+    came, figures = [], []
+    for in_runs in (True, False):
+        router = Router()
+        outlets = [Outlet(), Outlet(takes=False)]
+        for number, outlet in enumerate(outlets):
+            peer = Peer("mqtt", ("127.0.0.1", number))
+            peer.client_id = str(number)
+            subscriber = Registry(router).attach(peer, Connect(str(number)), Accepted(), outlet)[0]
+            if topic_filters:
+                router.subscribe(subscriber, [(topic_filter, 1) for topic_filter in topic_filters])
+        for topic, payloads in runs:
+            if in_runs:
+                router.publish_run(peer, topic, payloads)
+            else:
+                for payload in payloads:
+                    router.publish_from(peer, Publish(topic, payload))
+        came.append([b"".join(outlet.packets) for outlet in outlets])
+        figures.append((router.figures.topics(), peer.complaints))
+    assert came[0] == came[1]
+    assert figures[0] == figures[1]
 
 
 def test_expiry_looks_at_those_that_are_away_alone():

@@ -344,7 +344,7 @@ fault(
     (TOPICS + "TopicTree.match", 'reached.append(children["+"])', 'reached.append(children["+"])\n                    yield from children["+"].values.items()'),
 )
 fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "map(PubRec, ", "map(PubAck, "))
-fault("3.3.5-1", "the first filter decides the QoS", (ROUTER + "publish", "granted.get(key, -1) < subscription.qos", "key not in granted"))
+fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.routes:Routes._match", "granted.get(key, -1) < subscription.qos", "key not in granted"))
 fault("3.3.5-2", "what is denied is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
 fault("3.3.5-2", "what is denied is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
 
@@ -382,11 +382,11 @@ fault(
         "                         if known.lower() in {one.lower() for one in topic_filters}]:",
     ),
 )
-fault("3.10.4-2", "the subscription stays", (ROUTER + "unsubscribe", "self._tree.discard(topic_filter, subscriber)", "pass"))
+fault("3.10.4-2", "the subscription stays", (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "pass"))
 fault(
     "3.10.4-3",
     "what has begun is dropped",
-    (ROUTER + "unsubscribe", "self._tree.discard(topic_filter, subscriber)", "self._tree.discard(topic_filter, subscriber); subscriber.session.sender.clear()"),
+    (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "self._routes.discard(topic_filter, subscriber); subscriber.session.sender.clear()"),
 )
 fault("3.10.4-4", "UNSUBACK has another identifier", (CONVERSATION + "_on_unsubscribe", "(event.unsubscribe.packet_id)", "(event.unsubscribe.packet_id % 7 + 1)"))
 fault(
@@ -418,7 +418,7 @@ fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._pub
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "known = self._received.get(packet_id)", "known = None"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "known.copies += 1", "known.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [PubRel(packet_id) for packet_id in self._released]", "= []"))
-fault("4.5.0-1", "the last one is passed over", (ROUTER + "publish", "in granted.items():", "in list(granted.items())[:19]:"))
+fault("4.5.0-1", "the last one is passed over", (ROUTER + "publish", "in self._routes.find(topic).items():", "in list(self._routes.find(topic).items())[:19]:"))
 fault(
     "4.5.0-2",
     "what was not subscribed to is not answered",
