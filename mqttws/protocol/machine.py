@@ -75,7 +75,7 @@ class Machine(ABC):
         self._last_received = now
         try:
             self._receive_packets(self._decoder.feed(data), now)
-            if self._decoder.fault is not None and self.state is not CLOSED:
+            if self._decoder.fault is not None:
                 raise self._decoder.fault
         except RemoteProtocolError as error:
             self._remote_fault(error)

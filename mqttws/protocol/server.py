@@ -173,7 +173,7 @@ class ServerMachine(Machine):
         return self._packet_begun + self._packet_timeout
 
     def _receive_packets(self, packets: list[Packet], now: float) -> None:
-        if packets:
+        if packets:  # what is under way now has begun with these data
             self._packet_begun = None
         super()._receive_packets(packets, now)
 
