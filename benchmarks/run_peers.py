@@ -62,7 +62,7 @@ class Case:
 
     Attributes:
         name: of the row.
-        kind: codec, client, receive or broker: which script, and which server it needs.
+        kind: codec, client, receive, hold or broker: which script, and which server it needs.
         libraries: who takes part.
         run: the case that the script knows, where its name is another.
         options: for the script.
@@ -114,6 +114,7 @@ def cases(scale: float) -> list[Case]:
         Case("echo_qos0_asyncio", "client", tuple(OURS), "echo_asyncio", (count(2_000), "qos=0")),
         Case("echo_qos1_asyncio", "client", tuple(OURS), "echo_asyncio", (count(200), "qos=1")),
         Case("memory", "client", tuple(name for name in CLIENTS)),
+        Case("clients_10000", "hold", tuple(OURS), "hold", ("count=10000",)),
         Case("import", "import", ("mqttws", "mqttws-compiled", "paho", "aiomqtt", "gmqtt", "awscrt")),
     ]
     brokers = [
@@ -280,6 +281,9 @@ class Bench:
             with self.broker("mosquitto") as (ws_port, tcp_port, _):
                 port = tcp_port if library == "gmqtt" else ws_port
                 return self.ask([*self.command(library, "client"), name, f"port={port}", *case.options])
+        if case.kind == "hold":  # by the embedded broker: Mosquitto takes a minute to accept so many
+            with self.broker(library) as (port, _, _):
+                return self.ask([*self.command(library, "hold"), name, f"port={port}", *case.options])
         with self.broker(library) as (port, _, pid):
             load = [str(self.environments / "floor" / "bin" / "python"), str(SCRIPTS / "load_floor.py")]
             return self.ask([*load, name, f"port={port}", f"pid={pid}", *case.options])
