@@ -172,8 +172,9 @@ class Conversation:
         """Accept or refuse. Spec: §3.1.4, [MQTT-3.1.3-6], [MQTT-3.1.3-9]."""
         connection, registry, peer, connect = self._connection, self._hub.registry, self.peer, self._connect
         self._connect = None
-        if connection.closed or connect is None:
+        if connection.closed:
             return
+        assert connect is not None
         if isinstance(answer, bool):
             answer = Accepted() if answer else Refused()
         if isinstance(answer, Accepted):
