@@ -174,14 +174,17 @@ class Sender:
     """
 
     __slots__ = (
+        "_count",
+        "_growing",
         "_identifiers",
+        "_last_token",
         "_max_in_flight",
         "_max_queued",
         "_max_queued_bytes",
         "_published",
         "_released",
+        "_size",
         "_waiting",
-        "_waiting_bytes",
         "journal",
     )
 

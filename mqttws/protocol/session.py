@@ -67,7 +67,6 @@ class Session:
 
     __slots__ = (
         "_journal",
-        "_last_token",
         "identifiers",
         "receiver",
         "requests",
