@@ -100,8 +100,7 @@ class Peer:
         for _ in range(count // BATCH):
             self.connection.sendall(batch)
         self.connection.sendall(message * (count % BATCH))
-        while self.connection.recv(65_536):  # until the client closes
-            pass
+        self.connection.recv(65_536)  # the client has all, and says so by leaving
 
 
 def accept_all(listener: socket.socket, count: int) -> None:

@@ -7,7 +7,7 @@ import time
 
 import aiomqtt
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 
 def connect(port: int) -> aiomqtt.Client:
@@ -65,13 +65,8 @@ async def echo(port: int, count: int, qos: int) -> dict[str, float]:
         return percentiles(trips)
 
 
-async def memory(port: int) -> dict[str, float]:
-    async with connect(port):
-        return {"kib": resident_kib()}
-
-
 def in_loop(case):
     return lambda **options: asyncio.run(case(**options))
 
 
-main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo)})

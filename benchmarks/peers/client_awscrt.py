@@ -7,7 +7,7 @@ import time
 
 import workloads as work
 from awscrt import io, mqtt
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 
 class Connected:
@@ -87,9 +87,4 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
         return percentiles(trips)
 
 
-def memory(port: int) -> dict[str, float]:
-    with Connected(port):
-        return {"kib": resident_kib()}
-
-
-main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo)})

@@ -11,7 +11,7 @@ import socket
 import time
 
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 
 class Wire:
@@ -42,10 +42,7 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Send bytes in one frame."""
-        size, key = len(data), os.urandom(4)
-        number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
-        head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
-        self.socket.sendall(head + key + number.to_bytes(size, "little"))
+        self.socket.sendall(work.masked_frame(data, os.urandom(4)))
 
     def payloads(self) -> list[bytes]:
         """Read once; return the payloads of the frames that are complete, at least one."""
@@ -145,13 +142,6 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
     return percentiles(trips)
 
 
-def memory(port: int) -> dict[str, float]:
-    wire = connect(port)
-    figures = {"kib": resident_kib()}
-    wire.socket.close()
-    return figures
-
-
 if __name__ == "__main__":
     main(
         {
@@ -159,6 +149,5 @@ if __name__ == "__main__":
             "publish_qos1": lambda port, count: publish(port, count, 1),
             "receive": receive,
             "echo": echo,
-            "memory": memory,
         }
     )

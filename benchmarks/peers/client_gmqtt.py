@@ -9,7 +9,7 @@ import time
 import gmqtt
 import workloads as work
 from gmqtt.mqtt.constants import MQTTv311
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 logging.disable(logging.CRITICAL)
 
@@ -99,15 +99,8 @@ async def echo(port: int, count: int, qos: int) -> dict[str, float]:
     return percentiles(trips)
 
 
-async def memory(port: int) -> dict[str, float]:
-    client = await connect(port)
-    figures = {"kib": resident_kib()}
-    await client.disconnect()
-    return figures
-
-
 def in_loop(case):
     return lambda **options: asyncio.run(case(**options))
 
 
-main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo)})

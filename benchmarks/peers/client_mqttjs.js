@@ -13,7 +13,7 @@ function start () { cpu = process.cpuUsage(); wall = process.hrtime.bigint() }
 function stop () {
   const seconds = Number(process.hrtime.bigint() - wall) / 1e9
   const used = process.cpuUsage(cpu)
-  return { rate: count / seconds, cpu_us: (used.user + used.system) / count }
+  return { seconds, rate: count / seconds, cpu_us: (used.user + used.system) / count }
 }
 function done (figures, client) {
   console.log(JSON.stringify(figures))
@@ -22,7 +22,8 @@ function done (figures, client) {
 function percentiles (trips) {
   trips.sort((a, b) => a - b)
   const at = part => trips[Math.floor(trips.length * part)]
-  return { p50_us: at(0.5), p99_us: at(0.99) }
+  const seconds = trips.reduce((sum, trip) => sum + trip, 0) / 1e6
+  return { seconds, p50_us: at(0.5), p99_us: at(0.99) }
 }
 
 const cases = {
@@ -74,9 +75,6 @@ const cases = {
       setImmediate(publish)
     })
     client.subscribe('bench/echo', { qos: options.qos }, publish)
-  },
-  memory (client) {
-    done({ kib: process.memoryUsage().rss / 1024 }, client)
   }
 }
 

@@ -1,4 +1,4 @@
-"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it)."""
+"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it), on uvloop where that is there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 from mqttws import Client, aio
 
@@ -79,11 +79,6 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
         return percentiles(trips)
 
 
-def memory(port: int) -> dict[str, float]:
-    with connect(port):
-        return {"kib": resident_kib()}
-
-
 def aconnect(port: int, **options):
     return aio.Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
 
@@ -135,7 +130,11 @@ async def aecho(port: int, count: int, qos: int) -> dict[str, float]:
 
 
 def in_loop(case):
-    return lambda **options: asyncio.run(case(**options))
+    try:
+        from uvloop import run
+    except ImportError:
+        from asyncio import run
+    return lambda **options: run(case(**options))
 
 
 main(
@@ -145,7 +144,6 @@ main(
         "publish_qos1": publish_qos1,
         "receive": receive,
         "echo": echo,
-        "memory": memory,
         "publish_qos0_asyncio": in_loop(apublish_qos0),
         "publish_qos1_asyncio": in_loop(apublish_qos1),
         "receive_asyncio": in_loop(areceive),

@@ -7,7 +7,7 @@ import time
 
 import workloads as work
 from paho.mqtt import client as paho
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles
 
 
 class Connected:
@@ -105,11 +105,6 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
         return percentiles(trips)
 
 
-def memory(port: int) -> dict[str, float]:
-    with Connected(port):
-        return {"kib": resident_kib()}
-
-
 main(
     {
         "publish_qos0": publish_qos0,
@@ -117,6 +112,5 @@ main(
         "publish_qos1": publish_qos1,
         "receive": receive,
         "echo": echo,
-        "memory": memory,
     }
 )

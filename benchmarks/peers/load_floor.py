@@ -2,7 +2,7 @@
 
 `deliver` keeps so many deliveries under way that a broker is always busy and never floods: a broker that drops
 messages of QoS 0 under pressure would not be measured, but spared. Every delivery is counted; only a run in which all
-arrive is a run. `hold` counts what connections cost a broker that keeps them.
+arrive is a run. `hold` counts what connections cost a broker that keeps them: one growing crowd, looked at on the way.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from timing import main
 
 TOPIC = "bench/load"
 BATCH = 32
+#: How many connections are held when the broker's memory is looked at, half a second after the last of them came.
+HELD = (250, 1_000, 2_000)
+PAUSE = 0.5
 
 
 def broker_cpu(pid: int) -> float:
@@ -61,7 +64,7 @@ def deliver(port: int, pid: int, count: int, subscribers: int) -> dict[str, floa
     seconds = time.perf_counter() - start
     assert got == wanted * size, (got, wanted * size)
     deliveries = wanted * subscribers
-    return {"rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
+    return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
 
 
 def connect_side_by_side(port: int, count: int) -> list[Wire]:
@@ -77,16 +80,21 @@ def connect_side_by_side(port: int, count: int) -> list[Wire]:
     return wires
 
 
-def hold(port: int, pid: int, count: int) -> dict[str, float]:
-    first = connect_side_by_side(port, 50)  # so that what is only needed once is there
+def hold(port: int, pid: int) -> dict[str, float]:
+    wires = connect_side_by_side(port, 50)  # so that what is only needed once is there
     before, start = broker_kib(pid), time.perf_counter()
-    wires = connect_side_by_side(port, count)
-    seconds = time.perf_counter() - start
-    time.sleep(1)
-    kib = (broker_kib(pid) - before) / count
-    for wire in (*wires, *first):
+    figures: dict[str, float] = {}
+    held = 0
+    for count in HELD:
+        wires += connect_side_by_side(port, count - held)
+        held = count
+        if count == 1_000:
+            figures["rate"] = count / (time.perf_counter() - start - PAUSE * len(figures))
+        time.sleep(PAUSE)
+        figures[f"kib_{count}"] = (broker_kib(pid) - before) / count
+    for wire in wires:
         wire.socket.close()
-    return {"rate": count / seconds, "kib": kib}
+    return figures
 
 
 if __name__ == "__main__":
