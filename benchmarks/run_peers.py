@@ -102,15 +102,15 @@ class Bench:
         figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return figures
 
-    def run(self, cases: list[Case], rounds: int) -> dict[str, Any]:
-        """Make one run: so many interleaved rounds of all cases."""
+    def run(self, cases: list[Case], libraries: list[str], rounds: int) -> dict[str, Any]:
+        """Make one run: so many interleaved rounds of all cases, with these libraries or, where there are none, all."""
         facts, start = machine(), time.monotonic()
         figures: dict[str, dict[str, list[dict[str, float]]]] = {case.name: {} for case in cases}
         failures: dict[str, dict[str, str]] = {}
         for number in range(rounds):
             for case in cases:
                 for library in case.libraries:
-                    if library in self.environments.missing:
+                    if library in self.environments.missing or (libraries and library not in libraries):
                         continue
                     began = time.monotonic()
                     try:
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="in each run")
     parser.add_argument("--scale", type=float, default=1.0, help="of the time for each; under 1 for a trial")
     parser.add_argument("--only", default="", help="cases whose names begin so")
+    parser.add_argument("--libraries", default="", help="these alone, with commas between")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     chosen = parser.parse_args()
@@ -185,7 +186,7 @@ def main() -> None:
     cases = [case for case in CASES if case.name.startswith(chosen.only)]
     runs: list[dict[str, Any]] = []
     for _ in range(chosen.runs):
-        runs.append(bench.run(cases, chosen.rounds))
+        runs.append(bench.run(cases, list(filter(None, chosen.libraries.split(","))), chosen.rounds))
         chosen.out.write_text(json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n")
         print(f"run {len(runs)} took {runs[-1]['minutes']} minutes; written to {chosen.out}", file=sys.stderr)
 

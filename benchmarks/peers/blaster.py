@@ -54,7 +54,7 @@ class Peer:
         self.raw += data
 
     def _read_frame(self) -> None:
-        while len(self.raw) < 8:
+        while len(self.raw) < 6:  # the shortest header, and the key
             self._read()
         size, start = self.raw[1] & 0x7F, 2
         if size == 126:
@@ -100,7 +100,8 @@ class Peer:
         for _ in range(count // BATCH):
             self.connection.sendall(batch)
         self.connection.sendall(message * (count % BATCH))
-        self.connection.recv(65_536)  # the client has all, and says so by leaving
+        while self.packet()[0] != 0xE0:  # until the client, which has all now, says good-bye or just leaves
+            pass
 
 
 def accept_all(listener: socket.socket, count: int) -> None:

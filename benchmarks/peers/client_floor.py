@@ -87,7 +87,7 @@ def connect(port: int) -> Wire:
     return wire
 
 
-def publish(port: int, count: int, qos: int) -> dict[str, float]:
+def publish(port: int, count: int, qos: int, together: int = 64) -> dict[str, float]:
     wire = connect(port)
     name = work.encode_publish(work.TOPIC, b"")[2:]
     head = bytes((0x30 | qos << 1, len(name) + len(work.MESSAGE) + (2 if qos else 0)))
@@ -95,7 +95,7 @@ def publish(port: int, count: int, qos: int) -> dict[str, float]:
     acknowledged = sent = 0
     watch = Stopwatch()
     while sent < count or acknowledged < (count if qos else 0):
-        batch = min(100 - (sent - acknowledged) if qos else 64, count - sent)
+        batch = min(100 - (sent - acknowledged) if qos else together, count - sent)
         if qos:
             numbers = range(sent, sent + batch)
             packets = [head + name + (number % 65_535 + 1).to_bytes(2, "big") + payload for number in numbers]
@@ -146,6 +146,7 @@ if __name__ == "__main__":
     main(
         {
             "publish_qos0": lambda port, count: publish(port, count, 0),
+            "publish_qos0_waiting": lambda port, count: publish(port, count, 0, together=1),
             "publish_qos1": lambda port, count: publish(port, count, 1),
             "receive": receive,
             "echo": echo,

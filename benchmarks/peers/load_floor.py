@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import workloads as work
-from client_floor import Wire, connect
+from client_floor import Wire
 from timing import main
 
 TOPIC = "bench/load"
@@ -38,10 +38,9 @@ def broker_kib(pid: int) -> float:
 
 
 def deliver(port: int, pid: int, count: int, subscribers: int) -> dict[str, float]:
-    wires = [connect(port) for _ in range(subscribers)]
+    publisher, *wires = connect_side_by_side(port, subscribers + 1)
     for wire in wires:
         wire.subscribe(TOPIC)
-    publisher = connect(port)
     packet = work.encode_publish(TOPIC, work.MESSAGE)
     window = max(4 * BATCH, 1_000 // subscribers)
     selector = selectors.DefaultSelector()
