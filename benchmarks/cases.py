@@ -102,8 +102,8 @@ def _client_cases() -> list[Case]:
 
 def _broker_cases() -> list[Case]:
     return [
-        Case("deliver_1_to_1", "broker", BROKERS, "deliver", ("subscribers=1",), least=1_000),
-        Case("deliver_1_to_50", "broker", BROKERS, "deliver", ("subscribers=50",), least=50),
+        Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=1_000),
+        Case("deliver_1_to_50", "broker", ("floor", *BROKERS), "deliver", ("subscribers=50",), least=50),
         Case("hold", "broker", BROKERS),
     ]
 

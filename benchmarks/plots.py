@@ -81,14 +81,15 @@ def _ratios(runs: list[Run], order: list[str]) -> None:
                 rows.append((library, value / own if unit in MORE_IS_BETTER else own / value))
         names, ratios = [name for name, _ in rows], [ratio for _, ratio in rows]
         bars = axes.barh(names, ratios, color=[COLOURS[name] if _ours(name) else "silver" for name in names])
-        axes.bar_label(bars, [f"{ratio:.3g}" for ratio in ratios], fontsize=8, padding=2)
+        axes.axvline(1, color="tab:blue", linewidth=0.8, zorder=0)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.bar_label(bars, [f"{ratio:.3g}" for ratio in ratios], fontsize=8, padding=3, bbox=paper)
         axes.set_xscale("log")
         if ratios:
             axes.set_xlim(min(ratios) / 2, max(ratios) * 4)
         axes.set_title(title, fontsize=11)
         axes.tick_params(labelsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.axvline(1, color="tab:blue", linewidth=0.8)
     figure.suptitle("Speed as a multiple of mqttws in pure Python (logarithmic; longer is faster)")
 
 

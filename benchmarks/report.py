@@ -9,9 +9,9 @@ import statistics
 import sys
 from pathlib import Path
 
+from goals import TARGETS, Target, reached, share
 from plots import draw
 from results import Run, load, median, middle
-from targets import TARGETS, Target, reached, share
 
 #: A column: (case, its name in the table, the figure, how it is shown).
 Column = tuple[str, str, str, str]
@@ -190,7 +190,8 @@ def facts(runs: list[Run]) -> list[str]:
     rounds = sorted({run["rounds"] for run in runs})
     seconds = runs[0]["seconds"]
     lines = [
-        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement; load average at the start {loads}. "
+        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement; "
+        f"load average at the start {loads}. "
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}.",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
@@ -218,10 +219,10 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         "",
         "<!-- Made by benchmarks/report.py from the JSON of benchmarks/run_peers.py; not to be edited. -->",
         "",
-        "Ratios count; absolute figures are those of one machine. The same messages, QoS, window and broker for all; each",
-        "library gets as many messages as fill the same time, in a process of its own. A figure is the median of the runs,",
-        "and a run's is the median of its rounds; every measurement checks its outcome, and an incomplete one has no",
-        "figure. How it is measured: `benchmarks/run_peers.py`; by `make bench-peers bench-report`.",
+        "Ratios count; absolute figures are those of one machine. The same messages, QoS, window and broker for all,",
+        "as many messages for each library as fill the same time, in a process of its own. A figure is the median of",
+        "the runs, a run's that of its rounds. Every measurement checks its outcome; an incomplete one has no figure.",
+        "How it is measured: `benchmarks/run_peers.py`; by `make bench-peers bench-report`.",
         "",
         *facts(runs),
         "",

@@ -20,6 +20,18 @@ BATCH = 640
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
+def upgraded(head: bytes) -> bytes:
+    """Answer a request for the upgrade."""
+    headers = dict(line.split(b":", 1) for line in head.split(b"\r\n")[1:])
+    values = {name.lower(): value.strip() for name, value in headers.items()}
+    accept = base64.b64encode(hashlib.sha1(values[b"sec-websocket-key"] + GUID).digest())
+    protocol = values[b"sec-websocket-protocol"].split(b",")[0].strip()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + protocol + b"\r\n\r\n"
+    )
+
+
 class Peer:
     """One client: reads its packets, whatever they are framed in."""
 
@@ -36,16 +48,7 @@ class Peer:
         while b"\r\n\r\n" not in self.raw:
             self._read()
         head, _, self.raw = self.raw.partition(b"\r\n\r\n")
-        headers = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
-        for line in head.split(b"\r\n"):  # the key keeps its case
-            if line.lower().startswith(b"sec-websocket-key:"):
-                key = line.split(b":", 1)[1].strip()
-        accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
-        protocol = headers[b"sec-websocket-protocol"].split(b",")[0].strip()
-        self.connection.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + protocol + b"\r\n\r\n"
-        )
+        self.connection.sendall(upgraded(head))
 
     def _read(self) -> None:
         data = self.connection.recv(65_536)
