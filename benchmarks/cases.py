@@ -21,6 +21,7 @@ PYTHON_PEERS = {
     "mqttws": ["mqttws-pubsub"],
     "mqttws-compiled": ["mqttws-pubsub"],
     "mqttws-uvloop": ["mqttws-pubsub", "uvloop"],
+    "websockets": ["websockets"],
     "floor": [],
 }
 NODE_PEERS = ["mqtt", "mqtt-packet", "aedes", "ws"]
@@ -64,6 +65,10 @@ def _codec_cases() -> list[Case]:
             Case(f"{way}_payload_{size}", "codec", BESIDE_FLOOR, f"{way}_payload", (f"size={size}",))
             for size in sizes
             for way in ("encode", "decode")
+        ),
+        *(
+            Case(f"mask_{size}", "codec", (*OURS, "websockets"), "mask", (f"size={size}",))
+            for size in (64, 1_024, 65_536)
         ),
         *(
             Case(f"match_{number}", "codec", OURS, "match", (f"subscriptions={number}",))

@@ -9,7 +9,7 @@ import pytest
 import report
 from cases import CASES
 from goals import TARGETS, Target, reached, share
-from results import find, load, median
+from results import BASE_CASE, find, load, median
 
 
 def figure(median, noise=0.0):
@@ -92,8 +92,8 @@ def test_what_was_not_measured_has_no_ratio():
 def test_every_target_names_a_case_that_is_run():
     cases = {case.name: case.libraries for case in CASES}
     for target in TARGETS:
-        if not target.case.startswith("mask_"):  # measured beside websockets, where that is there
-            assert target.ours in cases[target.case]
+        assert target.ours in cases[target.case]
+        assert not target.peer or target.peer in cases[target.peer_case or BASE_CASE.get(target.case, target.case)]
 
 
 def test_the_median_of_the_runs_is_judged_by():
