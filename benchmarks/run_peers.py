@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import resource
@@ -31,10 +32,8 @@ from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from servers import blaster, broker  # noqa: E402
 
-#: How long a measurement with a number of messages should take, in seconds.
+#: How long a measurement with a number of messages should take, in seconds; half as many messages warm it up before.
 SECONDS = 1.0
-#: How much longer than the shortest trial that is believed.
-TRIALS = 10
 
 
 class Bench:
@@ -59,16 +58,16 @@ class Bench:
         return figures
 
     def _find_count(self, case: Case, library: str) -> int:
-        """Find out how many messages fill the time; by trials of growing length, of which the last counts."""
+        """Find out how many messages fill the time: by trials of growing length, until one fills a third of it."""
         count = case.least
-        while (taken := self._run(case, library, count)["seconds"]) < self.seconds / TRIALS:
-            count *= TRIALS
+        while (taken := self._run(case, library, count)["seconds"]) < self.seconds / 3:
+            count *= math.ceil(min(10, self.seconds / taken))
         return max(case.least, int(count * self.seconds / taken))
 
     def _run(self, case: Case, library: str, count: int) -> dict[str, float]:
         """Run one case: the server that it needs, and the process that measures."""
         environments, name = self.environments, case.run or case.name
-        options = [*case.options, *([f"count={count}"] if count else [])]
+        options = [*case.options, *([f"count={count}", f"warm={count // 2}"] if count else [])]
         if case.kind == "import":
             return {"ms": import_ms(library, environments.interpreter(library), environments.variables)}
         if case.kind == "codec":
@@ -78,7 +77,7 @@ class Bench:
                 load = [environments.python("floor"), str(SCRIPTS / "load_floor.py")]
                 return self._ask([*load, name, f"port={server.port}", f"pid={server.pid}", *options])
         if case.kind == "receive":
-            with blaster(environments, count) as server:
+            with blaster(environments, count + count // 2) as server:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *options])
         with broker(environments, "mqttws" if case.kind == "hold" else "mosquitto") as server:
             port = server.tcp_port if library == "gmqtt" else server.port

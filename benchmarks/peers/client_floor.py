@@ -11,7 +11,7 @@ import socket
 import time
 
 import workloads as work
-from timing import Stopwatch, main, percentiles
+from timing import Stopwatch, main, percentiles, timed
 
 
 class Wire:
@@ -87,13 +87,16 @@ def connect(port: int) -> Wire:
     return wire
 
 
-def publish(port: int, count: int, qos: int, together: int = 64) -> dict[str, float]:
+def publish(port: int, count: int, warm: int, qos: int, together: int = 64) -> dict[str, float]:
     wire = connect(port)
+    return timed(lambda number: publish_some(wire, number, qos, together), count, warm)
+
+
+def publish_some(wire: Wire, count: int, qos: int, together: int) -> None:
     name = work.encode_publish(work.TOPIC, b"")[2:]
     head = bytes((0x30 | qos << 1, len(name) + len(work.MESSAGE) + (2 if qos else 0)))
     payload = work.MESSAGE
     acknowledged = sent = 0
-    watch = Stopwatch()
     while sent < count or acknowledged < (count if qos else 0):
         batch = min(100 - (sent - acknowledged) if qos else together, count - sent)
         if qos:
@@ -109,27 +112,29 @@ def publish(port: int, count: int, qos: int, together: int = 64) -> dict[str, fl
     if not qos:
         wire.send(work.encode_publish(work.TOPIC, payload, 1, 1))
         assert wire.payloads()[0][0] == 0x40
-    return watch.stop(count)
 
 
-def receive(port: int, count: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int) -> dict[str, float]:
     wire = connect(port)
     got = len(wire.subscribe(work.TOPIC)) // len(work.encode_publish(work.TOPIC, work.MESSAGE))
     watch = Stopwatch()
     skip = 4 + len(work.TOPIC)
-    while got < count:
-        for packet in wire.payloads():
-            payload = packet[skip:]
-            got += 1
+    for end in (warm, warm + count):
+        unmeasured = got
+        watch.start()
+        while got < end:
+            for packet in wire.payloads():
+                payload = packet[skip:]
+                got += 1
     assert payload == work.MESSAGE
-    return watch.stop(count)
+    return watch.stop(got - unmeasured)
 
 
-def echo(port: int, count: int, qos: int) -> dict[str, float]:
+def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     wire = connect(port)
     wire.subscribe("bench/echo", qos)
     trips = []
-    for number in range(1, count + 1):
+    for number in range(1, warm + count + 1):
         start = time.perf_counter()
         wire.send(work.encode_publish("bench/echo", work.MESSAGE, qos, number if qos else None))
         while True:
@@ -139,15 +144,15 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
         trips.append(time.perf_counter() - start)
         if qos:
             wire.send(b"\x40\x02" + arrived[0][14:16])
-    return percentiles(trips)
+    return percentiles(trips[warm:])
 
 
 if __name__ == "__main__":
     main(
         {
-            "publish_qos0": lambda port, count: publish(port, count, 0),
-            "publish_qos0_waiting": lambda port, count: publish(port, count, 0, together=1),
-            "publish_qos1": lambda port, count: publish(port, count, 1),
+            "publish_qos0": lambda port, count, warm: publish(port, count, warm, 0),
+            "publish_qos0_waiting": lambda port, count, warm: publish(port, count, warm, 0, together=1),
+            "publish_qos1": lambda port, count, warm: publish(port, count, warm, 1),
             "receive": receive,
             "echo": echo,
         }

@@ -4,7 +4,7 @@ Each script is one library. `run_peers.py` runs it once for each case and round,
 own (with the directory above in PYTHONPATH)::
 
     python codec_paho.py decode_stream
-    python client_paho.py receive port=19001 count=100000
+    python client_paho.py receive port=19001 count=100000 warm=50000
 
 and it prints one line of JSON. It checks the outcome of each case.
 """
@@ -15,7 +15,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 #: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
 REPEATS = 7
@@ -70,6 +70,22 @@ class Stopwatch:
         wall = time.perf_counter() - self._wall
         cpu = time.process_time() - self._cpu
         return {"seconds": wall, "rate": messages / wall, "cpu_us": cpu / messages * 1e6}
+
+
+def timed(run: Callable[[int], object], count: int, warm: int) -> dict[str, float]:
+    """Time something that handles so many messages, after some to warm up with."""
+    run(warm)
+    watch = Stopwatch()
+    run(count)
+    return watch.stop(count)
+
+
+async def atimed(run: Callable[[int], Awaitable[object]], count: int, warm: int) -> dict[str, float]:
+    """Time something that runs in an event loop the same way."""
+    await run(warm)
+    watch = Stopwatch()
+    await run(count)
+    return watch.stop(count)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
