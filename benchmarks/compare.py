@@ -10,36 +10,38 @@ the noise: how far the rounds of a run, and the runs, lie apart, in both files t
 
 from __future__ import annotations
 
+import statistics
 import sys
 from pathlib import Path
 
-from results import MORE_IS_BETTER, Run, find, load, middle
+from results import MORE_IS_BETTER, Run, find, load
 
+#: Whose figure: (case, library, its name).
+Figure = tuple[str, str, str]
 #: Changes below this share are noise whatever the rounds say.
 LEAST = 0.10
 
 
-def reference(run: Run, case: str, figure: str) -> tuple[dict[str, float], str] | None:
-    """Find a run's pace for a case, and what figure that is; None where the figure does not depend on it."""
+def reference(runs: list[Run], case: str, figure: str) -> Figure | None:
+    """Choose a figure that tells the pace of each of the runs; None: the case's does not depend on it, or none does."""
     if figure.startswith("kib"):
         return None
-    for library in ("floor", "paho", "mosquitto"):
-        found = find(run, case, library, figure)
-        if found is not None:
-            return found, figure
-    found = find(run, "decode_qos0", "floor", "ns")
-    return None if found is None else (found, "ns")
+    same_case = ((case, library, figure) for library in ("floor", "paho", "mosquitto"))
+    for pace in (*same_case, ("decode_qos0", "floor", "ns")):
+        if all(find(run, *pace) is not None for run in runs):
+            return pace
+    return None
 
 
-def cost(run: Run, case: str, library: str, figure: str) -> tuple[float, float] | None:
-    """Return what a figure costs in units of its reference, and how far the rounds lie off their middle, as a share."""
-    own = find(run, case, library, figure)
-    if own is None or not own["median"]:
+def cost(run: Run, figure: Figure, pace: Figure | None) -> tuple[float, float] | None:
+    """Return what a figure costs in units of another, and how far the rounds lie off their middle, as a share."""
+    own = find(run, *figure)
+    if own is None:
         return None
-    value, noise = _less_is_better(own["median"], figure), _half_width(own)
-    if (pace := reference(run, case, figure)) is not None:
-        value /= _less_is_better(pace[0]["median"], pace[1])
-        noise += _half_width(pace[0])
+    value, noise = _less_is_better(own["median"], figure[2]), _half_width(own)
+    if pace is not None and (other := find(run, *pace)) is not None:
+        value /= _less_is_better(other["median"], pace[2])
+        noise += _half_width(other)
     return value, noise
 
 
@@ -51,13 +53,13 @@ def _half_width(figure: dict[str, float]) -> float:
     return (figure["greatest"] - figure["least"]) / figure["median"] / 2
 
 
-def cost_of_all(runs: list[Run], case: str, library: str, figure: str) -> tuple[float, float] | None:
+def cost_of_all(runs: list[Run], figure: Figure, pace: Figure | None) -> tuple[float, float] | None:
     """Return the same of several runs: the middle, and the noise within the runs or between them, the greater one."""
-    found = [each for run in runs if (each := cost(run, case, library, figure)) is not None]
-    costs, noises = [each[0] for each in found], [each[1] for each in found]
-    median, within = middle(costs), middle(noises)
-    if median is None or within is None:
+    found = [each for run in runs if (each := cost(run, figure, pace)) is not None]
+    if not found:
         return None
+    costs = [each[0] for each in found]
+    median, within = statistics.median(costs), statistics.median(each[1] for each in found)
     return median, max(within, (max(costs) - min(costs)) / median / 2)
 
 
@@ -75,7 +77,8 @@ def slower(old: list[Run], new: list[Run]) -> list[str]:
     )
     found = []
     for case, library, figure in figures:
-        before, after = (cost_of_all(runs, case, library, figure) for runs in (old, new))
+        pace = reference(old + new, case, figure)
+        before, after = (cost_of_all(runs, (case, library, figure), pace) for runs in (old, new))
         if before is None or after is None:
             continue
         change, noise = after[0] / before[0] - 1, before[1] + after[1]

@@ -149,6 +149,13 @@ def test_a_case_without_a_floor_is_measured_by_its_decoding():
     assert len(compare.slower([matching(100, 10)], [matching(200, 10)])) == 1
 
 
+def test_the_reference_is_one_that_both_files_have():
+    old = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}})
+    new = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}, "floor": {"rate": 900}})
+    assert compare.reference([old, new], "receive", "rate") == ("receive", "paho", "rate")
+    assert compare.slower([old], [new]) == []
+
+
 def test_memory_is_compared_as_it_is():
     def memory(kib, floor):
         return run(memory={"mqttws": {"kib": kib}, "floor": {"kib": floor}})
