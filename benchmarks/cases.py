@@ -45,7 +45,8 @@ class Case:
         libraries: who takes part.
         run: the case that the script knows, where its name is another.
         options: for the script.
-        least: the least number of messages of a case that is to last a while; 0: it takes no number.
+        least: the least number of messages of a case that is to last a while, many times as many as are under way at
+            once; 0: it takes no number.
     """
 
     name: str
@@ -107,8 +108,8 @@ def _client_cases() -> list[Case]:
 
 def _broker_cases() -> list[Case]:
     return [
-        Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=1_000),
-        Case("deliver_1_to_50", "broker", ("floor", *BROKERS), "deliver", ("subscribers=50",), least=50),
+        Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=5_000),
+        Case("deliver_1_to_50", "broker", ("floor", *BROKERS), "deliver", ("subscribers=50",), least=500),
         Case("hold", "broker", BROKERS),
     ]
 
