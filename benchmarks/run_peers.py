@@ -77,7 +77,7 @@ class Bench:
                 load = [environments.python("floor"), str(SCRIPTS / "load_floor.py")]
                 return self._ask([*load, name, f"port={server.port}", f"pid={server.pid}", *options])
         if case.kind == "receive":
-            with blaster(environments, count + count // 2) as server:
+            with blaster(environments, count // 2, count) as server:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *options])
         with broker(environments, "mqttws" if case.kind == "hold" else "mosquitto") as server:
             port = server.tcp_port if library == "gmqtt" else server.port

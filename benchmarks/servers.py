@@ -49,9 +49,9 @@ def serving(environments: Environments, command: list[str]) -> Iterator[Server]:
         server.stdout.close()
 
 
-def blaster(environments: Environments, count: int) -> contextlib.AbstractContextManager[Server]:
-    """Run the server that sends so many messages to each client."""
-    return serving(environments, [environments.python("floor"), str(SCRIPTS / "blaster.py"), str(count)])
+def blaster(environments: Environments, *counts: int) -> contextlib.AbstractContextManager[Server]:
+    """Run the server that sends so many messages to each client, for each SUBSCRIBE of its."""
+    return serving(environments, [environments.python("floor"), str(SCRIPTS / "blaster.py"), *map(str, counts)])
 
 
 def broker(environments: Environments, library: str) -> contextlib.AbstractContextManager[Server]:

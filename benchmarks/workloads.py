@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 #: 27 bytes, as in the study of the peers' codecs.
 TOPIC = "sensors/room-12/temperature"
+#: As long, for what is received before the clock starts.
+WARM_TOPIC = "warm-up/room-12/temperature"
 #: 20 bytes.
 PAYLOAD = b"21.4 degrees Celsius"
 #: What the end-to-end cases send: 64 bytes.

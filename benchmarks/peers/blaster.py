@@ -1,8 +1,9 @@
 """A server that sends messages as fast as a socket takes them: what a client can receive, no broker in the way.
 
-It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT and
-the first SUBSCRIBE, then sends `count` PUBLISH packets of QoS 0, one in each frame, built beforehand. It prints its
-port, serves one client after the other, and ends when its standard input does.
+It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT,
+then a SUBSCRIBE for each number in its command line, each with so many PUBLISH packets of QoS 0, one in each frame,
+built beforehand: first those to warm up with, then, when the client has them all and asks for more, those that are
+timed. It prints its port, serves one client after the other, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -91,30 +92,31 @@ class Peer:
         """Put a short packet into a frame, where there are frames."""
         return bytes((0x82, len(packet))) + packet if self.websocket else packet
 
-    def serve(self, count: int) -> None:
+    def serve(self, counts: list[int]) -> None:
         """Do all there is to do."""
         assert self.packet()[0] == 0x10
         self.connection.sendall(self.frame(b"\x20\x02\0\0"))
-        subscribe = self.packet()
-        assert subscribe[0] == 0x82
-        self.connection.sendall(self.frame(b"\x90\x03" + subscribe[2:4] + b"\0"))
-        message = self.frame(work.encode_publish(work.TOPIC, work.MESSAGE))
-        batch = message * BATCH
-        for _ in range(count // BATCH):
-            self.connection.sendall(batch)
-        self.connection.sendall(message * (count % BATCH))
+        for count in counts:
+            subscribe = self.packet()
+            assert subscribe[0] == 0x82
+            self.connection.sendall(self.frame(b"\x90\x03" + subscribe[2:4] + b"\0"))
+            message = self.frame(work.encode_publish(subscribe[6:-1].decode(), work.MESSAGE))
+            batch = message * BATCH
+            for _ in range(count // BATCH):
+                self.connection.sendall(batch)
+            self.connection.sendall(message * (count % BATCH))
         while self.packet()[0] != 0xE0:  # until the client, which has all now, says good-bye or just leaves
             pass
 
 
-def accept_all(listener: socket.socket, count: int) -> None:
+def accept_all(listener: socket.socket, counts: list[int]) -> None:
     """Serve clients, one at a time."""
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection:
             try:
-                Peer(connection).serve(count)
+                Peer(connection).serve(counts)
             except OSError:
                 pass  # the client left before the end; it is the client that counts
 
@@ -122,5 +124,5 @@ def accept_all(listener: socket.socket, count: int) -> None:
 if __name__ == "__main__":
     server = socket.create_server(("127.0.0.1", 0))
     print(server.getsockname()[1], flush=True)
-    threading.Thread(target=accept_all, args=(server, int(sys.argv[1])), daemon=True).start()
+    threading.Thread(target=accept_all, args=(server, list(map(int, sys.argv[1:]))), daemon=True).start()
     sys.stdin.read()

@@ -59,21 +59,23 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
 def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(topic, payload, dup, qos, retain, **named) -> None:
         nonlocal got
-        if got == warm:
-            watch.start()
         got += 1
-        if got == warm + count:
+        if got == end:
             assert payload == work.MESSAGE
             done.set()
 
     with Connected(port) as connection:
-        connection.subscribe(work.TOPIC, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            connection.subscribe(topic, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
+            assert done.wait(60)
         return watch.stop(count)
 
 

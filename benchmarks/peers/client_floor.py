@@ -116,18 +116,18 @@ def publish_some(wire: Wire, count: int, qos: int, together: int) -> None:
 
 def receive(port: int, count: int, warm: int) -> dict[str, float]:
     wire = connect(port)
-    got = len(wire.subscribe(work.TOPIC)) // len(work.encode_publish(work.TOPIC, work.MESSAGE))
     watch = Stopwatch()
     skip = 4 + len(work.TOPIC)
-    for end in (warm, warm + count):
-        unmeasured = got
+    size = skip + len(work.MESSAGE)
+    for topic, wanted in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
         watch.start()
-        while got < end:
+        got = len(wire.subscribe(topic)) // size
+        while got < wanted:
             for packet in wire.payloads():
                 payload = packet[skip:]
                 got += 1
     assert payload == work.MESSAGE
-    return watch.stop(got - unmeasured)
+    return watch.stop(count)
 
 
 def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:

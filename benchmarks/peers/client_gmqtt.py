@@ -62,22 +62,24 @@ async def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
 async def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = asyncio.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(client, topic, payload, qos, properties) -> int:
         nonlocal got
-        if got == warm:
-            watch.start()
         got += 1
-        if got == warm + count:
+        if got == end:
             assert payload == work.MESSAGE
             done.set()
         return 0
 
     client = await connect(port, on_message)
-    client.subscribe(work.TOPIC)
-    await asyncio.wait_for(done.wait(), 60)
+    for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+        end = got + number
+        done.clear()
+        watch.start()
+        client.subscribe(topic)
+        await asyncio.wait_for(done.wait(), 60)
     figures = watch.stop(count)
     await client.disconnect()
     return figures

@@ -2,6 +2,7 @@
 'use strict'
 const mqtt = require('mqtt')
 const TOPIC = 'sensors/room-12/temperature'
+const WARM_TOPIC = 'warm-up/room-12/temperature'
 const MESSAGE = Buffer.from('0123456789abcdef'.repeat(4))
 
 const [name, ...given] = process.argv.slice(2)
@@ -58,13 +59,16 @@ const cases = {
   receive (client) {
     let got = 0
     client.on('message', (topic, payload) => {
-      if (got === warm) start()
-      if (++got === warm + count) {
+      if (++got === warm) {
+        start()
+        client.subscribe(TOPIC)
+      }
+      if (got === warm + count) {
         if (!payload.equals(MESSAGE)) throw new Error('a wrong payload')
         done(stop(), client)
       }
     })
-    client.subscribe(TOPIC)
+    client.subscribe(WARM_TOPIC)
   },
   echo (client) {
     const trips = []

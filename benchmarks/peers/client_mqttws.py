@@ -54,21 +54,23 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
 def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(message) -> None:
         nonlocal got
-        if got == warm:
-            watch.start()
         got += 1
-        if got == warm + count:
+        if got == end:
             assert message.payload == work.MESSAGE
             done.set()
 
     with connect(port, on_message=on_message) as client:
-        client.subscribe(work.TOPIC)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            client.subscribe(topic)
+            assert done.wait(60)
         return watch.stop(count)
 
 
@@ -120,13 +122,14 @@ async def apublish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
 async def areceive(port: int, count: int, warm: int) -> dict[str, float]:
     async with aconnect(port) as client:
-        await client.subscribe(work.TOPIC)
+        await client.subscribe(work.WARM_TOPIC)
         got = 0
         watch = Stopwatch()
         async for message in client:
+            got += 1
             if got == warm:
                 watch.start()
-            got += 1
+                await client.subscribe(work.TOPIC)
             if got == warm + count:
                 assert message.payload == work.MESSAGE
                 break

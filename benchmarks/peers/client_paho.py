@@ -76,23 +76,25 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
 def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(client, userdata, message) -> None:
         nonlocal got
-        if got == warm:
-            watch.start()
         got += 1
-        if got == warm + count:
+        if got == end:
             assert message.payload == work.MESSAGE
             done.set()
 
     connected = Connected(port)
     connected.client.on_message = on_message
     with connected:
-        connected.subscribe(work.TOPIC)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            connected.subscribe(topic)
+            assert done.wait(60)
         return watch.stop(count)
 
 
