@@ -202,13 +202,12 @@ def facts(runs: list[Run]) -> list[str]:
         lines += ["", "A trial: its measurements are too short to be relied on."]
     missing = {name: reason for run in runs for name, reason in run["missing"].items()}
     lines += [f"\nNot measured: {name}, because {reason}." for name, reason in sorted(missing.items())]
-    failures = {
-        (case, name): reason
-        for run in runs
-        for case, by_library in run["failures"].items()
-        for name, reason in by_library.items()
-    }
-    lines += [f"\nIncomplete: {name} in {case}: {reason}." for (case, name), reason in sorted(failures.items())]
+    failures: dict[tuple[str, str], dict[str, None]] = {}
+    for run in runs:
+        for case, by_library in sorted(run["failures"].items()):
+            for name, reason in sorted(by_library.items()):
+                failures.setdefault((name, reason), {})[case] = None
+    lines += [f"\nIncomplete: {name} in {', '.join(cases)}: {reason}." for (name, reason), cases in failures.items()]
     return lines
 
 

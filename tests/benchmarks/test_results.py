@@ -106,11 +106,11 @@ def test_the_median_of_the_runs_is_judged_by():
 def test_the_document_tells_what_is_missing():
     made = run(receive={"paho": {"rate": 4}})
     made["missing"]["mqttproto"] = "there is none"
-    made["failures"]["receive"] = {"mqttws": "it stopped"}
+    made["failures"] = {"receive": {"mqttws": "it stopped"}, "echo_qos0": {"mqttws": "it stopped"}}
     text = report.document([made, made], [("x.png", "a plot")])
     assert "2 complete runs of 3 interleaved rounds" in text
     assert "Not measured: mqttproto, because there is none." in text
-    assert "Incomplete: mqttws in receive: it stopped." in text
+    assert "Incomplete: mqttws in echo_qos0, receive: it stopped." in text
     assert "![a plot](benchmarks/x.png)" in text
 
 
