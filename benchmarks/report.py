@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from goals import TARGETS, Target, reached, share
-from plots import draw
 from results import Run, load, median, middle
 
 #: A column: (case, its name in the table, the figure, how it is shown).
@@ -242,6 +241,8 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
 
 def main() -> None:
     """Make the document and its plots."""
+    from plots import draw  # matplotlib, which what is tested of this module does not need
+
     *sources, docs = map(Path, sys.argv[1:])
     runs = load(*sources)
     (docs / "benchmarks").mkdir(parents=True, exist_ok=True)
