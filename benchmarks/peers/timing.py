@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 #: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
 REPEATS = 7
@@ -93,6 +95,21 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     ordered = sorted(seconds)
     p50, p99 = (ordered[int(len(ordered) * part)] * 1e6 for part in (0.50, 0.99))
     return {"seconds": sum(seconds), "p50_us": p50, "p99_us": p99}
+
+
+def resident_kib() -> float:
+    """Return the memory of this process that is in RAM, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise OSError("/proc/self/status tells no VmRSS")
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may. Returns how many that is."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def main(cases: dict[str, Callable[..., float | dict[str, float]]]) -> None:
