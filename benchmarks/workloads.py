@@ -78,14 +78,6 @@ def encode(packet: Published | Answer, level: int = 4) -> bytes:
     return bytes((packet.first, len(body))) + body
 
 
-def masked_frame(data: bytes, key: bytes) -> bytes:
-    """Put up to 65,535 bytes into a client's WebSocket frame."""
-    size = len(data)
-    number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
-    head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
-    return head + key + number.to_bytes(size, "little")
-
-
 def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
     """Make what a busy client reads: two thirds PUBLISH of three QoS on 50 topics, the rest answers.
 
@@ -113,3 +105,11 @@ def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
 def chunks(stream: bytes, size: int = CHUNK) -> Iterator[bytes]:
     """Cut a stream into the pieces in which it is read."""
     return (stream[start : start + size] for start in range(0, len(stream), size))
+
+
+def masked_frame(data: bytes, key: bytes) -> bytes:
+    """Put up to 65,535 bytes into a client's WebSocket frame."""
+    size = len(data)
+    number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
+    head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
+    return head + key + number.to_bytes(size, "little")
