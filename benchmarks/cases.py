@@ -1,8 +1,8 @@
 """Who takes part, and what is measured: the rows and columns of the tables.
 
-Where the number of messages is not part of the question, it is such that the case lasts about a second, for every
-library by the same rule: a fixed number would last a minute with one and be over, with another, before its buffers
-are warm. `run_peers.py` finds it out by trial runs.
+Where the number of messages is not part of the question, it is such that the case lasts about a second with its
+warm-up, for every library by the same rule: a fixed number would last a minute with one and be over, with another,
+before its buffers are warm. `run_peers.py` finds it out by trial runs.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def facts(runs: list[Run]) -> list[str]:
         "",
         spread(runs),
     ]
-    if seconds < 1:
+    if any(run["trial"] for run in runs):
         lines += ["", "A trial: its measurements are too short to be relied on."]
     missing = {name: reason for run in runs for name, reason in run["missing"].items()}
     lines += [f"\nNot measured: {name}, because {reason}." for name, reason in sorted(missing.items())]

@@ -18,6 +18,8 @@ from timing import main
 
 TOPIC = "bench/load"
 BATCH = 32
+#: How many connections are made at once: as many as a listener lets wait.
+SIDE_BY_SIDE = 100
 #: How many connections are held when the broker's memory is looked at, half a second after the last of them came.
 HELD = (250, 1_000, 2_000)
 PAUSE = 0.5
@@ -69,10 +71,10 @@ def deliver(port: int, pid: int, count: int, warm: int, subscribers: int) -> dic
 
 
 def connect_side_by_side(port: int, count: int) -> list[Wire]:
-    """Make many connections, fifty at a time: some brokers let each of them wait."""
+    """Make many connections, some at a time: there are brokers that let each of them wait."""
     wires: list[Wire] = []
-    for start in range(0, count, 50):
-        some = [Wire(port) for _ in range(min(50, count - start))]
+    for start in range(0, count, SIDE_BY_SIDE):
+        some = [Wire(port) for _ in range(min(SIDE_BY_SIDE, count - start))]
         for wire in some:
             wire.upgraded()
         for wire in some:
@@ -82,7 +84,7 @@ def connect_side_by_side(port: int, count: int) -> list[Wire]:
 
 
 def hold(port: int, pid: int) -> dict[str, float]:
-    wires = connect_side_by_side(port, 50)  # so that what is only needed once is there
+    wires = connect_side_by_side(port, SIDE_BY_SIDE)  # so that what is only needed once is there
     before, start = broker_kib(pid), time.perf_counter()
     figures: dict[str, float] = {}
     held = 0

@@ -26,7 +26,15 @@ def run(**cases):
         for case, by_library in cases.items()
     }
     machine = {"cpu": "c", "cores": 2, "system": "s", "python": "3", "load_average": 0.0}
-    facts = {"machine": machine, "versions": {}, "rounds": 3, "seconds": 1.0, "missing": {}, "failures": {}}
+    facts = {
+        "machine": machine,
+        "versions": {},
+        "rounds": 3,
+        "seconds": 0.8,
+        "trial": False,
+        "missing": {},
+        "failures": {},
+    }
     return facts | {"cases": made}
 
 
