@@ -154,7 +154,7 @@ def verdict(target: Target, ratio: float | None) -> str:
     if ratio is None:
         return "not measured"
     reached_share = share(target, ratio)
-    return "met" if reached_share >= 1 else f"missed: {reached_share:.0%} of the target"
+    return "met" if reached_share >= 1 else f"missed: {int(reached_share * 100)}% of the target"
 
 
 def verdicts(runs: list[Run]) -> str:
