@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COMPILED := .venv-compiled
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test coverage lint peers compiled test-compiled bench fuzz mutate soak mutants interop clean help simulate chaos
+.PHONY: demo test coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -58,15 +58,16 @@ soak: $(VENV)/installed  ## 200 clients, a cut every 2 s, for T seconds (T=3600)
 	@$(PIP) -e '.[soak]'
 	$(BIN)/python tests/soak/soak.py --seconds $(or $(T),3600) --plot docs/soak.png
 
-bench-peers:       ## the peers and us side by side, each in an environment of its own; about half an hour
-	$(PYTHON) benchmarks/run_peers.py --rounds 3 --out benchmarks/results.json
+bench-peers:       ## the peers and us side by side, each in an environment of its own; RUNS=3 of 12 minutes
+	$(PYTHON) benchmarks/run_peers.py --runs $(or $(RUNS),3) --out benchmarks/results.json
 
 bench-report: $(VENV)/installed-test  ## docs/benchmarks.md and its plots, from the JSON of bench-peers
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python benchmarks/report.py benchmarks/results.json docs
 
 bench-compare:     ## what became slower than the kept JSON, as a ratio to the floor of the same run
-	$(PYTHON) benchmarks/run_peers.py --rounds 3 --out benchmarks/new.json
+	$(PYTHON) benchmarks/run_peers.py --libraries floor,paho,mosquitto,mqttws,mqttws-compiled,mqttws-uvloop \
+		--out benchmarks/new.json
 	$(PYTHON) benchmarks/compare.py benchmarks/results.json benchmarks/new.json
 
 simulate: $(VENV)/installed-test  ## a million schedules of faults in the simulator; N=... for another number

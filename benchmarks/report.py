@@ -1,42 +1,62 @@
 """Make `docs/benchmarks.md` and its plots from the JSON of `run_peers.py`: every figure there comes from here.
 
-python benchmarks/report.py benchmarks/results.json docs/
+python benchmarks/report.py benchmarks/results.json [more.json ...] docs/
 """
 
 from __future__ import annotations
 
-import json
+import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
-from targets import MORE_IS_BETTER, TARGETS, median, met, reached
+from goals import TARGETS, Target, reached, share
+from results import Run, load, median, middle
 
-Results = dict[str, Any]
+#: A column: (case, its name in the table, the figure, how it is shown).
+Column = tuple[str, str, str, str]
 
-#: Heading -> (case, its name in the table, the figures shown with their format).
-TABLES: dict[str, list[tuple[str, str, str, str]]] = {
+#: Heading -> columns.
+TABLES: dict[str, list[Column]] = {
     "Codec, nanoseconds a packet": [
         ("encode_qos0", "encode QoS 0", "ns", "{:,.0f}"),
         ("encode_qos1", "encode QoS 1", "ns", "{:,.0f}"),
         ("decode_qos0", "decode QoS 0", "ns", "{:,.0f}"),
         ("decode_stream", "decode stream", "ns", "{:,.0f}"),
     ],
+    "WebSocket masking, nanoseconds": [
+        ("mask_64", "64 bytes", "ns", "{:,.0f}"),
+        ("mask_1024", "1 KiB", "ns", "{:,.0f}"),
+        ("mask_65536", "64 KiB", "ns", "{:,.0f}"),
+    ],
+    "Finding the one subscription that matches, nanoseconds": [
+        ("match_1", "of 1", "ns", "{:,.0f}"),
+        ("match_10000", "of 10,000", "ns", "{:,.0f}"),
+        ("match_100000", "of 100,000", "ns", "{:,.0f}"),
+        ("match_depth_2", "2 levels deep", "ns", "{:,.0f}"),
+        ("match_depth_4", "4 levels", "ns", "{:,.0f}"),
+        ("match_depth_8", "8 levels", "ns", "{:,.0f}"),
+    ],
     "Client, thousands of messages a second": [
         ("publish_qos0", "publish QoS 0", "rate", "k"),
         ("publish_qos0_waiting", "one at a time", "rate", "k"),
         ("publish_qos1", "publish QoS 1", "rate", "k"),
         ("receive", "receive", "rate", "k"),
-        ("publish_qos0_asyncio", "publish QoS 0, asyncio", "rate", "k"),
-        ("publish_qos1_asyncio", "publish QoS 1, asyncio", "rate", "k"),
-        ("receive_asyncio", "receive, asyncio", "rate", "k"),
     ],
     "Client, CPU time a message in microseconds": [
         ("publish_qos0", "publish QoS 0", "cpu_us", "{:,.2f}"),
+        ("publish_qos0_waiting", "one at a time", "cpu_us", "{:,.2f}"),
         ("publish_qos1", "publish QoS 1", "cpu_us", "{:,.2f}"),
         ("receive", "receive", "cpu_us", "{:,.2f}"),
-        ("publish_qos0_asyncio", "publish QoS 0, asyncio", "cpu_us", "{:,.2f}"),
-        ("receive_asyncio", "receive, asyncio", "cpu_us", "{:,.2f}"),
+    ],
+    "Client with asyncio": [
+        ("publish_qos0_asyncio", "publish QoS 0, thousands a second", "rate", "k"),
+        ("publish_qos0_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
+        ("publish_qos1_asyncio", "publish QoS 1", "rate", "k"),
+        ("publish_qos1_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
+        ("receive_asyncio", "receive", "rate", "k"),
+        ("receive_asyncio", "CPU, µs", "cpu_us", "{:,.2f}"),
+        ("echo_qos0_asyncio", "echo QoS 0 p50, µs", "p50_us", "{:,.0f}"),
+        ("echo_qos1_asyncio", "echo QoS 1 p50, µs", "p50_us", "{:,.0f}"),
     ],
     "Client, round trip in microseconds, import and memory": [
         ("echo_qos0", "QoS 0 p50", "p50_us", "{:,.0f}"),
@@ -44,40 +64,39 @@ TABLES: dict[str, list[tuple[str, str, str, str]]] = {
         ("echo_qos1", "QoS 1 p50", "p50_us", "{:,.0f}"),
         ("echo_qos1", "QoS 1 p99", "p99_us", "{:,.0f}"),
         ("import", "import, ms", "ms", "{:,.0f}"),
-        ("memory", "memory, MiB", "kib", "mib"),
+        ("memory", "memory of one connection, MiB", "kib", "mib"),
+        ("client_hold_10000", "KiB each of 10,000", "kib", "{:,.1f}"),
     ],
     "Broker": [
         ("deliver_1_to_1", "1 → 1, thousands a second", "rate", "k"),
+        ("deliver_1_to_1", "CPU a delivery, µs", "cpu_us", "{:,.2f}"),
         ("deliver_1_to_50", "1 → 50, thousands a second", "rate", "k"),
         ("deliver_1_to_50", "CPU a delivery, µs", "cpu_us", "{:,.2f}"),
-        ("hold_1000", "connections taken a second", "rate", "{:,.0f}"),
-        ("hold_2000", "KiB a held connection", "kib", "{:,.1f}"),
+        ("hold", "connections taken a second", "rate", "{:,.0f}"),
+        ("hold", "KiB each of 2,000 held", "kib_2000", "{:,.1f}"),
     ],
 }
+#: Whose only way is asyncio: they stand in its table with the cases of the other one.
+ASYNCIO_PEERS = ("aiomqtt", "gmqtt")
 ORDER = [
-    *("floor", "mqttws", "mqttws-compiled", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
-    *("mqttpacket", "mqttjs", "mosquitto", "aedes"),
+    *("floor", "mqttws", "mqttws-compiled", "mqttws-uvloop", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
+    *("websockets", "mqttpacket", "mqttjs", "mosquitto", "aedes"),
 ]
 NAMES = {
     "floor": "floor: hand-written, unchecked Python",
     "mqttws": "**mqttws**",
     "mqttws-compiled": "**mqttws, compiled**",
+    "mqttws-uvloop": "**mqttws on uvloop**",
     "paho": "paho-mqtt",
     "mqtt5": "mqtt5 (Rust)",
     "awscrt": "awscrt (C)",
     "gmqtt": "gmqtt (plain TCP)",
+    "websockets": "websockets (C)",
     "mqttjs": "MQTT.js",
     "mqttpacket": "mqtt-packet (Node)",
     "mosquitto": "Mosquitto",
 }
-
-
-#: (the beginning of the cases' names, figure, file, what is on the x axis, caption)
-CURVES = [
-    ("encode_payload_", "ns", "payload.png", "payload, bytes", "What a packet costs, by the size of its payload."),
-    ("publish_batch_", "ns", "batch.png", "messages together", "What a message costs, by how many leave together."),
-    ("match_", "ns", "matching.png", "subscriptions held", "What it costs to find the one that matches."),
-]
+UNITS = {"rate": " a second", "kib": " KiB", "kib_2000": " KiB"}
 
 
 def shown(value: float | None, form: str) -> str:
@@ -91,161 +110,129 @@ def shown(value: float | None, form: str) -> str:
     return form.format(value)
 
 
-def table(results: Results, columns: list[tuple[str, str, str, str]]) -> str:
+def table(runs: list[Run], columns: list[Column]) -> str:
     """Make one table: a row for each library that has any of the figures."""
     lines = ["| | " + " | ".join(name for _, name, _, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for library in ORDER:
-        cells = []
-        for case, _, figure, form in columns:
-            found = results["cases"].get(case, {}).get(library, {}).get(figure)
-            cells.append(shown(found["median"] if found else None, form))
+        known = [
+            any(library in run["cases"].get(case, ()) for run in runs)
+            or (case.endswith("_asyncio") and library in ASYNCIO_PEERS)
+            for case, _, _, _ in columns
+        ]
+        cells = [
+            shown(median(runs, case, library, figure), form) if has else ""
+            for (case, _, figure, form), has in zip(columns, known, strict=True)
+        ]
         if any(cells):
             lines.append(f"| {NAMES.get(library, library)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not measured."
 
 
-def spread(results: Results) -> str:
-    """Tell how far the rounds lie apart: the middle and the largest spread of all figures."""
-    spreads = sorted(
-        (figure["greatest"] - figure["least"]) / figure["median"]
-        for by_library in results["cases"].values()
-        for figures in by_library.values()
-        for figure in figures.values()
-        if figure["median"]
-    )
-    if not spreads:
-        return "There is one round only."
-    middle, largest = spreads[len(spreads) // 2], spreads[-1]
-    return f"Between the least and the greatest of the rounds lie {middle:.0%} of the median, at most {largest:.0%}."
+def spread(runs: list[Run]) -> str:
+    """Tell how far the rounds of a run lie apart, and the runs."""
+    rounds: list[float] = []
+    medians: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        for case, by_library in run["cases"].items():
+            for library, figures in by_library.items():
+                for figure, values in figures.items():
+                    rounds.append((values["greatest"] - values["least"]) / values["median"])
+                    medians.setdefault((case, library, figure), []).append(values["median"])
+    between = [(max(each) - min(each)) / statistics.median(each) for each in medians.values()]
+
+    def shares(spreads: list[float]) -> str:
+        ordered = sorted(spreads)
+        half, most = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+        return f"{half:.0%} of the median with half of the figures, at most {most:.0%} with 95 in 100"
+
+    text = f"Between the least and the greatest of a run's rounds lie {shares(rounds)}"
+    return f"{text}; between those of the runs {shares(between)}." if len(runs) > 1 else f"{text}."
 
 
-def verdicts(results: Results) -> str:
-    """Make the table of targets."""
-    lines = ["| case | build | against | target | reached | compiled | |", "|---|---|---|---|---|---|---|"]
+def verdict(target: Target, ratio: float | None) -> str:
+    """Tell whether a target is met, and how much of it is reached where it is not."""
+    if ratio is None:
+        return "not measured"
+    reached_share = share(target, ratio)
+    return "met" if reached_share >= 1 else f"missed: {int(reached_share * 100)}% of the target"
+
+
+def verdicts(runs: list[Run]) -> str:
+    """Make the table of targets: the ratio in each run, and their median, by which is judged."""
+    lines = ["| case | build | against | target | each run | median | compiled | |", "|---" * 8 + "|"]
     for target in TARGETS:
-        ratio = reached(results, target)
+        ratios = [reached(run, target) for run in runs]
+        ratio = middle(ratios)
         peer = NAMES.get(target.peer, target.peer) or "a bound"
-        unit = " ×" if target.peer else {"rate": " a second", "kib": " KiB"}[target.figure]
-        if ratio is None:
-            lines.append(f"| {target.case} | {target.ours} | {peer} | {target.factor:g}{unit} | – | | not measured |")
-            continue
-        other = reached(results, target, "mqttws-compiled") if target.ours == "mqttws" else None
-        compiled = f"{other:,.2f}{unit}" if other is not None else ""
-        less_is_better = not target.peer and target.figure not in MORE_IS_BETTER
-        share = target.factor / ratio if less_is_better else ratio / target.factor
-        verdict = "met" if met(target, ratio) else f"missed: {share:.0%} of the target"
+        if target.peer_case:
+            peer = f"its {target.peer_case}"
+        unit = " ×" if target.peer else UNITS[target.figure]
+        form = "{:,.0f}" if target.figure == "rate" and not target.peer else "{:,.2f}"
+        factor = f"{target.factor:,.2f}".rstrip("0").rstrip(".")
+        each = ", ".join("–" if value is None else form.format(value) for value in ratios)
+        other = None
+        if target.ours == "mqttws" and not target.peer_case:
+            other = middle(reached(run, target, "mqttws-compiled") for run in runs)
+        median_shown, compiled = ("" if value is None else form.format(value) + unit for value in (ratio, other))
         lines.append(
-            f"| {target.case} ({target.figure}) | {target.ours} | {peer} | {target.factor:g}{unit} "
-            f"| {ratio:,.2f}{unit} | {compiled} | {verdict} |"
+            f"| {target.case} ({target.figure}) | {target.ours} | {peer} | {factor}{unit} "
+            f"| {each} | {median_shown} | {compiled} | {verdict(target, ratio)} |"
         )
     return "\n".join(lines)
 
 
-def plots(results: Results, directory: Path) -> list[tuple[str, str]]:
-    """Draw the plots. Returns (file name, caption) pairs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    drawn = []
-
-    def save(name: str, caption: str) -> None:
-        pyplot.tight_layout()
-        pyplot.savefig(directory / name, dpi=110)
-        pyplot.close()
-        drawn.append((name, caption))
-
-    def series(prefix: str, figure: str, library: str) -> tuple[list[float], list[float]]:
-        points = sorted(
-            (float(name.rpartition("_")[2]), value)
-            for name in results["cases"]
-            if name.startswith(prefix) and (value := median(results, name, library, figure)) is not None
-        )
-        return [x for x, _ in points], [y for _, y in points]
-
-    bars = [
-        ("encode_qos0", "ns", "encode QoS 0"),
-        ("encode_qos1", "ns", "encode QoS 1"),
-        ("decode_stream", "ns", "decode stream"),
-        ("publish_qos0", "rate", "publish QoS 0"),
-        ("publish_qos1", "rate", "publish QoS 1"),
-        ("receive", "rate", "receive"),
-        ("deliver_1_to_1", "rate", "deliver 1 → 1"),
-        ("deliver_1_to_50", "rate", "deliver 1 → 50"),
+def facts(runs: list[Run]) -> list[str]:
+    """Tell what was run, on what, and what was not."""
+    machine, versions = runs[0]["machine"], runs[0]["versions"]
+    loads = ", ".join(f"{run['machine']['load_average']:.2f}" for run in runs)
+    counted = f"{len(runs)} complete runs" if len(runs) > 1 else "One run"
+    rounds = sorted({run["rounds"] for run in runs})
+    seconds = runs[0]["seconds"]
+    lines = [
+        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement; "
+        f"load average at the start {loads}. "
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}.",
+        "",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
+        "",
+        spread(runs),
     ]
-    figure, axes = pyplot.subplots(2, 4, figsize=(15, 7))
-    for axis, (case, unit, title) in zip(axes.flat, bars, strict=True):
-        own = median(results, case, "mqttws", unit)
-        rows = []
-        for library in ORDER:
-            value = median(results, case, library, unit)
-            if own and value:
-                rows.append((library, value / own if unit in MORE_IS_BETTER else own / value))
-        colours = ["tab:blue" if name.startswith("mqttws") else "silver" for name, _ in rows]
-        axis.barh([name for name, _ in rows][::-1], [ratio for _, ratio in rows][::-1], color=colours[::-1])
-        axis.set_xscale("log")
-        axis.set_title(title, fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.axvline(1, color="tab:blue", linewidth=0.8)
-    figure.suptitle("Speed as a multiple of mqttws in pure Python (logarithmic; to the right is faster)")
-    save("ratios.png", "Speed as a multiple of ours in pure Python, case by case.")
-
-    for prefix, unit, name, label, caption in CURVES:
-        pyplot.figure(figsize=(7, 4))
-        for library in ("mqttws", "mqttws-compiled"):
-            pyplot.plot(*series(prefix, unit, library), marker="o", label=f"{library}, {prefix.split('_')[0]}")
-            if prefix.startswith("encode"):
-                pyplot.plot(*series("decode_payload_", unit, library), marker="s", label=f"{library}, decode")
-        pyplot.xscale("log")
-        pyplot.yscale("log")
-        pyplot.xlabel(label)
-        pyplot.ylabel("nanoseconds")
-        pyplot.grid(alpha=0.3)
-        pyplot.legend(fontsize=8)
-        save(name, caption)
-
-    pyplot.figure(figsize=(7, 4))
-    for library in ("mqttws", "mosquitto", "aedes", "amqtt"):
-        pyplot.plot(*series("hold_", "kib", library), marker="o", label=library)
-    pyplot.xlabel("connections held")
-    pyplot.ylabel("KiB each")
-    pyplot.ylim(bottom=0)
-    pyplot.grid(alpha=0.3)
-    pyplot.legend(fontsize=8)
-    save("memory.png", "What a broker's held connection costs in memory.")
-    return drawn
+    if any(run["trial"] for run in runs):
+        lines += ["", "A trial: its measurements are too short to be relied on."]
+    missing = {name: reason for run in runs for name, reason in run["missing"].items()}
+    lines += [f"\nNot measured: {name}, because {reason}." for name, reason in sorted(missing.items())]
+    failures: dict[tuple[str, str], dict[str, None]] = {}
+    for run in runs:
+        for case, by_library in sorted(run["failures"].items()):
+            for name, reason in sorted(by_library.items()):
+                failures.setdefault((name, reason), {})[case] = None
+    lines += [f"\nIncomplete: {name} in {', '.join(cases)}: {reason}." for (name, reason), cases in failures.items()]
+    return lines
 
 
-def document(results: Results, drawn: list[tuple[str, str]]) -> str:
+def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
     """Make the document."""
-    machine, versions = results["machine"], results["versions"]
-    facts = (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; "
-        f"load average at the start {machine['load_average']:.2f}; {results['rounds']} interleaved rounds"
-    )
-    if results["scale"] != 1:
-        facts += f"; a trial with {results['scale']:g} of the counts"
     lines = [
         "# Benchmarks",
         "",
         "<!-- Made by benchmarks/report.py from the JSON of benchmarks/run_peers.py; not to be edited. -->",
         "",
-        "Ratios count; absolute figures are those of one machine. Each figure is the median of the rounds; every run",
-        "checks its outcome, and an incomplete run has no figure. How it is measured: `benchmarks/run_peers.py`.",
+        "Ratios count; absolute figures are those of one machine. The same messages, QoS, window and broker for all,",
+        "as many messages for each library as fill the same time, in a process of its own. A figure is the median of",
+        "the runs, a run's that of its rounds. Every measurement checks its outcome; an incomplete one has no figure.",
+        "How it is measured: `benchmarks/run_peers.py`; by `make bench-peers bench-report`.",
         "",
-        f"Machine: {facts}.",
+        *facts(runs),
         "",
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
+        "## Targets",
         "",
-        spread(results),
+        "A ratio is that of two figures of the same run; the median of the runs is judged by.",
+        "",
+        verdicts(runs),
+        "",
     ]
-    lines += [f"\nNot measured: {name}, because {reason}." for name, reason in sorted(results["missing"].items())]
-    for case, by_library in sorted(results["failures"].items()):
-        lines += [f"\nIncomplete: {name} in {case}: {reason}." for name, reason in sorted(by_library.items())]
-    lines += ["", "## Targets", "", verdicts(results), ""]
     for heading, columns in TABLES.items():
-        lines += [f"## {heading}", "", table(results, columns), ""]
+        lines += [f"## {heading}", "", table(runs, columns), ""]
     lines += ["## Plots", ""]
     for name, caption in drawn:
         lines += [f"![{caption}](benchmarks/{name})", "", caption, ""]
@@ -254,11 +241,13 @@ def document(results: Results, drawn: list[tuple[str, str]]) -> str:
 
 def main() -> None:
     """Make the document and its plots."""
-    source, docs = Path(sys.argv[1]), Path(sys.argv[2])
-    results = json.loads(source.read_text())
+    from plots import draw  # matplotlib, which what is tested of this module does not need
+
+    *sources, docs = map(Path, sys.argv[1:])
+    runs = load(*sources)
     (docs / "benchmarks").mkdir(parents=True, exist_ok=True)
-    drawn = plots(results, docs / "benchmarks")
-    (docs / "benchmarks.md").write_text(document(results, drawn))
+    drawn = draw(runs, docs / "benchmarks", ORDER)
+    (docs / "benchmarks.md").write_text(document(runs, drawn))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 #: 27 bytes, as in the study of the peers' codecs.
 TOPIC = "sensors/room-12/temperature"
+#: As long, for what is received before the clock starts.
+WARM_TOPIC = "warm-up/room-12/temperature"
 #: 20 bytes.
 PAYLOAD = b"21.4 degrees Celsius"
 #: What the end-to-end cases send: 64 bytes.
@@ -110,3 +112,11 @@ def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
 def chunks(stream: bytes, size: int = CHUNK) -> Iterator[bytes]:
     """Cut a stream into the pieces in which it is read."""
     return (stream[start : start + size] for start in range(0, len(stream), size))
+
+
+def masked_frame(data: bytes, key: bytes) -> bytes:
+    """Put up to 65,535 bytes into a client's WebSocket frame."""
+    size = len(data)
+    number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
+    head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
+    return head + key + number.to_bytes(size, "little")

@@ -1,8 +1,9 @@
 """A server that sends messages as fast as a socket takes them: what a client can receive, no broker in the way.
 
-It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT and
-the first SUBSCRIBE, then sends `count` PUBLISH packets of QoS 0, one in each frame, built beforehand. It prints its
-port, serves one client after the other, and ends when its standard input does.
+It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT,
+then a SUBSCRIBE for each number in its command line, each with so many PUBLISH packets of QoS 0, one in each frame,
+built beforehand: first those to warm up with, then, when the client has them all and asks for more, those that are
+timed. It prints its port, serves one client after the other, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,18 @@ import workloads as work
 #: How many messages one `send` gets at a time: about 64 KiB.
 BATCH = 640
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def upgraded(head: bytes) -> bytes:
+    """Answer a request for the upgrade."""
+    headers = dict(line.split(b":", 1) for line in head.split(b"\r\n")[1:])
+    values = {name.lower(): value.strip() for name, value in headers.items()}
+    accept = base64.b64encode(hashlib.sha1(values[b"sec-websocket-key"] + GUID).digest())
+    protocol = values[b"sec-websocket-protocol"].split(b",")[0].strip()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + protocol + b"\r\n\r\n"
+    )
 
 
 class Peer:
@@ -36,16 +49,7 @@ class Peer:
         while b"\r\n\r\n" not in self.raw:
             self._read()
         head, _, self.raw = self.raw.partition(b"\r\n\r\n")
-        headers = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
-        for line in head.split(b"\r\n"):  # the key keeps its case
-            if line.lower().startswith(b"sec-websocket-key:"):
-                key = line.split(b":", 1)[1].strip()
-        accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
-        protocol = headers[b"sec-websocket-protocol"].split(b",")[0].strip()
-        self.connection.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + protocol + b"\r\n\r\n"
-        )
+        self.connection.sendall(upgraded(head))
 
     def _read(self) -> None:
         data = self.connection.recv(65_536)
@@ -54,7 +58,7 @@ class Peer:
         self.raw += data
 
     def _read_frame(self) -> None:
-        while len(self.raw) < 8:
+        while len(self.raw) < 6:  # the shortest header, and the key
             self._read()
         size, start = self.raw[1] & 0x7F, 2
         if size == 126:
@@ -88,30 +92,31 @@ class Peer:
         """Put a short packet into a frame, where there are frames."""
         return bytes((0x82, len(packet))) + packet if self.websocket else packet
 
-    def serve(self, count: int) -> None:
+    def serve(self, counts: list[int]) -> None:
         """Do all there is to do."""
         assert self.packet()[0] == 0x10
         self.connection.sendall(self.frame(b"\x20\x02\0\0"))
-        subscribe = self.packet()
-        assert subscribe[0] == 0x82
-        self.connection.sendall(self.frame(b"\x90\x03" + subscribe[2:4] + b"\0"))
-        message = self.frame(work.encode_publish(work.TOPIC, work.MESSAGE))
-        batch = message * BATCH
-        for _ in range(count // BATCH):
-            self.connection.sendall(batch)
-        self.connection.sendall(message * (count % BATCH))
-        while self.connection.recv(65_536):  # until the client closes
+        for count in counts:
+            subscribe = self.packet()
+            assert subscribe[0] == 0x82
+            self.connection.sendall(self.frame(b"\x90\x03" + subscribe[2:4] + b"\0"))
+            message = self.frame(work.encode_publish(subscribe[6:-1].decode(), work.MESSAGE))
+            batch = message * BATCH
+            for _ in range(count // BATCH):
+                self.connection.sendall(batch)
+            self.connection.sendall(message * (count % BATCH))
+        while self.packet()[0] != 0xE0:  # until the client, which has all now, says good-bye or just leaves
             pass
 
 
-def accept_all(listener: socket.socket, count: int) -> None:
+def accept_all(listener: socket.socket, counts: list[int]) -> None:
     """Serve clients, one at a time."""
     while True:
         connection, _ = listener.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection:
             try:
-                Peer(connection).serve(count)
+                Peer(connection).serve(counts)
             except OSError:
                 pass  # the client left before the end; it is the client that counts
 
@@ -119,5 +124,5 @@ def accept_all(listener: socket.socket, count: int) -> None:
 if __name__ == "__main__":
     server = socket.create_server(("127.0.0.1", 0))
     print(server.getsockname()[1], flush=True)
-    threading.Thread(target=accept_all, args=(server, int(sys.argv[1])), daemon=True).start()
+    threading.Thread(target=accept_all, args=(server, list(map(int, sys.argv[1:]))), daemon=True).start()
     sys.stdin.read()

@@ -7,71 +7,71 @@ import time
 
 import aiomqtt
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, atimed, main, percentiles
 
 
 def connect(port: int) -> aiomqtt.Client:
     return aiomqtt.Client("127.0.0.1", port, transport="websockets", websocket_path="/", max_inflight_messages=100)
 
 
-async def publish_qos0(port: int, count: int) -> dict[str, float]:
+async def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     async with connect(port) as client:
-        watch = Stopwatch()
-        for _ in range(count):
-            await client.publish(work.TOPIC, work.MESSAGE)
-        await client.publish(work.TOPIC, work.MESSAGE, 1)
-        return watch.stop(count)
+
+        async def publish(number: int) -> None:
+            for _ in range(number):
+                await client.publish(work.TOPIC, work.MESSAGE)
+            await client.publish(work.TOPIC, work.MESSAGE, 1)
+
+        return await atimed(publish, count, warm)
 
 
-async def publish_qos1(port: int, count: int) -> dict[str, float]:
+async def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     async with connect(port) as client:
-        left = iter(range(count))
 
-        async def publish() -> None:
-            for _ in left:
-                await client.publish(work.TOPIC, work.MESSAGE, 1)
+        async def publish(number: int) -> None:
+            left = iter(range(number))
 
-        watch = Stopwatch()
-        await asyncio.gather(*(publish() for _ in range(100)))
-        return watch.stop(count)
+            async def some() -> None:
+                for _ in left:
+                    await client.publish(work.TOPIC, work.MESSAGE, 1)
+
+            await asyncio.gather(*(some() for _ in range(100)))
+
+        return await atimed(publish, count, warm)
 
 
-async def receive(port: int, count: int) -> dict[str, float]:
+async def receive(port: int, count: int, warm: int) -> dict[str, float]:
     async with connect(port) as client:
-        await client.subscribe(work.TOPIC)
+        await client.subscribe(work.WARM_TOPIC)
         got = 0
         watch = Stopwatch()
         async for message in client.messages:
-            if not got:
-                watch.start()
             got += 1
-            if got == count:
+            if got == warm:
+                watch.start()
+                await client.subscribe(work.TOPIC)
+            if got == warm + count:
                 assert message.payload == work.MESSAGE
                 break
         return watch.stop(count)
 
 
-async def echo(port: int, count: int, qos: int) -> dict[str, float]:
+async def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     async with connect(port) as client:
         await client.subscribe("bench/echo", qos)
         messages = aiter(client.messages)
         trips = []
-        for _ in range(count):
+        for _ in range(warm + count):
             start = time.perf_counter()
             sent = asyncio.ensure_future(client.publish("bench/echo", work.MESSAGE, qos))
             await anext(messages)
             trips.append(time.perf_counter() - start)
             await sent
-        return percentiles(trips)
-
-
-async def memory(port: int) -> dict[str, float]:
-    async with connect(port):
-        return {"kib": resident_kib()}
+        return percentiles(trips[warm:])
 
 
 def in_loop(case):
     return lambda **options: asyncio.run(case(**options))
 
 
-main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo)})

@@ -7,7 +7,7 @@ import time
 
 import workloads as work
 from awscrt import io, mqtt
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles, timed
 
 
 class Connected:
@@ -31,65 +31,66 @@ class Connected:
         self.connection.disconnect().result(10)
 
 
-def publish_qos0(port: int, count: int) -> dict[str, float]:
+def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     with Connected(port) as connection:
-        watch = Stopwatch()
-        for _ in range(count):
-            connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_MOST_ONCE)
-        connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)[0].result(60)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_MOST_ONCE)
+            connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)[0].result(60)
+
+        return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int) -> dict[str, float]:
-    window = threading.Semaphore(100)
+def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     with Connected(port) as connection:
-        watch = Stopwatch()
-        for _ in range(count):
-            assert window.acquire(timeout=10)
-            future, _ = connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)
-            future.add_done_callback(lambda done: window.release())
-        for _ in range(100):
-            assert window.acquire(timeout=10)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            window = threading.Semaphore(100)
+            for _ in range(number):
+                assert window.acquire(timeout=10)
+                future, _ = connection.publish(work.TOPIC, work.MESSAGE, mqtt.QoS.AT_LEAST_ONCE)
+                future.add_done_callback(lambda done: window.release())
+            for _ in range(100):
+                assert window.acquire(timeout=10)
+
+        return timed(publish, count, warm)
 
 
-def receive(port: int, count: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(topic, payload, dup, qos, retain, **named) -> None:
         nonlocal got
-        if not got:
-            watch.start()
         got += 1
-        if got == count:
+        if got == end:
             assert payload == work.MESSAGE
             done.set()
 
     with Connected(port) as connection:
-        connection.subscribe(work.TOPIC, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            connection.subscribe(topic, mqtt.QoS.AT_MOST_ONCE, on_message)[0].result(10)
+            assert done.wait(60)
         return watch.stop(count)
 
 
-def echo(port: int, count: int, qos: int) -> dict[str, float]:
+def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     arrived = threading.Semaphore(0)
     level = mqtt.QoS(qos)
     with Connected(port) as connection:
         connection.subscribe("bench/echo", level, lambda topic, payload, **named: arrived.release())[0].result(10)
         trips = []
-        for _ in range(count):
+        for _ in range(warm + count):
             start = time.perf_counter()
             connection.publish("bench/echo", work.MESSAGE, level)
             assert arrived.acquire(timeout=10)
             trips.append(time.perf_counter() - start)
-        return percentiles(trips)
+        return percentiles(trips[warm:])
 
 
-def memory(port: int) -> dict[str, float]:
-    with Connected(port):
-        return {"kib": resident_kib()}
-
-
-main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: case for case in (publish_qos0, publish_qos1, receive, echo)})

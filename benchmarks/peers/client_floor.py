@@ -11,7 +11,7 @@ import socket
 import time
 
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles, timed
 
 
 class Wire:
@@ -42,10 +42,7 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Send bytes in one frame."""
-        size, key = len(data), os.urandom(4)
-        number = int.from_bytes(data, "little") ^ int.from_bytes((key * (size // 4 + 1))[:size], "little")
-        head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
-        self.socket.sendall(head + key + number.to_bytes(size, "little"))
+        self.socket.sendall(work.masked_frame(data, os.urandom(4)))
 
     def payloads(self) -> list[bytes]:
         """Read once; return the payloads of the frames that are complete, at least one."""
@@ -90,15 +87,18 @@ def connect(port: int) -> Wire:
     return wire
 
 
-def publish(port: int, count: int, qos: int) -> dict[str, float]:
+def publish(port: int, count: int, warm: int, qos: int, together: int = 64) -> dict[str, float]:
     wire = connect(port)
+    return timed(lambda number: publish_some(wire, number, qos, together), count, warm)
+
+
+def publish_some(wire: Wire, count: int, qos: int, together: int) -> None:
     name = work.encode_publish(work.TOPIC, b"")[2:]
     head = bytes((0x30 | qos << 1, len(name) + len(work.MESSAGE) + (2 if qos else 0)))
     payload = work.MESSAGE
     acknowledged = sent = 0
-    watch = Stopwatch()
     while sent < count or acknowledged < (count if qos else 0):
-        batch = min(100 - (sent - acknowledged) if qos else 64, count - sent)
+        batch = min(100 - (sent - acknowledged) if qos else together, count - sent)
         if qos:
             numbers = range(sent, sent + batch)
             packets = [head + name + (number % 65_535 + 1).to_bytes(2, "big") + payload for number in numbers]
@@ -112,27 +112,29 @@ def publish(port: int, count: int, qos: int) -> dict[str, float]:
     if not qos:
         wire.send(work.encode_publish(work.TOPIC, payload, 1, 1))
         assert wire.payloads()[0][0] == 0x40
-    return watch.stop(count)
 
 
-def receive(port: int, count: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int) -> dict[str, float]:
     wire = connect(port)
-    got = len(wire.subscribe(work.TOPIC)) // len(work.encode_publish(work.TOPIC, work.MESSAGE))
     watch = Stopwatch()
     skip = 4 + len(work.TOPIC)
-    while got < count:
-        for packet in wire.payloads():
-            payload = packet[skip:]
-            got += 1
+    size = skip + len(work.MESSAGE)
+    for topic, wanted in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+        watch.start()
+        got = len(wire.subscribe(topic)) // size
+        while got < wanted:
+            for packet in wire.payloads():
+                payload = packet[skip:]
+                got += 1
     assert payload == work.MESSAGE
     return watch.stop(count)
 
 
-def echo(port: int, count: int, qos: int) -> dict[str, float]:
+def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     wire = connect(port)
     wire.subscribe("bench/echo", qos)
     trips = []
-    for number in range(1, count + 1):
+    for number in range(1, warm + count + 1):
         start = time.perf_counter()
         wire.send(work.encode_publish("bench/echo", work.MESSAGE, qos, number if qos else None))
         while True:
@@ -142,23 +144,16 @@ def echo(port: int, count: int, qos: int) -> dict[str, float]:
         trips.append(time.perf_counter() - start)
         if qos:
             wire.send(b"\x40\x02" + arrived[0][14:16])
-    return percentiles(trips)
-
-
-def memory(port: int) -> dict[str, float]:
-    wire = connect(port)
-    figures = {"kib": resident_kib()}
-    wire.socket.close()
-    return figures
+    return percentiles(trips[warm:])
 
 
 if __name__ == "__main__":
     main(
         {
-            "publish_qos0": lambda port, count: publish(port, count, 0),
-            "publish_qos1": lambda port, count: publish(port, count, 1),
+            "publish_qos0": lambda port, count, warm: publish(port, count, warm, 0),
+            "publish_qos0_waiting": lambda port, count, warm: publish(port, count, warm, 0, together=1),
+            "publish_qos1": lambda port, count, warm: publish(port, count, warm, 1),
             "receive": receive,
             "echo": echo,
-            "memory": memory,
         }
     )

@@ -9,7 +9,7 @@ import time
 import gmqtt
 import workloads as work
 from gmqtt.mqtt.constants import MQTTv311
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, atimed, main, percentiles
 
 logging.disable(logging.CRITICAL)
 
@@ -28,58 +28,64 @@ async def wait_empty(client: gmqtt.Client) -> None:
     await client._persistent_storage.wait_empty()
 
 
-async def publish_qos0(port: int, count: int) -> dict[str, float]:
+async def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     client = await connect(port)
-    watch = Stopwatch()
-    for number in range(count):
-        client.publish(work.TOPIC, work.MESSAGE)
-        if number % 100 == 99:  # it has no back-pressure: let the loop write
-            await asyncio.sleep(0)
-    client.publish(work.TOPIC, work.MESSAGE, 1)
-    await wait_empty(client)
-    figures = watch.stop(count)
+
+    async def publish(number: int) -> None:
+        for done in range(number):
+            client.publish(work.TOPIC, work.MESSAGE)
+            if done % 100 == 99:  # it has no back-pressure: let the loop write
+                await asyncio.sleep(0)
+        client.publish(work.TOPIC, work.MESSAGE, 1)
+        await wait_empty(client)
+
+    figures = await atimed(publish, count, warm)
     await client.disconnect()
     return figures
 
 
-async def publish_qos1(port: int, count: int) -> dict[str, float]:
+async def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     client = await connect(port)
     stored = client._persistent_storage._messages
-    watch = Stopwatch()
-    for _ in range(count):
-        client.publish(work.TOPIC, work.MESSAGE, 1)
-        while len(stored) >= 100:
-            await asyncio.sleep(0)
-    await wait_empty(client)
-    figures = watch.stop(count)
+
+    async def publish(number: int) -> None:
+        for _ in range(number):
+            client.publish(work.TOPIC, work.MESSAGE, 1)
+            while len(stored) >= 100:
+                await asyncio.sleep(0)
+        await wait_empty(client)
+
+    figures = await atimed(publish, count, warm)
     await client.disconnect()
     return figures
 
 
-async def receive(port: int, count: int) -> dict[str, float]:
+async def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = asyncio.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(client, topic, payload, qos, properties) -> int:
         nonlocal got
-        if not got:
-            watch.start()
         got += 1
-        if got == count:
+        if got == end:
             assert payload == work.MESSAGE
             done.set()
         return 0
 
     client = await connect(port, on_message)
-    client.subscribe(work.TOPIC)
-    await asyncio.wait_for(done.wait(), 60)
+    for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+        end = got + number
+        done.clear()
+        watch.start()
+        client.subscribe(topic)
+        await asyncio.wait_for(done.wait(), 60)
     figures = watch.stop(count)
     await client.disconnect()
     return figures
 
 
-async def echo(port: int, count: int, qos: int) -> dict[str, float]:
+async def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     arrived = asyncio.Queue()
 
     def on_message(client, topic, payload, qos, properties) -> int:
@@ -90,24 +96,17 @@ async def echo(port: int, count: int, qos: int) -> dict[str, float]:
     client.subscribe("bench/echo", qos)
     await client.granted.wait()
     trips = []
-    for _ in range(count):
+    for _ in range(warm + count):
         start = time.perf_counter()
         client.publish("bench/echo", work.MESSAGE, qos)
         await arrived.get()
         trips.append(time.perf_counter() - start)
     await client.disconnect()
-    return percentiles(trips)
-
-
-async def memory(port: int) -> dict[str, float]:
-    client = await connect(port)
-    figures = {"kib": resident_kib()}
-    await client.disconnect()
-    return figures
+    return percentiles(trips[warm:])
 
 
 def in_loop(case):
     return lambda **options: asyncio.run(case(**options))
 
 
-main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo, memory)})
+main({case.__name__: in_loop(case) for case in (publish_qos0, publish_qos1, receive, echo)})

@@ -2,18 +2,19 @@
 'use strict'
 const mqtt = require('mqtt')
 const TOPIC = 'sensors/room-12/temperature'
+const WARM_TOPIC = 'warm-up/room-12/temperature'
 const MESSAGE = Buffer.from('0123456789abcdef'.repeat(4))
 
 const [name, ...given] = process.argv.slice(2)
 const options = Object.fromEntries(given.map(pair => pair.split('=')).map(([key, value]) => [key, Number(value)]))
-const count = options.count
+const { count, warm } = options
 
 let wall, cpu
 function start () { cpu = process.cpuUsage(); wall = process.hrtime.bigint() }
 function stop () {
   const seconds = Number(process.hrtime.bigint() - wall) / 1e9
   const used = process.cpuUsage(cpu)
-  return { rate: count / seconds, cpu_us: (used.user + used.system) / count }
+  return { seconds, rate: count / seconds, cpu_us: (used.user + used.system) / count }
 }
 function done (figures, client) {
   console.log(JSON.stringify(figures))
@@ -22,44 +23,52 @@ function done (figures, client) {
 function percentiles (trips) {
   trips.sort((a, b) => a - b)
   const at = part => trips[Math.floor(trips.length * part)]
-  return { p50_us: at(0.5), p99_us: at(0.99) }
+  const seconds = trips.reduce((sum, trip) => sum + trip, 0) / 1e6
+  return { seconds, p50_us: at(0.5), p99_us: at(0.99) }
 }
 
 const cases = {
   publish_qos0 (client) {
-    start()
-    let sent = 0
-    // In turns of 100, so that the event loop can write.
-    const some = () => {
-      for (let n = 0; n < 100 && sent < count; n++, sent++) client.publish(TOPIC, MESSAGE)
-      if (sent < count) return setImmediate(some)
-      client.publish(TOPIC, MESSAGE, { qos: 1 }, () => done(stop(), client))
+    const publish = (number, then) => {
+      let sent = 0
+      // In turns of 100, so that the event loop can write.
+      const some = () => {
+        for (let n = 0; n < 100 && sent < number; n++, sent++) client.publish(TOPIC, MESSAGE)
+        if (sent < number) return setImmediate(some)
+        client.publish(TOPIC, MESSAGE, { qos: 1 }, then)
+      }
+      some()
     }
-    some()
+    publish(warm, () => { start(); publish(count, () => done(stop(), client)) })
   },
   publish_qos1 (client) {
-    start()
-    let sent = 0
-    let acknowledged = 0
-    const publish = () => {
-      if (sent++ < count) client.publish(TOPIC, MESSAGE, { qos: 1 }, taken)
+    const publish = (number, then) => {
+      let sent = 0
+      let acknowledged = 0
+      const one = () => {
+        if (sent++ < number) client.publish(TOPIC, MESSAGE, { qos: 1 }, taken)
+      }
+      const taken = () => {
+        if (++acknowledged === number) return then()
+        one()
+      }
+      for (let n = 0; n < 100; n++) one()
     }
-    const taken = () => {
-      if (++acknowledged === count) return done(stop(), client)
-      publish()
-    }
-    for (let n = 0; n < 100; n++) publish()
+    publish(warm, () => { start(); publish(count, () => done(stop(), client)) })
   },
   receive (client) {
     let got = 0
     client.on('message', (topic, payload) => {
-      if (!got) start()
-      if (++got === count) {
+      if (++got === warm) {
+        start()
+        client.subscribe(TOPIC)
+      }
+      if (got === warm + count) {
         if (!payload.equals(MESSAGE)) throw new Error('a wrong payload')
         done(stop(), client)
       }
     })
-    client.subscribe(TOPIC)
+    client.subscribe(WARM_TOPIC)
   },
   echo (client) {
     const trips = []
@@ -70,13 +79,10 @@ const cases = {
     }
     client.on('message', () => {
       trips.push(Number(process.hrtime.bigint() - began) / 1e3)
-      if (trips.length === count) return done(percentiles(trips), client)
+      if (trips.length === warm + count) return done(percentiles(trips.slice(warm)), client)
       setImmediate(publish)
     })
     client.subscribe('bench/echo', { qos: options.qos }, publish)
-  },
-  memory (client) {
-    done({ kib: process.memoryUsage().rss / 1024 }, client)
   }
 }
 

@@ -1,4 +1,4 @@
-"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it)."""
+"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it), on uvloop where that is there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 
 import workloads as work
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, atimed, main, percentiles, timed
 
 from mqttws import Client, aio
 
@@ -18,124 +18,144 @@ def connect(port: int, **options):
     return Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
 
 
-def publish_qos0(port: int, count: int) -> dict[str, float]:
+def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     with connect(port) as client:
-        watch = Stopwatch()
-        for _ in range(count):
-            client.publish_nowait(work.TOPIC, work.MESSAGE)
-        client.publish(work.TOPIC, work.MESSAGE, qos=1)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                client.publish_nowait(work.TOPIC, work.MESSAGE)
+            client.publish(work.TOPIC, work.MESSAGE, qos=1)
+
+        return timed(publish, count, warm)
 
 
-def publish_qos0_waiting(port: int, count: int) -> dict[str, float]:
+def publish_qos0_waiting(port: int, count: int, warm: int) -> dict[str, float]:
     with connect(port) as client:
-        watch = Stopwatch()
-        for _ in range(count):
-            client.publish(work.TOPIC, work.MESSAGE)
-        client.publish(work.TOPIC, work.MESSAGE, qos=1)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                client.publish(work.TOPIC, work.MESSAGE)
+            client.publish(work.TOPIC, work.MESSAGE, qos=1)
+
+        return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int) -> dict[str, float]:
+def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     with connect(port, max_in_flight=100) as client:
-        watch = Stopwatch()
-        futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(count)]
-        futures[-1].result(60)  # first, or the thread would be woken for nearly each of them
-        for future in futures:
-            future.result(60)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(number)]
+            futures[-1].result(60)  # first, or the thread would be woken for nearly each of them
+            for future in futures:
+                future.result(60)
+
+        return timed(publish, count, warm)
 
 
-def receive(port: int, count: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(message) -> None:
         nonlocal got
-        if not got:
-            watch.start()
         got += 1
-        if got == count:
+        if got == end:
             assert message.payload == work.MESSAGE
             done.set()
 
     with connect(port, on_message=on_message) as client:
-        client.subscribe(work.TOPIC)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            client.subscribe(topic)
+            assert done.wait(60)
         return watch.stop(count)
 
 
-def echo(port: int, count: int, qos: int) -> dict[str, float]:
+def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     arrived = threading.Semaphore(0)
     with connect(port, on_message=lambda message: arrived.release()) as client:
         client.subscribe("bench/echo", qos)
         trips = []
-        for _ in range(count):
+        for _ in range(warm + count):
             start = time.perf_counter()
             client.publish_nowait("bench/echo", work.MESSAGE, qos)
             assert arrived.acquire(timeout=10)
             trips.append(time.perf_counter() - start)
-        return percentiles(trips)
-
-
-def memory(port: int) -> dict[str, float]:
-    with connect(port):
-        return {"kib": resident_kib()}
+        return percentiles(trips[warm:])
 
 
 def aconnect(port: int, **options):
     return aio.Client(f"ws://127.0.0.1:{port}/", max_queued=UNBOUNDED, **options)
 
 
-async def apublish_qos0(port: int, count: int) -> dict[str, float]:
+async def apublish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     async with aconnect(port) as client:
-        watch = Stopwatch()
-        for _ in range(count):
-            client.publish_nowait(work.TOPIC, work.MESSAGE)
-        await client.publish(work.TOPIC, work.MESSAGE, qos=1)
-        return watch.stop(count)
+
+        async def publish(number: int) -> None:
+            for done in range(number):
+                client.publish_nowait(work.TOPIC, work.MESSAGE)
+                if done % 100 == 99:  # as with every client that has no thread: let the loop write
+                    await asyncio.sleep(0)
+            await client.publish(work.TOPIC, work.MESSAGE, qos=1)
+
+        return await atimed(publish, count, warm)
 
 
-async def apublish_qos1(port: int, count: int) -> dict[str, float]:
+async def apublish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     async with aconnect(port, max_in_flight=100) as client:
-        watch = Stopwatch()
-        futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(count)]
-        await asyncio.gather(*futures)
-        return watch.stop(count)
+
+        async def publish(number: int) -> None:
+            futures = []
+            for done in range(number):
+                futures.append(client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1))
+                if done % 100 == 99:
+                    await asyncio.sleep(0)
+            await futures[-1]  # first, or the task would be woken for nearly each of them
+            for future in futures:
+                await future
+
+        return await atimed(publish, count, warm)
 
 
-async def areceive(port: int, count: int) -> dict[str, float]:
+async def areceive(port: int, count: int, warm: int) -> dict[str, float]:
     async with aconnect(port) as client:
-        await client.subscribe(work.TOPIC)
+        await client.subscribe(work.WARM_TOPIC)
         got = 0
         watch = Stopwatch()
         async for message in client:
-            if not got:
-                watch.start()
             got += 1
-            if got == count:
+            if got == warm:
+                watch.start()
+                await client.subscribe(work.TOPIC)
+            if got == warm + count:
                 assert message.payload == work.MESSAGE
                 break
         return watch.stop(count)
 
 
-async def aecho(port: int, count: int, qos: int) -> dict[str, float]:
+async def aecho(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     async with aconnect(port) as client:
         await client.subscribe("bench/echo", qos)
         messages = client.messages()
         trips = []
-        for _ in range(count):
+        for _ in range(warm + count):
             start = time.perf_counter()
             client.publish_nowait("bench/echo", work.MESSAGE, qos)
             await anext(messages)
             trips.append(time.perf_counter() - start)
         await messages.aclose()
-        return percentiles(trips)
+        return percentiles(trips[warm:])
 
 
 def in_loop(case):
-    return lambda **options: asyncio.run(case(**options))
+    try:
+        from uvloop import run
+    except ImportError:
+        from asyncio import run
+    return lambda **options: run(case(**options))
 
 
 main(
@@ -145,7 +165,6 @@ main(
         "publish_qos1": publish_qos1,
         "receive": receive,
         "echo": echo,
-        "memory": memory,
         "publish_qos0_asyncio": in_loop(apublish_qos0),
         "publish_qos1_asyncio": in_loop(apublish_qos1),
         "receive_asyncio": in_loop(areceive),

@@ -7,7 +7,7 @@ import time
 
 import workloads as work
 from paho.mqtt import client as paho
-from timing import Stopwatch, main, percentiles, resident_kib
+from timing import Stopwatch, main, percentiles, timed
 
 
 class Connected:
@@ -39,75 +39,78 @@ class Connected:
         assert self._granted.wait(10)
 
 
-def publish_qos0(port: int, count: int) -> dict[str, float]:
+def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     with Connected(port) as connected:
-        watch = Stopwatch()
-        for _ in range(count):
-            connected.client.publish(work.TOPIC, work.MESSAGE)
-        connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                connected.client.publish(work.TOPIC, work.MESSAGE)
+            connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
+
+        return timed(publish, count, warm)
 
 
-def publish_qos0_waiting(port: int, count: int) -> dict[str, float]:
+def publish_qos0_waiting(port: int, count: int, warm: int) -> dict[str, float]:
     with Connected(port) as connected:
-        watch = Stopwatch()
-        for _ in range(count):
-            connected.client.publish(work.TOPIC, work.MESSAGE).wait_for_publish(10)
-        connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            for _ in range(number):
+                connected.client.publish(work.TOPIC, work.MESSAGE).wait_for_publish(10)
+            connected.client.publish(work.TOPIC, work.MESSAGE, 1).wait_for_publish(60)
+
+        return timed(publish, count, warm)
 
 
-def publish_qos1(port: int, count: int) -> dict[str, float]:
+def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
     with Connected(port) as connected:
-        watch = Stopwatch()
-        infos = [connected.client.publish(work.TOPIC, work.MESSAGE, 1) for _ in range(count)]
-        infos[-1].wait_for_publish(60)  # first, or the thread would be woken for nearly each of them
-        for info in infos:
-            info.wait_for_publish(60)
-            assert info.is_published()
-        return watch.stop(count)
+
+        def publish(number: int) -> None:
+            infos = [connected.client.publish(work.TOPIC, work.MESSAGE, 1) for _ in range(number)]
+            infos[-1].wait_for_publish(60)  # first, or the thread would be woken for nearly each of them
+            for info in infos:
+                info.wait_for_publish(60)
+                assert info.is_published()
+
+        return timed(publish, count, warm)
 
 
-def receive(port: int, count: int) -> dict[str, float]:
+def receive(port: int, count: int, warm: int) -> dict[str, float]:
     done = threading.Event()
-    got = 0
+    got = end = 0
     watch = Stopwatch()
 
     def on_message(client, userdata, message) -> None:
         nonlocal got
-        if not got:
-            watch.start()
         got += 1
-        if got == count:
+        if got == end:
             assert message.payload == work.MESSAGE
             done.set()
 
     connected = Connected(port)
     connected.client.on_message = on_message
     with connected:
-        connected.subscribe(work.TOPIC)
-        assert done.wait(60)
+        for topic, number in ((work.WARM_TOPIC, warm), (work.TOPIC, count)):
+            end = got + number
+            done.clear()
+            watch.start()
+            connected.subscribe(topic)
+            assert done.wait(60)
         return watch.stop(count)
 
 
-def echo(port: int, count: int, qos: int) -> dict[str, float]:
+def echo(port: int, count: int, warm: int, qos: int) -> dict[str, float]:
     arrived = threading.Semaphore(0)
     connected = Connected(port)
     connected.client.on_message = lambda *arguments: arrived.release()
     with connected:
         connected.subscribe("bench/echo", qos)
         trips = []
-        for _ in range(count):
+        for _ in range(warm + count):
             start = time.perf_counter()
             connected.client.publish("bench/echo", work.MESSAGE, qos)
             assert arrived.acquire(timeout=10)
             trips.append(time.perf_counter() - start)
-        return percentiles(trips)
-
-
-def memory(port: int) -> dict[str, float]:
-    with Connected(port):
-        return {"kib": resident_kib()}
+        return percentiles(trips[warm:])
 
 
 main(
@@ -117,6 +120,5 @@ main(
         "publish_qos1": publish_qos1,
         "receive": receive,
         "echo": echo,
-        "memory": memory,
     }
 )

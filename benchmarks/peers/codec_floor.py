@@ -1,11 +1,18 @@
-"""The floor: the same bytes built and cut without any check and without any object but a tuple."""
+"""The floor: the same bytes built and cut without any check and without any object but a tuple.
+
+What a topic's name is in bytes is known beforehand, and so are the two bytes before it of every short packet.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 
 import workloads as work
 from timing import main, nanoseconds
+
+#: The first two bytes of a short PUBLISH, by what follows.
+HEADS, HEADS_QOS1 = ([bytes((first, length)) for length in range(128)] for first in (0x30, 0x32))
 
 
 def encode(qos: int) -> float:
@@ -16,10 +23,9 @@ def encode(qos: int) -> float:
     def run(count: int) -> bytes:
         for _ in itertools.repeat(None, count):
             if packet_id is None:
-                data = b"".join((bytes((0x30, len(name) + len(payload))), name, payload))
+                data = HEADS[len(name) + len(payload)] + name + payload
             else:
-                head = bytes((0x32, len(name) + len(payload) + 2))
-                data = b"".join((head, name, packet_id.to_bytes(2, "big"), payload))
+                data = HEADS_QOS1[len(name) + len(payload) + 2] + name + packet_id.to_bytes(2, "big") + payload
         return data
 
     assert run(1) == work.encode_publish(work.TOPIC, work.PAYLOAD, qos, packet_id)
@@ -77,8 +83,56 @@ def decode_qos0() -> float:
     return nanoseconds(run)
 
 
+def encode_payload(size: int) -> float:
+    payload, name = bytes(size), work.encode_publish(work.TOPIC, b"")[2:]
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = b"\x30" + work.remaining_length(len(name) + len(payload)) + name + payload
+        return data
+
+    assert run(1) == work.encode_publish(work.TOPIC, payload)
+    return nanoseconds(run)
+
+
+def decode_payload(size: int) -> float:
+    """Cut one PUBLISH that comes in reads of 64 KiB out of what has come."""
+    payload = bytes(size)
+    data = list(work.chunks(work.encode_publish(work.TOPIC, payload)))
+    head = len(work.encode_publish(work.TOPIC, b"")) - 1 + len(work.remaining_length(size + 2 + len(work.TOPIC)))
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            whole = data[0] if len(data) == 1 else b"".join(data)
+            cut = whole[head:]
+        return cut
+
+    assert run(1) == payload
+    return nanoseconds(run)
+
+
+def publish_batch(size: int) -> float:
+    """Build so many packets and mask them as one frame."""
+    packet = work.encode_publish(work.TOPIC, work.MESSAGE)
+    name, payload = packet[2 : -len(work.MESSAGE)], work.MESSAGE
+
+    def run(count: int) -> bytes:
+        for _ in itertools.repeat(None, count):
+            data = b"".join([HEADS[len(name) + len(payload)] + name + payload for _ in range(size)])
+            frame = work.masked_frame(data, os.urandom(4))
+        return frame
+
+    frame = run(1)
+    key = frame[-size * len(packet) - 4 :][:4]
+    assert frame == work.masked_frame(packet * size, key)
+    return nanoseconds(run, size)
+
+
 main(
     {
+        "encode_payload": encode_payload,
+        "decode_payload": decode_payload,
+        "publish_batch": publish_batch,
         "encode_qos0": lambda: encode(0),
         "encode_qos1": lambda: encode(1),
         "decode_qos0": decode_qos0,

@@ -113,16 +113,17 @@ def mask(size: int) -> float:
     return nanoseconds(run)
 
 
-def match(subscriptions: int) -> float:
-    """Find the one subscription that matches among so many that do not."""
+def match(subscriptions: int, depth: int = 3) -> float:
+    """Find the one subscription that matches among so many that do not, all of so many levels."""
     tree: TopicTree[int] = TopicTree()
+    levels = "level/" * (depth - 2)
     for number in range(subscriptions - 1):
-        tree.set(f"sensors/room-{number}/+", number, 0)
-    tree.set("sensors/+/temperature", "wanted", 1)
+        tree.set(f"{levels}room-{number}/+", number, 0)
+    tree.set(f"{levels}+/temperature", "wanted", 1)
 
     def run(count: int) -> list:
         for _ in itertools.repeat(None, count):
-            found = list(tree.match("sensors/here/temperature"))
+            found = list(tree.match(f"{levels}here/temperature"))
         return found
 
     assert run(1) == [("wanted", 1)]

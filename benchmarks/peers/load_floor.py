@@ -2,7 +2,7 @@
 
 `deliver` keeps so many deliveries under way that a broker is always busy and never floods: a broker that drops
 messages of QoS 0 under pressure would not be measured, but spared. Every delivery is counted; only a run in which all
-arrive is a run. `hold` counts what connections cost a broker that keeps them.
+arrive is a run. `hold` counts what connections cost a broker that keeps them: one growing crowd, looked at on the way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import time
 from pathlib import Path
 
 import workloads as work
-from client_floor import Wire, connect
+from client_floor import Wire
 from timing import main
 
 TOPIC = "bench/load"
 BATCH = 32
+#: How many connections are made at once: as many as a listener lets wait.
+SIDE_BY_SIDE = 100
+#: How many connections are held when the broker's memory is looked at, half a second after the last of them came.
+HELD = (250, 1_000, 2_000)
+PAUSE = 0.5
 
 
 def broker_cpu(pid: int) -> float:
@@ -34,17 +39,16 @@ def broker_kib(pid: int) -> float:
     raise OSError("no VmRSS")
 
 
-def deliver(port: int, pid: int, count: int, subscribers: int) -> dict[str, float]:
-    wires = [connect(port) for _ in range(subscribers)]
+def deliver(port: int, pid: int, count: int, warm: int, subscribers: int) -> dict[str, float]:
+    publisher, *wires = connect_side_by_side(port, subscribers + 1)
     for wire in wires:
         wire.subscribe(TOPIC)
-    publisher = connect(port)
     packet = work.encode_publish(TOPIC, work.MESSAGE)
     window = max(4 * BATCH, 1_000 // subscribers)
     selector = selectors.DefaultSelector()
     for wire in wires:
         selector.register(wire.socket, selectors.EVENT_READ, wire)
-    wanted, sent, got = count, 0, 0  # messages sent; bytes that came
+    wanted, sent, got, unmeasured = warm + count, 0, 0, 0  # messages; messages sent; bytes that came
     size = len(packet) * subscribers  # a broker may cut its messages where it likes: bytes are what can be counted
     deadline = time.monotonic() + 120
     cpu, start = broker_cpu(pid), time.perf_counter()
@@ -58,17 +62,19 @@ def deliver(port: int, pid: int, count: int, subscribers: int) -> dict[str, floa
         assert time.monotonic() < deadline, "it takes too long"
         for key, _ in ready:
             got += sum(map(len, key.data.payloads()))
+        if not unmeasured and got >= warm * size:
+            unmeasured, cpu, start = got, broker_cpu(pid), time.perf_counter()
     seconds = time.perf_counter() - start
     assert got == wanted * size, (got, wanted * size)
-    deliveries = wanted * subscribers
-    return {"rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
+    deliveries = (got - unmeasured) / len(packet)
+    return {"seconds": seconds, "rate": deliveries / seconds, "cpu_us": (broker_cpu(pid) - cpu) / deliveries * 1e6}
 
 
 def connect_side_by_side(port: int, count: int) -> list[Wire]:
-    """Make many connections, fifty at a time: some brokers let each of them wait."""
+    """Make many connections, some at a time: there are brokers that let each of them wait."""
     wires: list[Wire] = []
-    for start in range(0, count, 50):
-        some = [Wire(port) for _ in range(min(50, count - start))]
+    for start in range(0, count, SIDE_BY_SIDE):
+        some = [Wire(port) for _ in range(min(SIDE_BY_SIDE, count - start))]
         for wire in some:
             wire.upgraded()
         for wire in some:
@@ -77,16 +83,21 @@ def connect_side_by_side(port: int, count: int) -> list[Wire]:
     return wires
 
 
-def hold(port: int, pid: int, count: int) -> dict[str, float]:
-    first = connect_side_by_side(port, 50)  # so that what is only needed once is there
+def hold(port: int, pid: int) -> dict[str, float]:
+    wires = connect_side_by_side(port, SIDE_BY_SIDE)  # so that what is only needed once is there
     before, start = broker_kib(pid), time.perf_counter()
-    wires = connect_side_by_side(port, count)
-    seconds = time.perf_counter() - start
-    time.sleep(1)
-    kib = (broker_kib(pid) - before) / count
-    for wire in (*wires, *first):
+    figures: dict[str, float] = {}
+    held = 0
+    for count in HELD:
+        wires += connect_side_by_side(port, count - held)
+        held = count
+        if count == 1_000:
+            figures["rate"] = count / (time.perf_counter() - start - PAUSE * len(figures))
+        time.sleep(PAUSE)
+        figures[f"kib_{count}"] = (broker_kib(pid) - before) / count
+    for wire in wires:
         wire.socket.close()
-    return {"rate": count / seconds, "kib": kib}
+    return figures
 
 
 if __name__ == "__main__":

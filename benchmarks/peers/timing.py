@@ -1,10 +1,10 @@
 """How a case is timed, the same for every library: shared by the scripts of this directory.
 
-Each script is one library. `run.py` runs it once for each case and round, in a process and an environment of its own
-(with the directory above in PYTHONPATH)::
+Each script is one library. `run_peers.py` runs it once for each case and round, in a process and an environment of its
+own (with the directory above in PYTHONPATH)::
 
     python codec_paho.py decode_stream
-    python client_paho.py receive port=19001 count=100000
+    python client_paho.py receive port=19001 count=100000 warm=50000
 
 and it prints one line of JSON. It checks the outcome of each case.
 """
@@ -16,11 +16,11 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 #: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
-REPEATS = 7
+REPEATS = 5
 #: How long one repetition should take, in seconds.
 TARGET = 0.05
 
@@ -68,16 +68,33 @@ class Stopwatch:
         self._wall = time.perf_counter()
 
     def stop(self, messages: int) -> dict[str, float]:
-        """Return what a message cost: messages a second, and microseconds of CPU time for each."""
+        """Return how long it took, messages a second, and what each cost in microseconds of CPU time."""
         wall = time.perf_counter() - self._wall
         cpu = time.process_time() - self._cpu
-        return {"rate": messages / wall, "cpu_us": cpu / messages * 1e6}
+        return {"seconds": wall, "rate": messages / wall, "cpu_us": cpu / messages * 1e6}
+
+
+def timed(run: Callable[[int], object], count: int, warm: int) -> dict[str, float]:
+    """Time something that handles so many messages, after some to warm up with."""
+    run(warm)
+    watch = Stopwatch()
+    run(count)
+    return watch.stop(count)
+
+
+async def atimed(run: Callable[[int], Awaitable[object]], count: int, warm: int) -> dict[str, float]:
+    """Time something that runs in an event loop the same way."""
+    await run(warm)
+    watch = Stopwatch()
+    await run(count)
+    return watch.stop(count)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Return the 50th and 99th percentile of round trips in microseconds."""
+    """Return how long round trips took in all, and their 50th and 99th percentile in microseconds."""
     ordered = sorted(seconds)
-    return {name: ordered[int(len(ordered) * part)] * 1e6 for name, part in (("p50_us", 0.50), ("p99_us", 0.99))}
+    p50, p99 = (ordered[int(len(ordered) * part)] * 1e6 for part in (0.50, 0.99))
+    return {"seconds": sum(seconds), "p50_us": p50, "p99_us": p99}
 
 
 def resident_kib() -> float:

@@ -1,0 +1,117 @@
+"""Who takes part, and what is measured: the rows and columns of the tables.
+
+Where the number of messages is not part of the question, it is such that the case lasts about a second with its
+warm-up, for every library by the same rule: a fixed number would last a minute with one and be over, with another,
+before its buffers are warm. `run_peers.py` finds it out by trial runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Environment -> what pip installs into it.
+PYTHON_PEERS = {
+    "paho": ["paho-mqtt>=2.1,<3"],
+    "aiomqtt": ["aiomqtt>=2,<3"],
+    "gmqtt": ["gmqtt"],
+    "amqtt": ["amqtt>=0.11"],
+    "mqttproto": ["mqttproto"],
+    "mqtt5": ["mqtt5"],
+    "awscrt": ["awscrt"],
+    "mqttws": ["mqttws-pubsub"],
+    "mqttws-compiled": ["mqttws-pubsub"],
+    "mqttws-uvloop": ["mqttws-pubsub", "uvloop"],
+    "websockets": ["websockets"],
+    "floor": [],
+}
+NODE_PEERS = ["mqtt", "mqtt-packet", "aedes", "ws"]
+
+OURS = ("mqttws", "mqttws-compiled")
+OURS_ASYNCIO = (*OURS, "mqttws-uvloop")
+BESIDE_FLOOR = ("floor", *OURS)
+CODECS = (*BESIDE_FLOOR, "paho", "gmqtt", "amqtt", "mqtt5", "mqttpacket")
+CLIENTS = (*BESIDE_FLOOR, "paho", "aiomqtt", "gmqtt", "awscrt", "mqttjs")
+BROKERS = (*OURS, "mosquitto", "aedes", "amqtt")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables.
+
+    Attributes:
+        name: of the row.
+        kind: which script and which server it needs: codec, client, receive (a client against `blaster.py`), broker,
+            hold (a client against our broker), import or memory.
+        libraries: who takes part.
+        run: the case that the script knows, where its name is another.
+        options: for the script.
+        least: the least number of messages of a case that is to last a while, many times as many as are under way at
+            once; 0: it takes no number.
+    """
+
+    name: str
+    kind: str
+    libraries: tuple[str, ...]
+    run: str = ""
+    options: tuple[str, ...] = ()
+    least: int = 0
+
+
+def _codec_cases() -> list[Case]:
+    sizes = (16, 256, 4_096, 65_536, 1_048_576)
+    return [
+        *(Case(name, "codec", CODECS) for name in ("encode_qos0", "encode_qos1", "decode_qos0", "decode_stream")),
+        *(Case(f"encode_object_qos{qos}", "codec", OURS) for qos in (0, 1)),
+        *(
+            Case(f"{way}_payload_{size}", "codec", BESIDE_FLOOR, f"{way}_payload", (f"size={size}",))
+            for size in sizes
+            for way in ("encode", "decode")
+        ),
+        *(
+            Case(f"mask_{size}", "codec", (*OURS, "websockets"), "mask", (f"size={size}",))
+            for size in (64, 1_024, 65_536)
+        ),
+        *(
+            Case(f"match_{number}", "codec", OURS, "match", (f"subscriptions={number}",))
+            for number in (1, 100, 10_000, 100_000)
+        ),
+        *(
+            Case(f"match_depth_{depth}", "codec", OURS, "match", ("subscriptions=1000", f"depth={depth}"))
+            for depth in (2, 4, 8)
+        ),
+        *(
+            Case(f"publish_batch_{size}", "codec", BESIDE_FLOOR, "publish_batch", (f"size={size}",))
+            for size in (1, 4, 16, 64, 256)
+        ),
+    ]
+
+
+def _client_cases() -> list[Case]:
+    return [
+        Case("publish_qos0", "client", CLIENTS, least=2_000),
+        Case("publish_qos0_asyncio", "client", OURS_ASYNCIO, least=2_000),
+        Case("publish_qos0_waiting", "client", (*BESIDE_FLOOR, "paho"), least=2_000),
+        Case("publish_qos1", "client", CLIENTS, least=2_000),
+        Case("publish_qos1_asyncio", "client", OURS_ASYNCIO, least=2_000),
+        Case("receive", "receive", CLIENTS, least=2_000),
+        Case("receive_asyncio", "receive", OURS_ASYNCIO, least=2_000),
+        *(Case(f"echo_qos{qos}", "client", CLIENTS, "echo", (f"qos={qos}",), least=50) for qos in (0, 1)),
+        *(
+            Case(f"echo_qos{qos}_asyncio", "client", OURS_ASYNCIO, "echo_asyncio", (f"qos={qos}",), least=50)
+            for qos in (0, 1)
+        ),
+        Case("memory", "memory", CLIENTS),
+        Case("import", "import", (*OURS, "paho", "aiomqtt", "gmqtt", "awscrt")),
+        Case("client_hold_10000", "hold", OURS, "hold", ("count=10000",)),
+    ]
+
+
+def _broker_cases() -> list[Case]:
+    return [
+        Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=5_000),
+        Case("deliver_1_to_50", "broker", ("floor", *BROKERS), "deliver", ("subscribers=50",), least=500),
+        Case("hold", "broker", BROKERS),
+    ]
+
+
+CASES = _codec_cases() + _client_cases() + _broker_cases()

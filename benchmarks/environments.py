@@ -1,0 +1,151 @@
+"""Where the libraries live: an environment for each below `.venv-peers/`, Node's packages, and Mosquitto.
+
+What is missing is installed: Python packages by pip, those of Node by npm, Mosquitto and Node themselves by apt-get
+where this is Debian and we are root. What cannot be had is noted with its reason, and is not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import workloads as work
+from cases import NODE_PEERS, PYTHON_PEERS
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SCRIPTS = HERE / "peers"
+
+
+class Environments:
+    """The environments.
+
+    Args:
+        directory: where they are, or are made.
+
+    Attributes:
+        missing: library -> why it cannot be measured.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.missing: dict[str, str] = {}
+        self.variables = os.environ | {
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(SCRIPTS))),
+            "PYTHONSAFEPATH": "1",
+            "NODE_PATH": str(directory / "node" / "node_modules"),
+            "BENCH_STREAM": str(directory / "stream.bin"),
+            "BENCH_STREAM_PACKETS": str(len(work.mixed())),
+        }
+
+    def python(self, library: str) -> str:
+        """Tell the interpreter of a library's environment."""
+        return str(self.directory / library / "bin" / "python")
+
+    def interpreter(self, library: str) -> str:
+        """Tell what runs a library, be it Python or Node."""
+        return "node" if library in ("mqttjs", "mqttpacket", "aedes") else self.python(library)
+
+    def command(self, library: str, kind: str) -> list[str]:
+        """Make the beginning of a command line: a library's script of a kind."""
+        name = "mqttws" if library.startswith("mqttws") else library
+        found = [path for path in SCRIPTS.glob(f"{kind}_{name}.*") if path.suffix in (".py", ".js")]
+        if not found:
+            raise RuntimeError(f"there is no script {kind}_{name}")
+        return [self.interpreter(library), str(found[0])]
+
+    def install(self) -> None:
+        """Make what is not there yet; ours is made anew each time."""
+        self.directory.mkdir(exist_ok=True)
+        (self.directory / "stream.bin").write_bytes(b"".join(map(work.encode, work.mixed())))
+        for name, packages in PYTHON_PEERS.items():
+            self._install_python(name, packages)
+        if "mqttproto" not in self.missing:
+            self.missing["mqttproto"] = "no script here drives it yet"
+        if shutil.which("npm") is None and not apt_get("nodejs", "npm"):
+            self.missing |= dict.fromkeys(("mqttjs", "mqttpacket", "aedes"), "there is no npm here")
+        else:
+            self._install_node()
+        if mosquitto() is None and not apt_get("mosquitto"):
+            self.missing["mosquitto"] = "there is no mosquitto here"
+
+    def _install_python(self, name: str, packages: list[str]) -> None:
+        ours = name.startswith("mqttws")
+        marker = self.directory / name / "installed"
+        if marker.exists() and not ours:
+            return
+        print(f"installing {name}", file=sys.stderr)
+        if not Path(self.python(name)).exists():
+            subprocess.run([sys.executable, "-m", "venv", self.directory / name], check=True)
+        if ours:
+            packages = [str(self._copy_sources()), *packages[1:]]
+        if packages:
+            pip = [self.python(name), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *packages]
+            variables = os.environ | ({"MQTTWS_COMPILE": "1"} if name == "mqttws-compiled" else {})
+            done = subprocess.run(pip, env=variables, capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [""])[-1][:200]
+                self.missing[name] = f"pip could not install it ({reason.removeprefix('ERROR: ')})"
+                return
+        marker.touch()
+
+    def _install_node(self) -> None:
+        node = self.directory / "node"
+        if not (node / "node_modules" / "aedes").exists():
+            print("installing the peers under Node", file=sys.stderr)
+            node.mkdir(exist_ok=True)
+            npm = ["npm", "install", "--silent", "--no-package-lock", "--no-audit", "--no-fund", *NODE_PEERS]
+            subprocess.run(npm, cwd=node, check=True)
+
+    def _copy_sources(self) -> Path:
+        """Copy our own sources, so that building them leaves nothing behind and takes nothing old."""
+        sources = self.directory / "sources"
+        shutil.rmtree(sources, ignore_errors=True)
+        sources.mkdir()
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, sources)
+        for name in ("mqttws", "sigv4", "pubsub"):
+            shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+        return sources
+
+    def versions(self) -> dict[str, str]:
+        """Tell the version of everything that takes part."""
+        versions = {}
+        for name, packages in PYTHON_PEERS.items():
+            if name in self.missing or not packages:
+                continue
+            package = packages[-1].split(">")[0]
+            code = f"from importlib.metadata import version; print(version({package!r}))"
+            asked = subprocess.run([self.python(name), "-c", code], capture_output=True, text=True)
+            versions["uvloop" if package == "uvloop" else name] = asked.stdout.strip()
+        for name in NODE_PEERS:
+            manifest = self.directory / "node" / "node_modules" / name / "package.json"
+            if manifest.exists():
+                versions[name] = json.loads(manifest.read_text())["version"]
+        path = mosquitto()
+        if path is not None:
+            shown = subprocess.run([path, "-h"], capture_output=True, text=True).stdout
+            versions["mosquitto"] = shown.split()[2]
+        return versions
+
+
+def mosquitto() -> str | None:
+    """Find Mosquitto."""
+    return shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
+
+
+def apt_get(*packages: str) -> bool:
+    """Install packages of Debian, where we may. Returns whether they are there now."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return False
+    print(f"installing {', '.join(packages)} with apt-get", file=sys.stderr)
+    variables = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    return all(
+        subprocess.run(command, env=variables, stdout=subprocess.DEVNULL).returncode == 0
+        for command in (["apt-get", "update", "-qq"], install)
+    )

@@ -1,0 +1,104 @@
+"""What a library costs before it does anything: the time of its import, the memory of one idle connection.
+
+For the memory each library gets the few lines that a user of it would write, and imports what those need and nothing
+else; so no helper of the other cases counts here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+#: Library -> the module of which the import is timed, where it is not called like the library.
+MODULES = {"paho": "paho.mqtt.client", "mqttws": "pubsub", "mqttws-compiled": "pubsub", "awscrt": "awscrt.mqtt"}
+#: How often an import is timed; the best counts.
+IMPORTS = 5
+
+#: Ends the process from within the connection, before anything is torn down.
+_TELL = """
+import os, sys
+def tell():
+    with open("/proc/self/status") as status:
+        kib = next(line.split()[1] for line in status if line.startswith("VmRSS:"))
+    print('{"kib": %s}' % kib, flush=True)
+    os._exit(0)
+port = int(sys.argv[1])
+"""
+_MQTTWS = """
+from mqttws import Client
+client = Client(f"ws://127.0.0.1:{port}/").open()
+tell()
+"""
+#: Library -> how it connects. The floor is a socket that is connected, and no protocol.
+CONNECTIONS = {
+    "floor": """
+import socket
+connection = socket.create_connection(("127.0.0.1", port))
+tell()
+""",
+    "mqttws": _MQTTWS,
+    "mqttws-compiled": _MQTTWS,
+    "paho": """
+import threading
+from paho.mqtt.client import CallbackAPIVersion, Client
+ready = threading.Event()
+client = Client(CallbackAPIVersion.VERSION2, transport="websockets")
+client.ws_set_options(path="/")
+client.on_connect = lambda *arguments: ready.set()
+client.connect("127.0.0.1", port)
+client.loop_start()
+assert ready.wait(10)
+tell()
+""",
+    "aiomqtt": """
+import asyncio
+import aiomqtt
+async def main():
+    async with aiomqtt.Client("127.0.0.1", port, transport="websockets", websocket_path="/"):
+        tell()
+asyncio.run(main())
+""",
+    "gmqtt": """
+import asyncio
+import gmqtt
+async def main():
+    await gmqtt.Client("bench").connect("127.0.0.1", port, version=4)
+    tell()
+asyncio.run(main())
+""",
+    "awscrt": """
+from awscrt import io, mqtt
+bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
+connection = mqtt.Connection(
+    mqtt.Client(bootstrap), host_name="127.0.0.1", port=port, client_id="bench", use_websockets=True
+)
+connection.connect().result(10)
+tell()
+""",
+    "mqttjs": """
+const client = require('mqtt').connect(`ws://127.0.0.1:${process.argv[1]}/`, { protocolVersion: 4 })
+client.once('connect', () => {
+  console.log(JSON.stringify({ kib: process.memoryUsage().rss / 1024 }))
+  process.exit(0)
+})
+""",
+}
+
+
+def connecting(library: str, interpreter: str, port: int) -> list[str]:
+    """Make the command that connects and prints how much memory is in use then, in KiB, as JSON."""
+    if library == "mqttjs":
+        return [interpreter, "-e", CONNECTIONS[library], str(port)]
+    return [interpreter, "-c", _TELL + CONNECTIONS[library], str(port)]
+
+
+def import_ms(library: str, interpreter: str, environment: dict[str, str]) -> float:
+    """Time a fresh interpreter that imports a library, less one that imports nothing; the best of some, by turns."""
+    best: dict[str, float] = {}
+    for _ in range(IMPORTS):
+        for code in (f"import {MODULES.get(library, library)}", "pass"):
+            start = time.perf_counter()
+            subprocess.run([interpreter, "-c", code], check=True, env=environment)
+            best[code] = min(best.get(code, 60.0), time.perf_counter() - start)
+    imported, nothing = best.values()
+    return (imported - nothing) * 1e3

@@ -1,0 +1,93 @@
+"""The targets: in which case which of our builds should be ahead of whom, and by how much.
+
+A target is a ratio within one run, because a ratio still means something on another machine; or, where memory or the
+taking of connections is concerned, a bound. Of several runs the median of the ratios counts. `report.py` judges by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from results import MORE_IS_BETTER, Run, find
+
+
+@dataclass(frozen=True)
+class Target:
+    """How far ahead one of our builds should be.
+
+    Attributes:
+        case: its name.
+        ours: "mqttws" or "mqttws-compiled".
+        peer: whom to be ahead of; "" for a bound.
+        factor: how many times better, at least; the bound itself where there is no peer.
+        figure: what is compared.
+        peer_case: the case of the peer, where it is another.
+    """
+
+    case: str
+    ours: str
+    peer: str
+    factor: float
+    figure: str
+    peer_case: str = ""
+
+
+def _targets() -> list[Target]:
+    publish_qos0, publish_qos1 = {"paho": 25, "awscrt": 15}, {"paho": 10, "awscrt": 3.5}
+    receive = {"paho": 15, "awscrt": 6, "mqttjs": 3, "gmqtt": 2}
+    encode = {"paho": 6, "gmqtt": 10, "mqtt5": 1.5}
+    wanted: list[tuple[str, str, dict[str, float], str]] = [
+        ("encode_qos0", "mqttws", encode, "ns"),
+        ("encode_qos1", "mqttws", encode, "ns"),
+        ("decode_stream", "mqttws", {"paho": 20, "gmqtt": 6, "mqtt5": 1}, "ns"),
+        ("encode_qos0", "mqttws-compiled", {"mqtt5": 3.5}, "ns"),
+        ("encode_qos1", "mqttws-compiled", {"mqtt5": 3.5}, "ns"),
+        ("decode_stream", "mqttws-compiled", {"mqtt5": 2.5}, "ns"),
+        ("mask_65536", "mqttws", {"websockets": 0.5}, "ns"),  # within twice the time of its C
+        ("publish_qos0", "mqttws", publish_qos0, "rate"),
+        ("publish_qos0_asyncio", "mqttws", publish_qos0, "rate"),
+        ("publish_qos0_waiting", "mqttws", {"paho": 1.5}, "rate"),
+        ("publish_qos1", "mqttws", publish_qos1, "rate"),
+        ("publish_qos1_asyncio", "mqttws", publish_qos1, "rate"),
+        ("receive", "mqttws", receive, "rate"),
+        ("receive_asyncio", "mqttws", receive, "rate"),
+        ("echo_qos0", "mqttws", {"paho": 2, "awscrt": 1}, "p50_us"),
+        ("echo_qos0", "mqttws", {"awscrt": 1}, "p99_us"),
+        ("echo_qos1", "mqttws", {"paho": 100}, "p50_us"),
+        ("echo_qos1", "mqttws", {"awscrt": 1}, "p99_us"),
+        ("import", "mqttws", {"paho": 2.5}, "ms"),
+        ("memory", "mqttws", {"paho": 1}, "kib"),
+        ("client_hold_10000", "mqttws", {"": 12}, "kib"),
+        ("deliver_1_to_1", "mqttws", {"mosquitto": 1, "aedes": 5, "amqtt": 15}, "rate"),
+        ("deliver_1_to_50", "mqttws", {"mosquitto": 3, "aedes": 10, "amqtt": 10}, "rate"),
+        ("hold", "mqttws", {"": 1_000}, "rate"),
+        ("hold", "mqttws", {"": 12}, "kib_2000"),
+    ]
+    targets = [
+        Target(case, ours, peer, factor, figure)
+        for case, ours, peers, figure in wanted
+        for peer, factor in peers.items()
+    ]
+    # A hundred thousand subscriptions may cost a match at most half as much again as one.
+    return [*targets, Target("match_100000", "mqttws", "mqttws", 1 / 1.5, "ns", "match_1")]
+
+
+TARGETS = _targets()
+
+
+def reached(run: Run, target: Target, ours: str | None = None) -> float | None:
+    """Tell how many times better we are than the target's peer (or the figure itself, for a bound); None: unknown."""
+    own = find(run, target.case, ours or target.ours, target.figure)
+    if own is None or not target.peer:
+        return None if own is None else own["median"]
+    other = find(run, target.peer_case or target.case, target.peer, target.figure)
+    if other is None:
+        return None
+    ratio = own["median"] / other["median"]
+    return ratio if target.figure in MORE_IS_BETTER else 1 / ratio
+
+
+def share(target: Target, ratio: float) -> float:
+    """Tell how much of the target that is; 1 and more: it is met."""
+    less_is_better = not target.peer and target.figure not in MORE_IS_BETTER
+    return target.factor / ratio if less_is_better else ratio / target.factor

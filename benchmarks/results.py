@@ -1,0 +1,52 @@
+"""The JSON of `run_peers.py`: complete runs, each with its figures; and what may be asked of them.
+
+Each run holds its rounds' medians. Over the runs, of one file or of several, the median counts again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Run = dict[str, Any]
+
+#: Figures of which more is better; of all others less is.
+MORE_IS_BETTER = {"rate"}
+
+#: Case -> the one that stands for it with those who have no such variant: their only way is asyncio, or is not.
+BASE_CASE = {
+    "publish_qos0_asyncio": "publish_qos0",
+    "publish_qos1_asyncio": "publish_qos1",
+    "receive_asyncio": "receive",
+    "echo_qos0_asyncio": "echo_qos0",
+    "echo_qos1_asyncio": "echo_qos1",
+}
+
+
+def load(*paths: Path) -> list[Run]:
+    """Read the runs of files, in order."""
+    return [run for path in paths for run in json.loads(path.read_text())["runs"]]
+
+
+def find(run: Run, case: str, library: str, figure: str) -> dict[str, float] | None:
+    """Look up what one run's rounds gave: median, least and greatest; in the base case where there is no variant."""
+    for name in (case, BASE_CASE.get(case, case)):
+        found: dict[str, float] | None = run["cases"].get(name, {}).get(library, {}).get(figure)
+        if found is not None:
+            return found
+    return None
+
+
+def middle(values: Iterable[float | None]) -> float | None:
+    """Take the median of what is there; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def median(runs: list[Run], case: str, library: str, figure: str) -> float | None:
+    """Take the median of the runs' medians."""
+    found = (find(run, case, library, figure) for run in runs)
+    return middle(each["median"] for each in found if each is not None)

@@ -1,0 +1,62 @@
+"""Sessions by themselves: a machine of each role, their packets handed over, no framing. `make bench`."""
+
+from __future__ import annotations
+
+import pytest
+import workloads as work
+
+from mqttws import ClientMachine, Connect, Message, Publish, ServerMachine, Session
+
+COUNT = 100
+
+
+@pytest.fixture
+def machines():
+    client, server = ClientMachine(Connect("bench"), Session()), ServerMachine()
+    client.start(0.0)
+    server.receive_data(client.data_to_send(0.0), 0.0)
+    server.accept(Session(), False, 0.0)
+    client.receive_data(server.data_to_send(0.0), 0.0)
+    client.events.clear()
+    server.events.clear()
+    return client, server
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_window_of_messages(timed, machines, qos):
+    """Queue so many, move them and every acknowledgement there is, and let both ends learn of it."""
+    client, server = machines
+    message = Message(work.TOPIC, work.MESSAGE, qos)
+
+    def deliver():
+        delivered = 0
+        for _ in range(COUNT):
+            client.publish(message)
+        while data := client.data_to_send(0.0):
+            server.receive_data(data, 0.0)
+            for event in server.events:
+                if isinstance(event, Publish):
+                    server.acknowledge(event)
+            delivered += len(server.events)
+            server.events.clear()
+            client.receive_data(server.data_to_send(0.0), 0.0)
+        told = len(client.events)
+        client.events.clear()
+        return delivered, told
+
+    timed(deliver, (COUNT, COUNT))
+
+
+def test_queueing_alone(timed):
+    """What `publish` costs its caller before anything is encoded."""
+    message = Message(work.TOPIC, work.MESSAGE)
+    session = Session()
+
+    def queue():
+        for _ in range(COUNT):
+            session.publish(message)
+        queued = session.sender.waiting
+        session.sender.clear()
+        return queued
+
+    timed(queue, COUNT)

@@ -1,0 +1,183 @@
+"""The arithmetic of the benchmarks: several runs together, the targets, and what became slower. Nothing is timed."""
+
+from __future__ import annotations
+
+import json
+
+import compare
+import pytest
+import report
+from cases import CASES
+from goals import TARGETS, Target, reached, share
+from results import BASE_CASE, find, load, median
+
+
+def figure(median, noise=0.0):
+    return {"median": median, "least": median * (1 - noise), "greatest": median * (1 + noise)}
+
+
+def run(**cases):
+    """Make a run; cases are {library: {figure: median}}, or the whole of a figure."""
+    made = {
+        case: {
+            library: {name: value if isinstance(value, dict) else figure(value) for name, value in figures.items()}
+            for library, figures in by_library.items()
+        }
+        for case, by_library in cases.items()
+    }
+    machine = {"cpu": "c", "cores": 2, "system": "s", "python": "3", "load_average": 0.0}
+    facts = {
+        "machine": machine,
+        "versions": {},
+        "rounds": 3,
+        "seconds": 0.8,
+        "trial": False,
+        "missing": {},
+        "failures": {},
+    }
+    return facts | {"cases": made}
+
+
+# --- several runs ---------------------------------------------------------------------------------------------------
+
+
+def test_the_runs_of_several_files_stand_one_after_the_other(tmp_path):
+    for name, rates in (("a", [1, 2]), ("b", [6])):
+        runs = [run(receive={"paho": {"rate": rate}}) for rate in rates]
+        (tmp_path / name).write_text(json.dumps({"runs": runs}))
+    runs = load(tmp_path / "a", tmp_path / "b")
+    assert [find(each, "receive", "paho", "rate")["median"] for each in runs] == [1, 2, 6]
+    assert median(runs, "receive", "paho", "rate") == 2
+
+
+def test_a_run_without_the_figure_does_not_count():
+    runs = [run(receive={"paho": {"rate": 4}}), run(receive={}), run()]
+    assert median(runs, "receive", "paho", "rate") == 4
+    assert median(runs, "receive", "mqttws", "rate") is None
+
+
+def test_who_has_no_variant_of_a_case_is_found_in_its_base():
+    made = run(receive={"paho": {"rate": 4}, "mqttws": {"rate": 5}}, receive_asyncio={"mqttws": {"rate": 6}})
+    assert find(made, "receive_asyncio", "paho", "rate")["median"] == 4
+    assert find(made, "receive_asyncio", "mqttws", "rate")["median"] == 6
+
+
+# --- targets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "other", "ratio"),
+    [("rate", 300.0, 100.0, 3.0), ("ns", 100.0, 300.0, 3.0), ("p99_us", 300.0, 100.0, 1 / 3)],
+)
+def test_a_ratio_tells_how_many_times_better(name, own, other, ratio):
+    made = run(case={"mqttws": {name: own}, "peer": {name: other}})
+    target = Target("case", "mqttws", "peer", 2, name)
+    assert reached(made, target) == pytest.approx(ratio)
+    assert share(target, ratio) == pytest.approx(ratio / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "met"), [("kib", 12, True), ("kib", 13, False), ("rate", 12, True), ("rate", 11, False)]
+)
+def test_a_bound_is_kept_from_its_side(name, own, met):
+    target = Target("hold", "mqttws", "", 12, name)
+    assert reached(run(hold={"mqttws": {name: own}}), target) == own
+    assert (share(target, own) >= 1) is met
+
+
+def test_a_target_may_set_one_case_of_ours_against_another():
+    made = run(match_1={"mqttws": {"ns": 100}}, match_100000={"mqttws": {"ns": 125}})
+    assert reached(made, Target("match_100000", "mqttws", "mqttws", 0.5, "ns", "match_1")) == 0.8
+
+
+def test_what_was_not_measured_has_no_ratio():
+    target = Target("case", "mqttws", "peer", 2, "ns")
+    assert reached(run(case={"mqttws": {"ns": 1}}), target) is None
+    assert reached(run(case={"peer": {"ns": 1}}), target) is None
+    assert report.verdict(target, None) == "not measured"
+
+
+def test_every_target_names_a_case_that_is_run():
+    cases = {case.name: case.libraries for case in CASES}
+    for target in TARGETS:
+        assert target.ours in cases[target.case]
+        assert not target.peer or target.peer in cases[target.peer_case or BASE_CASE.get(target.case, target.case)]
+
+
+def test_the_median_of_the_runs_is_judged_by():
+    runs = [run(import_={}, **{"import": {"mqttws": {"ms": 10}, "paho": {"ms": ms}}}) for ms in (20, 30, 90)]
+    (line,) = [line for line in report.verdicts(runs).splitlines() if line.startswith("| import ")]
+    assert "| 2.00, 3.00, 9.00 | 3.00 × |" in line
+    assert line.endswith("| met |")
+
+
+def test_the_document_tells_what_is_missing():
+    made = run(receive={"paho": {"rate": 4}})
+    made["missing"]["mqttproto"] = "there is none"
+    made["failures"] = {"receive": {"mqttws": "it stopped"}, "echo_qos0": {"mqttws": "it stopped"}}
+    text = report.document([made, made], [("x.png", "a plot")])
+    assert "2 complete runs of 3 interleaved rounds" in text
+    assert "Not measured: mqttproto, because there is none." in text
+    assert "Incomplete: mqttws in echo_qos0, receive: it stopped." in text
+    assert "![a plot](benchmarks/x.png)" in text
+
+
+# --- what became slower ---------------------------------------------------------------------------------------------
+
+
+def receiving(rate, floor, noise=0.0):
+    return run(receive={"mqttws": {"rate": figure(rate, noise)}, "floor": {"rate": figure(floor)}})
+
+
+def test_a_slower_machine_is_no_slower_library():
+    assert compare.slower([receiving(100, 400)], [receiving(50, 200)]) == []
+
+
+def test_slower_than_the_floor_of_its_own_run_is_slower():
+    (found,) = compare.slower([receiving(100, 400)], [receiving(100, 800)])
+    assert found.startswith("receive (mqttws, rate): +100%")
+
+
+def test_what_is_within_the_noise_is_not_told():
+    assert compare.slower([receiving(100, 400)], [receiving(95, 400)]) == []
+    assert compare.slower([receiving(100, 400, 0.2)], [receiving(70, 400, 0.3)]) == []
+    assert compare.slower([receiving(100, 400)], [receiving(70, 400)]) != []
+
+
+def test_runs_that_lie_apart_are_noise_too():
+    old = [receiving(rate, 400) for rate in (60, 100, 140)]
+    assert compare.slower(old, [receiving(70, 400)]) == []
+
+
+def test_a_case_without_a_floor_is_measured_by_its_decoding():
+    def matching(ns, floor):
+        return run(match_1={"mqttws": {"ns": ns}}, decode_qos0={"floor": {"ns": floor}})
+
+    assert compare.slower([matching(100, 10)], [matching(200, 20)]) == []
+    assert len(compare.slower([matching(100, 10)], [matching(200, 10)])) == 1
+
+
+def test_the_reference_is_one_that_both_files_have():
+    old = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}})
+    new = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}, "floor": {"rate": 900}})
+    assert compare.reference([old, new], "receive", "rate") == ("receive", "paho", "rate")
+    assert compare.slower([old], [new]) == []
+
+
+def test_memory_is_compared_as_it_is():
+    def memory(kib, floor):
+        return run(memory={"mqttws": {"kib": kib}, "floor": {"kib": floor}})
+
+    assert compare.slower([memory(100, 10)], [memory(100, 5)]) == []
+    assert len(compare.slower([memory(100, 10)], [memory(120, 20)])) == 1
+
+
+@pytest.mark.parametrize(("after", "status"), [(100, 0), (50, 1)])
+def test_the_exit_status_tells_it(tmp_path, monkeypatch, capsys, after, status):
+    for name, rate in (("old", 100), ("new", after)):
+        (tmp_path / name).write_text(json.dumps({"runs": [receiving(rate, 400)]}))
+    monkeypatch.setattr("sys.argv", ["compare.py", str(tmp_path / "old"), str(tmp_path / "new")])
+    with pytest.raises(SystemExit) as left:
+        compare.main()
+    assert left.value.code == status
+    assert ("receive" in capsys.readouterr().out) == bool(status)
