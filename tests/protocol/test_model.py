@@ -180,3 +180,30 @@ LossyLine.TestCase.settings = settings(max_examples=300, stateful_step_count=40,
 TestLossyLine = pytest.mark.statement("MQTT-4.4.0-1")(
     pytest.mark.statement("MQTT-4.3.3-2")(pytest.mark.statement("MQTT-4.6.0-6")(LossyLine.TestCase))
 )
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_the_line_is_cut_after_every_byte(websocket: bool) -> None:
+    """One exchange in both directions, taken at once; cut after its first byte, after its second, and so to its end."""
+    sides, cut, whole = ("server", "client"), 0, False
+    while not whole:
+        cut += 1
+        line = LossyLine()
+        line.begin(websocket=websocket, window=2)
+        line.everything()
+        for number, qos in enumerate((1, 2, 2, 1, 0, 2, 1, 0)):
+            line.publish(side=sides[number % 2], qos=qos)
+        line.pair.collect()
+        for moved in range(cut):
+            if moved % 2:
+                line.towards_the_server(count=1)
+            else:
+                line.towards_the_client(count=1)
+            for side in sides:
+                while line.untaken[side]:
+                    line.acknowledge(side, line.untaken[side].pop(0))
+            line.pair.collect()
+        whole = not line.pair.to_server and not line.pair.to_client
+        assert not whole or not (line.client_session.sender or line.server_session.sender)  # all is acknowledged
+        line.cut()
+        line.teardown()

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from drivers import PATIENCE
+from drivers import PATIENCE, States
 
-from mqttws import ConnectError
+from mqttws import ConnectError, Reconnect
 from mqttws.broker import Broker
 from mqttws.transport import dial
 from mqttws.transport.url import parse_url
@@ -80,6 +80,22 @@ def test_a_dead_first_address_is_passed_by(
     client = make(f"mqtt://broker.test:{port}")
     client.open()
     assert client.state.name == "connected"
+
+
+def test_a_name_that_moves_is_found_again(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
+    """Every attempt resolves anew: nothing of an earlier answer is kept."""
+    states = States()
+    with Broker(sys_interval=None) as old, Broker(sys_interval=None) as new:
+        names["broker.test"] = [entry("127.0.0.1", parse_url(old.url_of("mqtt")).port)]
+        client = make("mqtt://broker.test", client_id="c", on_state=states, reconnect=Reconnect(0.01, 0.05)).open()
+        names["broker.test"] = [entry("127.0.0.1", nobody)]  # between the two there is nobody
+        assert old.disconnect("c")
+        states.wait("disrupted", 3)
+        names["broker.test"] = [entry("127.0.0.1", parse_url(new.url_of("mqtt")).port)]
+        states.wait("connected", 2)
+        client.publish("t", b"x", 1)
+        assert new.figures()["clients/connected"] == 1
+        assert old.figures()["clients/connected"] == 0
 
 
 def test_the_error_of_the_last_address_is_told(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
