@@ -85,6 +85,7 @@ class TestMask:
     @example(b"x" * 511, KEY)
     @example(b"x" * 512, KEY)
     @example(b"x" * 515, KEY)
+    @settings(deadline=None)  # the first long payload finds the tables still to be built
     def test_it_is_the_naive_xor(self, payload: bytes, key: bytes) -> None:
         assert mask(payload, key) == naive(payload, key)
 
@@ -148,16 +149,17 @@ class TestTaking:
         st.lists(
             st.tuples(
                 st.sampled_from([0x82, 0x82, 0x82, 0x82, 0x02, 0x89]),
-                st.one_of(
-                    st.binary(max_size=10), st.sampled_from([124, 125, 126, 127, 511, 512, 65_535, 65_536]).map(bytes)
-                ),
+                st.one_of(st.binary(max_size=10), st.sampled_from([124, 125, 126, 127, 511, 512]).map(bytes)),
                 st.integers(0, 9),
             ),
             max_size=6,
         ),
-        st.data(),
+        st.integers(0, 3_000),
     )
-    def test_it_is_the_plain_way(self, masked: bool, shapes: list[tuple[int, bytes, int]], data: st.DataObject) -> None:
+    @example(False, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
+    @example(True, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
+    @settings(deadline=None)
+    def test_it_is_the_plain_way(self, masked: bool, shapes: list[tuple[int, bytes, int]], cut: int) -> None:
         # One in ten is masked wrongly, one has its length in two bytes, whatever it is.
         stream = b"".join(
             frame(
@@ -168,7 +170,7 @@ class TestTaking:
             )
             for first, payload, odd in shapes
         )
-        stream = b"?" + stream[: data.draw(st.integers(0, len(stream)))]
+        stream = b"?" + stream[:cut]
         payloads: list[bytes] = []
         take = take_masked if masked else take_plain
         assert (take(stream, 1, payloads), b"".join(payloads)) == taken(stream, 1, masked)
