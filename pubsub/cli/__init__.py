@@ -1,4 +1,4 @@
-"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `passwd`, `dissect`, `aws`.
+"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `bench`, `passwd`, `dissect`, `aws`.
 
 This room parses the first word and hands over; each command is a module of its own, loaded when it is called, with
 `add_arguments(parser)` and `run(arguments) -> exit code`.
@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "run the embedded broker",
     "sub": "subscribe to topics and print what comes",
     "pub": "publish a message to topics",
+    "bench": "put load on a broker, and measure what it does with it",
     "passwd": "add a user to the broker's file of users",
     "aws": "attach an AWS IoT policy to a Cognito identity, or tell who the credentials are of",
     "dissect": "show an MQTT packet byte by byte",

@@ -1,4 +1,4 @@
-"""What `sub` and `pub` have in common: the options of a connection, and what its failures mean for the exit code."""
+"""What `sub`, `pub` and `bench` have in common: the options of a connection, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
+def whole(text: str) -> int:
+    """Read a whole number, 0 or more."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number, 0 or more")
+    return int(text)
+
+
 def header(text: str) -> tuple[str, str]:
     """Read a header."""
     name, colon, value = text.partition(":")
@@ -44,17 +51,14 @@ def header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a connection."""
+def add_link_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what has to be known to reach a server, and to be let in."""
     parser.add_argument("url", metavar="URL", help="ws://, wss://, mqtt:// or mqtts://HOST[:PORT][/PATH]")
     parser.add_argument("-q", "--qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
+    parser.add_argument("-d", "--debug", action="store_true", help="say on standard error what happens")
     group = parser.add_argument_group("connection")
-    group.add_argument("-i", "--id", metavar="ID", help="client identifier (default: a random one)")
     group.add_argument(
         "-k", "--keepalive", type=int, default=60, metavar="S", help="keep alive in seconds, 0: none (default: 60)"
-    )
-    group.add_argument(
-        "-c", "--disable-clean-session", action="store_true", help="let the server keep the session; needs --id"
     )
     group.add_argument("-u", "--username", metavar="NAME", help="user name")
     group.add_argument(
@@ -75,12 +79,37 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument(
         "--insecure", action="store_true", help="trust whoever answers: anyone on the way can read and change all"
     )
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the one connection of a command."""
+    add_link_arguments(parser)
+    session = parser.add_argument_group("session")
+    session.add_argument("-i", "--id", metavar="ID", help="client identifier (default: a random one)")
+    session.add_argument(
+        "-c", "--disable-clean-session", action="store_true", help="let the server keep the session; needs --id"
+    )
     will = parser.add_argument_group("will")
     will.add_argument("--will-topic", metavar="TOPIC", help="where the server publishes if this client vanishes")
     will.add_argument("--will-payload", metavar="TEXT", default="", help="what it publishes (default: nothing)")
     will.add_argument("--will-qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
     will.add_argument("--will-retain", action="store_true", help="the server keeps the will")
-    parser.add_argument("-d", "--debug", action="store_true", help="say on standard error what happens")
+
+
+def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make the options of a client that `add_link_arguments` asks for.
+
+    Raises:
+        Failure: the files cannot be used.
+    """
+    return {
+        "keep_alive": arguments.keepalive,
+        "username": arguments.username,
+        "password": _password(arguments),
+        "headers": arguments.header,
+        "tls": _tls(arguments),
+        "timeout": arguments.timeout,
+    }
 
 
 def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
@@ -100,14 +129,9 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
         return mqttws.Client(
             arguments.url,
             client_id=arguments.id,
-            keep_alive=arguments.keepalive,
             clean_session=not arguments.disable_clean_session,
             will=will,
-            username=arguments.username,
-            password=_password(arguments),
-            headers=arguments.header,
-            tls=_tls(arguments),
-            timeout=arguments.timeout,
+            **client_options(arguments),
             **options,
         )
     except (ValueError, mqttws.LocalProtocolError) as error:

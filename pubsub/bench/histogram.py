@@ -1,0 +1,115 @@
+"""A histogram of durations in constant memory, whose quantiles have a known relative error.
+
+The buckets are log-linear, as those of HdrHistogram: each power of two is cut into 128 equal parts. A value below 256
+has a bucket of its own; any other is known by its eight leading bits, so that a bucket is at most 1/128 as wide as the
+values in it, and its middle is off by at most 1/256 of them (`RELATIVE_ERROR`). What is counted is exact, and so are
+the least value, the greatest and the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+#: How many leading bits of a value are kept.
+_BITS = 8
+_HALF = 1 << (_BITS - 1)
+#: Values beyond are counted as this one; in nanoseconds, 19.5 hours.
+LARGEST = (1 << 46) - 1
+#: What a quantile may be off by, as a part of it.
+RELATIVE_ERROR = 1 / (1 << _BITS)
+
+
+def _bucket_of(value: int) -> int:
+    """Number of the bucket of a value, 0 to `LARGEST`."""
+    shift = value.bit_length() - _BITS
+    return value if shift <= 0 else shift * _HALF + (value >> shift)
+
+
+def _bounds_of(bucket: int) -> tuple[int, int]:
+    """The least and the greatest value of a bucket."""
+    if bucket < 2 * _HALF:
+        return bucket, bucket
+    shift, rest = divmod(bucket, _HALF)
+    least = (rest + _HALF) << (shift - 1)
+    return least, least + (1 << (shift - 1)) - 1
+
+
+_BUCKETS = _bucket_of(LARGEST) + 1
+
+
+class Histogram:
+    """Counts values from 0 to `LARGEST`: nanoseconds, where a unit matters.
+
+    Attributes:
+        count: how many values.
+        total: their sum.
+        least: the least of them; 0 where there is none.
+        greatest: the greatest.
+    """
+
+    __slots__ = ("_counts", "count", "greatest", "least", "total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.count = self.total = self.least = self.greatest = 0
+
+    def record(self, value: int) -> None:
+        """Count a value; one below 0 as 0, one beyond `LARGEST` as that."""
+        if value < 0:
+            value = 0
+        elif value > LARGEST:
+            value = LARGEST
+        shift = value.bit_length() - _BITS
+        self._counts[value if shift <= 0 else shift * _HALF + (value >> shift)] += 1
+        if value > self.greatest:
+            self.greatest = value
+        if value < self.least or not self.count:
+            self.least = value
+        self.count += 1
+        self.total += value
+
+    def merge(self, other: Histogram) -> None:
+        """Count all that another one has counted."""
+        if not other.count:
+            return
+        self.least = min(self.least, other.least) if self.count else other.least
+        self.greatest = max(self.greatest, other.greatest)
+        self.count += other.count
+        self.total += other.total
+        for bucket, count in enumerate(other._counts):
+            if count:
+                self._counts[bucket] += count
+
+    def mean(self) -> float:
+        """The mean, exact; 0 where there is no value."""
+        return self.total / self.count if self.count else 0.0
+
+    def quantile(self, part: float) -> int:
+        """The value at a rank.
+
+        Args:
+            part: 0 to 1; 0.99 asks for the least value that 99 % of all do not exceed.
+
+        Returns:
+            That value, off by at most `RELATIVE_ERROR` of it; 0 where there is no value.
+
+        Raises:
+            ValueError: `part` is out of its range.
+        """
+        if not 0 <= part <= 1:
+            raise ValueError(f"part is {part}; it must be 0 to 1")
+        rank = max(1, ceil(part * self.count))
+        if rank >= self.count:
+            return self.greatest
+        for least, greatest, count in self.buckets():
+            rank -= count
+            if rank <= 0:
+                return min(max((least + greatest) // 2, self.least), self.greatest)
+        return 0
+
+    def buckets(self) -> Iterator[tuple[int, int, int]]:
+        """Each bucket that is not empty, rising: its least value, its greatest, how many there are."""
+        for bucket, count in enumerate(self._counts):
+            if count:
+                yield *_bounds_of(bucket), count

@@ -1,0 +1,184 @@
+"""What a run is asked to do, and when each of its messages is due.
+
+A plan is numbers and names; it connects to nothing. Its one idea: where there is a rate, the time at which message k
+of the run is due follows from k alone (`Schedule`). What cannot be sent in time waits as a number, not as a message,
+and is still stamped with the time at which it was due.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+
+from mqttws import check_topic
+
+#: What a payload begins with: run, publisher, sequence, nanoseconds.
+HEADER = struct.Struct("!4sIQq")
+
+#: The name of a publisher's number in a topic, and of the run's own word.
+NUMBER, RUN = "{n}", "{run}"
+#: Who receives what: each subscriber everything, or each publisher's messages one subscriber.
+ALL, SHARE = "all", "share"
+
+_MIB = 1024 * 1024
+MAX_SIZE = 32 * _MIB
+#: Bytes of payloads that may be under way at once, and pairs of a publisher and a subscriber that are kept account of.
+MAX_UNDER_WAY = 1024 * _MIB
+MAX_PAIRS = 1_000_000
+#: Gaps in what was received that are remembered, in all.
+MAX_GAPS = 1_000_000
+MAX_CLIENTS = 100_000
+MAX_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        publishers: how many clients publish.
+        subscribers: how many subscribe.
+        idle: how many more are connected, and do nothing.
+        qos: of messages and subscriptions.
+        size: bytes of a payload, at least those of its header.
+        rate: messages a second, of all publishers together; None: as fast as it goes.
+        window: how many messages of a publisher may be under way at once, 1 to 65,535.
+        duration: seconds that are measured.
+        warmup: seconds before, that are not.
+        drain: seconds of silence after which nothing more is waited for.
+        topic: Topic Name; `NUMBER` is a level of it that stands for the publisher's number, `RUN` for the run.
+        spread: `ALL` or `SHARE`.
+        retain: whether the server keeps the messages. They are removed in the end.
+        connect_rate: connections a second to make; None: as fast as it goes.
+        run: tells this run from others, 8 hexadecimal digits.
+
+    Raises:
+        ValueError: something is out of its range, or does not fit together.
+        LocalProtocolError: the topic is none.
+    """
+
+    publishers: int = 1
+    subscribers: int = 1
+    idle: int = 0
+    qos: int = 0
+    size: int = 64
+    rate: float | None = None
+    window: int = 100
+    duration: float = 10.0
+    warmup: float = 0.0
+    drain: float = 5.0
+    topic: str = f"pubsub-bench/{RUN}/{NUMBER}"
+    spread: str = ALL
+    retain: bool = False
+    connect_rate: float | None = None
+    run: str = field(default_factory=lambda: os.urandom(4).hex())
+
+    def __post_init__(self) -> None:
+        if not HEADER.size <= self.size <= MAX_SIZE:
+            raise ValueError(
+                f"the size is {self.size:,} bytes; it must be {HEADER.size} (for the number and the time that each "
+                f"message carries) to {MAX_SIZE:,}"
+            )
+        if not self.clients:
+            raise ValueError("there is nothing to do: no publishers, no subscribers, no connections")
+        if self.clients > MAX_CLIENTS:
+            raise ValueError(f"{self.clients:,} connections are asked for; one process makes at most {MAX_CLIENTS:,}")
+        if not 1 <= self.window <= 65_535:
+            raise ValueError(f"the window is {self.window:,}; it must be 1 to 65,535")
+        if self.warmup + self.duration > MAX_SECONDS:
+            raise ValueError(f"warm-up and duration are longer than {MAX_SECONDS:,.0f} seconds")
+        if self.publishers * self.window * self.size > MAX_UNDER_WAY:
+            raise ValueError(
+                f"{self.publishers:,} publishers with {self.window:,} messages of {self.size:,} bytes under way could "
+                f"need more than {MAX_UNDER_WAY // _MIB:,} MiB; ask for a smaller window, or size"
+            )
+        self._check_topics()
+
+    def _check_topics(self) -> None:
+        levels = self.topic.split("/")
+        if self.topic.count(NUMBER) != levels.count(NUMBER) or levels.count(NUMBER) > 1:
+            raise ValueError(f"{NUMBER} stands for one whole level of the topic, as in 'bench/{NUMBER}/load'")
+        check_topic(self.topic_of(0))
+        if self.spread == SHARE and NUMBER not in levels:
+            raise ValueError(f"subscribers can share the messages only where the topic holds {NUMBER}")
+        pairs = self.publishers * self.subscribers
+        if self.spread == ALL and pairs > MAX_PAIRS:
+            raise ValueError(
+                f"{self.publishers:,} publishers to {self.subscribers:,} subscribers each are {pairs:,} pairs to keep "
+                f"account of; more than {MAX_PAIRS:,} are not. Let them share the messages, or ask for fewer"
+            )
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are."""
+        return self.publishers + self.subscribers + self.idle
+
+    def topic_of(self, publisher: int) -> str:
+        """The topic that a publisher publishes to."""
+        return self.topic.replace(RUN, self.run).replace(NUMBER, str(publisher))
+
+    @property
+    def gaps(self) -> int:
+        """How many gaps are remembered of what one subscriber has had from one publisher, 1 to 256."""
+        pairs = self.publishers * self.subscribers if self.spread == ALL else max(self.publishers, self.subscribers)
+        return min(256, MAX_GAPS // max(1, pairs))
+
+    def heard_by(self, subscriber: int) -> range:
+        """The publishers whose messages a subscriber is to get."""
+        if self.spread == ALL:
+            return range(self.publishers)
+        if self.publishers >= self.subscribers:
+            return range(subscriber, self.publishers, self.subscribers)
+        return range(subscriber % self.publishers, subscriber % self.publishers + 1) if self.publishers else range(0)
+
+    def filters_of(self, subscriber: int) -> list[str]:
+        """The Topic Filters that a subscriber subscribes to."""
+        if self.spread == ALL:
+            return [self.topic.replace(RUN, self.run).replace(NUMBER, "+")]
+        return [self.topic_of(publisher) for publisher in self.heard_by(subscriber)]
+
+    def client_id(self, role: str, number: int) -> str:
+        """A client identifier that every server has to accept: at most 23 letters and digits. Spec: [MQTT-3.1.3-5]."""
+        return f"bench{self.run}{role}{number}"
+
+
+class Schedule:
+    """When each message is due: message k of the run, counted from 0, k divided by the rate after the start.
+
+    The publishers take turns: message k is of publisher k modulo their number.
+
+    Args:
+        start: nanoseconds.
+        rate: messages a second, above 0.
+        publishers: how many take turns, at least 1.
+    """
+
+    def __init__(self, start: int, rate: float, publishers: int) -> None:
+        self.start = start
+        self.rate = rate
+        self.publishers = publishers
+
+    def due_at(self, message: int) -> int:
+        """When a message of the run is due, in nanoseconds."""
+        return self.start + int(message * 1e9 / self.rate)
+
+    def due_by(self, now: int) -> int:
+        """How many messages are due at a time."""
+        if now < self.start:
+            return 0
+        count = int((now - self.start) * self.rate / 1e9)  # the two roundings may differ by one message
+        while self.due_at(count) <= now:
+            count += 1
+        while count and self.due_at(count - 1) > now:
+            count -= 1
+        return count
+
+    def intended(self, turn: int, sequence: int) -> int:
+        """When a publisher's message is due, in nanoseconds.
+
+        Args:
+            turn: of the publisher, 0 for the first.
+            sequence: of the message among those of the publisher, 0 for the first.
+        """
+        return self.due_at(sequence * self.publishers + turn)

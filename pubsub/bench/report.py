@@ -1,0 +1,287 @@
+"""What is told of a run: one document for programs, and the same for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pubsub.bench.histogram import RELATIVE_ERROR, Histogram
+from pubsub.bench.plan import ALL, Plan
+from pubsub.bench.run import CONNECTING, MEASURING, SECOND, Run
+from pubsub.bench.system import peak_memory
+
+#: Of the document; a key may be added without a new number, but not renamed, removed or given another meaning.
+FORMAT = 1
+MILLISECOND = 1_000_000
+QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p99_9_ms": 0.999}
+#: From what share of one core on this process is likely to be what is measured, and not the server.
+BUSY = 0.9
+#: Characters of the longest bar.
+BAR = 40
+
+
+def as_json(run: Run, url: str) -> dict[str, Any]:
+    """Show a run as a document; `docs/bench.md` explains its keys.
+
+    Args:
+        run: that has ended.
+        url: as it may be shown.
+    """
+    plan, tally, connections = run.plan, run.tally, run.fleet.connections
+    return {
+        "format": FORMAT,
+        "url": url,
+        "plan": _plan(plan),
+        "open_loop": plan.rate is not None,
+        "interrupted": bool(run.interrupts),
+        "measured_seconds": _seconds(run),
+        "connections": {
+            "asked": plan.clients,
+            "made": connections.made,
+            "failed": connections.failed,
+            "refused": connections.refused,
+            "lost": connections.lost,
+            "reconnected": connections.reconnected,
+            "given_up": connections.ended,
+            "subscriptions_rejected": connections.rejected,
+            "subscriptions_lowered": connections.lowered,
+            "connecting": _durations(tally.connecting),
+        },
+        "messages": {
+            "due": run.due,
+            "unsent": None if run.due is None else max(0, run.due - tally.published),
+            "published": tally.published,
+            "acknowledged": tally.acknowledged,
+            "failed": tally.failed,
+            "unacknowledged": tally.published - tally.acknowledged - tally.failed,
+            "expected": run.expected,
+            "delivered": tally.delivered,
+            "lost": max(0, run.expected - tally.delivered),
+            "duplicated": tally.duplicated,
+            "out_of_order": tally.out_of_order,
+            "foreign": tally.foreign,
+        },
+        "throughput": _throughput(run),
+        "latency": _durations(tally.latency) | {"buckets_ms": _buckets(tally.latency)},
+        "acknowledgement": _durations(tally.acknowledgement),
+        "lag": _durations(tally.lag),
+        "relative_error": RELATIVE_ERROR,
+        "process": _process(run),
+        "reasons": dict(tally.reasons),
+        "seconds": [
+            {
+                "at": round(second.at, 3),
+                "published_per_second": round(second.published, 1),
+                "acknowledged_per_second": round(second.acknowledged, 1),
+                "delivered_per_second": round(second.delivered, 1),
+                "p50_ms": second.p50 / MILLISECOND,
+                "p99_ms": second.p99 / MILLISECOND,
+                "max_ms": second.greatest / MILLISECOND,
+                "under_way": second.under_way,
+            }
+            for second in run.seconds
+        ],
+        "problems": problems(run),
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    names = (
+        "publishers subscribers idle qos size rate window duration warmup drain topic spread retain connect_rate run"
+    )
+    return {name: getattr(plan, name) for name in names.split()}
+
+
+def _seconds(run: Run) -> float:
+    return 0.0 if run.begin is None or run.end is None else (run.end.now - run.begin.now) / SECOND
+
+
+def _durations(histogram: Histogram) -> dict[str, Any]:
+    """Show durations; where there are none, the figures are null."""
+    figures = {
+        "mean_ms": histogram.mean(),
+        "min_ms": histogram.least,
+        **{name: histogram.quantile(part) for name, part in QUANTILES.items()},
+        "max_ms": histogram.greatest,
+    }
+    return {"count": histogram.count} | {
+        name: value / MILLISECOND if histogram.count else None for name, value in figures.items()
+    }
+
+
+def _buckets(histogram: Histogram) -> list[list[float]]:
+    return [[least / MILLISECOND, greatest / MILLISECOND, count] for least, greatest, count in histogram.buckets()]
+
+
+def _throughput(run: Run) -> dict[str, float]:
+    seconds = _seconds(run)
+    return {
+        f"{name}_per_second": (getattr(run.end, name) - getattr(run.begin, name)) / seconds if seconds else 0.0
+        for name in ("published", "acknowledged", "delivered")
+    }
+
+
+def _process(run: Run) -> dict[str, Any]:
+    """What this process used while it measured: of one core, and for each message handed over or received."""
+    figures: dict[str, Any] = {"cpu_share": None, "cpu_us_per_message": None, "peak_rss_bytes": peak_memory()}
+    if run.begin is not None and run.end is not None:
+        cpu = run.end.cpu - run.begin.cpu
+        count = run.end.published - run.begin.published + run.end.delivered - run.begin.delivered
+        figures["cpu_share"] = cpu / _seconds(run) if _seconds(run) else None
+        figures["cpu_us_per_message"] = cpu * 1e6 / count if count else None
+    return figures
+
+
+def problems(run: Run) -> list[str]:
+    """Say what went wrong, as far as it makes the run a failure."""
+    tally, connections = run.tally, run.fleet.connections
+    found = {
+        "{} of the connections could not be made": connections.failed,
+        "{} subscribers had a subscription rejected": connections.rejected,
+        "{} clients gave up": connections.ended,
+    }
+    if run.plan.qos:
+        found |= {
+            "{} messages failed": tally.failed,
+            "{} messages were not acknowledged": tally.published - tally.acknowledged - tally.failed,
+            "{} deliveries were lost": max(0, run.expected - tally.delivered),
+        }
+    sentences = [sentence.format(f"{count:,}") for sentence, count in found.items() if count > 0]
+    if run.end is None:
+        sentences.append("nothing was measured")
+    return sentences
+
+
+def notes(document: dict[str, Any]) -> Iterator[str]:
+    """Say what a reader of the figures should know, though it is no failure."""
+    messages, connections = document["messages"], document["connections"]
+    if document["interrupted"]:
+        yield "the run was interrupted"
+    if messages["unsent"]:
+        yield (
+            f"{messages['unsent']:,} messages were due and never handed over: the rate was not reached, and the "
+            "latencies leave them out"
+        )
+    if messages["lost"] and not document["plan"]["qos"]:
+        yield f"{messages['lost']:,} deliveries were lost, as QoS 0 permits; the latencies leave them out"
+    if connections["subscriptions_lowered"]:
+        yield f"{connections['subscriptions_lowered']:,} subscribers were granted a lower QoS than they asked for"
+    share = document["process"]["cpu_share"]
+    if share is not None and share >= BUSY:
+        yield (
+            f"this process used {share:.0%} of one core: it may be what was measured, and not the server. Several "
+            "runs at once spread the load"
+        )
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Show the document to a person."""
+    plan, connections, messages = document["plan"], document["connections"], document["messages"]
+    rates, process = document["throughput"], document["process"]
+    lines = [_headline(document), ""]
+
+    def row(name: str, text: str) -> None:
+        lines.append(f"{name:<17}{text}")
+
+    row("connections", f"{connections['made']:,} of {connections['asked']:,} made; {connections['failed']:,} failed, "
+        f"{connections['refused']:,} of them refused; {connections['lost']:,} lost, "
+        f"{connections['reconnected']:,} made again")  # fmt: skip
+    if connections["connecting"]["count"]:
+        row("connecting", _quantiles(connections["connecting"]))
+    if plan["publishers"]:
+        row("published", f"{messages['published']:,}, {rates['published_per_second']:,.1f}/s"
+            + ("" if messages["due"] is None else f"; {messages['due']:,} were due"))  # fmt: skip
+        if plan["qos"]:
+            row("acknowledged", f"{messages['acknowledged']:,}, {rates['acknowledged_per_second']:,.1f}/s")
+    if plan["subscribers"]:
+        row("delivered", f"{messages['delivered']:,} of {messages['expected']:,}, "
+            f"{rates['delivered_per_second']:,.1f}/s")  # fmt: skip
+        row("", f"{messages['lost']:,} lost, {messages['duplicated']:,} duplicated, "
+            f"{messages['out_of_order']:,} out of order")  # fmt: skip
+    if process["cpu_us_per_message"] is not None:
+        row("this process", f"{process['cpu_us_per_message']:.1f} µs of CPU time a message, {process['cpu_share']:.0%} "
+            f"of one core, {process['peak_rss_bytes'] / 2**20:,.0f} MiB at most")  # fmt: skip
+    lines += ["", *_latencies(document)]
+    for note in notes(document):
+        row("note", note)
+    for reason, count in document["reasons"].items():
+        row("reason", f"{count:,} × {reason}")
+    for problem in document["problems"]:
+        row("FAILED", problem)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _headline(document: dict[str, Any]) -> str:
+    plan = document["plan"]
+    rate = "as fast as it goes" if plan["rate"] is None else f"{plan['rate']:,g} messages/s"
+    return (
+        f"{document['url']}: publishers {plan['publishers']:,}, subscribers {plan['subscribers']:,} "
+        f"({'each gets all messages' if plan['spread'] == ALL else 'they share the messages'}), "
+        f"idle {plan['idle']:,}; QoS {plan['qos']}, {plan['size']:,} bytes, {rate}; "
+        f"{document['measured_seconds']:.1f} s measured"
+    )
+
+
+def _latencies(document: dict[str, Any]) -> Iterator[str]:
+    """The latencies, and how they were measured."""
+    latency, acknowledgement = document["latency"], document["acknowledgement"]
+    if document["open_loop"]:
+        yield "Open loop: latency counts from the time at which the schedule has a message due, however late it left."
+        if document["lag"]["count"]:
+            yield f"{'left late by':<17}{_quantiles(document['lag'])}"
+    elif document["plan"]["publishers"]:
+        yield (
+            f"Closed loop: latency counts from the hand-over, with up to {document['plan']['window']:,} messages of "
+            "each publisher under way;"
+        )
+        yield "what a stall keeps from being sent is not in it. With --rate it is."
+    if acknowledgement["count"]:
+        yield f"{'acknowledged in':<17}{_quantiles(acknowledgement)}"
+    if latency["count"]:
+        yield f"{'delivered in':<17}{_quantiles(latency)}"
+        yield ""
+        yield from _bars(latency["buckets_ms"])
+        yield ""
+
+
+def _quantiles(figures: dict[str, Any]) -> str:
+    shown = [f"{name.removesuffix('_ms').replace('_', '.')} {_ms(figures[name])}" for name in (*QUANTILES, "max_ms")]
+    return ", ".join(shown) + f", mean {_ms(figures['mean_ms'])}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.3f} ms" if value < 10 else f"{value:,.1f} ms"
+
+
+def _bars(buckets: list[list[float]]) -> Iterator[str]:
+    """Draw a histogram: a bar for each doubling."""
+    counts: dict[float, int] = {}
+    for least, _, count in buckets:
+        edge = 2.0**-10
+        while edge <= least:
+            edge *= 2
+        counts[edge] = counts.get(edge, 0) + int(count)
+    total, most, below = sum(counts.values()), max(counts.values()), 0
+    edge = min(counts)
+    while edge <= max(counts):
+        count = counts.get(edge, 0)
+        below += count
+        bar = "█" * round(BAR * count / most)
+        yield f"  < {edge:>10,.3f} ms  {count:>12,}  {below / total:>8.3%}  {bar}".rstrip()
+        edge *= 2
+
+
+def live(run: Run) -> str:
+    """One line about how a run goes."""
+    connections, tally = run.fleet.connections, run.tally
+    if run.stage == CONNECTING:
+        return f"connecting: {connections.made:,} of {run.plan.clients:,}, {connections.failed:,} failed"
+    if run.stage == MEASURING and run.seconds:
+        second = run.seconds[-1]
+        return (
+            f"{second.at:5.0f} s  published {second.published:,.0f}/s  acknowledged {second.acknowledged:,.0f}/s  "
+            f"delivered {second.delivered:,.0f}/s  p50 {_ms(second.p50 / MILLISECOND)}  "
+            f"p99 {_ms(second.p99 / MILLISECOND)}  under way {second.under_way:,}  "
+            f"failed {tally.failed:,}  lost connections {connections.lost:,}"
+        )
+    return f"{run.stage}: {max(0, run.expected - tally.delivered):,} deliveries still to come"

@@ -1,0 +1,187 @@
+"""`pubsub bench URL`: put load on a broker, and measure what it does with it.
+
+This room reads the options and prints; the work is in `pubsub.bench`. Standard output gets the report, standard error
+everything else. Ctrl-C ends the run early, and what has been measured is reported; a second one ends the waiting for
+what is still under way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mqttws
+from mqttws.aio import Client
+from pubsub.bench import plot, report
+from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
+from pubsub.bench.run import Run
+from pubsub.bench.system import ask_for_descriptors, make_loop
+from pubsub.cli import FAILED, INTERRUPTED, OK, USAGE, Failure
+from pubsub.cli.options import add_link_arguments, client_options, failure_of, positive, whole
+
+#: The attribute of a plan -> its option, how that is read, what its value is called, what it says.
+_LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
+    "publishers": ("--publishers", whole, "N", "clients that publish"),
+    "subscribers": ("--subscribers", whole, "N", "clients that subscribe"),
+    "idle": ("--connections", whole, "N", "more clients, that are connected and do nothing"),
+    "size": ("--size", whole, "BYTES", f"of a payload, at least {HEADER.size}"),
+    "rate": ("--rate", positive(float), "R", "messages a second, of all publishers together"),
+    "window": ("--window", whole, "N", "messages of one publisher that may be under way at once"),
+    "duration": ("--duration", positive(float), "S", "seconds to measure"),
+    "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, that do not count"),
+    "drain": ("--drain", positive(float), "S", "seconds of silence to wait at the end for what is under way"),
+    "connect_rate": ("--connect-rate", positive(float), "R", "connections to make a second"),
+    "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the run's word"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `bench`."""
+    add_link_arguments(parser)
+    load = parser.add_argument_group("load")
+    for name, (option, kind, value, says) in _LOAD.items():
+        default = getattr(Plan, name)
+        shown = "as fast as it goes" if default is None else default if isinstance(default, str) else f"{default:g}"
+        load.add_argument(
+            option, dest=name, type=kind, default=default, metavar=value, help=f"{says} (default: {shown})"
+        )
+    load.add_argument("--share", dest="spread", action="store_const", const=SHARE, default=ALL,
+                      help="the subscribers share the topics (default: each gets all messages)")  # fmt: skip
+    load.add_argument("--retain", action="store_true",
+                      help="the server keeps the messages; they are removed at the end")  # fmt: skip
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    output.add_argument("--plot", metavar="PNG", help="draw latency and throughput; needs the extra 'bench'")
+    shown_live = output.add_mutually_exclusive_group()
+    shown_live.add_argument("--progress", action="store_true", help="a line a second on standard error, even to a file")
+    shown_live.add_argument("--quiet", action="store_true", help="nothing on standard error while it goes well")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `bench`."""
+    if arguments.debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+    plan = _plan(arguments)
+    _check_plot(arguments.plot)
+    try:
+        ask_for_descriptors(plan.clients)
+    except OSError as error:
+        raise Failure(str(error)) from None
+    show, wipe = _progress(arguments)
+    run = Run(plan, _clients(arguments, plan), show)
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(_go(run))
+    wipe()
+    document = report.as_json(run, shown_url(arguments.url))
+    print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
+    if arguments.plot:
+        try:
+            plot.draw(document, arguments.plot)
+        except OSError as error:
+            raise Failure(f"the plot cannot be written: {error}") from None
+    return _code(run, document)
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """Make the plan of the options.
+
+    Raises:
+        Failure: they do not fit together.
+    """
+    try:
+        return Plan(qos=arguments.qos, **{name: getattr(arguments, name) for name in (*_LOAD, "spread", "retain")})
+    except (ValueError, mqttws.LocalProtocolError) as error:
+        raise Failure(str(error), USAGE) from None
+
+
+def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]:
+    """Give what makes the clients; what is wrong with their options is told now.
+
+    Raises:
+        Failure: they cannot be used.
+    """
+    window = plan.window + 1
+    options = client_options(arguments) | {
+        "max_in_flight": min(window, 65_535),
+        "max_queued": window,
+        "max_queued_bytes": window * (plan.size + len(plan.topic_of(plan.publishers).encode()) + 16),
+    }
+
+    def make(**more: Any) -> Client:
+        return Client(arguments.url, **options, **more)
+
+    try:
+        make()
+    except (ValueError, mqttws.LocalProtocolError) as error:
+        raise Failure(str(error), USAGE) from None
+    return make
+
+
+def _check_plot(path: str | None) -> None:
+    """Check, before anything runs, that a plot can be drawn in the end.
+
+    Raises:
+        Failure: it cannot.
+    """
+    if path is None:
+        return
+    if not plot.available():
+        raise Failure("--plot needs matplotlib: pip install 'mqttws-pubsub[bench]'", USAGE)
+    folder = Path(path).parent
+    if Path(path).is_dir() or not os.access(Path(path) if Path(path).exists() else folder, os.W_OK):
+        raise Failure(f"the plot cannot be written to {path!r}", USAGE)
+
+
+async def _go(run: Run) -> None:
+    """Do a run; the first two signals interrupt its stages, a third one acts as ever."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        run.interrupt()
+        if run.interrupts >= 2:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    await run.go()
+
+
+def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Callable[[], None]]:
+    """Give what shows how a run goes, and what wipes that away."""
+    if arguments.progress:
+        return lambda run: print(report.live(run), file=sys.stderr, flush=True), lambda: None
+    if arguments.quiet or not sys.stderr.isatty():
+        return lambda run: None, lambda: None
+
+    def show(run: Run) -> None:
+        line = report.live(run)[: shutil.get_terminal_size().columns - 1]
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    return show, lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _code(run: Run, document: dict[str, Any]) -> int:
+    """The exit code: what the one error means where no connection was made at all."""
+    error = run.fleet.connections.first_error
+    if error is not None and not run.fleet.connections.made:
+        return failure_of(error).code
+    if run.end is None and run.interrupts:
+        return INTERRUPTED
+    return FAILED if document["problems"] else OK
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be secret in it: the user's name, the password and the query."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
