@@ -30,6 +30,7 @@ MAX_PAIRS = 1_000_000
 MAX_GAPS = 1_000_000
 MAX_CLIENTS = 100_000
 MAX_SECONDS = 86_400.0
+MAX_RATE = 10_000_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Plan:
         idle: how many more are connected, and do nothing.
         qos: of messages and subscriptions.
         size: bytes of a payload, at least those of its header.
-        rate: messages a second, of all publishers together; None: as fast as it goes.
+        rate: messages a second, of all publishers together, above 0; None: as fast as it goes.
         window: how many messages of a publisher may be under way at once, 1 to 65,535.
         duration: seconds that are measured.
         warmup: seconds before, that are not.
@@ -86,6 +87,8 @@ class Plan:
             raise ValueError(f"{self.clients:,} connections are asked for; one process makes at most {MAX_CLIENTS:,}")
         if not 1 <= self.window <= 65_535:
             raise ValueError(f"the window is {self.window:,}; it must be 1 to 65,535")
+        if self.rate is not None and self.rate > MAX_RATE:
+            raise ValueError(f"the rate is {self.rate:,g} messages a second; it must be at most {MAX_RATE:,.0f}")
         if self.warmup + self.duration > MAX_SECONDS:
             raise ValueError(f"warm-up and duration are longer than {MAX_SECONDS:,.0f} seconds")
         if self.publishers * self.window * self.size > MAX_UNDER_WAY:

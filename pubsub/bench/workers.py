@@ -126,7 +126,7 @@ class Publisher:
             self.sequence += 1
             self.under_way += 1
             self._tally.published += 1
-            if stamp >= self._tally.measure_from:
+            if self.intended is not None and stamp >= self._tally.measure_from:
                 self._tally.lag.record(now - stamp)
             future = self._client.publish_nowait(self._topic, payload, self._qos, self._retain)
             future.add_done_callback(partial(self._settled, stamp))
@@ -199,9 +199,6 @@ class Subscriber:
         tally: to count in.
         clock: gives the time in nanoseconds.
         plan: of the run.
-
-    Attributes:
-        heard: as above.
     """
 
     def __init__(self, heard: range, tally: Tally, clock: Callable[[], int], plan: Plan) -> None:
@@ -258,11 +255,11 @@ class Turns:
 
     def release(self, now: int) -> int | None:
         """Hand over what is due. Returns when to call again, in nanoseconds; None: no more."""
-        due = self._schedule.due_by(min(now, self._end - 1))
-        for message in range(self.released, due):
-            publisher = self._publishers[message % len(self._publishers)]
-            assert publisher.limit is not None
-            publisher.limit += 1
+        due, turns = self._schedule.due_by(min(now, self._end - 1)), len(self._publishers)
+        for message in range(self.released, min(due, self.released + turns)):  # each publisher at most once
+            turn = message % turns
+            publisher = self._publishers[turn]
+            publisher.limit = (due - turn + turns - 1) // turns
             publisher.step()
         self.released = due
         following = self._schedule.due_at(due)

@@ -36,7 +36,8 @@ FIGURES = ["count", "mean_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms
 KEYS = {
     "": "format url plan open_loop interrupted measured_seconds connections messages throughput latency "
     "acknowledgement lag relative_error process reasons seconds problems",
-    "plan": "publishers subscribers idle qos size rate window duration warmup drain topic spread retain connect_rate run",
+    "plan": "publishers subscribers idle qos size rate window duration warmup drain topic spread retain "
+    "connect_rate run",
     "connections": "asked made failed refused lost reconnected given_up subscriptions_rejected subscriptions_lowered "
     "connecting",
     "messages": "due unsent published acknowledged failed unacknowledged expected delivered lost duplicated "
@@ -509,7 +510,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch: pytest.
     assert asked == []
     system.ask_for_descriptors(900)
     assert asked == [(900 + system.SPARE, 1_024)]
-    with pytest.raises(OSError, match="at most 1,024.* ask for at most 960"):
+    with pytest.raises(OSError, match=r"at most 1,024.* ask for at most 960"):
         system.ask_for_descriptors(1_000)
     limits.append((256, resource.RLIM_INFINITY))
     system.ask_for_descriptors(50_000)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws import LocalProtocolError, Publish
+from mqttws import LocalProtocolError, Publish, State
+from pubsub.bench.fleet import Connections, Watch
 from pubsub.bench.plan import HEADER, SHARE, Plan, Schedule
 from pubsub.bench.workers import MAX_REASON, Flow, Publisher, Subscriber, Tally, Turns
 
@@ -136,7 +137,7 @@ def test_without_a_rate_latency_counts_from_the_hand_over() -> None:
     stage.serve()
     latency = stage.tally.take_recent()
     assert (latency.count, latency.least, latency.greatest) == (10, SECOND, SECOND)
-    assert stage.tally.lag.greatest == 0
+    assert stage.tally.lag.count == 0
 
 
 def test_the_warm_up_is_sent_and_not_measured() -> None:
@@ -178,6 +179,40 @@ def test_the_publishers_take_turns_and_none_is_due_beyond_the_end(publishers: in
         (message % publishers, message // publishers) for message in range(rate * seconds)
     ]
     assert [stamp for *_, stamp in headers] == [start + int(k * 1e9 / rate) for k in range(rate * seconds)]
+
+
+@given(st.integers(1, 7), st.lists(st.integers(0, 400 * MS), max_size=8))
+def test_after_any_stalls_each_publisher_has_had_its_own_and_in_order(publishers: int, stalls: list[int]) -> None:
+    stage = Stage(publishers=publishers, rate=100.0, window=1_000)
+    turns = stage.turns(1.0)
+    for stall in [*stalls, 2 * SECOND]:
+        stage.clock.now += stall
+        turns.release(stage.clock.now)
+    by_publisher: dict[int, list[int]] = {number: [] for number in range(publishers)}
+    for data, _ in stage.waiting:
+        _, publisher, sequence, _ = HEADER.unpack(data)
+        by_publisher[publisher].append(sequence)
+    for number, sequences in by_publisher.items():
+        assert sequences == list(range(len(range(number, 100, publishers))))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["connecting", "connected", "disconnected"], (0, 0, 0)),  # closed by us
+        (["connecting", "disconnected!"], (0, 0, 0)),  # never stood: that is told where it was opened
+        (["connected", "disrupted!", "reconnecting", "connecting", "connected"], (1, 1, 0)),
+        (["connected", "disrupted!", "reconnecting", "disrupted!", "connected", "disrupted!"], (2, 1, 0)),
+        (["connected", "disrupted!", "reconnecting", "disconnected!"], (1, 0, 1)),
+        (["connected", "disconnected!"], (1, 0, 1)),
+    ],
+)
+def test_what_becomes_of_a_connection_is_counted(names: list[str], expected: tuple[int, int, int]) -> None:
+    connections = Connections()
+    watch = Watch(connections, Tally())
+    for name in names:
+        watch(State(name.rstrip("!"), error=OSError("gone") if name.endswith("!") else None))
+    assert (connections.lost, connections.reconnected, connections.ended) == expected
 
 
 def test_a_client_at_its_end_is_not_asked_again_and_again() -> None:
@@ -271,6 +306,7 @@ def test_the_words_of_a_peer_command_no_terminal_and_take_no_memory() -> None:
         ({"window": 0}, "window"),
         ({"window": 65_536}, "window"),
         ({"duration": 1e9}, "longer"),
+        ({"rate": 1e12}, "rate"),
         ({"publishers": 1_000, "size": 100_000}, "smaller window"),
         ({"publishers": 5_000, "subscribers": 5_000}, "pairs"),
         ({"topic": "a/b{n}"}, "whole level"),
