@@ -14,6 +14,8 @@ from pubsub.bench.workers import Publisher, Subscriber, Tally
 
 #: How many connections are made at once.
 AT_ONCE = 100
+#: After how many failures in a row the others are not tried: a silent server would be waited for again and again.
+MOST_FAILURES = 100
 #: Seconds that closing may take.
 CLOSE_TIMEOUT = 5.0
 
@@ -92,10 +94,11 @@ class Fleet:
         self._clock = clock
         self._clients: dict[str, list[Client]] = {"s": [], "p": [], "c": []}
         self._publishing: dict[int, Client] = {}
+        self._failures = 0  # in a row
         self._padding = os.urandom(plan.size - HEADER.size)  # a server that compresses gains nothing
 
     async def connect(self) -> None:
-        """Make all connections; those that fail are counted, and not made again."""
+        """Make all connections. One that fails is counted, and not tried again; too many in a row end it."""
         numbers = {"s": self._plan.subscribers, "p": self._plan.publishers, "c": self._plan.idle}
         jobs = enumerate((role, number) for role, count in numbers.items() for number in range(count))
         start = asyncio.get_running_loop().time()
@@ -106,6 +109,8 @@ class Fleet:
     async def _work(self, jobs: Iterator[tuple[int, tuple[str, int]]], start: float) -> None:
         """Make one connection after the other, each when it is due."""
         for index, (role, number) in jobs:
+            if self._failures >= MOST_FAILURES:
+                return
             if self._plan.connect_rate is not None:
                 due = start + index / self._plan.connect_rate
                 await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
@@ -130,9 +135,11 @@ class Fleet:
             await client.open()
         except (mqttws.MQTTError, OSError) as error:
             connections.failed += 1
+            self._failures += 1
             connections.refused += isinstance(error, (mqttws.ConnectionRefused, mqttws.HandshakeRejected))
             raise
         connections.made += 1
+        self._failures = 0
         self._tally.connecting.record(self._clock() - began)
         self._clients[role].append(client)
         if subscriber is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pubsub.bench.fleet import MOST_FAILURES
 from pubsub.bench.histogram import RELATIVE_ERROR, Histogram
 from pubsub.bench.plan import ALL, Plan
 from pubsub.bench.run import CONNECTING, MEASURING, SECOND, Run
@@ -40,6 +41,7 @@ def as_json(run: Run, url: str) -> dict[str, Any]:
             "made": connections.made,
             "failed": connections.failed,
             "refused": connections.refused,
+            "untried": _untried(run),
             "lost": connections.lost,
             "reconnected": connections.reconnected,
             "given_up": connections.ended,
@@ -92,6 +94,12 @@ def _plan(plan: Plan) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in names.split()}
 
 
+def _untried(run: Run) -> int:
+    """How many connections were given up without an attempt."""
+    connections = run.fleet.connections
+    return 0 if run.interrupts else run.plan.clients - connections.made - connections.failed
+
+
 def _seconds(run: Run) -> float:
     return 0.0 if run.begin is None or run.end is None else (run.end.now - run.begin.now) / SECOND
 
@@ -137,6 +145,7 @@ def problems(run: Run) -> list[str]:
     tally, connections = run.tally, run.fleet.connections
     found = {
         "{} of the connections could not be made": connections.failed,
+        f"{{}} were not tried, after {MOST_FAILURES:,} failures in a row": _untried(run),
         "{} subscribers had a subscription rejected": connections.rejected,
         "{} clients gave up": connections.ended,
     }
@@ -215,10 +224,10 @@ def _headline(document: dict[str, Any]) -> str:
     plan = document["plan"]
     rate = "as fast as it goes" if plan["rate"] is None else f"{plan['rate']:,g} messages/s"
     return (
-        f"{document['url']}: publishers {plan['publishers']:,}, subscribers {plan['subscribers']:,} "
+        f"{document['url']}, {document['measured_seconds']:.1f} s measured\n"
+        f"publishers {plan['publishers']:,}, subscribers {plan['subscribers']:,} "
         f"({'each gets all messages' if plan['spread'] == ALL else 'they share the messages'}), "
-        f"idle {plan['idle']:,}; QoS {plan['qos']}, {plan['size']:,} bytes, {rate}; "
-        f"{document['measured_seconds']:.1f} s measured"
+        f"idle {plan['idle']:,}; QoS {plan['qos']}, {plan['size']:,} bytes, {rate}"
     )
 
 

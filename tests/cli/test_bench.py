@@ -38,8 +38,8 @@ KEYS = {
     "acknowledgement lag relative_error process reasons seconds problems",
     "plan": "publishers subscribers idle qos size rate window duration warmup drain topic spread retain "
     "connect_rate run",
-    "connections": "asked made failed refused lost reconnected given_up subscriptions_rejected subscriptions_lowered "
-    "connecting",
+    "connections": "asked made failed refused untried lost reconnected given_up subscriptions_rejected "
+    "subscriptions_lowered connecting",
     "messages": "due unsent published acknowledged failed unacknowledged expected delivered lost duplicated "
     "out_of_order foreign",
     "throughput": "published_per_second acknowledged_per_second delivered_per_second",
@@ -246,6 +246,16 @@ def test_some_are_refused_and_the_others_are_measured() -> None:
     assert "not authorized" in reason
     assert found["messages"]["published"] == 25  # by the two that are left
     assert found["messages"]["delivered"] == 50
+
+
+def test_a_server_that_takes_no_more_is_not_asked_for_ever() -> None:
+    with Broker(limits=Limits(max_connections=5)) as broker:
+        done = bench(broker.url, "--connections", "1000", "--duration", "0.2", "--rate", "10", "--json")
+    found = json.loads(done.stdout)["connections"]
+    assert done.returncode == 1
+    assert found["made"] == 5
+    assert 100 <= found["failed"] < 400  # a late success begins the count anew, and what is under way ends
+    assert found["untried"] == 1_002 - 5 - found["failed"]
 
 
 def test_a_password_comes_from_the_environment_and_shows_nowhere() -> None:
