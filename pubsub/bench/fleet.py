@@ -42,6 +42,11 @@ class Connections:
         self.lost = self.reconnected = self.ended = 0
         self.first_error: Exception | None = None
 
+    @property
+    def standing(self) -> int:
+        """How many stand now."""
+        return self.made - self.lost + self.reconnected
+
 
 class Watch:
     """Counts what happens to a connection that stood: the `on_state` of one client.

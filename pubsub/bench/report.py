@@ -207,9 +207,10 @@ def as_text(document: dict[str, Any]) -> str:
             f"{rates['delivered_per_second']:,.1f}/s")  # fmt: skip
         row("", f"{messages['lost']:,} lost, {messages['duplicated']:,} duplicated, "
             f"{messages['out_of_order']:,} out of order")  # fmt: skip
-    if process["cpu_us_per_message"] is not None:
-        row("this process", f"{process['cpu_us_per_message']:.1f} µs of CPU time a message, {process['cpu_share']:.0%} "
-            f"of one core, {process['peak_rss_bytes'] / 2**20:,.0f} MiB at most")  # fmt: skip
+    if process["cpu_share"] is not None:
+        cost = process["cpu_us_per_message"]
+        row("this process", f"{process['cpu_share']:.0%} of one core, {process['peak_rss_bytes'] / 2**20:,.0f} MiB"
+            + ("" if cost is None else f"; {cost:.1f} µs of CPU time a message"))  # fmt: skip
     lines += ["", *_latencies(document)]
     for note in notes(document):
         row("note", note)
@@ -223,11 +224,12 @@ def as_text(document: dict[str, Any]) -> str:
 def _headline(document: dict[str, Any]) -> str:
     plan = document["plan"]
     rate = "as fast as it goes" if plan["rate"] is None else f"{plan['rate']:,g} messages/s"
+    audience = "each gets all messages" if plan["spread"] == ALL else "they share the messages"
     return (
         f"{document['url']}, {document['measured_seconds']:.1f} s measured\n"
-        f"publishers {plan['publishers']:,}, subscribers {plan['subscribers']:,} "
-        f"({'each gets all messages' if plan['spread'] == ALL else 'they share the messages'}), "
-        f"idle {plan['idle']:,}; QoS {plan['qos']}, {plan['size']:,} bytes, {rate}"
+        f"publishers {plan['publishers']:,}, subscribers {plan['subscribers']:,}"
+        f"{f' ({audience})' if plan['subscribers'] else ''}, idle {plan['idle']:,}; "
+        f"QoS {plan['qos']}, {plan['size']:,} bytes, {rate}"
     )
 
 
@@ -291,6 +293,6 @@ def live(run: Run) -> str:
             f"{second.at:5.0f} s  published {second.published:,.0f}/s  acknowledged {second.acknowledged:,.0f}/s  "
             f"delivered {second.delivered:,.0f}/s  p50 {_ms(second.p50 / MILLISECOND)}  "
             f"p99 {_ms(second.p99 / MILLISECOND)}  under way {second.under_way:,}  "
-            f"failed {tally.failed:,}  lost connections {connections.lost:,}"
+            f"failed {tally.failed:,}  connections {connections.standing:,}"
         )
     return f"{run.stage}: {max(0, run.expected - tally.delivered):,} deliveries still to come"

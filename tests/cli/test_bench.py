@@ -52,7 +52,7 @@ SECOND = "at published_per_second acknowledged_per_second delivered_per_second p
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-X", "dev", "-W", "error", "-m", "pubsub", "bench", *words]
+    return [sys.executable, "-W", "error", "-m", "pubsub", "bench", *words]
 
 
 def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -142,6 +142,23 @@ def test_the_page_names_every_option_of_the_load() -> None:
         if group.title in ("load", "output"):
             for action in group._group_actions:
                 assert f"`{action.option_strings[0]}" in page, action.option_strings
+
+
+def test_the_page_shows_what_is_printed(broker: Broker) -> None:
+    """The captured report of the page has the lines, and the words, that the same command prints today."""
+    page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    captured = re.search(r"^```\n\$ pubsub bench (.*?)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert captured is not None
+    url, *words = captured[1].split()
+    done = bench(broker.url, *words[: words.index("--warmup")], "--duration", "1")
+    assert done.returncode == 0
+
+    def shape(text: str) -> set[str]:
+        """The lines, without their numbers: there may be more bars, or fewer, and a note on a machine that is busy."""
+        lines = [re.sub(r"\s*█*$", "", line) for line in text.splitlines() if not line.startswith("note")]
+        return {re.sub(r"[\d,.]+", "0", re.sub(r"\s+", " ", line)) for line in lines}
+
+    assert shape(captured[2].replace(url, broker.url)) == shape(done.stdout)
 
 
 def test_the_report_for_people(broker: Broker) -> None:
