@@ -242,8 +242,9 @@ class Run:
         )
 
     async def _close(self) -> None:
-        """Close everything, the retained messages first."""
+        """Close everything; the retained messages are removed when nobody listens any more."""
         self._stop_publishers()
+        self.tally.over = True
         self.tally.take_recent()
         await self.fleet.close("s")
         if self.plan.retain:

@@ -50,10 +50,12 @@ class Tally:
         connecting: from the first step of connecting to the CONNACK.
         recent: latencies since `take_recent`.
         reasons: what went wrong -> how often.
+        over: whether the clients are being closed: what fails from then on counts as not acknowledged.
         measure_from: latencies of messages that are stamped with an earlier time do not count, in nanoseconds.
     """
 
     def __init__(self) -> None:
+        self.over = False
         self.measure_from = 0
         self.published = self.acknowledged = self.failed = 0
         self.delivered = self.duplicated = self.out_of_order = self.foreign = 0
@@ -136,17 +138,18 @@ class Publisher:
         self.limit = self.sequence
 
     def _settled(self, stamp: int, future: Any) -> None:
+        tally = self._tally
         self.under_way -= 1
-        error = None if future.cancelled() else future.exception()
-        if error is not None or future.cancelled():
-            self._tally.failed += 1
-            self._tally.blame(error or "a message was cancelled")
+        error = future.exception()
+        if error is None:
+            tally.acknowledged += 1
+            if self._qos and stamp >= tally.measure_from:
+                tally.acknowledgement.record(self._clock() - stamp)
+            self.step()
+        elif not tally.over:
+            tally.failed += 1
+            tally.blame(error)
             self.stop()  # its client is at its end
-            return
-        self._tally.acknowledged += 1
-        if self._qos and stamp >= self._tally.measure_from:
-            self._tally.acknowledgement.record(self._clock() - stamp)
-        self.step()
 
 
 class Flow:

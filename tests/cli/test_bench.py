@@ -320,6 +320,18 @@ def test_lost_messages_make_the_run_fail_at_qos_1_and_not_at_qos_0() -> None:
         assert (found["messages"]["delivered"], found["messages"]["lost"]) == (90, 10)
 
 
+def test_messages_that_are_never_acknowledged() -> None:
+    with censor(lambda action, topic: Verdict(action != "publish", acknowledge=False)) as broker:
+        words = ["-q", "1", "--rate", "100", "--duration", "0.5", "--window", "7", "--drain", "0.5", "--json"]
+        done = bench(broker.url, *words)
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert found["problems"] == ["7 messages were not acknowledged", "7 deliveries were lost"]
+    messages = found["messages"]
+    assert (messages["due"], messages["unsent"], messages["published"], messages["failed"]) == (50, 43, 7, 0)
+    assert found["reasons"] == {}
+
+
 def test_rejected_and_lowered_subscriptions() -> None:
     with censor(lambda action, topic: action != "subscribe") as broker:
         done = bench(broker.url, "-q", "1", "--rate", "20", "--duration", "0.3", "--json")
@@ -384,6 +396,24 @@ def test_ctrl_c_ends_early_and_reports(broker: Broker, number: signal.Signals) -
     assert found["interrupted"] is True
     assert 0 < found["measured_seconds"] < 100
     assert found["messages"]["due"] == found["messages"]["delivered"] > 0
+
+
+def test_ctrl_c_ends_the_waiting_for_what_does_not_come() -> None:
+    with censor(lambda action, topic: action != "receive") as broker:
+        words = command(broker.url, "--rate", "50", "--duration", "0.3", "--drain", "1000", "--progress", "--json")
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            guard = threading.Timer(PATIENCE, process.kill)
+            guard.start()
+            try:
+                assert process.stderr is not None
+                assert any(line == "waiting: 15 deliveries still to come\n" for line in process.stderr)
+                process.send_signal(signal.SIGINT)
+                out, _ = process.communicate(timeout=PATIENCE)
+            finally:
+                guard.cancel()
+                process.kill()
+    assert process.returncode == 0  # at QoS 0
+    assert json.loads(out)["messages"]["lost"] == 15
 
 
 def test_ctrl_c_while_connecting() -> None:
@@ -466,7 +496,8 @@ def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("words", [["-q", "1", "--rate", "100"], ["--publishers", "0"]])
 def test_the_plot_is_a_real_png(broker: Broker, tmp_path: Path, words: list[str]) -> None:
     file = tmp_path / "out.png"
-    assert bench(broker.url, *words, "--duration", "1", "--plot", str(file)).returncode == 0
+    done = bench(broker.url, *words, "--duration", "1", "--plot", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
     found = list(chunks(file.read_bytes()))
     assert [found[0][0], found[-1][0]] == [b"IHDR", b"IEND"]
     width, height = (int.from_bytes(found[0][1][at : at + 4], "big") for at in (0, 4))

@@ -39,9 +39,6 @@ class Promise:
     def add_done_callback(self, call: Callable[[Any], None]) -> None:
         self._call = call
 
-    def cancelled(self) -> bool:
-        return False
-
     def exception(self) -> Exception | None:
         return self._error
 

@@ -402,6 +402,8 @@ def test_pubsub_over_websocket(cage, stack):
         ["sub", "ws://127.0.0.1:1/", "a", "-u", "user", "-P", WORD, "-d"],
         ["sub", "ws://127.0.0.1:1/", "a", "-u", "user", "-d"],
         ["pub", f"mqtt://user:{WORD}@127.0.0.1:1", "a", "-m", "x", "-d"],
+        ["bench", f"ws://user:{WORD}@127.0.0.1:1/mqtt?{QUERY}", "-d", "-H", f"Authorization: {WORD}"],
+        ["bench", f"http://user:{WORD}@127.0.0.1/mqtt?{QUERY}", "--json"],
         ["pub", f"mqtt://user:{WORD}@127.0.0.1:x", "a", "-m", "x", "-d"],
         ["sub", "ws://127.0.0.1:1/", "a", "-H", f"Authorization {WORD}"],
     ],
