@@ -46,7 +46,7 @@ class Second:
     """About a second of a run; it may have 86,400 of them.
 
     Attributes:
-        at: its end, in seconds from the beginning of what is measured; not above 0 for the warm-up.
+        at: its end by plan, in seconds from the beginning of what is measured; not above 0 for the warm-up.
         published: messages a second. So with `acknowledged` and `delivered`.
         p50: of the latency of the messages that came in it, in nanoseconds. So with `p99` and `greatest`.
         under_way: messages of publishers that were not settled at its end.
@@ -176,7 +176,7 @@ class Run:
             await asyncio.sleep((tick - time.monotonic_ns()) / SECOND)
             mark, recent = self._mark(), self.tally.take_recent()
             if mark.now - last.now >= SHORTEST:
-                self.seconds.append(self._second(last, mark, recent, begin))
+                self.seconds.append(self._second(last, mark, recent, (tick - begin) / SECOND))
                 self._observe(self)
                 last = mark
         return self._mark()
@@ -185,10 +185,10 @@ class Run:
         tally = self.tally
         return Mark(time.monotonic_ns(), tally.published, tally.acknowledged, tally.delivered, time.process_time())
 
-    def _second(self, last: Mark, mark: Mark, recent: Histogram, begin: int) -> Second:
+    def _second(self, last: Mark, mark: Mark, recent: Histogram, at: float) -> Second:
         seconds = (mark.now - last.now) / SECOND
         return Second(
-            at=(mark.now - begin) / SECOND,
+            at=at,
             published=(mark.published - last.published) / seconds,
             acknowledged=(mark.acknowledged - last.acknowledged) / seconds,
             delivered=(mark.delivered - last.delivered) / seconds,

@@ -119,7 +119,8 @@ def test_the_document_has_the_keys_that_programs_rely_on(broker: Broker) -> None
         assert list(found[name] if name else found) == keys.split(), name
     assert found["format"] == 1
     assert all(list(second) == SECOND.split() for second in found["seconds"])
-    assert found["seconds"][0]["at"] < 0.5 < found["seconds"][-1]["at"]
+    moments = [second["at"] for second in found["seconds"]]
+    assert moments == sorted({0.0, 1.0}.intersection(moments)) != []  # one that a busy machine cut short is left out
     assert (found["messages"]["delivered"], found["latency"]["count"]) == (200, 100)  # the warm-up does not count
     assert sum(count for _, _, count in found["latency"]["buckets_ms"]) == 100
     figures = [found["latency"][name] for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")]
