@@ -19,6 +19,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 from mqttws.broker.conversation import Conversation
 from mqttws.broker.hooks import Peer
@@ -102,7 +103,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
         address = transport.get_extra_info("peername")
         host = address[0] if address else ""  # the client is gone already
         objection = self._hub.admit(self, host) if host else "it has no address any more"

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -504,9 +504,7 @@ class Client:
                     url = await url
                 attempt = self._core.make_attempt(url, time.monotonic())
                 made = pump = Pump(attempt.link, self._core, partial(self._establish, attempt), self._advance)
-                # An address needs no race; and asyncio forgets the winner of one that is cancelled as it ends.
-                delay = None if is_address(attempt.host) else ATTEMPT_DELAY
-                await self._loop.create_connection(lambda: made, attempt.host, attempt.port, happy_eyeballs_delay=delay)
+                await self._connecting(attempt, made)
             return pump
         except OSError as error:
             if pump is not None:
@@ -520,6 +518,16 @@ class Client:
             raise
         finally:
             self._patience = None
+
+    def _connecting(self, attempt: Attempt, pump: Pump) -> Coroutine[Any, Any, object]:
+        """Begin to make a TCP connection: to a name, to several of its addresses side by side."""
+        connect = partial(self._loop.create_connection, lambda: pump, attempt.host, attempt.port)
+        if is_address(attempt.host):  # no race; and asyncio forgets the winner of one that is cancelled as it ends
+            return connect()
+        try:
+            return connect(happy_eyeballs_delay=ATTEMPT_DELAY)
+        except TypeError:  # uvloop has no such option
+            return connect()
 
     def _establish(self, attempt: Attempt, pump: Pump) -> None:
         self._core.establish(attempt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from mqttws.transport.core import Core
 from mqttws.transport.dial import acknowledge_at_once
@@ -54,9 +54,8 @@ class Pump(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the TCP connection."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
         self._socket = transport.get_extra_info("socket")
         self._made(self)
         self.move()
