@@ -1,0 +1,221 @@
+"""`pubsub bench` where things go wrong: what is refused, lost or cut, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from benching import PATIENCE, bench, command, measured
+
+from mqttws.broker import Access, Broker, Limits, Peer, Users, Verdict, hash_password
+from pubsub.cli.bench import shown_url
+
+# --- what goes wrong ---
+
+
+def test_nobody_listens() -> None:
+    done = bench("mqtt://127.0.0.1:1", "--duration", "1", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["connections"]["failed"], found["connections"]["refused"]) == (3, 2, 0)
+    assert "nothing was measured" in found["problems"]
+
+
+def test_some_are_refused_and_the_others_are_measured() -> None:
+    names: set[str] = set()
+
+    def first_four(peer: Peer, connect: Any) -> bool:
+        names.add(connect.client_id)
+        return len(names) <= 4
+
+    with Broker(authenticator=first_four) as broker:
+        done = bench(broker.url, "-q", "1", "--publishers", "5", "--subscribers", "2", "--rate", "50", "--duration",
+                     "0.5", "--connect-rate", "50", "--json")  # fmt: skip
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (found["connections"]["made"], found["connections"]["refused"]) == (4, 3)
+    assert found["problems"] == ["3 of the connections could not be made"]
+    [reason] = found["reasons"]
+    assert "not authorized" in reason
+    assert found["messages"]["published"] == 25  # by the two that are left
+    assert found["messages"]["delivered"] == 50
+
+
+def test_a_server_that_takes_no_more_is_not_asked_for_ever() -> None:
+    with Broker(limits=Limits(max_connections=5)) as broker:
+        done = bench(broker.url, "--connections", "1000", "--duration", "0.2", "--rate", "10", "--json")
+    found = json.loads(done.stdout)["connections"]
+    assert done.returncode == 1
+    assert found["made"] == 5
+    assert 100 <= found["failed"] < 400  # a late success begins the count anew, and what is under way ends
+    assert found["untried"] == 1_002 - 5 - found["failed"]
+
+
+def test_a_password_comes_from_the_environment_and_shows_nowhere() -> None:
+    with Broker(authenticator=Users({"ada": hash_password("c4n4ry")})) as broker:
+        words = ["-u", "ada", "--duration", "0.2", "--rate", "10", "--progress"]
+        good = bench(broker.url, *words, PUBSUB_PASSWORD="c4n4ry")
+        assert good.returncode == 0
+        bad = bench(broker.url + "?token=c4n4ry", *words, "--json", PUBSUB_PASSWORD="wrong-c4n4ry")
+        assert bad.returncode == 4
+    assert "bad user name or password" in bad.stdout
+    for done in (good, bad):
+        assert "c4n4ry" not in done.stdout + done.stderr
+
+
+def test_a_url_is_shown_without_its_secrets() -> None:
+    assert shown_url("wss://user:c4n4ry@h:1/a/b?c4n4ry=1") == "wss://h:1/a/b"
+    assert shown_url("mqtt://c4n4ry@h") == "mqtt://h"
+    assert shown_url("ws://h/a@b") == "ws://h/a@b"
+
+
+def censor(accept: Callable[[str, str], bool | Verdict]) -> Broker:
+    """A broker that asks about each action and topic."""
+
+    def authorizer(peer: Peer, access: Access) -> bool | Verdict:
+        return accept(access.action, access.topic)
+
+    return Broker(authorizer=authorizer)
+
+
+def test_lost_messages_make_the_run_fail_at_qos_1_and_not_at_qos_0() -> None:
+    received = 0
+
+    def all_but_every_tenth(action: str, topic: str) -> bool:
+        nonlocal received
+        received += action == "receive"
+        return action != "receive" or received % 10 != 0
+
+    with censor(all_but_every_tenth) as broker:
+        words = [broker.url, "--rate", "100", "--duration", "1", "--drain", "0.5", "--json"]
+        failed, fine = bench(*words, "-q", "1"), bench(*words, "-q", "0")
+    for done, code, problems in ((failed, 1, ["10 deliveries were lost"]), (fine, 0, [])):
+        found = json.loads(done.stdout)
+        assert done.returncode == code
+        assert found["problems"] == problems
+        assert (found["messages"]["delivered"], found["messages"]["lost"]) == (90, 10)
+
+
+def test_messages_that_are_never_acknowledged() -> None:
+    with censor(lambda action, topic: Verdict(action != "publish", acknowledge=False)) as broker:
+        words = ["-q", "1", "--rate", "100", "--duration", "0.5", "--window", "7", "--drain", "0.5", "--json"]
+        done = bench(broker.url, *words)
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert found["problems"] == ["7 messages were not acknowledged", "7 deliveries were lost"]
+    messages = found["messages"]
+    assert (messages["due"], messages["unsent"], messages["published"], messages["failed"]) == (50, 43, 7, 0)
+    assert found["reasons"] == {}
+
+
+def test_rejected_and_lowered_subscriptions() -> None:
+    with censor(lambda action, topic: action != "subscribe") as broker:
+        done = bench(broker.url, "-q", "1", "--rate", "20", "--duration", "0.3", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["connections"]["subscriptions_rejected"]) == (1, 1)
+    assert found["messages"]["expected"] == 0
+    with censor(lambda action, topic: Verdict(True, max_qos=0)) as broker:
+        found = measured(broker.url, "-q", "1", "--rate", "20", "--duration", "0.3")
+    assert found["connections"]["subscriptions_lowered"] == 1
+
+
+def test_connections_that_are_cut_are_made_again_and_counted() -> None:
+    cut: set[str] = set()
+
+    def once_each(peer: Peer, access: Access) -> bool | Verdict:
+        if access.action == "publish" and peer.client_id not in cut:
+            cut.add(peer.client_id)
+            return Verdict(False, close=True)
+        return True
+
+    with Broker(authorizer=once_each) as broker:
+        done = bench(broker.url, "-q", "1", "--publishers", "2", "--rate", "50", "--duration", "1", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0  # the messages went again, and none is lost
+    assert (found["connections"]["lost"], found["connections"]["reconnected"]) == (2, 2)
+    assert found["messages"]["delivered"] == found["messages"]["published"] == 50
+    assert sum(found["reasons"].values()) == 2
+
+
+def test_a_rate_that_is_not_reached_is_told() -> None:
+    """The broker takes ten messages a second of one connection; what was due beyond is not passed over in silence."""
+    with Broker(limits=Limits(publish_rate=10)) as broker:
+        words = ["-q", "1", "--rate", "1000", "--duration", "0.5", "--window", "5", "--drain", "0.5"]
+        done = bench(broker.url, *words)
+        found = json.loads(bench(broker.url, *words, "--json").stdout)
+    assert "the rate was not reached" in done.stdout
+    messages = found["messages"]
+    assert messages["due"] == 500
+    assert messages["unsent"] == 500 - messages["published"] > 400
+    assert found["latency"]["max_ms"] > 100  # the last of them had long been due
+
+
+# --- Ctrl-C ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_early_and_reports(embedded: Broker, number: signal.Signals) -> None:
+    words = command(embedded.url, "-q", "1", "--rate", "100", "--duration", "1000", "--json", "--progress")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        guard = threading.Timer(PATIENCE, process.kill)
+        guard.start()
+        try:
+            assert process.stderr is not None
+            assert any("delivered" in line for line in process.stderr)
+            process.send_signal(number)
+            out, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            guard.cancel()
+            process.kill()
+    found = json.loads(out)
+    assert process.returncode == 0
+    assert found["interrupted"] is True
+    assert 0 < found["measured_seconds"] < 100
+    assert found["messages"]["due"] == found["messages"]["delivered"] > 0
+
+
+def test_ctrl_c_ends_the_waiting_for_what_does_not_come() -> None:
+    with censor(lambda action, topic: action != "receive") as broker:
+        words = command(broker.url, "--rate", "50", "--duration", "0.3", "--drain", "1000", "--progress", "--json")
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            guard = threading.Timer(PATIENCE, process.kill)
+            guard.start()
+            try:
+                assert process.stderr is not None
+                assert any(line == "waiting: 15 deliveries still to come\n" for line in process.stderr)
+                process.send_signal(signal.SIGINT)
+                out, _ = process.communicate(timeout=PATIENCE)
+            finally:
+                guard.cancel()
+                process.kill()
+    assert process.returncode == 0  # at QoS 0
+    assert json.loads(out)["messages"]["lost"] == 15
+
+
+def test_ctrl_c_while_connecting() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    async def never(peer: Peer, connect: Any) -> bool:
+        asked.set()
+        while not go_on.is_set():
+            await asyncio.sleep(0.01)
+        return False
+
+    with (
+        Broker(authenticator=never) as broker,
+        subprocess.Popen(command(broker.url, "--json"), stdout=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            assert asked.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            go_on.set()
+            process.kill()
+    assert process.returncode == 130
+    assert json.loads(out)["problems"] == ["nothing was measured"]
