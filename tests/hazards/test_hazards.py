@@ -16,12 +16,14 @@ import pytest
 
 import mqttws
 from mqttws import Connect, Decoder, Message, Publish, Reconnect, Session, SubAck, Subscribe, aio
-from mqttws.broker import Broker
+from mqttws.broker import Broker, Limits
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Subscribed
 
 #: Further than any of the calls below has await points.
 POINTS = 60
+#: Seconds.
+STALL = 120.0
 CONNACK = {False: bytes.fromhex("20 02 00 00"), True: bytes.fromhex("20 02 01 00")}
 
 
@@ -92,12 +94,13 @@ class TestCancelling:
 
     def test_opening_and_closing(self) -> None:
         async def run() -> None:
-            async with Broker(sys_interval=None) as broker:
+            # A machine that stands still for longer than the ten seconds of both must not end an attempt here.
+            async with Broker(limits=Limits(connect_timeout=STALL), sys_interval=None) as broker:
                 for turns in range(POINTS):
-                    client = aio.Client(broker.url)
+                    client = aio.Client(broker.url, timeout=STALL)
                     await self.cancel_after(turns, asyncio.ensure_future(client.open()))
                     await client.close()
-                    client = await aio.Client(broker.url).open()
+                    client = await aio.Client(broker.url, timeout=STALL).open()
                     await self.cancel_after(turns, asyncio.ensure_future(client.close()))
                     await client.close()
                     assert client.state.name == "disconnected"
