@@ -40,7 +40,6 @@ RELEASED = "released"
 
 #: Stands for a queue into which nothing has been put yet: one of its own takes 760 bytes, and most never need it.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
-_BOTH_EMPTY: Final[tuple[deque[Any], deque[Any]]] = (_EMPTY, _EMPTY)
 
 #: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
 RUN = 64 * 1024
@@ -511,7 +510,7 @@ class Receiver:
         self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
         self._untaken: dict[int, _Incoming] = {}  # QoS 1: by identity of the Publish, until it is taken
         # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
-        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = _BOTH_EMPTY
+        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (_EMPTY, _EMPTY)
 
     @property
     def received(self) -> frozenset[int]:
@@ -544,8 +543,8 @@ class Receiver:
 
         Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
         """
-        if self._unanswered is _BOTH_EMPTY:
-            self._unanswered = deque(), deque()
+        if self._unanswered[0] is _EMPTY:
+            self._unanswered = (deque(), deque())
         if publish.qos == 1:
             incoming = self._untaken[id(publish)] = _Incoming(publish, packet_id)
             self._unanswered[0].append(incoming)
