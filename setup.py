@@ -12,8 +12,8 @@ from typing import Any
 
 from setuptools import setup
 
-#: What stays as it is: the framing holds the objects of wsproto and h11, and gains nothing, and nor does the lenient
-#: one (and no compiled class takes a base with `__slots__`); a store is there for others to write their own, and
+#: What stays as it is: the framing holds the objects of wsproto and h11, and gains nothing; the lenient one has it as
+#: its base, with `__slots__`, which no compiled class takes. A store is there for others to write their own, and
 #: compiled classes take no subclasses.
 INTERPRETED = {"mqttws/protocol/framing.py", "mqttws/protocol/lenient.py", "mqttws/protocol/store.py"}
 
