@@ -114,26 +114,21 @@ class Run:
     """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
 
     Attributes:
-        first: the token of the first one; each one behind it has the next number.
         packets: whole PUBLISH packets, at least one; an empty one has been taken back.
-        size: how many bytes they take.
-        most: how many packets it may grow to.
-        most_bytes: how many bytes it may grow to.
+        first: the token of the first one; each one behind it has the next number.
+        next: the token of the one that may join them.
+        stop: the token of the first one that may not.
+        size: how many bytes they take; not kept while the run grows, but by what there is `room` for.
+        room: how many bytes more it may take.
     """
 
-    __slots__ = ("first", "most", "most_bytes", "packets", "size")
+    __slots__ = ("first", "next", "packets", "room", "size", "stop")
 
-    def __init__(self, first: int, most: int, most_bytes: int) -> None:
-        self.first = first
-        self.most = most
-        self.most_bytes = most_bytes
+    def __init__(self, first: int, most: int, room: int) -> None:
         self.packets: deque[bytes] = deque()
-        self.size = 0
-
-    @property
-    def last(self) -> int:
-        """The token of the last one."""
-        return self.first + len(self.packets) - 1
+        self.first = self.next = first
+        self.stop = first + most
+        self.size = self.room = room
 
     def encode(self) -> bytes:
         """Put the packets together."""
@@ -141,7 +136,7 @@ class Run:
 
     def take_back(self, token: int) -> bytes:
         """Take a message back. Returns its packet; nothing where it is not here, or not any more."""
-        if not self.first <= token <= self.last:
+        if not self.first <= token < self.next:
             return b""
         position = token - self.first
         packet, self.packets[position] = self.packets[position], b""
@@ -277,11 +272,13 @@ class Sender:
         """
         run = self._growing
         size = len(packet)
-        if run is None or run.size + size > run.most_bytes or len(run.packets) >= run.most:
+        if run is None or size > run.room or run.next == run.stop:
             run = self._begin_run(size)
+        run.room -= size
+        token = run.next
+        run.next = token + 1
         run.packets.append(packet)
-        run.size += size
-        return run.first + len(run.packets) - 1
+        return token
 
     def _begin_run(self, size: int) -> Run:
         """Begin a run with a message of so many bytes. What it may grow to is what room there is."""
@@ -299,8 +296,9 @@ class Sender:
         run = self._growing
         if run is not None:
             self._growing = None
-            self._last_token = run.last
+            self._last_token = run.next - 1
             self._count += len(run.packets)
+            run.size -= run.room
             self._size += run.size
 
     def recover(self, messages: Iterable[Outgoing]) -> None:
@@ -399,7 +397,7 @@ class Sender:
                 packet = entry.encode()
                 self._count -= len(entry.packets) - entry.packets.count(b"")
                 self._size -= entry.size
-                sent = entry.last
+                sent = entry.next - 1
             else:
                 packet_id = self._identifiers.allocate() if window > 0 else None
                 if packet_id is None:

@@ -244,11 +244,11 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
-        if qos == 0 and type(qos) is int:
-            data = payload if type(payload) is bytes else as_payload(payload)
-            future = self._core.publish_packet(encode_publish(topic, data, 0, retain))
-        else:
+        if qos or type(qos) is not int:
             future = self._core.publish_safe(Message(topic, payload, qos, retain))
+        else:
+            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
+            future = self._core.publish_packet(packet)
         if not self._flushing:
             self._flush_soon()
         if self._core.calls and self._core.link is None:  # a message was dropped for this one

@@ -155,28 +155,27 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
-        core, network = self._core, self._network
-        packet, message = b"", None
-        if qos == 0 and type(qos) is int:
-            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-        else:
+        network = self._network
+        if qos or type(qos) is not int:
             message = Message(topic, payload, qos, retain)
-        network.lock.acquire()  # half of what `with` costs
-        try:
-            if message is not None:
-                future: LightFuture = core.publish_safe(message)
-            elif network.woken or not network.send_at_once(packet, BURST):
-                future = core.publish_packet(packet)
-            else:
-                future = Receipt.make(core.handover, 0)
-                return future
-            if network.woken:
-                return future
-            network.wake()
-        finally:
-            network.lock.release()
-        if not core.running:  # no thread is there to tell a message that was dropped for this one
-            core.calls.run()
+            with network.lock:
+                future: LightFuture = self._core.publish_safe(message)
+                network.wake()
+        else:
+            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
+            network.lock.acquire()  # half of what `with` costs
+            try:
+                if network.woken:
+                    return self._core.publish_packet(packet)
+                if network.send_at_once(packet, BURST):
+                    future = Receipt.make(self._core.handover, 0)
+                    return future
+                future = self._core.publish_packet(packet)
+                network.wake()
+            finally:
+                network.lock.release()
+        if not self._core.running:  # no thread is there to tell a message that was dropped for this one
+            self._core.calls.run()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:

@@ -109,6 +109,9 @@ class Receipt(LightFuture):
         handover: knows whether it is handed over.
     """
 
+    # Filled in half of the time of attributes without a slot.
+    __slots__ = ("handover", "token")
+
     token: int
     handover: Handover[LightFuture]
 
