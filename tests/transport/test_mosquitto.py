@@ -68,6 +68,7 @@ def other(shared: Mosquitto) -> Iterator[Callable[..., tuple[paho.Client, queue.
     for client in clients:
         client.disconnect()
         client.loop_stop()
+        client._reset_sockets()  # it leaves a pair of them to the collector, which warns of them
 
 
 def take(client: Any, count: int) -> list[Publish]:
