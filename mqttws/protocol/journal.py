@@ -21,7 +21,7 @@ import struct
 
 from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, StoreError
-from mqttws.protocol.delivery import PUBLISHED, RELEASED, WAITING, Outgoing
+from mqttws.protocol.outgoing import PUBLISHED, RELEASED, WAITING, Outgoing
 from mqttws.protocol.store import Store
 
 #: phase, QoS and RETAIN, packet identifier or 0, number of the PUBREC or 0, length of the topic.

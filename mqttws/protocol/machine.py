@@ -21,7 +21,7 @@ from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import Store
 
-#: How many bytes of messages one piece takes up before the rest waits for the next. Less than a run (`delivery.RUN`),
+#: How many bytes of messages one piece takes up before the rest waits for the next. Less than a run (`outgoing.RUN`),
 #: so that a run is a piece: masking twice as much at a time takes twice as long for each byte.
 PIECE = 32 * 1024
 

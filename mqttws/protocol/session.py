@@ -16,8 +16,10 @@ from itertools import islice
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
-from mqttws.protocol.delivery import Identifiers, Receiver, Sender
 from mqttws.protocol.journal import Journal
+from mqttws.protocol.outgoing import Identifiers
+from mqttws.protocol.receiving import Receiver
+from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import Store
 
 

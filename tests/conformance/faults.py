@@ -61,8 +61,8 @@ FIRST_BYTE = "mqttws.codec.packets:check_first_byte"
 MACHINE = "mqttws.protocol.machine:Machine."
 CLIENT = "mqttws.protocol.client:ClientMachine."
 SERVER = "mqttws.protocol.server:ServerMachine."
-SENDER = "mqttws.protocol.delivery:Sender."
-RECEIVER = "mqttws.protocol.delivery:Receiver."
+SENDER = "mqttws.protocol.sending:Sender."
+RECEIVER = "mqttws.protocol.receiving:Receiver."
 FRAMING = "mqttws.protocol.framing:"
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
@@ -101,7 +101,7 @@ for number, role in (("2.3.1-2", "client"), ("2.3.1-4", "server")):
     fault(
         number,
         f"an identifier in use is handed out again ({role})",
-        ("mqttws.protocol.delivery:Identifiers.allocate", "while packet_id in in_use", "while False"),
+        ("mqttws.protocol.outgoing:Identifiers.allocate", "while packet_id in in_use", "while False"),
     )
 fault(
     "2.3.1-2",

@@ -22,7 +22,9 @@ from mqttws import (
     Subscribe,
     Unsubscribe,
 )
-from mqttws.protocol.delivery import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing, Receiver, Sender
+from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing
+from mqttws.protocol.receiving import Receiver
+from mqttws.protocol.sending import Sender
 
 ONE = Message("a", b"1", 1)
 TWO = Message("a", b"2", 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mqttws
 from mqttws import ClientConnection, Connect, Publish, ServerConnection
-from mqttws.protocol.delivery import Receiver
+from mqttws.protocol.receiving import Receiver
 from mqttws.testing import Pair
 
 

@@ -35,7 +35,6 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.errors import LimitExceeded
-from mqttws.protocol.delivery import RUN
 from mqttws.protocol.events import (
     Closed,
     Connected,
@@ -48,6 +47,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
 )
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW, PIECE, Machine
+from mqttws.protocol.outgoing import RUN
 from mqttws.protocol.server import MAX_AHEAD
 
 NOW = 1_000.0

@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from mqttws import compiled
-from mqttws.protocol.delivery import Identifiers, Receiver, Sender
 from mqttws.protocol.journal import Journal
 from mqttws.protocol.machine import Machine
+from mqttws.protocol.outgoing import Identifiers
+from mqttws.protocol.receiving import Receiver
+from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Action, Schedule, Simulation, Violation, fails, shrink
 

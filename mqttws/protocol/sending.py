@@ -1,6 +1,6 @@
-"""The two halves of QoS 1 and 2: a `Sender` and a `Receiver`, blind to which role they serve.
+"""The sending half of QoS 1 and 2, and the queue in front of it; blind to which role it serves.
 
-A sender's message goes through these phases (the whole of §4.3, as a table)::
+A message goes through these phases (the whole of §4.3, as a table)::
 
     phase       QoS   PUBACK      PUBREC              PUBCOMP
     PUBLISHED   1     done        violation           violation
@@ -11,147 +11,25 @@ A sender's message goes through these phases (the whole of §4.3, as a table)::
 An answer with an unknown identifier is what a re-delivery leaves behind, not a violation. The identifier is
 given at the moment of sending and is free again after the last answer.
 
-A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
-were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
-
-A receiver's message is acknowledged when its consumer has taken it, and acknowledgements leave in the order in
-which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they are taken in.
-
-With a `Journal` both halves note what must outlive the process, at the moment at which it changes.
+With a `Journal` it notes what must outlive the process, at the moment at which it changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from mqttws.codec.publishing import Message, PubAck, PubComp, Publish, PubRec, PubRel, encode_publish
+from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
+from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, Identifiers, Outgoing, Run
 
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal
 
-# The phases of an outgoing message.
-WAITING = "waiting"
-PUBLISHED = "published"
-RELEASED = "released"
-
 #: Stands for a queue into which nothing has been put yet: one of its own takes 760 bytes, and most never need it.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
-
-#: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
-RUN = 64 * 1024
-
-
-class Identifiers:
-    """The packet identifiers of one direction: 1 to 65,535, handed out in turn, never one that is in use.
-
-    Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
-    """
-
-    __slots__ = ("_in_use", "_last")
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._in_use: dict[int, None] = {}  # a set, but that an empty set takes three times as much
-
-    def __len__(self) -> int:
-        """Count the identifiers in use."""
-        return len(self._in_use)
-
-    def __contains__(self, packet_id: int) -> bool:
-        return packet_id in self._in_use
-
-    def allocate(self) -> int | None:
-        """Take the next free identifier; None while all 65,535 are in use."""
-        in_use = self._in_use
-        if len(in_use) == 65_535:
-            return None
-        packet_id = self._last + 1 if self._last < 65_535 else 1
-        while packet_id in in_use:
-            packet_id = packet_id % 65_535 + 1
-        self._last = packet_id
-        in_use[packet_id] = None
-        return packet_id
-
-    def take(self, packet_id: int) -> None:
-        """Take one that an earlier process had taken."""
-        self._last = max(self._last, packet_id)
-        self._in_use[packet_id] = None
-
-    def release(self, packet_id: int) -> None:
-        """Give an identifier back."""
-        self._in_use.pop(packet_id, None)
-
-
-class Outgoing:
-    """A message on its way out.
-
-    Attributes:
-        token: the number by which its publisher knows it.
-        message: what is sent.
-        packet_id: its identifier, from the first sending to the last answer.
-        phase: WAITING, PUBLISHED or RELEASED.
-    """
-
-    __slots__ = ("message", "packet_id", "phase", "token")
-
-    def __init__(self, token: int, message: Message) -> None:
-        self.token = token
-        self.message = message
-        self.packet_id: int | None = None
-        self.phase = WAITING
-
-    def packet(self, dup: bool = False) -> Publish:
-        """Make the PUBLISH."""
-        message = self.message
-        return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
-
-
-class Run:
-    """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
-
-    Attributes:
-        packets: whole PUBLISH packets, at least one; an empty one has been taken back.
-        first: the token of the first one; each one behind it has the next number.
-        next: the token of the one that may join them.
-        stop: the token of the first one that may not.
-        size: how many bytes they take; not kept while the run grows, but by what there is `room` for.
-        room: how many bytes more it may take.
-    """
-
-    __slots__ = ("first", "next", "packets", "room", "size", "stop")
-
-    def __init__(self, first: int, most: int, room: int) -> None:
-        self.packets: deque[bytes] = deque()
-        self.first = self.next = first
-        self.stop = first + most
-        self.size = self.room = room
-
-    def encode(self) -> bytes:
-        """Put the packets together."""
-        return b"".join(self.packets)
-
-    def take_back(self, token: int) -> bytes:
-        """Take a message back. Returns its packet; nothing where it is not here, or not any more."""
-        if not self.first <= token < self.next:
-            return b""
-        position = token - self.first
-        packet, self.packets[position] = self.packets[position], b""
-        self.size -= len(packet)
-        return packet
-
-    def drop_first(self) -> tuple[int, bytes] | None:
-        """Take the first message back. Returns its token and its packet; None where all have been taken back."""
-        while self.packets:
-            token, packet = self.first, self.packets.popleft()
-            self.first += 1
-            self.size -= len(packet)
-            if packet:
-                return token, packet
-        return None
 
 
 class Sender:
@@ -480,134 +358,3 @@ class Sender:
 
 def _size(message: Message) -> int:
     return len(message.topic) + len(message.payload)
-
-
-class _Incoming:
-    """A message that came in with QoS 1 or 2: whether its consumer has taken it, and how many copies to answer."""
-
-    __slots__ = ("copies", "packet_id", "publish", "taken")
-
-    def __init__(self, publish: Publish | None, packet_id: int) -> None:
-        self.publish = publish  # kept until it is taken, so that its identity stays its own
-        self.packet_id = packet_id
-        self.taken = publish is None  # in the time of an earlier process
-        self.copies = 0 if publish is None else 1
-
-
-class Receiver:
-    """The receiving half. What it owes the peer waits in it until `answers` is called.
-
-    Attributes:
-        journal: notes the QoS 2 messages that were taken; None for none.
-    """
-
-    __slots__ = ("_received", "_unanswered", "_untaken", "journal")
-
-    def __init__(self) -> None:
-        self.journal: Journal | None = None
-        self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
-        self._untaken: dict[int, _Incoming] = {}  # QoS 1: by identity of the Publish, until it is taken
-        # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
-        self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (_EMPTY, _EMPTY)
-
-    @property
-    def received(self) -> frozenset[int]:
-        """The identifiers of QoS 2 messages received and not yet released."""
-        return frozenset(self._received)
-
-    def recover(self, packet_ids: Iterable[int]) -> None:
-        """Take up the identifiers of QoS 2 messages that were taken in the time of an earlier process."""
-        for packet_id in packet_ids:
-            self._received[packet_id] = _Incoming(None, packet_id)
-
-    def begin(self, session_present: bool) -> None:
-        """Begin a new Network Connection: what the old one had not answered will come again."""
-        for unanswered in self._unanswered:
-            for incoming in unanswered:
-                incoming.copies = 0
-            unanswered.clear()
-        self._untaken.clear()
-        if not session_present:
-            if self.journal is not None:
-                for packet_id in self._received:
-                    self.journal.released(packet_id)
-            self._received.clear()
-
-    def receive(self, publish: Publish, packet_id: int) -> bool:
-        """Take a PUBLISH of QoS 1 or 2.
-
-        Returns:
-            Whether it is to be delivered (False: a copy of a QoS 2 message that has been).
-
-        Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
-        """
-        if self._unanswered[0] is _EMPTY:
-            self._unanswered = (deque(), deque())
-        if publish.qos == 1:
-            incoming = self._untaken[id(publish)] = _Incoming(publish, packet_id)
-            self._unanswered[0].append(incoming)
-            return True
-        known = self._received.get(packet_id)
-        if known is None:
-            known = self._received[packet_id] = _Incoming(publish, packet_id)
-            self._unanswered[1].append(known)
-            return True
-        known.copies += 1
-        if known.copies == 1:
-            self._unanswered[1].append(known)
-        return False
-
-    def acknowledge(self, publish: Publish) -> None:
-        """Note that the consumer has taken a message. A second time, or too late, it does nothing.
-
-        Args:
-            publish: the very object that was delivered.
-        """
-        if publish.qos == 1:
-            incoming = self._untaken.pop(id(publish), None)
-        else:
-            incoming = self._received.get(publish.packet_id or 0)
-        if incoming is not None and incoming.publish is publish:
-            incoming.taken = True
-            incoming.publish = None  # the payload is the consumer's now
-            if self.journal is not None and publish.qos == 2:
-                self.journal.taken(incoming.packet_id)
-
-    def discard(self, publish: Publish) -> None:
-        """Drop a QoS 1 message that no consumer is to take: it is not answered, and holds up no other's answer.
-
-        Args:
-            publish: the very object that was delivered.
-        """
-        incoming = self._untaken.pop(id(publish), None)
-        if incoming is not None:
-            incoming.taken = True
-            incoming.publish = None
-            incoming.copies = 0
-
-    def pubrel(self, packet_id: int) -> PubComp:
-        """Take a PUBREL, known or not. Returns the answer. Spec: [MQTT-4.3.3-2]."""
-        incoming = self._received.pop(packet_id, None)
-        if incoming is not None and not incoming.taken:  # released before our PUBREC: there is none to send any more
-            incoming.taken = True
-            incoming.copies = 0
-        elif incoming is not None and self.journal is not None:
-            self.journal.released(packet_id)
-        return PubComp(packet_id)
-
-    def answers(self) -> Iterator[PubAck | PubRec]:
-        """Take the acknowledgements that are due: of what is taken, and not held up by anything earlier.
-
-        Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
-        """
-        yield from map(PubAck, _due(self._unanswered[0]))
-        yield from map(PubRec, _due(self._unanswered[1]))
-
-
-def _due(unanswered: deque[_Incoming]) -> Iterator[int]:
-    """Take the identifiers to answer from the front of a queue."""
-    while unanswered and unanswered[0].taken:
-        incoming = unanswered.popleft()
-        for _ in range(incoming.copies):
-            yield incoming.packet_id
-        incoming.copies = 0

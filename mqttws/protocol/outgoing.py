@@ -1,0 +1,128 @@
+"""What is on its way out: packet identifiers, a message of QoS 1 or 2, a run of messages of QoS 0.
+
+A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
+were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mqttws.codec.publishing import Message, Publish
+
+# The phases of an outgoing message.
+WAITING = "waiting"
+PUBLISHED = "published"
+RELEASED = "released"
+
+#: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
+RUN = 64 * 1024
+
+
+class Identifiers:
+    """The packet identifiers of one direction: 1 to 65,535, handed out in turn, never one that is in use.
+
+    Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
+    """
+
+    __slots__ = ("_in_use", "_last")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._in_use: dict[int, None] = {}  # a set, but that an empty set takes three times as much
+
+    def __len__(self) -> int:
+        """Count the identifiers in use."""
+        return len(self._in_use)
+
+    def __contains__(self, packet_id: int) -> bool:
+        return packet_id in self._in_use
+
+    def allocate(self) -> int | None:
+        """Take the next free identifier; None while all 65,535 are in use."""
+        in_use = self._in_use
+        if len(in_use) == 65_535:
+            return None
+        packet_id = self._last + 1 if self._last < 65_535 else 1
+        while packet_id in in_use:
+            packet_id = packet_id % 65_535 + 1
+        self._last = packet_id
+        in_use[packet_id] = None
+        return packet_id
+
+    def take(self, packet_id: int) -> None:
+        """Take one that an earlier process had taken."""
+        self._last = max(self._last, packet_id)
+        self._in_use[packet_id] = None
+
+    def release(self, packet_id: int) -> None:
+        """Give an identifier back."""
+        self._in_use.pop(packet_id, None)
+
+
+class Outgoing:
+    """A message on its way out.
+
+    Attributes:
+        token: the number by which its publisher knows it.
+        message: what is sent.
+        packet_id: its identifier, from the first sending to the last answer.
+        phase: WAITING, PUBLISHED or RELEASED.
+    """
+
+    __slots__ = ("message", "packet_id", "phase", "token")
+
+    def __init__(self, token: int, message: Message) -> None:
+        self.token = token
+        self.message = message
+        self.packet_id: int | None = None
+        self.phase = WAITING
+
+    def packet(self, dup: bool = False) -> Publish:
+        """Make the PUBLISH."""
+        message = self.message
+        return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
+
+
+class Run:
+    """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
+
+    Attributes:
+        packets: whole PUBLISH packets, at least one; an empty one has been taken back.
+        first: the token of the first one; each one behind it has the next number.
+        next: the token of the one that may join them.
+        stop: the token of the first one that may not.
+        size: how many bytes they take; not kept while the run grows, but by what there is `room` for.
+        room: how many bytes more it may take.
+    """
+
+    __slots__ = ("first", "next", "packets", "room", "size", "stop")
+
+    def __init__(self, first: int, most: int, room: int) -> None:
+        self.packets: deque[bytes] = deque()
+        self.first = self.next = first
+        self.stop = first + most
+        self.size = self.room = room
+
+    def encode(self) -> bytes:
+        """Put the packets together."""
+        return b"".join(self.packets)
+
+    def take_back(self, token: int) -> bytes:
+        """Take a message back. Returns its packet; nothing where it is not here, or not any more."""
+        if not self.first <= token < self.next:
+            return b""
+        position = token - self.first
+        packet, self.packets[position] = self.packets[position], b""
+        self.size -= len(packet)
+        return packet
+
+    def drop_first(self) -> tuple[int, bytes] | None:
+        """Take the first message back. Returns its token and its packet; None where all have been taken back."""
+        while self.packets:
+            token, packet = self.first, self.packets.popleft()
+            self.first += 1
+            self.size -= len(packet)
+            if packet:
+                return token, packet
+        return None
