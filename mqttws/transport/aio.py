@@ -24,6 +24,7 @@ from mqttws.transport.dial import ATTEMPT_DELAY, is_address
 from mqttws.transport.handover import Handover
 from mqttws.transport.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.transport.pump import Pump
+from mqttws.transport.receipt import Receipt
 from mqttws.transport.url import parse_url
 
 logger = logging.getLogger("mqttws")
@@ -109,9 +110,7 @@ class Client:
         return asyncio.Future(loop=self._running_loop or self._loop)
 
     def _make_receipt(self, handover: Handover[asyncio.Future[Any]], token: int) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.Future(loop=self._running_loop or self._loop)
-        handover.keep(token, future)
-        return future
+        return Receipt.make(self._running_loop or self._loop, handover, token)  # type: ignore[return-value]
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -255,7 +254,7 @@ class Client:
             self._core.calls.run()
         return future
 
-    def withdraw(self, future: asyncio.Future[None]) -> bool:
+    def withdraw(self, future: asyncio.Future[None] | Receipt) -> bool:
         """Take back a message that has not been sent yet; its future is then done by nobody.
 
         Args:
@@ -264,7 +263,12 @@ class Client:
         Returns:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
-        withdrawn = self._core.withdraw_future(future)
+        if isinstance(future, Receipt):
+            withdrawn = self._core.withdraw(future.token)
+            if withdrawn:
+                future.withdrawn()
+        else:
+            withdrawn = self._core.withdraw_future(future)
         self._notify()  # there is room
         return withdrawn
 

@@ -45,11 +45,6 @@ class Handover(Generic[F]):
                 tokens.insert(position, token)
                 self._futures.insert(position, future)
 
-    def keep(self, token: int, future: F) -> None:
-        """Do as `watch` does, where there is one thread only and tokens come in order."""
-        self._tokens.append(token)
-        self._futures.append(future)
-
     def forget(self, token: int) -> F | None:
         """Take back what `watch` was told of a token. Returns the future, if there is one."""
         with self._lock:
