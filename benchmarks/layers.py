@@ -12,11 +12,15 @@ from collections.abc import Callable
 
 import workloads as work
 
-from mqttws import Connect, Decoder, Message, compiled
+from mqttws import Client, Connect, Decoder, compiled
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.frames import binary_frame
 from mqttws.testing import Pair
-from mqttws.transport.future import LightFuture
+from mqttws.transport.core import Core
+from mqttws.transport.future import LightFuture, Receipt
+from mqttws.transport.handover import Handover
+from mqttws.transport.link import Link
+from mqttws.transport.options import Options
 
 COUNT = 640  # as many as fit into one read of 64 KiB
 REPEATS = 60
@@ -32,44 +36,55 @@ def least(run: Callable[[], object]) -> float:
     return best / COUNT * 1e9
 
 
+def repeat(call: Callable[[], object]) -> Callable[[], None]:
+    """Make COUNT calls of one."""
+
+    def run() -> None:
+        for _ in range(COUNT):
+            call()
+
+    return run
+
+
 def sending() -> list[tuple[str, float]]:
     """Measure the way of a QoS 0 message from the caller to the bytes for the socket."""
     pair = Pair(Connect("layers")).open()
-    client, session = pair.client, pair.client.machine.session
-    message = Message(work.TOPIC, work.MESSAGE)
-    data = b"".join(work.encode_publish(work.TOPIC, work.MESSAGE) for _ in range(COUNT))
-
-    def repeat(call: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(COUNT):
-                call()
-
-        return run
+    client, sender = pair.client, pair.client.machine.session.sender
+    packet = work.encode_publish(work.TOPIC, work.MESSAGE)
+    data = packet * COUNT
+    handover: Handover[LightFuture] = Handover()
+    blocking = Client("ws://127.0.0.1/", max_queued=COUNT + 1)
+    blocking._network.woken = True  # in a burst the thread is, by the call before
 
     def queue() -> None:
         for _ in range(COUNT):
-            session.publish(message)
+            sender.enqueue_packet(packet)
 
     def queue_and_drop() -> None:
         queue()
-        session.sender.clear()
+        sender.clear()
 
     def send() -> None:
         queue()
         client.data_to_send(0.0)
         client.machine.events.clear()
 
-    future = repeat(lambda: LightFuture().settle(None))
-    queued, sent = least(queue_and_drop), least(send)
+    def publish() -> None:
+        for _ in range(COUNT):
+            blocking.publish_nowait(work.TOPIC, work.MESSAGE)
+        blocking.session.sender.clear()
+
+    encoded = least(repeat(lambda: encode_publish(work.TOPIC, work.MESSAGE)))
+    queued, sent, called = least(queue_and_drop), least(send), least(publish)
+    receipt = least(repeat(lambda: Receipt.make(handover, 1)))
     frame = least(lambda: binary_frame(data, b"\x01\x02\x03\x04"))
-    encode = least(repeat(lambda: encode_publish(work.TOPIC, work.MESSAGE)))
     return [
-        ("make and check the message", least(repeat(lambda: Message(work.TOPIC, work.MESSAGE)))),
-        ("take its place in the queue", queued),
-        ("make its future and settle it", least(future)),
-        ("choose, encode, tell", sent - queued - frame),
-        ("  of which encoding", encode),
-        ("mask and frame, together with the others", frame),
+        ("check and encode it", encoded),
+        ("let it wait", queued),
+        ("make its future", receipt),
+        ("the call around these, with its lock", called - encoded - queued - receipt),
+        ("put it together with the others, tell", sent - queued - frame),
+        ("mask and frame it, with the others", frame),
     ]
 
 
@@ -81,6 +96,11 @@ def receiving() -> list[tuple[str, float]]:
     packets = packet * COUNT
     decoder = Decoder()
     decoder.feed(packet)
+    core: Core[LightFuture] = Core(
+        Options(on_message=lambda message: None), LightFuture, Receipt.make, LightFuture.settle_all
+    )
+    core.link = Link(pair.client)
+    pair.collect()
 
     def whole() -> None:
         pair.client.receive_data(frames, 0.0)
@@ -91,11 +111,18 @@ def receiving() -> list[tuple[str, float]]:
         pair.client.machine.receive_data(packets, 0.0)
         pair.client.machine.events.clear()
 
+    def deliver() -> None:
+        pair.client.machine.receive_data(packets, 0.0)
+        core.advance(0.0)
+        core.deliver(core.acknowledge)
+
     decoded, handled, everything = least(lambda: decoder.feed(packets)), least(machine), least(whole)
+    delivered = least(deliver)
     return [
         ("cut the frames", everything - handled),
         ("decode and check the packets", decoded),
         ("handle them in the machine", handled - decoded),
+        ("bring them to the callback, and call it", delivered - handled),
     ]
 
 
