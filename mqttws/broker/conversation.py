@@ -74,6 +74,7 @@ class Conversation:
     __slots__ = (
         "_allowance",
         "_allowance_at",
+        "_asked",
         "_connect",
         "_connection",
         "_held",
@@ -92,7 +93,8 @@ class Conversation:
         self._link = link
         self._connection = connection
         self._connect: Connect | None = None  # while it is answered
-        self._task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Future[Any] | None = None  # a hook that thinks
+        self._task: asyncio.Task[None] | None = None  # what goes on with its answer
         self._upgrading = False
         rate = hub.limits.publish_rate
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets may come now
@@ -197,7 +199,8 @@ class Conversation:
         """Go on with a hook's answer: at once, or when it is there."""
         if isawaitable(answer):
             self._link.hold("hook")
-            self._task = self._hub.loop.create_task(self._await(answer, then))
+            self._asked = asyncio.ensure_future(answer, loop=self._hub.loop)
+            self._task = self._hub.loop.create_task(self._await(self._asked, then))
         else:
             then(answer, now)
 
@@ -206,11 +209,11 @@ class Conversation:
             async with asyncio.timeout(self._hub.limits.connect_timeout):
                 decided = await answer
         except Exception as error:
-            self._task = None
+            self._task = self._asked = None
             failure = error
             self._link.act(lambda now: self.fail(failure, now))
             return
-        self._task = None
+        self._task = self._asked = None
         self._link.release("hook")
         self._link.act(lambda now: then(decided, now))
 
@@ -282,9 +285,10 @@ class Conversation:
     # The end.
 
     def _on_closed(self, event: Closed, now: float) -> None:
-        if self._task is not None:
+        if self._task is not None and self._asked is not None:
+            self._asked.cancel()  # itself, or it would never be awaited where the task has not begun
             self._task.cancel()
-            self._task = None
+            self._task = self._asked = None
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
         log.log(level, "client %s: closed: %s", self.peer, event.error or "the client disconnected")
         subscriber, self.subscriber = self.subscriber, None

@@ -131,6 +131,8 @@ class Simulation:
         if len(self.published) < sum(action.verb == "publish" for action in self.schedule.actions):
             return False
         sessions = [self.publisher.session, self.subscriber.session]
+        if any(session.requests or session.requests_sent for session in sessions):  # lost on a frozen line, say
+            return False
         for name in ("publisher", "subscriber"):
             known = registry.find(name)
             if known is None:

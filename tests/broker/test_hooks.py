@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 
 from mqttws import (
     AccessDenied,
+    ConnAck,
     Connect,
     KeepAliveTimeout,
     Message,
@@ -147,6 +149,21 @@ def test_an_authenticator_is_cancelled_when_its_client_goes(start, wire):
     assert begun.wait(10)
     broker.stop()
     assert cancelled.is_set()
+
+
+def test_an_authenticator_that_has_not_begun_is_cancelled_too(start, wire):
+    """The connection ends by the same bytes that the authenticator is asked about."""
+    asked: list[str] = []
+
+    async def ask(peer, connect):
+        asked.append(connect.client_id)
+        return True
+
+    broker = start(authenticator=ask)
+    assert wire(broker).send(Connect("c"), "f0 00").rest() == b""
+    gc.collect()  # a coroutine that was never awaited would be told of now
+    assert wire(broker).send(Connect("d")).receive() == ConnAck(0)
+    assert asked == ["d"]
 
 
 def test_the_authenticator_may_change_identifier_and_keep_alive_and_expiry(start, wire, client):

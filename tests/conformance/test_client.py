@@ -31,6 +31,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.connection import ClientConnection
 
 AT_ONCE = Reconnect(initial=0.01)
 
@@ -455,14 +456,14 @@ def test_disconnect_is_the_last_packet_and_the_connection_closes(subject, scheme
 
 @pytest.mark.statement("MQTT-4.8.0-2")
 def test_an_error_while_a_packet_is_processed_ends_that_connection_alone(subject, monkeypatch):
-    handle = ClientMachine._receive_packets
+    handle = ClientConnection.receive_data
 
-    def run_out(machine, packets, now):
-        if any(isinstance(packet, Publish) and packet.topic == "poison" for packet in packets):
+    def run_out(connection, data, now):
+        if b"poison" in data:
             raise MemoryError
-        handle(machine, packets, now)
+        handle(connection, data, now)
 
-    monkeypatch.setattr(ClientMachine, "_receive_packets", run_out)
+    monkeypatch.setattr(ClientConnection, "receive_data", run_out)
     tested, other = subject(reconnect=AT_ONCE), subject()
     end, healthy = tested.welcome(), other.welcome()
     assert end.send(Publish("poison"), Publish("after")).rest() == b""

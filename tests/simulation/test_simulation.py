@@ -182,6 +182,12 @@ def test_a_line_that_is_cut_twice_does_not_come_back() -> None:
     assert fails(Schedule.of(367_256)) is None
 
 
+@pytest.mark.parametrize("seed", [855_888, 895_133])
+def test_the_world_is_not_at_rest_while_a_request_is_on_its_way(seed: int) -> None:
+    """A SUBSCRIBE was lost on a frozen line, which the client had not noticed yet."""
+    assert fails(Schedule.of(seed)) is None
+
+
 def test_a_quiet_world() -> None:
     schedule = Schedule(0, tuple(Action(float(number), "publish", number, number % 3) for number in range(6)), 10)
     simulation = Simulation(schedule).run()
