@@ -9,6 +9,9 @@ and reads. After each step callbacks run. The thread takes turn after turn; whoe
 runs in this very thread, takes the turns himself until what he waits for has come. User code never runs under the
 lock. The lock is reentrant, because the garbage collector may end an abandoned iteration, which acknowledges its
 last message, at any moment.
+
+One thing is done outside the thread: a lone message of QoS 0 is written by whoever publishes it (`send_at_once`). It
+touches neither the session nor the events, so that an exception of a signal handler in its midst leaves them whole.
 """
 
 from __future__ import annotations
