@@ -6,8 +6,6 @@ were published next to it. Handing over thousands of them is then one join, and 
 
 from __future__ import annotations
 
-from collections import deque
-
 from mqttws.codec.publishing import Message, Publish
 
 # The phases of an outgoing message.
@@ -99,7 +97,7 @@ class Run:
     __slots__ = ("first", "next", "packets", "room", "size", "stop")
 
     def __init__(self, first: int, most: int, room: int) -> None:
-        self.packets: deque[bytes] = deque()
+        self.packets: list[bytes] = []
         self.first = self.next = first
         self.stop = first + most
         self.size = self.room = room
@@ -120,7 +118,7 @@ class Run:
     def drop_first(self) -> tuple[int, bytes] | None:
         """Take the first message back. Returns its token and its packet; None where all have been taken back."""
         while self.packets:
-            token, packet = self.first, self.packets.popleft()
+            token, packet = self.first, self.packets.pop(0)
             self.first += 1
             self.size -= len(packet)
             if packet:
