@@ -12,10 +12,10 @@ from typing import Any
 
 from setuptools import setup
 
-#: What stays as it is: the framing holds the objects of wsproto and h11, and gains nothing; the lenient one has it as
-#: its base, with `__slots__`, which no compiled class takes. A store is there for others to write their own, and
-#: compiled classes take no subclasses.
-INTERPRETED = {"mqttws/protocol/framing.py", "mqttws/protocol/lenient.py", "mqttws/protocol/store.py"}
+#: What stays as it is: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the framing
+#: is the base of the handshake, and that of the lenient one, with `__slots__`, which no compiled class takes. A store
+#: is there for others to write their own, and compiled classes take no subclasses.
+INTERPRETED = {f"mqttws/protocol/{room}.py" for room in ("framing", "handshake", "lenient", "store")}
 
 
 def compiled_build() -> dict[str, Any]:

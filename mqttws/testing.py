@@ -31,7 +31,8 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
-from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import MemoryStore

@@ -27,8 +27,12 @@ WORLD = {
     "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select", "selectors",
     "socket", "socketserver", "ssl", "subprocess", "threading", "time", "uuid",
 }  # fmt: skip
-#: Who speaks HTTP, and by what: the upgrade to WebSocket, and the CONNECT that a proxy is asked with.
-HTTP = {"mqttws.protocol.framing": {"wsproto", "h11"}, "mqttws.transport.proxy": {"h11"}}
+#: Who speaks WebSocket and HTTP, and by what: its frames, its upgrade, and the CONNECT that a proxy is asked with.
+HTTP = {
+    "mqttws.protocol.framing": {"wsproto"},
+    "mqttws.protocol.handshake": {"wsproto", "h11"},
+    "mqttws.transport.proxy": {"h11"},
+}
 #: What of mqttws is public beside `mqttws` itself.
 PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.testing"}
 
@@ -136,7 +140,7 @@ def test_pubsub_takes_what_is_public_from_the_modules_too(path: Path) -> None:
 
 def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
     """What the tests above rest on finds every form of import, and where a relative one leads."""
-    assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "framing.py"))
+    assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "handshake.py"))
     assert ("mqttws.codec.packet", "Packet") in list(imports(ROOT / "mqttws" / "codec" / "packets.py"))
     relative = [entry for path in MODULES for entry in imports(path) if entry[0].startswith("sigv4.")]
     assert ("sigv4.errors", "SigningError") in relative

@@ -27,7 +27,8 @@ from mqttws.broker.hub import Hub
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.protocol.connection import ServerConnection
-from mqttws.protocol.framing import Framing, ServerWebSocket
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
 from mqttws.transport.pump import free

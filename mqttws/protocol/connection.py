@@ -31,7 +31,8 @@ from mqttws.errors import (
 from mqttws.protocol import framing as ws
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Event
-from mqttws.protocol.framing import Ended, Framing, FramingEvent, Headers, Opened, ServerWebSocket
+from mqttws.protocol.framing import Ended, Framing, FramingEvent, Opened
+from mqttws.protocol.handshake import Headers, ServerWebSocket
 from mqttws.protocol.machine import CLOSED, CONNECTED, NEW, Machine
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from mqttws.codec.wire import decode_remaining_length
-from mqttws.protocol.framing import FramingEvent, Headers, ServerWebSocket
+from mqttws.protocol.framing import FramingEvent
+from mqttws.protocol.handshake import Headers, ServerWebSocket
 
 
 class LenientServerWebSocket(ServerWebSocket):

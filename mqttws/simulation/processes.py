@@ -17,7 +17,8 @@ from mqttws.errors import MQTTError
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection, ServerConnection
 from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed
-from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import MemoryStore

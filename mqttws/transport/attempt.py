@@ -9,7 +9,8 @@ from mqttws.codec.connecting import Connect
 from mqttws.errors import ConnectError
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
-from mqttws.protocol.framing import ClientWebSocket, Framing
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket
 from mqttws.protocol.session import Session
 from mqttws.transport.link import Link
 from mqttws.transport.options import Options

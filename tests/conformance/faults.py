@@ -64,6 +64,7 @@ SERVER = "mqttws.protocol.server:ServerMachine."
 SENDER = "mqttws.protocol.sending:Sender."
 RECEIVER = "mqttws.protocol.receiving:Receiver."
 FRAMING = "mqttws.protocol.framing:"
+HANDSHAKE = "mqttws.protocol.handshake:"
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
 CONVERSATION = "mqttws.broker.conversation:Conversation."
@@ -470,9 +471,9 @@ fault(
     (FRAMING + "WebSocketFraming._receive_unusual", "payloads.append(bytes(event.data))", 'payloads.append(bytes(event.data) if event.message_finished else b"")'),
 )
 fault("6.0.0-2", "one packet a message", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
-fault("6.0.0-3", "another subprotocol is offered", (FRAMING + "ClientWebSocket.__init__", "subprotocols=[subprotocol]", 'subprotocols=["mqttv3.1"]'))
-fault("6.0.0-4", "a client takes any answer", (FRAMING + "ClientWebSocket._accepted", "if event.subprotocol == self._subprotocol:", "if True:"))
-fault("6.0.0-4", "a server selects none", (FRAMING + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
+fault("6.0.0-3", "another subprotocol is offered", (HANDSHAKE + "ClientWebSocket.__init__", "subprotocols=[subprotocol]", 'subprotocols=["mqttv3.1"]'))
+fault("6.0.0-4", "a client takes any answer", (HANDSHAKE + "ClientWebSocket._accepted", "if event.subprotocol == self._subprotocol:", "if True:"))
+fault("6.0.0-4", "a server selects none", (HANDSHAKE + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
 fault(
     "7.0.0-2",
     "an extension is asked for",

@@ -20,7 +20,7 @@ from mqttws import ConnAck, Connect, Decoder, Publish, ServerMachine, Subscribe,
 from mqttws.broker.retained import Retained
 from mqttws.codec.publishing import Message
 from mqttws.codec.topics import TopicTree
-from mqttws.protocol.framing import ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from pubsub.aws.policy import Authorizer, ConnectionContext, PolicyDocument
 from sigv4 import verify
 

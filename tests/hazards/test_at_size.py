@@ -32,7 +32,7 @@ import mqttws
 from mqttws import Connect, ConnectError, MQTTError, PingReq, PubAck, Publish, QueueFull, Reconnect, Session, aio
 from mqttws.broker import Broker, Limits
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.framing import ClientWebSocket
+from mqttws.protocol.handshake import ClientWebSocket
 from mqttws.transport.url import parse_url
 from pubsub import MqttOverWSProvider, PubSub
 

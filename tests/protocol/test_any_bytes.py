@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mqttws import ClientConnection, ClientMachine, Connect, Message, ServerConnection, ServerMachine, Session
 from mqttws.protocol.events import Closed
-from mqttws.protocol.framing import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from mqttws.testing import Pair
 
 CONNECT = Connect("c", clean_session=False)

@@ -27,7 +27,8 @@ from mqttws import (
 )
 from mqttws.errors import LimitExceeded
 from mqttws.protocol.events import Closed, Connected, ConnectReceived, UpgradeRequested
-from mqttws.protocol.framing import ClientWebSocket, Framing, ServerWebSocket
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from mqttws.testing import FakeClock, Pair
 
 CONNECT = Connect("c", clean_session=False)

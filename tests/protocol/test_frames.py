@@ -13,16 +13,8 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from mqttws import ConnectionClosed, RemoteProtocolError
 from mqttws.protocol import frames
 from mqttws.protocol.frames import binary_frame, header_size, mask, parse_header, take_masked, take_plain
-from mqttws.protocol.framing import (
-    NORMAL,
-    ClientWebSocket,
-    Ended,
-    Framing,
-    FramingEvent,
-    Opened,
-    ServerWebSocket,
-    WebSocketFraming,
-)
+from mqttws.protocol.framing import NORMAL, Ended, Framing, FramingEvent, Opened, WebSocketFraming
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 

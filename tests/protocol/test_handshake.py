@@ -19,7 +19,8 @@ from mqttws import (
 )
 from mqttws.protocol.events import UpgradeRequested
 from mqttws.protocol.frames import binary_frame
-from mqttws.protocol.framing import MAX_EARLY, MAX_HEAD, ClientWebSocket, Ended, FramingEvent, Opened, ServerWebSocket
+from mqttws.protocol.framing import Ended, FramingEvent, Opened
+from mqttws.protocol.handshake import MAX_EARLY, MAX_HEAD, ClientWebSocket, ServerWebSocket
 
 #: RFC 6455 §1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -7,7 +7,8 @@ import base64
 import pytest
 
 from mqttws import PingResp, Publish
-from mqttws.protocol.framing import Ended, Opened, ServerWebSocket, UpgradeRequested
+from mqttws.protocol.framing import Ended, Opened, UpgradeRequested
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 
 LONG_KEY = base64.b64encode(bytes(range(128))).decode()

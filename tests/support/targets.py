@@ -43,7 +43,8 @@ from mqttws.broker.retained import Retained
 from mqttws.codec.topics import TopicTree
 from mqttws.codec.wire import decode_remaining_length
 from mqttws.protocol.events import Closed, ConnectReceived, SubscribeReceived, UnsubscribeReceived
-from mqttws.protocol.framing import ClientWebSocket, Ended, Framing, ServerWebSocket, WebSocketFraming
+from mqttws.protocol.framing import Ended, Framing, WebSocketFraming
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from pubsub.aws.policy import Authorizer, ConnectionContext, PolicyDocument, PolicyError
 from sigv4 import Credentials, Rejected, Verified, verify
 
