@@ -354,6 +354,42 @@ class TestClosing:
         assert error.code == 1001
 
 
+class TestFramingAtOnce:
+    """A message of QoS 0 that leaves in front of all that waits for `data_to_send`."""
+
+    PACKET = bytes.fromhex("30 04 00 01 61 78")  # PUBLISH "x" to "a"
+
+    @websocket_or_not
+    def test_it_leaves_at_once_and_counts_as_a_sign_of_life(self, websocket: bool) -> None:
+        pair = Pair(Connect("c", keep_alive=100), websocket=websocket).open()
+        pair.clock.advance(50)
+        data = pair.client.frame_now(self.PACKET, pair.clock())
+        assert data is not None
+        if websocket:
+            assert data[:2] == b"\x82\x86"  # a whole binary message, masked, 6 bytes
+            assert bytes(byte ^ data[2 + n % 4] for n, byte in enumerate(data[6:])) == self.PACKET
+        else:
+            assert data == self.PACKET
+        pair.server.receive_data(data, pair.clock())
+        assert pair.server.next_event() == Publish("a", b"x")
+        pair.client.machine.receive_data(bytes.fromhex("d0 00"), pair.clock())
+        assert pair.client.next_deadline() == pair.clock() + 75
+
+    def test_it_overtakes_nothing(self) -> None:
+        pair = Pair(CONNECT).open()
+        pair.client.publish(Message("a", b"first"))
+        assert pair.client.frame_now(self.PACKET, pair.clock()) is None
+        pair.run()
+        assert pair.client.frame_now(self.PACKET, pair.clock()) is not None
+
+    def test_not_without_a_connection(self) -> None:
+        pair = Pair(CONNECT)
+        assert pair.client.frame_now(self.PACKET, pair.clock()) is None
+        pair.open()
+        pair.client.disconnect(pair.clock())
+        assert pair.client.frame_now(self.PACKET, pair.clock()) is None
+
+
 class TestTimers:
     def test_the_keep_alive_goes_on_for_an_hour(self) -> None:
         pair = Pair(Connect("c", keep_alive=10)).open()

@@ -167,6 +167,14 @@ class TestTaking:
         take = take_masked if masked else take_plain
         assert (take(stream, 1, payloads), b"".join(payloads)) == taken(stream, 1, masked)
 
+    def test_a_length_that_is_not_in_its_shortest_form_is_left_to_the_other_way(self) -> None:
+        for masked, take in ((True, take_masked), (False, take_plain)):
+            bit = 0x80 if masked else 0
+            stream = bytes((0x82, bit | 126, 0, 5)) + bytes(4 if masked else 0) + b"hello"
+            payloads: list[bytes] = []
+            assert take(stream, 0, payloads) == 0
+            assert payloads == []
+
     @pytest.mark.parametrize("count", [63, 64, 65, 128, 200])
     def test_many_are_unmasked_together(self, count: int) -> None:
         shapes = [(bytes((n, n + 1, 255 - n, n ^ 90)), bytes((n,)) * (n % 126)) for n in range(count)]
