@@ -10,7 +10,7 @@ from results import MORE_IS_BETTER, Run, median
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 #: Library -> its colour, in all plots.
 COLOURS = {"floor": "tab:gray", "mqttws": "tab:blue", "mqttws-compiled": "tab:cyan", "mqttws-uvloop": "tab:green"}
@@ -90,6 +90,9 @@ def _ratios(runs: list[Run], order: list[str]) -> None:
         axes.set_title(title, fontsize=11)
         axes.tick_params(labelsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(
+            NullFormatter()
+        )  # their labels would lie on one another where the range is narrow
     figure.suptitle("Speed as a multiple of mqttws in pure Python (logarithmic; longer is faster)")
 
 
