@@ -113,7 +113,8 @@ def test_a_retained_message_comes_to_established_and_to_late_subscribers(client,
 def test_the_last_retained_message_counts_and_others_do_not(client):
     peer = client("c")
     peer.send(Publish("a", b"1", 1, True, packet_id=1), Publish("a", b"2", 0, True), Publish("a", b"3", 0, False))
-    peer.expect(PubAck(1))
+    peer.send(Publish("a", b"4", 1, False, packet_id=2))
+    peer.expect(PubAck(1), PubAck(2))
     peer.subscribe(("a", 1))
     assert peer.messages(1) == [Publish("a", b"2", 0, True)]
     peer.quiet()

@@ -337,6 +337,8 @@ fault("3.3.1-9", "RETAIN is passed on, QoS 1", (ROUTER + "publish", "Message(top
 fault("3.3.1-10", "an empty message removes nothing", (ROUTER + "publish", "if retain:", "if retain and payload:"))
 fault("3.3.1-11", "an empty message is stored", (RETAINED + "set", "if message.payload and fits:", "if fits:"))
 fault("3.3.1-12", "a message without RETAIN replaces", (ROUTER + "publish", "if retain:", "if retain or self.retained.get(topic) is not None:"))
+fault("3.3.1-12", "the last of a run replaces",
+      (ROUTER + "publish_run", "count = len(payloads)", "count = len(payloads)\n    if self.retained.get(topic) is not None:\n        self._retain(Message(topic, payloads[-1], 0, True))"))
 fault("3.3.2-1", "an ill-formed topic is mended", (PUBLISHING + "Publish.decode", 'reader.string("the Topic Name")', f'reader.binary(""){LENIENT}'))
 fault("3.3.2-2", "wildcards in a topic", (TOPICS + "check_topic", 'if "+" in topic or "#" in topic:', "if False:"))
 fault(
