@@ -263,12 +263,7 @@ class Client:
         Returns:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
-        if isinstance(future, Receipt):
-            withdrawn = self._core.withdraw(future.token)
-            if withdrawn:
-                future.withdrawn()
-        else:
-            withdrawn = self._core.withdraw_future(future)
+        withdrawn = self._core.withdraw_future(future)
         self._notify()  # there is room
         return withdrawn
 

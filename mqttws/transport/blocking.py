@@ -188,12 +188,7 @@ class Client:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
         with self._network.lock:
-            if isinstance(future, Receipt):
-                withdrawn = self._core.withdraw(future.token)
-                if withdrawn:
-                    future.withdrawn()
-            else:
-                withdrawn = self._core.withdraw_future(future)
+            withdrawn = self._core.withdraw_future(future)
             self._network.changed.notify_all()  # there is room
         return withdrawn
 

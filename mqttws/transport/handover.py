@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 F = TypeVar("F")
 
@@ -76,3 +76,19 @@ class Handover(Generic[F]):
             futures = self._futures[:end]
             del self._tokens[:end], self._futures[:end]
             return futures
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A future that asks: each driver has one of its kind.
+
+    Attributes:
+        token: of the message.
+        handover: knows whether it is handed over.
+    """
+
+    token: int
+    handover: Handover[Any]
+
+    def withdrawn(self) -> None:
+        """Note that the message will not be handed over: then nobody ever settles this future."""

@@ -16,7 +16,7 @@ from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import ConnectionClosed, QueueFull, StoreError, SubscribeRejected
 from mqttws.protocol.session import Session
 from mqttws.transport.calls import Calls, guarded
-from mqttws.transport.handover import Handover
+from mqttws.transport.handover import Asking, Handover
 from mqttws.transport.options import Options, TopicFilters
 
 F = TypeVar("F")
@@ -180,6 +180,11 @@ class Promises(Generic[F]):
 
     def withdraw_future(self, future: object) -> bool:
         """Take back a message by its future. Returns whether it could be."""
+        if isinstance(future, Asking):
+            if future.handover is not self.handover or not self.withdraw(future.token):
+                return False
+            future.withdrawn()
+            return True
         token = next((token for token, known in self._futures.items() if known is future), None)
         if token is None:
             token = self.handover.find(future)

@@ -20,14 +20,15 @@ class Receipt:
 
     Attributes:
         token: of the message.
+        handover: knows whether it is handed over.
     """
 
-    __slots__ = ("_future", "_handover", "_loop", "token")
+    __slots__ = ("_future", "_loop", "handover", "token")
 
     _asyncio_future_blocking = False
 
     _loop: asyncio.AbstractEventLoop
-    _handover: Handover[asyncio.Future[Any]]
+    handover: Handover[asyncio.Future[Any]]
     _future: asyncio.Future[Any] | None
     token: int
 
@@ -36,7 +37,7 @@ class Receipt:
         """Make one; without an `__init__`, which would take as long as all the rest."""
         receipt = Receipt()
         receipt._loop = loop
-        receipt._handover = handover
+        receipt.handover = handover
         receipt._future = None
         receipt.token = token
         return receipt
@@ -44,7 +45,7 @@ class Receipt:
     def _real(self) -> asyncio.Future[Any]:
         """Make the real future, if there is none yet."""
         if self._future is None:
-            handover, future = self._handover, self._loop.create_future()
+            handover, future = self.handover, self._loop.create_future()
             self._future = future
             if self.token <= handover.sent:
                 future.set_result(None)
@@ -56,11 +57,11 @@ class Receipt:
 
     def done(self) -> bool:
         """See `asyncio.Future.done`."""
-        return self._handover.knows(self.token) if self._future is None else self._future.done()
+        return self.handover.knows(self.token) if self._future is None else self._future.done()
 
     def result(self) -> Any:
         """See `asyncio.Future.result`."""
-        return None if self._future is None and self.token <= self._handover.sent else self._real().result()
+        return None if self._future is None and self.token <= self.handover.sent else self._real().result()
 
     def exception(self) -> BaseException | None:
         """See `asyncio.Future.exception`."""
@@ -87,7 +88,7 @@ class Receipt:
         return self._loop
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self._future is not None or self.token > self._handover.sent:
+        if self._future is not None or self.token > self.handover.sent:
             yield from self._real()
 
     __iter__ = __await__
@@ -97,7 +98,7 @@ class Receipt:
 
     def withdrawn(self) -> None:
         """Note that the message will not be handed over: then nobody ever settles this future."""
-        self._handover = Handover()
+        self.handover = Handover()
 
 
 class _Telling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from drivers import PATIENCE
 from scripted import End, Scripted
 
+import mqttws.aio
 from mqttws import Client, PubAck, Publish
 from mqttws.transport import blocking
 from mqttws.transport.network import Network
@@ -160,3 +162,18 @@ def test_an_interrupt_in_the_midst_of_it_loses_no_byte_and_doubles_none(connecte
     with client._network.lock:
         client._network.wake()
     assert next(client.messages(PATIENCE)).payload == b"still in step"
+
+
+@pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])
+def test_a_message_is_taken_back_by_its_own_client_alone(kind) -> None:
+    async def main() -> None:
+        one, other = kind("ws://127.0.0.1:1/"), kind("ws://127.0.0.1:1/")
+        mine, theirs = one.publish_nowait("a", b"1"), other.publish_nowait("a", b"1")
+        assert not one.withdraw(theirs)
+        assert one.session.sender.waiting == other.session.sender.waiting == 1
+        assert one.withdraw(mine)
+        assert not one.withdraw(mine)
+        assert not mine.done()
+        assert one.session.sender.waiting == 0
+
+    asyncio.run(main())
