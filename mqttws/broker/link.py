@@ -31,7 +31,7 @@ from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
-from mqttws.transport.pump import free
+from mqttws.transport.loops import free, read_less
 
 log = logging.getLogger("mqttws.broker")
 
@@ -151,6 +151,7 @@ class Link(asyncio.Protocol):
         limits = self._hub.limits
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+        read_less(transport)
         peer = Peer(
             self._scheme,
             transport.get_extra_info("peername")[:2],

@@ -20,6 +20,9 @@ from typing import Any
 #: Seconds before the next address is tried beside the ones under way. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
 
+#: Bytes asked of a socket at once; more costs more than it brings.
+READ_SIZE = 64 * 1024
+
 #: Linux has it.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 

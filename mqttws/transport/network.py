@@ -28,12 +28,10 @@ from typing import Any
 from mqttws.errors import MQTTError, WouldDeadlock
 from mqttws.transport.attempt import Attempt
 from mqttws.transport.core import Core
-from mqttws.transport.dial import Dialer, acknowledge_at_once
+from mqttws.transport.dial import READ_SIZE, Dialer, acknowledge_at_once
 
 logger = logging.getLogger("mqttws")
 
-#: Bytes asked of the socket at once; more costs more than it brings.
-READ_SIZE = 64 * 1024
 #: Seconds from one call to the next within which they belong to one burst.
 BURST = 20e-6
 

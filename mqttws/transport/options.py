@@ -72,7 +72,7 @@ class Options:
             `client_id`, and `clean_session` False. Closed by whoever made it, after the client; of one client at a
             time with each client identifier.
         max_inbound: how many messages may wait to be taken before no more is read from the network, at least 1. The
-            messages of one read of 64 KiB (asyncio: 256 KiB) may come on top.
+            messages of one read, 64 KiB, may come on top.
         max_packet_size: bytes; a larger packet from the server ends the connection.
         max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.

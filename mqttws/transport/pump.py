@@ -14,14 +14,7 @@ from typing import Any, cast
 from mqttws.transport.core import Core
 from mqttws.transport.dial import acknowledge_at_once
 from mqttws.transport.link import Link
-
-
-def free(transport: asyncio.BaseTransport) -> None:
-    """Let a transport that is over be freed at once: asyncio's hold a method of themselves.
-
-    The garbage collector comes the more seldom the less garbage there is: it would let them gather for an hour.
-    """
-    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
+from mqttws.transport.loops import free, read_less
 
 
 class Pump(asyncio.Protocol):
@@ -56,6 +49,7 @@ class Pump(asyncio.Protocol):
         """Take the TCP connection."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
         self._transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
+        read_less(transport)
         self._socket = transport.get_extra_info("socket")
         self._made(self)
         self.move()

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import tracemalloc
 from collections.abc import Iterator
@@ -105,9 +106,11 @@ def test_subscriptions_made_and_ended_leave_memory_and_the_broker_as_they_were(w
         make_and_end(rounds)
         world.subscribed.clear()
         gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        deadline = time.monotonic() + PATIENCE
+        while (grown := tracemalloc.get_traced_memory()[0] - before) > 200_000 and time.monotonic() < deadline:
+            time.sleep(0.01)  # the broker's thread is in the midst of a read, whose buffer counts
         tracemalloc.stop()
-        assert after - before < 200_000, "less than 20 bytes a subscription: nothing is kept of each"
+        assert grown <= 200_000, "at most 20 bytes a subscription: nothing is kept of each"
         assert world.broker.figures()["subscriptions/count"] == 1
         assert world.broker.figures()["clients/connected"] == 1
         assert threading.active_count() == threads
