@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from typing import Any
+from unittest import mock
 
 import packet_strategies as some
 import pytest
@@ -71,7 +72,15 @@ def plain(data: bytes, maximum: int = 1 << 28) -> Outcome:
 
 
 def fast(chunks: list[bytes], maximum: int = 1 << 28) -> Outcome:
-    """Feed a decoder until it faults."""
+    """Feed a decoder until it faults; in pure Python also one that makes its packets as the compiled one does."""
+    found = fed(chunks, maximum)
+    if not compiled:
+        with mock.patch.object(decoder_module, "_BLANK", None):
+            assert fed(chunks, maximum) == found
+    return found
+
+
+def fed(chunks: list[bytes], maximum: int) -> Outcome:
     decoder = Decoder(maximum)
     packets: list[Packet] = []
     for chunk in chunks:
@@ -123,6 +132,39 @@ def test_any_chunking_gives_the_same_packets(packets: list[Packet], data: st.Dat
     stream = b"".join(packet.encode() for packet in packets)
     chunks = some.pieces(stream, data.draw(some.cuts(len(stream))))
     assert fast(chunks) == outcome(packets)
+
+
+_ALIKE = [
+    Publish("a/b", b"one"),
+    Publish("a/b", b"two"),
+    Publish("a/b", b"three"),
+    Publish("a/c", b"one"),
+    Publish("a/b", b"one", retain=True),
+    Publish("a/b", b"1", 1, packet_id=8),
+    PubAck(9),
+    Publish("a/b", b"x" * 130),
+    Publish("a/b", b"y" * 130),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(_ALIKE), st.integers(1, 5)), max_size=8), st.data())
+@example([(_ALIKE[0], 5), (_ALIKE[1], 3), (_ALIKE[2], 3), (_ALIKE[3], 1), (_ALIKE[4], 4)], None)
+@example([(_ALIKE[7], 3), (_ALIKE[8], 3)], None)
+def test_runs_of_packets_that_begin_alike(runs: list[tuple[Packet, int]], data: st.DataObject | None) -> None:
+    packets = [packet for packet, count in runs for _ in range(count)]
+    stream = b"".join(packet.encode() for packet in packets)
+    Decoder().feed(_ALIKE[0].encode() + _ALIKE[3].encode())  # these names are remembered
+    chunks = some.pieces(stream, data.draw(some.cuts(len(stream)))) if data else [stream]
+    assert fast(chunks) == plain(stream) == outcome(packets)
+    maximum = data.draw(st.integers(4, 20)) if data else 11
+    assert fast(chunks, maximum) == plain(stream, maximum)
+
+
+def test_a_run_that_ends_within_a_packet() -> None:
+    packet = Publish("a/b", b"12345678")
+    stream = packet.encode() * 6
+    for cut in range(len(stream) + 1):
+        assert fast([packet.encode(), stream[:cut], stream[cut:]]) == outcome([packet] * 7)
 
 
 # Bytes that look like packets reach further into the decoder than any bytes do.
