@@ -167,6 +167,34 @@ class TestTaking:
         take = take_masked if masked else take_plain
         assert (take(stream, 1, payloads), b"".join(payloads)) == taken(stream, 1, masked)
 
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([0x82] * 6 + [0x02, 0x89]),
+                st.sampled_from([b"", b"\x82", b"\x82\x01\x82", b"four", bytes(range(125)), bytes(126)]),
+                st.one_of(st.integers(1, 6), st.sampled_from([12, 13, 14, 28, 29, 30, 61, 200])),
+            ),
+            max_size=4,
+        ),
+        st.integers(0, 300),
+    )
+    @example([(0x82, b"\x82\x01\x82", 61), (0x82, b"\x82", 61)], 0)
+    @settings(deadline=None)
+    def test_runs_of_frames_of_one_size(self, runs: list[tuple[int, bytes, int]], missing: int) -> None:
+        stream = b"?" + b"".join(frame(first, payload, masked=False) * count for first, payload, count in runs)
+        stream = stream[: max(1, len(stream) - missing)]
+        payloads: list[bytes] = []
+        assert (take_plain(stream, 1, payloads), b"".join(payloads)) == taken(stream, 1, False)
+
+    @pytest.mark.parametrize("count", [1, 4, 12, 13, 60, 10_000])
+    def test_a_run_is_taken_in_pieces_that_double(self, count: int) -> None:
+        stream = binary_frame(b"\x82\x02", None) * count + frame(0x89, b"..", masked=False) * 10_000
+        payloads: list[bytes] = []
+        assert take_plain(stream, 0, payloads) == count * 4
+        assert b"".join(payloads) == b"\x82\x02" * count
+        singly = min(count, 5)
+        assert len(payloads) <= singly + (count // 8).bit_length() + 1
+
     def test_a_length_that_is_not_in_its_shortest_form_is_left_to_the_other_way(self) -> None:
         for masked, take in ((True, take_masked), (False, take_plain)):
             bit = 0x80 if masked else 0
