@@ -115,8 +115,7 @@ class Connection(ABC, Generic[M]):
 
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called at the latest; None for never."""
-        deadlines = (self._open_deadline, self._close_deadline, self.machine.next_deadline())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earlier(earlier(self._open_deadline, self._close_deadline), self.machine.next_deadline())
 
     def handle_timeout(self, now: float) -> None:
         """Do what time has made due."""
@@ -207,6 +206,15 @@ class Connection(ABC, Generic[M]):
 
     def _on_ended(self, error: MQTTError) -> None:
         self.machine.close(error)
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """Tell the earlier of two times; None is never."""
+    if one is None:
+        return other
+    if other is None or one < other:
+        return one
+    return other
 
 
 def _close_code(error: MQTTError | None) -> tuple[int, str]:

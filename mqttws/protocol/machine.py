@@ -228,7 +228,8 @@ class Machine(ABC):
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
         session = self.session
-        self._out += [answer.encode() for answer in session.receiver.answers()]
+        for answer in session.receiver.answers():
+            self._out.append(answer.encode())
         if session.sender.waiting:
             packets, sent = session.sender.take_ready(room)
             self._out += packets

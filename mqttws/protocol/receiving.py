@@ -134,13 +134,18 @@ class Receiver:
             self.journal.released(packet_id)
         return PubComp(packet_id)
 
-    def answers(self) -> Iterator[PubAck | PubRec]:
+    def answers(self) -> list[PubAck | PubRec]:
         """Take the acknowledgements that are due: of what is taken, and not held up by anything earlier.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
         """
-        yield from map(PubAck, _due(self._unanswered[0]))
-        yield from map(PubRec, _due(self._unanswered[1]))
+        qos_1, qos_2 = self._unanswered
+        answers: list[PubAck | PubRec] = []
+        if qos_1:
+            answers += map(PubAck, _due(qos_1))
+        if qos_2:
+            answers += map(PubRec, _due(qos_2))
+        return answers
 
 
 def _due(unanswered: deque[_Incoming]) -> Iterator[int]:

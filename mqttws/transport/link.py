@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mqttws.errors import ConnectError, ConnectionClosed, KeepAliveTimeout, MQTTError
-from mqttws.protocol.connection import ClientConnection
+from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.transport.options import CLOSE_TIMEOUT
 from mqttws.transport.proxy import Tunnel
 
@@ -138,8 +138,7 @@ class Link:
 
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called, or `over` be asked, at the latest; None for never."""
-        deadlines = (self.connection.next_deadline(), self._cut_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earlier(self.connection.next_deadline(), self._cut_at)
 
     def over(self, now: float, unsent: bool) -> bool:
         """Tell whether the socket is to be closed now.

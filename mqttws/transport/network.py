@@ -26,6 +26,7 @@ from math import inf
 from typing import Any
 
 from mqttws.errors import MQTTError, WouldDeadlock
+from mqttws.protocol.connection import earlier
 from mqttws.transport.attempt import Attempt
 from mqttws.transport.core import Core
 from mqttws.transport.dial import READ_SIZE, Dialer, acknowledge_at_once
@@ -68,6 +69,7 @@ class Network:
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
+        self._watched = 0  # what the selector is to tell of the socket
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
         self.woken = False
@@ -239,7 +241,7 @@ class Network:
             if each is not None:
                 each.close()
         self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
-        self._identity = 0
+        self._identity = self._watched = 0
         self.woken = False
         self.changed.notify_all()
 
@@ -292,7 +294,7 @@ class Network:
         try:
             connected = dialer.advance(time.monotonic())
             if connected is None:
-                ready = self._select(until, attempt.deadline, dialer.next_deadline())
+                ready = self._select(until, earlier(attempt.deadline, dialer.next_deadline()))
                 now = time.monotonic()
                 connected = dialer.advance(now, ready)
                 if connected is None and now >= attempt.deadline:
@@ -389,18 +391,21 @@ class Network:
         events = selectors.EVENT_READ if self.core.reading else 0
         if self._unsent:
             events |= selectors.EVENT_WRITE
-        key = selector.get_map().get(connection)
-        if key is None and events:
+        watched = self._watched
+        if events == watched:
+            return
+        if not watched:
             selector.register(connection, events)
-        elif key is not None and not events:
+        elif not events:
             selector.unregister(connection)
-        elif key is not None and key.events != events:
+        else:
             selector.modify(connection, events)
+        self._watched = events
 
-    def _select(self, *times: float | None) -> list[socket.socket]:
-        """Wait until something happens, or until the earliest of some times. Returns the sockets it happened to."""
+    def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
+        """Wait until something happens, or until the earlier of two times. Returns the sockets it happened to."""
         assert self._selector is not None
-        until = min((time for time in times if time is not None), default=None)
+        until = earlier(until, deadline)
         timeout = None if until is None else max(0.0, until - time.monotonic())
         ready: list[socket.socket] = []
         for key, _ in self._selector.select(timeout):
@@ -432,8 +437,9 @@ class Network:
             self._dialer = None
         if self._socket is not None:
             assert self._selector is not None
-            if self._socket in self._selector.get_map():
+            if self._watched:
                 self._selector.unregister(self._socket)
+                self._watched = 0
             self._socket.close()
             self._socket = None
         self._unsent, self._sending = memoryview(b""), None
