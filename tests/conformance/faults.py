@@ -428,8 +428,8 @@ fault(
     (MACHINE + "_on_publish", "packet_id = publish.packet_id", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    packet_id = publish.packet_id'),
 )
 fault("4.6.0-1", "again, in another order", (SENDER + "resume", "in self._published.values()", "in reversed(self._published.values())"))
-fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(self._unanswered[0]))", "map(PubAck, sorted(_due(self._unanswered[0])))"))
-fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "map(PubRec, _due(self._unanswered[1]))", "map(PubRec, sorted(_due(self._unanswered[1])))"))
+fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(qos_1))", "map(PubAck, sorted(_due(qos_1)))"))
+fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "map(PubRec, _due(qos_2))", "map(PubRec, sorted(_due(qos_2)))"))
 fault("4.6.0-4", "PUBRELs by identifier", (SENDER + "resume", "for packet_id in self._released]", "for packet_id in sorted(self._released)]"))
 for number in ("4.6.0-5", "4.6.0-6"):
     fault(number, "the newest first", (SENDER + "enqueue", "self._waiting.append(", "self._waiting.appendleft("))
