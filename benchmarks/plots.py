@@ -90,9 +90,7 @@ def _ratios(runs: list[Run], order: list[str]) -> None:
         axes.set_title(title, fontsize=11)
         axes.tick_params(labelsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(
-            NullFormatter()
-        )  # their labels would lie on one another where the range is narrow
+        axes.xaxis.set_minor_formatter(NullFormatter())  # where the range is narrow, labels would cover each other
     figure.suptitle("Speed as a multiple of mqttws in pure Python (logarithmic; longer is faster)")
 
 

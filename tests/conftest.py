@@ -5,6 +5,7 @@ A test that counts something worth showing puts it into `figures`; the terminal 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import ledger
@@ -34,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; programs under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_FIGURES] = {}
     config.stash[_OUTCOMES] = {}
 

@@ -2,8 +2,8 @@
 
 Whole frames are cut in one loop, `take_plain` for a client and `take_masked` for a server; `framing` measures others.
 Where frames of one size follow each other, as acknowledgements do and the messages of many a sensor, their headers lie
-at even distances: a client compares all of them, and takes them out, by a few slices with a step (24 ns a frame, and
-not 166).
+at even distances: a client compares all of them, and takes them out, by a few slices with a step (some 30 ns a frame,
+and not 166).
 
 Masking is what takes longest, and Python has no XOR of bytes. The standard library gives two ways around that:
 

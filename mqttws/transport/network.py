@@ -69,7 +69,6 @@ class Network:
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
-        self._watched = 0  # what the selector is to tell of the socket
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
         self.woken = False
@@ -241,7 +240,7 @@ class Network:
             if each is not None:
                 each.close()
         self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
-        self._identity = self._watched = 0
+        self._identity = 0
         self.woken = False
         self.changed.notify_all()
 
@@ -391,16 +390,13 @@ class Network:
         events = selectors.EVENT_READ if self.core.reading else 0
         if self._unsent:
             events |= selectors.EVENT_WRITE
-        watched = self._watched
-        if events == watched:
-            return
-        if not watched:
+        key = selector.get_map().get(connection)
+        if key is None and events:
             selector.register(connection, events)
-        elif not events:
+        elif key is not None and not events:
             selector.unregister(connection)
-        else:
+        elif key is not None and key.events != events:
             selector.modify(connection, events)
-        self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
         """Wait until something happens, or until the earlier of two times. Returns the sockets it happened to."""
@@ -437,9 +433,8 @@ class Network:
             self._dialer = None
         if self._socket is not None:
             assert self._selector is not None
-            if self._watched:
+            if self._socket in self._selector.get_map():
                 self._selector.unregister(self._socket)
-                self._watched = 0
             self._socket.close()
             self._socket = None
         self._unsent, self._sending = memoryview(b""), None

@@ -157,7 +157,7 @@ def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> Non
     client.subscribe("flood")
     with mqttws.connect(broker.url) as other:
         for _ in range(100):
-            other.publish_nowait("flood")
+            other.publish_nowait("flood", bytes(2_000))  # more than one read: the PUBACK cannot come with the first
         other.publish("flood", b"", 1)
     sent.set()
     assert isinstance(flooded.wait(), WouldDeadlock)
