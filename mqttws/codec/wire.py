@@ -137,8 +137,11 @@ class Reader:
 
     def uint16(self, what: str) -> int:
         """Read a two-byte integer. Spec: §1.5.2."""
-        high, low = self._take(2, what)
-        return high << 8 | low
+        body, start = self._body, self._position
+        if start + 2 > len(body):
+            self._take(2, what)  # raises
+        self._position = start + 2
+        return body[start] << 8 | body[start + 1]
 
     def binary(self, what: str) -> bytes:
         """Read binary data behind its length of two bytes. Spec: §3.1.3.5."""

@@ -110,7 +110,12 @@ class Client:
         return asyncio.Future(loop=self._running_loop or self._loop)
 
     def _make_receipt(self, handover: Handover[asyncio.Future[Any]], token: int) -> asyncio.Future[Any]:
-        return Receipt.make(self._running_loop or self._loop, handover, token)  # type: ignore[return-value]
+        receipt = Receipt()
+        receipt.loop = self._running_loop or self._loop
+        receipt.handover = handover
+        receipt.future = None
+        receipt.token = token
+        return receipt  # type: ignore[return-value]
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -250,7 +255,7 @@ class Client:
             future = self._core.publish_packet(packet)
         if not self._flushing:
             self._flush_soon()
-        if self._core.calls and self._core.link is None:  # a message was dropped for this one
+        if self._core.link is None and self._core.calls:  # a message was dropped for this one
             self._core.calls.run()
         return future
 

@@ -160,7 +160,8 @@ class Client:
             message = Message(topic, payload, qos, retain)
             with network.lock:
                 future: LightFuture = self._core.publish_safe(message)
-                network.wake()
+                if not network.woken:
+                    network.wake()
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
             network.lock.acquire()  # half of what `with` costs

@@ -18,50 +18,44 @@ from mqttws.transport.handover import Handover
 class Receipt:
     """See `asyncio.Future`, of which it has everything that its callers use.
 
+    Who makes one fills in what it consists of: an `__init__` would take as long as all the rest.
+
     Attributes:
-        token: of the message.
+        loop: the event loop.
         handover: knows whether it is handed over.
+        future: the real future, where one is needed; to begin with, None.
+        token: of the message.
     """
 
-    __slots__ = ("_future", "_loop", "handover", "token")
+    __slots__ = ("future", "handover", "loop", "token")
 
     _asyncio_future_blocking = False
 
-    _loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop
     handover: Handover[asyncio.Future[Any]]
-    _future: asyncio.Future[Any] | None
+    future: asyncio.Future[Any] | None
     token: int
-
-    @staticmethod
-    def make(loop: asyncio.AbstractEventLoop, handover: Handover[asyncio.Future[Any]], token: int) -> Receipt:
-        """Make one; without an `__init__`, which would take as long as all the rest."""
-        receipt = Receipt()
-        receipt._loop = loop
-        receipt.handover = handover
-        receipt._future = None
-        receipt.token = token
-        return receipt
 
     def _real(self) -> asyncio.Future[Any]:
         """Make the real future, if there is none yet."""
-        if self._future is None:
-            handover, future = self.handover, self._loop.create_future()
-            self._future = future
+        if self.future is None:
+            handover, future = self.handover, self.loop.create_future()
+            self.future = future
             if self.token <= handover.sent:
                 future.set_result(None)
             elif handover.error is not None:
                 future.set_exception(handover.error)
             else:
                 handover.watch(self.token, future)
-        return self._future
+        return self.future
 
     def done(self) -> bool:
         """See `asyncio.Future.done`."""
-        return self.handover.knows(self.token) if self._future is None else self._future.done()
+        return self.handover.knows(self.token) if self.future is None else self.future.done()
 
     def result(self) -> Any:
         """See `asyncio.Future.result`."""
-        return None if self._future is None and self.token <= self.handover.sent else self._real().result()
+        return None if self.future is None and self.token <= self.handover.sent else self._real().result()
 
     def exception(self) -> BaseException | None:
         """See `asyncio.Future.exception`."""
@@ -73,7 +67,7 @@ class Receipt:
 
     def cancelled(self) -> bool:
         """See `asyncio.Future.cancelled`."""
-        return self._future is not None and self._future.cancelled()
+        return self.future is not None and self.future.cancelled()
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`; it is called with this very object."""
@@ -81,14 +75,14 @@ class Receipt:
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """See `asyncio.Future.remove_done_callback`."""
-        return 0 if self._future is None else self._future.remove_done_callback(_Telling(fn, self))
+        return 0 if self.future is None else self.future.remove_done_callback(_Telling(fn, self))
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """See `asyncio.Future.get_loop`."""
-        return self._loop
+        return self.loop
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self._future is not None or self.token > self.handover.sent:
+        if self.future is not None or self.token > self.handover.sent:
             yield from self._real()
 
     __iter__ = __await__

@@ -30,7 +30,9 @@ class Asking:
 
     def __init__(self):
         self.handover = Handover()
-        self.future = Receipt.make(asyncio.get_running_loop(), self.handover, 7)
+        self.future = Receipt()
+        self.future.loop = asyncio.get_running_loop()
+        self.future.handover, self.future.future, self.future.token = self.handover, None, 7
 
     def hand_over(self):
         for future in self.handover.advance(8):
