@@ -47,6 +47,7 @@ class Case:
         options: for the script.
         least: the least number of messages of a case that is to last a while, many times as many as are under way at
             once; 0: it takes no number.
+        times: how many times as long as the others it is to last.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Case:
     run: str = ""
     options: tuple[str, ...] = ()
     least: int = 0
+    times: int = 1
 
 
 def _codec_cases() -> list[Case]:
@@ -91,8 +93,10 @@ def _client_cases() -> list[Case]:
         Case("publish_qos0", "client", CLIENTS, least=2_000),
         Case("publish_qos0_asyncio", "client", OURS_ASYNCIO, least=2_000),
         Case("publish_qos0_waiting", "client", (*BESIDE_FLOOR, "paho"), least=2_000),
-        Case("publish_qos1", "client", CLIENTS, least=2_000),
-        Case("publish_qos1_asyncio", "client", OURS_ASYNCIO, least=2_000),
+        # Longer, because of Mosquitto 2.0: it answers the last messages of a burst 100 ms late, whoever has sent them,
+        # each time that they come at the very moment at which it has nothing left to write.
+        Case("publish_qos1", "client", CLIENTS, least=2_000, times=3),
+        Case("publish_qos1_asyncio", "client", OURS_ASYNCIO, least=2_000, times=3),
         Case("receive", "receive", CLIENTS, least=2_000),
         Case("receive_asyncio", "receive", OURS_ASYNCIO, least=2_000),
         *(Case(f"echo_qos{qos}", "client", CLIENTS, "echo", (f"qos={qos}",), least=50) for qos in (0, 1)),

@@ -59,10 +59,10 @@ class Bench:
 
     def _find_count(self, case: Case, library: str) -> int:
         """Find out how many messages fill the time: by trials of growing length, until one fills a third of it."""
-        count = case.least
-        while (taken := self._run(case, library, count)["seconds"]) < self.seconds / 3:
-            count *= math.ceil(min(10, self.seconds / taken))
-        return max(case.least, int(count * self.seconds / taken))
+        count, seconds = case.least, self.seconds * case.times
+        while (taken := self._run(case, library, count)["seconds"]) < seconds / 3:
+            count *= math.ceil(min(10, seconds / taken))
+        return max(case.least, int(count * seconds / taken))
 
     def _run(self, case: Case, library: str, count: int) -> dict[str, float]:
         """Run one case: the server that it needs, and the process that measures."""

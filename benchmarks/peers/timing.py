@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 #: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
-REPEATS = 5
+REPEATS = 12
 #: How long one repetition should take, in seconds.
 TARGET = 0.05
 

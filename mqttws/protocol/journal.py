@@ -52,48 +52,45 @@ class Journal:
 
     # Messages on their way out.
 
-    def keep(self, outgoing: Outgoing) -> None:
-        """Note a message as it is now."""
-        message, order = outgoing.message, 0
-        payload = message.payload
-        if outgoing.phase is RELEASED:  # the peer owns it: only its place among the PUBRELs counts
+    def keep(self, outgoing: Outgoing, phase: str, packet_id: int = 0) -> None:
+        """Note a message as it is now, with its packet identifier if it has one."""
+        token, topic, payload, qos, retain = outgoing
+        order = 0
+        if phase == RELEASED:  # the peer owns it: only its place among the PUBRELs counts
             self._releases = order = self._releases + 1
             payload = b""
-        topic = message.topic.encode()
-        head = _HEAD.pack(
-            _PHASES.index(outgoing.phase),
-            message.qos | message.retain << 2,
-            outgoing.packet_id or 0,
-            order,
-            len(topic),
-        )
-        self._store.put(self._outgoing + outgoing.token.to_bytes(8, "big"), head + topic + payload)
+        name = topic.encode()
+        head = _HEAD.pack(_PHASES.index(phase), qos | retain << 2, packet_id, order, len(name))
+        self._store.put(self._outgoing + token.to_bytes(8, "big"), head + name + payload)
 
-    def drop(self, outgoing: Outgoing) -> None:
+    def drop(self, token: int) -> None:
         """Note that a message is done, or taken back."""
-        self._store.delete(self._outgoing + outgoing.token.to_bytes(8, "big"))
+        self._store.delete(self._outgoing + token.to_bytes(8, "big"))
 
-    def outgoing(self) -> list[Outgoing]:
+    def outgoing(self) -> list[tuple[Outgoing, str, int]]:
         """Read the messages: those with a PUBREC in the order of these, then all others in that of their publishing.
+
+        Returns:
+            Each with its phase and its packet identifier, 0 for none.
 
         Raises:
             StoreError: a record is not one of ours.
         """
-        found: list[tuple[int, Outgoing]] = []
+        found: list[tuple[int, tuple[Outgoing, str, int]]] = []
         for key, value in self._store.load(self._outgoing):
             try:
                 phase, flags, packet_id, order, length = _HEAD.unpack_from(value)
                 end = _HEAD.size + length
                 message = Message(value[_HEAD.size : end].decode(), value[end:], flags & 3, bool(flags & 4))
-                outgoing = Outgoing(int.from_bytes(key[len(self._outgoing) :], "big"), message)
-                outgoing.phase = _PHASES[phase]
+                token = int.from_bytes(key[len(self._outgoing) :], "big")
+                outgoing = (token, message.topic, message.payload, message.qos, message.retain)
+                state = _PHASES[phase]
             except (struct.error, ValueError, IndexError, MQTTError) as error:
                 raise StoreError(f"a message in the store cannot be read ({error}); was it written by us?") from None
-            outgoing.packet_id = packet_id or None
             self._releases = max(self._releases, order)
-            found.append((order, outgoing))
+            found.append((order, (outgoing, state, packet_id)))
         found.sort(key=lambda entry: entry[0] or self._releases + 1)
-        return [outgoing for _, outgoing in found]
+        return [entry for _, entry in found]
 
     # Identifiers of messages that came in.
 

@@ -258,8 +258,8 @@ class Machine(ABC):
         session.receiver.begin(session_present)
         packets, done = session.sender.resume(session_present)
         self._out += [packet.encode() for packet in packets]
-        for outgoing in done:
-            self._note_delivered(outgoing.token)
+        for token in done:
+            self._note_delivered(token)
 
     # The QoS flows, the same for both roles. Spec: §4.3
 
@@ -270,9 +270,9 @@ class Machine(ABC):
             self.events.append(publish)
 
     def _on_puback(self, packet: PubAck, now: float) -> None:
-        outgoing = self.session.sender.puback(packet.packet_id)
-        if outgoing is not None:
-            self._note_delivered(outgoing.token)
+        token = self.session.sender.puback(packet.packet_id)
+        if token is not None:
+            self._note_delivered(token)
 
     def _on_pubrec(self, packet: PubRec, now: float) -> None:
         self._send(self.session.sender.pubrec(packet.packet_id))
@@ -281,9 +281,9 @@ class Machine(ABC):
         self._send(self.session.receiver.pubrel(packet.packet_id))
 
     def _on_pubcomp(self, packet: PubComp, now: float) -> None:
-        outgoing = self.session.sender.pubcomp(packet.packet_id)
-        if outgoing is not None:
-            self._note_delivered(outgoing.token)
+        token = self.session.sender.pubcomp(packet.packet_id)
+        if token is not None:
+            self._note_delivered(token)
 
 
 #: What a connected machine of either role understands.

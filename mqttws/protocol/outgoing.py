@@ -2,11 +2,16 @@
 
 A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
 were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
+
+One of QoS 1 or 2 is a plain tuple. The garbage collector loses its interest in a tuple of values that refer to nothing
+else, but never in an object with attributes: it would walk over all that wait, again and again, while they become more.
 """
 
 from __future__ import annotations
 
-from mqttws.codec.publishing import Message, Publish
+#: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
+#: and RETAIN.
+Outgoing = tuple[int, str, bytes, int, bool]
 
 # The phases of an outgoing message.
 WAITING = "waiting"
@@ -58,28 +63,9 @@ class Identifiers:
         self._in_use.pop(packet_id, None)
 
 
-class Outgoing:
-    """A message on its way out.
-
-    Attributes:
-        token: the number by which its publisher knows it.
-        message: what is sent.
-        packet_id: its identifier, from the first sending to the last answer.
-        phase: WAITING, PUBLISHED or RELEASED.
-    """
-
-    __slots__ = ("message", "packet_id", "phase", "token")
-
-    def __init__(self, token: int, message: Message) -> None:
-        self.token = token
-        self.message = message
-        self.packet_id: int | None = None
-        self.phase = WAITING
-
-    def packet(self, dup: bool = False) -> Publish:
-        """Make the PUBLISH."""
-        message = self.message
-        return Publish(message.topic, message.payload, message.qos, message.retain, dup, self.packet_id)
+def size_of(outgoing: Outgoing) -> int:
+    """Tell how many bytes a message counts for while it waits: its topic and payload."""
+    return len(outgoing[1]) + len(outgoing[2])
 
 
 class Run:

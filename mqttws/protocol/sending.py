@@ -11,7 +11,8 @@ A message goes through these phases (the whole of §4.3, as a table)::
 An answer with an unknown identifier is what a re-delivery leaves behind, not a violation. The identifier is
 given at the moment of sending and is free again after the last answer.
 
-With a `Journal` it notes what must outlive the process, at the moment at which it changes.
+The phase is where the message is: among those published, or those released. With a `Journal` it notes what must
+outlive the process, at the moment at which it changes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
-from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, Identifiers, Outgoing, Run
+from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing, Run, size_of
 
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal
@@ -94,8 +95,8 @@ class Sender:
     @property
     def tokens(self) -> set[int]:
         """The tokens of the messages of QoS 1 and 2 that wait or are in flight."""
-        waiting = (outgoing for outgoing in self._waiting if isinstance(outgoing, Outgoing))
-        return {outgoing.token for outgoing in (*waiting, *self._published.values(), *self._released.values())}
+        waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
+        return {outgoing[0] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
     def __len__(self) -> int:
         """Count the messages that wait or are in flight."""
@@ -114,27 +115,31 @@ class Sender:
         if self._count and self._size + size > self._max_queued_bytes:
             raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the bound")
 
-    def enqueue(self, message: Message) -> Outgoing:
+    def enqueue(self, message: Message) -> int:
         """Let a message of QoS 1 or 2 wait for its turn.
+
+        Returns:
+            Its token.
 
         Raises:
             QueueFull: a bound would be passed; nothing has changed.
         """
         if self._growing is not None:
             self._stop_growing()
-        size = len(message.topic) + len(message.payload)
+        topic, payload = message.topic, message.payload
+        size = len(topic) + len(payload)
         if self._count >= self._max_queued or self._size + size > self._max_queued_bytes:
             self._check_room(size)
-        self._last_token += 1
-        outgoing = Outgoing(self._last_token, message)
+        token = self._last_token = self._last_token + 1
+        outgoing = (token, topic, payload, message.qos, message.retain)
         if self._waiting is _EMPTY:
             self._waiting = deque()
         self._waiting.append(outgoing)
         self._count += 1
         self._size += size
         if self.journal is not None:
-            self.journal.keep(outgoing)
-        return outgoing
+            self.journal.keep(outgoing, WAITING)
+        return token
 
     def enqueue_packet(self, packet: bytes) -> int:
         """Let a message of QoS 0 wait for its turn.
@@ -179,23 +184,23 @@ class Sender:
             run.size -= run.room
             self._size += run.size
 
-    def recover(self, messages: Iterable[Outgoing]) -> None:
+    def recover(self, messages: Iterable[tuple[Outgoing, str, int]]) -> None:
         """Take up the messages of an earlier process; the bounds are not for them.
 
         Args:
-            messages: as `Journal.outgoing` gives them.
+            messages: with their phases and their packet identifiers, as `Journal.outgoing` gives them.
         """
-        for outgoing in messages:
-            self._last_token = max(self._last_token, outgoing.token)
-            if outgoing.packet_id is None:
+        for outgoing, phase, packet_id in messages:
+            self._last_token = max(self._last_token, outgoing[0])
+            if not packet_id:
                 if self._waiting is _EMPTY:
                     self._waiting = deque()
                 self._waiting.append(outgoing)
                 self._count += 1
-                self._size += _size(outgoing.message)
+                self._size += size_of(outgoing)
             else:
-                self._identifiers.take(outgoing.packet_id)
-                (self._released if outgoing.phase is RELEASED else self._published)[outgoing.packet_id] = outgoing
+                self._identifiers.take(packet_id)
+                (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that still waits. Returns whether there was one."""
@@ -206,7 +211,7 @@ class Sender:
                 if packet:
                     self._took(len(packet))
                     return True
-            elif entry.token == token:
+            elif entry[0] == token:
                 self._waiting.remove(entry)
                 self._took_back(entry)
                 return True
@@ -217,10 +222,10 @@ class Sender:
         self._stop_growing()
         while self._waiting:
             entry = self._waiting[0]
-            if isinstance(entry, Outgoing):
+            if not isinstance(entry, Run):
                 self._waiting.popleft()
                 self._took_back(entry)
-                return entry.token
+                return entry[0]
             dropped = entry.drop_first()
             if dropped is not None:
                 self._took(len(dropped[1]))
@@ -229,9 +234,9 @@ class Sender:
         return None
 
     def _took_back(self, outgoing: Outgoing) -> None:
-        self._took(_size(outgoing.message))
+        self._took(size_of(outgoing))
         if self.journal is not None:
-            self.journal.drop(outgoing)
+            self.journal.drop(outgoing[0])
 
     def _took(self, size: int) -> None:
         self._count -= 1
@@ -241,10 +246,10 @@ class Sender:
         """Drop every message, waiting or in flight; where there is a journal, those of QoS 0."""
         self._stop_growing()
         if self.journal is not None:
-            kept = [entry for entry in self._waiting if isinstance(entry, Outgoing)]
+            kept = [entry for entry in self._waiting if not isinstance(entry, Run)]
             self._waiting = deque(kept)
             self._count = len(kept)
-            self._size = sum(_size(outgoing.message) for outgoing in kept)
+            self._size = sum(size_of(outgoing) for outgoing in kept)
             return
         for packet_id in (*self._published, *self._released):
             self._identifiers.release(packet_id)
@@ -281,29 +286,23 @@ class Sender:
                 if packet_id is None:
                     break
                 window -= 1
-                message = entry.message
-                entry.packet_id = packet_id
-                entry.phase = PUBLISHED
-                published[packet_id] = entry
+                _, topic, payload, qos, retain = published[packet_id] = entry
                 if self.journal is not None:
-                    self.journal.keep(entry)
+                    self.journal.keep(entry, PUBLISHED, packet_id)
                 self._count -= 1
-                self._size -= len(message.topic) + len(message.payload)
-                packet = encode_publish(message.topic, message.payload, message.qos, message.retain, False, packet_id)
+                self._size -= len(topic) + len(payload)
+                packet = encode_publish(topic, payload, qos, retain, False, packet_id)
             waiting.popleft()
             room -= len(packet)
             packets.append(packet)
         return packets, sent
 
-    def puback(self, packet_id: int) -> Outgoing | None:
-        """Take a PUBACK. Returns the message that is done, if one is."""
+    def puback(self, packet_id: int) -> int | None:
+        """Take a PUBACK. Returns the token of the message that is done, if one is."""
         outgoing = self._published.get(packet_id)
-        if outgoing is not None and outgoing.message.qos == 1:
+        if outgoing is not None and outgoing[3] == 1:
             del self._published[packet_id]
-            self._identifiers.release(packet_id)
-            if self.journal is not None:
-                self.journal.drop(outgoing)
-            return outgoing
+            return self._done(outgoing, packet_id)
         if outgoing is not None or packet_id in self._released:
             raise RemoteProtocolError(f"a PubAck for {packet_id}, a message of QoS 2", "MQTT-4.3.3-1")
         return None
@@ -312,17 +311,16 @@ class Sender:
         """Take a PUBREC. Returns the answer."""
         outgoing = self._published.get(packet_id)
         if outgoing is not None:
-            if outgoing.message.qos != 2:
+            if outgoing[3] != 2:
                 raise RemoteProtocolError(f"a PubRec for {packet_id}, a message of QoS 1", "MQTT-4.3.2-1")
             del self._published[packet_id]
             self._released[packet_id] = outgoing
-            outgoing.phase = RELEASED
             if self.journal is not None:
-                self.journal.keep(outgoing)
+                self.journal.keep(outgoing, RELEASED, packet_id)
         return PubRel(packet_id)
 
-    def pubcomp(self, packet_id: int) -> Outgoing | None:
-        """Take a PUBCOMP. Returns the message that is done, if one is."""
+    def pubcomp(self, packet_id: int) -> int | None:
+        """Take a PUBCOMP. Returns the token of the message that is done, if one is."""
         outgoing = self._released.pop(packet_id, None)
         if outgoing is not None:
             return self._done(outgoing, packet_id)
@@ -330,31 +328,28 @@ class Sender:
             raise RemoteProtocolError(f"a PubComp for {packet_id} without a PubRec before it", "MQTT-4.3.3-1")
         return None
 
-    def _done(self, outgoing: Outgoing, packet_id: int) -> Outgoing:
+    def _done(self, outgoing: Outgoing, packet_id: int) -> int:
         self._identifiers.release(packet_id)
         if self.journal is not None:
-            self.journal.drop(outgoing)
-        return outgoing
+            self.journal.drop(outgoing[0])
+        return outgoing[0]
 
-    def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[Outgoing]]:
+    def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[int]]:
         """Begin a new Network Connection.
 
         Where the peer has lost the session, messages with a PUBREC are taken for delivered: the peer had accepted
         them, and sending them again could deliver them twice. All others are sent again either way.
 
         Returns:
-            The packets to send again, and the messages that are done by this.
+            The packets to send again, and the tokens of the messages that are done by this.
 
         Spec: §4.4, [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4], [MQTT-3.3.1-1]
         """
-        done: list[Outgoing] = []
+        done: list[int] = []
         if not session_present:
             done = [self._done(outgoing, packet_id) for packet_id, outgoing in self._released.items()]
             self._released.clear()
         packets: list[PubRel | Publish] = [PubRel(packet_id) for packet_id in self._released]
-        packets += [outgoing.packet(dup=True) for outgoing in self._published.values()]
+        for packet_id, (_, topic, payload, qos, retain) in self._published.items():
+            packets.append(Publish(topic, payload, qos, retain, True, packet_id))
         return packets, done
-
-
-def _size(message: Message) -> int:
-    return len(message.topic) + len(message.payload)

@@ -138,7 +138,7 @@ class Session:
         """
         if not message.qos:
             return self.publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
-        return self.sender.enqueue(message).token
+        return self.sender.enqueue(message)
 
     def publish_packet(self, packet: bytes) -> int:
         """Let a message of QoS 0 wait for its turn, encoded: the short way for those who have checked it already.

@@ -88,7 +88,7 @@ class Promises(Generic[F]):
         if self._ended is not None:
             return 0, self._settled(self._ended)
         try:
-            token = self._enqueue(self._sender.enqueue, message).token
+            token = self._enqueue(self._sender.enqueue, message)
         except QueueFull as error:
             return 0, self._not_taken(error)
         future = self._futures[token] = self._make_future()

@@ -112,7 +112,7 @@ fault(
 fault(
     "2.3.1-3",
     "an identifier is free at the PUBREC",
-    (SENDER + "pubrec", "outgoing.phase = RELEASED", "self._identifiers.release(packet_id)"),
+    (SENDER + "pubrec", "self._released[packet_id] = outgoing", "self._released[packet_id] = outgoing; self._identifiers.release(packet_id)"),
 )
 fault(
     "2.3.1-5",
@@ -157,7 +157,7 @@ fault(
 fault("3.1.2-2", "another level is closed without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.2-2"))
 fault("3.1.2-3", "the reserved flag is not looked at", (CONNECT_FLAGS, "if flags & _RESERVED:", "if False:"))
 fault("3.1.2-4", "a server always begins anew", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
-fault("3.1.2-4", "a client forgets what was in flight", (SENDER + "resume", "for outgoing in self._published.values()", "for outgoing in ()"))
+fault("3.1.2-4", "a client forgets what was in flight", (SENDER + "resume", "in self._published.items()", "in ()"))
 fault("3.1.2-5", "nothing is kept for who is away", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("3.1.2-6", "a clean session stays", (REGISTRY + "detach", "if subscriber.clean_session:", "if False:"))
 fault("3.1.2-6", "a client keeps what it had received", (RECEIVER + "begin", "if not session_present:", "if False:"))
@@ -308,14 +308,14 @@ fault(
 
 # §3.3: PUBLISH
 
-fault("3.3.1-1", "no DUP on a re-delivery", (SENDER + "resume", "outgoing.packet(dup=True)", "outgoing.packet()"))
+fault("3.3.1-1", "no DUP on a re-delivery", (SENDER + "resume", "retain, True, packet_id", "retain, False, packet_id"))
 fault(
     "3.3.1-2",
     "DUP with QoS 0",
     (PUBLISHING + "Publish.__init__", "if qos or dup:", "if qos:"),
     (PUBLISHING + "encode_publish", "if qos or dup:", "if qos:"),
 )
-fault("3.3.1-3", "DUP is passed on", (SENDER + "take_ready", "message.retain, False, packet_id", "message.retain, True, packet_id"))
+fault("3.3.1-3", "DUP is passed on", (SENDER + "take_ready", "retain, False, packet_id", "retain, True, packet_id"))
 fault(
     "3.3.1-4",
     "QoS 3 is taken",
@@ -414,10 +414,10 @@ fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "d
 fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
 fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "(_RETAINED if retain else _PLAIN)", "_HEADERS[9 if retain else 8]"))
-fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "message.retain, False, packet_id", "message.retain, message.qos == 1, packet_id"))
+fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "retain, False, packet_id", "retain, qos == 1, packet_id"))
 fault("4.3.2-2", "a copy after the PUBACK is passed over",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
-fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.values()", "in (*self._released.values(), *self._published.values())"))
+fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.items()", "in (*self._released.items(), *self._published.items())"))
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "known = self._received.get(packet_id)", "known = None"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "known.copies += 1", "known.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [PubRel(packet_id) for packet_id in self._released]", "= []"))
@@ -427,7 +427,7 @@ fault(
     "what was not subscribed to is not answered",
     (MACHINE + "_on_publish", "packet_id = publish.packet_id", 'if type(self).__name__ == "ClientMachine" and not self.session.subscriptions:\n        return\n    packet_id = publish.packet_id'),
 )
-fault("4.6.0-1", "again, in another order", (SENDER + "resume", "in self._published.values()", "in reversed(self._published.values())"))
+fault("4.6.0-1", "again, in another order", (SENDER + "resume", "in self._published.items()", "in reversed(self._published.items())"))
 fault("4.6.0-2", "PUBACKs by identifier", (RECEIVER + "answers", "map(PubAck, _due(qos_1))", "map(PubAck, sorted(_due(qos_1)))"))
 fault("4.6.0-3", "PUBRECs by identifier", (RECEIVER + "answers", "map(PubRec, _due(qos_2))", "map(PubRec, sorted(_due(qos_2)))"))
 fault("4.6.0-4", "PUBRELs by identifier", (SENDER + "resume", "for packet_id in self._released]", "for packet_id in sorted(self._released)]"))

@@ -290,7 +290,7 @@ def test_publishing_offline_without_end(size: Callable[[int, int], int], face: A
         await asyncio.sleep(0)
         dropped = count - room if overflow.startswith("drop") else 0
         assert (client.dropped, failed, refused) == (dropped, dropped, count - room - dropped)
-        kept = [int(outgoing.message.payload[1_000:]) for outgoing in client.session.sender._waiting]
+        kept = [int(payload[1_000:]) for _, _, payload, _, _ in client.session.sender._waiting]
         assert kept == list(range(count)[-room:] if overflow == "drop_oldest" else range(room))
         await client.close() if face is aio.Client else client.close()
 

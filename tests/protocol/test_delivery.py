@@ -22,7 +22,7 @@ from mqttws import (
     Subscribe,
     Unsubscribe,
 )
-from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing
+from mqttws.protocol.outgoing import RUN, Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 
@@ -30,15 +30,14 @@ ONE = Message("a", b"1", 1)
 TWO = Message("a", b"2", 2)
 
 
-def enqueue(sender: Sender, *messages: Message) -> list[Outgoing]:
-    """Queue messages. Returns what became of those of QoS 1 and 2."""
-    outgoing = []
-    for message in messages:
-        if message.qos:
-            outgoing.append(sender.enqueue(message))
-        else:
-            sender.enqueue_packet(Publish(message.topic, message.payload).encode())
-    return outgoing
+def enqueue(sender: Sender, *messages: Message) -> list[int]:
+    """Queue messages. Returns their tokens."""
+    return [
+        sender.enqueue(message)
+        if message.qos
+        else sender.enqueue_packet(Publish(message.topic, message.payload).encode())
+        for message in messages
+    ]
 
 
 def drain(sender: Sender) -> list[Packet]:
@@ -110,16 +109,16 @@ class TestSenderTable:
     @pytest.mark.statement("MQTT-4.3.2-1")
     def test_qos_1(self) -> None:
         sender = Sender(Identifiers())
-        (outgoing,) = enqueue(sender, ONE)
-        assert (outgoing.phase, outgoing.packet_id) == (WAITING, None)
+        (token,) = enqueue(sender, ONE)
+        assert (sender.waiting, sender.in_flight) == (1, 0)
         assert drain(sender) == [Publish("a", b"1", 1, packet_id=1)]
-        assert (outgoing.phase, outgoing.packet_id) == (PUBLISHED, 1)
+        assert (sender.waiting, sender.in_flight) == (0, 1)
         with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.2-1"):
             sender.pubrec(1)
         with pytest.raises(RemoteProtocolError, match=r"MQTT-4\.3\.3-1"):
             sender.pubcomp(1)
         assert sender.in_flight == 1
-        assert sender.puback(1) is outgoing
+        assert sender.puback(1) == token
         assert sender.puback(1) is None
         assert len(sender) == 0
 
@@ -127,19 +126,19 @@ class TestSenderTable:
     @pytest.mark.statement("MQTT-2.3.1-6")
     def test_qos_2(self) -> None:
         sender = Sender(Identifiers())
-        (outgoing,) = enqueue(sender, TWO)
+        (token,) = enqueue(sender, TWO)
         assert drain(sender) == [Publish("a", b"2", 2, packet_id=1)]
         with pytest.raises(RemoteProtocolError, match="a PubAck for 1, a message of QoS 2"):
             sender.puback(1)
         with pytest.raises(RemoteProtocolError, match="a PubComp for 1 without a PubRec"):
             sender.pubcomp(1)
         assert sender.pubrec(1) == PubRel(1)
-        assert outgoing.phase == RELEASED
+        assert sender.resume(True)[0] == [PubRel(1)]  # the message itself is never sent again
         assert sender.pubrec(1) == PubRel(1)
         with pytest.raises(RemoteProtocolError, match="PubAck for 1"):
             sender.puback(1)
         assert sender.in_flight == 1
-        assert sender.pubcomp(1) is outgoing
+        assert sender.pubcomp(1) == token
         assert sender.pubcomp(1) is None
         assert len(sender) == 0
 
@@ -255,7 +254,7 @@ class TestRuns:
     def test_a_message_of_qos_1_or_another_number_ends_a_run(self) -> None:
         sender = Sender(Identifiers())
         assert sender.enqueue_packet(b"one") == 1
-        assert sender.enqueue(ONE).token == 2
+        assert sender.enqueue(ONE) == 2
         assert sender.enqueue_packet(b"three") == 3
         assert sender.next_token() == 4
         assert sender.enqueue_packet(b"five") == 5
