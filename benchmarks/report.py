@@ -189,7 +189,8 @@ def facts(runs: list[Run]) -> list[str]:
     rounds = sorted({run["rounds"] for run in runs})
     seconds = runs[0]["seconds"]
     lines = [
-        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement; "
+        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement, "
+        f"thrice as long with QoS 1; "
         f"load average at the start {loads}. "
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}.",
         "",

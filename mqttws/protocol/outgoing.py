@@ -9,9 +9,13 @@ else, but never in an object with attributes: it would walk over all that wait, 
 
 from __future__ import annotations
 
+from typing import Final
+
 #: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
 #: and RETAIN.
 Outgoing = tuple[int, str, bytes, int, bool]
+TOKEN: Final = 0
+QOS: Final = 3
 
 # The phases of an outgoing message.
 WAITING = "waiting"
@@ -65,7 +69,8 @@ class Identifiers:
 
 def size_of(outgoing: Outgoing) -> int:
     """Tell how many bytes a message counts for while it waits: its topic and payload."""
-    return len(outgoing[1]) + len(outgoing[2])
+    _, topic, payload, _, _ = outgoing
+    return len(topic) + len(payload)
 
 
 class Run:

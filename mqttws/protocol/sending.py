@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
-from mqttws.protocol.outgoing import PUBLISHED, RELEASED, RUN, WAITING, Identifiers, Outgoing, Run, size_of
+from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITING, Identifiers, Outgoing, Run, size_of
 
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal
@@ -96,7 +96,7 @@ class Sender:
     def tokens(self) -> set[int]:
         """The tokens of the messages of QoS 1 and 2 that wait or are in flight."""
         waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
-        return {outgoing[0] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
+        return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
     def __len__(self) -> int:
         """Count the messages that wait or are in flight."""
@@ -191,7 +191,7 @@ class Sender:
             messages: with their phases and their packet identifiers, as `Journal.outgoing` gives them.
         """
         for outgoing, phase, packet_id in messages:
-            self._last_token = max(self._last_token, outgoing[0])
+            self._last_token = max(self._last_token, outgoing[TOKEN])
             if not packet_id:
                 if self._waiting is _EMPTY:
                     self._waiting = deque()
@@ -211,7 +211,7 @@ class Sender:
                 if packet:
                     self._took(len(packet))
                     return True
-            elif entry[0] == token:
+            elif entry[TOKEN] == token:
                 self._waiting.remove(entry)
                 self._took_back(entry)
                 return True
@@ -225,7 +225,7 @@ class Sender:
             if not isinstance(entry, Run):
                 self._waiting.popleft()
                 self._took_back(entry)
-                return entry[0]
+                return entry[TOKEN]
             dropped = entry.drop_first()
             if dropped is not None:
                 self._took(len(dropped[1]))
@@ -236,7 +236,7 @@ class Sender:
     def _took_back(self, outgoing: Outgoing) -> None:
         self._took(size_of(outgoing))
         if self.journal is not None:
-            self.journal.drop(outgoing[0])
+            self.journal.drop(outgoing[TOKEN])
 
     def _took(self, size: int) -> None:
         self._count -= 1
@@ -300,7 +300,7 @@ class Sender:
     def puback(self, packet_id: int) -> int | None:
         """Take a PUBACK. Returns the token of the message that is done, if one is."""
         outgoing = self._published.get(packet_id)
-        if outgoing is not None and outgoing[3] == 1:
+        if outgoing is not None and outgoing[QOS] == 1:
             del self._published[packet_id]
             return self._done(outgoing, packet_id)
         if outgoing is not None or packet_id in self._released:
@@ -311,7 +311,7 @@ class Sender:
         """Take a PUBREC. Returns the answer."""
         outgoing = self._published.get(packet_id)
         if outgoing is not None:
-            if outgoing[3] != 2:
+            if outgoing[QOS] != 2:
                 raise RemoteProtocolError(f"a PubRec for {packet_id}, a message of QoS 1", "MQTT-4.3.2-1")
             del self._published[packet_id]
             self._released[packet_id] = outgoing
@@ -331,8 +331,8 @@ class Sender:
     def _done(self, outgoing: Outgoing, packet_id: int) -> int:
         self._identifiers.release(packet_id)
         if self.journal is not None:
-            self.journal.drop(outgoing[0])
-        return outgoing[0]
+            self.journal.drop(outgoing[TOKEN])
+        return outgoing[TOKEN]
 
     def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[int]]:
         """Begin a new Network Connection.
