@@ -104,13 +104,22 @@ class Hub:
         due, self._due = self._due, []
         if self.store is not None:
             for link in due:
-                link.prepare()
+                self._let(link, link.prepare)
             try:
                 self.store.commit()
             except StoreError as error:  # those that have something to say now, meet it again and end over it
                 log.error("nothing is acknowledged any more: %s", error)
         for link in due:
-            link.flush()
+            self._let(link, link.flush)
+
+    @staticmethod
+    def _let(link: Link, act: Callable[[], None]) -> None:
+        """Have a link do its part of a turn; if that fails, it costs this link alone."""
+        try:
+            act()
+        except Exception:
+            log.exception("a connection is dropped: writing to it failed in the broker")
+            link.abort()
 
     def _sweep(self, now: float) -> None:
         self.registry.expire(now)

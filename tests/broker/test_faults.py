@@ -11,6 +11,8 @@ from wire import PATIENCE
 
 from mqttws import Connect, Message, Publish
 from mqttws.broker import Broker, Limits, Rejection
+from mqttws.broker.link import Link
+from mqttws.protocol.store import MemoryStore
 
 
 @pytest.mark.statement("MQTT-4.8.0-2")
@@ -45,6 +47,27 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
     other.quiet()
     monkeypatch.undo()
     assert "closing failed" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["prepare", "flush"])
+def test_an_error_in_writing_costs_one_of_those_that_are_due_in_the_turn(start, client, monkeypatch, caplog, step):
+    broker = start(store=MemoryStore())
+    before, peer, behind = (client(name, broker=broker) for name in ("before", "c", "behind"))
+    for each in (before, peer, behind):
+        each.subscribe(("t", 0))
+    (link,) = (link for link in broker._hub.links if link._conversation.subscriber.client_id == "c")
+    whole = getattr(Link, step)
+
+    def fail(self):
+        if self is link:
+            raise MemoryError("planted")
+        whole(self)
+
+    monkeypatch.setattr(Link, step, fail)
+    assert broker.publish("t", b"x") == 3
+    assert before.messages(1) == behind.messages(1) == [Publish("t", b"x")]
+    assert peer.rest() == b""
+    assert "planted" in caplog.text
 
 
 def test_a_housekeeping_that_fails_is_done_again_the_next_time(start, monkeypatch, caplog):
