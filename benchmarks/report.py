@@ -190,7 +190,7 @@ def facts(runs: list[Run]) -> list[str]:
     seconds = runs[0]["seconds"]
     lines = [
         f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement, "
-        f"thrice as long with QoS 1; "
+        f"thrice as long for publishing with QoS 1; "
         f"load average at the start {loads}. "
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}.",
         "",
