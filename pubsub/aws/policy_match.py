@@ -209,7 +209,7 @@ def _read_variable(inside: str, source: str) -> Part:
     found = _VARIABLE.fullmatch(inside)
     if found is None:
         raise ValueError(
-            f"{source!r} has '${{{inside}}}', which names no variable; expected ${{name}}, "
+            f"{source!r} has {f'${{{inside}}}'!r}, which names no variable; expected ${{name}}, "
             "${name, 'default'}, or one of ${*} ${?} ${$}"
         )
     return Variable(normal_key(found["name"]), found["default"])

@@ -97,6 +97,7 @@ def test_an_older_version_reads_no_variables() -> None:
         (edited(Action="iot: Publish"), "Action 'iot: Publish' is no action"),
         (edited(Action="iot:${x}"), "Action 'iot:${x}' is no action"),
         (edited(Resource="topic/a"), "Resource 'topic/a' is no ARN"),
+        (edited(Resource="arn:aws:${a \x1b}"), r"has '${a \x1b}', which names no variable"),
         (edited(Resource="arn:aws:iot:::topic/${x"), "never closes it"),
         (edited(Condition=[]), "Condition is []"),
         (edited(Condition={"Bool": 1}), "Condition 'Bool' is 1"),
