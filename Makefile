@@ -58,7 +58,7 @@ soak: $(VENV)/installed  ## 200 clients, a cut every 2 s, for T seconds (T=3600)
 	@$(PIP) -e '.[soak]'
 	$(BIN)/python tests/soak/soak.py --seconds $(or $(T),3600) --plot docs/soak.png
 
-bench-peers:       ## the peers and us side by side, each in an environment of its own; RUNS=3 of 12 minutes
+bench-peers:       ## the peers and us side by side, each in an environment of its own; RUNS=3 of a quarter of an hour
 	$(PYTHON) benchmarks/run_peers.py --runs $(or $(RUNS),3) --out benchmarks/results.json
 
 bench-report: $(VENV)/installed-test  ## docs/benchmarks.md and its plots, from the JSON of bench-peers

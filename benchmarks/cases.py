@@ -2,7 +2,7 @@
 
 Where the number of messages is not part of the question, it is such that the case lasts about a second with its
 warm-up, for every library by the same rule: a fixed number would last a minute with one and be over, with another,
-before its buffers are warm. `run_peers.py` finds it out by trial runs.
+before its buffers are warm (some last longer, see `times`). `run_peers.py` finds it out by trial runs.
 """
 
 from __future__ import annotations

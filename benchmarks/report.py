@@ -188,9 +188,9 @@ def facts(runs: list[Run]) -> list[str]:
     counted = f"{len(runs)} complete runs" if len(runs) > 1 else "One run"
     rounds = sorted({run["rounds"] for run in runs})
     seconds = runs[0]["seconds"]
+    longer = "".join(f", {name} {times} times that" for name, times in runs[0].get("times", {}).items())
     lines = [
-        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement, "
-        f"thrice as long for publishing with QoS 1; "
+        f"{counted} of {' or '.join(map(str, rounds))} interleaved rounds, {seconds:g} s a measurement{longer}; "
         f"load average at the start {loads}. "
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}.",
         "",

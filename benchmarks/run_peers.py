@@ -32,7 +32,8 @@ from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from servers import blaster, broker  # noqa: E402
 
-#: How long a measurement with a number of messages should take, in seconds; half as many messages warm it up before.
+#: How long a measurement with a number of messages should take, in seconds, unless its case says more; half as many
+#: messages warm it up before.
 SECONDS = 0.8
 
 
@@ -128,6 +129,7 @@ class Bench:
             "rounds": rounds,
             "minutes": round((time.monotonic() - start) / 60, 1),
             "seconds": self.seconds,
+            "times": {case.name: case.times for case in cases if case.times > 1},
             "trial": self.seconds < SECONDS,
             "missing": self.environments.missing,
             "failures": failures,

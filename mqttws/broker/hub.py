@@ -104,22 +104,16 @@ class Hub:
         due, self._due = self._due, []
         if self.store is not None:
             for link in due:
-                self._let(link, link.prepare)
+                link.prepare()
+            # Those that have something to say now commit once more themselves, and end where that fails again.
             try:
                 self.store.commit()
-            except StoreError as error:  # those that have something to say now, meet it again and end over it
+            except StoreError as error:
                 log.error("nothing is acknowledged any more: %s", error)
+            except Exception:
+                log.exception("committing a turn failed")
         for link in due:
-            self._let(link, link.flush)
-
-    @staticmethod
-    def _let(link: Link, act: Callable[[], None]) -> None:
-        """Have a link do its part of a turn; if that fails, it costs this link alone."""
-        try:
-            act()
-        except Exception:
-            log.exception("a connection is dropped: writing to it failed in the broker")
-            link.abort()
+            link.flush()
 
     def _sweep(self, now: float) -> None:
         self.registry.expire(now)

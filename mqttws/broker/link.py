@@ -291,7 +291,7 @@ class Link(asyncio.Protocol):
         self._connection.machine.send_encoded(packets, not self._full)
         self._pending += len(packets)
         if self._pending >= _PIECE and not self._full:
-            self._write(self._hub.loop.time())
+            self._alone(lambda: self._write(self._hub.loop.time()))
         self.wake()
         return True
 
@@ -319,16 +319,31 @@ class Link(asyncio.Protocol):
 
     # Out.
 
+    def _alone(self, write: Callable[[], object]) -> None:
+        """Do a part of the writing. An error in it ends this connection, and none of those that others work on."""
+        try:
+            write()
+        except Exception:
+            peer = self._conversation.peer if self._conversation is not None else self._host
+            log.exception("client %s: dropped, since writing failed in the broker", peer)
+            self.abort()
+
     def prepare(self) -> None:
         """Do what of the next `flush` has to be made safe."""
+        self._alone(self._prepare)
+
+    def flush(self) -> None:
+        """Write what there is to write, as far as the transport takes it; close when all is said."""
+        self._soon = False
+        self._alone(self._flush)
+
+    def _prepare(self) -> None:
         transport = self._transport
         if transport is not None and not (transport.is_closing() or self._ending or self._full):
             self.bring_retained()
             self._connection.machine.prepare()
 
-    def flush(self) -> None:
-        """Write what there is to write, as far as the transport takes it; close when all is said."""
-        self._soon = False
+    def _flush(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing() or self._ending:
             return

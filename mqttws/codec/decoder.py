@@ -55,7 +55,7 @@ _ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x
 _TOPICS: Final[dict[bytes, str]] = {}
 _TOPICS_MAX: Final = 1024
 _TOPIC_MAX_LENGTH: Final = 126
-#: A body of fewer bytes is copied for the plain way: that takes less time than not to copy it.
+#: A shorter body is copied for the plain way: a view takes longer to make.
 _SHORT: Final = 1024
 
 

@@ -7,7 +7,7 @@ caller's values, so its faults are `LocalProtocolError`; whoever reads has the p
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
@@ -124,12 +124,13 @@ class Reader:
         start = self._position
         end = start + count
         if end > len(self._body):
-            raise MalformedPacket(
-                f"{self._packet} ends inside {what}: {count} bytes announced, {len(self._body) - start} there",
-                "§2.2.3",
-            )
+            self._refuse(count, what)
         self._position = end
         return self._body[start:end]
+
+    def _refuse(self, count: int, what: str) -> NoReturn:
+        left = len(self._body) - self._position
+        raise MalformedPacket(f"{self._packet} ends inside {what}: {count} bytes announced, {left} there", "§2.2.3")
 
     def uint8(self, what: str) -> int:
         """Read one byte."""
@@ -139,7 +140,7 @@ class Reader:
         """Read a two-byte integer. Spec: §1.5.2."""
         body, start = self._body, self._position
         if start + 2 > len(body):
-            self._take(2, what)  # raises
+            self._refuse(2, what)
         self._position = start + 2
         return body[start] << 8 | body[start + 1]
 

@@ -3,8 +3,9 @@
 A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
 were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
 
-One of QoS 1 or 2 is a plain tuple. The garbage collector loses its interest in a tuple of values that refer to nothing
-else, but never in an object with attributes: it would walk over all that wait, again and again, while they become more.
+One of QoS 1 or 2 is a plain tuple. The garbage collector lets go of a tuple (of the very type) whose values refer to
+nothing else when it first meets it, and of an object with attributes never: it would walk over all that wait, again and
+again, while they become more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 #: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
 #: and RETAIN.
 Outgoing = tuple[int, str, bytes, int, bool]
+# The places in it of what is asked for alone.
 TOKEN: Final = 0
 QOS: Final = 3
 

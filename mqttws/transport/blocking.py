@@ -160,7 +160,7 @@ class Client:
             message = Message(topic, payload, qos, retain)
             with network.lock:
                 future: LightFuture = self._core.publish_safe(message)
-                if not network.woken:
+                if not network.woken:  # asked here, since `wake` takes the lock to ask
                     network.wake()
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)

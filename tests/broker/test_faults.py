@@ -12,6 +12,7 @@ from wire import PATIENCE
 from mqttws import Connect, Message, Publish
 from mqttws.broker import Broker, Limits, Rejection
 from mqttws.broker.link import Link
+from mqttws.errors import StoreError
 from mqttws.protocol.store import MemoryStore
 
 
@@ -49,24 +50,66 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
     assert "closing failed" in caplog.text
 
 
-@pytest.mark.parametrize("step", ["prepare", "flush"])
-def test_an_error_in_writing_costs_one_of_those_that_are_due_in_the_turn(start, client, monkeypatch, caplog, step):
-    broker = start(store=MemoryStore())
-    before, peer, behind = (client(name, broker=broker) for name in ("before", "c", "behind"))
-    for each in (before, peer, behind):
-        each.subscribe(("t", 0))
-    (link,) = (link for link in broker._hub.links if link._conversation.subscriber.client_id == "c")
-    whole = getattr(Link, step)
+def link_of(broker, client_id):
+    """Find the broker's end of a client's connection."""
+    (link,) = (link for link in broker._hub.links if link._conversation.subscriber.client_id == client_id)
+    return link
 
-    def fail(self):
+
+@pytest.mark.parametrize(
+    ("step", "store", "size"),
+    [("_prepare", MemoryStore(), 1), ("_flush", MemoryStore(), 1), ("_flush", None, 1), ("_write", None, 70_000)],
+)
+def test_an_error_in_writing_to_one_client_costs_no_other(start, client, monkeypatch, caplog, step, store, size):
+    broker = start(store=store)
+    before, poor, behind, publisher = (client(name, broker=broker) for name in ("before", "poor", "behind", "pub"))
+    for each in (before, poor, behind):
+        each.subscribe(("t", 0))
+    link, whole = link_of(broker, "poor"), getattr(Link, step)
+
+    def fail(self, *args):
         if self is link:
             raise MemoryError("planted")
-        whole(self)
+        return whole(self, *args)
 
     monkeypatch.setattr(Link, step, fail)
-    assert broker.publish("t", b"x") == 3
-    assert before.messages(1) == behind.messages(1) == [Publish("t", b"x")]
-    assert peer.rest() == b""
+    publish = Publish("t", bytes(size))
+    publisher.send(publish)
+    assert before.messages(1) == behind.messages(1) == [publish]
+    assert poor.rest() == b""
+    publisher.quiet()
+    assert "planted" in caplog.text
+
+
+def test_an_error_in_writing_that_the_timer_meets_ends_the_connection(start, client, monkeypatch, caplog):
+    broker = start()
+    silent = client("c", broker=broker, keep_alive=1)
+
+    def fail(self):
+        raise MemoryError("planted")
+
+    monkeypatch.setattr(Link, "_flush", fail)
+    assert silent.rest() == b""
+    assert "planted" in caplog.text
+
+
+@pytest.mark.parametrize("error", [StoreError, MemoryError])
+def test_a_commit_that_fails_once_keeps_nobody_waiting(start, client, monkeypatch, caplog, error):
+    store = MemoryStore()
+    broker = start(store=store)
+    publisher, *peers = (client(name, broker=broker) for name in ("pub", "a", "b"))
+    for each in peers:
+        each.subscribe(("t", 0))
+    whole = store.commit
+
+    def commit():
+        monkeypatch.setattr(store, "commit", whole)
+        raise error("planted")
+
+    monkeypatch.setattr(store, "commit", commit)
+    for _ in range(2):
+        publisher.send(Publish("t", b"x"))
+        assert [each.messages(1) for each in peers] == [[Publish("t", b"x")]] * 2
     assert "planted" in caplog.text
 
 
