@@ -13,14 +13,14 @@ from collections.abc import Callable
 import workloads as work
 
 from mqttws import Client, Connect, Decoder, compiled
+from mqttws.client.core import Core
+from mqttws.client.layers import Link
+from mqttws.client.options import Options
+from mqttws.client.sent import Handover
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.frames import binary_frame
+from mqttws.sync.future import LightFuture, Receipt
 from mqttws.testing import Pair
-from mqttws.transport.core import Core
-from mqttws.transport.future import LightFuture, Receipt
-from mqttws.transport.handover import Handover
-from mqttws.transport.link import Link
-from mqttws.transport.options import Options
 
 COUNT = 640  # as many as fit into one read of 64 KiB
 REPEATS = 60

@@ -9,8 +9,8 @@ import queue
 
 from pubsub import AWSIoTProvider, Message, PubSub
 from pubsub.aws.cognito import CognitoIdentity
-from pubsub.aws.endpoint import LocalIoTEndpoint
-from pubsub.aws.identities import Identities
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import Identities
 
 REGION = "eu-west-1"
 POOL = "eu-west-1:11111111-2222-3333-4444-555555555555"

@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mqttws.client.options import State
+    from mqttws.client.reconnect import Reconnect
+    from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
     from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
     from mqttws.codec.decoder import Decoder
@@ -40,15 +43,12 @@ if TYPE_CHECKING:
     )
     from mqttws.protocol.client import ClientMachine
     from mqttws.protocol.connection import ClientConnection, ServerConnection
-    from mqttws.protocol.reconnect import Reconnect
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
     from mqttws.protocol.store import Store
-    from mqttws.transport.blocking import Client, connect
-    from mqttws.transport.certificates import Authority, Identity, mint_authority
-    from mqttws.transport.options import State
-    from mqttws.transport.sqlite import SQLiteStore
-    from mqttws.transport.tls import tls_context
+    from mqttws.stores.sqlite import SQLiteStore
+    from mqttws.sync.client import Client, connect
+    from mqttws.testing.certificates import Authority, Identity, mint_authority
 
 #: Module -> the public names that it holds.
 _HOLDS = {
@@ -67,15 +67,15 @@ _HOLDS = {
     ),
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
-    "protocol.reconnect": "Reconnect",
+    "client.reconnect": "Reconnect",
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
     "protocol.store": "Store",
-    "transport.blocking": "Client connect",
-    "transport.certificates": "Authority Identity mint_authority",
-    "transport.options": "State",
-    "transport.sqlite": "SQLiteStore",
-    "transport.tls": "tls_context",
+    "sync.client": "Client connect",
+    "testing.certificates": "Authority Identity mint_authority",
+    "client.options": "State",
+    "stores.sqlite": "SQLiteStore",
+    "client.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 _SUBMODULES = frozenset({"aio", "broker", "testing"})

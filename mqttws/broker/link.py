@@ -31,7 +31,7 @@ from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
-from mqttws.transport.loops import free, read_less
+from mqttws.sockets import free, read_less
 
 log = logging.getLogger("mqttws.broker")
 

@@ -28,9 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
 
+from pubsub.aws.cognito_api import CognitoAPI, CognitoError, Granted
 from sigv4 import Credentials
-
-from .cognito_api import CognitoAPI, CognitoError, Granted
 
 __all__ = ["CognitoError", "CognitoIdentity", "Logins", "LoginsSource"]
 

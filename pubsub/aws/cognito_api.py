@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
+from pubsub.aws.http import Response, TransferError, check_url, post
 from sigv4 import Credentials, CredentialsUnavailable
-
-from .http import Response, TransferError, check_url, post
 
 __all__ = ["CognitoAPI", "CognitoError", "Granted"]
 

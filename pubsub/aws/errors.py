@@ -28,8 +28,7 @@ from mqttws import (
     LimitExceeded,
     MQTTError,
 )
-
-from .learnt_clock import LearntClock, read_date
+from pubsub.aws.learnt_clock import LearntClock, read_date
 
 __all__ = [
     "AWSIoTError",

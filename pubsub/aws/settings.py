@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .settings_js import Expression, read_exported_object
+from pubsub.aws.settings_js import Expression, read_exported_object
 
 __all__ = ["SettingsError", "SettingsSource", "read_settings"]
 

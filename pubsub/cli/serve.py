@@ -22,7 +22,7 @@ from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
 
 if TYPE_CHECKING:
-    from pubsub.aws.endpoint import LocalIoTEndpoint
+    from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

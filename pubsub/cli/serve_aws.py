@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pubsub.cli import USAGE, Failure
 
 if TYPE_CHECKING:
-    from pubsub.aws.endpoint import LocalIoTEndpoint
+    from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
 
 def add_aws_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
     Raises:
         Failure: They cannot be used.
     """
-    from pubsub.aws.endpoint import LocalIoTEndpoint
-    from pubsub.aws.identities import Identities
+    from pubsub.aws.local.endpoint import LocalIoTEndpoint
+    from pubsub.aws.local.identities import Identities
 
     if arguments.ca_out and not arguments.tls_dev:
         raise Failure("--ca-out needs --tls-dev, which makes the authority", USAGE)

@@ -17,9 +17,9 @@ import mqttws
 from pubsub import AWSIoTProvider
 from pubsub.aws import cognito_api
 from pubsub.aws.cognito import CognitoIdentity
-from pubsub.aws.endpoint import LocalIoTEndpoint
-from pubsub.aws.identities import ALLOW_ALL, Identities
 from pubsub.aws.limits import IoTLimits
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import ALLOW_ALL, Identities
 
 POOL = "eu-west-1:11111111-2222-3333-4444-555555555555"
 LIFE = 90.0

@@ -18,10 +18,10 @@ import pytest
 
 from pubsub.aws import cognito_api
 from pubsub.aws.cognito import CognitoError, CognitoIdentity
-from pubsub.aws.cognito_local import Answer, IdentityPool, LocalCognito
-from pubsub.aws.cognito_local_server import LocalCognitoServer
 from pubsub.aws.http import Response
-from pubsub.aws.keyring import Key, KeyRing
+from pubsub.aws.local.cognito import Answer, IdentityPool, LocalCognito
+from pubsub.aws.local.cognito_server import LocalCognitoServer
+from pubsub.aws.local.keyring import Key, KeyRing
 from sigv4 import Credentials, CredentialsUnavailable, fetch, fetch_async
 
 POOL = "eu-west-1:00000000-0000-0000-0000-000000000001"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.aws.cognito_local import Answer, IdentityPool, LocalCognito
-from pubsub.aws.cognito_local_server import LocalCognitoServer
-from pubsub.aws.keyring import KeyRing, Principal
+from pubsub.aws.local.cognito import Answer, IdentityPool, LocalCognito
+from pubsub.aws.local.cognito_server import LocalCognitoServer
+from pubsub.aws.local.keyring import KeyRing, Principal
 from sigv4 import Credentials
 
 POOL, CLOSED = "eu-west-1:00000000-0000-0000-0000-000000000001", "eu-west-1:00000000-0000-0000-0000-000000000002"

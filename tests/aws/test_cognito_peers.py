@@ -19,9 +19,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pubsub.aws.cognito import CognitoError, CognitoIdentity
-from pubsub.aws.cognito_local import IdentityPool, LocalCognito
-from pubsub.aws.cognito_local_server import LocalCognitoServer
-from pubsub.aws.keyring import KeyRing
+from pubsub.aws.local.cognito import IdentityPool, LocalCognito
+from pubsub.aws.local.cognito_server import LocalCognitoServer
+from pubsub.aws.local.keyring import KeyRing
 
 REGION = "eu-west-1"
 ROLE = "arn:aws:iam::123456789012:role/guests"

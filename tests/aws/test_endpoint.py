@@ -15,9 +15,9 @@ import pytest
 
 import mqttws
 from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, Publish
-from pubsub.aws.endpoint import LocalIoTEndpoint
-from pubsub.aws.identities import Identities
 from pubsub.aws.limits import IoTLimits
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import Identities
 from sigv4 import Credentials, presign_iot_url
 
 REGION = "eu-west-1"

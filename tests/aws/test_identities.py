@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mqttws import mint_authority
-from pubsub.aws.custom_auth import AuthorizerGrant, read_request
-from pubsub.aws.identities import ALLOW_ALL, Identities
-from pubsub.aws.keyring import Principal
+from pubsub.aws.local.authorizers import AuthorizerGrant, read_request
+from pubsub.aws.local.identities import ALLOW_ALL, Identities
+from pubsub.aws.local.keyring import Principal
 from sigv4 import Credentials
 
 POOL = "eu-west-1:11111111-2222-3333-4444-555555555555"

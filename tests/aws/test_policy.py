@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.aws.policy import Authorizer, ConnectionContext, PolicyDocument, Thing
+from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument, Thing
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"

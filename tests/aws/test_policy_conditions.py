@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.aws.policy_conditions import Condition
+from pubsub.aws.local.policy_conditions import Condition
 
 
 def holds(name: str, written: list[str], seen: list[str], *, granting: bool = True, **others: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.aws.policy import PolicyDocument, PolicyError
+from pubsub.aws.local.policy import PolicyDocument, PolicyError
 
 GOOD: dict[str, Any] = {
     "Version": "2012-10-17",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub.aws.policy_match import Pattern, Template, Wildcard, normal_key
+from pubsub.aws.local.policy_match import Pattern, Template, Wildcard, normal_key
 
 
 def nothing(name: str) -> None:

@@ -25,11 +25,12 @@ from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, Limit
 from mqttws.broker import Broker, Peer
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
 from pubsub.aws.cognito import CognitoIdentity
-from pubsub.aws.custom_auth import AuthorizerGrant, CustomAuthorizer, LocalAuthorizer
-from pubsub.aws.endpoint import LocalIoTEndpoint
+from pubsub.aws.custom_auth import CustomAuthorizer
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectRefused, Reason, UpgradeRefused
-from pubsub.aws.identities import ALLOW_ALL, Identities
 from pubsub.aws.learnt_clock import LearntClock, read_date
+from pubsub.aws.local.authorizers import AuthorizerGrant, LocalAuthorizer
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import ALLOW_ALL, Identities
 from sigv4 import Credentials
 
 POOL = "eu-west-1:11111111-2222-3333-4444-555555555555"

@@ -16,9 +16,10 @@ import mqttws
 import pubsub.aio
 from pubsub import AWSIoTProvider, PubSub
 from pubsub.aws.cognito import CognitoIdentity
-from pubsub.aws.custom_auth import AuthorizerGrant, CustomAuthorizer, LocalAuthorizer, read_request
-from pubsub.aws.endpoint import LocalIoTEndpoint
-from pubsub.aws.identities import ALLOW_ALL, Identities
+from pubsub.aws.custom_auth import CustomAuthorizer
+from pubsub.aws.local.authorizers import AuthorizerGrant, LocalAuthorizer, read_request
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import ALLOW_ALL, Identities
 from sigv4 import Credentials, presign_iot_url
 
 POOL = "eu-west-1:11111111-2222-3333-4444-555555555555"

@@ -21,7 +21,7 @@ from mqttws.broker.retained import Retained
 from mqttws.codec.publishing import Message
 from mqttws.codec.topics import TopicTree
 from mqttws.protocol.handshake import ServerWebSocket
-from pubsub.aws.policy import Authorizer, ConnectionContext, PolicyDocument
+from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument
 from sigv4 import verify
 
 

@@ -31,9 +31,9 @@ from wire import PATIENCE, Wire
 import mqttws
 from mqttws import Connect, ConnectError, MQTTError, PingReq, PubAck, Publish, QueueFull, Reconnect, Session, aio
 from mqttws.broker import Broker, Limits
+from mqttws.client.url import parse_url
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.handshake import ClientWebSocket
-from mqttws.transport.url import parse_url
 from pubsub import MqttOverWSProvider, PubSub
 
 MIB = 1024 * 1024

@@ -17,7 +17,7 @@ import pytest
 from hostile import Victim
 from wire import PATIENCE, Wire
 
-from mqttws.transport.certificates import mint_authority
+from mqttws.testing.certificates import mint_authority
 
 
 @pytest.fixture

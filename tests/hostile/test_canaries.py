@@ -30,9 +30,9 @@ import mqttws
 import mqttws.aio
 from mqttws import ConnAck, Connect
 from mqttws.broker import Broker, Users, hash_password
-from mqttws.transport.certificates import mint_authority
-from mqttws.transport.proxy import choose_proxy
-from mqttws.transport.url import parse_url
+from mqttws.client.proxy import choose_proxy
+from mqttws.client.url import parse_url
+from mqttws.testing.certificates import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, PubSub
 from sigv4 import Credentials, presign_iot_url
 

@@ -342,7 +342,7 @@ def tls_server(identity: Any) -> Script:
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("scheme", ["wss", "mqtts"])
 def test_a_certificate_of_nobody_known_is_refused_before_a_byte_of_ours(serve, kind, scheme):
-    from mqttws.transport.certificates import mint_authority
+    from mqttws.testing.certificates import mint_authority
 
     authority, other = mint_authority(), mint_authority()
     for identity, trusted in (

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pubsub.aws.endpoint import LocalIoTEndpoint
-from pubsub.aws.identities import Identities
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import Identities
 from sigv4 import Credentials
 
 HERE = Path(__file__).parent

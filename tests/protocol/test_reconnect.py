@@ -17,8 +17,8 @@ from mqttws import (
     Reconnect,
     SessionTakenOver,
 )
+from mqttws.client.reconnect import is_fatal
 from mqttws.errors import CertificateError
-from mqttws.protocol.reconnect import is_fatal
 
 
 def test_at_once_then_with_a_ceiling_that_doubles_up_to_the_maximum() -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 
-from mqttws.testing import Schedule, Simulation, Violation, fails, shrink
+from simulation import Schedule, Simulation, Violation, fails, shrink
 
 #: Seeds that one task runs.
 BATCH = 500

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from simulation import Action, Schedule, Simulation, Violation, fails, shrink
 
 from mqttws import compiled
 from mqttws.protocol.journal import Journal
@@ -14,7 +15,6 @@ from mqttws.protocol.outgoing import Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import MemoryStore
-from mqttws.testing import Action, Schedule, Simulation, Violation, fails, shrink
 
 SCHEDULES = 10_000
 #: In how many schedules a planted fault must show.

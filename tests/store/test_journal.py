@@ -19,9 +19,9 @@ from mqttws import (
     Session,
     StoreError,
 )
+from mqttws.client.reconnect import is_fatal
 from mqttws.protocol.events import Closed, Delivered
 from mqttws.protocol.framing import Framing
-from mqttws.protocol.reconnect import is_fatal
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Pair
 

@@ -45,7 +45,7 @@ from mqttws.codec.wire import decode_remaining_length
 from mqttws.protocol.events import Closed, ConnectReceived, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.framing import Ended, Framing, WebSocketFraming
 from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
-from pubsub.aws.policy import Authorizer, ConnectionContext, PolicyDocument, PolicyError
+from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument, PolicyError
 from sigv4 import Credentials, Rejected, Verified, verify
 
 Target = Callable[[bytes], None]

@@ -1,7 +1,0 @@
-"""The asyncio client: `mqttws.aio.connect` and `mqttws.aio.Client`."""
-
-from __future__ import annotations
-
-from mqttws.transport.aio import Client, connect
-
-__all__ = ["Client", "connect"]

@@ -1,0 +1,7 @@
+"""The asyncio client: `mqttws.aio.connect` and `mqttws.aio.Client`."""
+
+from __future__ import annotations
+
+from mqttws.aio.client import Client, connect
+
+__all__ = ["Client", "connect"]

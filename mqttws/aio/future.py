@@ -1,0 +1,115 @@
+"""The future of a message of QoS 0 in asyncio: it asks how far the handing over has come, until somebody waits for it.
+
+`asyncio.isfuture` takes for a future whatever has the attribute `_asyncio_future_blocking`, and all of asyncio that
+deals with futures of others (`gather`, `wait`, `wait_for`, `shield`, `ensure_future`) uses the methods below. Of these
+the ones that need a real future, to be told by or to be cancelled, make one, and from then on speak of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any
+
+from mqttws.client.sent import Handover
+
+
+class Receipt:
+    """See `asyncio.Future`, of which it has everything that its callers use.
+
+    Who makes one fills in what it consists of: an `__init__` would take as long as all the rest.
+
+    Attributes:
+        loop: the event loop.
+        handover: knows whether it is handed over.
+        future: the real future, where one is needed; to begin with, None.
+        token: of the message.
+    """
+
+    __slots__ = ("future", "handover", "loop", "token")
+
+    _asyncio_future_blocking = False
+
+    loop: asyncio.AbstractEventLoop
+    handover: Handover[asyncio.Future[Any]]
+    future: asyncio.Future[Any] | None
+    token: int
+
+    def _real(self) -> asyncio.Future[Any]:
+        """Make the real future, if there is none yet."""
+        if self.future is None:
+            handover, future = self.handover, self.loop.create_future()
+            self.future = future
+            if self.token <= handover.sent:
+                future.set_result(None)
+            elif handover.error is not None:
+                future.set_exception(handover.error)
+            else:
+                handover.watch(self.token, future)
+        return self.future
+
+    def done(self) -> bool:
+        """See `asyncio.Future.done`."""
+        return self.handover.knows(self.token) if self.future is None else self.future.done()
+
+    def result(self) -> Any:
+        """See `asyncio.Future.result`."""
+        return None if self.future is None and self.token <= self.handover.sent else self._real().result()
+
+    def exception(self) -> BaseException | None:
+        """See `asyncio.Future.exception`."""
+        return self._real().exception()
+
+    def cancel(self, msg: Any = None) -> bool:
+        """See `asyncio.Future.cancel`."""
+        return self._real().cancel(msg)
+
+    def cancelled(self) -> bool:
+        """See `asyncio.Future.cancelled`."""
+        return self.future is not None and self.future.cancelled()
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        """See `asyncio.Future.add_done_callback`; it is called with this very object."""
+        self._real().add_done_callback(_Telling(fn, self), context=context)
+
+    def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
+        """See `asyncio.Future.remove_done_callback`."""
+        return 0 if self.future is None else self.future.remove_done_callback(_Telling(fn, self))
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """See `asyncio.Future.get_loop`."""
+        return self.loop
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self.future is not None or self.token > self.handover.sent:
+            yield from self._real()
+
+    __iter__ = __await__
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'finished' if self.done() else 'pending'}>"
+
+    def withdrawn(self) -> None:
+        """Note that the message will not be handed over: then nobody ever settles this future."""
+        self.handover = Handover()
+
+
+class _Telling:
+    """A callback of a receipt, told with it in the place of its real future; equal where both are."""
+
+    __slots__ = ("_callback", "_receipt")
+
+    def __init__(self, callback: Callable[[Any], object], receipt: Receipt) -> None:
+        self._callback = callback
+        self._receipt = receipt
+
+    def __call__(self, future: asyncio.Future[Any]) -> None:
+        self._callback(self._receipt)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Telling):
+            return NotImplemented
+        return self._callback == other._callback and self._receipt is other._receipt
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,107 @@
+"""An attempt to connect: from a URL to the layers that are to move over a TCP connection, before there is one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mqttws.client.layers import Link
+from mqttws.client.options import Options
+from mqttws.client.proxy import Tunnel, choose_proxy
+from mqttws.client.url import Endpoint, parse_url
+from mqttws.codec.connecting import Connect
+from mqttws.errors import ConnectError
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.connection import ClientConnection
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket
+from mqttws.protocol.session import Session
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt to connect.
+
+    Attributes:
+        host: name or address for the TCP connection: the server's, or the proxy's.
+        port: 1 to 65,535.
+        link: what is to move over it.
+        deadline: when there must be a CONNACK.
+        where: host and port, as an error names them.
+    """
+
+    host: str
+    port: int
+    link: Link
+    deadline: float
+    where: str
+
+    def failed(self, error: OSError) -> ConnectError:
+        """Say what went wrong with the TCP connection."""
+        # asyncio words the errors of the system in its own way; those of the resolver have numbers below 0.
+        if error.errno is not None and error.errno > 0:
+            reason = os.strerror(error.errno)
+        else:
+            reason = error.strerror or str(error) or "it took too long"
+        return ConnectError(f"cannot connect to {self.where}: {reason}")
+
+
+def make_attempt(url: str, options: Options, client_id: str, session: Session, now: float) -> Attempt:
+    """Make an attempt.
+
+    Args:
+        url: where it is to lead.
+        options: of the client.
+        client_id: of the client.
+        session: of the client.
+        now: seconds.
+
+    Raises:
+        ConnectError: this cannot be connected to, or the upgrade request cannot be made.
+        ssl.SSLError, OSError: the TLS context cannot be made.
+    """
+    try:
+        endpoint = parse_url(url)
+    except (TypeError, ValueError) as error:
+        raise ConnectError(str(error)) from None
+    proxy = choose_proxy(options.proxy, endpoint)
+    framing: Framing = Framing()
+    if endpoint.websocket:
+        framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.headers)
+    machine = ClientMachine(
+        make_connect(options, client_id, endpoint),
+        session,
+        ping_timeout=options.ping_timeout,
+        max_packet_size=options.max_packet_size,
+        max_filters=options.max_filters,
+    )
+    connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
+    tunnel = Tunnel(proxy, endpoint) if proxy is not None else None
+    tls = None
+    if endpoint.tls:
+        from mqttws.client.tls import TLSPipe, tls_context
+
+        tls = TLSPipe(options.tls if options.tls is not None else tls_context(), endpoint.host)
+    link = Link(connection, tunnel, tls, linger=not endpoint.websocket)
+    deadline = now + options.timeout
+    if proxy is not None:
+        return Attempt(proxy.host, proxy.port, link, deadline, f"the proxy {proxy.host}:{proxy.port}")
+    return Attempt(endpoint.host, endpoint.port, link, deadline, f"{endpoint.host}:{endpoint.port}")
+
+
+def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = None) -> Connect:
+    """Make the CONNECT.
+
+    Args:
+        options: of the client.
+        client_id: of the client.
+        endpoint: whose user name and password are taken, where the options have none.
+
+    Raises:
+        LocalProtocolError: an option breaks a rule of the standard.
+    """
+    username, password = options.username, options.password_bytes
+    if username is None and endpoint is not None:
+        username = endpoint.username
+        password = endpoint.password.encode() if endpoint.password is not None else None
+    return Connect(client_id, options.clean_session, options.keep_alive, options.will, username, password)

@@ -1,0 +1,303 @@
+"""What a client owes its callers: the futures of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
+
+Each call of the user becomes messages or requests in the session, which knows them by tokens, and a future here, which
+is settled when the answer comes; the messages of QoS 0, which have no answer, are told of by `Handover`. A client that
+has ended keeps no one waiting: futures made then have failed already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+from mqttws.client.callbacks import Calls, guarded
+from mqttws.client.options import Options, TopicFilters
+from mqttws.client.sent import Asking, Handover
+from mqttws.codec.publishing import Message, Publish, encode_publish
+from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
+from mqttws.errors import ConnectionClosed, QueueFull, StoreError, SubscribeRejected
+from mqttws.protocol.session import Session
+
+F = TypeVar("F")
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+class _Request(Generic[F]):
+    """A call of `subscribe` or `unsubscribe`, which may take several packets.
+
+    Args:
+        future: of the caller.
+        finish: makes the outcome from the return codes by Topic Filter, once all packets are answered.
+    """
+
+    def __init__(self, future: F, finish: Callable[[dict[str, int]], object]) -> None:
+        self.future = future
+        self.unanswered = 0
+        self.codes: dict[str, int] = {}
+        self.finish = finish
+
+
+class Promises(Generic[F]):
+    """The futures of one client.
+
+    Args:
+        options: of the client.
+        session: of the client.
+        make_future: makes a future of the driver's kind.
+        make_receipt: makes one for a message of QoS 0, by its `Handover` and its token.
+        settle: gives such futures their outcome, a result or an exception; one that was cancelled stays so.
+
+    Attributes:
+        calls: what is to be called outside the lock.
+        handover: which messages of QoS 0 are handed to the network.
+        dropped: how many messages were dropped because too many waited; see `Options.overflow`.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        session: Session,
+        make_future: Callable[[], F],
+        make_receipt: Callable[[Handover[F], int], F],
+        settle: Callable[[list[F], object], None],
+    ) -> None:
+        self.options = options
+        self.session = session
+        self.calls = Calls()
+        self.handover: Handover[F] = Handover()
+        self.dropped = 0
+        self._sender = session.sender
+        self._make_future = make_future
+        self._make_receipt = make_receipt
+        self._settle = settle
+        self._drops_oldest = options.overflow == "drop_oldest"
+        self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
+        self._requests: dict[int, _Request[F]] = {}  # by token
+        self._ended: Exception | None = None  # what futures get that are made after the end
+
+    def publish(self, message: Message) -> tuple[int, F]:
+        """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
+
+        Raises:
+            QueueFull: too many messages wait already; nothing has changed.
+        """
+        if not message.qos:
+            return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
+        if self._ended is not None:
+            return 0, self._settled(self._ended)
+        try:
+            token = self._enqueue(self._sender.enqueue, message)
+        except QueueFull as error:
+            return 0, self._not_taken(error)
+        future = self._futures[token] = self._make_future()
+        return token, future
+
+    def publish_packet(self, packet: bytes) -> F:
+        """Send a message of QoS 0 when its turn comes.
+
+        Args:
+            packet: the whole PUBLISH.
+
+        Raises:
+            QueueFull: too many messages wait already; nothing has changed.
+        """
+        if self._ended is None and not self._drops_oldest:
+            try:
+                token = self._sender.enqueue_packet(packet)
+            except QueueFull as error:
+                return self._not_taken(error)
+            return self._make_receipt(self.handover, token)
+        return self._publish_packet(packet)[1]
+
+    def _publish_packet(self, packet: bytes) -> tuple[int, F]:
+        if self._ended is not None:
+            return 0, self._settled(self._ended)
+        try:
+            token = self._enqueue(self._sender.enqueue_packet, packet)
+        except QueueFull as error:
+            return 0, self._not_taken(error)
+        if not self._drops_oldest:
+            return token, self._make_receipt(self.handover, token)
+        future = self._make_future()
+        self.handover.watch(token, future)  # it has to be found when its message is dropped
+        return token, future
+
+    def _settled(self, outcome: object) -> F:
+        future = self._make_future()
+        self._settle([future], outcome)
+        return future
+
+    def _not_taken(self, error: QueueFull) -> F:
+        """Make the future of a message that the queue had no room for, where that is not for the caller to hear."""
+        if self.options.overflow != "drop_newest":
+            raise error
+        self.dropped += 1
+        return self._settled(error)
+
+    def _enqueue(self, enqueue: Callable[[M], R], message: M) -> R:
+        """Let a message wait, dropping older ones for it where the user chose so."""
+        while True:
+            try:
+                return enqueue(message)
+            except QueueFull:
+                if not self._drops_oldest:
+                    raise
+                token = self._sender.drop_oldest()
+                assert token is not None
+                self.dropped += 1
+                future = self._futures.pop(token, None) or self.handover.forget(token)
+                self._resolve(future, QueueFull("it was dropped: newer ones came"))
+
+    def publish_safe(self, message: Message) -> F:
+        """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
+
+        Raises:
+            QueueFull, StoreError: nothing has changed.
+        """
+        token, future = self.publish(message)
+        if self.options.store is not None and message.qos and token:
+            try:
+                self.options.store.commit()
+            except StoreError:
+                self.withdraw(token)
+                raise
+        return future
+
+    def withdraw(self, token: int) -> bool:
+        """Take back a message that has not been sent. Returns whether it could be."""
+        if not self._sender.withdraw(token):
+            return False
+        self._futures.pop(token, None)
+        self.handover.forget(token)
+        if self.options.store is not None:
+            try:
+                self.options.store.commit()
+            except StoreError:  # the next process will find it there
+                return False
+        return True
+
+    def withdraw_future(self, future: object) -> bool:
+        """Take back a message by its future. Returns whether it could be."""
+        if isinstance(future, Asking):
+            if future.handover is not self.handover or not self.withdraw(future.token):
+                return False
+            future.withdrawn()
+            return True
+        token = next((token for token, known in self._futures.items() if known is future), None)
+        if token is None:
+            token = self.handover.find(future)
+        return token is not None and self.withdraw(token)
+
+    def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
+        """Subscribe when there is a connection. Returns the future of the granted QoS, or of the return codes.
+
+        Raises:
+            LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
+        """
+        wanted = [(entry, qos) if isinstance(entry, str) else entry for entry in _as_list(topic_filters)]
+        Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
+
+        def finish(codes: dict[str, int]) -> object:
+            if not isinstance(topic_filters, str):
+                return tuple(codes[topic_filter] for topic_filter, _ in wanted)
+            return SubscribeRejected(topic_filters) if codes[topic_filters] == FAILURE else codes[topic_filters]
+
+        return self._request(self.session.subscribe, wanted, finish)
+
+    def unsubscribe(self, topic_filters: str | Sequence[str]) -> F:
+        """Unsubscribe when there is a connection. Returns the future of None.
+
+        Raises:
+            LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
+        """
+        unwanted = _as_list(topic_filters)
+        Unsubscribe(1, tuple(unwanted))
+        return self._request(self.session.unsubscribe, unwanted, lambda codes: None)
+
+    def _request(
+        self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[dict[str, int]], object]
+    ) -> F:
+        """Send as many packets as the entries take."""
+        request = _Request(self._make_future(), finish)
+        if self._ended is not None:
+            self._settle([request.future], self._ended)
+            return request.future
+        size = self.options.max_filters
+        for start in range(0, len(entries), size):
+            self._requests[send(entries[start : start + size])] = request
+            request.unanswered += 1
+        return request.future
+
+    def acknowledge(self, publish: Publish) -> None:
+        """Acknowledge a message whose consumer has taken it."""
+        if publish.qos:
+            self.session.receiver.acknowledge(publish)
+            if publish.qos == 2 and self.options.store is not None:  # it must not come again
+                try:
+                    self.options.store.commit()
+                except StoreError:  # the PUBREC will meet it, too, and end the connection over it
+                    pass
+
+    # What the network tells.
+
+    def _delivered(self, tokens: list[int]) -> None:
+        """Note that messages of QoS 1 or 2 are acknowledged in full."""
+        futures = self._futures
+        done = [futures.pop(token) for token in tokens if token in futures]  # an earlier process had published others
+        self.calls.add(self._settle, done, None)
+
+    def _sent(self, token: int) -> None:
+        """Note that all messages of QoS 0 up to this one are handed to the network."""
+        futures = self.handover.advance(token)
+        if futures:
+            self.calls.add(self._settle, futures, None)
+
+    def _answered(self, token: int, return_codes: Iterable[tuple[str, int]]) -> None:
+        """Note the answer to one packet of a request."""
+        request = self._requests.pop(token)
+        request.codes.update(return_codes)
+        request.unanswered -= 1
+        if not request.unanswered:
+            self._resolve(request.future, request.finish(request.codes))
+
+    def _restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
+        """Tell which subscriptions the server refused to restore: no call waits to be told."""
+        for topic_filter, return_code in return_codes:
+            if return_code == FAILURE:
+                error = SubscribeRejected(topic_filter)
+                self.calls.log(logging.WARNING, "on reconnecting, %s", error)
+                if self.options.on_error is not None:
+                    self.calls.add(guarded, self.options.on_error, error)
+
+    def _break(self, error: Exception) -> None:
+        """Let everything fail that is not complete, and all that will be asked for."""
+        self._ended = error
+        self.session.abandon()
+        self.calls.add(self._settle, self.handover.fail(error), error)
+        self.handover = Handover()
+        requests = {id(request): request.future for request in self._requests.values()}
+        fate = error if self.options.store is None else _kept(error)
+        kept = self._sender.tokens
+        for token, future in self._futures.items():
+            self._resolve(future, fate if token in kept else error)
+        for waiting in requests.values():
+            self._resolve(waiting, error)
+        self._futures.clear()
+        self._requests.clear()
+
+    def _resolve(self, future: F | None, outcome: object) -> None:
+        if future is not None:
+            self.calls.add(self._settle, [future], outcome)
+
+
+def _as_list(entries: Any) -> list[Any]:
+    return [entries] if isinstance(entries, str) else list(entries)
+
+
+def _kept(error: Exception) -> Exception:
+    """Say of a message that is not delivered, and in a store, what will become of it."""
+    kept = ConnectionClosed(f"{error}; the store keeps the message, and a client with it will send it")
+    kept.__cause__ = error
+    return kept

@@ -1,0 +1,118 @@
+"""HTTP proxies: which one to use, and the CONNECT that opens a tunnel through it.
+
+Spec: RFC 9110 §9.3.6
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+import h11
+
+from mqttws.client.url import Endpoint, check_host
+from mqttws.errors import ConnectError
+
+#: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy.
+
+    Attributes:
+        host: name or address.
+        port: 1 to 65,535.
+        authorization: the Proxy-Authorization header; None for none.
+    """
+
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+
+def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
+    """Choose the proxy for an endpoint.
+
+    Args:
+        setting: `ENVIRONMENT`, the URL of a proxy (http://[user:password@]host:port), or None for none.
+        endpoint: where the tunnel is to lead.
+
+    Raises:
+        ConnectError: the URL is not one of an HTTP proxy.
+    """
+    if setting is None:
+        return None
+    if setting == ENVIRONMENT:
+        if endpoint.scheme != "wss" or not any(name.lower() == "https_proxy" for name in os.environ):
+            return None
+        from urllib.request import getproxies_environment, proxy_bypass
+
+        proxies = getproxies_environment()
+        if "https" not in proxies or proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
+            return None
+        setting = proxies["https"]
+    parts = urlsplit(setting if "://" in setting else f"http://{setting}")
+    try:
+        port = 80 if parts.port is None else parts.port
+        check_host(parts.hostname or "")
+    except ValueError:
+        port = 0
+    if parts.scheme != "http" or not parts.hostname or not port:
+        raise ConnectError("the URL of the proxy is not of the form http://[user:password@]host:port")
+    authorization = None
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(user.encode()).decode()
+    return Proxy(parts.hostname, port, authorization)
+
+
+class Tunnel:
+    """The CONNECT of a client, over bytes.
+
+    Args:
+        proxy: whom to ask.
+        endpoint: where the tunnel is to lead.
+    """
+
+    def __init__(self, proxy: Proxy, endpoint: Endpoint) -> None:
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        authority = f"{host}:{endpoint.port}"
+        headers = [("Host", authority)]
+        if proxy.authorization is not None:
+            headers.append(("Proxy-Authorization", proxy.authorization))
+        self._http = h11.Connection(h11.CLIENT)
+        self._out = self._http.send(h11.Request(method="CONNECT", target=authority, headers=headers)) or b""
+        self._out += self._http.send(h11.EndOfMessage()) or b""
+        self.established = False
+
+    def receive_data(self, data: bytes) -> bytes:
+        """Take bytes of the proxy.
+
+        Returns:
+            What came through the tunnel, once it is `established`.
+
+        Raises:
+            ConnectError: the proxy refuses, or does not speak HTTP.
+        """
+        try:
+            self._http.receive_data(data)
+            while True:
+                event = self._http.next_event()
+                if isinstance(event, h11.Response):
+                    if not 200 <= event.status_code < 300:
+                        raise ConnectError(f"the proxy refused the tunnel with HTTP status {event.status_code}")
+                    self.established = True
+                elif not isinstance(event, h11.InformationalResponse):
+                    break
+        except h11.RemoteProtocolError:
+            raise ConnectError("the proxy's answer to CONNECT is not HTTP") from None
+        return self._http.trailing_data[0] if self.established else b""
+
+    def data_to_send(self) -> bytes:
+        """Take the bytes that are to be sent now."""
+        data, self._out = self._out, b""
+        return data

@@ -1,0 +1,58 @@
+"""What the drivers and the broker need of sockets and of asyncio's transports, beyond their interfaces."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: Seconds before the next address is tried beside the ones under way. Spec: RFC 8305 §5
+ATTEMPT_DELAY = 0.25
+
+#: Bytes asked of a socket at once; more costs more than it brings.
+READ_SIZE = 64 * 1024
+
+#: Linux has it.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+def is_address(host: str) -> bool:
+    """Tell an IP address from a name."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def acknowledge_at_once(connection: Any) -> None:
+    """Have the system acknowledge, on the level of TCP, what was just read, and not up to 40 ms later.
+
+    A server that leaves Nagle's algorithm on, as Mosquitto's WebSocket listener does, keeps the next answers to itself
+    until then. The system forgets the wish again and again, so that it is for each read.
+
+    Args:
+        connection: a socket, or what an event loop shows of its own; None for none.
+    """
+    if _QUICKACK is not None and connection is not None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        except OSError:  # no TCP, or no longer there: the next read tells
+            pass
+
+
+def read_less(transport: asyncio.BaseTransport) -> None:
+    """Have a transport ask for no more than `READ_SIZE` at once.
+
+    Asyncio's ask for 256 KiB. However little a read brings, so much is set aside for it, and where the allocator has to
+    fetch it from the system and give it back, that takes 13 us. A TLS transport has one buffer of that size, which
+    it keeps; it is left as it is.
+    """
+    if hasattr(transport, "max_size"):
+        transport.max_size = READ_SIZE
+
+
+def free(transport: asyncio.BaseTransport) -> None:
+    """Let a transport that is over be freed at once: asyncio's hold a method of themselves.
+
+    The garbage collector comes the more seldom the less garbage there is: it would let them gather for an hour.
+    """
+    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)

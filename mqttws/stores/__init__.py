@@ -1,0 +1,1 @@
+"""Stores in files; `mqttws.protocol.store` says what a store is."""

@@ -1,0 +1,39 @@
+"""Helpers for tests of one's own, each loaded when it is asked for.
+
+FakeClock, Pair                         a clock that stands still; a client and a server connected in memory
+MemoryStore                             a store that dies with the process
+Authority, Identity, mint_authority     certificates for development (the extra `certs`)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mqttws.protocol.store import MemoryStore
+    from mqttws.testing.certificates import Authority, Identity, mint_authority
+    from mqttws.testing.pair import FakeClock, Pair
+
+_WHERE = {
+    "Authority": "mqttws.testing.certificates",
+    "FakeClock": "mqttws.testing.pair",
+    "Identity": "mqttws.testing.certificates",
+    "MemoryStore": "mqttws.protocol.store",
+    "Pair": "mqttws.testing.pair",
+    "mint_authority": "mqttws.testing.certificates",
+}
+
+__all__ = ["Authority", "FakeClock", "Identity", "MemoryStore", "Pair", "mint_authority"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mqttws.testing' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,211 @@
+"""A clock that stands still, and a client and a server connected in memory.
+
+Nothing here opens a socket, starts a thread or waits. Time passes when the test says so, and bytes that are under
+way can be delivered piece by piece, or lost::
+
+    pair = Pair(Connect("c1", clean_session=False)).open()
+    pair.client.publish(Message("a/b", b"x", qos=1))
+    pair.run()
+    assert pair.received_by_server == [...]
+    pair.cut()
+    pair = pair.again().open()
+
+The server of a pair takes whatever the client asks for: it accepts, grants what is asked, and acknowledges. A test
+that wants it otherwise turns `automatic` off, and acts on `pair.server_events` by itself.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from mqttws.codec.connecting import Connect
+from mqttws.codec.publishing import Publish
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.connection import ClientConnection, ServerConnection
+from mqttws.protocol.events import (
+    ConnectReceived,
+    Event,
+    SubscribeReceived,
+    UnsubscribeReceived,
+    UpgradeRequested,
+)
+from mqttws.protocol.framing import Framing
+from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.server import ServerMachine
+from mqttws.protocol.session import Session
+
+__all__ = ["FakeClock", "Pair"]
+
+
+class FakeClock:
+    """A clock that stands still until it is told otherwise: call it for the time, in seconds."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; 0 or more seconds."""
+        if seconds < 0:
+            raise ValueError(f"time went back by {-seconds} s")
+        self.now += seconds
+
+
+class Pair:
+    """A `ClientConnection` and a `ServerConnection`, and the bytes under way between them.
+
+    Args:
+        connect: the client's CONNECT.
+        client_session: what the client keeps; a new one where it is not given.
+        server_session: what the server keeps; None: it has lost everything, and says so.
+        websocket: whether there is a WebSocket in between, or plain TCP.
+        clock: the time of both; a new one where it is not given.
+        automatic: whether the server grants and both sides acknowledge by themselves.
+        max_filters: see `ClientMachine`.
+
+    Attributes:
+        to_server: what the client has sent and the server has not received yet.
+        to_client: the other way.
+        client_events: what the client has learnt, in order.
+        server_events: what the server has learnt, in order.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        client_session: Session | None = None,
+        server_session: Session | None = None,
+        websocket: bool = True,
+        clock: FakeClock | None = None,
+        automatic: bool = True,
+        max_filters: int = 100,
+    ) -> None:
+        self.connect = connect
+        self.clock = clock or FakeClock()
+        self.websocket = websocket
+        self.automatic = automatic
+        self.client_session = client_session or Session()
+        self.session_present = server_session is not None and not connect.clean_session
+        self.server_session = server_session if server_session is not None and self.session_present else Session()
+        self.to_server = bytearray()
+        self.to_client = bytearray()
+        self.client_events: list[Event] = []
+        self.server_events: list[Event] = []
+        now = self.clock()
+        self.client = ClientConnection(
+            ClientMachine(connect, self.client_session, max_filters=max_filters),
+            ClientWebSocket("server.example", "/mqtt") if websocket else Framing(),
+            now,
+        )
+        self.server = ServerConnection(ServerMachine(), ServerWebSocket() if websocket else Framing(), now)
+        self.collect()
+
+    @property
+    def received_by_client(self) -> list[Publish]:
+        """The messages among `client_events`."""
+        return [event for event in self.client_events if isinstance(event, Publish)]
+
+    @property
+    def received_by_server(self) -> list[Publish]:
+        """The messages among `server_events`."""
+        return [event for event in self.server_events if isinstance(event, Publish)]
+
+    def open(self) -> Pair:
+        """Go through the handshakes. Returns the pair itself."""
+        self.run()
+        if not (self.client.connected and self.server.connected):
+            raise AssertionError(f"the pair did not connect: {self.client_events} {self.server_events}")
+        return self
+
+    def again(self) -> Pair:
+        """Make the next connection of the same client and the same server: both keep their sessions."""
+        return Pair(
+            self.connect,
+            client_session=self.client_session,
+            server_session=self.server_session,
+            websocket=self.websocket,
+            clock=self.clock,
+            automatic=self.automatic,
+        )
+
+    def collect(self) -> None:
+        """Take what both have learnt and what both have to send; the bytes are under way then."""
+        self._handle_events()
+        self.to_server += self.client.data_to_send(self.clock())
+        self.to_client += self.server.data_to_send(self.clock())
+        self._handle_events()
+
+    def deliver_to_server(self, count: int | None = None) -> None:
+        """Let the server receive the first `count` bytes that are under way to it; None for all of them."""
+        data = bytes(self.to_server[:count])
+        del self.to_server[:count]
+        if data:
+            self.server.receive_data(data, self.clock())
+        self.collect()
+
+    def deliver_to_client(self, count: int | None = None) -> None:
+        """Let the client receive the first `count` bytes that are under way to it; None for all of them."""
+        data = bytes(self.to_client[:count])
+        del self.to_client[:count]
+        if data:
+            self.client.receive_data(data, self.clock())
+        self.collect()
+
+    def run(self) -> None:
+        """Deliver everything, until nothing is under way any more."""
+        self.collect()
+        while self.to_server or self.to_client:
+            self.deliver_to_server()
+            self.deliver_to_client()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and every timer of both go off when it is due; bytes are delivered meanwhile."""
+        end = self.clock() + seconds
+        while (due := self._next_deadline()) <= end:
+            self.clock.advance(max(0.0, due - self.clock()))
+            self.client.handle_timeout(self.clock())
+            self.server.handle_timeout(self.clock())
+            self.run()
+        self.clock.advance(end - self.clock())
+
+    def cut(self) -> None:
+        """Lose the connection, and with it what is under way."""
+        self.client.receive_eof(self.clock())
+        self.server.receive_eof(self.clock())
+        self.collect()
+        self.to_server.clear()
+        self.to_client.clear()
+
+    def _next_deadline(self) -> float:
+        deadlines = (self.client.next_deadline(), self.server.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=inf)
+
+    def _handle_events(self) -> None:
+        for event in self.client.events():
+            self.client_events.append(event)
+            if self.automatic and isinstance(event, Publish):
+                self.client.acknowledge(event)
+        for event in self.server.events():
+            self.server_events.append(event)
+            if self.automatic:
+                self._answer(event)
+
+    def _answer(self, event: Event) -> None:
+        """Be a server that grants everything."""
+        if isinstance(event, UpgradeRequested):
+            self.server.accept_upgrade(self.clock())
+        elif isinstance(event, ConnectReceived):
+            self.server.accept(self.server_session, self.session_present, self.clock())
+        elif isinstance(event, SubscribeReceived):
+            self.server_session.subscriptions.update(event.subscribe.topic_filters)
+            self.server.suback(event.subscribe.packet_id, [qos for _, qos in event.subscribe.topic_filters])
+        elif isinstance(event, UnsubscribeReceived):
+            for topic_filter in event.unsubscribe.topic_filters:
+                self.server_session.subscriptions.pop(topic_filter, None)
+            self.server.unsuback(event.unsubscribe.packet_id)
+        elif isinstance(event, Publish):
+            self.server.acknowledge(event)

@@ -1,0 +1,140 @@
+"""Serves `LocalCognito` over HTTP on this machine.
+
+    with LocalCognitoServer(LocalCognito([pool], ring)) as server:
+        CognitoIdentity(pool.pool_id, endpoint=server.endpoint)
+
+Blocking, a thread for each connection, one request on each: what a stand-in for development needs.  It answers the
+preflight of browsers, so that a page served from elsewhere may use it.  Bodies are never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import cast
+
+from pubsub.aws.local.cognito import Answer, LocalCognito
+
+__all__ = ["LocalCognitoServer"]
+
+_log = logging.getLogger(__name__)
+_MOST_BYTES = 65_536
+_TIMEOUT = 10.0
+_CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": "60",
+}
+
+
+class LocalCognitoServer:
+    """A server, which listens from when it is made until `close`.
+
+    Args:
+        cognito: The service.
+        host: The address to listen on; the default is this machine alone.
+        port: 0 for a free one.
+        context: A server's TLS context, or None for plain HTTP.
+        clock: Gives the time in seconds since 1970; also what the answers' `Date` tells.
+
+    Raises:
+        OSError: The port cannot be had.
+    """
+
+    def __init__(
+        self,
+        cognito: LocalCognito,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._server = _Server((host, port), cognito, context, clock)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="local-cognito")
+        self._thread.daemon = True
+        self._thread.start()
+        bound = self._server.server_address[1]
+        self.endpoint = f"{'https' if context else 'http'}://{host}:{bound}/"
+        """The URL of the service."""
+
+    def close(self) -> None:
+        """Stop listening, let the requests under way end, and wait for that."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> LocalCognitoServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for them; each ends within the timeout
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        cognito: LocalCognito,
+        context: ssl.SSLContext | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.cognito = cognito
+        self.clock = clock
+        self._context = context
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, peer = self.socket.accept()
+        if self._context is not None:
+            # The handshake is made by the first read, in the connection's own thread.
+            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, peer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        _log.debug("a connection from %s ended early", client_address, exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _TIMEOUT
+
+    def do_POST(self) -> None:
+        """Answer a request of the service."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _MOST_BYTES:
+            self._send(Answer(413 if length.isdecimal() else 411, {}, b""))
+            return
+        server = cast("_Server", self.server)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = server.cognito.answer(headers, self.rfile.read(int(length)), now=server.clock())
+        asked, told = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
+        _log.debug("%r: HTTP %d %s", asked, answer.status, told)
+        self._send(answer)
+
+    def do_OPTIONS(self) -> None:
+        """Answer the preflight of a browser."""
+        self._send(Answer(204, dict(_PREFLIGHT), b""))
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response_only(answer.status)
+        length = {} if answer.status == 204 else {"Content-Length": str(len(answer.body))}
+        for name, value in {**answer.headers, **_CORS, **length, "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log what http.server says: the request line, never headers or a body."""
+        _log.debug(format, *args)

@@ -1,0 +1,213 @@
+"""Decides what a connection may do, by the policies that apply to it, as AWS IoT documents it.
+
+    document = PolicyDocument.parse(text, name="myIOTPolicy")
+    authorizer = Authorizer(context, role=[role_policy], iot=[document])
+    decision = authorizer.publish("chat/hello", retain=False)
+    if not decision:
+        log.warning("%s", decision.reason)      # which statement of which policy, in one line
+
+A Deny anywhere wins; otherwise every *side* asked must have a statement that allows.  The sides are the
+policies of the role that the credentials stand for, and the AWS IoT policies attached to the principal:
+
+    principal                              role    iot
+    a guest of a Cognito identity pool     asked   not asked (None)
+    an authenticated Cognito identity      asked   asked
+    an IAM user or role                    asked   not asked (None)
+    a client's certificate                 -       asked
+
+The one idea: for each action, what the connection alone settles (which statements are about the action,
+what the variables stand for, which conditions hold) is worked out at the first question, once; a later
+question only matches its resource against what is left.  Conditions on the time are the exception: they
+are asked each time.
+
+This room does no network, and a question never raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+
+from pubsub.aws.local.policy_conditions import Condition, Keys, lookup_in
+from pubsub.aws.local.policy_document import PolicyDocument, PolicyError, Statement
+from pubsub.aws.local.policy_explain import why_not
+from pubsub.aws.local.policy_match import Pattern
+from pubsub.aws.local.policy_variables import ConnectionContext, Thing
+
+__all__ = ["Authorizer", "ConnectionContext", "Decision", "PolicyDocument", "PolicyError", "Thing"]
+
+_KINDS = {
+    "iot:Connect": "client",
+    "iot:Publish": "topic",
+    "iot:RetainPublish": "topic",
+    "iot:Receive": "topic",
+    "iot:Subscribe": "topicfilter",
+}
+"""The actions of MQTT -> the kind of resource that each is about."""
+
+_TIME_KEYS = frozenset(["aws:currenttime", "aws:epochtime"])
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, and by what; true when allowed.
+
+    Args:
+        allowed: Whether it is allowed.
+        action: For example `iot:Publish`.
+        resource: The ARN.
+        policy: The name of the policy whose statement decided; None when no statement allows.
+        statement: The statement that decided: `statement 2 (Sid 'Talk')`; None as above.
+        reason: One line for the developer.
+    """
+
+    allowed: bool
+    action: str
+    resource: str
+    policy: str | None
+    statement: str | None
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A statement as far as this connection settles it, for one action."""
+
+    side: str
+    policy: str
+    statement: Statement
+    patterns: tuple[Pattern, ...]
+    timed: tuple[Condition, ...]
+
+    def applies(self, resource: str, keys_now: Callable[[], Keys]) -> bool:
+        if any(pattern.match(resource) for pattern in self.patterns) == self.statement.not_resources:
+            return False
+        if not self.timed:
+            return True
+        keys = keys_now()
+        return all(condition.holds(keys, granting=self.statement.allows) for condition in self.timed)
+
+    @property
+    def named(self) -> str:
+        return f"{self.statement.name} of {self.side} policy {self.policy!r}"
+
+
+class _Rules:
+    """The rules for one action: those that deny, and those that allow, by side."""
+
+    def __init__(self, action: str, sides: Mapping[str, Sequence[PolicyDocument]], keys: Keys) -> None:
+        self.deny: list[_Rule] = []
+        self.allow: dict[str, list[_Rule]] = {side: [] for side in sides}
+        self.keys = keys
+        for side, policies in sides.items():
+            for policy in policies:
+                for statement in policy.statements:
+                    rule = _settle(side, policy, statement, keys) if statement.covers(action) else None
+                    if rule is not None:
+                        (self.allow[side] if statement.allows else self.deny).append(rule)
+
+
+def _settle(side: str, policy: PolicyDocument, statement: Statement, keys: Keys) -> _Rule | None:
+    """Work out a statement for a connection, or give None when it can never apply to it."""
+    timed = tuple(one for one in statement.conditions if one.needs & _TIME_KEYS)
+    for condition in statement.conditions:
+        if condition not in timed and not condition.holds(keys, granting=statement.allows):
+            return None
+    lookup = lookup_in(keys)
+    resolved = [template.pattern(lookup) for template in statement.resources]
+    # That an unknown variable matches nothing must not be what grants all the rest.
+    if statement.not_resources and statement.allows and None in resolved:
+        return None
+    patterns = tuple(pattern for pattern in resolved if pattern is not None)
+    return _Rule(side, policy.name, statement, patterns, timed)
+
+
+class Authorizer:
+    """The policies of one connection, compiled for it.
+
+    Args:
+        context: What is known of the connection.
+        role: The policies of the role or user; None when that side is not asked.
+        iot: The AWS IoT policies attached to the principal; None when that side is not asked.
+        clock: Gives the time in seconds since 1970; read only where a policy has a condition on the time.
+
+    Raises:
+        ValueError: Neither side is given: nobody could ever be allowed.
+    """
+
+    def __init__(
+        self,
+        context: ConnectionContext,
+        *,
+        role: Sequence[PolicyDocument] | None = None,
+        iot: Sequence[PolicyDocument] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        sides = {"role": role, "IoT": iot}
+        self.context = context
+        self._sides = {side: tuple(policies) for side, policies in sides.items() if policies is not None}
+        if not self._sides:
+            raise ValueError("expected the policies of the role, the IoT policies, or both; got neither")
+        self._clock = clock
+        self._rules: dict[str, _Rules] = {}
+
+    # --- the questions ---
+
+    def connect(self) -> Decision:
+        """Decide whether this connection may be: its client id, its will's topic, its kind of session."""
+        return self._decide("iot:Connect", self.context.client_id)
+
+    def publish(self, topic: str, *, retain: bool = False) -> Decision:
+        """Decide whether it may publish to a Topic Name; to have it retained takes a leave of its own."""
+        decision = self._decide("iot:Publish", topic)
+        return self._decide("iot:RetainPublish", topic) if decision and retain else decision
+
+    def subscribe(self, topic_filter: str) -> Decision:
+        """Decide whether it may subscribe to a Topic Filter; `+` and `#` count as the characters they are."""
+        return self._decide("iot:Subscribe", topic_filter)
+
+    def receive(self, topic: str) -> Decision:
+        """Decide whether a message of a Topic Name may be delivered to it."""
+        return self._decide("iot:Receive", topic)
+
+    # --- deciding ---
+
+    def _decide(self, action: str, name: str) -> Decision:
+        resource = self.context.arn(_KINDS[action], name)
+        rules = self._rules_for(action)
+
+        @cache  # one time for one decision, and none where nothing asks for it
+        def keys_now() -> Keys:
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            seconds = str(now.timestamp())
+            return {**rules.keys, "aws:currenttime": (now.isoformat(),), "aws:epochtime": (seconds,)}
+
+        for rule in rules.deny:
+            if rule.applies(resource, keys_now):
+                said = f"{action} on {resource!r} is denied by {rule.named}"
+                return Decision(False, action, resource, rule.policy, rule.statement.name, said)
+        granted = []
+        for side, allowing in rules.allow.items():
+            found = next((rule for rule in allowing if rule.applies(resource, keys_now)), None)
+            if found is None:
+                why = why_not(side, self._sides[side], action, resource, keys_now())
+                said = f"{action} on {resource!r} is not allowed: {why}"
+                return Decision(False, action, resource, None, None, said)
+            granted.append(found)
+        said = f"{action} on {resource!r} is allowed by " + " and ".join(rule.named for rule in granted)
+        return Decision(True, action, resource, granted[-1].policy, granted[-1].statement.name, said)
+
+    def _rules_for(self, action: str) -> _Rules:
+        rules = self._rules.get(action)
+        if rules is None:
+            keys = dict(self.context.keys())
+            if action == "iot:Connect":
+                keys.update(self.context.connect_keys())
+            rules = self._rules[action] = _Rules(action, self._sides, keys)
+        return rules

@@ -1,0 +1,107 @@
+"""Says why nothing allowed a request, in one line that tells a developer what to change.
+
+Asked only after a refusal, so that a decision costs nothing for it.  It decides nothing.
+
+The one idea: of all the statements that allow the action, the one that came nearest is the one that was
+meant. Each is tried, and what kept it from applying is ranked: first a condition, then the usual slips (an
+unknown variable, the wrong kind of resource, MQTT's wildcards, another region or account), then plainly
+another resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pubsub.aws.local.policy_conditions import Condition, Keys, lookup_in
+from pubsub.aws.local.policy_document import PolicyDocument, Statement
+from pubsub.aws.local.policy_match import Pattern, Template, Wildcard
+
+__all__ = ["why_not"]
+
+_OTHER_KIND = {"topic": "topicfilter", "topicfilter": "topic"}
+_MOST_SHOWN = 3
+
+
+def why_not(side: str, policies: Sequence[PolicyDocument], action: str, resource: str, keys: Keys) -> str:
+    """Say why no statement of one side's policies allows a request.
+
+    Args:
+        side: What the side is called: `role` or `IoT`.
+        policies: Its policies, possibly none.
+        action: For example `iot:Publish`.
+        resource: The ARN asked for.
+        keys: What is known of the request, the time included.
+    """
+    if not policies:
+        return f"no {side} policy is attached; attach one that allows {action}"
+    found = sorted(_misses(side, policies, action, resource, keys), key=lambda miss: miss[0])
+    if found:
+        return found[0][1]
+    names = ", ".join(repr(policy.name) for policy in policies)
+    return f"no statement of {side} policy {names} allows the action {action}"
+
+
+def _misses(
+    side: str, policies: Sequence[PolicyDocument], action: str, resource: str, keys: Keys
+) -> Iterator[tuple[int, str]]:
+    """Give, for each statement that allows the action, how far it was from allowing this, and why."""
+    for policy in policies:
+        for statement in policy.statements:
+            if statement.allows and statement.covers(action):
+                rank, why = _miss(statement, resource, keys)
+                yield rank, f"{statement.name} of {side} policy {policy.name!r} {why}"
+
+
+def _miss(statement: Statement, resource: str, keys: Keys) -> tuple[int, str]:
+    lookup = lookup_in(keys)
+    patterns = [template.pattern(lookup) for template in statement.resources]
+    matches = any(one is not None and one.match(resource) for one in patterns)
+    if None in patterns and (statement.not_resources or not matches):
+        template = statement.resources[patterns.index(None)]
+        unknown = next(one.name for one in template.variables() if one.value(lookup) is None)
+        return 1, f"names {template.source!r}, and ${{{unknown}}} has no value here"
+    if matches != statement.not_resources:
+        failed = next(one for one in statement.conditions if not one.holds(keys, granting=True))
+        return 0, f"would, but its condition {_condition(failed, keys)}"
+    if statement.not_resources:
+        return 1, "allows all but some resources, and this is one of those"
+    for template in statement.resources:
+        slip = _slip(template, resource, keys)
+        if slip is not None:
+            return 1, f"names {template.source!r}: {slip}"
+    shown = [repr(template.source) for template in statement.resources[:_MOST_SHOWN]]
+    more = len(statement.resources) - len(shown)
+    return 2, "allows only " + ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _condition(condition: Condition, keys: Keys) -> str:
+    values = keys.get(condition.key, ())
+    seen = f"the value here is {', '.join(map(repr, values))}" if values else "that key has no value here"
+    return f"{condition.source} does not hold: {seen}"
+
+
+def _slip(template: Template, resource: str, keys: Keys) -> str | None:
+    """Recognise a usual slip: what would match if it had been written right."""
+    *head, last = resource.split(":", 5)
+    kind, _, name = last.partition("/")
+    other = _OTHER_KIND.get(kind)
+    lookup = lookup_in(keys)
+    pattern = template.pattern(lookup)
+    if pattern is not None and other and pattern.match(":".join([*head, f"{other}/{name}"])):
+        return f"this action is about {kind}/, not {other}/"
+    pieces = template.split(":", 5)
+    tail = pieces[-1].pattern(lookup)
+    if len(pieces) == 6 and tail is not None and tail.match(last):
+        return "that is another partition, region or account than " + ":".join(head)
+    parts = template.resolve(lookup)
+    if parts is not None and Pattern(tuple(_as_policy_wildcards(parts))).match(resource):
+        return "'+' and '#' are no wildcards in a policy; write '*' for them"
+    return None
+
+
+def _as_policy_wildcards(parts: tuple[str | Wildcard, ...]) -> Iterator[str | Wildcard]:
+    for part in parts:
+        if isinstance(part, Wildcard):
+            yield part
+        else:
+            yield from (Wildcard.MANY if char in "+#" else char for char in part)

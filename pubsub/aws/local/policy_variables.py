@@ -1,0 +1,164 @@
+"""What is known of a connection, as the keys that policies name: `iot:ClientId`, `aws:SourceIp` and the rest.
+
+This is the only room that knows the names of AWS's keys.  It knows nothing of policies.
+
+The one idea: whatever a policy may ask is one flat table from a key to its values, made once a
+connection.  A key that has no value is not in the table; that is how an unknown variable and an absent key
+come to mean the same.
+
+Spec: "AWS IoT Core policy variables", "Thing policy variables" and "X.509 certificate policy variables" in
+the AWS IoT Core developer guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from pubsub.aws.local.policy_conditions import Keys
+from pubsub.aws.local.policy_match import normal_key
+
+__all__ = ["ConnectionContext", "Thing"]
+
+_Given: TypeAlias = dict[str, str | Sequence[str] | None]
+
+_CERTIFICATE_PREFIX = "iot:Certificate."
+_MOST_CERTIFICATE_VALUES = 5
+_WILD_IN_CERTIFICATE = frozenset("*$+?#")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    """The thing of the registry that a connection stands for.
+
+    Args:
+        name: Its name, which is the client id of its connections.
+        type_name: The name of its type; None when it has none.
+        attributes: Its attributes, by their names as they are written.
+        attached: Whether the principal of the connection is attached to it.
+    """
+
+    name: str
+    type_name: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    attached: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionContext:
+    """What is known of one connection.
+
+    Args:
+        client_id: The client id of its CONNECT.
+        region: The AWS region, for example `eu-west-1`.
+        account_id: The account, twelve digits.
+        partition: `aws`, `aws-cn` or `aws-us-gov`.
+        source_ip: The peer's address, v4 or v6.
+        domain_name: The name of the endpoint that was connected to.
+        secure: Whether TLS is spoken.
+        thing: The thing that the connection stands for, if any.
+        identity_id: The Cognito identity, `region:guid`, if the principal is one.
+        identity_pool_id: Its pool.
+        authenticated_by: What Cognito calls `amr`: `("unauthenticated",)` for a guest, or `authenticated`
+            and the provider of the login.
+        certificate: Attributes of the client's certificate, by what follows `iot:Certificate.` or by
+            `CertificateId`; each one value or several: `{"Subject.CommonName": "bulb", "SerialNumber": "1"}`.
+        will_topic: The topic of the CONNECT's will; None without one.
+        persistent: Whether the CONNECT asks for a session that persists (`clean_session` of False).
+        extra: Any other keys, for example `aws:PrincipalArn`.
+    """
+
+    client_id: str
+    region: str
+    account_id: str
+    partition: str = "aws"
+    source_ip: str | None = None
+    domain_name: str | None = None
+    secure: bool = True
+    thing: Thing | None = None
+    identity_id: str | None = None
+    identity_pool_id: str | None = None
+    authenticated_by: Sequence[str] = ()
+    certificate: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    will_topic: str | None = None
+    persistent: bool = False
+    extra: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+
+    def arn(self, kind: str, name: str) -> str:
+        """Give the ARN of a resource here.
+
+        Args:
+            kind: `client`, `topic` or `topicfilter`.
+            name: The client id, the Topic Name or the Topic Filter.
+        """
+        return f"arn:{self.partition}:iot:{self.region}:{self.account_id}:{kind}/{name}"
+
+    def keys(self) -> Keys:
+        """Give the keys that hold for the whole connection."""
+        keys: _Given = {
+            "aws:SourceIp": self.source_ip,
+            "iot:SourceIp": self.source_ip,
+            "aws:SecureTransport": "true" if self.secure else "false",
+            "aws:RequestedRegion": self.region,
+            "iot:ClientId": self.client_id,
+            "iot:DomainName": self.domain_name,
+            "cognito-identity.amazonaws.com:sub": self.identity_id,
+            "cognito-identity.amazonaws.com:aud": self.identity_pool_id,
+            "cognito-identity.amazonaws.com:amr": self.authenticated_by,
+            **_thing_keys(self.thing),
+            **_certificate_keys(self.certificate),
+            **self.extra,
+        }
+        return _normal(keys)
+
+    def connect_keys(self) -> Keys:
+        """Give the keys that hold while the CONNECT itself is decided, besides the others."""
+        attributes = ["PersistentConnect"] if self.persistent else []
+        will = None
+        if self.will_topic is not None:
+            attributes.append("LastWill")
+            will = self.arn("topic", self.will_topic)
+        return _normal({"iot:ConnectAttributes": attributes, "iot:LastWillTopic": will})
+
+
+def _normal(keys: Mapping[str, str | Sequence[str] | None]) -> dict[str, tuple[str, ...]]:
+    pairs = (
+        (normal_key(key), (value,) if isinstance(value, str) else tuple(value))
+        for key, value in keys.items()
+        if value is not None
+    )
+    return {key: values for key, values in pairs if values}
+
+
+def _thing_keys(thing: Thing | None) -> _Given:
+    if thing is None:
+        return {"iot:Connection.Thing.IsAttached": "false"}
+    return {
+        "iot:Connection.Thing.ThingName": thing.name,
+        "iot:Connection.Thing.ThingTypeName": thing.type_name,
+        "iot:Connection.Thing.IsAttached": "true" if thing.attached else "false",
+        **{f"iot:Connection.Thing.Attributes[{name}]": value for name, value in thing.attributes.items()},
+    }
+
+
+def _certificate_keys(certificate: Mapping[str, str | Sequence[str]]) -> _Given:
+    """Give each attribute as its first value, as `.0`, `.1` … and as `.List` for all.
+
+    AWS keeps at most five values of one attribute, and gives no value that holds a wildcard character.
+    """
+    keys: _Given = {}
+    available = []
+    for name, given in certificate.items():
+        every = [given] if isinstance(given, str) else list(given)
+        values = [
+            None if _WILD_IN_CERTIFICATE.intersection(value) else value for value in every[:_MOST_CERTIFICATE_VALUES]
+        ]
+        key = f"iot:{name}" if name == "CertificateId" else _CERTIFICATE_PREFIX + name
+        keys[key] = values[0] if values else None
+        keys.update({f"{key}.{index}": value for index, value in enumerate(values)})
+        keys[f"{key}.List"] = [value for value in values if value is not None]
+        if keys[key] is not None:
+            available.append(key)
+    keys[_CERTIFICATE_PREFIX + "AvailableKeys"] = available
+    return keys

@@ -1,0 +1,217 @@
+"""Names with several addresses: a dead one delays a client little, and costs nothing afterwards."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, States
+
+from mqttws import ConnectError, Reconnect
+from mqttws.broker import Broker
+from mqttws.client.url import parse_url
+from mqttws.sync import dial
+
+Make = Callable[..., Any]
+Entry = tuple[Any, Any, int, str, Any]
+
+
+def entry(host: str, port: int) -> Entry:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0) if ":" in host else (host, port))
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Entry]]:
+    """What the resolver knows beside the truth."""
+    known: dict[str, list[Entry]] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        return known[host] if host in known else real(host, port, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port at which connecting neither succeeds nor fails: nobody accepts, and the backlog is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def nobody() -> int:
+    """A port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with Broker() as broker:
+        yield parse_url(broker.url_of("mqtt")).port
+
+
+@pytest.mark.parametrize("first", ["black hole", "nobody", "no such family"])
+def test_a_dead_first_address_is_passed_by(
+    make: Make, names: dict[str, list[Entry]], black_hole: int, nobody: int, port: int, first: str
+) -> None:
+    dead = {
+        "black hole": entry("127.0.0.1", black_hole),
+        "nobody": entry("127.0.0.1", nobody),
+        "no such family": (12345, socket.SOCK_STREAM, 0, "", ("x", 1)),
+    }[first]
+    names["broker.test"] = [dead, entry("127.0.0.1", port)]
+    client = make(f"mqtt://broker.test:{port}")
+    client.open()
+    assert client.state.name == "connected"
+
+
+def test_a_name_that_moves_is_found_again(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
+    """Every attempt resolves anew: nothing of an earlier answer is kept."""
+    states = States()
+    with Broker(sys_interval=None) as old, Broker(sys_interval=None) as new:
+        names["broker.test"] = [entry("127.0.0.1", parse_url(old.url_of("mqtt")).port)]
+        client = make("mqtt://broker.test", client_id="c", on_state=states, reconnect=Reconnect(0.01, 0.05)).open()
+        names["broker.test"] = [entry("127.0.0.1", nobody)]  # between the two there is nobody
+        assert old.disconnect("c")
+        states.wait("disrupted", 3)
+        names["broker.test"] = [entry("127.0.0.1", parse_url(new.url_of("mqtt")).port)]
+        states.wait("connected", 2)
+        client.publish("t", b"x", 1)
+        assert new.figures()["clients/connected"] == 1
+        assert old.figures()["clients/connected"] == 0
+
+
+def test_the_error_of_the_last_address_is_told(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
+    names["broker.test"] = [entry("127.0.0.1", nobody), entry("127.0.0.1", nobody)]
+    with pytest.raises(ConnectError, match=f"cannot connect to broker.test:{nobody}: .*(refused|Multiple exceptions)"):
+        make(f"mqtt://broker.test:{nobody}").open()
+
+
+def test_addresses_that_never_answer(make: Make, names: dict[str, list[Entry]], black_hole: int) -> None:
+    names["broker.test"] = [entry("127.0.0.1", black_hole)] * 2
+    with pytest.raises(ConnectError, match=r"cannot connect to broker\.test:1883: .*"):
+        make("mqtt://broker.test", timeout=0.4).open()
+
+
+def test_a_name_that_does_not_exist(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ConnectError, match=r"cannot connect to broker\.test:1883: Name or service not known"):
+        make("mqtt://broker.test").open()
+
+
+@pytest.mark.parametrize("host", ["a..b", ".test", "x" * 64 + ".test"])
+def test_a_name_that_cannot_be_one(make: Make, host: str) -> None:
+    with pytest.raises(ValueError, match="empty or longer than 63"):
+        make(f"mqtt://{host}")
+    with pytest.raises(ConnectError, match="empty or longer than 63"):
+        make(lambda: f"mqtt://{host}").open()
+    with pytest.raises(ConnectError, match="not of the form"):
+        make("mqtt://broker.test", proxy=f"http://{host}").open()
+
+
+def test_a_resolver_that_hangs_holds_up_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+        go_on.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    client = make("mqtt://broker.test", timeout=0.2)
+    try:
+        with pytest.raises(ConnectError, match=r"cannot connect to broker\.test:1883"):
+            client.open()
+        assert client.state.name == "disconnected"
+    finally:
+        go_on.set()
+
+
+def test_close_while_connecting(make: Make, black_hole: int) -> None:
+    client = make(f"mqtt://127.0.0.1:{black_hole}")
+    failures: list[BaseException] = []
+
+    def open_client() -> None:
+        try:
+            client.open()
+        except Exception as error:
+            failures.append(error)
+
+    opening = threading.Thread(target=open_client)
+    opening.start()
+    while client.state.name != "connecting":
+        opening.join(0.01)
+    client.close()
+    opening.join(PATIENCE)
+    assert client.state.name == "disconnected"
+    assert "closed" in str(failures[0])
+
+
+def test_both_families_take_turns(names: dict[str, list[Entry]]) -> None:
+    six, four = [entry(f"::{n}", 1) for n in (1, 2, 3)], [entry(f"10.0.0.{n}", 1) for n in (1, 2)]
+    names["broker.test"] = [*six, *four]
+    assert [address[2][0] for address in dial.resolve("broker.test", 1)] == [
+        "::1",
+        "10.0.0.1",
+        "::2",
+        "10.0.0.2",
+        "::3",
+    ]
+    names["broker.test"] = [*four, *six]
+    assert [address[2][0] for address in dial.resolve("broker.test", 1)][:2] == ["10.0.0.1", "::1"]
+
+
+def test_the_losers_of_the_race_are_closed(names: dict[str, list[Entry]], black_hole: int, port: int) -> None:
+    """Step by step, with a clock of its own."""
+    names["broker.test"] = [entry("127.0.0.1", black_hole), entry("127.0.0.1", port)]
+    resolved = threading.Event()
+    with selectors.DefaultSelector() as selector:
+        dialer = dial.Dialer("broker.test", 1883, selector, resolved.set)
+        assert resolved.wait(PATIENCE)
+        assert dialer.advance(100.0) is None
+        assert dialer.next_deadline() == 100.0 + dial.ATTEMPT_DELAY
+        (first,) = selector.get_map().values()
+        assert dialer.advance(100.1) is None
+        assert len(selector.get_map()) == 1
+        assert dialer.advance(100.0 + dial.ATTEMPT_DELAY) is None
+        assert dialer.next_deadline() is None
+        assert len(selector.get_map()) == 2
+        ready = [key.fileobj for key, _ in selector.select(PATIENCE)]
+        winner = dialer.advance(101.0, ready)
+        assert winner is not None
+        with winner:
+            assert winner.getpeername() == ("127.0.0.1", port)
+            assert winner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            dialer.close()
+            assert len(selector.get_map()) == 0
+            assert first.fileobj.fileno() == -1
+
+
+def test_a_name_without_an_address(names: dict[str, list[Entry]]) -> None:
+    names["broker.test"] = []
+    resolved = threading.Event()
+    with selectors.DefaultSelector() as selector:
+        dialer = dial.Dialer("broker.test", 1883, selector, resolved.set)
+        assert resolved.wait(PATIENCE)
+        with pytest.raises(OSError, match="no address") as caught:
+            dialer.advance(0.0)
+        assert caught.value.errno == errno.EHOSTUNREACH

@@ -1,0 +1,412 @@
+"""How connections end: full sockets, silent peers, what is still said, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, States
+from scripted import Scripted
+
+import mqttws
+import mqttws.aio
+from mqttws import (
+    ConnectError,
+    ConnectionClosed,
+    Disconnect,
+    KeepAliveTimeout,
+    PingReq,
+    PubAck,
+    Publish,
+    Reconnect,
+    State,
+    SubAck,
+    Subscribe,
+)
+from mqttws.broker import Broker
+
+Make = Callable[..., Any]
+AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+def test_a_dead_server_is_left_though_the_socket_is_full(make: Make, server: Scripted) -> None:
+    """What is not written by then never will be; it must not be waited for."""
+    states = States()
+    client = make(server.url, on_state=states, keep_alive=1, ping_timeout=0.2, reconnect=AT_ONCE)
+    opening = server.soon(client.open)
+    server.accept().welcome()  # and nothing is read from now on
+    opening.result(PATIENCE)
+    for _ in range(32):
+        client.publish_nowait("a", bytes(1_000_000))
+    assert isinstance(states.wait("disrupted").error, KeepAliveTimeout)
+    again = server.accept().welcome()
+    while not isinstance(packet := again.receive(), Publish):
+        assert isinstance(packet, PingReq)
+    states.wait("connected", 2)
+
+
+def test_close_with_a_full_socket_takes_no_longer_than_it_may(make: Make, server: Scripted) -> None:
+    client = make(server.url, keep_alive=0)
+    opening = server.soon(client.open)
+    server.accept().welcome()
+    opening.result(PATIENCE)
+    futures = [client.publish_nowait("a", bytes(1_000_000), 1) for _ in range(32)]
+    client.close(timeout=0.2)
+    assert client.state == State("disconnected")
+    with pytest.raises(ConnectionClosed):
+        futures[-1].result(PATIENCE)
+
+
+def test_close_while_messages_keep_coming(make: Make, server: Scripted) -> None:
+    """DISCONNECT arrives, though the client has stopped reading long before: a reset could have swallowed it."""
+    client = make(server.url, max_inbound=1)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    end.send(*[Publish("a", bytes(1_000)) for _ in range(60)])
+    first = next(client.messages(timeout=PATIENCE))
+    assert first.topic == "a"
+    closing = server.soon(client.close)
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+
+
+def test_a_reset_before_the_connack_is_an_error_of_connecting(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url)
+    opening = tcp_server.soon(client.open)
+    tcp_server.accept().cut()  # with the CONNECT unread: a reset
+    with pytest.raises(ConnectError):
+        opening.result(PATIENCE)
+
+
+def test_reconnect_now_even_without_reconnecting(make: Make, server: Scripted) -> None:
+    states = States()
+    client = make(server.url, on_state=states, reconnect=False)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    client.reconnect_now()
+    assert end.rest() == Disconnect().encode()
+    server.accept().welcome()
+    states.wait("connected", 2)
+    assert "asked for" in str(states.wait("disrupted").error)
+
+
+def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scripted) -> None:
+    states = States()
+    never = Reconnect(initial=3_600.0, maximum=3_600.0)
+    client = make(server.url, on_state=states, reconnect=never)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    end.cut()
+    server.accept().cut()  # the first attempt comes at once, the second one an hour later
+    while (states.wait("reconnecting", 2).delay or 0.0) < PATIENCE:
+        client.reconnect_now()
+        server.accept().cut()
+    client.reconnect_now()
+    server.accept().welcome()
+    states.wait("connected", 2)
+
+
+def test_delays_grow_from_attempt_to_attempt(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqttws.client.core.random.random", lambda: 0.5)
+    states = States()
+    client = make(server.url, on_state=states, reconnect=Reconnect(initial=0.01, maximum=0.05))
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    end.cut()
+    for _ in range(5):
+        server.accept().cut()
+    server.accept().welcome()
+    states.wait("connected", 2)
+    delays = [state.delay for state in states.seen if state.name == "reconnecting"]
+    assert delays == pytest.approx([0.0, 0.005, 0.01, 0.02, 0.025, 0.025])
+
+
+def test_an_error_of_the_users_url_is_another_attempts_reason(make: Make, server: Scripted) -> None:
+    states = States()
+    answers = iter([server.url, RuntimeError("no credentials today"), 7, server.url])
+
+    def url() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+    client = make(url, on_state=states, reconnect=AT_ONCE)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    end.cut()
+    server.accept().welcome()
+    states.wait("connected", 2)
+    reasons = [str(state.error) for state in states.seen if state.name == "disrupted"][1:]
+    assert reasons == ["no credentials today", "a URL is a str, not int"]
+
+
+def test_recover_decides_before_everything_else(make: Make, server: Scripted) -> None:
+    asked: list[str] = []
+
+    def recover(error: ConnectError) -> bool:
+        asked.append(str(error))
+        return len(asked) == 1
+
+    client = make(server.url, recover=recover)
+    opening = server.soon(client.open)
+    end = server.accept()
+    end.receive()
+    end.send("20 02 00 05")
+    end = server.accept()
+    end.receive()
+    end.send("20 02 00 04")
+    with pytest.raises(mqttws.ConnectionRefused, match="return code 4"):
+        opening.result(PATIENCE)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "fatal"), [(401, True), (403, True), (404, True), (429, False), (500, False), (503, False)]
+)
+def test_a_refused_upgrade(make: Make, broker: Broker, status: int, fatal: bool) -> None:
+    """First it is raised; later, it ends the client or is tried again, by what it says."""
+    from mqttws.broker import Rejection
+
+    refuse = threading.Event()
+    options = {"headers": (("x-reason", "of the test"),), "body": b"because"}
+    with Broker(on_upgrade=lambda peer: Rejection(status, **options) if refuse.is_set() else None) as picky:
+        states = States()
+        client = make(picky.url, on_state=states, reconnect=AT_ONCE)
+        client.open()
+        refuse.set()
+        with pytest.raises(mqttws.HandshakeRejected) as caught:
+            make(picky.url).open()
+        assert caught.value.status == status
+        assert ("x-reason", "of the test") in caught.value.headers
+        assert caught.value.body == b"because"
+        client.reconnect_now()
+        if fatal:
+            error = states.wait("disconnected").error
+        else:
+            error = states.wait("disrupted", 2).error
+            refuse.clear()
+            states.wait("connected", 2)
+        assert isinstance(error, mqttws.HandshakeRejected)
+        assert error.status == status
+
+
+def test_headers_and_query_go_out_byte_for_byte(make: Make) -> None:
+    with Scripted("ws") as server:
+        query = "?X-Amz-Signature=%2F%2f+%7E~&b=&&a=1;c"
+        client = make(server.url + query, headers=iter([("X-Custom", "a  b"), ("x-custom", "again")]))
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        opening.result(PATIENCE)
+        assert end.head.split(b"\r\n")[0] == b"GET /mqtt" + query.encode() + b" HTTP/1.1"
+        assert b"X-Custom: a  b" in end.head
+        assert b"x-custom: again" in end.head
+        client.reconnect_now()
+        assert b"x-custom: again" in server.accept().welcome().head  # an iterator lasts for every attempt
+
+
+def test_a_take_over_is_told_and_does_not_loop(make: Make, broker: Broker) -> None:
+    states = States()
+    loser = make(broker.url, client_id="c", on_state=states, reconnect=AT_ONCE)
+    loser.open()
+    winner = make(broker.url, client_id="c", reconnect=AT_ONCE)
+    winner.open()
+    error = states.wait("disconnected").error
+    assert isinstance(error, mqttws.SessionTakenOver)
+    assert error.code == 4001
+    winner.publish("a", b"x", 1)
+    with pytest.raises(mqttws.SessionTakenOver):
+        next(loser.messages(timeout=PATIENCE))
+
+
+def test_a_client_that_was_opened_and_closed_often_leaves_nothing(make: Make, broker: Broker) -> None:
+    client = make(broker.url)
+    before = threading.active_count()
+    for _ in range(20):
+        client.open()
+        client.publish("a", b"x", 1)
+        client.close()
+    assert threading.active_count() <= before
+
+
+# What is asyncio's own.
+
+
+def run(coroutine: Any) -> Any:
+    """Run, and let nothing be left behind: neither task nor socket."""
+
+    async def bounded() -> Any:
+        async with asyncio.timeout(2 * PATIENCE):
+            result = await coroutine
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left
+        return result
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = asyncio.run(bounded(), debug=True)
+        gc.collect()
+    return result
+
+
+def test_awaiting_opens(broker: Broker) -> None:
+    async def main() -> None:
+        client = await mqttws.aio.connect(broker.url)
+        assert client.state.name == "connected"
+        async with client:
+            await client.publish("a", b"x", 1)
+        assert client.state.name == "disconnected"
+
+    run(main())
+
+
+def test_the_url_is_awaited_at_each_attempt(broker: Broker) -> None:
+    asked: list[int] = []
+
+    async def url() -> str:
+        await asyncio.sleep(0)
+        asked.append(1)
+        return broker.url
+
+    async def main() -> None:
+        async with mqttws.aio.connect(url) as client:
+            client.reconnect_now()
+            await client.publish("a", b"x", 1)
+
+    run(main())
+    assert len(asked) == 2
+
+
+def test_a_url_that_never_comes(broker: Broker) -> None:
+    async def main() -> None:
+        client = mqttws.aio.Client(lambda: asyncio.get_running_loop().create_future(), timeout=0.1)
+        with pytest.raises(ConnectError, match="no URL within"):
+            await client.open()
+
+    run(main())
+
+
+def test_cancelling_open_leaves_nothing(broker: Broker) -> None:
+    async def main() -> None:
+        client = mqttws.aio.Client(lambda: asyncio.get_running_loop().create_future())
+        opening = asyncio.ensure_future(client.open())
+        while client.state.name != "connecting":
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert client.state.name == "disconnected"
+
+    run(main())
+
+
+def test_cancelling_a_publish_takes_it_back_if_it_was_not_sent() -> None:
+    async def main(server: Scripted) -> None:
+        async with mqttws.aio.Client(server.url, client_id="c", max_in_flight=1) as client:
+            first = asyncio.ensure_future(client.publish("a", b"1", 1))
+            second = asyncio.ensure_future(client.publish("a", b"2", 1))
+            while not client.session.sender.in_flight:
+                await asyncio.sleep(0)
+            second.cancel()
+            first.cancel()
+            await asyncio.wait({first, second})
+            assert client.session.sender.waiting == 0
+            assert client.session.sender.in_flight == 1
+            going_on.set()
+
+    going_on = threading.Event()
+    with Scripted("mqtt") as server:
+        running = server.soon(run, main(server))
+        end = server.accept().welcome()
+        assert end.receive() == Publish("a", b"1", 1, packet_id=1)
+        assert going_on.wait(PATIENCE)
+        assert end.rest() == Disconnect().encode()
+        end.cut()
+        running.result(PATIENCE)
+
+
+def test_leaving_the_loop_acknowledges_before_disconnect() -> None:
+    async def main(server: Scripted) -> None:
+        async with mqttws.aio.Client(server.url, client_id="c") as client:
+            await client.subscribe("a", 1)
+            async for message in client:
+                assert message.payload == b"x"
+                break
+
+    with Scripted("mqtt") as server:
+        running = server.soon(run, main(server))
+        end = server.accept().welcome()
+        end.expect(Subscribe(1, [("a", 1)])).send(SubAck(1, [1]), Publish("a", b"x", 1, packet_id=9))
+        assert end.rest() == PubAck(9).encode() + Disconnect().encode()
+        end.cut()
+        running.result(PATIENCE)
+
+
+def test_an_event_loop_that_just_ends(broker: Broker) -> None:
+    """Without `close`: the task is cancelled with the loop's others, and the socket is closed."""
+
+    async def main() -> None:
+        client = await mqttws.aio.connect(broker.url)
+        client.publish_nowait("a", b"x", 1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(main())
+        gc.collect()
+
+
+def test_cancelling_close_cuts_the_connection() -> None:
+    async def main(server: Scripted) -> None:
+        client = await mqttws.aio.Client(server.url, client_id="c")
+        closing = asyncio.ensure_future(client.close(timeout=3_600.0))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        while client.state.name != "disconnected":
+            await asyncio.sleep(0)
+
+    with Scripted("ws") as server:
+        running = server.soon(run, main(server))
+        end = server.accept().welcome()
+        running.result(PATIENCE)
+        assert end.rest() in (b"", Disconnect().encode())
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(broker: Broker, scheme: str) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(broker.url_of(scheme), reconnect=AT_ONCE) as client:
+            pump = client._pump
+            assert pump is not None
+            assert pump._transport is not None
+            held = [weakref.ref(pump), weakref.ref(pump._transport)]
+            del pump
+            gc.disable()
+            client.reconnect_now()
+            await client.publish("t", b"", 1)
+            while any(one() is not None for one in held):
+                await asyncio.sleep(0)
+
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()

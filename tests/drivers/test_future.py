@@ -1,0 +1,244 @@
+"""The futures of the blocking driver against those of the standard library: the same, seen from outside."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, Future, as_completed, wait
+
+import pytest
+
+from mqttws.client.sent import Handover
+from mqttws.sync.future import LightFuture, Receipt
+
+
+def settle_standard(future: Future, outcome: object) -> None:
+    if future.done() or not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+KINDS = [
+    pytest.param((Future, settle_standard), id="standard"),
+    pytest.param((LightFuture, LightFuture.settle), id="light"),
+]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def test_a_result_that_is_there_already(kind):
+    make, settle = kind
+    future = make()
+    assert not future.done()
+    settle(future, 7)
+    assert future.done()
+    assert not future.running()
+    assert not future.cancelled()
+    assert not future.cancel()
+    assert future.result() == future.result(0) == 7
+    assert future.exception() is None
+
+
+def test_an_exception_that_is_there_already(kind):
+    make, settle = kind
+    future = make()
+    error = LookupError("no")
+    settle(future, error)
+    assert future.exception(0) is error
+    with pytest.raises(LookupError) as caught:
+        future.result()
+    assert caught.value is error
+
+
+def test_only_the_first_outcome_counts(kind):
+    make, settle = kind
+    future = make()
+    future.add_done_callback(lambda done: None)
+    settle(future, 1)
+    settle(future, 2)
+    assert future.result() == 1
+
+
+def test_a_wait_ends_with_its_time(kind):
+    make, _ = kind
+    for ask in (make().result, make().exception):
+        with pytest.raises(TimeoutError):
+            ask(0)
+
+
+def test_a_wait_in_another_thread(kind):
+    make, settle = kind
+    for outcome in (None, "x", ValueError("y")):
+        future, results = make(), []
+        waiting = threading.Event()
+
+        def take(future=future, results=results, waiting=waiting):
+            waiting.set()
+            try:
+                results.append(future.result(10))
+            except ValueError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert waiting.wait(10)
+        settle(future, outcome)
+        thread.join(10)
+        assert results == [outcome]
+
+
+def test_callbacks_run_once_whether_early_or_late(kind):
+    make, settle = kind
+    future, called = make(), []
+    future.add_done_callback(called.append)
+    settle(future, 1)
+    future.add_done_callback(called.append)
+    assert called == [future, future]
+
+
+def test_cancelling(kind):
+    make, settle = kind
+    future, called = make(), []
+    future.add_done_callback(called.append)
+    assert future.cancel()
+    assert future.cancelled()
+    assert future.done()
+    settle(future, 1)  # too late, and no error
+    assert called == [future]
+    with pytest.raises(CancelledError):
+        future.result(0)
+
+
+def test_the_helpers_of_the_standard_library(kind):
+    make, settle = kind
+    futures = [make() for _ in range(4)]
+    settle(futures[0], 0)
+    assert wait(futures, timeout=0).done == {futures[0]}
+    for number, future in enumerate(futures):
+        if number:
+            settle(future, number)
+    assert sorted(future.result() for future in as_completed(futures, timeout=10)) == [0, 1, 2, 3]
+
+
+def test_it_is_one_of_theirs_and_shows_its_state():
+    future = LightFuture()
+    assert isinstance(future, Future)
+    assert "pending" in repr(future)
+    future.settle(None)
+    assert "finished" in repr(future)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        future.other  # noqa: B018
+
+
+def test_no_wait_is_lost_in_a_race():
+    """A wait that begins while the outcome is being stored either sees it or is woken by it."""
+    for _ in range(300):
+        future, barrier, results = LightFuture(), threading.Barrier(2), []
+
+        def take(future=future, barrier=barrier, results=results):
+            barrier.wait(10)
+            results.append(future.result(10))
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        barrier.wait(10)
+        future.settle(5)
+        thread.join(20)
+        assert results == [5]
+
+
+class TestReceipts:
+    """The futures of messages of QoS 0, which nobody settles: they ask."""
+
+    def test_one_number_tells_of_many(self):
+        handover = Handover()
+        receipts = [Receipt.make(handover, token) for token in range(1, 5)]
+        assert not any(receipt.done() for receipt in receipts)
+        assert handover.advance(3) == []
+        assert [receipt.done() for receipt in receipts] == [True, True, True, False]
+        assert receipts[0].result(0) is receipts[1].exception(0) is None
+        with pytest.raises(TimeoutError):
+            receipts[3].result(0)
+
+    def test_the_end_fails_what_was_not_handed_over(self):
+        handover = Handover()
+        sent, unsent, awaited = (Receipt.make(handover, token) for token in (1, 2, 3))
+        handover.advance(1)
+        with pytest.raises(TimeoutError):
+            awaited.result(0)
+        error = LookupError("over")
+        LightFuture.settle_all(handover.fail(error), error)
+        assert sent.result(0) is None
+        for receipt in (unsent, awaited):
+            with pytest.raises(LookupError):
+                receipt.result(0)
+
+    def test_who_waits_is_told_whatever_the_order(self):
+        handover, told = Handover(), []
+        receipts = [Receipt.make(handover, token) for token in range(1, 5)]
+        for number in (2, 0, 3, 1):
+            receipts[number].add_done_callback(told.append)
+        LightFuture.settle_all(handover.advance(2), None)
+        assert told == receipts[:2]
+        assert wait(receipts, timeout=0).done == set(receipts[:2])
+        LightFuture.settle_all(handover.advance(4), None)
+        assert told == receipts
+        assert list(as_completed(receipts, timeout=0)) is not None
+
+    def test_waiting_for_what_has_been_handed_over(self):
+        handover = Handover()
+        receipt, called = Receipt.make(handover, 1), []
+        handover.advance(1)
+        receipt.add_done_callback(called.append)
+        assert called == [receipt]
+        assert not receipt.cancel()
+        assert handover.advance(2) in ([], [receipt])  # told again, it does not mind
+        receipt.settle(None)
+        assert called == [receipt]
+
+    def test_cancelling(self):
+        handover = Handover()
+        receipt = Receipt.make(handover, 1)
+        assert receipt.cancel()
+        LightFuture.settle_all(handover.advance(1), None)
+        assert receipt.cancelled()
+
+    def test_a_message_that_was_withdrawn_is_never_handed_over(self):
+        handover = Handover()
+        receipt = Receipt.make(handover, 1)
+        receipt.withdrawn()
+        handover.advance(2)
+        assert not receipt.done()
+
+    def test_what_was_watched_can_be_found_and_forgotten(self):
+        handover = Handover()
+        futures = {token: LightFuture() for token in (5, 1, 3)}
+        for token, future in futures.items():
+            handover.watch(token, future)
+        assert [handover.find(future) for future in futures.values()] == [5, 1, 3]
+        assert handover.forget(2) is None
+        assert handover.forget(3) is futures[3]
+        assert handover.find(futures[3]) is handover.forget(3) is None
+        assert handover.advance(9) == [futures[1], futures[5]]
+
+    def test_no_wait_is_lost_in_a_race(self):
+        """A wait that begins while the message is handed over either sees it or is woken by it."""
+        for _ in range(300):
+            handover, barrier, results = Handover(), threading.Barrier(2), []
+            receipt = Receipt.make(handover, 1)
+
+            def take(receipt=receipt, barrier=barrier, results=results):
+                barrier.wait(10)
+                results.append(receipt.result(10))
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            barrier.wait(10)
+            LightFuture.settle_all(handover.advance(1), None)
+            thread.join(20)
+            assert results == [None]

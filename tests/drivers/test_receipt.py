@@ -1,0 +1,197 @@
+"""The future of a QoS 0 message in asyncio against asyncio's own: the same, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from mqttws.aio.future import Receipt
+from mqttws.client.sent import Handover
+
+
+class Standard:
+    """A future of asyncio's, and what settles it."""
+
+    def __init__(self):
+        self.future = asyncio.get_running_loop().create_future()
+
+    def hand_over(self):
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def fail(self, error):
+        self.future.set_exception(error)
+
+
+class Asking:
+    """A receipt, and what settles it: as the driver does."""
+
+    def __init__(self):
+        self.handover = Handover()
+        self.future = Receipt()
+        self.future.loop = asyncio.get_running_loop()
+        self.future.handover, self.future.future, self.future.token = self.handover, None, 7
+
+    def hand_over(self):
+        for future in self.handover.advance(8):
+            if not future.done():
+                future.set_result(None)
+
+    def fail(self, error):
+        for future in self.handover.fail(error):
+            future.set_exception(error)
+
+
+@pytest.fixture(params=[Standard, Asking])
+def kind(request):
+    return request.param
+
+
+def test_it_is_a_future_to_asyncio(kind):
+    async def main():
+        future = kind().future
+        assert asyncio.isfuture(future)
+        assert asyncio.ensure_future(future) is future
+        assert future.get_loop() is asyncio.get_running_loop()
+        assert "pending" in repr(future)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_awaiting_what_is_handed_over_or_will_be(kind, early):
+    async def main():
+        made = kind()
+        assert not made.future.done()
+        if early:
+            made.hand_over()
+        else:
+            asyncio.get_running_loop().call_soon(made.hand_over)
+        assert await made.future is None
+        assert await made.future is None
+        assert made.future.done()
+        assert not made.future.cancelled()
+        assert made.future.result() is made.future.exception() is None
+        assert "finished" in repr(made.future)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_the_end_fails_it(kind, early):
+    async def main():
+        made, error = kind(), LookupError("over")
+        if early:
+            made.fail(error)
+        else:
+            asyncio.get_running_loop().call_soon(made.fail, error)
+        with pytest.raises(LookupError):
+            await made.future
+        assert made.future.exception() is error
+        with pytest.raises(LookupError):
+            made.future.result()
+
+    asyncio.run(main())
+
+
+def test_what_is_not_there_cannot_be_asked_for(kind):
+    async def main():
+        future = kind().future
+        for ask in (future.result, future.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                ask()
+
+    asyncio.run(main())
+
+
+def test_callbacks_are_told_with_it_whether_early_or_late(kind):
+    async def main():
+        made, told = kind(), []
+        variable = contextvars.ContextVar("variable", default="outside")
+        context = contextvars.copy_context()
+        context.run(variable.set, "inside")
+        made.future.add_done_callback(told.append)
+        made.future.add_done_callback(lambda future: told.append(variable.get()), context=context)
+        never = told.clear
+        made.future.add_done_callback(never)
+        assert made.future.remove_done_callback(never) == 1
+        assert made.future.remove_done_callback(never) == 0
+        made.hand_over()
+        made.future.add_done_callback(told.append)
+        await asyncio.sleep(0)
+        assert told == [made.future, "inside", made.future]
+
+    asyncio.run(main())
+
+
+def test_nothing_to_remove(kind):
+    async def main():
+        assert kind().future.remove_done_callback(print) == 0
+
+    asyncio.run(main())
+
+
+def test_cancelling(kind):
+    async def main():
+        made = kind()
+        assert not made.future.cancelled()
+        assert made.future.cancel("enough")
+        assert made.future.cancelled()
+        assert made.future.done()
+        assert not made.future.cancel()
+        made.hand_over()
+        with pytest.raises(asyncio.CancelledError):
+            await made.future
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_cancels_what_it_awaits(kind):
+    async def main():
+        made = kind()
+
+        async def wait():
+            await made.future
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert made.future.cancelled()
+
+    asyncio.run(main())
+
+
+def test_the_helpers_of_asyncio(kind):
+    async def main():
+        made = [kind() for _ in range(6)]
+        futures = [one.future for one in made]
+        made[0].hand_over()
+        done, pending = await asyncio.wait(futures[:3], timeout=0)
+        assert (done, pending) == ({futures[0]}, {futures[1], futures[2]})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(futures[1]), 0.001)
+        loop = asyncio.get_running_loop()
+        for one in made[1:5]:
+            loop.call_soon(one.hand_over)
+        assert await asyncio.gather(*futures[:5]) == [None] * 5
+        assert await asyncio.wait_for(futures[3], 10) is None
+        assert [await one for one in asyncio.as_completed(futures[:5], timeout=10)] == [None] * 5
+        made[5].fail(LookupError("over"))
+        (outcome,) = await asyncio.gather(futures[5], return_exceptions=True)
+        assert isinstance(outcome, LookupError)
+
+    asyncio.run(main())
+
+
+def test_a_message_that_was_withdrawn_is_never_handed_over():
+    async def main():
+        made = Asking()
+        made.future.withdrawn()
+        made.hand_over()
+        assert not made.future.done()
+
+    asyncio.run(main())

@@ -1,0 +1,179 @@
+"""Messages of QoS 0 that the calling thread writes itself, and those that it leaves to the network's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+from scripted import End, Scripted
+
+import mqttws.aio
+from mqttws import Client, PubAck, Publish
+from mqttws.sync import client as blocking
+from mqttws.sync.network import Network
+
+
+@pytest.fixture
+def connected(server: Scripted) -> Iterator[tuple[Client, End]]:
+    client = Client(server.url, client_id="c", max_in_flight=1)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    yield client, end
+    closing = server.soon(client.close)
+    end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+
+
+class Narrow(socket.socket):
+    """A socket that takes less than it is given."""
+
+    def __init__(self, real: socket.socket, *takes: int) -> None:
+        super().__init__(fileno=real.detach())
+        self._takes = list(takes)
+        self.senders: list[str] = []
+
+    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]
+        self.senders.append(threading.current_thread().name)
+        if not self._takes:
+            return super().send(data)
+        most = self._takes.pop(0)
+        if not most:
+            raise BlockingIOError
+        return super().send(data[:most])
+
+
+def narrow(client: Client, *takes: int) -> Narrow:
+    network = client._network
+    with network.lock:
+        assert network._socket is not None
+        assert network._selector is not None
+        network._selector.unregister(network._socket)
+        taking = network._socket = Narrow(network._socket, *takes)
+        taking.setblocking(False)
+        network.wake()
+        assert network.changed.wait_for(lambda: not network.woken, PATIENCE)
+    return taking
+
+
+def test_a_message_is_written_by_the_thread_that_publishes_it(connected) -> None:
+    client, end = connected
+    taking = narrow(client)
+    client.publish("a", b"1")
+    client.publish("a", b"2", retain=True)
+    assert end.receive() == Publish("a", b"1")
+    assert end.receive() == Publish("a", b"2", 0, True)
+    assert taking.senders == [threading.current_thread().name] * 2
+
+
+def test_of_a_burst_the_first_is_and_the_others_leave_together(connected, monkeypatch) -> None:
+    monkeypatch.setattr(blocking, "BURST", PATIENCE)
+    client, end = connected
+    taking = narrow(client)
+    with client._network.lock:  # so that the thread sees them all at once
+        futures = [client.publish_nowait("a", b"%d" % number) for number in range(5)]
+        assert [future.done() for future in futures] == [True, False, False, False, False]
+    assert [end.receive() for _ in range(5)] == [Publish("a", b"%d" % number) for number in range(5)]
+    for future in futures:
+        future.result(PATIENCE)
+    assert len(taking.senders) == 2
+
+
+def test_what_waits_is_not_overtaken(connected) -> None:
+    client, end = connected
+    first, second = (client.publish_nowait("a", payload, 1) for payload in (b"1", b"2"))
+    last = client.publish_nowait("a", b"3")
+    assert end.receive() == Publish("a", b"1", 1, packet_id=1)
+    end.send(PubAck(1))
+    assert end.receive() == Publish("a", b"2", 1, packet_id=2)
+    assert end.receive() == Publish("a", b"3")
+    first.result(PATIENCE)
+    last.result(PATIENCE)
+    end.send(PubAck(2))
+    second.result(PATIENCE)
+
+
+def test_what_the_socket_does_not_take_is_written_by_the_network_thread(connected) -> None:
+    client, end = connected
+    narrow(client, 3)
+    client.publish("a", b"1")
+    client.publish("a", b"2")
+    assert end.receive() == Publish("a", b"1")
+    assert end.receive() == Publish("a", b"2")
+
+
+def test_a_socket_that_is_full(connected) -> None:
+    client, end = connected
+    taking = narrow(client, 0)
+    client.publish("a", b"1")
+    assert end.receive() == Publish("a", b"1")
+    assert taking.senders[0] != taking.senders[1]
+
+
+def test_a_socket_that_is_broken_is_noticed(server) -> None:
+    client = Client(server.url, client_id="c", reconnect=False)
+    opening = server.soon(client.open)
+    server.accept().welcome()
+    opening.result(PATIENCE)
+    taking = narrow(client)
+    taking.send = raises(BrokenPipeError(32, "Broken pipe"))  # type: ignore[method-assign]
+    future = client.publish_nowait("a", b"1")
+    with pytest.raises(Exception, match="Broken pipe"):
+        client.publish("a", b"2", qos=1, timeout=PATIENCE)
+    client.close()
+    assert future.done()
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def call(*arguments: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("takes", [(), (4,), (0,)])
+def test_an_interrupt_in_the_midst_of_it_loses_no_byte_and_doubles_none(connected, monkeypatch, takes) -> None:
+    """Ctrl-C comes when the socket has taken the bytes, and the thread does not know it yet."""
+    client, end = connected
+    narrow(client, *takes)
+    note, interrupts = Network._note_sending, [KeyboardInterrupt()]
+
+    def interrupted(network: Network) -> None:
+        if interrupts and network._sending is not None:
+            raise interrupts.pop()
+        note(network)
+
+    monkeypatch.setattr(Network, "_note_sending", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.publish("a", b"interrupted")
+    client.publish("a", b"next")
+    received = [end.receive()]
+    if received[0] == Publish("a", b"interrupted"):
+        received.append(end.receive())
+    assert received[-1] == Publish("a", b"next")
+    assert (len(received) == 1) == (takes == (0,))  # it was sent as far as the socket took any of it
+    end.send(Publish("a", b"still in step", 1, packet_id=5))
+    with client._network.lock:
+        client._network.wake()
+    assert next(client.messages(PATIENCE)).payload == b"still in step"
+
+
+@pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])
+def test_a_message_is_taken_back_by_its_own_client_alone(kind) -> None:
+    async def main() -> None:
+        one, other = kind("ws://127.0.0.1:1/"), kind("ws://127.0.0.1:1/")
+        mine, theirs = one.publish_nowait("a", b"1"), other.publish_nowait("a", b"1")
+        assert not one.withdraw(theirs)
+        assert one.session.sender.waiting == other.session.sender.waiting == 1
+        assert one.withdraw(mine)
+        assert not one.withdraw(mine)
+        assert not mine.done()
+        assert one.session.sender.waiting == 0
+
+    asyncio.run(main())

@@ -1,0 +1,196 @@
+"""The simulated world: its clock and its queue of what happens, who watches the lines, and what is checked at rest."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import cast
+
+from mqttws.codec.decoder import Decoder
+from mqttws.codec.publishing import PubAck, PubComp, Publish
+from mqttws.errors import MQTTError, ProtocolError
+from simulation.lines import End
+from simulation.processes import BrokerProcess, ClientEnd, ClientProcess
+from simulation.schedule import SPAN, Action, Schedule
+
+#: Seconds of the world's time by when it must have come to rest.
+PATIENCE = 600.0
+
+
+class Violation(AssertionError):
+    """A promise was broken. The message says which, and by which schedule."""
+
+
+class Simulation:
+    """One world, for one run.
+
+    Args:
+        schedule: decides everything.
+
+    Attributes:
+        now: the world's time in seconds.
+        accepted: the numbers of the messages that the publisher was told are safe or delivered.
+        published: (number, QoS) of all that its program tried, in order.
+        seen: (number, QoS) of all that the subscriber's program was given, in order.
+        steps: how many things have happened.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.random = Random(schedule.seed)
+        self.now = 0.0
+        self.accepted: set[int] = set()
+        self.published: list[tuple[int, int]] = []
+        self.seen: list[tuple[int, int]] = []
+        self.steps = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._decoders: dict[End, Decoder] = {}
+        self._in_flight: dict[tuple[str, bool], dict[int, bytes]] = {}
+        self.broker = BrokerProcess(self)
+        self.publisher = ClientProcess(self, "publisher")
+        self.subscriber = ClientProcess(self, "subscriber")
+
+    def at(self, due: float, action: Callable[[], None]) -> None:
+        """Let something happen at a time."""
+        self._count += 1
+        heapq.heappush(self._events, (due, self._count, action))
+
+    def run(self) -> Simulation:
+        """Let everything happen, until the world is at rest. Returns the simulation itself.
+
+        Raises:
+            Violation: a promise was broken.
+        """
+        while not (self.publisher.ready and self.subscriber.ready):
+            self._step()
+        begin = self.now
+        for action in self.schedule.actions:
+            self.at(begin + action.at, partial(self._do, action))
+        while self.now < begin + SPAN + 1:
+            self._step()
+        while not self._at_rest():
+            for _ in range(20):
+                self._step()
+            if self.now > begin + PATIENCE:
+                raise self._violation("the world does not come to rest")
+        self._check()
+        return self
+
+    def _step(self) -> None:
+        due, _, action = heapq.heappop(self._events)
+        self.now = max(self.now, due)
+        self.steps += 1
+        action()
+
+    def _do(self, action: Action) -> None:
+        if action.verb == "publish":
+            self.publisher.publish(action)
+            return
+        process = getattr(self, cast(str, action.subject))
+        if action.verb == "kill":
+            if process.up:
+                process.kill()
+                self.at(self.now + self.random.random() * 3, process.boot)
+        elif process.end is not None and process.end.line is not None:
+            if action.verb == "cut":
+                process.end.line.cut()
+            else:
+                process.end.line.frozen = True
+
+    # What is watched and checked.
+
+    def watch(self, end: End, data: bytes) -> None:
+        """Look at what an end sends: no identifier in flight may change its owner."""
+        if self.schedule.websocket:
+            return
+        decoder = self._decoders.get(end)
+        if decoder is None:
+            decoder = self._decoders[end] = Decoder()
+        client_sends = isinstance(end, ClientEnd)
+        for packet in decoder.feed(data):
+            if isinstance(packet, Publish) and packet.packet_id is not None:
+                owners = self._in_flight.setdefault((end.name, client_sends), {})
+                if owners.setdefault(packet.packet_id, packet.payload) != packet.payload:
+                    raise self._violation(f"identifier {packet.packet_id} is in flight, and given to another message")
+            elif isinstance(packet, (PubAck, PubComp)):
+                self._in_flight.get((end.name, not client_sends), {}).pop(packet.packet_id, None)
+
+    def check_closed(self, name: str, error: MQTTError | None) -> None:
+        """Look at why a connection ended: neither side may ever find a fault in the other."""
+        if isinstance(error, ProtocolError):
+            raise self._violation(f"the {name} found a fault in its peer: {error}")
+
+    def _at_rest(self) -> bool:
+        broker, registry = self.broker, self.broker.registry
+        if not (broker.up and self.publisher.up and self.subscriber.up):
+            return False
+        if len(self.published) < sum(action.verb == "publish" for action in self.schedule.actions):
+            return False
+        sessions = [self.publisher.session, self.subscriber.session]
+        if any(session.requests or session.requests_sent for session in sessions):  # lost on a frozen line, say
+            return False
+        for name in ("publisher", "subscriber"):
+            known = registry.find(name)
+            if known is None:
+                return False
+            sessions.append(known.session)
+        return not any(len(session.sender) or session.receiver.received for session in sessions)
+
+    def _check(self) -> None:
+        for number, qos in self.published:
+            count = self.seen.count((number, qos))
+            if qos == 1 and not count and number in self.accepted:
+                raise self._violation(f"message {number} of QoS 1 was accepted and is lost")
+            if qos == 2 and count != 1 and (count or number in self.accepted):
+                raise self._violation(f"message {number} of QoS 2 was seen {count} times")
+            if qos == 0 and count > 1:
+                raise self._violation(f"message {number} of QoS 0 was seen {count} times")
+        for qos in (0, 1, 2):
+            firsts = list(dict.fromkeys(number for number, each in self.seen if each == qos))
+            if firsts != [number for number, each in self.published if each == qos and number in firsts]:
+                raise self._violation(f"the messages of QoS {qos} came in the order {firsts}")
+        for name, process in (("publisher", self.publisher), ("subscriber", self.subscriber)):
+            known = self.broker.registry.find(name)
+            assert known is not None
+            if len(process.session.identifiers) or len(known.session.identifiers):
+                raise self._violation(f"an identifier of the {name} leaked")
+        for name, store, records in (
+            ("publisher", self.publisher.store, 0),
+            ("subscriber", self.subscriber.store, 1),
+            ("broker", self.broker.store, 3),
+        ):
+            if len(store) != records:
+                raise self._violation(f"the {name}'s store holds {len(store)} records, {records} would be right")
+
+    def _violation(self, what: str) -> Violation:
+        return Violation(f"{what}; at {self.now:.3f} s of Simulation({self.schedule!r})")
+
+
+def fails(schedule: Schedule) -> Violation | None:
+    """Run a schedule. Returns the promise that it breaks, if it breaks one."""
+    try:
+        Simulation(schedule).run()
+    except Violation as violation:
+        return violation
+    return None
+
+
+def shrink(schedule: Schedule) -> Schedule:
+    """Find a smaller schedule that still breaks a promise: without any action that the failure does not need.
+
+    Args:
+        schedule: one that fails.
+    """
+    smaller = True
+    while smaller:
+        smaller = False
+        for index in range(len(schedule.actions)):
+            candidate = replace(schedule, actions=schedule.actions[:index] + schedule.actions[index + 1 :])
+            if fails(candidate) is not None:
+                schedule, smaller = candidate, True
+                break
+    return schedule
