@@ -118,8 +118,13 @@ class Credentials:
         # Exceptions travel between processes as pickles, with whatever hangs on them.
         raise TypeError("Credentials are not pickled, so that no secret leaves in one: fetch them again over there")
 
-    def __getstate__(self) -> Any:
-        raise TypeError("Credentials have no state to give, so that no secret leaves with it")
+
+def _refuse_state(self: Credentials) -> Any:
+    raise TypeError("Credentials do not give their state, so that no secret leaves with it")
+
+
+# Not in the class: before Python 3.11.4, a frozen dataclass with slots replaces a __getstate__ that its class defines.
+Credentials.__getstate__ = _refuse_state  # type: ignore[assignment]
 
 
 def _check_text(name: str, value: object, forbid: str = "") -> None:

@@ -21,6 +21,7 @@ import threading
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 __all__ = ["Response", "TransferError", "check_url", "post"]
@@ -91,6 +92,14 @@ def post(
     parts = check_url(url)
     where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     connection, target, more = _connection(parts, timeout, context)
+    responses: list[http.client.HTTPResponse] = []
+
+    def response(*arguments: Any, **options: Any) -> http.client.HTTPResponse:
+        responses.append(http.client.HTTPResponse(*arguments, **options))
+        return responses[-1]
+
+    # To close each of them: before Python 3.11.5, http.client leaves a proxy's refusal of CONNECT open.
+    connection.response_class = response  # type: ignore[assignment]
     try:
         connection.connect()
         return _exchange(connection, target, {**headers, **more}, body, timeout, most)
@@ -106,6 +115,8 @@ def post(
     except http.client.HTTPException as fault:
         raise TransferError(f"the answer from {where} is not HTTP ({type(fault).__name__})") from None
     finally:
+        for opened in responses:
+            opened.close()
         connection.close()
 
 

@@ -7,6 +7,7 @@ import base64
 import json
 import pickle
 import queue
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -336,7 +337,7 @@ def heard() -> Iterator[tuple[Broker, list[Peer], Any]]:
     """A broker that keeps what it hears of its clients, and its authority."""
     authority = mint_authority()
     context = authority.issue("127.0.0.1").server_context(client_authority=authority.certificate)
-    context.verify_mode = context.verify_mode.CERT_OPTIONAL
+    context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["x-amzn-mqtt-ca", "mqtt"])
     peers: list[Peer] = []
 
