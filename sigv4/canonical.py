@@ -9,8 +9,8 @@ travel inside `str` as surrogate escapes, so nothing that a client can send is l
 - The path is normalised (no empty, `.` or `..` segments), then percent-encoded once more, whatever escapes it
   already holds: that is the "double encoding" of every service but S3.
 - A query parameter is decoded once and encoded again, so all its spellings (`%2f`, `%2F`, `%41`, `A`, raw UTF-8)
-  become one.  `+` is a plus.  A `%` that starts no escape is a percent sign.  `a` is `a=`.  An empty pair, as in
-  `&&`, is none.
+  become one.  `+` is a plus for a signer; a verifier also reads it as a space.  A `%` that starts no escape is a
+  percent sign.  `a` is `a=`.  An empty pair, as in `&&`, is none.
 - A header's name is lower-cased, its value trimmed, runs of whitespace (folded lines too) become one space, and
   repeated headers are joined with commas in their order.
 """

@@ -45,7 +45,9 @@ class Claim(NamedTuple):
         form: Whether the signature came in the query or in a header.
         method: The HTTP method.
         path: The path as received.
-        pairs: The encoded query, in the order received, without the signature and the session token.
+        pairs: The encoded query, in the order received, without the signature and the session token.  A `+` in it is
+            a space, as AWS reads it.
+        plus_pairs: The same with `+` as a plus sign, where the query holds one; None where it holds none.
         fields: Every header, folded, by its lower-case name.
         access_key: Who claims to have signed.
         day: The scope's day, `YYYYMMDD`.
@@ -63,6 +65,7 @@ class Claim(NamedTuple):
     method: str
     path: str
     pairs: list[tuple[str, str]]
+    plus_pairs: list[tuple[str, str]] | None
     fields: dict[str, str]
     access_key: str
     day: str
@@ -108,7 +111,8 @@ def read_claim(method: str | bytes, target: str | bytes, headers: c.HeadersLike)
         raise Refusal("malformed", "the target is not path?query with a leading '/' and no fragment")
     path, _, query = target.partition("?")
     fields = c.header_fields(headers)
-    parameters, pairs = _take_parameters(c.query_pairs(query))
+    parameters, pairs = _take_parameters(c.query_pairs(query.replace("+", "%20")))
+    plus_pairs = _take_parameters(c.query_pairs(query))[1] if "+" in query else None
     authorization = fields.get("authorization", "")
     if authorization.startswith("AWS4-"):
         if parameters:
@@ -119,7 +123,7 @@ def read_claim(method: str | bytes, target: str | bytes, headers: c.HeadersLike)
         form = "query"
     else:
         raise Refusal("unsigned", _why_unsigned(query))
-    return _claim(form, c.text(method), path, pairs, fields, parameters)
+    return _claim(form, c.text(method), path, pairs, plus_pairs, fields, parameters)
 
 
 def _take_parameters(pairs: list[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -168,6 +172,7 @@ def _claim(
     method: str,
     path: str,
     pairs: list[tuple[str, str]],
+    plus_pairs: list[tuple[str, str]] | None,
     fields: dict[str, str],
     parameters: dict[str, str],
 ) -> Claim:
@@ -187,6 +192,7 @@ def _claim(
         method=method,
         path=path,
         pairs=pairs,
+        plus_pairs=plus_pairs,
         fields=fields,
         access_key=access_key,
         day=day,

@@ -14,7 +14,8 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -69,12 +70,14 @@ class Credentials:
     Args:
         access_key: The access key id, for example `AKIDEXAMPLE`: no whitespace, no `/`.
         secret_key: The secret access key.  Hidden everywhere.
-        token: The session token of temporary credentials.  Hidden everywhere.  An empty one counts as none.
+        token: The session token of temporary credentials.  Hidden everywhere.  White space at its ends is stripped, as
+            a file or a shell leaves it there; an empty one counts as none.
         expires_at: The aware time after which AWS refuses these credentials; None when unknown or never.
 
     Raises:
         TypeError: A field is of the wrong type.
-        ValueError: A field is empty, or holds what no such field holds (a newline from a file, mostly).
+        ValueError: A key is empty, or a field holds what no such field holds: white space inside, or a control
+            character.
     """
 
     access_key: str
@@ -85,8 +88,8 @@ class Credentials:
     def __post_init__(self) -> None:
         _check_text("access_key", self.access_key, forbid="/")
         _check_text("secret_key", self.secret_key)
-        if self.token == "":
-            object.__setattr__(self, "token", None)
+        if isinstance(self.token, str):
+            object.__setattr__(self, "token", self.token.strip() or None)
         if self.token is not None:
             _check_text("token", self.token)
         if self.expires_at is not None:
@@ -138,7 +141,8 @@ def _check_text(name: str, value: object, forbid: str = "") -> None:
     index = next(i for i, char in enumerate(value) if char == " " or not char.isprintable() or char in forbid)
     char = value[index]
     kind = "whitespace" if char.isspace() else repr(char) if char in forbid else "a control character"
-    raise ValueError(f"{name}: expected printable text without {kind}, found it at index {index}")
+    cause = "; was it wrapped over several lines when it was copied?" if name == "token" and char.isspace() else ""
+    raise ValueError(f"{name}: expected printable text without {kind}, found it at index {index}{cause}")
 
 
 # --- from any source to Credentials ---
@@ -152,15 +156,17 @@ def fetch(source: CredentialsSource) -> Credentials:
 
     Raises:
         TypeError: It is none of these, or it gives an awaitable: only `fetch_async` can await.
-        CredentialsUnavailable: The provider has none.
+        CredentialsUnavailable: The source has none; an error of botocore's, such as that of a missing login or
+            profile, says so, too.
     """
-    given = _call(source)
-    if isinstance(given, Awaitable):
-        close = getattr(given, "close", None)
-        if close is not None:
-            close()  # a coroutine never awaited would be warned of
-        raise TypeError("the source of credentials gives an awaitable; await fetch_async(source) instead")
-    return _settle(given)
+    with _botocore_errors():
+        given = _call(source)
+        if isinstance(given, Awaitable):
+            close = getattr(given, "close", None)
+            if close is not None:
+                close()  # a coroutine never awaited would be warned of
+            raise TypeError("the source of credentials gives an awaitable; await fetch_async(source) instead")
+        return _settle(given, source)
 
 
 async def fetch_async(
@@ -176,18 +182,19 @@ async def fetch_async(
 
     Raises:
         TypeError: It is no source of credentials.
-        CredentialsUnavailable: The provider has none.
+        CredentialsUnavailable: The source has none; see `fetch`.
     """
-    if run is None or isinstance(source, Credentials) or _is_async(source):
-        given = _call(source)
-    else:
-        given = await run(lambda: _call(source))
-    if isinstance(given, Awaitable):
-        given = await given
-    if isinstance(given, Credentials) or run is None:
-        return _settle(given)
-    settled: Credentials = await run(lambda: _settle(given))
-    return settled
+    with _botocore_errors():
+        if run is None or isinstance(source, Credentials) or _is_async(source):
+            given = _call(source)
+        else:
+            given = await run(lambda: _call(source))
+        if isinstance(given, Awaitable):
+            given = await given
+        if isinstance(given, Credentials) or run is None:
+            return _settle(given, source)
+        settled: Credentials = await run(lambda: _settle(given, source))
+        return settled
 
 
 def _is_async(source: object) -> bool:
@@ -205,10 +212,10 @@ def _call(source: object) -> object:
     return source() if callable(source) else source
 
 
-def _settle(given: object) -> Credentials:
+def _settle(given: object, source: object) -> Credentials:
     """Copy what a source gave; a callable may have given a provider, as `Session().get_credentials` does."""
     if not isinstance(given, Credentials) and hasattr(given, "get_frozen_credentials"):
-        given = given.get_frozen_credentials()
+        source, given = given, given.get_frozen_credentials()
     if isinstance(given, Credentials):
         return given
     if given is None:
@@ -222,4 +229,30 @@ def _settle(given: object) -> Credentials:
             "expected credentials (access_key, secret_key, token), an object with get_frozen_credentials(), "
             f"or a callable that gives one; got {type(given).__name__}"
         )
-    return Credentials(access_key, secret_key, token, expires_at=getattr(given, "expires_at", None))
+    return Credentials(access_key, secret_key, token, expires_at=_expiry(given) or _expiry(source))
+
+
+def _expiry(given: object) -> datetime | None:
+    """Return when credentials end. botocore keeps it in the object that refreshes them, not in the frozen tuple."""
+    for name in ("expires_at", "_expiry_time"):
+        found = getattr(given, name, None)
+        if isinstance(found, datetime):
+            return found
+    return None
+
+
+@contextmanager
+def _botocore_errors() -> Iterator[None]:
+    """Raise an error of botocore's as `CredentialsUnavailable`, so that a chain asks its next provider.
+
+    botocore is not imported for it: its errors are known by the module of their classes.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind = type(error)
+        if not any(each.__module__ == "botocore.exceptions" for each in kind.__mro__):
+            raise
+        # That of a credential process quotes what the process wrote to its standard error: perhaps a secret.
+        said = "" if kind.__name__ == "CredentialRetrievalError" else f": {error}"
+        raise CredentialsUnavailable(f"botocore has no credentials: {kind.__name__}{said}") from None

@@ -262,11 +262,6 @@ MISTAKES: tuple[Mistake, ...] = (
         _query_as(lambda part: part.replace("%20", "+")),
     ),
     Mistake(
-        "query_plus_sent",
-        "the client sent '+' in its query and signed it as a space; a space is sent as '%20'",
-        _query_as(lambda part: part.replace("%2B", "%20")),
-    ),
-    Mistake(
         "query_not_encoded",
         "the client signed its query before percent-encoding it, with '/' as it is",
         _query_as(c.decode),

@@ -10,7 +10,7 @@ its canonical spelling (which every server reads the same), and gives back a tar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -63,7 +63,7 @@ NEVER_SIGNED: Final = frozenset(
         "x-amzn-trace-id",
     }
 )
-"""The headers that are left out of a signature, though given: they may not arrive as they were sent."""
+"""The headers that are left out of a signature, unless asked for: they may not arrive as they were sent."""
 
 AUTH_PARAMETERS: Final = frozenset(
     {
@@ -160,6 +160,7 @@ def presign(
     body: bytes = b"",
     body_hash: str | None = None,
     expires: int | None = None,
+    also_sign: Collection[str] = (),
     sign_token: bool = True,
     normalize_path: bool = True,
     double_encode: bool = True,
@@ -169,7 +170,8 @@ def presign(
     Args:
         method: The HTTP method, as it will be sent.
         target: `path?query`, as it will be sent; the path stays as it is, the query is respelled.
-        headers: The headers to sign, `Host` among them; a mapping or pairs.  Those of `NEVER_SIGNED` are left out.
+        headers: The headers to sign, `Host` among them; a mapping or pairs.  Those of `NEVER_SIGNED`
+            are left out.
         credentials: Whose signature this is.
         region: For example `us-east-1`.
         service: The name that the service signs under, for example `iotdevicegateway`.
@@ -177,6 +179,8 @@ def presign(
         body: The body that will be sent.
         body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
         expires: How long the URL lives, 1 to 604,800 seconds; None leaves that to the service.
+        also_sign: Names among those of `NEVER_SIGNED` to sign all the same, `Authorization` excepted: AWS's SDKs of the
+            second generation sign `Connection`.
         sign_token: Whether the session token is signed; else it is appended to the signed URL, as AWS IoT wants it.
         normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
         double_encode: Whether the path is percent-encoded once more.  Not for S3.
@@ -187,7 +191,7 @@ def presign(
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)
     path, _, query = _split(method, target)
-    fields, names = _signable(headers)
+    fields, names = _signable(headers, also_sign)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
     # In alphabetical order already: with no query of the caller's there is nothing to sort.
@@ -234,6 +238,7 @@ def sign_headers(
     body: bytes = b"",
     body_hash: str | None = None,
     content_sha256: bool = False,
+    also_sign: Collection[str] = (),
     sign_token: bool = True,
     normalize_path: bool = True,
     double_encode: bool = True,
@@ -254,6 +259,8 @@ def sign_headers(
         body: The body that will be sent.
         body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
         content_sha256: Whether the payload's hash is sent as a header too, as S3 wants it.
+        also_sign: Names among those of `NEVER_SIGNED` to sign all the same, `Authorization` excepted: AWS's SDKs of the
+            second generation sign `Connection`.
         sign_token: Whether the session token's header is signed.
         normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
         double_encode: Whether the path is percent-encoded once more.  Not for S3.
@@ -275,7 +282,8 @@ def sign_headers(
     ours = {"authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
     pairs = [(c.text(name), c.text(value)) for name, value in c.pairs_of(headers)]
     sent = [(name, value) for name, value in pairs if c.header_name(name) not in ours] + added
-    fields, names = _signable(sent if sign_token else [pair for pair in sent if pair[0] != "X-Amz-Security-Token"])
+    signable = sent if sign_token else [pair for pair in sent if pair[0] != "X-Amz-Security-Token"]
+    fields, names = _signable(signable, also_sign)
 
     signed_names = ";".join(names)
     request = c.canonical_request(
@@ -311,14 +319,27 @@ def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
     return parts if parts[0] else ("/", "", parts[2])
 
 
-def _signable(headers: c.HeadersLike) -> tuple[dict[str, str], list[str]]:
+def _signable(headers: c.HeadersLike, also_sign: Collection[str]) -> tuple[dict[str, str], list[str]]:
     fields = c.header_fields(headers)
-    names = [name for name in sorted(fields) if name not in NEVER_SIGNED]
+    left_out = NEVER_SIGNED.difference(_checked_names(also_sign, fields)) if also_sign else NEVER_SIGNED
+    names = [name for name in sorted(fields) if name not in left_out]
     if "host" not in fields:
         raise SigningError("headers: expected a Host header, which every signature covers; got none")
     if not fields["host"] or "," in fields["host"]:
         raise SigningError("headers: expected one Host header with a host in it")
     return fields, names
+
+
+def _checked_names(also_sign: Collection[str], fields: dict[str, str]) -> list[str]:
+    if isinstance(also_sign, str):
+        raise SigningError("also_sign: expected a list of names of headers, got a str")
+    names = [c.header_name(name) for name in also_sign]
+    for name in names:
+        if name == "authorization":
+            raise SigningError("also_sign: expected no Authorization header, which carries the signature")
+        if name not in fields:
+            raise SigningError(f"also_sign: expected names of headers that are given, got {name[:40]!r}")
+    return names
 
 
 def _foreign_pairs(query: str) -> Iterable[tuple[str, str]]:

@@ -169,7 +169,8 @@ class BotocoreProvider:
         """Ask the chain, which may use the network.
 
         Raises:
-            CredentialsUnavailable: botocore is not installed, or found none.
+            CredentialsUnavailable: botocore is not installed, or found none: there is no such profile, nobody has
+                logged in, a role was refused.
         """
         if self._session is None:
             try:
@@ -179,7 +180,10 @@ class BotocoreProvider:
                     "botocore is not installed: pip install 'mqttws-pubsub[botocore]'"
                 ) from None
             self._session = session.Session(profile=self._profile)
+        return fetch(self._ask)
+
+    def _ask(self) -> Any:
         found = self._session.get_credentials()
         if found is None:
             raise CredentialsUnavailable("botocore's chain found no credentials")
-        return fetch(found)
+        return found

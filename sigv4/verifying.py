@@ -4,10 +4,13 @@
 request.  What it cannot make sense of is rejected, and so is every request while its own setup is at fault.
 
 The one idea: the request is canonicalised as it arrived and signed again.  So two requests are the same for `verify`
-when they are the same canonical request: order of parameters, needless or lower-case escapes in the query, empty
-pairs (`&&`), and, where the path is normalised, `//` and `/./` make no difference, since they mean the same.  Any
-other change, of a single character, is rejected.  The signature itself has one spelling, lower-case hexadecimal,
-and a session token is compared after its escapes are undone.
+when they are the same canonical request: order of parameters, needless or lower-case escapes in the query, `+` for a
+space, empty pairs (`&&`), and, where the path is normalised, `//` and `/./` make no difference, since they mean the
+same.  Any other change, of a single character, is rejected.  The signature itself has one spelling, lower-case
+hexadecimal, and a session token is compared after its escapes are undone.
+
+A `+` in a query is a space, as AWS and botocore have it.  AWS's C library, and `sign_headers` here, sign it as a plus
+sign; such a signature is accepted, too.
 
 The order of the questions: form, scope, time, key, token, signature.  Secrets are compared in constant time.
 """
@@ -117,10 +120,15 @@ def verify(
         valid_until = _check_time(claim, now, skew)
         _check_x_amz_signed(claim)
         credentials = find_credentials(claim, lookup, now)
-        request = expected_request(claim, body_hash, sign_token, normalize_path, double_encode)
         key = signing_key(credentials.secret_key, claim.day, claim.region, claim.service)
-        expected = key.sign(string_to_sign(claim.stamp, claim.scope, c.utf8(request)))
-        if not compare_digest(expected, claim.signature):
+
+        def fits(pairs: list[tuple[str, str]]) -> bool:
+            request = _expected_request(claim, pairs, body_hash, sign_token, normalize_path, double_encode)
+            expected = key.sign(string_to_sign(claim.stamp, claim.scope, c.utf8(request)))
+            return compare_digest(expected, claim.signature)
+
+        # botocore sends a space as `+` and signs %20; the C SDK, and `sign_headers`, sign %2B where `+` is sent.
+        if not fits(claim.pairs) and (claim.plus_pairs is None or not fits(claim.plus_pairs)):
             return Rejected("the signature is not the one that this request and this key give", "signature")
     except Refusal as refusal:
         return Rejected(str(refusal), refusal.code)
@@ -139,12 +147,19 @@ def verify(
     )
 
 
-def expected_request(claim: Claim, body_hash: str, sign_token: bool, normalize_path: bool, double_encode: bool) -> str:
-    """Give the canonical request that the client should have signed."""
+def _expected_request(
+    claim: Claim,
+    pairs: list[tuple[str, str]],
+    body_hash: str,
+    sign_token: bool,
+    normalize_path: bool,
+    double_encode: bool,
+) -> str:
+    """Return the canonical request that the client should have signed."""
     return c.canonical_request(
         claim.method,
         c.canonical_uri(claim.path, normalize_path, double_encode),
-        c.canonical_query(claim.pairs + claim.token_pairs if sign_token else claim.pairs),
+        c.canonical_query(pairs + claim.token_pairs if sign_token else pairs),
         c.canonical_headers(claim.fields, claim.signed_headers),
         ";".join(claim.signed_headers),
         body_hash,
@@ -217,5 +232,10 @@ def find_credentials(claim: Claim, lookup: Lookup, now: datetime) -> Credentials
     elif claim.token is None:
         raise Refusal("token_missing", "the session token is missing: temporary credentials are sent with theirs")
     elif not compare_digest(c.utf8(claim.token), c.utf8(credentials.token)):
+        if compare_digest(c.utf8(claim.token.replace(" ", "+")), c.utf8(credentials.token)):
+            raise Refusal(
+                "token_wrong",
+                "the session token was not percent-encoded: a '+' in a query is a space; it is written %2B",
+            )
         raise Refusal("token_wrong", "the session token is not the one of this access key")
     return credentials

@@ -6,11 +6,14 @@ import asyncio
 import copy
 import dataclasses
 import json
+import os
 import pickle
+import sys
+import traceback
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from botocore.credentials import ReadOnlyCredentials
+from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
 from botocore.session import Session
 
 from sigv4 import (
@@ -84,7 +87,7 @@ def test_they_are_not_pickled_nor_serialised(protocol):
         (("AKID", ""), ValueError, "secret_key: expected text"),
         (("AKID", None), TypeError, "secret_key: expected a str, got NoneType"),
         (("AKID", b"canary"), TypeError, "secret_key: expected a str, got bytes"),
-        (("AKID", "s", "canary\t"), ValueError, "token: .* without whitespace"),
+        (("AKID", "s", "can\nary"), ValueError, "token: .* without whitespace, found it at index 3; was it wrapped"),
         (("AKID", "s", 1), TypeError, "token: expected a str, got int"),
     ],
 )
@@ -371,3 +374,80 @@ def test_botocore_not_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "botocore.session", None)
     with pytest.raises(CredentialsUnavailable, match="pip install"):
         fetch(BotocoreProvider())
+
+
+# --- botocore's errors, and what it knows of the end ----------------------------------------------------------------
+
+NEXT = Credentials("AKIDNEXT", "secret")
+
+
+@pytest.fixture
+def profiles(monkeypatch, tmp_path):
+    """A configuration with a profile of single sign-on where nobody has logged in, and one of a broken process."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    config = tmp_path / "config"
+    failing = f"{sys.executable} -c \"import sys; sys.exit('{SECRET}')\""
+    config.write_text(
+        "[profile sso]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n"
+        "[sso-session s]\nsso_start_url = https://login.example/start\nsso_region = eu-west-1\n"
+        "[profile old_sso]\nsso_start_url = https://login.example/start\nsso_region = eu-west-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = r\n"
+        f"[profile process]\ncredential_process = {failing}\n"
+        "[profile role]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = missing\n"
+        "[profile loop]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = loop\n"
+        "[profile half]\naws_access_key_id = AKIDHALF\n"
+    )
+    for name, value in {"AWS_CONFIG_FILE": str(config), "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("profile", ["sso", "old_sso", "process", "role", "loop", "half", "no such profile"])
+@pytest.mark.parametrize("form", ["provider", "session", "credentials", "async"])
+def test_what_botocore_lacks_is_credentials_unavailable(profiles, profile, form):
+    source = BotocoreProvider(profile)
+    if form != "provider":
+        source = BotocoreProvider(session=Session(profile=profile))
+    if form == "credentials":
+        source = lambda: Session(profile=profile).get_credentials()  # noqa: E731 - as a program writes it
+    with pytest.raises(CredentialsUnavailable) as caught:
+        asyncio.run(fetch_async(source, asyncio.to_thread)) if form == "async" else fetch(source)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert fetch(ChainProvider(source, NEXT)) == NEXT
+
+
+def test_an_error_that_is_not_botocores_stays_itself():
+    with pytest.raises(ZeroDivisionError):
+        fetch(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(fetch_async(lambda: 1 / 0, asyncio.to_thread))
+
+
+@pytest.mark.parametrize("form", ["object", "callable", "async", "chain", "session"])
+def test_the_end_of_refreshable_credentials_is_kept(form):
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    refreshable = RefreshableCredentials.create_from_metadata(
+        {"access_key": "AKID", "secret_key": "s", "token": "t", "expiry_time": end.isoformat()}, dict, "test"
+    )
+
+    class Holder:
+        def get_credentials(self):
+            return refreshable
+
+    source = {
+        "object": refreshable,
+        "callable": lambda: refreshable,
+        "async": refreshable,
+        "chain": ChainProvider(refreshable, NEXT),
+        "session": BotocoreProvider(session=Holder()),
+    }[form]
+    given = asyncio.run(fetch_async(source, asyncio.to_thread)) if form == "async" else fetch(source)
+    assert given == Credentials("AKID", "s", "t", expires_at=end)
+
+
+@pytest.mark.parametrize("token", [" t", "t\n", "\tt\r\n"])
+def test_white_space_around_a_token_is_stripped(token):
+    assert Credentials("AKID", "s", token) == Credentials("AKID", "s", "t")
+    assert Credentials("AKID", "s", " \n") == Credentials("AKID", "s")

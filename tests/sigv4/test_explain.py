@@ -243,14 +243,6 @@ def query_plus():
 
 
 @mistake
-def query_plus_sent():
-    def sent_query(self):
-        return self.query().replace("%20", "+")
-
-    return replaced(sent_query)(own=(("q", "a b"),))
-
-
-@mistake
 def query_not_encoded():
     def canonical_query(self):
         return "&".join(sorted(f"{key}={value}" for key, value in self.pairs()))
@@ -593,7 +585,7 @@ junk = st.text(max_size=30) | st.binary(max_size=30) | st.none() | st.integers()
 
 
 @given(junk, junk, junk | st.lists(st.tuples(junk, junk), max_size=3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_it_never_raises(method, target, headers):
     explanation = explain(method, target, headers, lookup=KNOWN.get, now=NOW)
     assert explanation.code != "none"

@@ -92,7 +92,7 @@ BAD = [
     lambda: presign_iot_url(f"wss://{HOST}:x/{SECRET}", KEYS),
     lambda: Credentials("AKID", SECRET + "\n"),
     lambda: Credentials(SECRET + "/", "x"),
-    lambda: Credentials("AKID", "x", TOKEN + " "),
+    lambda: Credentials("AKID", "x", TOKEN + " x"),
 ]
 
 

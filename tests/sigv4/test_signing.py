@@ -157,3 +157,31 @@ def test_threads_share_the_signers():
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
     assert not wrong
+
+
+@pytest.mark.parametrize("sign", [presign, sign_headers])
+@pytest.mark.parametrize(
+    ("also_sign", "says"),
+    [
+        (["authorization"], "carries the signature"),
+        (["Connection"], "headers that are given, got 'connection'"),
+        (["no name"], "names of letters"),
+        ("connection", "a list of names"),
+    ],
+)
+def test_what_cannot_be_signed_on_demand(sign, also_sign, says):
+    headers = [("Host", "h"), ("Authorization", "secret")]
+    with pytest.raises(SigningError, match=says) as caught:
+        sign("GET", "/", **{**USUAL, "headers": headers}, also_sign=also_sign)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", [presign, sign_headers])
+def test_a_header_signed_on_demand_is_covered(sign):
+    def signature(connection, **options):
+        headers = [("Host", "h"), ("Connection", connection)]
+        return sign("GET", "/", **{**USUAL, "headers": headers}, **options).signature
+
+    assert signature("a") == signature("b")
+    assert signature("a", also_sign={"connection"}) != signature("b", also_sign={"connection"})
+    assert signature("a", also_sign={"Connection"}) == signature(" a ", also_sign={"CONNECTION"})

@@ -27,8 +27,8 @@ from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.cognito import LocalCognito
 from pubsub.aws.local.cognito_server import LocalCognitoServer
 from pubsub.aws.local.endpoint_hooks import IoTHooks
-from pubsub.aws.local.gate import Gate
 from pubsub.aws.local.identities import Identities
+from pubsub.aws.local.signature_check import SignatureCheck
 from sigv4 import Credentials
 
 __all__ = ["LocalIoTEndpoint"]
@@ -92,10 +92,10 @@ class LocalIoTEndpoint:
         self._clock = clock
         self._cognito: LocalCognitoServer | None = None
         self._context = self._server_context(tls, names, mqtts_port is not None)
-        gate = Gate(
+        signatures = SignatureCheck(
             identities.ring, identities.region, skew=skew, explains=explain, refuse_replays=refuse_replays, clock=clock
         )
-        hooks = IoTHooks(identities, self.limits, gate, self._publish, clock, time.monotonic)
+        hooks = IoTHooks(identities, self.limits, signatures, self._publish, clock, time.monotonic)
         self.broker = Broker(
             host,
             ws_port=None if self._context else port,

@@ -1,12 +1,12 @@
 """What makes a broker AWS IoT: the hooks that decide as AWS IoT decides.
 
-    upgrade       signed by known keys (`gate`), or it names a custom authorizer
+    upgrade       signed by known keys (`signature_check`), or it names a custom authorizer
     CONNECT       who is it: the keys that signed, a certificate, a custom authorizer's grant; then iot:Connect
     PUBLISH …     the limits, then iot:Publish, iot:RetainPublish, iot:Subscribe, iot:Receive
     connected,    lifecycle messages
     disconnected
 
-It decides by rooms that know no MQTT: `gate`, `identities`, `policy`, `limits`, `presence`.
+It decides by rooms that know no MQTT: `signature_check`, `identities`, `policy`, `limits`, `presence`.
 
 The one idea: what a connection may do is compiled once, at its CONNECT, into its `_Client`, which the broker keeps as
 the connection's context.  Each later question is a lookup in that.
@@ -22,11 +22,11 @@ from mqttws import Connect, MQTTError
 from mqttws.broker import ALLOWED, Accepted, Access, Peer, Refused, Rejection, Verdict
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.authorizers import is_custom, read_request
-from pubsub.aws.local.gate import Forbidden, Gate
 from pubsub.aws.local.identities import Identities, Sides
 from pubsub.aws.local.keyring import Principal
 from pubsub.aws.local.policy import Authorizer, ConnectionContext, Decision
 from pubsub.aws.local.presence import Presence
+from pubsub.aws.local.signature_check import Forbidden, SignatureCheck
 
 __all__ = ["IoTHooks"]
 
@@ -72,7 +72,7 @@ class IoTHooks:
     Args:
         identities: Who there is.
         limits: The limits that are kept.
-        gate: Decides about signatures.
+        signatures: Decides about the signature of an upgrade request.
         publish: Publishes a lifecycle message: topic and payload.
         clock: Gives the time in seconds since 1970.
         monotonic: Gives seconds that only go forward, for the rate of messages.
@@ -82,14 +82,14 @@ class IoTHooks:
         self,
         identities: Identities,
         limits: IoTLimits,
-        gate: Gate,
+        signatures: SignatureCheck,
         publish: Callable[[str, bytes], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._identities = identities
         self._limits = limits
-        self._gate = gate
+        self._signatures = signatures
         self._publish = publish
         self._clock = clock
         self._monotonic = monotonic
@@ -102,7 +102,7 @@ class IoTHooks:
         assert peer.target is not None
         if is_custom(peer.target, peer.headers) or (self._identities.has_authorizers and not _is_signed(peer)):
             return None  # a custom authorizer decides, once the CONNECT is there
-        answer = self._gate.examine("GET", peer.target, peer.headers)
+        answer = self._signatures.examine("GET", peer.target, peer.headers)
         if isinstance(answer, Forbidden):
             return Rejection(answer.status, answer.headers, answer.body, answer.reason)
         peer.context = answer.principal

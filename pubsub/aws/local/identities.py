@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from pubsub.aws.local.authorizers import LocalAuthorizer
 from pubsub.aws.local.cognito import IdentityPool
+from pubsub.aws.local.identities_file import load
 from pubsub.aws.local.keyring import KeyRing, Principal
 from pubsub.aws.local.policy import PolicyDocument, Thing
 from sigv4 import Credentials
@@ -96,9 +97,7 @@ class Identities:
             OSError: It, or a file that it names, cannot be read.
             ValueError: Something in it is wrong; the message says where, and shows no secret.
         """
-        from pubsub.aws.local.identities_file import load
-
-        return load(path)
+        return load(path, cls)
 
     @classmethod
     def for_one_user(cls, region: str = "us-east-1") -> tuple[Identities, Credentials]:

@@ -38,22 +38,54 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pubsub.aws.local.authorizers import AuthorizerGrant, AuthorizerRequest, LocalAuthorizer
-from pubsub.aws.local.identities import Identities
 from pubsub.aws.local.policy import PolicyDocument
 from sigv4 import Credentials
 
 __all__ = ["load"]
 
 _MOST_BYTES = 4_000_000
+_T = TypeVar("_T", bound="_Registry")
 
 
-def load(path: str | os.PathLike[str]) -> Identities:
+class _Registry(Protocol):
+    """What is filled from the file: `Identities`, seen from below, so that it can offer to load itself."""
+
+    def add_policy(self, name: str, document: PolicyDocument) -> None: ...
+
+    def add_user(self, name: str, credentials: Credentials, *, policies: Iterable[str]) -> None: ...
+
+    def add_pool(
+        self,
+        pool_id: str,
+        *,
+        guests: Iterable[str] | None,
+        users: Iterable[str],
+        attached: Iterable[str],
+        logins: Mapping[str, Callable[[str], str | None]],
+    ) -> None: ...
+
+    def add_thing(self, name: str, *, type_name: str | None, attributes: Mapping[str, str]) -> None: ...
+
+    def attach_thing(self, name: str, principal: str) -> None: ...
+
+    def add_certificate(self, certificate: bytes, *, policies: Iterable[str], thing: str) -> object: ...
+
+    def add_authorizer(self, authorizer: LocalAuthorizer) -> None: ...
+
+    def documents(self, names: Iterable[str]) -> tuple[PolicyDocument, ...]: ...
+
+
+def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
     """Read a file.
+
+    Args:
+        path: Of the file.
+        make: Makes what is filled, `Identities`, of a region, `account_id` and `partition`.
 
     Raises:
         OSError: It, or a file that it names, cannot be read.
@@ -62,7 +94,7 @@ def load(path: str | os.PathLike[str]) -> Identities:
     file = Path(path)
     top = _Table(_read(file), file)
     top.only("region", "account_id", "partition", "policies", "users", "pools", "things", "authorizers")
-    identities = Identities(
+    identities = make(
         top.text("region", "us-east-1"),
         account_id=top.text("account_id", "123456789012"),
         partition=top.text("partition", "aws"),
@@ -180,14 +212,14 @@ def _policy(given: object, table: _Table, name: str) -> PolicyDocument:
     return PolicyDocument.parse(given, name=name)
 
 
-def _add_user(identities: Identities, name: str, table: _Table) -> None:
+def _add_user(identities: _Registry, name: str, table: _Table) -> None:
     table.only("access_key", "secret_key", "session_token", "policies")
     token = table.text("session_token") if "session_token" in table else None
     credentials = Credentials(table.text("access_key"), table.text("secret_key"), token)
     identities.add_user(name, credentials, policies=table.texts("policies"))
 
 
-def _add_pool(identities: Identities, name: str, table: _Table) -> None:
+def _add_pool(identities: _Registry, name: str, table: _Table) -> None:
     table.only("guests", "users", "attached", "logins")
     logins = table.table("logins")
     identities.add_pool(
@@ -206,7 +238,7 @@ def _users_by_token(table: _Table) -> Callable[[str], str | None]:
     return users.get
 
 
-def _add_thing(identities: Identities, name: str, table: _Table) -> None:
+def _add_thing(identities: _Registry, name: str, table: _Table) -> None:
     table.only("type", "attributes", "certificate", "policies", "principals")
     attributes = {key: str(value) for key, value in table.table("attributes").items()}
     identities.add_thing(name, type_name=table.text("type") if "type" in table else None, attributes=attributes)
@@ -218,7 +250,7 @@ def _add_thing(identities: Identities, name: str, table: _Table) -> None:
         raise table.fault("policies", "has nothing to be attached to: the thing has no certificate")
 
 
-def _add_authorizer(identities: Identities, name: str, table: _Table) -> None:
+def _add_authorizer(identities: _Registry, name: str, table: _Table) -> None:
     table.only("token_key", "public_key", "tokens")
     tokens = table.table("tokens")
     grants: dict[str, AuthorizerGrant] = {}

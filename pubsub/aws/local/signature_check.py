@@ -1,7 +1,7 @@
-"""The gate of the local AWS IoT endpoint: which upgrade is let in by its signature, and how the others are refused.
+"""Check the signature of an upgrade request as AWS IoT does, and refuse in AWS's words.
 
-`Gate.examine` takes an upgrade request and gives the keys that signed it, or a refusal worded as AWS IoT words it: a
-403 with `x-amzn-ErrorType`, a request id, the date, and a body of JSON.  It knows no MQTT and opens nothing.
+`SignatureCheck.examine` takes an upgrade request and gives the keys that signed it, or a refusal as AWS IoT words it: a
+403 with `x-amzn-ErrorType`, a request id, the date, and a body of JSON. It knows no MQTT and opens nothing.
 
 The one idea: what a client is told and what the developer is told are two things.  The client gets "Forbidden", as
 from AWS; the reason goes into the refusal's `reason`, for the log.  In the mode `explain` the client gets it too, and
@@ -23,7 +23,7 @@ from email.utils import formatdate
 from pubsub.aws.local.keyring import Key, KeyRing
 from sigv4 import Credentials, Rejected, Verified, explain, verify
 
-__all__ = ["Forbidden", "Gate"]
+__all__ = ["Forbidden", "SignatureCheck"]
 
 _ERROR_TYPE = "ForbiddenException"
 _MOST_SEEN = 100_000
@@ -48,8 +48,8 @@ class Forbidden:
     status: int = 403
 
 
-class Gate:
-    """The gate.
+class SignatureCheck:
+    """The check of signatures at the local endpoint.
 
     Args:
         ring: The keys that may sign.
