@@ -51,8 +51,11 @@ def read_less(transport: asyncio.BaseTransport) -> None:
 
 
 def free(transport: asyncio.BaseTransport) -> None:
-    """Let a transport that is over be freed at once: asyncio's hold a method of themselves.
+    """Break the reference cycles of a transport whose connection is lost, so that it is freed immediately.
 
-    The garbage collector comes the more seldom the less garbage there is: it would let them gather for an hour.
+    Before Python 3.14, asyncio's transports keep bound methods of their own: `_read_ready_cb`, and from 3.12 on also
+    `_write_ready`. The garbage collector would free them, but runs rarely where little garbage is made.
     """
-    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
+    attributes = getattr(transport, "__dict__", {})
+    attributes.pop("_read_ready_cb", None)
+    attributes.pop("_write_ready", None)

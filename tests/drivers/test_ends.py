@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 import threading
 import warnings
 import weakref
@@ -392,7 +394,17 @@ def test_cancelling_close_cuts_the_connection() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(broker: Broker, scheme: str) -> None:
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(
+    broker: Broker, scheme: str, how: str
+) -> None:
+    def reset() -> None:
+        (link,) = broker._hub.links
+        link._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        link._transport.abort()
+
     async def run() -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(broker.url_of(scheme), reconnect=AT_ONCE) as client:
             pump = client._pump
@@ -401,10 +413,10 @@ def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(broker
             held = [weakref.ref(pump), weakref.ref(pump._transport)]
             del pump
             gc.disable()
-            client.reconnect_now()
-            await client.publish("t", b"", 1)
+            client.reconnect_now() if how == "closed" else broker._hub.loop.call_soon_threadsafe(reset)
             while any(one() is not None for one in held):
                 await asyncio.sleep(0)
+            await client.publish("t", b"", 1)
 
     try:
         asyncio.run(run())
