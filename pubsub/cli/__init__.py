@@ -1,10 +1,10 @@
-"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `bench`, `passwd`, `dissect`, `aws`.
+"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `rr`, `bench`, `passwd`, `dissect`, `aws`, `completion`.
 
-This room parses the first word and hands over; each command is a module of its own, loaded when it is called, with
+This module reads the first word and calls the command: a module of the same name, loaded when it is called, with
 `add_arguments(parser)` and `run(arguments) -> exit code`.
 
 Exit codes: 0, done (also when Ctrl-C ended `sub` or `serve`); 1, it failed on the way; 2, the command line is wrong;
-3, no connection; 4, the server refused the client; 27, the time was up (as mosquitto_sub has it); 130, interrupted.
+3, no connection; 4, the server refused the client; 27, the time was up (as with mosquitto_sub); 130, interrupted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ COMMANDS = {
     "serve": "run the embedded broker",
     "sub": "subscribe to topics and print what comes",
     "pub": "publish a message to topics",
+    "rr": "publish a request and print the response",
     "bench": "put load on a broker, and measure what it does with it",
     "passwd": "add a user to the broker's file of users",
-    "aws": "attach an AWS IoT policy to a Cognito identity, or tell who the credentials are of",
+    "aws": "attach an AWS IoT policy to a Cognito identity, or show whose the credentials are",
     "dissect": "show an MQTT packet byte by byte",
+    "completion": "print the completion for a shell, or the manual page",
 }
+#: Commands whose `-h` names the host, as with Mosquitto's; their help is `--help`.
+_WITH_HOST = frozenset({"sub", "pub", "rr"})
 
 
 class Failure(Exception):
@@ -39,25 +43,69 @@ class Failure(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
+    from pubsub.cli.streams import ReaderLeft, complain, discard_output
+
     words = list(sys.argv[1:] if argv is None else argv)
+    quiet = False
+    name = words[0] if words else ""
+    try:
+        parser = make_parser(name)
+        if name in _WITH_HOST:
+            from pubsub.cli.words import expand
+
+            words = [name, *expand(name, words[1:])]
+        arguments = parser.parse_args(words)
+        quiet = getattr(arguments, "quiet", False) and name in _WITH_HOST
+        code: int = import_module(f"pubsub.cli.{name}").run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except Failure as failure:
+        if not quiet:
+            complain(f"pubsub {name}: {failure}")
+        return failure.code
+    except (ReaderLeft, BrokenPipeError):
+        discard_output()
+        return OK
+    except OSError as error:  # of the last flush: the disk is full
+        discard_output()
+        complain(f"pubsub {name}: {error.strerror or error}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def make_parser(*loaded: str) -> argparse.ArgumentParser:
+    """Make the parser.
+
+    Args:
+        loaded: the commands whose arguments are wanted; the modules of the others are not loaded.
+    """
     parser = argparse.ArgumentParser(
         prog="pubsub", description="Publish and subscribe over MQTT.", epilog="pubsub COMMAND --help says more."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if words[:1] == [name]:  # only the one that is called is loaded
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            add_help=name not in _WITH_HOST,
+            # Two spellings for one option are one too many in scripts that are to work with the next version.
+            allow_abbrev=False,
+        )
+        if name in loaded:
+            if name in _WITH_HOST:
+                command.add_argument("--help", action="help", help="show this help and exit")
             import_module(f"pubsub.cli.{name}").add_arguments(command)
-    arguments = parser.parse_args(words)
-    try:
-        code: int = import_module(f"pubsub.cli.{arguments.command}").run(arguments)
-        sys.stdout.flush()
-        return code
-    except Failure as failure:
-        print(f"pubsub {arguments.command}: {failure}", file=sys.stderr)
-        return failure.code
-    except BrokenPipeError:  # whoever read our output has left
-        sys.stderr.close()
-        return OK
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return parser
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(OK, f"pubsub {version('mqttws-pubsub')}\n")

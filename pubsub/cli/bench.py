@@ -46,6 +46,7 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
+    parser.add_argument("url", metavar="URL", help="ws://, wss://, mqtt:// or mqtts://HOST[:PORT][/PATH]")
     add_link_arguments(parser)
     load = parser.add_argument_group("load")
     for name, (option, kind, value, says) in _LOAD.items():

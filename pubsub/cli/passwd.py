@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mqttws.broker import hash_password
 from pubsub.cli import OK, USAGE, Failure
-from pubsub.cli.options import VARIABLE
+from pubsub.cli.options import PASSWORD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ask() -> str:
-    password = os.environ.get(VARIABLE)
+    password = os.environ.get(PASSWORD)
     if password is None:
         password = getpass.getpass("password: ")
         if getpass.getpass("once more: ") != password:

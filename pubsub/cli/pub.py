@@ -3,87 +3,165 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import mqttws
 from pubsub.cli import OK, USAGE, Failure
-from pubsub.cli.options import add_connection_arguments, failure_of, make_client
+from pubsub.cli.options import (
+    add_connection_arguments,
+    check_topics,
+    failure_of,
+    log_to_standard_error,
+    make_client,
+    positive,
+    take_server,
+)
+from pubsub.cli.streams import complain, standard_input
 
-#: How many messages of `--stdin-lines` may be on their way at once.
+#: How many messages may be on their way at once; the client bounds their bytes.
 WINDOW = 1000
+#: Seconds between two lines of progress, where standard error is a terminal.
+PROGRESS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pub`."""
     add_connection_arguments(parser)
-    parser.add_argument("words", metavar="TOPIC... MESSAGE", nargs="+", help="Topic Names, then the message")
+    parser.add_argument("words", metavar="TOPIC... MESSAGE", nargs="*", help="Topic Names, then the message")
     parser.add_argument("-r", "--retain", action="store_true", help="the server keeps it for later subscribers")
     group = parser.add_argument_group("where the message comes from")
     source = group.add_mutually_exclusive_group()
+    source.add_argument("-m", "--message", metavar="TEXT", help="this option; all other words are topics then")
     source.add_argument("-l", "--stdin-lines", action="store_true", help="each line of standard input")
     source.add_argument("-s", "--stdin", action="store_true", help="the whole of standard input")
     source.add_argument("-f", "--file", metavar="FILE", help="the content of a file")
     source.add_argument("-n", "--null", action="store_true", help="nothing; with --retain this removes the kept one")
+    group.add_argument("--repeat", type=positive(int), default=1, metavar="N", help="publish it N times")
+    group.add_argument("--repeat-delay", type=positive(float), default=0.0, metavar="S",
+                       help="seconds from one time to the next")  # fmt: skip
+    delivery = parser.add_argument_group("delivery")
+    delivery.add_argument("-M", "--max-inflight", type=positive(int), default=100, metavar="N",
+                          help="messages of QoS 1 and 2 that may be unacknowledged at once (default: 100)")  # fmt: skip
+    delivery.add_argument("--store", metavar="FILE",
+                          help="file that keeps messages of QoS 1 and 2 until they are acknowledged; a later `pub` "
+                          "with the same file and --id sends what an earlier one left")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `pub`."""
-    if arguments.debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+    log_to_standard_error(arguments)
+    take_server(arguments)
     topics, payloads = _split(arguments)
-    for topic in topics:
-        try:
-            mqttws.check_topic(topic)
-        except mqttws.LocalProtocolError as error:
-            raise Failure(str(error), USAGE) from None
+    check_topics(topics, mqttws.check_topic)
+    options: dict[str, object] = {"max_in_flight": arguments.max_inflight}
     try:
-        with make_client(arguments) as client:
+        if arguments.store is None:
+            with make_client(arguments, **options) as client:
+                _publish(client, topics, payloads, arguments)
+            return OK
+        if not arguments.id:
+            raise Failure("--store needs an --id: the messages are kept under it", USAGE)
+        arguments.disable_clean_session = True
+        with mqttws.SQLiteStore(arguments.store) as store, make_client(arguments, store=store, **options) as client:
             _publish(client, topics, payloads, arguments)
     except (mqttws.MQTTError, TimeoutError) as error:
         raise failure_of(error) from None
     return OK
 
 
-def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterator[bytes]]:
-    """Tell the topics from the message."""
-    words = arguments.words
+def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
+    """Return the topics, and the messages as they come."""
+    topics = arguments.topic + arguments.words
     if arguments.stdin_lines:
-        return words, (line.removesuffix(b"\n") for line in sys.stdin.buffer)
+        if arguments.repeat != 1:
+            raise Failure("--repeat is for one message; --stdin-lines has many", USAGE)
+        return topics, (line.removesuffix(b"\n") for line in standard_input())
     if arguments.stdin:
-        return words, iter([sys.stdin.buffer.read()])
-    if arguments.null:
-        return words, iter([b""])
-    if arguments.file is not None:
+        payload = standard_input().read()
+    elif arguments.null:
+        payload = b""
+    elif arguments.file is not None:
         try:
-            return words, iter([Path(arguments.file).read_bytes()])
+            payload = Path(arguments.file).read_bytes()
         except OSError as error:
             raise Failure(f"the file cannot be read: {error}", USAGE) from None
-    if len(words) < 2:
-        raise Failure("there is a topic, but no message; an empty one is --null", USAGE)
-    return words[:-1], iter([words[-1].encode()])
+    elif arguments.message is not None:
+        payload = os.fsencode(arguments.message)
+    else:
+        if len(topics) < 2 or not arguments.words:
+            raise Failure("there is no topic and message; an empty message is --null", USAGE)
+        payload = os.fsencode(topics.pop())  # Python gives back the bytes of an argument, whatever they are
+    return topics, _repeated(payload, arguments.repeat, arguments.repeat_delay)
+
+
+def _repeated(payload: bytes, times: int, delay: float) -> Iterator[bytes]:
+    for number in range(times):
+        if number and delay:
+            time.sleep(delay)
+        yield payload
 
 
 def _publish(
-    client: mqttws.Client, topics: list[str], payloads: Iterator[bytes], arguments: argparse.Namespace
+    client: mqttws.Client, topics: list[str], payloads: Iterable[bytes], arguments: argparse.Namespace
 ) -> None:
-    """Publish each message to each topic, many at a time, and wait until all are delivered."""
-    under_way: list[Future[None]] = []
+    """Publish each message to each topic, many at a time, and wait until all are delivered.
+
+    No more is read than the server takes: where the client has no room, the oldest message is waited for.
+    """
+    under_way: deque[Future[None]] = deque()
+    progress = _Progress(arguments)
     for payload in payloads:
         for topic in topics:
-            under_way.append(client.publish_nowait(topic, payload, arguments.qos, arguments.retain))
-        if len(under_way) >= WINDOW:
-            _wait(under_way, arguments.timeout)
-    _wait(under_way, arguments.timeout)
+            while len(under_way) >= WINDOW:
+                _wait(under_way, arguments.timeout)
+            while True:
+                try:
+                    under_way.append(client.publish_nowait(topic, payload, arguments.qos, arguments.retain))
+                    break
+                except mqttws.QueueFull:
+                    if not under_way:
+                        raise
+                    _wait(under_way, arguments.timeout)
+            progress.count()
+    while under_way:
+        _wait(under_way, arguments.timeout)
+    progress.end()
 
 
-def _wait(futures: list[Future[None]], timeout: float) -> None:
-    for future in futures:
-        try:
-            future.result(timeout)
-        except TimeoutError:
-            raise TimeoutError(f"the server has not acknowledged within {timeout:g} s") from None
-    futures.clear()
+def _wait(under_way: deque[Future[None]], timeout: float) -> None:
+    """Wait for the oldest message."""
+    future = under_way.popleft()
+    try:
+        future.result(timeout)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise TimeoutError(f"the server has not acknowledged within {timeout:g} s") from None
+
+
+class _Progress:
+    """How many messages `--stdin-lines` has published, on a terminal, a line that is written over."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        there = sys.stderr is not None and sys.stderr.isatty()
+        self._shows = arguments.stdin_lines and there and not arguments.quiet and not arguments.debug
+        self._messages = 0
+        self._due = time.monotonic() + PROGRESS
+
+    def count(self) -> None:
+        """Count a message."""
+        self._messages += 1
+        if self._shows and time.monotonic() >= self._due:
+            self._due = time.monotonic() + PROGRESS
+            complain(f"\x1b[2K\r{self._messages:,} messages\x1b[A")
+
+    def end(self) -> None:
+        """Show the sum."""
+        if self._shows:
+            complain(f"\x1b[2K\r{self._messages:,} messages")

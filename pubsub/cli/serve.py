@@ -9,74 +9,152 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import signal
 import ssl
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mqttws import SQLiteStore, StoreError
 from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
+from pubsub.cli.options import port
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
 
 if TYPE_CHECKING:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
 
+#: The ports of the plain broker's listeners where none are given.
+_PORTS = {"ws": 8083, "wss": 8084, "mqtt": 1883, "mqtts": 8883}
+_BOUNDS = {
+    "max_connections": "connections at once",
+    "max_packet_size": "bytes of one packet",
+    "max_queued": "messages that wait for one client",
+    "max_retained": "retained messages",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `serve`."""
-    listeners = parser.add_argument_group("listeners", "port 0: any free one")
+    """Add the arguments of `serve`.
+
+    What is not given is None or empty, so that `_check` can refuse what would have no effect.
+    """
+    listeners = parser.add_argument_group(
+        "listeners", "port 0: any free one. With TLS, what is plain text is served only where its port is given."
+    )
     listeners.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
     )
-    listeners.add_argument("--ws-port", type=_port, default=8083, metavar="PORT", help="WebSocket (default: 8083)")
-    listeners.add_argument("--tcp-port", type=_port, default=1883, metavar="PORT", help="plain TCP (default: 1883)")
+    listeners.add_argument("--ws-port", type=port, metavar="PORT", help="WebSocket (default: 8083)")
+    listeners.add_argument("--tcp-port", type=port, metavar="PORT", help="plain TCP (default: 1883)")
+    listeners.add_argument("--wss-port", type=port, metavar="PORT", help="WebSocket with TLS (with --cert: 8084)")
+    listeners.add_argument("--mqtts-port", type=port, metavar="PORT", help="TCP with TLS (with --cert: 8883)")
     listeners.add_argument("--no-ws", action="store_true", help="no WebSocket listener")
-    listeners.add_argument("--no-tcp", action="store_true", help="no plain TCP listener")
-    listeners.add_argument("--path", action="append", metavar="PATH",
+    listeners.add_argument("--no-tcp", action="store_true", help="no TCP listener")
+    listeners.add_argument("--path", action="append", default=[], metavar="PATH",
                            help="request path of the WebSocket; may be repeated (default: /mqtt and /)")  # fmt: skip
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--cert", metavar="FILE", help="PEM file of the server's certificate")
     tls.add_argument("--key", metavar="FILE", help="PEM file of its private key (default: in the same file)")
-    tls.add_argument("--client-ca", metavar="FILE", help="PEM file of the authority that clients need a certificate of")
-    tls.add_argument("--wss-port", type=_port, metavar="PORT", help="WebSocket with TLS; needs --cert")
-    tls.add_argument("--mqtts-port", type=_port, metavar="PORT", help="TCP with TLS; needs --cert")
-    doors = parser.add_argument_group("who may come in")
-    doors.add_argument("--users", metavar="FILE", help="file of users (see pubsub passwd); without it everybody may")
-    doors.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
-                       help="web origin whose pages may connect, besides the host's own; may be repeated")  # fmt: skip
+    tls.add_argument("--client-ca", metavar="FILE",
+                     help="PEM file of the authority that each client needs a certificate of")  # fmt: skip
+    tls.add_argument("--tls-dev", action="store_true",
+                     help="a certificate made for this run: --ws-port and --tcp-port are then served with TLS")  # fmt: skip
+    tls.add_argument("--ca-out", metavar="FILE", help="where to write that certificate's authority, for clients")
+    tls.add_argument("--name", action="append", default=[], metavar="HOST",
+                     help="one more name that the certificate of --tls-dev holds for; may be repeated")  # fmt: skip
+    access = parser.add_argument_group("access")
+    access.add_argument(
+        "--users", metavar="FILE", help="file of users (see pubsub passwd); without it everybody may in"
+    )
+    access.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
+                        help="web origin whose pages may connect, besides the host's own; may be repeated")  # fmt: skip
     bounds = parser.add_argument_group("bounds")
-    for name, what in (
-        ("max_connections", "connections at once"),
-        ("max_packet_size", "bytes of one packet"),
-        ("max_queued", "messages that wait for one client"),
-        ("max_retained", "retained messages"),
-    ):
+    for name, what in _BOUNDS.items():
         default = getattr(Limits(), name)
-        bounds.add_argument(
-            f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{what} (default: {default:,})"
-        )
-    add_aws_arguments(parser)
+        bounds.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{what} (default: {default:,})")
     parser.add_argument("--store", metavar="FILE",
                         help="file that sessions and retained messages are kept in (default: in memory)")  # fmt: skip
-    parser.add_argument("-v", "--verbose", action="store_true", help="say on standard error who comes and goes")
+    add_aws_arguments(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="show on standard error who comes and goes")
 
 
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; it must be 0 to 65535")
-    return int(text)
+#: Options that only the plain broker has, and those that only the AWS IoT endpoint has.
+_PLAIN_ONLY = (
+    "tcp_port",
+    "wss_port",
+    "no_ws",
+    "no_tcp",
+    "path",
+    "cert",
+    "key",
+    "client_ca",
+    "users",
+    "store",
+    *_BOUNDS,
+)
+_AWS_ONLY = ("identities", "cognito_port", "explain")
+#: Option -> another that it is useless without.
+_NEEDS = {
+    "key": ("cert",),
+    "client_ca": ("cert",),
+    "ca_out": ("tls_dev",),
+    "name": ("tls_dev",),
+    "wss_port": ("cert", "tls_dev"),
+    "mqtts_port": ("cert", "tls_dev"),
+}
+#: Pairs that contradict each other.
+_EXCLUDES = (
+    ("tls_dev", "cert"),
+    ("no_ws", "ws_port"),
+    ("no_ws", "wss_port"),
+    ("no_ws", "path"),
+    ("no_ws", "allow_origin"),
+    ("no_tcp", "tcp_port"),
+    ("no_tcp", "mqtts_port"),
+)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse each option that would have no effect: who asks for protection must never be served without it.
+
+    Raises:
+        Failure: there is one.
+    """
+
+    def given(name: str) -> bool:
+        value = getattr(arguments, name)
+        return value is not None and value is not False and value != []
+
+    def option(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    for name in _PLAIN_ONLY if arguments.aws_iot else _AWS_ONLY:
+        if given(name):
+            where = "the plain broker; it has no effect with --aws-iot" if arguments.aws_iot else "--aws-iot"
+            raise Failure(f"{option(name)} is for {where}", USAGE)
+    for name, others in _NEEDS.items():
+        if given(name) and not any(map(given, others)):
+            raise Failure(f"{option(name)} needs {' or '.join(map(option, others))}", USAGE)
+    for one, other in _EXCLUDES:
+        if given(one) and given(other):
+            raise Failure(f"{option(one)} and {option(other)} exclude each other", USAGE)
+    if arguments.tls_dev and not arguments.aws_iot:
+        for plain, tls in (("ws_port", "wss_port"), ("tcp_port", "mqtts_port")):
+            if given(plain) and given(tls):
+                raise Failure(f"with --tls-dev {option(plain)} is served with TLS; leave {option(tls)} out", USAGE)
+    if arguments.client_ca is not None and (given("ws_port") or given("tcp_port")):
+        raise Failure("--client-ca asks each client for a certificate; --ws-port and --tcp-port cannot", USAGE)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `serve`."""
+    _check(arguments)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
         if arguments.aws_iot:
-            if arguments.store is not None:
-                raise Failure("--store is for the plain broker; with --aws-iot sessions end with the process", USAGE)
             asyncio.run(_serve_aws(aws_endpoint(arguments)))
         else:
             with contextlib.nullcontext() if arguments.store is None else SQLiteStore(arguments.store) as store:
@@ -108,23 +186,50 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
         options["paths"] = arguments.path
     if arguments.users is not None:
         options["authenticator"] = Users.load(arguments.users)
-    bounds = {field.name for field in dataclasses.fields(Limits)} & vars(arguments).keys()
+    bounds = {name: value for name in _BOUNDS if (value := getattr(arguments, name)) is not None}
     return Broker(
         arguments.host,
-        ws_port=None if arguments.no_ws else arguments.ws_port,
-        tcp_port=None if arguments.no_tcp else arguments.tcp_port,
-        wss_port=arguments.wss_port,
-        mqtts_port=arguments.mqtts_port,
+        **_ports(arguments),
         tls=_server_tls(arguments),
         allowed_origins=arguments.allow_origin,
-        limits=Limits(**{name: getattr(arguments, name) for name in bounds}),
+        limits=Limits(**bounds),
         sys_anonymous=arguments.users is None,  # else nobody could read it
         store=store,
         **options,
     )
 
 
+def _ports(arguments: argparse.Namespace) -> dict[str, int | None]:
+    """Choose the listeners: with TLS, a plain one only where its port is given."""
+    ws, tcp = arguments.ws_port, arguments.tcp_port
+    wss, mqtts = arguments.wss_port, arguments.mqtts_port
+    if arguments.tls_dev:
+        wss, ws = ws if wss is None else wss, None
+        mqtts, tcp = tcp if mqtts is None else mqtts, None
+    if arguments.tls_dev or arguments.cert is not None:
+        if wss is None and mqtts is None:
+            wss, mqtts = _PORTS["wss"], _PORTS["mqtts"]
+    else:
+        ws = _PORTS["ws"] if ws is None else ws
+        tcp = _PORTS["mqtt"] if tcp is None else tcp
+    if arguments.no_ws:
+        ws = wss = None
+    if arguments.no_tcp:
+        tcp = mqtts = None
+    return {"ws_port": ws, "tcp_port": tcp, "wss_port": wss, "mqtts_port": mqtts}
+
+
 def _server_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    if arguments.tls_dev:
+        try:
+            from mqttws.testing import mint_authority
+
+            authority = mint_authority("pubsub serve --tls-dev")
+        except ModuleNotFoundError:
+            raise ValueError("--tls-dev needs the extra 'certs': pip install 'mqttws-pubsub[certs]'") from None
+        if arguments.ca_out is not None:
+            Path(arguments.ca_out).write_bytes(authority.certificate)
+        return authority.issue("localhost", "127.0.0.1", "::1", *arguments.name).server_context()
     if arguments.cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=arguments.client_ca)
@@ -153,9 +258,12 @@ async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
 
 
 def _asked() -> asyncio.Event:
-    """Give what is set once a signal asks for the end."""
+    """Return an event that is set once a signal asks for the end."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.set)
+        try:
+            loop.add_signal_handler(number, asked.set)
+        except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt in asyncio.run instead
+            pass
     return asked

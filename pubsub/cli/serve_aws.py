@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pubsub.cli import USAGE, Failure
+from pubsub.cli.options import port
 
 if TYPE_CHECKING:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
@@ -18,12 +19,8 @@ def add_aws_arguments(parser: argparse.ArgumentParser) -> None:
     aws.add_argument("--aws-iot", action="store_true", help="serve it in place of the plain broker, at --ws-port")
     aws.add_argument("--identities", metavar="FILE",
                      help="TOML or JSON: users, pools, things, policies (default: one user, new keys)")  # fmt: skip
-    aws.add_argument("--tls-dev", action="store_true", help="TLS, by an authority made for it; see --ca-out")
-    aws.add_argument("--ca-out", metavar="FILE", help="where to write that authority's certificate, for clients")
-    aws.add_argument("--name", action="append", default=[], metavar="HOST",
-                     help="one more name that the certificate holds for; may be repeated")  # fmt: skip
-    aws.add_argument("--cognito-port", type=int, default=0, metavar="PORT", help="Cognito (default: any free one)")
-    aws.add_argument("--explain", action="store_true", help="tell refused clients which mistake they made")
+    aws.add_argument("--cognito-port", type=port, metavar="PORT", help="Cognito (default: any free one)")
+    aws.add_argument("--explain", action="store_true", help="say in a refusal which mistake the client made")
 
 
 def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
@@ -35,16 +32,16 @@ def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
     from pubsub.aws.local.identities import Identities
 
-    if arguments.ca_out and not arguments.tls_dev:
-        raise Failure("--ca-out needs --tls-dev, which makes the authority", USAGE)
     try:
         identities = Identities.load(arguments.identities) if arguments.identities else None
+        if arguments.cognito_port is not None and not (identities and identities.pools):
+            raise ValueError("--cognito-port needs --identities with an identity pool")
         endpoint = LocalIoTEndpoint(
             identities,
             host=arguments.host,
-            port=arguments.ws_port,
+            port=8083 if arguments.ws_port is None else arguments.ws_port,
             mqtts_port=arguments.mqtts_port,
-            cognito_port=arguments.cognito_port,
+            cognito_port=arguments.cognito_port or 0,
             tls=arguments.tls_dev,
             names=arguments.name,
             explain=arguments.explain,

@@ -3,120 +3,174 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import json
-import logging
+import random
 import signal
-import sys
 import time
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
 
 import mqttws
-from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure
-from pubsub.cli.options import add_connection_arguments, failure_of, make_client, positive
+from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure, formats
+from pubsub.cli.options import (
+    add_connection_arguments,
+    check_topics,
+    failure_of,
+    log_to_standard_error,
+    make_client,
+    positive,
+    take_server,
+)
+from pubsub.cli.streams import LOOK, Output, complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sub`."""
     add_connection_arguments(parser)
-    parser.add_argument("topics", metavar="TOPIC", nargs="+", help="Topic Filter; '+' is one level, '#' the rest")
+    parser.add_argument("words", metavar="TOPIC", nargs="*", help="Topic Filter; '+' is one level, '#' the rest")
     parser.add_argument("-C", "--count", type=positive(int), metavar="N", help="end after N messages")
     parser.add_argument("-W", "--wait", type=positive(float), metavar="S", help="end after S seconds, exit code 27")
-    parser.add_argument("-R", "--no-retained", action="store_true", help="leave out retained messages")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("-v", "--verbose", action="store_true", help="print the topic in front of each message")
+    parser.add_argument("-E", "--exit-after-subscribe", action="store_true", help="end once the server has answered")
+    parser.add_argument("-U", "--unsubscribe", action="append", default=[], metavar="TOPIC",
+                        help="unsubscribe from it first; may be repeated")  # fmt: skip
+    choice = parser.add_argument_group("which messages")
+    retained = choice.add_mutually_exclusive_group()
+    retained.add_argument("-R", "--no-retained", action="store_true", help="leave out retained messages")
+    retained.add_argument("--retained-only", action="store_true", help="end at the first that is not retained")
+    choice.add_argument("--remove-retained", action="store_true", help="have the server forget each retained one")
+    choice.add_argument("-T", "--filter-out", action="append", default=[], metavar="TOPIC",
+                        help="leave out the messages of this Topic Filter; may be repeated")  # fmt: skip
+    choice.add_argument("--random-filter", type=_percent, default=100.0, metavar="PERCENT",
+                        help="print this part of the messages, chosen at random (default: 100)")  # fmt: skip
+    add_format_arguments(parser)
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how a message is printed."""
+    output = parser.add_argument_group("output")
+    form = output.add_mutually_exclusive_group()
+    form.add_argument("-v", "--verbose", action="store_true", help="print the topic before each message")
     form.add_argument("--json", action="store_true", help="print each message as a line of JSON")
+    form.add_argument("-F", "--format", metavar="FORMAT", help="print each message so; see mosquitto_sub(1)")
+    output.add_argument("--pretty", action="store_true", help="indent JSON over several lines")
+    output.add_argument("-N", "--no-eol", action="store_true", help="print no line end after a message")
+
+
+def _percent(text: str) -> float:
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = -1.0
+    if not 0.1 <= percent <= 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage; it must be 0.1 to 100")
+    return percent
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `sub`."""
-    if arguments.debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
-    for topic in arguments.topics:
-        try:
-            mqttws.check_topic_filter(topic)
-        except mqttws.LocalProtocolError as error:
-            raise Failure(str(error), USAGE) from None
-    client = make_client(arguments, on_error=_report)
-    signal.signal(signal.SIGTERM, _interrupt)
+    log_to_standard_error(arguments)
+    take_server(arguments)
+    topics = arguments.topic + arguments.words
+    check_topics(topics, mqttws.check_topic_filter)
+    for each in arguments.filter_out, arguments.unsubscribe:
+        if each:
+            check_topics(each, mqttws.check_topic_filter)
+    out = Output()
+    line = make_line(arguments, out)
+    client = make_client(arguments, on_error=lambda error: report(arguments, error))
+    end_on_sigterm()
     try:
         with client:
-            _subscribe(client, arguments.topics, arguments.qos)
-            return _print_messages(client, arguments)
+            if arguments.unsubscribe:
+                client.unsubscribe(arguments.unsubscribe)
+            subscribe(client, topics, arguments)
+            if arguments.exit_after_subscribe:
+                return OK
+            return _print_messages(client, arguments, out, line)
     except KeyboardInterrupt:  # the usual end of a subscription
         return OK
     except (mqttws.MQTTError, TimeoutError) as error:
         raise failure_of(error) from None
 
 
-def _report(error: Exception) -> None:
-    print(f"pubsub sub: {error}", file=sys.stderr)
+def report(arguments: argparse.Namespace, error: Exception) -> None:
+    """Show an error that does not end the command."""
+    if not arguments.quiet:
+        complain(f"pubsub {arguments.command}: {error}")
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: with a DISCONNECT."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
-def _subscribe(client: mqttws.Client, topics: list[str], qos: int) -> None:
-    """Subscribe to all topics; those that are refused are told, and only if all are it is a failure."""
-    codes = client.subscribe(topics, qos)
+def subscribe(client: mqttws.Client, topics: list[str], arguments: argparse.Namespace) -> None:
+    """Subscribe to all topics. A refused one is reported; it is a failure only if all are."""
+    codes = client.subscribe(topics, arguments.qos)
     refused = [topic for topic, code in zip(topics, codes, strict=True) if code == 128]
     for topic in refused:
-        _report(mqttws.SubscribeRejected(topic))
+        report(arguments, mqttws.SubscribeRejected(topic))
     if len(refused) == len(topics):
         raise Failure("the server rejected every subscription", FAILED)
 
 
-def _print_messages(client: mqttws.Client, arguments: argparse.Namespace) -> int:
-    """Print messages until there were enough, or the time is up."""
-    end = None if arguments.wait is None else time.monotonic() + arguments.wait
-    left = arguments.count
-    out = sys.stdout.buffer
-    to_terminal = sys.stdout.isatty()
-    while True:
-        for message in client.messages(timeout=None if end is None else max(0.0, end - time.monotonic())):
-            if message.retain and arguments.no_retained:
-                continue
-            _print(message, arguments, out, to_terminal)
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return OK
-        if end is not None and time.monotonic() >= end:
-            return TIME_UP
-        if client.state.name == "disconnected":
-            return FAILED
+def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
+    """Make what turns a message into the bytes to print.
 
-
-def _print(message: mqttws.Publish, arguments: argparse.Namespace, out: BinaryIO, to_terminal: bool) -> None:
-    if arguments.json:
-        line = json.dumps(as_json(message), ensure_ascii=to_terminal).encode()
-    elif to_terminal:  # nothing that a peer sent may command the terminal
-        line = _printable(message.payload.decode(errors="backslashreplace")).encode()
-        if arguments.verbose:
-            line = _printable(message.topic).encode() + b" " + line
+    Raises:
+        Failure: the format is ill-formed.
+    """
+    form: Callable[[mqttws.Publish, int], bytes]
+    if arguments.format is not None:
+        try:
+            form = formats.parse_format(arguments.format, pretty=arguments.pretty)
+        except ValueError as error:
+            raise Failure(str(error), USAGE) from None
+    elif arguments.json:
+        form = lambda message, now: formats.json_line(  # noqa: E731 - three of a kind
+            message, pretty=arguments.pretty, to_terminal=out.is_terminal
+        )
     else:
-        line = message.topic.encode() + b" " + message.payload if arguments.verbose else message.payload
-    out.write(line + b"\n")
-    out.flush()
+        form = lambda message, now: formats.plain_line(  # noqa: E731
+            message, verbose=arguments.verbose, to_terminal=out.is_terminal, in_colour=out.in_colour
+        )
+    return form if arguments.no_eol else lambda message, now: form(message, now) + b"\n"
 
 
-def as_json(message: mqttws.Publish) -> dict[str, Any]:
-    """Show a message as JSON: the payload as what it is: JSON, else text, else base64."""
-    shown: dict[str, Any] = {"topic": message.topic, "qos": message.qos, "retain": message.retain}
-    try:
-        text = message.payload.decode()
-    except UnicodeDecodeError:
-        return shown | {"payload_base64": base64.b64encode(message.payload).decode()}
-    try:
-        return shown | {"payload": json.loads(text)}
-    except (ValueError, RecursionError):  # a peer may nest a hundred thousand lists
-        return shown | {"payload": text}
+def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator[mqttws.Publish]:
+    """Iterate over the messages until the time is up or the client has ended, watching the reader of the output."""
+    end = None if wait is None else time.monotonic() + wait
+    while client.state.name != "disconnected":
+        left = LOOK if end is None else min(LOOK, end - time.monotonic())
+        if left <= 0:
+            return
+        yield from client.messages(timeout=left)
+        out.check_reader()
 
 
-def _printable(text: str) -> str:
-    """Escape what is no visible character; line ends and tabs stay."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
-        for character in text
-    )
+def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: Output, line: formats.Formatter) -> int:
+    """Print messages until there were enough, or the time is up."""
+    left = arguments.count
+    for message in messages(client, out, arguments.wait):
+        if arguments.retained_only and not message.retain:
+            return OK
+        if arguments.remove_retained and message.retain and not _left_out(message, arguments):
+            client.publish_nowait(message.topic, b"", 1, True)
+        if _left_out(message, arguments) or random.uniform(0, 100) > arguments.random_filter:
+            continue
+        out.write(line(message, time.time_ns()))
+        if left is not None:
+            left -= 1
+            if left == 0:
+                return OK
+    if client.state.name == "disconnected":
+        return FAILED
+    return TIME_UP
+
+
+def _left_out(message: mqttws.Publish, arguments: argparse.Namespace) -> bool:
+    if message.retain and arguments.no_retained:
+        return True
+    return any(mqttws.topic_matches(each, message.topic) for each in arguments.filter_out)

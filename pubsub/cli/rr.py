@@ -1,0 +1,88 @@
+"""`pubsub rr URL TOPIC MESSAGE -e RESPONSE_TOPIC`: publish a request, and print the first response."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import mqttws
+from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure
+from pubsub.cli.options import (
+    add_connection_arguments,
+    check_topics,
+    failure_of,
+    log_to_standard_error,
+    make_client,
+    positive,
+    take_server,
+)
+from pubsub.cli.streams import Output, standard_input
+from pubsub.cli.sub import add_format_arguments, end_on_sigterm, make_line, messages, report, subscribe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `rr`."""
+    add_connection_arguments(parser)
+    parser.add_argument("words", metavar="TOPIC MESSAGE", nargs="*", help="Topic Name, then the message")
+    parser.add_argument("-e", "--response-topic", metavar="TOPIC", help="where the response is expected; needed")
+    parser.add_argument("-W", "--wait", type=positive(float), metavar="S", help="end after S seconds, exit code 27")
+    parser.add_argument("-R", "--no-retained", action="store_true", help="take no retained message for the response")
+    source = parser.add_argument_group("where the message comes from").add_mutually_exclusive_group()
+    source.add_argument("-m", "--message", metavar="TEXT", help="this option")
+    source.add_argument("-s", "--stdin", action="store_true", help="the whole of standard input")
+    source.add_argument("-f", "--file", metavar="FILE", help="the content of a file")
+    source.add_argument("-n", "--null", action="store_true", help="nothing")
+    add_format_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `rr`."""
+    log_to_standard_error(arguments)
+    take_server(arguments)
+    topic, payload = _split(arguments)
+    if arguments.response_topic is None:
+        raise Failure("-e TOPIC is missing: where the response is expected", USAGE)
+    check_topics([topic], mqttws.check_topic)
+    check_topics([arguments.response_topic], mqttws.check_topic_filter)
+    out = Output()
+    line = make_line(arguments, out)
+    end_on_sigterm()
+    try:
+        with make_client(arguments, on_error=lambda error: report(arguments, error)) as client:
+            subscribe(client, [arguments.response_topic], arguments)  # before the request, or the response is missed
+            client.publish_nowait(topic, payload, arguments.qos)
+            for message in messages(client, out, arguments.wait):
+                if message.retain and arguments.no_retained:
+                    continue
+                out.write(line(message, time.time_ns()))
+                return OK
+            return FAILED if client.state.name == "disconnected" else TIME_UP
+    except KeyboardInterrupt:
+        return OK
+    except (mqttws.MQTTError, TimeoutError) as error:
+        raise failure_of(error) from None
+
+
+def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
+    """Return the topic and the request."""
+    words = arguments.topic + arguments.words
+    if arguments.stdin:
+        payload = standard_input().read()
+    elif arguments.null:
+        payload = b""
+    elif arguments.file is not None:
+        try:
+            payload = Path(arguments.file).read_bytes()
+        except OSError as error:
+            raise Failure(f"the file cannot be read: {error}", USAGE) from None
+    elif arguments.message is not None:
+        payload = os.fsencode(arguments.message)
+    elif len(words) == 2:
+        payload = os.fsencode(words.pop())
+    else:
+        raise Failure("there is no topic and message; an empty message is --null", USAGE)
+    if len(words) != 1:
+        raise Failure(f"a request has one topic, not {len(words)}", USAGE)
+    return words[0], payload
