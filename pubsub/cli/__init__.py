@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet = False
     name = words[0] if words else ""
     try:
-        parser = make_parser(name)
-        if name in _WITH_HOST:
-            from pubsub.cli.words import expand
-
-            words = [name, *expand(name, words[1:])]
-        arguments = parser.parse_args(words)
+        try:
+            arguments = parse(words)
+        except SystemExit:  # --help and --version have printed
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            raise
         quiet = getattr(arguments, "quiet", False) and name in _WITH_HOST
         code: int = import_module(f"pubsub.cli.{name}").run(arguments)
         if sys.stdout is not None:
@@ -73,6 +73,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Raises:
+        SystemExit: it is wrong, or asks for help.
+        Failure: its file of options cannot be read.
+    """
+    name = words[0] if words else ""
+    parser = make_parser(name)
+    if name not in _WITH_HOST:
+        return parser.parse_args(words)
+    from pubsub.cli.words import expand
+
+    # Options may stand between the words, as with Mosquitto's tools; argparse's subparsers would not take that.
+    arguments = commands_of(parser)[name].parse_intermixed_args(expand(name, words[1:]))
+    arguments.command = name
+    return arguments
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command."""
+    found = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
 
 
 def make_parser(*loaded: str) -> argparse.ArgumentParser:
@@ -108,4 +133,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(OK, f"pubsub {version('mqttws-pubsub')}\n")
+        print(f"pubsub {version('mqttws-pubsub')}")
+        parser.exit(OK)

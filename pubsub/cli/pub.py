@@ -61,17 +61,40 @@ def run(arguments: argparse.Namespace) -> int:
     check_topics(topics, mqttws.check_topic)
     options: dict[str, object] = {"max_in_flight": arguments.max_inflight}
     try:
-        if arguments.store is None:
-            with make_client(arguments, **options) as client:
-                _publish(client, topics, payloads, arguments)
-            return OK
-        if not arguments.id:
-            raise Failure("--store needs an --id: the messages are kept under it", USAGE)
-        arguments.disable_clean_session = True
-        with mqttws.SQLiteStore(arguments.store) as store, make_client(arguments, store=store, **options) as client:
+        if arguments.store is not None:
+            return _publish_with_store(topics, payloads, arguments, options)
+        with make_client(arguments, **options) as client:
             _publish(client, topics, payloads, arguments)
     except (mqttws.MQTTError, TimeoutError) as error:
         raise failure_of(error) from None
+    return OK
+
+
+def _publish_with_store(
+    topics: list[str], payloads: Iterable[bytes], arguments: argparse.Namespace, options: dict[str, object]
+) -> int:
+    """Publish what an earlier run has left in the store, then the messages; keep there what cannot be delivered.
+
+    Raises:
+        Failure: there is no connection; the messages are kept.
+    """
+    if not arguments.id:
+        raise Failure("--store needs an --id: the messages are kept under it", USAGE)
+    if arguments.qos == 0:
+        raise Failure("--store needs QoS 1 or 2: no answer says when a message of QoS 0 may be forgotten", USAGE)
+    arguments.disable_clean_session = True
+    with mqttws.SQLiteStore(arguments.store) as store, make_client(arguments, store=store, **options) as client:
+        try:
+            client.open()
+        except mqttws.ConnectError as error:
+            kept = 0
+            for payload in payloads:
+                for topic in topics:
+                    client.publish_nowait(topic, payload, arguments.qos, arguments.retain)
+                    kept += 1
+            failure = failure_of(error)
+            raise Failure(f"{failure}; {kept} messages are kept in {arguments.store}", failure.code) from None
+        _publish(client, topics, payloads, arguments)
     return OK
 
 

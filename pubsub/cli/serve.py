@@ -61,14 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--client-ca", metavar="FILE",
                      help="PEM file of the authority that each client needs a certificate of")  # fmt: skip
     tls.add_argument("--tls-dev", action="store_true",
-                     help="a certificate made for this run: --ws-port and --tcp-port are then served with TLS")  # fmt: skip
+                     help="TLS at --ws-port and --tcp-port, by a certificate made for this run")  # fmt: skip
     tls.add_argument("--ca-out", metavar="FILE", help="where to write that certificate's authority, for clients")
     tls.add_argument("--name", action="append", default=[], metavar="HOST",
                      help="one more name that the certificate of --tls-dev holds for; may be repeated")  # fmt: skip
     access = parser.add_argument_group("access")
-    access.add_argument(
-        "--users", metavar="FILE", help="file of users (see pubsub passwd); without it everybody may in"
-    )
+    access.add_argument("--users", metavar="FILE", help="file of users (see pubsub passwd); none: anybody may connect")
     access.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
                         help="web origin whose pages may connect, besides the host's own; may be repeated")  # fmt: skip
     bounds = parser.add_argument_group("bounds")
@@ -83,16 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 #: Options that only the plain broker has, and those that only the AWS IoT endpoint has.
 _PLAIN_ONLY = (
-    "tcp_port",
-    "wss_port",
-    "no_ws",
-    "no_tcp",
-    "path",
-    "cert",
-    "key",
-    "client_ca",
-    "users",
-    "store",
+    *("tcp_port", "wss_port", "no_ws", "no_tcp", "path", "cert", "key", "client_ca", "users", "store"),
     *_BOUNDS,
 )
 _AWS_ONLY = ("identities", "cognito_port", "explain")
@@ -199,7 +188,7 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
     )
 
 
-def _ports(arguments: argparse.Namespace) -> dict[str, int | None]:
+def _ports(arguments: argparse.Namespace) -> dict[str, Any]:
     """Choose the listeners: with TLS, a plain one only where its port is given."""
     ws, tcp = arguments.ws_port, arguments.tcp_port
     wss, mqtts = arguments.wss_port, arguments.mqtts_port

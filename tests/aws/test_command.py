@@ -142,7 +142,7 @@ def test_serve_aws_iot(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--ca-out", "ca.pem"], "--ca-out needs --tls-dev"),
-        (["--mqtts-port", "0"], "mqtts_port is given, and tls is not"),
+        (["--mqtts-port", "0"], "--mqtts-port needs --cert or --tls-dev"),
         (["--identities", "there-is-none.toml"], "there-is-none.toml"),
     ],
 )

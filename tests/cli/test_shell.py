@@ -1,0 +1,320 @@
+"""Naming a server, the file of options, completion, and options that must not be ignored."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mqttws
+from mqttws.broker import Broker
+from pubsub.cli import COMMANDS, Failure, commands_of, main, make_parser, parse, serve
+from pubsub.cli.options import PASSWORD, URL, USERNAME, client_options, take_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parsed(command: str, *words: str) -> argparse.Namespace:
+    arguments = parse([command, *words])
+    take_server(arguments)
+    return arguments
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in (URL, USERNAME, PASSWORD):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "url", "topics"),
+    [
+        (["a"], "mqtt://localhost", ["a"]),
+        (["ws://h/mqtt", "a"], "ws://h/mqtt", ["a"]),
+        (["-h", "h", "a"], "mqtt://h", ["a"]),
+        (["-h", "h", "a://b"], "mqtt://h", ["a://b"]),
+        (["-h", "::1", "-p", "1", "a"], "mqtt://[::1]:1", ["a"]),
+        (["-p", "8883", "a"], "mqtts://localhost:8883", ["a"]),
+        (["-h", "h", "--cafile", "x", "a"], "mqtts://h", ["a"]),
+        (["-L", "mqtt://h/a/b"], "mqtt://h", ["a/b"]),
+        (["-L", "mqtts://u:p@h:1/a%20b", "-t", "c"], "mqtts://u:p@h:1", ["a b", "c"]),
+        (["-L", "wss://h/mqtt", "a"], "wss://h/mqtt", ["a"]),
+    ],
+)
+def test_where_the_server_is_named(words: list[str], url: str, topics: list[str]) -> None:
+    arguments = parsed("sub", *words)
+    assert (arguments.url, arguments.topic + arguments.words) == (url, topics)
+
+
+def test_the_environment_names_the_server_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, "wss://env/mqtt")
+    assert parsed("sub", "a").url == "wss://env/mqtt"
+    assert parsed("sub", "-h", "h", "a").url == "mqtt://h"
+    assert parsed("sub", "ws://first/", "a").url == "ws://first/"
+
+
+def test_a_server_is_named_once() -> None:
+    with pytest.raises(Failure, match="leave -h and -p out"):
+        parsed("sub", "-L", "mqtt://h", "-p", "1", "a")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "user"),
+    [
+        (["mqtt://h"], {PASSWORD: "p"}, (None, None)),
+        (["mqtt://alice@h"], {PASSWORD: "p"}, ("alice", "p")),
+        (["mqtt://al%20ice@h"], {PASSWORD: "p"}, ("al ice", "p")),
+        (["mqtt://alice:own@h"], {PASSWORD: "p"}, (None, None)),
+        (["mqtt://alice@h", "-u", "bob"], {PASSWORD: "p"}, ("bob", "p")),
+        (["mqtt://h", "-u", "bob", "-P", "q"], {PASSWORD: "p"}, ("bob", b"q")),
+        (["mqtt://h"], {USERNAME: "eve", PASSWORD: "p"}, ("eve", "p")),
+    ],
+)
+def test_whose_password_is_sent(
+    words: list[str], environment: dict[str, str], user: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = client_options(parsed("sub", *words, "a"))
+    assert (options["username"], options["password"]) == user
+
+
+@pytest.mark.parametrize("text", ["-5", "-", "-x y", "--file", ""])
+def test_a_message_may_begin_with_a_dash(text: str) -> None:
+    assert parsed("pub", "-t", "a", "-m", text).message == text
+    assert parsed("pub", "-t", "-a", "-m", text).topic == ["-a"]
+    assert parsed("sub", "a", "--will-topic", "w", "--will-payload", text).will_payload == text
+
+
+def test_the_file_of_options(tmp_path: Path) -> None:
+    (tmp_path / "pubsub").mkdir()
+    (tmp_path / "pubsub" / "sub").write_text("-h broker.example   # the house's\n\n-p 1884\n-t 'a b'\n-q 1\n")
+    arguments = parsed("sub", "-q", "2", "c")
+    assert (arguments.url, arguments.topic, arguments.words) == ("mqtt://broker.example:1884", ["a b"], ["c"])
+    assert arguments.qos == 2
+    assert parsed("pub", "a", "x").url == "mqtt://localhost"
+    other = tmp_path / "other"
+    other.write_text("-h other")
+    assert parsed("sub", "-o", str(other), "c").url == "mqtt://other"
+
+
+def test_a_file_of_options_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sub", "-o", str(tmp_path / "none"), "a"]) == 2
+    (tmp_path / "odd").write_text("-h 'h")
+    assert main(["sub", "-o", str(tmp_path / "odd"), "a"]) == 2
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    assert main(["sub", "-o", str(tmp_path / "bytes"), "a"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+@pytest.mark.parametrize("option", ["-D", "-x", "--tls-engine", "--keyform"])
+def test_what_cannot_be_had_is_refused_with_the_reason(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["pub", "-t", "a", "-m", "x", option, "value"])
+    assert ended.value.code == 2
+    assert re.search(r"MQTT 5|Python's ssl", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("version", ["mqttv5", "mqttv31", "5"])
+def test_another_version_of_the_protocol_is_refused(version: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["pub", "-t", "a", "-m", "x", "-V", version])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--key", "k.pem"],
+        ["--cafile", "ca.pem", "-L", "ws://h/"],
+        ["--psk", "00"],
+        ["--capath", "no-such-folder", "-h", "h"],
+        ["--ciphers", "NONE-SUCH", "-L", "wss://h/"],
+        ["-i", "a", "-I", "b"],
+    ],
+)
+def test_options_of_a_connection_that_would_have_no_effect_are_refused(words: list[str]) -> None:
+    assert main(["pub", "-t", "a", "-m", "x", *words]) == 2
+
+
+# sub and rr against a broker in this process.
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker, mqttws.connect(broker.url) as client:
+        for number in range(4):
+            client.publish(f"kept/{number}", f"{number}", qos=1, retain=True)
+        yield broker
+
+
+def output_of(*words: str, code: int = 0) -> list[str]:
+    done = subprocess.run([sys.executable, "-m", "pubsub", *words], capture_output=True, timeout=30, text=True)
+    assert done.returncode == code, done.stderr
+    return sorted(done.stdout.splitlines())
+
+
+def test_filters(broker: Broker) -> None:
+    sub = ("sub", broker.url, "kept/#", "-W", "1")
+    assert output_of(*sub, "-C", "2", "-T", "kept/0", "-T", "kept/2") == ["1", "3"]
+    assert output_of(*sub, "-N", "-C", "4") == ["0123"]
+    assert output_of("sub", broker.url, "kept/#", "-E") == []
+    assert output_of(*sub, "-R", code=27) == []
+    assert output_of(*sub, "--quiet", "--remove-retained", "--retained-only") == ["0", "1", "2", "3"]
+    assert output_of(*sub, code=27) == []  # removed
+
+
+def test_retained_only_ends_at_the_first_that_is_not(broker: Broker) -> None:
+    with mqttws.connect(broker.url) as client:
+        command = [sys.executable, "-m", "pubsub", "sub", broker.url, "kept/#", "live", "--retained-only"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as sub:
+            assert sub.stdout is not None
+            assert sorted(sub.stdout.readline() for _ in range(4)) == [b"0\n", b"1\n", b"2\n", b"3\n"]
+            client.publish("live", b"x", qos=1)
+            assert sub.wait(30) == 0
+
+
+def test_unsubscribing_from_a_kept_session(broker: Broker) -> None:
+    session = ("-i", "s", "-c", "-q", "1")
+    assert output_of("sub", broker.url, "live", "-E", *session) == []
+    assert output_of("sub", broker.url, "other", "-U", "live", "-E", *session) == []
+    with mqttws.connect(broker.url) as client:
+        client.publish("live", b"x", qos=1)
+        client.publish("other", b"y", qos=1)
+    assert output_of("sub", broker.url, "other", "-C", "1", "-W", "9", *session) == ["y"]
+
+
+def test_repeating(broker: Broker) -> None:
+    with mqttws.connect(broker.url) as client:
+        client.subscribe("r", 1)
+        assert output_of("pub", broker.url, "r", "x", "-q", "1", "--repeat", "3", "--repeat-delay", "0.01") == []
+        assert [message.payload for message, _ in zip(client.messages(timeout=9), range(3), strict=False)] == [b"x"] * 3
+
+
+def test_request_and_response(broker: Broker) -> None:
+    with mqttws.connect(broker.url) as server:
+        server.subscribe("ask", 1)
+        command = [sys.executable, "-m", "pubsub", "rr", broker.url, "ask", "6 * 7", "-e", "answer", "-v", "-W", "20"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+            request = next(iter(server.messages(timeout=20)))
+            server.publish("answer", b"42 = " + request.payload, qos=1)
+            assert asking.communicate(timeout=30)[0] == b"answer 42 = 6 * 7\n"
+            assert asking.returncode == 0
+    assert output_of("rr", broker.url, "ask", "x", "-e", "answer", "-W", "0.3", code=27) == []
+    assert output_of("rr", broker.url, "ask", "x", code=2) == []
+
+
+# serve.
+
+#: A value for each option of `serve` that takes one.
+VALUES = {"cert": "cert.pem", "key": "cert.pem", "client_ca": "cert.pem", "identities": "x.toml", "users": "users",
+          "ca_out": "ca.pem", "name": "host", "path": "/p", "allow_origin": "https://o", "store": "s.db"}  # fmt: skip
+
+
+def serve_options() -> list[argparse.Action]:
+    actions = commands_of(make_parser("serve"))["serve"]._actions
+    return [action for action in actions if action.dest not in ("help", "host", "verbose", "aws_iot")]
+
+
+class Took(Exception):
+    """The command line was accepted."""
+
+
+@pytest.mark.parametrize("mode", [[], ["--aws-iot"], ["--tls-dev"], ["--aws-iot", "--tls-dev"], ["--cert", "c.pem"]])
+@pytest.mark.parametrize("action", serve_options(), ids=lambda action: action.dest)
+def test_each_option_of_serve_has_an_effect_or_is_refused(action: argparse.Action, mode: list[str]) -> None:
+    """An option is accepted only where what is made of it differs from what is made without it."""
+    if action.option_strings[0] in mode:
+        pytest.skip("the mode is this option")
+    words = [action.option_strings[0]]
+    if action.nargs != 0:
+        words.append(VALUES.get(action.dest, "7"))
+    made = [settings(mode + extra) for extra in ([], words)]
+    assert made[1] is None or made[1] != made[0], f"{words} has no effect with {mode}"
+
+
+def settings(words: list[str]) -> dict[str, object] | None:
+    """Return what `serve` makes of its words; None: they are refused."""
+    from pubsub.aws.local import endpoint, identities
+
+    made: dict[str, object] = {}
+
+    def record(*arguments: object, **options: object) -> None:
+        made.update(options, arguments=arguments)
+        raise Took
+
+    def context(arguments: argparse.Namespace) -> tuple[object, ...]:
+        return arguments.tls_dev, arguments.cert, arguments.key, arguments.client_ca, arguments.ca_out, arguments.name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "Broker", record)
+        patch.setattr(serve, "SQLiteStore", lambda path: __import__("contextlib").nullcontext(path))
+        patch.setattr(serve, "_server_tls", context)
+        patch.setattr(serve.Users, "load", staticmethod(lambda path: path))
+        patch.setattr(
+            endpoint.LocalIoTEndpoint, "__init__", lambda self, *each, **options: made.update(options, identities=each)
+        )
+        patch.setattr(endpoint.LocalIoTEndpoint, "write_authority", lambda self, path: made.update(ca_out=path))
+        patch.setattr(
+            identities.Identities, "load", classmethod(lambda kind, path: argparse.Namespace(pools=True, of=path))
+        )
+        patch.setattr(serve, "_serve_aws", lambda made: (_ for _ in ()).throw(Took))
+        try:
+            code = main(["serve", *words])
+        except Took:
+            return made
+    assert code == 2
+    return None
+
+
+def test_tls_is_never_plain_text() -> None:
+    """Asked for TLS, the broker opens no listener without it unless that one's port is given."""
+
+    def ports(*words: str) -> dict[str, object]:
+        made = settings(list(words))
+        assert made is not None
+        return {name: made[name] for name in ("ws_port", "tcp_port", "wss_port", "mqtts_port")}
+
+    plain = {"ws_port": 8083, "tcp_port": 1883, "wss_port": None, "mqtts_port": None}
+    tls = {"ws_port": None, "tcp_port": None, "wss_port": 8084, "mqtts_port": 8883}
+    assert ports() == plain
+    assert ports("--cert", "c") == ports("--tls-dev") == ports("--cert", "c", "--client-ca", "a") == tls
+    assert ports("--cert", "c", "--wss-port", "1") == tls | {"wss_port": 1, "mqtts_port": None}
+    assert ports("--cert", "c", "--ws-port", "1") == tls | {"ws_port": 1}
+    assert ports("--tls-dev", "--ws-port", "1", "--no-tcp") == tls | {"wss_port": 1, "mqtts_port": None}
+    assert ports("--cert", "c", "--no-ws") == tls | {"wss_port": None}
+    for words in itertools.product([["--client-ca", "a", "--cert", "c"]], [["--ws-port", "1"], ["--tcp-port", "1"]]):
+        assert settings([*itertools.chain(*words)]) is None
+
+
+# What is made from the parsers, and the page.
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_its_shell(shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["completion", shell]) == 0
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n", str(script)], check=True, timeout=30)
+    if shell == "bash":
+        words = 'source "$0"; COMP_WORDS=(pubsub pub --tls-v); COMP_CWORD=2; _pubsub; echo "${COMPREPLY[@]}"'
+        done = subprocess.run([shell, "-c", words, str(script)], stdout=subprocess.PIPE, check=True, timeout=30)
+        assert done.stdout == b"--tls-version\n"
+
+
+def test_the_manual_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "man"]) == 0
+    page = capsys.readouterr().out
+    for parser in commands_of(make_parser(*COMMANDS)).values():
+        for action in parser._actions:
+            if action.help != argparse.SUPPRESS:
+                assert all(option.replace("-", "\\-") in page for option in action.option_strings)

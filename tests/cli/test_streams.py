@@ -1,0 +1,156 @@
+"""Standard streams that are closed, full, or lose their reader: one line at the most, and an exit code that says it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import mqttws
+from mqttws.broker import Broker
+from pubsub.cli.streams import Output, ReaderLeft
+
+PUBSUB = [sys.executable, "-m", "pubsub"]
+PATIENCE = 30
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker, mqttws.connect(broker.url) as client:
+        client.publish("kept", b"x" * 100, qos=1, retain=True)
+        yield broker
+
+
+def run(command: str, *words: str, **options: object) -> tuple[int, list[str]]:
+    """Run a command in a shell that redirects its streams. Returns the exit code and the lines of standard error."""
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *PUBSUB, *words], stderr=subprocess.PIPE, timeout=PATIENCE, **options
+    )
+    return done.returncode, done.stderr.decode().splitlines()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("form", [[], ["--json"], ["-F", "%p"], ["-v"]])
+def test_a_full_disk(broker: Broker, form: list[str]) -> None:
+    code, lines = run('exec "$@" >/dev/full', "sub", broker.url, "kept", "-C", "1", "-W", "9", *form)
+    assert (code, len(lines)) == (1, 1), lines
+    assert "No space left" in lines[0]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [["--version"], ["completion", "bash"], ["dissect", "c000"]])
+def test_a_full_disk_under_what_prints_once(words: list[str]) -> None:
+    code, lines = run('exec "$@" >/dev/full', *words)
+    assert code != 0
+    assert not any("Traceback" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("words", [["sub"], ["rr", "kept", "x", "-e", "kept"]], ids=lambda words: words[0])
+def test_no_standard_output(broker: Broker, words: list[str]) -> None:
+    code, lines = run('exec "$@" >&-', words[0], broker.url, *(words[1:] or ["kept"]), "-W", "9")
+    assert (code, lines) == (1, [f"pubsub {words[0]}: there is no standard output to write to"])
+
+
+@pytest.mark.parametrize("source", ["-l", "-s"])
+def test_no_standard_input(broker: Broker, source: str) -> None:
+    code, lines = run('exec "$@" <&-', "pub", broker.url, "a", source)
+    assert (code, lines) == (2, ["pubsub pub: there is no standard input to read from"])
+
+
+def test_no_standard_error(broker: Broker) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *PUBSUB, "pub", "mqtt://127.0.0.1:1", "a", "x"],
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+def test_publishing_needs_no_standard_output(broker: Broker) -> None:
+    assert run('exec "$@" >&- <&-', "pub", broker.url, "a", "x", "-q", "1") == (0, [])
+
+
+def test_a_reader_that_has_enough(broker: Broker) -> None:
+    code, lines = run(
+        '("$@"; echo "exit code $?" >&2) | head -1 >/dev/null', "sub", broker.url, "kept", "kept", "-W", "9"
+    )
+    assert (code, lines) == (0, ["exit code 0"])
+
+
+def test_a_reader_that_left_is_noticed_while_nothing_comes(broker: Broker) -> None:
+    reader, writer = os.pipe()
+    with subprocess.Popen([*PUBSUB, "sub", broker.url, "kept"], stdout=writer, stderr=subprocess.PIPE) as command:
+        os.close(writer)
+        assert os.read(reader, 200)  # it is subscribed, and nothing more will come
+        os.close(reader)
+        assert command.wait(PATIENCE) == 0
+        assert command.stderr is not None
+        assert command.stderr.read() == b""
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="no poll here")
+def test_the_reader_of_a_pipe_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        out = Output()
+        out.check_reader()
+        os.close(reader)
+        with pytest.raises(ReaderLeft):
+            out.check_reader()
+
+
+def test_bytes_that_are_no_utf8_are_published_as_they_are(broker: Broker) -> None:
+    got: list[bytes] = []
+    with mqttws.connect(broker.url, on_message=lambda message: got.append(message.payload)) as reader:
+        reader.subscribe("raw", 1)
+        for words in (["raw", b"\xff\xfe"], ["-t", "raw", "-m", b"\xff\x00"[:1]], ["raw", "-m", b"-\xfe"]):
+            done = subprocess.run([*PUBSUB, "pub", "-L", broker.url, "-q", "1", *words], timeout=PATIENCE)
+            assert done.returncode == 0
+        reader.publish("raw", b"end", 1)
+    assert got == [b"\xff\xfe", b"\xff", b"-\xfe", b"end"]
+
+
+def test_a_topic_that_is_no_utf8_is_refused(broker: Broker) -> None:
+    done = subprocess.run([*PUBSUB, "pub", broker.url, b"\xff", "x"], stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_lines_wait_for_room(broker: Broker) -> None:
+    """More than the client's queue holds, faster than the server takes it: each line arrives."""
+    lines = b"".join(b"%06d" % number + b"x" * 99_994 + b"\n" for number in range(900))
+    got: list[bytes] = []
+    with mqttws.connect(broker.url, on_message=lambda message: got.append(message.payload[:6])) as reader:
+        reader.subscribe("lines", 1)
+        done = subprocess.run(
+            [*PUBSUB, "pub", broker.url, "lines", "-l", "-q", "1"], input=lines, stderr=subprocess.PIPE, timeout=60
+        )
+        reader.publish("lines", b"end", 1)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert got[:-1] == [b"%06d" % number for number in range(900)]
+
+
+def test_ctrl_c_amid_lines_is_no_traceback(broker: Broker) -> None:
+    with subprocess.Popen(
+        [*PUBSUB, "pub", broker.url, "a", "-l", "-q", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdin is not None
+        command.stdin.write(b"one\n" * 100)
+        command.stdin.flush()
+        deadline = time.monotonic() + PATIENCE
+        with mqttws.connect(broker.url) as watcher:
+            watcher.subscribe("a", 0)
+            command.stdin.write(b"two\n")
+            command.stdin.flush()
+            assert next(iter(watcher.messages(timeout=PATIENCE))).payload
+        command.send_signal(signal.SIGINT)
+        assert command.wait(max(0.1, deadline - time.monotonic())) == 130
+        assert command.stderr is not None
+        assert command.stderr.read() == b""
