@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPILED := .venv-compiled
+JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
@@ -15,8 +16,8 @@ help:              ## show this list
 demo: $(VENV)/installed  ## the main job: broker, two subscriptions, messages of every QoS
 	@$(BIN)/pubsub demo
 
-test: lint peers   ## every test, after ruff and mypy strict; writes docs/conformance.md
-	$(BIN)/python -m pytest --write-docs conformance
+test: lint peers   ## every test, after ruff and mypy strict, in JOBS=2 processes; writes docs/conformance.md
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --write-docs conformance
 
 coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
 	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \

@@ -1,18 +1,16 @@
-"""What every room of the tests shares: the figures printed at the end, and the switch that writes the pages.
+"""What all tests share: the figures printed at the end, and the switch that writes the pages.
 
-A test that counts something worth showing puts it into `figures`; the terminal shows it behind the results.
+A test that counts something worth showing puts it into `figures`; the terminal shows it after the results.
+With `-n 2` the tests run in processes of pytest-xdist, and the record of each is merged into that of the main process.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from typing import Any
 
 import ledger
 import pytest
-
-_FIGURES = pytest.StashKey[dict[str, str]]()
-_OUTCOMES = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,40 +35,60 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job; programs under test inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.stash[_FIGURES] = {}
-    config.stash[_OUTCOMES] = {}
+    config.stash[_RECORD] = _Record()
+    config.pluginmanager.register(config.stash[_RECORD])
+
+
+class _Record:
+    """What this run showed.
+
+    Attributes:
+        figures: name -> figure.
+        outcomes: test -> "passed", "failed" or "skipped".
+        marks: test -> the statements of the standard that it shows.
+    """
+
+    def __init__(self) -> None:
+        self.figures: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}
+        self.marks: ledger.Marks = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            failed = self.outcomes.get(report.nodeid) == "failed"
+            self.outcomes[report.nodeid] = "failed" if failed else report.outcome
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        output = getattr(node, "workeroutput", {})  # a worker that crashed has none
+        self.figures |= output.get("figures", {})
+        self.marks |= output.get("marks", {})
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.marks |= ledger.marks_of(getattr(session, "items", []))
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput |= {"figures": self.figures, "marks": self.marks}
+        elif "conformance" in session.config.getoption("--write-docs"):
+            self._write_conformance()
+
+    def _write_conformance(self) -> None:
+        shown = {statement for statements in self.marks.values() for statement in statements}
+        missing = {name for name, entry in ledger.statements().items() if not entry.untested} - shown
+        if missing:
+            raise pytest.UsageError(f"docs/conformance.md is not written: this run has no test of {sorted(missing)}")
+        ledger.PAGE.write_text(ledger.page(self.outcomes, self.marks))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.figures:
+            terminalreporter.section("figures")
+            for name, figure in sorted(self.figures.items()):
+                terminalreporter.write_line(f"{name}: {figure}")
+
+
+_RECORD = pytest.StashKey[_Record]()
 
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> dict[str, str]:
     """Name -> figure, to be printed at the end of the run."""
-    return pytestconfig.stash[_FIGURES]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    outcomes = item.config.stash[_OUTCOMES]
-    if report.when == "call" or report.outcome != "passed":
-        outcomes[item.nodeid] = "failed" if outcomes.get(item.nodeid) == "failed" else report.outcome
-    return report
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if "conformance" not in session.config.getoption("--write-docs"):
-        return
-    marks = ledger.marks_of(session.items)
-    missing = {name for name, entry in ledger.statements().items() if not entry.untested} - {
-        statement for shown in marks.values() for statement in shown
-    }
-    if missing:
-        raise pytest.UsageError(f"docs/conformance.md is not written: this run has no test of {sorted(missing)}")
-    ledger.PAGE.write_text(ledger.page(session.config.stash[_OUTCOMES], marks))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    figures = config.stash[_FIGURES]
-    if figures:
-        terminalreporter.section("figures")
-        for name, figure in sorted(figures.items()):
-            terminalreporter.write_line(f"{name}: {figure}")
+    return pytestconfig.stash[_RECORD].figures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ledger
 import pytest
 
@@ -10,7 +12,12 @@ UNNUMBERED = 12
 
 
 @pytest.fixture(scope="module")
-def marks() -> ledger.Marks:
+def marks(request: pytest.FixtureRequest) -> ledger.Marks:
+    """Collect the marks of the whole suite, which takes seconds where this run has not collected it already."""
+    config = request.config
+    whole = [Path(argument).resolve() for argument in config.args] == [ledger.ROOT / "tests"]
+    if whole and not (config.option.keyword or config.option.markexpr or config.option.deselect or config.option.lf):
+        return ledger.marks_of(request.session.items)
     return ledger.collect()
 
 
