@@ -22,7 +22,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pubsub.blocking import Observable, PubSub, Subscription
     from pubsub.codecs import BYTES, JSON, TEXT, Codec
     from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
     from pubsub.message import Message
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         subscribe,
     )
     from pubsub.states import ConnectionState, ConnectionStateChange
+    from pubsub.sync import Messages, Observable, PubSub, Subscription
     from pubsub.watching import StateChanges
 
     connection_state: ConnectionState
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 #: Module -> the public names that it holds.
 _HOLDS = {
-    "blocking": "Observable PubSub Subscription",
     "codecs": "BYTES Codec JSON TEXT",
     "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed SubscriptionEnded",
     "message": "Message",
@@ -61,6 +60,7 @@ _HOLDS = {
         "add_pluggable close configure connect default publish publish_nowait reauthenticate remove_pluggable subscribe"
     ),
     "states": "ConnectionState ConnectionStateChange",
+    "sync": "Messages Observable PubSub Subscription",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 #: What is asked of the module's own instance each time.
@@ -78,6 +78,7 @@ __all__ = [
     "ConnectionStateChange",
     "DecodeFailed",
     "Message",
+    "Messages",
     "MqttOverWSProvider",
     "NotConnected",
     "Observable",

@@ -1,202 +1,322 @@
-"""One provider's connection, and all who use it: the hub joined to a driver, blocking or asyncio.
+"""One provider's connection and all who use it: the router joined to a client, blocking or asyncio.
 
-Both drivers have the same verbs that do not wait, and futures alike enough; so everything that only hands requests
-over and takes answers is written once, here. What waits, and the loop that takes the messages, belongs to
-`pubsub.blocking` and `pubsub.aio`.
+Both clients have the same verbs that do not wait, and futures alike enough; so everything that only passes requests on
+and takes answers is written once, here. What waits, and the loop that takes the messages, belongs to the runtime.
 
-What the hub decides is handed to the driver under the same lock, so that SUBSCRIBE and UNSUBSCRIBE leave in the order
-in which they were decided. A driver calls back outside of its own lock, so the two never wait for each other.
+What the router decides is passed to the client under the same lock, so that SUBSCRIBE and UNSUBSCRIBE leave in the
+order in which they were decided. The client calls back outside its own lock. Publishing takes no lock of pubsub.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mqttws import ConnectionClosed, MQTTError, Publish, SubscribeRejected
+from mqttws import MQTTError, Publish, State, SubscribeRejected
 from pubsub.errors import NotConnected
-from pubsub.hub import Hub, Outcome, Request
-from pubsub.publishing import Sent, settle
+from pubsub.held import Held
+from pubsub.providers.base import Provider
+from pubsub.publishing import Sent
+from pubsub.receipt import Receipt
+from pubsub.router import Outcome, Request, Router
+from pubsub.runtime import DONE, Client, Runtime, logger, settle
 from pubsub.states import ConnectionState, ConnectionStateChange, connection_state
 from pubsub.subscription import SubscriptionCore
-
-if TYPE_CHECKING:
-    from mqttws import State
-    from pubsub.core import PubSubCore
-    from pubsub.providers.base import Provider
+from pubsub.watching import StateChanges
 
 __all__ = ["Channel"]
 
 
 class Channel:
-    """One provider's connection, from its first attempt to its end. There is no second life: a new one is made.
+    """One provider's connection, from its first attempt to its end. It is not reused: a new one is made.
 
     Args:
-        core: of the `PubSub` that it belongs to.
+        runtime: of the `PubSub` that it belongs to.
         provider: tells where to connect, and how.
+        options: of the client; see `Provider.client_options`.
+        changes: is told each change of state.
+        forget: called with this object when it has ended.
 
     Attributes:
         provider: as given.
-        client: the driver.
+        client: makes the connection.
         state: of the connection, by Amplify's name.
         over: whether it has ended.
-        error: why, where something went wrong.
+        error: why, if something went wrong.
         opened: a future that is done when it has connected for the first time, or has ended.
         is_closing: whether it was asked to end.
+        overflow: what becomes of a message for which the queue has no space; see the option of that name.
         runner: the thread or the task that takes its messages.
+        claimed: messages that were held, and have an observer now.
     """
 
-    runner: Any
-
-    def __init__(self, core: PubSubCore, provider: Provider) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        provider: Provider,
+        options: Mapping[str, Any],
+        changes: StateChanges,
+        forget: Callable[[Channel], object],
+    ) -> None:
         self.provider = provider
-        self.client = core.new_client(
-            provider,
-            manual_ack=True,
-            on_state=self._on_state,
-            on_error=self._on_error,
-            recover=provider.recover,
-            **provider.client_options(),
-        )
         self.state = ConnectionState.DISCONNECTED
         self.over = False
         self.is_closing = False
         self.error: Exception | None = None
-        self.opened: Any = core.new_future()
-        self._core = core
-        self._hub: Hub[SubscriptionCore] = Hub()
+        self.opened: Any = runtime.new_future()
+        self.overflow: str = options.get("overflow", "block")
+        self.runner: Any = None
+        self.claimed: deque[Publish] = deque()
+        self._runtime = runtime
+        self._changes = changes
+        self._forget = forget
+        self._router: Router[SubscriptionCore] = Router()
         self._last_error: Exception | None = None
-        self._late: list[Any] = []
+        self._user_on_error = options.get("on_error")
+        self._has_store = options.get("store") is not None
+        # Whether the server may send what Topic Filters of an earlier process brought; `_on_state` learns more.
+        self._may_precede = not options.get("clean_session", True)
+        self._held = Held(provider.hold_bytes, provider.hold_seconds)
+        self._space: Any = None  # a future, while the runner waits for space among the messages that are held
+        self.client: Client = runtime.new_client(
+            provider,
+            **{
+                **options,
+                "manual_ack": True,
+                "on_state": self._on_state,
+                "on_error": self._on_error,
+                "recover": provider.recover,
+            },
+        )
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self.state is ConnectionState.CONNECTED
 
+    # For the verbs.
+
     def join(self, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> bool:
-        """Let a subscription listen to Topic Filters. Returns False where this connection has ended."""
-        with self._core.lock:
+        """Add a subscription to Topic Filters. Returns False if this connection has ended."""
+        with self._runtime.lock:
             if self.over:
                 return False
             if not subscription.joined(self):
                 return True
-            request = self._hub.join(subscription, wanted)
-            if request is None:
-                return True
-            answer = self.client.subscribe_nowait(request.wanted)
-        answer.add_done_callback(partial(self._answered, request))
+            request = self._router.join(subscription, wanted)
+            if request is not None:
+                answer = self.client.subscribe_nowait(request.wanted)
+            self.claimed += self._held.claim(self._router.is_wanted)
+            space, self._space = self._space, None
+        if space is not None:
+            settle(space)
+        if request is not None:
+            answer.add_done_callback(partial(self._answered, request))
         return True
 
     def leave(self, subscription: SubscriptionCore, topic_filters: Iterable[str]) -> Any:
-        """Let a subscription no longer listen to Topic Filters.
+        """Remove a subscription from Topic Filters.
 
         Returns:
-            The future of the server's answer; None where others listen on, or where nothing is connected that could
-            answer: then the server hears of it on reconnecting.
+            The future of the server's answer; None if others use them, or if there is no connection on which the
+            server could answer: then it is told on reconnecting.
         """
-        with self._core.lock:
-            unused = self._hub.leave(subscription, topic_filters)
+        with self._runtime.lock:
+            unused = self._router.leave(subscription, topic_filters)
             if not unused or self.over:
                 return None
-            answer = self._watched(self.client.unsubscribe_nowait(unused))
+            answer = self.client.unsubscribe_nowait(unused)
         answer.add_done_callback(_ignore)
         return answer if self.connected else None
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Sent | None:
-        """Send a message when its turn comes. Returns None where this connection has ended.
+        """Send a message when its turn comes. Returns None if this connection has ended.
 
         Raises:
-            NotConnected: the connection is lost, and the provider is not to queue.
+            NotConnected: the connection is lost, and the provider does not queue.
             QueueFull: too many messages wait already.
         """
-        with self._core.lock:
-            if self.over:
-                return None
-            if self.provider.offline == "raise" and self.opened.done() and not self.connected:
-                raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
-            future = self._watched(self.client.publish_nowait(topic, payload, qos, retain))
+        if self.over:
+            return None
+        self.check_online()
+        future = self.client.publish_nowait(topic, payload, qos, retain)
         return Sent(future, partial(self.client.withdraw, future))
 
-    def route(self, publish: Publish) -> list[SubscriptionCore]:
-        """Tell which subscriptions a message is for."""
-        with self._core.lock:
-            return self._hub.route(publish)
+    def check_online(self) -> None:
+        """Check that there is a connection, if the provider does not queue.
+
+        Raises:
+            NotConnected: there is none.
+        """
+        if self.provider.offline == "raise" and self.opened.done() and not self.connected:
+            raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
 
     def members(self) -> set[SubscriptionCore]:
-        """Tell who listens through it."""
-        with self._core.lock:
-            return self._hub.members()
+        """Return all subscriptions that use it."""
+        with self._runtime.lock:
+            return self._router.members()
+
+    # For the runner.
+
+    def handle(self, publish: Publish | None) -> Iterator[Any]:
+        """Give a message to its subscriptions, after those that were held for an observer that is there now.
+
+        Args:
+            publish: the message; None for none.
+
+        Yields:
+            What the runner has to wait for before it goes on: what a callback returned, or a future.
+        """
+        while True:
+            while self.claimed:
+                yield from self._deliver(self.claimed.popleft())
+            if publish is None:
+                return
+            space = yield from self._deliver(publish)
+            if space is None:
+                return
+            yield space
+
+    def _deliver(self, publish: Publish) -> Generator[Any, None, Any]:
+        """Give a message to its subscriptions, or hold it. Returns a future to wait for if it cannot be held yet."""
+        space, is_first, is_held = None, False, False
+        with self._runtime.lock:
+            takers = self._router.route(publish)
+            if not takers and self._is_to_be_held(publish):
+                is_first = not self._held
+                if self.is_closing or self._held.add(publish, time.monotonic()):
+                    is_held = True
+                else:
+                    space = self._space = self._runtime.new_future()
+        if space is not None:
+            return space
+        if is_held:  # it stays unacknowledged
+            if is_first:
+                self._runtime.later(self.provider.hold_seconds, self._expire)
+            return None
+        receipt = Receipt(partial(self.client.acknowledge, publish)) if publish.qos else None
+        for subscription in takers:
+            yield subscription.deliver(publish, self.provider.name, receipt)
+        if receipt is not None:
+            receipt.release()
+        return None
+
+    def _is_to_be_held(self, publish: Publish) -> bool:
+        return bool(publish.qos) and self._may_precede and not self._router.wanted_before(publish.topic)
+
+    @property
+    def holds(self) -> bool:
+        """Whether messages wait for an observer, or to be taken by one."""
+        return bool(self._held or self.claimed)
+
+    def _expire(self) -> None:
+        """Acknowledge and drop what has waited long enough: it holds up all later acknowledgements."""
+        with self._runtime.lock:
+            now = time.monotonic()
+            expired, deadline = self._held.expire(now), self._held.next_deadline
+            space, self._space = self._space, None
+        for publish in expired:
+            self.client.acknowledge(publish)
+        if expired:
+            topics = ", ".join(repr(topic) for topic in sorted({publish.topic for publish in expired})[:3])
+            logger.warning(
+                "%s: %d messages of the kept session were dropped: no observer came for their topics (%s ...) within "
+                "%g s. Unsubscribe from what is not wanted, or raise hold_seconds",
+                self.provider.name,
+                len(expired),
+                topics,
+                self.provider.hold_seconds,
+            )
+        if space is not None:
+            settle(space)
+        if deadline is not None:
+            self._runtime.later(max(0.0, deadline - now), self._expire)
 
     def closing(self) -> None:
         """Note that it is about to be closed."""
         self.is_closing = True
+        with self._runtime.lock:
+            space, self._space = self._space, None
+        if space is not None:
+            settle(space)
         if self.connected:
             self._change(ConnectionState.CONNECTED_PENDING_DISCONNECT, None)
 
     def ended(self, error: Exception | None) -> None:
-        """Note that it has ended, and end those who depend on it: for a reason, unless it was asked to.
+        """Note that it has ended, and end what depends on it: with the reason, unless it was asked to end.
 
-        The driver must be closed by then.
+        The client must be closed by then.
         """
-        with self._core.lock:
+        if error is not None and not self.is_closing:
+            self.error = self.explain(error)
+        with self._runtime.lock:
             self.over = True
-            if error is not None and not self.is_closing:
-                self.error = self.provider.explain(error)
-            members = self._hub.members()
-            settle(self.opened)
-        for future in self._late:
-            if not future.done():
-                settle(future, error or ConnectionClosed("the connection was closed before this was complete"))
-        self._core.forget(self)
+            members = self._router.members()
+            self._held.clear()
+            self.claimed.clear()
+        settle(self.opened)
+        self._forget(self)
         for subscription in members:
             subscription.channel_ended(self, self.error)
         self._change(ConnectionState.DISCONNECTED, self.error)
 
-    # What the driver calls.
+    def abandon(self, error: Exception) -> None:
+        """End without touching the client, whose process or event loop is gone, with its threads, sockets and locks."""
+        self.over, self.error, self.state = True, error, ConnectionState.DISCONNECTED
+        self.opened = DONE
+        for subscription in self._router.members():
+            subscription.abandon(error)
+
+    def explain(self, error: Exception) -> Exception:
+        """Return what the provider makes of an error."""
+        try:
+            return self.provider.explain(error)
+        except Exception:
+            logger.exception("%s could not explain %r", self.provider.name, error)
+            return error
+
+    # What the client calls.
 
     def _on_state(self, state: State) -> None:
         if state.name == "connected":
             if not state.session_present:
-                with self._core.lock:
-                    self._hub.session_lost()
-            with self._core.lock:
-                settle(self.opened)
+                with self._runtime.lock:
+                    self._router.session_lost()
+                    self._may_precede = self._may_precede and self._has_store
+            settle(self.opened)
         if state.error is not None:
-            self._last_error = self.provider.explain(state.error)
+            self._last_error = self.explain(state.error)
         self._change(connection_state(state, self._last_error), self._last_error if state.error is not None else None)
 
     def _on_error(self, error: MQTTError) -> None:
         if isinstance(error, SubscribeRejected):
-            with self._core.lock:
-                outcomes = self._hub.refused(error.topic_filter)
-            self._tell(outcomes)
+            with self._runtime.lock:
+                outcomes = self._router.refused(error.topic_filter)
+            self._report(outcomes)
+        if self._user_on_error is not None:
+            self._runtime.notify(self._runtime.call, self._user_on_error, error)
 
     def _answered(self, request: Request[SubscriptionCore], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
-            return  # the connection has ended for good; `ended` tells everybody
-        with self._core.lock:
-            outcomes = self._hub.answered(request, answer.result())
-        self._tell(outcomes)
+            return  # the connection has ended for good; `ended` tells every subscription
+        with self._runtime.lock:
+            outcomes = self._router.answered(request, answer.result())
+        self._report(outcomes)
 
-    def _watched(self, future: Any) -> Any:
-        """Remember a future that the driver may never settle: one made just after it gave up."""
-        if self.client.state.name == "disconnected":
-            self._late.append(future)
-        return future
-
-    def _tell(self, outcomes: Iterable[Outcome[SubscriptionCore]]) -> None:
+    def _report(self, outcomes: Iterable[Outcome[SubscriptionCore]]) -> None:
         for subscription, topic_filter, return_code in outcomes:
             subscription.answered(self.provider.name, topic_filter, return_code)
 
     def _change(self, state: ConnectionState, reason: Exception | None) -> None:
         previous, self.state = self.state, state
         if state is not previous:
-            change = ConnectionStateChange(self.provider.name, state, previous, reason)
-            self._core.connection_state_changes.tell(change)
+            self._changes.tell(ConnectionStateChange(self.provider.name, state, previous, reason))
 
 
 def _ignore(answer: Any) -> None:
-    """Take the outcome of an UNSUBSCRIBE: that the connection ended first is no failure of it."""
+    """Take the outcome of an UNSUBSCRIBE: that the connection ended first is no failure."""
     if not answer.cancelled():
         answer.exception()

@@ -1,60 +1,113 @@
-"""The PubSub API without its waiting: providers, settings, and who is connected through which.
+"""The PubSub API without its waiting: providers, settings, and which connections there are.
 
-`PubSubCore` is what `pubsub.PubSub` (threads) and `pubsub.aio.PubSub` (asyncio) have in common, which is all but
-waiting and the loop that takes the messages. A provider's connection, a `Channel`, is made when it is first needed and
-forgotten when it has ended; the next who needs it makes another.
+`PubSubCore` is what `pubsub.PubSub` (threads) and `pubsub.aio.PubSub` (asyncio) have in common. What differs between
+the two is in their `Runtime`, and the verbs that wait are in their `api`. A provider's connection, a `Channel`, is made
+when it is first needed and forgotten when it has ended; the next call that needs it makes another.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from abc import ABC, abstractmethod
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
+from mqttws import ConnectionClosed
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
+from pubsub.observers import Callback, Observer, make_observer
 from pubsub.providers.base import Provider
-from pubsub.publishing import Publication, Sent
+from pubsub.publishing import Delivery, Publication, Sent
+from pubsub.runtime import Runtime
 from pubsub.states import ConnectionState
-from pubsub.subscription import SubscriptionCore
-from pubsub.topics import check_topics
+from pubsub.subscription import Dedupe, Handle, SubscriptionCore
+from pubsub.topics import check_filters, check_topics
 from pubsub.watching import StateChanges
 
-__all__ = ["PubSubCore"]
+__all__ = ["REQUIRED", "ObservableCore", "PubSubCore"]
 
-
+#: Stands for a message that was not given, so that the error can show the call as it should be.
+REQUIRED: Final[Any] = object()
 #: Settings that are enough for an `AWSIoTProvider`.
 _IMPLY_AWS_IOT = frozenset({"aws_pubsub_region", "aws_pubsub_endpoint", "aws_cognito_identity_pool_id"})
 
+_all: weakref.WeakSet[PubSubCore[Any, Any]] = weakref.WeakSet()
 
-class PubSubCore(ABC):
+Begin = Callable[[Observer], SubscriptionCore]
+H = TypeVar("H", bound=Handle)
+O = TypeVar("O", bound="ObservableCore[Any]")  # noqa: E741 - of observable
+F = TypeVar("F")
+
+
+class ObservableCore(Generic[H]):
+    """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
+
+    Args:
+        begin: begins a subscription for an observer.
+        silence: seconds without a message after which an iteration ends; None: never.
+    """
+
+    #: The class of the handles of the face.
+    _handle: ClassVar[type[Handle]]
+
+    def __init__(self, begin: Begin, silence: float | None) -> None:
+        self._begin = begin
+        self._silence = silence
+
+    @overload
+    def subscribe(
+        self, next: Callback | None = None, error: Callback | None = None, close: Callback | None = None
+    ) -> H: ...
+    @overload
+    def subscribe(self, next: object) -> H: ...
+    def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> H:
+        """Begin a subscription. It connects in the background if there is no connection.
+
+        Args:
+            next: called with each `Message`; or an observer object, as the only argument. With asyncio it may be a
+                coroutine function, which is awaited before the next message.
+            error: called with each failure.
+            close: called once, when the subscription has ended, for any reason.
+
+        Returns:
+            The handle of the subscription.
+
+        Raises:
+            ProviderError: there is no provider, or it lacks a setting.
+            TypeError: this is no observer.
+        """
+        return self._handle(self._begin(make_observer(next, error, close)))  # type: ignore[return-value]
+
+
+class PubSubCore(Generic[O, F]):
     """A `PubSub` without its waiting.
 
     Args:
+        runtime: threads, or asyncio.
         *providers: the connections it can make; see `add_pluggable`.
-        codec: translates messages, where a call names no other.
-        timeout: seconds; bounds each wait that is given no bound of its own.
+        codec: translates messages if a call names no other.
 
     Attributes:
         connection_state_changes: an observable of `ConnectionStateChange`.
-        lock: guards all state of this object, its channels and its subscriptions.
     """
 
-    def __init__(self, *providers: Provider, codec: Codec = JSON, timeout: float = 30.0) -> None:
-        self.connection_state_changes = StateChanges(self.notify, self.spawn)
-        self.lock = threading.RLock()
+    #: The name of the class in its `repr`.
+    _name: ClassVar[str]
+    #: The class of the observables of the face.
+    _observable: ClassVar[type[ObservableCore[Any]]]
+
+    def __init__(self, runtime: Runtime, *providers: Provider, codec: Codec = JSON) -> None:
+        self._runtime = runtime
+        self.connection_state_changes = StateChanges(runtime)
         self._codec = codec
-        self._timeout = timeout
         self._settings: dict[str, Any] = {}
         self._providers: dict[str, Provider] = {}
         self._implied: Provider | None = None  # by the settings
         self._channels: dict[str, Channel] = {}
         for provider in providers:
             self.add_pluggable(provider)
+        _all.add(self)
 
     # Providers and settings.
 
@@ -64,14 +117,14 @@ class PubSubCore(ABC):
         return tuple(self._providers.values())
 
     def add_pluggable(self, provider: Provider) -> None:
-        """Add a provider. One that is there already, or was made alike, is not added again.
+        """Add a provider. One that is there already, or has the same settings, is not added again.
 
         Raises:
             ProviderError: another one of the same name is there.
         """
         if not isinstance(provider, Provider):
             raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
-        with self.lock:
+        with self._runtime.lock:
             if self._implied is not None and self._implied.name not in self._channels:
                 self._providers.pop(self._implied.name, None)
             self._implied = None
@@ -79,30 +132,30 @@ class PubSubCore(ABC):
             if present is not None:
                 if not present.same_as(provider):
                     raise ProviderError(
-                        f"there is another provider named {provider.name!r}; remove it first, or give this one a name "
-                        "of its own: name=..."
+                        f"there is another provider named {provider.name!r}; remove it first, or give this one "
+                        "another name: name=..."
                     )
                 return
             provider.configure(self._settings)
             self._providers[provider.name] = provider
 
     def configure(self, settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
-        """Give settings to every provider, those that are added later too.
+        """Give settings to every provider, also to those that are added later.
 
-        Later settings win over earlier ones, and a provider's own arguments over all. A connection whose settings
-        have changed is made anew. Where there is no provider, settings that tell of AWS IoT and of a Cognito identity
-        pool make one: an `AWSIoTProvider`, which is there until another is added before it has connected.
+        Later settings replace earlier ones, and a provider's own arguments take precedence over all. A connection
+        whose settings have changed is made anew. If there is no provider, settings of AWS IoT and of a Cognito
+        identity pool make one: an `AWSIoTProvider`, which stays until another is added before it has connected.
 
         Args:
             settings: such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
                 `amplifyconfiguration.json`, `amplify_outputs.json`, as a path or as a dict.
 
         Raises:
-            ValueError: the file is no such configuration.
+            ValueError: the file is not such a configuration.
             OSError: it cannot be read.
         """
         read = _read(settings)
-        with self.lock:
+        with self._runtime.lock:
             self._settings.update(read)
             if not self._providers and self._settings.keys() >= _IMPLY_AWS_IOT:
                 from pubsub.providers.aws_iot import AWSIoTProvider
@@ -114,19 +167,20 @@ class PubSubCore(ABC):
             channel.client.reconnect_now()
 
     def select(self, provider: str | None) -> list[Provider]:
-        """Tell which providers a call is for: the one that it names, or all.
+        """Return the providers that a call is for: the one that it names, or all.
 
         Raises:
             ProviderError: there is none.
         """
-        with self.lock:
-            if provider is None and self._providers:
-                return list(self._providers.values())
-            if provider in self._providers:
-                return [self._providers[provider]]
-            there = ", ".join(map(repr, self._providers)) or "none"
+        if provider is None:
+            selected = list(self._providers.values())
+        else:
+            selected = [self._providers[provider]] if provider in self._providers else []
+        if selected:
+            return selected
         if provider is None:
             raise ProviderError("there is no provider; add one with add_pluggable")
+        there = ", ".join(map(repr, self._providers)) or "none"
         raise ProviderError(f"there is no provider named {provider!r}; there is {there}")
 
     # State.
@@ -134,7 +188,7 @@ class PubSubCore(ABC):
     @property
     def connection_states(self) -> dict[str, ConnectionState]:
         """The state of each provider's connection, by the provider's name."""
-        with self.lock:
+        with self._runtime.lock:
             return {
                 name: self._channels[name].state if name in self._channels else ConnectionState.DISCONNECTED
                 for name in self._providers
@@ -147,24 +201,100 @@ class PubSubCore(ABC):
         return next((state for state in states if state is not ConnectionState.CONNECTED), states[0])
 
     def reauthenticate(self, provider: str | None = None) -> None:
-        """Connect anew with fresh credentials: what is held of them is forgotten. Subscriptions are kept.
+        """Connect anew with fresh credentials: those that a provider keeps are dropped. Subscriptions stay.
 
-        It returns at once; `connection_state_changes` tells how it goes. Without a connection the next one will be
-        made with fresh credentials.
+        It returns at once; `connection_state_changes` reports what happens. Without a connection the next one is made
+        with fresh credentials.
 
         Args:
             provider: the name of one; None for all.
         """
         for each in self.select(provider):
             each.reauthenticate()
-            with self.lock:
+            with self._runtime.lock:
                 channel = self._channels.get(each.name)
             if channel is not None:
                 channel.client.reconnect_now()
 
+    # Subscribing.
+
+    def subscribe(
+        self,
+        topics: str | Iterable[str],
+        *,
+        qos: int = 0,
+        provider: str | None = None,
+        codec: Codec | None = None,
+        timeout: float | None = None,
+        dedupe: Dedupe | None = None,
+    ) -> O:
+        """Make an observable of the messages on topics.
+
+        Args:
+            topics: a Topic Filter or several.
+            qos: the highest QoS at which messages should come: 0, 1 or 2.
+            provider: the name of one; None: through all.
+            codec: decodes the messages; None: that of the `PubSub`.
+            timeout: seconds of silence after which an iteration ends; None: never.
+            dedupe: makes a key of each `Message`. A message whose key is among the last 10,000 is left out, for servers
+                that deliver copies. None as a key leaves nothing out.
+
+        Raises:
+            LocalProtocolError: a Topic Filter or the QoS is ill-formed.
+            TypeError: the topics are neither a str nor several.
+            ValueError: there is no topic.
+        """
+        wanted = check_filters(topics, qos)
+
+        def begin(observer: Observer) -> SubscriptionCore:
+            self._runtime.collect()
+            subscription = SubscriptionCore(
+                self._runtime, self._join, observer, codec or self._codec, self.select(provider), dedupe
+            )
+            subscription.begin(wanted)
+            return subscription
+
+        return self._observable(begin, timeout)  # type: ignore[return-value]
+
+    def _join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
+        while not self.channel(provider).join(subscription, wanted):
+            pass
+
     # Publishing.
 
-    def publish_all(
+    def publish_nowait(
+        self,
+        topics: str | Iterable[str],
+        message: Any = REQUIRED,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        provider: str | None = None,
+        codec: Codec | None = None,
+    ) -> F:
+        """Publish without waiting. Returns a future of what `publish` would return or raise.
+
+        Its callbacks may wait, for it is not the thread that moves bytes that calls them.
+
+        Raises:
+            PublishFailed: no topic was accepted: the queue is full, or there is no connection and the provider does
+                not queue.
+            LocalProtocolError, TypeError, ValueError: as `publish`.
+        """
+        deliveries = self._prepare(topics, message, qos, retain, provider, codec)
+        publication = self._new_publication(self._runtime.new_promise(), deliveries)
+        for delivery in deliveries:
+            full = publication.add(delivery, self._send)
+            if full is not None:
+                publication.fail(delivery.topic, full)
+        if not publication.was_accepted:
+            raise publication.failure()
+        publication.future.add_done_callback(lambda future: publication.cancel() if future.cancelled() else None)
+        publication.begin()
+        promise: F = publication.future
+        return promise
+
+    def _prepare(
         self,
         topics: str | Iterable[str],
         message: Any,
@@ -172,17 +302,20 @@ class PubSubCore(ABC):
         retain: bool,
         provider: str | None,
         codec: Codec | None,
-    ) -> Publication:
-        """Check everything, then send everything.
+    ) -> list[Delivery]:
+        """Check everything, before anything is sent.
 
         Raises:
-            LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
-            TypeError, ValueError: the codec has no payload for the message, or there is no topic; nothing was sent.
-            ProviderError: there is no such provider; nothing was sent.
-            MQTTError: a provider's server would not take the message; nothing was sent.
-            PublishFailed: nothing was accepted.
+            LocalProtocolError: a topic or the QoS is ill-formed.
+            TypeError, ValueError: the codec has no payload for the message, or there is no topic, or no message.
+            ProviderError: there is no such provider.
+            MQTTError: a provider's server would not take the message.
         """
+        if self._runtime.abandoned:
+            self._runtime.collect()
         names = check_topics(topics, qos)
+        if message is REQUIRED:
+            raise TypeError(f"there is no message: publish({names[0]!r}, message)")
         payload = (codec or self._codec).encode(message)
         selected = self.select(provider)
         for each in selected:
@@ -190,14 +323,14 @@ class PubSubCore(ABC):
                 objection = each.objection_to_publish(topic, payload, qos)
                 if objection is not None:
                     raise objection
-        publication = Publication(self.new_future(), len(names))
-        for each in selected:
-            for topic in names:
-                publication.add(topic, partial(self._send, each, topic, payload, qos, retain), each.explain)
-        publication.begin()
-        return publication
+        return [Delivery(each, topic, payload, qos, retain) for each in selected for topic in names]
 
-    def _send(self, provider: Provider, topic: str, payload: bytes, qos: int, retain: bool) -> Sent:
+    @staticmethod
+    def _new_publication(future: Any, deliveries: list[Delivery]) -> Publication:
+        return Publication(future, len({delivery.topic for delivery in deliveries}))
+
+    def _send(self, delivery: Delivery) -> Sent:
+        provider, topic, payload, qos, retain = delivery
         while (sent := self.channel(provider).publish(topic, payload, qos, retain)) is None:
             pass
         return sent
@@ -205,67 +338,74 @@ class PubSubCore(ABC):
     # Connections.
 
     def channel(self, provider: Provider) -> Channel:
-        """Get a provider's connection; it is begun where there is none.
+        """Return a provider's connection. It is begun if there is none.
 
         Raises:
             ProviderError: the provider lacks a setting.
         """
-        with self.lock:
-            channel = self._channels.get(provider.name)
-            if channel is None or channel.over:
-                channel = self._channels[provider.name] = Channel(self, provider)
-                self.start(channel)
+        if (channel := self._usable(provider)) is not None:
             return channel
+        options = provider.client_options()  # code of the provider: outside the lock
+        with self._runtime.lock:
+            if (channel := self._usable(provider)) is not None:
+                return channel
+            gone = self._channels.get(provider.name)
+            channel = Channel(self._runtime, provider, options, self.connection_state_changes, self._forget)
+            self._channels[provider.name] = channel
+            try:
+                channel.runner = self._runtime.start(channel)
+            except BaseException:  # Ctrl-C: a channel without a runner would be waited for in vain
+                channel.is_closing = channel.over = True
+                raise
+        if gone is not None and not gone.over:
+            gone.abandon(ConnectionClosed("the event loop of the connection was closed; subscribe anew"))
+        return channel
 
-    def join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
-        """Let a subscription listen through a provider."""
-        while not self.channel(provider).join(subscription, wanted):
-            pass
+    def _usable(self, provider: Provider) -> Channel | None:
+        channel = self._channels.get(provider.name)
+        if channel is None or channel.over or not self._runtime.is_usable(channel.runner):
+            return None
+        return channel
 
-    def forget(self, channel: Channel) -> None:
-        """Note that a connection has ended."""
-        with self.lock:
+    def _forget(self, channel: Channel) -> None:
+        with self._runtime.lock:
             if self._channels.get(channel.provider.name) is channel:
                 del self._channels[channel.provider.name]
 
-    def closing(self, providers: Iterable[str] | None = None) -> list[Channel]:
-        """Tell which connections are to be closed, those of some providers or all, and note that they are."""
-        with self.lock:
+    def _take_out(self, provider: str | Provider) -> str:
+        """Remove a provider, by itself or by its name. Returns its name.
+
+        Raises:
+            ProviderError: there is no such provider.
+        """
+        name = provider if isinstance(provider, str) else provider.name
+        with self._runtime.lock:
+            if self._providers.pop(name, None) is None:
+                raise ProviderError(f"there is no provider named {name!r}")
+        return name
+
+    def _begin_close(self, providers: Iterable[str] | None = None) -> list[Channel]:
+        """Return the connections to be closed, those of some providers or all, and note that they are."""
+        self._runtime.collect()
+        with self._runtime.lock:
             names = list(self._channels) if providers is None else providers
             channels = [self._channels[name] for name in names if name in self._channels]
         for channel in channels:
             channel.closing()
         return channels
 
-    def seconds(self, timeout: float | None) -> float:
-        """Tell how long a wait may last."""
-        return self._timeout if timeout is None else timeout
+    def _forget_parent(self) -> None:
+        """In a forked child, forget what is the parent's: its connections and subscriptions have ended here."""
+        self._runtime.renew()
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            channel.abandon(
+                ConnectionClosed("the process was forked, and the connection is the parent's; subscribe anew")
+            )
 
     def __repr__(self) -> str:
         states = ", ".join(f"{name} {state}" for name, state in self.connection_states.items())
-        return f"<{type(self).__module__.removesuffix('.blocking')}.PubSub: {states or 'no provider'}>"
-
-    # What differs between threads and asyncio.
-
-    @abstractmethod
-    def new_client(self, provider: Provider, **options: Any) -> Any:
-        """Make a driver that asks a provider where to connect."""
-
-    @abstractmethod
-    def new_future(self) -> Any:
-        """Make a future of the driver's kind."""
-
-    @abstractmethod
-    def start(self, channel: Channel) -> None:
-        """Begin to connect and to take messages, without waiting."""
-
-    @abstractmethod
-    def notify(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call soon, in order, where a callback may wait without stopping the network."""
-
-    @abstractmethod
-    def spawn(self, result: Any) -> None:
-        """Take what a callback returned: an awaitable is to be awaited."""
+        return f"<{self._name}: {states or 'no provider'}>"
 
 
 def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
@@ -277,3 +417,13 @@ def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any
 
         flat.update(read_settings(settings))
     return flat
+
+
+def _forget_all() -> None:
+    """In a forked child, all connections are the parent's."""
+    for each in list(_all):
+        each._forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

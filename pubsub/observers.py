@@ -1,19 +1,15 @@
-"""Observers: the three functions that a subscription calls, in whichever form they are given.
+"""Observers: the three functions that a subscription calls, in the forms in which they may be given.
 
-An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or named
-as Rx has it `on_next`, `on_error` and `on_completed`. Whatever a callback raises is logged and stops nothing.
+An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or, as in
+Rx, `on_next`, `on_error` and `on_completed`. `Runtime.call` calls them, and logs what they raise.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["Observer", "guarded", "make_observer"]
-
-logger = logging.getLogger("pubsub")
+__all__ = ["Callback", "Observer", "make_observer"]
 
 Callback = Callable[..., object]
 
@@ -24,9 +20,9 @@ class Observer:
 
     Attributes:
         next: with each message, or each change.
-        error: with each failure, an exception. A failure does not end a subscription by itself.
-        close: without argument, once, at the end.
-        holds: whether `next` gets the message's receipt too (None at QoS 0), and releases it when it is done.
+        error: with each failure, an exception. A failure does not by itself end a subscription.
+        close: without arguments, once, at the end.
+        holds: whether `next` also gets the message's receipt (None at QoS 0), and releases it later.
     """
 
     next: Callback | None = None
@@ -64,18 +60,3 @@ def make_observer(
 
 def _method(observer: object, *names: str) -> Callback | None:
     return next((method for name in names if callable(method := getattr(observer, name, None))), None)
-
-
-def guarded(callback: Callback | None, *arguments: object) -> Any:
-    """Call a callback of the user, if there is one; what it raises is logged.
-
-    Returns:
-        What it returned: an awaitable, where it is a coroutine function.
-    """
-    if callback is None:
-        return None
-    try:
-        return callback(*arguments)
-    except Exception:
-        logger.exception("a callback raised an exception: %r", callback)
-        return None

@@ -1,7 +1,7 @@
-"""When a message counts as taken: as soon as the last of those who were given it has taken it.
+"""When a message is acknowledged: as soon as the last of those that were given it has taken it.
 
-A callback has taken a message when it returns; an iteration, when it moves on. Until then the server hears nothing,
-and so delivers it again should this process die.
+A callback has taken a message when it returns; an iteration, when it moves on. Until then the server gets no
+acknowledgement, and so delivers the message again if this process dies.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Receipt"]
 
 
 class Receipt:
-    """Counts who still has to take one message. It begins with one holder: who made it.
+    """Counts those that have yet to take one message. It begins with one holder, which made it.
 
     Args:
-        acknowledge: what to do when nobody is left.
+        acknowledge: called when the last one has taken it.
     """
 
     __slots__ = ("_acknowledge", "_left", "_lock")
@@ -27,12 +27,12 @@ class Receipt:
         self._lock = threading.Lock()
 
     def hold(self) -> None:
-        """Note one more who has to take it."""
+        """Count one more that has to take it."""
         with self._lock:
             self._left += 1
 
     def release(self) -> None:
-        """Note that one has taken it."""
+        """Count one less."""
         with self._lock:
             self._left -= 1
             last = self._left == 0

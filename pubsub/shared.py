@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from pubsub.blocking import Observable, PubSub
 from pubsub.codecs import Codec
 from pubsub.providers.base import Provider
+from pubsub.sync import Observable, PubSub
 
 _lock = threading.Lock()
 _default: PubSub | None = None

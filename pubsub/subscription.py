@@ -1,100 +1,123 @@
-"""A subscription: one observer, its Topic Filters, and the connections that it listens through.
+"""A subscription: one observer, its Topic Filters, and the connections that it uses.
 
-It is the same for threads and for asyncio; only the two verbs that wait, `ready` and `unsubscribe`, are added by
-each. It ends once: because it was asked to, or because the last of its connections has ended, or because the server
-has refused the last of its Topic Filters. `close` of the observer tells so, once, and nothing is called after it that
-had not begun before.
+It is the same for threads and for asyncio; each face adds the verbs that wait, in a `Handle`. A subscription ends once:
+because it was asked to, because the last of its connections has ended, or because the server has refused the last of
+its Topic Filters. `close` of the observer is called then, once, and nothing is called after it that had not begun
+before.
 
-All of its state is guarded by the lock of its `PubSub`; callbacks are called outside of it.
+All of its state is guarded by the lock of its `PubSub`; callbacks are called outside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Protocol
 
 from mqttws import Publish, SubscribeRejected
 from pubsub.codecs import Codec
 from pubsub.errors import DecodeFailed, SubscriptionEnded
-from pubsub.hub import REFUSED
 from pubsub.message import Message
-from pubsub.observers import Observer, guarded, logger
-from pubsub.publishing import settle
+from pubsub.observers import Observer
+from pubsub.providers.base import Provider
 from pubsub.receipt import Receipt
-from pubsub.topics import check_filters
+from pubsub.router import REFUSED
+from pubsub.runtime import DONE, Runtime, logger, settle
+from pubsub.topics import check_filters, listed
 
-if TYPE_CHECKING:
-    from pubsub.channel import Channel
-    from pubsub.core import PubSubCore
-    from pubsub.providers.base import Provider
+__all__ = ["Dedupe", "Handle", "SubscriptionCore"]
 
-__all__ = ["SubscriptionCore"]
+#: What makes the key by which copies of a message are left out.
+Dedupe = Callable[[Message], Hashable]
+
+#: The number of keys of `dedupe` that are remembered: the latest.
+MOST_KEYS = 10_000
+
+
+class Connection(Protocol):
+    """What a subscription uses of a `Channel`."""
+
+    provider: Provider
+    runner: Any
+
+    def leave(self, subscription: SubscriptionCore, topic_filters: Iterable[str]) -> Any:
+        """See `Channel.leave`."""
 
 
 class SubscriptionCore:
     """A subscription without its waiting.
 
     Args:
-        core: of the `PubSub` that it belongs to.
+        runtime: of the `PubSub` that it belongs to.
+        join: adds it to Topic Filters of a provider's connection.
         observer: what to call.
         codec: decodes its messages.
-        providers: through which it listens.
+        providers: whose connections it uses.
+        dedupe: makes the key of a message; a message whose key was there already is left out.
     """
 
-    def __init__(self, core: PubSubCore, observer: Observer, codec: Codec, providers: Iterable[Provider]) -> None:
-        self._core = core
+    def __init__(
+        self,
+        runtime: Runtime,
+        join: Callable[[Provider, SubscriptionCore, Mapping[str, int]], object],
+        observer: Observer,
+        codec: Codec,
+        providers: Iterable[Provider],
+        dedupe: Dedupe | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.closed = False
+        self.error: Exception | None = None
+        self.settled: Any = runtime.new_future()
+        self._join = join
         self._observer = observer
         self._codec = codec
         self._providers = list(providers)
-        self._channels: dict[str, Channel] = {}  # by the name of the provider
+        self._dedupe = dedupe
+        self._keys: OrderedDict[Hashable, None] = OrderedDict()
+        self._channels: dict[str, Connection] = {}  # by the name of the provider
         self._wanted: dict[str, int] = {}
         self._codes: dict[tuple[str, str], int | None] = {}  # by provider and Topic Filter; None: not answered yet
-        self._settled = core.new_future()
-        self._error: Exception | None = None
-        self._closed = False
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The Topic Filters that stand, or wait for the server's answer."""
-        with self._core.lock:
+        """The Topic Filters that were granted or are not answered yet."""
+        with self.runtime.lock:
             return tuple(self._wanted)
 
     @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
-        return self._closed
+    def is_ours(self) -> bool:
+        """Whether the thread or the task that calls is one that gives this subscription its messages."""
+        return any(self.runtime.is_current(channel.runner) for channel in list(self._channels.values()))
 
-    @property
-    def error(self) -> Exception | None:
-        """Why it has ended, where something went wrong."""
-        return self._error
+    # For the handle.
 
-    def add(self, topics: str | Iterable[str], *, qos: int = 0) -> None:
-        """Listen to more Topic Filters. `ready` tells when the server has answered.
+    def begin(self, wanted: Mapping[str, int]) -> None:
+        """Subscribe to Topic Filters, each at a QoS."""
+        with self.runtime.lock:
+            if self.closed:
+                raise SubscriptionEnded("the subscription has ended; subscribe anew")
+            for topic_filter, qos in wanted.items():
+                self._wanted[topic_filter] = max(qos, self._wanted.get(topic_filter, 0))
+            self._codes.update({(provider.name, each): None for provider in self._providers for each in wanted})
+            if self.settled.done():
+                self.settled = self.runtime.new_future()
+        for provider in self._providers:
+            self._join(provider, self, wanted)
 
-        Args:
-            topics: a Topic Filter or several.
-            qos: the highest QoS that their messages should come with: 0, 1 or 2.
-
-        Raises:
-            LocalProtocolError: a Topic Filter or the QoS is ill-formed; nothing has changed.
-            SubscriptionEnded: it has ended.
-        """
-        self.begin(check_filters(topics, qos))
-
-    def remove(self, topics: str | Iterable[str]) -> None:
-        """Listen no more to some of its Topic Filters. Without any it goes on, and hears nothing until `add`.
+    def remove(self, unwanted: Iterable[str]) -> None:
+        """Unsubscribe from some of its Topic Filters.
 
         Raises:
-            ValueError: it does not listen to one of them; nothing has changed.
+            ValueError: it does not have one of them; nothing has changed.
         """
-        unwanted = (topics,) if isinstance(topics, str) else tuple(topics)
-        with self._core.lock:
+        unwanted = tuple(unwanted)
+        with self.runtime.lock:
             unknown = [topic_filter for topic_filter in unwanted if topic_filter not in self._wanted]
             if unknown:
-                raise ValueError(f"the subscription does not listen to {unknown[0]!r}; it does to {list(self._wanted)}")
+                raise ValueError(f"the subscription does not have {unknown[0]!r}; it has {list(self._wanted)}")
             for topic_filter in unwanted:
-                del self._wanted[topic_filter]
+                self._wanted.pop(topic_filter, None)
             for key in [key for key in self._codes if key[1] in unwanted]:
                 del self._codes[key]
             channels = list(self._channels.values())
@@ -102,33 +125,46 @@ class SubscriptionCore:
             channel.leave(self, unwanted)
         self._settle_if_answered()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {list(self._wanted)} {'closed' if self._closed else 'open'}>"
+    def granted(self) -> dict[str, int]:
+        """Return what `ready` returns, once it is settled.
 
-    # What the rooms around it call.
+        Raises:
+            MQTTError: why it has ended.
+        """
+        with self.runtime.lock:
+            if self.error is not None:
+                raise self.error
+            if self.closed:
+                raise SubscriptionEnded("the subscription was ended before the server had answered")
+            granted: dict[str, int] = {}
+            for (_, topic_filter), code in self._codes.items():
+                if code is not None:
+                    granted[topic_filter] = min(code, granted.get(topic_filter, code))
+            return granted
 
-    def begin(self, wanted: Mapping[str, int]) -> None:
-        """Listen to Topic Filters, each at a QoS."""
-        with self._core.lock:
-            if self._closed:
-                raise SubscriptionEnded("the subscription has ended; subscribe anew")
-            for topic_filter, qos in wanted.items():
-                self._wanted[topic_filter] = max(qos, self._wanted.get(topic_filter, 0))
-            self._codes.update({(provider.name, each): None for provider in self._providers for each in wanted})
-            if self._settled.done():
-                self._settled = self._core.new_future()
-        for provider in self._providers:
-            self._core.join(provider, self, wanted)
+    def end(self, error: Exception | None = None) -> list[Any]:
+        """End it; a second time without effect.
 
-    def joined(self, channel: Channel) -> bool:
-        """Note a connection that it listens through, under the lock. Returns whether it still wants to."""
-        if not self._closed:
+        Returns:
+            Futures of the answers to the UNSUBSCRIBE packets that this took.
+        """
+        answers = self._leave(error)
+        if answers is None:
+            return []
+        self._tell_end(error)
+        return answers
+
+    # For the channel.
+
+    def joined(self, channel: Connection) -> bool:
+        """Note a connection that it uses, under the lock. Returns whether it has not ended."""
+        if not self.closed:
             self._channels[channel.provider.name] = channel
-        return not self._closed
+        return not self.closed
 
     def deliver(self, publish: Publish, provider: str, receipt: Receipt | None) -> Any:
-        """Hand a message to the observer. Returns what its `next` returned."""
-        if self._closed:
+        """Give a message to the observer. Returns what its `next` returned."""
+        if self.closed:
             return None
         payload = publish.payload
         try:
@@ -138,21 +174,35 @@ class SubscriptionCore:
             self.report(DecodeFailed(message, f"{type(error).__name__}: {error}"))
             return None
         message = self._message(publish, value, provider)
+        if self._dedupe is not None and self._is_copy(message, self._dedupe):
+            return None
         if not self._observer.holds:
-            return guarded(self._observer.next, message)
+            return self.runtime.call(self._observer.next, message)
         if receipt is not None:
             receipt.hold()
-        return guarded(self._observer.next, message, receipt)
+        return self.runtime.call(self._observer.next, message, receipt)
 
     @staticmethod
     def _message(publish: Publish, value: Any, provider: str) -> Message:
         return Message(publish.topic, value, publish.payload, publish.qos, publish.retain, publish.dup, provider)
 
+    def _is_copy(self, message: Message, dedupe: Dedupe) -> bool:
+        """Return whether a message with the same key has been delivered lately. None is no key."""
+        key = self.runtime.call(dedupe, message)
+        if key is None:
+            return False
+        is_known = key in self._keys
+        self._keys[key] = None
+        self._keys.move_to_end(key)
+        if len(self._keys) > MOST_KEYS:
+            self._keys.popitem(last=False)
+        return is_known
+
     def answered(self, provider: str, topic_filter: str, return_code: int) -> None:
         """Take the server's answer for one of its Topic Filters. Callbacks are left to another thread."""
-        with self._core.lock:
+        with self.runtime.lock:
             key = (provider, topic_filter)
-            if self._closed or key not in self._codes:
+            if self.closed or key not in self._codes:
                 return
             self._codes[key] = return_code
             standing = [code for (_, each), code in self._codes.items() if each == topic_filter and code != REFUSED]
@@ -162,16 +212,16 @@ class SubscriptionCore:
         error = SubscribeRejected(topic_filter) if return_code == REFUSED else None
         if over:
             self._leave(error)
-            self._core.notify(self._tell_end, error)
+            self.runtime.notify(self._tell_end, error)
             return
         self._settle_if_answered()
         if error is not None:
-            self._core.notify(self.report, error)
+            self.runtime.notify(self.report, error)
 
-    def channel_ended(self, channel: Channel, error: Exception | None) -> None:
-        """Take the news that one of its connections has ended for good."""
+    def channel_ended(self, channel: Connection, error: Exception | None) -> None:
+        """Note that one of its connections has ended for good."""
         name = channel.provider.name
-        with self._core.lock:
+        with self.runtime.lock:
             if self._channels.get(name) is channel:
                 del self._channels[name]
             for key in [key for key in self._codes if key[0] == name]:
@@ -185,62 +235,87 @@ class SubscriptionCore:
             self.report(error)
         self._settle_if_answered()
 
+    def abandon(self, error: Exception) -> None:
+        """End with a process or an event loop that is gone, without calling the observer. An iteration ends, too."""
+        self.closed, self.error = True, error
+        self.settled = DONE
+        if self._observer.holds and self._observer.close is not None:
+            self._observer.close()
+
     def report(self, error: Exception) -> None:
-        """Tell the observer of a failure, or the log where nobody listens."""
+        """Pass a failure to the observer, or to the log if it has no `error`."""
         if self._observer.error is None:
             logger.warning("the subscription to %s: %s", ", ".join(map(repr, self._wanted)) or "nothing", error)
         else:
-            self._core.spawn(guarded(self._observer.error, error))
-
-    def end(self, error: Exception | None = None) -> list[Any]:
-        """End it; a second time without effect.
-
-        Returns:
-            Futures of the answers to the UNSUBSCRIBEs that this took.
-        """
-        answers = self._leave(error)
-        if answers is None:
-            return []
-        self._tell_end(error)
-        return answers
+            self.runtime.spawn(self.runtime.call(self._observer.error, error))
 
     def _leave(self, error: Exception | None) -> list[Any] | None:
-        """End it but for telling the observer. Returns what `end` returns; None where it had ended before."""
-        with self._core.lock:
-            if self._closed:
+        """End it without telling the observer. Returns what `end` returns; None if it had ended before."""
+        with self.runtime.lock:
+            if self.closed:
                 return None
-            self._closed = True
-            self._error = error
+            self.closed = True
+            self.error = error
             wanted = tuple(self._wanted)
             channels = list(self._channels.values())
             self._channels.clear()
-            settle(self._settled)
+        settle(self.settled)
         answers = [channel.leave(self, wanted) for channel in channels]
         return [answer for answer in answers if answer is not None]
 
     def _tell_end(self, error: Exception | None) -> None:
         if error is not None:
             self.report(error)
-        self._core.spawn(guarded(self._observer.close))
-
-    def granted(self) -> dict[str, int]:
-        """Tell what `ready` returns, once it is settled.
-
-        Raises:
-            MQTTError: why it has ended.
-        """
-        with self._core.lock:
-            if self._error is not None:
-                raise self._error
-            if self._closed:
-                raise SubscriptionEnded("the subscription was ended before the server had answered")
-            granted: dict[str, int] = {}
-            for (_, topic_filter), code in self._codes.items():
-                if code is not None:
-                    granted[topic_filter] = min(code, granted.get(topic_filter, code))
-            return granted
+        self.runtime.spawn(self.runtime.call(self._observer.close))
 
     def _settle_if_answered(self) -> None:
-        with self._core.lock:
-            if None not in self._codes.values():
-                settle(self._settled)
+        with self.runtime.lock:
+            settled = None if None in self._codes.values() else self.settled
+        if settled is not None:
+            settle(settled)
+
+
+class Handle:
+    """What a caller holds of a subscription. Each face adds `ready` and `unsubscribe`, which wait."""
+
+    def __init__(self, core: SubscriptionCore) -> None:
+        self._core = core
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The Topic Filters that were granted or are not answered yet."""
+        return self._core.topics
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._core.closed
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it has ended, if something went wrong."""
+        return self._core.error
+
+    def add(self, topics: str | Iterable[str], *, qos: int = 0) -> None:
+        """Subscribe to more Topic Filters. `ready` waits for the server's answer.
+
+        Args:
+            topics: a Topic Filter or several.
+            qos: the highest QoS at which their messages should come: 0, 1 or 2.
+
+        Raises:
+            LocalProtocolError: a Topic Filter or the QoS is ill-formed; nothing has changed.
+            SubscriptionEnded: it has ended.
+        """
+        self._core.begin(check_filters(topics, qos))
+
+    def remove(self, topics: str | Iterable[str]) -> None:
+        """Unsubscribe from some of its Topic Filters. Without any it goes on, and gets no messages until `add`.
+
+        Raises:
+            ValueError: it does not have one of them; nothing has changed.
+        """
+        self._core.remove(listed(topics, "a Topic Filter", 'remove(["a", "b/#"])'))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {list(self.topics)} {'closed' if self.closed else 'open'}>"

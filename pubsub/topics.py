@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mqttws import LocalProtocolError, check_topic, check_topic_filter
 
-__all__ = ["check_filters", "check_topics"]
+__all__ = ["check_filters", "check_qos", "check_topics", "listed", "split_share"]
+
+_SHARE = "$share/"
 
 
 def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
@@ -21,34 +23,80 @@ def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
 
     Raises:
         LocalProtocolError: a Topic Filter or the QoS is ill-formed.
-        TypeError: a Topic Filter is no text.
+        TypeError: a Topic Filter is not a str.
         ValueError: there is none.
     """
-    _check_qos(qos)
-    filters = _as_list(topics, "a Topic Filter")
+    check_qos(qos)
+    filters = listed(topics, "a Topic Filter", 'subscribe(["a", "b/#"])')
     for topic_filter in filters:
         check_topic_filter(topic_filter)
+        split_share(topic_filter)
     return dict.fromkeys(filters, qos)
 
 
 def check_topics(topics: str | Iterable[str], qos: int) -> list[str]:
     """Check what is published to: Topic Names, and a QoS. Raises as `check_filters` does."""
-    _check_qos(qos)
-    names = _as_list(topics, "a topic")
+    check_qos(qos)
+    names = listed(topics, "a topic", 'publish(["a", "b"], message)')
     for topic in names:
         check_topic(topic)
     return names
 
 
-def _check_qos(qos: int) -> None:
+def check_qos(qos: int) -> None:
+    """Check a QoS.
+
+    Raises:
+        LocalProtocolError: it is not 0, 1 or 2.
+    """
     if type(qos) is not int or qos not in (0, 1, 2):
         raise LocalProtocolError(f"the QoS is {qos!r}; it must be 0, 1 or 2", "MQTT-3.3.1-4")
 
 
-def _as_list(topics: str | Iterable[str], what: str) -> list[str]:
-    given = [topics] if isinstance(topics, str) else list(topics)
+def split_share(topic_filter: str) -> tuple[str | None, str]:
+    """Split the Topic Filter of a shared subscription, `$share/<group>/<filter>`.
+
+    MQTT 3.1.1 does not know shared subscriptions; the form and its rules are those of MQTT 5.0, section 4.8.2, which
+    servers apply to clients of 3.1.1, too.
+
+    Returns:
+        The group, None for an ordinary Topic Filter; and the filter that a message's topic is matched with.
+
+    Raises:
+        LocalProtocolError: the group or the filter is missing, or the group holds a wildcard.
+    """
+    if not topic_filter.startswith(_SHARE):
+        return None, topic_filter
+    group, _, matched = topic_filter.removeprefix(_SHARE).partition("/")
+    if not group or not matched or "+" in group or "#" in group:
+        raise LocalProtocolError(
+            f"the Topic Filter {topic_filter!r} is ill-formed: a shared subscription is $share/<group>/<filter>, with "
+            "neither '+' nor '#' in the group",
+            "§4.7.1",
+        )
+    check_topic_filter(matched)
+    return group, matched
+
+
+def listed(topics: str | Iterable[str], what: str, form: str) -> list[str]:
+    """Return topics as a list.
+
+    Args:
+        topics: as a caller gives them.
+        what: one of them is, for the error.
+        form: the call as it should be, for the error.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: there is none.
+    """
+    if isinstance(topics, str):
+        return [topics]
+    if isinstance(topics, (Mapping, bytes, bytearray, memoryview)) or not isinstance(topics, Iterable):
+        raise TypeError(f"the topics are a {type(topics).__name__}; expected {what}, or several in a list: {form}")
+    given = list(topics)
     if not given:
-        raise ValueError(f"there is no topic; give {what}, or several in a list")
+        raise ValueError(f"there is no topic; give {what}, or several in a list (an iterator that is used up has none)")
     for topic in given:
         if not isinstance(topic, str):
             raise TypeError(f"{what} is a str, not a {type(topic).__name__}: {topic!r:.80}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from pubsub.observers import Callback, Observer, guarded, make_observer
+from pubsub.observers import Callback, Observer, make_observer
+from pubsub.runtime import Runtime
 from pubsub.states import ConnectionStateChange
 
 __all__ = ["StateChanges", "Watch"]
 
 
 class Watch:
-    """Watches the states of connections, until it is told to stop."""
+    """Watches the states of connections until `unsubscribe` is called."""
 
     def __init__(self, stop: Callable[[Watch], object]) -> None:
         self._stop = stop
@@ -30,41 +30,39 @@ class Watch:
 
 
 class StateChanges:
-    """An observable of the changes of state of all connections of a `PubSub`. It has no end of its own.
+    """An observable of the changes of state of all connections of a `PubSub`. It does not end by itself.
 
     Args:
-        notify: calls soon, in order, where a callback may wait.
-        spawn: takes what a callback returned.
+        runtime: of the `PubSub`.
     """
 
-    def __init__(self, notify: Callable[..., object], spawn: Callable[[Any], object]) -> None:
-        self._notify = notify
-        self._spawn = spawn
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._watches: dict[Watch, Observer] = {}
 
     def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> Watch:
-        """Have each `ConnectionStateChange` from now on told to `next`.
+        """Call `next` with each `ConnectionStateChange` from now on.
 
         Returns:
-            The handle that ends it, and calls `close`.
+            The handle whose `unsubscribe` ends it, and calls `close`.
         """
         watch = Watch(self._stop)
         self._watches[watch] = make_observer(next, error, close)
         return watch
 
     def tell(self, change: ConnectionStateChange) -> None:
-        """Tell a change to those who watch now."""
+        """Pass a change to those who watch now."""
         watches = list(self._watches)
         if watches:
-            self._notify(self._call, watches, change)
+            self._runtime.notify(self._call, watches, change)
 
     def _call(self, watches: list[Watch], change: ConnectionStateChange) -> None:
         for watch in watches:
             observer = self._watches.get(watch)
             if observer is not None:
-                self._spawn(guarded(observer.next, change))
+                self._runtime.spawn(self._runtime.call(observer.next, change))
 
     def _stop(self, watch: Watch) -> None:
         observer = self._watches.pop(watch, None)
         if observer is not None:
-            self._spawn(guarded(observer.close))
+            self._runtime.spawn(self._runtime.call(observer.close))

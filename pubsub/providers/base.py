@@ -9,10 +9,10 @@ several `PubSub`s.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
-from mqttws import Message, Reconnect
+from mqttws import Message, MQTTError, Reconnect, Store
 
 __all__ = ["ClientOptions", "Provider"]
 
@@ -38,6 +38,10 @@ class ClientOptions(TypedDict, total=False):
     max_filters: int
     ping_timeout: float | None
     proxy: str | None
+    overflow: str
+    store: Store | None
+    is_fatal: Callable[[Exception], bool]
+    on_error: Callable[[MQTTError], object] | None
 
 
 class Provider(ABC):
@@ -70,6 +74,8 @@ class Provider(ABC):
         if offline not in ("queue", "raise"):
             raise ValueError(f"offline is {offline!r}; expected 'queue' or 'raise'")
         self.name = name if name is not None else self.kind
+        self.hold_seconds = 60.0
+        self.hold_bytes = 16 * 1024 * 1024
         self.offline = offline
         self._own = {key: value for key, value in (settings or {}).items() if value is not None}
         self._settings: dict[str, Any] = dict(self._own)

@@ -90,7 +90,7 @@ def test_subscriptions_made_and_ended_leave_memory_and_the_broker_as_they_were(w
         def make_and_end(count: int) -> None:
             for number in range(count):
                 subscription = ps.subscribe(["kept", f"t/{number % 50}"]).subscribe(Recorder())
-                answers = subscription.end()
+                answers = subscription._core.end()
                 if number % 500 == 0:
                     for answer in answers:
                         answer.result(PATIENCE)

@@ -1,48 +1,58 @@
-"""Who listens to what on one connection: pure bookkeeping, without input or output.
+"""Which subscriptions a message is for, and which SUBSCRIBE and UNSUBSCRIBE packets they need. No input or output.
 
-`Hub` counts who uses each Topic Filter, says what has to be subscribed to and unsubscribed from, and tells which
-members a message is for. It knows neither codecs nor callbacks nor drivers; a member is any hashable object.
+`Router` counts the users of each Topic Filter of one connection. It says what has to be subscribed to and unsubscribed
+from, and which members a message goes to. It knows neither codecs nor callbacks nor clients; a member is any hashable
+object.
 
-Two decisions need an idea:
+Three decisions need an explanation:
 
 *Retained messages.* The server sends them in answer to a SUBSCRIBE, so a member that joins a filter which stands
-already makes us SUBSCRIBE again, and all that is retained comes again. Each member is to have it once. The rule: a
-message with the RETAIN flag reaches a member only as the first message of its topic since the member joined. Each
-joining gets a number, and for each topic the latest number at its last message is remembered: whoever joined later
-has not had it. A server that has lost the session gets every SUBSCRIBE again, and its retained messages pass
-to all who have the topic only where they are news: where the payload is another one than the last.
+already causes another SUBSCRIBE, and everything that is retained comes again. Each member is to get it once. The rule:
+a message with the RETAIN flag reaches a member only as the first message of its topic since the member joined. Each
+joining gets a number, and for each topic the highest number at its last message is kept: a member with a higher one
+has not had it. A server that has lost the session gets every SUBSCRIBE again, and its retained messages are passed on
+where they are new: where the payload differs from the last one.
 
-*One SUBSCRIBE.* Members that join a filter while its SUBSCRIBE is unanswered, and no retained message has
-come meanwhile, share it. A higher QoS than asked for so far is asked for anew; a lower one changes nothing.
+*One SUBSCRIBE.* Members that join a filter while its SUBSCRIBE is unanswered share it, unless a retained message has
+come meanwhile. A higher QoS than asked for so far is asked for again; a lower one changes nothing.
+
+*Shared subscriptions.* The server takes `$share/<group>/<filter>` as one name, and users are counted by it. It sends a
+message under the message's own topic, which is matched with `<filter>`. No retained messages come for it.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from mqttws import Publish, TopicTree
+from pubsub.topics import split_share
 
-__all__ = ["REFUSED", "Hub", "Request"]
+__all__ = ["REFUSED", "Outcome", "Request", "Router"]
 
 M = TypeVar("M", bound=Hashable)
 
 #: The return code of a SUBACK that refuses a Topic Filter. Spec: §3.9.3
 REFUSED = 0x80
-#: How many topics the last message is remembered of. Beyond, the oldest is forgotten, and a retained message on a
-#: forgotten topic passes only to those who joined after all that was forgotten.
+#: The number of topics whose last message is remembered. Beyond it the oldest is forgotten, and a retained message on
+#: a forgotten topic reaches only members that joined after everything that was forgotten.
 MOST_TOPICS = 20_000
+#: The number of Topic Filters that are remembered after their last member has left; see `Router.wanted_before`.
+MOST_LEFT = 1_000
 
 
 class _Filter(Generic[M]):
-    """A Topic Filter that stands: the QoS asked for, its members, and the last SUBSCRIBE for it."""
+    """A Topic Filter in use: the QoS asked for, its members with their numbers, and its last SUBSCRIBE."""
 
-    __slots__ = ("members", "qos", "request", "topic_filter")
+    __slots__ = ("is_shared", "matched", "members", "qos", "request", "topic_filter")
 
     def __init__(self, topic_filter: str, qos: int) -> None:
+        group, self.matched = split_share(topic_filter)
+        self.is_shared = group is not None
         self.topic_filter = topic_filter
         self.qos = qos
-        self.members: set[M] = set()
+        self.members: dict[M, int] = {}
         self.request: Request[M] | None = None
 
 
@@ -78,17 +88,19 @@ class _Last(NamedTuple):
     payload: int
 
 
-class Hub(Generic[M]):
+class Router(Generic[M]):
     """The members of one connection."""
 
     def __init__(self) -> None:
         self._filters: dict[str, _Filter[M]] = {}
-        self._tree: TopicTree[int] = TopicTree()
+        self._tree: TopicTree[_Filter[M]] = TopicTree()
+        self._left: OrderedDict[str, None] = OrderedDict()  # what was unsubscribed from, the oldest first
+        self._left_tree: TopicTree[None] = TopicTree()
         self._joined = 0  # joinings so far
         self._retained = 0  # retained messages so far
         self._session = 0  # sessions that the server has lost
         self._last: dict[str, _Last] = {}  # by topic, the one least recently seen first
-        self._forgotten = 0  # who joined up to this number may have had a topic that is remembered no more
+        self._forgotten = 0  # members up to this number may have had a topic that is forgotten
 
     @property
     def topic_filters(self) -> dict[str, int]:
@@ -96,14 +108,14 @@ class Hub(Generic[M]):
         return {entry.topic_filter: entry.qos for entry in self._filters.values()}
 
     def members(self) -> set[M]:
-        """All who listen to anything."""
-        return set().union(*(entry.members for entry in self._filters.values()))
+        """All members."""
+        return {member for entry in self._filters.values() for member in entry.members}
 
     def join(self, member: M, wanted: Mapping[str, int]) -> Request[M] | None:
-        """Let a member listen to Topic Filters, each at a QoS.
+        """Add a member to Topic Filters, each at a QoS.
 
         Returns:
-            The SUBSCRIBE to send; None where one that is unanswered yet serves.
+            The SUBSCRIBE to send; None if one that is not answered yet will do.
         """
         self._joined += 1
         to_send = []
@@ -111,14 +123,14 @@ class Hub(Generic[M]):
             entry = self._filters.get(topic_filter)
             if entry is None:
                 entry = self._filters[topic_filter] = _Filter(topic_filter, qos)
+                self._tree.set(entry.matched, topic_filter, entry)
+                self._remember_left(topic_filter, False)
             pending = entry.request
             shared = pending is not None and not pending.answered and pending.retained == self._retained
             if not shared or qos > entry.qos:
                 entry.qos = max(qos, entry.qos)
                 to_send.append(entry)
-            if member not in entry.members:
-                entry.members.add(member)
-                self._tree.set(topic_filter, member, self._joined)
+            entry.members.setdefault(member, self._joined)
         if not to_send:
             return None
         request = Request(to_send, self._retained)
@@ -127,28 +139,51 @@ class Hub(Generic[M]):
         return request
 
     def leave(self, member: M, topic_filters: Iterable[str]) -> list[str]:
-        """Let a member no longer listen to Topic Filters.
+        """Remove a member from Topic Filters.
 
         Returns:
-            Those that nobody listens to any more: to unsubscribe from.
+            Those without members now, to be unsubscribed from.
         """
         unused = []
         for topic_filter in topic_filters:
             entry = self._filters.get(topic_filter)
             if entry is None or member not in entry.members:
                 continue
-            entry.members.discard(member)
-            self._tree.discard(topic_filter, member)
+            del entry.members[member]
             if not entry.members:
-                del self._filters[topic_filter]
+                self._remove(entry)
+                self._remember_left(topic_filter, True)
                 unused.append(topic_filter)
         return unused
 
+    def _remove(self, entry: _Filter[M]) -> None:
+        del self._filters[entry.topic_filter]
+        self._tree.discard(entry.matched, entry.topic_filter)
+
+    def _remember_left(self, topic_filter: str, left: bool) -> None:
+        """Remember that a Topic Filter was unsubscribed from, or forget it."""
+        if left:
+            self._left[topic_filter] = None
+            self._left_tree.set(split_share(topic_filter)[1], topic_filter, None)
+            if len(self._left) > MOST_LEFT:
+                self._remember_left(next(iter(self._left)), False)
+        elif topic_filter in self._left:
+            del self._left[topic_filter]
+            self._left_tree.discard(split_share(topic_filter)[1], topic_filter)
+
+    def is_wanted(self, topic: str) -> bool:
+        """Return whether a topic matches a Topic Filter with members."""
+        return any(True for _ in self._tree.match(topic))
+
+    def wanted_before(self, topic: str) -> bool:
+        """Return whether a topic matches a Topic Filter that its last member has left: nobody wants the message."""
+        return any(True for _ in self._left_tree.match(topic))
+
     def answered(self, request: Request[M], return_codes: Sequence[int]) -> list[Outcome[M]]:
-        """Take the answer to a SUBSCRIBE. What it refuses stands no more.
+        """Take the answer to a SUBSCRIBE. A Topic Filter that it refuses is removed.
 
         Returns:
-            The outcome for each member of each Topic Filter that this answer is the last word on.
+            The outcome for each member of each Topic Filter for which no later SUBSCRIBE was sent.
         """
         request.answered = True
         outcomes = []
@@ -158,15 +193,13 @@ class Hub(Generic[M]):
         return outcomes
 
     def refused(self, topic_filter: str) -> list[Outcome[M]]:
-        """Take the news that the server no longer grants a Topic Filter."""
+        """Remove a Topic Filter that the server no longer grants."""
         entry = self._filters.get(topic_filter)
         return self._settle(entry, REFUSED) if entry is not None else []
 
     def _settle(self, entry: _Filter[M], return_code: int) -> list[Outcome[M]]:
         if return_code == REFUSED:
-            del self._filters[entry.topic_filter]
-            for member in entry.members:
-                self._tree.discard(entry.topic_filter, member)
+            self._remove(entry)
         return [Outcome(member, entry.topic_filter, return_code) for member in entry.members]
 
     def session_lost(self) -> None:
@@ -175,11 +208,13 @@ class Hub(Generic[M]):
         self._forgotten = 0
 
     def route(self, publish: Publish) -> list[M]:
-        """Tell who gets a message: each member once, however many of its Topic Filters match."""
+        """Return which members get a message: each once, however many of its Topic Filters match."""
         matches: dict[M, int] = {}
-        for key, joined in self._tree.match(publish.topic):
-            member: M = key  # type: ignore[assignment]
-            matches[member] = min(joined, matches.get(member, joined))
+        for _, entry in self._tree.match(publish.topic):
+            if entry.is_shared and publish.retain:
+                continue
+            for member, joined in entry.members.items():
+                matches[member] = min(joined, matches.get(member, joined))
         if not matches:
             return []
         last = self._last.pop(publish.topic, None)
@@ -194,8 +229,8 @@ class Hub(Generic[M]):
         return takers
 
     def _is_first(self, joined: int, last: _Last | None, now: _Last) -> bool:
-        """Tell whether a retained message is the first of its topic for a member, or news after a lost session."""
-        if last is None:  # all that comes is for the newest member: it cannot have had what is forgotten
+        """Return whether a retained message is the first of its topic for a member, or new after a lost session."""
+        if last is None:  # the server sends it for the newest member, which cannot have had what is forgotten
             return joined > self._forgotten or joined == self._joined
         return joined > last.joined or (last.session != now.session and last.payload != now.payload)
 

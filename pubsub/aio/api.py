@@ -1,0 +1,230 @@
+"""The PubSub API for programs with asyncio: the verbs that wait. See `runtime` for the tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import mqttws
+from mqttws import LocalProtocolError
+from pubsub.aio.handle import Subscription, all_done
+from pubsub.aio.iteration import Inbox, Messages
+from pubsub.aio.runtime import Tasks
+from pubsub.channel import Channel
+from pubsub.codecs import JSON, Codec
+from pubsub.core import REQUIRED, ObservableCore, PubSubCore
+from pubsub.errors import PublishFailed
+from pubsub.observers import Observer
+from pubsub.providers.base import Provider
+from pubsub.publishing import Delivery, Publication
+
+__all__ = ["Observable", "PubSub", "Subscription"]
+
+#: Seconds that an orderly end may take, if a call does not say.
+CLOSE_TIMEOUT = 5.0
+
+
+class Observable(ObservableCore[Subscription]):
+    """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
+
+    As an async context manager it gives `Messages`, an iteration that has begun, and ends it::
+
+        async with ps.subscribe("a") as messages:
+            await messages.ready(5)
+            async for message in messages: ...
+    """
+
+    _handle = Subscription
+    _entered: Messages | None = None
+
+    def __aiter__(self) -> Messages:
+        """Begin a subscription, and iterate over its messages until it ends or is silent for `timeout` seconds.
+
+        Raises:
+            ProviderError: there is no provider, or it lacks a setting.
+        """
+        inbox = Inbox()
+        return Messages(self._begin(Observer(inbox.put, None, inbox.close, holds=True)), inbox, self._silence)
+
+    async def __aenter__(self) -> Messages:
+        if self._entered is not None:
+            raise RuntimeError("this observable is entered already; call subscribe again for another iteration")
+        self._entered = aiter(self)
+        return self._entered
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            await entered.unsubscribe()
+
+
+class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
+    """Publish and subscribe through one provider or several, in one event loop.
+
+    Connections are made when they are needed. As an async context manager it closes them; after `close` it may be
+    used again. A connection belongs to the event loop in which it was made; once that loop is closed, the `PubSub` may
+    be used in another one.
+
+    Args:
+        *providers: see `add_pluggable`.
+        codec: translates messages if a call names no other.
+        timeout: seconds; bounds each wait that is given no timeout.
+    """
+
+    _name = "pubsub.aio.PubSub"
+    _observable = Observable
+    _runtime: Tasks
+
+    def __init__(self, *providers: Provider, codec: Codec = JSON, timeout: float = 30.0) -> None:
+        super().__init__(Tasks(timeout), *providers, codec=codec)
+
+    async def publish(
+        self,
+        topics: str | Iterable[str],
+        message: Any = REQUIRED,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        provider: str | None = None,
+        codec: Codec | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a message to one topic or several, and wait until all have it as the QoS promises.
+
+        Args:
+            topics: a topic or several.
+            message: what the codec takes; with the default anything that JSON has, or bytes as they are.
+            qos: 0: handed to the network; 1 or 2: acknowledged in full.
+            retain: whether the server keeps it for later subscribers.
+            provider: the name of one; None: through all.
+            codec: encodes the message; None: that of the `PubSub`.
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            PublishFailed: it failed for some of the topics, or it took too long for them.
+            LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
+            TypeError, ValueError: the message cannot be encoded; nothing was sent.
+        """
+        selected = tuple(self._providers) if provider is None else (provider,)
+        if type(topics) is str and len(selected) == 1 and message is not REQUIRED and not self._runtime.abandoned:
+            channel = self._channels.get(selected[0])
+            if channel is not None and channel.connected and self._runtime.is_usable(channel.runner):
+                await self._publish_one(channel, topics, (codec or self._codec).encode(message), qos, retain, timeout)
+                return
+        deliveries = self._prepare(topics, message, qos, retain, provider, codec)
+        publication = self._new_publication(self._runtime.new_future(), deliveries)
+        seconds = self._runtime.seconds(timeout)
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            for delivery in deliveries:
+                full = publication.add(delivery, self._send)
+                if full is not None:
+                    await self._wait_for_space(publication, delivery, full, deadline)
+            publication.begin()
+            if not await all_done([publication.future], deadline - asyncio.get_running_loop().time()):
+                raise publication.expire(seconds)
+        except asyncio.CancelledError:
+            publication.cancel()
+            raise
+        publication.future.result()
+
+    async def _publish_one(
+        self, channel: Channel, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None
+    ) -> None:
+        """Publish to one topic through a connection that stands. The client checks the topic and the QoS, and waits."""
+        objection = channel.provider.objection_to_publish(topic, payload, qos)
+        if objection is not None:
+            raise objection
+        client: mqttws.aio.Client = channel.client
+        try:
+            await client.publish(
+                topic, payload, qos, retain, timeout=self._runtime.timeout if timeout is None else timeout
+            )
+        except LocalProtocolError:
+            raise
+        except Exception as error:
+            raise PublishFailed({topic: channel.explain(error)}, 1) from None
+
+    async def _wait_for_space(
+        self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
+    ) -> None:
+        """Publish a message for which the queue has no space, if the provider's `overflow` is to wait."""
+        provider, topic, *message = delivery
+        channel, loop = self.channel(provider), asyncio.get_running_loop()
+        try:
+            if channel.overflow != "block":
+                raise full
+            await all_done([channel.opened], deadline - loop.time())
+            client: Any = channel.client
+            await client.publish(topic, *message, timeout=max(0.0, deadline - loop.time()))
+        except Exception as error:
+            publication.fail(topic, channel.explain(error))
+
+    async def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
+        """Connect now.
+
+        Args:
+            provider: the name of one; None: all.
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            MQTTError: it failed.
+            TimeoutError: it took too long; it goes on in the background.
+        """
+        seconds = self._runtime.seconds(timeout)
+        channels = [self.channel(each) for each in self.select(provider)]
+        await all_done([channel.opened for channel in channels], seconds)
+        for channel in channels:
+            if not channel.opened.done():
+                raise TimeoutError(f"{channel.provider.name} has not connected within {seconds:g} s")
+            if channel.error is not None:
+                raise channel.error
+
+    async def close(self, timeout: float | None = None) -> None:
+        """End every subscription, send what may be sent, and close every connection.
+
+        What was published before is sent, and its acknowledgements are waited for; what is not complete in time fails.
+        Messages that came and were not taken are not acknowledged.
+
+        Args:
+            timeout: seconds to wait for an orderly end; None: 5.
+        """
+        await self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
+
+    async def remove_pluggable(self, provider: str | Provider, timeout: float | None = None) -> None:
+        """Remove a provider, by itself or by its name, and close its connection.
+
+        Args:
+            provider: the provider.
+            timeout: as for `close`.
+
+        Raises:
+            ProviderError: there is no such provider.
+        """
+        await self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
+
+    async def _close(self, channels: list[Channel], timeout: float) -> None:
+        loop, current = asyncio.get_running_loop(), asyncio.current_task()
+        deadline = loop.time() + timeout
+        for channel in channels:
+            for subscription in channel.members():
+                subscription.channel_ended(channel, None)
+            client: mqttws.aio.Client = channel.client
+            await client.close(max(0.0, deadline - loop.time()))
+        runners = [channel.runner for channel in channels if channel.runner is not current]
+        if not await all_done(runners, deadline - loop.time()):
+            for runner in runners:
+                runner.cancel()
+        await all_done(self._runtime.spawned - {current}, deadline - loop.time())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,69 @@
+"""The handle of a subscription, with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from pubsub.subscription import Handle
+
+__all__ = ["Subscription", "all_done"]
+
+
+async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float) -> bool:
+    """Wait for futures, without cancelling them or raising what they raise. Returns whether all are done in time."""
+    waited_for = set(futures)
+    if waited_for:
+        _, pending = await asyncio.wait(waited_for, timeout=max(0.0, seconds))
+        return not pending
+    return True
+
+
+class Subscription(Handle):
+    """One subscription; also an async context manager that ends it."""
+
+    async def ready(self, timeout: float | None = None) -> dict[str, int]:
+        """Wait for the server's answer.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Returns:
+            Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
+
+        Raises:
+            SubscribeRejected: the server refused the only one, or the last of them.
+            MQTTError: there is no connection; or the subscription has ended.
+            TimeoutError: there was no answer in time.
+        """
+        seconds = self._core.runtime.seconds(timeout)
+        settled = self._core.settled
+        if not settled.done() and not await all_done([settled], seconds):
+            raise TimeoutError(f"the server has not answered the subscription within {seconds:g} s")
+        return self._core.granted()
+
+    async def unsubscribe(self, timeout: float | None = None) -> None:
+        """End it, and wait for the server's answer if one is due. A second time without effect.
+
+        `next` is called no more.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimeoutError: there was no answer in time. The subscription has ended all the same.
+        """
+        answers = self._core.end()
+        seconds = self._core.runtime.seconds(timeout)
+        if not await all_done(answers, seconds):
+            raise TimeoutError(f"the server has not confirmed the end within {seconds:g} s")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.unsubscribe()

@@ -1,0 +1,147 @@
+"""asyncio: what a `PubSub` that awaits is made of.
+
+Each connection has one task (`take_messages`) that connects, takes message after message and calls `next`. A callback
+may be a function or a coroutine function; one that is awaited delays the messages after it and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any
+
+import mqttws
+from mqttws import MQTTError
+from pubsub.channel import Channel
+from pubsub.providers.base import Provider
+from pubsub.runtime import Runtime, logger
+
+__all__ = ["Tasks"]
+
+#: Seconds between looks at the messages that are held, while there are some.
+HELD_SLICE = 0.05
+
+
+class Tasks(Runtime):
+    """The runtime of `pubsub.aio.PubSub`.
+
+    Attributes:
+        spawned: the tasks of callbacks that are coroutine functions.
+    """
+
+    def renew(self) -> None:
+        """See `Runtime.renew`."""
+        super().renew()
+        self.spawned: set[asyncio.Future[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one in which it was used last
+
+    def new_client(self, provider: Provider, **options: Any) -> mqttws.aio.Client:
+        """See `Runtime.new_client`."""
+        return mqttws.aio.Client(provider.url_async, **options)
+
+    def new_future(self) -> asyncio.Future[None]:
+        """See `Runtime.new_future`."""
+        return asyncio.get_running_loop().create_future()
+
+    def new_promise(self) -> asyncio.Future[None]:
+        """See `Runtime.new_promise`."""
+        return self.new_future()
+
+    def start(self, channel: Channel) -> asyncio.Task[None]:
+        """See `Runtime.start`."""
+        self._loop = asyncio.get_running_loop()
+        return self._loop.create_task(take_messages(channel, self), name=f"pubsub {channel.provider.name}")
+
+    def is_current(self, runner: asyncio.Task[None]) -> bool:
+        """See `Runtime.is_current`."""
+        try:
+            return runner is asyncio.current_task()
+        except RuntimeError:  # there is no event loop
+            return False
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """See `Runtime.later`."""
+        asyncio.get_running_loop().call_later(seconds, function)
+
+    def notify(self, function: Callable[..., object], *arguments: object) -> None:
+        """See `Runtime.notify`: in an event loop no callback stops the network by waiting."""
+        function(*arguments)
+
+    def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
+        """See `Runtime.call`. `SystemExit` and `KeyboardInterrupt` end the event loop, as they should."""
+        if callback is None:
+            return None
+        try:
+            return callback(*arguments)
+        except Exception:
+            logger.exception("a callback raised an exception: %r", callback)
+            return None
+
+    def spawn(self, result: Any) -> None:
+        """See `Runtime.spawn`."""
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(self.finish(result))
+            self.spawned.add(task)
+            task.add_done_callback(self.spawned.discard)
+
+    async def finish(self, result: Any) -> None:
+        """Await what a callback returned. What it raises is logged."""
+        try:
+            await result
+        except Exception:
+            logger.exception("a callback raised an exception")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            logger.exception("a callback awaited something that was cancelled")
+
+    def wake_to_collect(self) -> None:
+        """For a finaliser: have the event loop call `collect`."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(self.collect)
+            except RuntimeError:  # it was closed at this very moment
+                pass
+
+    def is_usable(self, runner: asyncio.Task[None]) -> bool:
+        """See `Runtime.is_usable`."""
+        loop = runner.get_loop()
+        if loop is asyncio.get_running_loop():
+            return True
+        if loop.is_closed():
+            return False
+        raise MQTTError("this PubSub is in use in another event loop; close it there, or make another PubSub")
+
+
+async def take_messages(channel: Channel, runtime: Tasks) -> None:
+    """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
+    failure: Exception | None = None
+    client: Any = channel.client
+    try:
+        if not channel.is_closing:
+            await client.open()
+        if channel.is_closing:
+            await client.close()
+        while client.state.name != "disconnected":
+            async with aclosing(client.messages(timeout=HELD_SLICE if channel.holds else None)) as messages:
+                async for publish in messages:
+                    await _wait_for(runtime, channel.handle(publish))
+                    if channel.holds:
+                        break
+            await _wait_for(runtime, channel.handle(None))
+        failure = client.state.error
+    except Exception as error:
+        failure = error
+    finally:
+        await client.close()
+        channel.ended(failure)
+
+
+async def _wait_for(runtime: Tasks, steps: Iterable[Any]) -> None:
+    for step in steps:
+        if inspect.isawaitable(step):
+            await runtime.finish(step)

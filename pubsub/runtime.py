@@ -1,0 +1,201 @@
+"""What threads and asyncio do differently: a lock, futures, callbacks, clients, and the loop that takes messages.
+
+`channel`, `subscription`, `publishing` and `core` are written once, on top of a `Runtime`. Each face of the API brings
+its own: `pubsub.sync.runtime` and `pubsub.aio.runtime`. This module imports none of them.
+
+Three rules hold for all code above it:
+
+* The lock is taken before the lock of a client, never after it, and no code of the user runs while it is held.
+* The lock is not reentrant. A signal handler that needs it while the thread it interrupts holds it gets
+  `WouldDeadlock`.
+* A finaliser takes no lock. It appends to `abandoned`, and the next verb, or `collect`, does the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from mqttws import State, WouldDeadlock
+
+__all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
+
+
+logger = logging.getLogger("pubsub")
+
+
+class Future(Protocol):
+    """What `concurrent.futures.Future`, `asyncio.Future` and the futures of `mqttws` have in common."""
+
+    def done(self) -> bool:
+        """Return whether there is an outcome."""
+
+    def cancel(self) -> bool:
+        """Cancel it. Return whether it is cancelled."""
+
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+
+    def exception(self) -> BaseException | None:
+        """Return why it failed."""
+
+    def result(self) -> Any:
+        """Return the result, or raise the exception."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Set the outcome."""
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Set the outcome."""
+
+    def add_done_callback(self, function: Callable[[Any], object], /) -> None:
+        """Call a function with the future when there is an outcome."""
+
+
+def settle(future: Future, error: BaseException | None = None) -> None:
+    """Set the outcome of a future. One that was cancelled stays cancelled."""
+    claim = getattr(future, "set_running_or_notify_cancel", None)  # with threads, another one may cancel it meanwhile
+    if future.done() or (claim is not None and not claim()):
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+class _Done:
+    """A future with the outcome None, which needs neither a lock nor an event loop."""
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> None:
+        return None
+
+
+#: Stands for the futures of a connection that is gone with its process or its event loop.
+DONE = _Done()
+
+
+class Client(Protocol):
+    """What is used of `mqttws.Client` and of `mqttws.aio.Client`: the verbs that do not wait."""
+
+    @property
+    def state(self) -> State:
+        """The state of the connection."""
+
+    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
+        """Publish a message. Return a future."""
+
+    def withdraw(self, future: Any) -> bool:
+        """Take back a message that has not been sent. Return whether it was."""
+
+    def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Any:
+        """Subscribe. Return a future of the return codes."""
+
+    def unsubscribe_nowait(self, topic_filters: Sequence[str]) -> Any:
+        """Unsubscribe. Return a future."""
+
+    def acknowledge(self, message: Any) -> None:
+        """Acknowledge a message of QoS 1 or 2."""
+
+    def reconnect_now(self) -> None:
+        """End the connection and make a new one."""
+
+
+class Runtime(ABC):
+    """Threads, or an event loop.
+
+    Args:
+        timeout: seconds; bounds each wait that is given no timeout.
+
+    Attributes:
+        timeout: as given.
+        abandoned: what finalisers have left to be done. Each entry is called once, without arguments.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew. In a forked child, the old lock may be held by a thread that is not there."""
+        self.abandoned: deque[Callable[[], object]] = deque()
+        self._lock = threading.RLock()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock that guards the state of a `PubSub`, of its channels and of its subscriptions.
+
+        It is an `RLock` only because that one knows its owner. Taking it twice is refused rather than waited for.
+
+        Raises:
+            WouldDeadlock: this thread holds it already, which only a signal handler can bring about.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise WouldDeadlock(
+                "this thread is inside pubsub already: a signal handler interrupted it; do this in another thread, or "
+                "later"
+            )
+        return self._lock
+
+    def seconds(self, timeout: float | None) -> float:
+        """Return how long a wait may last."""
+        return self.timeout if timeout is None else timeout
+
+    def collect(self) -> None:
+        """Do what finalisers have left to be done."""
+        while self.abandoned:
+            try:
+                call = self.abandoned.popleft()
+            except IndexError:  # another thread was faster
+                return
+            call()
+
+    @abstractmethod
+    def new_client(self, provider: Any, **options: Any) -> Any:
+        """Make a client that asks a provider where to connect."""
+
+    @abstractmethod
+    def new_future(self) -> Any:
+        """Make a future that only pubsub waits for."""
+
+    @abstractmethod
+    def new_promise(self) -> Any:
+        """Make a future for the user to keep, whose callbacks may wait."""
+
+    @abstractmethod
+    def start(self, channel: Any) -> Any:
+        """Connect a channel and take its messages, in the background. Return the thread or the task that does."""
+
+    @abstractmethod
+    def is_current(self, runner: Any) -> bool:
+        """Return whether a thread or a task that `start` returned is the one that calls."""
+
+    @abstractmethod
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call a function after some seconds. It may be called earlier or not at all if the `PubSub` is closed."""
+
+    @abstractmethod
+    def notify(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function soon, in order, where it may wait without stopping the network."""
+
+    @abstractmethod
+    def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
+        """Call a callback of the user, if there is one, and log what it raises. Return what it returned."""
+
+    @abstractmethod
+    def spawn(self, result: Any) -> None:
+        """Take what a callback returned. An awaitable is awaited in a task."""
+
+    @abstractmethod
+    def is_usable(self, runner: Any) -> bool:
+        """Return whether a connection can be used here: in asyncio, whether its task is one of the running event loop.
+
+        Raises:
+            MQTTError: it is in use in another event loop.
+        """

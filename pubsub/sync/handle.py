@@ -1,0 +1,67 @@
+"""The handle of a subscription, with threads."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import mqttws
+from pubsub.subscription import Handle
+
+__all__ = ["Subscription"]
+
+
+class Subscription(Handle):
+    """One subscription; also a context manager that ends it."""
+
+    def ready(self, timeout: float | None = None) -> dict[str, int]:
+        """Wait for the server's answer.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Returns:
+            Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
+
+        Raises:
+            SubscribeRejected: the server refused the only one, or the last of them.
+            MQTTError: there is no connection; or the subscription has ended.
+            TimeoutError: there was no answer in time.
+        """
+        seconds = self._core.runtime.seconds(timeout)
+        try:
+            self._core.settled.result(seconds)
+        except TimeoutError:
+            raise TimeoutError(f"the server has not answered the subscription within {seconds:g} s") from None
+        return self._core.granted()
+
+    def unsubscribe(self, timeout: float | None = None) -> None:
+        """End it, and wait for the server's answer if one is due. A second time without effect.
+
+        `next` is called no more; `close` of the observer is called before this returns.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimeoutError: there was no answer in time. The subscription has ended all the same.
+        """
+        answers = self._core.end()
+        seconds = self._core.runtime.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        for answer in answers:
+            try:
+                answer.result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise TimeoutError(f"the server has not confirmed the end within {seconds:g} s") from None
+            except mqttws.MQTTError:
+                pass  # the connection has ended, and the subscription with it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.unsubscribe()

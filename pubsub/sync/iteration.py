@@ -1,0 +1,178 @@
+"""Iterating over the messages of a subscription, with threads.
+
+The thread that takes the messages puts them into an `Inbox`, and an iteration takes them out. `Messages` is what the
+user holds. Nothing else holds it, so it is finalised as soon as an iteration is left by `break`; the finaliser passes
+the end on, and takes no lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from functools import partial
+from typing import Any, Self
+
+from mqttws import WouldDeadlock
+from pubsub.message import Message
+from pubsub.receipt import Receipt
+from pubsub.subscription import SubscriptionCore
+from pubsub.sync.handle import Subscription
+from pubsub.sync.outcome import slice_of
+
+__all__ = ["Inbox", "Messages"]
+
+#: How many messages may wait for an iteration that is behind.
+MOST_WAITING = 100
+
+Entry = tuple[Message, Receipt | None]
+
+
+class Inbox:
+    """Messages on their way to an iteration, bounded: a thread that puts one in waits for a free place.
+
+    It is made of two `SimpleQueue`s, one of messages and one of free places. Those are written in C and reentrant: a
+    signal handler or a finaliser cannot leave them locked.
+    """
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()  # None wakes the iteration
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(MOST_WAITING):
+            self._places.put(None)
+        self._taken: deque[Entry | None] = deque()  # of the messages, by the iteration
+        self._is_closed = self._is_discarded = False
+
+    def put(self, message: Message, receipt: Receipt | None) -> None:
+        """Add a message, waiting for a free place. If no iteration will take it, it is released."""
+        self._places.get()
+        self._messages.put((message, receipt))
+        if self._is_closed:
+            self._places.put(None)  # for the next one that waits
+            if self._is_discarded:
+                self._release_all()
+
+    def peek(self, timeout: float | None) -> Entry | None:
+        """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            while self._taken:
+                entry = self._taken[0]
+                if entry is not None:
+                    return entry
+                self._taken.popleft()
+            if self._is_closed and self._messages.empty():
+                return None
+            try:
+                # In one step: a signal handler that raises cannot come between taking a message out and keeping it.
+                self._taken.extend(map(self._messages.get, (True,), (slice_of(deadline),)))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._taken and self._messages.empty()
+
+    def pop(self) -> None:
+        """Take out what `peek` returned, and release it."""
+        entry = self._taken.popleft()
+        self._places.put(None)
+        if entry is not None:
+            _release(entry[1])
+
+    def close(self) -> None:
+        """Expect no more messages. What is in may still be taken."""
+        self._is_closed = True
+        self._messages.put(None)
+        self._places.put(None)
+
+    def discard(self) -> None:
+        """Expect no more messages, and release what is in."""
+        self.close()
+        self._is_discarded = True
+        self._release_all()
+
+    def _release_all(self) -> None:
+        while not self.is_empty and self.peek(0) is not None:
+            self.pop()
+
+
+def _release(receipt: Receipt | None) -> None:
+    if receipt is not None:
+        receipt.release()
+
+
+class Messages(Subscription):
+    """An iteration over the messages of a subscription, which has begun; also a context manager that ends it.
+
+    The messages wait from the moment at which the server has the subscription, also before the first `next`. A message
+    of QoS 1 or 2 is acknowledged when the iteration moves on, or ends.
+    """
+
+    def __init__(self, core: SubscriptionCore, inbox: Inbox, silence: float | None) -> None:
+        super().__init__(core)
+        self._inbox = inbox
+        self._silence = silence
+        self._is_taken = False  # whether the first message of the inbox was given out
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            StopIteration: the subscription has ended, or there was no message for `timeout` seconds.
+            MQTTError: why the subscription has ended.
+            WouldDeadlock: this is a callback, in the thread that would have to deliver the message.
+        """
+        self._move_on()
+        if self._core.is_ours and self._inbox.is_empty:
+            raise WouldDeadlock("this callback is called by the thread that delivers the messages; subscribe instead")
+        entry = self._inbox.peek(self._silence)
+        if entry is None:
+            error = self._core.error
+            self.close()
+            if error is not None:
+                raise error
+            raise StopIteration
+        self._is_taken = True
+        return entry[0]
+
+    def _move_on(self) -> None:
+        if self._is_taken:
+            self._is_taken = False
+            self._inbox.pop()
+
+    def unsubscribe(self, timeout: float | None = None) -> None:
+        """See `Subscription.unsubscribe`."""
+        self._move_on()
+        try:
+            super().unsubscribe(timeout)
+        finally:
+            self._inbox.discard()
+
+    def close(self) -> None:
+        """End the iteration, without waiting for the server's answer."""
+        self._core.end()
+        self._move_on()
+        self._inbox.discard()
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)
+        if core is not None and not (core.closed and self._inbox.is_empty):
+            runtime: Any = core.runtime
+            runtime.abandoned.append(partial(_abandon, core, self._inbox))
+            runtime.notifier.put_from_finaliser(runtime.collect)
+
+
+def _abandon(core: SubscriptionCore, inbox: Inbox) -> None:
+    """End an iteration that was left."""
+    core.end()
+    inbox.discard()

@@ -1,0 +1,98 @@
+"""Waiting with threads: futures that a signal cannot leave locked, and futures whose callbacks may wait.
+
+A `concurrent.futures.Future` has a condition, which is written in Python: an exception that a signal handler raises
+just after its lock was taken, Ctrl-C for example, leaves it locked, and whoever sets the outcome waits for ever.
+`Outcome` is made of a `SimpleQueue`, which is written in C and has no such moment. pubsub waits for nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+__all__ = ["Outcome", "Promise", "slice_of"]
+
+#: Seconds that a thread waits before it looks whether a signal has arrived.
+_SLICE = 0.5
+
+
+def slice_of(deadline: float | None) -> float:
+    """Return how long to wait before looking again.
+
+    A signal that arrives in the very moment in which the main thread begins to wait for a lock does not end that wait:
+    Python runs its handler only when the wait is over.
+
+    Args:
+        deadline: by `time.monotonic`; None: never.
+    """
+    return _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
+
+
+class Outcome:
+    """A future that is settled once and never cancelled."""
+
+    def __init__(self) -> None:
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._is_done = False
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Return whether there is an outcome."""
+        return self._is_done
+
+    def set_result(self, result: None, /) -> None:
+        """Settle it."""
+        self._is_done = True
+        self._wake.put(None)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Settle it with an exception that `result` raises."""
+        self._error = exception
+        self.set_result(None)
+
+    def cancel(self) -> bool:
+        """Return False: it cannot be cancelled."""
+        return False
+
+    def result(self, timeout: float | None = None) -> None:
+        """Wait for the outcome.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: there was none in time.
+            BaseException: the one that it was settled with.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._is_done:
+            try:
+                self._wake.get(timeout=slice_of(deadline))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline and not self._is_done:
+                    raise TimeoutError from None
+            else:
+                self._wake.put(None)  # for the next one that waits
+        if self._error is not None:
+            raise self._error
+
+
+class Promise(Future[None]):
+    """What `publish_nowait` gives. Its callbacks are called where they may wait, not in the thread that moves bytes.
+
+    Args:
+        notify: calls a function soon.
+        call: calls a callback, and logs what it raises.
+    """
+
+    def __init__(self, notify: Callable[..., object], call: Callable[..., object]) -> None:
+        super().__init__()
+        self._notify = notify
+        self._call = call
+
+    def add_done_callback(self, fn: Callable[[Future[None]], object]) -> None:
+        """See `concurrent.futures.Future.add_done_callback`."""
+        super().add_done_callback(fn if self.done() else partial(self._notify, self._call, fn))

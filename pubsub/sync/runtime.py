@@ -1,0 +1,191 @@
+"""Threads: what a `PubSub` that blocks is made of.
+
+Each connection has two threads: that of the client, which moves bytes, and one of ours (`take_messages`), which
+connects, takes message after message and calls `next`. So a slow callback delays the messages after it, never the
+network. A third thread (`Notifier`), begun when it is first needed, makes all other calls: changes of state, refusals,
+callbacks of futures, and what finalisers left.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from typing import Any
+
+import mqttws
+from pubsub.channel import Channel
+from pubsub.providers.base import Provider
+from pubsub.runtime import Runtime, logger
+from pubsub.sync.outcome import Outcome, Promise
+
+__all__ = ["Notifier", "Threads"]
+
+#: Seconds between looks at the messages that are held, while there are some.
+HELD_SLICE = 0.05
+
+
+class OwnThread(threading.Thread):
+    """A thread of ours. Nothing that a callback raises in it ends it."""
+
+
+class Notifier:
+    """Calls functions in order in a thread, which runs from the first call until `finish`."""
+
+    def __init__(self) -> None:
+        # A `SimpleQueue` may be put into from a finaliser and from a signal handler.
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, of the thread alone
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, call: Callable[[], object]) -> None:
+        """Call a function soon."""
+        self._calls.put(call)
+        if self._thread is None:
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin the thread, if it does not run."""
+        thread = OwnThread(target=self._run, name="pubsub notifier", daemon=True)
+        with self._lock:  # no signal handler runs while it is held: nothing is called
+            if self._thread is None:
+                self._thread = thread
+        if self._thread is thread:
+            thread.start()
+
+    def put_from_finaliser(self, call: Callable[[], object]) -> None:
+        """Call a function soon, if the thread runs. It takes no lock."""
+        self._calls.put(call)
+
+    def put_later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call a function after some seconds, or never if `finish` comes first."""
+        due = time.monotonic() + seconds
+        self.put(lambda: heapq.heappush(self._timers, (due, next(self._numbers), call)))
+
+    def finish(self, timeout: float) -> None:
+        """Make all calls that are due, and end the thread. Wait for it, unless this is the thread itself."""
+        thread = self._thread
+        if thread is None:
+            return
+        self._calls.put(None)
+        if thread is not threading.current_thread() and thread.ident is not None:
+            thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                call = self._calls.get(timeout=self._seconds_left())
+            except queue.Empty:
+                call = heapq.heappop(self._timers)[2]
+            if call is not None:
+                try:
+                    call()
+                except BaseException:  # of a callback that `Threads.call` has not called, or a defect of ours
+                    logger.exception("a call of the notifier raised an exception")
+                continue
+            with self._lock:
+                if self._calls.empty():
+                    self._timers.clear()
+                    self._thread = None
+                    return
+
+    def _seconds_left(self) -> float | None:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+
+class Threads(Runtime):
+    """The runtime of `pubsub.PubSub`."""
+
+    def renew(self) -> None:
+        """See `Runtime.renew`."""
+        super().renew()
+        self.notifier = Notifier()
+
+    def new_client(self, provider: Provider, **options: Any) -> mqttws.Client:
+        """See `Runtime.new_client`."""
+        return mqttws.Client(provider.url, **options)
+
+    def new_future(self) -> Outcome:
+        """See `Runtime.new_future`."""
+        return Outcome()
+
+    def new_promise(self) -> Promise:
+        """See `Runtime.new_promise`."""
+        return Promise(self.notify, self.call)
+
+    def start(self, channel: Channel) -> threading.Thread:
+        """See `Runtime.start`."""
+        thread = OwnThread(target=take_messages, args=(channel,), name=f"pubsub {channel.provider.name}", daemon=True)
+        thread.start()
+        return thread
+
+    def is_current(self, runner: threading.Thread) -> bool:
+        """See `Runtime.is_current`."""
+        return runner is threading.current_thread()
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """See `Runtime.later`."""
+        self.notifier.put_later(seconds, function)
+
+    def notify(self, function: Callable[..., object], *arguments: object) -> None:
+        """See `Runtime.notify`."""
+        self.notifier.put(partial(function, *arguments))
+
+    def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
+        """See `Runtime.call`.
+
+        `SystemExit` and `KeyboardInterrupt` end a thread of the user, as they should; a thread of ours they do not.
+        """
+        if callback is None:
+            return None
+        try:
+            return callback(*arguments)
+        except Exception:
+            logger.exception("a callback raised an exception: %r", callback)
+        except BaseException as error:
+            if not isinstance(threading.current_thread(), OwnThread):
+                raise
+            logger.exception("a callback raised %s, which ends nothing here: %r", type(error).__name__, callback)
+        return None
+
+    def spawn(self, result: Any) -> None:
+        """See `Runtime.spawn`: with threads a result means nothing."""
+
+    def is_usable(self, runner: Any) -> bool:
+        """See `Runtime.is_usable`."""
+        return True
+
+
+def take_messages(channel: Channel) -> None:
+    """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
+    failure: Exception | None = None
+    client: Any = channel.client
+    try:
+        if not channel.is_closing:
+            client.open()
+        if channel.is_closing:
+            client.close()
+        while client.state.name != "disconnected":
+            for publish in client.messages(timeout=HELD_SLICE if channel.holds else None):
+                _wait_for(channel.handle(publish))
+                if channel.holds:
+                    break
+            _wait_for(channel.handle(None))
+        failure = client.state.error
+    except BaseException as error:  # nobody must wait for ever because of a defect
+        failure = error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}")
+    finally:
+        client.close()
+        channel.ended(failure)
+
+
+def _wait_for(steps: Iterable[Any]) -> None:
+    for step in steps:
+        if isinstance(step, Outcome):  # and not what a callback happened to return
+            step.result()
