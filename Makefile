@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
+.PHONY: demo test matrix matrix-sid coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,6 +18,16 @@ demo: $(VENV)/installed  ## the main job: broker, two subscriptions, messages of
 
 test: lint peers   ## every test, after ruff and mypy strict, in JOBS=2 processes; writes docs/conformance.md
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --write-docs conformance
+
+# What does not depend on the Python: peers in their own processes, faults planted in the sources, seeds by the thousand.
+MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/benchmarks \
+	--deselect=tests/conformance/test_mutants.py
+
+matrix: peers      ## the tests on every Python that is found; ONLY="3.11.2 3.14" for some, TESTS=... for others
+	$(PYTHON) tools/matrix.py $(addprefix --only=,$(ONLY)) $(or $(TESTS),$(MATRIX))
+
+matrix-sid:        ## make a root file system of Debian sid, which brings Python 3.14 into the matrix; as root
+	@sh tools/sid.sh
 
 coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
 	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \
@@ -78,7 +88,7 @@ chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messag
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)
 
 clean:             ## remove all that was made
-	rm -rf $(VENV) $(COMPILED) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
+	rm -rf $(VENV) $(COMPILED) .venv-peers .matrix build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
 
 $(BIN)/python:
 	@echo "making the virtual environment $(VENV)"

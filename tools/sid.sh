@@ -1,0 +1,29 @@
+#!/bin/sh
+# A root file system of Debian sid, which has Python 3.14: made once by debootstrap, below .matrix/sid.
+#   tools/sid.sh                 make it; root on Debian is needed, 2 minutes, 400 MB
+#   tools/sid.sh COMMAND...      run a command in it, in this folder, with the mounts it needs; they end with the command
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+root=$here/.matrix/sid
+
+if [ $# = 0 ]; then
+    [ -e "$root/made" ] && exit 0
+    command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap >/dev/null
+    rm -rf "$root"
+    mkdir -p "$root"
+    debootstrap --variant=minbase --include=python3,python3-venv,python3-dev,gcc,libc6-dev,ca-certificates,mosquitto,mosquitto-clients \
+        sid "$root" >"$here/.matrix/sid.log" 2>&1 || { tail -3 "$here/.matrix/sid.log" >&2; exit 1; }
+    touch "$root/made"
+    exit 0
+fi
+
+# A mount namespace of its own, so that nothing stays mounted. Names and certificates are those of this machine.
+exec unshare --mount sh -euc '
+    root=$1 here=$2
+    shift 2
+    for each in proc sys dev dev/pts; do mount --bind "/$each" "$root/$each"; done
+    mkdir -p "$root$here"
+    mount --bind "$here" "$root$here"
+    for each in resolv.conf hosts ssl/certs/ca-certificates.crt; do cp "/etc/$each" "$root/etc/$each"; done
+    exec chroot "$root" sh -c "cd \"\$0\" && exec \"\$@\"" "$here" "$@"
+' sh "$root" "$here" "$@"
