@@ -7,9 +7,10 @@ stream into packets, and a shortcut for what makes up nearly all traffic:
   a buffer. What is left over is the beginning of one packet. It is kept in a bytearray, which takes from later data
   what completes that packet and no more: the cost grows with the bytes and not with the number of pieces they come
   in, and a long payload is copied once, out of that bytearray or out of the data.
-- PUBLISH, the four acknowledgements and the packets without a body are built in the loop. Topic Names are
-  remembered with their bytes, so that each is decoded and checked once. All else goes the plain way, and so does
-  every packet in which the shortcut sees anything amiss: the plain way then finds the words for it.
+- PUBLISH, the acknowledgements of one packet identifier and the packets without a body are built in the loop. Topic
+  Names are remembered with their bytes (`memory`), so that each is decoded and checked once. The other packets have
+  functions for their bodies (`shortcuts`). A packet in which any of these sees something amiss goes the plain way,
+  which finds the words for it.
 - Bytes are read by index and dispatched on the whole first byte, the likeliest first. `high * 256 + low`, and
   comparisons in the place of masks, look odd and are what the interpreter specialises. Of a topic's length only the low
   byte is read: no topic is remembered whose length needs the high one.
@@ -24,14 +25,16 @@ stream into packets, and a shortcut for what makes up nearly all traffic:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from mqttws.codec import compiled
 from mqttws.codec.connecting import Disconnect, PingReq, PingResp
+from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
 from mqttws.codec.packets import check_first_byte, decode
 from mqttws.codec.publishing import PacketIdOnly, PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.codec.shortcuts import BLANK, SHORTCUTS
+from mqttws.codec.subscribing import UnsubAck
+from mqttws.codec.topics import is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length
 from mqttws.errors import MalformedPacket
 
@@ -40,8 +43,6 @@ MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5
 
 #: First byte -> the packet that has no body. Packets are not changed once made, so that one of each does.
 _EMPTY: Final[dict[int, Packet]] = {0xC0: PingReq(), 0xD0: PingResp(), 0xE0: Disconnect()}
-#: Makes an object without calling its constructor; None in the compiled build, which cannot, and need not.
-_BLANK: Final[Callable[[type[Any]], Any] | None] = None if compiled else object.__new__
 #: First byte of a PUBLISH of QoS 1 or 2 -> QoS, RETAIN, DUP.
 _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
     0x30 | dup << 3 | qos << 1 | retain: (qos, bool(retain), bool(dup))
@@ -50,10 +51,10 @@ _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
     for dup in (0, 1)
 }
 #: First byte -> the other acknowledgements.
-_ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x70: PubComp}
+_ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x70: PubComp, 0xB0: UnsubAck}
 #: The length-prefixed bytes of Topic Names lately seen -> the name, checked. Bounded like the encoder's.
-_TOPICS: Final[dict[bytes, str]] = {}
-_TOPICS_MAX: Final = 1024
+_MEMORY: Final[Memory[bytes, str]] = Memory(16_384)
+_TOPICS: Final[dict[bytes, str]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 126
 #: A shorter body is copied for the plain way: a view takes longer to make.
 _SHORT: Final = 1024
@@ -125,7 +126,7 @@ class Decoder:
         largest = self._max_packet_size
         most = largest - 2  # of what follows the shortest fixed header
         topics = _TOPICS
-        blank = _BLANK
+        blank = BLANK
         topic_before: str | None = None  # of the last PUBLISH of QoS 0
         length_before = 0
         while position < last:
@@ -154,6 +155,8 @@ class Decoder:
                 if length > 2 and first >= 0x30:
                     rest = start + 2 + data[start + 1]
                     topic = topics.get(data[start:rest])
+                    if topic is None:
+                        topic = _read_topic(data[start:rest])
                     if topic is not None:
                         if first < 0x32:
                             if rest <= following:
@@ -253,15 +256,34 @@ class Decoder:
 
 
 def _decode(first: int, body: bytes | memoryview) -> Packet:
-    """Decode a packet the plain way, and remember its Topic Name, unless it is long."""
-    packet = decode(first, body)
-    if type(packet) is Publish:
-        encoded = packet.topic.encode()
-        if len(encoded) <= _TOPIC_MAX_LENGTH:
-            if len(_TOPICS) >= _TOPICS_MAX:
-                _TOPICS.clear()
-            _TOPICS[len(encoded).to_bytes(2, "big") + encoded] = packet.topic
-    return packet
+    """Decode a packet by its shortcut, or else the plain way."""
+    shortcut = SHORTCUTS.get(first)
+    if shortcut is not None:
+        found = shortcut(bytes(body))
+        if found is not None:
+            return found
+    return decode(first, body)
+
+
+def _read_topic(encoded: bytes) -> str | None:
+    """Read a Topic Name that is not remembered, and offer it to the memory.
+
+    Args:
+        encoded: its length in two bytes, of which only the low one was read, and its UTF-8 form.
+
+    Returns:
+        None where it is too long for the memory, or anything is amiss: the plain way is to decode the packet.
+    """
+    if encoded[0] or len(encoded) > _TOPIC_MAX_LENGTH + 2:
+        return None
+    try:
+        topic = str(encoded[2:], "utf-8")
+    except UnicodeDecodeError:
+        return None
+    if len(encoded) != encoded[1] + 2 or not is_topic(topic):
+        return None
+    _MEMORY.offer(encoded, topic)
+    return topic
 
 
 def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[Packet]) -> int:
@@ -278,9 +300,9 @@ def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[P
         The offset of the first packet that begins otherwise, or is not all there.
     """
     first = packets[-1]
-    assert _BLANK is not None
+    assert BLANK is not None
     assert isinstance(first, Publish)
-    blank, topic, retain = _BLANK, first.topic, first.retain
+    blank, topic, retain = BLANK, first.topic, first.retain
     head = data[start:rest]
     size = position - start
     last = len(data) - size

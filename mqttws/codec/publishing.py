@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, NoReturn, Self
 
+from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet, check_packet_id, shorten
-from mqttws.codec.topics import check_topic
+from mqttws.codec.topics import LENGTHS, check_topic, is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
-#: Topic Names lately used, checked, with their encoded form: programs publish to few topics, many times.
-#: Bounded: short names only, and emptied when full. At most about 0.4 MiB.
-_TOPICS: Final[dict[str, bytes]] = {}
-_TOPICS_MAX: Final = 1024
+#: Topic Names lately used, checked, with their encoded form. Bounded: short names only; at most about 6 MiB.
+_MEMORY: Final[Memory[str, bytes]] = Memory(16_384)
+_TOPICS: Final[dict[str, bytes]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 128
 #: The fixed header of a PUBLISH whose remaining length is less than 128, by the flags, and then by the length of topic
 #: and payload together: with QoS 1 and 2 the packet identifier adds 2 to that.
@@ -32,18 +32,17 @@ _BYTES: Final[tuple[bytes, ...]] = tuple(bytes((value,)) for value in range(256)
 
 
 def encode_topic(topic: str) -> bytes:
-    """Check a Topic Name and encode it, remembering the answer.
+    """Check a Topic Name that is not remembered and encode it; a short one is offered to the memory.
 
     Raises:
         LocalProtocolError: see `check_topic`.
     """
-    encoded = _TOPICS.get(topic)
-    if encoded is None:
+    if type(topic) is str and len(topic) <= _TOPIC_MAX_LENGTH and topic.isascii() and is_topic(topic):
+        encoded = LENGTHS[len(topic)] + topic.encode()
+    else:
         encoded = check_topic(topic)
-        if len(encoded) <= _TOPIC_MAX_LENGTH:
-            if len(_TOPICS) >= _TOPICS_MAX:
-                _TOPICS.clear()
-            _TOPICS[topic] = encoded
+    if len(encoded) <= _TOPIC_MAX_LENGTH:
+        _MEMORY.offer(topic, encoded)
     return encoded
 
 
@@ -226,9 +225,8 @@ def encode_publish(
     Raises:
         LocalProtocolError: a field breaks a rule of the standard.
     """
-    try:
-        name = _TOPICS[topic]
-    except KeyError:
+    name = _TOPICS.get(topic)
+    if name is None:
         name = encode_topic(topic)
     length = len(name) + len(payload)
     if packet_id is None:

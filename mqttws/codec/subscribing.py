@@ -9,12 +9,14 @@ from collections.abc import Iterable
 
 from mqttws.codec.packet import Packet, check_packet_id
 from mqttws.codec.publishing import PacketIdOnly, check_qos
-from mqttws.codec.topics import check_topic_filter
+from mqttws.codec.topics import check_topic_filter, encode_checked
 from mqttws.codec.wire import Reader, encode_uint16
 from mqttws.errors import LocalProtocolError
 
 #: The SUBACK return code of a refused Topic Filter; 0, 1 and 2 are the QoS granted. Spec: §3.9.3
 FAILURE = 0x80
+
+_QOS = (b"\0", b"\1", b"\2")
 
 
 class Subscribe(Packet):
@@ -51,12 +53,13 @@ class Subscribe(Packet):
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
         for topic_filter, qos in self.topic_filters:
             check_topic_filter(topic_filter)
-            check_qos(qos, f"the QoS asked for {topic_filter!r}", "MQTT-3.8.3-4")
+            if type(qos) is not int or not 0 <= qos <= 2:  # asked here, since the words of the refusal cost more
+                check_qos(qos, f"the QoS asked for {topic_filter!r}", "MQTT-3.8.3-4")
 
     def _encode_body(self) -> bytes:
         parts = [encode_uint16(self.packet_id)]
         for topic_filter, qos in self.topic_filters:
-            parts += (check_topic_filter(topic_filter), bytes((qos,)))
+            parts += (encode_checked(topic_filter), _QOS[qos])
         return b"".join(parts)
 
     @classmethod
@@ -148,7 +151,7 @@ class Unsubscribe(Packet):
             check_topic_filter(topic_filter)
 
     def _encode_body(self) -> bytes:
-        return encode_uint16(self.packet_id) + b"".join(map(check_topic_filter, self.topic_filters))
+        return encode_uint16(self.packet_id) + b"".join(map(encode_checked, self.topic_filters))
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Unsubscribe:

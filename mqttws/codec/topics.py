@@ -10,12 +10,15 @@ Spec: §4.7
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from mqttws.codec.wire import encode_string
 from mqttws.errors import LocalProtocolError
 
 T = TypeVar("T")
+
+#: Each length below 256, in two bytes.
+LENGTHS: Final = tuple(length.to_bytes(2, "big") for length in range(256))
 
 
 def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
@@ -35,11 +38,13 @@ def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
     Spec: §4.7, [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
     _check_is_text(topic, what)
+    if is_topic(topic):
+        return encode_checked(topic, what)
     if not topic:
         raise LocalProtocolError(f"{what} is empty; it needs at least one character", "MQTT-4.7.3-1")
     if "+" in topic or "#" in topic:
         raise LocalProtocolError(f"{what} {topic!r} holds a wildcard; only a Topic Filter may", "MQTT-3.3.2-2")
-    return _encode(topic, what)
+    return encode_checked(topic, what)
 
 
 def check_topic_filter(topic_filter: str) -> bytes:
@@ -59,6 +64,8 @@ def check_topic_filter(topic_filter: str) -> bytes:
     Spec: §4.7, [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
     _check_is_text(topic_filter, "the Topic Filter")
+    if is_topic_filter(topic_filter):
+        return encode_checked(topic_filter, "the Topic Filter")
     if not topic_filter:
         raise LocalProtocolError("the Topic Filter is empty; it needs at least one character", "MQTT-4.7.3-1")
     if "#" in topic_filter and ("#" in topic_filter[:-1] or topic_filter[-2:] not in ("#", "/#")):
@@ -69,7 +76,22 @@ def check_topic_filter(topic_filter: str) -> bytes:
         raise LocalProtocolError(
             f"the Topic Filter {topic_filter!r} is ill-formed: '+' must fill a whole level", "MQTT-4.7.1-3"
         )
-    return _encode(topic_filter, "the Topic Filter")
+    return encode_checked(topic_filter, "the Topic Filter")
+
+
+def is_topic(text: str) -> bool:
+    """Return whether text is a Topic Name, its length and surrogates aside. Spec: §4.7."""
+    return text != "" and "+" not in text and "#" not in text and "\0" not in text
+
+
+def is_topic_filter(text: str) -> bool:
+    """Return whether text is a Topic Filter, its length and surrogates aside. Spec: §4.7."""
+    if "#" in text and ("#" in text[:-1] or text[-2:] not in ("#", "/#")):
+        return False
+    # With each "/" doubled, no two levels share one, and taking the levels that are "+" away leaves the ill-formed.
+    if "+" in text and "+" in f"/{text.replace('/', '//')}/".replace("/+/", ""):
+        return False
+    return text != "" and "\0" not in text
 
 
 def _check_is_text(topic: object, what: str) -> None:
@@ -77,8 +99,14 @@ def _check_is_text(topic: object, what: str) -> None:
         raise TypeError(f"{what} is a str, not {type(topic).__name__}")
 
 
-def _encode(topic: str, what: str) -> bytes:
-    """Encode a topic, naming the statement of §4.7 where one repeats a rule of §1.5.3."""
+def encode_checked(topic: str, what: str = "the Topic Filter") -> bytes:
+    """Encode a topic whose wildcards are known to be right.
+
+    Raises:
+        LocalProtocolError: see `encode_string`; it names the statement of §4.7 where one repeats a rule of §1.5.3.
+    """
+    if topic.isascii() and len(topic) < 256 and "\0" not in topic:
+        return LENGTHS[len(topic)] + topic.encode()
     try:
         return encode_string(topic, what)
     except LocalProtocolError as error:

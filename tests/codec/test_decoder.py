@@ -26,6 +26,8 @@ from mqttws import (
     compiled,
 )
 from mqttws.codec import decoder as decoder_module
+from mqttws.codec import shortcuts
+from mqttws.codec.memory import Memory
 from mqttws.codec.packets import check_first_byte, decode
 from mqttws.codec.wire import decode_remaining_length, encode_remaining_length
 
@@ -75,7 +77,7 @@ def fast(chunks: list[bytes], maximum: int = 1 << 28) -> Outcome:
     """Feed a decoder until it faults; in pure Python also one that makes its packets as the compiled one does."""
     found = fed(chunks, maximum)
     if not compiled:
-        with mock.patch.object(decoder_module, "_BLANK", None):
+        with mock.patch.object(decoder_module, "BLANK", None), mock.patch.object(shortcuts, "BLANK", None):
             assert fed(chunks, maximum) == found
     return found
 
@@ -382,13 +384,15 @@ def test_results_are_bytes_and_text_of_their_own() -> None:
     assert type(publish.payload) is bytes
 
 
-def test_topics_are_remembered_within_bounds() -> None:
-    names = [f"{random.Random(n).random()}/{n}" for n in range(3_000)]
-    for name in [*names, *names[-5:]]:
+def test_topics_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory: Memory[bytes, str] = Memory(100)
+    monkeypatch.setattr(decoder_module, "_MEMORY", memory)
+    monkeypatch.setattr(decoder_module, "_TOPICS", memory.table)
+    names = [f"{random.Random(n).random()}/{n}" for n in range(300)]
+    for name in [*names, *names, *names[-5:], "grüß", "grüß", "x" * 127, "x" * 127]:
         (publish,) = Decoder().feed(Publish(name).encode())
         assert isinstance(publish, Publish)
         assert publish.topic == name
-    assert len(decoder_module._TOPICS) <= decoder_module._TOPICS_MAX
-    before = len(decoder_module._TOPICS)
-    Decoder().feed(Publish("x" * 127).encode())
-    assert len(decoder_module._TOPICS) == before
+    assert len(memory.table) == 100
+    assert b"\0\177" + b"x" * 127 not in memory.table
+    assert all(key[:2] == len(name.encode()).to_bytes(2, "big") for key, name in memory.table.items())
