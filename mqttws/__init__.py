@@ -1,6 +1,7 @@
 """MQTT 3.1.1 over WebSocket and TCP: packets, sans-IO state machines, blocking and asyncio clients, a broker.
 
-This is the one public namespace; beside it stand `mqttws.aio`, `mqttws.broker` and `mqttws.testing`. What it names is
+This is the one public namespace; beside it stand `mqttws.aio`, `mqttws.broker`, `mqttws.tap` and
+`mqttws.testing`. What it names is
 loaded when it is first asked for: `import mqttws` itself loads neither asyncio nor ssl nor wsproto.
 """
 
@@ -78,7 +79,7 @@ _HOLDS = {
     "client.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
-_SUBMODULES = frozenset({"aio", "broker", "testing"})
+_SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 
 __all__ = [
     "AccessDenied",

@@ -40,6 +40,7 @@ def test_importing_loads_nothing_heavy(package: str) -> None:
     assert package in loaded
     assert not loaded & HEAVY
     assert not any(module.split(".")[0] in HEAVY for module in loaded)
+    assert not any(module.startswith(("mqttws.tap", "pubsub.look")) for module in loaded)
 
 
 def test_packets_alone_load_nothing_heavy() -> None:
@@ -55,7 +56,7 @@ def test_what_is_needed_is_loaded_when_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mqttws", "mqttws.aio", "mqttws.broker", "mqttws.testing", "sigv4", "pubsub", "pubsub.aio"]
+    "module", ["mqttws", "mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing", "sigv4", "pubsub", "pubsub.aio"]
 )
 def test_every_public_name_resolves(module: str) -> None:
     loaded = importlib.import_module(module)

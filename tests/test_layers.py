@@ -35,7 +35,7 @@ HTTP = {
     "mqttws.client.proxy": {"h11"},
 }
 #: What of mqttws is public beside `mqttws` itself.
-PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.testing"}
+PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
 
 
 def name_of(path: Path) -> str:

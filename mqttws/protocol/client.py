@@ -169,11 +169,13 @@ class ClientMachine(Machine):
             self._send(request.packet(packet_id))
         super()._send_ready(room)
 
-    def _violation(self, packet: Packet) -> RemoteProtocolError:
+    @staticmethod
+    def violation(state: str, packet: Packet) -> RemoteProtocolError:
+        """See `Machine.violation`."""
         name = type(packet).__name__
-        if self.state is NEW:
+        if state is NEW:
             return RemoteProtocolError(f"the server sent {name} before there was a CONNECT", "MQTT-3.1.0-1")
-        if self.state is CONNECTING:
+        if state is CONNECTING:
             return RemoteProtocolError(f"the server's first packet is {name}; it must be ConnAck", "MQTT-3.2.0-1")
         if type(packet) is ConnAck:
             return RemoteProtocolError("the server sent ConnAck twice", "§3.2")

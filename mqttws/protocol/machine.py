@@ -199,13 +199,14 @@ class Machine(ABC):
     def _receive_packet(self, packet: Packet, now: float) -> None:
         name = self.HANDLERS.get((self.state, type(packet)))
         if name is None:
-            raise self._violation(packet)
+            raise self.violation(self.state, packet)
         handler: Callable[[Any, float], None] = getattr(self, name)
         handler(packet, now)
 
+    @staticmethod
     @abstractmethod
-    def _violation(self, packet: Packet) -> RemoteProtocolError:
-        """Name the rule that a packet breaks by coming in this state."""
+    def violation(state: str, packet: Packet) -> RemoteProtocolError:
+        """Name the rule that a packet breaks by coming in a state for which there is no handler."""
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
         """End the machine for a fault of the peer's. Spec: [MQTT-4.8.0-1]."""

@@ -183,9 +183,11 @@ class ServerMachine(Machine):
         else:
             super()._receive_packet(packet, now)
 
-    def _violation(self, packet: Packet) -> RemoteProtocolError:
+    @staticmethod
+    def violation(state: str, packet: Packet) -> RemoteProtocolError:
+        """See `Machine.violation`."""
         name = type(packet).__name__
-        if self.state is NEW:
+        if state is NEW:
             return RemoteProtocolError(f"the client's first packet is {name}; it must be Connect", "MQTT-3.1.0-1")
         if type(packet) is Connect:
             return RemoteProtocolError("the client sent Connect twice", "MQTT-3.1.0-2")

@@ -1,0 +1,77 @@
+"""A tap between clients and a server: every byte that either sends, read into records. Names are loaded when asked for.
+
+Tap, Line, Ring                         the tap on the network (asyncio), what may decide over its bytes, what it keeps
+Conversation                            two streams of bytes in, records out; sans-IO
+Record, Field, Part, Change, Broken     what it finds
+fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      what a record says
+to_json, to_line, lines, load           records as JSON, and back
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mqttws.tap.explain import Explanation, explain, explanations
+    from mqttws.tap.fields import fields_of, packet_fields, summary
+    from mqttws.tap.jsonl import Loaded, hide, lines, load, to_json, to_line
+    from mqttws.tap.meaning import meaning
+    from mqttws.tap.payload import Payload, read_payload
+    from mqttws.tap.pump import Action, Line, Tap
+    from mqttws.tap.reader import Conversation
+    from mqttws.tap.record import Broken, Change, Field, Part, Record
+    from mqttws.tap.ring import Ring
+
+_HOLDS = {
+    "explain": "Explanation explain explanations",
+    "fields": "fields_of packet_fields summary",
+    "jsonl": "Loaded hide lines load to_json to_line",
+    "meaning": "meaning",
+    "payload": "Payload read_payload",
+    "pump": "Action Line Tap",
+    "reader": "Conversation",
+    "record": "Broken Change Field Part Record",
+    "ring": "Ring",
+}
+_WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
+
+__all__ = [
+    "Action",
+    "Broken",
+    "Change",
+    "Conversation",
+    "Explanation",
+    "Field",
+    "Line",
+    "Loaded",
+    "Part",
+    "Payload",
+    "Record",
+    "Ring",
+    "Tap",
+    "explain",
+    "explanations",
+    "fields_of",
+    "hide",
+    "lines",
+    "load",
+    "meaning",
+    "packet_fields",
+    "read_payload",
+    "summary",
+    "to_json",
+    "to_line",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mqttws.tap' has no attribute {name!r}")
+    value = getattr(import_module(f"mqttws.tap.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,190 @@
+"""The heads of HTTP that open a WebSocket, byte by byte: `h11` judges them, this names what is there.
+
+A head is cut at its spaces, colons and line ends, as they are; nothing is refused. What a request asks for is kept, so
+that the response can be compared with it: `Sec-WebSocket-Accept` is computed from the key.
+
+Spec: RFC 9112 §2 to §6, RFC 6455 §4
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Final, NamedTuple
+
+from mqttws.tap.record import Broken, Field
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#: Headers whose values are, or may hold, credentials.
+_SECRET_HEADERS: Final = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-amz-security-token",
+        "x-amz-customauthorizer-signature",
+    }
+)
+#: Parameters of a signed URL that are no secret; every other value in a query is hidden.
+_PLAIN_PARAMETERS: Final = frozenset({"x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"})
+#: The headers that have an explanation; the others share one.
+KNOWN_HEADERS: Final = frozenset(
+    {
+        "host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol",
+        "sec-websocket-extensions", "sec-websocket-accept", "origin", "date", "retry-after", "location",
+        "content-length", "transfer-encoding", "server", "user-agent",
+    }
+)  # fmt: skip
+_LINE_END: Final = re.compile(rb"\r?\n")
+
+
+class Head(NamedTuple):
+    """What a head says, as far as it matters here.
+
+    Attributes:
+        name: the method, or the status code.
+        headers: (name in lower case, value) pairs.
+        upgrade: whether it asks for a WebSocket, or opens one.
+    """
+
+    name: str
+    headers: tuple[tuple[str, str], ...]
+    upgrade: bool
+
+    def get(self, name: str) -> str | None:
+        """Return the value of the first header of this name; None where there is none."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+def accept_for(key: str) -> str:
+    """Compute `Sec-WebSocket-Accept`. Spec: RFC 6455 §4.2.2."""
+    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()).decode()
+
+
+def read_head(data: bytes) -> Head:
+    """Read what a head says."""
+    lines = _LINE_END.split(data)
+    words = lines[0].split(b" ")
+    headers = []
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.append((name.decode("latin-1").strip().lower(), value.decode("latin-1").strip()))
+    response = words[0].startswith(b"HTTP/")
+    name = (words[1] if len(words) > 1 else b"") if response else words[0]
+    asked = any(key == "upgrade" and value.lower() == "websocket" for key, value in headers)
+    return Head(name.decode("latin-1"), tuple(headers), asked and (not response or name == b"101"))
+
+
+def check_response(response: Head, request: Head | None) -> tuple[Broken, ...]:
+    """Compare a 101 with the request that it answers. Spec: RFC 6455 §4.1, [MQTT-6.0.0-3], [MQTT-6.0.0-4]."""
+    if request is None or response.name != "101":
+        return ()
+    broken = []
+    expected = accept_for(request.get("sec-websocket-key") or "")
+    if response.get("sec-websocket-accept") != expected:
+        seen = response.get("sec-websocket-accept")
+        broken.append(Broken("RFC 6455 §4.2.2", f"Sec-WebSocket-Accept is {seen!r}; the key makes it {expected!r}"))
+    offered = [word.strip() for word in (request.get("sec-websocket-protocol") or "").split(",") if word.strip()]
+    chosen = response.get("sec-websocket-protocol")
+    if chosen not in offered:
+        broken.append(Broken("MQTT-6.0.0-4", f"the server chose the subprotocol {chosen!r}; offered are {offered}"))
+    return tuple(broken)
+
+
+def check_request(request: Head) -> tuple[Broken, ...]:
+    """Check the request for a WebSocket that is to carry MQTT. Spec: RFC 6455 §4.1, [MQTT-6.0.0-3]."""
+    if not request.upgrade:
+        return ()
+    broken = []
+    offered = [word.strip() for word in (request.get("sec-websocket-protocol") or "").split(",")]
+    if "mqtt" not in offered and "mqttv3.1" not in offered:
+        broken.append(
+            Broken("MQTT-6.0.0-3", f"the client offers the subprotocols {offered}; 'mqtt' must be among them")
+        )
+    if not re.fullmatch(r"[A-Za-z0-9+/]{21}[AQgw]==", request.get("sec-websocket-key") or ""):
+        broken.append(Broken("RFC 6455 §4.1", "Sec-WebSocket-Key is not 16 bytes in base64"))
+    if request.get("sec-websocket-version") != "13":
+        broken.append(
+            Broken("RFC 6455 §4.1", f"Sec-WebSocket-Version is {request.get('sec-websocket-version')!r}; it must be 13")
+        )
+    return tuple(broken)
+
+
+class _Cutter:
+    """Cuts a head from left to right; each cut is a field."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+        self.fields: list[Field] = []
+
+    def take(self, end: int, name: str, key: str, secret: bool = False) -> str:
+        """Take what lies before an offset, if anything does."""
+        text = self.data[self.position : end].decode("latin-1")
+        if end > self.position:
+            self.fields.append(Field(self.position, end - self.position, name, text, key, secret))
+            self.position = end
+        return text
+
+    def until(self, separator: bytes, end: int) -> int:
+        """Return where a separator is, or the end."""
+        found = self.data.find(separator, self.position, end)
+        return end if found < 0 else found
+
+
+def head_fields(data: bytes) -> list[Field]:
+    """Take a head apart: each byte is in one field."""
+    cutter = _Cutter(data)
+    for number, match in enumerate(_LINE_END.finditer(data)):
+        if number == 0:
+            _cut_first_line(cutter, match.start())
+        elif match.start() > cutter.position:
+            _cut_header(cutter, match.start())
+        blank = number > 0 and match.start() == cutter.position
+        cutter.take(
+            match.end(), "blank line" if blank else "end of line", "HTTP/blank line" if blank else "HTTP/end of line"
+        )
+    cutter.take(len(data), "beginning of a line", "HTTP/rest")
+    return cutter.fields
+
+
+def _cut_first_line(cutter: _Cutter, end: int) -> None:
+    if cutter.data.startswith(b"HTTP/"):
+        names = ("version", "status code", "reason")
+    else:
+        names = ("method", "target", "version")
+    for name in names:
+        stop = end if name == names[-1] else cutter.until(b" ", end)
+        if name == "target":
+            _cut_target(cutter, stop)
+        else:
+            cutter.take(stop, name, f"HTTP/{name}")
+        if stop < end:
+            cutter.take(stop + 1, "space", "HTTP/space")
+
+
+def _cut_target(cutter: _Cutter, end: int) -> None:
+    cutter.take(cutter.until(b"?", end), "path", "HTTP/path")
+    while cutter.position < end:
+        cutter.take(cutter.position + 1, "separator of the query", "HTTP/query separator")
+        stop = cutter.until(b"&", end)
+        equals = cutter.until(b"=", stop)
+        name = cutter.take(equals, "name of a parameter", "HTTP/parameter name")
+        if equals < stop:
+            cutter.take(equals + 1, "equals sign", "HTTP/query separator")
+            cutter.take(stop, name, "HTTP/parameter value", name.lower() not in _PLAIN_PARAMETERS)
+
+
+def _cut_header(cutter: _Cutter, end: int) -> None:
+    colon = cutter.until(b":", end)
+    name = cutter.take(colon, "header name", "HTTP/header name").lower()
+    if colon < end:
+        stop = colon + 1
+        while stop < end and cutter.data[stop] in b" \t":
+            stop += 1
+        cutter.take(stop, "colon", "HTTP/colon")
+        key = f"HTTP/{name}" if name in KNOWN_HEADERS else "HTTP/header value"
+        cutter.take(end, name, key, name in _SECRET_HEADERS)

@@ -1,0 +1,214 @@
+"""Records as lines of JSON, and back. The form is described in docs/tap.md.
+
+Only what an end has sent is read back: the pieces (layer `tcp`), or, where a file has none of a connection, its units
+of the lowest layer that is there. Everything else is made anew from those bytes, by the code of today.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Any, Final
+
+from mqttws.codec.publishing import Publish
+from mqttws.tap.fields import fields_of, summary
+from mqttws.tap.meaning import meaning
+from mqttws.tap.payload import read_payload
+from mqttws.tap.reader import LIMIT, Conversation
+from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, TCP, Field, Record
+
+#: The first line of a file.
+HEADER: Final = {"mqttws": "tap", "version": 1}
+#: What stands in the place of a secret: a value, and each byte of it.
+HIDDEN: Final = "hidden"
+_STAR: Final = b"*"
+#: The layers that are read back, the best first.
+_SOURCES: Final = ((TCP,), (HTTP, FRAME, OTHER), (MQTT,))
+
+
+def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> dict[str, Any]:
+    """Make the JSON form of a record.
+
+    Args:
+        record: any.
+        secrets: whether to show passwords, tokens and signatures; else each byte of them becomes `*`.
+        fields: whether to take it apart.
+    """
+    data = record.data if secrets else hide(record)
+    made: dict[str, Any] = {
+        "number": record.number,
+        "time": round(record.time, 6),
+        "connection": record.connection,
+        "sender": record.sender,
+        "layer": record.layer,
+        "name": record.name,
+        "offset": record.offset,
+        "size": record.size,
+        "data": data.hex(),
+    }
+    if record.parts:
+        made["parts"] = [list(part) for part in record.parts]
+    text = summary(record, secrets)
+    if text:
+        made["summary"] = text
+    said = meaning(record)
+    if said:
+        made["meaning"] = said
+    if fields and record.layer != TCP:
+        made["fields"] = [_field(field, () if secrets else record.hidden) for field in fields_of(record)]
+    if isinstance(record.packet, Publish):
+        made["payload"] = _payload(record.packet)
+    if record.changes:
+        made["changes"] = [list(change) for change in record.changes]
+    if record.broken:
+        made["broken"] = [list(broken) for broken in record.broken]
+    if record.answers:
+        made["answers"] = record.answers
+        made["round_trip"] = round(record.round_trip, 6)
+    if record.hidden:
+        made["hidden"] = [list(span) for span in record.hidden]
+    if record.notes:
+        made["notes"] = record.notes
+    return made
+
+
+def hide(record: Record) -> bytes:
+    """Return the bytes of a record with `*` for each that is secret."""
+    return _starred(record.data, 0, record.hidden)
+
+
+def _starred(data: bytes, start: int, hidden: Iterable[tuple[int, int]]) -> bytes:
+    """Put `*` in the place of secret bytes.
+
+    Args:
+        data: some bytes of a record, as they are or unmasked.
+        start: the offset of the first one in the record.
+        hidden: as in `Record`.
+    """
+    shown = bytearray(data)
+    for secret, size in hidden:
+        first, last = max(0, secret - start), min(len(data), secret + size - start)
+        if first < last:
+            shown[first:last] = _STAR * (last - first)
+    return bytes(shown)
+
+
+def _field(field: Field, hidden: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """Make the JSON form of a field, without what is to be hidden."""
+    made: dict[str, Any] = {"start": field.start, "size": field.size, "name": field.name, "key": field.key}
+    value = field.value
+    if field.secret:
+        made["secret"] = True
+        value = HIDDEN if hidden else value
+    elif isinstance(value, bytes) and len(value) == field.size:
+        value = _starred(value, field.start, hidden)
+    made["value"] = _plain(value)
+    if field.bits:
+        made["bits"] = [list(bit) for bit in field.bits]
+    return made
+
+
+def _payload(packet: Publish) -> dict[str, Any]:
+    kind, value = read_payload(packet.payload)
+    return {"kind": kind} if kind in ("bytes", "empty") else {"kind": kind, "value": _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    """Make a value that JSON can hold: bytes become `{"hex": ...}`."""
+    if isinstance(value, (bytes, bytearray)):
+        return {"hex": bytes(value).hex()}
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+def to_line(record: Record, *, secrets: bool = False) -> str:
+    """Make the line of a record, without its end."""
+    return json.dumps(to_json(record, secrets=secrets), separators=(",", ":"))
+
+
+class Loaded:
+    """What a file of records holds.
+
+    Attributes:
+        records: made anew from the bytes in it.
+        faults: what in it could not be read: (number of the line, why).
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.faults: list[tuple[int, str]] = []
+
+
+def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
+    """Read lines of records; a line that is none is noted, and passed over."""
+    loaded = Loaded()
+    pieces: list[tuple[str, int, str, str, bytes, float, dict[str, Any]]] = []
+    layers: dict[int, set[str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            piece = _parse(line)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            loaded.faults.append((number, f"this is no record: {_complaint(error)}"))
+            continue
+        if piece is not None:
+            pieces.append(piece)
+            layers.setdefault(piece[1], set()).add(piece[0])
+    chosen = {
+        connection: next(source for source in _SOURCES if found & set(source)) for connection, found in layers.items()
+    }
+    numbers = count(1)
+    conversations: dict[int, Conversation] = {}
+    for layer, connection, sender, name, data, time, notes in pieces:
+        if layer not in chosen[connection]:
+            continue
+        if connection not in conversations:
+            conversations[connection] = Conversation(connection, numbers, limit)
+        loaded.records += _replay(conversations[connection], sender, name, data, time, notes)
+    return loaded
+
+
+def _replay(
+    conversation: Conversation, sender: str, name: str, data: bytes, time: float, notes: dict[str, Any]
+) -> list[Record]:
+    if name == "open":
+        return conversation.opened(time, **notes)
+    if name in ("FIN", "RST"):
+        return conversation.receive_end(sender, time, name == "RST")
+    return conversation.receive_data(sender, data, time)
+
+
+def _parse(line: str | bytes) -> tuple[str, int, str, str, bytes, float, dict[str, Any]] | None:
+    """Read a line. Returns what is needed of it; None for the header."""
+    made = json.loads(line)
+    if not isinstance(made, dict):
+        raise ValueError("it is no object")
+    if made.get("mqttws") == "tap":
+        if made.get("version") != HEADER["version"]:
+            raise ValueError(f"the version of the file is {made.get('version')!r}; this reads {HEADER['version']}")
+        return None
+    layer, connection, sender = made["layer"], made["connection"], made["sender"]
+    if layer not in LAYERS or sender not in (CLIENT, SERVER) or type(connection) is not int:
+        raise ValueError("its layer, connection or sender is none")
+    notes = made.get("notes", {})
+    if not isinstance(notes, dict):
+        raise ValueError("its notes are no object")
+    return layer, connection, sender, str(made["name"]), bytes.fromhex(made["data"]), float(made["time"]), notes
+
+
+def _complaint(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)[:100]
+
+
+def lines(records: Iterable[Record], *, secrets: bool = False) -> Iterator[str]:
+    """Make the lines of a file, the header first."""
+    yield json.dumps(HEADER, separators=(",", ":"))
+    for record in records:
+        yield to_line(record, secrets=secrets)

@@ -1,0 +1,519 @@
+"""The tap on the network: it listens, connects on, and moves bytes both ways. Only this part knows asyncio.
+
+Each connection has two ends: `near`, towards the client, and `far`, towards the server. What one end sends is read
+into records and written to the other, byte for byte. While an end takes nothing, the other is not read. FIN goes
+on as FIN, in each direction alone, and RST as RST. Where there is a `Line`, it decides what goes on, and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import count
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from mqttws.client.url import Endpoint, parse_url
+from mqttws.sockets import acknowledge_at_once, read_less
+from mqttws.tap.reader import LIMIT, Conversation
+from mqttws.tap.record import CLIENT, SERVER, Record
+from mqttws.tap.ring import Ring
+from mqttws.tap.tls import Piece, TLSLayer
+
+T = TypeVar("T")
+
+logger = logging.getLogger("mqttws.tap")
+
+#: Seconds until the connection to the server must be there, TLS included.
+CONNECT_TIMEOUT: Final = 30.0
+#: How many bytes may wait for an end that takes nothing, before the other is not read.
+_HIGH_WATER: Final = 256 * 1024
+_LINGER_0: Final = struct.pack("ii", 1, 0)
+
+#: (what, towards which end, bytes). What: "send", "fin", "rst", "pause" (do not read that end), "resume".
+Action = tuple[str, str, bytes]
+
+
+class Line(Protocol):
+    """What decides over the bytes of one connection, in the place of forwarding them. Sans-IO; `now` is in seconds."""
+
+    def receive_data(self, sender: str, data: bytes, records: list[Record], now: float) -> None:
+        """Take what an end has sent, and the records that it completes."""
+
+    def receive_end(self, sender: str, reset: bool, now: float) -> None:
+        """Take the news that an end sends nothing more."""
+
+    def actions(self, now: float) -> Iterable[Action]:
+        """Take what is to be done now."""
+
+    def next_deadline(self) -> float | None:
+        """Return when `actions` must be asked at the latest; None for never."""
+
+
+class Tap:
+    """A tap before one server: `async with Tap(url) as tap`, or, in a thread, `with Tap(url) as tap`.
+
+    Args:
+        url: of the server; see `parse_url`.
+        on_records: called in the event loop's thread with the records of each piece, and whether no unit is under way.
+        keep: bytes of memory for the records that are kept.
+        near_tls: the context of the near side, with a certificate; None: clients come without TLS.
+        far_tls: the context for a server that speaks TLS; None: the system's authorities are trusted.
+        host: the address to listen at.
+        port: to listen at; 0: one that is free.
+        limit: bytes of one unit that are kept.
+        make_line: (number of the connection, its conversation) -> its `Line`; None: everything is forwarded.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_records: Callable[[list[Record], bool], None] | None = None,
+        keep: int = 64 * 1024 * 1024,
+        near_tls: ssl.SSLContext | None = None,
+        far_tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        limit: int = LIMIT,
+        make_line: Callable[[int, Conversation], Line] | None = None,
+    ) -> None:
+        self._endpoint = parse_url(url)
+        self._on_records = on_records
+        self.near_tls = near_tls
+        self.far_tls = ssl.create_default_context() if self._endpoint.tls and far_tls is None else far_tls
+        self._host = host
+        self._port = port
+        self._limit = limit
+        self.make_line = make_line
+        self._numbers = count(1)
+        self._connections = count(1)
+        self._pairs: set[_Pair] = set()
+        self._server: asyncio.Server | None = None
+        self._thread: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+        self._clock = time.time() - time.monotonic()
+        self.records = Ring(keep)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server."""
+        return self._endpoint
+
+    @property
+    def url(self) -> str:
+        """The URL to point a client at; with the path and the query of the server's, which may be a credential."""
+        assert self._server is not None, "the tap is not open"
+        host, port = self._server.sockets[0].getsockname()[:2]
+        secure = self.near_tls is not None
+        scheme = ("wss" if secure else "ws") if self._endpoint.websocket else ("mqtts" if secure else "mqtt")
+        target = self._endpoint.target if self._endpoint.websocket else ""
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{target}"
+
+    async def open(self) -> Self:
+        """Begin to listen.
+
+        Raises:
+            OSError: the address cannot be listened at.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Pair(self).near, self._host, self._port)
+        return self
+
+    async def close(self) -> None:
+        """Listen no more, and cut every connection."""
+        if self._server is not None:
+            self._server.close()
+        for pair in list(self._pairs):
+            pair.cut()
+        while self._pairs:
+            await asyncio.sleep(0)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    # Without an event loop of the caller's: one in a thread.
+
+    def __enter__(self) -> Self:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="mqttws-tap", daemon=True)
+        thread.start()
+        self._thread = loop, thread
+        try:
+            self.run(self.open)
+        except BaseException:
+            self._end_thread()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.run(self.close)
+        self._end_thread()
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function in the tap's thread, and wait for what it returns."""
+        assert self._thread is not None, "the tap runs in no thread of its own"
+        return asyncio.run_coroutine_threadsafe(function(), self._thread[0]).result()
+
+    def taken(self) -> list[Record]:
+        """Return the records that are kept, from a thread other than the tap's."""
+
+        async def take() -> list[Record]:
+            return list(self.records)
+
+        return self.run(take)
+
+    def _end_thread(self) -> None:
+        assert self._thread is not None
+        (loop, thread), self._thread = self._thread, None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    # For the pairs.
+
+    def begin(self, pair: _Pair) -> tuple[Conversation, Line | None]:
+        """Take a new connection in."""
+        self._pairs.add(pair)
+        conversation = Conversation(next(self._connections), self._numbers, self._limit)
+        return conversation, self.make_line(conversation.connection, conversation) if self.make_line else None
+
+    def end(self, pair: _Pair) -> None:
+        """Let a connection go."""
+        self._pairs.discard(pair)
+
+    def show(self, records: list[Record], settled: bool) -> None:
+        """Keep records, and hand them on."""
+        self.records.add(records)
+        if self._on_records is not None:
+            try:
+                self._on_records(records, settled)
+            except Exception:
+                logger.exception("what shows the records failed; the bytes are forwarded all the same")
+
+    def now(self) -> float:
+        """Return seconds since the epoch, of a clock that only goes forward."""
+        return self._clock + time.monotonic()
+
+
+class _End(asyncio.Protocol):
+    """One side of a connection: a socket, and TLS over it where there is TLS.
+
+    Args:
+        pair: the connection.
+        side: "client" for the near end, "server" for the far one: whom it talks to.
+    """
+
+    def __init__(self, pair: _Pair, side: str) -> None:
+        self._pair = pair
+        self.side = side
+        self.transport: asyncio.Transport | None = None
+        self.tls: TLSLayer | None = None
+        self.gone = False  # the socket is closed
+        self.ended = False  # nothing more comes from it
+        self._paused = 0  # reasons not to read it
+        self._read_ended = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        read_less(transport)
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._pair.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.side == SERVER and self.transport is not None:
+            acknowledge_at_once(self.transport.get_extra_info("socket"))
+        if self.tls is None:
+            self._pair.received(self, data, None)
+            return
+        was_established = self.tls.established
+        try:
+            pieces = self.tls.receive_data(data)
+        except ssl.SSLError as error:
+            self.flush()
+            self._pair.broke(self, f"TLS failed: {error.reason or error}")
+            return
+        self.flush()
+        if self.tls.established and not was_established:
+            self._pair.secured(self)
+        for piece in pieces:
+            self._pair.received(self, piece.data, piece)
+        if self.tls.eof:
+            self.eof_received()
+
+    def eof_received(self) -> bool:
+        if not self.ended:
+            self.ended = True
+            self._pair.finished(self)
+        return True  # the other direction goes on
+
+    def pause_writing(self) -> None:
+        self._pair.other(self).pause()
+
+    def resume_writing(self) -> None:
+        self._pair.other(self).resume()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
+        self._pair.lost(self, error)
+
+    # What the pair calls.
+
+    def send(self, data: bytes) -> None:
+        """Write to the socket."""
+        if self.transport is None or self.gone:
+            return
+        if self.tls is not None:
+            self.tls.send(data)
+            data = self.tls.data_to_send()
+        self.transport.write(data)
+
+    def flush(self) -> None:
+        assert self.tls is not None
+        data = self.tls.data_to_send()
+        if data and self.transport is not None and not self.gone:
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """Send FIN, behind what waits."""
+        if self.transport is None or self.gone or self.transport.is_closing():
+            return
+        if self.tls is not None:
+            self.tls.close()
+            self.flush()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def reset(self) -> None:
+        """Send RST."""
+        if self.transport is None or self.gone:
+            return
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+            except OSError:  # it is gone already
+                pass
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close the socket once what waits is written."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def pause(self) -> None:
+        """Do not read the socket; as often as `resume` is called, it is read again."""
+        self._paused += 1
+        if self._paused == 1 and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Take one `pause` back."""
+        self._paused -= 1
+        if self._paused == 0 and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+class _Pair:
+    """One connection through the tap."""
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+        self.near = _End(self, CLIENT)
+        self.far = _End(self, SERVER)
+        self._conversation, self._line = tap.begin(self)
+        self._dialing: asyncio.Task[None] | None = None
+        self._secured: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._fins: set[str] = set()  # the ends that were sent FIN
+        self._over = False
+
+    def other(self, end: _End) -> _End:
+        """Return the other end."""
+        return self.far if end is self.near else self.near
+
+    def _end_of(self, side: str) -> _End:
+        return self.near if side == CLIENT else self.far
+
+    # Opening.
+
+    def made(self, end: _End) -> None:
+        """Take the news that a socket is there."""
+        if end is self.near:
+            end.pause()  # until the server can be written to
+            self._dialing = asyncio.get_running_loop().create_task(self._dial())
+
+    async def _dial(self) -> None:
+        """Connect to the server, and let the client speak."""
+        endpoint = self._tap.endpoint
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await loop.create_connection(lambda: self.far, endpoint.host, endpoint.port)
+                if endpoint.tls:
+                    assert self._tap.far_tls is not None
+                    self._secured = loop.create_future()
+                    self.far.tls = TLSLayer(self._tap.far_tls, endpoint.host)
+                    self.far.flush()
+                    await self._secured
+        except (OSError, TimeoutError) as error:
+            self._show(self._conversation.opened(self._tap.now(), failed=f"no connection to {endpoint}: {error}"))
+            logger.warning("no connection to %s: %s", endpoint, error)
+            self.cut()
+            return
+        notes = {"server": str(endpoint)}
+        if self.far.tls is not None:
+            notes["far_tls"] = self.far.tls.describe()
+        assert self.near.transport is not None
+        peer = self.near.transport.get_extra_info("peername")
+        if peer is not None:
+            notes["client"] = f"{peer[0]}:{peer[1]}"
+        self._show(self._conversation.opened(self._tap.now(), **notes))
+        if self._tap.near_tls is not None:
+            self.near.tls = TLSLayer(self._tap.near_tls)
+        self.near.resume()
+
+    def secured(self, end: _End) -> None:
+        """Take the news that TLS is there."""
+        if end is self.far and self._secured is not None and not self._secured.done():
+            self._secured.set_result(None)
+
+    # Moving bytes.
+
+    def received(self, end: _End, data: bytes, piece: Piece | None) -> None:
+        """Read what an end has sent, and forward it."""
+        now = self._tap.now()
+        if self._line is None:
+            self.other(end).send(data)  # first: the reading of it keeps nobody waiting
+        try:
+            records = self._conversation.receive_data(end.side, data, now)
+        except Exception:
+            logger.exception("a record could not be made; the bytes are forwarded all the same")
+            records = []
+        if piece is not None and records:
+            records[0].notes["tls_record"] = piece.size
+        if self._line is not None:
+            self._line.receive_data(end.side, data, records, now)
+            self._act()
+        self._show(records)
+
+    def finished(self, end: _End) -> None:
+        """Take the news that an end sends nothing more, and forward it."""
+        now = self._tap.now()
+        if self._dialing is not None and not self._dialing.done():
+            self._fail(f"the {end.side} closed the connection during the handshake of TLS")
+            return
+        self._show(self._conversation.receive_end(end.side, now))
+        if self._line is not None:
+            self._line.receive_end(end.side, False, now)
+            self._act()
+        else:
+            self._finish_end(self.other(end))
+
+    def broke(self, end: _End, why: str) -> None:
+        """Take the news that an end cannot be talked to."""
+        if end is self.far and self._secured is not None and not self._secured.done():
+            self._fail(why)
+            return
+        logger.warning("connection %d: %s: %s", self._conversation.connection, end.side, why)
+        self.cut()
+
+    def _fail(self, why: str) -> None:
+        if self._secured is not None and not self._secured.done():
+            self._secured.set_exception(OSError(why))
+        else:
+            self.cut()
+
+    def lost(self, end: _End, error: Exception | None) -> None:
+        """Take the news that a socket is closed; where it broke, break the other one."""
+        other = self.other(end)
+        if self._secured is not None and not self._secured.done():
+            self._secured.set_exception(error or OSError("the connection was closed"))
+        if not self._over and error is not None:
+            self._over = True
+            now = self._tap.now()
+            self._show(self._conversation.receive_end(end.side, now, reset=True))
+            if self._line is not None:
+                self._line.receive_end(end.side, True, now)
+                self._act()
+            other.reset()
+        if (end.gone or end.transport is None) and (other.gone or other.transport is None):
+            self._finish()
+
+    def cut(self) -> None:
+        """Reset both ends."""
+        self._over = True
+        if self._dialing is not None and not self._dialing.done() and self._dialing is not asyncio.current_task():
+            self._dialing.cancel()
+        for end in (self.near, self.far):
+            end.reset()
+        if self.near.transport is None or self.near.gone:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._dialing is not None and self._dialing is not asyncio.current_task():
+            self._dialing.cancel()
+        self._tap.end(self)
+
+    def _finish_end(self, end: _End) -> None:
+        """Send FIN to an end; once both have theirs, nothing more can come, and the sockets are closed."""
+        end.finish()
+        self._fins.add(end.side)
+        if len(self._fins) == 2:
+            self._over = True
+            self.near.close()
+            self.far.close()
+
+    def _show(self, records: list[Record]) -> None:
+        if records:
+            settled = not (self._conversation.under_way(CLIENT) or self._conversation.under_way(SERVER))
+            self._tap.show(records, settled)
+
+    # The line, where there is one.
+
+    def _act(self) -> None:
+        """Do what the line wants done now, and come back when it wants to be asked."""
+        assert self._line is not None
+        for what, side, data in self._line.actions(self._tap.now()):
+            self._do(what, self._end_of(side), data)
+        self._arm()
+
+    def _do(self, what: str, end: _End, data: bytes) -> None:
+        if what == "send":
+            end.send(data)
+        elif what == "fin":
+            self._finish_end(end)
+        elif what == "rst":
+            self._over = True
+            end.reset()
+        elif what == "pause":
+            end.pause()
+        else:
+            end.resume()
+
+    def _arm(self) -> None:
+        assert self._line is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._line.next_deadline()
+        if deadline is not None:
+            delay = max(0.0, deadline - self._tap.now())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._act)

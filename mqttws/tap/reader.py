@@ -1,0 +1,577 @@
+"""Two streams of bytes -> records. Sans-IO: pieces come in as they were read, records come out in order.
+
+One `Conversation` reads one connection, each direction by a `_Stream`. What a stream is, its first bytes tell: a head
+of HTTP, or MQTT. After a head that asks for a WebSocket come frames, and MQTT inside them. What cannot be read becomes
+records of the layer `other`, and the reading goes on as far as it can: nothing here decides what is forwarded, and
+nothing raises for what a peer has sent.
+
+At most `limit` bytes of a head or a packet are kept, however long it is. A frame that does not come in one piece is
+several records: the first has its header, the others, named "rest of", more of its payload.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Final
+
+from mqttws.codec.decoder import Decoder
+from mqttws.codec.packet import Packet
+from mqttws.codec.packets import PACKETS, check_first_byte, decode
+from mqttws.codec.publishing import Publish
+from mqttws.codec.wire import decode_remaining_length
+from mqttws.errors import MalformedPacket, MQTTError
+from mqttws.protocol.frames import BINARY_FRAME, header_size, mask, parse_header
+from mqttws.tap.fields import fields_of
+from mqttws.tap.frame import BINARY, TEXT, check_frame, opcode_name
+from mqttws.tap.http import Head, check_request, check_response, read_head
+from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Part, Record
+from mqttws.tap.state import Ends
+
+#: How many bytes of one packet are kept.
+LIMIT: Final = 1024 * 1024
+#: The longest head that is gathered.
+_MAX_HEAD: Final = 64 * 1024
+_METHOD: Final = re.compile(rb"[A-Z]{3,10} ")
+_METHOD_SO_FAR: Final = re.compile(rb"[A-Z]{0,10}")
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+
+#: Control packet type -> the name of the packet in the standard.
+NAMES: Final = {number: packet.__name__.upper() for number, packet in PACKETS.items()}
+
+# What a stream is.
+_UNKNOWN, _HEAD, _BODY, _FRAMES, _MQTT, _LOST = "unknown", "head", "body", "frames", "mqtt", "lost"
+
+
+class Conversation:
+    """Reads what both ends of one connection send.
+
+    Args:
+        connection: its number, from 1.
+        numbers: gives the numbers of the records; shared by the connections of a tap.
+        limit: bytes of one unit that are kept.
+
+    Attributes:
+        ends: the state of both ends.
+        upgrade: the request for the WebSocket; None where there was none.
+    """
+
+    def __init__(self, connection: int = 1, numbers: Iterator[int] | None = None, limit: int = LIMIT) -> None:
+        self.connection = connection
+        self.ends = Ends()
+        self.upgrade: Head | None = None
+        self._numbers = count(1) if numbers is None else numbers
+        self._limit = limit
+        self._streams = {end: _Stream(self, end) for end in (CLIENT, SERVER)}
+        self._records: list[Record] = []
+        # What each end sent of a unit that may hold secrets; a head and a CONNECT are shorter than the limit.
+        self._below: dict[str, dict[int, Record]] = {CLIENT: {}, SERVER: {}}
+        self._below_size = {CLIENT: 0, SERVER: 0}
+
+    def opened(self, time: float, **notes: str | int) -> list[Record]:
+        """Note that the connection is there; `notes` are kept in the record."""
+        self.make(CLIENT, time, TCP, "open", 0, b"", 0, ()).notes.update(notes)
+        return self._taken()
+
+    def receive_data(self, sender: str, data: bytes, time: float) -> list[Record]:
+        """Take what one end has sent.
+
+        Args:
+            sender: "client" or "server".
+            data: one piece, as it was read; TLS taken off.
+            time: seconds since the epoch.
+
+        Returns:
+            The records that it completes, the piece itself first.
+        """
+        if data:
+            stream = self._streams[sender]
+            stream.receive(data, time)
+            if not stream.under_way:
+                self._below[sender].clear()
+                self._below_size[sender] = 0
+        return self._taken()
+
+    def receive_end(self, sender: str, time: float, reset: bool = False) -> list[Record]:
+        """Take the news that one end sends nothing more: FIN, or RST."""
+        self._streams[sender].end(time, "RST" if reset else "FIN")
+        return self._taken()
+
+    def under_way(self, sender: str) -> bool:
+        """Return whether a unit of this end has begun and is not complete."""
+        return self._streams[sender].under_way
+
+    def make(
+        self,
+        sender: str,
+        time: float,
+        layer: str,
+        name: str,
+        offset: int,
+        data: bytes,
+        size: int,
+        parts: tuple[Part, ...],
+    ) -> Record:
+        """Make the next record. For the streams."""
+        record = Record(next(self._numbers), time, self.connection, sender, layer, name, offset, data, size, parts)
+        self._records.append(record)
+        if layer in (TCP, FRAME) and self._below_size[sender] < 2 * self._limit:
+            self._below[sender][record.number] = record
+            self._below_size[sender] += len(data)
+        return record
+
+    def other(self, sender: str) -> _Stream:
+        """Return the stream of the other end. For the streams."""
+        return self._streams[OTHER_END[sender]]
+
+    @property
+    def limit(self) -> int:
+        """How many bytes of one unit are kept."""
+        return self._limit
+
+    def hide(self, record: Record) -> None:
+        """Mark the bytes of a record that are secret, and those of the records below that carry them."""
+        for field in fields_of(record):
+            if field.secret:
+                self._hide(record, field.start, field.size)
+
+    def _hide(self, record: Record, start: int, size: int) -> None:
+        record.hidden += ((start, size),)
+        at = 0  # of the part in the record
+        for part in record.parts:
+            first, last = max(start, at), min(start + size, at + part.size)
+            below = self._below[record.sender].get(part.record)
+            if first < last and below is not None:
+                self._hide(below, part.start + first - at, last - first)
+            at += part.size
+
+    def _taken(self) -> list[Record]:
+        records, self._records = self._records, []
+        return records
+
+
+Unit = tuple[int, bytes, int, tuple[Part, ...]]  # offset, bytes kept, size, parts
+
+
+class _Cutter:
+    """Gathers bytes into units, and notes in which records below they came.
+
+    Args:
+        measure: (bytes, offset) -> the size of the unit that begins there; None while it cannot be told.
+        limit: bytes of a unit that are kept.
+    """
+
+    __slots__ = ("_gathered", "_kept", "_limit", "_measure", "_parts", "_size", "offset")
+
+    def __init__(self, measure: Callable[[bytes, int], int | None], limit: int) -> None:
+        self._measure = measure
+        self._limit = limit
+        self._kept = bytearray()
+        self._parts: list[Part] = []
+        self._size: int | None = None  # of the unit that has begun
+        self._gathered = 0  # bytes of it, kept or not
+        self.offset = 0  # of its first byte in the stream
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a unit has begun."""
+        return self._gathered > 0
+
+    def take(self, data: bytes, position: int, record: int, start: int) -> tuple[Unit | None, int]:
+        """Take a unit, or what there is of it.
+
+        Args:
+            data: bytes of the stream.
+            position: where to begin.
+            record: the record in which `data` lies.
+            start: the offset of `data` in it.
+
+        Returns:
+            The unit, or None where it is not complete; and where to go on.
+        """
+        size = self._size
+        if size is None:
+            if self._gathered:
+                size = self._measure(bytes(self._kept) + data[position : position + 16], 0)
+            else:
+                size = self._measure(data, position)
+            self._size = size
+        end = len(data) if size is None else position + size - self._gathered
+        if size is None or end > len(data):
+            self._keep(data, position, len(data), record, start)
+            return None, len(data)
+        if not self._gathered:
+            unit: Unit = (
+                self.offset,
+                data[position : min(end, position + self._limit)],
+                size,
+                (Part(record, start + position, size),),
+            )
+            self._size = None
+            self.offset += size
+        else:
+            self._keep(data, position, end, record, start)
+            unit = self.drop()
+        return unit, end
+
+    def drop(self) -> Unit:
+        """Take what has begun, as it is."""
+        unit = self.offset, bytes(self._kept), self._gathered, tuple(self._parts)
+        self.offset += self._gathered
+        self._kept, self._parts, self._size, self._gathered = bytearray(), [], None, 0
+        return unit
+
+    def _keep(self, data: bytes, position: int, end: int, record: int, start: int) -> None:
+        room = self._limit - len(self._kept)
+        if room > 0 and end > position:
+            self._kept += data[position : min(end, position + room)]
+            self._parts.append(Part(record, start + position, end - position))
+        self._gathered += end - position
+
+
+class _Stream:
+    """Reads what one end sends.
+
+    Args:
+        conversation: that it is part of.
+        sender: the end.
+    """
+
+    def __init__(self, conversation: Conversation, sender: str) -> None:
+        self._conversation = conversation
+        self._sender = sender
+        self._mode = _UNKNOWN
+        self._time = 0.0
+        self._offset = 0  # of the next byte of the socket
+        # While the stream is unknown, or inside a head:
+        self._head = b""
+        self._head_parts: list[Part] = []
+        self._head_offset = 0
+        self._body_left: int | None = None  # of a body; None: to the end of the stream
+        # Frames:
+        self._frames = _Cutter(self._measure_frame, conversation.limit)
+        self._frame_left = 0  # of the frame under way: bytes to come
+        self._frame_first: Record | None = None  # its first record
+        self._frame_key = b""  # turned to its next byte
+        self._frame_carries = False  # whether its payload is MQTT
+        self._fragmented = False
+        self._in_mqtt = False  # whether the message under way carries MQTT
+        # Packets:
+        self._packets = _Cutter(self._measure_packet, conversation.limit)
+        self._decoder = Decoder()
+        self._first = True
+        self._fault: MalformedPacket | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a unit has begun and is not complete."""
+        return bool(self._head) or self._frames.under_way or self._packets.under_way or self._frame_left > 0
+
+    def receive(self, data: bytes, time: float) -> None:
+        """Take one piece."""
+        self._time = time
+        record = self._conversation.make(self._sender, time, TCP, "data", self._offset, data, len(data), ())
+        self._offset += len(data)
+        position = 0
+        while position < len(data):
+            if self._mode is _FRAMES:
+                position = self._receive_frames(data, position, record.number)
+            elif self._mode is _MQTT:
+                position = self._receive_mqtt(data, position, record.number, 0)
+            elif self._mode is _LOST:
+                self._other(data[position:], record.number, position, self._offset - len(data) + position)
+                return
+            elif self._mode is _BODY:
+                position = self._receive_body(data, position, record.number)
+            else:
+                position = self._receive_head(data, position, record.number)
+
+    def end(self, time: float, name: str) -> None:
+        """Take the end of the stream; show what has begun and was not completed."""
+        self._time = time
+        if self._head:
+            self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), "cut short")
+            self._head, self._head_parts = b"", []
+        for cutter, layer in ((self._packets, "packet"), (self._frames, "frame")):
+            if cutter.under_way:
+                offset, kept, size, parts = cutter.drop()
+                made = self._other(kept, 0, 0, offset, parts, "cut short", size)
+                made.notes["unit"] = layer
+        record = self._conversation.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
+        self._conversation.ends.close(record)
+
+    # What it is.
+
+    def _receive_head(self, data: bytes, position: int, number: int) -> int:
+        """Gather the head of HTTP, or find that the stream is MQTT. Returns where to go on in the piece."""
+        if not self._head:
+            self._head_offset = self._offset - len(data) + position
+        before = len(self._head)
+        head = self._head + data[position:]
+        if self._mode is _UNKNOWN:
+            kind = _kind(head, self._sender)
+            if kind is None:
+                self._keep_head(head, number, position, len(data))
+                return len(data)
+            self._mode = kind
+            if kind is _MQTT:
+                return self._go_on_as_mqtt(data, position, number)
+        found = _END_OF_HEAD.search(head, max(0, before - 3))
+        if found is None:
+            self._keep_head(head, number, position, len(data))
+            if len(self._head) > _MAX_HEAD:
+                self._mode = _LOST
+                self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts))
+                self._head, self._head_parts = b"", []
+            return len(data)
+        end = position + found.end() - before
+        parts = (*self._head_parts, Part(number, position, end - position))
+        self._head, self._head_parts = b"", []
+        self._on_head(head[: found.end()], parts)
+        return end
+
+    def _keep_head(self, head: bytes, number: int, start: int, end: int) -> None:
+        self._head = head
+        self._head_parts.append(Part(number, start, end - start))
+
+    def _go_on_as_mqtt(self, data: bytes, position: int, number: int) -> int:
+        """Give the first bytes, which were kept until it was clear what they are, to the packets."""
+        head, parts = self._head, self._head_parts
+        self._head, self._head_parts = b"", []
+        at = 0
+        for part in parts:
+            self._receive_mqtt(head[at : at + part.size], 0, part.record, part.start)
+            at += part.size
+        return position
+
+    def _on_head(self, data: bytes, parts: tuple[Part, ...]) -> None:
+        head = read_head(data)
+        record = self._conversation.make(
+            self._sender, self._time, HTTP, head.name, self._head_offset, data, len(data), parts
+        )
+        if self._sender == CLIENT:
+            self._conversation.upgrade = head
+            record.broken = check_request(head)
+        else:
+            record.broken = check_response(head, self._conversation.upgrade)
+        self._conversation.hide(record)
+        if head.upgrade:
+            self._mode = _FRAMES
+            self._frames.offset = self._head_offset + len(data)
+            return
+        if self._sender == SERVER:
+            self._conversation.other(SERVER).not_upgraded()
+        self._body_left = _body_size(head)
+        self._mode = _HEAD if self._body_left == 0 else _BODY
+
+    def not_upgraded(self) -> None:
+        """Take the news that the server did not open the WebSocket: the client may send another request."""
+        if self._mode is _FRAMES and not self._frames.under_way and self._frames.offset == self._offset:
+            self._mode = _HEAD
+
+    def _receive_body(self, data: bytes, position: int, number: int) -> int:
+        end = len(data) if self._body_left is None else min(len(data), position + self._body_left)
+        parts = (Part(number, position, end - position),)
+        offset = self._offset - len(data) + position
+        self._conversation.make(
+            self._sender, self._time, HTTP, "body", offset, data[position:end], end - position, parts
+        )
+        if self._body_left is not None:
+            self._body_left -= end - position
+            if not self._body_left:
+                self._mode = _HEAD
+        return end
+
+    # Frames. What a data frame carries is read as it comes: the peer, too, acts on it before the frame is complete.
+
+    def _measure_frame(self, data: bytes, position: int) -> int | None:
+        """Measure what is gathered of a frame: the header, or the whole of a control frame."""
+        measured = parse_header(data, position)
+        if measured is None:
+            return None
+        header, payload = measured
+        return header + payload if data[position] & 0x08 and payload < 126 else header
+
+    def _receive_frames(self, data: bytes, position: int, number: int) -> int:
+        if self._frame_left:
+            return self._go_on_with_frame(data, position, number)
+        unit, position = self._frames.take(data, position, number, 0)
+        if unit is None:
+            return position
+        offset, taken, _, parts = unit
+        measured = parse_header(taken, 0)
+        assert measured is not None
+        header, payload = measured
+        more = min(header + payload - len(taken), len(data) - position)
+        if more:
+            taken += data[position : position + more]
+            last = parts[-1]
+            if last.start + last.size == position:
+                parts = (*parts[:-1], Part(number, last.start, last.size + more))
+            else:
+                parts += (Part(number, position, more),)
+            self._frames.offset += more
+        self._on_frame(offset, taken, header, payload, parts)
+        return position + more
+
+    def _on_frame(self, offset: int, data: bytes, header: int, payload: int, parts: tuple[Part, ...]) -> None:
+        """Make the record of a frame, with as much of its payload as is there."""
+        first, masked = data[0], data[1] > 127
+        name = "binary" if first == BINARY_FRAME else opcode_name(first)
+        record = self._conversation.make(self._sender, self._time, FRAME, name, offset, data, header + payload, parts)
+        opcode = first & 0x0F
+        plain = (
+            first == BINARY_FRAME
+            and not self._fragmented
+            and masked == (self._sender == CLIENT)
+            and header == header_size(payload, masked)
+        )
+        if not plain:
+            record.broken = check_frame(data[:header], payload, self._sender, self._fragmented)
+            if opcode < 8:
+                self._fragmented = not first & 0x80
+        if opcode in (TEXT, BINARY):
+            self._in_mqtt = not first & 0x70  # an extension has changed it otherwise
+        self._frame_left = header + payload - len(data)
+        self._frame_first = record
+        self._frame_key = data[header - 4 : header] if masked else b""
+        self._frame_carries = opcode <= BINARY and self._in_mqtt
+        self._deliver_masked(data[header:], record.number, header)
+
+    def _go_on_with_frame(self, data: bytes, position: int, number: int) -> int:
+        """Make a record of the next bytes of a frame that did not come in one piece."""
+        piece = data[position : position + self._frame_left]
+        self._frame_left -= len(piece)
+        first = self._frame_first
+        assert first is not None
+        parts = (Part(number, position, len(piece)),)
+        record = self._conversation.make(
+            self._sender, self._time, FRAME, f"rest of {first.name}", self._frames.offset, piece, len(piece), parts
+        )
+        record.notes["frame"] = first.number
+        if self._frame_key:
+            record.notes["masking_key"] = self._frame_key.hex()
+        self._frames.offset += len(piece)
+        self._deliver_masked(piece, record.number, 0)
+        return position + len(piece)
+
+    def _deliver_masked(self, payload: bytes, number: int, start: int) -> None:
+        """Unmask a piece of a payload, and give it to the packets."""
+        key = self._frame_key
+        if key:
+            turn = len(payload) % 4
+            self._frame_key = key[turn:] + key[:turn]
+        if self._frame_carries and payload:
+            self._deliver(mask(payload, key) if key else payload, number, start)
+
+    def _deliver(self, payload: bytes, number: int, start: int) -> None:
+        """Give the payload of a frame to the packets."""
+        position = 0
+        while position < len(payload):
+            if self._fault is not None:
+                self._other(payload[position:], number, start + position, self._packets.offset)
+                self._packets.offset += len(payload) - position
+                return
+            position = self._receive_mqtt(payload, position, number, start)
+
+    # Packets.
+
+    def _measure_packet(self, data: bytes, position: int) -> int | None:
+        if self._first or data[position] >> 4 not in PACKETS:
+            check_first_byte(data[position])
+        header = decode_remaining_length(data, position + 1)
+        return None if header is None else header[0] + header[1] - position
+
+    def _receive_mqtt(self, data: bytes, position: int, number: int, start: int) -> int:
+        try:
+            unit, position = self._packets.take(data, position, number, start)
+        except MalformedPacket as fault:
+            self._lose(fault, data, position, number, start)
+            return len(data)
+        if unit is not None:
+            self._first = False
+            self._on_packet(*unit)
+        return position
+
+    def _lose(self, fault: MalformedPacket, data: bytes, position: int, number: int, start: int) -> None:
+        """Read no more packets: where the next one would begin, nobody can tell."""
+        self._fault = fault
+        offset, kept, _, parts = self._packets.drop()
+        if self._mode is _MQTT:
+            self._mode = _LOST
+        else:
+            self._packets.offset += len(data) - position
+        parts += (Part(number, start + position, len(data) - position),)
+        record = self._other(kept + data[position:], 0, 0, offset, parts)
+        record.broken = (Broken(fault.statement, fault.message),)
+
+    def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Part, ...]) -> None:
+        conversation = self._conversation
+        record = conversation.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
+        if data[0] >> 4 == 1:
+            conversation.hide(record)
+        if conversation.ends.version > 4 and not (self._sender == CLIENT and data[0] >> 4 == 1):
+            record.notes["version"] = conversation.ends.version
+            return
+        try:
+            record.packet = self._decode(data, size)
+        except MalformedPacket as fault:
+            self._decoder = Decoder()
+            record.broken = (Broken(fault.statement, fault.message),)
+            if data[0] >> 4 == 1:
+                self._note_version(record)
+        except MQTTError as error:  # of a packet that is not all kept
+            record.notes["unread"] = str(error)
+        conversation.ends.follow(record)
+
+    def _decode(self, data: bytes, size: int) -> Packet | None:
+        if len(data) == size:
+            return self._decoder.feed(data)[0]
+        header = decode_remaining_length(data, 1)
+        if data[0] >> 4 != Publish.type or header is None:
+            return None
+        return decode(data[0], data[header[1] :])
+
+    def _note_version(self, record: Record) -> None:
+        """Note the Protocol Level of a CONNECT that is of another version: a server may speak it."""
+        at = record.data.find(b"\x00\x04MQTT")
+        if 0 < at <= 5 and len(record.data) > at + 6 and record.data[at + 6] > 4:
+            self._conversation.ends.version = record.data[at + 6]
+            record.notes["version"] = record.data[at + 6]
+
+    def _other(
+        self,
+        data: bytes,
+        number: int,
+        start: int,
+        offset: int,
+        parts: tuple[Part, ...] | None = None,
+        name: str = "not MQTT",
+        size: int | None = None,
+    ) -> Record:
+        if parts is None:
+            parts = (Part(number, start, len(data)),)
+        size = len(data) if size is None else size
+        return self._conversation.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
+
+
+def _kind(data: bytes, sender: str) -> str | None:
+    """Tell what a stream is by its first bytes; None while they do not tell."""
+    if sender == SERVER:
+        if data.startswith(b"HTTP/"):
+            return _HEAD
+        return None if b"HTTP/".startswith(data) else _MQTT
+    if _METHOD.match(data):
+        return _HEAD
+    return None if _METHOD_SO_FAR.fullmatch(data) else _MQTT
+
+
+def _body_size(head: Head) -> int | None:
+    """Tell how long the body behind a head is; None: to the end of the stream."""
+    if head.get("transfer-encoding") is not None:
+        return None
+    length = head.get("content-length")
+    if length is not None and length.isdecimal():
+        return int(length)
+    return None if head.name.isdecimal() and head.name not in ("101", "204", "304") else 0

@@ -1,0 +1,63 @@
+"""The records that are kept: the last ones, up to a number of bytes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mqttws.tap.record import Record
+
+#: What a record takes beside its bytes, about.
+_EACH: Final = 600
+
+
+class Ring:
+    """Keeps the last records.
+
+    Args:
+        keep: bytes of memory, about; at least the last record is kept.
+
+    Attributes:
+        dropped: how many are no longer there.
+    """
+
+    def __init__(self, keep: int = 64 * 1024 * 1024) -> None:
+        self._keep = keep
+        self._records: deque[Record] = deque()
+        self._size = 0
+        self.dropped = 0
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take records, and drop the oldest ones where there is no place left."""
+        for record in records:
+            self._records.append(record)
+            self._size += len(record.data) + _EACH
+        while self._size > self._keep and len(self._records) > 1:
+            self._size -= len(self._records.popleft().data) + _EACH
+            self.dropped += 1
+
+    def since(self, number: int) -> list[Record]:
+        """Return the records with a number greater than this one, oldest first."""
+        found = []
+        for record in reversed(self._records):
+            if record.number <= number:
+                break
+            found.append(record)
+        return found[::-1]
+
+    def get(self, number: int) -> Record | None:
+        """Return the record of a number; None where it is not kept."""
+        if not self._records:
+            return None
+        place = number - self._records[0].number
+        if not 0 <= place < len(self._records):
+            return None
+        found = self._records[place]
+        return found if found.number == number else next((one for one in self._records if one.number == number), None)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)

@@ -1,0 +1,262 @@
+"""What each packet means for both ends, and the rules that it breaks by coming when it comes.
+
+A tap sees what both ends send and has a part in neither. It keeps for each end the state of the connection, by the
+tables of the two machines (`HANDLERS`), and for each packet identifier in flight its step in the flows of QoS 1 and 2::
+
+    step        packet of the publisher     packet of the receiver     next step
+    (none)      PUBLISH, QoS 1                                         published 1
+    (none)      PUBLISH, QoS 2                                         published 2
+    published 1                             PUBACK                     (none)
+    published 2                             PUBREC                     received
+    received    PUBREL                                                 released
+    released                                PUBCOMP                    (none)
+
+Nothing here decides what is forwarded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
+from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
+from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW
+from mqttws.protocol.server import ServerMachine
+from mqttws.tap.record import CLIENT, OTHER_END, SERVER, Broken, Change, Record
+
+#: (step, packet) -> the next step; "" is the end of the flow.
+STEPS: Final[dict[tuple[str, type[Packet]], str]] = {
+    ("published 1", PubAck): "",
+    ("published 2", PubRec): "received",
+    ("received", PubRec): "received",
+    ("received", PubRel): "released",
+    ("released", PubRec): "received",
+    ("released", PubRel): "released",
+    ("released", PubComp): "",
+    ("subscribe", SubAck): "",
+    ("unsubscribe", UnsubAck): "",
+}
+#: What a SUBACK or UNSUBACK breaks that answers no request.
+_ANSWERS_NOTHING: Final = {SubAck: "MQTT-3.8.4-2", UnsubAck: "MQTT-3.10.4-4"}
+
+
+class _Flow:
+    """A packet identifier in flight."""
+
+    __slots__ = ("first", "last", "step", "time", "topic_filters")
+
+    def __init__(self, step: str, record: Record, topic_filters: int = 0) -> None:
+        self.step = step
+        self.first = self.last = record.number
+        self.time = record.time
+        self.topic_filters = topic_filters
+
+
+class Ends:
+    """Both ends of one connection, as far as what they send tells.
+
+    Attributes:
+        states: "client" and "server" -> the state of the connection there: new, connecting, connected or closed.
+        version: the Protocol Level that the client asked for; 4 before it did.
+        keep_alive: seconds; 0 for none.
+    """
+
+    __slots__ = ("_asked", "_clean_session", "_disconnected", "_flows", "_last_sent", "keep_alive", "states", "version")
+
+    def __init__(self) -> None:
+        self.states = {CLIENT: NEW, SERVER: NEW}
+        self.version = 4
+        self.keep_alive = 0
+        self._clean_session = False
+        self._disconnected = False
+        # The end that began the flow -> packet identifier -> where it is.
+        self._flows: dict[str, dict[int, _Flow]] = {CLIENT: {}, SERVER: {}}
+        # CONNECT and PINGREQ that wait; of a client that asks without end the last ones.
+        self._asked: deque[tuple[int, float]] = deque(maxlen=1000)
+        self._last_sent = 0.0
+
+    @property
+    def waiting(self) -> list[tuple[str, int, str, int]]:
+        """What is not answered: (the end that began it, packet identifier, step, number of the record)."""
+        return [
+            (end, packet_id, flow.step, flow.last)
+            for end, flows in self._flows.items()
+            for packet_id, flow in flows.items()
+        ]
+
+    def follow(self, record: Record) -> None:
+        """Note on a record of the layer `mqtt` what it means, and which rules it breaks by coming now."""
+        packet = record.packet
+        if packet is None:
+            return
+        sender = record.sender
+        connected = self.states[SERVER] is CONNECTED
+        if connected and type(packet) is Publish and packet.packet_id is None and not self._disconnected:
+            if sender == CLIENT:
+                self._check_silence(record)
+            return
+        self._check_turn(record, packet)
+        if sender == CLIENT:
+            self._check_silence(record)
+        if isinstance(packet, Connect):
+            self._on_connect(record, packet)
+        elif isinstance(packet, ConnAck):
+            self._on_connack(record, packet)
+        elif isinstance(packet, Publish):
+            if packet.packet_id is not None:
+                self._begin(record, packet.packet_id, f"published {packet.qos}", packet.dup)
+        elif isinstance(packet, (Subscribe, Unsubscribe)):
+            step = "subscribe" if isinstance(packet, Subscribe) else "unsubscribe"
+            self._begin(record, packet.packet_id, step, False, len(packet.topic_filters))
+        elif isinstance(packet, PubRel):
+            self._go_on(record, packet.packet_id, packet, sender)
+        elif isinstance(packet, (PubAck, PubRec, PubComp, SubAck, UnsubAck)):
+            self._go_on(record, packet.packet_id, packet, OTHER_END[sender])
+        elif isinstance(packet, PingReq):
+            self._ask(record)
+        elif isinstance(packet, PingResp):
+            self._on_pingresp(record)
+        elif isinstance(packet, Disconnect):
+            self._disconnected = True
+            self._move(record, CLIENT, CLOSED)
+
+    def close(self, record: Record) -> None:
+        """Note what it means that one end sends nothing more (FIN), or that the connection is gone (RST)."""
+        self._move(record, record.sender, CLOSED)
+        if record.name == "RST":
+            self._move(record, OTHER_END[record.sender], CLOSED)
+
+    # Rules.
+
+    def _check_turn(self, record: Record, packet: Packet) -> None:
+        """Check that this packet may come from this end in this state, by the table of the end that receives it."""
+        if self._disconnected and record.sender == CLIENT:
+            _break(record, "MQTT-3.14.4-2", f"the client sent {record.name} after DISCONNECT")
+            return
+        if record.sender == CLIENT:
+            machine: type[ClientMachine] | type[ServerMachine] = ServerMachine
+            state = self.states[SERVER]
+            if state is CONNECTING and type(packet) is not Connect:
+                state = CONNECTED  # a client may go on without waiting for the CONNACK [§3.1.4]
+        else:
+            machine, state = ClientMachine, self.states[CLIENT]
+            if state is CLOSED:
+                state = CONNECTED  # what the server sent before it learnt of the end
+        if state is not CLOSED and (state, type(packet)) not in machine.HANDLERS:
+            error = machine.violation(state, packet)
+            _break(record, error.statement, error.message)
+
+    def _check_silence(self, record: Record) -> None:
+        """Check that the client kept its keep alive. Spec: [MQTT-3.1.2-23], [MQTT-3.1.2-24]."""
+        silence = record.time - self._last_sent
+        if self.keep_alive and silence > 1.5 * self.keep_alive:
+            _break(
+                record,
+                "MQTT-3.1.2-23",
+                f"{silence:.1f} s of silence; the keep alive is {self.keep_alive} s",
+            )
+        self._last_sent = record.time
+
+    # The connection.
+
+    def _on_connect(self, record: Record, packet: Connect) -> None:
+        if self.states[SERVER] is not NEW:
+            return
+        self._clean_session, self.keep_alive = packet.clean_session, packet.keep_alive
+        self._last_sent = record.time
+        self._ask(record)
+        self._move(record, CLIENT, CONNECTING)
+        self._move(record, SERVER, CONNECTING)
+
+    def _on_connack(self, record: Record, packet: ConnAck) -> None:
+        if self.states[SERVER] is not CONNECTING:
+            return
+        if self._asked:
+            self._answer(record, *self._asked.popleft())
+        if packet.return_code:
+            for end in (SERVER, CLIENT):
+                self._move(record, end, CLOSED)
+            return
+        if packet.session_present and self._clean_session:
+            _break(record, "MQTT-3.2.2-1", "a session is present, though a clean one was asked for")
+        for end in (SERVER, CLIENT):
+            if self.states[end] is CONNECTING:
+                self._move(record, end, CONNECTED)
+
+    def _on_pingresp(self, record: Record) -> None:
+        if self._asked:
+            self._answer(record, *self._asked.popleft())
+        else:
+            _break(record, "§3.13", "a PINGRESP without a PINGREQ")
+
+    # Packet identifiers.
+
+    def _begin(self, record: Record, packet_id: int, step: str, dup: bool, topic_filters: int = 0) -> None:
+        flows = self._flows[record.sender]
+        before = flows.get(packet_id)
+        if before is not None and not (dup and before.step == step):
+            statement = "MQTT-2.3.1-2" if record.sender == CLIENT else "MQTT-2.3.1-4"
+            _break(record, statement, f"the packet identifier {packet_id} is in flight already (record {before.first})")
+        flows[packet_id] = _Flow(step, record, topic_filters)
+        self._show(record, packet_id, before.step if before else "", step)
+
+    def _go_on(self, record: Record, packet_id: int, packet: Packet, began: str) -> None:
+        flows = self._flows[began]
+        flow = flows.get(packet_id)
+        if flow is None or (flow.step, type(packet)) not in STEPS:
+            self._out_of_step(record, packet_id, packet, flow)
+            if flow is None and isinstance(packet, PubRel):  # a session that was there before this connection
+                flows[packet_id] = _Flow("released", record)
+                self._show(record, packet_id, "", "released", began)
+            return
+        if isinstance(packet, SubAck) and len(packet.return_codes) != flow.topic_filters:
+            codes = f"{len(packet.return_codes)} return codes for {flow.topic_filters} Topic Filters"
+            _break(record, "MQTT-3.8.4-5", f"a SUBACK with {codes}")
+        before, flow.step = flow.step, STEPS[flow.step, type(packet)]
+        self._answer(record, flow.last, flow.time)
+        flow.last, flow.time = record.number, record.time
+        if not flow.step:
+            del flows[packet_id]
+        self._show(record, packet_id, before, flow.step, began)
+
+    def _out_of_step(self, record: Record, packet_id: int, packet: Packet, flow: _Flow | None) -> None:
+        """Say what is wrong with an answer: an unknown identifier is what a re-delivery leaves behind, and is not."""
+        statement = _ANSWERS_NOTHING.get(type(packet))
+        if statement is not None:
+            _break(record, statement, f"a {record.name} for {packet_id}, which nothing waits for")
+        elif flow is not None:
+            _break(record, "§4.3", f"a {record.name} for {packet_id}, which is {flow.step!r}")
+        else:
+            record.notes["unknown"] = f"the packet identifier {packet_id} is not in flight on this connection"
+
+    # What is noted.
+
+    def _ask(self, record: Record) -> None:
+        """Note a CONNECT or a PINGREQ, which have no identifier: they are answered in their order."""
+        self._asked.append((record.number, record.time))
+
+    def _answer(self, record: Record, number: int, time: float) -> None:
+        record.answers = number
+        record.round_trip = record.time - time
+
+    def _move(self, record: Record, end: str, state: str) -> None:
+        before = self.states[end]
+        if before is not state:
+            self.states[end] = state
+            record.changes += (Change(end, "connection", before, state),)
+
+    def _show(self, record: Record, packet_id: int, before: str, after: str, began: str | None = None) -> None:
+        began = record.sender if began is None else began
+        request = "subscribe" in (before + after)
+        record.changes += (
+            Change(began, f"{'requests' if request else 'sends'} {packet_id}", before, after),
+            Change(OTHER_END[began], f"{'answers' if request else 'receives'} {packet_id}", before, after),
+        )
+
+
+def _break(record: Record, statement: str, message: str) -> None:
+    record.broken += (Broken(statement, message),)

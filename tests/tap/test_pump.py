@@ -1,0 +1,214 @@
+"""The tap on the network: every transport, byte for byte, with FIN, RST and back-pressure as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from wire import PATIENCE
+
+import mqttws
+from mqttws import Authority, ConnectError, Identity
+from mqttws.broker import Broker
+from mqttws.tap import Record, Tap, lines, load
+
+
+def named(records: list[Record], layer: str = "mqtt") -> list[tuple[str, str]]:
+    return [(record.sender, record.name) for record in records if record.layer == layer]
+
+
+def test_a_session_over_every_transport(tapped: Any) -> None:
+    payload = os.urandom(300_000)
+    with mqttws.connect(tapped.tap.url, client_id="c", username="u", password="bait", **tapped.options) as client:
+        client.subscribe("a/#", 2)
+        for qos in (0, 1, 2):
+            client.publish("a/b", payload, qos=qos)
+        messages = client.messages(timeout=PATIENCE)
+        assert [next(messages).payload for _ in range(3)] == [payload] * 3
+    # A server that has closed its socket answers a last word of TLS with RST.
+    wait_until(
+        lambda: len([name for _, name in named(tapped.tap.taken(), "tcp") if name in ("FIN", "RST")]) >= 2, tapped.tap
+    )
+    records = tapped.tap.taken()
+    seen = named(records)
+    assert seen[0] == ("client", "CONNECT")
+    assert ("client", "DISCONNECT") in seen
+    assert sorted(seen).count(("client", "PUBLISH")) == 3
+    assert [record.broken for record in records if record.broken] == []
+    assert not [record for record in records if record.layer == "other"]
+    answered = {record.name for record in records if record.answers}
+    assert {"CONNACK", "SUBACK", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP"} <= answered
+    secured = next(record for record in records if record.name == "open").notes
+    assert ("far_tls" in secured) == bool(tapped.options)
+    if tapped.options:
+        sizes = [record.notes["tls_record"] for record in records if record.name == "data"]
+        assert all(5 < size <= 5 + 16_384 + 256 for size in sizes)
+    shown = "\n".join(lines(records))
+    assert "bait" not in shown
+    assert b"bait".hex() not in shown
+    again = load(lines(records, secrets=True))
+    assert again.faults == []
+    unlike = [(one, other) for one, other in zip(again.records, records, strict=True) if plain(one) != plain(other)]
+    assert unlike == []
+
+
+def plain(record: Record) -> tuple[object, ...]:
+    return (
+        record.number, record.layer, record.name, record.sender, record.data, record.parts, record.changes,
+        record.broken, record.answers, record.hidden,
+    )  # fmt: skip
+
+
+def wait_until(happened: Callable[[], bool], tap: Tap) -> None:
+    """Wait for the tap's next records until something is so."""
+    come = threading.Event()
+    tap._on_records = lambda records, settled: come.set()
+    while not happened():
+        assert come.wait(PATIENCE)
+        come.clear()
+
+
+# Raw streams.
+
+
+@contextmanager
+def raw(limit: int = 1024 * 1024) -> Iterator[tuple[socket.socket, socket.socket, Tap]]:
+    """Both ends of one connection through a tap."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        with Tap(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", limit=limit) as tap:
+            port = int(tap.url.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as near:
+                far, _ = listener.accept()
+                with far:
+                    far.settimeout(PATIENCE)
+                    yield near, far, tap
+
+
+def receive(source: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := source.recv(size - len(data))):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("towards", ["client", "server"])
+def test_any_bytes_pass_as_they_are(towards: str) -> None:
+    data = os.urandom(2_000_000)
+    with raw(limit=1000) as (near, far, _):
+        source, target = (near, far) if towards == "server" else (far, near)
+        writing = threading.Thread(target=source.sendall, args=(data,))
+        writing.start()
+        received = receive(target, len(data))
+        writing.join(PATIENCE)
+    assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_an_end_that_says_nothing_more_can_still_listen(first: str) -> None:
+    with raw() as (near, far, tap):
+        one, other = (near, far) if first == "client" else (far, near)
+        one.sendall(b"\xc0\x00")
+        one.shutdown(socket.SHUT_WR)
+        assert receive(other, 3) == b"\xc0\x00"  # the end was forwarded
+        other.sendall(b"\xd0\x00")
+        assert receive(one, 2) == b"\xd0\x00"
+        other.shutdown(socket.SHUT_WR)
+        assert one.recv(1) == b""
+        assert [name for _, name in named(tap.taken(), "tcp") if name == "FIN"] == ["FIN", "FIN"]
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_reset_is_a_reset(first: str) -> None:
+    with raw() as (near, far, tap):
+        one, other = (near, far) if first == "client" else (far, near)
+        one.sendall(b"\xc0\x00")
+        assert receive(other, 2) == b"\xc0\x00"
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.close()
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+        assert (first, "RST") in named(tap.taken(), "tcp")
+
+
+def test_an_end_that_takes_nothing_holds_the_other_up() -> None:
+    """What waits inside is bounded: the sender's socket fills, and everything arrives once it is taken."""
+    with raw() as (near, far, _):
+        near.setblocking(False)
+        piece, sent = mqttws.Publish("a", bytes(60_000)).encode(), 0
+        stuck = threading.Event()
+        while not stuck.wait(0.3):
+            before = sent
+            try:
+                while True:
+                    sent += near.send(piece)
+            except BlockingIOError:
+                pass
+            if sent == before:
+                stuck.set()
+        assert sent < 64 * 1024 * 1024
+        assert len(receive(far, sent)) == sent
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Tap(f"mqtt://127.0.0.1:{port}") as tap:
+        with pytest.raises(ConnectError):
+            mqttws.connect(tap.url, reconnect=False).open(PATIENCE)
+        assert "no connection to" in tap.taken()[0].notes["failed"]
+
+
+def test_a_server_whose_certificate_is_unknown_is_not_talked_to(broker: Broker, identity: Identity) -> None:
+    with Tap(broker.url_of("mqtts"), far_tls=ssl.create_default_context(), near_tls=identity.server_context()) as tap:
+        port = int(tap.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as near, pytest.raises(ConnectionResetError):
+            near.recv(1)
+        assert "CERTIFICATE_VERIFY_FAILED" in tap.taken()[0].notes["failed"]
+
+
+def test_closing_cuts_what_is_open_and_leaves_nothing(broker: Broker) -> None:
+    with Tap(broker.url_of("mqtt")) as tap:
+        port = int(tap.url.rpartition(":")[2])
+        near = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        near.sendall(mqttws.Connect("c").encode())
+        assert near.recv(4) == b"\x20\x02\x00\x00"
+    with near, pytest.raises(ConnectionResetError):
+        near.recv(1)
+    assert "mqttws-tap" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_what_is_kept_is_bounded(broker: Broker) -> None:
+    with Tap(broker.url_of("mqtt"), keep=100_000) as tap, mqttws.connect(tap.url) as client:
+        for _ in range(100):
+            client.publish("a", bytes(5000), 1)
+        records = tap.taken()
+        assert sum(len(record.data) for record in records) <= 100_000
+        assert tap.records.dropped > 100
+        assert tap.records.get(records[-1].number) is records[-1]
+        assert tap.records.get(1) is None
+        assert [each.number for each in tap.records.since(records[-3].number)] == [each.number for each in records[-2:]]
+
+
+def test_a_viewer_that_fails_does_not_stop_the_traffic(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(records: list[Record], settled: bool) -> None:
+        raise RuntimeError("the viewer is broken")
+
+    with Tap(broker.url_of("mqtt"), on_records=fail) as tap, mqttws.connect(tap.url) as client:
+        client.publish("a", b"1", 1)
+    assert "the viewer is broken" in caplog.text
+
+
+def test_what_the_client_trusts_is_needed(broker: Broker, authority: Authority, identity: Identity) -> None:
+    with Tap(broker.url_of("wss"), near_tls=identity.server_context(), far_tls=authority.client_context()) as tap:
+        assert tap.url.startswith("wss://127.0.0.1:")
+        with pytest.raises(mqttws.CertificateError):
+            mqttws.connect(tap.url, reconnect=False).open(PATIENCE)
