@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from mqttws.protocol.client import ClientMachine
     from mqttws.protocol.connection import ClientConnection, ServerConnection
+    from mqttws.protocol.pacing import TokenBucket
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
     from mqttws.protocol.store import Store
@@ -69,6 +70,7 @@ _HOLDS = {
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
     "client.reconnect": "Reconnect",
+    "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
     "protocol.store": "Store",
@@ -128,6 +130,7 @@ __all__ = [
     "SubAck",
     "Subscribe",
     "SubscribeRejected",
+    "TokenBucket",
     "TopicTree",
     "UnsubAck",
     "Unsubscribe",

@@ -89,6 +89,7 @@ def verify(
     lookup: Lookup,
     now: datetime,
     skew: float = 300,
+    longest: float | None = None,
     services: Collection[str] | None = IOT_SERVICES,
     region: str | None = None,
     sign_token: bool = False,
@@ -105,6 +106,7 @@ def verify(
         lookup: From an access key to its credentials, or None (or a `LookupError`) when it is not known.
         now: The aware time of arrival.
         skew: How far the client's clock may be off, in seconds; also the life of a signature without `X-Amz-Expires`.
+        longest: Seconds that a signature lives at most, whatever `X-Amz-Expires` says (300 at AWS IoT); None: no bound.
         services: The services that may be signed for; None allows all.
         region: The region that must be signed for; None allows all.
         sign_token: Whether a session token in the query is covered by the signature.  AWS IoT's is not.
@@ -117,7 +119,7 @@ def verify(
     try:
         claim = read_claim(method, target, headers)
         _check_scope(claim, services, region)
-        valid_until = _check_time(claim, now, skew)
+        valid_until = _check_time(claim, now, skew, longest)
         _check_x_amz_signed(claim)
         credentials = find_credentials(claim, lookup, now)
         key = signing_key(credentials.secret_key, claim.day, claim.region, claim.service)
@@ -174,8 +176,8 @@ def _check_scope(claim: Claim, services: Collection[str] | None, region: str | N
         raise Refusal("service", f"expected a signature for the service {wanted}, got one for {claim.service[:40]!r}")
 
 
-def _check_time(claim: Claim, now: datetime, skew: float) -> datetime:
-    """Check the date against the clock; give the time until which the signature lives."""
+def _check_time(claim: Claim, now: datetime, skew: float, longest: float | None) -> datetime:
+    """Check the date against the clock; return the time until which the signature lives."""
     ahead = (claim.date - now).total_seconds()
     if ahead > skew or (claim.expires is None and -ahead > skew):
         side = "ahead of" if ahead > 0 else "behind"
@@ -184,11 +186,14 @@ def _check_time(claim: Claim, now: datetime, skew: float) -> datetime:
             f"the client's clock is off, or the URL is old: signed at {claim.stamp}, {duration(abs(ahead))} {side} "
             f"the server's clock, which allows {duration(skew)}",
         )
-    valid_until = claim.date + timedelta(seconds=skew if claim.expires is None else claim.expires)
+    life = skew if claim.expires is None else claim.expires
+    allowed = life if longest is None else min(life, longest)
+    valid_until = claim.date + timedelta(seconds=allowed)
     if now > valid_until:
+        bound = "" if allowed == life else f", of which {duration(allowed)} count here"
         raise Refusal(
             "expired",
-            f"the signature has expired: signed at {claim.stamp} to live {duration(claim.expires or 0)}, "
+            f"the signature has expired: signed at {claim.stamp} to live {duration(life)}{bound}; "
             f"it ended {duration((now - valid_until).total_seconds())} ago",
         )
     return valid_until

@@ -267,18 +267,29 @@ class Broker:
             self._store.commit()
         return given
 
-    def disconnect(self, client_id: str) -> bool:
-        """Cut off a client; its will is published. Returns whether it was connected.
+    def disconnect(self, client_id: str, *, will: bool = True, forget: bool = False) -> bool:
+        """Close a client's connection.
+
+        Args:
+            client_id: of the client.
+            will: whether its will is published.
+            forget: whether its session ends, too, if it is one that outlives the connection.
+
+        Returns:
+            Whether it was connected.
 
         Raises:
             RuntimeError: the broker does not run.
         """
-        return self._call(lambda: self._disconnect(client_id))
+        return self._call(lambda: self._disconnect(client_id, will, forget))
 
-    def _disconnect(self, client_id: str) -> bool:
+    def _disconnect(self, client_id: str, will: bool, forget: bool) -> bool:
         subscriber = self._registry.find(client_id)
         if subscriber is None or subscriber.outlet is None:
             return False
+        if not will:
+            subscriber.will = None
+        subscriber.clean_session = subscriber.clean_session or forget
         subscriber.outlet.end(ConnectionClosed("cut off by the embedding program"))
         return True
 

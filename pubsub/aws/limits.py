@@ -6,7 +6,8 @@ The local endpoint keeps them, and the provider checks what it publishes against
 itself cuts off a client that goes beyond one, and says nothing.
 
 The one idea: the defaults are what AWS documents, so that a program which passes here passes there.  None lifts a
-limit.  A topic is measured without the prefix of Basic Ingest, `$aws/rules/<rule>/`.
+limit.  A topic is measured without the prefix of Basic Ingest, `$aws/rules/<rule>/`, and a Topic Filter without that
+of a shared subscription, `$share/<name>/`.
 
 Spec: "AWS IoT Core endpoints and quotas" in the AWS general reference; "MQTT" in the AWS IoT Core developer guide.
 """
@@ -16,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["IoTLimits"]
+from pubsub.aws.reserved_topics import filter_of_share, may_publish, may_subscribe, without_prefix
 
-_BASIC_INGEST = "$aws/rules/"
+__all__ = ["IoTLimits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,13 @@ class IoTLimits:
         max_client_id_bytes: Bytes of a client id.  Beyond: refused.
         max_filters: Topic Filters in one SUBSCRIBE.  Beyond: the connection ends.
         max_subscriptions: Topic Filters of a connection.  Beyond: SUBACK 0x80.
+        connect_rate: CONNECTs a second of the account.  Beyond: CONNACK 3.
+        client_connect_rate: CONNECTs a second with one client id; two may come at once, since AWS documents no burst.
+            Beyond: CONNACK 3.
         publish_rate: Messages a second of one connection, in and out together.
         publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
+        byte_rate: Bytes of topics and payloads a second of one connection, in and out together.  Beyond: delayed, as
+            AWS does it.
         max_qos: The highest QoS: a subscription is granted no more; a message of more ends the connection.
         min_keep_alive: Seconds; a shorter keep alive counts as this.
         max_keep_alive: Seconds; a longer one, and 0, counts as this.
@@ -41,8 +47,9 @@ class IoTLimits:
         max_in_flight: Messages of QoS 1 sent to one client and not acknowledged.
         parent_level: Whether `a/#` matches `a`.
         retained_for_wildcards: Whether a Topic Filter with a wildcard brings retained messages.
-        reserved_topics: Whether what clients publish to topics that begin with `$` reaches subscribers.  In AWS IoT
-            its own services take it; here nothing would, and it is dropped.
+        reserved_topics: Whether topics that begin with `$` are as any others.  If not: AWS IoT's own services take
+            what is published to those that it documents (here there are none, and it is dropped); a request for any
+            other ends the connection.
         close_on_denial: Whether a denied PUBLISH or SUBSCRIBE ends the connection.  If not, the one is dropped, the
             other gets SUBACK 0x80.
         lifecycle_events: Whether `$aws/events/presence/` tells who connects and disconnects.
@@ -57,8 +64,11 @@ class IoTLimits:
     max_client_id_bytes: int = 128
     max_filters: int | None = 8
     max_subscriptions: int = 50
+    connect_rate: float | None = 500.0
+    client_connect_rate: float | None = 1.0
     publish_rate: float | None = 100.0
     publish_surplus: Literal["discard", "delay"] = "discard"
+    byte_rate: float | None = 512.0 * 1024
     max_qos: int = 1
     min_keep_alive: int = 30
     max_keep_alive: int = 1200
@@ -77,8 +87,10 @@ class IoTLimits:
                 raise ValueError(f"{name} is {value}; expected 0 or more, or None for no limit where that is allowed")
         if self.publish_surplus not in ("discard", "delay"):
             raise ValueError(f"publish_surplus is {self.publish_surplus!r}; expected 'discard' or 'delay'")
-        if self.publish_rate is not None and self.publish_rate < 1:
-            raise ValueError(f"publish_rate is {self.publish_rate}; expected 1 or more a second, or None for no limit")
+        for name in ("connect_rate", "client_connect_rate", "publish_rate", "byte_rate"):
+            rate, least = getattr(self, name), 1.0 if name == "publish_rate" else 0.0
+            if rate is not None and not (rate > 0 and rate >= least):
+                raise ValueError(f"{name} is {rate}; expected {least:g} or more a second, or None for no limit")
         if not 0 < self.min_keep_alive <= self.max_keep_alive <= 65_535:
             raise ValueError(
                 f"min_keep_alive is {self.min_keep_alive} and max_keep_alive {self.max_keep_alive}; expected two "
@@ -91,28 +103,35 @@ class IoTLimits:
         """Give the keep alive that counts, in seconds, for the one that a client asks for (0 for none)."""
         return self.max_keep_alive if asked == 0 else min(max(asked, self.min_keep_alive), self.max_keep_alive)
 
-    def objection_to_topic(self, topic: str, what: str = "the topic") -> str | None:
-        """Say why a Topic Name or a Topic Filter is too long or too deep; None where it is not."""
-        counted = topic
-        if topic.startswith(_BASIC_INGEST):
-            counted = topic.removeprefix(_BASIC_INGEST).partition("/")[2]
-        slashes = counted.count("/")
-        if self.max_slashes is not None and slashes > self.max_slashes:
-            return f"{what} {_shown(topic)} has {slashes} slashes; AWS IoT takes at most {self.max_slashes}"
-        size = len(counted.encode())
-        if self.max_topic_bytes is not None and size > self.max_topic_bytes:
-            return f"{what} {_shown(topic)} takes {size} bytes; AWS IoT takes at most {self.max_topic_bytes}"
+    def objection_to_filter(self, topic_filter: str, qos: int = 0) -> str | None:
+        """Return why a Topic Filter cannot be subscribed to; None where it can.
+
+        Args:
+            topic_filter: As it is asked for, `$share/...` included.
+            qos: The QoS asked for.
+        """
+        if filter_of_share(topic_filter) == "":
+            return f"the Topic Filter {_shown(topic_filter)} is malformed; expected $share/<name>/<Topic Filter>"
+        objection = self._objection_to_size("the Topic Filter", topic_filter)
+        if objection is not None:
+            return objection
+        if qos > self.max_qos:
+            return f"the Topic Filter {_shown(topic_filter)} has QoS {qos}; AWS IoT takes at most QoS {self.max_qos}"
+        if not (self.reserved_topics or may_subscribe(topic_filter)):
+            return (
+                f"the Topic Filter {_shown(topic_filter)} is reserved; AWS IoT documents no such topic to subscribe to"
+            )
         return None
 
     def objection_to_publish(self, topic: str, payload_size: int | None, qos: int) -> str | None:
-        """Say why a message cannot be published; None where it can.
+        """Return why a message cannot be published; None where it can.
 
         Args:
             topic: Its Topic Name.
             payload_size: In bytes; None where it is not to be looked at.
             qos: Its QoS.
         """
-        objection = self.objection_to_topic(topic)
+        objection = self._objection_to_size("the topic", topic)
         if objection is not None:
             return objection
         if qos > self.max_qos:
@@ -122,6 +141,18 @@ class IoTLimits:
                 f"the payload for {_shown(topic)} takes {payload_size:,} bytes; "
                 f"AWS IoT takes at most {self.max_payload:,}"
             )
+        if not (self.reserved_topics or may_publish(topic)):
+            return f"the topic {_shown(topic)} is reserved; AWS IoT documents no such topic to publish to"
+        return None
+
+    def _objection_to_size(self, what: str, topic: str) -> str | None:
+        counted = without_prefix(topic)
+        slashes = counted.count("/")
+        if self.max_slashes is not None and slashes > self.max_slashes:
+            return f"{what} {_shown(topic)} has {slashes} slashes; AWS IoT takes at most {self.max_slashes}"
+        size = len(counted.encode())
+        if self.max_topic_bytes is not None and size > self.max_topic_bytes:
+            return f"{what} {_shown(topic)} takes {size} bytes; AWS IoT takes at most {self.max_topic_bytes}"
         return None
 
 

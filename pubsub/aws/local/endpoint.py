@@ -9,7 +9,7 @@
 It is the embedded broker with the hooks of `endpoint_hooks`, and beside it the local Cognito service, where there are
 identity pools.  It is for development and tests, and listens on this machine alone unless told otherwise.
 
-This room only puts together and starts and stops: every decision is made in another.
+This module only puts together, starts and stops: every decision is made in another.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class LocalIoTEndpoint:
         signatures = SignatureCheck(
             identities.ring, identities.region, skew=skew, explains=explain, refuse_replays=refuse_replays, clock=clock
         )
-        hooks = IoTHooks(identities, self.limits, signatures, self._publish, clock, time.monotonic)
+        hooks = self._hooks = IoTHooks(identities, self.limits, signatures, self._publish, clock, time.monotonic)
         self.broker = Broker(
             host,
             ws_port=None if self._context else port,
@@ -114,7 +114,7 @@ class LocalIoTEndpoint:
             departures=Departures(
                 parent_level=self.limits.parent_level,
                 retained_for_wildcards=self.limits.retained_for_wildcards,
-                dollar_topics=self.limits.reserved_topics,
+                dollar_topics=True,  # the hooks decide about reserved topics
                 lenient_websocket=True,  # as AWS IoT is: its own SDK v1 needs it
             ),
             sys_interval=None,
@@ -203,6 +203,23 @@ class LocalIoTEndpoint:
         identity = self._minted().issue(common_name=common_name, identity_for="client")
         self.identities.add_certificate(identity.certificate, policies=policies, thing=thing)
         return identity
+
+    def delete_connection(self, client_id: str, *, clean_session: bool = False, prevent_will: bool = False) -> bool:
+        """Close a client's connection, as AWS IoT's DeleteConnection does; it may connect again.
+
+        Args:
+            client_id: Of the client.
+            clean_session: Whether its persistent session ends, too.
+            prevent_will: Whether its will is not published.
+
+        Returns:
+            Whether it was connected.
+
+        Raises:
+            RuntimeError: The endpoint does not run.
+        """
+        self._hooks.delete(client_id)
+        return self.broker.disconnect(client_id, will=not prevent_will, forget=clean_session)
 
     def _minted(self) -> Authority:
         if self._authority is None:

@@ -6,7 +6,7 @@
     connected,    lifecycle messages
     disconnected
 
-It decides by rooms that know no MQTT: `signature_check`, `identities`, `policy`, `limits`, `presence`.
+It decides by modules that know no MQTT: `signature_check`, `identities`, `policy`, `limits`, `presence`.
 
 The one idea: what a connection may do is compiled once, at its CONNECT, into its `_Client`, which the broker keeps as
 the connection's context.  Each later question is a lookup in that.
@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mqttws import Connect, MQTTError
+from mqttws import Connect, MQTTError, TokenBucket
 from mqttws.broker import ALLOWED, Accepted, Access, Peer, Refused, Rejection, Verdict
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.authorizers import is_custom, read_request
@@ -54,16 +54,43 @@ _ALTERNATIVES = {
 }
 
 
+_MOST_CLIENT_IDS = 10_000  # of those that connected last, how many are remembered
+
+
 class _Client:
     """A client that is connected, or connecting."""
 
-    __slots__ = ("allowance", "allowance_at", "authorizer", "presence")
+    __slots__ = ("authorizer", "deleted", "messages", "presence")
 
-    def __init__(self, authorizer: Authorizer, presence: Presence, allowance: float, now: float) -> None:
+    def __init__(self, authorizer: Authorizer, presence: Presence, messages: TokenBucket | None) -> None:
         self.authorizer = authorizer
         self.presence = presence
-        self.allowance = allowance
-        self.allowance_at = now
+        self.messages = messages  # one token for each message, in or out; None: no limit
+        self.deleted = False  # by DeleteConnection
+
+
+class _ConnectRates:
+    """CONNECTs a second: of the account, and with each client id."""
+
+    def __init__(self, limits: IoTLimits) -> None:
+        rate = limits.connect_rate
+        self._account = None if rate is None else TokenBucket(rate, max(1.0, rate))
+        self._rate = limits.client_connect_rate
+        self._of_client: dict[str, TokenBucket] = {}  # the one least lately used first
+
+    def objection(self, client_id: str, now: float) -> str | None:
+        """Count a CONNECT. Return why it is one too many; None where it is not."""
+        if self._account is not None and not self._account.take(now):
+            return f"the account is beyond its {self._account.rate:g} CONNECTs a second"
+        if self._rate is None:
+            return None
+        bucket = self._of_client.pop(client_id, None) or TokenBucket(self._rate, max(2.0, self._rate))
+        self._of_client[client_id] = bucket
+        if len(self._of_client) > _MOST_CLIENT_IDS:
+            del self._of_client[next(iter(self._of_client))]
+        if bucket.take(now):
+            return None
+        return f"the client id {client_id!r} is beyond its {self._rate:g} CONNECTs a second"
 
 
 class IoTHooks:
@@ -93,6 +120,8 @@ class IoTHooks:
         self._publish = publish
         self._clock = clock
         self._monotonic = monotonic
+        self._connects = _ConnectRates(limits)
+        self._connected: dict[str, _Client] = {}  # by client id
         self._rate = limits.publish_rate if limits.publish_surplus == "discard" else None
 
     # --- who is it ---
@@ -113,6 +142,9 @@ class IoTHooks:
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
             return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT keeps for itself")
+        objection = self._connects.objection(client_id, self._monotonic())
+        if objection is not None:
+            return Refused(3, objection)
         found = self._identify(peer, connect)
         if isinstance(found, str):
             return Refused(5, found)
@@ -123,7 +155,8 @@ class IoTHooks:
         if not decision:
             return Refused(5, decision.reason)
         presence = Presence(client_id, principal.name, peer.address[0], self._clock)
-        peer.context = _Client(authorizer, presence, self._rate or 0.0, self._monotonic())
+        messages = None if self._rate is None else TokenBucket(self._rate, self._rate)
+        peer.context = _Client(authorizer, presence, messages)
         keep_alive = self._limits.keep_alive(connect.keep_alive)
         # A client id is the account's, whoever uses it: that is what take-over goes by.
         return Accepted(client_id, keep_alive, owner=self._identities.account_id)
@@ -152,14 +185,13 @@ class IoTHooks:
         certificate: Mapping[str, Any] = {}
         if peer.tls is not None and peer.target is None:
             certificate = peer.tls.getpeercert() or {}
-        host = peer.header("host")
         return ConnectionContext(
             client_id=client_id,
             region=identities.region,
             account_id=identities.account_id,
             partition=identities.partition,
             source_ip=peer.address[0],
-            domain_name=None if host is None else host.partition(":")[0].lower(),
+            domain_name=_host_of(peer.header("host")),
             secure=peer.tls is not None,
             thing=identities.thing(client_id, principal.name),
             identity_id=principal.identity_id,
@@ -186,10 +218,15 @@ class IoTHooks:
                 return Verdict(False, close=self._limits.close_on_denial, reason=decision.reason)
         elif not (decision := client.authorizer.receive(access.topic)):
             return Verdict(False, reason=decision.reason)
-        return ALLOWED if self._rate is None else self._within_rate(client, self._rate)
+        if client.messages is not None and not client.messages.take(self._monotonic()):
+            said = f"it is beyond the {client.messages.rate:g} messages a second of one connection, and discarded"
+            return Verdict(False, reason=said, acknowledge=False)
+        if access.action == "publish" and access.topic.startswith("$") and not self._limits.reserved_topics:
+            return Verdict(False, reason="it is for a service of AWS, and there is none here: acknowledged and dropped")
+        return ALLOWED
 
     def _subscribe(self, client: _Client, access: Access) -> Verdict:
-        objection = self._limits.objection_to_topic(access.topic, "the Topic Filter")
+        objection = self._limits.objection_to_filter(access.topic)
         if objection is not None:
             return Verdict(False, close=True, reason=objection)
         decision: Decision = client.authorizer.subscribe(access.topic)
@@ -197,32 +234,39 @@ class IoTHooks:
             return Verdict(True, max_qos=self._limits.max_qos)
         return Verdict(False, close=self._limits.close_on_denial, reason=decision.reason)
 
-    def _within_rate(self, client: _Client, rate: float) -> Verdict:
-        """Count a message, in or out; bursts may take up one second's worth."""
-        now = self._monotonic()
-        client.allowance = min(rate, client.allowance + (now - client.allowance_at) * rate)
-        client.allowance_at = now
-        if client.allowance < 1:
-            said = f"it is beyond the {rate:g} messages a second of one connection, and discarded"
-            return Verdict(False, reason=said, acknowledge=False)
-        client.allowance -= 1
-        return ALLOWED
-
     # --- who is there ---
 
     def on_connected(self, peer: Peer) -> None:
-        """Tell that a client has connected."""
+        """Publish that a client has connected."""
+        self._connected[peer.client_id] = peer.context
         if self._limits.lifecycle_events:
             self._tell(peer.context.presence.connected())
 
     def on_disconnected(self, peer: Peer, error: MQTTError | None) -> None:
-        """Tell that a client has disconnected."""
+        """Publish that a client has disconnected."""
+        client: _Client = peer.context
+        if self._connected.get(peer.client_id) is client:
+            del self._connected[peer.client_id]
         if self._limits.lifecycle_events:
-            self._tell(peer.context.presence.disconnected(error))
+            self._tell(client.presence.disconnected(error, deleted=client.deleted))
+
+    def delete(self, client_id: str) -> None:
+        """Note that a client's connection is about to be closed by DeleteConnection."""
+        client = self._connected.get(client_id)
+        if client is not None:
+            client.deleted = True
 
     def _tell(self, message: tuple[str, bytes] | None) -> None:
         if message is not None:
             self._publish(*message)
+
+
+def _host_of(header: str | None) -> str | None:
+    """Return the host of a Host header without its port; an IPv6 address stays in brackets (RFC 3986 §3.2.2)."""
+    if header is None:
+        return None
+    host, bracket, _ = header.rpartition("]")
+    return (f"{host}]" if bracket else header.partition(":")[0]).lower()
 
 
 def _is_signed(peer: Peer) -> bool:

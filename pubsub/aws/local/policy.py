@@ -20,7 +20,7 @@ what the variables stand for, which conditions hold) is worked out at the first 
 question only matches its resource against what is left.  Conditions on the time are the exception: they
 are asked each time.
 
-This room does no network, and a question never raises.
+It opens no connection, and a question never raises.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
-from pubsub.aws.local.policy_conditions import Condition, Keys, lookup_in
+from pubsub.aws.local.policy_conditions import Condition, Keys
 from pubsub.aws.local.policy_document import PolicyDocument, PolicyError, Statement
 from pubsub.aws.local.policy_explain import why_not
 from pubsub.aws.local.policy_match import Pattern
-from pubsub.aws.local.policy_variables import ConnectionContext, Thing
+from pubsub.aws.local.policy_variables import ConnectionContext, Thing, careful_lookup, keys_of_role
 
 __all__ = ["Authorizer", "ConnectionContext", "Decision", "PolicyDocument", "PolicyError", "Thing"]
 
@@ -48,6 +48,7 @@ _KINDS = {
 }
 """The actions of MQTT -> the kind of resource that each is about."""
 
+_ROLE = "role"
 _TIME_KEYS = frozenset(["aws:currenttime", "aws:epochtime"])
 
 
@@ -85,12 +86,12 @@ class _Rule:
     patterns: tuple[Pattern, ...]
     timed: tuple[Condition, ...]
 
-    def applies(self, resource: str, keys_now: Callable[[], Keys]) -> bool:
+    def applies(self, resource: str, keys_now: Callable[[str], Keys]) -> bool:
         if any(pattern.match(resource) for pattern in self.patterns) == self.statement.not_resources:
             return False
         if not self.timed:
             return True
-        keys = keys_now()
+        keys = keys_now(self.side)
         return all(condition.holds(keys, granting=self.statement.allows) for condition in self.timed)
 
     @property
@@ -104,23 +105,26 @@ class _Rules:
     def __init__(self, action: str, sides: Mapping[str, Sequence[PolicyDocument]], keys: Keys) -> None:
         self.deny: list[_Rule] = []
         self.allow: dict[str, list[_Rule]] = {side: [] for side in sides}
-        self.keys = keys
+        self.keys = {side: keys_of_role(keys) if side == _ROLE else keys for side in sides}
         for side, policies in sides.items():
             for policy in policies:
                 for statement in policy.statements:
-                    rule = _settle(side, policy, statement, keys) if statement.covers(action) else None
+                    rule = (
+                        _settle(side, policy, statement, action, self.keys[side]) if statement.covers(action) else None
+                    )
                     if rule is not None:
                         (self.allow[side] if statement.allows else self.deny).append(rule)
 
 
-def _settle(side: str, policy: PolicyDocument, statement: Statement, keys: Keys) -> _Rule | None:
-    """Work out a statement for a connection, or give None when it can never apply to it."""
+def _settle(side: str, policy: PolicyDocument, statement: Statement, action: str, keys: Keys) -> _Rule | None:
+    """Work out a statement for a connection, or return None when it can never apply to it."""
     timed = tuple(one for one in statement.conditions if one.needs & _TIME_KEYS)
     for condition in statement.conditions:
         if condition not in timed and not condition.holds(keys, granting=statement.allows):
             return None
-    lookup = lookup_in(keys)
-    resolved = [template.pattern(lookup) for template in statement.resources]
+    # What only narrows may hold anything: the resources of a Deny, and those that an Allow leaves out.
+    kind = _KINDS.get(action, "") if statement.allows != statement.not_resources else ""
+    resolved = [template.pattern(careful_lookup(keys, kind, template)) for template in statement.resources]
     # That an unknown variable matches nothing must not be what grants all the rest.
     if statement.not_resources and statement.allows and None in resolved:
         return None
@@ -149,7 +153,7 @@ class Authorizer:
         iot: Sequence[PolicyDocument] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        sides = {"role": role, "IoT": iot}
+        sides = {_ROLE: role, "IoT": iot}
         self.context = context
         self._sides = {side: tuple(policies) for side, policies in sides.items() if policies is not None}
         if not self._sides:
@@ -183,10 +187,13 @@ class Authorizer:
         rules = self._rules_for(action)
 
         @cache  # one time for one decision, and none where nothing asks for it
-        def keys_now() -> Keys:
-            now = datetime.fromtimestamp(self._clock(), UTC)
+        def now_once() -> datetime:
+            return datetime.fromtimestamp(self._clock(), UTC)
+
+        def keys_now(side: str) -> Keys:
+            now = now_once()
             seconds = str(now.timestamp())
-            return {**rules.keys, "aws:currenttime": (now.isoformat(),), "aws:epochtime": (seconds,)}
+            return {**rules.keys[side], "aws:currenttime": (now.isoformat(),), "aws:epochtime": (seconds,)}
 
         for rule in rules.deny:
             if rule.applies(resource, keys_now):
@@ -196,7 +203,7 @@ class Authorizer:
         for side, allowing in rules.allow.items():
             found = next((rule for rule in allowing if rule.applies(resource, keys_now)), None)
             if found is None:
-                why = why_not(side, self._sides[side], action, resource, keys_now())
+                why = why_not(side, self._sides[side], action, resource, keys_now(side))
                 said = f"{action} on {resource!r} is not allowed: {why}"
                 return Decision(False, action, resource, None, None, said)
             granted.append(found)

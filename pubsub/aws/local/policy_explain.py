@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pubsub.aws.local.policy_conditions import Condition, Keys, lookup_in
 from pubsub.aws.local.policy_document import PolicyDocument, Statement
 from pubsub.aws.local.policy_match import Pattern, Template, Wildcard
+from pubsub.aws.local.policy_variables import careful_lookup
 
 __all__ = ["why_not"]
 
@@ -53,13 +54,17 @@ def _misses(
 
 
 def _miss(statement: Statement, resource: str, keys: Keys) -> tuple[int, str]:
-    lookup = lookup_in(keys)
-    patterns = [template.pattern(lookup) for template in statement.resources]
+    kind = "" if statement.not_resources else resource.split(":", 5)[5].partition("/")[0]
+    lookups = [careful_lookup(keys, kind, template) for template in statement.resources]
+    patterns = [template.pattern(lookup) for template, lookup in zip(statement.resources, lookups, strict=True)]
     matches = any(one is not None and one.match(resource) for one in patterns)
     if None in patterns and (statement.not_resources or not matches):
-        template = statement.resources[patterns.index(None)]
-        unknown = next(one.name for one in template.variables() if one.value(lookup) is None)
-        return 1, f"names {template.source!r}, and ${{{unknown}}} has no value here"
+        index = patterns.index(None)
+        template = statement.resources[index]
+        unknown = next(one.name for one in template.variables() if one.value(lookups[index]) is None)
+        known = lookup_in(keys)(unknown)
+        lack = "has no value here" if known is None else f"is {known!r} here, which must not be a part of a topic"
+        return 1, f"names {template.source!r}, and ${{{unknown}}} {lack}"
     if matches != statement.not_resources:
         failed = next(one for one in statement.conditions if not one.holds(keys, granting=True))
         return 0, f"would, but its condition {_condition(failed, keys)}"

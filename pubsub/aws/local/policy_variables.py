@@ -1,10 +1,14 @@
 """What is known of a connection, as the keys that policies name: `iot:ClientId`, `aws:SourceIp` and the rest.
 
-This is the only room that knows the names of AWS's keys.  It knows nothing of policies.
+This is the only module that knows the names of AWS's keys.  It knows nothing of policies.
 
 The one idea: whatever a policy may ask is one flat table from a key to its values, made once a
 connection.  A key that has no value is not in the table; that is how an unknown variable and an absent key
 come to mean the same.
+
+A client chooses its own client id, so that must not reach further than a policy means.  With `+` for a client id,
+`topicfilter/${iot:ClientId}/#` would allow what all clients are sent; with `bob/private`, `topic/${iot:ClientId}/log`
+would lie in what is Bob's.  So, where something is allowed, such a value counts as none (`careful_lookup`).
 
 Spec: "AWS IoT Core policy variables", "Thing policy variables" and "X.509 certificate policy variables" in
 the AWS IoT Core developer guide.
@@ -16,16 +20,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from pubsub.aws.local.policy_conditions import Keys
-from pubsub.aws.local.policy_match import normal_key
+from pubsub.aws.local.policy_conditions import Keys, lookup_in
+from pubsub.aws.local.policy_match import Lookup, Template, Variable, normal_key
 
-__all__ = ["ConnectionContext", "Thing"]
+__all__ = ["ConnectionContext", "Thing", "careful_lookup", "keys_of_role"]
 
 _Given: TypeAlias = dict[str, str | Sequence[str] | None]
 
 _CERTIFICATE_PREFIX = "iot:Certificate."
 _MOST_CERTIFICATE_VALUES = 5
 _WILD_IN_CERTIFICATE = frozenset("*$+?#")
+_CLIENT_ID, _THING, _THING_NAME = "iot:clientid", "iot:connection.thing.", "iot:connection.thing.thingname"
+_MQTT_WILDCARDS = frozenset("+#")
+_WIDENS_A_TOPIC = frozenset("+#/*?$")
+
+
+def keys_of_role(keys: Keys) -> Keys:
+    """Return the keys that the policies of an IAM role may ask for: a thing is known to AWS IoT policies alone."""
+    return {key: values for key, values in keys.items() if not key.startswith(_THING)}
+
+
+def careful_lookup(keys: Keys, kind: str, template: Template) -> Lookup:
+    """Return the lookup of variables for a resource that is allowed, where no value may widen it.
+
+    Args:
+        keys: What is known of the connection.
+        kind: Of the resource: `topic` or `topicfilter`; for any other, values are taken as they are.
+        template: The resource.
+    """
+    plain = lookup_in(keys)
+    if kind not in ("topic", "topicfilter"):
+        return plain
+    # As the whole of a topic, a value allows that one topic. In a Topic Filter MQTT's wildcards still mean more.
+    before, last = template.parts[-2:] if len(template.parts) > 1 else ("", "")
+    whole = isinstance(last, Variable) and isinstance(before, str) and before.endswith(f":{kind}/")
+    forbidden = _WIDENS_A_TOPIC if not whole else _MQTT_WILDCARDS if kind == "topicfilter" else frozenset("")
+
+    def lookup(name: str) -> str | None:
+        value = plain(name)
+        if value is None or not name.startswith((_CLIENT_ID, _THING)):
+            return value
+        # What else is known of a thing is in the hands of the registry's owner: a path in it is meant.
+        widens = forbidden if name in (_CLIENT_ID, _THING_NAME) else forbidden & _MQTT_WILDCARDS
+        return None if widens.intersection(value) else value
+
+    return lookup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +75,7 @@ class Thing:
         name: Its name, which is the client id of its connections.
         type_name: The name of its type; None when it has none.
         attributes: Its attributes, by their names as they are written.
-        attached: Whether the principal of the connection is attached to it.
+        attached: Whether the principal of the connection is attached to it.  If not, nothing of the thing has a value.
     """
 
     name: str
@@ -132,12 +171,12 @@ def _normal(keys: Mapping[str, str | Sequence[str] | None]) -> dict[str, tuple[s
 
 
 def _thing_keys(thing: Thing | None) -> _Given:
-    if thing is None:
+    if thing is None or not thing.attached:
         return {"iot:Connection.Thing.IsAttached": "false"}
     return {
         "iot:Connection.Thing.ThingName": thing.name,
         "iot:Connection.Thing.ThingTypeName": thing.type_name,
-        "iot:Connection.Thing.IsAttached": "true" if thing.attached else "false",
+        "iot:Connection.Thing.IsAttached": "true",
         **{f"iot:Connection.Thing.Attributes[{name}]": value for name, value in thing.attributes.items()},
     }
 

@@ -54,7 +54,7 @@ class SignatureCheck:
     Args:
         ring: The keys that may sign.
         region: The region that must be signed for.
-        skew: Seconds that a client's clock may be off; also how long a signature without `X-Amz-Expires` lives.
+        skew: Seconds that a client's clock may be off; also how long a signature lives, whatever `X-Amz-Expires` says.
         explains: Whether the client is told its mistake, and the mistake is searched for.
         refuse_replays: Whether a signature is taken only once.
         replay_grace: Seconds after the first use of a signature in which it is still taken; 0 or more.
@@ -97,12 +97,13 @@ class SignatureCheck:
             key = self._ring.find(access_key)
             return None if key is None else key.credentials
 
-        answer = verify(method, target, headers, lookup=lookup, now=arrived, skew=self._skew, region=self._region)
+        skew, region = self._skew, self._region
+        answer = verify(method, target, headers, lookup=lookup, now=arrived, skew=skew, longest=skew, region=region)
         if isinstance(answer, Rejected):
             reason, code = answer.reason, answer.code
             if self._explains:
                 found = explain(
-                    method, target, headers, lookup=lookup, now=arrived, skew=self._skew, region=self._region
+                    method, target, headers, lookup=lookup, now=arrived, skew=skew, longest=skew, region=region
                 )
                 reason, code = found.sentence, found.code
             return self.forbid(reason, code)
