@@ -17,6 +17,7 @@ import mqttws
 from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, Publish
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.endpoint_hooks import _ConnectRates, _host_of
 from pubsub.aws.local.identities import Identities
 from sigv4 import Credentials, presign_iot_url
 
@@ -374,6 +375,129 @@ def test_a_silent_client_is_cut_by_the_clamped_keep_alive(bench: Callable[..., B
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         IoTLimits(**wrong)
+
+
+@pytest.mark.parametrize("expires", [None, 60, 86_400, 604_800])
+def test_a_signature_lives_five_minutes_whatever_it_says(expires: int | None, bench: Callable[..., Bench]) -> None:
+    now = [time.time()]
+    there = bench(clock=lambda: now[0], explain=True, refuse_replays=False)
+    url = there.url(now=datetime.fromtimestamp(now[0], UTC), expires=expires)
+    life = min(expires or 300, 300)
+    now[0] += life - 2
+    with mqttws.Client(url, reconnect=False, timeout=10):
+        pass
+    now[0] += 4
+    body = json.loads(rejection(url).body)
+    assert body["reason"] == ("clock" if expires is None else "expired")
+    if expires == 86_400:
+        assert "to live 1 d, of which 5 min count here" in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("[::1]:8443", "[::1]"),
+        ("[2001:DB8::1]", "[2001:db8::1]"),
+        ("IoT.example.com:443", "iot.example.com"),
+        ("127.0.0.1:1234", "127.0.0.1"),
+        ("localhost", "localhost"),
+        (None, None),
+    ],
+)
+def test_the_domain_name_is_the_host_without_its_port(host: str | None, name: str | None) -> None:
+    assert _host_of(host) == name
+
+
+def test_connects_with_one_client_id_have_a_rate(bench: Callable[..., Bench], caplog: Any) -> None:
+    now = [time.time()]
+    there = bench(clock=lambda: now[0])
+    for _ in range(2):
+        there.client("same").close()
+    with pytest.raises(ConnectionRefused) as caught:
+        there.client("same")
+    assert caught.value.return_code == 3
+    assert "the client id 'same' is beyond its 1 CONNECTs a second" in caplog.text
+    there.client("other").close()
+    now[0] += 1.01
+    there.client("same").close()
+    with pytest.raises(ConnectionRefused):
+        there.client("same")
+
+
+def test_connects_of_the_account_have_a_rate(bench: Callable[..., Bench], caplog: Any) -> None:
+    now = [time.time()]
+    there = bench(clock=lambda: now[0], limits=IoTLimits(connect_rate=3))
+    for number in range(3):
+        there.client(f"c{number}").close()
+    with pytest.raises(ConnectionRefused) as caught:
+        there.client("c3")
+    assert caught.value.return_code == 3
+    assert "the account is beyond its 3 CONNECTs a second" in caplog.text
+    unlimited = bench(clock=lambda: now[0], limits=IoTLimits(connect_rate=None, client_connect_rate=None))
+    for _ in range(6):
+        unlimited.client("same").close()
+
+
+def test_what_is_remembered_of_connects_is_bounded() -> None:
+    rates = _ConnectRates(IoTLimits(connect_rate=None))
+    for number in range(10_100):
+        assert rates.objection(f"c{number}", 0.0) is None
+    assert len(rates._of_client) == 10_000
+
+
+@pytest.mark.parametrize("topic", ["$aws/things/lamp/shadow/update", "$aws/rules/r", "$aws/rules/r/a/b"])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_what_is_for_a_service_of_aws_is_acknowledged_and_dropped(
+    topic: str, qos: int, bench: Callable[..., Bench], caplog: Any
+) -> None:
+    there = bench()
+    client = there.client()
+    client.publish(topic, b"x", qos=qos)
+    client.publish("after", b"y", qos=1)
+    assert f"PUBLISH to {topic!r} denied: it is for a service of AWS, and there is none here" in caplog.text
+    assert "not for clients" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "topic", ["$mine", "$aws/mine", "$aws/events/presence/connected/c", "$aws/things/l/shadow/get/accepted"]
+)
+@pytest.mark.parametrize("verb", ["publish_nowait", "subscribe_nowait"])
+def test_reserved_topics_end_the_connection(topic: str, verb: str, bench: Callable[..., Bench], caplog: Any) -> None:
+    client = bench().client()
+    if verb == "subscribe_nowait" and topic.startswith(("$aws/events", "$aws/things")):
+        assert client.subscribe(topic) == 0
+        return
+    getattr(client, verb)(topic)
+    ended(client)
+    assert "is reserved; AWS IoT documents no such topic" in caplog.text
+
+
+def test_or_they_are_as_any_others_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+    client = bench(limits=IoTLimits(reserved_topics=True)).client()
+    client.subscribe("$mine/+")
+    client.publish("$mine/a", b"x", qos=1)
+    assert [message.topic for message in take(client, 1)] == ["$mine/a"]
+
+
+def test_a_connection_is_deleted(bench: Callable[..., Bench]) -> None:
+    there = bench()
+    watcher = there.client("watcher")
+    watcher.subscribe(["$aws/events/presence/disconnected/+", "will"], 1)
+    for prevent_will in (False, True):
+        will = mqttws.Message("will", b"gone", 1)
+        victim = there.client(f"victim-{prevent_will}", clean_session=False, will=will)
+        assert there.endpoint.delete_connection(victim.client_id, prevent_will=prevent_will, clean_session=prevent_will)
+        ended(victim)
+        messages = take(watcher, 1 if prevent_will else 2)
+        assert sorted(message.topic for message in messages) == sorted(
+            [f"$aws/events/presence/disconnected/{victim.client_id}", *([] if prevent_will else ["will"])]
+        )
+        (told,) = [json.loads(message.payload) for message in messages if message.topic != "will"]
+        assert told["disconnectReason"] == "API_INITIATED_DISCONNECT"
+        assert told["clientInitiatedDisconnect"] is False
+        again = there.client(victim.client_id, clean_session=False)
+        assert again.state.session_present is not prevent_will
+    assert not there.endpoint.delete_connection("nobody")
 
 
 # --- lifecycle messages ---

@@ -207,10 +207,68 @@ def test_a_variable_without_a_value_never_matches(variable: str) -> None:
     assert not iot(allow("iot:*"), {"Effect": "Deny", **all_but}, at=FULL).publish("b")
 
 
-def test_without_a_thing_its_variables_have_no_value() -> None:
-    statement = allow("iot:Connect", ROOT + "client/${iot:Connection.Thing.ThingName}")
-    assert not iot(statement).connect()
-    assert iot(statement, at=FULL).connect()
+@pytest.mark.parametrize("key", ["ThingName", "ThingTypeName", "Attributes[Floor]"], ids=["name", "type", "attribute"])
+def test_without_an_attached_thing_its_variables_have_no_value(key: str) -> None:
+    value = {"ThingName": "device1", "ThingTypeName": "bulb", "Attributes[Floor]": "3"}[key]
+    written = ROOT + "topic/${iot:Connection.Thing." + key + "}"
+    away = replace(FULL, thing=replace(FULL.thing, attached=False))
+    assert iot(allow("iot:Publish", written), at=FULL).publish(value)
+    assert not iot(allow("iot:Publish", written)).publish(value)
+    assert not iot(allow("iot:Publish", written), at=away).publish(value)
+    assert not Authorizer(FULL, role=[policy(allow("iot:Publish", written))]).publish(value)
+    condition = {"Condition": {"StringEquals": {f"iot:Connection.Thing.{key}": value}}}
+    assert iot(allow("iot:Publish", **condition), at=FULL).publish("a")
+    assert not iot(allow("iot:Publish", **condition), at=away).publish("a")
+    assert not Authorizer(FULL, role=[policy(allow("iot:Publish", **condition))]).publish("a")
+
+
+def test_whether_a_thing_is_attached_can_be_asked() -> None:
+    def asks(value: str) -> dict[str, Any]:
+        return allow("iot:Connect", Condition={"Bool": {"iot:Connection.Thing.IsAttached": value}})
+
+    away = replace(FULL, thing=replace(FULL.thing, attached=False))
+    for at, attached in ((FULL, True), (away, False), (HERE, False)):
+        assert bool(iot(asks("true"), at=at).connect()) is attached
+        assert bool(iot(asks("false"), at=at).connect()) is not attached
+
+
+@pytest.mark.parametrize("char", "+#/*?$")
+@pytest.mark.parametrize("variable", ["iot:ClientId", "iot:Connection.Thing.ThingName"])
+def test_what_a_client_calls_itself_never_widens_a_resource(char: str, variable: str) -> None:
+    name = f"a{char}b"
+    at = replace(FULL, client_id=name, thing=replace(FULL.thing, name=name))
+    for kind, action, ask in (
+        ("topic", "iot:Publish", Authorizer.publish),
+        ("topic", "iot:Receive", Authorizer.receive),
+        ("topicfilter", "iot:Subscribe", Authorizer.subscribe),
+    ):
+        for template in ("to/${%s}", "${%s}/of", "${%s}*", "to/${%s}/#", "x${%s}"):
+            written = template % variable
+            asked = template.replace("*", "/more").replace("${%s}", name)
+            resource = f"{ROOT}{kind}/{written}"
+            refused = ask(iot(allow(action, resource), at=at), asked)
+            assert not refused, (template, action)
+            assert "must not be a part of a topic" in refused.reason
+            assert ask(
+                iot(allow(action, resource), at=replace(at, client_id="ab", thing=replace(at.thing, name="ab"))),
+                template.replace("${%s}", "ab").replace("*", "/more"),
+            )
+            # What is denied stays denied, and what is not spared from a Deny is denied.
+            assert not ask(iot(allow("iot:*"), deny(action, resource), at=at), asked)
+            spared = {"Effect": "Deny", "Action": action, "NotResource": resource}
+            assert not ask(iot(allow("iot:*"), spared, at=at), asked)
+    # As the whole of a topic it is that one topic; in a Topic Filter its wildcards would still be MQTT's.
+    whole = "${" + variable + "}"
+    assert iot(allow("iot:Publish", f"{ROOT}topic/{whole}"), at=at).publish(name)
+    assert bool(iot(allow("iot:Subscribe", f"{ROOT}topicfilter/{whole}"), at=at).subscribe(name)) is (char not in "+#")
+    assert iot(allow("iot:Connect", f"{ROOT}client/{whole}"), at=at).connect()
+
+
+def test_an_attribute_may_be_a_path_but_no_wildcard_of_mqtt() -> None:
+    written = ROOT + "topicfilter/${iot:Connection.Thing.Attributes[place]}/#"
+    for place, allowed in (("house/kitchen", True), ("house/+", False), ("#", False)):
+        at = replace(FULL, thing=replace(FULL.thing, attributes={"place": place}))
+        assert bool(iot(allow("iot:Subscribe", written), at=at).subscribe(f"{place}/#")) is allowed
 
 
 @given(st.text(max_size=6), st.text(max_size=6))
@@ -378,9 +436,15 @@ STATEMENTS = st.builds(
 SIDES = st.none() | st.lists(st.lists(STATEMENTS, min_size=1, max_size=3), max_size=2)
 
 
-def reference_pattern(text: str, client_id: str) -> str | None:
+def reference_pattern(text: str, client_id: str, widens: bool = False) -> str | None:
     if "${iot:Nope}" in text:
         return None
+    if widens and "${iot:ClientId}" in text:
+        kind, _, name = text.rpartition(":")[2].partition("/")
+        whole = name == "${iot:ClientId}"
+        forbidden = "+#/*?$" if not whole else "+#" if kind == "topicfilter" else ""
+        if any(char in client_id for char in forbidden):
+            return None
     named = {"*": ".*", "?": ".", "${iot:ClientId}": re.escape(client_id), "${*}": re.escape("*")}
     tokens = re.split(r"(\$\{[^}]*\}|[*?])", text)
     return "".join(named.get(token, re.escape(token)) for token in tokens)
@@ -394,10 +458,11 @@ def reference(sides: list[list[list[dict[str, Any]]]], action: str, resource: st
             return False
         if "Condition" in statement and client_id != "device1":
             return False
-        patterns = [reference_pattern(text, client_id) for text in statement.get("Resource", [])]
+        grants = statement["Effect"] == "Allow"
+        patterns = [reference_pattern(text, client_id, grants) for text in statement.get("Resource", [])]
         if any(text is not None and re.fullmatch(text, resource, re.DOTALL) for text in patterns):
             return True
-        spared = [reference_pattern(text, client_id) for text in statement.get("NotResource", [])]
+        spared = [reference_pattern(text, client_id, not grants) for text in statement.get("NotResource", [])]
         if not spared or (None in spared and statement["Effect"] == "Allow"):
             return False
         return not any(text is not None and re.fullmatch(text, resource, re.DOTALL) for text in spared)
@@ -408,7 +473,7 @@ def reference(sides: list[list[list[dict[str, Any]]]], action: str, resource: st
     )
 
 
-@given(SIDES, SIDES, st.lists(TOPICS, min_size=1, max_size=4), st.sampled_from(["device1", "*", "a/b", ""]))
+@given(SIDES, SIDES, st.lists(TOPICS, min_size=1, max_size=4), st.sampled_from(["device1", "*", "a/b", "", "+", "#"]))
 def test_decides_as_the_reference_does(
     role: list[Any] | None, attached: list[Any] | None, topics: list[str], client_id: str
 ) -> None:

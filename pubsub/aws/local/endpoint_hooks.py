@@ -142,7 +142,7 @@ class IoTHooks:
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
             return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT keeps for itself")
-        objection = self._connects.objection(client_id, self._monotonic())
+        objection = self._connects.objection(client_id, self._clock())
         if objection is not None:
             return Refused(3, objection)
         found = self._identify(peer, connect)
