@@ -9,6 +9,7 @@ order in which they were decided. The client calls back outside its own lock. Pu
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -194,7 +195,7 @@ class Channel:
         if space is not None:
             return space
         if is_held:  # it stays unacknowledged
-            if is_first:
+            if is_first and self.provider.hold_seconds < math.inf:
                 self._runtime.later(self.provider.hold_seconds, self._expire)
             return None
         receipt = Receipt(partial(self.client.acknowledge, publish)) if publish.qos else None
@@ -232,7 +233,7 @@ class Channel:
             )
         if space is not None:
             settle(space)
-        if deadline is not None:
+        if deadline is not None and deadline < math.inf:
             self._runtime.later(max(0.0, deadline - now), self._expire)
 
     def closing(self) -> None:

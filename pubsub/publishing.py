@@ -10,12 +10,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mqttws import QueueFull
+from mqttws import MQTTError, QueueFull
 from pubsub.errors import PublishFailed
 from pubsub.providers.base import Provider
 from pubsub.runtime import Future, settle
 
-__all__ = ["Delivery", "Publication", "Sent"]
+__all__ = ["FAILURES", "Delivery", "Publication", "Sent"]
+
+
+#: What makes one message fail. Anything else is not about it, the exception of a signal handler for example.
+FAILURES = (MQTTError, OSError)
 
 
 class Delivery(NamedTuple):
@@ -70,7 +74,7 @@ class Publication:
             sent = send(delivery)
         except QueueFull as error:
             return error
-        except Exception as error:
+        except FAILURES as error:
             self.fail(topic, error)
             return None
         self._left += 1

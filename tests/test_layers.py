@@ -139,6 +139,41 @@ def test_pubsub_takes_what_is_public_from_the_modules_too(path: Path) -> None:
             assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
 
 
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Find modules that import each other in a circle, also where only a type checker follows. Empty: there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        for imported in sorted(graph.get(module, ())):
+            if found := visit(imported, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := visit(module, []))), [])
+
+
+@pytest.mark.parametrize("package", ["pubsub", "sigv4"])
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    modules = {name_of(path): path for path in MODULES if name_of(path).split(".")[0] == package}
+    graph = {
+        name: {f"{module}.{taken}" if f"{module}.{taken}" in modules else module for module, taken in imports(path)}
+        & (modules.keys() - {package})
+        for name, path in modules.items()
+        if name != package
+    }
+    assert circle(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) == ["b", "c"]
+
+
 def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
     """What the tests above rest on finds every form of import, and where a relative one leads."""
     assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "handshake.py"))

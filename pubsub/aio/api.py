@@ -18,7 +18,7 @@ from pubsub.core import REQUIRED, ObservableCore, PubSubCore
 from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
 from pubsub.providers.base import Provider
-from pubsub.publishing import Delivery, Publication
+from pubsub.publishing import FAILURES, Delivery, Publication
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -110,7 +110,8 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             TypeError, ValueError: the message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
-        if type(topics) is str and len(selected) == 1 and message is not REQUIRED and not self._runtime.abandoned:
+        is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
+        if is_usual and isinstance(topics, str) and len(selected) == 1:
             channel = self._channels.get(selected[0])
             if channel is not None and channel.connected and self._runtime.is_usable(channel.runner):
                 await self._publish_one(channel, topics, (codec or self._codec).encode(message), qos, retain, timeout)
@@ -146,7 +147,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             )
         except LocalProtocolError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             raise PublishFailed({topic: channel.explain(error)}, 1) from None
 
     async def _wait_for_space(
@@ -161,7 +162,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             await all_done([channel.opened], deadline - loop.time())
             client: Any = channel.client
             await client.publish(topic, *message, timeout=max(0.0, deadline - loop.time()))
-        except Exception as error:
+        except FAILURES as error:
             publication.fail(topic, channel.explain(error))
 
     async def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:

@@ -18,7 +18,19 @@ __all__ = ["ClientOptions", "Provider"]
 
 
 class ClientOptions(TypedDict, total=False):
-    """The options of the driver that a provider takes. They mean what they mean to `mqttws.connect`."""
+    """The options of a provider: those of a client, which mean what they mean to `mqttws.connect`, and two of its own.
+
+    Attributes:
+        hold_seconds: how long a message of a kept session (`clean_session=False`) waits, unacknowledged, for an
+            observer of its topic; above 0, `math.inf` for as long as the connection stands; by default 60. Then it is
+            acknowledged and dropped, with a warning in the log: the server sends no more when too many messages are
+            unacknowledged.
+        hold_bytes: of topics and payloads that may wait so, at least 1; by default 16 MiB. Beyond it no more messages
+            are taken from the connection until one of them is.
+    """
+
+    hold_seconds: float
+    hold_bytes: int
 
     client_id: str | None
     keep_alive: int
@@ -74,8 +86,12 @@ class Provider(ABC):
         if offline not in ("queue", "raise"):
             raise ValueError(f"offline is {offline!r}; expected 'queue' or 'raise'")
         self.name = name if name is not None else self.kind
-        self.hold_seconds = 60.0
-        self.hold_bytes = 16 * 1024 * 1024
+        self.hold_seconds = options.pop("hold_seconds", 60.0)
+        self.hold_bytes = options.pop("hold_bytes", 16 * 1024 * 1024)
+        if not self.hold_seconds > 0:
+            raise ValueError(f"hold_seconds is {self.hold_seconds}; it must be above 0")
+        if self.hold_bytes < 1:
+            raise ValueError(f"hold_bytes is {self.hold_bytes}; it must be at least 1")
         self.offline = offline
         self._own = {key: value for key, value in (settings or {}).items() if value is not None}
         self._settings: dict[str, Any] = dict(self._own)
@@ -125,8 +141,8 @@ class Provider(ABC):
         """Tell whether another provider was made alike."""
         return self is other or (
             type(self) is type(other)
-            and (self.name, self.offline, self._own, self._options)
-            == (other.name, other.offline, other._own, other._options)
+            and (self.name, self.offline, self.hold_seconds, self.hold_bytes, self._own, self._options)
+            == (other.name, other.offline, other.hold_seconds, other.hold_bytes, other._own, other._options)
         )
 
     def __repr__(self) -> str:

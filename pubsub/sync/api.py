@@ -16,7 +16,7 @@ from pubsub.core import REQUIRED, ObservableCore, PubSubCore
 from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
 from pubsub.providers.base import Provider
-from pubsub.publishing import Delivery, Publication
+from pubsub.publishing import FAILURES, Delivery, Publication
 from pubsub.sync.handle import Subscription
 from pubsub.sync.iteration import Inbox, Messages
 from pubsub.sync.runtime import Threads
@@ -110,7 +110,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             TypeError, ValueError: the message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
-        if type(topics) is str and len(selected) == 1 and message is not REQUIRED and not self._runtime.abandoned:
+        is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
+        if is_usual and isinstance(topics, str) and len(selected) == 1:
             channel = self._channels.get(selected[0])
             if channel is not None and channel.connected:
                 self._publish_one(channel, topics, (codec or self._codec).encode(message), qos, retain, timeout)
@@ -141,7 +142,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             client.publish(topic, payload, qos, retain, timeout=self._runtime.timeout if timeout is None else timeout)
         except LocalProtocolError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             raise PublishFailed({topic: channel.explain(error)}, 1) from None
 
     def _wait_for_space(
@@ -156,7 +157,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             channel.opened.result(max(0.0, deadline - time.monotonic()))
             client: Any = channel.client
             client.publish(topic, *message, timeout=max(0.0, deadline - time.monotonic()))
-        except Exception as error:
+        except FAILURES as error:
             publication.fail(topic, channel.explain(error))
 
     def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:

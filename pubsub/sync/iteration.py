@@ -117,6 +117,8 @@ class Messages(Subscription):
 
     def __init__(self, core: SubscriptionCore, inbox: Inbox, silence: float | None) -> None:
         super().__init__(core)
+        runtime: Any = core.runtime
+        runtime.notifier.begin()  # for the finaliser, which must not
         self._inbox = inbox
         self._silence = silence
         self._is_taken = False  # whether the first message of the inbox was given out

@@ -82,6 +82,8 @@ class Notifier:
             try:
                 call = self._calls.get(timeout=self._seconds_left())
             except queue.Empty:
+                if self._seconds_left():
+                    continue
                 call = heapq.heappop(self._timers)[2]
             if call is not None:
                 try:
@@ -96,7 +98,8 @@ class Notifier:
                     return
 
     def _seconds_left(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        """Return how long to wait: a minute at most, since very long waits are refused."""
+        return max(0.0, min(60.0, self._timers[0][0] - time.monotonic())) if self._timers else None
 
 
 class Threads(Runtime):

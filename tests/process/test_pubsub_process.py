@@ -1,0 +1,364 @@
+"""The PubSub API and its process: forks, exits, locks of the user, signal handlers, callbacks of futures."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqttws import WouldDeadlock
+from mqttws.broker import Broker
+from pubsub import MqttOverWSProvider, PubSub
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE = 20.0
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+#: What the programs below begin with: the URL of a broker is their argument.
+PROLOGUE = """
+import asyncio, os, signal, sys, threading, time, warnings
+import mqttws, pubsub, pubsub.aio
+from pubsub import MqttOverWSProvider, PubSub
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads
+
+url = sys.argv[1]
+
+def in_child(work):
+    "Fork, and work in the child. Return what it printed; the child ends by itself in any case."
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        try:
+            said = work()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, str(said).encode()[:4000])
+        os._exit(0)
+    os.close(write)
+    said = b""
+    while piece := os.read(read, 4096):
+        said += piece
+    os.close(read)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return said.decode() if code == 0 else f"ended with {code}"
+"""
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker(sys_interval=None) as broker:
+        yield broker
+
+
+@pytest.fixture
+def ps(broker: Broker) -> Iterator[PubSub]:
+    with PubSub(MqttOverWSProvider(broker.url)) as ps:
+        yield ps
+
+
+def run(program: str, broker: Broker) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", PROLOGUE + program, broker.url],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def lines(program: str, broker: Broker) -> list[str]:
+    done = run(program, broker)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+# Forks.
+
+
+@needs_fork
+def test_a_pubsub_that_was_opened_before_a_fork_works_in_the_child(broker: Broker) -> None:
+    said = lines(
+        """
+ps = PubSub(MqttOverWSProvider(url))
+closes = []
+subscription = ps.subscribe("a", qos=1).subscribe(close=lambda: closes.append(os.getpid()))
+subscription.ready(10)
+messages = iter(ps.subscribe("b"))
+messages.ready(10)
+future = ps.publish_nowait("a", 0, qos=1)
+future.result(10)
+
+def work():
+    said = [str(ps.connection_state), subscription.closed, str(subscription.error)]
+    for refused in (subscription.ready, lambda: next(messages), lambda: subscription.add("c")):
+        try:
+            refused()
+            said.append("nothing")
+        except mqttws.MQTTError as error:
+            said.append(type(error).__name__)
+    subscription.unsubscribe()
+    ps.publish("a", 1, qos=1, timeout=10)
+    with ps.subscribe("c", timeout=10) as again:
+        again.ready(10)
+        ps.publish("c", 2, qos=1)
+        said.append(next(again).value)
+    ps.close()
+    ps.publish_nowait("a", 3, qos=1).result(10)
+    ps.close()
+    return said + closes
+
+print(in_child(work))
+print(ps.connection_state, subscription.closed, closes)
+ps.publish("a", 4, qos=1, timeout=10)
+ps.close()
+""",
+        broker,
+    )
+    assert said == [
+        "['Disconnected', True, \"the process was forked, and the connection is the parent's; subscribe anew\", "
+        "'ConnectionClosed', 'ConnectionClosed', 'SubscriptionEnded', 2]",
+        "Connected False []",
+    ]
+
+
+@needs_fork
+def test_forks_while_twenty_threads_publish_and_subscribe(broker: Broker) -> None:
+    said = lines(
+        """
+ps = PubSub(MqttOverWSProvider(url))
+ps.connect(timeout=10)
+stop = threading.Event()
+
+def keep_busy(number):
+    while not stop.is_set():
+        ps.publish_nowait(f"t/{number}", number, qos=1).result(20)
+        with ps.subscribe(f"s/{number}") as messages:
+            messages.ready(20)
+
+threads = [threading.Thread(target=keep_busy, args=(number,)) for number in range(20)]
+for thread in threads:
+    thread.start()
+
+def work():
+    ps.publish("child", 1, qos=1, timeout=15)
+    ps.subscribe("child").subscribe(next=id).ready(15)
+    ps.close(2)
+    return "works"
+
+for _ in range(10):
+    print(in_child(work))
+stop.set()
+for thread in threads:
+    thread.join(20)
+ps.close()
+""",
+        broker,
+    )
+    assert said == ["works"] * 10
+
+
+@needs_fork
+def test_a_pubsub_of_asyncio_that_was_opened_before_a_fork_works_in_the_child(broker: Broker) -> None:
+    said = lines(
+        """
+loop = asyncio.new_event_loop()
+ps = pubsub.aio.PubSub(MqttOverWSProvider(url))
+
+async def begin():
+    subscription = ps.subscribe("a").subscribe(next=id)
+    await subscription.ready(10)
+    return subscription
+
+async def again():
+    try:
+        await subscription.ready(10)
+    except mqttws.ConnectionClosed as error:
+        print(error, flush=True)
+    await ps.publish("a", 1, qos=1, timeout=10)
+    await ps.close()
+    return "works"
+
+subscription = loop.run_until_complete(begin())
+print(in_child(lambda: asyncio.run(again())))
+loop.run_until_complete(ps.close())
+loop.close()
+""",
+        broker,
+    )
+    assert said == ["the process was forked, and the connection is the parent's; subscribe anew", "works"]
+
+
+# Exits and cancellations inside callbacks.
+
+
+def test_sys_exit_in_callbacks_ends_no_delivery(ps: PubSub, caplog: pytest.LogCaptureFixture) -> None:
+    got: list[Any] = []
+    came = threading.Semaphore(0)
+
+    def leave(message: Any) -> None:
+        if message.value in ("exit", "interrupt"):
+            raise SystemExit(3) if message.value == "exit" else KeyboardInterrupt
+        got.append(message.value)
+        came.release()
+
+    def leave_always(change: Any) -> None:
+        sys.exit(4)
+
+    ps.connection_state_changes.subscribe(leave_always)
+    ps.subscribe("a", qos=1).subscribe(next=leave).ready(PATIENCE)
+    with caplog.at_level(logging.ERROR, "pubsub"):
+        for value in ("one", "exit", "two", "interrupt", "three"):
+            ps.publish("a", value, qos=1)
+        for _ in range(3):
+            assert came.acquire(timeout=PATIENCE)
+    assert got == ["one", "two", "three"]
+    assert "SystemExit" in caplog.text
+    ps.reauthenticate()
+    ps.publish("a", "four", qos=1)
+    assert came.acquire(timeout=PATIENCE)
+
+
+def test_sys_exit_in_a_callback_that_the_user_s_thread_calls_is_the_user_s(ps: PubSub) -> None:
+    subscription = ps.subscribe("a").subscribe(close=lambda: sys.exit(5))
+    subscription.ready(PATIENCE)
+    with pytest.raises(SystemExit):
+        subscription.unsubscribe(PATIENCE)
+    assert subscription.closed
+    ps.subscribe("a").subscribe(next=id).ready(PATIENCE)
+
+
+def test_sys_exit_in_a_callback_ends_a_program_of_asyncio(broker: Broker) -> None:
+    done = run(
+        """
+async def main():
+    async with pubsub.aio.PubSub(MqttOverWSProvider(url)) as ps:
+        await ps.subscribe("a").subscribe(next=lambda message: sys.exit(7), close=lambda: print("closed")).ready(10)
+        await ps.publish("a", 1)
+        await asyncio.sleep(30)
+
+asyncio.run(main())
+""",
+        broker,
+    )
+    assert (done.returncode, done.stdout) == (7, "closed\n")
+
+
+def test_a_cancellation_that_a_callback_awaits_is_not_that_of_the_connection(broker: Broker) -> None:
+    said = lines(
+        """
+import logging
+logging.disable(logging.CRITICAL)
+got = asyncio.Queue()
+
+async def next_(message):
+    if message.value == 0:
+        task = asyncio.ensure_future(asyncio.sleep(30))
+        task.cancel()
+        await task
+    await got.put(message.value)
+
+async def main():
+    async with asyncio.timeout(20), pubsub.aio.PubSub(MqttOverWSProvider(url)) as ps:
+        await ps.subscribe("a", qos=1).subscribe(next=next_).ready()
+        for number in range(3):
+            await ps.publish("a", number, qos=1)
+        print(await got.get(), await got.get(), ps.connection_state)
+
+asyncio.run(main())
+""",
+        broker,
+    )
+    assert said == ["1 2 Connected"]
+
+
+# Locks of the user.
+
+
+def test_a_lock_of_the_user_around_publish_and_in_callbacks(ps: PubSub) -> None:
+    """Whoever holds it waits for an acknowledgement; whoever wants it is a callback. So no callback may run in the
+    thread that reads the acknowledgement."""
+    lock = threading.Lock()
+    taken: list[str] = []
+
+    def take(what: str) -> None:
+        with lock:
+            taken.append(what)
+
+    ps.subscribe("a", qos=1).subscribe(next=lambda message: take("next")).ready(PATIENCE)
+    ps.connection_state_changes.subscribe(lambda change: take("state"))
+    for _ in range(20):
+        with lock:
+            future = ps.publish_nowait("a", 1, qos=1)
+            future.add_done_callback(lambda future: take("future"))
+            ps.publish("a", 2, qos=1, timeout=PATIENCE)
+            ps.publish(["a", "b"], 2, qos=2, timeout=PATIENCE)
+            ps.subscribe("c").subscribe(next=id).ready(PATIENCE)
+    ps.close()
+    assert taken.count("future") == 20
+    assert taken.count("next") <= 60
+
+
+def test_the_callback_of_a_future_may_wait_for_the_network(ps: PubSub, broker: Broker) -> None:
+    ps.connect()
+    over = threading.Event()
+    raised: list[BaseException] = []
+
+    def publish_more(future: Any) -> None:
+        try:
+            future.result(0)
+            ps.publish(["a", "b"], 2, qos=2, timeout=PATIENCE)
+        except BaseException as error:
+            raised.append(error)
+        over.set()
+
+    ps.publish_nowait("a", 1, qos=1).add_done_callback(publish_more)
+    assert over.wait(PATIENCE)
+    assert raised == []
+    done = ps.publish_nowait("a", 1, qos=1)
+    done.result(PATIENCE)
+    called = []
+    done.add_done_callback(called.append)
+    assert called == [done], "it is done: its callback is called at once, as concurrent.futures has it"
+
+
+# Signal handlers.
+
+
+def test_a_signal_handler_gets_an_error_where_it_would_hang(ps: PubSub) -> None:
+    """A handler that runs while its own thread holds the lock is told so; publishing takes no lock of pubsub."""
+    ps.connect()
+    with ps._runtime.lock:
+        with pytest.raises(WouldDeadlock):
+            ps.subscribe("a").subscribe(next=id)
+        with pytest.raises(WouldDeadlock):
+            ps.close()
+        ps.publish("a", 1, qos=1, timeout=PATIENCE)
+        ps.publish_nowait(["a", "b"], 1, qos=1).result(PATIENCE)
+    ps.subscribe("a").subscribe(next=id).ready(PATIENCE)
+
+
+def test_an_exception_of_a_signal_handler_is_not_taken_for_a_failure(ps: PubSub, monkeypatch: Any) -> None:
+    class Stop(Exception):
+        pass
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise Stop
+
+    ps.connect()
+    channel = next(iter(ps._channels.values()))
+    monkeypatch.setattr(channel.client, "publish", interrupted)
+    monkeypatch.setattr(channel.client, "publish_nowait", interrupted)
+    for topics in ("a", ["a", "b"]):
+        for publish in (ps.publish, ps.publish_nowait):
+            with pytest.raises(Stop):
+                publish(topics, 1)

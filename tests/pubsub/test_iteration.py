@@ -1,0 +1,251 @@
+"""Iterating: a subscription to wait for, which loses nothing and ends when it is left; for threads and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+
+from mqttws import WouldDeadlock
+from mqttws.broker import Broker, Limits
+from pubsub import Message, Messages, MqttOverWSProvider, PubSub, SubscriptionEnded
+from pubsub.aio import Messages as AsyncMessages
+from pubsub.sync.iteration import MOST_WAITING, Inbox
+
+Api = Threads | Loop
+
+
+def take(api: Api, messages: Any) -> Message:
+    """Take the next message of an iteration."""
+    if isinstance(api, Threads):
+        return next(messages)
+
+    async def take() -> Message:
+        return await asyncio.wait_for(anext(messages), PATIENCE)
+
+    taken: Message = api.call(take)
+    return taken
+
+
+def begin(api: Api, observable: Any) -> Any:
+    """Begin an iteration, as `for` does."""
+    return api.call(lambda: [iter(observable) if isinstance(api, Threads) else aiter(observable)])[0]
+
+
+def enter(api: Api, observable: Any) -> Any:
+    """Enter a `with` block."""
+    return api.call(observable.__enter__ if isinstance(api, Threads) else observable.__aenter__)
+
+
+def leave(api: Api, observable: Any) -> None:
+    """Leave it."""
+    api.call(observable.__exit__ if isinstance(api, Threads) else observable.__aexit__, None, None, None)
+
+
+def test_what_comes_after_the_suback_waits_for_the_first_next(api: Api, world: Any) -> None:
+    observable = api.ps.subscribe("a", qos=1)
+    messages = enter(api, observable)
+    assert isinstance(messages, (Messages, AsyncMessages))
+    assert api.call(messages.ready, PATIENCE) == {"a": 1}
+    for number in range(3):
+        world.broker.publish("a", b"%d" % number, qos=1)
+    api.call(api.ps.publish, "b", 0, qos=1)  # all three are on their way
+    assert [take(api, messages).value for _ in range(3)] == [0, 1, 2]
+    leave(api, observable)
+    assert messages.closed
+    assert world.broker.figures()["subscriptions/count"] == 0
+    with pytest.raises((StopIteration, StopAsyncIteration)):
+        take(api, messages)
+    with pytest.raises(SubscriptionEnded):
+        api.call(messages.ready)
+
+
+def test_iterating_begins_the_subscription_at_once(api: Api, world: Any) -> None:
+    messages = begin(api, api.ps.subscribe("a"))
+    assert api.call(messages.ready, PATIENCE) == {"a": 0}
+    world.broker.publish("a", b"1")
+    assert take(api, messages).value == 1
+    assert messages.topics == ("a",)
+    assert repr(messages) == "<Messages ['a'] open>"
+
+
+def test_an_observable_is_entered_once_at_a_time(api: Api) -> None:
+    observable = api.ps.subscribe("a")
+    for _ in range(2):  # one after the other it may be
+        messages = enter(api, observable)
+        with pytest.raises(RuntimeError, match="entered already"):
+            enter(api, observable)
+        leave(api, observable)
+        assert messages.closed
+
+
+def test_topics_are_added_to_an_iteration(api: Api, world: Any) -> None:
+    messages = begin(api, api.ps.subscribe("a"))
+    api.call(messages.add, "b", qos=1)
+    assert api.call(messages.ready, PATIENCE) == {"a": 0, "b": 1}
+    world.broker.publish("b", b"1", qos=1)
+    assert take(api, messages).topic == "b"
+    api.call(messages.remove, "b")
+    assert messages.topics == ("a",)
+    api.call(messages.unsubscribe, PATIENCE)
+
+
+def test_an_anext_that_is_cancelled_takes_nothing_and_ends_nothing(world: Any) -> None:
+    async def main() -> None:
+        from pubsub.aio import PubSub
+
+        async with PubSub(world.provider()) as ps, ps.subscribe("a", qos=1) as messages:
+            await messages.ready(PATIENCE)
+            for number in range(20):
+                for patience in (0.0, 0.001):
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(anext(messages), patience)
+                waiting = asyncio.create_task(anext(messages))  # type: ignore[arg-type]
+                await asyncio.sleep(0)
+                world.broker.publish("a", b"%d" % number, qos=1)
+                await ps.publish("b", 0, qos=1)  # the message is there, or about to be
+                waiting.cancel()
+                try:
+                    value = (await waiting).value
+                except asyncio.CancelledError:
+                    value = (await asyncio.wait_for(anext(messages), PATIENCE)).value
+                assert value == number
+            assert not messages.closed
+
+    asyncio.run(main())
+
+
+def test_a_next_that_a_signal_handler_interrupts_takes_nothing(api: Api, world: Any) -> None:
+    """`peek` leaves a message in until the iteration moves on; so whatever ends a `next` early loses none."""
+    inbox = Inbox()
+    receipts = []
+
+    class Receipt:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def release(self) -> None:
+            receipts.append(self.number)
+
+    for number in range(3):
+        inbox.put(Message("a", number, b""), Receipt(number))  # type: ignore[arg-type]
+    for _ in range(2):
+        entry = inbox.peek(0)
+        assert entry is not None
+        assert entry[0].value == 0
+    inbox.pop()
+    assert receipts == [0]
+    inbox.close()
+    entry = inbox.peek(None)
+    assert entry is not None
+    assert entry[0].value == 1
+    inbox.discard()
+    assert receipts == [0, 1, 2]
+    assert inbox.peek(None) is None
+    inbox.put(Message("a", 3, b""), Receipt(3))  # type: ignore[arg-type]
+    assert receipts == [0, 1, 2, 3]
+
+
+def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -> None:
+    inbox = Inbox()
+    for number in range(MOST_WAITING):
+        inbox.put(Message("a", number, b""), None)
+    threads = [threading.Thread(target=inbox.put, args=(Message("a", -1, b""), None)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    inbox.discard()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert inbox.is_empty
+
+
+def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_next_call(
+    make: Callable[..., Api], stack: Any
+) -> None:
+    """The broker sends one unacknowledged message at a time; the observer gets the second one only after the first."""
+    broker = stack.enter_context(Broker(limits=Limits(max_in_flight=1)))
+    api = make(MqttOverWSProvider(broker.url))
+    recorder = Recorder()
+    subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
+    api.call(subscription.ready, PATIENCE)
+    broker.publish("begin", b"now", retain=True)
+
+    def begun() -> None:
+        broker.publish("a", b"1", qos=1)
+        broker.publish("a", b"2", qos=1)
+
+    assert [message.value for message in api.iterate(["a", "begin"], 1, begun, qos=1)] == [1]
+    recorder.wait_for_values(1, 2)
+    api.call(api.ps.publish, "after", 1, qos=1)
+    assert broker.figures()["subscriptions/count"] == 1
+
+
+def test_a_finaliser_takes_no_lock(world: Any) -> None:
+    """The collector may run anywhere, also where this very thread holds the lock."""
+    with PubSub(world.provider()) as ps:
+        messages: Any = iter(ps.subscribe("a", qos=1))
+        messages.ready(PATIENCE)
+        cycle = [messages]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        del messages
+        with ps._runtime.lock:
+            del cycle
+            gc.collect()
+        ps.publish("b", 1, qos=1)
+        assert world.broker.figures()["subscriptions/count"] == 0
+
+
+def test_iterating_inside_a_callback_of_the_same_connection_is_refused(api: Api, world: Any) -> None:
+    raised: list[str] = []
+    over = threading.Event()
+    if isinstance(api, Threads):
+
+        def iterate(message: Message) -> None:
+            try:
+                next(iter(api.ps.subscribe("b")))
+            except WouldDeadlock as error:
+                raised.append(str(error))
+            over.set()
+    else:
+
+        async def iterate(message: Message) -> None:  # type: ignore[misc]
+            try:
+                await anext(aiter(api.ps.subscribe("b")))
+            except WouldDeadlock as error:
+                raised.append(str(error))
+            over.set()
+
+    api.call(api.call(api.ps.subscribe("a").subscribe, iterate).ready)
+    api.call(api.ps.publish, "a", 1)
+    assert over.wait(PATIENCE)
+    assert len(raised) == 1
+
+
+def test_another_connection_can_be_iterated_over_inside_a_callback(world: Any) -> None:
+    world.broker.publish("kept", b"7", retain=True)
+    got: list[Any] = []
+    over = threading.Event()
+
+    def iterate(message: Message) -> None:
+        got.append(next(iter(two.subscribe("kept"))).value)
+        over.set()
+
+    with PubSub(world.provider()) as one, PubSub(world.provider()) as two:
+        one.subscribe("a").subscribe(iterate).ready(PATIENCE)
+        one.publish("a", 1)
+        assert over.wait(PATIENCE)
+    assert got == [7]
+
+
+def test_copies_are_left_out_by_their_key(api: Api, recorder: Recorder, world: Any) -> None:
+    observable = api.ps.subscribe("a", dedupe=lambda message: message.value.get("id"))
+    api.call(api.call(observable.subscribe, recorder).ready, PATIENCE)
+    for payload in (b'{"id": 1}', b'{"id": 2}', b'{"id": 1}', b'{"no": 0}', b'{"no": 0}', b'{"id": 3}'):
+        world.broker.publish("a", payload)
+    recorder.wait_for_values({"id": 1}, {"id": 2}, {"no": 0}, {"no": 0}, {"id": 3})

@@ -1,0 +1,82 @@
+"""Arguments of the wrong kind are refused, with the call as it should be; for threads and asyncio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+
+Api = Threads | Loop
+
+
+def used_up() -> Any:
+    names = iter(["a"])
+    next(names)
+    return names
+
+
+WRONG = [
+    pytest.param({"topics": ["a"]}, TypeError, "dict", id="Amplify 6"),
+    pytest.param({"a": 1}, TypeError, "dict", id="dict"),
+    pytest.param(b"a", TypeError, "bytes", id="bytes"),
+    pytest.param(bytearray(b"a"), TypeError, "bytearray", id="bytearray"),
+    pytest.param(5, TypeError, "int", id="int"),
+    pytest.param(None, TypeError, "NoneType", id="None"),
+    pytest.param([b"a"], TypeError, "bytes", id="list of bytes"),
+    pytest.param(["a", None], TypeError, "NoneType", id="list with None"),
+    pytest.param([("a", 1)], TypeError, "tuple", id="pairs"),
+    pytest.param([], ValueError, "no topic", id="empty"),
+    pytest.param(used_up(), ValueError, "no topic", id="an iterator that is used up"),
+    pytest.param((name for name in ()), ValueError, "no topic", id="an empty generator"),
+]
+
+
+@pytest.mark.parametrize(("topics", "kind", "what"), WRONG)
+def test_topics_of_another_kind(api: Api, world: Any, topics: Any, kind: type[Exception], what: str) -> None:
+    with pytest.raises(kind, match=what):
+        api.ps.subscribe(topics)
+    for publish in (api.ps.publish, api.ps.publish_nowait):
+        with pytest.raises(kind, match=what):
+            api.call(publish, topics, 1)
+    assert world.connections == 0
+
+
+def test_the_forms_of_amplify_6_are_answered_with_those_of_python(api: Api) -> None:
+    with pytest.raises(TypeError, match=r'subscribe\(\["a", "b/#"\]\)'):
+        api.ps.subscribe({"topics": ["a"]})
+    for publish in (api.ps.publish, api.ps.publish_nowait):
+        with pytest.raises(TypeError, match=r'publish\(\["a", "b"\], message\)'):
+            api.call(publish, {"topics": ["a"], "message": {"n": 1}})
+        with pytest.raises(TypeError, match=r"publish\('a', message\)"):
+            api.call(publish, "a")
+    with pytest.raises(TypeError, match="next is a dict; expected a function"):
+        api.ps.subscribe("a").subscribe({"next": print})
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("message", [None, 0, "", False, []])
+def test_a_message_that_is_false_is_a_message(api: Api, recorder: Recorder, message: Any, connected: bool) -> None:
+    if connected:
+        api.call(api.call(api.ps.subscribe("a").subscribe, recorder).ready, PATIENCE)
+        api.call(api.ps.publish, "a", message)
+        recorder.wait_for_values(message)
+    else:
+        api.call(api.ps.publish, "a", message, qos=1)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize(
+    ("qos", "topic"), [(3, "a"), (True, "a"), ("1", "a"), (None, "a"), (0, "a/+"), (1, ""), (2, "\0")]
+)
+def test_topic_and_qos_are_checked_before_and_while_there_is_a_connection(
+    api: Api, world: Any, connected: bool, qos: Any, topic: str
+) -> None:
+    from mqttws import LocalProtocolError
+
+    if connected:
+        api.call(api.ps.connect)
+    for publish in (api.ps.publish, api.ps.publish_nowait):
+        with pytest.raises(LocalProtocolError):
+            api.call(publish, topic, 1, qos=qos)
+    assert world.published == []
