@@ -23,6 +23,9 @@ class Codec(Protocol):
         """Read a payload. Any exception is told to the observer as `DecodeFailed`."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class _JSON:
     """JSON in UTF-8, without spaces. Bytes are published as they are: they are a payload already."""
 
@@ -30,7 +33,7 @@ class _JSON:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
         try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            return _ENCODER.encode(value).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise type(error)(f"a {type(value).__name__} cannot be published as JSON: {error}") from None
 

@@ -282,14 +282,14 @@ class PubSubCore(Generic[O, F]):
             LocalProtocolError, TypeError, ValueError: as `publish`.
         """
         deliveries = self._prepare(topics, message, qos, retain, provider, codec)
-        publication = self._new_publication(self._runtime.new_promise(), deliveries)
+        publication = self._new_publication(deliveries)
+        publication.future = self._runtime.new_promise(publication.cancel)
         for delivery in deliveries:
             full = publication.add(delivery, self._send)
             if full is not None:
                 publication.fail(delivery.topic, full)
         if not publication.was_accepted:
             raise publication.failure()
-        publication.future.add_done_callback(lambda future: publication.cancel() if future.cancelled() else None)
         publication.begin()
         promise: F = publication.future
         return promise
@@ -326,8 +326,8 @@ class PubSubCore(Generic[O, F]):
         return [Delivery(each, topic, payload, qos, retain) for each in selected for topic in names]
 
     @staticmethod
-    def _new_publication(future: Any, deliveries: list[Delivery]) -> Publication:
-        return Publication(future, len({delivery.topic for delivery in deliveries}))
+    def _new_publication(deliveries: list[Delivery]) -> Publication:
+        return Publication(len({delivery.topic for delivery in deliveries}))
 
     def _send(self, delivery: Delivery) -> Sent:
         provider, topic, payload, qos, retain = delivery

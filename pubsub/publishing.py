@@ -48,15 +48,15 @@ class Publication:
     """One call of `publish`.
 
     Args:
-        future: gets the outcome.
         topics: how many topics the call has.
 
     Attributes:
-        future: gets the outcome: None, or `PublishFailed`.
+        future: gets the outcome: None, or `PublishFailed`. To be set before `begin`.
     """
 
-    def __init__(self, future: Any, topics: int) -> None:
-        self.future = future
+    future: Any
+
+    def __init__(self, topics: int) -> None:
         self._topics = topics
         self._errors: dict[str, BaseException] = {}  # topic -> why it failed
         self._pending: list[tuple[str, Sent]] = []
@@ -77,7 +77,8 @@ class Publication:
         except FAILURES as error:
             self.fail(topic, error)
             return None
-        self._left += 1
+        with self._lock:
+            self._left += 1
         self._pending.append((topic, sent))
         future = sent.future
 
@@ -89,7 +90,10 @@ class Publication:
                 error = explain(failure) if isinstance(failure, Exception) else failure
             self._done(topic, error)
 
-        future.add_done_callback(done)
+        if future.done():  # a future that is not asked to call back stays a light one
+            done(future)
+        else:
+            future.add_done_callback(done)
         return None
 
     def fail(self, topic: str, error: BaseException) -> None:

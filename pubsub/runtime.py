@@ -165,8 +165,12 @@ class Runtime(ABC):
         """Make a future that only pubsub waits for."""
 
     @abstractmethod
-    def new_promise(self) -> Any:
-        """Make a future for the user to keep, whose callbacks may wait."""
+    def new_promise(self, on_cancel: Callable[[], object]) -> Any:
+        """Make a future for the user to keep, whose callbacks may wait.
+
+        Args:
+            on_cancel: called when the user has cancelled it.
+        """
 
     @abstractmethod
     def start(self, channel: Any) -> Any:

@@ -159,7 +159,9 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("package", ["pubsub", "sigv4"])
 def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    """The command line is left out: its package loads each command when it is called, and is imported by all."""
     modules = {name_of(path): path for path in MODULES if name_of(path).split(".")[0] == package}
+    modules = {name: path for name, path in modules.items() if not name.startswith("pubsub.cli")}
     graph = {
         name: {f"{module}.{taken}" if f"{module}.{taken}" in modules else module for module, taken in imports(path)}
         & (modules.keys() - {package})

@@ -45,9 +45,11 @@ class Tasks(Runtime):
         """See `Runtime.new_future`."""
         return asyncio.get_running_loop().create_future()
 
-    def new_promise(self) -> asyncio.Future[None]:
+    def new_promise(self, on_cancel: Callable[[], object]) -> asyncio.Future[None]:
         """See `Runtime.new_promise`."""
-        return self.new_future()
+        promise = self.new_future()
+        promise.add_done_callback(lambda future: on_cancel() if future.cancelled() else None)
+        return promise
 
     def start(self, channel: Channel) -> asyncio.Task[None]:
         """See `Runtime.start`."""

@@ -117,7 +117,8 @@ class PubSub(PubSubCore[Observable, Future[None]]):
                 self._publish_one(channel, topics, (codec or self._codec).encode(message), qos, retain, timeout)
                 return
         deliveries = self._prepare(topics, message, qos, retain, provider, codec)
-        publication = self._new_publication(self._runtime.new_future(), deliveries)
+        publication = self._new_publication(deliveries)
+        publication.future = self._runtime.new_future()
         seconds = self._runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
         for delivery in deliveries:

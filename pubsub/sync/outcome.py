@@ -86,12 +86,25 @@ class Promise(Future[None]):
     Args:
         notify: calls a function soon.
         call: calls a callback, and logs what it raises.
+        on_cancel: called when it has been cancelled.
     """
 
-    def __init__(self, notify: Callable[..., object], call: Callable[..., object]) -> None:
+    def __init__(
+        self, notify: Callable[..., object], call: Callable[..., object], on_cancel: Callable[[], object]
+    ) -> None:
         super().__init__()
         self._notify = notify
         self._call = call
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> bool:
+        """See `concurrent.futures.Future.cancel`. The message is taken back if it has not been sent."""
+        was_cancelled = self.cancelled()
+        if not super().cancel():
+            return False
+        if not was_cancelled:
+            self._on_cancel()
+        return True
 
     def add_done_callback(self, fn: Callable[[Future[None]], object]) -> None:
         """See `concurrent.futures.Future.add_done_callback`."""

@@ -118,9 +118,9 @@ class Threads(Runtime):
         """See `Runtime.new_future`."""
         return Outcome()
 
-    def new_promise(self) -> Promise:
+    def new_promise(self, on_cancel: Callable[[], object]) -> Promise:
         """See `Runtime.new_promise`."""
-        return Promise(self.notify, self.call)
+        return Promise(self.notify, self.call, on_cancel)
 
     def start(self, channel: Channel) -> threading.Thread:
         """See `Runtime.start`."""
