@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,12 +44,9 @@ PAGE = (ROOT / "docs" / "pubsub.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     "block", re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE), ids=lambda block: block[:30]
 )
-def test_each_block_of_the_page_runs(block: str, world: Any) -> None:
-    """In the page the server has an address of the kind `example`; here it is the embedded broker."""
-    code = block.replace("wss://broker.example/mqtt", world.broker.url)
-    assert code != block, "a block that connects nowhere shows nothing"
+def test_each_block_of_the_page_runs_as_it_stands(block: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-W", "error", "-c", code],
+        [sys.executable, "-X", "utf8", "-W", "error", "-c", block],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
