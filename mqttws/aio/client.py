@@ -1,81 +1,29 @@
-"""The asyncio client: the verbs, and a task that connects and connects again; `pump` moves the bytes.
+"""The asyncio client: the verbs. What goes on between them is in `network`.
 
-Everything runs in one event loop, so there is no lock; a client belongs to the loop in which it was opened. Bytes
-are written once for each turn of the loop (`_flush_soon`), however many calls have been made in it.
+Everything runs in one event loop, to which `open` binds the client. None of this may be called in another thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
-from functools import partial
+import weakref
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from mqttws.aio.future import Receipt
-from mqttws.aio.network import Pump
-from mqttws.client.attempt import Attempt
+from mqttws.aio.iteration import Messages
+from mqttws.aio.network import Network, Url
 from mqttws.client.core import Core
 from mqttws.client.options import CLOSE_TIMEOUT, Options, State, TopicFilters
-from mqttws.client.sent import Handover
 from mqttws.client.url import parse_url
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
-from mqttws.errors import ConnectError, QueueFull
+from mqttws.errors import QueueFull, WouldDeadlock
 from mqttws.protocol.session import Session
-from mqttws.sockets import ATTEMPT_DELAY, is_address
 
-logger = logging.getLogger("mqttws")
-
-Url = str | Callable[[], str | Awaitable[str]]
-
-
-class Messages(AsyncIterator[Publish]):
-    """The messages of a client, one after the other. Each is acknowledged when the iteration moves on, or ends.
-
-    Not a generator: asyncio closes one that was left by `break` only some turns of the loop later, which may be after
-    the connection has been closed.
-    """
-
-    def __init__(self, client: Client, timeout: float | None) -> None:
-        self._client = client
-        self._timeout = timeout
-        self._taken: Publish | None = None
-        self._over = False
-
-    async def __anext__(self) -> Publish:
-        if self._taken is not None:
-            self._move_on()
-        core = self._client._core
-        if core.inbound and not self._over:  # then nothing is to be awaited
-            message = core.inbound.popleft()
-            if not core.reading:
-                self._client._flush_soon()
-            if message.qos:
-                self._taken = message
-            return message
-        if not self._over:
-            self._taken = await self._client._next_message(self._timeout)
-        if self._taken is None:
-            self._over = True
-            raise StopAsyncIteration
-        return self._taken
-
-    async def aclose(self) -> None:
-        """End the iteration."""
-        self._over = True
-        self._move_on()
-
-    def _move_on(self) -> None:
-        taken, self._taken = self._taken, None
-        if taken is not None and not self._client._options.manual_ack:
-            self._client.acknowledge(taken)
-
-    def __del__(self) -> None:
-        if self._taken is not None:
-            self._client._soon(self._move_on)
+_networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class Client:
@@ -95,35 +43,15 @@ class Client:
     def __init__(self, url: Url, **options: Any) -> None:
         if not callable(url):
             parse_url(url)
-        self._url = url
         self._options = Options(**options)
-        self._core: Core[asyncio.Future[Any]] = Core(self._options, self._make_future, self._make_receipt, _settle)
-        self._running_loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._pump: Pump | None = None
-        self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
-        self._waiters: set[asyncio.Future[None]] = set()  # for messages, for room, or for the end
-        self._flushing = False
-        self._delivering = False
-
-    def _make_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self._running_loop or self._loop)
-
-    def _make_receipt(self, handover: Handover[asyncio.Future[Any]], token: int) -> asyncio.Future[Any]:
-        receipt = Receipt()
-        receipt.loop = self._running_loop or self._loop
-        receipt.handover = handover
-        receipt.future = None
-        receipt.token = token
-        return receipt  # type: ignore[return-value]
-
-    @property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        if self._running_loop is None:
-            self._running_loop = asyncio.get_running_loop()
-        return self._running_loop
+        self._network = Network(self._options, url)
+        _networks.add(self._network)
 
     # The user's verbs.
+
+    @property
+    def _core(self) -> Core[asyncio.Future[Any]]:
+        return self._network.core  # another one after a fork
 
     @property
     def client_id(self) -> str:
@@ -143,7 +71,7 @@ class Client:
     @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
-        return self._core.dropped
+        return self._core.pending.dropped
 
     async def open(self, timeout: float | None = None) -> Self:
         """Connect.
@@ -157,13 +85,13 @@ class Client:
             TimeoutError: it took too long.
             MQTTError: the client is open already.
         """
-        self._core.begin()
+        self._network.start()
         opened = self._core.opened
         assert opened is not None
-        self._task = self._loop.create_task(self._run(), name=f"mqttws {self.client_id}")
         try:
+            # An attempt that is bounded by the options ends by itself, and says more than that it took too long.
             seconds = self._options.timeout + 1.0 if timeout is None else timeout
-            await self._wait(asyncio.shield(opened), seconds, "there was no connection")
+            await self._wait(opened, seconds, "there was no connection")
         except BaseException:
             opened.cancel()
             await self.close(timeout=1.0)
@@ -176,17 +104,19 @@ class Client:
         Args:
             timeout: seconds to wait for an orderly end; None: 5. The connection is cut then.
         """
-        task, seconds = self._task, CLOSE_TIMEOUT if timeout is None else timeout
+        network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
+        task = network.task
         if task is None:
-            self._core.give_up(None)
-            self._tell()
+            network.call(self._core.give_up, None)
+            network.run_callbacks()
             return
-        self._core.stop(seconds)
-        self._hurry()
+        network.call(self._core.stop, seconds)
+        network.hurry()
         if task is asyncio.current_task():
             return  # the URL is being asked for: that is the caller
         try:
             await asyncio.wait({task}, timeout=seconds + 1.0)
+            await network.end_callbacks(seconds)
         finally:
             if not task.done():
                 task.cancel()
@@ -218,22 +148,25 @@ class Client:
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
+        network = self._network
         seconds = self._options.timeout if timeout is None else timeout
-        token, withdrawn = 0, False
+        deadline = network.loop.time() + seconds
+        token, future = await self._submit(message, deadline, seconds)
+        if not qos:
+            network.flush()  # rather than wait for the end of this turn
+        kind: type[Exception]
+        kind, reason, fate = TimeoutError, f" within {seconds:g} s", "was sent, and may still be delivered"
         try:
-            async with asyncio.timeout(seconds):
-                token, future = await self._submit(message)
-                if not qos:
-                    self._flush()  # rather than wait for the end of this turn
-                try:
-                    await future
-                finally:
-                    withdrawn = future.cancelled() and self._core.withdraw(token)
-                    if withdrawn:
-                        self._notify()  # there is room
-        except TimeoutError:
-            fate = "was not sent and will not be" if withdrawn or not token else "was sent, and may still be delivered"
-            raise TimeoutError(f"the message to {topic!r} was not delivered within {seconds:g} s; it {fate}") from None
+            if await network.wait(future, deadline - network.loop.time()):
+                future.result()
+                return
+        except WouldDeadlock as error:
+            kind, reason = WouldDeadlock, f": {error}"
+        finally:
+            if future.cancelled() and network.call(self._core.pending.withdraw, token):
+                fate = "was not sent and will not be"
+                network.notify()  # another message may wait instead
+        raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}")
 
     def publish_nowait(
         self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
@@ -248,16 +181,11 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
+        pending = self._core.pending
         if qos or type(qos) is not int:
-            future = self._core.publish_safe(Message(topic, payload, qos, retain))
-        else:
-            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            future = self._core.publish_packet(packet)
-        if not self._flushing:
-            self._flush_soon()
-        if self._core.link is None and self._core.calls:  # a message was dropped for this one
-            self._core.calls.run()
-        return future
+            return self._network.request(pending.publish_safe, Message(topic, payload, qos, retain))
+        packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
+        return self._network.request(pending.publish_packet, packet)
 
     def withdraw(self, future: asyncio.Future[None] | Receipt) -> bool:
         """Take back a message that has not been sent yet; its future is then done by nobody.
@@ -268,9 +196,9 @@ class Client:
         Returns:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
-        withdrawn = self._core.withdraw_future(future)
-        self._notify()  # there is room
-        return withdrawn
+        withdrawn = self._network.call(self._core.pending.withdraw_future, future)
+        self._network.notify()  # another message may wait instead
+        return bool(withdrawn)
 
     async def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
@@ -296,9 +224,7 @@ class Client:
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> asyncio.Future[Any]:
         """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
-        future = self._core.subscribe(topic_filters, qos)
-        self._flush_soon()
-        return future
+        return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     async def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
         """Unsubscribe from one Topic Filter or several, and wait for the server's answer.
@@ -313,9 +239,7 @@ class Client:
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> asyncio.Future[None]:
         """Unsubscribe when there is a connection. Returns a future that is done when `unsubscribe` would return."""
-        future = self._core.unsubscribe(topic_filters)
-        self._flush_soon()
-        return future
+        return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
     def messages(self, timeout: float | None = None) -> Messages:
         """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
@@ -327,21 +251,21 @@ class Client:
             MQTTError: the client gave up. After `close` the iteration ends.
         """
         self._core.check_iteration()
-        return Messages(self, timeout)
+        return Messages(self._network, timeout)
 
     def __aiter__(self) -> Messages:
         return self.messages()
 
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""
-        self._core.acknowledge(message)
         if message.qos:
-            self._flush_soon()
+            self._network.call(self._core.acknowledge, message)
+            self._network.flush_soon()
 
     def reconnect_now(self) -> None:
         """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
-        self._core.drop(time.monotonic())
-        self._hurry()
+        self._network.call(self._core.drop, time.monotonic())
+        self._network.hurry()
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.open().__await__()
@@ -361,215 +285,28 @@ class Client:
 
     async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
         seconds = self._options.timeout if timeout is None else timeout
-        try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError:
-            if not future.cancelled():
-                raise  # it is the outcome
-            raise TimeoutError(f"{failure} within {seconds:g} s") from None
+        if not await self._network.wait(future, seconds):
+            raise TimeoutError(f"{failure} within {seconds:g} s")
+        return future.result()
 
-    async def _submit(self, message: Message) -> tuple[int, asyncio.Future[Any]]:
-        """Queue a message, waiting for room."""
+    async def _submit(self, message: Message, deadline: float, seconds: float) -> tuple[int, asyncio.Future[Any]]:
+        """Queue a message, waiting until fewer wait."""
+        network = self._network
         self._core.check_waiting()
         while True:
             try:
-                submitted = self._core.publish(message)
-                self._flush_soon()
+                submitted: tuple[int, asyncio.Future[Any]] = network.call(self._core.pending.publish, message)
+                network.flush_soon()
                 return submitted
-            except QueueFull:
+            except QueueFull as error:
                 if self._options.overflow == "raise":
                     raise
-                await self._change()
-
-    async def _next_message(self, timeout: float | None) -> Publish | None:
-        """Wait for a message. None: the time is up, or the client was closed."""
-        core = self._core
-        deadline = None if timeout is None else self._loop.time() + timeout
-        while not core.inbound:
-            if core.over:
-                return None
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._change()
-            except TimeoutError:
-                return None
-        if not core.reading:
-            self._flush_soon()
-        return core.inbound.popleft()
-
-    async def _change(self) -> None:
-        """Wait until messages came, room was made, or the end."""
-        waiter = self._loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-
-    def _notify(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _flush_soon(self) -> None:
-        """Write at the end of this turn of the event loop."""
-        if not self._flushing and self._pump is not None:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if self._pump is not None:
-            self._core.disconnect(time.monotonic())
-            self._pump.move()
-
-    def _hurry(self) -> None:
-        """Have the task look at once what has changed."""
-        self._flush_soon()
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(self._loop.time())
-
-    def _soon(self, call: Callable[[], None]) -> None:
-        """Call in the loop, from wherever the garbage collector happens to run."""
-        loop = self._running_loop
-        if loop is None or loop.is_closed():
-            return
-        try:
-            here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            here = False
-        if here:
-            call()
-        else:
-            loop.call_soon_threadsafe(call)
-
-    # The life of connections.
-
-    async def _run(self) -> None:
-        """Connect, and connect again, until the end."""
-        core = self._core
-        due: float | None = time.monotonic()
-        failure: Exception | None = None
-        try:
-            while due is not None:
-                await self._sleep_until(due)
-                error: Exception | None = None
-                if not core.stopping:
-                    try:
-                        await self._serve()
-                        error = core.error
-                    except Exception as reason:  # of the attempt; `lost` decides what follows from it
-                        error = reason
-                due = core.lost(error, core.recovers(error), time.monotonic())
-                self._tell()
-        except asyncio.CancelledError:
-            pass  # by `close`, or by the end of the loop
-        except Exception as error:  # a defect of ours: nobody must wait for ever because of it
-            logger.exception("the task of %r failed", self.client_id)
-            failure = error
-        finally:
-            self._task = None
-            core.give_up(failure)
-            self._tell()
-
-    async def _sleep_until(self, due: float) -> None:
-        """Wait for the next attempt, unless something comes in between."""
-        delay = due - time.monotonic()
-        if delay <= 0 or self._core.called_off:
-            return
-        try:
-            async with asyncio.timeout(delay) as self._patience:
-                await self._loop.create_future()
-        except TimeoutError:
-            pass
-        finally:
-            self._patience = None
-
-    async def _serve(self) -> None:
-        """Make one Network Connection and wait for its end."""
-        self._core.begin_attempt()
-        self._tell()
-        pump = await self._dial()
-        if pump is not None:
-            try:
-                await pump.ended
-            finally:
-                self._pump = None
-                pump.end()
-
-    async def _dial(self) -> Pump | None:
-        """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
-        attempt = pump = None
-        try:
-            async with asyncio.timeout(self._options.timeout) as self._patience:
-                url = self._url() if callable(self._url) else self._url
-                if inspect.isawaitable(url):
-                    url = await url
-                attempt = self._core.make_attempt(url, time.monotonic())
-                made = pump = Pump(attempt.link, self._core, partial(self._establish, attempt), self._advance)
-                await self._connecting(attempt, made)
-            return pump
-        except OSError as error:
-            if pump is not None:
-                pump.end()
-            if self._core.called_off:
-                return None
-            if attempt is not None:
-                raise attempt.failed(error) from None
-            if self._patience is not None and self._patience.expired():
-                raise ConnectError(f"there was no URL within {self._options.timeout:g} s") from None
-            raise
-        finally:
-            self._patience = None
-
-    def _connecting(self, attempt: Attempt, pump: Pump) -> Coroutine[Any, Any, object]:
-        """Begin to make a TCP connection: to a name, to several of its addresses side by side."""
-        connect = partial(self._loop.create_connection, lambda: pump, attempt.host, attempt.port)
-        if is_address(attempt.host):  # no race; and asyncio forgets the winner of one that is cancelled as it ends
-            return connect()
-        try:
-            return connect(happy_eyeballs_delay=ATTEMPT_DELAY)
-        except TypeError:  # uvloop has no such option
-            return connect()
-
-    def _establish(self, attempt: Attempt, pump: Pump) -> None:
-        self._core.establish(attempt)
-        self._pump = pump
-
-    def _advance(self, now: float) -> None:
-        """Act on what has happened, and tell it."""
-        self._core.advance(now)
-        self._tell()
-
-    def _tell(self) -> None:
-        """Resolve futures, run callbacks, and wake who waits."""
-        core = self._core
-        if core.calls:
-            core.calls.run()
-        if self._waiters:
-            self._notify()
-        if core.deliverable and not self._delivering:
-            self._delivering = True
-            self._loop.call_soon(self._deliver)
-
-    def _deliver(self) -> None:
-        """Run `on_message` for some of the messages that wait."""
-        self._delivering = False
-        self._core.deliver(self._core.acknowledge)
-        self._flush_soon()  # what is acknowledged; and perhaps there is room to read on
-        self._tell()
-
-
-def _settle(futures: list[asyncio.Future[Any]], outcome: object) -> None:
-    """Give futures their outcome; one that was cancelled stays so."""
-    for future in futures:
-        if future.done():
-            continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+                network.check_progress()
+                if not await network.change(deadline):
+                    raise TimeoutError(
+                        f"the message to {message.topic!r} was not delivered within {seconds:g} s; it was not sent and "
+                        f"will not be: {error}"
+                    ) from None
 
 
 def connect(url: Url, **options: Any) -> Client:
@@ -584,3 +321,13 @@ def connect(url: Url, **options: Any) -> Client:
         ValueError: the URL is not one.
     """
     return Client(url, **options)
+
+
+def _forget_all() -> None:
+    """In a forked child the connections are the parent's."""
+    for network in list(_networks):
+        network.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,8 +1,8 @@
-"""The future of a message of QoS 0 in asyncio: it asks how far the handing over has come, until somebody waits for it.
+"""The future of a message of QoS 0 in asyncio: it compares its token with a mark, until a task waits for it.
 
 `asyncio.isfuture` takes for a future whatever has the attribute `_asyncio_future_blocking`, and all of asyncio that
-deals with futures of others (`gather`, `wait`, `wait_for`, `shield`, `ensure_future`) uses the methods below. Of these
-the ones that need a real future, to be told by or to be cancelled, make one, and from then on speak of it.
+deals with futures of others (`gather`, `wait`, `wait_for`, `shield`, `ensure_future`) uses the methods below. Those
+that need a real future, for a callback or a cancellation, make one, and from then on answer for it.
 """
 
 from __future__ import annotations
@@ -12,50 +12,49 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any
 
-from mqttws.client.sent import Handover
+from mqttws.client.sent import HighWaterMark
 
 
 class Receipt:
     """See `asyncio.Future`, of which it has everything that its callers use.
 
-    Who makes one fills in what it consists of: an `__init__` would take as long as all the rest.
+    `make` fills in its attributes: an `__init__` would take as long as all the rest.
 
     Attributes:
         loop: the event loop.
-        handover: knows whether it is handed over.
+        sent: the mark of the client.
         future: the real future, where one is needed; to begin with, None.
         token: of the message.
     """
 
-    __slots__ = ("future", "handover", "loop", "token")
+    __slots__ = ("future", "loop", "sent", "token")
 
     _asyncio_future_blocking = False
 
     loop: asyncio.AbstractEventLoop
-    handover: Handover[asyncio.Future[Any]]
+    sent: HighWaterMark[asyncio.Future[Any]]
     future: asyncio.Future[Any] | None
     token: int
 
     def _real(self) -> asyncio.Future[Any]:
         """Make the real future, if there is none yet."""
         if self.future is None:
-            handover, future = self.handover, self.loop.create_future()
+            sent, future = self.sent, self.loop.create_future()
             self.future = future
-            if self.token <= handover.sent:
-                future.set_result(None)
-            elif handover.error is not None:
-                future.set_exception(handover.error)
-            else:
-                handover.watch(self.token, future)
+            if not sent.watch(self.token, future):
+                if self.token <= sent.token or sent.error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(sent.error)
         return self.future
 
     def done(self) -> bool:
         """See `asyncio.Future.done`."""
-        return self.handover.knows(self.token) if self.future is None else self.future.done()
+        return self.sent.knows(self.token) if self.future is None else self.future.done()
 
     def result(self) -> Any:
         """See `asyncio.Future.result`."""
-        return None if self.future is None and self.token <= self.handover.sent else self._real().result()
+        return None if self.future is None and self.token <= self.sent.token else self._real().result()
 
     def exception(self) -> BaseException | None:
         """See `asyncio.Future.exception`."""
@@ -71,18 +70,21 @@ class Receipt:
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         """See `asyncio.Future.add_done_callback`; it is called with this very object."""
-        self._real().add_done_callback(_Telling(fn, self), context=context)
+        if self.future is None and self.sent.knows(self.token):
+            self.loop.call_soon(fn, self, context=context)
+        else:
+            self._real().add_done_callback(_Callback(fn, self), context=context)
 
     def remove_done_callback(self, fn: Callable[[Any], object], /) -> int:
         """See `asyncio.Future.remove_done_callback`."""
-        return 0 if self.future is None else self.future.remove_done_callback(_Telling(fn, self))
+        return 0 if self.future is None else self.future.remove_done_callback(_Callback(fn, self))
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """See `asyncio.Future.get_loop`."""
         return self.loop
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self.future is not None or self.token > self.handover.sent:
+        if self.future is not None or self.token > self.sent.token:
             yield from self._real()
 
     __iter__ = __await__
@@ -91,12 +93,12 @@ class Receipt:
         return f"<{type(self).__name__} {'finished' if self.done() else 'pending'}>"
 
     def withdrawn(self) -> None:
-        """Note that the message will not be handed over: then nobody ever settles this future."""
-        self.handover = Handover()
+        """Note that the message was withdrawn: this future is never done."""
+        self.sent = HighWaterMark()
 
 
-class _Telling:
-    """A callback of a receipt, told with it in the place of its real future; equal where both are."""
+class _Callback:
+    """A callback of a receipt, called with the receipt in place of its real future; equal where both are."""
 
     __slots__ = ("_callback", "_receipt")
 
@@ -108,7 +110,7 @@ class _Telling:
         self._callback(self._receipt)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Telling):
+        if not isinstance(other, _Callback):
             return NotImplemented
         return self._callback == other._callback and self._receipt is other._receipt
 

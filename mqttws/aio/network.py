@@ -1,131 +1,535 @@
-"""The asyncio driver's bytes: one TCP connection, its buffer, its timer.
+"""What an asyncio client does between its verbs: a task that connects and connects again, and the callbacks.
 
-All that it knows of the client is in its arguments. The event loop's buffer is kept empty or full, nothing in between,
-so that "all is written" is known, as it is with a socket.
+Everything runs in one event loop, to which `open` binds the client, so there is no lock. Yet a signal handler or a
+finaliser may run in the middle of a call, and call in its turn: it finds the client `busy`, and is posted to the loop.
+Bytes are written once for each turn of the loop (`flush_soon`), however many calls have been made in it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
+import random
 import time
-from collections.abc import Callable
-from typing import Any, cast
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol
 
-from mqttws.client.core import Core
-from mqttws.client.layers import Link
-from mqttws.sockets import acknowledge_at_once, free, read_less
+from mqttws.aio.dial import connect
+from mqttws.aio.future import Receipt
+from mqttws.aio.pump import Pump
+from mqttws.client.callbacks import WARNING
+from mqttws.client.core import CALLBACK_SLICE, Core
+from mqttws.client.options import Options
+from mqttws.client.sent import HighWaterMark
+from mqttws.codec.publishing import Publish
+from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.log import report as report_exception
+from mqttws.log import write as write_record
+
+Future = asyncio.Future[Any]
+Url = str | Callable[[], str | Awaitable[str]]
+
+#: How many states and errors may wait for a callback that is awaited.
+MAX_CALLS = 1_000
 
 
-class Pump(asyncio.Protocol):
-    """Moves the bytes of one Network Connection.
-
-    Args:
-        link: what is between the bytes and the client.
-        core: of the client.
-        made: called when there is a TCP connection, with this very object.
-        advance: called when something may have happened on the link.
+class Taker(Protocol):
+    """An iteration over the messages.
 
     Attributes:
-        ended: done when the TCP connection is over.
+        task: the task that takes them, as far as is known.
+        over: whether it has ended.
     """
 
-    def __init__(
-        self, link: Link, core: Core[Any], made: Callable[[Pump], None], advance: Callable[[float], None]
-    ) -> None:
-        self._link = link
-        self._core = core
-        self._made = made
-        self._advance = advance
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._socket: Any = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._writable = True
-        self._reading = True
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+    task: asyncio.Task[Any] | None
+    over: bool
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the TCP connection."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
-        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
-        read_less(transport)
-        self._socket = transport.get_extra_info("socket")
-        self._made(self)
-        self.move()
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes."""
-        acknowledge_at_once(self._socket)
-        self._link.receive_data(data, time.monotonic())
-        self.move()
+class Network:
+    """The connections of one client, and its core.
 
-    def eof_received(self) -> bool:
-        """Take the news that the peer sends nothing more."""
-        self._link.receive_eof(time.monotonic())
-        self.move()
-        return True  # what is still to be written is written first
+    Args:
+        options: of the client.
+        url: of the server, or a callable that gives a fresh one for each attempt, at once or when awaited.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the news that the socket is broken, or closed."""
-        if not self.ended.done():
-            now = time.monotonic()
-            self._link.broke(exc if isinstance(exc, OSError) else None, now)
-            self._advance(now)
-        self.end()
-        if self._transport is not None:
-            free(self._transport)
+    Attributes:
+        core: what it drives.
+        busy: whether a call is in the middle of its work on the core.
+        posted: what is to be called when none is.
+        task: connects, and connects again; None while the client is closed.
+        iterations: the iterations over the messages.
+    """
 
-    def pause_writing(self) -> None:
-        """Take the news that something is not written yet."""
-        self._writable = False
+    def __init__(self, options: Options, url: Url) -> None:
+        self._options = options
+        self._url = url
+        self._has_lost_store = False
+        self._begin()
 
-    def resume_writing(self) -> None:
-        """Take the news that all is written."""
-        self._writable = True
-        self.move()
+    def _begin(self) -> None:
+        """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
+        self.core: Core[Future] = Core(self._options, self)
+        self.busy = False
+        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pump: Pump | None = None
+        self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
+        self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
+        self._stalling: set[asyncio.Future[None]] = set()  # for an answer, which may never come where nothing is read
+        self._flushing = False
+        self._delivering = False
+        self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
+        self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
+        self._calling: asyncio.Task[None] | None = None  # awaits what the other callbacks returned
 
-    def move(self) -> None:
-        """Write, act on what has happened, and set the timer."""
-        link, now = self._link, time.monotonic()
-        if self._transport is None or self.ended.done():
+    # What the core needs: see `mqttws.client.driver`.
+
+    report = staticmethod(report_exception)
+    random = staticmethod(random.random)
+    random_bytes = staticmethod(os.urandom)
+
+    def make_future(self) -> Future:
+        """See `Driver.make_future`."""
+        return self.loop.create_future()
+
+    def make_receipt(self, sent: HighWaterMark[Future], token: int) -> Future:
+        """See `Driver.make_receipt`."""
+        receipt = Receipt()
+        receipt.loop = self._loop or self.loop
+        receipt.sent = sent
+        receipt.future = None
+        receipt.token = token
+        return receipt  # type: ignore[return-value]
+
+    @staticmethod
+    def settle(futures: list[Future], outcome: object) -> None:
+        """See `Driver.settle`."""
+        for future in futures:
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
+        """See `Driver.call_back`. What it returns is awaited; the callbacks that follow wait until that is done."""
+        if self._calling is not None:
+            if len(self._calls) == MAX_CALLS:
+                self._calls.popleft()
+                write_record(WARNING, "a callback does not return; the oldest of what waits for it was dropped", ())
+            self._calls.append((callback, argument))
             return
-        while self._writable and (data := link.data_to_send(now)):
-            self._transport.write(data)
-        self._advance(now)
-        if self.ended.done():  # by a callback
-            return
-        if link.over(now, unsent=not self._writable):
-            self.end()
-            return
-        reading = self._core.reading
-        if reading != self._reading:
-            self._reading = reading
-            (self._transport.resume_reading if reading else self._transport.pause_reading)()
-        self._set_timer(link.next_deadline())
+        result = _guarded(callback, argument)
+        if inspect.isawaitable(result):
+            self._calling = self.loop.create_task(self._await_calls(callback, result))
 
-    def end(self) -> None:
-        """Close the socket."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._transport is not None:
-            (self._transport.close if self._writable else self._transport.abort)()
-        if not self.ended.done():
-            self.ended.set_result(None)
+    async def _await_calls(self, callback: Callable[[Any], object], result: object) -> None:
+        try:
+            while True:
+                if inspect.isawaitable(result):
+                    await _awaited(callback, result)
+                if not self._calls:
+                    return
+                callback, argument = self._calls.popleft()
+                result = _guarded(callback, argument)
+        finally:
+            self._calling = None
 
-    def _set_timer(self, deadline: float | None) -> None:
-        """Be called at a deadline, or before it: then nothing is due, and the timer is set anew."""
+    def log(self, level: int, message: tuple[Any, ...]) -> None:
+        """See `Driver.log`."""
+        write_record(level, message[0], message[1:])
+
+    # For the verbs.
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the client is bound to: the first one that it is used in, until `open` binds it anew."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def start(self) -> None:
+        """Begin to connect, in the event loop that runs.
+
+        Raises:
+            MQTTError: the client is open already, maybe in another event loop.
+        """
+        if self._has_lost_store:
+            raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            self._leave_loop(self._loop)
+        self._loop = loop
+        self.core.begin()
+        self.task = loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
+
+    def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of an event loop; its futures fail. Messages that wait to be sent stay."""
+        if self.core.running and not loop.is_closed():
+            raise MQTTError("the client is open in another event loop; close it there first, or make another client")
+        error = ConnectionClosed("the client was opened in another event loop")
+        for future in self.core.take_futures(error):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.settle, [future], error)
+        self.core.give_up(error)  # where the loop was closed without an end of the task
+        self.core.callbacks.clear()
+        self.task = self._pump = self._patience = self._delivery = self._calling = None
+        self._flushing = self._delivering = self.busy = False
+        self._waiters.clear()
+        self._stalling.clear()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what works on the core; post it where another call is in the middle of that."""
+        if self.busy:
+            self.post(function, *arguments)
+            return None
+        if self.posted:
+            self._take_posted()
+        self.busy = True
+        try:
+            return function(*arguments)
+        finally:
+            self.busy = False
+
+    def request(self, function: Callable[..., Future], *arguments: Any) -> Future:
+        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
+        if self.busy:
+            future = self.loop.create_future()
+            self.post(self._follow, future, function, arguments)
+            return future
+        made: Future = self.call(function, *arguments)
+        self.flush_soon()
+        if self.core.link is None and self.core.callbacks:  # a message was dropped for this one
+            self.core.callbacks.run()
+        return made
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call soon, in the loop. Finalisers, in whatever thread, and signal handlers may post."""
+        self.posted.append((function, arguments))
         loop = self._loop
-        if deadline is None:
-            return
-        when = loop.time() + deadline - time.monotonic()
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._on_timer)
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._run_posted)
+            except RuntimeError:  # it is closed: the next loop that the client is opened in will call
+                pass
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._link.handle_timeout(time.monotonic())
-        self.move()
+    def _run_posted(self) -> None:
+        if self.posted and not self.busy:
+            self._take_posted()
+            self.flush_soon()
+            self.run_callbacks()
+
+    def _take_posted(self) -> None:
+        while self.posted:
+            function, arguments = self.posted.popleft()
+            self.busy = True
+            try:
+                function(*arguments)
+            finally:
+                self.busy = False
+
+    def _follow(self, future: Future, function: Callable[..., Future], arguments: tuple[Any, ...]) -> None:
+        """Let the future of a posted call follow the one that the call makes."""
+        try:
+            made = function(*arguments)
+        except Exception as error:
+            self.settle([future], error)
+            return
+
+        def copy(done: Future) -> None:
+            error = ConnectionClosed("it was cancelled") if done.cancelled() else done.exception()
+            self.settle([future], error if error is not None else done.result())
+
+        made.add_done_callback(copy)
+
+    def flush_soon(self) -> None:
+        """Write at the end of this turn of the event loop."""
+        if not self._flushing and self._pump is not None:
+            self._flushing = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write now."""
+        self._flushing = False
+        if self._pump is not None:
+            if self.core.stopping:
+                self.call(self.core.disconnect, time.monotonic())
+            self._pump.move()
+
+    def hurry(self) -> None:
+        """Have the task look at once what has changed."""
+        self.flush_soon()
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self.loop.time())
+
+    # Waiting.
+
+    async def wait(self, future: Future, seconds: float) -> bool:
+        """Wait for a future. Returns whether it has an outcome; without one it is cancelled.
+
+        Raises:
+            WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
+        """
+        deadline = self.loop.time() + seconds
+        try:
+            while not future.done():
+                self.check_progress()
+                if not await self.change(deadline, future):
+                    break
+        finally:
+            if not future.done():
+                future.cancel()
+        return not future.cancelled()
+
+    async def change(self, deadline: float | None, future: Future | None = None) -> bool:
+        """Wait until messages came, fewer wait, the client stalls or has ended, or a future is done.
+
+        Args:
+            deadline: of the loop's clock; None for none.
+            future: None for none.
+
+        Returns:
+            Whether that came before the deadline.
+        """
+        loop = self.loop
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def release(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        timer = None if deadline is None else loop.call_at(deadline, release)
+        if future is None:
+            self._waiters.add(waiter)
+        else:
+            future.add_done_callback(release)
+            self._stalling.add(waiter)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if future is None:
+                self._waiters.discard(waiter)
+            else:
+                future.remove_done_callback(release)
+                self._stalling.discard(waiter)
+        return deadline is None or loop.time() < deadline
+
+    async def message_came(self, timeout: float | None) -> bool:
+        """Wait for a message. Returns False where the time is up, or the client was closed.
+
+        Raises:
+            MQTTError: the client gave up, or is not open.
+        """
+        messages = self.core.inbox.messages
+        deadline = None if timeout is None else self.loop.time() + timeout
+        while not messages:
+            if self.core.over:
+                return False
+            if not await self.change(deadline) and not messages:
+                return False
+        return True
+
+    def check_progress(self) -> None:
+        """Check that what this task waits for may still come, whatever it is.
+
+        Raises:
+            WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
+        """
+        stalled = self.core.stalled
+        if stalled:
+            takers = {iteration.task for iteration in list(self.iterations) if not iteration.over} or {self._delivery}
+            if takers == {asyncio.current_task()}:
+                raise WouldDeadlock(f"{stalled}, and this task takes them; use the _nowait form here")
+
+    def notify(self) -> None:
+        """Wake the tasks that wait for a change."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Callbacks.
+
+    def run_callbacks(self) -> None:
+        """Settle futures, run callbacks, and wake the tasks that wait."""
+        core = self.core
+        if core.callbacks:
+            core.callbacks.run()
+        if self._waiters:
+            self.notify()
+        if self._stalling and core.stalled:
+            for waiter in self._stalling:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if core.deliverable and not self._delivering and self._delivery is None:
+            self._delivering = True
+            self.loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Run `on_message` for the messages that wait, as long as callbacks may take."""
+        self._delivering = False
+        core = self.core
+        on_message, messages = core.options.on_message, core.inbox.messages
+        assert on_message is not None
+        end = time.monotonic() + CALLBACK_SLICE
+        try:
+            while messages and not core.stopping and self._delivery is None and time.monotonic() < end:
+                message = messages.popleft()
+                result = _guarded(on_message, message)
+                if result is not None and inspect.isawaitable(result):
+                    self._delivery = self.loop.create_task(self._await_delivery(message, result))
+                else:
+                    self._taken(message)
+        finally:
+            self.flush_soon()  # what is acknowledged; and perhaps more is to be read
+            self.run_callbacks()
+
+    async def _await_delivery(self, message: Publish, result: object) -> None:
+        """Await what `on_message` returned, acknowledge its message, and go on with the messages that wait."""
+        core = self.core
+        on_message, messages = core.options.on_message, core.inbox.messages
+        assert on_message is not None
+        try:
+            while True:
+                if inspect.isawaitable(result):
+                    await _awaited(on_message, result)
+                self._taken(message)
+                self.flush_soon()
+                if not messages or core.stopping:
+                    return
+                message = messages.popleft()
+                result = _guarded(on_message, message)
+        finally:
+            self._delivery = None
+            self.run_callbacks()
+
+    def _taken(self, message: Publish) -> None:
+        if message.qos and not self._options.manual_ack:
+            self.call(self.core.acknowledge, message)
+
+    async def end_callbacks(self, timeout: float) -> None:
+        """Wait until the callbacks have returned that are awaited; cancel them when the time is up."""
+        here = asyncio.current_task()
+        tasks = {task for task in (self._delivery, self._calling) if task is not None and task is not here}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+
+    # The life of connections.
+
+    async def _run(self) -> None:
+        """Connect, and connect again, until the end."""
+        core = self.core
+        due: float | None = time.monotonic()
+        failure: Exception | None = None
+        try:
+            while due is not None:
+                await self._sleep_until(due)
+                error: Exception | None = None
+                if not core.stopping:
+                    try:
+                        await self._serve()
+                        error = core.error
+                    except Exception as reason:  # of the attempt; `lost` decides what follows from it
+                        error = reason
+                due = core.lost(error, core.recovers(error), time.monotonic())
+                self.run_callbacks()
+        except asyncio.CancelledError:
+            pass  # by `close`, or by the end of the loop
+        except Exception as error:  # a defect of ours: nobody must wait for ever because of it
+            report_exception(self._run)
+            failure = error
+        finally:
+            self.task = None
+            core.give_up(failure)
+            self.run_callbacks()
+
+    async def _sleep_until(self, due: float) -> None:
+        """Wait for the next attempt, unless something comes in between."""
+        delay = due - time.monotonic()
+        if delay <= 0 or self.core.called_off:
+            return
+        try:
+            async with asyncio.timeout(delay) as self._patience:
+                await self.loop.create_future()
+        except TimeoutError:
+            pass
+        finally:
+            self._patience = None
+
+    async def _serve(self) -> None:
+        """Make one Network Connection and wait for its end."""
+        self.core.begin_attempt()
+        self.run_callbacks()
+        pump = await self._dial()
+        if pump is not None:
+            try:
+                await pump.ended
+            finally:
+                self._pump = None
+                pump.end()
+
+    async def _dial(self) -> Pump | None:
+        """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
+        attempt = pump = None
+        try:
+            async with asyncio.timeout(self._options.timeout) as self._patience:
+                url = self._url() if callable(self._url) else self._url
+                if inspect.isawaitable(url):
+                    url = await url
+                attempt = self.core.make_attempt(url, time.monotonic())
+                made = pump = Pump(attempt, self)
+                await connect(attempt.host, attempt.port, lambda: made)
+            return pump
+        except OSError as error:
+            if pump is not None:
+                pump.end()
+            if self.core.called_off:
+                return None
+            if attempt is not None:
+                raise attempt.failed(error) from None
+            if self._patience is not None and self._patience.expired():
+                raise ConnectError(f"there was no URL within {self._options.timeout:g} s") from None
+            raise
+        finally:
+            self._patience = None
+
+    def established(self, pump: Pump) -> None:
+        """Note that there is a TCP connection."""
+        self.core.establish(pump.attempt)
+        self._pump = pump
+
+    def forget_parent(self) -> None:
+        """In a forked child: begin anew. The event loop and its futures are the parent's."""
+        if self._options.store is not None:
+            self._options = replace(self._options, store=None)
+            self._has_lost_store = True
+        core = self.core
+        self._begin()
+        core.fork(self.core)
+
+
+def _guarded(callback: Callable[[Any], object], argument: object) -> object:
+    """Call back. An exception is reported, and stops nothing."""
+    try:
+        return callback(argument)
+    except Exception:
+        report_exception(callback)
+        return None
+
+
+async def _awaited(callback: Callable[[Any], object], result: Awaitable[object]) -> None:
+    """Await what a callback returned. An exception is reported, and stops nothing."""
+    try:
+        await result
+    except Exception:
+        report_exception(callback)

@@ -103,7 +103,7 @@ class Conversation:
 
     def take_events(self, now: float) -> None:
         """Act on what has happened."""
-        events = self._connection.machine.events
+        events = self._connection.event_queue
         limited = self._hub.limits.publish_rate is not None
         while events:
             if limited and type(events[0]) is Publish and not (self._connection.closed or self._may_publish(now)):
@@ -123,7 +123,7 @@ class Conversation:
 
     def _cut(self, error: MQTTError, now: float) -> None:
         """End the connection, and with it what the client has said and was not heard yet."""
-        events = self._connection.machine.events
+        events = self._connection.event_queue
         closed = [event for event in events if isinstance(event, Closed)]
         events.clear()
         events.extend(closed)
@@ -233,7 +233,7 @@ class Conversation:
 
     def _take_run(self, publish: Publish) -> list[bytes]:
         """Take the messages of QoS 0 to the same topic that follow a first one. Returns the payloads of all."""
-        events = self._connection.machine.events
+        events = self._connection.event_queue
         topic, payloads, size = publish.topic, [publish.payload], len(publish.payload)
         while events and size < _RUN:
             event = events[0]

@@ -1,20 +1,24 @@
-"""What a client has to call: futures to settle, callbacks to run, records to log. None of it under a lock.
+"""The calls that a client owes its user: futures to settle, callbacks to run, records to log. None runs under a lock.
 
-The core, which may hold one, notes the calls; the driver makes them when it holds none. Each is a function and its two
-arguments, since a closure for each message costs more than the rest of what is done for it here.
+The core, whose driver may hold one, notes the calls; the driver makes them when it holds none. Each is a function and
+its two arguments, because a closure for each message costs more than the rest of what is done for it here.
 """
 
 from __future__ import annotations
 
-import logging
+import functools
+import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-logger = logging.getLogger("mqttws")
+# The levels of the log, as `logging` numbers them.
+DEBUG: Final = 10
+INFO: Final = 20
+WARNING: Final = 30
 
 
-class Calls:
+class Callbacks:
     """The calls that are due, in order."""
 
     def __init__(self) -> None:
@@ -27,12 +31,8 @@ class Calls:
         """Note a call."""
         self._due.append((function, first, second))
 
-    def log(self, level: int, message: str, *arguments: object) -> None:
-        """Note a record for the log: a handler may use the very client that it tells of."""
-        self._due.append((_emit, level, (message, *arguments)))
-
     def run(self) -> None:
-        """Make the calls, one at a time: each may bring the next ones about itself."""
+        """Make the calls, one at a time: each may add others."""
         due = self._due
         while due:
             function, first, second = due.popleft()
@@ -43,22 +43,10 @@ class Calls:
         self._due.clear()
 
 
-def _emit(level: int, message: tuple[Any, ...], *, exc_info: bool = False) -> None:
-    """Log. A handler that raises is at fault itself, and there is nobody else to tell."""
-    try:
-        logger.log(level, *message, exc_info=exc_info)
-    except Exception:
-        pass
-
-
-def report(callback: Callable[[Any], object]) -> None:
-    """Log the exception that a callback has raised, from where it is caught."""
-    _emit(logging.ERROR, ("a callback raised an exception: %r", callback), exc_info=True)
-
-
-def guarded(callback: Callable[[Any], object], argument: object) -> None:
-    """Call back; an exception is logged, and never stops the network."""
-    try:
-        callback(argument)
-    except Exception:
-        report(callback)
+def is_coroutine_function(callback: object) -> bool:
+    """Return whether a callback makes a coroutine when it is called; `functools.partial` is looked through."""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    if callable(callback) and not inspect.isroutine(callback):
+        callback = type(callback).__call__
+    return inspect.iscoroutinefunction(callback)

@@ -1,8 +1,8 @@
-"""What both drivers are made of: a client without its waiting.
+"""What both drivers are made of: a client without waiting.
 
-`Core` holds the session, the queue of messages that came in, the state, and every decision about when a connection is
-made and when the client has ended; what it owes its callers is in `Promises`. It neither waits nor locks. A driver
-calls it under its lock, if it has one; what runs user code is said to, and is called outside of it.
+`Core` holds the session, the messages that came in, the pending futures, the state, and every decision about when a
+connection is made and when the client has ended. It neither waits nor locks nor reads a clock. A driver calls it under
+its lock, if it has one. What runs user code is noted in `callbacks`, which the driver runs outside the lock.
 
 The life of a client::
 
@@ -12,68 +12,64 @@ The life of a client::
 
 from __future__ import annotations
 
-import logging
-import os
-import random
-import time
-from collections import deque
-from collections.abc import Callable
+from typing import Generic
 
 from mqttws.client import attempt
-from mqttws.client.callbacks import guarded, report
+from mqttws.client.callbacks import DEBUG, INFO, Callbacks
+from mqttws.client.driver import Driver, F
+from mqttws.client.inbox import Inbox
 from mqttws.client.layers import Link
 from mqttws.client.options import Options, State
-from mqttws.client.pending import F, Promises
-from mqttws.client.sent import Handover
+from mqttws.client.pending import Pending
 from mqttws.codec.publishing import Publish
-from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver
+from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver, StoreError
 from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
-
-logger = logging.getLogger("mqttws")
 
 #: Seconds that callbacks may take before the network gets its turn.
 CALLBACK_SLICE = 0.05
 
 
-class Core(Promises[F]):
-    """A client without its waiting.
+class Core(Generic[F]):
+    """A client without waiting.
 
     Args:
         options: of the client.
-        make_future: makes a future of the driver's kind.
-        make_receipt: makes one for a message of QoS 0, by its `Handover` and its token.
-        settle: gives such futures their outcome, a result or an exception; one that was cancelled stays so.
+        driver: what it is driven by.
 
     Attributes:
+        options: of the client.
+        client_id: the client identifier.
+        session: what outlives a connection.
+        pending: the futures that callers wait for.
+        callbacks: what is to be called outside the lock.
         running: whether the client is open: from `begin` until it was closed, or gave up.
         stopping: whether it is being closed.
         opened: done when the first attempt has succeeded or failed.
         state: see `State`.
         error: why the last connection ended; once the client has, why that was: None for `close`.
         link: the Network Connection; None while there is none.
-        inbound: the messages that wait to be taken.
+        inbox: the messages that wait to be taken.
         reading: whether more is to be read from the network.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        make_future: Callable[[], F],
-        make_receipt: Callable[[Handover[F], int], F],
-        settle: Callable[[list[F], object], None],
-    ) -> None:
-        session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
-        super().__init__(options, session, make_future, make_receipt, settle)
-        self.client_id = options.client_id if options.client_id is not None else _random_client_id()
+    def __init__(self, options: Options, driver: Driver[F]) -> None:
+        self.options = options
+        self.client_id = (
+            options.client_id if options.client_id is not None else f"mqttws-{driver.random_bytes(8).hex()}"
+        )
+        self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
         if options.store is not None:
-            session.keep_in(options.store, self.client_id)
+            self.session.keep_in(options.store, self.client_id)
+        self.callbacks = Callbacks()
+        self.pending: Pending[F] = Pending(options, self.session, driver, self.callbacks)
+        self._driver = driver
         self.running = self.stopping = False
         self.opened: F | None = None
         self.state = State("disconnected")
         self.error: Exception | None = None
         self.link: Link | None = None
-        self.inbound: deque[Publish] = deque()
+        self.inbox = Inbox()
         self.reading = True
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
@@ -82,7 +78,7 @@ class Core(Promises[F]):
         self._attempts = 0
         self._short_lived = 0
         self._connected_at: float | None = None
-        attempt.make_connect(options, self.client_id)  # checks the options while the caller is there to be told
+        attempt.make_connect(options, self.client_id)  # checks the options in the call that gives them
 
     def check_waiting(self) -> None:
         """Check that to wait for the network can come to an end.
@@ -90,7 +86,7 @@ class Core(Promises[F]):
         Raises:
             MQTTError: the client has not been opened.
         """
-        if not self.running and self._ended is None:
+        if not self.running and self.pending.ended is None:
             raise MQTTError("the client is not open: open it first, or use the _nowait form, which queues")
 
     def check_iteration(self) -> None:
@@ -125,8 +121,8 @@ class Core(Promises[F]):
         if self.running:
             raise MQTTError("the client is open already")
         self.running, self.stopping, self._opening = True, False, True
-        self.error = self._ended = None
-        self.opened = self._make_future()
+        self.error = self.pending.ended = None
+        self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
 
     def begin_attempt(self) -> None:
@@ -151,42 +147,58 @@ class Core(Promises[F]):
     def advance(self, now: float) -> None:
         """Act on what has happened on the link."""
         assert self.link is not None
-        events, inbound = self.link.connection.machine.events, self.inbound
+        events, messages, pending = self.link.events, self.inbox.messages, self.pending
+        came = len(events)
         while events:
             event = events.popleft()
             if type(event) is Publish:
-                inbound.append(event)
-            elif type(event) is Delivered:
-                self._delivered(event.tokens)
+                messages.append(event)
+                continue
+            came -= 1
+            if type(event) is Delivered:
+                pending.delivered(event.tokens)
             elif type(event) is Sent:
-                self._sent(event.token)
+                pending.note_sent(event.token)
             elif isinstance(event, Subscribed):
                 if event.token is None:
-                    self._restored(event.return_codes)
+                    pending.restored(event.return_codes)
                 else:
-                    self._answered(event.token, event.return_codes)
+                    pending.answered(event.token, event.return_codes)
             elif isinstance(event, Unsubscribed):
-                self._answered(event.token, ())
+                pending.answered(event.token, ())
             elif isinstance(event, Connected):
                 self._connected_at, self._opening = now, False
                 self._set_state(State("connected", session_present=event.session_present))
-                self._resolve(self.opened, None)
+                self.pending.resolve(self.opened, None)
             elif isinstance(event, Closed):
                 self.error = event.error
+        if came:
+            self.inbox.note(came, self.link.take_received())
         if not self.stopping:
             self._regulate(now)
 
     def _regulate(self, now: float) -> None:
-        """Read on or not, by how many messages wait to be taken."""
+        """Read on or not, by how many bytes of messages wait to be taken.
+
+        As long as they are within their bound everything is read, so that no acknowledgement waits for the program.
+        """
         assert self.link is not None
-        if self.reading and len(self.inbound) >= self.options.max_inbound:
+        most = self.options.max_inbound_bytes
+        size = self.inbox.size()
+        if self.reading and size >= most:
             self.reading = False
             self.link.connection.pause_reading()
-            if self.options.on_message is None:
-                self.calls.log(logging.INFO, "%d messages wait to be taken; nothing more is read", len(self.inbound))
-        elif not self.reading and len(self.inbound) <= self.options.max_inbound // 2:
+            self._log(INFO, "messages of %d bytes wait to be taken; nothing more is read", size)
+        elif not self.reading and size <= most // 2:
             self.reading = True
             self.link.connection.resume_reading(now)
+
+    @property
+    def stalled(self) -> str:
+        """Why no answer can come before messages are taken; empty where nothing keeps the client from reading."""
+        if self.link is None or self.reading:
+            return ""
+        return f"messages of {self.inbox.size():,} bytes wait to be taken, so nothing more is read"
 
     def drop(self, now: float) -> None:
         """End the connection, or the attempt to make one, in favour of another; the driver is to see to it at once."""
@@ -222,7 +234,7 @@ class Core(Promises[F]):
         try:
             return recover(error)
         except Exception:
-            logger.exception("the callback `recover` raised an exception")
+            self._driver.report(recover)
             return False
 
     def lost(self, error: Exception | None, recovers: bool, now: float) -> float | None:
@@ -249,14 +261,14 @@ class Core(Promises[F]):
             error = self._judge(error if error is not None else ConnectionClosed(), now)
             patience = None
             if self._policy is not None and not self._opening and not self.options.is_fatal(error):
-                patience = self._policy.delay(self._attempts, random.random())
+                patience = self._policy.delay(self._attempts, self._driver.random())
             if patience is None:
                 self.give_up(error)
                 return None
             self._attempts += 1
             delay = patience
         self.error, self._connected_at = error, None
-        self.calls.log(logging.INFO, "the connection of %s ended: %s", self.client_id, error)
+        self._log(INFO, "the connection of %s ended: %s", self.client_id, error)
         self._set_state(State("disrupted", error=error))
         self._set_state(State("reconnecting", delay=delay))
         return now + delay
@@ -279,59 +291,52 @@ class Core(Promises[F]):
 
     def give_up(self, error: Exception | None) -> None:
         """End the client: every future fails, and the state is disconnected."""
-        if self._ended is not None:
+        if self.pending.ended is not None:
             return
         self.link = self._connected_at = None
         self.running = False
         self.error = error
-        self._break(error or ConnectionClosed("the client was closed before this was complete"))
-        self._resolve(self.opened, self._ended)
+        self.pending.fail_all(error or ConnectionClosed("the client was closed before this was complete"))
+        self.pending.resolve(self.opened, self.pending.ended)
         self._set_state(State("disconnected", error=error))
 
-    def forget_parent(self) -> None:
-        """In a forked child: what runs here is the parent's, and so are its futures and callbacks."""
-        if self.running:
-            self.give_up(ConnectionClosed("the process was forked, and the connection is the parent's"))
-        if self.options.client_id is None:
-            self.client_id = _random_client_id()  # or both would fight for it
-        self.calls.clear()
+    def fork(self, child: Core[F]) -> ConnectionClosed:
+        """In a forked child: leave the connection to the parent. The new core of the child says so until it is opened.
 
-    # What runs user code: to be called outside the lock, by one thread.
+        Returns:
+            Why the parent's futures fail in the child.
+        """
+        error = ConnectionClosed("the process was forked, and the connection is the parent's")
+        if self.running:
+            child.error = child.pending.ended = error
+        return error
+
+    def take_futures(self, error: Exception) -> list[F]:
+        """In a forked child: take the parent's futures, which are to fail there."""
+        futures = self.pending.take_all(error)
+        return futures if self.opened is None else [*futures, self.opened]
 
     @property
     def deliverable(self) -> bool:
-        """Whether there is something for `deliver` to do."""
-        return bool(self.inbound) and self.options.on_message is not None and not self.stopping
+        """Whether there are messages for `on_message`."""
+        return bool(self.inbox.messages) and self.options.on_message is not None and not self.stopping
 
-    def deliver(self, acknowledge: Callable[[Publish], None]) -> None:
-        """Run `on_message` for the messages that wait, as long as callbacks may take.
+    def acknowledge(self, publish: Publish) -> None:
+        """Acknowledge a message whose consumer has taken it."""
+        if publish.qos:
+            self.session.receiver.acknowledge(publish)
+            if publish.qos == 2 and self.options.store is not None:  # it must not come again
+                try:
+                    self.options.store.commit()
+                except StoreError:  # the PUBREC will meet it, too, and end the connection over it
+                    pass
 
-        Args:
-            acknowledge: of the driver.
-        """
-        on_message = self.options.on_message
-        if on_message is None or not self.inbound:
-            return
-        inbound, manual_ack = self.inbound, self.options.manual_ack
-        end = time.monotonic() + CALLBACK_SLICE
-        while inbound and not self.stopping:
-            message = inbound.popleft()
-            try:
-                on_message(message)
-            except Exception:
-                report(on_message)
-            if message.qos and not manual_ack:
-                acknowledge(message)
-            if time.monotonic() >= end:
-                break
+    def _log(self, level: int, message: str, *arguments: object) -> None:
+        self.callbacks.add(self._driver.log, level, (message, *arguments))
 
     def _set_state(self, state: State) -> None:
         if state != self.state:
             self.state = state
-            self.calls.log(logging.DEBUG, "%s: %s", self.client_id, state.name)
+            self._log(DEBUG, "%s: %s", self.client_id, state.name)
             if self.options.on_state is not None:
-                self.calls.add(guarded, self.options.on_state, state)
-
-
-def _random_client_id() -> str:
-    return f"mqttws-{os.urandom(8).hex()}"
+                self.callbacks.add(self._driver.call_back, self.options.on_state, state)

@@ -31,6 +31,10 @@ class Link:
         linger: whether to leave closing to the server after DISCONNECT, which it must do [MQTT-3.14.4-2]. A socket
             that is closed while messages are still coming in is reset, and then DISCONNECT may get lost. A WebSocket
             has its own closing handshake instead.
+
+    Attributes:
+        connection: as given.
+        events: what has happened on the connection, to be taken from the left.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class Link:
         linger: bool = False,
     ) -> None:
         self.connection = connection
+        self.events = connection.event_queue
         self._tunnel = tunnel
         self._tls = tls
         self._tls_closed = False
         self._linger = linger
+        self._received = 0  # bytes, since `take_received`
         self._eof = False
         self._cut_at: float | None = None  # when to wait for nothing any more
         if tls is not None and tunnel is None:
@@ -55,6 +61,7 @@ class Link:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the socket. Spec: [MQTT-4.8.0-2]."""
+        self._received += len(data)
         try:
             if self._tunnel is not None:
                 data = self._tunnel.receive_data(data)
@@ -76,6 +83,11 @@ class Link:
         if self._tls is not None and self._tls.eof:
             self.receive_eof(now)
         self._settle(now)
+
+    def take_received(self) -> int:
+        """Return how many bytes have come since this was called last."""
+        size, self._received = self._received, 0
+        return size
 
     def receive_eof(self, now: float) -> None:
         """Take the news that the socket gives nothing more."""
@@ -156,7 +168,7 @@ class Link:
 
     @property
     def _lingering(self) -> bool:
-        orderly = self.connection.closed and self.connection.machine.error is None
+        orderly = self.connection.closed and self.connection.error is None
         return self._linger and orderly and not self._eof
 
     @property
@@ -176,5 +188,5 @@ class Link:
     def _settle(self, now: float) -> None:
         """Once the connection is over, bound its closing; where no answer can be hoped for, end it at once."""
         if self._cut_at is None and self.connection.closed:
-            hopeless = not self._open or isinstance(self.connection.machine.error, KeepAliveTimeout)
+            hopeless = not self._open or isinstance(self.connection.error, KeepAliveTimeout)
             self._cut_at = now if hopeless else now + CLOSE_TIMEOUT

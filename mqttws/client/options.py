@@ -71,8 +71,9 @@ class Options:
             process has left undone, the next one with the same store and client identifier does. It needs a
             `client_id`, and `clean_session` False. Closed by whoever made it, after the client; of one client at a
             time with each client identifier.
-        max_inbound: how many messages may wait to be taken before no more is read from the network, at least 1. The
-            messages of one read, 64 KiB, may come on top.
+        max_inbound_bytes: how many bytes the messages that wait to be taken may hold before nothing more is read from
+            the network, acknowledgements included; at least 1. Each message counts with what the network brought for
+            it and 400 bytes for its objects. The messages of one read, 64 KiB, may come on top.
         max_packet_size: bytes; a larger packet from the server ends the connection.
         max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.
@@ -104,7 +105,7 @@ class Options:
     max_queued_bytes: int = 64 * 1024 * 1024
     overflow: str = "block"
     store: Store | None = None
-    max_inbound: int = 1_000
+    max_inbound_bytes: int = 64 * 1024 * 1024
     max_packet_size: int = 64 * 1024 * 1024
     max_filters: int = 100
     ping_timeout: float | None = None
@@ -113,7 +114,7 @@ class Options:
     recover: Callable[[ConnectError], bool] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_in_flight", "max_queued", "max_inbound", "max_filters"):
+        for name in ("max_in_flight", "max_queued", "max_inbound_bytes", "max_filters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:

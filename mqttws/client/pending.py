@@ -1,25 +1,24 @@
-"""What a client owes its callers: the futures of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
+"""The pending futures of a client: of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
 
 Each call of the user becomes messages or requests in the session, which knows them by tokens, and a future here, which
-is settled when the answer comes; the messages of QoS 0, which have no answer, are told of by `Handover`. A client that
-has ended keeps no one waiting: futures made then have failed already.
+is settled when the answer comes. Messages of QoS 0 have no answer: their futures compare their tokens with a
+`HighWaterMark`. Futures that are made after the end of the client have failed already.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from mqttws.client.callbacks import Calls, guarded
+from mqttws.client.callbacks import WARNING, Callbacks
+from mqttws.client.driver import Driver, F
 from mqttws.client.options import Options, TopicFilters
-from mqttws.client.sent import Asking, Handover
-from mqttws.codec.publishing import Message, Publish, encode_publish
+from mqttws.client.sent import HighWaterMark, Receipt
+from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import ConnectionClosed, QueueFull, StoreError, SubscribeRejected
 from mqttws.protocol.session import Session
 
-F = TypeVar("F")
 M = TypeVar("M")
 R = TypeVar("R")
 
@@ -39,43 +38,36 @@ class _Request(Generic[F]):
         self.finish = finish
 
 
-class Promises(Generic[F]):
-    """The futures of one client.
+class Pending(Generic[F]):
+    """The pending futures of one client.
 
     Args:
         options: of the client.
         session: of the client.
-        make_future: makes a future of the driver's kind.
-        make_receipt: makes one for a message of QoS 0, by its `Handover` and its token.
-        settle: gives such futures their outcome, a result or an exception; one that was cancelled stays so.
+        driver: makes the futures and settles them.
+        callbacks: what is to be called outside the lock.
 
     Attributes:
-        calls: what is to be called outside the lock.
-        handover: which messages of QoS 0 are handed to the network.
+        sent: which messages of QoS 0 are sent.
         dropped: how many messages were dropped because too many waited; see `Options.overflow`.
+        ended: what futures get that are made from now on; None while the client is not at its end.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        session: Session,
-        make_future: Callable[[], F],
-        make_receipt: Callable[[Handover[F], int], F],
-        settle: Callable[[list[F], object], None],
-    ) -> None:
-        self.options = options
-        self.session = session
-        self.calls = Calls()
-        self.handover: Handover[F] = Handover()
+    def __init__(self, options: Options, session: Session, driver: Driver[F], callbacks: Callbacks) -> None:
+        self.sent: HighWaterMark[F] = HighWaterMark()
         self.dropped = 0
+        self.ended: Exception | None = None
+        self._options = options
+        self._session = session
+        self._driver = driver
+        self._callbacks = callbacks
         self._sender = session.sender
-        self._make_future = make_future
-        self._make_receipt = make_receipt
-        self._settle = settle
+        self._make_future = driver.make_future
+        self._make_receipt = driver.make_receipt
+        self._settle = driver.settle
         self._drops_oldest = options.overflow == "drop_oldest"
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
-        self._ended: Exception | None = None  # what futures get that are made after the end
 
     def publish(self, message: Message) -> tuple[int, F]:
         """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
@@ -85,8 +77,8 @@ class Promises(Generic[F]):
         """
         if not message.qos:
             return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
-        if self._ended is not None:
-            return 0, self._settled(self._ended)
+        if self.ended is not None:
+            return 0, self._settled(self.ended)
         try:
             token = self._enqueue(self._sender.enqueue, message)
         except QueueFull as error:
@@ -103,25 +95,25 @@ class Promises(Generic[F]):
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
         """
-        if self._ended is None and not self._drops_oldest:
+        if self.ended is None and not self._drops_oldest:
             try:
                 token = self._sender.enqueue_packet(packet)
             except QueueFull as error:
                 return self._not_taken(error)
-            return self._make_receipt(self.handover, token)
+            return self._make_receipt(self.sent, token)
         return self._publish_packet(packet)[1]
 
     def _publish_packet(self, packet: bytes) -> tuple[int, F]:
-        if self._ended is not None:
-            return 0, self._settled(self._ended)
+        if self.ended is not None:
+            return 0, self._settled(self.ended)
         try:
             token = self._enqueue(self._sender.enqueue_packet, packet)
         except QueueFull as error:
             return 0, self._not_taken(error)
         if not self._drops_oldest:
-            return token, self._make_receipt(self.handover, token)
+            return token, self._make_receipt(self.sent, token)
         future = self._make_future()
-        self.handover.watch(token, future)  # it has to be found when its message is dropped
+        self.sent.watch(token, future)  # it has to be found when its message is dropped
         return token, future
 
     def _settled(self, outcome: object) -> F:
@@ -131,7 +123,7 @@ class Promises(Generic[F]):
 
     def _not_taken(self, error: QueueFull) -> F:
         """Make the future of a message that the queue had no room for, where that is not for the caller to hear."""
-        if self.options.overflow != "drop_newest":
+        if self._options.overflow != "drop_newest":
             raise error
         self.dropped += 1
         return self._settled(error)
@@ -147,8 +139,8 @@ class Promises(Generic[F]):
                 token = self._sender.drop_oldest()
                 assert token is not None
                 self.dropped += 1
-                future = self._futures.pop(token, None) or self.handover.forget(token)
-                self._resolve(future, QueueFull("it was dropped: newer ones came"))
+                future = self._futures.pop(token, None) or self.sent.forget(token)
+                self.resolve(future, QueueFull("it was dropped: newer ones came"))
 
     def publish_safe(self, message: Message) -> F:
         """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
@@ -157,9 +149,9 @@ class Promises(Generic[F]):
             QueueFull, StoreError: nothing has changed.
         """
         token, future = self.publish(message)
-        if self.options.store is not None and message.qos and token:
+        if self._options.store is not None and message.qos and token:
             try:
-                self.options.store.commit()
+                self._options.store.commit()
             except StoreError:
                 self.withdraw(token)
                 raise
@@ -170,24 +162,24 @@ class Promises(Generic[F]):
         if not self._sender.withdraw(token):
             return False
         self._futures.pop(token, None)
-        self.handover.forget(token)
-        if self.options.store is not None:
+        self.sent.forget(token)
+        if self._options.store is not None:
             try:
-                self.options.store.commit()
+                self._options.store.commit()
             except StoreError:  # the next process will find it there
                 return False
         return True
 
     def withdraw_future(self, future: object) -> bool:
         """Take back a message by its future. Returns whether it could be."""
-        if isinstance(future, Asking):
-            if future.handover is not self.handover or not self.withdraw(future.token):
+        if isinstance(future, Receipt):
+            if future.sent is not self.sent or not self.withdraw(future.token):
                 return False
             future.withdrawn()
             return True
         token = next((token for token, known in self._futures.items() if known is future), None)
         if token is None:
-            token = self.handover.find(future)
+            token = self.sent.find(future)
         return token is not None and self.withdraw(token)
 
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
@@ -204,7 +196,7 @@ class Promises(Generic[F]):
                 return tuple(codes[topic_filter] for topic_filter, _ in wanted)
             return SubscribeRejected(topic_filters) if codes[topic_filters] == FAILURE else codes[topic_filters]
 
-        return self._request(self.session.subscribe, wanted, finish)
+        return self._request(self._session.subscribe, wanted, finish)
 
     def unsubscribe(self, topic_filters: str | Sequence[str]) -> F:
         """Unsubscribe when there is a connection. Returns the future of None.
@@ -214,82 +206,84 @@ class Promises(Generic[F]):
         """
         unwanted = _as_list(topic_filters)
         Unsubscribe(1, tuple(unwanted))
-        return self._request(self.session.unsubscribe, unwanted, lambda codes: None)
+        return self._request(self._session.unsubscribe, unwanted, lambda codes: None)
 
     def _request(
         self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[dict[str, int]], object]
     ) -> F:
         """Send as many packets as the entries take."""
         request = _Request(self._make_future(), finish)
-        if self._ended is not None:
-            self._settle([request.future], self._ended)
+        if self.ended is not None:
+            self._settle([request.future], self.ended)
             return request.future
-        size = self.options.max_filters
+        size = self._options.max_filters
         for start in range(0, len(entries), size):
             self._requests[send(entries[start : start + size])] = request
             request.unanswered += 1
         return request.future
 
-    def acknowledge(self, publish: Publish) -> None:
-        """Acknowledge a message whose consumer has taken it."""
-        if publish.qos:
-            self.session.receiver.acknowledge(publish)
-            if publish.qos == 2 and self.options.store is not None:  # it must not come again
-                try:
-                    self.options.store.commit()
-                except StoreError:  # the PUBREC will meet it, too, and end the connection over it
-                    pass
+    # What the core learns from the network.
 
-    # What the network tells.
-
-    def _delivered(self, tokens: list[int]) -> None:
+    def delivered(self, tokens: list[int]) -> None:
         """Note that messages of QoS 1 or 2 are acknowledged in full."""
         futures = self._futures
         done = [futures.pop(token) for token in tokens if token in futures]  # an earlier process had published others
-        self.calls.add(self._settle, done, None)
+        self._callbacks.add(self._settle, done, None)
 
-    def _sent(self, token: int) -> None:
+    def note_sent(self, token: int) -> None:
         """Note that all messages of QoS 0 up to this one are handed to the network."""
-        futures = self.handover.advance(token)
+        futures = self.sent.advance(token)
         if futures:
-            self.calls.add(self._settle, futures, None)
+            self._callbacks.add(self._settle, futures, None)
 
-    def _answered(self, token: int, return_codes: Iterable[tuple[str, int]]) -> None:
+    def answered(self, token: int, return_codes: Iterable[tuple[str, int]]) -> None:
         """Note the answer to one packet of a request."""
-        request = self._requests.pop(token)
+        request = self._requests.pop(token, None)
+        if request is None:  # a signal handler's exception ended the call that made it
+            return
         request.codes.update(return_codes)
         request.unanswered -= 1
         if not request.unanswered:
-            self._resolve(request.future, request.finish(request.codes))
+            self.resolve(request.future, request.finish(request.codes))
 
-    def _restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
+    def restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
         """Tell which subscriptions the server refused to restore: no call waits to be told."""
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
                 error = SubscribeRejected(topic_filter)
-                self.calls.log(logging.WARNING, "on reconnecting, %s", error)
-                if self.options.on_error is not None:
-                    self.calls.add(guarded, self.options.on_error, error)
+                self._callbacks.add(self._driver.log, WARNING, ("on reconnecting, %s", error))
+                if self._options.on_error is not None:
+                    self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
-    def _break(self, error: Exception) -> None:
+    def fail_all(self, error: Exception) -> None:
         """Let everything fail that is not complete, and all that will be asked for."""
-        self._ended = error
-        self.session.abandon()
-        self.calls.add(self._settle, self.handover.fail(error), error)
-        self.handover = Handover()
+        self.ended = error
+        self._session.abandon()
+        self._callbacks.add(self._settle, self.sent.fail(error), error)
+        self.sent = HighWaterMark()
         requests = {id(request): request.future for request in self._requests.values()}
-        fate = error if self.options.store is None else _kept(error)
+        fate = error if self._options.store is None else _kept(error)
         kept = self._sender.tokens
         for token, future in self._futures.items():
-            self._resolve(future, fate if token in kept else error)
+            self.resolve(future, fate if token in kept else error)
         for waiting in requests.values():
-            self._resolve(waiting, error)
+            self.resolve(waiting, error)
         self._futures.clear()
         self._requests.clear()
 
-    def _resolve(self, future: F | None, outcome: object) -> None:
+    def take_all(self, error: Exception) -> list[F]:
+        """Take every future that is kept here: the caller fails them itself."""
+        requests = {id(request): request.future for request in self._requests.values()}
+        futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
+        self._futures.clear()
+        self._requests.clear()
+        self.sent = HighWaterMark()
+        return futures
+
+    def resolve(self, future: F | None, outcome: object) -> None:
+        """Give a future its outcome, outside the lock."""
         if future is not None:
-            self.calls.add(self._settle, [future], outcome)
+            self._callbacks.add(self._settle, [future], outcome)
 
 
 def _as_list(entries: Any) -> list[Any]:

@@ -1,94 +1,79 @@
-"""Which messages of QoS 0 are handed to the network: a number, since they go in the order of their tokens.
+"""Which messages of QoS 0 are sent: a high-water mark, because they are sent in the order of their tokens.
 
-So no message needs a future that is kept here and settled one by one, though each caller gets one: it asks, when it
-is asked itself. Only who wants to be told (`watch`) is noted, and found again by its token.
+So no future is kept here and settled for each message, though each caller gets one: it compares its token with the
+mark when it is asked. Only a future with a waiter or a callback is kept (`watch`), by its token.
+
+There is no lock: each change is one operation on a dictionary. Threads may watch while the owner advances; a future
+leaves the dictionary once, by `pop`, and whoever has popped it settles it.
 """
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_left, bisect_right
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 F = TypeVar("F")
 
 
-class Handover(Generic[F]):
-    """The messages of QoS 0 of a client, from its opening, or before it, to its end.
+class HighWaterMark(Generic[F]):
+    """How far the sending of a client's messages of QoS 0 has come, from its opening, or before it, to its end.
 
     Attributes:
-        sent: the token up to which all are handed over.
-        error: why none of the others ever will be; None while they may be.
+        token: all messages of QoS 0 up to this token are sent.
+        error: why none of the others will be; None while they may be.
     """
 
+    __slots__ = ("_watched", "error", "token")
+
     def __init__(self) -> None:
-        self.sent = 0
+        self.token = 0
         self.error: Exception | None = None
-        self._lock = threading.Lock()
-        # Whom to tell, in the order of their tokens.
-        self._tokens: list[int] = []
-        self._futures: list[F] = []
+        self._watched: dict[int, F] = {}
 
     def knows(self, token: int) -> bool:
-        """Tell whether there is an outcome: it is `error` where the token is above `sent`, else None."""
-        return token <= self.sent or self.error is not None
+        """Return whether a message has an outcome: `error` where its token is above the mark, otherwise None."""
+        return token <= self.token or self.error is not None
 
-    def watch(self, token: int, future: F) -> None:
-        """Tell a future when there is an outcome. Who calls this asks `knows` once more behind it."""
-        with self._lock:
-            tokens = self._tokens
-            if not tokens or token > tokens[-1]:
-                tokens.append(token)
-                self._futures.append(future)
-            else:
-                position = bisect_left(tokens, token)
-                tokens.insert(position, token)
-                self._futures.insert(position, future)
+    def watch(self, token: int, future: F) -> bool:
+        """Settle a future when its message has an outcome. Returns False where it has one already."""
+        self._watched[token] = future
+        # The owner may have advanced just before, and then does not look again.
+        return not (self.knows(token) and self._watched.pop(token, None) is not None)
 
     def forget(self, token: int) -> F | None:
-        """Take back what `watch` was told of a token. Returns the future, if there is one."""
-        with self._lock:
-            position = bisect_left(self._tokens, token)
-            if self._tokens[position : position + 1] != [token]:
-                return None
-            del self._tokens[position]
-            return self._futures.pop(position)
+        """Stop watching. Returns the future that was watched."""
+        return self._watched.pop(token, None)
 
     def find(self, future: object) -> int | None:
-        """Tell the token that a future was to be told of; None where it was to be told of none."""
-        with self._lock:
-            pairs = zip(self._tokens, self._futures, strict=True)
-            return next((token for token, known in pairs if known is future), None)
+        """Return the token under which a future is watched; None where it is not."""
+        return next((token for token, known in list(self._watched.items()) if known is future), None)
 
     def advance(self, token: int) -> list[F]:
-        """Note that all up to a token are handed over. Returns whom to tell."""
-        self.sent = token
-        return self._take(token) if self._tokens else []
+        """Note that all messages up to a token are sent. Returns the futures to settle, in order."""
+        self.token = token
+        watched = self._watched
+        if not watched:
+            return []
+        tokens = sorted([each for each in list(watched) if each <= token])
+        return [future for each in tokens if (future := watched.pop(each, None)) is not None]
 
     def fail(self, error: Exception) -> list[F]:
-        """Note that nothing more will be handed over. Returns whom to tell."""
+        """Note that nothing more will be sent. Returns the futures to settle."""
         self.error = error
-        return self._take(None)
-
-    def _take(self, token: int | None) -> list[F]:
-        with self._lock:
-            end = len(self._tokens) if token is None else bisect_right(self._tokens, token)
-            futures = self._futures[:end]
-            del self._tokens[:end], self._futures[:end]
-            return futures
+        watched = self._watched
+        return [future for each in sorted(watched) if (future := watched.pop(each, None)) is not None]
 
 
 @runtime_checkable
-class Asking(Protocol):
-    """A future that asks: each driver has one of its kind.
+class Receipt(Protocol):
+    """The future of a message of QoS 0. Each driver has a kind of its own.
 
     Attributes:
         token: of the message.
-        handover: knows whether it is handed over.
+        sent: the mark of its client.
     """
 
     token: int
-    handover: Handover[Any]
+    sent: HighWaterMark[Any]
 
     def withdrawn(self) -> None:
-        """Note that the message will not be handed over: then nobody ever settles this future."""
+        """Note that the message was withdrawn: this future is never done."""

@@ -7,8 +7,9 @@ a violation by the server::
     connected    Publish PubAck PubRec PubRel PubComp SubAck UnsubAck PingResp
 
 It waits for the CONNACK before it sends anything else (the standard allows more; AWS IoT does not), then restores
-what the user asked for: the messages in flight, the subscriptions where the server had lost them, the requests
-not answered.
+what the user asked for: the subscriptions where the server had lost them, then the requests not answered and the
+messages in flight. Messages and requests have numbers from one sequence, their tokens, and leave in their order, on the
+first connection as on those that follow.
 
 Keep alive: a PINGREQ goes out when nothing was sent, or nothing was received, for three quarters of the interval.
 The first keeps the promise of §3.1.2.10; the second finds a half-open connection even while messages are being
@@ -119,7 +120,8 @@ class ClientMachine(Machine):
 
     def may_overtake(self, now: float) -> bool:
         """Tell whether a message of QoS 0 can leave at once, without waiting for its turn; if so, it is about to."""
-        if self.state is not CONNECTED or self.session.sender.waiting:
+        session = self.session
+        if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting:
             return False
         self._last_sent = now
         return True
@@ -162,12 +164,35 @@ class ClientMachine(Machine):
         return max(ping_sent, self._last_received) + self._ping_timeout
 
     def _send_ready(self, room: float = PIECE) -> None:
-        """Send the requests that wait, then what `Machine` does."""
+        """Send what `Machine` does, and the requests, each in its turn among the messages."""
         session = self.session
-        while (ready := session.next_request()) is not None:
-            packet_id, request = ready
-            self._send(request.packet(packet_id))
+        while session.requests and room > 0:
+            token = session.requests[0].token
+            if token is not None and session.sender.waiting:
+                room = self._send_messages(room, before=token)
+                following = session.sender.first_waiting
+                if following is not None and following < token:
+                    break  # it waits for an identifier, or for the next piece
+            if not self._send_request():
+                break
+        if session.requests:
+            room = 0
         super()._send_ready(room)
+
+    def _send_requests(self, before: int) -> None:
+        """See `Machine._send_requests`."""
+        requests = self.session.requests
+        while requests and (requests[0].token or 0) < before and self._send_request():
+            pass
+
+    def _send_request(self) -> bool:
+        """Send the next request. Returns False where no identifier is free."""
+        ready = self.session.next_request()
+        if ready is None:
+            return False
+        packet_id, request = ready
+        self._send(request.packet(packet_id))
+        return True
 
     @staticmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
@@ -194,8 +219,9 @@ class ClientMachine(Machine):
             raise RemoteProtocolError("a session is present, though a clean one was asked for", "MQTT-3.2.2-1")
         self.state = CONNECTED
         self.events.append(Connected(packet.session_present))
-        self._resume(self.session, packet.session_present)
         self.session.restore(packet.session_present, self._max_filters)
+        self._send_requests(1)  # the subscriptions that the server has lost
+        self._resume(self.session, packet.session_present)
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
         request, granted = self.session.granted(packet.packet_id, packet.return_codes)

@@ -14,6 +14,7 @@ A connection serves one Network Connection and has no reset. Its last event is `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -104,13 +105,13 @@ class Connection(ABC, Generic[M]):
 
     def events(self) -> Iterator[Event]:
         """Take what has happened, in order, and what happens meanwhile."""
-        events = self.machine.events
+        events = self.event_queue
         while events:
             yield events.popleft()
 
     def next_event(self) -> Event | None:
         """Take the next of what has happened; None for nothing."""
-        events = self.machine.events
+        events = self.event_queue
         return events.popleft() if events else None
 
     def next_deadline(self) -> float | None:
@@ -130,6 +131,16 @@ class Connection(ABC, Generic[M]):
         self._settle(now)
 
     # Both roles.
+
+    @property
+    def event_queue(self) -> deque[Event]:
+        """What has happened, in order, for a driver that takes the events from the left itself."""
+        return self.machine.events
+
+    @property
+    def error(self) -> MQTTError | None:
+        """Why the connection has ended; None while it has not, and after an orderly end."""
+        return self.machine.error
 
     @property
     def connected(self) -> bool:

@@ -26,8 +26,9 @@ _FIRST: Final = bytes((BINARY_FRAME,))
 #: The first two bytes of a binary frame, by the second.
 _SHORT_HEADERS: Final = tuple(bytes((BINARY_FRAME, second)) for second in range(256))
 
-#: For each byte of a masking key the table that `bytes.translate` wants. Built when a long payload first comes.
-_XOR_TABLES: list[bytes] = []
+#: For each byte of a masking key the table that `bytes.translate` wants. Built when a long payload first comes, and
+#: assigned in one step: threads whose first long payloads come together may build it twice, and see it whole.
+_xor_tables: tuple[bytes, ...] = ()
 #: From this size on, four passes of `translate` are faster than one XOR of two large integers.
 _TRANSLATE_FROM: Final = 512
 #: How many short payloads are unmasked together at most: the integers stay small enough for the processor's cache.
@@ -52,14 +53,20 @@ def mask(payload: bytes, key: bytes) -> bytes:
     size = len(payload)
     if size < _TRANSLATE_FROM:
         return _xor(payload, (key * (size // 4 + 1))[:size])
-    if not _XOR_TABLES:
-        _XOR_TABLES.extend(bytes(value ^ byte for value in range(256)) for byte in range(256))
+    tables = _xor_tables or _build_tables()
     masked = bytearray(payload)
-    masked[::4] = masked[::4].translate(_XOR_TABLES[key[0]])
-    masked[1::4] = masked[1::4].translate(_XOR_TABLES[key[1]])
-    masked[2::4] = masked[2::4].translate(_XOR_TABLES[key[2]])
-    masked[3::4] = masked[3::4].translate(_XOR_TABLES[key[3]])
+    masked[::4] = masked[::4].translate(tables[key[0]])
+    masked[1::4] = masked[1::4].translate(tables[key[1]])
+    masked[2::4] = masked[2::4].translate(tables[key[2]])
+    masked[3::4] = masked[3::4].translate(tables[key[3]])
     return bytes(masked)
+
+
+def _build_tables() -> tuple[bytes, ...]:
+    global _xor_tables  # built at first use, for it takes 10 ms
+    tables = tuple([bytes([value ^ byte for value in range(256)]) for byte in range(256)])
+    _xor_tables = tables
+    return tables
 
 
 def _xor(data: bytes, keys: bytes) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any, ClassVar
 
 from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
@@ -232,10 +233,18 @@ class Machine(ABC):
         for answer in session.receiver.answers():
             self._out.append(answer.encode())
         if session.sender.waiting:
-            packets, sent = session.sender.take_ready(room)
-            self._out += packets
-            if sent is not None:
-                self._note_sent(sent)
+            self._send_messages(room)
+
+    def _send_messages(self, room: float, before: float = inf) -> float:
+        """Send the messages whose turn it is, up to a piece, and before a token. Returns how many bytes are left."""
+        packets, sent = self.session.sender.take_ready(room, before)
+        self._out += packets
+        if sent is not None:
+            self._note_sent(sent)
+        return room if before is inf else room - sum(map(len, packets))
+
+    def _send_requests(self, before: int) -> None:  # noqa: B027 # nothing to do at a server
+        """Send the requests that were made before a token. A server has none."""
 
     def _note_sent(self, token: int) -> None:
         """Tell what is handed over; a second piece before anybody has looked is told together with the first."""
@@ -258,7 +267,9 @@ class Machine(ABC):
         self._session = session
         session.receiver.begin(session_present)
         packets, done = session.sender.resume(session_present)
-        self._out += [packet.encode() for packet in packets]
+        for token, packet in packets:
+            self._send_requests(token)
+            self._out.append(packet.encode())
         for token in done:
             self._note_delivered(token)
 

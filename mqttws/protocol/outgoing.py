@@ -69,51 +69,41 @@ class Identifiers:
         self._in_use.pop(packet_id, None)
 
 
-def size_of(outgoing: Outgoing) -> int:
-    """Tell how many bytes a message counts for while it waits: its topic and payload."""
-    _, topic, payload, _, _ = outgoing
-    return len(topic) + len(payload)
+def size_of(topic: str, payload: bytes) -> int:
+    """Return how many bytes a message counts for while it waits: its topic, as UTF-8, and its payload."""
+    return len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
 
 
 class Run:
     """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
 
     Attributes:
-        packets: whole PUBLISH packets, at least one; an empty one has been taken back.
+        packets: whole PUBLISH packets; an empty one has been taken back.
         first: the token of the first one; each one behind it has the next number.
-        next: the token of the one that may join them.
-        stop: the token of the first one that may not.
-        size: how many bytes they take; not kept while the run grows, but by what there is `room` for.
+        most: how many packets it may take.
+        size: how many bytes they take; known only once no message may join the run any more.
         room: how many bytes more it may take.
     """
 
-    __slots__ = ("first", "next", "packets", "room", "size", "stop")
+    __slots__ = ("first", "most", "packets", "room", "size")
 
     def __init__(self, first: int, most: int, room: int) -> None:
         self.packets: list[bytes] = []
-        self.first = self.next = first
-        self.stop = first + most
-        self.size = self.room = room
+        self.first = first
+        self.most = most
+        self.size = 0
+        self.room = room
+
+    @property
+    def last(self) -> int:
+        """The token of the last message."""
+        return self.first + len(self.packets) - 1
 
     def encode(self) -> bytes:
         """Put the packets together."""
         return b"".join(self.packets)
 
-    def take_back(self, token: int) -> bytes:
-        """Take a message back. Returns its packet; nothing where it is not here, or not any more."""
-        if not self.first <= token < self.next:
-            return b""
+    def packet_of(self, token: int) -> bytes:
+        """Return the packet of a message; nothing where it is not here, or not any more."""
         position = token - self.first
-        packet, self.packets[position] = self.packets[position], b""
-        self.size -= len(packet)
-        return packet
-
-    def drop_first(self) -> tuple[int, bytes] | None:
-        """Take the first message back. Returns its token and its packet; None where all have been taken back."""
-        while self.packets:
-            token, packet = self.first, self.packets.pop(0)
-            self.first += 1
-            self.size -= len(packet)
-            if packet:
-                return token, packet
-        return None
+        return self.packets[position] if 0 <= position < len(self.packets) else b""

@@ -102,13 +102,14 @@ class Receiver:
         Args:
             publish: the very object that was delivered.
         """
-        if publish.qos == 1:
-            incoming = self._untaken.pop(id(publish), None)
-        else:
-            incoming = self._received.get(publish.packet_id or 0)
+        at_least_once = publish.qos == 1
+        incoming = self._untaken.get(id(publish)) if at_least_once else self._received.get(publish.packet_id or 0)
         if incoming is not None and incoming.publish is publish:
+            # First of all, and in one step: the exception of a signal handler after this leaves nothing to be answered.
             incoming.taken = True
             incoming.publish = None  # the payload is the consumer's now
+            if at_least_once:
+                self._untaken.pop(id(publish), None)
             if self.journal is not None and publish.qos == 2:
                 self.journal.taken(incoming.packet_id)
 

@@ -13,6 +13,10 @@ given at the moment of sending and is free again after the last answer.
 
 The phase is where the message is: among those published, or those released. With a `Journal` it notes what must
 outlive the process, at the moment at which it changes.
+
+A caller's thread may be interrupted by the exception of a signal handler, which Python raises only where a function is
+called or has returned, or a loop goes on. So what counts messages is changed by assignments that follow each other
+without a call between, next to the one call that adds or removes the message.
 """
 
 from __future__ import annotations
@@ -127,16 +131,17 @@ class Sender:
         if self._growing is not None:
             self._stop_growing()
         topic, payload = message.topic, message.payload
-        size = len(topic) + len(payload)
+        size = size_of(topic, payload)
         if self._count >= self._max_queued or self._size + size > self._max_queued_bytes:
             self._check_room(size)
-        token = self._last_token = self._last_token + 1
+        token = self._last_token + 1
         outgoing = (token, topic, payload, message.qos, message.retain)
         if self._waiting is _EMPTY:
             self._waiting = deque()
-        self._waiting.append(outgoing)
+        self._last_token = token
         self._count += 1
         self._size += size
+        self._waiting.append(outgoing)
         if self.journal is not None:
             self.journal.keep(outgoing, WAITING)
         return token
@@ -155,34 +160,36 @@ class Sender:
         """
         run = self._growing
         size = len(packet)
-        if run is None or size > run.room or run.next == run.stop:
+        if run is None or size > run.room or len(run.packets) == run.most:
             run = self._begin_run(size)
+        packets = run.packets
+        token = run.first + len(packets)
         run.room -= size
-        token = run.next
-        run.next = token + 1
-        run.packets.append(packet)
+        packets.append(packet)
         return token
 
     def _begin_run(self, size: int) -> Run:
-        """Begin a run with a message of so many bytes. What it may grow to is what room there is."""
+        """Begin a run with a message of so many bytes. It may grow to what the bounds leave."""
         self._stop_growing()
         self._check_room(size)
         most = self._max_queued - self._count
         if self._waiting is _EMPTY:
             self._waiting = deque()
-        run = self._growing = Run(self._last_token + 1, most, min(RUN, self._max_queued_bytes - self._size))
+        run = Run(self._last_token + 1, most, min(RUN, self._max_queued_bytes - self._size))
         self._waiting.append(run)
+        self._growing = run
         return run
 
     def _stop_growing(self) -> None:
         """Let no more messages join the last run, and count what is in it."""
         run = self._growing
         if run is not None:
+            count, size, last = len(run.packets), sum(map(len, run.packets)), run.last
+            self._last_token = last
+            self._count += count
+            self._size += size
+            run.size = size
             self._growing = None
-            self._last_token = run.next - 1
-            self._count += len(run.packets)
-            run.size -= run.room
-            self._size += run.size
 
     def recover(self, messages: Iterable[tuple[Outgoing, str, int]]) -> None:
         """Take up the messages of an earlier process; the bounds are not for them.
@@ -197,7 +204,7 @@ class Sender:
                     self._waiting = deque()
                 self._waiting.append(outgoing)
                 self._count += 1
-                self._size += size_of(outgoing)
+                self._size += size_of(outgoing[1], outgoing[2])
             else:
                 self._identifiers.take(packet_id)
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
@@ -207,15 +214,27 @@ class Sender:
         self._stop_growing()
         for entry in self._waiting:
             if isinstance(entry, Run):
-                packet = entry.take_back(token)
+                packet = entry.packet_of(token)
                 if packet:
-                    self._took(len(packet))
+                    self._take_from(entry, token - entry.first)
                     return True
             elif entry[TOKEN] == token:
+                size = size_of(entry[1], entry[2])
+                self._count -= 1
+                self._size -= size
                 self._waiting.remove(entry)
-                self._took_back(entry)
+                if self.journal is not None:
+                    self.journal.drop(token)
                 return True
         return False
+
+    def _take_from(self, run: Run, position: int) -> None:
+        """Take a packet out of a run that does not grow."""
+        size = len(run.packets[position])
+        self._count -= 1
+        self._size -= size
+        run.size -= size
+        run.packets[position] = b""
 
     def drop_oldest(self) -> int | None:
         """Take back the message that has waited longest. Returns its token; None where none waits."""
@@ -223,24 +242,21 @@ class Sender:
         while self._waiting:
             entry = self._waiting[0]
             if not isinstance(entry, Run):
-                self._waiting.popleft()
-                self._took_back(entry)
+                self.withdraw(entry[TOKEN])
                 return entry[TOKEN]
-            dropped = entry.drop_first()
-            if dropped is not None:
-                self._took(len(dropped[1]))
-                return dropped[0]
+            packets = entry.packets
+            while packets:
+                token, size = entry.first, len(packets[0])
+                if size:
+                    self._count -= 1
+                    self._size -= size
+                    entry.size -= size
+                entry.first = token + 1
+                packets.pop(0)
+                if size:
+                    return token
             self._waiting.popleft()
         return None
-
-    def _took_back(self, outgoing: Outgoing) -> None:
-        self._took(size_of(outgoing))
-        if self.journal is not None:
-            self.journal.drop(outgoing[TOKEN])
-
-    def _took(self, size: int) -> None:
-        self._count -= 1
-        self._size -= size
 
     def clear(self) -> None:
         """Drop every message, waiting or in flight; where there is a journal, those of QoS 0."""
@@ -249,7 +265,7 @@ class Sender:
             kept = [entry for entry in self._waiting if not isinstance(entry, Run)]
             self._waiting = deque(kept)
             self._count = len(kept)
-            self._size = sum(size_of(outgoing) for outgoing in kept)
+            self._size = sum(size_of(outgoing[1], outgoing[2]) for outgoing in kept)
             return
         for packet_id in (*self._published, *self._released):
             self._identifiers.release(packet_id)
@@ -258,18 +274,18 @@ class Sender:
         self._published.clear()
         self._released.clear()
 
-    def take_ready(self, room: float = inf) -> tuple[list[bytes], int | None]:
+    def take_ready(self, room: float = inf, before: float = inf) -> tuple[list[bytes], int | None]:
         """Take the messages that may be sent now, encoded, each with its identifier.
 
         Args:
             room: bytes; once they are reached the rest waits for the next call.
+            before: a token; only messages with lower ones are taken.
 
         Returns:
             The packets, in order; and up to which token all of QoS 0 are among them, None where none is.
 
         Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
         """
-        self._stop_growing()
         waiting, published = self._waiting, self._published
         packets: list[bytes] = []
         sent: int | None = None
@@ -277,12 +293,18 @@ class Sender:
         while waiting and room > 0:
             entry = waiting[0]
             if isinstance(entry, Run):
+                if entry.first >= before:
+                    break
                 packet = entry.encode()
-                self._count -= len(entry.packets) - entry.packets.count(b"")
-                self._size -= entry.size
-                sent = entry.next - 1
+                sent = entry.last
+                if entry is self._growing:
+                    self._growing = None
+                    self._last_token = sent
+                else:
+                    self._count -= len(entry.packets) - entry.packets.count(b"")
+                    self._size -= entry.size
             else:
-                packet_id = self._identifiers.allocate() if window > 0 else None
+                packet_id = self._identifiers.allocate() if window > 0 and entry[TOKEN] < before else None
                 if packet_id is None:
                     break
                 window -= 1
@@ -290,12 +312,20 @@ class Sender:
                 if self.journal is not None:
                     self.journal.keep(entry, PUBLISHED, packet_id)
                 self._count -= 1
-                self._size -= len(topic) + len(payload)
+                self._size -= len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
                 packet = encode_publish(topic, payload, qos, retain, False, packet_id)
             waiting.popleft()
             room -= len(packet)
             packets.append(packet)
         return packets, sent
+
+    @property
+    def first_waiting(self) -> int | None:
+        """The token of the message that waits for its turn next; None where none does."""
+        if not self._waiting:
+            return None
+        entry = self._waiting[0]
+        return entry.first if isinstance(entry, Run) else entry[TOKEN]
 
     def puback(self, packet_id: int) -> int | None:
         """Take a PUBACK. Returns the token of the message that is done, if one is."""
@@ -334,14 +364,15 @@ class Sender:
             self.journal.drop(outgoing[TOKEN])
         return outgoing[TOKEN]
 
-    def resume(self, session_present: bool) -> tuple[list[PubRel | Publish], list[int]]:
+    def resume(self, session_present: bool) -> tuple[list[tuple[int, PubRel | Publish]], list[int]]:
         """Begin a new Network Connection.
 
         Where the peer has lost the session, messages with a PUBREC are taken for delivered: the peer had accepted
         them, and sending them again could deliver them twice. All others are sent again either way.
 
         Returns:
-            The packets to send again, and the tokens of the messages that are done by this.
+            The packets to send again, each after the token of its message (0 for a PUBREL, which goes first); and the
+            tokens of the messages that are done by this.
 
         Spec: §4.4, [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4], [MQTT-3.3.1-1]
         """
@@ -349,7 +380,7 @@ class Sender:
         if not session_present:
             done = [self._done(outgoing, packet_id) for packet_id, outgoing in self._released.items()]
             self._released.clear()
-        packets: list[PubRel | Publish] = [PubRel(packet_id) for packet_id in self._released]
-        for packet_id, (_, topic, payload, qos, retain) in self._published.items():
-            packets.append(Publish(topic, payload, qos, retain, True, packet_id))
+        packets: list[tuple[int, PubRel | Publish]] = [(0, PubRel(packet_id)) for packet_id in self._released]
+        for packet_id, (token, topic, payload, qos, retain) in self._published.items():
+            packets.append((token, Publish(topic, payload, qos, retain, True, packet_id)))
         return packets, done

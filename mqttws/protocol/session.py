@@ -10,6 +10,7 @@ Spec: §3.1.2.4, [MQTT-4.1.0-1], [MQTT-4.1.0-2]
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
@@ -85,7 +86,7 @@ class Session:
         self.identifiers = Identifiers()
         self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes)
         self.receiver = Receiver()
-        self.requests: list[Request] = []
+        self.requests: deque[Request] = deque()
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
         self._journal: Journal | None = None
@@ -196,7 +197,7 @@ class Session:
         packet_id = self.identifiers.allocate()
         if packet_id is None:
             return None
-        request = self.requests_sent[packet_id] = self.requests.pop(0)
+        request = self.requests_sent[packet_id] = self.requests.popleft()
         return packet_id, request
 
     def restore(self, session_present: bool, max_filters: int) -> None:
@@ -221,7 +222,7 @@ class Session:
             while batch := tuple(islice(wanted, max_filters)):
                 batches.append(Request(None, subscribe=batch))
             requests = batches + requests
-        self.requests = requests
+        self.requests = deque(requests)
 
     def granted(self, packet_id: int, return_codes: Sequence[int]) -> tuple[Request, tuple[tuple[str, int], ...]]:
         """Take a SUBACK: note which Topic Filters stand now.

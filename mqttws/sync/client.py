@@ -1,7 +1,8 @@
 """The blocking client: the verbs of a user's threads.
 
 A verb takes the lock, changes the core, wakes the network thread, and, if it is to wait, waits for a future. Inside a
-callback, which runs in the network thread itself, it takes that thread's turns instead: see `network`.
+callback, which runs in the network thread itself, it takes that thread's turns instead. In a signal handler or a
+finaliser that has interrupted another verb it is posted to the network thread. See `network`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self
 
+from mqttws.client.callbacks import is_coroutine_function
 from mqttws.client.core import Core
 from mqttws.client.options import CLOSE_TIMEOUT, Options, State, TopicFilters
 from mqttws.client.url import parse_url
@@ -22,10 +24,8 @@ from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, WouldDeadlock
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
-from mqttws.sync.network import BURST, Network
-
-#: Seconds that a thread waits before it looks whether a signal has arrived.
-WAIT_SLICE = 0.5
+from mqttws.sync.iteration import Messages
+from mqttws.sync.network import BURST, Network, slice_until
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
@@ -47,10 +47,17 @@ class Client:
         if not callable(url):
             parse_url(url)
         self._options = Options(**options)
-        self._core: Core[LightFuture] = Core(self._options, LightFuture, Receipt.make, LightFuture.settle_all)
-        self._network = Network(self._core, url)
+        for name in ("on_message", "on_state", "on_error"):
+            if is_coroutine_function(getattr(self._options, name)):
+                raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
+        self._network = Network(self._options, url)
+        _networks.add(self._network)
 
     # The user's verbs.
+
+    @property
+    def _core(self) -> Core[LightFuture]:
+        return self._network.core  # another one after a fork
 
     @property
     def client_id(self) -> str:
@@ -70,7 +77,7 @@ class Client:
     @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
-        return self._core.dropped
+        return self._core.pending.dropped
 
     def open(self, timeout: float | None = None) -> Self:
         """Connect.
@@ -85,7 +92,6 @@ class Client:
             MQTTError: the client is open already.
         """
         self._network.start()
-        _networks.add(self._network)
         opened = self._core.opened
         assert opened is not None
         try:
@@ -99,12 +105,15 @@ class Client:
     def close(self, timeout: float | None = None) -> None:
         """Send what may be sent, DISCONNECT, and close. What is not complete by then fails. May be called twice.
 
-        Inside a callback it returns at once, and the client closes when the callback has returned.
+        Inside a callback it returns at once, and the client closes when the callback has returned; so does it in a
+        signal handler that has interrupted a call of this client.
 
         Args:
             timeout: seconds to wait for an orderly end; None: 5. The connection is cut then.
         """
-        self._network.stop(CLOSE_TIMEOUT if timeout is None else timeout)
+        seconds = CLOSE_TIMEOUT if timeout is None else timeout
+        self._network.stop(seconds)
+        self._network.join(seconds + 1.0)
 
     def publish(
         self,
@@ -131,6 +140,7 @@ class Client:
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
+        self._network.check_not_owned()
         if qos == 0 and self._send_at_once(message):
             return
         seconds = self._options.timeout if timeout is None else timeout
@@ -138,9 +148,10 @@ class Client:
         token, future = self._submit(message, deadline)
         try:
             self._wait(future, deadline - time.monotonic(), "")
-        except TimeoutError:
+        except (TimeoutError, WouldDeadlock) as error:
             fate = "was not sent and will not be" if self._withdraw(token) else "was sent, and may still be delivered"
-            raise TimeoutError(f"the message to {topic!r} was not delivered within {seconds:g} s; it {fate}") from None
+            reason = f": {error}" if isinstance(error, WouldDeadlock) else f" within {seconds:g} s"
+            raise type(error)(f"the message to {topic!r} was not delivered{reason}; it {fate}") from None
 
     def publish_nowait(
         self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
@@ -156,27 +167,26 @@ class Client:
             StoreError: the message cannot be stored; nothing has changed.
         """
         network = self._network
+        future: LightFuture
         if qos or type(qos) is not int:
-            message = Message(topic, payload, qos, retain)
-            with network.lock:
-                future: LightFuture = self._core.publish_safe(message)
-                if not network.woken:  # asked here, since `wake` takes the lock to ask
-                    network.wake()
+            future = network.request(network.core.pending.publish_safe, Message(topic, payload, qos, retain))
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            network.lock.acquire()  # half of what `with` costs
-            try:
+            if network.owned():
+                return network.request(network.core.pending.publish_packet, packet)
+            with network.lock:
+                if network.posted:
+                    network.take_posted()
                 if network.woken:
-                    return self._core.publish_packet(packet)
+                    return network.core.pending.publish_packet(packet)
                 if network.send_at_once(packet, BURST):
-                    future = Receipt.make(self._core.handover, 0)
+                    future = Receipt.make(network.core.pending.sent, 0)
                     return future
-                future = self._core.publish_packet(packet)
+                future = network.core.pending.publish_packet(packet)
                 network.wake()
-            finally:
-                network.lock.release()
-        if not self._core.running:  # no thread is there to tell a message that was dropped for this one
-            self._core.calls.run()
+        core = network.core
+        if not core.running and not network.owned():  # no thread is there to settle a message that was dropped for this
+            core.callbacks.run()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:
@@ -188,9 +198,13 @@ class Client:
         Returns:
             Whether the message will not be sent. One that has been sent may still be delivered.
         """
-        with self._network.lock:
-            withdrawn = self._core.withdraw_future(future)
-            self._network.changed.notify_all()  # there is room
+        network = self._network
+        if network.owned():
+            return False
+        with network.lock:
+            network.take_posted()
+            withdrawn = network.core.pending.withdraw_future(future)
+            network.changed.notify_all()  # another message may wait instead
         return withdrawn
 
     def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
@@ -215,10 +229,7 @@ class Client:
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> Future[Any]:
         """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
-        with self._network.lock:
-            future = self._core.subscribe(topic_filters, qos)
-            self._network.wake()
-        return future
+        return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
         """Unsubscribe from one Topic Filter or several, and wait for the server's answer.
@@ -233,38 +244,28 @@ class Client:
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
         """Unsubscribe when there is a connection. Returns a future that is done when `unsubscribe` would return."""
-        with self._network.lock:
-            future = self._core.unsubscribe(topic_filters)
-            self._network.wake()
-        return future
+        return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
-    def messages(self, timeout: float | None = None) -> Iterator[Publish]:
+    def messages(self, timeout: float | None = None) -> Messages:
         """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
 
         Args:
             timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
 
         Raises:
-            MQTTError: the client gave up. After `close` the iteration ends.
+            MQTTError: messages go to `on_message`. While iterating: the client gave up. After `close` it ends.
         """
         self._core.check_iteration()
-        while (message := self._next_message(timeout)) is not None:
-            try:
-                yield message
-            finally:
-                if message.qos and not self._options.manual_ack:
-                    self.acknowledge(message)
+        return Messages(self._network, timeout)
 
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""
         if message.qos:
-            with self._network.lock:
-                self._core.acknowledge(message)
-                self._network.wake()
+            self._network.acknowledge(message)
 
     def reconnect_now(self) -> None:
         """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
-        self._network.drop()
+        self._network.call(self._network.drop)
 
     def __enter__(self) -> Self:
         return self if self._core.running else self.open()
@@ -281,14 +282,18 @@ class Client:
 
     def _wait(self, future: LightFuture | Future[Any], timeout: float | None, failure: str) -> Any:
         """Wait for a future; inside a callback by taking turns."""
+        network = self._network
+        network.check_not_owned()
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        if self._network.is_current:
-            self._network.take_turns(future.done, deadline)
+        if network.is_current:
+            network.take_turns(future.done, deadline)
             deadline = 0.0
         while True:
+            if not future.done():
+                network.check_progress()
             try:
-                return future.result(_slice(deadline))
+                return future.result(slice_until(deadline))
             except CancelledError:
                 raise MQTTError("the call was cancelled") from None
             except TimeoutError:
@@ -299,17 +304,21 @@ class Client:
 
     def _send_at_once(self, message: Message) -> bool:
         packet = encode_publish(message.topic, message.payload, 0, message.retain)
-        with self._network.lock:
-            return self._network.send_at_once(packet)
+        network = self._network
+        with network.lock:
+            if network.posted:
+                network.take_posted()
+            return network.send_at_once(packet)
 
     def _submit(self, message: Message, deadline: float) -> tuple[int, LightFuture]:
-        """Queue a message, waiting for room."""
+        """Queue a message, waiting until fewer wait."""
         network, core = self._network, self._core
         core.check_waiting()
         while True:
             with network.lock:
+                network.take_posted()
                 try:
-                    submitted = core.publish(message)
+                    submitted = core.pending.publish(message)
                     network.wake()
                     return submitted
                 except QueueFull as error:
@@ -318,50 +327,17 @@ class Client:
                     if time.monotonic() >= deadline:
                         raise TimeoutError(f"the message to {message.topic!r} will not be sent: {error}") from None
                     if not network.is_current:
-                        network.changed.wait(_slice(deadline))
+                        network.check_progress()
+                        network.changed.wait(slice_until(deadline))
                         continue
                 waiting = core.session.sender.waiting
             network.take_turns(lambda waiting=waiting: core.session.sender.waiting < waiting, deadline)  # type: ignore[misc]
 
     def _withdraw(self, token: int) -> bool:
         with self._network.lock:
-            withdrawn = self._core.withdraw(token)
-            self._network.changed.notify_all()  # there is room
+            withdrawn = self._core.pending.withdraw(token)
+            self._network.changed.notify_all()  # another message may wait instead
         return withdrawn
-
-    def _next_message(self, timeout: float | None) -> Publish | None:
-        """Wait for a message. None: the time is up, or the client was closed."""
-        network, core = self._network, self._core
-        try:
-            message = core.inbound.popleft()  # what is there already takes no lock
-        except IndexError:
-            return self._await_message(timeout)
-        if not core.reading and not network.woken:
-            network.wake()
-        return message
-
-    def _await_message(self, timeout: float | None) -> Publish | None:
-        network, core = self._network, self._core
-        if network.is_current:
-            raise WouldDeadlock("messages cannot be iterated over inside a callback; on_message takes them")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with network.lock:
-            while not core.inbound:
-                if core.over or (deadline is not None and time.monotonic() >= deadline):
-                    return None
-                network.changed.wait(_slice(deadline))
-            if not core.reading:
-                network.wake()
-            return core.inbound.popleft()
-
-
-def _slice(deadline: float | None) -> float:
-    """Tell how long to wait before looking again.
-
-    A signal that arrives at the very moment at which the main thread begins to wait for a lock does not end that wait:
-    Python runs its handler, Ctrl-C's say, only when the wait is over.
-    """
-    return WAIT_SLICE if deadline is None else max(0.0, min(WAIT_SLICE, deadline - time.monotonic()))
 
 
 def connect(url: str | Callable[[], str], **options: Any) -> Client:
@@ -383,16 +359,20 @@ def connect(url: str | Callable[[], str], **options: Any) -> Client:
 
 def _close_all() -> None:
     """Send DISCONNECT for what is still open when the interpreter ends."""
-    for network in list(_networks):
+    networks = [network for network in list(_networks) if network.core.running]
+    for network in networks:
         network.stop(0.5)
+    end = time.monotonic() + 1.5
+    for network in networks:
+        network.join(max(0.0, end - time.monotonic()))
 
 
 def _forget_all() -> None:
     """In a forked child the connections are the parent's."""
     for network in list(_networks):
         network.forget_parent()
-    _networks.clear()
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,7 +1,7 @@
 """A TCP connection for the blocking driver: every address of a name is tried, the next one without waiting long.
 
-A `Dialer` waits for nothing itself: its sockets are watched by the driver's selector, and the name is resolved in a
-thread, because the system's resolver can neither be hurried nor interrupted.
+A `Dialer` waits for nothing itself: its sockets are watched by the driver's selector, and the name is looked up in a
+thread of the `resolver`.
 
 Spec: RFC 8305 (Happy Eyeballs)
 """
@@ -12,30 +12,13 @@ import errno
 import os
 import selectors
 import socket
-import threading
 from collections.abc import Callable, Iterable
-from itertools import zip_longest
 
+from mqttws.resolver import Address, Lookup, look_up, resolve
 from mqttws.sockets import ATTEMPT_DELAY, is_address
 
-_Address = tuple[socket.AddressFamily, int, object]
-
-
-def resolve(host: str, port: int) -> list[_Address]:
-    """Resolve a name; IPv6 and IPv4 addresses in turn, each kind in the order of the system.
-
-    Raises:
-        OSError: there is no such name, or no answer.
-
-    Spec: RFC 8305 §4
-    """
-    found = [
-        (family, protocol, address)
-        for family, _, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    ]
-    first = [entry for entry in found if entry[0] == found[0][0]]
-    others = [entry for entry in found if entry[0] != found[0][0]]
-    return [entry for pair in zip_longest(first, others) for entry in pair if entry is not None]
+#: What `connect_ex` answers while it is under way; the second one on Windows.
+_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
 
 
 class Dialer:
@@ -45,32 +28,24 @@ class Dialer:
         host: name or address.
         port: 1 to 65,535.
         selector: watches the sockets, until `close`.
-        wake: makes whoever waits for the selector call `advance`; called from another thread.
+        wake: ends the wait for the selector, so that `advance` is called; called in another thread.
 
     Raises:
         OSError: `host` is no proper address.
     """
 
     def __init__(self, host: str, port: int, selector: selectors.BaseSelector, wake: Callable[[], None]) -> None:
-        self._host, self._port = host, port
         self._selector = selector
-        self._wake = wake
-        self._resolved: list[_Address] | OSError | None = None
-        self._waiting: list[_Address] = []
+        self._lookup: Lookup | None = None
+        self._waiting: list[Address] = []
         self._pending: set[socket.socket] = set()
         self._next_start: float | None = None
         self._last_error = OSError(errno.EHOSTUNREACH, "the name has no address")
         if is_address(host):
-            self._resolved = resolve(host, port)
+            self._waiting += resolve(host, port)
         else:
-            threading.Thread(target=self._resolve, name=f"mqttws resolving {host}", daemon=True).start()
-
-    def _resolve(self) -> None:
-        try:
-            self._resolved = resolve(self._host, self._port)
-        except OSError as error:
-            self._resolved = error
-        self._wake()
+            self._lookup = look_up(host, port)
+            self._lookup.watch(wake)
 
     def advance(self, now: float, ready: Iterable[socket.socket] = ()) -> socket.socket | None:
         """Go on.
@@ -85,12 +60,14 @@ class Dialer:
         Raises:
             OSError: there is no such name, or every address has failed; the error is that of the last.
         """
-        if self._resolved is None:
-            return None
-        if isinstance(self._resolved, OSError):
-            raise self._resolved
-        self._waiting += self._resolved
-        self._resolved = []
+        if self._lookup is not None:
+            outcome = self._lookup.outcome
+            if outcome is None:
+                return None
+            if isinstance(outcome, OSError):
+                raise outcome
+            self._lookup = None
+            self._waiting += outcome
         for candidate in self._pending.intersection(ready):
             self._forget(candidate)
             code = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -120,7 +97,7 @@ class Dialer:
         self._pending.discard(candidate)
         self._selector.unregister(candidate)
 
-    def _start(self, entry: _Address) -> None:
+    def _start(self, entry: Address) -> None:
         """Begin to connect to one address."""
         family, protocol, address = entry
         candidate = None
@@ -128,7 +105,7 @@ class Dialer:
             candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
             candidate.setblocking(False)
             code = candidate.connect_ex(address)  # type: ignore[arg-type] # whatever getaddrinfo gave
-            if code not in (0, errno.EINPROGRESS):
+            if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
         except OSError as error:
             self._last_error = error

@@ -1,13 +1,19 @@
-"""The futures of the blocking driver: a `concurrent.futures.Future` that costs little until somebody waits for it.
+"""The futures of the blocking driver: a `concurrent.futures.Future` that costs little until a thread waits for it.
 
-Each message that is published has one, and nearly none is ever waited for. The standard one makes a condition, its
-lock and two lists when it is born, which takes several times as long as encoding the message. This one has them made
-when they are first asked for: by a wait, a callback, a cancellation. Until then its outcome is stored as it is.
+Each message that is published has one, and nearly none is ever waited for. The standard class makes a condition, its
+lock and two lists for each, which takes several times as long as encoding the message. This one makes them when they
+are first asked for: by a wait, a callback, a cancellation.
 
-A message of QoS 0 gets a `Receipt`, which nobody keeps or settles: it asks the `Handover` how far that has come.
+There is no lock but that condition's, so that futures share nothing, neither with each other nor with a parent process.
+Two operations of a dictionary, each atomic, take its place. `setdefault` of the state decides between an outcome and a
+cancellation. `setdefault` of the condition makes the future whole: a future is settled first and looked at second, a
+waiter makes the condition first and looks at the state second, so one of them always sees the other.
 
-Of the standard class this uses the attributes `_state`, `_result`, `_exception`, and that all others are touched only
-while `_condition` is held; `tests/transport/test_future.py` holds both classes to the same behaviour.
+A message of QoS 0 gets a `Receipt`, which is neither kept nor settled: it compares its token with a `HighWaterMark`.
+
+Of the standard class this uses the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks`, and
+that the last two are touched only while `_condition` is held; `tests/drivers/test_future.py` holds both classes to the
+same behaviour.
 """
 
 from __future__ import annotations
@@ -17,12 +23,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from mqttws.client.sent import Handover
+from mqttws.client.sent import HighWaterMark
+from mqttws.log import report
 
 _PENDING = "PENDING"
+_CANCELLED = "CANCELLED"
+_CANCELLED_AND_NOTIFIED = "CANCELLED_AND_NOTIFIED"
 _FINISHED = "FINISHED"
-#: Guards the step from a future without a condition to one with it.
-_making = threading.Lock()
+#: What the standard class makes for each future, in the order in which it is made here: the condition last.
+_PARTS = ("_waiters", "_done_callbacks", "_condition")
 
 
 class LightFuture(Future[Any]):
@@ -32,30 +41,25 @@ class LightFuture(Future[Any]):
     _state = _PENDING
     _result = None
     _exception = None
-    _is_whole = False  # whether it has what the standard class makes at birth
-    _is_claimed = False  # whether somebody is giving it its outcome
+    _has_notified = False  # whether its waiters and callbacks know of the outcome; under the condition
     __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
-        """Make what the standard class makes at birth."""
-        if name not in ("_condition", "_waiters", "_done_callbacks"):
+        """Make what the standard class makes for each future."""
+        if name not in _PARTS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with _making:
-            new = not self._is_whole
-            if new:
-                self._waiters = []
-                self._done_callbacks: list[Callable[[Future[Any]], object]] = []
-                self._condition = threading.Condition()
-                self._is_whole = True
-        if new:
-            self._became_whole()
-        return self.__dict__[name]
+        self._prepare_waiting()
+        parts = self.__dict__
+        parts.setdefault("_waiters", [])
+        parts.setdefault("_done_callbacks", [])
+        parts.setdefault("_condition", threading.Condition())
+        return parts[name]
 
-    def _became_whole(self) -> None:
-        """Somebody waits for it from now on."""
+    def _prepare_waiting(self) -> None:
+        """See to it that this future is settled. Called before the first wait, and again where that is interrupted."""
 
     def done(self) -> bool:
-        """Tell whether there is an outcome, or a cancellation."""
+        """Return whether there is an outcome, or a cancellation."""
         return self._state not in (_PENDING, "RUNNING")
 
     def result(self, timeout: float | None = None) -> Any:
@@ -64,74 +68,128 @@ class LightFuture(Future[Any]):
             return self._result
         return super().result(timeout)
 
-    def settle(self, outcome: object) -> None:
-        """Take an outcome: an exception to raise or a result to return. Only the first counts, or a cancellation."""
-        with _making:
-            if self._state is not _PENDING or self._is_claimed:
-                return
-            if not self._is_whole:
-                self._keep(outcome)
-                return
-            self._is_claimed = True
-        if not self.set_running_or_notify_cancel():
-            return
-        if isinstance(outcome, Exception):
-            self.set_exception(outcome)
-        else:
-            self.set_result(outcome)
+    def cancel(self) -> bool:
+        """See `concurrent.futures.Future.cancel`. The message or the request is sent all the same."""
+        with self._condition:
+            if self.__dict__.setdefault("_state", _CANCELLED) == _FINISHED:
+                return False
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        return True
 
-    def _keep(self, outcome: object) -> None:
-        if isinstance(outcome, Exception):
-            self._exception = outcome
-        elif outcome is not None:
-            self._result = outcome
-        self._state = _FINISHED
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """See `concurrent.futures.Future.add_done_callback`."""
+        if not self.done():
+            super().add_done_callback(fn)
+            return
+        try:
+            fn(self)
+        except Exception:
+            report(fn)
+
+    def settle(self, outcome: object) -> None:
+        """Take an outcome: an exception to raise or a result to return. Only the first counts, or a cancellation.
+
+        Raises:
+            BaseException: what a callback raised beyond `Exception`, after all callbacks have been called.
+        """
+        parts = self.__dict__
+        if self._state is _PENDING:
+            if isinstance(outcome, Exception):
+                self._exception = outcome
+            elif outcome is not None:
+                self._result = outcome
+            parts.setdefault("_state", _FINISHED)
+        if "_condition" in parts:
+            self._notify()
+
+    def _notify(self) -> None:
+        """Tell the waiters and the callbacks, once."""
+        with self._condition:
+            if self._has_notified:
+                return
+            self._has_notified = True
+            if self._state == _CANCELLED:
+                self._state = _CANCELLED_AND_NOTIFIED
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+            elif self._state == _FINISHED:
+                for waiter in self._waiters:
+                    (waiter.add_result if self._exception is None else waiter.add_exception)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """Call each callback once, whichever thread comes first. An exception is reported, and stops no other."""
+        callbacks = self._done_callbacks
+        failure: BaseException | None = None
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:  # another thread was faster
+                break
+            try:
+                callback(self)
+            except Exception:
+                report(callback)
+            except BaseException as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     @staticmethod
     def settle_all(futures: list[LightFuture], outcome: object) -> None:
         """Give futures their outcome; see `settle`."""
-        whole = []
-        with _making:
-            for future in futures:
-                if future._is_whole:
-                    whole.append(future)
-                elif future._state is _PENDING:
-                    future._keep(outcome)
-        for future in whole:
-            future.settle(outcome)
+        failure: BaseException | None = None
+        for future in futures:
+            parts = future.__dict__
+            if outcome is None and parts.setdefault("_state", _FINISHED) is _FINISHED and "_condition" not in parts:
+                continue
+            try:
+                future.settle(outcome)
+            except BaseException as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def fail_in_child(self, error: Exception) -> None:
+        """After a fork, in the child: fail without the condition, the waiters and the callbacks of the parent."""
+        for part in _PARTS:
+            self.__dict__.pop(part, None)
+        self.settle(error)
 
 
 class Receipt(LightFuture):
-    """The future of a message of QoS 0: done when it is handed to the network.
+    """The future of a message of QoS 0: done when it is sent.
 
     Attributes:
         token: of the message.
-        handover: knows whether it is handed over.
+        sent: the mark of the client.
     """
 
     # Filled in half of the time of attributes without a slot.
-    __slots__ = ("handover", "token")
+    __slots__ = ("sent", "token")
 
     token: int
-    handover: Handover[LightFuture]
+    sent: HighWaterMark[LightFuture]
 
     @staticmethod
-    def make(handover: Handover[LightFuture], token: int) -> Receipt:
+    def make(sent: HighWaterMark[LightFuture], token: int) -> Receipt:
         """Make one."""
         receipt: Receipt = Receipt()
-        receipt.handover = handover
+        receipt.sent = sent
         receipt.token = token
         return receipt
 
-    def _became_whole(self) -> None:
-        self.handover.watch(self.token, self)
-        self._look()  # it may have been handed over before that
+    def _prepare_waiting(self) -> None:
+        if not self.sent.watch(self.token, self):
+            self._look()
 
     def _look(self) -> None:
-        """Ask whether it is handed over."""
-        handover = self.handover
-        if self._state is _PENDING and handover.knows(self.token):
-            self.settle(None if self.token <= handover.sent else handover.error)
+        """Settle it where the message is sent, or never will be."""
+        sent = self.sent
+        if self._state is _PENDING and sent.knows(self.token):
+            self.settle(None if self.token <= sent.token else sent.error)
 
     def done(self) -> bool:
         """See `LightFuture.done`."""
@@ -144,5 +202,5 @@ class Receipt(LightFuture):
         return super().result(timeout)
 
     def withdrawn(self) -> None:
-        """Note that the message will not be handed over: then nobody ever settles this future."""
-        self.handover = Handover()
+        """Note that the message was withdrawn: this future is never done."""
+        self.sent = HighWaterMark()

@@ -5,62 +5,95 @@ Everything is done in turns, and each turn is one step of this sequence::
     _idle -> _ask -> _dial -> _move ... -> (lost) -> _idle     or the end
 
 `_idle` waits until an attempt is due, `_ask` asks for the URL, `_dial` makes the TCP connection, `_move` writes, waits
-and reads. After each step callbacks run. The thread takes turn after turn; whoever waits inside a callback, which
-runs in this very thread, takes the turns himself until what he waits for has come. User code never runs under the
-lock. The lock is reentrant, because the garbage collector may end an abandoned iteration, which acknowledges its
-last message, at any moment.
+and reads. After each step callbacks run. The thread takes turn after turn; a call that waits inside a callback, which
+runs in this very thread, takes the turns itself until what it waits for has come.
 
-One thing is done outside the thread: a lone message of QoS 0 is written by whoever publishes it (`send_at_once`). It
-touches neither the session nor the events, so that an exception of a signal handler in its midst leaves them whole.
+The lock guards the core, and no user code runs under it. No thread takes it twice: it is an `RLock` only because such a
+lock knows its owner from the very instruction that takes it. A signal handler or a finaliser may run in the middle of a
+locked region, in its thread; a call made there finds the lock `owned`, and is posted to the network thread instead.
+
+One thing is done outside the thread: a lone message of QoS 0 is written by the thread that publishes it
+(`send_at_once`). See `docs/concurrency.md`.
 """
 
 from __future__ import annotations
 
-import logging
+import os
+import random
 import selectors
 import socket
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from mqttws.client.attempt import Attempt
-from mqttws.client.core import Core
-from mqttws.errors import MQTTError, WouldDeadlock
+from mqttws.client.core import CALLBACK_SLICE, Core
+from mqttws.client.options import Options
+from mqttws.codec.publishing import Publish
+from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.log import report as report_exception
+from mqttws.log import write as write_record
 from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once
 from mqttws.sync.dial import Dialer
-
-logger = logging.getLogger("mqttws")
+from mqttws.sync.future import LightFuture, Receipt
 
 #: Seconds from one call to the next within which they belong to one burst.
 BURST = 20e-6
 
+#: Seconds that a thread waits before it looks whether a signal has arrived.
+WAIT_SLICE = 0.5
+
+
+class Taker(Protocol):
+    """An iteration over the messages.
+
+    Attributes:
+        thread: the identity of the thread that takes them, as far as is known.
+        over: whether it has ended.
+    """
+
+    thread: int
+    over: bool
+
 
 class Network:
-    """The thread of one client.
+    """The thread of one client, and its core.
 
     Args:
-        core: what it drives.
+        options: of the client.
         url: of the server, or a callable that gives a fresh one for each attempt.
 
     Attributes:
+        core: what it drives.
         lock: guards the core.
-        changed: notified when messages came, room was made, or the client has ended.
+        changed: notified when messages came, fewer messages wait to be sent, or the client has ended.
+        owned: returns whether this thread holds the lock: then a signal handler or a finaliser is what runs.
+        posted: what the thread is to call under the lock.
         woken: whether the thread is about to look what there is to do.
+        iterations: the iterations over the messages.
     """
 
-    def __init__(self, core: Core[Any], url: str | Callable[[], str]) -> None:
-        self.core = core
+    def __init__(self, options: Options, url: str | Callable[[], str]) -> None:
+        self._options = options
         self._url = url
-        self._thread: threading.Thread | None = None
-        self._forget()
+        self._has_lost_store = False
+        self._begin()
 
-    def _forget(self) -> None:
-        """Begin anew; in a forked child the old locks may be held by threads that are not there."""
+    def _begin(self) -> None:
+        """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
         self.lock = threading.RLock()
+        self.owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined] # `threading` uses it, too
         self.changed = threading.Condition(self.lock)
+        self.core: Core[LightFuture] = Core(self._options, self)
+        self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
+        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
         self._due = 0.0  # when the next attempt is to be made
         self._attempt: Attempt | None = None
@@ -75,6 +108,26 @@ class Network:
         self.woken = False
         self._identity = 0  # of the thread
 
+    # What the core needs: see `mqttws.client.driver`.
+
+    make_future = staticmethod(LightFuture)
+    settle = staticmethod(LightFuture.settle_all)
+    make_receipt = staticmethod(Receipt.make)
+    report = staticmethod(report_exception)
+    random = staticmethod(random.random)
+    random_bytes = staticmethod(os.urandom)
+
+    def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
+        """See `Driver.call_back`."""
+        try:
+            callback(argument)
+        except Exception:
+            report_exception(callback)
+
+    def log(self, level: int, message: tuple[Any, ...]) -> None:
+        """See `Driver.log`."""
+        write_record(level, message[0], message[1:])
+
     # For other threads.
 
     @property
@@ -82,12 +135,129 @@ class Network:
         """Whether this is the network thread."""
         return threading.get_ident() == self._identity
 
+    def check_not_owned(self) -> None:
+        """Check that this thread may wait for the lock, or for what another thread does under it.
+
+        Raises:
+            WouldDeadlock: it holds the lock.
+        """
+        if self.owned():
+            raise WouldDeadlock(
+                "this signal handler or finalizer has interrupted a call of the same client, which it would wait for; "
+                "use the _nowait form here"
+            )
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call under the lock, and have the thread look what there is to do; or post it, where the lock is owned."""
+        if self.owned():
+            self.post(function, *arguments)
+            return
+        with self.lock:
+            if self.posted:
+                self.take_posted()
+            function(*arguments)
+            self.wake()
+
+    def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
+        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
+        if self.owned():
+            future: LightFuture = LightFuture()
+            self.post(self._follow, future, function, arguments)
+            return future
+        with self.lock:
+            if self.posted:
+                self.take_posted()
+            made: LightFuture = function(*arguments)
+            self.wake()
+        return made
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have the thread call under the lock, soon. It takes no lock: finalisers and signal handlers may post."""
+        self.posted.append((function, arguments))
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        """End the thread's wait, without the lock."""
+        wake_out = self._wake_out
+        if wake_out is not None:
+            try:
+                wake_out.send(b"\0")
+            except OSError:  # it is full: the thread will look; or closed: there is none
+                pass
+
+    def take_posted(self) -> None:
+        """Call what was posted. Under the lock. A call that this thread makes must come after those that it posted."""
+        posted = self.posted
+        while posted:
+            function, arguments = posted.popleft()
+            function(*arguments)
+
+    def _follow(self, future: LightFuture, function: Callable[..., LightFuture], arguments: tuple[Any, ...]) -> None:
+        """Let the future of a posted call follow the one that the call makes."""
+        callbacks = self.core.callbacks
+        try:
+            made = function(*arguments)
+        except Exception as error:
+            callbacks.add(self.settle, [future], error)
+            return
+
+        def copy(done: Any) -> None:
+            outcome = done.exception() if not done.cancelled() else ConnectionClosed("it was cancelled")
+            callbacks.add(self.settle, [future], outcome if outcome is not None else done.result())
+
+        made.add_done_callback(copy)
+
+    def acknowledge(self, message: Publish) -> None:
+        """Acknowledge a message."""
+        self.call(self.core.acknowledge, message)
+
+    def look_again(self) -> None:
+        """Do nothing: `call` wakes the thread, which may read again."""
+
+    def await_message(self, taken: list[Publish], timeout: float | None) -> bool:
+        """Wait for a message, and take it in one step. Returns False where the time is up, or the client was closed.
+
+        Raises:
+            WouldDeadlock: this is the thread that reads the messages.
+            MQTTError: the client gave up, or is not open.
+        """
+        self.check_not_owned()
+        if self.is_current:
+            raise WouldDeadlock("messages cannot be iterated over inside a callback; on_message takes them")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        messages = self.core.inbox.messages
+        with self.lock:
+            while True:
+                try:
+                    taken.extend(map(deque.popleft, (messages,)))
+                    return True
+                except IndexError:
+                    pass
+                if self.core.over or (deadline is not None and time.monotonic() >= deadline):
+                    return False
+                self.changed.wait(slice_until(deadline))
+
+    def check_progress(self) -> None:
+        """Check that what this thread waits for may still come, whatever it is.
+
+        Raises:
+            WouldDeadlock: nothing is read before messages are taken, and this is the only thread that takes them.
+        """
+        stalled = self.core.stalled
+        if stalled:
+            takers = {iteration.thread for iteration in list(self.iterations) if not iteration.over}
+            if takers == {threading.get_ident()}:
+                raise WouldDeadlock(f"{stalled}, and this thread takes them; use the _nowait form here")
+
     def start(self) -> None:
         """Begin to connect.
 
         Raises:
             MQTTError: the client is open already.
         """
+        self.check_not_owned()
+        if self._has_lost_store:
+            raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         if not self.is_current and not self.core.running:
             self.join(1.0)  # the thread of an earlier life, which is over
         with self.lock:
@@ -104,35 +274,41 @@ class Network:
                 self._thread = threading.Thread(target=self._run, name=f"mqttws {self.core.client_id}", daemon=True)
                 self._thread.start()
             except BaseException:
-                self.core.give_up(None)
-                self._clean_up()
+                if self._thread is not None and self._thread.ident is not None:
+                    self.core.stop(0.0)  # an interrupt: the thread runs, and cleans up itself
+                    self.wake()
+                else:
+                    self.core.give_up(None)
+                    self._clean_up()
                 raise
 
     def stop(self, timeout: float) -> None:
-        """Close the client, and wait for it unless this is its own thread."""
-        with self.lock:
-            if self._thread is not None:
-                self.core.stop(timeout)
-            else:
-                self.core.give_up(None)
-            self.wake()
-        if self._thread is None:
-            self.core.calls.run()
-        elif not self.is_current:
-            self.join(timeout + 1.0)
+        """Close the client, without waiting for it."""
+        self.call(self._stop, timeout)
+        if self._thread is None and not self.owned():
+            self.core.callbacks.run()
+
+    def _stop(self, timeout: float) -> None:
+        if self._thread is not None:
+            self.core.stop(timeout)
+        else:
+            self.core.give_up(None)
 
     def join(self, timeout: float) -> None:
-        """Wait for the end of the thread."""
+        """Wait for the end of the thread, unless this is it, or the thread needs the lock that this one holds."""
         thread = self._thread
-        if thread is not None:
+        if thread is not None and not self.is_current and not self.owned():
             thread.join(timeout)
 
     def wake(self) -> None:
-        """Make the thread look again; for itself there is no need to."""
-        with self.lock:
-            if not self.woken and self._wake_out is not None and not self.is_current:
-                self.woken = True
+        """Make the thread look again, unless this is it. Under the lock."""
+        if not self.woken and self._wake_out is not None and not self.is_current:
+            # In this order: an exception of a signal handler between the two costs a byte, not a wake-up.
+            try:
                 self._wake_out.send(b"\0")
+            except BlockingIOError:  # it is full of bytes that will wake the thread
+                pass
+            self.woken = True
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
         """Send a PUBLISH of QoS 0 in the calling thread, which spares two changes of threads. Under the lock.
@@ -176,11 +352,9 @@ class Network:
             self._sending = None
 
     def drop(self) -> None:
-        """Make a new connection at once."""
-        with self.lock:
-            self.core.drop(time.monotonic())
-            self._due = 0.0
-            self.wake()
+        """Make a new connection at once. Under the lock."""
+        self.core.drop(time.monotonic())
+        self._due = 0.0
 
     def take_turns(self, done: Callable[[], bool], deadline: float) -> None:
         """Inside a callback: move bytes until something is done.
@@ -196,21 +370,25 @@ class Network:
             if self._step is None:
                 raise WouldDeadlock("the network waits for this callback to return; use the _nowait form here")
             self._turn(deadline if self.core.reading else time.monotonic())
-            if not done() and self.core.link is not None and not self.core.reading:
+            stalled = self.core.stalled
+            if stalled and not done():
                 raise WouldDeadlock(
-                    f"{len(self.core.inbound)} messages wait for this callback to return, so nothing more is read; "
-                    "use the _nowait form here, or raise max_inbound"
+                    f"{stalled} before this callback returns; use the _nowait form here, or raise max_inbound_bytes"
                 )
 
     def forget_parent(self) -> None:
-        """In a forked child: the thread is gone, and the sockets are the parent's."""
-        mine = (self._selector, self._socket, self._wake_in, self._wake_out)
-        self._thread = None
-        self._forget()
-        for each in mine:
+        """In a forked child: begin anew. The thread, the futures and what waits to be sent are the parent's."""
+        core, sockets = self.core, (self._selector, self._socket, self._wake_in, self._wake_out)
+        if self._options.store is not None:
+            self._options = replace(self._options, store=None)
+            self._has_lost_store = True
+        self._begin()
+        for each in sockets:
             if each is not None:
                 each.close()  # the parent's copies stay open
-        self.core.forget_parent()
+        error = core.fork(self.core)
+        for future in core.take_futures(error):
+            future.fail_in_child(error)
 
     # The thread.
 
@@ -221,17 +399,19 @@ class Network:
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:
                     self._turn(None)
-                self.core.deliver(self._acknowledge)
-        except BaseException as error:  # a defect of ours, or SystemExit: nobody must wait for ever because of it
-            logger.exception("the network thread of %r failed", self.core.client_id)
+                self._deliver()
+        except BaseException as error:  # a defect of ours: nobody must wait for ever because of it
+            report_exception(self._run)
+            failure = MQTTError(f"the network thread failed: {type(error).__name__}")
+            failure.__cause__ = error
             with self.lock:
-                self.core.give_up(error if isinstance(error, Exception) else None)
+                self.core.give_up(failure)
         finally:
-            try:
-                self.core.calls.run()
-            finally:
-                with self.lock:
-                    self._clean_up()
+            with self.lock:
+                self.take_posted()
+            self._run_callbacks()
+            with self.lock:
+                self._clean_up()
 
     def _clean_up(self) -> None:
         """Close everything. Under the lock."""
@@ -248,12 +428,38 @@ class Network:
     def _turn(self, until: float | None) -> None:
         """Take one step, waiting until some time at most; then call back."""
         assert self._step is not None
+        if self.posted:
+            with self.lock:
+                self.take_posted()
         self._step(until)
-        self.core.calls.run()
+        self._run_callbacks()
 
-    def _acknowledge(self, message: Any) -> None:
-        with self.lock:
-            self.core.acknowledge(message)
+    def _run_callbacks(self) -> None:
+        """Run the callbacks that are due. `SystemExit` in one ends neither this thread nor the others' turn."""
+        callbacks = self.core.callbacks
+        while callbacks:
+            try:
+                callbacks.run()
+            except BaseException:
+                report_exception(self._run_callbacks)
+
+    def _deliver(self) -> None:
+        """Run `on_message` for the messages that wait, as long as callbacks may take."""
+        core = self.core
+        on_message, messages, manual_ack = core.options.on_message, core.inbox.messages, core.options.manual_ack
+        if on_message is None or not messages:
+            return
+        end = time.monotonic() + CALLBACK_SLICE
+        while messages and not core.stopping:
+            message = messages.popleft()
+            try:
+                on_message(message)
+            except BaseException:
+                report_exception(on_message)
+            if message.qos and not manual_ack:
+                self.call(core.acknowledge, message)
+            if time.monotonic() >= end:
+                break
 
     def _idle(self, until: float | None) -> None:
         """Wait until the next attempt is due."""
@@ -273,13 +479,13 @@ class Network:
             url = self._url() if callable(self._url) else self._url
             with self.lock:
                 attempt = self.core.make_attempt(url, time.monotonic())
-        except Exception as error:
-            self._lost(error)
+        except BaseException as error:
+            self._lost(error if isinstance(error, Exception) else ConnectError(f"asked for the URL: {error!r}"))
             return
         assert self._selector is not None
         self._attempt, self._step = attempt, self._dial
         try:
-            self._dialer = Dialer(attempt.host, attempt.port, self._selector, self.wake)
+            self._dialer = Dialer(attempt.host, attempt.port, self._selector, self._wake_up)
         except OSError as error:
             self._lost(attempt.failed(error))
 
@@ -322,10 +528,10 @@ class Network:
             core.advance(now)
             self.changed.notify_all()
             over = link.over(now, bool(self._unsent))
-            if core.calls and not over:
-                return  # whoever waits to hear that something was sent goes on while this thread reads
+            if core.callbacks and not over:
+                return  # a thread that waits until something is sent goes on while this one reads
             # Inside a callback no messages are delivered, or callbacks would nest.
-            waits = bool(core.calls) or (until is None and core.deliverable)
+            waits = bool(core.callbacks) or bool(self.posted) or (until is None and core.deliverable)
             deadline = now if waits else link.next_deadline()
         if over:
             self._lost(core.error)
@@ -425,7 +631,11 @@ class Network:
     def _lost(self, error: Exception | None) -> None:
         """Note the end of a connection, or of an attempt."""
         self._step = None
-        recovers = self.core.recovers(error)
+        try:
+            recovers = self.core.recovers(error)
+        except BaseException:  # `SystemExit`
+            report_exception(self.core.recovers)
+            recovers = False
         with self.lock:
             due = self.core.lost(error, recovers, time.monotonic())
             self.changed.notify_all()
@@ -441,3 +651,12 @@ class Network:
         self._unsent, self._sending = memoryview(b""), None
         if due is not None:
             self._due, self._step = due, self._idle
+
+
+def slice_until(deadline: float | None) -> float:
+    """Return how long to wait before looking again.
+
+    A signal that arrives at the very moment at which the main thread begins to wait for a lock does not end that wait:
+    Python runs its handler, Ctrl-C's say, only when the wait is over.
+    """
+    return WAIT_SLICE if deadline is None else max(0.0, min(WAIT_SLICE, deadline - time.monotonic()))

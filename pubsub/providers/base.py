@@ -45,7 +45,7 @@ class ClientOptions(TypedDict, total=False):
     max_in_flight: int
     max_queued: int
     max_queued_bytes: int
-    max_inbound: int
+    max_inbound_bytes: int
     max_packet_size: int
     max_filters: int
     ping_timeout: float | None

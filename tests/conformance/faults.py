@@ -356,7 +356,7 @@ fault("3.3.5-2", "what is denied is delivered", (ROUTER + "publish_from", "if no
 fault("3.8.3-1", "an ill-formed filter is mended", (SUBSCRIBING + "Subscribe.decode", 'reader.string("a Topic Filter")', f'reader.binary(""){LENIENT}'))
 fault("3.8.3-3", "no filter at all", (SUBSCRIBING + "Subscribe.__init__", "if not self.topic_filters:", "if False:"))
 fault("3.8.3-3", "a caller's empty list", ("mqttws.protocol.session:Session.subscribe", "if not topic_filters:", "if False:"),
-      ("mqttws.client.pending:Promises.subscribe", "Subscribe(1, tuple(wanted))", "pass"),
+      ("mqttws.client.pending:Pending.subscribe", "Subscribe(1, tuple(wanted))", "pass"),
       (SUBSCRIBING + "Unsubscribe.__init__", "if not self.topic_filters:", "if False:"))
 fault("3.8.3-4", "any QoS may be asked for", (SUBSCRIBING + "Subscribe.__init__", "check_qos(qos,", "check_qos(0,"))
 fault(

@@ -147,11 +147,11 @@ def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> Non
             at_the_end.run(client.publish, "a", b"x", 1)
 
     def on_message(message: Publish) -> None:
-        iterated.run(next, client.messages())
+        iterated.run(client.messages)
         assert sent.wait(PATIENCE)
         flooded.run(client.publish, "a", b"x", 1)
 
-    client = blocking(url, on_state=on_state, on_message=on_message, max_inbound=5)
+    client = blocking(url, on_state=on_state, on_message=on_message, max_inbound_bytes=5_000)
     client.open()
     assert isinstance(in_url.wait(), WouldDeadlock)
     client.subscribe("flood")

@@ -73,7 +73,7 @@ def test_close_with_a_full_socket_takes_no_longer_than_it_may(make: Make, server
 
 def test_close_while_messages_keep_coming(make: Make, server: Scripted) -> None:
     """DISCONNECT arrives, though the client has stopped reading long before: a reset could have swallowed it."""
-    client = make(server.url, max_inbound=1)
+    client = make(server.url, max_inbound_bytes=1)
     opening = server.soon(client.open)
     end = server.accept().welcome()
     opening.result(PATIENCE)
@@ -125,7 +125,8 @@ def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scrip
 
 
 def test_delays_grow_from_attempt_to_attempt(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqttws.client.core.random.random", lambda: 0.5)
+    for driver in ("sync", "aio"):
+        monkeypatch.setattr(f"mqttws.{driver}.network.Network.random", staticmethod(lambda: 0.5))
     states = States()
     client = make(server.url, on_state=states, reconnect=Reconnect(initial=0.01, maximum=0.05))
     opening = server.soon(client.open)
@@ -407,7 +408,7 @@ def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(broker.url_of(scheme), reconnect=AT_ONCE) as client:
-            pump = client._pump
+            pump = client._network._pump
             assert pump is not None
             assert pump._transport is not None
             held = [weakref.ref(pump), weakref.ref(pump._transport)]

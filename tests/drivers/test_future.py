@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future, as_completed, wait
 
 import pytest
 
-from mqttws.client.sent import Handover
+from mqttws.client.sent import HighWaterMark
 from mqttws.sync.future import LightFuture, Receipt
 
 
@@ -153,84 +153,84 @@ def test_no_wait_is_lost_in_a_race():
 
 
 class TestReceipts:
-    """The futures of messages of QoS 0, which nobody settles: they ask."""
+    """The futures of messages of QoS 0, which nobody settles: they compare their tokens with a mark."""
 
     def test_one_number_tells_of_many(self):
-        handover = Handover()
-        receipts = [Receipt.make(handover, token) for token in range(1, 5)]
+        mark = HighWaterMark()
+        receipts = [Receipt.make(mark, token) for token in range(1, 5)]
         assert not any(receipt.done() for receipt in receipts)
-        assert handover.advance(3) == []
+        assert mark.advance(3) == []
         assert [receipt.done() for receipt in receipts] == [True, True, True, False]
         assert receipts[0].result(0) is receipts[1].exception(0) is None
         with pytest.raises(TimeoutError):
             receipts[3].result(0)
 
     def test_the_end_fails_what_was_not_handed_over(self):
-        handover = Handover()
-        sent, unsent, awaited = (Receipt.make(handover, token) for token in (1, 2, 3))
-        handover.advance(1)
+        mark = HighWaterMark()
+        sent, unsent, awaited = (Receipt.make(mark, token) for token in (1, 2, 3))
+        mark.advance(1)
         with pytest.raises(TimeoutError):
             awaited.result(0)
         error = LookupError("over")
-        LightFuture.settle_all(handover.fail(error), error)
+        LightFuture.settle_all(mark.fail(error), error)
         assert sent.result(0) is None
         for receipt in (unsent, awaited):
             with pytest.raises(LookupError):
                 receipt.result(0)
 
     def test_who_waits_is_told_whatever_the_order(self):
-        handover, told = Handover(), []
-        receipts = [Receipt.make(handover, token) for token in range(1, 5)]
+        mark, told = HighWaterMark(), []
+        receipts = [Receipt.make(mark, token) for token in range(1, 5)]
         for number in (2, 0, 3, 1):
             receipts[number].add_done_callback(told.append)
-        LightFuture.settle_all(handover.advance(2), None)
+        LightFuture.settle_all(mark.advance(2), None)
         assert told == receipts[:2]
         assert wait(receipts, timeout=0).done == set(receipts[:2])
-        LightFuture.settle_all(handover.advance(4), None)
+        LightFuture.settle_all(mark.advance(4), None)
         assert told == receipts
         assert list(as_completed(receipts, timeout=0)) is not None
 
     def test_waiting_for_what_has_been_handed_over(self):
-        handover = Handover()
-        receipt, called = Receipt.make(handover, 1), []
-        handover.advance(1)
+        mark = HighWaterMark()
+        receipt, called = Receipt.make(mark, 1), []
+        mark.advance(1)
         receipt.add_done_callback(called.append)
         assert called == [receipt]
         assert not receipt.cancel()
-        assert handover.advance(2) in ([], [receipt])  # told again, it does not mind
+        assert mark.advance(2) in ([], [receipt])  # told again, it does not mind
         receipt.settle(None)
         assert called == [receipt]
 
     def test_cancelling(self):
-        handover = Handover()
-        receipt = Receipt.make(handover, 1)
+        mark = HighWaterMark()
+        receipt = Receipt.make(mark, 1)
         assert receipt.cancel()
-        LightFuture.settle_all(handover.advance(1), None)
+        LightFuture.settle_all(mark.advance(1), None)
         assert receipt.cancelled()
 
     def test_a_message_that_was_withdrawn_is_never_handed_over(self):
-        handover = Handover()
-        receipt = Receipt.make(handover, 1)
+        mark = HighWaterMark()
+        receipt = Receipt.make(mark, 1)
         receipt.withdrawn()
-        handover.advance(2)
+        mark.advance(2)
         assert not receipt.done()
 
     def test_what_was_watched_can_be_found_and_forgotten(self):
-        handover = Handover()
+        mark = HighWaterMark()
         futures = {token: LightFuture() for token in (5, 1, 3)}
         for token, future in futures.items():
-            handover.watch(token, future)
-        assert [handover.find(future) for future in futures.values()] == [5, 1, 3]
-        assert handover.forget(2) is None
-        assert handover.forget(3) is futures[3]
-        assert handover.find(futures[3]) is handover.forget(3) is None
-        assert handover.advance(9) == [futures[1], futures[5]]
+            mark.watch(token, future)
+        assert [mark.find(future) for future in futures.values()] == [5, 1, 3]
+        assert mark.forget(2) is None
+        assert mark.forget(3) is futures[3]
+        assert mark.find(futures[3]) is mark.forget(3) is None
+        assert mark.advance(9) == [futures[1], futures[5]]
 
     def test_no_wait_is_lost_in_a_race(self):
-        """A wait that begins while the message is handed over either sees it or is woken by it."""
+        """A wait that begins while the message is sent either sees it or is woken by it."""
         for _ in range(300):
-            handover, barrier, results = Handover(), threading.Barrier(2), []
-            receipt = Receipt.make(handover, 1)
+            mark, barrier, results = HighWaterMark(), threading.Barrier(2), []
+            receipt = Receipt.make(mark, 1)
 
             def take(receipt=receipt, barrier=barrier, results=results):
                 barrier.wait(10)
@@ -239,6 +239,6 @@ class TestReceipts:
             thread = threading.Thread(target=take)
             thread.start()
             barrier.wait(10)
-            LightFuture.settle_all(handover.advance(1), None)
+            LightFuture.settle_all(mark.advance(1), None)
             thread.join(20)
             assert results == [None]

@@ -8,7 +8,7 @@ import contextvars
 import pytest
 
 from mqttws.aio.future import Receipt
-from mqttws.client.sent import Handover
+from mqttws.client.sent import HighWaterMark
 
 
 class Standard:
@@ -29,18 +29,18 @@ class Asking:
     """A receipt, and what settles it: as the driver does."""
 
     def __init__(self):
-        self.handover = Handover()
+        self.mark = HighWaterMark()
         self.future = Receipt()
         self.future.loop = asyncio.get_running_loop()
-        self.future.handover, self.future.future, self.future.token = self.handover, None, 7
+        self.future.sent, self.future.future, self.future.token = self.mark, None, 7
 
     def hand_over(self):
-        for future in self.handover.advance(8):
+        for future in self.mark.advance(8):
             if not future.done():
                 future.set_result(None)
 
     def fail(self, error):
-        for future in self.handover.fail(error):
+        for future in self.mark.fail(error):
             future.set_exception(error)
 
 

@@ -76,9 +76,12 @@ def test_of_a_burst_the_first_is_and_the_others_leave_together(connected, monkey
     monkeypatch.setattr(blocking, "BURST", PATIENCE)
     client, end = connected
     taking = narrow(client)
-    with client._network.lock:  # so that the thread sees them all at once
-        futures = [client.publish_nowait("a", b"%d" % number) for number in range(5)]
-        assert [future.done() for future in futures] == [True, False, False, False, False]
+    seen, see = threading.Event(), client._network._drain_wake
+    # The thread is woken by the second message, and looks when all are there.
+    monkeypatch.setattr(client._network, "_drain_wake", lambda: (seen.wait(PATIENCE), see()))
+    futures = [client.publish_nowait("a", b"%d" % number) for number in range(5)]
+    assert [future.done() for future in futures] == [True, False, False, False, False]
+    seen.set()
     assert [end.receive() for _ in range(5)] == [Publish("a", b"%d" % number) for number in range(5)]
     for future in futures:
         future.result(PATIENCE)

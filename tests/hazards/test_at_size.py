@@ -303,7 +303,7 @@ def test_a_burst_for_a_slow_consumer(
     """13: for a consumer that takes its time: nothing lost, memory flat, the connection stands."""
     count, payload, states = size(4_000, 10_000), bytes(10_000), States()
     server = stack.enter_context(Scripted("mqtt"))
-    client = make(server.url, on_state=states, max_inbound=10, keep_alive=60, timeout=LONG)
+    client = make(server.url, on_state=states, max_inbound_bytes=100_000, keep_alive=60, timeout=LONG)
     opening = server.soon(client.open)
     end = server.accept().welcome()
     opening.result(PATIENCE)

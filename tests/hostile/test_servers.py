@@ -268,7 +268,7 @@ def test_lengths_announced_take_no_memory(serve, kind):
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_flood_for_a_consumer_that_takes_nothing(serve, kind):
-    """Reading stops; what is held is bounded by `max_inbound` and one read, whatever the server sends."""
+    """Reading stops; what is held is bounded by `max_inbound_bytes` and one read, whatever the server sends."""
     sent = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -282,7 +282,7 @@ def test_a_flood_for_a_consumer_that_takes_nothing(serve, kind):
             sent.set()
 
     server = serve(script)
-    url, options = f"mqtt://127.0.0.1:{server.port}", {"reconnect": False, "max_inbound": 100, "proxy": None}
+    url, options = f"mqtt://127.0.0.1:{server.port}", {"reconnect": False, "max_inbound_bytes": 100_000, "proxy": None}
 
     async def with_asyncio() -> None:
         async with mqttws.aio.connect(url, **options):

@@ -133,7 +133,7 @@ class TestSenderTable:
         with pytest.raises(RemoteProtocolError, match="a PubComp for 1 without a PubRec"):
             sender.pubcomp(1)
         assert sender.pubrec(1) == PubRel(1)
-        assert sender.resume(True)[0] == [PubRel(1)]  # the message itself is never sent again
+        assert sender.resume(True)[0] == [(0, PubRel(1))]  # the message itself is never sent again
         assert sender.pubrec(1) == PubRel(1)
         with pytest.raises(RemoteProtocolError, match="PubAck for 1"):
             sender.puback(1)
@@ -341,7 +341,8 @@ class TestResuming:
             identifiers.release(packet_id)
         sender = Sender(identifiers)
         sent(sender, ONE, TWO, ONE, TWO)
-        packets, done = sender.resume(session_present=True)
+        resent, done = sender.resume(session_present=True)
+        packets = [packet for _, packet in resent]
         assert done == []
         assert packets == [
             Publish("a", b"1", 1, dup=True, packet_id=65_534),
@@ -357,7 +358,8 @@ class TestResuming:
         sent(sender, TWO, TWO, TWO)
         for packet_id in (3, 1):
             sender.pubrec(packet_id)
-        packets, _ = sender.resume(session_present=True)
+        resent, _ = sender.resume(session_present=True)
+        packets = [packet for _, packet in resent]
         assert packets == [PubRel(3), PubRel(1), Publish("a", b"2", 2, dup=True, packet_id=2)]
 
     def test_what_was_released_is_done_where_the_peer_forgot(self) -> None:
@@ -366,7 +368,8 @@ class TestResuming:
         first, _ = enqueue(sender, TWO, TWO)
         drain(sender)
         sender.pubrec(1)
-        packets, done = sender.resume(session_present=False)
+        resent, done = sender.resume(session_present=False)
+        packets = [packet for _, packet in resent]
         assert done == [first]
         assert packets == [Publish("a", b"2", 2, dup=True, packet_id=2)]
         assert 1 not in identifiers

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import packet_strategies as some
 import pytest
 from hypothesis import example, given, settings
@@ -81,14 +84,29 @@ class TestMask:
     def test_it_is_the_naive_xor(self, payload: bytes, key: bytes) -> None:
         assert mask(payload, key) == naive(payload, key)
 
-    def test_the_tables_are_built_once_when_first_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        tables: list[bytes] = []
-        monkeypatch.setattr(frames, "_XOR_TABLES", tables)
+    def test_the_tables_are_built_when_first_needed_and_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(frames, "_xor_tables", ())
         assert mask(b"\0" * 511, KEY)[:4] == KEY
-        assert tables == []
-        for _ in range(2):
-            assert mask(b"\0" * 512, KEY)[:4] == KEY
-            assert len(tables) == 256
+        assert frames._xor_tables == ()
+        assert mask(b"\0" * 512, KEY)[:4] == KEY
+        tables = frames._xor_tables
+        assert len(tables) == 256
+        assert mask(b"\0" * 512, KEY)[:4] == KEY
+        assert frames._xor_tables is tables
+
+    def test_threads_that_need_the_tables_first_see_them_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each thread sees either no table or all; none is ever partly filled, nor filled twice over."""
+        payload = bytes(range(256)) * 4
+        right = bytes(byte ^ KEY[position % 4] for position, byte in enumerate(payload))
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(10):
+                monkeypatch.setattr(frames, "_xor_tables", ())
+                with ThreadPoolExecutor(4) as pool:
+                    assert set(pool.map(lambda _: mask(payload, KEY), range(8))) == {right}
+        finally:
+            sys.setswitchinterval(interval)
 
     def test_the_example_of_the_rfc(self) -> None:
         assert mask(b"Hello", KEY) == bytes.fromhex("7f 9f 4d 51 58")

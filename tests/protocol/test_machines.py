@@ -263,7 +263,7 @@ class TestClientConnecting:
         machine = client(session=session, state=CONNECTING)
         assert sends(machine) == ""
         assert feed(machine, ConnAck()) == [Connected(False)]
-        assert sends(machine) == "82 06 00 01 00 01 61 01 32 06 00 01 61 00 02 78"
+        assert sends(machine) == "32 06 00 01 61 00 01 78 82 06 00 02 00 01 61 01"  # in the order of the calls
 
     @pytest.mark.parametrize("code", range(1, 6))
     def test_refused(self, code: int) -> None:
@@ -828,7 +828,7 @@ class TestEnds:
         machine.acknowledge(late)  # type: ignore[arg-type]
         machine.disconnect()
         assert take(machine)[-1] == Closed(None)
-        assert sends(machine) == "82 06 00 01 00 01 61 00 40 02 00 05 30 04 00 01 61 78 e0 00"
+        assert sends(machine) == "30 04 00 01 61 78 82 06 00 01 00 01 61 00 40 02 00 05 e0 00"
         assert sends(machine) == ""
 
     def test_disconnect_sends_all_that_may_be_sent_however_much(self) -> None:

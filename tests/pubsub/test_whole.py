@@ -178,7 +178,7 @@ def test_a_message_is_acknowledged_when_its_last_observer_has_taken_it(stack: An
 
 
 def test_a_flood_to_a_consumer_that_does_not_move_waits_and_loses_nothing(world: Any) -> None:
-    with PubSub(world.provider(max_inbound=10)) as ps:
+    with PubSub(world.provider(max_inbound_bytes=4_000)) as ps:
         iterator = iter(ps.subscribe(["a", "begin"], qos=1, timeout=PATIENCE))
         world.broker.publish("begin", b"0", retain=True)
         assert next(iterator).topic == "begin"

@@ -185,11 +185,11 @@ def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[...,
     core = (client.client if isinstance(client, Asyncio) else client)._core
     client.publish_nowait("t", b"x", 1)
     client.publish_nowait("t", b"y", 1)
-    assert core.withdraw(1)
+    assert core.pending.withdraw(1)
     store.crash()
     assert len(store) == 1
     store.full = True
-    assert not core.withdraw(2)  # not a promise that could be kept
+    assert not core.pending.withdraw(2)  # not a promise that could be kept
     store.crash()
     assert len(store) == 1
 

@@ -83,8 +83,8 @@ def test_each_phase_comes_back_and_in_its_order() -> None:
     store.commit()
     session.sender.puback(3)  # never safe
     again = reborn(store)
-    packets, done = again.sender.resume(True)
-    assert packets == [
+    resent, done = again.sender.resume(True)
+    assert [packet for _, packet in resent] == [
         PubRel(4),
         PubRel(2),
         Publish("a", b"2", 1, False, True, 3),
@@ -98,7 +98,7 @@ def test_each_phase_comes_back_and_in_its_order() -> None:
     again.sender.pubrec(6)
     store.commit()
     third = reborn(store)
-    assert third.sender.resume(True)[0] == [PubRel(2), PubRel(6), *third.sender.resume(True)[0][2:]]
+    assert third.sender.resume(True)[0] == [(0, PubRel(2)), (0, PubRel(6)), *third.sender.resume(True)[0][2:]]
     assert len(third.identifiers) == 4
 
 
@@ -218,7 +218,7 @@ def test_no_byte_leaves_before_what_it_promises_is_safe() -> None:
     assert pair.client.data_to_send(pair.clock())
     assert store.commits == commits + 1
     again, _ = _safe(store).sender.resume(True)
-    assert [packet.qos for packet in again if isinstance(packet, Publish)] == [1, 2]
+    assert [packet.qos for _, packet in again if isinstance(packet, Publish)] == [1, 2]
 
 
 def _safe(store: MemoryStore) -> Session:

@@ -1,0 +1,101 @@
+"""A TCP connection for the asyncio driver: every address of a name is tried, the next one without waiting long.
+
+Names are looked up by the `resolver`, not by the event loop, whose executor belongs to the program.
+
+Spec: RFC 8305 (Happy Eyeballs)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from mqttws.resolver import Address, look_up
+from mqttws.sockets import ATTEMPT_DELAY, is_address
+
+
+async def connect(host: str, port: int, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Make a TCP connection.
+
+    Args:
+        host: name or address.
+        port: 1 to 65,535.
+        make_protocol: makes what takes the connection.
+
+    Raises:
+        OSError: there is no such name, or every address has failed; the error is that of the last.
+    """
+    loop = asyncio.get_running_loop()
+    if is_address(host):
+        await loop.create_connection(make_protocol, host, port)
+        return
+    connection = await _race(await _resolve(host, port))
+    try:
+        await loop.create_connection(make_protocol, sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _resolve(host: str, port: int) -> list[Address]:
+    loop = asyncio.get_running_loop()
+    resolved: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        if not resolved.done():
+            resolved.set_result(None)
+
+    def wake() -> None:
+        try:
+            loop.call_soon_threadsafe(note)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    lookup = look_up(host, port)
+    lookup.watch(wake)
+    await resolved
+    assert lookup.outcome is not None
+    if isinstance(lookup.outcome, OSError):
+        raise lookup.outcome
+    return lookup.outcome
+
+
+async def _race(addresses: list[Address]) -> socket.socket:
+    """Connect to the addresses, one beside the other. Returns the first socket that is connected."""
+    loop = asyncio.get_running_loop()
+    waiting = list(addresses)
+    attempts: dict[asyncio.Task[None], socket.socket] = {}
+    failure: OSError = OSError(errno.EHOSTUNREACH, "the name has no address")
+    try:
+        while waiting or attempts:
+            if waiting:
+                family, protocol, address = waiting.pop(0)
+                try:
+                    candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
+                except OSError as error:
+                    failure = error
+                    continue
+                candidate.setblocking(False)
+                attempts[loop.create_task(loop.sock_connect(candidate, address))] = candidate  # type: ignore[arg-type]
+            delay = ATTEMPT_DELAY if waiting else None
+            done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                candidate = attempts.pop(task)
+                reason = asyncio.CancelledError() if task.cancelled() else task.exception()
+                if reason is None:
+                    return candidate
+                candidate.close()
+                if isinstance(reason, OSError):
+                    failure = reason
+        raise failure
+    finally:
+        for task in attempts:
+            task.cancel()
+        if attempts:  # a socket is closed only when the loop watches it no more
+            await asyncio.wait(attempts)
+        for task, candidate in attempts.items():
+            if not task.cancelled():
+                task.exception()  # seen
+            candidate.close()

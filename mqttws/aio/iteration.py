@@ -1,0 +1,75 @@
+"""The messages of an asyncio client, one after the other. Each is acknowledged when the iteration moves on, or ends.
+
+Not a generator: an `anext` that is cancelled would end a generator for good, and asyncio closes one that was left by
+`break` only some turns of the loop later, which may be after the connection has been closed. Here an `anext` that is
+cancelled, or whose time runs out, takes nothing and ends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mqttws.aio.network import Network
+from mqttws.codec.publishing import Publish
+
+
+class Messages(AsyncIterator[Publish]):
+    """See `Client.messages`.
+
+    Args:
+        network: of the client.
+        timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+
+    Attributes:
+        task: the task that takes the messages, as far as is known.
+        over: whether the iteration has ended.
+    """
+
+    def __init__(self, network: Network, timeout: float | None) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self._network = network
+        self._timeout = timeout
+        self._manual_ack = network.core.options.manual_ack
+        self._taken: Publish | None = None  # to be acknowledged
+        self.over = False
+        network.iterations.add(self)
+
+    async def __anext__(self) -> Publish:
+        if self._taken is not None:
+            self._move_on()
+        if self.over:
+            raise StopAsyncIteration
+        network = self._network
+        messages = network.core.inbox.messages
+        if not messages:
+            self.task = asyncio.current_task()
+            if not await network.message_came(self._timeout):
+                self.over = True
+                raise StopAsyncIteration
+        message = messages.popleft()
+        if not network.core.reading:
+            self.task = asyncio.current_task()
+            network.flush_soon()
+        if message.qos and not self._manual_ack:
+            self._taken = message
+        return message
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        self.over = True
+        if self._taken is not None:
+            self._move_on()
+
+    def _move_on(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._network.call(self._network.core.acknowledge, taken)
+            self._network.flush_soon()
+
+    def __del__(self) -> None:
+        # Called by the garbage collector in any thread, at any allocation.
+        taken = getattr(self, "_taken", None)
+        if taken is not None:
+            self._network.post(self._network.core.acknowledge, taken)

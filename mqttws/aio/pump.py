@@ -1,0 +1,162 @@
+"""The asyncio driver's bytes: one TCP connection, its buffer, its timer.
+
+The event loop's buffer is kept empty or full, nothing in between, so that "all is written" is known, as it is with a
+socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from mqttws.client.attempt import Attempt
+from mqttws.client.core import Core
+from mqttws.sockets import acknowledge_at_once, free, read_less
+
+
+class Owner(Protocol):
+    """What a `Pump` belongs to: the network of a client.
+
+    Attributes:
+        core: of the client.
+        busy: whether a call is in the middle of its work on the core.
+    """
+
+    core: Core[asyncio.Future[Any]]
+    busy: bool
+
+    def established(self, pump: Pump) -> None:
+        """Note that there is a TCP connection."""
+
+    def run_callbacks(self) -> None:
+        """Settle futures, run callbacks, and wake the tasks that wait."""
+
+
+class Pump(asyncio.Protocol):
+    """Moves the bytes of one Network Connection.
+
+    Args:
+        attempt: what the TCP connection is made for.
+        network: of the client.
+
+    Attributes:
+        attempt: as given.
+        ended: done when the TCP connection is over.
+    """
+
+    def __init__(self, attempt: Attempt, network: Owner) -> None:
+        self.attempt = attempt
+        self._link = attempt.link
+        self._network = network
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._socket: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable = True
+        self._reading = True
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the TCP connection."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
+        read_less(transport)
+        self._socket = transport.get_extra_info("socket")
+        self._network.established(self)
+        self.move()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        acknowledge_at_once(self._socket)
+        self._receive(self._link.receive_data, data)
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends nothing more."""
+        self._receive(self._link.receive_eof)
+        return True  # what is still to be written is written first
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the socket is broken, or closed."""
+        if not self.ended.done():
+            network, now = self._network, time.monotonic()
+            network.busy = True
+            try:
+                self._link.broke(exc if isinstance(exc, OSError) else None, now)
+                network.core.advance(now)
+            finally:
+                network.busy = False
+            network.run_callbacks()
+        self.end()
+        if self._transport is not None:
+            free(self._transport)
+
+    def pause_writing(self) -> None:
+        """Note that something is not written yet."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Note that all is written."""
+        self._writable = True
+        self.move()
+
+    def _receive(self, take: Callable[..., None], *arguments: object) -> None:
+        """Have the link take what came, then move."""
+        network = self._network
+        network.busy = True
+        try:
+            take(*arguments, time.monotonic())
+        finally:
+            network.busy = False
+        self.move()
+
+    def move(self) -> None:
+        """Write, act on what has happened, and set the timer."""
+        link, network, now = self._link, self._network, time.monotonic()
+        if self._transport is None or self.ended.done() or network.busy:
+            return
+        network.busy = True
+        try:
+            while self._writable and (data := link.data_to_send(now)):
+                self._transport.write(data)
+            network.core.advance(now)
+        finally:
+            network.busy = False
+        network.run_callbacks()
+        if self.ended.done():  # by a callback
+            return
+        if link.over(now, unsent=not self._writable):
+            self.end()
+            return
+        reading = network.core.reading
+        if reading != self._reading:
+            self._reading = reading
+            (self._transport.resume_reading if reading else self._transport.pause_reading)()
+        self._set_timer(link.next_deadline())
+
+    def end(self) -> None:
+        """Close the socket."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            (self._transport.close if self._writable else self._transport.abort)()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _set_timer(self, deadline: float | None) -> None:
+        """Be called at a deadline, or before it: then nothing is due, and the timer is set anew."""
+        loop = self._loop
+        if deadline is None:
+            return
+        when = loop.time() + deadline - time.monotonic()
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._receive(self._link.handle_timeout)

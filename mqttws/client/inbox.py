@@ -1,0 +1,52 @@
+"""The messages that came in and wait to be taken, and how many bytes they hold.
+
+Threads take messages without a lock, by `messages.popleft()`. So the bytes are not counted for each message, but for
+all messages of one read: they count until the last message of that read is taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mqttws.codec.publishing import Publish
+
+#: Bytes that a message takes beside its topic and its payload: the objects that hold it.
+OVERHEAD: Final = 400
+
+
+class Inbox:
+    """The messages that wait to be taken.
+
+    Attributes:
+        messages: in order.
+    """
+
+    def __init__(self) -> None:
+        self.messages: deque[Publish] = deque()
+        self._came = 0
+        self._reads: deque[tuple[int, int]] = deque()  # how many had come by the end of a read, and its bytes
+        self._size = 0
+
+    def note(self, count: int, size: int) -> None:
+        """Note that messages were added.
+
+        Args:
+            count: how many.
+            size: bytes of the network that brought them.
+        """
+        size += count * OVERHEAD
+        self._came += count
+        self._size += size
+        self._reads.append((self._came, size))
+
+    def size(self) -> int:
+        """Return how many bytes the messages hold that wait, at most. Only the owner asks."""
+        reads, taken = self._reads, self._came - len(self.messages)
+        while reads and reads[0][0] <= taken:
+            self._size -= reads.popleft()[1]
+        return self._size
+
+    def give_back(self, message: Publish) -> None:
+        """Take back a message that was taken and not handed out."""
+        self.messages.appendleft(message)

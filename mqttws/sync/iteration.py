@@ -1,0 +1,84 @@
+"""The messages of a blocking client, one after the other. Each is acknowledged when the iteration moves on, or ends.
+
+Not a generator: an exception inside a generator, Ctrl-C while it waits say, ends it for good, and the garbage collector
+runs what its `finally` holds wherever it comes upon it. Here the exception of a signal handler loses no message: it is
+taken by `_TAKE` in one step, and counts as handed out in the step that returns it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mqttws.codec.publishing import Publish
+from mqttws.sync.network import Network
+
+_TAKE: Final = deque.popleft
+
+
+class Messages(Iterator[Publish]):
+    """See `Client.messages`.
+
+    Args:
+        network: of the client.
+        timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+
+    Attributes:
+        thread: the identity of the thread that takes the messages, as far as is known.
+        over: whether the iteration has ended.
+    """
+
+    def __init__(self, network: Network, timeout: float | None) -> None:
+        self.thread = threading.get_ident()
+        self._network = network
+        self._timeout = timeout
+        self._manual_ack = network.core.options.manual_ack
+        self._taken: list[Publish] = []  # at most one
+        self._handed_out = False
+        self.over = False
+        network.iterations.add(self)
+
+    def __iter__(self) -> Messages:
+        return self
+
+    def __next__(self) -> Publish:
+        if self._handed_out:
+            self._move_on()
+        if self.over:
+            raise StopIteration
+        taken, network = self._taken, self._network
+        if not taken:
+            try:
+                taken.extend(map(_TAKE, (network.core.inbox.messages,)))  # what is there already takes no lock
+            except IndexError:
+                self.thread = threading.get_ident()
+                if not network.await_message(taken, self._timeout):
+                    self.over = True
+                    raise StopIteration from None
+            if not network.core.reading and not network.woken:
+                network.call(network.look_again)
+        self._handed_out = True
+        return taken[0]
+
+    def close(self) -> None:
+        """End the iteration."""
+        self.over = True
+        if self._handed_out:
+            self._move_on()
+
+    def _move_on(self) -> None:
+        message = self._taken[0]
+        if message.qos and not self._manual_ack:
+            self._network.acknowledge(message)
+        self._handed_out = False
+        self._taken = []
+
+    def __del__(self) -> None:
+        # Called by the garbage collector in any thread, at any allocation: it takes no lock.
+        taken: Any = getattr(self, "_taken", None)
+        if taken and not self._handed_out:
+            self._network.post(self._network.core.inbox.give_back, taken[0])
+        elif taken and taken[0].qos and not self._manual_ack:
+            self._network.post(self._network.core.acknowledge, taken[0])
