@@ -13,13 +13,13 @@ from collections.abc import Callable
 import workloads as work
 
 from mqttws import Client, Connect, Decoder, compiled
-from mqttws.client.core import Core
 from mqttws.client.layers import Link
 from mqttws.client.options import Options
-from mqttws.client.sent import Handover
+from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.frames import binary_frame
 from mqttws.sync.future import LightFuture, Receipt
+from mqttws.sync.network import Network
 from mqttws.testing import Pair
 
 COUNT = 640  # as many as fit into one read of 64 KiB
@@ -52,7 +52,7 @@ def sending() -> list[tuple[str, float]]:
     client, sender = pair.client, pair.client.machine.session.sender
     packet = work.encode_publish(work.TOPIC, work.MESSAGE)
     data = packet * COUNT
-    handover: Handover[LightFuture] = Handover()
+    mark: HighWaterMark[LightFuture] = HighWaterMark()
     blocking = Client("ws://127.0.0.1/", max_queued=COUNT + 1)
     blocking._network.woken = True  # in a burst the thread is, by the call before
 
@@ -67,7 +67,7 @@ def sending() -> list[tuple[str, float]]:
     def send() -> None:
         queue()
         client.data_to_send(0.0)
-        client.machine.events.clear()
+        client.event_queue.clear()
 
     def publish() -> None:
         for _ in range(COUNT):
@@ -76,7 +76,7 @@ def sending() -> list[tuple[str, float]]:
 
     encoded = least(repeat(lambda: encode_publish(work.TOPIC, work.MESSAGE)))
     queued, sent, called = least(queue_and_drop), least(send), least(publish)
-    receipt = least(repeat(lambda: Receipt.make(handover, 1)))
+    receipt = least(repeat(lambda: Receipt.make(mark, 1)))
     frame = least(lambda: binary_frame(data, b"\x01\x02\x03\x04"))
     return [
         ("check and encode it", encoded),
@@ -96,9 +96,8 @@ def receiving() -> list[tuple[str, float]]:
     packets = packet * COUNT
     decoder = Decoder()
     decoder.feed(packet)
-    core: Core[LightFuture] = Core(
-        Options(on_message=lambda message: None), LightFuture, Receipt.make, LightFuture.settle_all
-    )
+    network = Network(Options(on_message=lambda message: None), "ws://127.0.0.1/")
+    core = network.core
     core.link = Link(pair.client)
     pair.collect()
 
@@ -109,12 +108,12 @@ def receiving() -> list[tuple[str, float]]:
 
     def machine() -> None:
         pair.client.machine.receive_data(packets, 0.0)
-        pair.client.machine.events.clear()
+        pair.client.event_queue.clear()
 
     def deliver() -> None:
         pair.client.machine.receive_data(packets, 0.0)
         core.advance(0.0)
-        core.deliver(core.acknowledge)
+        network.deliver()
 
     decoded, handled, everything = least(lambda: decoder.feed(packets)), least(machine), least(whole)
     delivered = least(deliver)

@@ -399,7 +399,7 @@ class Network:
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:
                     self._turn(None)
-                self._deliver()
+                self.deliver()
         except BaseException as error:  # a defect of ours: nobody must wait for ever because of it
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
@@ -443,7 +443,7 @@ class Network:
             except BaseException:
                 report_exception(self._run_callbacks)
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
         """Run `on_message` for the messages that wait, as long as callbacks may take."""
         core = self.core
         on_message, messages, manual_ack = core.options.on_message, core.inbox.messages, core.options.manual_ack
