@@ -106,7 +106,7 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/installed
 
 # Installed, not linked: the tests must find the compiled modules and not the sources beside them.
-$(COMPILED)/installed: pyproject.toml setup.py $(wildcard mqttws/*.py mqttws/*/*.py pubsub/*.py pubsub/*/*.py sigv4/*.py)
+$(COMPILED)/installed: pyproject.toml hatch_build.py $(wildcard mqttws/*.py mqttws/*/*.py pubsub/*.py pubsub/*/*.py sigv4/*.py)
 	@echo "compiling: mypy, a C compiler, about a minute"
 	@test -x $(COMPILED)/bin/python || $(PYTHON) -m venv $(COMPILED)
 	@rm -rf build

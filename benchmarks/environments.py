@@ -106,7 +106,7 @@ class Environments:
         sources = self.directory / "sources"
         shutil.rmtree(sources, ignore_errors=True)
         sources.mkdir()
-        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, sources)
         for name in ("mqttws", "sigv4", "pubsub"):
             shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))

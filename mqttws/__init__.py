@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from mqttws.sync.client import Client, connect
     from mqttws.testing.certificates import Authority, Identity, mint_authority
 
+__version__ = "0.1.0"
+
 #: Module -> the public names that it holds.
 _HOLDS = {
     "codec": "compiled",

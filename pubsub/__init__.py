@@ -19,6 +19,7 @@ wsproto.
 from __future__ import annotations
 
 from importlib import import_module
+from os.path import dirname, exists
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     connection_state: ConnectionState
     connection_states: dict[str, ConnectionState]
     connection_state_changes: StateChanges
+
+__version__ = "0.1.0"
 
 #: Module -> the public names that it holds.
 _HOLDS = {
@@ -103,6 +106,13 @@ __all__ = [
     "remove_pluggable",
     "subscribe",
 ]
+
+
+if exists(f"{dirname(__file__)}/pub.py"):
+    # PyPubSub was installed into this folder. Half of each package would be found, depending on which came last.
+    from pubsub.other_distribution import refuse
+
+    refuse()
 
 
 def __getattr__(name: str) -> Any:

@@ -19,11 +19,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mqttws import MQTTError
+from pubsub.other_distribution import check
 
 if TYPE_CHECKING:
     from pubsub.message import Message
 
 __all__ = ["DecodeFailed", "NotConnected", "ProviderError", "PubSubError", "PublishFailed", "SubscriptionEnded"]
+
+
+check()
 
 
 class PubSubError(MQTTError):

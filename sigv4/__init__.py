@@ -26,6 +26,8 @@ from .providers import BotocoreProvider, ChainProvider, EnvironmentProvider, Sha
 from .signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
 from .verifying import IOT_SERVICES, Lookup, Rejected, Verified, verify
 
+__version__ = "0.1.0"
+
 __all__ = [
     "EMPTY_SHA256",
     "IOT_SERVICE",

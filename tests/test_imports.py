@@ -91,3 +91,13 @@ def test_what_type_checkers_see_is_what_is_there() -> None:
                         if module and name in mqttws.__all__:
                             assert getattr(importlib.import_module(module), name) is getattr(mqttws, name)
     assert set(mqttws.__all__) <= seen
+
+
+def test_each_package_tells_the_version_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    import mqttws
+    import pubsub
+    import sigv4
+
+    assert mqttws.__version__ == pubsub.__version__ == sigv4.__version__ == version("mqttws-pubsub")

@@ -44,7 +44,9 @@ class Failure(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     from pubsub.cli.streams import ReaderLeft, complain, discard_output
+    from pubsub.other_distribution import check
 
+    check()
     words = list(sys.argv[1:] if argv is None else argv)
     quiet = False
     name = words[0] if words else ""

@@ -16,7 +16,9 @@ def marks(request: pytest.FixtureRequest) -> ledger.Marks:
     """Collect the marks of the whole suite, which takes seconds where this run has not collected it already."""
     config = request.config
     whole = [Path(argument).resolve() for argument in config.args] == [ledger.ROOT / "tests"]
-    if whole and not (config.option.keyword or config.option.markexpr or config.option.deselect or config.option.lf):
+    if whole and not (
+        config.option.keyword or config.option.markexpr or config.option.deselect or config.getoption("lf", False)
+    ):
         return ledger.marks_of(request.session.items)
     return ledger.collect()
 

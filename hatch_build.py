@@ -1,0 +1,148 @@
+"""What the build does beyond copying files: the compiled core, the SBOM, and what depends on the project's address.
+
+`MQTTWS_COMPILE=1 pip install .` puts the same sources through mypyc. Without that variable the package is pure Python,
+which is the reference; mypy and a C compiler are required only with it.
+
+`PROJECT_URL=https://host/owner/name` gives the address at which the sources are published. It makes the project's URLs
+and turns the README's links to files into links that work on an index page. Without it there are no URLs, and such
+links become plain text: an address is never made up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+#: Not compiled: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the framing is the
+#: base of the handshake, and that of the lenient one, with `__slots__`, which no compiled class takes. Users subclass
+#: the store, which a compiled class does not allow.
+INTERPRETED = {f"mqttws/protocol/{name}.py" for name in ("framing", "handshake", "lenient", "store")}
+
+
+class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds compiled modules and the SBOM to a wheel."""
+
+    @property
+    def _compiles(self) -> bool:
+        return os.environ.get("MQTTWS_COMPILE") == "1" and self.target_name == "wheel"
+
+    def dependencies(self) -> list[str]:
+        """Return what this build requires beyond hatchling."""
+        return ["mypy>=1.18", "setuptools"] if self._compiles else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add to the files of a wheel."""
+        if self.target_name != "wheel" or version == "editable":
+            return
+        self._folder = tempfile.TemporaryDirectory()
+        sbom = Path(self._folder.name, "mqttws-pubsub.cdx.json")
+        metadata = self.metadata.core
+        sbom.write_text(bill_of_materials(metadata.name, metadata.version, metadata.description, metadata.dependencies))
+        build_data["sbom_files"].append(os.path.relpath(sbom, self.root))
+        if self._compiles:
+            built = compile_modules(Path(self._folder.name, "compiled"))
+            build_data["force_include"] |= {str(path): name for name, path in built.items()}
+            build_data |= {"pure_python": False, "infer_tag": True}
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was made for the wheel."""
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()
+
+
+class MetadataHook(MetadataHookInterface):
+    """Adds the project's URLs and the README of the index page."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Add to the metadata of pyproject.toml."""
+        url = os.environ.get("PROJECT_URL", "").rstrip("/")
+        text = Path(self.root, "README.md").read_text("utf-8")
+        at = f"{url}/blob/v{metadata['version']}"
+        metadata["readme"] = {"content-type": "text/markdown", "text": with_links(text, at if url else "")}
+        if url:
+            metadata["urls"] = {
+                "Documentation": f"{at}/docs/index.md",
+                "Source": url,
+                "Changelog": f"{at}/CHANGELOG.md",
+                "Issues": f"{url}/issues",
+            }
+
+
+def with_links(text: str, at: str) -> str:
+    """Return a README with its links to files leading to an address, or, where that is empty, as plain text."""
+    replacement = rf"[\1]({at}/\2)" if at else r"\1"
+    return re.sub(r"(?<!!)\[([^]]+)\]\((?![a-z]+:|#)([^)]+)\)", replacement, text)
+
+
+def bill_of_materials(name: str, version: str, description: str, dependencies: list[str]) -> str:
+    """Return the SBOM of a wheel, in CycloneDX 1.6: itself, and what it requires at run time. It bundles nothing.
+
+    The same input gives the same bytes, so it has no time and a serial number made of the version.
+    """
+    requirements = {re.split(r"[<>=!~ ]", each)[0]: each for each in dependencies}
+    root = f"pkg:pypi/{name}@{version}"
+    components = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{each}",
+            "name": each,
+            "purl": f"pkg:pypi/{each}",
+            "scope": "required",
+            "properties": [{"name": "python:requirement", "value": requirement}],
+        }
+        for each, requirement in sorted(requirements.items())
+    ]
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, root)}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "library",
+                "bom-ref": root,
+                "name": name,
+                "version": version,
+                "description": description,
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+                "purl": root,
+            }
+        },
+        "components": components,
+        "dependencies": [
+            {"ref": root, "dependsOn": [component["bom-ref"] for component in components]},
+            *({"ref": component["bom-ref"]} for component in components),
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def compile_modules(folder: Path) -> dict[str, Path]:
+    """Compile the core into a folder. Return the name of each extension module in the wheel, and its file."""
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+
+    sources = sorted(
+        path.as_posix()
+        for package in ("mqttws/codec", "mqttws/protocol")
+        for path in Path(package).glob("*.py")
+        if path.as_posix() not in INTERPRETED
+    )
+    # wsproto is not there at build time, and the strict settings of the project are for its own checks.
+    options = ["--config-file=", "--ignore-missing-imports"]
+    modules = mypycify([*options, *sources], group_name="mqttws", opt_level="3", target_dir=str(folder / "c"))
+    distribution = Distribution({"ext_modules": modules})
+    command: Any = distribution.get_command_obj("build_ext")
+    command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "temp")
+    command.ensure_finalized()
+    command.run()
+    return {path.relative_to(folder / "lib").as_posix(): path for path in (folder / "lib").rglob("*") if path.is_file()}

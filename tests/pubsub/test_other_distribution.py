@@ -1,0 +1,73 @@
+"""PyPubSub installs a package of the same name: both in one folder are refused, whichever was installed last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mqttws
+import pubsub
+
+#: The names of PyPubSub's files, and what its `__init__` shows.
+THEIRS = {
+    "__init__.py": "__all__ = ['pub', 'utils', '__version__']\n__version__ = '4.0.7'\n",
+    "pub.py": "sendMessage = subscribe = print\n",
+    "core/__init__.py": "",
+    "utils/__init__.py": "",
+}
+
+
+def in_one_folder(folder: Path, *, last: str) -> None:
+    """Lay out both packages, as pip does: files of the one that is installed last replace those of the other.
+
+    Args:
+        folder: for both.
+        last: "ours", "theirs", or "" for ours alone.
+    """
+    for package in (mqttws, pubsub):
+        assert package.__file__ is not None
+        name = package.__name__
+        shutil.copytree(Path(package.__file__).parent, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in folder.parent.glob("*__mypyc*.so"):
+        shutil.copy(path, folder)
+    for name, text in THEIRS.items():
+        if last == "theirs" or (last and name != "__init__.py"):
+            (folder / "pubsub" / name).parent.mkdir(exist_ok=True)
+            (folder / "pubsub" / name).write_text(text)
+
+
+def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-W", "error", "-P", "-c", program]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("last", "program"),
+    [
+        ("ours", "import pubsub"),
+        ("ours", "import pubsub.aio"),
+        ("ours", "from pubsub import pub"),
+        ("theirs", "import pubsub.aio"),
+        ("theirs", "import pubsub.providers.websocket"),
+        ("theirs", "import pubsub.providers.aws_iot"),
+        ("theirs", "from pubsub.cli import main; main(['demo'])"),
+    ],
+)
+def test_half_of_each_is_never_imported(tmp_path: Path, last: str, program: str) -> None:
+    in_one_folder(tmp_path, last=last)
+    done = run(tmp_path, program)
+    assert done.returncode == 1
+    assert "ImportError: the distributions mqttws-pubsub and PyPubSub are installed" in done.stderr
+    assert done.stdout == ""
+
+
+def test_alone_it_is_imported_from_there(tmp_path: Path) -> None:
+    in_one_folder(tmp_path, last="")
+    done = run(tmp_path, "import pubsub.aio; print(pubsub.__file__)")
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "pubsub" / "__init__.py"))
