@@ -22,7 +22,7 @@ from pubsub.held import Held
 from pubsub.providers.base import Provider
 from pubsub.publishing import Sent
 from pubsub.receipt import Receipt
-from pubsub.router import Outcome, Request, Router
+from pubsub.router import REFUSED, Outcome, Request, Router
 from pubsub.runtime import DONE, Client, Runtime, logger, settle
 from pubsub.states import ConnectionState, ConnectionStateChange, connection_state
 from pubsub.subscription import SubscriptionCore
@@ -107,7 +107,9 @@ class Channel:
                 return False
             if not subscription.joined(self):
                 return True
-            request = self._router.join(subscription, wanted)
+            objections = self.provider.objections_to_subscribe(wanted, self._router.topic_filters)
+            wanted = {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter not in objections}
+            request = self._router.join(subscription, wanted) if wanted else None
             if request is not None:
                 answer = self.client.subscribe_nowait(request.wanted)
             self.claimed += self._held.claim(self._router.is_wanted)
@@ -116,6 +118,8 @@ class Channel:
             settle(space)
         if request is not None:
             answer.add_done_callback(partial(self._answered, request))
+        for topic_filter, objection in objections.items():
+            subscription.answered(self.provider.name, topic_filter, REFUSED, objection)
         return True
 
     def leave(self, subscription: SubscriptionCore, topic_filters: Iterable[str]) -> Any:

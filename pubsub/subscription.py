@@ -198,8 +198,15 @@ class SubscriptionCore:
             self._keys.popitem(last=False)
         return is_known
 
-    def answered(self, provider: str, topic_filter: str, return_code: int) -> None:
-        """Take the server's answer for one of its Topic Filters. Callbacks are left to another thread."""
+    def answered(self, provider: str, topic_filter: str, return_code: int, error: Exception | None = None) -> None:
+        """Take the answer for one of its Topic Filters. Callbacks are left to another thread.
+
+        Args:
+            provider: the name of the one whose answer it is.
+            topic_filter: which one.
+            return_code: the QoS granted, or `REFUSED`.
+            error: why it was refused; None: the server did not say.
+        """
         with self.runtime.lock:
             key = (provider, topic_filter)
             if self.closed or key not in self._codes:
@@ -209,7 +216,8 @@ class SubscriptionCore:
             if not standing:
                 self._wanted.pop(topic_filter, None)
             over = return_code == REFUSED and not self._wanted
-        error = SubscribeRejected(topic_filter) if return_code == REFUSED else None
+        if return_code == REFUSED and error is None:
+            error = SubscribeRejected(topic_filter)
         if over:
             self._leave(error)
             self.runtime.notify(self._tell_end, error)

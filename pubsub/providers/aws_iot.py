@@ -1,13 +1,17 @@
 """The provider for AWS IoT: a fresh signature at every attempt, or a custom authorizer, or a client certificate.
 
-How the client proves who it is decides what is asked at each attempt:
+How the client proves its identity decides what is done at each attempt:
 
     credentials          url(): fetch the credentials valid now, sign the endpoint's URL by the clock as it is known
+    a callable endpoint  url() is what it returns: signed elsewhere, by a backend that keeps the credentials
     custom authorizer    url(), and headers that are made anew: the token may be fresh, too
     certificate          url() is fixed; the TLS context carries the certificate, and on port 443 the ALPN name
 
-The one idea: nothing that expires is kept here.  Who gives credentials knows when to fetch new ones; what is learnt
+The one idea: nothing that expires is kept here.  The source of credentials knows when to fetch new ones; what is learnt
 here is the time alone, from the `Date` of a 403 (`LearntClock`), and then the attempt is made again, once.
+
+AWS IoT closes the connection over what it does not allow, and says nothing.  So what is known beforehand (`IoTLimits`)
+is refused before it is sent, and the client paces itself below AWS's rates.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 from urllib.parse import quote
@@ -27,7 +32,16 @@ from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.limits import IoTLimits
 from pubsub.errors import ProviderError
 from pubsub.providers.base import ClientOptions, Provider
-from sigv4 import Credentials, CredentialsSource, IotUrlSigner, RegionUnknown, SigningError, fetch, fetch_async
+from sigv4 import (
+    Credentials,
+    CredentialsSource,
+    IotUrlSigner,
+    RegionUnknown,
+    SigningError,
+    fetch,
+    fetch_async,
+    region_from_endpoint,
+)
 
 if TYPE_CHECKING:
     from pubsub.aws.cognito import CognitoIdentity, LoginsSource
@@ -47,12 +61,14 @@ _PAUSE = 60.0
 class AWSIoTProvider(Provider):
     """Connects to AWS IoT's message broker.
 
-    At most one of `credentials`, `custom_authorizer` and `certificate` is given; with none the credentials come from
-    the Cognito identity pool that was configured (`aws_cognito_identity_pool_id`).
+    At most one of `credentials`, `custom_authorizer`, `certificate` and a callable endpoint is given; with none the
+    credentials come from the Cognito identity pool that was configured (`aws_cognito_identity_pool_id`).
 
     Args:
-        aws_pubsub_region: The region; None: as configured, or as the endpoint's host tells it.
-        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; None: as configured.
+        aws_pubsub_region: The region; None: as configured, or as the endpoint's host says.
+        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; or a callable that
+            returns a URL signed elsewhere and is called at each attempt (it may block; with asyncio it may also be a
+            coroutine function); None: as configured.
         credentials: Where credentials come from: `sigv4.Credentials`, a `CognitoIdentity`, any object with
             `get_frozen_credentials()` as botocore has it, or a callable; the asyncio driver also awaits it.
         custom_authorizer: What a custom authorizer is to be given.
@@ -61,17 +77,17 @@ class AWSIoTProvider(Provider):
         ca_file: PEM file of the authorities to trust; None: those of the system, which know Amazon's.
         alpn: The TLS application protocol to offer; None: the right one on port 443, none elsewhere.
         logins: For the configured identity pool: the user's logins; see `CognitoIdentity`.
-        limits: What is checked before a message is sent.
+        limits: What is checked before a message or a request is sent, and the rates that the client keeps.
         service: The service that is signed for.
         expires: Seconds that a signed URL lives, 1 to 604,800; None leaves it to AWS IoT.
         skew: Seconds that a clock may be off.
         clock: Gives the time in seconds since 1970.
         name: By which `provider=` selects it.
         offline: "queue" or "raise"; see `Provider`.
-        **options: Of the driver.
+        **options: Of the client.  `keep_alive` is brought into what AWS IoT takes, 30 to 1,200 seconds, 0 as 1,200.
 
     Raises:
-        ProviderError: More than one of the ways to prove who it is was given.
+        ProviderError: More than one of the ways to prove its identity was given.
     """
 
     kind: ClassVar[str] = "AWSIoTProvider"
@@ -79,7 +95,7 @@ class AWSIoTProvider(Provider):
     def __init__(
         self,
         aws_pubsub_region: str | None = None,
-        aws_pubsub_endpoint: str | None = None,
+        aws_pubsub_endpoint: str | Callable[[], str | Awaitable[str]] | None = None,
         credentials: CredentialsSource | None = None,
         *,
         custom_authorizer: CustomAuthorizer | None = None,
@@ -99,8 +115,10 @@ class AWSIoTProvider(Provider):
     ) -> None:
         ways = {"credentials": credentials, "custom_authorizer": custom_authorizer, "certificate": certificate}
         given = [way for way, value in ways.items() if value is not None]
+        if callable(aws_pubsub_endpoint):
+            given.append("an aws_pubsub_endpoint that signs")
         if len(given) > 1:
-            raise ProviderError(f"{' and '.join(given)} are given; give one way to prove who the client is")
+            raise ProviderError(f"{' and '.join(given)} are given; give one way to prove the client's identity")
         settings = {
             "aws_pubsub_region": aws_pubsub_region,
             "aws_pubsub_endpoint": aws_pubsub_endpoint,
@@ -112,32 +130,100 @@ class AWSIoTProvider(Provider):
             "expires": expires,
             **ways,
         }
-        super().__init__(name=name, offline=offline, settings=settings, **options)
         self._limits = limits or IoTLimits()
+        super().__init__(name=name, offline=offline, settings=settings, **options)
         self._clock = LearntClock(clock, skew=skew)
+        self._made_with = (self._limits, skew, clock)
+        self._warned_of: tuple[str, str] | None = None
+        self._clamp_keep_alive()
+        self._check_region()
         self._signer: tuple[tuple[str, str | None], IotUrlSigner] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
         self._ends: datetime | None = None
         self._let_go_at: float | None = None
 
+    # --- what it was made with ---
+
+    def same_as(self, other: Provider) -> bool:
+        """Return whether another provider was made alike: its limits, skew and clock, too."""
+        return super().same_as(other) and isinstance(other, AWSIoTProvider) and self._made_with == other._made_with
+
+    def configure(self, settings: Mapping[str, Any]) -> bool:
+        """Take settings; see `Provider.configure`."""
+        changed = super().configure(settings)
+        self._check_region()
+        return changed
+
+    def _clamp_keep_alive(self) -> None:
+        asked = self._options.get("keep_alive")
+        if not isinstance(asked, int) or asked < 0:
+            return  # none was given; or the client will refuse it
+        taken = self._limits.keep_alive(asked)
+        if taken != asked:
+            logger.warning(
+                "%s: keep_alive is %d; AWS IoT takes %d to %d seconds, and 0 as the longest: %d is used",
+                self.name,
+                asked,
+                self._limits.min_keep_alive,
+                self._limits.max_keep_alive,
+                taken,
+            )
+            self._options["keep_alive"] = taken
+
+    def _check_region(self) -> None:
+        """Warn if the region that is signed for is not the one that the endpoint's host names."""
+        endpoint, region = self._settings.get("aws_pubsub_endpoint"), self._settings.get("aws_pubsub_region")
+        if not isinstance(endpoint, str) or not region or self._way() != "credentials":
+            return
+        try:
+            named = region_from_endpoint(endpoint)
+        except SigningError:  # a custom domain names none; what is no endpoint at all is refused when it is used
+            return
+        if named != region and self._warned_of != (named, region):
+            self._warned_of = (named, region)
+            logger.warning(
+                "%s: aws_pubsub_region is %r, and the endpoint's host is of %r, which will refuse the signature; give "
+                "that region, or none",
+                self.name,
+                region,
+                named,
+            )
+
     # --- where to connect ---
 
     def url(self) -> str:
-        """Tell where to connect, with a fresh signature where the client proves itself by one."""
-        if self._way() != "credentials":
+        """Return where to connect, with a fresh signature where the client proves its identity by one."""
+        way = self._way()
+        if way == "signed":
+            return self._checked_url(self._settings["aws_pubsub_endpoint"]())
+        if way != "credentials":
             return self._plain_url()
         return self._sign(fetch(self._source()))
 
     def url_async(self) -> str | Awaitable[str]:
-        """Tell the same without blocking: credentials are fetched in a thread, or awaited."""
-        if self._way() != "credentials":
+        """Return the same without blocking: what may block is called in a thread, or awaited."""
+        if self._way() not in ("credentials", "signed"):
             return self._plain_url()
         return self._url_signed_async()
 
     async def _url_signed_async(self) -> str:
+        if self._way() == "signed":
+            sign = self._settings["aws_pubsub_endpoint"]
+            signed = sign() if iscoroutinefunction(sign) else await asyncio.to_thread(sign)
+            return self._checked_url(await signed if isawaitable(signed) else signed)
         source = self._source()
         awaited = getattr(source, "get_frozen_credentials_async", None)
         return self._sign(await awaited() if awaited is not None else await fetch_async(source, asyncio.to_thread))
+
+    def _checked_url(self, signed: Any) -> str:
+        if isinstance(signed, str):
+            return str(signed)
+        if isawaitable(signed):
+            close = getattr(signed, "close", None)
+            if close is not None:
+                close()  # a coroutine never awaited would be warned of
+            raise ProviderError(f"{self.name}: aws_pubsub_endpoint is awaited by pubsub.aio alone; return a str")
+        raise ProviderError(f"{self.name}: aws_pubsub_endpoint returned a {type(signed).__name__}; expected a URL")
 
     def _sign(self, credentials: Credentials) -> str:
         self._ends = credentials.expires_at
@@ -188,7 +274,9 @@ class AWSIoTProvider(Provider):
         return str(endpoint)
 
     def _way(self) -> str:
-        """Tell how the client proves who it is."""
+        """Return how the client proves its identity."""
+        if callable(self._settings.get("aws_pubsub_endpoint")):
+            return "signed"
         ways = ("custom_authorizer", "certificate")
         return next((way for way in ways if self._settings.get(way) is not None), "credentials")
 
@@ -222,13 +310,17 @@ class AWSIoTProvider(Provider):
     # --- how to connect ---
 
     def client_options(self) -> dict[str, Any]:
-        """Tell the options of the driver; the caller is told now if a setting is missing."""
+        """Return the options of the client.
+
+        Raises:
+            ProviderError: A setting is missing.
+        """
         options = super().client_options()
         way = self._way()
         if way == "credentials":
             self._url_signer()
             self._source()
-        else:
+        elif way != "signed":
             self._plain_url()
         authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
         if authorizer is not None and authorizer.via == "headers":
@@ -237,7 +329,8 @@ class AWSIoTProvider(Provider):
             tls = self._tls(way)
             if tls is not None:
                 options["tls"] = tls
-        options.setdefault("max_filters", self._limits.max_filters or 100)
+        most = self._limits.max_filters
+        options["max_filters"] = min(options.get("max_filters", 100), most or 100)
         return options
 
     def _tls(self, way: str) -> Any:
@@ -260,7 +353,7 @@ class AWSIoTProvider(Provider):
 
     def _alpn(self, way: str) -> str | None:
         """Choose the protocol to offer on port 443, where AWS IoT takes everything."""
-        if way == "credentials":
+        if way in ("credentials", "signed"):
             return None
         scheme, _, rest = self._plain_url().partition("://")
         port = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[2]
@@ -269,9 +362,23 @@ class AWSIoTProvider(Provider):
         return _ALPN_CERTIFICATE if way == "certificate" else _ALPN_CUSTOM
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
-        """Say which of AWS IoT's limits a message is beyond, before it is sent."""
+        """Return which of AWS IoT's limits a message is beyond, before it is sent."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)
         return None if objection is None else BeyondLimit(objection)
+
+    def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> dict[str, Exception]:
+        """Return which Topic Filters are beyond a limit of AWS IoT's, before they are sent."""
+        objections: dict[str, Exception] = {}
+        count, most = len(standing), self._limits.max_subscriptions
+        for topic_filter, qos in wanted.items():
+            said = self._limits.objection_to_filter(topic_filter, qos)
+            if said is None and topic_filter not in standing:
+                count += 1
+                if count > most:
+                    said = f"{topic_filter!r} would be subscription {count} of the connection; AWS IoT takes {most}"
+            if said is not None:
+                objections[topic_filter] = BeyondLimit(said)
+        return objections
 
     # --- what went wrong ---
 
@@ -285,7 +392,7 @@ class AWSIoTProvider(Provider):
         Returns:
             Whether another attempt is to be made at once.
         """
-        if not isinstance(error, HandshakeRejected) or error.status != 403:
+        if not isinstance(error, HandshakeRejected) or error.status != 403 or self._way() == "signed":
             return False
         meaning = self.explain(error)  # before the clock is put right
         date = read_date(dict(error.headers).get("date"))

@@ -1,7 +1,8 @@
 """What every provider is: a name, settings, and the answers to the questions that a connection asks.
 
 A provider opens no connection and keeps none; it tells where to connect (`url`, asked at each attempt), how
-(`client_options`), what cannot be published (`objection_to_publish`), what an error means (`explain`), and whether it
+(`client_options`), what cannot be published or subscribed to
+(`objection_to_publish`, `objections_to_subscribe`), what an error means (`explain`), and whether it
 has learnt something from it that makes another attempt worth while (`recover`). One provider object may so serve
 several `PubSub`s.
 """
@@ -9,7 +10,7 @@ several `PubSub`s.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from mqttws import Message, MQTTError, Reconnect, Store
@@ -120,6 +121,15 @@ class Provider(ABC):
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
         """Say why the server would not take a message; None where nothing is known against it."""
         return None
+
+    def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
+        """Return why the server would not take some Topic Filters; nothing of those that it may take.
+
+        Args:
+            wanted: Topic Filter -> QoS asked for.
+            standing: the Topic Filters that the connection has already.
+        """
+        return {}
 
     def explain(self, error: Exception) -> Exception:
         """Tell what an error of the connection is: itself, or one that says more."""
