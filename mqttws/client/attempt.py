@@ -74,6 +74,8 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
         ping_timeout=options.ping_timeout,
         max_packet_size=options.max_packet_size,
         max_filters=options.max_filters,
+        publish_rate=options.publish_rate,
+        resend_after=options.resend_after,
     )
     connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
     tunnel = Tunnel(proxy, endpoint) if proxy is not None else None

@@ -77,6 +77,10 @@ class Options:
         max_packet_size: bytes; a larger packet from the server ends the connection.
         max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.
+        publish_rate: PUBLISH packets a second, above 0, that the server takes of one connection in both directions
+            together: messages of QoS 1 and 2 beyond it wait for their turn; None for no bound.
+        resend_after: seconds, above 0, after which a message of QoS 1 that is not acknowledged is sent again on the
+            same connection; None: only on the next one. For servers that drop what is beyond their rate.
         proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of an HTTP proxy; None for none.
         is_fatal: tells an error that ends the client from one that is worth another attempt.
         recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
@@ -109,6 +113,8 @@ class Options:
     max_packet_size: int = 64 * 1024 * 1024
     max_filters: int = 100
     ping_timeout: float | None = None
+    publish_rate: float | None = None
+    resend_after: float | None = None
     proxy: str | None = field(default=ENVIRONMENT, repr=False)
     is_fatal: Callable[[Exception], bool] = is_fatal
     recover: Callable[[ConnectError], bool] | None = None
@@ -119,6 +125,10 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
+        for name in ("publish_rate", "resend_after"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0, or None")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
         if self.overflow not in OVERFLOWS:

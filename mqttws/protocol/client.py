@@ -18,11 +18,13 @@ published into it. Any byte from the server is a sign of life.
 
 from __future__ import annotations
 
+from itertools import islice
 from math import inf
 
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import Publish
 from mqttws.codec.subscribing import SubAck, UnsubAck
 from mqttws.errors import (
     ConnectError,
@@ -33,6 +35,7 @@ from mqttws.errors import (
 )
 from mqttws.protocol.events import Connected, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
+from mqttws.protocol.pacing import Pace
 from mqttws.protocol.session import Session
 
 
@@ -47,12 +50,16 @@ class ClientMachine(Machine):
             half a second, at most 20.
         max_packet_size: bytes; a larger packet from the server is a fault.
         max_filters: how many Topic Filters go into one SUBSCRIBE that restores subscriptions (AWS IoT takes 8).
+        publish_rate: PUBLISH packets a second in both directions together; see `Pace`. None for no bound.
+        resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None: only on the
+            next connection.
     """
 
     __slots__ = (
         "_connect",
         "_interval",
         "_max_filters",
+        "_pace",
         "_ping_sent",
         "_ping_timeout",
     )
@@ -72,6 +79,8 @@ class ClientMachine(Machine):
         ping_timeout: float | None = None,
         max_packet_size: int = MAX_PACKET_SIZE,
         max_filters: int = 100,
+        publish_rate: float | None = None,
+        resend_after: float | None = None,
     ) -> None:
         super().__init__(max_packet_size)
         self._connect = connect
@@ -80,6 +89,8 @@ class ClientMachine(Machine):
         self._ping_timeout = min(connect.keep_alive / 4 + 0.5, 20.0) if ping_timeout is None else ping_timeout
         self._ping_sent: float | None = None  # when the oldest unanswered PINGREQ was sent
         self._max_filters = max_filters
+        paced = publish_rate is not None or resend_after is not None
+        self._pace = Pace(session.sender, publish_rate, resend_after) if paced else None
 
     def start(self, now: float) -> None:
         """Send CONNECT. Spec: [MQTT-3.1.0-1]."""
@@ -123,8 +134,26 @@ class ClientMachine(Machine):
         session = self.session
         if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting:
             return False
+        if self._pace is not None:
+            self._pace.count(now)
         self._last_sent = now
         return True
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """See `Machine.receive_data`."""
+        before = len(self.events)
+        super().receive_data(data, now)
+        if self._pace is not None:
+            self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
+
+    def data_to_send(self, now: float) -> bytes:
+        """See `Machine.data_to_send`."""
+        if self._pace is None or self.state is not CONNECTED:
+            return super().data_to_send(now)
+        in_flight = self._pace.open(now)
+        data = super().data_to_send(now)
+        self._pace.close(in_flight, now)
+        return data
 
     def disconnect(self) -> None:
         """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
@@ -138,7 +167,15 @@ class ClientMachine(Machine):
 
     def next_deadline(self) -> float | None:
         """See `Machine.next_deadline`."""
-        if self.state is not CONNECTED or not self._interval:
+        if self.state is not CONNECTED:
+            return None
+        deadline = self._keep_alive_at()
+        paced = self._pace.next_deadline() if self._pace is not None else None
+        return paced if deadline is None else deadline if paced is None else min(deadline, paced)
+
+    def _keep_alive_at(self) -> float | None:
+        """Return when to ping, or to give the connection up; None for never."""
+        if not self._interval:
             return None
         ping_at = self._last_sent + self._interval
         if not self._reading:
@@ -148,8 +185,10 @@ class ClientMachine(Machine):
         return min(ping_at, self._dead_at(self._ping_sent))
 
     def handle_timeout(self, now: float) -> None:
-        """Ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
-        deadline = self.next_deadline()
+        """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
+        if self._pace is not None and self.state is CONNECTED:
+            self._out += self._pace.overdue(now)
+        deadline = self._keep_alive_at() if self.state is CONNECTED else None
         if deadline is None or now < deadline:
             return
         if self._reading and self._ping_sent is not None and now >= self._dead_at(self._ping_sent):
@@ -222,6 +261,8 @@ class ClientMachine(Machine):
         self.session.restore(packet.session_present, self._max_filters)
         self._send_requests(1)  # the subscriptions that the server has lost
         self._resume(self.session, packet.session_present)
+        if self._pace is not None:
+            self._pace.resumed(now)
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
         request, granted = self.session.granted(packet.packet_id, packet.return_codes)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,7 @@ class Sender:
         max_queued_bytes: how many bytes may wait: of topics and payloads; with QoS 0, of whole packets.
 
     Attributes:
+        allowance: how many messages may leave before more are allowed; those of QoS 0 leave all the same, and count.
         journal: notes the messages of QoS 1 and 2; None for none.
     """
 
@@ -62,6 +64,7 @@ class Sender:
         "_released",
         "_size",
         "_waiting",
+        "allowance",
         "journal",
     )
 
@@ -73,6 +76,7 @@ class Sender:
         max_queued_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.journal: Journal | None = None
+        self.allowance: float = inf
         self._identifiers = identifiers
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
@@ -95,6 +99,21 @@ class Sender:
     def in_flight(self) -> int:
         """How many messages are sent and not acknowledged in full."""
         return len(self._published) + len(self._released)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a message of QoS 1 or 2 waits for nothing but the `allowance`."""
+        return self.waiting > 0 and self.in_flight < self._max_in_flight
+
+    def last_published(self, count: int) -> list[tuple[int, Outgoing]]:
+        """Return the messages that were published last and are not acknowledged, with their packet identifiers."""
+        last = list(islice(reversed(self._published.items()), count))
+        last.reverse()
+        return last
+
+    def awaits_puback(self, packet_id: int, outgoing: Outgoing) -> bool:
+        """Return whether that very message is in flight, and of QoS 1."""
+        return outgoing[QOS] == 1 and self._published.get(packet_id) is outgoing
 
     @property
     def tokens(self) -> set[int]:
@@ -290,6 +309,7 @@ class Sender:
         packets: list[bytes] = []
         sent: int | None = None
         window = self._max_in_flight - len(published) - len(self._released)
+        allowance = self.allowance
         while waiting and room > 0:
             entry = waiting[0]
             if isinstance(entry, Run):
@@ -303,11 +323,14 @@ class Sender:
                 else:
                     self._count -= len(entry.packets) - entry.packets.count(b"")
                     self._size -= entry.size
+                allowance -= len(entry.packets)
             else:
-                packet_id = self._identifiers.allocate() if window > 0 and entry[TOKEN] < before else None
+                may_leave = window > 0 and allowance >= 1 and entry[TOKEN] < before
+                packet_id = self._identifiers.allocate() if may_leave else None
                 if packet_id is None:
                     break
                 window -= 1
+                allowance -= 1
                 _, topic, payload, qos, retain = published[packet_id] = entry
                 if self.journal is not None:
                     self.journal.keep(entry, PUBLISHED, packet_id)
@@ -317,6 +340,7 @@ class Sender:
             waiting.popleft()
             room -= len(packet)
             packets.append(packet)
+        self.allowance = allowance
         return packets, sent
 
     @property

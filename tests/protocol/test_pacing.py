@@ -1,4 +1,4 @@
-"""The token bucket: never more than the rate and the burst allow, whatever the times are."""
+"""The token bucket, and the pace of a client: against a server that drops what is beyond its rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws import TokenBucket
+from mqttws import (
+    ClientMachine,
+    ConnAck,
+    Connect,
+    Decoder,
+    Message,
+    PubAck,
+    Publish,
+    Session,
+    TokenBucket,
+)
 
 STEPS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=60)
 
@@ -56,3 +66,183 @@ def test_a_debt_is_bounded_and_time_never_goes_back() -> None:
 def test_rates_that_are_none(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         TokenBucket(rate, burst)
+
+
+# --- the pace of a client ---
+
+
+class Throttling:
+    """A server that takes so many messages a second, in and out together, and drops the others without a word."""
+
+    def __init__(self, machine: ClientMachine, rate: float, deaf: bool = False) -> None:
+        self.machine, self.deaf = machine, deaf
+        self.bucket = TokenBucket(rate, rate)
+        self.taken: list[Publish] = []
+        self.dropped: list[Publish] = []
+        self._decoder = Decoder()
+
+    def step(self, now: float) -> None:
+        """Let the client do what is due, and answer it."""
+        if (deadline := self.machine.next_deadline()) is not None and deadline <= now:
+            self.machine.handle_timeout(now)
+        while data := self.machine.data_to_send(now):
+            for packet in self._decoder.feed(data):
+                if not isinstance(packet, Publish):
+                    continue
+                if not self.bucket.take(now) or self.deaf:
+                    self.dropped.append(packet)
+                    continue
+                self.taken.append(packet)
+                if packet.packet_id is not None:
+                    self.machine.receive_data(PubAck(packet.packet_id).encode(), now)
+
+    def run(self, start: float, end: float, until: int = 10**9) -> float:
+        """Let time pass from deadline to deadline. Return when it stopped."""
+        now = start
+        while now < end:
+            self.step(now)
+            if len({packet.payload for packet in self.taken}) >= until:
+                break
+            deadline = self.machine.next_deadline()
+            now = end if deadline is None else max(deadline, now + 1e-6)
+        return now
+
+
+def connected(session: Session, now: float = 0.0, **options: float | None) -> ClientMachine:
+    machine = ClientMachine(Connect("c", True, 0), session, **options)  # type: ignore[arg-type]
+    machine.start(now)
+    machine.data_to_send(now)
+    machine.receive_data(ConnAck(0).encode(), now)
+    return machine
+
+
+def test_three_hundred_messages_take_three_seconds_and_none_is_dropped() -> None:
+    session = Session()
+    machine = connected(session, publish_rate=100.0, resend_after=5.0)
+    for number in range(300):
+        session.publish(Message("t", str(number).encode(), 1))
+    server = Throttling(machine, 100)
+    end = server.run(0.0, 60.0, until=300)
+    assert [packet.payload for packet in server.taken] == [str(number).encode() for number in range(300)]
+    assert not server.dropped
+    assert 2.4 <= end <= 3.0
+    assert len(session.sender) == 0
+    assert machine.next_deadline() is None
+
+
+def test_what_comes_in_counts_and_so_does_qos_0() -> None:
+    session = Session()
+    machine = connected(session, publish_rate=100.0)
+    machine.receive_data(Publish("in", b"").encode() * 30, 0.0)
+    for _ in range(20):
+        session.publish(Message("t", b"0", 0))
+    for number in range(10):
+        session.publish(Message("t", str(number).encode(), 1))
+    server = Throttling(machine, 1_000)
+    server.step(0.0)
+    assert [packet.qos for packet in server.taken] == [0] * 20  # 30 came in, and half a second's worth is 50
+    server.run(0.0, 0.2)
+    assert [packet.qos for packet in server.taken] == [0] * 20 + [1] * 10
+
+
+def test_a_lone_message_of_qos_0_that_overtakes_counts_too() -> None:
+    session = Session()
+    machine = connected(session, publish_rate=2.0)
+    assert machine.may_overtake(0.0)
+    session.publish(Message("t", b"", 1))
+    server = Throttling(machine, 100)
+    server.step(0.0)
+    assert server.taken == []
+    server.run(0.0, 2.0)
+    assert len(server.taken) == 1
+
+
+@pytest.mark.parametrize("rate", [None, 100.0])
+def test_what_was_dropped_is_sent_again_and_never_fills_the_window(rate: float | None) -> None:
+    session = Session(max_in_flight=20)
+    machine = connected(session, publish_rate=rate, resend_after=5.0)
+    for number in range(200):
+        session.publish(Message("t", str(number).encode(), 1))
+    server = Throttling(machine, 30)  # less than the client believes
+    server.run(0.0, 200.0, until=200)
+    assert {packet.payload for packet in server.taken} == {str(number).encode() for number in range(200)}
+    assert server.dropped
+    again = [packet for packet in server.taken if packet.dup]
+    assert again
+    assert len(session.sender) == 0
+
+
+def test_a_message_is_sent_again_only_when_it_is_overdue_and_never_one_of_qos_2() -> None:
+    session = Session()
+    machine = connected(session, resend_after=5.0)
+    server = Throttling(machine, 1_000, deaf=True)
+    session.publish(Message("t", b"1", 1))
+    session.publish(Message("t", b"2", 2))
+    server.step(0.0)
+    session.publish(Message("t", b"3", 1))
+    server.step(2.0)
+    assert machine.next_deadline() == 5.0
+    server.step(4.9)
+    assert [(packet.payload, packet.dup) for packet in server.dropped] == [(b"1", False), (b"2", False), (b"3", False)]
+    server.step(5.0)
+    assert (server.dropped[-1].payload, server.dropped[-1].dup) == (b"1", True)
+    assert server.dropped[-1].packet_id == server.dropped[0].packet_id
+    server.step(7.0)
+    assert (server.dropped[-1].payload, server.dropped[-1].dup) == (b"3", True)
+    assert len(server.dropped) == 5
+    assert machine.next_deadline() == 10.0
+
+
+def test_an_identifier_that_is_used_again_begins_anew() -> None:
+    session = Session()
+    machine = connected(session, resend_after=5.0)
+    session.publish(Message("t", b"1", 1))
+    server = Throttling(machine, 1_000)
+    server.step(0.0)
+    assert machine.next_deadline() is None
+    for now in (1.0, 2.0):
+        session.identifiers._last = 0
+        session.publish(Message("t", b"2", 1))
+        server.deaf = True
+        server.step(now)
+        assert machine.next_deadline() == now + 5.0
+        machine.receive_data(PubAck(1).encode(), now)
+
+
+def test_a_new_connection_counts_what_it_sends_again() -> None:
+    session = Session()
+    server = Throttling(connected(session, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
+    for number in range(5):
+        session.publish(Message("t", str(number).encode(), 1))
+    server.step(0.0)
+    again = Throttling(connected(session, 100.0, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
+    session.publish(Message("t", b"new", 1))
+    again.step(100.0)
+    assert [packet.dup for packet in again.dropped] == [True] * 5
+    again.run(100.0, 101.0)
+    assert again.dropped[-1].payload == b"new"
+    assert again.machine.next_deadline() == 105.0
+
+
+def test_with_a_pace_it_pings_as_without() -> None:
+    session = Session()
+    machine = ClientMachine(Connect("c", True, 10), session, publish_rate=1.0, resend_after=5.0)
+    machine.start(0.0)
+    machine.data_to_send(0.0)
+    machine.receive_data(ConnAck(0).encode(), 0.0)
+    assert machine.next_deadline() == 7.5
+    machine.handle_timeout(7.5)
+    assert machine.data_to_send(7.5) == b"\xc0\x00"
+    machine.handle_timeout(20.0)
+    assert machine.error is not None
+
+
+def test_without_a_pace_there_is_none() -> None:
+    session = Session()
+    machine = connected(session)
+    for _ in range(100):
+        session.publish(Message("t", b"", 1))
+    server = Throttling(machine, 1_000)
+    server.step(0.0)
+    assert len(server.taken) == 100
+    assert machine.next_deadline() is None
