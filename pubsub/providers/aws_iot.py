@@ -54,6 +54,8 @@ logger = logging.getLogger("pubsub")
 #: On port 443 the name of the protocol tells AWS IoT that this is MQTT: with a certificate, with a custom authorizer.
 _ALPN_CERTIFICATE, _ALPN_CUSTOM = "x-amzn-mqtt-ca", "mqtt"
 _HTTPS_PORT = 443
+#: Seconds after which a message counts as throttled: AWS IoT acknowledges what it takes within a moment.
+_RESEND_AFTER = 5.0
 #: Seconds after credentials were let go of in which no others are.
 _PAUSE = 60.0
 
@@ -331,6 +333,8 @@ class AWSIoTProvider(Provider):
                 options["tls"] = tls
         most = self._limits.max_filters
         options["max_filters"] = min(options.get("max_filters", 100), most or 100)
+        options.setdefault("publish_rate", self._limits.publish_rate)
+        options.setdefault("resend_after", _RESEND_AFTER)
         return options
 
     def _tls(self, way: str) -> Any:

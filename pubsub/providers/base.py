@@ -50,6 +50,8 @@ class ClientOptions(TypedDict, total=False):
     max_packet_size: int
     max_filters: int
     ping_timeout: float | None
+    publish_rate: float | None
+    resend_after: float | None
     proxy: str | None
     overflow: str
     store: Store | None
