@@ -266,12 +266,18 @@ class ClientMachine(Machine):
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
         request, granted = self.session.granted(packet.packet_id, packet.return_codes)
-        self.events.append(Subscribed(request.token, granted))
+        self._answered(Subscribed(request.token, granted))
 
     def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
         request = self.session.taken_back(packet.packet_id)
         assert request.token is not None
-        self.events.append(Unsubscribed(request.token))
+        self._answered(Unsubscribed(request.token))
+
+    def _answered(self, event: Subscribed | Unsubscribed) -> None:
+        """Make the change safe before the caller learns of it; no byte leaves that would commit it."""
+        store = self.session.store
+        if store is None or self._commit(store):
+            self.events.append(event)
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
         self._ping_sent = None

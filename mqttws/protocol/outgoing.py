@@ -24,6 +24,9 @@ WAITING = "waiting"
 PUBLISHED = "published"
 RELEASED = "released"
 
+#: The highest packet identifier; after it they begin anew with 1. Spec: §2.3.1
+LAST_PACKET_ID = 65_535
+
 #: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
 RUN = 64 * 1024
 
@@ -50,11 +53,11 @@ class Identifiers:
     def allocate(self) -> int | None:
         """Take the next free identifier; None while all 65,535 are in use."""
         in_use = self._in_use
-        if len(in_use) == 65_535:
+        if len(in_use) == LAST_PACKET_ID:
             return None
-        packet_id = self._last + 1 if self._last < 65_535 else 1
+        packet_id = self._last + 1 if self._last < LAST_PACKET_ID else 1
         while packet_id in in_use:
-            packet_id = packet_id % 65_535 + 1
+            packet_id = packet_id % LAST_PACKET_ID + 1
         self._last = packet_id
         in_use[packet_id] = None
         return packet_id

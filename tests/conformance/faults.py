@@ -10,32 +10,13 @@ faults are the ones that people make: a check that is missing, a flag forgotten,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from planting import Edit, Fault
 
 from mqttws import Connect, PingReq, PingResp, Publish
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.machine import CONNECTED, CONNECTING, NEW
 from mqttws.protocol.server import REFUSALS, ServerMachine
-
-Edit = tuple[str, str, str]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault.
-
-    Attributes:
-        statement: the one that it breaks.
-        title: what goes wrong.
-        edits: of functions.
-        changes: of tables.
-    """
-
-    statement: str
-    title: str
-    edits: tuple[Edit, ...] = ()
-    changes: tuple[Callable[[], object], ...] = ()
-
 
 FAULTS: list[Fault] = []
 

@@ -12,21 +12,15 @@ The faults themselves are in `faults.py`, each a small edit of the source: where
 """
 
 from __future__ import annotations
-import __future__
 
 import argparse
-import inspect
 import json
 import os
 import signal
 import sys
 import tempfile
-import textwrap
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import CodeType, FunctionType
-from typing import Any
 
 import pytest
 
@@ -35,58 +29,12 @@ os.environ["PATIENCE"] = "3"  # what waits in vain here need not wait for long; 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)]
 
 from faults import FAULTS, Fault  # noqa: E402  (found by the line above)
-from ledger import find  # noqa: E402
+from planting import plant  # noqa: E402
 
 #: How long the tests of one statement may take with a fault planted, in seconds. Beyond: not caught.
 PATIENCE = 120
 #: Where the tests are that name statements, those first that are quick to find a fault.
 ROOMS = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker"]
-
-
-class StaleFaultError(Exception):
-    """The source that a fault edits is not there any more."""
-
-
-def plant(fault: Fault) -> None:
-    """Plant a fault in this process.
-
-    Raises:
-        StaleFaultError: it does not fit the source.
-    """
-    for change in fault.changes:
-        change()
-    edits: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for where, old, new in fault.edits:
-        edits[where].append((old, new))
-    for where, replacements in edits.items():
-        _edit(where, replacements)
-
-
-def _edit(where: str, replacements: Sequence[tuple[str, str]]) -> None:
-    function = _function(find(where))
-    source = textwrap.dedent(inspect.getsource(function))
-    for old, new in replacements:
-        if source.count(old) != 1:
-            raise StaleFaultError(
-                f"{where}: {old!r} is there {source.count(old)} times, not once; fit the fault in faults.py to the code"
-            )
-        source = source.replace(old, new)
-    # In a class, so that `super()` and the decorators of methods mean what they meant.
-    wrapped = "class _:\n" + textwrap.indent(source, "    ")
-    code = compile(wrapped, f"<fault in {where}>", "exec", __future__.annotations.compiler_flag, dont_inherit=True)
-    namespace: dict[str, Any] = {}
-    exec(code, {**function.__globals__}, namespace)
-    planted: CodeType = _function(inspect.getattr_static(namespace["_"], function.__name__)).__code__
-    function.__code__ = planted
-
-
-def _function(found: Any) -> FunctionType:
-    if isinstance(found, property):
-        found = found.fget
-    found = getattr(found, "__func__", found)
-    if not isinstance(found, FunctionType):
-        raise StaleFaultError(f"{found!r} is no function")
-    return found
 
 
 class Runner:

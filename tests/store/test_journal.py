@@ -20,7 +20,7 @@ from mqttws import (
     StoreError,
 )
 from mqttws.client.reconnect import is_fatal
-from mqttws.protocol.events import Closed, Delivered
+from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
 from mqttws.protocol.framing import Framing
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Pair
@@ -273,3 +273,28 @@ def test_a_whole_life_leaves_the_store_empty() -> None:
     pair.client.unsubscribe(["f"])
     pair.run()
     assert len(store) == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_an_answered_request_changed_is_safe_before_its_caller_learns_of_the_answer(full: bool) -> None:
+    """No byte is to leave after a SUBACK, so nothing else commits: a crash took the subscription back."""
+    store = Full()
+    connection = ClientConnection(ClientMachine(CONNECT, kept(store)), Framing(), 0.0)
+    connection.receive_data(bytes.fromhex("20 02 00 00"), 0.0)
+    connection.subscribe([("f", 1), ("g", 1)])
+    connection.data_to_send(0.0)
+    assert list(connection.events()) == [Connected(False)]
+    connection.receive_data(bytes.fromhex("90 04 0001 01 01"), 0.0)
+    assert next(connection.events()) == Subscribed(1, (("f", 1), ("g", 1)))
+    assert reborn(store).subscriptions == {"f": 1, "g": 1}
+    connection.unsubscribe(["f"])
+    connection.data_to_send(0.0)
+    store.full = full
+    connection.receive_data(bytes.fromhex("b0 02 0002"), 0.0)
+    (event,) = connection.events()
+    if full:
+        assert isinstance(event, Closed)
+        assert isinstance(event.error, StoreError)
+    else:
+        assert event == Unsubscribed(2)
+    assert reborn(store).subscriptions == ({"f": 1, "g": 1} if full else {"g": 1})

@@ -1,0 +1,92 @@
+"""Faults of delivery for the explorer to find: in the machines, the sessions, the router, the registry and the stores.
+
+Each is an edit of the source, as in `tests/conformance/faults.py`. Most need a loss or a crash at one moment to show.
+"""
+
+# ruff: noqa: E501  (a fault to a line reads as the table that it is)
+# fmt: off
+
+from __future__ import annotations
+
+from planting import Edit, Fault
+
+FAULTS: list[Fault] = []
+
+
+def fault(title: str, *edits: Edit) -> None:
+    """Add a fault."""
+    FAULTS.append(Fault("", title, edits))
+
+
+MACHINE = "mqttws.protocol.machine:Machine."
+CLIENT = "mqttws.protocol.client:ClientMachine."
+SESSION = "mqttws.protocol.session:Session."
+SENDER = "mqttws.protocol.sending:Sender."
+RECEIVER = "mqttws.protocol.receiving:Receiver."
+JOURNAL = "mqttws.protocol.journal:Journal."
+IDENTIFIERS = "mqttws.protocol.outgoing:Identifiers."
+STORE = "mqttws.protocol.store:MemoryStore."
+ROUTER = "mqttws.broker.router:Router."
+REGISTRY = "mqttws.broker.registry:Registry."
+CONVERSATION = "mqttws.broker.conversation:Conversation."
+ARCHIVE = "mqttws.broker.archive:Archive."
+RETAINED = "mqttws.broker.retained:Retained."
+
+# Sending.
+fault("a PUBREL is forgotten on resume", (SENDER + "resume", "[PubRel(packet_id) for packet_id in self._released]", "[]"))
+fault("a PUBLISH is forgotten on resume", (SENDER + "resume", "in self._published.items():", "in ():"))
+fault("what is sent again comes in the reverse order", (SENDER + "resume", "return packets, done", "return packets[::-1], done"))
+fault("an identifier is free at the PUBREC", (SENDER + "pubrec", "self._released[packet_id] = outgoing", "self._released[packet_id] = outgoing; self._identifiers.release(packet_id)"))
+fault("an identifier is never free again", (SENDER + "_done", "self._identifiers.release(packet_id)", "pass"))
+fault("a message with a PUBREC is sent again where the session was lost", (SENDER + "resume", "if not session_present:", "if False:"), (SENDER + "pubrec", "del self._published[packet_id]", "pass"))
+fault("a PUBREC changes nothing", (SENDER + "pubrec", "self._released[packet_id] = outgoing", "self._published[packet_id] = outgoing"))
+fault("a PUBREC is not noted", (SENDER + "pubrec", "self.journal.keep(outgoing, RELEASED, packet_id)", "pass"))
+fault("a sent message is not noted", (SENDER + "take_ready", "self.journal.keep(entry, PUBLISHED, packet_id)", "pass"))
+fault("a waiting message is not noted", (SENDER + "enqueue", "self.journal.keep(outgoing, WAITING)", "pass"))
+fault("a record is dropped at the PUBREC", (SENDER + "pubrec", "self.journal.keep(outgoing, RELEASED, packet_id)", "self.journal.drop(outgoing[0])"))
+fault("a record is not dropped in the end", (SENDER + "_done", "self.journal.drop(outgoing[TOKEN])", "pass"))
+fault("the window is one too wide", (SENDER + "take_ready", "self._max_in_flight - len(published)", "self._max_in_flight + 1 - len(published)"))
+fault("those with a PUBREC do not count for the window", (SENDER + "take_ready", " - len(self._released)", ""))
+fault("a recovered identifier is not taken", (SENDER + "recover", "self._identifiers.take(packet_id)", "pass"))
+fault("recovered messages come in any phase", (SENDER + "recover", "(self._released if phase == RELEASED else self._published)", "self._published"))
+fault("a recovered message waits again", (SENDER + "recover", "if not packet_id:", "if phase != RELEASED:"))
+fault("an identifier in use is handed out again", (IDENTIFIERS + "allocate", "while packet_id in in_use", "while False"))
+fault("no identifier is ever missing", (IDENTIFIERS + "allocate", "return None", "return 1"))
+
+# Receiving.
+fault("copies are delivered", (RECEIVER + "receive", "return False", "return True"))
+fault("a copy is not answered", (RECEIVER + "receive", "known.copies += 1", "known.copies += 0"))
+fault("an identifier is noted before its message is taken", (RECEIVER + "receive", "self._unanswered[1].append(known)\n        return True", "self._unanswered[1].append(known)\n        self.journal and self.journal.taken(packet_id)\n        return True"))
+fault("a taken identifier is not noted", (RECEIVER + "acknowledge", "self.journal.taken(incoming.packet_id)", "pass"))
+fault("a released identifier stays in the store", (RECEIVER + "pubrel", "self.journal.released(packet_id)", "pass"))
+fault("a released identifier stays taken", (RECEIVER + "pubrel", "self._received.pop(packet_id, None)", "self._received.get(packet_id, None)"))
+fault("a kept session forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
+fault("a new connection answers for the old one", (RECEIVER + "begin", "incoming.copies = 0", "incoming.copies += 0"), (RECEIVER + "begin", "unanswered.clear()", "pass"))
+fault("a PUBREL out of the blue is not answered", (MACHINE + "_on_pubrel", "self._send(self.session.receiver.pubrel(packet.packet_id))", "packet.packet_id in self.session.receiver.received and self._send(self.session.receiver.pubrel(packet.packet_id))"))
+fault("QoS 2 is acknowledged before the program has taken it", (RECEIVER + "receive", "known = self._received[packet_id] = _Incoming(publish, packet_id)\n        self._unanswered[1].append(known)", "known = self._received[packet_id] = _Incoming(publish, packet_id)\n        known.taken = True\n        self._unanswered[1].append(known)"))
+fault("QoS 1 is acknowledged before the program has taken it", (RECEIVER + "receive", "self._unanswered[0].append(incoming)", "self._unanswered[0].append(incoming); incoming.taken = True"))
+
+# Storing.
+fault("bytes leave before the commit", (MACHINE + "data_to_send", "not self._commit(self._session.store)", "False"))
+fault("a message's phase is read as that of a new one", (JOURNAL + "outgoing", "_PHASES[phase]", "_PHASES[min(phase, 1)]"))
+fault("a subscription is not noted", (JOURNAL + "subscribed", "self._store.put(", "self._store.load("), (JOURNAL + "subscribed", "topic_filter.encode(), bytes((qos,)))", "topic_filter.encode())"))
+fault("an unsubscription is not noted", (SESSION + "discard_subscription", "self._journal.unsubscribed(topic_filter)", "pass"))
+fault("a delete is undone by a crash", (STORE + "commit", "self._safe.pop(key, None)", "pass"))
+
+# Connecting.
+fault("requests that were not answered are forgotten", (SESSION + "restore", "[*self.requests_sent.values(), *self.requests]", "[*self.requests]"))
+fault("the identifiers of such requests are never free again", (SESSION + "restore", "self.identifiers.release(packet_id)", "pass"))
+fault("a session that was lost is not restored", (SESSION + "restore", "requests = batches + requests", "requests = requests"))
+fault("a subscription stays after its UNSUBACK", (SESSION + "taken_back", "self.discard_subscription(topic_filter)", "pass"))
+
+# The broker.
+fault("a message is acknowledged before it is routed", (CONVERSATION + "_on_publish", "taken = router.publish_from(self.peer, publish)", "taken = True; self._connection.acknowledge(publish); self._link.broker.store and self._link.broker.store.commit(); router.publish_from(self.peer, publish)"))
+fault("nothing is kept for who is away", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
+fault("a kept session is not resumed", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
+fault("a kept session is not in the store", (REGISTRY + "attach", "archive.keep(known)", "pass"))
+fault("an old connection is not ended", (REGISTRY + "attach", "known.outlet.end(", "str("))
+fault("recovered subscriptions do not route", (ROUTER + "recover", "self._grow(subscriber, topic_filter, qos)", "pass"))
+fault("an unsubscription leaves its route", (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "pass"))
+fault("a retained message is not noted", (ARCHIVE + "retain", "self.store.put(key, bytes((message.qos,)) + message.payload)", "pass"))
+fault("the first retained message stays", (RETAINED + "set", "if message.payload and fits:", "if message.payload and fits and old is None:"))
+fault("a subscription brings no retained message", (ROUTER + "_subscribe", "subscriber.due[topic_filter] = qos", "pass"))

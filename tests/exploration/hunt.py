@@ -1,0 +1,116 @@
+"""Finding planted faults: each in a child process, with bounds that grow until it is found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exploration import Explorer, Violation, as_test
+from exploration.scenarios import delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
+from exploration.world import Scenario
+from planting import Fault, plant
+
+#: Seconds for one fault.
+PATIENCE = 300
+
+
+def bounds() -> Iterator[Scenario]:
+    """List the scenarios in which faults are looked for, smallest first."""
+    for qos in ((0,), (1,), (2,)):
+        yield delivery(*qos)
+    yield delivery(1, 1)
+    yield delivery(2, 2)
+    yield delivery(1, losses=1)
+    yield delivery(2, losses=1)
+    yield delivery(1, crashes=1)
+    yield delivery(2, crashes=1)
+    yield delivery(2, 2, 2)
+    yield identifiers(2, 2, space=1)
+    yield identifiers(2, 1, 1, space=2)
+    yield subscriptions("0-1")
+    yield subscriptions("0-1", "0-2", steps="s")
+    yield subscriptions("0-1", steps="s", losses=1)
+    yield subscriptions("0-1", steps="s", crashes=1)
+    yield unsubscribed(1, losses=1)
+    yield unsubscribed(1, crashes=1)
+    yield take_over(1)
+    yield sessions("session forgotten", 1, expiries=1, losses=1)
+    yield delivery(1, 1, losses=1)
+    yield delivery(2, 2, losses=1)
+    yield delivery(1, losses=1, crashes=1)
+    yield delivery(2, losses=2)
+    yield delivery(2, losses=1, crashes=1)
+    yield delivery(2, crashes=2)
+    yield delivery(2, 2, crashes=1)
+
+
+@dataclass
+class Find:
+    """How a fault was found.
+
+    Attributes:
+        scenario: the name of the smallest bounds; "" where it was not.
+        violation: the promise that it breaks.
+        steps: of the shortest trace.
+        states: how many had been explored until then.
+        test: the trace as a test.
+    """
+
+    scenario: str = ""
+    violation: str = ""
+    steps: int = 0
+    states: int = 0
+    test: str = ""
+
+
+def hunt(fault: Fault | None) -> Find:
+    """Plant a fault in a child process, and look for it.
+
+    Args:
+        fault: which; None for none, to see that nothing is found.
+    """
+    with tempfile.TemporaryFile() as notes:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                signal.alarm(PATIENCE)
+                os.write(notes.fileno(), json.dumps(vars(_look(fault))).encode())
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise RuntimeError(f"the child that looked for {fault} ended with status {status}")
+        notes.seek(0)
+        return Find(**json.loads(notes.read()))
+
+
+def _look(fault: Fault | None) -> Find:
+    logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
+    if fault is not None:
+        plant(fault)
+    states = 0
+    for scenario in bounds():
+        try:
+            result = Explorer(scenario).run()
+        except Violation as violation:  # while the scenario is set up: the least of all bounds
+            return Find(scenario.name, f"{violation}, before anything is lost", 0, states)
+        states += result.states
+        expected = {"QoS 1 lost"} if scenario.expiries else set()
+        if not result.violation and set(result.found) != expected:
+            result.violation = f"{sorted(result.found)} happens, {sorted(expected)} may"
+        if result.violation:
+            test = as_test(scenario, result.trace, result.violation) if result.trace else ""
+            return Find(scenario.name, result.violation, len(result.trace), states, test)
+    return Find(states=states)

@@ -1,0 +1,146 @@
+"""Every state within small bounds keeps every promise; and the explorer would notice, shown by planted faults."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from exploration import Explorer, Live, Program, Result, Scenario, as_test, delivery
+from exploration.scenarios import take_over
+
+from mqttws import compiled
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from faults import FAULTS  # noqa: E402  (found by the line above)
+from hunt import bounds, hunt  # noqa: E402
+from reference import BEYOND, LONG, QUICK  # noqa: E402
+
+#: How many of the faults are planted in each run of the suite; `make explore` plants them all.
+SAMPLE = 6
+interpreted = pytest.mark.skipif(compiled, reason="objects of compiled classes are not walked slot by slot")
+pytestmark = interpreted
+
+_states: dict[str, int] = {}
+
+
+def explored(scenario: Scenario, figures: dict[str, str]) -> Result:
+    result = Explorer(scenario).run()
+    assert not result.violation, as_test(scenario, result.trace, result.violation)
+    assert result.complete
+    assert result.rests
+    _states[scenario.name] = result.states
+    figures["states explored"] = f"{sum(_states.values()):,} in {len(_states)} scenarios (make explore: all of them)"
+    return result
+
+
+@pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
+def test_every_state_keeps_every_promise(scenario: Scenario, figures: dict[str, str]) -> None:
+    explored(scenario, figures)
+
+
+@pytest.mark.parametrize(("scenario", "found"), BEYOND, ids=lambda value: getattr(value, "name", ""))
+def test_what_the_standard_does_not_promise_happens_and_nothing_else(
+    scenario: Scenario, found: set[str], figures: dict[str, str]
+) -> None:
+    assert set(explored(scenario, figures).found) == found
+
+
+@pytest.mark.parametrize("scenario", [delivery(1, 2, losses=1), delivery(2, losses=1, crashes=1), take_over(1)])
+def test_live_parts_that_are_never_copied_agree_in_each_state(scenario: Scenario) -> None:
+    """The tables, the copies and the meaning of states are right: or a trace done without them would differ."""
+    explorer = Explorer(scenario)
+    result = explorer.run()
+    choices = random.Random(4711)
+    for _ in range(60):
+        live = Live(scenario, explorer.world)
+        state = explorer.world.root
+        assert live.state == state
+        for action in explorer.trace_to(choices.randrange(result.states)):
+            state = explorer.world.after(state, action)
+            live.do(*action)
+            assert live.state == state
+
+
+def test_two_explorations_find_the_same() -> None:
+    first, second = (Explorer(delivery(2, losses=1)).run() for _ in range(2))
+    assert (first.states, first.edges, first.depth) == (second.states, second.edges, second.depth)
+
+
+def test_processes_that_take_over_from_each_other_for_ever_are_noticed() -> None:
+    program = Program("s", durable=False)
+    result = Explorer(Scenario("fight", (program, program))).run()
+    assert result.violation == "without any fault it goes on for ever"
+
+
+def test_a_bound_of_states_stops_the_search() -> None:
+    result = Explorer(delivery(2, losses=1), most=50).run()
+    assert not result.complete
+    assert 50 <= result.states < 70
+
+
+# Planted faults.
+
+
+def test_faults_are_looked_for_where_nothing_else_is_found() -> None:
+    shown = {scenario.name for scenario in (*QUICK, *LONG, *(scenario for scenario, _ in BEYOND))}
+    assert {scenario.name for scenario in bounds()} <= shown
+
+
+@pytest.mark.parametrize("fault", FAULTS[3 :: len(FAULTS) // SAMPLE], ids=lambda fault: fault.title)
+def test_a_planted_fault_is_found(fault) -> None:
+    find = hunt(fault)
+    assert find.violation, f"{fault.title} survives {find.states:,} states"
+
+
+def test_every_fault_fits_the_code() -> None:
+    code = """
+import os, sys
+sys.path[:0] = sys.argv[1:]
+from faults import FAULTS
+from planting import plant
+for fault in FAULTS:
+    if os.fork() == 0:  # each on untouched code
+        try:
+            plant(fault)
+        except Exception as error:
+            print(f"{fault.title}: {error}", flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    folders = [str(HERE), str(HERE.parent / "support")]
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, timeout=120)
+    assert not done.stdout
+    assert not done.stderr
+    assert len(FAULTS) >= 30
+
+
+def test_a_trace_is_code_that_replays_it() -> None:
+    """A shortest trace to a fault, as it is printed, fails with the fault and passes without it."""
+    fault = next(fault for fault in FAULTS if fault.title == "copies are delivered")
+    find = hunt(fault)
+    assert find.test.startswith("def test_it() -> None:\n")
+    code = f"""
+import sys
+sys.path[:0] = {[str(HERE), str(HERE.parent / "support")]!r}
+import pytest
+from exploration import Live, Program, Scenario, Violation
+from faults import FAULTS
+from planting import plant
+
+{find.test}
+
+try:
+    test_it()
+except BaseException as error:
+    print(type(error).__name__)
+plant(next(fault for fault in FAULTS if fault.title == {fault.title!r}))
+test_it()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "LookupError\n", done.stdout + done.stderr  # the network has no such copy to deliver
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,23 @@
+"""Every state that a publisher, a broker and a subscriber can reach, within bounds, on the code that ships.
+
+The machines, sessions, router, registry and stores are the real ones; the wires between the processes are lists of
+packets, and what happens next is a choice. The explorer makes every choice, and knows a state again when it meets it.
+So what it finds true is true of every run within the bounds, not of a sample::
+
+    scenario = delivery(2, losses=1)               # one message of QoS 2, one connection lost
+    result = Explorer(scenario).run()
+    print(result.states, result.violation)
+    print(as_test(scenario, result.trace, result.violation))
+
+`docs/proof.md` says what is shown by it, and what is not.
+"""
+
+from __future__ import annotations
+
+from exploration.explore import Explorer, Result
+from exploration.live import Live, as_test
+from exploration.parts import Program, Violation
+from exploration.scenarios import delivery
+from exploration.world import Scenario, World
+
+__all__ = ["Explorer", "Live", "Program", "Result", "Scenario", "Violation", "World", "as_test", "delivery"]

@@ -1,0 +1,124 @@
+"""A trace, done on live parts: no table, no copy, nothing thawed.
+
+It is how a trace that the explorer printed is replayed in a test, and what the explorer itself is checked against: on
+the way of any trace the two must agree in each state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exploration import promises
+from exploration.meaning import thaw
+from exploration.parts import Part, length_of
+from exploration.world import Action, Scenario, State, Step, World
+from mqttws.codec.decoder import Decoder
+
+
+class Live(World):
+    """The world of a scenario, as it goes on.
+
+    Args:
+        scenario: of a trace.
+        beside: an explored world, whose numbers are used for states that are the same.
+
+    Attributes:
+        state: as it is now.
+    """
+
+    def __init__(self, scenario: Scenario, beside: World | None = None) -> None:
+        self._parts: dict[int, Part] = {}
+        super().__init__(scenario)
+        if beside is not None:
+            self.parts, self.wires, self.facts, self.no_wire = beside.parts, beside.wires, beside.facts, beside.no_wire
+            self.root = self._begin_again()
+        self.state: State = self.root
+
+    def _begin_again(self) -> State:
+        self._parts.clear()
+        self._limit = self.scenario.setup or None
+        return self._begin()
+
+    def do(self, *action: Any) -> None:
+        """Let something happen.
+
+        Raises:
+            Violation: a promise is broken by it.
+            LookupError: it cannot happen here.
+        """
+        try:
+            self.state = self.after(self.state, action)
+        except LookupError:
+            raise LookupError(f"{action} cannot happen here") from None
+
+    def run(self, place: int, number: int, verb: str, arguments: tuple[Any, ...], crash: int = 0) -> Step:
+        """See `World.run`."""
+        part = self._parts.get(place)
+        if part is None:  # as it is at the beginning
+            part = self._parts[place] = self.part(number)
+        commits = part.run(verb, arguments, crash)
+        out = tuple(part.out)
+        part.out = []
+        return Step(self.intern(part), out, commits)
+
+    def part(self, number: int) -> Any:
+        """See `World.part`."""
+        return thaw(self.parts.values[number])
+
+    def rest(self) -> None:
+        """Check that this is the rest that was promised.
+
+        Raises:
+            Violation: it is not.
+        """
+        promises.check(self, self.state)
+
+
+def words(world: World, state: State, action: Action) -> str:
+    """Say what an action is, for a reader of a trace."""
+    verb = action[0]
+    if verb == "crashing":
+        return f"{words(world, state, action[2:])}; the process ends after commit {action[1]}"
+    who = "" if len(action) < 2 else "the broker" if action[1] == -1 else f"client {action[1]}"
+    wire = (
+        world.wires.values[state[3 + 3 * action[1] + (action[2] if len(action) > 2 else 0)]] if who[:1] == "c" else None
+    )
+    if verb in ("up", "down") and wire is not None:
+        data = wire[verb == "down"][0]
+        whole = Decoder().feed(data) if length_of(data) == len(data) else []
+        part = f"{action[-1]} bytes of " if len(action) == (4 if verb == "up" else 3) else ""
+        return f"{'the broker' if verb == 'up' else who} gets {part}{whole[0] if whole else data.hex()}"
+    if verb == "step":
+        step = world.scenario.programs[action[1]].steps[world.facts[state[2 + 3 * action[1]]].position]
+        return f"{who}: {' '.join(map(str, step))}"
+    return {
+        "take": f"the program of {who} takes a message",
+        "connect": f"{who} connects",
+        "cut": f"the network loses the connection of {who}",
+        "end up": f"the broker hears that the connection of {who} has ended",
+        "end down": f"{who} hears that its connection has ended",
+        "silence": f"{who} waits in vain, and gives its connection up",
+        "silent server": f"the broker waits in vain for {who}, and gives the connection up",
+        "crash": f"the process of {who} ends and begins anew",
+        "expire": "the broker forgets those who are away",
+    }[verb]
+
+
+def as_test(scenario: Scenario, trace: list[Action], violation: str, name: str = "it") -> str:
+    """Write a trace as a test."""
+    world = World(scenario)
+    state = world.root
+    lines = [f"def test_{name}() -> None:", f"    live = Live({scenario!r})"]
+    for number, action in enumerate(trace, 1):
+        call = f"live.do({', '.join(map(repr, action))})"
+        said = words(world, state, action)
+        if number == len(trace):
+            try:
+                world.after(state, action)
+            except Exception:
+                lines += [f"    with pytest.raises(Violation):  # {violation}", f"        {call}  # {said}"]
+                return "\n".join(lines)
+        state = world.after(state, action)
+        lines.append(f"    {call}  # {said}")
+    lines += [f"    with pytest.raises(Violation):  # {violation}", "        live.rest()"]
+    return "\n".join(lines)

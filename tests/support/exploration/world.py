@@ -1,0 +1,382 @@
+"""The explored world: which actions a state allows, and which state follows from each.
+
+A state of the world is a tuple of small numbers: the faults left, the state of the broker, and for each client its
+state and that of its new and its old wire. What a number stands for is in a table. A part's step is looked up by the
+part's state and its input, and only the first time is the real code run, on a copy that is thawed for it: so an edge of
+the explored graph costs a few look-ups, and a snapshot costs what changed.
+
+A wire is two lists of packets. Each direction is open; or dying, when what is on it may still arrive, in order, up to
+any place, and then the end does; or gone. A client may have one old wire that the broker has not given up yet.
+
+The same steps can be done without any table, on live parts that are never copied (`Live`): that is how a trace is
+replayed, and how the tables themselves are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from exploration.meaning import freeze, thaw
+from exploration.parts import BrokerPart, ClientPart, Part, Program, Violation
+from mqttws.protocol import outgoing
+
+#: What happens, and to whom: ("step", client), ("take", client), ("connect", client), ("up", client, wire),
+#: ("down", client), ("end up", client, wire), ("end down", client), ("cut", client), ("silence", client),
+#: ("silent server", client, wire), ("crash", name), ("expire",); and any of them with ("... crash k") for a process
+#: that ends after its k-th commit.
+Action = tuple[Any, ...]
+State = tuple[int, ...]
+OPEN, DYING, GONE = 0, 1, 2
+Wire = tuple[tuple[bytes, ...], tuple[bytes, ...], int, int]  # to the broker, to the client, and how each direction is
+NO_WIRE: Wire = ((), (), GONE, GONE)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is explored, and within which bounds.
+
+    Attributes:
+        name: of it.
+        programs: the clients'.
+        setup: how many steps of each program are done, and answered, before the exploration begins; -1 where it is not
+            even connected.
+        losses: how many connections the network loses.
+        crashes: how many processes end.
+        expiries: how often the broker forgets those who are away.
+        crashing: which processes may end: indices of clients, -1 for the broker.
+        broker_durable: whether the broker has a store.
+        broker_window: how many messages may be in flight to one client.
+        cuts: whether packets may be cut at any byte.
+        promise: what must hold in the end: see `promises.py`.
+        identifiers: how many packet identifiers there are.
+    """
+
+    name: str
+    programs: tuple[Program, ...]
+    setup: tuple[int, ...] = ()
+    losses: int = 0
+    crashes: int = 0
+    expiries: int = 0
+    crashing: tuple[int, ...] = (-1, 0, 1)
+    broker_durable: bool = True
+    broker_window: int = 2
+    cuts: bool = False
+    promise: str = "exact"
+    identifiers: int = 65_535
+
+
+class Table:
+    """Numbers for values."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Hashable, int] = {}
+        self.values: list[Any] = []
+
+    def number(self, key: Hashable, value: Any) -> int:
+        """Give the number of a key; a new one is given with the value that it stands for."""
+        number = self.numbers.setdefault(key, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
+
+
+@dataclass
+class Step:
+    """What followed from an input: the part's state, what left it, how many commits there were."""
+
+    state: int
+    out: tuple[tuple[int, int, tuple[bytes, ...], bool], ...]
+    commits: int
+
+
+@dataclass
+class Facts:
+    """What of a client's state decides what may happen."""
+
+    inputs: list[tuple[str, tuple[Any, ...]]]
+    connected: bool  # whether it has a connection at all
+    over: bool  # whether it makes no more
+    position: int
+
+
+class World:
+    """The world of one scenario.
+
+    Args:
+        scenario: which.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        outgoing.LAST_PACKET_ID = scenario.identifiers
+        self.scenario = scenario
+        self.clients = len(scenario.programs)
+        self.parts = Table()  # meaning -> frozen part
+        self.wires = Table()
+        self.no_wire = self.wire(NO_WIRE)
+        self.facts: dict[int, Facts] = {}
+        self.runs = 0  # how often the real code ran
+        self.found: dict[str, int] = {}  # what the standard does not promise, and did happen: in how many rests
+        self._steps: dict[tuple[Any, ...], Step | Violation] = {}
+        self._after: dict[tuple[Any, ...], int] = {}
+        self._cuts = False  # not while the scenario is set up
+        self._limit: tuple[int, ...] | None = scenario.setup or None
+        self.root = self._begin()
+
+    # The parts.
+
+    def intern(self, part: Part) -> int:
+        """Give the number of a part's state."""
+        key = part.meaning()
+        number = self.parts.numbers.get(key)
+        if number is None:
+            number = self.parts.number(key, freeze(part))
+            if isinstance(part, ClientPart):
+                self.facts[number] = Facts(part.inputs(), part.connection is not None, part.over, part.position)
+        return number
+
+    def part(self, number: int) -> Any:
+        """Thaw a part: a copy, for whoever asks."""
+        return thaw(self.parts.values[number])
+
+    def run(self, place: int, number: int, verb: str, arguments: tuple[Any, ...], crash: int = 0) -> Step:
+        """Look up what follows from an input; the first time, let it happen.
+
+        Args:
+            place: the client's index, or -1 for the broker.
+            number: the part's state.
+            verb: the input.
+            arguments: of it.
+            crash: after which commit the process ends; 0 for never.
+
+        Raises:
+            Violation: a promise is broken by it.
+        """
+        key = (number, verb, arguments, crash)
+        step = self._steps.get(key)
+        if step is None:
+            self.runs += 1
+            part: Part = self.part(number)
+            try:
+                commits = part.run(verb, arguments, crash)
+                out = tuple(part.out)
+                part.out = []
+                step = Step(self.intern(part), out, commits)
+            except Violation as violation:
+                step = violation
+            except Exception as error:  # a bug in the code under test is a find, too
+                step = Violation(f"{type(error).__name__}: {error}")
+            self._steps[key] = step
+        if isinstance(step, Violation):
+            raise step
+        return step
+
+    # The wires.
+
+    def wire(self, wire: Wire) -> int:
+        """Give the number of a wire's state."""
+        if wire[2] == GONE:
+            wire = ((), *wire[1:])
+        if wire[3] == GONE:
+            wire = (wire[0], (), *wire[2:])
+        return self.wires.number(wire, wire)
+
+    def push(self, number: int, to_client: bool, packets: tuple[bytes, ...], hangs_up: bool) -> int:
+        """Let one end send, and perhaps hang up."""
+        key = (number, to_client, packets, hangs_up)
+        after = self._after.get(key)
+        if after is None:
+            up, down, up_is, down_is = self.wires.values[number]
+            if to_client:
+                down = down + packets if down_is == OPEN else down
+                if hangs_up:
+                    up_is, down_is = GONE, max(down_is, DYING)
+            else:
+                up = up + packets if up_is == OPEN else up
+                if hangs_up:
+                    up_is, down_is = max(up_is, DYING), GONE
+            after = self._after[key] = self.wire((up, down, up_is, down_is))
+        return after
+
+    @staticmethod
+    def _cut(packet: bytes, place: tuple[int, ...]) -> tuple[bytes, bytes]:
+        return (packet[: place[0]], packet[place[0] :]) if place else (packet, b"")
+
+    def _pop(self, wire: Wire, to_client: bool, rest: bytes = b"") -> int:
+        up, down, up_is, down_is = wire
+        kept = (rest,) if rest else ()
+        return self.wire((up, kept + down[1:], up_is, down_is) if to_client else (kept + up[1:], down, up_is, down_is))
+
+    # The states.
+
+    def _begin(self) -> State:
+        scenario = self.scenario
+        window = scenario.broker_window
+        broker = BrokerPart(scenario.broker_durable, window, 1.0 if scenario.expiries else None)
+        state = [0, self.intern(broker)]
+        for index, program in enumerate(scenario.programs):
+            state += [self.intern(ClientPart(index, program)), self.no_wire, self.no_wire]
+        root = tuple(state)
+        if self._limit is not None:
+            while (action := next(self.actions(root, faults=False), None)) is not None:
+                root = self.after(root, action)
+            self._limit = None
+        self._cuts = scenario.cuts
+        return (scenario.losses | scenario.crashes << 4 | scenario.expiries << 8, *root[1:])
+
+    def actions(self, state: State, faults: bool = True) -> Iterator[Action]:
+        """List what may happen; first what is nobody's fault, in the order of a kind network."""
+        wires = self.wires.values
+        connectable = []
+        for client in range(self.clients):
+            at = 2 + 3 * client
+            number, new, old = state[at : at + 3]
+            facts = self.facts[number]
+            for verb, _ in facts.inputs:
+                if verb == "take" or self._limit is None or facts.position < self._limit[client]:
+                    yield verb, client
+            for slot, wire_number in ((0, new), (1, old)):
+                up, down, up_is, down_is = wires[wire_number]
+                if up:
+                    yield "up", client, slot
+                    if self._cuts:
+                        for place in range(1, len(up[0])):
+                            yield "up", client, slot, place
+                if down and slot == 0:
+                    yield "down", client
+                    if self._cuts:
+                        for place in range(1, len(down[0])):
+                            yield "down", client, place
+                if up_is == DYING:
+                    yield "end up", client, slot
+                if down_is == DYING and slot == 0:
+                    yield "end down", client
+            waits = self._limit is not None and self._limit[client] < 0
+            if not facts.connected and not facts.over and not waits and old == self.no_wire:
+                connectable.append(client)
+        for client in connectable:
+            yield "connect", client
+        if faults and state[0]:
+            yield from self._faults(state)
+
+    def _faults(self, state: State) -> Iterator[Action]:
+        scenario, wires = self.scenario, self.wires.values
+        losses, crashes, expiries = state[0] & 15, state[0] >> 4 & 15, state[0] >> 8
+        for client in range(self.clients):
+            number, new, old = state[2 + 3 * client : 5 + 3 * client]
+            if losses:
+                if wires[new][2] == wires[new][3] == OPEN:
+                    yield "cut", client
+                if self.facts[number].connected:
+                    yield "silence", client
+                for slot, wire_number in ((0, new), (1, old)):
+                    if wires[wire_number][2] != GONE:
+                        yield "silent server", client, slot
+        if crashes:
+            for process in scenario.crashing:
+                yield "crash", process
+            for action in list(self.actions(state, faults=False)):
+                process = self._process_of(action)
+                if process in scenario.crashing:
+                    _, _, step = self._step(state, action, 0)
+                    for commit in range(1, step.commits + 1):
+                        yield "crashing", commit, *action
+                    if step.commits and action[0] == "take" and not scenario.programs[process].once:
+                        yield "crashing", -1, *action  # what the program has seen is more than what the process knows
+        if expiries:
+            yield ("expire",)
+
+    @staticmethod
+    def _process_of(action: Action) -> int:
+        return -1 if action[0] in ("up", "end up") else action[1]
+
+    def is_fault(self, action: Action) -> bool:
+        """Tell whether an action is one of those that the bounds count."""
+        return action[0] in ("cut", "silence", "silent server", "crash", "crashing", "expire")
+
+    def _step(self, state: State, action: Action, crash: int) -> tuple[int, list[int], Step]:
+        """Let one part do its step. Returns the part's place, the state so far, and what followed."""
+        verb, client = action[0], action[1]
+        after = list(state)
+        at = 2 + 3 * client
+        wire: Wire
+        if verb in ("up", "end up"):
+            slot = action[2]
+            wire = self.wires.values[state[at + 1 + slot]]
+            if verb == "up":
+                piece, rest = self._cut(wire[0][0], action[3:])
+                step = self.run(-1, state[1], "deliver", (client, slot, piece), crash)
+                after[at + 1 + slot] = self._pop(wire, False, rest)
+            else:
+                step = self.run(-1, state[1], "end", (client, slot), crash)
+                after[at + 1 + slot] = self.wire((wire[0], wire[1], GONE, wire[3]))
+            after[1] = step.state
+            return 1, after, step
+        wire = self.wires.values[state[at + 1]]
+        if verb == "down":
+            piece, rest = self._cut(wire[1][0], action[2:])
+            step = self.run(client, state[at], "deliver", (piece,), crash)
+            after[at + 1] = self._pop(wire, True, rest)
+        elif verb == "end down":
+            step = self.run(client, state[at], "end", (), crash)
+            after[at + 1] = self.wire((wire[0], wire[1], wire[2], GONE))
+        elif verb == "connect":
+            opened = self.run(-1, state[1], "open", (client,))
+            after[1] = opened.state
+            after[at + 1 : at + 3] = [self.wire(((), (), OPEN, OPEN)), state[at + 1]]
+            step = self.run(client, state[at], "connect", (), crash)
+        else:
+            step = self.run(client, state[at], verb, (), crash)
+        after[at] = step.state
+        return at, after, step
+
+    def after(self, state: State, action: Action) -> State:
+        """Give the state that follows from an action.
+
+        Raises:
+            Violation: a promise is broken by it.
+        """
+        verb = action[0]
+        if verb == "crashing":
+            place, after, step = self._step(state, action[2:], action[1])
+            after[0] -= 16
+        elif verb in ("cut", "silence", "silent server", "crash", "expire"):
+            place, after, step = self._fault(state, action)
+        else:
+            place, after, step = self._step(state, action, 0)
+        to_client = place == 1
+        for client, slot, packets, hangs_up in step.out:
+            wire_at = 3 + 3 * client + slot
+            after[wire_at] = self.push(after[wire_at], to_client, packets, hangs_up)
+        return tuple(after)
+
+    def _fault(self, state: State, action: Action) -> tuple[int, list[int], Step]:
+        verb = action[0]
+        after = list(state)
+        if verb == "expire":
+            step = self.run(-1, state[1], "expire", ())
+            after[0] -= 256
+            after[1] = step.state
+            return 1, after, step
+        client = action[1]
+        if verb == "crash":
+            after[0] -= 16
+            place = 1 if client < 0 else 2 + 3 * client
+            step = self.run(client, state[place], "crash", ())
+            after[place] = step.state
+            return place, after, step
+        after[0] -= 1
+        at = 2 + 3 * client
+        if verb == "cut":
+            up, down, up_is, down_is = self.wires.values[state[at + 1]]
+            after[at + 1] = self.wire((up, down, max(up_is, DYING), max(down_is, DYING)))
+            return at, after, Step(state[at], (), 0)
+        if verb == "silence":
+            step = self.run(client, state[at], "time_out", ())
+            after[at] = step.state
+            return at, after, step
+        slot = action[2]
+        step = self.run(-1, state[1], "time_out", (client, slot))
+        after[1] = step.state
+        return 1, after, step

@@ -1,0 +1,83 @@
+"""Faults planted on purpose, to test the tests: small edits of functions, in this process alone.
+
+An edit is (where, what stands there, what shall stand there instead); what stands there must do so exactly once, so a
+fault that does not fit the code any more is noticed.
+"""
+
+from __future__ import annotations
+import __future__
+
+import inspect
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from ledger import find
+
+Edit = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        statement: the one that it breaks.
+        title: what goes wrong.
+        edits: of functions.
+        changes: of tables.
+    """
+
+    statement: str
+    title: str
+    edits: tuple[Edit, ...] = ()
+    changes: tuple[Callable[[], object], ...] = ()
+
+
+class StaleFaultError(Exception):
+    """The source that a fault edits is not there any more."""
+
+
+def plant(fault: Fault) -> None:
+    """Plant a fault in this process.
+
+    Raises:
+        StaleFaultError: it does not fit the source.
+    """
+    for change in fault.changes:
+        change()
+    edits: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for where, old, new in fault.edits:
+        edits[where].append((old, new))
+    for where, replacements in edits.items():
+        _edit(where, replacements)
+
+
+def _edit(where: str, replacements: Sequence[tuple[str, str]]) -> None:
+    function = _function(find(where))
+    source = textwrap.dedent(inspect.getsource(function))
+    for old, new in replacements:
+        if source.count(old) != 1:
+            raise StaleFaultError(
+                f"{where}: {old!r} is there {source.count(old)} times, not once; fit the fault in faults.py to the code"
+            )
+        source = source.replace(old, new)
+    # In a class, so that `super()` and the decorators of methods mean what they meant.
+    wrapped = "class _:\n" + textwrap.indent(source, "    ")
+    code = compile(wrapped, f"<fault in {where}>", "exec", __future__.annotations.compiler_flag, dont_inherit=True)
+    namespace: dict[str, Any] = {}
+    exec(code, {**function.__globals__}, namespace)
+    planted: CodeType = _function(inspect.getattr_static(namespace["_"], function.__name__)).__code__
+    function.__code__ = planted
+
+
+def _function(found: Any) -> FunctionType:
+    if isinstance(found, property):
+        found = found.fget
+    found = getattr(found, "__func__", found)
+    if not isinstance(found, FunctionType):
+        raise StaleFaultError(f"{found!r} is no function")
+    return found
