@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test matrix matrix-sid coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
+.PHONY: explore demo test matrix matrix-sid coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -83,6 +83,9 @@ bench-compare:     ## what became slower than the kept JSON, as a ratio to the f
 
 simulate: $(VENV)/installed-test  ## a million schedules of faults in the simulator; N=... for another number
 	$(BIN)/python tests/simulation/simulate.py $(or $(N),1000000)
+
+explore: $(VENV)/installed-test  ## every state of the reference scenarios, and every planted fault; writes docs/exploration.md
+	$(BIN)/python tests/exploration/explore.py
 
 chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messages, lines that break; S=... for another seed
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)

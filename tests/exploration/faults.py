@@ -33,7 +33,7 @@ ARCHIVE = "mqttws.broker.archive:Archive."
 RETAINED = "mqttws.broker.retained:Retained."
 
 # Sending.
-fault("a PUBREL is forgotten on resume", (SENDER + "resume", "[PubRel(packet_id) for packet_id in self._released]", "[]"))
+fault("a PUBREL is forgotten on resume", (SENDER + "resume", "in self._released]", "in ()]"))
 fault("a PUBLISH is forgotten on resume", (SENDER + "resume", "in self._published.items():", "in ():"))
 fault("what is sent again comes in the reverse order", (SENDER + "resume", "return packets, done", "return packets[::-1], done"))
 fault("an identifier is free at the PUBREC", (SENDER + "pubrec", "self._released[packet_id] = outgoing", "self._released[packet_id] = outgoing; self._identifiers.release(packet_id)"))
