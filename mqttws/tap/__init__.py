@@ -2,7 +2,7 @@
 
 Tap, Line, Ring                         the tap on the network (asyncio), what may decide over its bytes, what it keeps
 Conversation                            two streams of bytes in, records out; sans-IO
-Record, Field, Part, Change, Broken     what it finds
+Record, Field, Part, Span, Change, Broken     what it finds
 fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      what a record says
 to_json, to_line, lines, load           records as JSON, and back
 """
@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqttws.tap.explain import Explanation, explain, explanations
     from mqttws.tap.fields import fields_of, packet_fields, summary
-    from mqttws.tap.jsonl import Loaded, hide, lines, load, to_json, to_line
+    from mqttws.tap.jsonl import Loaded, Loader, hide, lines, load, to_json, to_line
     from mqttws.tap.meaning import meaning
     from mqttws.tap.payload import Payload, read_payload
     from mqttws.tap.pump import Action, Line, Tap
     from mqttws.tap.reader import Conversation
-    from mqttws.tap.record import Broken, Change, Field, Part, Record
+    from mqttws.tap.record import Broken, Change, Field, Part, Record, Span
     from mqttws.tap.ring import Ring
 
 _HOLDS = {
     "explain": "Explanation explain explanations",
     "fields": "fields_of packet_fields summary",
-    "jsonl": "Loaded hide lines load to_json to_line",
+    "jsonl": "Loaded Loader hide lines load to_json to_line",
     "meaning": "meaning",
     "payload": "Payload read_payload",
     "pump": "Action Line Tap",
     "reader": "Conversation",
-    "record": "Broken Change Field Part Record",
+    "record": "Broken Change Field Part Record Span",
     "ring": "Ring",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
@@ -45,10 +45,12 @@ __all__ = [
     "Field",
     "Line",
     "Loaded",
+    "Loader",
     "Part",
     "Payload",
     "Record",
     "Ring",
+    "Span",
     "Tap",
     "explain",
     "explanations",

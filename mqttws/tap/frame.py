@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from mqttws.protocol.frames import header_size, mask
-from mqttws.tap.record import CLIENT, Broken, Field
+from mqttws.tap.record import CLIENT, Broken, Field, Record
 
 CONTINUATION: Final = 0
 TEXT: Final = 1
@@ -64,6 +64,22 @@ def payload_of(data: bytes) -> bytes:
     if data[1] & 0x80:
         return mask(data[start:], data[start - 4 : start])
     return data[start:]
+
+
+def turned(key: bytes, count: int) -> bytes:
+    """Turn a masking key to the byte that is so many behind the one it is turned to; an empty key stays empty."""
+    turn = count % 4
+    return key[turn:] + key[:turn]
+
+
+def key_at(record: Record, start: int) -> bytes:
+    """Return the masking key of a frame's payload, turned to an offset in the record; empty for none."""
+    if "frame" in record.notes:
+        return turned(bytes.fromhex(record.notes.get("masking_key", "")), start)
+    if record.data[1] < 128:
+        return b""
+    header = _header_length(record.data)
+    return turned(record.data[header - 4 : header], start - header)
 
 
 def rest_fields(data: bytes, key: bytes) -> list[Field]:

@@ -139,14 +139,13 @@ def head_fields(data: bytes) -> list[Field]:
     """Take a head apart: each byte is in one field."""
     cutter = _Cutter(data)
     for number, match in enumerate(_LINE_END.finditer(data)):
+        blank = number > 0 and match.start() == cutter.position
         if number == 0:
             _cut_first_line(cutter, match.start())
-        elif match.start() > cutter.position:
+        elif not blank:
             _cut_header(cutter, match.start())
-        blank = number > 0 and match.start() == cutter.position
-        cutter.take(
-            match.end(), "blank line" if blank else "end of line", "HTTP/blank line" if blank else "HTTP/end of line"
-        )
+        name = "blank line" if blank else "end of line"
+        cutter.take(match.end(), name, f"HTTP/{name}")
     cutter.take(len(data), "beginning of a line", "HTTP/rest")
     return cutter.fields
 

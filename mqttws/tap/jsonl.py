@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mqttws.codec.publishing import Publish
+from mqttws.protocol.frames import mask
 from mqttws.tap.fields import fields_of, summary
+from mqttws.tap.frame import turned
 from mqttws.tap.meaning import meaning
 from mqttws.tap.payload import read_payload
 from mqttws.tap.reader import LIMIT, Conversation
-from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, TCP, Field, Record
+from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, TCP, Field, Record, Span
 
 #: The first line of a file.
 HEADER: Final = {"mqttws": "tap", "version": 1}
 #: What stands in the place of a secret: a value, and each byte of it.
 HIDDEN: Final = "hidden"
 _STAR: Final = b"*"
-#: The layers that are read back, the best first.
-_SOURCES: Final = ((TCP,), (HTTP, FRAME, OTHER), (MQTT,))
+#: How many lines that are none are noted.
+_MAX_FAULTS: Final = 1000
+#: The layers that are read back together.
+_SOURCES: Final[tuple[tuple[str, ...], ...]] = ((TCP,), (HTTP, FRAME, OTHER), (MQTT,))
 
 
 def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> dict[str, Any]:
@@ -67,34 +71,35 @@ def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> di
         made["answers"] = record.answers
         made["round_trip"] = round(record.round_trip, 6)
     if record.hidden:
-        made["hidden"] = [list(span) for span in record.hidden]
+        made["hidden"] = [[span.start, span.size] for span in record.hidden]
     if record.notes:
         made["notes"] = record.notes
     return made
 
 
 def hide(record: Record) -> bytes:
-    """Return the bytes of a record with `*` for each that is secret."""
+    """Return the bytes of a record with `*` for each that is secret; in a masked frame, what is `*` unmasked."""
     return _starred(record.data, 0, record.hidden)
 
 
-def _starred(data: bytes, start: int, hidden: Iterable[tuple[int, int]]) -> bytes:
+def _starred(data: bytes, start: int, hidden: Iterable[Span]) -> bytes:
     """Put `*` in the place of secret bytes.
 
     Args:
-        data: some bytes of a record, as they are or unmasked.
+        data: some bytes of a record.
         start: the offset of the first one in the record.
-        hidden: as in `Record`.
+        hidden: as in `Record`; without keys where the bytes are unmasked.
     """
     shown = bytearray(data)
-    for secret, size in hidden:
+    for secret, size, key in hidden:
         first, last = max(0, secret - start), min(len(data), secret + size - start)
         if first < last:
-            shown[first:last] = _STAR * (last - first)
+            stars = _STAR * (last - first)
+            shown[first:last] = mask(stars, turned(key, first + start - secret)) if key else stars
     return bytes(shown)
 
 
-def _field(field: Field, hidden: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+def _field(field: Field, hidden: tuple[Span, ...]) -> dict[str, Any]:
     """Make the JSON form of a field, without what is to be hidden."""
     made: dict[str, Any] = {"start": field.start, "size": field.size, "name": field.name, "key": field.key}
     value = field.value
@@ -102,7 +107,7 @@ def _field(field: Field, hidden: tuple[tuple[int, int], ...]) -> dict[str, Any]:
         made["secret"] = True
         value = HIDDEN if hidden else value
     elif isinstance(value, bytes) and len(value) == field.size:
-        value = _starred(value, field.start, hidden)
+        value = _starred(value, field.start, [span._replace(key=b"") for span in hidden])
     made["value"] = _plain(value)
     if field.bits:
         made["bits"] = [list(bit) for bit in field.bits]
@@ -132,7 +137,44 @@ def to_line(record: Record, *, secrets: bool = False) -> str:
     return json.dumps(to_json(record, secrets=secrets), separators=(",", ":"))
 
 
-class Loaded:
+class Loader:
+    """Reads lines of records as they come.
+
+    Attributes:
+        faults: what could not be read: (number of the line, why).
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._limit = limit
+        self._line = 0
+        self._numbers = count(1)
+        # Connection -> what reads it, and the layers that are read. Those of its first bytes: a file of all layers has
+        # the piece before what is made of it.
+        self._conversations: dict[int, tuple[Conversation, tuple[str, ...]]] = {}
+
+    def add(self, line: str | bytes) -> list[Record]:
+        """Take the next line. Returns the records that it completes; a line that is none is noted, and passed over."""
+        self._line += 1
+        if not line.strip():
+            return []
+        try:
+            piece = _parse(line)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if len(self.faults) < _MAX_FAULTS:
+                self.faults.append((self._line, f"this is no record: {_complaint(error)}"))
+            return []
+        if piece is None:
+            return []
+        layer, connection, sender, name, data, time, notes = piece
+        if connection not in self._conversations:
+            chosen = next(source for source in _SOURCES if layer in source)
+            self._conversations[connection] = Conversation(connection, self._numbers, self._limit), chosen
+        conversation, source = self._conversations[connection]
+        return _replay(conversation, sender, name, data, time, notes) if layer in source else []
+
+
+class Loaded(NamedTuple):
     """What a file of records holds.
 
     Attributes:
@@ -140,39 +182,15 @@ class Loaded:
         faults: what in it could not be read: (number of the line, why).
     """
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.faults: list[tuple[int, str]] = []
+    records: list[Record]
+    faults: list[tuple[int, str]]
 
 
 def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
-    """Read lines of records; a line that is none is noted, and passed over."""
-    loaded = Loaded()
-    pieces: list[tuple[str, int, str, str, bytes, float, dict[str, Any]]] = []
-    layers: dict[int, set[str]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            piece = _parse(line)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            loaded.faults.append((number, f"this is no record: {_complaint(error)}"))
-            continue
-        if piece is not None:
-            pieces.append(piece)
-            layers.setdefault(piece[1], set()).add(piece[0])
-    chosen = {
-        connection: next(source for source in _SOURCES if found & set(source)) for connection, found in layers.items()
-    }
-    numbers = count(1)
-    conversations: dict[int, Conversation] = {}
-    for layer, connection, sender, name, data, time, notes in pieces:
-        if layer not in chosen[connection]:
-            continue
-        if connection not in conversations:
-            conversations[connection] = Conversation(connection, numbers, limit)
-        loaded.records += _replay(conversations[connection], sender, name, data, time, notes)
-    return loaded
+    """Read all lines of a file; see `Loader`."""
+    loader = Loader(limit)
+    records = [record for line in lines for record in loader.add(line)]
+    return Loaded(records, loader.faults)
 
 
 def _replay(

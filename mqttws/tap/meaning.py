@@ -50,6 +50,8 @@ def meaning(record: Record) -> str:
         if record.name.isdecimal():
             return "The server does not open the WebSocket."
         return "" if record.name == "body" else "The client asks for a WebSocket, and waits for 101."
+    if record.name == "gap":
+        return "These bytes were not captured; what follows them cannot be read."
     if record.layer == OTHER:
         return "These bytes are forwarded as they are; they cannot be read as MQTT."
     if "frame" in record.notes:

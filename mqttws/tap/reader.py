@@ -24,9 +24,9 @@ from mqttws.codec.wire import decode_remaining_length
 from mqttws.errors import MalformedPacket, MQTTError
 from mqttws.protocol.frames import BINARY_FRAME, header_size, mask, parse_header
 from mqttws.tap.fields import fields_of
-from mqttws.tap.frame import BINARY, TEXT, check_frame, opcode_name
+from mqttws.tap.frame import BINARY, TEXT, check_frame, key_at, opcode_name, turned
 from mqttws.tap.http import Head, check_request, check_response, read_head
-from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Part, Record
+from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Part, Record, Span
 from mqttws.tap.state import Ends
 
 #: How many bytes of one packet are kept.
@@ -51,19 +51,22 @@ class Conversation:
         connection: its number, from 1.
         numbers: gives the numbers of the records; shared by the connections of a tap.
         limit: bytes of one unit that are kept.
+        frames: whether both streams begin with frames, and without an upgrade.
 
     Attributes:
         ends: the state of both ends.
         upgrade: the request for the WebSocket; None where there was none.
     """
 
-    def __init__(self, connection: int = 1, numbers: Iterator[int] | None = None, limit: int = LIMIT) -> None:
+    def __init__(
+        self, connection: int = 1, numbers: Iterator[int] | None = None, limit: int = LIMIT, frames: bool = False
+    ) -> None:
         self.connection = connection
         self.ends = Ends()
         self.upgrade: Head | None = None
         self._numbers = count(1) if numbers is None else numbers
         self._limit = limit
-        self._streams = {end: _Stream(self, end) for end in (CLIENT, SERVER)}
+        self._streams = {end: _Stream(self, end, _FRAMES if frames else _UNKNOWN) for end in (CLIENT, SERVER)}
         self._records: list[Record] = []
         # What each end sent of a unit that may hold secrets; a head and a CONNECT are shorter than the limit.
         self._below: dict[str, dict[int, Record]] = {CLIENT: {}, SERVER: {}}
@@ -96,6 +99,11 @@ class Conversation:
     def receive_end(self, sender: str, time: float, reset: bool = False) -> list[Record]:
         """Take the news that one end sends nothing more: FIN, or RST."""
         self._streams[sender].end(time, "RST" if reset else "FIN")
+        return self._taken()
+
+    def receive_gap(self, sender: str, size: int, time: float) -> list[Record]:
+        """Take the news that bytes are missing, in a capture: what follows in this direction cannot be read."""
+        self._streams[sender].miss(size, time)
         return self._taken()
 
     def under_way(self, sender: str) -> bool:
@@ -136,14 +144,16 @@ class Conversation:
             if field.secret:
                 self._hide(record, field.start, field.size)
 
-    def _hide(self, record: Record, start: int, size: int) -> None:
-        record.hidden += ((start, size),)
+    def _hide(self, record: Record, start: int, size: int, key: bytes = b"") -> None:
+        record.hidden += (Span(start, size, key),)
         at = 0  # of the part in the record
         for part in record.parts:
             first, last = max(start, at), min(start + size, at + part.size)
             below = self._below[record.sender].get(part.record)
             if first < last and below is not None:
-                self._hide(below, part.start + first - at, last - first)
+                place = part.start + first - at
+                carried = key_at(below, place) if below.layer == FRAME else turned(key, first - start)
+                self._hide(below, place, last - first, carried)
             at += part.size
 
     def _taken(self) -> list[Record]:
@@ -236,12 +246,13 @@ class _Stream:
     Args:
         conversation: that it is part of.
         sender: the end.
+        mode: what it begins with.
     """
 
-    def __init__(self, conversation: Conversation, sender: str) -> None:
+    def __init__(self, conversation: Conversation, sender: str, mode: str) -> None:
         self._conversation = conversation
         self._sender = sender
-        self._mode = _UNKNOWN
+        self._mode = mode
         self._time = 0.0
         self._offset = 0  # of the next byte of the socket
         # While the stream is unknown, or inside a head:
@@ -290,6 +301,20 @@ class _Stream:
     def end(self, time: float, name: str) -> None:
         """Take the end of the stream; show what has begun and was not completed."""
         self._time = time
+        self._cut_short()
+        record = self._conversation.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
+        self._conversation.ends.close(record)
+
+    def miss(self, size: int, time: float) -> None:
+        """Pass over bytes that are not there, and read no more."""
+        self._time = time
+        self._cut_short()
+        self._other(b"", 0, 0, self._offset, (), "gap", size)
+        self._offset += size
+        self._mode = _LOST
+
+    def _cut_short(self) -> None:
+        """Show what has begun and will not be completed."""
         if self._head:
             self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), "cut short")
             self._head, self._head_parts = b"", []
@@ -298,8 +323,6 @@ class _Stream:
                 offset, kept, size, parts = cutter.drop()
                 made = self._other(kept, 0, 0, offset, parts, "cut short", size)
                 made.notes["unit"] = layer
-        record = self._conversation.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
-        self._conversation.ends.close(record)
 
     # What it is.
 
@@ -459,9 +482,7 @@ class _Stream:
     def _deliver_masked(self, payload: bytes, number: int, start: int) -> None:
         """Unmask a piece of a payload, and give it to the packets."""
         key = self._frame_key
-        if key:
-            turn = len(payload) % 4
-            self._frame_key = key[turn:] + key[:turn]
+        self._frame_key = turned(key, len(payload))
         if self._frame_carries and payload:
             self._deliver(mask(payload, key) if key else payload, number, start)
 

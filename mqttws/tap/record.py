@@ -67,6 +67,20 @@ class Broken(NamedTuple):
     message: str
 
 
+class Span(NamedTuple):
+    """Bytes of a record that are a secret.
+
+    Attributes:
+        start: the offset of the first one.
+        size: how many.
+        key: the masking key that they are masked with, turned to the first one; empty for none.
+    """
+
+    start: int
+    size: int
+    key: bytes = b""
+
+
 class Field(NamedTuple):
     """Some bytes of a record.
 
@@ -110,7 +124,7 @@ class Record:
         broken: the rules that it breaks.
         answers: the number of the record that it answers; 0 for none.
         round_trip: seconds since that one; 0 where it answers none.
-        hidden: (start, size) of the bytes that are a secret: a password, a token, a signature.
+        hidden: the bytes that are a secret: a password, a token, a signature.
         notes: what else is known of it, by name; texts and numbers.
     """
 
@@ -162,7 +176,7 @@ class Record:
         self.broken: tuple[Broken, ...] = ()
         self.answers = 0
         self.round_trip = 0.0
-        self.hidden: tuple[tuple[int, int], ...] = ()
+        self.hidden: tuple[Span, ...] = ()
         self.notes: dict[str, Any] = {}
 
     @property

@@ -1,4 +1,4 @@
-"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `rr`, `bench`, `passwd`, `dissect`, `aws`, `completion`.
+"""The command line: `pubsub demo`, `serve`, `sub`, `pub`, `rr`, `bench`, `passwd`, `look` and more.
 
 This module reads the first word and calls the command: a module of the same name, loaded when it is called, with
 `add_arguments(parser)` and `run(arguments) -> exit code`.
@@ -26,7 +26,8 @@ COMMANDS = {
     "bench": "put load on a broker, and measure what it does with it",
     "passwd": "add a user to the broker's file of users",
     "aws": "attach an AWS IoT policy to a Cognito identity, or show whose the credentials are",
-    "dissect": "show an MQTT packet byte by byte",
+    "look": "show every byte between clients and a broker, or of a saved session",
+    "dissect": "show packets and frames byte by byte",
     "completion": "print the completion for a shell, or the manual page",
 }
 #: Commands whose `-h` names the host, as with Mosquitto's; their help is `--help`.

@@ -1,32 +1,96 @@
-"""`pubsub dissect HEX...`: show an MQTT packet byte by byte."""
+"""`pubsub dissect HEX...`: show packets, frames and heads byte by byte."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-import mqttws
+from mqttws.tap import Conversation, Record, explain, fields_of, summary
 from pubsub.cli import FAILED, OK, USAGE, Failure
+from pubsub.look.ladder import plain
+from pubsub.look.reading import from_hex, sender_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `dissect`."""
-    parser.add_argument("hex", metavar="HEX", nargs="+", help="the packet in hexadecimal, such as 30 03 00 01 61")
+    parser.add_argument("hex", metavar="HEX", nargs="*", default=[],
+                        help="bytes in hexadecimal, such as 30 03 00 01 61 or 0x30030001; "
+                             "none, or -: from standard input")  # fmt: skip
+    parser.add_argument("--frames", action="store_true", help="the bytes are WebSocket frames (default: as it looks)")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what each field is, and where the rule stands"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `dissect`."""
+    words = sys.stdin.read() if arguments.hex in ([], ["-"]) else " ".join(arguments.hex)
     try:
-        data = bytes.fromhex("".join(arguments.hex))
-    except ValueError:
-        raise Failure("the packet is not written in hexadecimal, two digits a byte", USAGE) from None
-    found = mqttws.dissect(data)
-    for field in found.fields:
+        data = from_hex(words)
+    except ValueError as error:
+        why = str(error) if "digit" in str(error) else "two digits make a byte"
+        raise Failure(f"this is not written in hexadecimal: {why}", USAGE) from None
+    if not data:
+        raise Failure("there is no byte at all", USAGE)
+    records = [record for record in read(data, arguments.frames) if record.layer != "tcp" and record.data]
+    for number, record in enumerate(records):
+        if len(records) > 1:
+            print(("\n" if number else "") + f"{plain(record.name)}  {plain(summary(record, secrets=True))}".rstrip())
+        _show(record, arguments.verbose)
+    broken = [f"malformed: {plain(each.message)} [{each.statement}]" for record in records for each in record.broken]
+    broken += [
+        f"malformed: it ends too early, after {record.size:,} bytes" for record in records if record.name == "cut short"
+    ]
+    for line in broken[:-1]:
+        print(line, file=sys.stderr)
+    if broken:
+        raise Failure(broken[-1], FAILED)
+    return OK
+
+
+def read(data: bytes, frames: bool) -> list[Record]:
+    """Read bytes of one end, as what they look like: 0x82 begins a SUBSCRIBE, and a frame.
+
+    Args:
+        data: heads, frames or packets.
+        frames: whether they are frames, whatever they look like.
+    """
+    made = [] if frames else _read(data, False)
+    if frames or _bad(made):
+        framed = _read(data, True)
+        if frames or not _bad(framed):
+            return framed
+    return made
+
+
+def _read(data: bytes, frames: bool) -> list[Record]:
+    masked = len(data) > 1 and data[1] > 127
+    sender = ("client" if masked else "server") if frames else sender_of(data)
+    conversation = Conversation(frames=frames)
+    records = conversation.receive_data(sender, data, 0.0)
+    for record in records:  # whether it may come now is not the question
+        if record.packet is not None:
+            record.broken = ()
+    return records + (conversation.receive_end(sender, 0.0) if conversation.under_way(sender) else [])
+
+
+def _bad(records: list[Record]) -> bool:
+    return any(record.broken or record.layer == "other" for record in records)
+
+
+def _show(record: Record, verbose: bool) -> None:
+    for field in fields_of(record):
         # A long field takes several lines; what a peer sent is shown escaped.
-        rows = [field.data[start : start + 8] for start in range(0, len(field.data), 8)] or [b""]
-        value = field.value if isinstance(field.value, str) and field.name.endswith("flags") else repr(field.value)
-        print(f"{field.start:6}  {rows[0].hex(' '):23}  {field.name:28}  {value}")
+        data = record.data[field.start : field.start + field.size]
+        rows = [data[start : start + 8] for start in range(0, len(data), 8)]
+        value = str(field.value) if isinstance(field.value, int) or field.bits else repr(field.value)
+        print(f"{field.start:6}  {rows[0].hex(' '):23}  {plain(field.name):28}  {plain(value)}")
         for number, row in enumerate(rows[1:], 1):
             print(f"{field.start + 8 * number:6}  {row.hex(' ')}")
-    if found.error is not None:
-        raise Failure(f"malformed: {found.error}", FAILED)
-    return OK
+        if verbose:
+            for name, width, bit in field.bits:
+                print(f"{'':8}{f'{bit:0{width}b}':>8}  {name}")
+            known = explain(field.key)
+            print(f"{'':8}{known.sentence} [{', '.join((known.section, *known.statements))}]")
+            print(f"{'':8}read by {known.reads}" + (f", written by {known.writes}" if known.writes else ""))
+            print(f"{'':8}shown by {', '.join(known.tests)}")

@@ -20,6 +20,16 @@ if ! command -v mosquitto >/dev/null 2>&1 && ! [ -x /usr/sbin/mosquitto ]; then
     fi
 fi
 
+if ! command -v tshark >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tests/peers: installing tshark"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tshark) \
+            >/dev/null 2>&1 || missing "tshark (apt-get failed)" tshark
+    else
+        missing "tshark (on Debian, as root: apt-get install tshark)" tshark
+    fi
+fi
+
 here=$(dirname "$0")
 if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "tests/peers: installing Node.js"

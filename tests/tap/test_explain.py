@@ -98,6 +98,7 @@ REQUEST = (
 def test_every_byte_of_a_head(sender: str, head: str) -> None:
     records = Conversation().receive_data(sender, head.encode(), 0.0)
     assert records[1].layer == "http"
+    assert [field.name for field in fields_of(records[1])].count("blank line") == 1
     for record in records:
         check_whole(record)
 

@@ -1,0 +1,183 @@
+"""`pubsub look URL`: a tap before a broker, and what passes through it. `pubsub look FILE`: the same of a file.
+
+What is shown goes to standard output; the URL to point a client at, and what is wrong with a file, to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mqttws.tap import Tap
+from pubsub.cli import FAILED, OK, USAGE, Failure
+from pubsub.cli.options import port, positive
+from pubsub.cli.streams import complain
+from pubsub.look.differing import MOST, compare
+from pubsub.look.ladder import Ladder, plain
+from pubsub.look.live import View, contexts, look
+from pubsub.look.reading import Source, Unreadable, read_all
+from pubsub.look.saving import SAVERS, saver_for
+
+_MIB = 1024 * 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `look`."""
+    parser.add_argument("what", metavar="URL|FILE", nargs="+",
+                        help="a broker's URL; or a file: .jsonl, pcap, pcapng, a raw stream, hexadecimal (-: standard "
+                             "input); two files: where they differ")  # fmt: skip
+    parser.add_argument("-v", "--verbose", action="count", default=0,
+                        help="show frames, fields and bytes; twice: what each field is, too")  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="show the summary alone")
+    parser.add_argument("--save", action="append", default=[], metavar="FILE",
+                        help=f"save the session; by its end, as {', '.join(SAVERS)}; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "--secrets", action="store_true", help="show and save passwords, tokens and signatures as they are"
+    )
+    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto", help="(default: auto)")
+    live = parser.add_argument_group("before a broker")
+    live.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    live.add_argument("--port", type=port, default=0, help="port to listen at (default: one that is free)")
+    live.add_argument("--keep", type=positive(float), default=64.0, metavar="MIB",
+                      help="memory for records (default: 64)")  # fmt: skip
+    live.add_argument("--tls-dev", action="store_true",
+                      help="take clients with TLS, by a certificate made for this run")  # fmt: skip
+    live.add_argument("--ca-out", metavar="FILE", help="where to write that certificate's authority, for clients")
+    live.add_argument(
+        "--ca-file", metavar="FILE", help="PEM file of the authorities that the broker is verified against"
+    )
+    live.add_argument("--insecure", action="store_true", help="do not verify the broker's certificate")
+    live.add_argument("--faults", metavar="FILE", help="TOML file of rules that break what passes; see docs/tap.md")
+    live.add_argument("--seed", type=int, metavar="N", help="seed of the rules' chances (default: the file's)")
+    live.add_argument(
+        "--record-faults", metavar="FILE", help="where to write the rules that make the same happen again"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `look`."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    urls = [word for word in arguments.what if "://" in word]
+    if urls and len(arguments.what) > 1:
+        raise Failure("a URL stands alone", USAGE)
+    if len(arguments.what) > 2:
+        raise Failure("two files at most are compared", USAGE)
+    if not urls:
+        _refuse_live_options(arguments)
+    if len(arguments.what) == 2:
+        return _compare(arguments.what[0], arguments.what[1], arguments.secrets)
+    with ExitStack() as stack:
+        view = _view(arguments)
+        stack.callback(view.close)
+        if urls:
+            _look(urls[0], view, arguments)
+            code = OK
+        else:
+            code = _read(arguments.what[0], view)
+        print("\n".join(view.totals.lines()))
+        return code
+
+
+def _refuse_live_options(arguments: argparse.Namespace) -> None:
+    for name in ("port", "tls_dev", "ca_out", "ca_file", "insecure", "faults", "seed", "record_faults"):
+        if getattr(arguments, name):
+            raise Failure(f"--{name.replace('_', '-')} is for a broker's URL, and has no effect on a file", USAGE)
+
+
+def _view(arguments: argparse.Namespace) -> View:
+    colour = arguments.colour == "always" or (
+        arguments.colour == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    )
+    ladder = Ladder(arguments.verbose, colour, arguments.secrets)
+    savers = []
+    for name in arguments.save:
+        try:
+            savers.append(saver_for(name, arguments.secrets))
+        except ValueError as error:
+            raise Failure(str(error), USAGE) from None
+        except OSError as error:
+            raise Failure(f"{name} cannot be written: {error.strerror or error}") from None
+    return View(ladder, savers, None if arguments.quiet else print)
+
+
+# Files.
+
+
+def _read(name: str, view: View) -> int:
+    source = Source(name)
+    try:
+        for record in source.records():
+            view.add([record], False)
+    except (OSError, Unreadable) as error:
+        raise Failure(f"{name} cannot be read: {plain(str(error))}") from None
+    for complaint in source.complaints[:100]:
+        complain(f"pubsub look: {plain(name)}: {plain(complaint)}")
+    return FAILED if source.complaints else OK
+
+
+def _compare(one: str, other: str, secrets: bool) -> int:
+    sides = []
+    for name in (one, other):
+        try:
+            sides.append(read_all(name, MOST, lambda text: complain(f"pubsub look: {plain(text)}")))
+        except (OSError, Unreadable) as error:
+            raise Failure(f"{name} cannot be read: {plain(str(error))}") from None
+    different = False
+    for line in compare(sides[0], sides[1], secrets):
+        different = True
+        print(line)
+    if not different:
+        print("no difference: the same packets in the same order")
+    return FAILED if different else OK
+
+
+# Before a broker.
+
+
+def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
+    options: dict[str, Any] = {"host": arguments.host, "port": arguments.port, "keep": int(arguments.keep * _MIB)}
+    secure = url.lower().startswith(("wss:", "mqtts:"))
+    if not secure and (arguments.ca_file or arguments.insecure):
+        raise Failure("--ca-file and --insecure are for a broker with TLS", USAGE)
+    if arguments.ca_out and not arguments.tls_dev:
+        raise Failure("--ca-out needs --tls-dev", USAGE)
+    try:
+        made, certificate = contexts(arguments.tls_dev, arguments.ca_file, arguments.insecure, secure)
+        if arguments.ca_out and certificate is not None:
+            Path(arguments.ca_out).write_bytes(certificate)
+    except (OSError, ModuleNotFoundError) as error:
+        raise Failure(f"TLS cannot be had: {error}") from None
+    try:
+        asyncio.run(_until_asked(url, view, arguments, {**options, **made}))
+    except ValueError as error:
+        raise Failure(str(error), USAGE) from None
+    except OSError as error:
+        raise Failure(f"cannot listen: {error.strerror or error}") from None
+
+
+async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Look until Ctrl-C."""
+    looking = asyncio.ensure_future(look(url, view, lambda tap: _announce(tap, arguments), **options))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
+            loop.add_signal_handler(number, looking.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await looking
+
+
+def _announce(tap: Tap, arguments: argparse.Namespace) -> None:
+    """Tell the URL to point a client at; its query may be a credential."""
+    shown, mark, _ = tap.url.partition("?")
+    if mark and arguments.secrets:
+        shown = tap.url
+    note = " (with the query of the broker's URL)" if mark and not arguments.secrets else ""
+    print(f"point a client at {shown}{note}; Ctrl-C ends", file=sys.stderr, flush=True)

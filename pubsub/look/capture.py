@@ -1,0 +1,308 @@
+"""Captures: pcap and pcapng -> segments of TCP, of either IP version; segments -> the two streams of each connection.
+
+A capture is read block by block, however long it is. One that is cut short is read as far as it goes, and says so.
+What is no TCP is passed over. Segments are put in order, what comes twice is left out, and a gap that is never filled
+is told; at most 4 MiB wait for one.
+
+Spec: RFC 9293 §3.4, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple
+
+#: How a pcap begins -> the order of its bytes, and its units of time in a second.
+_PCAP = {
+    b"\xd4\xc3\xb2\xa1": ("<", 1e6),
+    b"\xa1\xb2\xc3\xd4": (">", 1e6),
+    b"\x4d\x3c\xb2\xa1": ("<", 1e9),
+    b"\xa1\xb2\x3c\x4d": (">", 1e9),
+}
+_PCAPNG = b"\x0a\x0d\x0d\x0a"
+#: The longest packet or block that is believed.
+_MAX_BLOCK = 16 * 1024 * 1024
+#: How many bytes wait for those before them.
+_MAX_WAITING = 4 * 1024 * 1024
+
+_FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
+
+
+class CutShort(Exception):
+    """The capture ends, or makes no sense, from here on; what came before is good."""
+
+
+class Segment(NamedTuple):
+    """A segment of TCP.
+
+    Attributes:
+        time: seconds since the epoch.
+        source: address and port.
+        target: address and port.
+        sequence: of its first byte.
+        flags: of its header.
+        data: its payload.
+    """
+
+    time: float
+    source: tuple[str, int]
+    target: tuple[str, int]
+    sequence: int
+    flags: int
+    data: bytes
+
+
+def is_capture(start: bytes) -> bool:
+    """Return whether a file that begins so is a capture."""
+    return start[:4] in _PCAP or start[:4] == _PCAPNG
+
+
+def segments(file: BinaryIO) -> Iterator[Segment]:
+    """Read the segments of TCP in a capture.
+
+    Raises:
+        CutShort: from here on it cannot be read.
+    """
+    magic = file.read(4)
+    frames = _pcapng_frames(file) if magic == _PCAPNG else _pcap_frames(file, *_PCAP[magic])
+    for time, link, frame in frames:
+        found = _ip_of(link, frame)
+        segment = _segment_of(time, found) if found is not None else None
+        if segment is not None:
+            yield segment
+
+
+def _read(file: BinaryIO, size: int, what: str) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise CutShort(f"the capture ends inside {what}")
+    return data
+
+
+def _pcap_frames(file: BinaryIO, order: str, unit: float) -> Iterator[tuple[float, int, bytes]]:
+    link = struct.unpack(order + "I", _read(file, 20, "its header")[16:])[0] & 0xFFFF
+    while head := file.read(16):
+        if len(head) < 16:
+            raise CutShort("the capture ends inside the header of a packet")
+        seconds, fraction, size, _ = struct.unpack(order + "IIII", head)
+        if size > _MAX_BLOCK:
+            raise CutShort(f"a packet of {size:,} bytes is announced, which none has")
+        yield seconds + fraction / unit, link, _read(file, size, "a packet")
+
+
+def _pcapng_frames(file: BinaryIO) -> Iterator[tuple[float, int, bytes]]:
+    order = _section(file, _read(file, 4, "its header"))
+    interfaces: list[tuple[int, float]] = []
+    while head := file.read(8):
+        if len(head) < 8:
+            raise CutShort("the capture ends inside the header of a block")
+        if head[:4] == _PCAPNG:
+            order, interfaces = _section(file, head[4:]), []
+            continue
+        kind, size = struct.unpack(order + "II", head)
+        if not 12 <= size <= _MAX_BLOCK:
+            raise CutShort(f"a block of {size:,} bytes is announced, which none has")
+        body = _read(file, size - 8, "a block")[:-4]
+        if kind == 1 and len(body) >= 8:
+            interfaces.append((struct.unpack(order + "H", body[:2])[0], _resolution(body[8:], order)))
+        elif kind == 6 and len(body) >= 20:
+            number, high, low, taken, _ = struct.unpack(order + "IIIII", body[:20])
+            if number < len(interfaces):
+                link, unit = interfaces[number]
+                yield (high << 32 | low) / unit, link, body[20 : 20 + taken]
+        elif kind == 3 and len(body) >= 4 and interfaces:
+            yield 0.0, interfaces[0][0], body[4:]
+
+
+def _section(file: BinaryIO, size: bytes) -> str:
+    """Read the rest of a section header block, behind its size. Returns the order of bytes."""
+    magic = _read(file, 4, "its header")
+    order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(magic)
+    length = struct.unpack((order or "<") + "I", size)[0]
+    if order is None or not 28 <= length <= _MAX_BLOCK:
+        raise CutShort("the header of a section is none")
+    _read(file, length - 12, "its header")
+    return order
+
+
+def _resolution(options: bytes, order: str) -> float:
+    """Find how many units of time an interface has in a second."""
+    while len(options) >= 4:
+        code, size = struct.unpack(order + "HH", options[:4])
+        if code == 9 and size == 1 and len(options) > 4:
+            value = options[4]
+            return float(2 ** (value & 127) if value & 128 else 10**value)
+        if code == 0:
+            break
+        options = options[4 + size + -size % 4 :]
+    return 1e6
+
+
+# Down to TCP.
+
+
+def _ip_of(link: int, frame: bytes) -> bytes | None:
+    """Take the packet of IP out of a frame; None where there is none."""
+    if link == 1:
+        at = 12
+        while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+            at += 4
+        return frame[at + 2 :] if frame[at : at + 2] in (b"\x08\x00", b"\x86\xdd") else None
+    offset = {0: 4, 108: 4, 12: 0, 14: 0, 101: 0, 228: 0, 229: 0, 113: 16, 276: 20}.get(link)
+    return None if offset is None else frame[offset:]
+
+
+def _segment_of(time: float, packet: bytes) -> Segment | None:
+    """Take the segment of TCP out of a packet of IP; None where there is none."""
+    if len(packet) < 20:
+        return None
+    if packet[0] >> 4 == 4:
+        size = int.from_bytes(packet[2:4], "big") or len(packet)
+        if packet[9] != 6 or int.from_bytes(packet[6:8], "big") & 0x1FFF:
+            return None
+        source, target, body = packet[12:16], packet[16:20], packet[(packet[0] & 15) * 4 : size]
+    elif packet[0] >> 4 == 6 and len(packet) >= 40:
+        found = _after_extensions(packet)
+        if found is None:
+            return None
+        source, target, body = packet[8:24], packet[24:40], found
+    else:
+        return None
+    if len(body) < 20:
+        return None
+    near, far, sequence = struct.unpack(">HHI", body[:8])
+    return Segment(
+        time, (str(ipaddress.ip_address(source)), near), (str(ipaddress.ip_address(target)), far), sequence, body[13],
+        body[(body[12] >> 4) * 4 :],
+    )  # fmt: skip
+
+
+def _after_extensions(packet: bytes) -> bytes | None:
+    """Pass over the extension headers of IPv6."""
+    kind, at = packet[6], 40
+    end = 40 + int.from_bytes(packet[4:6], "big") if packet[4:6] != b"\0\0" else len(packet)
+    while kind in (0, 43, 60) and at + 2 <= end <= len(packet):
+        kind, at = packet[at], at + (packet[at + 1] + 1) * 8
+    return packet[at:end] if kind == 6 else None
+
+
+# Up from TCP.
+
+
+@dataclass
+class _Half:
+    """What one end of a connection sends."""
+
+    expected: int | None = None
+    waiting: dict[int, tuple[float, bytes, int]] = field(default_factory=dict)
+    size: int = 0
+    ended: bool = False
+
+
+class Piece(NamedTuple):
+    """What follows in one direction: "open", "data", "FIN" or "RST"; or "gap", bytes that are not there."""
+
+    connection: int
+    from_client: bool
+    time: float
+    kind: str
+    data: bytes
+
+
+class Streams:
+    """Puts segments in order, connection by connection."""
+
+    def __init__(self) -> None:
+        self._connections: dict[tuple[tuple[str, int], tuple[str, int]], tuple[int, dict[bool, _Half]]] = {}
+        self._count = 0
+        #: connection -> the client's and the server's address and port.
+        self.names: dict[int, tuple[tuple[str, int], tuple[str, int]]] = {}
+
+    def add(self, segment: Segment) -> Iterator[Piece]:
+        """Take a segment. Yields what it completes."""
+        known_before = self._count
+        key, from_client = self._find(segment)
+        number, halves = self._connections[key]
+        if number > known_before:
+            yield Piece(number, from_client, segment.time, "open", b"")
+        half = halves[from_client]
+        sequence = segment.sequence
+        if segment.flags & _SYN:
+            half.expected = sequence + 1 & 0xFFFFFFFF
+            sequence = half.expected
+        if half.expected is None:
+            half.expected = sequence
+        if segment.flags & _RST:
+            yield Piece(number, from_client, segment.time, "RST", b"")
+            half.ended = True
+            return
+        if segment.data or segment.flags & _FIN:
+            known = half.waiting.get(sequence)
+            if known is None or len(known[1]) < len(segment.data):
+                half.waiting[sequence] = segment.time, segment.data, segment.flags
+                half.size += len(segment.data) - (len(known[1]) if known else 0)
+        yield from self._ready(number, from_client, half)
+        if half.size > _MAX_WAITING:
+            yield from self._skip(number, from_client, half)
+
+    def finish(self) -> Iterator[Piece]:
+        """Give up what waits for segments that will not come. Yields it, with the gaps."""
+        for number, halves in self._connections.values():
+            for from_client, half in halves.items():
+                while half.waiting:
+                    yield from self._skip(number, from_client, half)
+
+    def _find(self, segment: Segment) -> tuple[tuple[tuple[str, int], tuple[str, int]], bool]:
+        """Find the connection of a segment: as (client, server), and whether the client sent it."""
+        ends = segment.source, segment.target
+        fresh = segment.flags & (_SYN | _ACK) == _SYN
+        for key, from_client in ((ends, True), (ends[::-1], False)):
+            if key in self._connections and not (fresh and self._connections[key][1][True].ended):
+                return key, from_client
+        from_client = fresh or (not segment.flags & _SYN and segment.target[1] <= segment.source[1])
+        key = ends if from_client else (ends[1], ends[0])
+        self._connections.pop(key, None)
+        self._count += 1
+        self._connections[key] = self._count, {True: _Half(), False: _Half()}
+        self.names[self._count] = key
+        return key, from_client
+
+    def _ready(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
+        """Yield what is next in order."""
+        while half.waiting and not half.ended:
+            assert half.expected is not None
+            start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
+            ahead = _distance(start, half.expected)
+            if ahead > 0:
+                return
+            time, data, flags = half.waiting.pop(start)
+            half.size -= len(data)
+            data = data[-ahead:] if ahead else data
+            if data:
+                half.expected = half.expected + len(data) & 0xFFFFFFFF
+                yield Piece(number, from_client, time, "data", data)
+            if flags & _FIN:
+                half.ended = True
+                yield Piece(number, from_client, time, "FIN", b"")
+
+    def _skip(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
+        """Pass over a gap."""
+        if half.ended:
+            half.waiting.clear()
+            return
+        assert half.expected is not None
+        start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
+        missing = _distance(start, half.expected)
+        if missing > 0:
+            yield Piece(number, from_client, half.waiting[start][0], "gap", str(missing).encode())
+            half.expected = start
+        yield from self._ready(number, from_client, half)
+
+
+def _distance(one: int, other: int) -> int:
+    """Tell how far a sequence number is ahead of another; negative: behind. Spec: RFC 9293 §3.4."""
+    ahead = one - other & 0xFFFFFFFF
+    return ahead - (1 << 32) if ahead >> 31 else ahead

@@ -1,0 +1,72 @@
+"""Where two sessions differ: their packets side by side, connection by connection, times and identifiers aside.
+
+Packet identifiers are compared by where they come up first, since each client numbers as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from typing import Any
+
+from mqttws.tap import Record, summary
+from pubsub.look.ladder import plain
+
+#: How many packets of a session are compared.
+MOST = 20_000
+
+
+class _Numbers:
+    """Gives each packet identifier of a direction the number of its first appearance."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, int], int] = {}
+        self._count = 0
+
+    def of(self, record: Record, packet_id: int) -> int:
+        answer = record.name in ("PUBACK", "PUBREC", "PUBCOMP", "SUBACK", "UNSUBACK")
+        began = {"client": "server", "server": "client"}[record.sender] if answer else record.sender
+        key = record.connection, began, packet_id
+        if key not in self._known or (record.name in ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE") and not _dup(record)):
+            self._count += 1
+            self._known[key] = self._count
+        return self._known[key]
+
+
+def _dup(record: Record) -> bool:
+    return bool(getattr(record.packet, "dup", False))
+
+
+def _essence(record: Record, numbers: _Numbers) -> tuple[Any, ...]:
+    """Return what two records must have in common to be the same."""
+    packet = record.packet
+    if packet is None:
+        return record.sender, record.name, record.data
+    values = []
+    for name in packet.fields:
+        value = getattr(packet, name)
+        if name == "packet_id" and value is not None:
+            value = numbers.of(record, value)
+        values.append(repr(value))
+    return record.sender, record.name, *values
+
+
+def compare(one: Iterable[Record], other: Iterable[Record], secrets: bool = False) -> Iterator[str]:
+    """Compare two sessions. Yields a line for each packet that only one of them has; none where there is none."""
+    sides = []
+    for records in (one, other):
+        numbers = _Numbers()
+        kept = [record for record in records if record.layer in ("mqtt", "other") and record.data]
+        sides.append((kept, [_essence(record, numbers) for record in kept]))
+    (first, before), (second, after) = sides
+    matcher = SequenceMatcher(a=before, b=after, autojunk=False)
+    for kind, start, end, begin, stop in matcher.get_opcodes():
+        if kind != "equal":
+            yield from (_line("-", record, secrets) for record in first[start:end])
+            yield from (_line("+", record, secrets) for record in second[begin:stop])
+
+
+def _line(sign: str, record: Record, secrets: bool) -> str:
+    arrow = "C ---> S" if record.sender == "client" else "C <--- S"
+    text = plain(summary(record, secrets))
+    return f"{sign} #{record.connection:<3} {record.number:>6}  {arrow}  {plain(record.name):12} {text}"

@@ -1,0 +1,108 @@
+"""A tap, shown as it goes: the ladder, files that are saved meanwhile, and a summary in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from mqttws.tap import Record, Tap
+from pubsub.look.ladder import Ladder
+from pubsub.look.saving import Saver
+from pubsub.look.totals import Totals
+
+#: Seconds after which what is not answered is told of, once.
+_LONG = 2.0
+
+
+class View:
+    """What becomes of the records: lines, files, totals.
+
+    Args:
+        ladder: makes the lines.
+        savers: write the files; closed by `close`.
+        show: takes a line; None: no lines.
+    """
+
+    def __init__(self, ladder: Ladder, savers: Iterable[Saver], show: Callable[[str], Any] | None) -> None:
+        self._ladder = ladder
+        self._savers = list(savers)
+        self._show = show
+        self._told: set[int] = set()
+        self.totals = Totals()
+
+    def add(self, records: list[Record], settled: bool = True) -> None:
+        """Take records."""
+        for record in records:
+            self.totals.add(record)
+            if self._show is not None:
+                for line in self._ladder.lines(record):
+                    self._show(line)
+        for saver in self._savers:
+            saver.add(records, settled)
+
+    def tell_waiting(self, now: float) -> None:
+        """Tell what has waited long for an answer, each once."""
+        waiting = self._ladder.waiting
+        for (connection, end, what), record in list(waiting.items()):
+            if now - record.time > _LONG and record.number not in self._told and self._show is not None:
+                self._told.add(record.number)
+                self._show(
+                    f"{'':30}? #{connection}: {end} {what}, {record.name} {record.number}: no answer for {_LONG:g} s"
+                )
+        self._told &= {record.number for record in waiting.values()}
+
+    def close(self) -> None:
+        """Finish the files."""
+        with ExitStack() as stack:
+            for saver in self._savers:
+                stack.callback(saver.close)
+
+
+async def look(url: str, view: View, announce: Callable[[Tap], None], make_line: Any = None, **options: Any) -> None:
+    """Run a tap until it is cancelled.
+
+    Args:
+        url: of the server.
+        view: takes the records.
+        announce: called with the tap once it listens.
+        make_line: see `Tap`.
+        **options: of `Tap`.
+    """
+    async with Tap(url, on_records=view.add, make_line=make_line, **options) as tap:
+        announce(tap)
+        while True:
+            await asyncio.sleep(1.0)
+            view.tell_waiting(time.time())
+            sys.stdout.flush()
+
+
+def contexts(
+    near_tls: bool, ca_file: str | None, insecure: bool, secure: bool
+) -> tuple[dict[str, ssl.SSLContext], bytes | None]:
+    """Make the contexts of TLS for a tap.
+
+    Args:
+        near_tls: whether clients come with TLS.
+        ca_file: the authorities that the server's certificate is verified against; None: the system's.
+        insecure: whether not to verify it.
+        secure: whether the server speaks TLS.
+
+    Returns:
+        The options of `Tap`, and the certificate, in PEM, that clients are to trust.
+    """
+    import mqttws
+
+    made: dict[str, ssl.SSLContext] = {}
+    certificate = None
+    if secure:
+        made["far_tls"] = mqttws.tls_context(ca_file=ca_file, insecure_no_verification=insecure)
+    if near_tls:
+        authority = mqttws.mint_authority()
+        made["near_tls"] = authority.issue("localhost", "127.0.0.1", "::1").server_context()
+        certificate = authority.certificate
+    return made, certificate

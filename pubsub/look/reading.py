@@ -1,0 +1,216 @@
+"""Any file -> records: our own lines, captures, raw streams, hexadecimal.
+
+Records come as they are read, so that a file of any length can be shown. What cannot be read is told by `complaints`,
+and the rest is read.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from mqttws.tap import Conversation, Loader, Record
+from pubsub.look.capture import CutShort, Piece, Streams, is_capture, segments
+
+CLIENT, SERVER = "client", "server"
+#: How many bytes of a stream may pass before it must have shown that it is MQTT.
+_UNDECIDED = 256 * 1024
+#: The first bytes of what only a server sends: CONNACK, SUBACK, UNSUBACK, PINGRESP.
+_OF_A_SERVER = b"\x20\x90\xb0\xd0"
+_PIECE = 64 * 1024
+_HEX = re.compile(r"[0-9A-Fa-f\s,:;_x\\-]*")
+
+
+class Unreadable(Exception):
+    """A file that is none of those that can be read."""
+
+
+class Source:
+    """A file that is being read.
+
+    Args:
+        name: its path; "-" for the standard input.
+
+    Attributes:
+        complaints: what in it could not be read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.complaints: list[str] = []
+
+    def records(self) -> Iterator[Record]:
+        """Read it.
+
+        Raises:
+            OSError: it cannot be read.
+            Unreadable: it is nothing that is known.
+        """
+        if self.name == "-":
+            yield from self._read(sys.stdin.buffer)
+            return
+        with Path(self.name).open("rb") as file:
+            yield from self._read(file)
+
+    def _read(self, file: BinaryIO) -> Iterator[Record]:
+        buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+        start = buffered.peek(512)[:512]
+        if not start:
+            raise Unreadable(f"{self.name} is empty")
+        if is_capture(start):
+            yield from _Captured(self.complaints).records(buffered)
+        elif start.lstrip()[:1] == b"{":
+            yield from self._lines(buffered)
+        elif (data := _as_hex(start, buffered)) is not None:
+            yield from _raw([data])
+        else:
+            yield from _raw(iter(lambda: buffered.read(_PIECE), b""))
+
+    def _lines(self, file: BinaryIO) -> Iterator[Record]:
+        loader = Loader()
+        for line in _lines(file):
+            yield from loader.add(line)
+        self.complaints += [f"line {number}: {why}" for number, why in loader.faults]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Read lines; one that is longer than any record's is cut, and so is none."""
+    most = 16 * 1024 * 1024
+    while line := file.readline(most):
+        if len(line) == most and not line.endswith(b"\n"):
+            while (rest := file.readline(most)) and not rest.endswith(b"\n"):
+                pass
+        yield line
+
+
+# Hexadecimal and raw streams.
+
+
+def from_hex(text: str) -> bytes:
+    r"""Read hexadecimal: digits with or without spaces, commas, colons, `0x` or `\\x`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _HEX.fullmatch(text):
+        bad = next(character for character in text if not _HEX.fullmatch(character))
+        raise ValueError(f"{bad!r} is no hexadecimal digit")
+    return bytes.fromhex(re.sub(r"0x|\\x|[\s,:;_-]", "", text))
+
+
+def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:
+    """Read a file of hexadecimal; None where it is none."""
+    try:
+        if not _HEX.fullmatch(start.decode("ascii")):
+            return None
+    except UnicodeDecodeError:
+        return None
+    try:
+        return from_hex(file.read(_UNDECIDED * 64).decode("ascii"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Unreadable(f"it begins in hexadecimal, and does not go on so: {error}") from None
+
+
+def sender_of(data: bytes) -> str:
+    """Guess who has sent a raw stream, by its first bytes."""
+    return SERVER if data[:1] in [bytes((byte,)) for byte in _OF_A_SERVER] or data.startswith(b"HTTP/") else CLIENT
+
+
+def _raw(pieces: Iterable[bytes]) -> Iterator[Record]:
+    """Read one stream of bytes: what one end has sent."""
+    conversation = Conversation()
+    sender = ""
+    for piece in pieces:
+        sender = sender or sender_of(piece)
+        yield from conversation.receive_data(sender, piece, 0.0)
+    if conversation.under_way(sender):
+        yield from conversation.receive_end(sender, 0.0)
+
+
+# Captures.
+
+
+class _Stream:
+    """A connection of a capture: its records wait until it has shown that it is MQTT."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.waiting: list[Record] | None = []
+        self.size = 0
+        self.dropped = False
+
+
+class _Captured:
+    """The MQTT in a capture.
+
+    Args:
+        complaints: what could not be read is added to it.
+    """
+
+    def __init__(self, complaints: list[str]) -> None:
+        self._complaints = complaints
+        self._numbers = count(1)
+        self._streams: dict[int, _Stream] = {}
+
+    def records(self, file: BinaryIO) -> Iterator[Record]:
+        """Read the records of all connections that carry MQTT."""
+        tcp = Streams()
+        try:
+            for segment in segments(file):
+                for piece in tcp.add(segment):
+                    yield from self._add(piece, tcp)
+        except CutShort as cut:
+            self._complaints.append(f"{cut}; what came before is shown")
+        for piece in tcp.finish():
+            yield from self._add(piece, tcp)
+        foreign = sum(1 for stream in self._streams.values() if stream.dropped or stream.waiting)
+        if foreign:
+            self._complaints.append(f"{foreign} connections carry no MQTT that could be read, and are left out")
+
+    def _add(self, piece: Piece, tcp: Streams) -> Iterator[Record]:
+        stream = self._streams.get(piece.connection)
+        if stream is None:
+            stream = self._streams[piece.connection] = _Stream(Conversation(piece.connection, self._numbers))
+            (client, server) = tcp.names[piece.connection]
+            notes = {"client": f"{client[0]} port {client[1]}", "server": f"{server[0]} port {server[1]}"}
+            self._keep(stream, stream.conversation.opened(piece.time, **notes))
+        if stream.dropped or piece.kind == "open":
+            return
+        sender = CLIENT if piece.from_client else SERVER
+        if piece.kind == "gap":
+            made = stream.conversation.receive_gap(sender, int(piece.data), piece.time)
+        elif piece.kind == "data":
+            made = stream.conversation.receive_data(sender, piece.data, piece.time)
+        else:
+            made = stream.conversation.receive_end(sender, piece.time, piece.kind == "RST")
+        yield from self._keep(stream, made)
+
+    def _keep(self, stream: _Stream, made: list[Record]) -> list[Record]:
+        """Let records wait until one of them is MQTT. Returns those that may be shown."""
+        if stream.waiting is None:
+            return made
+        stream.waiting += made
+        stream.size += sum(len(record.data) for record in made)
+        if any(
+            record.layer == "mqtt" and (record.packet is not None or record.notes.get("version")) for record in made
+        ):
+            ready, stream.waiting = stream.waiting, None
+            return ready
+        if stream.size > _UNDECIDED or any(record.layer == "other" and record.data for record in made):
+            stream.dropped, stream.waiting = True, None
+        return []
+
+
+def read_all(name: str, keep: int, complain: Callable[[str], None]) -> deque[Record]:
+    """Read the last `keep` records of a file at once, for a comparison."""
+    source = Source(name)
+    records = deque(source.records(), maxlen=keep)
+    for complaint in source.complaints:
+        complain(f"{name}: {complaint}")
+    return records

@@ -1,0 +1,36 @@
+"""tshark, the oracle of what is in a capture: its fields of MQTT, packet by packet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TSHARK = shutil.which("tshark")
+#: Before version 4.2 it does not know that MQTT travels in WebSockets.
+_LUA = 'pcall(function() DissectorTable.get("ws.protocol"):add("mqtt", Dissector.get("mqtt")) end)\n'
+
+
+def need_tshark() -> None:
+    """Skip the test where tshark is missing; fail under CI."""
+    if TSHARK is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("tshark is missing: tests/peers/install.sh installs it")
+        pytest.skip("tshark is missing (on Debian: apt-get install tshark)")
+
+
+def fields(capture: Path, *names: str) -> list[list[list[str]]]:
+    """Read fields of each frame of a capture that holds MQTT: for each name the values, in order."""
+    assert TSHARK is not None
+    script = capture.with_suffix(".lua")
+    script.write_text(_LUA)
+    command = [TSHARK, "-X", f"lua_script:{script}", "-r", str(capture), "-Y", "mqtt", "-T", "fields"]
+    command += ["-E", "separator=\x1e", "-E", "aggregator=\x1f", "-E", "occurrence=a"]
+    for name in names:
+        command += ["-e", name]
+    done = subprocess.run(command, capture_output=True, timeout=600, check=True)
+    rows = done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
+    return [[cell.split("\x1f") if cell else [] for cell in row.split("\x1e")] for row in rows if row]

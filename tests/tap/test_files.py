@@ -1,0 +1,360 @@
+"""Files of sessions: what is saved can be read, by ourselves and others; what is broken is told, and the rest read."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import tsharks
+
+from mqttws import ConnAck, Connect, Disconnect, Packet, PubAck, Publish, SubAck, Subscribe
+from mqttws.protocol.frames import binary_frame
+from mqttws.tap import Conversation, Record
+from pubsub.look.differing import compare
+from pubsub.look.ladder import Ladder, plain
+from pubsub.look.reading import Source, Unreadable
+from pubsub.look.saving import SAVERS, saver_for
+
+KEY = b"\x11\x22\x33\x44"
+REQUEST = (
+    b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
+RESPONSE = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
+TALK: list[tuple[str, Packet]] = [
+    ("client", Connect("c", username="u", password=b"bait")),
+    ("server", ConnAck()),
+    ("client", Subscribe(1, [("a/#", 1)])),
+    ("server", SubAck(1, [1])),
+    ("client", Publish("a/b", b'{"x": 1}', 1, packet_id=2)),
+    ("server", PubAck(2)),
+    ("server", Publish("a/b", b"\x00" * 3000)),
+    ("client", Disconnect()),
+]
+
+
+def session(websocket: bool = False, talk: list[tuple[str, Packet]] = TALK) -> list[Record]:
+    """A session, a second a packet."""
+    conversation = Conversation()
+    records = conversation.opened(1000.0, server="h")
+    if websocket:
+        records += conversation.receive_data("client", REQUEST, 1000.25)
+        records += conversation.receive_data("server", RESPONSE, 1000.5)
+    for second, (sender, packet) in enumerate(talk, 1001):
+        data = packet.encode()
+        if websocket:
+            data = binary_frame(data, KEY if sender == "client" else None)
+        records += conversation.receive_data(sender, data, float(second))
+    return records + conversation.receive_end("server", 1100.0) + conversation.receive_end("client", 1101.0)
+
+
+def save(records: list[Record], path: Path, secrets: bool = False) -> Path:
+    saver = saver_for(str(path), secrets)
+    for record in records:
+        saver.add([record], False)
+    saver.close()
+    return path
+
+
+def read(path: Path) -> tuple[list[Record], list[str]]:
+    source = Source(str(path))
+    return list(source.records()), source.complaints
+
+
+def packets(records: list[Record]) -> list[tuple[str, Packet | None]]:
+    return [(record.sender, record.packet) for record in records if record.layer == "mqtt"]
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
+@pytest.mark.parametrize("ending", [".jsonl", ".pcapng"])
+def test_what_is_saved_is_read_again(tmp_path: Path, ending: str, websocket: bool) -> None:
+    records = session(websocket)
+    again, complaints = read(save(records, tmp_path / f"s{ending}", secrets=True))
+    assert complaints == []
+    assert packets(again) == TALK
+    assert [round(record.time, 3) for record in again] == [record.time for record in records]
+    assert list(compare(again, records)) == []
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
+@pytest.mark.parametrize("ending", sorted(SAVERS))
+def test_no_secret_is_saved_and_all_else_is(tmp_path: Path, ending: str, websocket: bool) -> None:
+    path = save(session(websocket), tmp_path / f"s{ending}")
+    data = path.read_bytes()
+    for secret in (b"bait", b"bait".hex().encode()):
+        assert secret not in data
+    if ending != ".qlog":
+        again, complaints = read(path)
+        assert complaints == []
+        connect = Connect("c", username="*", password=b"****")
+        assert packets(again) == [("client", connect), *TALK[1:]]
+        assert not any(record.broken for record in again)
+
+
+def test_qlog_is_as_its_schema_says(tmp_path: Path) -> None:
+    schema = json.loads((Path(__file__).parent / "qlog.schema.json").read_text())
+    made = json.loads(save(session(True), tmp_path / "s.qlog").read_text())
+    jsonschema.validate(made, schema)
+    (trace,) = made["traces"]
+    names = [event["name"] for event in trace["events"]]
+    assert names[:4] == ["connectivity:open", "http:get", "http:101", "websocket:binary"]
+    assert names.count("mqtt:publish") == 2
+    assert [event["time"] for event in trace["events"]] == sorted(event["time"] for event in trace["events"])
+    jsonschema.validate(json.loads(save([], tmp_path / "empty.qlog").read_text()), schema)
+    made["traces"][0]["events"][0].pop("name")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(made, schema)
+
+
+@pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
+def test_tshark_finds_the_same_packets(tmp_path: Path, websocket: bool) -> None:
+    tsharks.need_tshark()
+    rows = tsharks.fields(save(session(websocket), tmp_path / "s.pcapng"), "mqtt.msgtype", "mqtt.topic", "mqtt.msgid")
+    types = [int(value) for row in rows for value in row[0]]
+    assert types == [packet.type for _, packet in TALK]
+    assert [value for row in rows for value in row[1]] == ["a/#", "a/b", "a/b"]
+
+
+def test_a_name_that_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="what can be saved is"):
+        saver_for(str(tmp_path / "s.txt"), False)
+
+
+# Captures of others.
+
+CLIENT, SERVER = ("c", 50_000), ("s", 1883)
+
+
+def segment(near: int, far: int, sequence: int, flags: int, data: bytes, version: int = 4, link: int = 1) -> bytes:
+    """A frame with a segment of TCP."""
+    tcp = struct.pack(">HHIIBBHHH", near, far, sequence & 0xFFFFFFFF, 0, 0x50, flags, 1000, 0, 0) + data
+    if version == 4:
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + bytes(4) + bytes(4) + tcp
+    else:  # with an extension header between
+        ip = struct.pack(">IHBB", 6 << 28, 8 + len(tcp), 0, 64) + bytes(32) + bytes((6, 0)) + bytes(6) + tcp
+    kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    heads = {1: bytes(12) + kind, 101: b"", 113: bytes(14) + kind, 0: bytes(4), 276: kind + bytes(18)}
+    return heads[link] + ip
+
+
+def pcap(frames: list[bytes], link: int = 1, order: str = "<") -> bytes:
+    data = struct.pack(order + "IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+    for number, frame in enumerate(frames):
+        data += struct.pack(order + "IIII", 1000 + number, 500_000, len(frame), len(frame)) + frame
+    return data
+
+
+def talk_frames(port: int = 1883, start: int = 0xFFFFFFF0, **options: Any) -> list[bytes]:
+    """A session as frames, whose sequence numbers go round."""
+    numbers = {"client": start, "server": 77}
+    frames = [
+        segment(50_000, port, start - 1, 2, b"", **options),
+        segment(port, 50_000, 76, 18, b"", **options),
+    ]
+    for sender, packet in TALK:
+        ports = (50_000, port) if sender == "client" else (port, 50_000)
+        data = packet.encode()
+        for at in range(0, len(data), 11):
+            frames.append(segment(*ports, numbers[sender], 24, data[at : at + 11], **options))
+            numbers[sender] += len(data[at : at + 11])
+    return [*frames, segment(50_000, port, numbers["client"], 17, b"", **options)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("link", "order"), [(1, "<"), (1, ">"), (101, "<"), (113, "<"), (0, "<"), (276, ">")])
+def test_captures_of_either_ip_and_any_link(tmp_path: Path, version: int, link: int, order: str) -> None:
+    path = tmp_path / "s.pcap"
+    path.write_bytes(pcap(talk_frames(port=4242, version=version, link=link), link, order))
+    records, complaints = read(path)
+    assert complaints == []
+    assert packets(records) == TALK
+    assert records[0].name == "open"
+    assert records[0].notes["server"].endswith("port 4242")
+
+
+def test_segments_out_of_order_and_twice(tmp_path: Path) -> None:
+    frames = talk_frames()
+    chance = random.Random(7)
+    for _ in range(20):
+        body = frames[2:-1]
+        shuffled = [*body, *chance.sample(body, 30)]
+        order = sorted(range(len(shuffled)), key=lambda at: at % len(body) + chance.uniform(0, 6))
+        path = tmp_path / "s.pcap"
+        path.write_bytes(pcap([*frames[:2], *(shuffled[at] for at in order), frames[-1]]))
+        records, complaints = read(path)
+        assert complaints == []
+        for end in ("client", "server"):
+            assert [each for each in packets(records) if each[0] == end] == [each for each in TALK if each[0] == end]
+
+
+def test_a_capture_that_begins_in_the_middle_or_has_a_gap(tmp_path: Path) -> None:
+    frames = talk_frames()
+    path = tmp_path / "s.pcap"
+    path.write_bytes(pcap(frames[2:]))
+    assert packets(read(path)[0]) == TALK
+    path.write_bytes(pcap(frames[:9] + frames[10:]))
+    records, complaints = read(path)
+    assert complaints == []
+    gaps = [record for record in records if record.name == "gap"]
+    assert len(gaps) == 1
+    assert 0 < gaps[0].size <= 11
+
+
+def test_a_capture_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    for name, data in (
+        ("s.pcap", pcap(talk_frames())),
+        ("s.pcapng", save(session(), tmp_path / "w.pcapng").read_bytes()),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        whole = len(packets(read(path)[0]))
+        for size in random.Random(1).sample(range(400, len(data)), 25):
+            path.write_bytes(data[:size])
+            records, complaints = read(path)
+            assert 0 < len(packets(records)) <= whole
+            assert len(complaints) <= 1
+            assert all("what came before is shown" in complaint for complaint in complaints)
+
+
+def test_other_connections_are_left_out(tmp_path: Path) -> None:
+    others = [
+        segment(1, 22, 5, 24, b"SSH-2.0-x\r\n"),
+        segment(2, 443, 5, 24, bytes.fromhex("160301000501")),
+        b"\x00" * 60,
+    ]
+    path = tmp_path / "s.pcap"
+    path.write_bytes(pcap(others + talk_frames()))
+    records, complaints = read(path)
+    assert packets(records) == TALK
+    assert complaints == ["2 connections carry no MQTT that could be read, and are left out"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_capture_raises(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    good = pcap(talk_frames())
+    path = tmp_path / "s.pcap"
+    for _ in range(60):
+        data = bytearray(good if chance.random() < 0.5 else save(session(), tmp_path / "w.pcapng").read_bytes())
+        for _ in range(chance.randrange(1, 30)):
+            data[chance.randrange(4, len(data))] = chance.randrange(256)
+        path.write_bytes(data)
+        read(path)
+
+
+# Everything else.
+
+
+def test_raw_streams_and_hexadecimal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = b"".join(packet.encode() for sender, packet in TALK if sender == "server")
+    wanted = [each for each in TALK if each[0] == "server"]
+    path = tmp_path / "s.bin"
+    path.write_bytes(stream)
+    assert packets(read(path)[0]) == wanted
+    path.write_text(" ".join(f"0x{byte:02x}," for byte in stream))
+    assert packets(read(path)[0]) == wanted
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream.hex(":").encode())))
+    assert packets(list(Source("-").records())) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"", "is empty"), (b"30 03 zz", None), (b"3003" * 200 + b"x", "begins in hexadecimal")]
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, content: bytes, why: str | None) -> None:
+    path = tmp_path / "s"
+    path.write_bytes(content)
+    if why is None:
+        assert [record.layer for record in read(path)[0]] == ["tcp", "other", "tcp"]
+        return
+    with pytest.raises(Unreadable, match=why):
+        read(path)
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = save(session(), tmp_path / "s.jsonl")
+    with path.open("ab") as file:
+        file.write(b"{" + b" " * (40 * 1024 * 1024) + b"}\n")
+        file.write(b'{"mqttws": 1}\n')
+    records, complaints = read(path)
+    assert len(packets(records)) == len(TALK)
+    assert [complaint.partition(":")[0] for complaint in complaints] == ["line 21", "line 22"]
+
+
+# What is shown.
+
+
+def lines_of(records: list[Record], **options: Any) -> Iterator[str]:
+    ladder = Ladder(**options)
+    for record in records:
+        yield from ladder.lines(record)
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\x00"
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+def test_no_escape_of_a_peer_reaches_the_terminal(verbose: int) -> None:
+    name = HOSTILE.replace("\0", "")
+    talk = [
+        ("client", Connect(name, username=name)),
+        ("client", Publish(name, HOSTILE.encode())),
+        ("client", Subscribe(1, [(name, 0)])),
+    ]
+    records = session(True, talk)
+    head = f"GET /{HOSTILE}?{HOSTILE}={HOSTILE} HTTP/1.1\r\n{HOSTILE}: {HOSTILE}\r\n\r\n".encode()
+    records += Conversation(2).receive_data("client", head, 2000.0)
+    records += Conversation(3).receive_data("server", b"HTTP/1.1 " + HOSTILE.encode() + b"\r\n\r\n", 2000.0)
+    records += Conversation(4, frames=True).receive_data("server", b"\x88\x12\x03\xe8\x1b[31m" + bytes(11), 2000.0)
+    for line in lines_of(records, verbose=verbose, secrets=True):
+        assert line.isprintable(), line
+    assert plain(HOSTILE) == r"\x1b]0;owned\x07\x9b31m\u202e\x00"
+
+
+def test_the_ladder() -> None:
+    shown = list(lines_of(session()))
+    assert (
+        shown[1]
+        == "  1.000000 #1        3  C ---> S  CONNECT      'c', clean session, keep alive 60 s, user name hidden"
+    )
+    assert shown[2] == "  2.000000 #1        5  C <--- S  CONNACK      0: accepted  (3 in 1 s)"
+    assert shown[6] == "  6.000000 #1       13  C <--- S  PUBACK       id 2  (11 > 13 in 1 s)"
+    assert not any("\x1b" in line for line in shown)
+    assert any("\x1b[36m" in line for line in lines_of(session(), colour=True))
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+@pytest.mark.parametrize("websocket", [False, True])
+def test_secrets_are_hidden_until_they_are_asked_for(verbose: int, websocket: bool) -> None:
+    hidden = "\n".join(lines_of(session(websocket), verbose=verbose))
+    assert "bait" not in hidden
+    assert b"bait".hex(" ") not in hidden
+    if verbose:
+        assert "bait" in "\n".join(lines_of(session(websocket), verbose=verbose, secrets=True))
+
+
+def test_what_waits_is_known() -> None:
+    ladder = Ladder()
+    for record in session(talk=TALK[:5]):
+        list(ladder.lines(record))
+    assert [(flow, record.name) for flow, record in ladder.waiting.items()] == [((1, "client", "sends 2"), "PUBLISH")]
+
+
+def test_where_two_sessions_differ() -> None:
+    other = [*TALK[:4], ("client", Publish("a/b", b"other", 1, packet_id=9)), ("server", PubAck(9)), *TALK[6:]]
+    shown = list(compare(session(), session(True, other)))
+    assert [line[:1] for line in shown] == ["-", "+"]
+    assert "'a/b' QoS 1 id 2" in shown[0]
+    assert "of text: 'other'" in shown[1]
+    renumbered = [("client", Publish("a/b", b'{"x": 1}', 1, packet_id=9)), ("server", PubAck(9))]
+    assert list(compare(session(), session(True, [*TALK[:4], *renumbered, *TALK[6:]]))) == []
