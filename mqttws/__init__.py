@@ -44,13 +44,27 @@ if TYPE_CHECKING:
     )
     from mqttws.protocol.client import ClientMachine
     from mqttws.protocol.connection import ClientConnection, ServerConnection
+    from mqttws.protocol.events import (
+        Closed,
+        Connected,
+        ConnectReceived,
+        Delivered,
+        Event,
+        Sent,
+        Subscribed,
+        SubscribeReceived,
+        Unsubscribed,
+        UnsubscribeReceived,
+        UpgradeRequested,
+    )
+    from mqttws.protocol.framing import Ended, Framing, Opened
+    from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
     from mqttws.protocol.pacing import TokenBucket
     from mqttws.protocol.server import ServerMachine
     from mqttws.protocol.session import Session
     from mqttws.protocol.store import Store
     from mqttws.stores.sqlite import SQLiteStore
     from mqttws.sync.client import Client, connect
-    from mqttws.testing.certificates import Authority, Identity, mint_authority
 
 __version__ = "0.1.0"
 
@@ -71,13 +85,18 @@ _HOLDS = {
     ),
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
+    "protocol.events": (
+        "Closed ConnectReceived Connected Delivered Event Sent SubscribeReceived Subscribed UnsubscribeReceived "
+        "Unsubscribed UpgradeRequested"
+    ),
+    "protocol.framing": "Ended Framing Opened",
+    "protocol.handshake": "ClientWebSocket ServerWebSocket",
     "client.reconnect": "Reconnect",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
-    "testing.certificates": "Authority Identity mint_authority",
     "client.options": "State",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
@@ -87,28 +106,35 @@ _SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 
 __all__ = [
     "AccessDenied",
-    "Authority",
     "CertificateError",
     "Client",
     "ClientConnection",
     "ClientMachine",
+    "ClientWebSocket",
+    "Closed",
     "ConnAck",
     "Connect",
     "ConnectError",
+    "ConnectReceived",
+    "Connected",
     "ConnectionClosed",
     "ConnectionRefused",
     "Decoder",
+    "Delivered",
     "Disconnect",
     "Dissection",
+    "Ended",
+    "Event",
     "Field",
+    "Framing",
     "HandshakeRejected",
-    "Identity",
     "KeepAliveTimeout",
     "LimitExceeded",
     "LocalProtocolError",
     "MQTTError",
     "MalformedPacket",
     "Message",
+    "Opened",
     "Packet",
     "PingReq",
     "PingResp",
@@ -122,8 +148,10 @@ __all__ = [
     "Reconnect",
     "RemoteProtocolError",
     "SQLiteStore",
+    "Sent",
     "ServerConnection",
     "ServerMachine",
+    "ServerWebSocket",
     "Session",
     "SessionTakenOver",
     "State",
@@ -131,18 +159,22 @@ __all__ = [
     "StoreError",
     "SubAck",
     "Subscribe",
+    "SubscribeReceived",
     "SubscribeRejected",
+    "Subscribed",
     "TokenBucket",
     "TopicTree",
     "UnsubAck",
     "Unsubscribe",
+    "UnsubscribeReceived",
+    "Unsubscribed",
+    "UpgradeRequested",
     "WouldDeadlock",
     "check_topic",
     "check_topic_filter",
     "compiled",
     "connect",
     "dissect",
-    "mint_authority",
     "tls_context",
     "topic_matches",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mqttws import mint_authority
+from mqttws.testing import mint_authority
 from pubsub.aws.local.authorizers import AuthorizerGrant, read_request
 from pubsub.aws.local.identities import ALLOW_ALL, Identities
 from pubsub.aws.local.keyring import Principal

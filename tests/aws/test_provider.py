@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import pubsub.aio
-from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded, mint_authority
+from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, LimitExceeded
 from mqttws.broker import Broker, Peer
+from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PubSub
 from pubsub.aws.cognito import CognitoIdentity
 from pubsub.aws.custom_auth import CustomAuthorizer

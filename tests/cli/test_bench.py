@@ -14,8 +14,8 @@ import pytest
 from benching import PATIENCE, bench, measured
 from mosquitto import Mosquitto
 
-from mqttws import mint_authority
 from mqttws.broker import Broker, Limits
+from mqttws.testing import mint_authority
 from pubsub.bench import report
 from pubsub.bench.plan import Plan
 from pubsub.cli.bench import add_arguments

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from wire import PATIENCE, Wire
 
 import mqttws
-from mqttws import Connect, Decoder, MalformedPacket, PubAck, Publish, Subscribe, Unsubscribe, mint_authority
+from mqttws import Connect, Decoder, MalformedPacket, PubAck, Publish, Subscribe, Unsubscribe
 from mqttws.broker import Broker, Limits
 from mqttws.codec.wire import encode_remaining_length
+from mqttws.testing import mint_authority
 
 LEVELS = st.sampled_from(["", "a", "b", "$x", "ä"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(lambda topic: topic and topic[0] != "$")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mqttws import Authority, mint_authority
+from mqttws.testing import Authority, mint_authority
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_names_are_asked_for(authority: Authority) -> None:
 def test_the_missing_package_is_named() -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"
-        "from mqttws import mint_authority\n"
+        "from mqttws.testing import mint_authority\n"
         "try: mint_authority()\n"
         "except ModuleNotFoundError as error: print(error)"
     )

@@ -12,7 +12,8 @@ import pytest
 from drivers import PATIENCE, States
 from mosquitto import Mosquitto
 
-from mqttws import Authority, ConnectionRefused, Message, Publish, Reconnect, SessionTakenOver, mint_authority
+from mqttws import ConnectionRefused, Message, Publish, Reconnect, SessionTakenOver
+from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
 SOON = Reconnect(initial=0.05, maximum=0.2)

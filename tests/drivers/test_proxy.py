@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from drivers import PATIENCE
 
-from mqttws import Authority, ConnectError, mint_authority
+from mqttws import ConnectError
 from mqttws.broker import Broker
 from mqttws.client.proxy import ENVIRONMENT, choose_proxy
 from mqttws.client.url import parse_url
+from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
 

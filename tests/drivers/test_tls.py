@@ -12,8 +12,9 @@ import pytest
 from drivers import PATIENCE, States
 from scripted import End
 
-from mqttws import Authority, CertificateError, ConnectError, mint_authority, tls_context
+from mqttws import CertificateError, ConnectError, tls_context
 from mqttws.broker import Broker
+from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
 

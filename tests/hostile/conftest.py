@@ -17,7 +17,7 @@ import pytest
 from hostile import Victim
 from wire import PATIENCE, Wire
 
-from mqttws.testing.certificates import mint_authority
+from mqttws.testing import mint_authority
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from mqttws import ConnAck, Connect
 from mqttws.broker import Broker, Users, hash_password
 from mqttws.client.proxy import choose_proxy
 from mqttws.client.url import parse_url
-from mqttws.testing.certificates import mint_authority
+from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, PubSub
 from sigv4 import Credentials, presign_iot_url
 

@@ -342,7 +342,7 @@ def tls_server(identity: Any) -> Script:
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("scheme", ["wss", "mqtts"])
 def test_a_certificate_of_nobody_known_is_refused_before_a_byte_of_ours(serve, kind, scheme):
-    from mqttws.testing.certificates import mint_authority
+    from mqttws.testing import mint_authority
 
     authority, other = mint_authority(), mint_authority()
     for identity, trusted in (
@@ -385,7 +385,7 @@ def hello(address: tuple[str, int]) -> str:
 
 
 def old_server(serve: Callable[[Script], Server], tmp_path: Path) -> Server:
-    authority = mqttws.mint_authority()
+    authority = mqttws.testing.mint_authority()
     identity = authority.issue("127.0.0.1")
     (tmp_path / "both.pem").write_bytes(identity.key + identity.certificate)
     context = old_tls(ssl.PROTOCOL_TLS_SERVER)
@@ -411,7 +411,7 @@ def test_a_server_of_tls_1_1_is_refused(serve, tmp_path, kind, scheme):
 
 
 def test_a_client_of_tls_1_1_is_refused_by_a_broker(caplog):
-    context = mqttws.mint_authority().issue("127.0.0.1").server_context()
+    context = mqttws.testing.mint_authority().issue("127.0.0.1").server_context()
     context.set_ciphers("ALL:@SECLEVEL=0")
     with Broker(tls=context, wss_port=0, mqtts_port=0, sys_interval=None) as broker:
         for scheme in ("wss", "mqtts"):

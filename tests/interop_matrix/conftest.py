@@ -15,7 +15,7 @@ import pytest
 from foreign_brokers import BROKERS, SCHEMES, Running
 from ledger import ROOT
 
-from mqttws import mint_authority
+from mqttws.testing import mint_authority
 
 PAGE = ROOT / "docs" / "interop.md"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from wire import PATIENCE
 
-from mqttws import Identity
+from mqttws.testing import Identity
 
 LISTENERS = ("mqtt", "ws", "mqtts", "wss", "closed")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mqttws import Authority, Identity, mint_authority
 from mqttws.broker import Broker
 from mqttws.tap import Tap
+from mqttws.testing import Authority, Identity, mint_authority
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,10 @@ import pytest
 from wire import PATIENCE
 
 import mqttws
-from mqttws import Authority, ConnectError, Identity
+from mqttws import ConnectError
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap, lines, load
+from mqttws.testing import Authority, Identity
 
 
 def named(records: list[Record], layer: str = "mqtt") -> list[tuple[str, str]]:

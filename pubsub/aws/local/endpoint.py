@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
-from mqttws import Authority, Identity, mint_authority
 from mqttws.broker import Broker, Departures, Limits
+from mqttws.testing import Authority, Identity, mint_authority
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.cognito import LocalCognito
 from pubsub.aws.local.cognito_server import LocalCognitoServer
