@@ -95,14 +95,14 @@ def contexts(
     Returns:
         The options of `Tap`, and the certificate, in PEM, that clients are to trust.
     """
-    import mqttws
+    import mqttws.testing
 
     made: dict[str, ssl.SSLContext] = {}
     certificate = None
     if secure:
         made["far_tls"] = mqttws.tls_context(ca_file=ca_file, insecure_no_verification=insecure)
     if near_tls:
-        authority = mqttws.mint_authority()
+        authority = mqttws.testing.mint_authority()
         made["near_tls"] = authority.issue("localhost", "127.0.0.1", "::1").server_context()
         certificate = authority.certificate
     return made, certificate

@@ -14,9 +14,9 @@ import pytest
 from wire import PATIENCE
 
 import mqttws
-from mqttws import Authority
 from mqttws.broker import Broker
 from mqttws.tap import load
+from mqttws.testing import Authority
 
 PUBSUB = [sys.executable, "-m", "pubsub"]
 
