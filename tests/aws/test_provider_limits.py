@@ -1,0 +1,310 @@
+"""AWSIoTProvider within AWS IoT's limits: what is refused before it is sent, the pace, and what it is made with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import pubsub.aio
+from pubsub import AWSIoTProvider, ProviderError, PublishFailed, PubSub
+from pubsub.aws.errors import BeyondLimit, Reason
+from pubsub.aws.limits import IoTLimits
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.providers import aws_iot
+from sigv4 import Credentials, presign_iot_url
+
+KEYS = Credentials("AKIDOFALICE", "the-secret-key-of-alice")
+HOST = "wss://abc123-ats.iot.eu-west-1.amazonaws.com/mqtt"
+
+
+@pytest.fixture(scope="module")
+def iot() -> Iterator[LocalIoTEndpoint]:
+    with LocalIoTEndpoint() as endpoint:
+        yield endpoint
+
+
+def provider_of(iot: LocalIoTEndpoint, **options: Any) -> AWSIoTProvider:
+    return AWSIoTProvider(iot.region, iot.url, iot.credentials, **options)
+
+
+BEYOND_FILTERS = [
+    ("1/2/3/4/5/6/7/8/9", 0, "8 slashes"),
+    ("x" * 257, 1, "257 bytes"),
+    ("ü" * 129, 0, "258 bytes"),
+    ("a", 2, "QoS 2"),
+    ("$mine", 0, "reserved"),
+    ("$aws/mine/#", 1, "reserved"),
+]
+
+
+@pytest.mark.parametrize(("topic_filter", "qos", "says"), BEYOND_FILTERS)
+def test_a_filter_beyond_a_limit_ends_alone(iot: LocalIoTEndpoint, topic_filter: str, qos: int, says: str) -> None:
+    with PubSub(provider_of(iot), timeout=10) as ps:
+        got: queue.Queue[Any] = queue.Queue()
+        ps.subscribe("good", qos=1).subscribe(next=got.put, error=got.put).ready()
+        errors: queue.Queue[Any] = queue.Queue()
+        refused = ps.subscribe(topic_filter, qos=qos).subscribe(error=errors.put, close=lambda: errors.put("closed"))
+        with pytest.raises(BeyondLimit, match=says) as caught:
+            refused.ready()
+        assert caught.value.reason is Reason.LIMIT
+        assert errors.get(timeout=10) is caught.value
+        assert errors.get(timeout=10) == "closed"
+        ps.publish("good", "still here", qos=1)
+        assert got.get(timeout=10).value == "still here"
+
+
+def test_of_several_filters_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
+    with PubSub(provider_of(iot), timeout=10) as ps:
+        errors: queue.Queue[Any] = queue.Queue()
+        mixed = ps.subscribe(["good", "$mine", "better"], qos=1).subscribe(error=errors.put)
+        assert mixed.ready() == {"good": 1, "$mine": 128, "better": 1}
+        assert mixed.topics == ("good", "better")
+        assert isinstance(errors.get(timeout=10), BeyondLimit)
+        mixed.add("1/2/3/4/5/6/7/8/9")
+        assert isinstance(errors.get(timeout=10), BeyondLimit)
+        assert mixed.topics == ("good", "better")
+        assert not mixed.closed
+
+
+def test_with_asyncio_too(iot: LocalIoTEndpoint) -> None:
+    async def main() -> None:
+        async with pubsub.aio.PubSub(provider_of(iot), timeout=10) as ps:
+            got: asyncio.Queue[Any] = asyncio.Queue()
+            good = ps.subscribe("good", qos=1).subscribe(next=got.put_nowait)
+            await good.ready()
+            for topic_filter, qos, says in BEYOND_FILTERS:
+                with pytest.raises(BeyondLimit, match=says):
+                    await ps.subscribe(topic_filter, qos=qos).subscribe(error=id).ready()
+            for topic, qos, says in BEYOND_TOPICS:
+                with pytest.raises((BeyondLimit, PublishFailed), match=says):
+                    await ps.publish(topic, b"", qos=qos)
+            await ps.publish("good", 1, qos=1)
+            assert (await asyncio.wait_for(got.get(), 10)).value == 1
+
+    asyncio.run(main())
+
+
+BEYOND_TOPICS = [
+    ("1/2/3/4/5/6/7/8/9", 0, "8 slashes"),
+    ("x" * 257, 1, "257 bytes"),
+    ("a", 2, "QoS 2"),
+    ("$mine", 0, "reserved"),
+    ("$aws/events/presence/connected/c", 1, "reserved"),
+    ("$aws/things/lamp/shadow/get/accepted", 0, "reserved"),
+]
+
+
+@pytest.mark.parametrize(("topic", "qos", "says"), BEYOND_TOPICS)
+def test_a_message_beyond_a_limit_fails_alone(iot: LocalIoTEndpoint, topic: str, qos: int, says: str) -> None:
+    with PubSub(provider_of(iot), timeout=10) as ps:
+        with pytest.raises((BeyondLimit, PublishFailed), match=says):
+            ps.publish(topic, b"", qos=qos)
+        ps.publish(["$aws/rules/r/a", "$aws/things/lamp/shadow/update"], {}, qos=1)
+
+
+def test_subscription_fifty_one_fails_at_once_and_a_place_that_is_free_is_taken(iot: LocalIoTEndpoint) -> None:
+    with PubSub(provider_of(iot), timeout=10) as ps:
+        many = ps.subscribe([f"f{number}" for number in range(49)]).subscribe(next=id)
+        last = ps.subscribe("last").subscribe(next=id)
+        assert len(many.ready()) == 49
+        last.ready()
+        with pytest.raises(BeyondLimit, match="subscription 51 of the connection; AWS IoT takes 50"):
+            ps.subscribe("one more").subscribe(error=id).ready()
+        again = ps.subscribe("last").subscribe(next=id)  # the same one takes no place
+        again.ready()
+        last.unsubscribe()
+        again.unsubscribe()
+        ps.subscribe("one more").subscribe(error=id).ready()
+
+
+def test_more_filters_than_a_subscribe_takes_are_spread_whatever_was_asked_for(iot: LocalIoTEndpoint) -> None:
+    with PubSub(provider_of(iot, max_filters=100), timeout=10) as ps:
+        wanted = [f"f{number}" for number in range(20)]
+        assert len(ps.subscribe(wanted).subscribe(next=id).ready()) == 20
+
+
+# --- the pace ---
+
+
+def test_three_hundred_messages_are_acknowledged_in_three_seconds_and_none_is_throttled(caplog: Any) -> None:
+    with LocalIoTEndpoint() as iot, PubSub(provider_of(iot), timeout=20) as ps:
+        ps.connect()
+        begin = time.monotonic()
+        futures = [ps.publish_nowait("t", number, qos=1) for number in range(300)]
+        for future in futures:
+            future.result(20)
+        assert time.monotonic() - begin > 2.4
+    assert "beyond the 100 messages a second" not in caplog.text
+
+
+def test_with_asyncio_and_an_echo(caplog: Any) -> None:
+    """What comes in counts, too: 100 messages and their echoes take as long as 200."""
+
+    async def main() -> float:
+        with LocalIoTEndpoint() as iot:
+            async with pubsub.aio.PubSub(provider_of(iot), timeout=20) as ps:
+                got: asyncio.Queue[Any] = asyncio.Queue()
+                await ps.subscribe("t", qos=1).subscribe(next=got.put_nowait).ready()
+                begin = time.monotonic()
+                await asyncio.gather(*(ps.publish("t", number, qos=1) for number in range(100)))
+                spent = time.monotonic() - begin
+                values = [(await asyncio.wait_for(got.get(), 10)).value for _ in range(100)]
+                assert values == list(range(100))
+                return spent
+
+    assert asyncio.run(main()) > 0.4
+    assert "beyond the 100 messages a second" not in caplog.text
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_what_is_throttled_all_the_same_is_sent_again(face: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(aws_iot, "_RESEND_AFTER", 0.3)
+    with LocalIoTEndpoint(limits=IoTLimits(publish_rate=40)) as iot:  # less than the provider believes
+        if face == "blocking":
+            with PubSub(provider_of(iot), timeout=30) as ps:
+                for future in [ps.publish_nowait("t", number, qos=1) for number in range(150)]:
+                    future.result(30)
+        else:
+
+            async def main() -> None:
+                async with pubsub.aio.PubSub(provider_of(iot), timeout=30) as ps:
+                    await asyncio.gather(*(ps.publish("t", number, qos=1) for number in range(150)))
+
+            asyncio.run(main())
+    assert "beyond the 40 messages a second" in caplog.text
+
+
+def test_a_rate_of_none_is_no_pace() -> None:
+    limits = IoTLimits(publish_rate=None)
+    with LocalIoTEndpoint(limits=limits) as iot, PubSub(provider_of(iot, limits=limits), timeout=20) as ps:
+        ps.connect()
+        begin = time.monotonic()
+        for future in [ps.publish_nowait("t", number, qos=1) for number in range(300)]:
+            future.result(20)
+        assert time.monotonic() - begin < 2.4
+
+
+# --- what it is made with ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"), [(0, 1200), (1, 30), (29, 30), (30, 30), (60, 60), (1200, 1200), (1201, 1200), (65_535, 1200)]
+)
+def test_the_keep_alive_is_clamped_and_says_so(asked: int, taken: int, caplog: Any) -> None:
+    made = AWSIoTProvider("eu-west-1", HOST, KEYS, keep_alive=asked)
+    assert made.client_options()["keep_alive"] == taken
+    assert (f"keep_alive is {asked}" in caplog.text) is (asked != taken)
+    assert (f"{taken} is used" in caplog.text) is (asked != taken)
+
+
+def test_a_keep_alive_that_is_none_is_left_to_the_client() -> None:
+    assert "keep_alive" not in AWSIoTProvider("eu-west-1", HOST, KEYS).client_options()
+    for wrong in (-1, "60"):
+        made = AWSIoTProvider("eu-west-1", HOST, KEYS, keep_alive=wrong)  # type: ignore[arg-type]
+        assert made.client_options()["keep_alive"] == wrong
+
+
+def test_a_region_that_contradicts_the_host_is_warned_of_once(caplog: Any) -> None:
+    made = AWSIoTProvider("us-east-1", HOST, KEYS)
+    made.configure({"aws_project_region": "eu-west-1"})
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "'us-east-1', and the endpoint's host is of 'eu-west-1'" in warnings[0].getMessage()
+    caplog.clear()
+    AWSIoTProvider("eu-west-1", HOST, KEYS)
+    AWSIoTProvider("us-east-1", "wss://iot.example.com/mqtt", KEYS)  # a custom domain names none
+    AWSIoTProvider("us-east-1", HOST, certificate="c.pem")  # nothing is signed
+    AWSIoTProvider(None, HOST, KEYS)
+    assert caplog.records == []
+    later = AWSIoTProvider(None, None, KEYS)
+    later.configure({"aws_pubsub_region": "us-east-1", "aws_pubsub_endpoint": HOST})
+    assert "'eu-west-1'" in caplog.text
+
+
+def test_providers_are_the_same_only_where_all_is() -> None:
+    def made(**options: Any) -> AWSIoTProvider:
+        return AWSIoTProvider("eu-west-1", HOST, KEYS, **options)
+
+    assert made().same_as(made())
+    assert made(limits=IoTLimits()).same_as(made())
+    assert made(limits=IoTLimits(max_payload=10)).same_as(made(limits=IoTLimits(max_payload=10)))
+    for other in ({"limits": IoTLimits(max_payload=10)}, {"skew": 10.0}, {"clock": lambda: 0.0}, {"expires": 60}):
+        assert not made(**other).same_as(made())
+        assert not made().same_as(made(**other))
+
+
+# --- a URL signed elsewhere ---
+
+
+class Backend:
+    """Signs URLs; counts how often it was asked."""
+
+    def __init__(self, iot: LocalIoTEndpoint) -> None:
+        self.iot = iot
+        self.asked = 0
+
+    def sign(self) -> str:
+        self.asked += 1
+        return presign_iot_url(self.iot.url, self.iot.credentials, self.iot.region, datetime.now(UTC))
+
+    async def sign_async(self) -> str:
+        await asyncio.sleep(0)
+        return self.sign()
+
+
+def test_an_endpoint_may_sign_elsewhere_and_is_asked_at_each_attempt() -> None:
+    with LocalIoTEndpoint(refuse_replays=False) as iot:
+        backend = Backend(iot)
+        made = AWSIoTProvider(aws_pubsub_endpoint=backend.sign)
+        with PubSub(made, timeout=10) as ps:
+            got: queue.Queue[Any] = queue.Queue()
+            ps.subscribe("a", qos=1).subscribe(next=got.put).ready()
+            assert backend.asked == 1
+            iot.delete_connection(next(iter(iot._hooks._connected)))
+            ps.publish("a", 1, qos=1)
+            assert got.get(timeout=10).value == 1
+            assert backend.asked == 2
+        assert "X-Amz" not in repr(made)
+
+
+@pytest.mark.parametrize("form", ["sign", "sign_async"])
+def test_with_asyncio_it_may_be_awaited(form: str) -> None:
+    with LocalIoTEndpoint() as iot:
+        backend = Backend(iot)
+
+        async def main() -> None:
+            async with pubsub.aio.PubSub(AWSIoTProvider(aws_pubsub_endpoint=getattr(backend, form)), timeout=10) as ps:
+                await ps.publish("a", 1, qos=1)
+
+        asyncio.run(main())
+        assert backend.asked == 1
+
+
+def test_what_such_an_endpoint_may_not_be() -> None:
+    with pytest.raises(ProviderError, match="credentials and an aws_pubsub_endpoint that signs are given"):
+        AWSIoTProvider(aws_pubsub_endpoint=lambda: HOST, credentials=KEYS)
+    with pytest.raises(ProviderError, match="returned a NoneType; expected a URL"):
+        AWSIoTProvider(aws_pubsub_endpoint=lambda: None).url()  # type: ignore[arg-type, return-value]
+
+    async def sign() -> str:
+        return HOST
+
+    with pytest.raises(ProviderError, match=r"awaited by pubsub\.aio alone"):
+        AWSIoTProvider(aws_pubsub_endpoint=sign).url()
+
+
+def test_a_url_that_was_refused_is_not_shown() -> None:
+    with LocalIoTEndpoint() as iot:
+        wrong = presign_iot_url(iot.url, Credentials("AKIDX", "canary", "canary-token"), iot.region)
+        with PubSub(AWSIoTProvider(aws_pubsub_endpoint=lambda: wrong), timeout=10) as ps:
+            with pytest.raises(Exception, match="signature was not accepted") as caught:
+                ps.connect()
+            assert "canary" not in repr(caught.value) + str(caught.value)
+            assert "X-Amz-Signature" not in repr(caught.value) + str(caught.value)
