@@ -129,12 +129,17 @@ class ConnectionClosed(MQTTError):
 
     Attributes:
         code: the WebSocket close code of the peer (1000 to 4999), or None where there was none.
+        said: the reason in the closing frame of the peer; at a server, the one to be sent in its own. It is not in the
+            message: a peer may say anything.
     """
 
-    def __init__(self, message: str = "the connection was closed by the peer", code: int | None = None) -> None:
+    def __init__(
+        self, message: str = "the connection was closed by the peer", code: int | None = None, said: str = ""
+    ) -> None:
         super().__init__(message, code)
         self.message = message
         self.code = code
+        self.said = said
 
     def __str__(self) -> str:
         return self.message if self.code is None else f"{self.message} (WebSocket close code {self.code})"

@@ -233,12 +233,20 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
     if isinstance(error, SessionTakenOver):
         return ws.TAKEN_OVER, "session taken over"
     if isinstance(error, (AccessDenied, LimitExceeded)):
-        return ws.POLICY_VIOLATION, ""
+        return ws.POLICY_VIOLATION, _fitting(error.said)
     if isinstance(error, ProtocolError):
         return ws.PROTOCOL_ERROR, error.statement
     if error is None or isinstance(error, ConnectError):
         return ws.NORMAL, ""
     return ws.GOING_AWAY, ""
+
+
+def _fitting(reason: str) -> str:
+    """Cut a reason to what a closing frame holds: 125 bytes with its code. Spec: RFC 6455 §5.5."""
+    encoded = reason.encode()
+    if len(encoded) <= ws.MOST_REASON:
+        return reason
+    return encoded[: ws.MOST_REASON - 3].decode(errors="ignore") + "..."
 
 
 class ClientConnection(Connection[ClientMachine]):

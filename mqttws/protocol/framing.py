@@ -46,6 +46,8 @@ GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
 POLICY_VIOLATION = 1008
+#: Bytes of a closing frame's reason at most. Spec: RFC 6455 §5.5, §5.5.1
+MOST_REASON = 123
 #: Ours, from the range for private use: the session was taken over [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
@@ -319,7 +321,7 @@ class WebSocketFraming(Framing, ABC):
             self._out.append(ws.send(event.response()))
         self.finished = True
         code = None if event.code == CloseReason.NO_STATUS_RCVD else int(event.code)
-        return Ended(ConnectionClosed("the peer closed the WebSocket", code))
+        return Ended(ConnectionClosed("the peer closed the WebSocket", code, shown(event.reason or "")))
 
 
 def shown(complaint: object) -> str:

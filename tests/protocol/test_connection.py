@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from mqttws import (
@@ -465,3 +467,26 @@ class TestHelpers:
         again = pair.again().open()
         assert again.client_events == [Connected(False)]
         assert again.server_session is not pair.server_session
+
+
+@pytest.mark.parametrize(
+    ("said", "arrives"),
+    [
+        ("", ""),
+        ("statement 2 of policy 'p' denies it", "statement 2 of policy 'p' denies it"),
+        ("x" * 123, "x" * 123),
+        ("x" * 124, "x" * 120 + "..."),
+        ("x" * 119 + "é" * 3, "x" * 119 + "..."),  # no character is cut in two
+        ("a\x1b[31mb", "a\\x1b[31mb"),  # what a peer says does not command a terminal
+    ],
+)
+def test_the_reason_in_a_closing_frame_reaches_the_client(said: str, arrives: str) -> None:
+    """RFC 6455 §5.5.1: a closing frame may hold a reason, of 123 bytes at most."""
+    pair = Pair(CONNECT).open()
+    pair.server.close(AccessDenied("a secret for the log", said=said), pair.clock())
+    pair.run()
+    error = pair.client.machine.error
+    assert isinstance(error, ConnectionClosed)
+    assert (error.code, error.said) == (1008, arrives)
+    assert pickle.loads(pickle.dumps(error)).said == arrives
+    assert said == "" or arrives not in str(error) + repr(error)
