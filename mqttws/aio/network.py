@@ -178,8 +178,9 @@ class Network:
         for future in self.core.take_futures(error):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.settle, [future], error)
-        self.core.give_up(error)  # where the loop was closed without an end of the task
-        self.core.callbacks.clear()
+        if self.core.running:  # the loop was closed, and the task did not come to its end
+            self.core.give_up(error)
+            self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
         self._flushing = self._delivering = self.busy = False
         self._waiters.clear()

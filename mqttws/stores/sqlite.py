@@ -1,9 +1,11 @@
 """A store in one SQLite file, for one process at a time.
 
 All that is put or deleted between two commits waits in a dictionary and becomes one transaction: a thousand messages
-of one turn cost one. The file is in WAL mode and locked for as long as it is open, so that a second process is told
-at once that it is too many. A process that is killed loses nothing that was committed; a machine that loses power may
-lose the last moments, unless `synchronous` is "full".
+of one turn cost one. What is put during a commit waits for the next one, so that only a commit waits for a commit.
+
+The file is in WAL mode and locked for as long as it is open, so that a second process gets an error at once. A process
+that is killed loses nothing that was committed; a machine that loses power may lose the last moments, unless
+`synchronous` is "full".
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from types import TracebackType
 from typing import Self
 
@@ -40,7 +43,9 @@ class SQLiteStore:
             raise ValueError(f"synchronous is {synchronous!r}; it must be 'normal' or 'full'")
         self._path = os.fspath(path)
         self._pending: dict[bytes, bytes | None] = {}
-        self._lock = threading.Lock()
+        self._batch: dict[bytes, bytes | None] = {}  # what is being committed
+        self._make_locks()
+        _stores.add(self)
         self._process = os.getpid()
         self._connection: sqlite3.Connection | None = None
         try:
@@ -81,6 +86,10 @@ class SQLiteStore:
         except sqlite3.Error as error:
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
 
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()  # guards `_pending` and `_batch`; never held while the disk is waited for
+        self._writing = threading.Lock()  # held by the thread that uses the file; taken before the other
+
     def put(self, key: bytes, value: bytes) -> None:
         """See `Store.put`."""
         with self._lock:
@@ -98,7 +107,7 @@ class SQLiteStore:
             StoreError: the file cannot be read.
         """
         end = prefix + b"\xff" * 256 if prefix else b"\xff" * 256  # beyond each key with that prefix: UTF-8 has no FF
-        with self._lock:
+        with self._writing:
             connection = self._open()
             try:
                 rows = connection.execute(
@@ -107,29 +116,45 @@ class SQLiteStore:
             except sqlite3.Error as error:
                 raise StoreError(f"the store {self._path!r} cannot be read: {error}") from None
             found: dict[bytes, bytes | None] = dict(rows)
-            found.update((key, value) for key, value in self._pending.items() if key.startswith(prefix))
+            with self._lock:
+                found.update((key, value) for key, value in self._pending.items() if key.startswith(prefix))
         return sorted((key, value) for key, value in found.items() if value is not None)
 
     def commit(self) -> None:
         """See `Store.commit`."""
-        if not self._pending:
+        if not self._pending and not self._batch:
             return
-        with self._lock:
-            connection, pending = self._open(), self._pending
-            gone = [(key,) for key, value in pending.items() if value is None]
-            kept = [(key, value) for key, value in pending.items() if value is not None]
+        with self._writing:  # what another thread is committing may be this one's, too
+            if not self._pending:
+                return
+            connection = self._open()
+            with self._lock:
+                self._batch, self._pending = self._pending, {}
             try:
-                connection.execute("BEGIN")
-                if gone:
-                    connection.executemany("DELETE FROM records WHERE key = ?", gone)
-                if kept:
-                    connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", kept)
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise StoreError(f"the store {self._path!r} cannot be written: {error}") from None
-            self._pending = {}
+                self._write(connection, self._batch)
+            except BaseException:
+                with self._lock:
+                    self._pending = self._batch | self._pending
+                raise
+            finally:
+                self._batch = {}
+
+    def _write(self, connection: sqlite3.Connection, batch: dict[bytes, bytes | None]) -> None:
+        """Make one transaction of a batch."""
+        gone = [(key,) for key, value in batch.items() if value is None]
+        kept = [(key, value) for key, value in batch.items() if value is not None]
+        try:
+            connection.execute("BEGIN")
+            if gone:
+                connection.executemany("DELETE FROM records WHERE key = ?", gone)
+            if kept:
+                connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", kept)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self._path!r} cannot be written: {error}") from None
+        finally:
+            if connection.in_transaction:  # also after the exception of a signal handler
+                connection.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -149,7 +174,7 @@ class SQLiteStore:
         try:
             self.commit()
         finally:
-            with self._lock:
+            with self._writing:
                 self._connection.close()
                 self._connection = None
 
@@ -163,3 +188,16 @@ class SQLiteStore:
 
     def __repr__(self) -> str:
         return f"<mqttws.SQLiteStore {self._path!r}{'' if self._connection else ' closed'}>"
+
+
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child a lock may be held by a thread that is not there. The stores stay the parent's, and say so."""
+    for store in list(_stores):
+        store._make_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -326,11 +326,12 @@ class Client:
                         raise
                     if time.monotonic() >= deadline:
                         raise TimeoutError(f"the message to {message.topic!r} will not be sent: {error}") from None
+                    waiting = core.session.sender.waiting
                     if not network.is_current:
-                        network.check_progress()
                         network.changed.wait(slice_until(deadline))
-                        continue
-                waiting = core.session.sender.waiting
+            if not network.is_current:
+                network.check_progress()
+                continue
             network.take_turns(lambda waiting=waiting: core.session.sender.waiting < waiting, deadline)  # type: ignore[misc]
 
     def _withdraw(self, token: int) -> bool:

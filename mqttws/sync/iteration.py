@@ -38,7 +38,7 @@ class Messages(Iterator[Publish]):
         self._taken: list[Publish] = []  # at most one
         self._handed_out = False
         self.over = False
-        network.iterations.add(self)
+        network.call(network.iterations.add, self)
 
     def __iter__(self) -> Messages:
         return self

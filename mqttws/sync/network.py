@@ -87,7 +87,7 @@ class Network:
 
     def _begin(self) -> None:
         """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
-        self.lock = threading.RLock()
+        self.lock = self.make_lock()
         self.owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined] # `threading` uses it, too
         self.changed = threading.Condition(self.lock)
         self.core: Core[LightFuture] = Core(self._options, self)
@@ -107,6 +107,9 @@ class Network:
         self._wake_out: socket.socket | None = None
         self.woken = False
         self._identity = 0  # of the thread
+
+    #: Makes the lock; a test makes one that refuses to be taken twice.
+    make_lock = staticmethod(threading.RLock)
 
     # What the core needs: see `mqttws.client.driver`.
 
@@ -245,7 +248,8 @@ class Network:
         """
         stalled = self.core.stalled
         if stalled:
-            takers = {iteration.thread for iteration in list(self.iterations) if not iteration.over}
+            with self.lock:
+                takers = {iteration.thread for iteration in self.iterations if not iteration.over}
             if takers == {threading.get_ident()}:
                 raise WouldDeadlock(f"{stalled}, and this thread takes them; use the _nowait form here")
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -200,3 +201,51 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(60)
         assert len(store.load(b"")) == 400
+
+
+def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clients of one store: what one of them puts while another's commit waits for the disk."""
+    with SQLiteStore(tmp_path / "s") as store:
+        writing, go_on = threading.Event(), threading.Event()
+        write = SQLiteStore._write
+
+        def slow(self: SQLiteStore, connection: Any, batch: dict[bytes, bytes | None]) -> None:
+            writing.set()
+            assert go_on.wait(10)
+            write(self, connection, batch)
+
+        monkeypatch.setattr(SQLiteStore, "_write", slow)
+        store.put(b"a", b"1")
+        committing = threading.Thread(target=store.commit)
+        committing.start()
+        assert writing.wait(10)
+        store.put(b"a", b"2")  # returns
+        store.delete(b"b")
+        assert list(store._pending) == [b"a", b"b"]
+        late = threading.Thread(target=store.commit)  # waits: what it promises may be in the other's batch
+        late.start()
+        late.join(0.05)
+        assert late.is_alive()
+        go_on.set()
+        committing.join(10)
+        late.join(10)
+        assert store.load(b"") == [(b"a", b"2")]
+
+
+def test_a_commit_that_fails_keeps_what_came_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SQLiteStore(tmp_path / "s") as store:
+
+        def fail(self: SQLiteStore, connection: Any, batch: dict[bytes, bytes | None]) -> None:
+            store.put(b"a", b"2")
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLiteStore, "_write", fail)
+            store.put(b"a", b"1")
+            store.put(b"b", b"1")
+            with pytest.raises(KeyboardInterrupt):
+                store.commit()
+        store.commit()
+        assert store.load(b"") == [(b"a", b"2"), (b"b", b"1")]

@@ -1,0 +1,667 @@
+"""Who may touch a client's core, and when: calls in the middle of other calls, finalizers, one order, what is read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, Asyncio, States
+from scripted import End, Scripted
+
+import mqttws
+import mqttws.aio
+from mqttws import (
+    MQTTError,
+    PubAck,
+    Publish,
+    QueueFull,
+    SubAck,
+    Subscribe,
+    Unsubscribe,
+    WouldDeadlock,
+)
+from mqttws.broker import Broker
+
+Make = Callable[..., Any]
+
+AT_ONCE = mqttws.Reconnect(initial=0.01, maximum=0.02)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
+    client = make(server.url, **options)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    return client, end
+
+
+def inside(network: Any, call: Callable[[], Any]) -> Any:
+    """Call as a signal handler would that interrupts a call of the client in the middle of its work."""
+    outcome: list[Any] = []
+    network.call(lambda: outcome.append(call()))
+    return outcome[0]
+
+
+# A call in the middle of another.
+
+
+def test_what_does_not_wait_is_posted_and_done(server: Scripted) -> None:
+    client = mqttws.Client(server.url)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    network = client._network
+    futures = inside(network, lambda: [client.publish_nowait("a", b"0"), client.publish_nowait("a", b"1", 1)])
+    asked = inside(network, lambda: client.subscribe_nowait("s"))
+    client.publish("a", b"2")  # comes after what its thread has posted
+    end.expect(Publish("a", b"0"), Publish("a", b"1", 1, packet_id=1), Subscribe(2, [("s", 0)]), Publish("a", b"2"))
+    end.send(PubAck(1), SubAck(2, [0]))
+    for future in futures:
+        future.result(PATIENCE)
+    assert asked.result(PATIENCE) == 0
+    inside(network, client.close)
+    assert end.rest() == mqttws.Disconnect().encode()
+    client.close()
+
+
+def test_what_waits_is_refused_at_once(server: Scripted) -> None:
+    client = mqttws.Client(server.url)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+
+    def calls() -> int:
+        refused = 0
+        for call in (
+            lambda: client.publish("a", b"x"),
+            lambda: client.publish("a", b"x", 1),
+            lambda: client.subscribe("a"),
+            lambda: client.unsubscribe("a"),
+            lambda: next(client.messages(PATIENCE)),
+            lambda: mqttws.Client.open(client),
+        ):
+            started = time.monotonic()
+            with pytest.raises(WouldDeadlock):
+                call()
+            refused += time.monotonic() - started < PATIENCE / 2
+        return refused
+
+    assert inside(client._network, calls) == 6
+    end.send(SubAck(1, [0]))
+    client.close()
+
+
+def test_a_posted_call_that_fails_fails_its_future() -> None:
+    client = mqttws.Client("mqtt://127.0.0.1:1/", max_queued=1, overflow="raise")
+    client.publish_nowait("a", b"1", 1)
+    future = inside(client._network, lambda: client.publish_nowait("a", b"2", 1))
+    client.close()
+    with pytest.raises(QueueFull):
+        future.result(PATIENCE)
+
+
+def test_asyncio_posts_to_its_loop(tcp_server: Scripted) -> None:
+    async def main() -> None:
+        async with mqttws.aio.connect(tcp_server.url) as client:
+            network = client._network
+            future = inside(network, lambda: client.publish_nowait("a", b"1", 1))
+            plain = inside(network, lambda: client.publish_nowait("a", b"2"))
+            asked = inside(network, lambda: client.subscribe_nowait("s"))
+            last = client.publish_nowait("a", b"3")
+            await asyncio.wait_for(asyncio.gather(future, plain, last), PATIENCE)
+            assert await asyncio.wait_for(asked, PATIENCE) == 0
+
+    running = tcp_server.soon(lambda: asyncio.run(main()))
+    end = tcp_server.accept().welcome()
+    end.expect(Publish("a", b"1", 1, packet_id=1), Publish("a", b"2"), Subscribe(2, [("s", 0)]), Publish("a", b"3"))
+    end.send(PubAck(1), SubAck(2, [0]))
+    running.result(PATIENCE)
+
+
+def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scripted) -> None:
+    """The handler runs at the very instruction that takes the lock, and at those that follow."""
+    client = mqttws.Client(tcp_server.url)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    pending, publish = client._core.pending, client._core.pending.publish_safe
+
+    def interrupted(*arguments: Any) -> Any:
+        pending.publish_safe = publish  # type: ignore[method-assign]
+        signal.raise_signal(signal.SIGUSR1)  # here the lock is held
+        return publish(*arguments)
+
+    futures: list[Any] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: futures.append(client.publish_nowait("a", b"handler", 1)))
+    try:
+        pending.publish_safe = interrupted  # type: ignore[method-assign]
+        futures.append(client.publish_nowait("a", b"main", 1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    end.expect(Publish("a", b"main", 1, packet_id=1), Publish("a", b"handler", 1, packet_id=2))
+    end.send(PubAck(1), PubAck(2))
+    for future in futures:
+        future.result(PATIENCE)
+    client.close()
+
+
+# Finalizers.
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_an_iteration_that_the_collector_ends_takes_no_lock(tcp_server: Scripted, kind: str) -> None:
+    """The collector ends it while the very lock is held that an acknowledgement takes; the message is acknowledged."""
+    client: Any = mqttws.Client(tcp_server.url) if kind == "blocking" else Asyncio(tcp_server.url)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    end.send(Publish("a", b"x", 1, packet_id=7))
+    gc.disable()
+    try:
+        if kind == "blocking":
+            iteration = client.messages(PATIENCE)
+            assert next(iteration).payload == b"x"
+            cycle = [iteration]
+            cycle.append(cycle)
+            del iteration, cycle
+            client._network.call(gc.collect)
+        else:
+            iteration = client.client.messages(PATIENCE)
+            assert client.call(anext(iteration)).payload == b"x"
+            cycle = [iteration]
+            cycle.append(cycle)
+            del iteration, cycle
+            client.later_plain(client.client._network.call, gc.collect)
+    finally:
+        gc.enable()
+    end.expect(PubAck(7))
+    (client.close if kind == "blocking" else client.end)()
+
+
+def test_an_interrupt_while_a_message_is_taken_loses_none(
+    tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mqttws.Client(tcp_server.url)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    end.send(Publish("a", b"1", 1, packet_id=1), Publish("a", b"2", 1, packet_id=2))
+    iteration, waits = client.messages(PATIENCE), [0, 1]
+    acknowledge = client._network.acknowledge
+
+    def interrupted(message: Publish) -> None:
+        acknowledge(message)
+        if waits:
+            waits.pop()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._network, "acknowledge", interrupted)
+    assert next(iteration).payload == b"1"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            next(iteration)
+    assert next(iteration).payload == b"2"
+    iteration.close()
+    end.expect(PubAck(1), PubAck(2))
+    # Taken, and interrupted before it is handed out: the next iteration gets it.
+    end.send(Publish("a", b"3", 1, packet_id=3))
+    other = client.messages(PATIENCE)
+    assert client._network.await_message(other._taken, PATIENCE)
+    del other
+    assert next(client.messages(PATIENCE)).payload == b"3"
+    client.close()
+
+
+# One order.
+
+
+def test_packets_leave_in_the_order_of_the_calls(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=2)
+    for round_ in range(20):
+        client.subscribe_nowait(f"s/{round_}")
+        client.publish_nowait("a", b"0")
+        client.publish_nowait("a", b"1", 1)
+        if isinstance(client, Asyncio):
+            client.later(client.client.unsubscribe_nowait, f"s/{round_}")
+        else:
+            client.unsubscribe_nowait(f"s/{round_}")
+    kinds = []
+    while len(kinds) < 80:
+        packet = end.receive()
+        kinds.append((type(packet), getattr(packet, "qos", 0)))
+        if isinstance(packet, Publish) and packet.packet_id is not None:
+            end.send(PubAck(packet.packet_id))
+        elif isinstance(packet, Subscribe):
+            end.send(SubAck(packet.packet_id, [0]))
+        elif isinstance(packet, Unsubscribe):
+            end.send(mqttws.UnsubAck(packet.packet_id))
+    assert kinds == [(Subscribe, 0), (Publish, 0), (Publish, 1), (Unsubscribe, 0)] * 20
+
+
+def test_the_order_of_the_calls_outlives_being_disconnected(make: Make, server: Scripted) -> None:
+    client = make(server.url)
+    for call in (client.publish_nowait, client.subscribe_nowait):
+        call("a")
+    client.publish_nowait("b", b"", 1)
+    client.subscribe_nowait("c")
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    end.expect(Publish("a"), Subscribe(1, [("a", 0)]), Publish("b", qos=1, packet_id=2), Subscribe(3, [("c", 0)]))
+    opening.result(PATIENCE)
+
+
+def test_the_order_of_the_calls_outlives_a_reconnect(make: Make, server: Scripted) -> None:
+    """A SUBSCRIBE without its SUBACK goes again before the PUBLISH that was called after it."""
+    client, end = connected(make, server, reconnect=AT_ONCE)
+    client.publish_nowait("p", b"0", 1)
+    asked = client.subscribe_nowait("a")
+    client.publish_nowait("p", b"1", 1)
+    end.expect(Publish("p", b"0", 1, packet_id=1), Subscribe(2, [("a", 0)]), Publish("p", b"1", 1, packet_id=3))
+    end.cut()
+    end = server.accept().welcome()
+    end.expect(Publish("p", b"0", 1, dup=True, packet_id=1))
+    subscribe = end.receive()
+    assert isinstance(subscribe, Subscribe)
+    assert subscribe.topic_filters == (("a", 0),)
+    end.expect(Publish("p", b"1", 1, dup=True, packet_id=3))
+    end.send(SubAck(subscribe.packet_id, [0]))
+    assert asked.result(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_its_own_message_is_received_a_thousand_times(broker: Broker, kind: str) -> None:
+    if kind == "blocking":
+        with mqttws.connect(broker.url, timeout=20) as client:
+            for number in range(1_000):
+                client.subscribe_nowait(f"own/{number}")
+                client.publish_nowait(f"own/{number}", b"%d" % number, number % 2)
+            taken = [int(message.payload) for message, _ in zip(client.messages(20), range(1_000), strict=False)]
+    else:
+
+        async def main() -> list[int]:
+            async with mqttws.aio.connect(broker.url, timeout=20) as client:
+                for number in range(1_000):
+                    client.subscribe_nowait(f"own/{number}")
+                    client.publish_nowait(f"own/{number}", b"%d" % number, number % 2)
+                return [
+                    int((await anext(messages)).payload) for messages in [client.messages(20)] for _ in range(1_000)
+                ]
+
+        taken = asyncio.run(main())
+    assert sorted(taken) == list(range(1_000))
+
+
+# Acknowledgements are always read.
+
+
+@pytest.mark.parametrize("kind", ["callback", "iteration", "task", "coroutine"])
+def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
+    """1,500 messages, more than used to be read at once; each is answered and its acknowledgement waited for."""
+    count, answered = 1_500, threading.Semaphore(0)
+    with mqttws.connect(broker.url, timeout=20) as other:
+        burst = lambda: [other.publish_nowait("request", b"%d" % number) for number in range(count)]  # noqa: E731
+        if kind == "callback":
+
+            def answer(message: Publish) -> None:
+                client.publish("reply", message.payload, 1)
+                answered.release()
+
+            with mqttws.Client(broker.url, on_message=answer, timeout=20) as client:
+                client.subscribe("request")
+                burst()
+                assert all(answered.acquire(timeout=20) for _ in range(count))
+        elif kind == "iteration":
+            with mqttws.connect(broker.url, timeout=20) as client:
+                client.subscribe("request")
+                burst()
+                for message, _ in zip(client.messages(20), range(count), strict=False):
+                    client.publish("reply", message.payload, 1)
+                    answered.release()
+        else:
+
+            async def run() -> None:
+                async def take(message: Publish) -> None:
+                    await client.publish("reply", message.payload, 1)
+                    answered.release()
+
+                options: Any = {"on_message": take} if kind == "coroutine" else {}
+                async with mqttws.aio.connect(broker.url, timeout=20, **options) as client:
+                    await client.subscribe("request")
+                    burst()
+                    if kind == "task":
+                        messages = client.messages(20)
+                        for _ in range(count):
+                            await take(await anext(messages))
+                    else:
+                        assert await asyncio.to_thread(lambda: all(answered.acquire(timeout=20) for _ in range(count)))
+                        answered.release(count)
+
+            asyncio.run(run())
+        assert sum(answered.acquire(timeout=0) for _ in range(count)) == (0 if kind == "callback" else count)
+
+
+def test_three_thousand_retained_messages_then_a_publish(broker: Broker) -> None:
+    for number in range(3_000):
+        broker.publish(f"kept/{number}", b"x", retain=True)
+    with mqttws.connect(broker.url, timeout=20) as client:
+        client.subscribe("kept/#")
+        client.publish("a", b"x", 1)
+        assert sum(1 for _ in zip(range(3_000), client.messages(PATIENCE), strict=False)) == 3_000
+
+
+def test_a_wait_that_could_never_end_says_so(make: Make, server: Scripted) -> None:
+    """Beyond the bound nothing is read; the one who takes the messages is the one who waits."""
+    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=60.0)
+    server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
+    iteration = client.messages(PATIENCE)
+    outcome: list[BaseException] = []
+    if isinstance(client, Asyncio):
+
+        async def consume() -> None:
+            inner = client.client
+            messages = inner.messages(PATIENCE)
+            await anext(messages)
+            while not inner._core.stalled:
+                await asyncio.sleep(0.01)
+            await anext(messages)
+            await inner.publish("b", b"x", 1)
+
+        with pytest.raises(WouldDeadlock, match="wait to be taken") as caught:
+            client.call(consume())
+        outcome.append(caught.value)
+    else:
+        next(iteration)
+        end_of_wait = time.monotonic() + PATIENCE
+        while not client._core.stalled:
+            assert time.monotonic() < end_of_wait
+            time.sleep(0.01)
+        with pytest.raises(WouldDeadlock, match="wait to be taken") as caught:
+            client.publish("b", b"x", 1)
+        outcome.append(caught.value)
+    assert "may still be delivered" in str(outcome[0]) or "will not be" in str(outcome[0])
+
+
+def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:
+    """The messages may still be taken: that is no deadlock, and ends as soon as they are."""
+    client = mqttws.Client(tcp_server.url, max_inbound_bytes=20_000)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    sending = tcp_server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
+    messages = client.messages(PATIENCE)
+    next(messages)
+    while not client._core.stalled:
+        time.sleep(0.01)
+    waiting = tcp_server.soon(lambda: client.publish("b", b"x", 1, timeout=PATIENCE))
+    for _ in range(199):
+        next(messages)
+    sending.result(PATIENCE)
+    end.expect(Publish("b", b"x", 1, packet_id=1)).send(PubAck(1))
+    waiting.result(PATIENCE)
+    client.close()
+
+
+def test_what_waits_is_counted_in_bytes(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_inbound_bytes=1_000_000)
+    server.soon(lambda: [end.send(Publish("a", bytes(10_000))) for _ in range(300)])
+    core = client._core if not isinstance(client, Asyncio) else client.client._core
+    until = time.monotonic() + PATIENCE
+    while not core.stalled:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    held = sum(len(message.payload) for message in core.inbox.messages)
+    assert 1_000_000 - 64 * 1024 - 300 * 400 <= held <= 1_000_000 + 64 * 1024
+    assert sum(1 for _ in zip(range(300), client.messages(PATIENCE), strict=False)) == 300
+
+
+# Callbacks of asyncio.
+
+
+def test_coroutine_functions_are_awaited_in_order_and_acknowledged_after(tcp_server: Scripted) -> None:
+    taken: list[bytes] = []
+    states: list[str] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def on_message(message: Publish) -> None:
+            await go_on.wait()
+            await asyncio.sleep(0)
+            taken.append(message.payload)
+            if message.payload == b"1":
+                raise ValueError("is reported and stops nothing")
+
+        async def on_state(state: mqttws.State) -> None:
+            await asyncio.sleep(0.01)
+            states.append(state.name)
+
+        async with mqttws.aio.connect(tcp_server.url, on_message=on_message, on_state=on_state) as client:
+            with contextlib.suppress(TimeoutError):
+                await client.publish("ready", b"", 1, timeout=0.2)  # the messages are there; none is acknowledged yet
+            go_on.set()
+            await client.publish("done", b"", 1, timeout=PATIENCE)
+
+    running = tcp_server.soon(lambda: asyncio.run(main()))
+    end = tcp_server.accept().welcome()
+    end.send(*[Publish("a", b"%d" % number, 1, packet_id=number + 1) for number in range(3)])
+    end.expect(Publish("ready", qos=1, packet_id=1))
+    rest = [end.receive() for _ in range(4)]
+    assert [packet for packet in rest if isinstance(packet, PubAck)] == [PubAck(1), PubAck(2), PubAck(3)]
+    end.send(PubAck(1), PubAck(2))
+    running.result(PATIENCE)
+    assert taken == [b"0", b"1", b"2"]
+    assert states == ["connecting", "connected", "disconnected"]
+
+
+class Callback:
+    async def __call__(self, argument: object) -> None:
+        """Do nothing."""
+
+
+async def coroutine_function(argument: object) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize("name", ["on_message", "on_state", "on_error"])
+@pytest.mark.parametrize("callback", [Callback(), coroutine_function])
+def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callback: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} is a coroutine function"):
+        mqttws.Client("mqtt://127.0.0.1:1/", **{name: callback})
+
+
+# Iteration in asyncio.
+
+
+def test_an_anext_in_vain_loses_nothing_and_ends_nothing(tcp_server: Scripted) -> None:
+    async def main() -> list[bytes]:
+        taken: list[bytes] = []
+        async with mqttws.aio.connect(tcp_server.url) as client:
+            messages = client.messages()
+            for round_ in range(6):
+                waiting = asyncio.create_task(anext(messages))
+                await asyncio.sleep(0.01 * (round_ % 2))
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    taken.append((await waiting).payload)
+                with contextlib.suppress(TimeoutError):
+                    taken.append((await asyncio.wait_for(anext(messages), 0.01)).payload)
+            client.publish_nowait("go on")
+            while len(taken) < 3:
+                taken.append((await asyncio.wait_for(anext(messages), PATIENCE)).payload)
+        return taken
+
+    running = tcp_server.soon(lambda: asyncio.run(main()))
+    end = tcp_server.accept().welcome()
+    end.expect(Publish("go on"))
+    end.send(*[Publish("a", b"%d" % number) for number in range(3)])
+    assert running.result(PATIENCE) == [b"0", b"1", b"2"]
+
+
+# Event loops.
+
+
+def test_a_client_is_bound_anew_in_a_second_loop(broker: Broker) -> None:
+    client = mqttws.aio.Client(broker.url)
+
+    async def use() -> None:
+        async with client:
+            await client.subscribe("a")
+            await client.publish("a", b"x", 1)
+            assert (await anext(client.messages(PATIENCE))).payload == b"x"
+
+    for _ in range(3):
+        asyncio.run(use())
+
+
+def test_what_was_queued_in_one_loop_is_sent_from_the_next(tcp_server: Scripted) -> None:
+    client = mqttws.aio.Client(tcp_server.url)
+
+    async def queue() -> asyncio.Future[None]:
+        return client.publish_nowait("a", b"queued", 1)
+
+    future = asyncio.run(queue())
+
+    async def use() -> None:
+        async with client:
+            await client.publish("a", b"later", 1)
+
+    running = tcp_server.soon(lambda: asyncio.run(use()))
+    end = tcp_server.accept().welcome()
+    end.expect(Publish("a", b"queued", 1, packet_id=1), Publish("a", b"later", 1, packet_id=2))
+    end.send(PubAck(1), PubAck(2))
+    running.result(PATIENCE)
+    assert not future.done()  # its loop is closed: nobody can wait for it
+
+
+def test_a_client_that_is_open_in_another_loop_is_refused(tcp_server: Scripted) -> None:
+    first = Asyncio(tcp_server.url)
+    opening = tcp_server.soon(first.open)
+    tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+
+    async def again() -> None:
+        await first.client.open()
+
+    with pytest.raises(MQTTError, match="event loop"):
+        asyncio.run(again())
+    assert first.state.name == "connected"
+    first.end()
+
+
+# Names.
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_there_is_one_lookup_of_a_name_at_a_time(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    go_on, lookups = threading.Event(), []
+
+    def hang(host: str, *rest: Any, **more: Any) -> Any:
+        lookups.append(threading.current_thread())
+        assert go_on.wait(PATIENCE)
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    url = "mqtt://name.invalid:1/"
+    try:
+        if kind == "blocking":
+            for _ in range(3):
+                with pytest.raises(mqttws.ConnectError):
+                    mqttws.connect(url, timeout=0.1)
+        else:
+
+            async def attempts() -> None:
+                for _ in range(3):
+                    with pytest.raises(mqttws.ConnectError):
+                        await mqttws.aio.connect(url, timeout=0.1)
+                await asyncio.to_thread(int)  # the loop's own threads are free
+
+            asyncio.run(attempts())
+        assert len(lookups) == 1
+        assert lookups[0].daemon
+    finally:
+        go_on.set()
+    lookups[0].join(PATIENCE)
+    with pytest.raises(mqttws.ConnectError, match="Name or service not known"):
+        mqttws.connect(url, timeout=PATIENCE)
+    assert len(lookups) == 2
+
+
+def test_a_name_with_a_dead_address_first(tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(tcp_server.url.rsplit(":", 1)[1].strip("/"))
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()[1]
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", each)) for each in (dead, port)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+
+    async def attempt() -> None:
+        async with mqttws.aio.connect(f"mqtt://a.name:{port}/"):
+            pass
+
+    running = tcp_server.soon(lambda: asyncio.run(attempt()))
+    tcp_server.accept().welcome()
+    running.result(PATIENCE)
+
+
+# What was withdrawn.
+
+
+def test_a_withdrawn_publish_wakes_the_one_that_waits(make: Make) -> None:
+    """The queue is full; the publish that fills it is given up, and the one behind it may wait in its place."""
+    client = make("mqtt://127.0.0.1:1/", max_queued=1, timeout=0.2)
+    states = States()
+    del states
+    core = client.client._core if isinstance(client, Asyncio) else client._core
+    core.running = True  # as while it is disconnected for a moment
+    try:
+        if isinstance(client, Asyncio):
+
+            async def both() -> None:
+                first = asyncio.create_task(client.client.publish("a", b"1", 1, timeout=PATIENCE))
+                await asyncio.sleep(0)
+                second = asyncio.create_task(client.client.publish("a", b"2", 1, timeout=PATIENCE))
+                await asyncio.sleep(0.01)
+                assert core.session.sender.waiting == 1
+                first.cancel()
+                await asyncio.wait({first})
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert core.session.sender.waiting == 1
+                second.cancel()
+                await asyncio.wait({second})
+                assert core.session.sender.waiting == 0
+
+            client.call(both())
+        else:
+            first = client.publish_nowait("a", b"1", 1)
+            entered = threading.Event()
+            check = client._network.check_progress
+            client._network.check_progress = lambda: (entered.set(), check())
+            thread = threading.Thread(target=lambda: _swallow(client.publish, "a", b"2", 1, timeout=PATIENCE))
+            thread.start()
+            assert client.withdraw(first)
+            until = time.monotonic() + PATIENCE
+            while core.session.sender.waiting != 1 or not thread.is_alive():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+    finally:
+        core.running = False
+        client.close()
+
+
+def _swallow(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    with contextlib.suppress(MQTTError, TimeoutError):
+        call(*arguments, **options)
