@@ -6,13 +6,14 @@ no port when the port is the scheme's own.
 
 The one idea: between one connection and the next only the time changes.  `IotUrlSigner` keeps, for the day and the
 credentials at hand, the SHA-256 state of everything before the date, so that a further URL costs four short hashes.
-`presign_iot_url` is the same signer, used once.
+`presign_iot_url` is the same signer, made for the endpoint when it is first asked for it.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -25,6 +26,7 @@ from .signing import ALGORITHM, SigningKey, amz_date, check_scope, signing_key
 __all__ = ["IOT_SERVICE", "IotUrlSigner", "SignedUrl", "presign_iot_url", "region_from_endpoint"]
 
 IOT_SERVICE: Final = "iotdevicegateway"
+SIGNERS_CACHED: Final = 16
 
 _OWN_PORTS = {"wss": 443, "ws": 80}
 _is_host = re.compile(r"[a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\]").fullmatch
@@ -285,5 +287,12 @@ def presign_iot_url(
         RegionUnknown: The host does not tell its region (a custom domain does not), and none was given.
         SigningError: Something given cannot be signed.
     """
-    signer = IotUrlSigner(endpoint, region, service=service, expires=expires)
+    make = _signer if isinstance(endpoint, str) else IotUrlSigner  # which says what is wrong with any other endpoint
+    signer = make(endpoint, region, service=service, expires=expires)
     return signer.presign(credentials, datetime.now(UTC) if now is None else now)
+
+
+@lru_cache(maxsize=SIGNERS_CACHED, typed=True)
+def _signer(endpoint: str, region: str | None, *, service: str, expires: int | None) -> IotUrlSigner:
+    """Keep the signers used last: taking an endpoint apart costs more than a signature."""
+    return IotUrlSigner(endpoint, region, service=service, expires=expires)

@@ -19,14 +19,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
-from urllib.parse import quote
 
 from mqttws import HandshakeRejected, tls_context
+from pubsub.aws.endpoint_url import FreshHeaders, alpn_for, unsigned_url
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, Reason, explain_error
 from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.limits import IoTLimits
@@ -51,9 +51,6 @@ __all__ = ["AWSIoTProvider"]
 
 logger = logging.getLogger("pubsub")
 
-#: On port 443 the name of the protocol tells AWS IoT that this is MQTT: with a certificate, with a custom authorizer.
-_ALPN_CERTIFICATE, _ALPN_CUSTOM = "x-amzn-mqtt-ca", "mqtt"
-_HTTPS_PORT = 443
 #: Seconds after which a message counts as throttled: AWS IoT acknowledges what it takes within a moment.
 _RESEND_AFTER = 5.0
 #: Seconds after credentials were let go of in which no others are.
@@ -246,25 +243,8 @@ class AWSIoTProvider(Provider):
         return self._signer[1]
 
     def _plain_url(self) -> str:
-        """Make the URL for a certificate or a custom authorizer."""
-        endpoint = self._endpoint()
-        authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
-        scheme, separator, rest = endpoint.partition("://")
-        if not separator:
-            scheme, rest = "wss", endpoint
-        if authorizer is None and scheme == "wss":
-            scheme = "mqtts"  # AWS IoT takes certificates for MQTT over TLS alone
-        authority, slash, behind = rest.partition("/")
-        if scheme in ("mqtts", "mqtt"):
-            slash = behind = ""  # MQTT over TCP knows no path
-        elif not slash:
-            slash, behind = "/", "mqtt"
-        user = ""
-        if authorizer is not None:
-            if authorizer.via == "query":
-                behind += ("&" if "?" in behind else "?") + authorizer.query()
-            user = _user_information(authorizer)
-        return f"{scheme}://{user}{authority}{slash}{behind}"
+        """Return the URL for a certificate or a custom authorizer."""
+        return unsigned_url(self._endpoint(), self._settings.get("custom_authorizer"))
 
     def _endpoint(self) -> str:
         endpoint = self._settings.get("aws_pubsub_endpoint")
@@ -326,7 +306,7 @@ class AWSIoTProvider(Provider):
             self._plain_url()
         authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
         if authorizer is not None and authorizer.via == "headers":
-            options["headers"] = _FreshHeaders(options.get("headers", ()), authorizer)
+            options["headers"] = FreshHeaders(options.get("headers", ()), authorizer)
         if "tls" not in options:
             tls = self._tls(way)
             if tls is not None:
@@ -356,14 +336,7 @@ class AWSIoTProvider(Provider):
             ) from None
 
     def _alpn(self, way: str) -> str | None:
-        """Choose the protocol to offer on port 443, where AWS IoT takes everything."""
-        if way in ("credentials", "signed"):
-            return None
-        scheme, _, rest = self._plain_url().partition("://")
-        port = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[2]
-        if scheme != "mqtts" or port != str(_HTTPS_PORT):
-            return None
-        return _ALPN_CERTIFICATE if way == "certificate" else _ALPN_CUSTOM
+        return alpn_for(self._plain_url(), way) if way in ("certificate", "custom_authorizer") else None
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return which of AWS IoT's limits a message is beyond, before it is sent."""
@@ -416,23 +389,3 @@ class AWSIoTProvider(Provider):
         self._let_go_at = now
         self.reauthenticate()
         return True
-
-
-class _FreshHeaders:
-    """Headers that are made anew at each attempt: the token may be another one."""
-
-    def __init__(self, headers: Iterable[tuple[str, str]], authorizer: CustomAuthorizer) -> None:
-        self._headers = list(headers)
-        self._authorizer = authorizer
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter([*self._headers, *self._authorizer.parameters()])
-
-
-def _user_information(authorizer: CustomAuthorizer) -> str:
-    """Write user name and password as a URL has them: what is asked for at each attempt is the URL."""
-    username, password = authorizer.connect_username(), authorizer.password
-    if username is None:
-        return ""
-    user = quote(username, safe="")
-    return f"{user}@" if password is None else f"{user}:{quote(password, safe='')}@"

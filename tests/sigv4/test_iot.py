@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigv4 import Credentials, IotUrlSigner, RegionUnknown, SigningError, presign, presign_iot_url, region_from_endpoint
+from sigv4.iot import SIGNERS_CACHED, _signer
 
 KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 TEMPORARY = Credentials("ASIAEXAMPLE", "secret/with+signs", "token/with+signs==")
@@ -283,3 +284,20 @@ def test_a_time_without_a_zone_is_refused():
 def test_a_scope_of_other_characters_is_refused(region, service):
     with pytest.raises(SigningError, match="expected letters, digits and hyphens"):
         IotUrlSigner(ENDPOINT, region, service=service)
+
+
+def test_what_is_kept_of_endpoints_is_bounded_and_tells_kinds_apart():
+    keys = Credentials("AKID", "secret")
+    _signer.cache_clear()
+    for number in range(3 * SIGNERS_CACHED):
+        presign_iot_url(f"wss://a{number}-ats.iot.eu-west-1.amazonaws.com/mqtt", keys, now=NOW)
+    assert _signer.cache_info().currsize == SIGNERS_CACHED
+    endpoint = "wss://a-ats.iot.eu-west-1.amazonaws.com/mqtt"
+    assert presign_iot_url(endpoint, keys, now=NOW, expires=1) == presign_iot_url(endpoint, keys, now=NOW, expires=1)
+    with pytest.raises(SigningError, match="expires"):
+        presign_iot_url(endpoint, keys, now=NOW, expires=True)
+    with pytest.raises(SigningError, match="endpoint: expected a str"):
+        presign_iot_url([endpoint], keys, now=NOW)
+    others = [Credentials(f"AKID{number}", "secret", f"token{number}") for number in range(4)]
+    for each in (*others, *others):
+        assert presign_iot_url(endpoint, each, now=NOW) == IotUrlSigner(endpoint).presign(each, NOW)
