@@ -58,7 +58,7 @@ class Attempt:
     derive: Callable[[bytes, Iterable[str]], bytes] = derive
 
     def changed(self, changes: Mapping[str, Any]) -> Attempt:
-        """Give this attempt with some values replaced."""
+        """Return this attempt with some values replaced."""
         return replace(self, **changes)
 
     def signature(self) -> str:

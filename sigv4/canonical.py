@@ -57,7 +57,7 @@ _escape = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def utf8(value: str) -> bytes:
-    """Give the bytes that a text stands for.
+    """Return the bytes that a text stands for.
 
     Raises:
         SigningError: It holds a lone surrogate that stands for no byte.
@@ -70,7 +70,7 @@ def utf8(value: str) -> bytes:
 
 
 def text(value: str | bytes) -> str:
-    """Give the text that stands for what goes over the wire."""
+    """Return the text that stands for what goes over the wire."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes | bytearray):
@@ -89,7 +89,7 @@ def encode(value: str) -> str:
 
 
 def canonical_uri(path: str, normalize: bool = True, double_encode: bool = True) -> str:
-    """Give the canonical form of a path as it goes over the wire; an empty one is `/`."""
+    """Return the canonical form of a path as it goes over the wire; an empty one is `/`."""
     if normalize and ("//" in path or "/." in path):
         path = _without_dot_segments(path)
     if double_encode and not _is_plain_path(path):
@@ -146,7 +146,7 @@ def canonical_query(pairs: Iterable[tuple[str, str]]) -> str:
 
 @lru_cache(maxsize=256)
 def header_name(name: str | bytes) -> str:
-    """Give a header's name in lower case.
+    """Return a header's name in lower case.
 
     Raises:
         SigningError: It is no name that HTTP allows.
@@ -158,12 +158,12 @@ def header_name(name: str | bytes) -> str:
 
 
 def pairs_of(headers: HeadersLike) -> Iterable[tuple[str | bytes, str | bytes]]:
-    """Give headers as pairs, in whichever form they came."""
+    """Return headers as pairs, in whichever form they came."""
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
 def header_fields(headers: HeadersLike) -> dict[str, str]:
-    """Give every header by its lower-case name, its value trimmed and folded, repeated ones joined by commas."""
+    """Return every header by its lower-case name, its value trimmed and folded, repeated ones joined by commas."""
     fields: dict[str, str] = {}
     for name, value in pairs_of(headers):
         lowered = header_name(name)
@@ -180,7 +180,7 @@ def _folded(value: str | bytes) -> str:
 
 
 def canonical_headers(fields: Mapping[str, str], names: Iterable[str]) -> str:
-    """Give the lines of the headers `names`, which are sorted and all in `fields`."""
+    """Return the lines of the headers `names`, which are sorted and all in `fields`."""
     return "".join([f"{name}:{fields[name]}\n" for name in names])
 
 

@@ -39,7 +39,7 @@ class Refusal(Exception):
 
 
 class Claim(NamedTuple):
-    """What a request says of its own signature.
+    """What a request says about its signature.
 
     Attributes:
         form: Whether the signature came in the query or in a header.

@@ -53,7 +53,7 @@ class CredentialsProvider(Protocol):
     """A place that credentials come from: botocore's protocol, so botocore's objects are such too."""
 
     def get_frozen_credentials(self) -> CredentialsLike:
-        """Give the credentials that are valid now.  May block."""
+        """Return the credentials that are valid now.  May block."""
 
 
 CredentialsSource: TypeAlias = (
@@ -104,11 +104,11 @@ class Credentials:
         return f"Credentials(access_key={self.access_key!r}, secret_key=<hidden>, token={token}{expires})"
 
     def get_frozen_credentials(self) -> Credentials:
-        """Give these credentials: a set of credentials is its own static provider."""
+        """Return these credentials: a set of credentials is its own static provider."""
         return self
 
     def expires_within(self, seconds: float, now: datetime) -> bool:
-        """Tell whether these credentials end within `seconds` (0 or more) of the aware time `now`."""
+        """Return whether these credentials end within `seconds` (0 or more) of the aware time `now`."""
         return self.expires_at is not None and self.expires_at - now <= timedelta(seconds=seconds)
 
     def __copy__(self) -> Credentials:

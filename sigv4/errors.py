@@ -1,7 +1,7 @@
 """What signing can complain of.
 
 Every complaint is about what the caller gave, so each of these is also one of Python's own kinds
-(`ValueError`, `LookupError`): whoever does not know this package still catches them where they expect to.  A
+(`ValueError`, `LookupError`): a program that does not know this package still catches them where it expects to.  A
 request that fails verification is no error here but an answer: see `sigv4.verify`, which returns `Rejected`.
 
     SigV4Error

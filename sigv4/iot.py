@@ -1,4 +1,4 @@
-"""AWS IoT: signed WebSocket URLs for MQTT, and the region that a host tells.
+"""AWS IoT: signed WebSocket URLs for MQTT, and the region of a host.
 
 Knows the three ways in which AWS IoT departs from other services: the session token is appended after signing, the
 service is called `iotdevicegateway`, and the Host that is signed is the one that the client will send, which has

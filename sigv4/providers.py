@@ -2,7 +2,7 @@
 
 Each provider has the one method `get_frozen_credentials()`, reads its place anew each time, so that what a
 login tool has just written is seen at the next attempt, and says where it looked when it finds nothing.
-What is wrong in a file is told without quoting the file: the line at fault may be the secret's.
+A message says what is wrong in a file without quoting the file: the line at fault may be the secret's.
 """
 
 from __future__ import annotations

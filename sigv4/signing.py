@@ -80,7 +80,7 @@ class SigningKey:
         return f"SigningKey(<hidden>, scope={self.scope!r})"
 
     def sign(self, message: str) -> str:
-        """Give the signature of a string to sign, 64 lower-case hexadecimal digits."""
+        """Return the signature of a string to sign, 64 lower-case hexadecimal digits."""
         inner = self.inner.copy()
         inner.update(message.encode())
         outer = self.outer.copy()
@@ -121,5 +121,5 @@ def signing_key(secret_key: str, day: str, region: str, service: str) -> Signing
 
 
 def string_to_sign(stamp: str, scope: str, canonical_request: bytes) -> str:
-    """Give the string to sign: the algorithm, the date, the scope and the canonical request's hash."""
+    """Return the string to sign: the algorithm, the date, the scope and the canonical request's hash."""
     return f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256(canonical_request).hexdigest()}"

@@ -3,15 +3,15 @@
     credentials = CognitoIdentity("eu-west-1:…", "eu-west-1")
     credentials.get_frozen_credentials()            # blocks only when new ones must be fetched
 
-`CognitoIdentity` is a source of credentials as `sigv4` has them: ask it before each signature.  This room speaks
+`CognitoIdentity` is a source of credentials as `sigv4` has them: ask it before each signature.  This module speaks
 Cognito's protocol and knows when credentials must be fetched anew; how bytes travel is `http.post`'s.
 
 The one idea: at any time at most one refresh is in flight, and it is a `Future` that all who need its outcome wait
 for, threads and event loops alike.  Who asks while the old credentials still live gets those and does not wait,
 except the one who began the refresh; if that fails, so does he.
 
-Time: AWS tells the end of credentials by its own clock, and its answer's `Date` tells what that clock shows.  So the
-life of credentials is a difference, and a local clock that is wrong does no harm.
+Time: AWS gives the end of credentials by its own clock, and the `Date` of its answer says what that clock shows.
+So the life of credentials is a difference, and a local clock that is wrong does no harm.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Held:
     refresh: float
 
     def lives(self, now: float) -> bool:
-        """Tell whether they can be used.  A clock that was set back tells nothing of them any more."""
+        """Return whether they can be used.  After the clock was set back this is unknown, and so False."""
         return self.began <= now < self.ends
 
 
@@ -128,7 +128,7 @@ class CognitoIdentity:
         return self._identity_id
 
     def get_frozen_credentials(self) -> Credentials:
-        """Give the credentials that are valid now.  Blocks while they are fetched.  Safe from any thread.
+        """Return the credentials that are valid now.  Blocks while they are fetched.  Safe from any thread.
 
         Raises:
             CognitoError: There are none, and they cannot be fetched.
@@ -141,7 +141,7 @@ class CognitoIdentity:
         return found.result()
 
     async def get_frozen_credentials_async(self) -> Credentials:
-        """Give the credentials that are valid now.  Requests are made in a worker thread.
+        """Return the credentials that are valid now.  Requests are made in a worker thread.
 
         Raises:
             CognitoError: There are none, and they cannot be fetched.
@@ -162,7 +162,7 @@ class CognitoIdentity:
     # --- one refresh at a time ---
 
     def _begin(self) -> tuple[Credentials | Future[Credentials], bool]:
-        """Give what can be used at once, or the refresh to wait for and whether the caller is to carry it out."""
+        """Return what can be used at once, or the refresh to wait for and whether the caller is to carry it out."""
         with self._lock:
             now = self._clock()
             held = self._held if self._held is not None and self._held.lives(now) else None

@@ -201,7 +201,7 @@ def _xml(name: str, response: Response) -> ElementTree.Element:
 
 
 def _granted(name: str, keys: Mapping[str, Any], secret: str, expires_at: datetime, response: Response) -> Granted:
-    """Make the credentials; their life is measured by the clock that told their end."""
+    """Make the credentials; their life is measured by the clock that gave their end."""
     if expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
     try:

@@ -36,7 +36,7 @@ class CustomAuthorizer:
         token_key: What the authorizer calls it.
         signature: The token's signature, in base64; None where the authorizer wants none.
         via: Where to say it: "headers", "query" or "username".
-        username: The user name, with "username" in front of the parameters.
+        username: The user name, with "username" before the parameters.
         password: The password of the CONNECT, which the authorizer may look at.  Hidden.
 
     Raises:
@@ -56,15 +56,15 @@ class CustomAuthorizer:
             raise ValueError(f"via is {self.via!r}; expected 'headers', 'query' or 'username'")
 
     def parameters(self) -> list[tuple[str, str]]:
-        """Give what is said, as (name, value) pairs, not encoded."""
+        """Return what is said, as (name, value) pairs, not encoded."""
         token = self.token() if callable(self.token) else self.token
         given = ((NAME, self.name), (self.token_key, token), (SIGNATURE, self.signature))
         return [(name, value) for name, value in given if value is not None]
 
     def query(self) -> str:
-        """Give the parameters as a query string, percent-encoded."""
+        """Return the parameters as a query string, percent-encoded."""
         return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in self.parameters())
 
     def connect_username(self) -> str | None:
-        """Give the user name of the CONNECT."""
+        """Return the user name of the CONNECT."""
         return f"{self.username or ''}?{self.query()}" if self.via == "username" else self.username

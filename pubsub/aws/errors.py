@@ -8,8 +8,8 @@
         BeyondLimit           and ValueError           a message was not sent: AWS IoT would cut the connection off
 
 `Reason` is one word for programs; the message says what was seen and what to do.  AWS IoT itself says little: a 403
-with "Forbidden" may have several causes.  What can be told from the response's date, from its error type, and from when
-the credentials end, is told here.  The local endpoint, in its mode `explain`, names the very mistake.
+with "Forbidden" may have several causes.  What the response's date, its error type and the end of the
+credentials say is said here.  The local endpoint, in its mode `explain`, names the very mistake.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetim
 
 
 def _read_body(body: bytes) -> tuple[str, str]:
-    """Give the reason's code, which only the local endpoint tells, in its mode `explain`; and the message."""
+    """Return the reason's code, which only the local endpoint sends, in its mode `explain`; and the message."""
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):

@@ -169,7 +169,7 @@ def _exchange(
 def _connection(
     parts: SplitResult, timeout: float, context: ssl.SSLContext | None
 ) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """Give a connection, not yet open, through the proxy that the environment names; the target; more headers."""
+    """Return a connection, not yet open, through the proxy that the environment names; the target; more headers."""
     host = parts.hostname or ""
     target = parts.path or "/"
     if parts.query:

@@ -3,7 +3,7 @@
 AWS refuses a signature whose date is more than five minutes off, and its refusal carries the right time.  So the
 difference is learnt from that, once, and counts from then on.  The machine's own clock is not touched.
 
-The one idea: a server that tells another time at each refusal must not make us try for ever.  So after something was
+The one idea: a server that gives another time at each refusal must not make us try for ever.  So after something was
 learnt, nothing more is for a while.  But several connections may share a clock, and what they had dated just before
 the lesson is refused just after it: as many more attempts are worth while as there were such dates.
 """
@@ -63,21 +63,21 @@ class LearntClock:
         self.offset = 0.0
 
     def now(self) -> datetime:
-        """Tell the time, as far as it is known."""
+        """Return the time, as far as it is known."""
         return datetime.fromtimestamp(self._clock() + self.offset, UTC)
 
     def date(self) -> datetime:
-        """Tell the time for a request that is to be dated, and remember that one was."""
+        """Return the time for a request that is to be dated, and remember that one was."""
         with self._lock:
             self._dated.append(self._monotonic())
             return self.now()
 
     def off_by(self, date: datetime) -> float:
-        """Tell by how many seconds this clock, with what it has learnt, is ahead of a server's date."""
+        """Return by how many seconds this clock, with what it has learnt, is ahead of a server's date."""
         return (self.now() - date).total_seconds()
 
     def is_off(self, date: datetime) -> bool:
-        """Tell whether that is more than the skew."""
+        """Return whether that is more than the skew."""
         return abs(self.off_by(date)) > self._skew
 
     def learn(self, date: datetime) -> bool:

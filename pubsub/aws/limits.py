@@ -52,7 +52,7 @@ class IoTLimits:
             other ends the connection.
         close_on_denial: Whether a denied PUBLISH or SUBSCRIBE ends the connection.  If not, the one is dropped, the
             other gets SUBACK 0x80.
-        lifecycle_events: Whether `$aws/events/presence/` tells who connects and disconnects.
+        lifecycle_events: Whether `$aws/events/presence/` reports who connects and disconnects.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -100,7 +100,7 @@ class IoTLimits:
             raise ValueError(f"max_qos is {self.max_qos}; expected 0, 1 or 2")
 
     def keep_alive(self, asked: int) -> int:
-        """Give the keep alive that counts, in seconds, for the one that a client asks for (0 for none)."""
+        """Return the keep alive that counts, in seconds, for the one that a client asks for (0 for none)."""
         return self.max_keep_alive if asked == 0 else min(max(asked, self.min_keep_alive), self.max_keep_alive)
 
     def objection_to_filter(self, topic_filter: str, qos: int = 0) -> str | None:

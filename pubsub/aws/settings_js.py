@@ -65,7 +65,7 @@ def read_exported_object(source: str) -> dict[str, JSValue]:
         source: The text of the file.
 
     Raises:
-        ValueError: There is no such object, or the text is not JavaScript; the line is told.
+        ValueError: There is no such object, or the text is not JavaScript; the message names the line.
     """
     reader = _Reader(source)
     named: dict[str, dict[str, JSValue]] = {}
@@ -77,7 +77,7 @@ def read_exported_object(source: str) -> dict[str, JSValue]:
             if previous == "default" or name == "exports":
                 return found
             named[name] = found
-            # `const a = {…}, b = {…}`: what comes behind the comma is declared as well.
+            # `const a = {…}, b = {…}`: what follows the comma is declared as well.
             previous = "const" if reader.take(",") else ""
             continue
         elif token.text in _OPENING:
@@ -126,7 +126,7 @@ class _Reader:
         return token
 
     def take(self, text: str) -> bool:
-        """Take the next token if it is this punctuation, and tell whether it was."""
+        """Take the next token if it is this punctuation, and return whether it was."""
         found = self._peek().kind == "punct" and self._peek().text == text
         if found:
             self.next()
@@ -162,7 +162,7 @@ class _Reader:
         return [self._value(token, depth) for token in self._members("]", depth)]
 
     def _members(self, closing: str, depth: int) -> Iterator[_Token]:
-        """Give the first token of each member, up to the closing bracket."""
+        """Return the first token of each member, up to the closing bracket."""
         opening = self._tokens[self._at - 1]
         if depth > _DEEPEST:
             raise ValueError(f"line {self._line(opening.start)}: nested more than {_DEEPEST} deep")

@@ -360,7 +360,7 @@ class AWSIoTProvider(Provider):
     # --- what went wrong ---
 
     def explain(self, error: Exception) -> Exception:
-        """Tell what an error means: which clock, token, signature, policy or limit."""
+        """Return what an error means: which clock, token, signature, policy or limit."""
         return explain_error(error, clock=self._clock, ends=self._ends, client_id=self._options.get("client_id"))
 
     def recover(self, error: Exception) -> bool:
@@ -373,7 +373,7 @@ class AWSIoTProvider(Provider):
             return False
         meaning = self.explain(error)  # before the clock is put right
         date = read_date(dict(error.headers).get("date"))
-        # The date of a proxy that refuses tells nothing of AWS's clock.
+        # The date of a proxy that refuses says nothing about AWS's clock.
         answered_by_aws = any(name.startswith("x-amzn-") for name, _ in error.headers)
         if date is not None and answered_by_aws and self._clock.learn(date):
             logger.warning("%s: %s; the right time is learnt from the refusal", self.name, meaning)

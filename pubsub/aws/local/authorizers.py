@@ -40,7 +40,7 @@ class AuthorizerRequest:
 
 
 def is_custom(target: str | None, headers: Iterable[tuple[str, str]]) -> bool:
-    """Tell whether an upgrade names a custom authorizer, in its headers or its query."""
+    """Return whether an upgrade names a custom authorizer, in its headers or its query."""
     _, _, query = (target or "").partition("?")
     return any(name == NAME for name, _ in headers) or any(name.lower() == NAME for name, _ in _pairs(query))
 
@@ -81,7 +81,7 @@ class AuthorizerGrant:
     """The answer of an authorizer that lets a client in.
 
     Args:
-        principal: Whom the client stands for.
+        principal: The client's principal.
         policies: What it may do.
     """
 
@@ -118,7 +118,7 @@ class LocalAuthorizer:
         self._public_key = None if public_key is None else _load_public_key(public_key)
 
     def answer(self, request: AuthorizerRequest) -> AuthorizerGrant | str:
-        """Give a grant, or the reason for a refusal: one line, without the token."""
+        """Return a grant, or the reason for a refusal: one line, without the token."""
         # The name of a header has no case of its own.
         token = request.parameters.get(self._token_key, request.parameters.get(self._token_key.lower()))
         if token is None:

@@ -300,7 +300,7 @@ def _text(given: Mapping[str, Any], name: str) -> str:
 
 
 def _users(pool: IdentityPool, given: Mapping[str, Any]) -> dict[str, str]:
-    """Give the user of each login, by provider; none at all is a guest, if the pool has guests."""
+    """Return the user of each login, by provider; none at all is a guest, if the pool has guests."""
     logins = given.get("Logins") or {}
     if not isinstance(logins, dict) or not all(isinstance(token, str) for token in logins.values()):
         raise _Refused("InvalidParameterException", "1 validation error detected: Logins is no map of texts")

@@ -42,7 +42,7 @@ class LocalCognitoServer:
         host: The address to listen on; the default is this machine alone.
         port: 0 for a free one.
         context: A server's TLS context, or None for plain HTTP.
-        clock: Gives the time in seconds since 1970; also what the answers' `Date` tells.
+        clock: Gives the time in seconds since 1970; also for the `Date` of the answers.
 
     Raises:
         OSError: The port cannot be had.

@@ -7,7 +7,7 @@
     with LocalIoTEndpoint(Identities.load("identities.toml"), tls=True, explain=True) as iot: ...
 
 It is the embedded broker with the hooks of `endpoint_hooks`, and beside it the local Cognito service, where there are
-identity pools.  It is for development and tests, and listens on this machine alone unless told otherwise.
+identity pools.  It is for development and tests, and listens on this machine alone by default.
 
 This module only puts together, starts and stops: every decision is made in another.
 """
@@ -40,7 +40,8 @@ class LocalIoTEndpoint:
     """A local AWS IoT endpoint.
 
     Args:
-        identities: Whom it knows; None: one user with new keys, `credentials`, who may do everything.
+        identities: The users and devices that it knows; None: one user with new keys, `credentials`, who may do
+            everything.
         host: The address to listen on; the default is this machine alone.
         port: Of the WebSocket listener; 0 for a free one.
         mqtts_port: Of the listener for MQTT over TLS with client certificates (8883 at AWS); None for none.  It
@@ -48,7 +49,7 @@ class LocalIoTEndpoint:
         cognito_port: Of the local Cognito service, where there are identity pools; None for no such service.
         tls: True: wss, with a certificate of a new authority (needs the extra `certs`).  Or a server's TLS context.
         names: The names that the new certificate holds for, besides those of this machine.
-        explain: Whether a refused client is told its mistake.
+        explain: Whether a refused client is sent its mistake.
         limits: The limits and departures of AWS IoT.
         skew: Seconds that a client's clock may be off.
         refuse_replays: Whether a signed URL is taken only once.
@@ -229,7 +230,7 @@ class LocalIoTEndpoint:
     # --- its life ---
 
     def start(self) -> None:
-        """Listen, in threads of its own.  Returns once connections are accepted.
+        """Listen, in background threads.  Returns once connections are accepted.
 
         Raises:
             OSError: A port is taken.
@@ -308,7 +309,7 @@ class LocalIoTEndpoint:
 
 
 def _broker_limits(limits: IoTLimits) -> Limits:
-    """Give those of the limits that the broker itself keeps."""
+    """Return those of the limits that the broker itself keeps."""
     return Limits(
         max_in_flight=limits.max_in_flight,
         session_expiry=limits.session_expiry,

@@ -138,7 +138,7 @@ class IoTHooks:
         return None
 
     def authenticate(self, peer: Peer, connect: Connect) -> Accepted | Refused:
-        """Find out whom a client stands for, compile what it may do, and ask whether it may connect."""
+        """Find the principal of a client, compile what it may do, and ask whether it may connect."""
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
             return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT keeps for itself")
@@ -158,11 +158,11 @@ class IoTHooks:
         messages = None if self._rate is None else TokenBucket(self._rate, self._rate)
         peer.context = _Client(authorizer, presence, messages)
         keep_alive = self._limits.keep_alive(connect.keep_alive)
-        # A client id is the account's, whoever uses it: that is what take-over goes by.
+        # A client id belongs to the account: any of its users takes over the connection that has it.
         return Accepted(client_id, keep_alive, owner=self._identities.account_id)
 
     def _identify(self, peer: Peer, connect: Connect) -> tuple[Principal, Sides] | str:
-        """Give whom a client stands for, with the policies to ask; or why that is not known."""
+        """Return the principal of a client, with the policies to ask; or why it is not known."""
         identities = self._identities
         if isinstance(peer.context, Principal):
             return peer.context, identities.sides(peer.context)
@@ -275,7 +275,7 @@ def _is_signed(peer: Peer) -> bool:
 
 
 def _attributes(certificate: Mapping[str, Any], certificate_id: str) -> dict[str, str | Sequence[str]]:
-    """Give the attributes of a client's certificate by AWS's names, from what `ssl` tells of it."""
+    """Return the attributes of a client's certificate by AWS's names, from what `ssl` says of it."""
     attributes: dict[str, list[str]] = {}
     for section, prefix in (("subject", "Subject"), ("issuer", "Issuer")):
         for relative in certificate.get(section, ()):

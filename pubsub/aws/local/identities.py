@@ -1,4 +1,4 @@
-"""Whom the local AWS IoT endpoint knows, and what each may do: users, identity pools, certificates, policies.
+"""The identities that the local AWS IoT endpoint knows, and what each may do: users, pools, certificates, policies.
 
     identities = Identities(region="eu-west-1")
     identities.add_policy("chat", {...})
@@ -6,7 +6,7 @@
 
 or, from a file (see `identities_file`), `Identities.load("identities.toml")`.
 
-The one idea: however a client proves who it is, it becomes a `Principal`, and `sides` tells which policies are asked
+The one idea: however a client proves its identity, it becomes a `Principal`, and `sides` says which policies are asked
 about that: those of its role, the AWS IoT policies attached to it, or both.  Policies are looked up at each
 connection, so one that is attached while a client is away counts when it comes back.
 """
@@ -239,7 +239,7 @@ class Identities:
             self._authorizers[authorizer.name] = authorizer
 
     def documents(self, names: Iterable[str]) -> tuple[PolicyDocument, ...]:
-        """Give policies by their names.
+        """Return policies by their names.
 
         Raises:
             ValueError: There is no policy of such a name.
@@ -267,12 +267,12 @@ class Identities:
             return next(iter(self._authorizers.values()), None) if name is None else self._authorizers.get(name)
 
     def certificate_principal(self, der: bytes) -> Principal | None:
-        """Find whom a client's certificate stands for; None when it is not registered."""
+        """Find the principal of a client's certificate; None when it is not registered."""
         certificate_id = hashlib.sha256(der).hexdigest()
         return Principal(certificate_id) if certificate_id in self._certificates else None
 
     def sides(self, principal: Principal) -> Sides:
-        """Give the policies that are asked about a principal, those of a custom authorizer apart."""
+        """Return the policies that are asked about a principal, those of a custom authorizer apart."""
         with self._lock:
             attached = self._attached.get(principal.name, [])
             if principal.identity_id is None:

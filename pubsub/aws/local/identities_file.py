@@ -29,8 +29,8 @@
     public_key = "demo.pem"                     # then tokens must be signed
     tokens."a-token" = {principal = "carol", policies = ["chat"]}
 
-The one idea: a fault is told by its place, `users.alice.secret_key`, and by its kind, never by its value: half of the
-values here are secrets.
+The one idea: a message names a fault by its place, `users.alice.secret_key`, and by its kind, never by its value:
+half of the values here are secrets.
 '''
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
 
 
 class _Fault(ValueError):
-    """A fault whose place has been told already."""
+    """A fault whose place is in its message already."""
 
 
 class _Table(Mapping[str, Any]):

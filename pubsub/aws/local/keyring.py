@@ -3,7 +3,7 @@
 The local Cognito service mints keys, the local AWS IoT endpoint finds them again by their access key.  Neither knows
 the other; a ring is what they share.  It reads no clock.
 
-The one idea: a key stays known for a while after its end, so that whoever still uses it can be told that it has
+The one idea: a key stays known for a while after its end, so that a client that still uses it can be told that it has
 expired, and not that nobody knows it.
 """
 
@@ -25,7 +25,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whom keys stand for.
+    """The principal of keys.
 
     Args:
         name: What messages call it: a Cognito identity's id, or the name of a user.
@@ -56,13 +56,13 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Keys on a ring, and whom they stand for.  The secret is hidden, as `Credentials` hides it."""
+    """Keys on a ring, and their principal.  The secret is hidden, as `Credentials` hides it."""
 
     credentials: Credentials
     principal: Principal
 
     def expired(self, now: float) -> bool:
-        """Tell whether they have ended at `now`, in seconds since 1970."""
+        """Return whether they have ended at `now`, in seconds since 1970."""
         ends = self.credentials.expires_at
         return ends is not None and ends.timestamp() <= now
 
@@ -102,7 +102,7 @@ class KeyRing:
         """Make temporary keys.
 
         Args:
-            principal: Whom they stand for.
+            principal: Their principal.
             now: Seconds since 1970.
             life: Seconds until they end.
         """

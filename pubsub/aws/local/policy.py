@@ -168,7 +168,7 @@ class Authorizer:
         return self._decide("iot:Connect", self.context.client_id)
 
     def publish(self, topic: str, *, retain: bool = False) -> Decision:
-        """Decide whether it may publish to a Topic Name; to have it retained takes a leave of its own."""
+        """Decide whether it may publish to a Topic Name; to have it retained takes another permission."""
         decision = self._decide("iot:Publish", topic)
         return self._decide("iot:RetainPublish", topic) if decision and retain else decision
 

@@ -1,8 +1,8 @@
 """Conditions of a policy's statement: `{"StringLike": {"iot:DomainName": ["*.example.com"]}}`.
 
 A condition is read and checked once, when the policy is: its numbers, dates and networks are parsed then,
-so that a fault is told with its place in the policy.  `holds(keys)` then decides it for the keys of a
-connection.  This room knows no actions, resources or effects, and no clock: the time comes in as a key
+so that an error names its place in the policy.  `holds(keys)` then decides it for the keys of a
+connection.  This module knows no actions, resources or effects, and no clock: the time comes in as a key
 like any other.
 
 The one idea: every operator is a way to make a *test* of one value of the request out of one value written
@@ -72,7 +72,7 @@ class Condition:
         """Read one condition.
 
         Args:
-            name: The operator, with what is before and behind it: `ForAnyValue:StringLikeIfExists`.
+            name: The operator, with what is before and after it: `ForAnyValue:StringLikeIfExists`.
             key: The key, in any case.
             values: The values written for it; none at all is allowed, and matches nothing.
             variables: Whether `${…}` is read in them.

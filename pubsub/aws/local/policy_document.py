@@ -1,6 +1,6 @@
 """Policy documents: JSON, or the same as a dict, read into statements and checked.
 
-Everything that can be found wrong without knowing a connection is found here, and told with its place:
+Everything that can be found wrong without knowing a connection is found here, and named with its place:
 `policy 'chat', statement 2 (Sid 'Talk'): …`.  Nothing is decided here; see `policy.Authorizer`.
 
 The one idea: a document that was parsed needs no further check.  Its wildcards, variables, numbers and
@@ -54,7 +54,7 @@ class Statement:
     conditions: tuple[Condition, ...]
 
     def covers(self, action: str) -> bool:
-        """Tell whether it is about an action, whose case does not matter."""
+        """Return whether it is about an action, whose case does not matter."""
         lowered = action.lower()
         return any(pattern.match(lowered) for pattern in self.actions) != self.not_actions
 
@@ -229,7 +229,7 @@ def _check_elements(given: Mapping[str, Any], known: set[str], where: str) -> No
 
 
 def _one_of(given: Mapping[str, Any], element: str, where: str) -> tuple[bool, list[str]]:
-    """Give whether the Not form is used, and the texts: exactly one of the two forms must stand."""
+    """Return whether the Not form is used, and the texts: exactly one of the two forms must stand."""
     negated = f"Not{element}"
     if (element in given) == (negated in given):
         seen = "both" if element in given else "neither"

@@ -1,4 +1,4 @@
-"""Says why nothing allowed a request, in one line that tells a developer what to change.
+"""Explain why nothing allowed a request, in one line from which a developer sees what to change.
 
 Asked only after a refusal, so that a decision costs nothing for it.  It decides nothing.
 
@@ -24,7 +24,7 @@ _MOST_SHOWN = 3
 
 
 def why_not(side: str, policies: Sequence[PolicyDocument], action: str, resource: str, keys: Keys) -> str:
-    """Say why no statement of one side's policies allows a request.
+    """Return why no statement of one side's policies allows a request.
 
     Args:
         side: What the side is called: `role` or `IoT`.

@@ -42,7 +42,7 @@ class Variable(NamedTuple):
     default: str | None
 
     def value(self, lookup: Lookup) -> str | None:
-        """Give what it stands for, or None where it has no value and no default."""
+        """Return what it stands for, or None where it has no value and no default."""
         found = lookup(self.name)
         return self.default if found is None else found
 
@@ -93,7 +93,7 @@ class Pattern:
             self._masks[char] |= self._any
 
     def match(self, text: str) -> bool:
-        """Tell whether the whole of `text` fits; at most one step for each of its characters."""
+        """Return whether the whole of `text` fits; at most one step for each of its characters."""
         if self._literal is not None:
             return text == self._literal
         if self._prefix is not None:
@@ -158,7 +158,7 @@ class Template:
         return cls(_joined(parts), source)
 
     def variables(self) -> list[Variable]:
-        """Give the variables that it names."""
+        """Return the variables that it names."""
         return [part for part in self.parts if isinstance(part, Variable)]
 
     def split(self, separator: str, count: int) -> list[Template]:
@@ -191,12 +191,12 @@ class Template:
         return tuple(resolved)
 
     def pattern(self, lookup: Lookup) -> Pattern | None:
-        """Give the pattern for these values, or None when a variable has none."""
+        """Return the pattern for these values, or None when a variable has none."""
         parts = self.resolve(lookup)
         return None if parts is None else Pattern(parts)
 
     def text(self, lookup: Lookup) -> str | None:
-        """Give the text for these values, wildcards as they are written, or None when a variable has none."""
+        """Return the text for these values, wildcards as they are written, or None when a variable has none."""
         parts = self.resolve(lookup)
         if parts is None:
             return None

@@ -125,7 +125,7 @@ class ConnectionContext:
     extra: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def arn(self, kind: str, name: str) -> str:
-        """Give the ARN of a resource here.
+        """Return the ARN of a resource here.
 
         Args:
             kind: `client`, `topic` or `topicfilter`.
@@ -134,7 +134,7 @@ class ConnectionContext:
         return f"arn:{self.partition}:iot:{self.region}:{self.account_id}:{kind}/{name}"
 
     def keys(self) -> Keys:
-        """Give the keys that hold for the whole connection."""
+        """Return the keys that hold for the whole connection."""
         keys: _Given = {
             "aws:SourceIp": self.source_ip,
             "iot:SourceIp": self.source_ip,
@@ -152,7 +152,7 @@ class ConnectionContext:
         return _normal(keys)
 
     def connect_keys(self) -> Keys:
-        """Give the keys that hold while the CONNECT itself is decided, besides the others."""
+        """Return the keys that hold while the CONNECT itself is decided, besides the others."""
         attributes = ["PersistentConnect"] if self.persistent else []
         will = None
         if self.will_topic is not None:
@@ -182,7 +182,7 @@ def _thing_keys(thing: Thing | None) -> _Given:
 
 
 def _certificate_keys(certificate: Mapping[str, str | Sequence[str]]) -> _Given:
-    """Give each attribute as its first value, as `.0`, `.1` … and as `.List` for all.
+    """Return each attribute as its first value, as `.0`, `.1` … and as `.List` for all.
 
     AWS keeps at most five values of one attribute, and gives no value that holds a wildcard character.
     """

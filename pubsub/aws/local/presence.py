@@ -38,7 +38,7 @@ _REASONS: tuple[tuple[type[MQTTError], str], ...] = (
 
 
 def disconnect_reason(error: MQTTError | None) -> str:
-    """Give AWS's name for the reason why a connection ended; None stands for the client's DISCONNECT."""
+    """Return AWS's name for the reason why a connection ended; None stands for the client's DISCONNECT."""
     if error is None or (isinstance(error, ConnectionClosed) and error.code == 1000):
         return "CLIENT_INITIATED_DISCONNECT"
     return next((name for kind, name in _REASONS if isinstance(error, kind)), "CONNECTION_LOST")
@@ -49,7 +49,7 @@ class Presence:
 
     Args:
         client_id: Its client id.
-        principal: Whom it stands for.
+        principal: Its principal.
         address: The IP address that it comes from.
         clock: Gives the time in seconds since 1970.
     """
@@ -63,7 +63,7 @@ class Presence:
         self._version = next(_versions)
 
     def connected(self) -> tuple[str, bytes] | None:
-        """Give the message that it has connected; None for a client id that no topic can end with."""
+        """Return the message that it has connected; None for a client id that no topic can end with."""
         return self._message("connected", {"ipAddress": self._address})
 
     def disconnected(self, error: MQTTError | None, *, deleted: bool = False) -> tuple[str, bytes] | None:

@@ -3,7 +3,7 @@
 `SignatureCheck.examine` takes an upgrade request and gives the keys that signed it, or a refusal as AWS IoT words it: a
 403 with `x-amzn-ErrorType`, a request id, the date, and a body of JSON. It knows no MQTT and opens nothing.
 
-The one idea: what a client is told and what the developer is told are two things.  The client gets "Forbidden", as
+The one idea: what a client is sent and what the developer reads are two things.  The client gets "Forbidden", as
 from AWS; the reason goes into the refusal's `reason`, for the log.  In the mode `explain` the client gets it too, and
 it is no longer only what `sigv4.verify` found, but which mistake gives this very signature.
 
@@ -55,7 +55,7 @@ class SignatureCheck:
         ring: The keys that may sign.
         region: The region that must be signed for.
         skew: Seconds that a client's clock may be off; also how long a signature lives, whatever `X-Amz-Expires` says.
-        explains: Whether the client is told its mistake, and the mistake is searched for.
+        explains: Whether the client is sent its mistake, and the mistake is searched for.
         refuse_replays: Whether a signature is taken only once.
         replay_grace: Seconds after the first use of a signature in which it is still taken; 0 or more.
         clock: Gives the time in seconds since 1970.
@@ -117,7 +117,7 @@ class SignatureCheck:
         """Word a refusal.
 
         Args:
-            reason: What the developer is told.
+            reason: For the developer.
             code: The same as one word.
         """
         request_id = str(uuid.uuid4())
@@ -133,7 +133,7 @@ class SignatureCheck:
         return Forbidden(reason, code, headers, json.dumps(body).encode())
 
     def _is_replayed(self, answer: Verified, now: float) -> bool:
-        """Note the use of a signature, and tell whether it is one too many."""
+        """Note the use of a signature, and return whether it is one too many."""
         seen = self._seen.get(answer.fingerprint)
         if seen is not None:
             return now - seen[0] > self._replay_grace
