@@ -3,6 +3,7 @@
 FakeClock, Pair                         a clock that stands still; a client and a server connected in memory
 MemoryStore                             a store that dies with the process
 Authority, Identity, mint_authority     certificates for development (the extra `certs`)
+Faults, Rules                           a tap that breaks what passes, by rules; rules as TOML
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqttws.protocol.store import MemoryStore
     from mqttws.testing.certificates import Authority, Identity, mint_authority
+    from mqttws.testing.faults.faults import Faults
+    from mqttws.testing.faults.rules import Rules
     from mqttws.testing.pair import FakeClock, Pair
 
 _WHERE = {
     "Authority": "mqttws.testing.certificates",
     "FakeClock": "mqttws.testing.pair",
+    "Faults": "mqttws.testing.faults.faults",
     "Identity": "mqttws.testing.certificates",
     "MemoryStore": "mqttws.protocol.store",
     "Pair": "mqttws.testing.pair",
+    "Rules": "mqttws.testing.faults.rules",
     "mint_authority": "mqttws.testing.certificates",
 }
 
-__all__ = ["Authority", "FakeClock", "Identity", "MemoryStore", "Pair", "mint_authority"]
+__all__ = ["Authority", "FakeClock", "Faults", "Identity", "MemoryStore", "Pair", "Rules", "mint_authority"]
 
 
 def __getattr__(name: str) -> Any:

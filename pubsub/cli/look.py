@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqttws.tap import Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
@@ -25,6 +25,9 @@ from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look
 from pubsub.look.reading import Source, Unreadable, read_all
 from pubsub.look.saving import SAVERS, saver_for
+
+if TYPE_CHECKING:
+    from mqttws.testing import Faults
 
 _MIB = 1024 * 1024
 
@@ -155,12 +158,38 @@ def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
             Path(arguments.ca_out).write_bytes(certificate)
     except (OSError, ModuleNotFoundError) as error:
         raise Failure(f"TLS cannot be had: {error}") from None
+    faults = _faults(url, arguments)
+    if faults is not None:
+        options |= {"make_line": faults.make_line, "limit": faults.LIMIT}
     try:
         asyncio.run(_until_asked(url, view, arguments, {**options, **made}))
     except ValueError as error:
         raise Failure(str(error), USAGE) from None
     except OSError as error:
         raise Failure(f"cannot listen: {error.strerror or error}") from None
+
+    if faults is not None and arguments.record_faults:
+        try:
+            Path(arguments.record_faults).write_text(faults.decided.to_toml(), "utf-8")
+        except OSError as error:
+            raise Failure(f"{arguments.record_faults} cannot be written: {error.strerror or error}") from None
+
+
+def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
+    """Read the file of rules."""
+    if arguments.faults is None:
+        if arguments.seed is not None or arguments.record_faults:
+            raise Failure("--seed and --record-faults need --faults", USAGE)
+        return None
+    from mqttws.testing import Faults, Rules
+
+    try:
+        rules = Rules.from_toml(Path(arguments.faults).read_text("utf-8"))
+        return Faults(url, rules, seed=arguments.seed)
+    except OSError as error:
+        raise Failure(f"{arguments.faults} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise Failure(f"{arguments.faults}: {error}", USAGE) from None
 
 
 async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:

@@ -156,3 +156,42 @@ def test_the_rest_of_a_session_is_shown_behind_a_malformed_packet() -> None:
     done = pubsub("dissect", "4002 0000 c000")
     assert done.returncode == 1
     assert "PINGREQ" in done.stdout
+
+
+# Faults.
+
+
+def test_faults_of_a_file_and_their_replay(broker: Broker, tmp_path: Path) -> None:
+    rules, again = tmp_path / "rules.toml", tmp_path / "again.toml"
+    rules.write_text("[[rule]]\non = 'PUBLISH'\nsender = 'client'\nchance = 0.5\ndo = 'drop'\n")
+    shown = []
+    for words in (("--faults", str(rules), "--seed", "3", "--record-faults", str(again)), ("--faults", str(again))):
+        with looking(broker.url_of("mqtt"), *words) as (url, process):
+            with mqttws.connect(url) as client:
+                for number in range(20):
+                    client.publish("a", str(number))
+            out = end(process)
+        lines = out.splitlines()
+        shown.append([lines[at - 1].partition("PUBLISH")[2] for at, line in enumerate(lines) if "* drop" in line])
+    assert shown[0] == shown[1]
+    assert 2 < len(shown[0]) < 18
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "code", "complaint"),
+    [
+        ("[[rule]]\ndo = 'explode'", (), 2, "rule 1: there is no fault 'explode'"),
+        (None, (), 1, "cannot be read"),
+        (None, ("--seed", "1"), 2, "--seed and --record-faults need --faults"),
+    ],
+)
+def test_a_file_of_rules_that_is_none(
+    broker: Broker, tmp_path: Path, content: str | None, words: tuple[str, ...], code: int, complaint: str
+) -> None:
+    rules = tmp_path / "rules.toml"
+    if content is not None:
+        rules.write_text(content)
+    done = pubsub("look", broker.url, *(words or ("--faults", str(rules))))
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,151 @@
+"""`Faults`: a tap with rules, before any broker.
+
+::
+
+    with Faults(broker.url, seed=7) as faults:
+        faults.on(PubAck, nth=3).drop()
+        faults.on(Connect, within=5.0).answer(packet=ConnAck(3))
+        faults.stream("server").latency(seconds=0.1, jitter=0.05)
+        client = mqttws.connect(faults.url)
+        ...
+        Path("again.toml").write_text(faults.decided.to_toml())
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+from mqttws.codec.packet import Packet
+from mqttws.codec.wire import MAX_REMAINING_LENGTH
+from mqttws.tap.pump import Tap
+from mqttws.tap.reader import Conversation
+from mqttws.tap.record import SERVER, Record
+from mqttws.testing.faults.kinds import KINDS
+from mqttws.testing.faults.line import FaultyLine
+from mqttws.testing.faults.rules import Rule, Rules, Toxic
+from mqttws.testing.faults.toxics import TOXICS
+
+
+class _Doing:
+    """Takes what is to be done: each kind of fault is a method, with the parameters of its function.
+
+    Args:
+        add: makes the rule of a kind and its parameters, and takes it in.
+        known: the kinds.
+    """
+
+    def __init__(self, add: Callable[[str, dict[str, Any]], None], known: dict[str, Callable[..., Any]]) -> None:
+        self._add = add
+        self._known = known
+
+    def __getattr__(self, kind: str) -> Callable[..., None]:
+        if kind not in self._known:
+            raise AttributeError(f"there is no fault {kind!r}; there are {', '.join(sorted(self._known))}")
+
+        def do(**parameters: Any) -> None:
+            self._add(kind, parameters)
+
+        do.__doc__ = self._known[kind].__doc__
+        return do
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._known)
+
+
+def on_name(what: type[Packet] | str) -> str:
+    """Name units as records do: a class of packets, or the name itself."""
+    return what if isinstance(what, str) else what.__name__.upper()
+
+
+class Faults:
+    """A tap with rules, in a thread: `with Faults(url) as faults`.
+
+    Args:
+        url: of the server.
+        rules: to begin with, such as `Rules` of a file; None: none.
+        seed: of all chances; None: that of the rules, or 0.
+        near_tls: see `Tap`.
+        far_tls: see `Tap`.
+
+    Attributes:
+        decided: what was done, as rules in which no chance is left: they do the same again.
+    """
+
+    #: What a tap must keep of a packet that is to be broken: all of it.
+    LIMIT: Final = MAX_REMAINING_LENGTH + 5
+
+    def __init__(
+        self,
+        url: str,
+        rules: Rules | None = None,
+        *,
+        seed: int | None = None,
+        near_tls: ssl.SSLContext | None = None,
+        far_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._rules = rules if rules is not None else Rules()
+        if seed is not None:
+            self._rules.seed = seed
+        self.decided = Rules(self._rules.seed)
+        self._tap = Tap(url, near_tls=near_tls, far_tls=far_tls, limit=self.LIMIT, make_line=self.make_line)
+
+    @property
+    def url(self) -> str:
+        """The URL to point clients at."""
+        return self._tap.url
+
+    def on(self, what: type[Packet] | str = "", **conditions: Any) -> Any:
+        """Add a rule: `faults.on(PubAck, nth=3).drop()`.
+
+        Args:
+            what: the packet's class; or a name: "PUBACK", "GET", "101", "ping"; "" for every packet.
+            **conditions: see `Rule`: sender, nth, every, topic, packet_id, client_id, connection, times, within and
+                chance.
+
+        Returns:
+            What has a method for each kind of fault; see `mqttws.testing.faults.kinds`.
+        """
+
+        def add(kind: str, parameters: dict[str, Any]) -> None:
+            self._rules.rules.append(Rule(kind, parameters, on=on_name(what), **conditions))
+
+        return _Doing(add, KINDS)
+
+    def stream(self, sender: str = SERVER, **conditions: Any) -> Any:
+        """Add a rule over all bytes of an end, for connections that begin from now on.
+
+        Args:
+            sender: "client" or "server".
+            **conditions: see `Toxic`: connection, chance.
+
+        Returns:
+            What has a method for each toxic; see `mqttws.testing.faults.toxics`.
+        """
+
+        def add(kind: str, parameters: dict[str, Any]) -> None:
+            self._rules.toxics.append(Toxic(kind, parameters, sender, **conditions))
+
+        return _Doing(add, TOXICS)
+
+    def clear(self) -> None:
+        """Take every rule back; connections keep the toxics that they have."""
+        self._rules.rules.clear()
+        self._rules.toxics.clear()
+
+    def taken(self) -> list[Record]:
+        """Return the records; `notes["fault"]` of one says what was done to it."""
+        return self._tap.taken()
+
+    def make_line(self, connection: int, conversation: Conversation) -> FaultyLine:
+        """Make what decides over a connection; for a `Tap` of one's own."""
+        return FaultyLine(self._rules, conversation, self.decided, time.time())
+
+    def __enter__(self) -> Self:
+        self._tap.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._tap.__exit__(*exception)

@@ -1,0 +1,248 @@
+"""What a rule matches, and what it does; rules as TOML.
+
+A rule counts what it matches by itself, over all connections: `nth=3` is the third PUBACK that fits the rest of it.
+Chance is drawn of a generator of each connection and direction, by the seed: what other connections do at the same time
+changes nothing. What was decided is a list of rules again, each for one unit, in which no chance is left.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import Publish
+from mqttws.codec.topics import topic_matches
+from mqttws.tap.record import CLIENT, SERVER, Record
+from mqttws.testing.faults.kinds import KINDS
+from mqttws.testing.faults.toxics import TOXICS
+
+
+def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> None:
+    """Check that there is such a kind, and that it takes these parameters.
+
+    Raises:
+        ValueError: there is none, or it takes others.
+    """
+    if kind not in known:
+        raise ValueError(f"there is no fault {kind!r}; there are {', '.join(sorted(known))}")
+    try:
+        inspect.signature(known[kind]).bind(None, **parameters)
+    except TypeError as error:
+        raise ValueError(f"the fault {kind!r}: {error}") from None
+
+
+@dataclass
+class Rule:
+    """One rule over units.
+
+    Attributes:
+        kind: what is done; one of `KINDS`.
+        parameters: its parameters.
+        on: the name of the units: "PUBACK", "GET", "101", "ping", "binary"; "" for every packet.
+        sender: "client" or "server"; "" for either.
+        nth: which of those that fit, from 1; 0 for each.
+        every: each so many-th of them; 0 for each.
+        topic: a Topic Filter that the topic of a PUBLISH must match; "" for any.
+        packet_id: of the packet; 0 for any.
+        client_id: of the connection's CONNECT; "" for any.
+        connection: its number, from 1; 0 for any.
+        place: which unit of its direction it must be, from 1; 0 for any. For replays.
+        times: how often at most; 0 for always.
+        within: seconds since the first match during which it works; 0 for always.
+        chance: from 0 to 1.
+    """
+
+    kind: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    on: str = ""
+    sender: str = ""
+    nth: int = 0
+    every: int = 0
+    topic: str = ""
+    packet_id: int = 0
+    client_id: str = ""
+    connection: int = 0
+    place: int = 0
+    times: int = 0
+    within: float = 0.0
+    chance: float = 1.0
+    _seen: int = field(default=0, repr=False, compare=False)
+    _done: int = field(default=0, repr=False, compare=False)
+    _since: float | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_parameters(self.kind, self.parameters, KINDS)
+        if self.sender not in ("", CLIENT, SERVER):
+            raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
+        if not 0 <= self.chance <= 1:
+            raise ValueError(f"the chance is {self.chance}; it must be from 0 to 1")
+        for name in ("nth", "every", "packet_id", "connection", "place", "times", "within"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+
+    def matches(self, record: Record, place: int, client_id: str, now: float, chance: random.Random) -> bool:
+        """Return whether this rule is to be applied to a unit, and count it."""
+        if not self._fits(record, place, client_id):
+            return False
+        self._seen += 1
+        if self._since is None:
+            self._since = now
+        if (
+            (self.nth and self._seen != self.nth)
+            or (self.every and self._seen % self.every)
+            or (self.times and self._done >= self.times)
+            or (self.within and now - self._since > self.within)
+            or (self.chance < 1 and chance.random() >= self.chance)
+        ):
+            return False
+        self._done += 1
+        return True
+
+    def _fits(self, record: Record, place: int, client_id: str) -> bool:
+        if self.on != record.name if self.on else record.layer != "mqtt":
+            return False
+        packet = record.packet
+        return (
+            self.sender in ("", record.sender)
+            and self.connection in (0, record.connection)
+            and self.place in (0, place)
+            and self.client_id in ("", client_id)
+            and self.packet_id in (0, getattr(packet, "packet_id", None))
+            and (not self.topic or (isinstance(packet, Publish) and topic_matches(self.topic, packet.topic)))
+        )
+
+
+@dataclass
+class Toxic:
+    """One rule over the bytes of a direction.
+
+    Attributes:
+        kind: what is done; one of `TOXICS`.
+        parameters: its parameters.
+        sender: whose bytes: "client" or "server".
+        connection: its number, from 1; 0 for any.
+        chance: from 0 to 1, that a connection gets it.
+    """
+
+    kind: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    sender: str = SERVER
+    connection: int = 0
+    chance: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_parameters(self.kind, self.parameters, TOXICS)
+        if self.sender not in (CLIENT, SERVER):
+            raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
+
+
+@dataclass
+class Rules:
+    """The rules of a run.
+
+    Attributes:
+        seed: of all chances.
+        rules: over units; of those that match, the first is applied.
+        toxics: over bytes; all are applied, in this order.
+    """
+
+    seed: int = 0
+    rules: list[Rule] = field(default_factory=list)
+    toxics: list[Toxic] = field(default_factory=list)
+
+    def to_toml(self) -> str:
+        """Write them as TOML, which `Rules.from_toml` reads."""
+        lines = [f"seed = {self.seed}"]
+        for rule in self.rules:
+            lines += ["", "[[rule]]", f"do = {_toml(rule.kind)}"]
+            lines += [f"{name} = {_toml(value)}" for name, value in _set(rule, _CONDITIONS)]
+            lines += [f"{name} = {_toml(value)}" for name, value in rule.parameters.items()]
+        for toxic in self.toxics:
+            lines += ["", "[[stream]]", f"do = {_toml(toxic.kind)}", f"sender = {_toml(toxic.sender)}"]
+            lines += [f"{name} = {_toml(value)}" for name, value in _set(toxic, ("connection", "chance"))]
+            lines += [f"{name} = {_toml(value)}" for name, value in toxic.parameters.items()]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Rules:
+        """Read rules.
+
+        Raises:
+            ValueError: they are no rules; the message says which one, and why.
+        """
+        made = tomllib.loads(text)
+        unknown = made.keys() - {"seed", "rule", "stream"}
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0]!r} is unknown; there are seed, [[rule]] and [[stream]]")
+        if type(made.get("seed", 0)) is not int:
+            raise ValueError("the seed must be a whole number")
+        rules = cls(made.get("seed", 0))
+        for number, entry in enumerate(_tables(made, "rule"), 1):
+            rules.rules.append(_read(f"rule {number}", entry, Rule, _CONDITIONS))
+        for number, entry in enumerate(_tables(made, "stream"), 1):
+            rules.toxics.append(_read(f"stream {number}", entry, Toxic, ("sender", "connection", "chance")))
+        return rules
+
+
+_CONDITIONS = (
+    "on", "sender", "nth", "every", "topic", "packet_id", "client_id", "connection", "place", "times", "within",
+    "chance",
+)  # fmt: skip
+
+
+def _set(made: Rule | Toxic, names: Iterable[str]) -> list[tuple[str, Any]]:
+    """List what is not as it would be anyway."""
+    defaults = type(made).__dataclass_fields__
+    return [(name, getattr(made, name)) for name in names if getattr(made, name) != defaults[name].default]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Packet):
+        return _toml(value.encode())
+    if isinstance(value, bytes):
+        return f'"{value.hex()}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(_toml_character(character) for character in value) + '"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _toml_character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
+
+
+def _tables(made: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    tables = made.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError(f"{name} must be [[{name}]]")
+    return tables
+
+
+def _read(what: str, entry: dict[str, Any], kind: Callable[..., Any], names: tuple[str, ...]) -> Any:
+    if not isinstance(entry.get("do"), str):
+        raise ValueError(f"{what} has no `do`")
+    conditions = {name: value for name, value in entry.items() if name in names}
+    for name, value in conditions.items():
+        wanted = (int, float) if name in ("within", "chance") else str if name in _TEXTS else int
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ValueError(f"{what}: {name} is {value!r}")
+    parameters = {name: value for name, value in entry.items() if name not in names and name != "do"}
+    try:
+        return kind(entry["do"], parameters, **conditions)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+_TEXTS = frozenset({"on", "sender", "topic", "client_id"})

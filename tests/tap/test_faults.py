@@ -1,0 +1,484 @@
+"""Every fault: what becomes of the bytes; by which rules; from Python, from a file, and again by a replay."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import packet_strategies as some
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger import ROOT
+from wire import PATIENCE
+
+import mqttws
+from mqttws import ConnAck, Connect, ConnectionRefused, HandshakeRejected, Packet, PubAck, Publish, SubAck, Subscribe
+from mqttws.broker import Broker
+from mqttws.protocol.frames import binary_frame
+from mqttws.tap import Conversation
+from mqttws.testing import Faults, Rules
+from mqttws.testing.faults.kinds import KINDS
+from mqttws.testing.faults.line import FaultyLine
+from mqttws.testing.faults.rules import Rule, Toxic
+from mqttws.testing.faults.toxics import TOXICS
+
+REQUEST = b"GET /mqtt HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+
+
+class Wire:
+    """Both directions of a connection through a line, with a clock that is moved."""
+
+    def __init__(self, *rules: Rule, toxics: tuple[Toxic, ...] = (), websocket: bool = False, seed: int = 1) -> None:
+        self.conversation = Conversation()
+        self.decided = Rules(seed)
+        self.now = 100.0
+        self.line = FaultyLine(Rules(seed, list(rules), list(toxics)), self.conversation, self.decided, self.now)
+        self.got = {"client": b"", "server": b""}
+        self.others: list[tuple[str, str]] = []
+        if websocket:
+            self.send("client", REQUEST)
+            self.send("server", RESPONSE)
+            self.got = {"client": b"", "server": b""}
+
+    def send(self, sender: str, data: bytes) -> bytes:
+        """Send bytes of one end. Returns what the other end has got since."""
+        other = {"client": "server", "server": "client"}[sender]
+        before = len(self.got[other])
+        records = self.conversation.receive_data(sender, data, self.now)
+        self.line.receive_data(sender, data, records, self.now)
+        self.act()
+        return self.got[other][before:]
+
+    def packet(self, sender: str, packet: Packet) -> bytes:
+        data = packet.encode()
+        if self.conversation.upgrade is not None:
+            data = binary_frame(data, b"abcd" if sender == "client" else None)
+        return self.send(sender, data)
+
+    def act(self, later: float = 0.0) -> None:
+        self.now += later
+        for what, end, data in self.line.actions(self.now):
+            if what == "send":
+                self.got[end] += data
+            else:
+                self.others.append((what, end))
+
+
+P1 = Publish("a", b"xy", 1, packet_id=7)
+FRAME = bytes.fromhex("82") + bytes((len(P1.encode()),)) + P1.encode()
+
+#: kind, parameters, packet, sender; what the other end gets over TCP, and what a client gets in a WebSocket ("": no case).
+CASES: list[tuple[str, dict[str, Any], Packet, str, str, str]] = [
+    ("drop", {}, P1, "server", "", ""),
+    ("duplicate", {"times": 2}, PubAck(1), "server", "40020001" * 3, "820440020001" * 3),
+    ("replace", {"packet": "d000"}, P1, "server", "d000", "8202d000"),
+    ("replace", {"packet": PubAck(3)}, P1, "client", "40020003", ""),
+    ("inject", {"packet": b"\xd0\x00"}, PubAck(1), "server", "40020001d000", "8204400200018202d000"),
+    ("truncate", {"size": 3}, P1, "server", "320700", "820932"),
+    ("corrupt", {"at": 1, "value": 255}, PubAck(1), "server", "40ff0001", "820440ff0001"),
+    ("set_field", {"name": "packet identifier", "value": 9}, PubAck(1), "server", "40020009", "820440020009"),
+    ("set_field", {"name": "payload", "value": "00"}, P1, "client", "3207000161000700", ""),
+    ("set_flags", {"flags": 6}, P1, "server", "360700016100077879", "8209360700016100077879"),
+    ("refuse", {"return_code": 5}, ConnAck(), "server", "20020005", "820420020005"),
+    ("fail_subscription", {}, SubAck(1, [0, 1]), "server", "900400018080", "8206900400018080"),
+    ("wrong_count", {}, SubAck(1, [1]), "server", "900400010100", "8206900400010100"),
+    ("wrong_count", {"more": -1}, SubAck(1, [1, 2]), "server", "9003000101", "82059003000101"),
+    ("stranger", {}, PubAck(1), "server", "400203e9", "8204400203e9"),
+    ("session_lost", {}, ConnAck(0, True), "server", "20020000", "820420020000"),
+    ("session_kept", {}, ConnAck(), "server", "20020100", "820420020100"),
+    ("wrong_length", {"more": 3}, PubAck(1), "server", "40050001", "820440050001"),
+    ("endless_length", {}, PubAck(1), "server", "40ffffffff010001", "820840ffffffff010001"),
+    ("long_length", {}, PubAck(1), "server", "4082000001", "82054082000001"),
+    ("split", {"size": 2}, PubAck(1), "server", "40020001", "82024002" + "82020001"),
+    ("fragment", {"size": 2}, PubAck(1), "server", "40020001", "02024002" + "80020001"),
+    ("fragment", {"size": 2, "pings": True}, PubAck(1), "server", "40020001", "0202400289076265747765656e80020001"),
+    ("empty_frames", {"count": 2}, PubAck(1), "server", "40020001", "82008200" + "820440020001"),
+    ("text_frame", {}, PubAck(1), "server", "40020001", "810440020001"),
+    ("reserved_bits", {}, PubAck(1), "server", "40020001", "c20440020001"),
+    ("reserved_opcode", {"opcode": 11}, PubAck(1), "server", "40020001", "8b0440020001"),
+    ("close_frame", {"code": 1008, "reason": "no"}, PubAck(1), "server", "", "880403f06e6f"),
+    ("ping_flood", {"count": 3}, PubAck(1), "server", "40020001", "890089008900" + "820440020001"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "parameters", "packet", "sender", "tcp", "websocket"), CASES)
+def test_what_becomes_of_a_packet(
+    kind: str, parameters: dict[str, Any], packet: Packet, sender: str, tcp: str, websocket: str
+) -> None:
+    assert Wire(Rule(kind, parameters)).packet(sender, packet).hex() == tcp
+    if sender == "server":
+        assert Wire(Rule(kind, parameters), websocket=True).packet(sender, packet).hex() == websocket
+
+
+def test_what_ends_the_connection() -> None:
+    for kind, parameters, others in (
+        ("reset", {}, [("rst", "client"), ("rst", "server")]),
+        ("close", {}, [("fin", "server"), ("fin", "client")]),
+        ("truncate", {"size": 1}, [("rst", "client"), ("rst", "server")]),
+        ("truncate", {"size": 1, "end": "fin"}, [("fin", "server"), ("fin", "client")]),
+        ("refuse", {"return_code": 1}, [("fin", "server"), ("fin", "client")]),
+    ):
+        wire = Wire(Rule(kind, parameters))
+        wire.packet("server", P1)
+        assert sorted(wire.others) == sorted(others), kind
+        assert wire.packet("client", PubAck(1)) == b""
+
+
+def test_silence_keeps_the_connection_and_forwards_nothing() -> None:
+    wire = Wire(Rule("silence", nth=2))
+    assert wire.packet("client", PubAck(1)) == PubAck(1).encode()
+    for sender in ("client", "server"):
+        assert wire.packet(sender, PubAck(2)) == b""
+    wire.line.receive_end("client", False, wire.now)
+    wire.act(100.0)
+    assert wire.others == []
+
+
+def test_delay_holds_everything_up_and_hold_only_its_own() -> None:
+    late, after = PubAck(1), PubAck(2)
+    wire = Wire(Rule("delay", {"seconds": 2.0}, packet_id=1))
+    assert wire.packet("server", late) + wire.packet("server", after) == b""
+    assert wire.line.next_deadline() == wire.now + 2
+    wire.act(1.9)
+    assert wire.got["client"] == b""
+    wire.act(0.2)
+    assert wire.got["client"] == late.encode() + after.encode()
+    wire = Wire(Rule("hold", {"seconds": 2.0}, packet_id=1))
+    assert wire.packet("server", late) + wire.packet("server", after) == after.encode()
+    wire.act(2.1)
+    assert wire.got["client"] == after.encode() + late.encode()
+
+
+def test_reorder_and_join() -> None:
+    first, second, third = PubAck(1), PubAck(2), PubAck(3)
+    for websocket in (False, True):
+        wire = Wire(Rule("reorder", packet_id=1), websocket=websocket)
+        for packet in (first, second, third):
+            wire.packet("server", packet)
+        plain = Wire(websocket=websocket)
+        for packet in (second, first, third):
+            plain.packet("server", packet)
+        assert wire.got == plain.got
+    wire = Wire(Rule("join", {"count": 2}), websocket=True)
+    assert wire.packet("server", first) == b""
+    assert wire.packet("server", second).hex() == "8208" + "4002000140020002"
+
+
+def test_the_last_one_is_not_lost_when_the_connection_ends() -> None:
+    for kind in ("reorder", "join", "hold"):
+        wire = Wire(Rule(kind, {"seconds": 1.0} if kind == "hold" else {}))
+        wire.packet("server", PubAck(1))
+        wire.line.receive_end("server", False, wire.now)
+        wire.act(2.0)
+        assert wire.got["client"] == PubAck(1).encode()
+        assert wire.others == [("fin", "client")]
+
+
+def test_answers_in_the_servers_place() -> None:
+    wire = Wire(Rule("answer", {"packet": ConnAck(3)}, on="CONNECT"))
+    assert wire.packet("client", Connect("c")) == b""
+    assert wire.got["client"] == ConnAck(3).encode()
+    wire = Wire(Rule("answer", {"packet": "20020003"}, on="CONNECT"), websocket=True)
+    wire.packet("client", Connect("c"))
+    assert wire.got["client"].hex() == "820420020003"
+
+
+def test_answers_of_http() -> None:
+    parameters = {"status": 503, "reason": "Busy", "headers": {"Retry-After": "5"}, "body": "no"}
+    wanted = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+    wire = Wire(Rule("http", parameters, on="GET"))
+    assert wire.send("client", REQUEST) == b""
+    assert wire.got["client"] == wanted
+    assert ("fin", "client") in wire.others
+    wire = Wire(Rule("http", parameters, on="101"))
+    wire.send("client", REQUEST)
+    assert wire.send("server", RESPONSE) == wanted
+    wire = Wire(Rule("set_header", {"name": "Upgrade"}, on="101"))
+    wire.send("client", REQUEST)
+    assert wire.send("server", RESPONSE) == RESPONSE.replace(b"Upgrade: websocket\r\n", b"")
+
+
+def test_masks() -> None:
+    wire = Wire(Rule("wrong_mask"), websocket=True)
+    assert wire.packet("client", PubAck(1)).hex() == "820440020001"
+    assert wire.packet("server", PubAck(1))[:2].hex() == "8284"
+
+
+def test_garbage_and_chance_are_of_the_seed() -> None:
+    def run(seed: int) -> bytes:
+        wire = Wire(Rule("corrupt", chance=0.5), Rule("garbage", {"size": 5}), seed=seed)
+        return b"".join(wire.packet("client", PubAck(number)) for number in range(1, 50))
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+# Which units.
+
+
+@pytest.mark.parametrize(
+    ("conditions", "hit"),
+    [
+        ({"on": "PUBACK", "nth": 3}, [3]),
+        ({"every": 2}, [2, 4, 6]),
+        ({"times": 2}, [1, 2]),
+        ({"packet_id": 5}, [5]),
+        ({"sender": "server"}, []),
+        ({"on": "PUBREC"}, []),
+        ({"connection": 2}, []),
+        ({"place": 4}, [5]),  # the CONNECT was the first
+        ({"client_id": "me"}, [1, 2, 3, 4, 5, 6]),
+        ({"client_id": "other"}, []),
+        ({"within": 3.5}, [1, 2, 3, 4]),
+        ({"chance": 0.0}, []),
+    ],
+)
+def test_what_a_rule_matches(conditions: dict[str, Any], hit: list[int]) -> None:
+    wire = Wire(Rule("drop", **{"on": "PUBACK", **conditions}))
+    wire.packet("client", Connect("me"))
+    dropped = []
+    for number in range(1, 7):
+        wire.now += 1
+        if not wire.packet("client", PubAck(number)):
+            dropped.append(number)
+    if conditions.get("place"):
+        assert dropped == [3]
+    else:
+        assert dropped == hit
+
+
+def test_topics() -> None:
+    wire = Wire(Rule("drop", topic="a/+"))
+    assert wire.packet("client", Publish("a/b")) == b""
+    assert wire.packet("client", Publish("a/b/c")) != b""
+    assert wire.packet("client", Subscribe(1, [("a/b", 0)])) != b""
+
+
+def test_control_frames() -> None:
+    wire = Wire(Rule("drop", on="ping"), websocket=True)
+    assert wire.send("server", bytes.fromhex("8900")) == b""
+    assert wire.send("server", bytes.fromhex("8a00")).hex() == "8a00"
+
+
+@given(st.lists(some.packets, min_size=1, max_size=5), st.booleans(), st.data())
+def test_where_nothing_matches_every_byte_is_as_it_came(
+    sent: list[Packet], websocket: bool, data: st.DataObject
+) -> None:
+    wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
+    stream = b"".join(packet.encode() for packet in sent)
+    if websocket:
+        stream = binary_frame(stream[:7], None) + b"\x89\x01x" + binary_frame(stream[7:], None)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        wire.send("server", stream[start:end])
+    assert wire.got["client"] == stream
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=5), st.booleans())
+def test_nor_is_anything_lost_of_what_is_no_mqtt(pieces: list[bytes], websocket: bool) -> None:
+    wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
+    for piece in pieces:
+        wire.send("client", piece)
+    wire.line.receive_end("client", False, wire.now)
+    wire.act()
+    assert wire.got["server"] == b"".join(pieces)
+
+
+# Bytes.
+
+
+def toxic(kind: str, **parameters: Any) -> Wire:
+    return Wire(toxics=(Toxic(kind, parameters),))
+
+
+def test_the_seven_toxics() -> None:
+    assert len(TOXICS) == 7
+    wire = toxic("latency", seconds=1.0)
+    assert wire.send("server", b"\xd0\x00") == b""
+    wire.act(1.0)
+    assert wire.got["client"] == b"\xd0\x00"
+    assert wire.send("client", b"\xc0\x00") == b"\xc0\x00"
+
+    wire = toxic("bandwidth", rate=1000.0)
+    wire.send("server", bytes(500))
+    wire.act(0.25)
+    assert 200 <= len(wire.got["client"]) <= 250
+    wire.act(0.26)
+    assert wire.got["client"] == bytes(500)
+
+    wire = toxic("slow_close", seconds=3.0)
+    assert wire.send("server", b"\xd0\x00") == b"\xd0\x00"
+    wire.line.receive_end("server", False, wire.now)
+    wire.act(2.9)
+    assert wire.others == []
+    wire.act(0.2)
+    assert wire.others == [("fin", "client")]
+
+    wire = toxic("timeout", seconds=2.0)
+    assert wire.send("server", b"\xd0\x00") == b""
+    wire.act(2.1)
+    assert sorted(wire.others) == [("fin", "client"), ("fin", "server")]
+
+    wire = toxic("reset_peer", seconds=2.0)
+    assert wire.send("server", b"\xd0\x00") == b"\xd0\x00"
+    wire.act(2.1)
+    assert sorted(wire.others) == [("rst", "client"), ("rst", "server")]
+
+    wire = toxic("slicer", size=2, seconds=1.0)
+    assert wire.send("server", PubAck(1).encode()) == b"\x40\x02"
+    wire.act(1.0)
+    assert wire.got["client"] == PubAck(1).encode()
+
+    wire = toxic("limit_data", size=3)
+    assert wire.send("server", PubAck(1).encode()) == b"\x40\x02\x00"
+    assert wire.others == [("fin", "client")]
+    assert wire.send("server", PubAck(1).encode()) == b""
+
+
+def test_what_waits_holds_the_sender_up() -> None:
+    wire = toxic("bandwidth", rate=100_000.0)
+    wire.send("server", bytes(1_000_000))
+    assert wire.others == [("pause", "server")]
+    wire.act(9.5)
+    assert wire.others == [("pause", "server"), ("resume", "server")]
+
+
+# Files and replays.
+
+
+def test_a_file_of_rules_and_back() -> None:
+    rules = Rules(
+        9,
+        [
+            Rule("delay", {"seconds": 0.5, "jitter": 0.1}, on="PUBACK", nth=3, sender="server", chance=0.5),
+            Rule("answer", {"packet": "20020003"}, on="CONNECT", within=5.0, client_id='a"\\\x00\u202eb'),
+            Rule("http", {"status": 403, "headers": {"Date": "Thu, 01 Jan 1970 00:00:00 GMT"}}, on="GET"),
+        ],
+        [Toxic("latency", {"seconds": 0.1}, "client", 2, 0.25)],
+    )
+    again = Rules.from_toml(rules.to_toml())
+    assert again == rules
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x = 1", "'x' is unknown"),
+        ("seed = 'a'", "whole number"),
+        ("rule = 1", "rule must be [[rule]]"),
+        ("[[rule]]\non = 'PUBACK'", "rule 1 has no `do`"),
+        ("[[rule]]\ndo = 'explode'", "rule 1: there is no fault 'explode'"),
+        ("[[rule]]\ndo = 'drop'\nsize = 1", "rule 1: the fault 'drop': got an unexpected keyword argument 'size'"),
+        ("[[rule]]\ndo = 'delay'", "missing a required"),
+        ("[[rule]]\ndo = 'drop'\nnth = 'x'", "rule 1: nth is 'x'"),
+        ("[[rule]]\ndo = 'drop'\nnth = -1", "must not be negative"),
+        ("[[rule]]\ndo = 'drop'\nsender = 'me'", "'client' or 'server'"),
+        ("[[stream]]\ndo = 'drop'", "stream 1: there is no fault 'drop'"),
+        ("[[rule", "Expected"),
+    ],
+)
+def test_what_is_no_file_of_rules(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        Rules.from_toml(text)
+
+
+def test_a_run_is_replayed_from_what_was_decided() -> None:
+    def run(wire: Wire) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+        for number in range(1, 60):
+            wire.packet("client", PubAck(number))
+            wire.packet("server", Publish("a", bytes(number), 1, packet_id=number))
+            wire.act(0.01)
+        wire.act(10.0)
+        return wire.got, wire.others
+
+    rules = (
+        Rule("delay", {"seconds": 0.05, "jitter": 0.05}, chance=0.2),
+        Rule("corrupt", sender="server", chance=0.1),
+        Rule("drop", chance=0.3),
+        Rule("duplicate", on="PUBACK", every=7),
+    )
+    first = Wire(*rules, seed=5)
+    outcome = run(first)
+    again = Rules.from_toml(first.decided.to_toml())
+    assert len(again.rules) > 20
+    assert all(rule.chance == 1 and rule.place for rule in again.rules)
+    assert run(Wire(*again.rules, seed=99)) == outcome
+
+
+# Before a broker.
+
+
+def test_from_python(broker: Broker) -> None:
+    for url in broker.urls:
+        if url.startswith(("wss", "mqtts")):
+            continue
+        with Faults(url) as faults:
+            faults.on(PubAck, nth=3).drop()
+            with mqttws.connect(faults.url, reconnect=False) as client:
+                for _ in range(2):
+                    client.publish("a", b"", 1)
+                third = client.publish_nowait("a", b"", 1)
+                client.publish("a", b"", 1)
+                assert not third.done()
+            done = [record.notes["fault"] for record in faults.taken() if "fault" in record.notes]
+            assert done == ["drop"]
+            assert [(rule.kind, rule.on, rule.connection) for rule in faults.decided.rules] == [("drop", "PUBACK", 1)]
+
+
+def test_the_client_meets_what_the_rules_say(broker: Broker) -> None:
+    with Faults(broker.url) as faults:
+        faults.on(Connect, times=1).answer(packet=ConnAck(3))
+        with pytest.raises(ConnectionRefused) as refused:
+            mqttws.connect(faults.url, reconnect=False).open(PATIENCE)
+        assert refused.value.return_code == 3
+        faults.clear()
+        faults.on("GET", times=1).http(status=403, headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT"})
+        with pytest.raises(HandshakeRejected) as rejected:
+            mqttws.connect(faults.url, reconnect=False).open(PATIENCE)
+        assert rejected.value.status == 403
+        assert ("date", "Thu, 01 Jan 1970 00:00:00 GMT") in rejected.value.headers
+        faults.clear()
+        faults.on("101").set_header(name="Sec-WebSocket-Accept", value="wrong")
+        with pytest.raises(mqttws.ConnectError):
+            mqttws.connect(faults.url, reconnect=False).open(PATIENCE)
+        faults.clear()
+        faults.stream("server").latency(seconds=0.2)
+        begun = time.monotonic()
+        with mqttws.connect(faults.url):
+            assert time.monotonic() - begun >= 0.4  # the upgrade, and the CONNACK
+
+
+def test_a_reset_comes_behind_the_bytes_before_it(broker: Broker) -> None:
+    with Faults(broker.url_of("mqtt")) as faults:
+        faults.on(ConnAck).truncate(size=2)
+        port = int(faults.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as near:
+            near.sendall(Connect("c").encode())
+            assert near.recv(10) == b"\x20\x02"
+            with pytest.raises(ConnectionResetError):
+                near.recv(10)
+
+
+def test_what_there_is_not(broker: Broker) -> None:
+    faults = Faults(broker.url)
+    with pytest.raises(AttributeError, match="there is no fault 'explode'"):
+        faults.on(PubAck).explode()
+    with pytest.raises(ValueError, match="'delay'"):
+        faults.on(PubAck).delay()
+    with pytest.raises(TypeError):
+        faults.on(PubAck, colour="red").drop()
+    assert "hold" in dir(faults.on(PubAck))
+
+
+def test_every_kind_is_tried_and_described() -> None:
+    source = Path(__file__).read_text()
+    page = (ROOT / "docs" / "tap.md").read_text()
+    assert len(KINDS) >= 25
+    for kind in {**KINDS, **TOXICS}:
+        assert f'"{kind}"' in source, kind
+        assert f"`{kind}`" in page, kind
