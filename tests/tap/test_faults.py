@@ -70,9 +70,8 @@ class Wire:
 
 
 P1 = Publish("a", b"xy", 1, packet_id=7)
-FRAME = bytes.fromhex("82") + bytes((len(P1.encode()),)) + P1.encode()
 
-#: kind, parameters, packet, sender; what the other end gets over TCP, and what a client gets in a WebSocket ("": no case).
+#: kind, parameters, packet, sender; what the other end gets over TCP, and what a client gets in a WebSocket.
 CASES: list[tuple[str, dict[str, Any], Packet, str, str, str]] = [
     ("drop", {}, P1, "server", "", ""),
     ("duplicate", {"times": 2}, PubAck(1), "server", "40020001" * 3, "820440020001" * 3),
