@@ -102,25 +102,42 @@ class Channel:
 
     def join(self, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> bool:
         """Add a subscription to Topic Filters. Returns False if this connection has ended."""
-        with self._runtime.lock:
-            if self.over:
-                return False
-            if not subscription.joined(self):
-                return True
-            objections = self.provider.objections_to_subscribe(wanted, self._router.topic_filters)
-            wanted = {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter not in objections}
-            request = self._router.join(subscription, wanted) if wanted else None
+        try:
+            with self._runtime.lock:
+                if self.over:
+                    return False
+                if not subscription.joined(self):
+                    return True
+                objections = self.provider.objections_to_subscribe(wanted, self._router.topic_filters)
+                wanted = {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter not in objections}
+                request = self._router.join(subscription, wanted) if wanted else None
+                if request is not None:
+                    answer = self.client.subscribe_nowait(request.wanted)
+                self.claimed += self._held.claim(self._router.is_wanted)
+                space, self._space = self._space, None
             if request is not None:
-                answer = self.client.subscribe_nowait(request.wanted)
-            self.claimed += self._held.claim(self._router.is_wanted)
-            space, self._space = self._space, None
+                self._watch(request, answer)
+        except BaseException:  # of a signal handler: what was not sent, others may wait for
+            self._runtime.notify(self._subscribe_again)
+            raise
         if space is not None:
             settle(space)
-        if request is not None:
-            answer.add_done_callback(partial(self._answered, request))
         for topic_filter, objection in objections.items():
             subscription.answered(self.provider.name, topic_filter, REFUSED, objection)
         return True
+
+    def _watch(self, request: Request[SubscriptionCore], answer: Any) -> None:
+        answer.add_done_callback(partial(self._answered, request))
+        request.is_watched = True
+
+    def _subscribe_again(self) -> None:
+        """Send again what an interrupt may have kept from being sent."""
+        with self._runtime.lock:
+            request = None if self.over else self._router.unwatched()
+            if request is not None:
+                answer = self.client.subscribe_nowait(request.wanted)
+        if request is not None:
+            self._watch(request, answer)
 
     def leave(self, subscription: SubscriptionCore, topic_filters: Iterable[str]) -> Any:
         """Remove a subscription from Topic Filters.

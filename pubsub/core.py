@@ -34,7 +34,7 @@ _IMPLY_AWS_IOT = frozenset({"aws_pubsub_region", "aws_pubsub_endpoint", "aws_cog
 
 _all: weakref.WeakSet[PubSubCore[Any, Any]] = weakref.WeakSet()
 
-Begin = Callable[[Observer], SubscriptionCore]
+Make = Callable[[Observer], SubscriptionCore]
 H = TypeVar("H", bound=Handle)
 O = TypeVar("O", bound="ObservableCore[Any]")  # noqa: E741 - of observable
 F = TypeVar("F")
@@ -44,15 +44,15 @@ class ObservableCore(Generic[H]):
     """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
 
     Args:
-        begin: begins a subscription for an observer.
+        make: makes the subscription of an observer, which is to be begun.
         silence: seconds without a message after which an iteration ends; None: never.
     """
 
     #: The class of the handles of the face.
     _handle: ClassVar[type[Handle]]
 
-    def __init__(self, begin: Begin, silence: float | None) -> None:
-        self._begin = begin
+    def __init__(self, make: Make, silence: float | None) -> None:
+        self._make = make
         self._silence = silence
 
     @overload
@@ -77,7 +77,9 @@ class ObservableCore(Generic[H]):
             ProviderError: there is no provider, or it lacks a setting.
             TypeError: this is no observer.
         """
-        return self._handle(self._begin(make_observer(next, error, close)))  # type: ignore[return-value]
+        subscription = self._make(make_observer(next, error, close))
+        subscription.begin()
+        return self._handle(subscription)  # type: ignore[return-value]
 
 
 class PubSubCore(Generic[O, F]):
@@ -246,15 +248,13 @@ class PubSubCore(Generic[O, F]):
         """
         wanted = check_filters(topics, qos)
 
-        def begin(observer: Observer) -> SubscriptionCore:
+        def make(observer: Observer) -> SubscriptionCore:
             self._runtime.collect()
-            subscription = SubscriptionCore(
-                self._runtime, self._join, observer, codec or self._codec, self.select(provider), dedupe
+            return SubscriptionCore(
+                self._runtime, self._join, wanted, observer, codec or self._codec, self.select(provider), dedupe
             )
-            subscription.begin(wanted)
-            return subscription
 
-        return self._observable(begin, timeout)  # type: ignore[return-value]
+        return self._observable(make, timeout)  # type: ignore[return-value]
 
     def _join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
         while not self.channel(provider).join(subscription, wanted):

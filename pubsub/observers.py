@@ -22,7 +22,7 @@ class Observer:
         next: with each message, or each change.
         error: with each failure, an exception. A failure does not by itself end a subscription.
         close: without arguments, once, at the end.
-        holds: whether `next` also gets the message's receipt (None at QoS 0), and releases it later.
+        holds: whether `next` also gets what it is to call when it has taken the message (None at QoS 0).
     """
 
     next: Callback | None = None

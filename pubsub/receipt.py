@@ -6,35 +6,38 @@ acknowledgement, and so delivers the message again if this process dies.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from functools import partial
 
-__all__ = ["Receipt"]
+__all__ = ["Receipt", "Release"]
+
+#: Releases a message. A second time it does nothing that matters, so that it may be repeated after an interrupt.
+Release = Callable[[], object]
 
 
 class Receipt:
-    """Counts those that have yet to take one message. It begins with one holder, which made it.
+    """Knows those that have yet to take one message. It begins with one, which made it.
+
+    It needs no lock: each step is one operation of a set, and to acknowledge twice does no harm.
 
     Args:
-        acknowledge: called when the last one has taken it.
+        acknowledge: called when the last one has taken the message.
     """
 
-    __slots__ = ("_acknowledge", "_left", "_lock")
+    __slots__ = ("_acknowledge", "_holders")
 
     def __init__(self, acknowledge: Callable[[], object]) -> None:
         self._acknowledge = acknowledge
-        self._left = 1
-        self._lock = threading.Lock()
+        self._holders: set[object] = {self}
 
-    def hold(self) -> None:
-        """Count one more that has to take it."""
-        with self._lock:
-            self._left += 1
+    def hold(self) -> Release:
+        """Note one more that has to take it. Returns what that one calls when it has."""
+        holder = object()
+        self._holders.add(holder)
+        return partial(self.release, holder)
 
-    def release(self) -> None:
-        """Count one less."""
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last:
+    def release(self, holder: object = None) -> None:
+        """Note that one has taken it; without an argument, the one that made this."""
+        self._holders.discard(self if holder is None else holder)
+        if not self._holders:
             self._acknowledge()

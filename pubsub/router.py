@@ -61,15 +61,23 @@ class Request(Generic[M]):
 
     Attributes:
         wanted: (Topic Filter, QoS) pairs.
+        is_watched: whether its answer will be taken. Set by the channel, at last: one that an interrupt has kept from
+            being sent is shared with no other member.
+        is_answered: whether its answer was taken.
     """
 
-    __slots__ = ("_entries", "answered", "retained", "wanted")
+    __slots__ = ("_entries", "is_answered", "is_watched", "retained", "wanted")
 
     def __init__(self, entries: Sequence[_Filter[M]], retained: int) -> None:
         self._entries = entries
         self.wanted = [(entry.topic_filter, entry.qos) for entry in entries]
         self.retained = retained
-        self.answered = False
+        self.is_watched = self.is_answered = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its answer is still to be taken."""
+        return self.is_watched and not self.is_answered
 
 
 class Outcome(NamedTuple, Generic[M]):
@@ -126,15 +134,24 @@ class Router(Generic[M]):
                 self._tree.set(entry.matched, topic_filter, entry)
                 self._remember_left(topic_filter, False)
             pending = entry.request
-            shared = pending is not None and not pending.answered and pending.retained == self._retained
-            if not shared or qos > entry.qos:
+            if not (pending and pending.is_open and pending.retained == self._retained) or qos > entry.qos:
                 entry.qos = max(qos, entry.qos)
                 to_send.append(entry)
             entry.members.setdefault(member, self._joined)
-        if not to_send:
+        return self._request(to_send)
+
+    def unwatched(self) -> Request[M] | None:
+        """Make a SUBSCRIBE of all Topic Filters whose last one was never watched."""
+        entries = [
+            entry for entry in self._filters.values() if entry.request is not None and not entry.request.is_watched
+        ]
+        return self._request(entries)
+
+    def _request(self, entries: Sequence[_Filter[M]]) -> Request[M] | None:
+        if not entries:
             return None
-        request = Request(to_send, self._retained)
-        for entry in to_send:
+        request = Request(entries, self._retained)
+        for entry in entries:
             entry.request = request
         return request
 
@@ -185,7 +202,7 @@ class Router(Generic[M]):
         Returns:
             The outcome for each member of each Topic Filter for which no later SUBSCRIBE was sent.
         """
-        request.answered = True
+        request.is_answered = True
         outcomes = []
         for entry, return_code in zip(request._entries, return_codes, strict=True):
             if self._filters.get(entry.topic_filter) is entry and entry.request is request:

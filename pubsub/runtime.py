@@ -8,13 +8,15 @@ Three rules hold for all code above it:
 * The lock is taken before the lock of a client, never after it, and no code of the user runs while it is held.
 * The lock is not reentrant. A signal handler that needs it while the thread it interrupts holds it gets
   `WouldDeadlock`.
-* A finaliser takes no lock. It appends to `abandoned`, and the next verb, or `collect`, does the work.
+* A finaliser takes no lock and runs no Python code, so that nothing can interrupt it. An iteration is watched by a weak
+  reference whose callback is `deque.append`; the next verb, or a thread of ours, calls `collect`, which does the work.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -107,6 +109,15 @@ class Client(Protocol):
         """End the connection and make a new one."""
 
 
+class _Left(weakref.ref[Any]):
+    """A weak reference to an iteration, with what ends its subscription once the iteration is gone."""
+
+    __slots__ = ("end", "waker")
+
+    end: Callable[[], object]
+    waker: weakref.ref[Any]
+
+
 class Runtime(ABC):
     """Threads, or an event loop.
 
@@ -115,7 +126,7 @@ class Runtime(ABC):
 
     Attributes:
         timeout: as given.
-        abandoned: what finalisers have left to be done. Each entry is called once, without arguments.
+        abandoned: iterations that are gone, and whose subscriptions are to be ended.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -124,7 +135,8 @@ class Runtime(ABC):
 
     def renew(self) -> None:
         """Begin anew. In a forked child, the old lock may be held by a thread that is not there."""
-        self.abandoned: deque[Callable[[], object]] = deque()
+        self.abandoned: deque[_Left] = deque()
+        self._iterations: set[_Left] = set()
         self._lock = threading.RLock()
 
     @property
@@ -147,14 +159,29 @@ class Runtime(ABC):
         """Return how long a wait may last."""
         return self.timeout if timeout is None else timeout
 
+    def watch(self, iteration: Any, end: Callable[[], object]) -> None:
+        """Call a function when an iteration is gone: soon, and before the next verb does anything.
+
+        Args:
+            iteration: to be referred to by nothing but its user.
+            end: what to call.
+        """
+        left = _Left(iteration, self.abandoned.append)
+        left.end = end
+        left.waker = weakref.ref(iteration, self._waker())
+        self._iterations.add(left)
+
     def collect(self) -> None:
-        """Do what finalisers have left to be done."""
+        """End the subscriptions of iterations that are gone."""
         while self.abandoned:
-            try:
-                call = self.abandoned.popleft()
-            except IndexError:  # another thread was faster
-                return
-            call()
+            left = self.abandoned[0]
+            left.end()
+            self._iterations.discard(left)
+            self.abandoned.popleft()  # at last: until then a verb knows that it is not done
+
+    @abstractmethod
+    def _waker(self) -> Callable[[Any], object]:
+        """Return what a finaliser may call, without a lock, to have `collect` called soon."""
 
     @abstractmethod
     def new_client(self, provider: Any, **options: Any) -> Any:

@@ -50,6 +50,7 @@ class SubscriptionCore:
     Args:
         runtime: of the `PubSub` that it belongs to.
         join: adds it to Topic Filters of a provider's connection.
+        wanted: its first Topic Filters, each with a QoS.
         observer: what to call.
         codec: decodes its messages.
         providers: whose connections it uses.
@@ -60,6 +61,7 @@ class SubscriptionCore:
         self,
         runtime: Runtime,
         join: Callable[[Provider, SubscriptionCore, Mapping[str, int]], object],
+        wanted: Mapping[str, int],
         observer: Observer,
         codec: Codec,
         providers: Iterable[Provider],
@@ -70,6 +72,7 @@ class SubscriptionCore:
         self.error: Exception | None = None
         self.settled: Any = runtime.new_future()
         self._join = join
+        self._first = wanted
         self._observer = observer
         self._codec = codec
         self._providers = list(providers)
@@ -92,7 +95,15 @@ class SubscriptionCore:
 
     # For the handle.
 
-    def begin(self, wanted: Mapping[str, int]) -> None:
+    def begin(self) -> None:
+        """Subscribe to the first Topic Filters, or to none if that fails or is interrupted."""
+        try:
+            self.add(self._first)
+        except BaseException:
+            self._leave(None)
+            raise
+
+    def add(self, wanted: Mapping[str, int]) -> None:
         """Subscribe to Topic Filters, each at a QoS."""
         with self.runtime.lock:
             if self.closed:
@@ -178,9 +189,7 @@ class SubscriptionCore:
             return None
         if not self._observer.holds:
             return self.runtime.call(self._observer.next, message)
-        if receipt is not None:
-            receipt.hold()
-        return self.runtime.call(self._observer.next, message, receipt)
+        return self.runtime.call(self._observer.next, message, None if receipt is None else receipt.hold())
 
     @staticmethod
     def _message(publish: Publish, value: Any, provider: str) -> Message:
@@ -315,7 +324,7 @@ class Handle:
             LocalProtocolError: a Topic Filter or the QoS is ill-formed; nothing has changed.
             SubscriptionEnded: it has ended.
         """
-        self._core.begin(check_filters(topics, qos))
+        self._core.add(check_filters(topics, qos))
 
     def remove(self, topics: str | Iterable[str]) -> None:
         """Unsubscribe from some of its Topic Filters. Without any it goes on, and gets no messages until `add`.

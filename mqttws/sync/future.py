@@ -34,6 +34,17 @@ _FINISHED = "FINISHED"
 _PARTS = ("_waiters", "_done_callbacks", "_condition")
 
 
+class Condition(threading.Condition):
+    """A condition whose `with` takes its lock in one step, in C.
+
+    In the standard class `__enter__` is a function in Python: an exception that a signal handler raises at its end,
+    Ctrl-C for example, leaves the lock taken for ever. Here `with` finds the methods of the lock itself.
+    """
+
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
+
+
 class LightFuture(Future[Any]):
     """See `concurrent.futures.Future`; made and settled by the driver."""
 
@@ -52,7 +63,7 @@ class LightFuture(Future[Any]):
         parts = self.__dict__
         parts.setdefault("_waiters", [])
         parts.setdefault("_done_callbacks", [])
-        parts.setdefault("_condition", threading.Condition())
+        parts.setdefault("_condition", Condition())
         return parts[name]
 
     def _prepare_waiting(self) -> None:

@@ -12,41 +12,36 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from mqttws import WouldDeadlock
 from pubsub.aio.handle import Subscription
 from pubsub.message import Message
-from pubsub.receipt import Receipt
+from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
+from pubsub.waiting import MOST_WAITING, Waiting
 
 __all__ = ["Inbox", "Messages"]
-
-#: How many messages may wait for an iteration that is behind.
-MOST_WAITING = 100
-
-Entry = tuple[Message, Receipt | None]
 
 
 class Inbox:
     """Messages on their way to an iteration, bounded: a task that puts one in waits for a free place."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._is_closed = self._is_discarded = False
         self._wakers: set[asyncio.Future[None]] = set()
 
-    async def put(self, message: Message, receipt: Receipt | None) -> None:
+    async def put(self, message: Message, release: Release | None) -> None:
         """Add a message, waiting for a free place. If no iteration will take it, it is released."""
         while len(self._waiting) >= MOST_WAITING and not self._is_closed:
             await self._change()
+        self._waiting.append(Waiting(message, release))
+        self._wake()
         if self._is_discarded:
-            _release(receipt)
-        else:
-            self._waiting.append((message, receipt))
-            self._wake()
+            self.discard()
 
-    async def peek(self, timeout: float | None) -> Entry | None:
+    async def peek(self, timeout: float | None) -> Waiting | None:
         """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
 
         Cancelling it takes nothing out.
@@ -67,11 +62,15 @@ class Inbox:
         """Whether nothing waits."""
         return not self._waiting
 
-    def pop(self) -> None:
+    def pop(self, waiting: Waiting) -> None:
         """Take out what `peek` returned, and release it."""
-        _, receipt = self._waiting.popleft()
+        if waiting.release is not None:
+            waiting.release()
+        try:
+            self._waiting.remove(waiting)
+        except ValueError:
+            pass
         self._wake()
-        _release(receipt)
 
     def close(self) -> None:
         """Expect no more messages. What is in may still be taken."""
@@ -83,7 +82,7 @@ class Inbox:
         self._is_discarded = True
         self.close()
         while self._waiting:
-            self.pop()
+            self.pop(self._waiting[0])
 
     async def _change(self) -> None:
         waker = asyncio.get_running_loop().create_future()
@@ -99,11 +98,6 @@ class Inbox:
                 waker.set_result(None)
 
 
-def _release(receipt: Receipt | None) -> None:
-    if receipt is not None:
-        receipt.release()
-
-
 class Messages(Subscription):
     """An iteration over the messages of a subscription, which has begun; also an async context manager that ends it.
 
@@ -116,7 +110,8 @@ class Messages(Subscription):
         super().__init__(core)
         self._inbox = inbox
         self._silence = silence
-        self._is_taken = False  # whether the first message of the inbox was given out
+        self._given: Waiting | None = None  # what was given out last, while it is in the inbox
+        core.runtime.watch(self, partial(_abandon, core, inbox))
 
     def __aiter__(self) -> Self:
         return self
@@ -132,20 +127,20 @@ class Messages(Subscription):
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:
             raise WouldDeadlock("this callback is called by the task that delivers the messages; subscribe instead")
-        entry = await self._inbox.peek(self._silence)
-        if entry is None:
+        waiting = await self._inbox.peek(self._silence)
+        if waiting is None:
             error = self._core.error
             self._end()
             if error is not None:
                 raise error
             raise StopAsyncIteration
-        self._is_taken = True
-        return entry[0]
+        self._given = waiting
+        return waiting.message
 
     def _move_on(self) -> None:
-        if self._is_taken:
-            self._is_taken = False
-            self._inbox.pop()
+        if self._given is not None:
+            self._inbox.pop(self._given)
+            self._given = None
 
     async def unsubscribe(self, timeout: float | None = None) -> None:
         """See `Subscription.unsubscribe`."""
@@ -164,15 +159,8 @@ class Messages(Subscription):
         self._move_on()
         self._inbox.discard()
 
-    def __del__(self) -> None:
-        core = getattr(self, "_core", None)
-        if core is not None and not (core.closed and self._inbox.is_empty):
-            runtime: Any = core.runtime
-            runtime.abandoned.append(partial(_abandon, core, self._inbox))
-            runtime.wake_to_collect()
-
 
 def _abandon(core: SubscriptionCore, inbox: Inbox) -> None:
-    """End an iteration that was left."""
+    """End an iteration that is gone."""
     core.end()
     inbox.discard()

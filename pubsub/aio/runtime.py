@@ -35,7 +35,6 @@ class Tasks(Runtime):
         """See `Runtime.renew`."""
         super().renew()
         self.spawned: set[asyncio.Future[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # the one in which it was used last
 
     def new_client(self, provider: Provider, **options: Any) -> mqttws.aio.Client:
         """See `Runtime.new_client`."""
@@ -53,8 +52,9 @@ class Tasks(Runtime):
 
     def start(self, channel: Channel) -> asyncio.Task[None]:
         """See `Runtime.start`."""
-        self._loop = asyncio.get_running_loop()
-        return self._loop.create_task(take_messages(channel, self), name=f"pubsub {channel.provider.name}")
+        return asyncio.get_running_loop().create_task(
+            take_messages(channel, self), name=f"pubsub {channel.provider.name}"
+        )
 
     def is_current(self, runner: asyncio.Task[None]) -> bool:
         """See `Runtime.is_current`."""
@@ -100,14 +100,16 @@ class Tasks(Runtime):
                 raise
             logger.exception("a callback awaited something that was cancelled")
 
-    def wake_to_collect(self) -> None:
-        """For a finaliser: have the event loop call `collect`."""
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
+    def _waker(self) -> Callable[[Any], object]:
+        loop = asyncio.get_running_loop()
+
+        def wake(_: object) -> None:
             try:
                 loop.call_soon_threadsafe(self.collect)
-            except RuntimeError:  # it was closed at this very moment
+            except RuntimeError:  # it is closed
                 pass
+
+        return wake
 
     def is_usable(self, runner: asyncio.Task[None]) -> bool:
         """See `Runtime.is_usable`."""

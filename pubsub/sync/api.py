@@ -47,7 +47,10 @@ class Observable(ObservableCore[Subscription]):
             ProviderError: there is no provider, or it lacks a setting.
         """
         inbox = Inbox()
-        return Messages(self._begin(Observer(inbox.put, None, inbox.close, holds=True)), inbox, self._silence)
+        subscription = self._make(Observer(inbox.put, None, inbox.close, holds=True))
+        messages = Messages(subscription, inbox, self._silence)
+        subscription.begin()
+        return messages
 
     def __enter__(self) -> Messages:
         if self._entered is not None:

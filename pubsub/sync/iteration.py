@@ -11,21 +11,17 @@ import queue
 import time
 from collections import deque
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from mqttws import WouldDeadlock
 from pubsub.message import Message
-from pubsub.receipt import Receipt
+from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
 from pubsub.sync.handle import Subscription
 from pubsub.sync.outcome import slice_of
+from pubsub.waiting import MOST_WAITING, Waiting
 
 __all__ = ["Inbox", "Messages"]
-
-#: How many messages may wait for an iteration that is behind.
-MOST_WAITING = 100
-
-Entry = tuple[Message, Receipt | None]
 
 
 class Inbox:
@@ -36,23 +32,23 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()  # None wakes the iteration
+        self._messages: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # None wakes the iteration
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(MOST_WAITING):
             self._places.put(None)
-        self._taken: deque[Entry | None] = deque()  # of the messages, by the iteration
+        self._taken: deque[Waiting | None] = deque()  # of the messages, by the iteration
         self._is_closed = self._is_discarded = False
 
-    def put(self, message: Message, receipt: Receipt | None) -> None:
+    def put(self, message: Message, release: Release | None) -> None:
         """Add a message, waiting for a free place. If no iteration will take it, it is released."""
         self._places.get()
-        self._messages.put((message, receipt))
+        self._messages.put(Waiting(message, release))
         if self._is_closed:
             self._places.put(None)  # for the next one that waits
             if self._is_discarded:
                 self._release_all()
 
-    def peek(self, timeout: float | None) -> Entry | None:
+    def peek(self, timeout: float | None) -> Waiting | None:
         """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
 
         Args:
@@ -61,9 +57,9 @@ class Inbox:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             while self._taken:
-                entry = self._taken[0]
-                if entry is not None:
-                    return entry
+                waiting = self._taken[0]
+                if waiting is not None:
+                    return waiting
                 self._taken.popleft()
             if self._is_closed and self._messages.empty():
                 return None
@@ -79,12 +75,15 @@ class Inbox:
         """Whether nothing waits."""
         return not self._taken and self._messages.empty()
 
-    def pop(self) -> None:
-        """Take out what `peek` returned, and release it."""
-        entry = self._taken.popleft()
+    def pop(self, waiting: Waiting) -> None:
+        """Take out what `peek` returned, and release it. It may be repeated after an interrupt, at whatever step."""
+        if waiting.release is not None:
+            waiting.release()
         self._places.put(None)
-        if entry is not None:
-            _release(entry[1])
+        try:
+            self._taken.remove(waiting)
+        except ValueError:
+            pass
 
     def close(self) -> None:
         """Expect no more messages. What is in may still be taken."""
@@ -99,13 +98,8 @@ class Inbox:
         self._release_all()
 
     def _release_all(self) -> None:
-        while not self.is_empty and self.peek(0) is not None:
-            self.pop()
-
-
-def _release(receipt: Receipt | None) -> None:
-    if receipt is not None:
-        receipt.release()
+        while not self.is_empty and (waiting := self.peek(0)) is not None:
+            self.pop(waiting)
 
 
 class Messages(Subscription):
@@ -117,11 +111,10 @@ class Messages(Subscription):
 
     def __init__(self, core: SubscriptionCore, inbox: Inbox, silence: float | None) -> None:
         super().__init__(core)
-        runtime: Any = core.runtime
-        runtime.notifier.begin()  # for the finaliser, which must not
         self._inbox = inbox
         self._silence = silence
-        self._is_taken = False  # whether the first message of the inbox was given out
+        self._given: Waiting | None = None  # what was given out last, while it is in the inbox
+        core.runtime.watch(self, partial(_abandon, core, inbox))
 
     def __iter__(self) -> Self:
         return self
@@ -137,20 +130,20 @@ class Messages(Subscription):
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:
             raise WouldDeadlock("this callback is called by the thread that delivers the messages; subscribe instead")
-        entry = self._inbox.peek(self._silence)
-        if entry is None:
+        waiting = self._inbox.peek(self._silence)
+        if waiting is None:
             error = self._core.error
             self.close()
             if error is not None:
                 raise error
             raise StopIteration
-        self._is_taken = True
-        return entry[0]
+        self._given = waiting
+        return waiting.message
 
     def _move_on(self) -> None:
-        if self._is_taken:
-            self._is_taken = False
-            self._inbox.pop()
+        if self._given is not None:
+            self._inbox.pop(self._given)
+            self._given = None
 
     def unsubscribe(self, timeout: float | None = None) -> None:
         """See `Subscription.unsubscribe`."""
@@ -166,15 +159,8 @@ class Messages(Subscription):
         self._move_on()
         self._inbox.discard()
 
-    def __del__(self) -> None:
-        core = getattr(self, "_core", None)
-        if core is not None and not (core.closed and self._inbox.is_empty):
-            runtime: Any = core.runtime
-            runtime.abandoned.append(partial(_abandon, core, self._inbox))
-            runtime.notifier.put_from_finaliser(runtime.collect)
-
 
 def _abandon(core: SubscriptionCore, inbox: Inbox) -> None:
-    """End an iteration that was left."""
+    """End an iteration that is gone."""
     core.end()
     inbox.discard()

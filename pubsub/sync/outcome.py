@@ -1,13 +1,15 @@
 """Waiting with threads: futures that a signal cannot leave locked, and futures whose callbacks may wait.
 
-A `concurrent.futures.Future` has a condition, which is written in Python: an exception that a signal handler raises
-just after its lock was taken, Ctrl-C for example, leaves it locked, and whoever sets the outcome waits for ever.
-`Outcome` is made of a `SimpleQueue`, which is written in C and has no such moment. pubsub waits for nothing else.
+A `concurrent.futures.Future` has a condition, whose `__enter__` is written in Python: an exception that a signal
+handler raises at its end, Ctrl-C for example, leaves the lock taken, and the thread that sets the outcome waits for
+ever. `Outcome`, for which pubsub waits, is made of a `SimpleQueue`, which is written in C and has no such moment.
+`Promise`, for which users wait, has a condition that takes its lock in C.
 """
 
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -80,6 +82,13 @@ class Outcome:
             raise self._error
 
 
+class Condition(threading.Condition):
+    """A condition whose `with` takes its lock in one step, in C: see above."""
+
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
+
+
 class Promise(Future[None]):
     """What `publish_nowait` gives. Its callbacks are called where they may wait, not in the thread that moves bytes.
 
@@ -93,6 +102,7 @@ class Promise(Future[None]):
         self, notify: Callable[..., object], call: Callable[..., object], on_cancel: Callable[[], object]
     ) -> None:
         super().__init__()
+        self._condition = Condition()
         self._notify = notify
         self._call = call
         self._on_cancel = on_cancel

@@ -25,6 +25,8 @@ from pubsub.sync.outcome import Outcome, Promise
 
 __all__ = ["Notifier", "Threads"]
 
+#: Seconds that a verb waits for the notifier to end what iterations have left.
+COLLECT_TIMEOUT = 0.2
 #: Seconds between looks at the messages that are held, while there are some.
 HELD_SLICE = 0.05
 
@@ -34,19 +36,29 @@ class OwnThread(threading.Thread):
 
 
 class Notifier:
-    """Calls functions in order in a thread, which runs from the first call until `finish`."""
+    """Calls functions in order in a thread, which runs from the first call until `finish`.
 
-    def __init__(self) -> None:
+    Args:
+        collect: called after each function.
+    """
+
+    def __init__(self, collect: Callable[[], object]) -> None:
         # A `SimpleQueue` may be put into from a finaliser and from a signal handler.
-        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._collect = collect
         self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, of the thread alone
         self._numbers = count()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether its thread is the one that calls."""
+        return self._thread is threading.current_thread()
+
     def put(self, call: Callable[[], object]) -> None:
         """Call a function soon."""
-        self._calls.put(call)
+        self.calls.put(call)
         if self._thread is None:
             self.begin()
 
@@ -59,10 +71,6 @@ class Notifier:
         if self._thread is thread:
             thread.start()
 
-    def put_from_finaliser(self, call: Callable[[], object]) -> None:
-        """Call a function soon, if the thread runs. It takes no lock."""
-        self._calls.put(call)
-
     def put_later(self, seconds: float, call: Callable[[], object]) -> None:
         """Call a function after some seconds, or never if `finish` comes first."""
         due = time.monotonic() + seconds
@@ -73,26 +81,28 @@ class Notifier:
         thread = self._thread
         if thread is None:
             return
-        self._calls.put(None)
+        self.calls.put(None)
         if thread is not threading.current_thread() and thread.ident is not None:
             thread.join(timeout)
 
     def _run(self) -> None:
         while True:
             try:
-                call = self._calls.get(timeout=self._seconds_left())
+                call = self.calls.get(timeout=self._seconds_left())
             except queue.Empty:
                 if self._seconds_left():
                     continue
                 call = heapq.heappop(self._timers)[2]
-            if call is not None:
-                try:
+            try:
+                if call is not None:
                     call()
-                except BaseException:  # of a callback that `Threads.call` has not called, or a defect of ours
-                    logger.exception("a call of the notifier raised an exception")
+                self._collect()
+            except BaseException:  # a defect of ours
+                logger.exception("a call of the notifier raised an exception")
+            if call is not None:
                 continue
             with self._lock:
-                if self._calls.empty():
+                if self.calls.empty():
                     self._timers.clear()
                     self._thread = None
                     return
@@ -108,7 +118,22 @@ class Threads(Runtime):
     def renew(self) -> None:
         """See `Runtime.renew`."""
         super().renew()
-        self.notifier = Notifier()
+        self.notifier = Notifier(super().collect)
+
+    def collect(self) -> None:
+        """See `Runtime.collect`. The notifier does it alone, for no signal handler interrupts it."""
+        if not self.abandoned or self.notifier.is_current or self._lock._is_owned():  # type: ignore[attr-defined]
+            return
+        collected = Outcome()
+        self.notifier.put(partial(collected.set_result, None))
+        try:
+            collected.result(COLLECT_TIMEOUT)
+        except TimeoutError:  # a callback of the user takes its time
+            pass
+
+    def _waker(self) -> Callable[[Any], object]:
+        self.notifier.begin()
+        return self.notifier.calls.put
 
     def new_client(self, provider: Provider, **options: Any) -> mqttws.Client:
         """See `Runtime.new_client`."""

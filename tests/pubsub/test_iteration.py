@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from mqttws import WouldDeadlock
 from mqttws.broker import Broker, Limits
 from pubsub import Message, Messages, MqttOverWSProvider, PubSub, SubscriptionEnded
 from pubsub.aio import Messages as AsyncMessages
-from pubsub.sync.iteration import MOST_WAITING, Inbox
+from pubsub.receipt import Receipt
+from pubsub.sync.iteration import Inbox
+from pubsub.waiting import MOST_WAITING
 
 Api = Threads | Loop
 
@@ -123,32 +126,37 @@ def test_an_anext_that_is_cancelled_takes_nothing_and_ends_nothing(world: Any) -
 def test_a_next_that_a_signal_handler_interrupts_takes_nothing(api: Api, world: Any) -> None:
     """`peek` leaves a message in until the iteration moves on; so whatever ends a `next` early loses none."""
     inbox = Inbox()
-    receipts = []
-
-    class Receipt:
-        def __init__(self, number: int) -> None:
-            self.number = number
-
-        def release(self) -> None:
-            receipts.append(self.number)
-
+    released: list[int] = []
     for number in range(3):
-        inbox.put(Message("a", number, b""), Receipt(number))  # type: ignore[arg-type]
+        inbox.put(Message("a", number, b""), partial(released.append, number))
     for _ in range(2):
-        entry = inbox.peek(0)
-        assert entry is not None
-        assert entry[0].value == 0
-    inbox.pop()
-    assert receipts == [0]
+        waiting = inbox.peek(0)
+        assert waiting is not None
+        assert waiting.message.value == 0
+    inbox.pop(waiting)
+    inbox.pop(waiting)  # again, since an interrupt came before this was noted: no other message is taken out
+    assert released == [0, 0]
     inbox.close()
-    entry = inbox.peek(None)
-    assert entry is not None
-    assert entry[0].value == 1
+    waiting = inbox.peek(None)
+    assert waiting is not None
+    assert waiting.message.value == 1
     inbox.discard()
-    assert receipts == [0, 1, 2]
+    assert released == [0, 0, 1, 2]
     assert inbox.peek(None) is None
-    inbox.put(Message("a", 3, b""), Receipt(3))  # type: ignore[arg-type]
-    assert receipts == [0, 1, 2, 3]
+    inbox.put(Message("a", 3, b""), partial(released.append, 3))
+    assert released == [0, 0, 1, 2, 3]
+
+
+def test_a_receipt_is_acknowledged_by_the_last_and_may_be_released_twice() -> None:
+    acknowledged: list[int] = []
+    receipt = Receipt(lambda: acknowledged.append(1))
+    first, second = receipt.hold(), receipt.hold()
+    receipt.release()
+    first()
+    first()
+    assert acknowledged == []
+    second()
+    assert acknowledged == [1]
 
 
 def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,17 +22,25 @@ def retained(topic: str, payload: bytes = b"x") -> Publish:
     return Publish(topic, payload, 0, True)
 
 
+def asked(router: Router[str], member: str, wanted: dict[str, int]) -> Any:
+    """Join, and send what that takes."""
+    request = router.join(member, wanted)
+    if request is not None:
+        request.is_watched = True
+    return request
+
+
 def joined(router: Router[str], member: str, **filters: int) -> None:
     """Join, and have it granted."""
     wanted = {name.replace("_", "/"): qos for name, qos in filters.items()}
-    request = router.join(member, wanted)
+    request = asked(router, member, wanted)
     if request is not None:
         router.answered(request, [qos for _, qos in request.wanted])
 
 
 def test_the_first_member_subscribes_and_the_last_one_unsubscribes() -> None:
     router: Router[str] = Router()
-    request = router.join("A", {"a": 1, "b": 0})
+    request = asked(router, "A", {"a": 1, "b": 0})
     assert request is not None
     assert request.wanted == [("a", 1), ("b", 0)]
     joined(router, "B", a=1)
@@ -43,37 +52,37 @@ def test_the_first_member_subscribes_and_the_last_one_unsubscribes() -> None:
 
 def test_members_that_join_before_the_answer_share_one_subscribe() -> None:
     router: Router[str] = Router()
-    request = router.join("A", {"a": 1})
+    request = asked(router, "A", {"a": 1})
     assert request is not None
-    assert router.join("B", {"a": 0}) is None
-    assert router.join("C", {"a": 1}) is None
+    assert asked(router, "B", {"a": 0}) is None
+    assert asked(router, "C", {"a": 1}) is None
     outcomes = router.answered(request, [1])
     assert sorted(outcomes) == [("A", "a", 1), ("B", "a", 1), ("C", "a", 1)]
 
 
 def test_a_member_that_joins_after_a_retained_message_has_come_needs_a_subscribe_of_its_own() -> None:
     router: Router[str] = Router()
-    assert router.join("A", {"a": 1}) is not None
+    assert asked(router, "A", {"a": 1}) is not None
     assert router.route(retained("a")) == ["A"]
-    assert router.join("B", {"a": 1}) is not None
+    assert asked(router, "B", {"a": 1}) is not None
 
 
 def test_a_higher_qos_is_asked_for_anew_and_a_lower_one_changes_nothing() -> None:
     router: Router[str] = Router()
-    router.join("A", {"a": 1})
-    request = router.join("B", {"a": 2})
+    asked(router, "A", {"a": 1})
+    request = asked(router, "B", {"a": 2})
     assert request is not None
     assert request.wanted == [("a", 2)]
     router.answered(request, [2])
-    request = router.join("C", {"a": 0})
+    request = asked(router, "C", {"a": 0})
     assert request is not None
     assert request.wanted == [("a", 2)], "a SUBSCRIBE at a lower QoS would take the higher one away"
 
 
 def test_only_the_answer_to_the_last_subscribe_counts() -> None:
     router: Router[str] = Router()
-    first = router.join("A", {"a": 0})
-    second = router.join("B", {"a": 1})
+    first = asked(router, "A", {"a": 0})
+    second = asked(router, "B", {"a": 1})
     assert first is not None
     assert second is not None
     assert router.answered(first, [0]) == []
@@ -82,10 +91,10 @@ def test_only_the_answer_to_the_last_subscribe_counts() -> None:
 
 def test_an_answer_for_members_that_have_left_is_nobody_s() -> None:
     router: Router[str] = Router()
-    first = router.join("A", {"a": 0})
+    first = asked(router, "A", {"a": 0})
     assert first is not None
     router.leave("A", ["a"])
-    second = router.join("B", {"a": 0})
+    second = asked(router, "B", {"a": 0})
     assert second is not None, "the filter was unsubscribed from: the unanswered SUBSCRIBE is of no use"
     assert router.answered(first, [REFUSED]) == []
     assert router.answered(second, [0]) == [("B", "a", 0)]
@@ -93,7 +102,7 @@ def test_an_answer_for_members_that_have_left_is_nobody_s() -> None:
 
 def test_what_is_refused_stands_no_more() -> None:
     router: Router[str] = Router()
-    request = router.join("A", {"a": 0, "b": 0})
+    request = asked(router, "A", {"a": 0, "b": 0})
     assert request is not None
     assert router.answered(request, [REFUSED, 0]) == [("A", "a", REFUSED), ("A", "b", 0)]
     assert router.topic_filters == {"b": 0}
@@ -106,7 +115,7 @@ def test_what_is_refused_stands_no_more() -> None:
 
 def test_overlapping_filters_of_one_member_get_it_one_call() -> None:
     router: Router[str] = Router()
-    request = router.join("A", {"a/#": 0, "a/+": 0, "a/b": 0})
+    request = asked(router, "A", {"a/#": 0, "a/+": 0, "a/b": 0})
     assert request is not None
     joined(router, "B", a_b=0)
     assert sorted(router.route(live("a/b"))) == ["A", "B"]
@@ -126,7 +135,7 @@ def test_retained_messages_reach_each_new_member_once() -> None:
 
 def test_a_retained_message_that_comes_once_for_each_overlapping_filter_arrives_once() -> None:
     router: Router[str] = Router()
-    router.join("A", {"a/#": 0, "a/b": 0})
+    asked(router, "A", {"a/#": 0, "a/b": 0})
     assert router.route(retained("a/b")) == ["A"]
     assert router.route(retained("a/b")) == []
 
@@ -164,7 +173,7 @@ def test_after_a_lost_session_retained_messages_come_again_where_they_are_news()
 def test_the_memory_of_topics_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router_module, "MOST_TOPICS", 3)
     router: Router[str] = Router()
-    router.join("A", {"#": 0})
+    asked(router, "A", {"#": 0})
     for number in range(10):
         assert router.route(retained(f"t/{number}")) == ["A"], "all that comes is for the only member"
     assert len(router._last) == 3
@@ -199,7 +208,7 @@ def test_against_a_plain_model(steps: list[tuple[object, ...]]) -> None:
     for step in steps:
         match step:
             case ("join", str(member), list(filters)):
-                request = router.join(member, dict.fromkeys(filters, 1))
+                request = asked(router, member, dict.fromkeys(filters, 1))
                 for topic_filter in filters:
                     wanted[member].setdefault(topic_filter, set())
                 if request is not None:
