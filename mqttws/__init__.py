@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mqttws.client.options import State
+    from mqttws.client.options import ClientOptions, State
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
@@ -97,7 +97,7 @@ _HOLDS = {
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
-    "client.options": "State",
+    "client.options": "ClientOptions State",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
 }
@@ -110,13 +110,16 @@ __all__ = [
     "Client",
     "ClientConnection",
     "ClientMachine",
+    "ClientOptions",
     "ClientWebSocket",
     "Closed",
     "ConnAck",
     "Connect",
     "ConnectError",
     "ConnectReceived",
+    "ConnectTimeout",
     "Connected",
+    "ConnectionBroken",
     "ConnectionClosed",
     "ConnectionRefused",
     "Decoder",
@@ -136,6 +139,7 @@ __all__ = [
     "Message",
     "Opened",
     "Packet",
+    "PacketTooLarge",
     "PingReq",
     "PingResp",
     "ProtocolError",
@@ -144,6 +148,7 @@ __all__ = [
     "PubRec",
     "PubRel",
     "Publish",
+    "PublishRejected",
     "QueueFull",
     "Reconnect",
     "RemoteProtocolError",
@@ -153,6 +158,7 @@ __all__ = [
     "ServerMachine",
     "ServerWebSocket",
     "Session",
+    "SessionLost",
     "SessionTakenOver",
     "State",
     "Store",
@@ -162,6 +168,8 @@ __all__ = [
     "SubscribeReceived",
     "SubscribeRejected",
     "Subscribed",
+    "TakeoverSuspected",
+    "TimedOut",
     "TokenBucket",
     "TopicTree",
     "UnsubAck",

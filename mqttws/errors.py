@@ -7,19 +7,28 @@ The tree (each name is importable from `mqttws`)::
         LocalProtocolError               by the caller: raised, and nothing has changed
         RemoteProtocolError              by the peer: reported as the last event
           MalformedPacket                in the bytes of one packet
+            PacketTooLarge(topic, size)  it is larger than `max_packet_size`
       ConnectError                       an attempt to connect failed
         CertificateError                 the server's certificate cannot be trusted
         HandshakeRejected(status, headers, body)    the HTTP upgrade was answered by something else than 101
         ConnectionRefused(return_code)   the CONNACK carried a refusal
+        ConnectTimeout                   the attempt took too long
       ConnectionClosed                   an established connection ended
+        ConnectionBroken                 the network ended it: a reset, for example
         KeepAliveTimeout                 the peer fell silent
-        SessionTakenOver                 the same client identifier connected elsewhere
+        SessionTakenOver                 the same client identifier connected elsewhere, said the server
+        TakeoverSuspected                the server accepts connections and closes them, again and again
         AccessDenied                     a server: the client asked for what it may not do
         LimitExceeded                    a server: the client went beyond a bound
-      SubscribeRejected(topic_filter)    the SUBACK carried 0x80
+      SessionLost                        the server no longer had a session that it was to keep
+      PublishRejected(topic, size)       the server ends the connection each time this message is sent
+      SubscribeRejected(topic_filter)    the SUBACK carried 0x80, or the server ends the connection instead
+      TimedOut                           a call took longer than its time-out; also a TimeoutError
       QueueFull                          a bounded queue is full, and the caller chose not to wait
       StoreError                         the store of a durable session cannot be used
       WouldDeadlock                      a wait that only the waiting thread itself could end
+
+`ConnectTimeout` and `KeepAliveTimeout` are also built-in `TimeoutError`s, as `TimedOut` is.
 
 A message says what was seen, what was expected and what to do. None ever holds a password, a token or a
 query string: a signed URL is a credential.
@@ -64,8 +73,26 @@ class MalformedPacket(RemoteProtocolError):
     """The peer's bytes are no packet of MQTT 3.1.1."""
 
 
+class PacketTooLarge(MalformedPacket):
+    """A packet of the peer is larger than `max_packet_size`.
+
+    Attributes:
+        topic: the Topic Name of a PUBLISH, where its beginning has arrived; None for another packet.
+        size: bytes of the whole packet.
+    """
+
+    def __init__(self, message: str, statement: str, topic: str | None = None, size: int = 0) -> None:
+        super().__init__(message, statement)
+        self.topic = topic
+        self.size = size
+
+
 class ConnectError(MQTTError):
     """An attempt to connect failed: name resolution, TCP, TLS, a proxy, the handshake, or a time-out."""
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """The attempt to connect took longer than it may."""
 
 
 class CertificateError(ConnectError):
@@ -145,7 +172,11 @@ class ConnectionClosed(MQTTError):
         return self.message if self.code is None else f"{self.message} (WebSocket close code {self.code})"
 
 
-class KeepAliveTimeout(ConnectionClosed):
+class ConnectionBroken(ConnectionClosed):
+    """The network ended the connection, not the peer: a reset, an unreachable host, a TLS stream that was cut."""
+
+
+class KeepAliveTimeout(ConnectionClosed, TimeoutError):
     """The peer was silent for longer than the keep alive allows.
 
     Spec: §3.1.2.10, [MQTT-3.1.2-24]
@@ -153,9 +184,17 @@ class KeepAliveTimeout(ConnectionClosed):
 
 
 class SessionTakenOver(ConnectionClosed):
-    """Another connection with the same client identifier took the session over.
+    """Another connection with the same client identifier took the session over, as the server itself has said.
 
     Spec: [MQTT-3.1.4-2]
+    """
+
+
+class TakeoverSuspected(ConnectionClosed):
+    """The server accepted several connections in a row and closed each in order within seconds.
+
+    Another client may use the same client identifier, or the server may forbid what this client does. It is no proof:
+    the client goes on with growing pauses, unless `end_on` names this class.
     """
 
 
@@ -167,21 +206,56 @@ class LimitExceeded(ConnectionClosed):
     """At a server: the client was cut off because it went beyond a bound."""
 
 
+class SessionLost(MQTTError):
+    """The server no longer had the session that it was to keep (`clean_session=False`).
+
+    Messages that it held for this client are gone. What this client has not had acknowledged is sent again, and the
+    subscriptions are made again.
+    """
+
+
+class PublishRejected(MQTTError):
+    """The server ends the connection each time it receives this message: it is too large for it, or not allowed.
+
+    Attributes:
+        topic: the Topic Name.
+        size: bytes of topic and payload.
+    """
+
+    def __init__(self, topic: str, size: int) -> None:
+        super().__init__(topic, size)
+        self.topic = topic
+        self.size = size
+
+    def __str__(self) -> str:
+        return (
+            f"the server ended the connection twice when it received the message of {self.size:,} bytes to "
+            f"{self.topic!r}, and nothing else: it is too large, or not allowed; it will not be sent again"
+        )
+
+
 class SubscribeRejected(MQTTError):
-    """The server answered a Topic Filter with 0x80.
+    """The server refused a Topic Filter.
 
     Attributes:
         topic_filter: the Topic Filter that was refused.
+        closes: whether the server ended the connection over it, instead of answering with 0x80.
 
     Spec: §3.9.3
     """
 
-    def __init__(self, topic_filter: str) -> None:
-        super().__init__(topic_filter)
+    def __init__(self, topic_filter: str, closes: bool = False) -> None:
+        super().__init__(topic_filter, closes)
         self.topic_filter = topic_filter
+        self.closes = closes
 
     def __str__(self) -> str:
-        return f"the server rejected the subscription to {self.topic_filter!r} (SUBACK return code 0x80)"
+        how = "it ended the connection over it twice" if self.closes else "SUBACK return code 0x80"
+        return f"the server rejected the subscription to {self.topic_filter!r} ({how})"
+
+
+class TimedOut(MQTTError, TimeoutError):
+    """A call took longer than its time-out."""
 
 
 class QueueFull(MQTTError):

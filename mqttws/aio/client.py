@@ -11,16 +11,16 @@ import time
 import weakref
 from collections.abc import Generator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack, overload
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.client.core import Core
-from mqttws.client.options import CLOSE_TIMEOUT, Options, State, TopicFilters
+from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
 from mqttws.client.url import parse_url
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
-from mqttws.errors import QueueFull, WouldDeadlock
+from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
@@ -37,10 +37,10 @@ class Client:
     Raises:
         ValueError: the URL is not one, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or one is of the wrong kind.
     """
 
-    def __init__(self, url: Url, **options: Any) -> None:
+    def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
         if not callable(url):
             parse_url(url)
         self._options = Options(**options)
@@ -73,36 +73,46 @@ class Client:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped
 
-    async def open(self, timeout: float | None = None) -> Self:
+    async def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
+
+        With the option `retry_first` this returns after the first attempt, whatever came of it: see `state`.
 
         Args:
             timeout: seconds; None: the attempt ends by itself after the `timeout` of the options.
+            wait: False: return at once, and make attempts until one succeeds, as with `retry_first`.
 
         Raises:
             ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). No
                 other one is made: reconnecting is for connections that stood.
-            TimeoutError: it took too long.
+            TimedOut: it took too long.
             MQTTError: the client is open already.
         """
-        self._network.start()
+        self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
         assert opened is not None
+        if not wait:
+            return self
         try:
             # An attempt that is bounded by the options ends by itself, and says more than that it took too long.
             seconds = self._options.timeout + 1.0 if timeout is None else timeout
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:
             opened.cancel()
-            await self.close(timeout=1.0)
+            await self.close(timeout=0.0)
+            self._core.unopened()
             raise
         return self
 
-    async def close(self, timeout: float | None = None) -> None:
-        """Send what may be sent, DISCONNECT, and close. What is not complete by then fails. May be called twice.
+    async def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
+        """Send what waits, await its acknowledgements, send DISCONNECT and close. May be called twice.
+
+        What is not acknowledged in time fails. With `clean_session=False` messages that were sent stay in the session
+        for the next `open`; with a store all messages of QoS 1 and 2 stay.
 
         Args:
-            timeout: seconds to wait for an orderly end; None: 5. The connection is cut then.
+            timeout: seconds to wait; None: 5. The connection is ended then.
+            send_will: whether to end the connection without DISCONNECT, so that the server publishes the will.
         """
         network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
         task = network.task
@@ -110,7 +120,7 @@ class Client:
             network.call(self._core.give_up, None)
             network.run_callbacks()
             return
-        network.call(self._core.stop, seconds)
+        network.call(self._core.stop, time.monotonic(), seconds, send_will)
         network.hurry()
         if task is asyncio.current_task():
             return  # the URL is being asked for: that is the caller
@@ -120,6 +130,20 @@ class Client:
         finally:
             if not task.done():
                 task.cancel()
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+
+        Args:
+            timeout: seconds; None: the `timeout` of the options.
+
+        Raises:
+            TimedOut: it took too long; what is left goes on.
+            MQTTError: the client was closed, or gave up, or is not open.
+        """
+        self._core.check_waiting()
+        flushing = self._network.request(self._core.pending.flush)
+        await self._wait(flushing, timeout, "not all that was published was acknowledged")
 
     async def publish(
         self,
@@ -144,7 +168,7 @@ class Client:
 
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
-            TimeoutError: it took too long.
+            TimedOut: it took too long.
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
@@ -155,7 +179,7 @@ class Client:
         if not qos:
             network.flush()  # rather than wait for the end of this turn
         kind: type[Exception]
-        kind, reason, fate = TimeoutError, f" within {seconds:g} s", "was sent, and may still be delivered"
+        kind, reason, fate = TimedOut, f" within {seconds:g} s", "was sent, and may still be delivered"
         try:
             if await network.wait(future, deadline - network.loop.time()):
                 future.result()
@@ -200,6 +224,14 @@ class Client:
         self._network.notify()  # another message may wait instead
         return bool(withdrawn)
 
+    @overload
+    async def subscribe(self, topic_filters: str, qos: int = 0, *, timeout: float | None = None) -> int: ...  # type: ignore[overload-overlap]
+
+    @overload
+    async def subscribe(
+        self, topic_filters: Sequence[str | tuple[str, int]], qos: int = 0, *, timeout: float | None = None
+    ) -> tuple[int, ...]: ...
+
     async def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
 
@@ -214,13 +246,21 @@ class Client:
         Raises:
             LocalProtocolError: a Topic Filter or a QoS is ill-formed.
             SubscribeRejected: the one Topic Filter was refused.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
         self._core.check_waiting()
         return await self._wait(
             self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE"
         )
+
+    @overload
+    def subscribe_nowait(self, topic_filters: str, qos: int = 0) -> asyncio.Future[int]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def subscribe_nowait(
+        self, topic_filters: Sequence[str | tuple[str, int]], qos: int = 0
+    ) -> asyncio.Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> asyncio.Future[Any]:
         """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
@@ -231,7 +271,7 @@ class Client:
 
         Raises:
             LocalProtocolError: a Topic Filter is ill-formed.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
         self._core.check_waiting()
@@ -286,7 +326,7 @@ class Client:
     async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
         seconds = self._options.timeout if timeout is None else timeout
         if not await self._network.wait(future, seconds):
-            raise TimeoutError(f"{failure} within {seconds:g} s")
+            raise TimedOut(f"{failure} within {seconds:g} s")
         return future.result()
 
     async def _submit(self, message: Message, deadline: float, seconds: float) -> tuple[int, asyncio.Future[Any]]:
@@ -303,13 +343,13 @@ class Client:
                     raise
                 network.check_progress()
                 if not await network.change(deadline):
-                    raise TimeoutError(
+                    raise TimedOut(
                         f"the message to {message.topic!r} was not delivered within {seconds:g} s; it was not sent and "
                         f"will not be: {error}"
                     ) from None
 
 
-def connect(url: Url, **options: Any) -> Client:
+def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
     """Make a client that connects when it is awaited, or as its `async with` block is entered.
 
     Args:

@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from math import inf
 from typing import Any, Protocol
 
 from mqttws.aio.dial import connect
@@ -26,7 +27,7 @@ from mqttws.client.core import CALLBACK_SLICE, Core
 from mqttws.client.options import Options
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
-from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.errors import ConnectionClosed, ConnectTimeout, MQTTError, WouldDeadlock
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
@@ -155,8 +156,11 @@ class Network:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    def start(self) -> None:
+    def start(self, retries: bool) -> None:
         """Begin to connect, in the event loop that runs.
+
+        Args:
+            retries: whether a first attempt that fails is followed by others.
 
         Raises:
             MQTTError: the client is open already, maybe in another event loop.
@@ -167,7 +171,7 @@ class Network:
         if self._loop is not None and self._loop is not loop:
             self._leave_loop(self._loop)
         self._loop = loop
-        self.core.begin()
+        self.core.begin(retries)
         self.task = loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -260,15 +264,15 @@ class Network:
         """Write now."""
         self._flushing = False
         if self._pump is not None:
-            if self.core.stopping:
-                self.call(self.core.disconnect, time.monotonic())
             self._pump.move()
 
     def hurry(self) -> None:
         """Have the task look at once what has changed."""
         self.flush_soon()
         if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(self.loop.time())
+            now = time.monotonic()
+            seconds = 0.0 if self.core.called_off(now) else max(0.0, (self.core.deadline or now) - now)
+            self._patience.reschedule(min(self._patience.when() or inf, self.loop.time() + seconds))
 
     # Waiting.
 
@@ -436,13 +440,13 @@ class Network:
             while due is not None:
                 await self._sleep_until(due)
                 error: Exception | None = None
-                if not core.stopping:
+                if not core.ending(time.monotonic()):
                     try:
                         await self._serve()
                         error = core.error
                     except Exception as reason:  # of the attempt; `lost` decides what follows from it
                         error = reason
-                due = core.lost(error, core.recovers(error), time.monotonic())
+                due = core.lost(core.judge(error, time.monotonic()), time.monotonic())
                 self.run_callbacks()
         except asyncio.CancelledError:
             pass  # by `close`, or by the end of the loop
@@ -457,15 +461,20 @@ class Network:
     async def _sleep_until(self, due: float) -> None:
         """Wait for the next attempt, unless something comes in between."""
         delay = due - time.monotonic()
-        if delay <= 0 or self.core.called_off:
+        if delay <= 0 or self.core.called_off(time.monotonic()):
             return
         try:
-            async with asyncio.timeout(delay) as self._patience:
+            async with asyncio.timeout(self._seconds_left(delay)) as self._patience:
                 await self.loop.create_future()
         except TimeoutError:
             pass
         finally:
             self._patience = None
+
+    def _seconds_left(self, seconds: float) -> float:
+        """Return so many seconds, or fewer where the client is to be closed by then."""
+        deadline = self.core.deadline
+        return seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic()))
 
     async def _serve(self) -> None:
         """Make one Network Connection and wait for its end."""
@@ -483,7 +492,7 @@ class Network:
         """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
         attempt = pump = None
         try:
-            async with asyncio.timeout(self._options.timeout) as self._patience:
+            async with asyncio.timeout(self._seconds_left(self._options.timeout)) as self._patience:
                 url = self._url() if callable(self._url) else self._url
                 if inspect.isawaitable(url):
                     url = await url
@@ -494,12 +503,12 @@ class Network:
         except OSError as error:
             if pump is not None:
                 pump.end()
-            if self.core.called_off:
+            if self.core.called_off(time.monotonic()):
                 return None
             if attempt is not None:
                 raise attempt.failed(error) from None
             if self._patience is not None and self._patience.expired():
-                raise ConnectError(f"there was no URL within {self._options.timeout:g} s") from None
+                raise ConnectTimeout(f"there was no URL within {self._options.timeout:g} s") from None
             raise
         finally:
             self._patience = None

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from mqttws.client.attempt import Attempt
 from mqttws.client.core import Core
+from mqttws.protocol.connection import earlier
 from mqttws.sockets import acknowledge_at_once, free, read_less
 
 
@@ -118,8 +119,10 @@ class Pump(asyncio.Protocol):
             return
         network.busy = True
         try:
-            while self._writable and (data := link.data_to_send(now)):
-                self._transport.write(data)
+            network.core.disconnect(now)
+            self._write(now)
+            if network.core.disconnect(now):  # what has just been written was all that it waited for
+                self._write(now)
             network.core.advance(now)
         finally:
             network.busy = False
@@ -133,7 +136,12 @@ class Pump(asyncio.Protocol):
         if reading != self._reading:
             self._reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
-        self._set_timer(link.next_deadline())
+        self._set_timer(earlier(link.next_deadline(), network.core.deadline))
+
+    def _write(self, now: float) -> None:
+        assert self._transport is not None
+        while self._writable and (data := self._link.data_to_send(now)):
+            self._transport.write(data)
 
     def end(self) -> None:
         """Close the socket."""

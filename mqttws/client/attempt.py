@@ -10,7 +10,7 @@ from mqttws.client.options import Options
 from mqttws.client.proxy import Tunnel, choose_proxy
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.codec.connecting import Connect
-from mqttws.errors import ConnectError
+from mqttws.errors import ConnectError, ConnectTimeout
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.framing import Framing
@@ -43,7 +43,8 @@ class Attempt:
             reason = os.strerror(error.errno)
         else:
             reason = error.strerror or str(error) or "it took too long"
-        return ConnectError(f"cannot connect to {self.where}: {reason}")
+        kind = ConnectTimeout if isinstance(error, TimeoutError) else ConnectError
+        return kind(f"cannot connect to {self.where}: {reason}")
 
 
 def make_attempt(url: str, options: Options, client_id: str, session: Session, now: float) -> Attempt:
@@ -67,7 +68,7 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
     proxy = choose_proxy(options.proxy, endpoint)
     framing: Framing = Framing()
     if endpoint.websocket:
-        framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.headers)
+        framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
     machine = ClientMachine(
         make_connect(options, client_id, endpoint),
         session,
@@ -105,5 +106,5 @@ def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = N
     username, password = options.username, options.password_bytes
     if username is None and endpoint is not None:
         username = endpoint.username
-        password = endpoint.password.encode() if endpoint.password is not None else None
+        password = endpoint.password
     return Connect(client_id, options.clean_session, options.keep_alive, options.will, username, password)

@@ -12,7 +12,8 @@ The life of a client::
 
 from __future__ import annotations
 
-from typing import Generic
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple
 
 from mqttws.client import attempt
 from mqttws.client.callbacks import DEBUG, INFO, Callbacks
@@ -22,12 +23,36 @@ from mqttws.client.layers import Link
 from mqttws.client.options import Options, State
 from mqttws.client.pending import Pending
 from mqttws.codec.publishing import Publish
-from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, SessionTakenOver, StoreError
+from mqttws.errors import (
+    ConnectError,
+    ConnectionClosed,
+    MQTTError,
+    SessionLost,
+    SessionTakenOver,
+    StoreError,
+    TakeoverSuspected,
+)
 from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
 
 #: Seconds that callbacks may take before the network gets its turn.
 CALLBACK_SLICE = 0.05
+#: WebSocket close codes that go with an orderly end, beside none: "normal", and a closing frame without a code.
+ORDERLY_CODES = frozenset({None, 1000, 1005})
+
+
+class Verdict(NamedTuple):
+    """What is to follow from the end of a connection or of an attempt.
+
+    Attributes:
+        error: why it ended.
+        recovers: whether the next attempt is made at once, since `recover` has changed something.
+        fatal: whether no other attempt is made.
+    """
+
+    error: Exception
+    recovers: bool = False
+    fatal: bool = False
 
 
 class Core(Generic[F]):
@@ -45,7 +70,7 @@ class Core(Generic[F]):
         callbacks: what is to be called outside the lock.
         running: whether the client is open: from `begin` until it was closed, or gave up.
         stopping: whether it is being closed.
-        opened: done when the first attempt has succeeded or failed.
+        opened: done when the first attempt has succeeded or failed; with `retry_first` it never fails.
         state: see `State`.
         error: why the last connection ended; once the client has, why that was: None for `close`.
         link: the Network Connection; None while there is none.
@@ -59,6 +84,10 @@ class Core(Generic[F]):
             options.client_id if options.client_id is not None else f"mqttws-{driver.random_bytes(8).hex()}"
         )
         self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
+        if not options.clean_session:
+            # The server may still hold identifiers of an earlier process: a new QoS 2 message under one of them would
+            # be taken for a copy of that process's message. Spec: [MQTT-2.3.1-2]
+            self.session.identifiers.start_at(1 + int(driver.random() * 65_535))
         if options.store is not None:
             self.session.keep_in(options.store, self.client_id)
         self.callbacks = Callbacks()
@@ -73,7 +102,14 @@ class Core(Generic[F]):
         self.reading = True
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
-        self._close_timeout = 0.0
+        self._retries = False  # whether one that fails is followed by others
+        self._close_at = 0.0
+        self._last_token = 0  # what is asked for later is not waited for
+        self._says_goodbye = True  # by a DISCONNECT
+        # Whether the server should have the session when a connection is made.
+        self._expects_session = options.store is not None and bool(
+            self.session.subscriptions or self.session.sender.in_flight
+        )
         self._dropped = False  # whether the user asked for a new connection
         self._attempts = 0
         self._short_lived = 0
@@ -84,10 +120,10 @@ class Core(Generic[F]):
         """Check that to wait for the network can come to an end.
 
         Raises:
-            MQTTError: the client has not been opened.
+            MQTTError: the client has not been opened, or could not be.
         """
         if not self.running and self.pending.ended is None:
-            raise MQTTError("the client is not open: open it first, or use the _nowait form, which queues")
+            raise self.error or MQTTError("the client is not open: open it, or use the _nowait form, which queues")
 
     def check_iteration(self) -> None:
         """Check that messages can be iterated over.
@@ -110,10 +146,13 @@ class Core(Generic[F]):
             raise self.error
         return not self.running
 
-    # The life of a client, told by the driver.
+    # The life of a client: called by the driver.
 
-    def begin(self) -> None:
+    def begin(self, retries: bool = False) -> None:
         """Open the client.
+
+        Args:
+            retries: whether a first attempt that fails is followed by others.
 
         Raises:
             MQTTError: it is open already.
@@ -121,9 +160,14 @@ class Core(Generic[F]):
         if self.running:
             raise MQTTError("the client is open already")
         self.running, self.stopping, self._opening = True, False, True
+        self._retries, self._says_goodbye = retries, True
         self.error = self.pending.ended = None
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
+
+    def unopened(self) -> None:
+        """Note that `open` failed, and may be called again: what is published until then waits for it."""
+        self.pending.ended = None
 
     def begin_attempt(self) -> None:
         """Begin an attempt. The URL is to be asked for next, outside the lock."""
@@ -149,10 +193,11 @@ class Core(Generic[F]):
         assert self.link is not None
         events, messages, pending = self.link.events, self.inbox.messages, self.pending
         came = len(events)
+        take = messages.append if not self.stopping else _leave  # it is not acknowledged, and will come again
         while events:
             event = events.popleft()
             if type(event) is Publish:
-                messages.append(event)
+                take(event)
                 continue
             came -= 1
             if type(event) is Delivered:
@@ -167,15 +212,27 @@ class Core(Generic[F]):
             elif isinstance(event, Unsubscribed):
                 pending.answered(event.token, ())
             elif isinstance(event, Connected):
-                self._connected_at, self._opening = now, False
-                self._set_state(State("connected", session_present=event.session_present))
-                self.pending.resolve(self.opened, None)
+                self._connected(event.session_present, now)
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
             self.inbox.note(came, self.link.take_received())
         if not self.stopping:
             self._regulate(now)
+        pending.check_flushes()
+
+    def _connected(self, session_present: bool, now: float) -> None:
+        self._connected_at, self._opening = now, False
+        lost = None
+        if self._expects_session and not session_present:
+            lost = SessionLost(
+                "the server no longer has the session: what it held for this client is gone; the subscriptions are "
+                "made again"
+            )
+            self.pending.report(lost)
+        self._expects_session = not self.options.clean_session
+        self._set_state(State("connected", error=lost, session_present=session_present))
+        self.pending.resolve(self.opened, None)
 
     def _regulate(self, now: float) -> None:
         """Read on or not, by how many bytes of messages wait to be taken.
@@ -206,99 +263,149 @@ class Core(Generic[F]):
         if self.link is not None:
             self.link.disconnect(now, 0.0)
 
-    def stop(self, timeout: float) -> None:
-        """Close the client: `disconnect` and `lost` are to follow. Only the first call counts.
+    def stop(self, now: float, timeout: float, send_will: bool = False) -> None:
+        """Close the client: what waits is sent, then `disconnect` and `lost` follow. Another call can only hasten it.
 
         Args:
-            timeout: seconds that an orderly end may take.
+            now: seconds.
+            timeout: seconds until the connection is ended, whatever still waits.
+            send_will: whether to end it without DISCONNECT.
         """
+        self._close_at = min(self._close_at, now + timeout) if self.stopping else now + timeout
+        self._says_goodbye = self._says_goodbye and not send_will
         if not self.stopping:
-            self.stopping, self._close_timeout = True, timeout
+            self.stopping, self._last_token = True, self.session.sender.next_token()
 
-    def disconnect(self, now: float) -> None:
-        """Where the client is to be closed, begin to close its connection."""
-        if self.stopping and self.link is not None and not self.link.connection.closed:
-            self.link.disconnect(now, self._close_timeout)
-            self.reading = True  # the server's part in closing comes behind what has not been read
+    def _drains(self, now: float) -> bool:
+        """Return whether a client that is being closed still has time, and something to wait for."""
+        return now < self._close_at and self.session.owes(self._last_token)
 
     @property
-    def called_off(self) -> bool:
-        """Whether the attempt under way is in vain."""
-        return self.stopping or self._dropped
+    def deadline(self) -> float | None:
+        """When `disconnect` must be called at the latest; None for never."""
+        return self._close_at if self.stopping else None
 
-    def recovers(self, error: Exception | None) -> bool:
-        """Tell whether a failed attempt is to be followed by another at once. It runs user code."""
-        recover = self.options.recover
-        if recover is None or self.called_off or not isinstance(error, ConnectError):
-            return False
-        try:
-            return recover(error)
-        except Exception:
-            self._driver.report(recover)
-            return False
+    def disconnect(self, now: float) -> bool:
+        """Where the client is to be closed and nothing is worth waiting for, begin to close its connection.
 
-    def lost(self, error: Exception | None, recovers: bool, now: float) -> float | None:
+        Returns:
+            Whether there is more to be written because of that.
+        """
+        link = self.link
+        if not self.stopping or link is None or link.connection.closed:
+            return False
+        if not self.reading:  # what is waited for comes behind what has not been read
+            self.reading = True
+            link.connection.resume_reading(now)
+        if self._drains(now):
+            return False
+        link.disconnect(now, max(0.0, self._close_at - now), goodbye=self._says_goodbye)
+        return True
+
+    def ending(self, now: float) -> bool:
+        """Return whether the client is to be closed, and no attempt to connect is worth while."""
+        return self.stopping and not self._drains(now)
+
+    def called_off(self, now: float) -> bool:
+        """Return whether the attempt under way, or the wait for the next one, is in vain."""
+        return self._dropped or self.ending(now)
+
+    def judge(self, error: Exception | None, now: float) -> Verdict:
+        """Decide what follows from the end of a connection or of an attempt. Runs user code: outside the lock.
+
+        Args:
+            error: why it ended.
+            now: seconds.
+        """
+        if self.called_off(now):
+            return Verdict(error or ConnectionClosed())
+        options = self.options
+        if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
+            return Verdict(error, recovers=True)
+        error = self._read_signs(error or ConnectionClosed(), now)
+        return Verdict(error, fatal=(not self._opening or self._retries) and self._asked(options.end_on, error))
+
+    def lost(self, verdict: Verdict, now: float) -> float | None:
         """Note that an attempt failed, or that the connection has ended.
 
         Args:
-            error: why.
-            recovers: what the method of that name told.
+            verdict: what `judge` returned.
             now: seconds.
 
         Returns:
             When to begin the next attempt; None for never: then the client is disconnected, and every future failed.
         """
         self.link = None
-        if self.stopping:
+        error = verdict.error
+        if self.ending(now):
             self.give_up(None)
             return None
-        if recovers:
+        if verdict.recovers:
             return now
         if self._dropped:
             error = ConnectionClosed("a new connection was asked for")
             self._attempts, self._short_lived, delay = 1, 0, 0.0
         else:
-            error = self._judge(error if error is not None else ConnectionClosed(), now)
             patience = None
-            if self._policy is not None and not self._opening and not self.options.is_fatal(error):
+            if self._policy is not None and not verdict.fatal and (not self._opening or self._retries):
                 patience = self._policy.delay(self._attempts, self._driver.random())
             if patience is None:
                 self.give_up(error)
                 return None
             self._attempts += 1
             delay = patience
+        if self.stopping and now + delay >= self._close_at:
+            self.give_up(None)
+            return None
+        if self._opening:
+            self._opening = False
+            self.pending.resolve(self.opened, None)
         self.error, self._connected_at = error, None
         self._log(INFO, "the connection of %s ended: %s", self.client_id, error)
         self._set_state(State("disrupted", error=error))
         self._set_state(State("reconnecting", delay=delay))
         return now + delay
 
-    def _judge(self, error: Exception, now: float) -> Exception:
-        """Count how long connections last; several short ones in a row are a fight for the client identifier."""
+    def _read_signs(self, error: Exception, now: float) -> Exception:
+        """Take what the end of a connection says about the next one: how long to wait, and what may be the cause.
+
+        Only the server's word is taken for a take-over. Connections that it accepts and closes in order within
+        seconds, again and again, make one likely, but not where a message or a request can be the cause.
+        """
+        random_id = self.options.client_id is None
+        if random_id and isinstance(error, SessionTakenOver):  # nobody else has such an identifier
+            error = ConnectionClosed(error.message, error.code)
         if self._connected_at is None or self._policy is None:
             self._short_lived = 0  # a server that cannot be reached is another matter
-        elif now - self._connected_at >= self._policy.stable_after:
+            return error
+        if now - self._connected_at >= self._policy.stable_after:
             self._attempts = self._short_lived = 0
-        elif type(error) is ConnectionClosed:
-            self._short_lived += 1
-            if self._short_lived >= self._policy.takeovers:
-                return SessionTakenOver(
-                    f"the server accepted and closed {self._short_lived} connections in a row within "
-                    f"{self._policy.stable_after:g} s: another client seems to use the client identifier "
-                    f"{self.client_id!r}, or the server forbids what this one does"
-                )
-        return error
+            return error
+        session = self.session
+        orderly = type(error) is ConnectionClosed and error.code in ORDERLY_CODES
+        if random_id or not orderly or session.sender.in_flight or session.requests_sent:
+            self._short_lived = 0
+            return error
+        self._short_lived += 1
+        if self._short_lived < self._policy.takeovers:
+            return error
+        return TakeoverSuspected(
+            f"the server accepted and closed {self._short_lived} connections in a row within "
+            f"{self._policy.stable_after:g} s each: another client may use the client identifier "
+            f"{self.client_id!r}, or the server forbids what this one does"
+        )
 
     def give_up(self, error: Exception | None) -> None:
         """End the client: every future fails, and the state is disconnected."""
         if self.pending.ended is not None:
             return
+        was_running, self.running = self.running, False
         self.link = self._connected_at = None
-        self.running = False
-        self.error = error
         self.pending.fail_all(error or ConnectionClosed("the client was closed before this was complete"))
         self.pending.resolve(self.opened, self.pending.ended)
-        self._set_state(State("disconnected", error=error))
+        if was_running:
+            self.error = error
+            self._set_state(State("disconnected", error=error))
 
     def fork(self, child: Core[F]) -> ConnectionClosed:
         """In a forked child: leave the connection to the parent. The new core of the child says so until it is opened.
@@ -331,6 +438,14 @@ class Core(Generic[F]):
                 except StoreError:  # the PUBREC will meet it, too, and end the connection over it
                     pass
 
+    def _asked(self, question: Callable[[Any], bool], error: Exception) -> bool:
+        """Ask a function of the user about an error. One that raises is reported, and taken for a no."""
+        try:
+            return bool(question(error))
+        except Exception:
+            self._driver.report(question)
+            return False
+
     def _log(self, level: int, message: str, *arguments: object) -> None:
         self.callbacks.add(self._driver.log, level, (message, *arguments))
 
@@ -340,3 +455,7 @@ class Core(Generic[F]):
             self._log(DEBUG, "%s: %s", self.client_id, state.name)
             if self.options.on_state is not None:
                 self.callbacks.add(self._driver.call_back, self.options.on_state, state)
+
+
+def _leave(message: Publish) -> None:
+    """Take no message any more."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.proxy import Tunnel
-from mqttws.errors import ConnectError, ConnectionClosed, KeepAliveTimeout, MQTTError
+from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection, earlier
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class Link:
         self.connection.handle_timeout(now)
         self._settle(now)
 
-    def disconnect(self, now: float, timeout: float) -> None:
-        """Begin an orderly end, which may take some seconds."""
-        self.connection.disconnect(now)
+    def disconnect(self, now: float, timeout: float, *, goodbye: bool = True) -> None:
+        """Begin an orderly end, which may take some seconds; with or without a DISCONNECT."""
+        self.connection.disconnect(now, goodbye)
         self._settle(now)
         if self._cut_at is not None:
             self._cut_at = min(self._cut_at, now + timeout)
@@ -180,7 +180,7 @@ class Link:
         """End at once: there is nobody to take leave of."""
         reason: MQTTError = error
         if self.connection.connected:
-            reason = ConnectionClosed(str(error))
+            reason = ConnectionBroken(str(error))
             reason.__cause__ = error.__cause__
         self.connection.close(reason, now)
         self._cut_at = now

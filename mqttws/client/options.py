@@ -1,25 +1,76 @@
-"""What a client is told when it is made, and what it tells about itself: options, states."""
+"""The options of a client, and the states that it reports.
+
+`ClientOptions` is for callers: a type checker sees a misspelt option or one of another kind. `Options` is for the
+client: the same options, checked, with their defaults and their descriptions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from mqttws.client.proxy import ENVIRONMENT
-from mqttws.client.reconnect import Reconnect, is_fatal
+from mqttws.client.reconnect import END_ON, Reconnect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
 from mqttws.protocol.store import Store
 
+if TYPE_CHECKING:
+    import ssl  # a plain connection does without it
+
 #: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
 TopicFilters = str | Sequence[str | tuple[str, int]]
+#: More headers of the WebSocket's upgrade request.
+HeadersOption = Mapping[str, str] | Iterable[tuple[str, str]]
+#: A will, or the arguments of one.
+WillOption = (
+    Message | tuple[str] | tuple[str, bytes | str] | tuple[str, bytes | str, int] | tuple[str, bytes | str, int, bool]
+)
+#: Which errors end a client: exception classes, or a function that says so.
+EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bool]
 
-#: What may become of a message where too many wait already; see `Options.overflow`.
-OVERFLOWS = ("block", "raise", "drop_oldest", "drop_newest")
+StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
+Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
+Oversize = Literal["skip", "end"]
 
 #: Seconds that an orderly close may take, where nothing else is said.
 CLOSE_TIMEOUT = 5.0
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio twins; `Options` describes each."""
+
+    client_id: str | None
+    keep_alive: int
+    clean_session: bool
+    will: WillOption | None
+    username: str | bytes | None
+    password: str | bytes | None
+    tls: ssl.SSLContext | bool | None
+    headers: HeadersOption
+    reconnect: bool | Reconnect
+    retry_first: bool
+    end_on: EndOn
+    timeout: float
+    on_message: Callable[[Publish], object] | None
+    on_state: Callable[[State], object] | None
+    on_error: Callable[[MQTTError], object] | None
+    manual_ack: bool
+    max_in_flight: int
+    max_queued: int
+    max_queued_bytes: int
+    overflow: Overflow
+    store: Store | None
+    max_inbound_bytes: int
+    max_packet_size: int
+    oversize: Oversize
+    max_filters: int
+    ping_timeout: float | None
+    publish_rate: float | None
+    resend_after: float | None
+    proxy: str | None
+    recover: Callable[[ConnectError], bool] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +80,13 @@ class State:
     Attributes:
         name: "connecting"; "connected"; "disrupted", the connection was lost or an attempt failed; "reconnecting",
             an attempt will be made; "disconnected", no attempt will be made.
-        error: why, where the name is "disrupted" or "disconnected"; None after `close`.
+        error: why, where the name is "disrupted" or "disconnected", None after `close`; where it is "connected", a
+            `SessionLost` if the server no longer had the session that it was to keep.
         delay: seconds until the attempt, where the name is "reconnecting".
         session_present: whether the server had kept the session, where the name is "connected".
     """
 
-    name: str
+    name: StateName
     error: Exception | None = None
     delay: float | None = None
     session_present: bool | None = None
@@ -49,12 +101,18 @@ class Options:
         keep_alive: seconds, 0 to 65,535; 0 disables.
         clean_session: whether the server forgets the session when the connection ends. What is not acknowledged is
             sent again and what was subscribed is subscribed again on reconnecting either way.
-        will: what the server publishes when the connection ends without a DISCONNECT.
-        username: None: from the URL, if it has one.
+        will: what the server publishes when the connection ends without a DISCONNECT: a `Message`, or a tuple of its
+            arguments, such as ("status", "gone", 1, True).
+        username: str, or bytes of UTF-8; None: from the URL, if it has one.
         password: bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
-        tls: see `tls_context`; None: the default one, where the URL asks for TLS.
-        headers: more headers of the WebSocket's upgrade request; iterated over anew for each attempt.
+        tls: an `ssl.SSLContext`, see `tls_context`; None or True: the default one, where the URL asks for TLS.
+        headers: more headers of the WebSocket's upgrade request: a mapping, or (name, value) pairs.
         reconnect: how a lost connection is made again; True: with the defaults of `Reconnect`; False: not.
+        retry_first: whether a first attempt that fails is followed by others, as a lost connection is. `open` then
+            returns after the first attempt, whatever came of it.
+        end_on: which errors end the client once it has been connected (with `retry_first`, from the beginning): an
+            exception class, a collection of them, or a function that returns whether an error does. All others are
+            followed by another attempt.
         timeout: seconds, above 0; bounds one attempt to connect, and each wait that is given no bound of its own.
         on_message: called with each message, instead of iterating over them.
         on_state: called with each `State`.
@@ -74,7 +132,9 @@ class Options:
         max_inbound_bytes: how many bytes the messages that wait to be taken may hold before nothing more is read from
             the network, acknowledgements included; at least 1. Each message counts with what the network brought for
             it and 400 bytes for its objects. The messages of one read, 64 KiB, may come on top.
-        max_packet_size: bytes; a larger packet from the server ends the connection.
+        max_packet_size: bytes; a larger message from the server is not buffered.
+        oversize: what becomes of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with
+            a `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
         max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.
         publish_rate: PUBLISH packets a second, above 0, that the server takes of one connection in both directions
@@ -82,23 +142,25 @@ class Options:
         resend_after: seconds, above 0, after which a message of QoS 1 that is not acknowledged is sent again on the
             same connection; None: only on the next one. For servers that drop what is beyond their rate.
         proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of an HTTP proxy; None for none.
-        is_fatal: tells an error that ends the client from one that is worth another attempt.
         recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
             make the next attempt differ (a clock's offset, fresh credentials), which is then made at once.
 
     Raises:
+        TypeError: an option is of the wrong kind.
         ValueError: a number is out of its range.
     """
 
     client_id: str | None = None
     keep_alive: int = 60
     clean_session: bool = True
-    will: Message | None = None
-    username: str | None = field(default=None, repr=False)
+    will: Any = None
+    username: Any = field(default=None, repr=False)
     password: str | bytes | None = field(default=None, repr=False)
     tls: Any = None
-    headers: Iterable[tuple[str, str]] = field(default=(), repr=False)
+    headers: Any = field(default=(), repr=False)
     reconnect: bool | Reconnect = True
+    retry_first: bool = False
+    end_on: Any = END_ON
     timeout: float = 30.0
     on_message: Callable[[Publish], object] | None = None
     on_state: Callable[[State], object] | None = None
@@ -107,20 +169,21 @@ class Options:
     max_in_flight: int = 100
     max_queued: int = 10_000
     max_queued_bytes: int = 64 * 1024 * 1024
-    overflow: str = "block"
+    overflow: Overflow = "block"
     store: Store | None = None
     max_inbound_bytes: int = 64 * 1024 * 1024
     max_packet_size: int = 64 * 1024 * 1024
+    oversize: Oversize = "skip"
     max_filters: int = 100
     ping_timeout: float | None = None
     publish_rate: float | None = None
     resend_after: float | None = None
     proxy: str | None = field(default=ENVIRONMENT, repr=False)
-    is_fatal: Callable[[Exception], bool] = is_fatal
     recover: Callable[[ConnectError], bool] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_in_flight", "max_queued", "max_inbound_bytes", "max_filters"):
+        self._check_kinds()
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
@@ -131,12 +194,36 @@ class Options:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
-        if self.overflow not in OVERFLOWS:
-            raise ValueError(f"overflow is {self.overflow!r}; it must be one of {', '.join(OVERFLOWS)}")
+        for name, choices in (("overflow", get_args(Overflow)), ("oversize", get_args(Oversize))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
-        if iter(self.headers) is self.headers:  # an iterator gives everything to the first attempt
+
+    def _check_kinds(self) -> None:
+        """Check the kind of each option, and bring those that may be given in several forms into one."""
+        for kind, names in _KINDS.items():
+            for name in names.split():
+                _check_kind(name, getattr(self, name), kind)
+        if self.store is not None and not all(hasattr(self.store, verb) for verb in _STORE_VERBS):
+            raise TypeError(f"store must be a Store, such as SQLiteStore, not {type(self.store).__name__}")
+        if isinstance(self.will, tuple):
+            self.will = _as_will(self.will)
+        if isinstance(self.username, bytes):
+            self.username = _as_text("username", self.username)
+        for name in ("username", "password", "client_id", "proxy"):
+            if isinstance(getattr(self, name), str):
+                _check_text(name, getattr(self, name))
+        self.tls = _as_tls(self.tls)
+        if isinstance(self.headers, Iterator):  # an iterator would give everything to the first attempt
             self.headers = tuple(self.headers)
+        _as_pairs(self.headers)
+        self.end_on = _as_predicate(self.end_on)
+
+    @property
+    def header_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The headers of the next attempt."""
+        return _as_pairs(self.headers)
 
     @property
     def password_bytes(self) -> bytes | None:
@@ -149,3 +236,90 @@ class Options:
         if isinstance(self.reconnect, Reconnect):
             return self.reconnect
         return Reconnect() if self.reconnect else None
+
+
+_POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
+_STORE_VERBS = ("put", "delete", "load", "commit")
+#: What an option may be -> the options that may.
+_KINDS: dict[tuple[type, ...], str] = {
+    (str, type(None)): "client_id proxy",
+    (str, bytes, type(None)): "username password",
+    (bool,): "clean_session retry_first manual_ack",
+    (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
+    (int, float): "timeout",
+    (int, float, type(None)): "ping_timeout publish_rate resend_after",
+    (bool, Reconnect): "reconnect",
+    (Message, tuple, type(None)): "will",
+    (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]
+}
+
+
+def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Check the kind of an option. No value is shown: it may be a secret."""
+    if isinstance(value, kinds) and (type(value) is not bool or bool in kinds):
+        return
+    wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def _check_text(name: str, value: str) -> None:
+    """Check that a str can be sent: a lone surrogate has no UTF-8 form. Spec: [MQTT-1.5.3-1]."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds a lone surrogate at character {error.start}, which has no UTF-8 form") from None
+
+
+def _as_text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8, which the standard asks for") from None
+
+
+def _as_will(will: tuple[Any, ...]) -> Message:
+    """Make a will of the arguments of a `Message`."""
+    if not 1 <= len(will) <= 4:
+        raise TypeError(f"will is a tuple of {len(will)}; it must be (topic, payload, qos, retain), the topic at least")
+    return Message(*will)
+
+
+def _as_tls(tls: object) -> object:
+    """Check a TLS context. `ssl` is loaded only where there is one."""
+    if tls is None or tls is True:
+        return None
+    if tls is not False:
+        import ssl
+
+        if isinstance(tls, ssl.SSLContext):
+            return tls
+    raise TypeError(
+        "tls must be an ssl.SSLContext (see tls_context), True or None; ws:// and mqtt:// URLs are without TLS"
+        if tls is False
+        else f"tls must be an ssl.SSLContext (see tls_context), True or None, not {type(tls).__name__}"
+    )
+
+
+def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Check headers, and make pairs of them. No value is shown: it may be a secret."""
+    problem = "headers must be a mapping of str to str, or pairs of them"
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
+        raise TypeError(f"{problem}, not {type(headers).__name__}")
+    pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"{problem}; one of them is no pair but a {type(pair).__name__}")
+        if not all(isinstance(part, str) for part in pair):
+            raise TypeError(f"{problem}; one of them holds {' and '.join(type(part).__name__ for part in pair)}")
+    return tuple((name, value) for name, value in pairs)
+
+
+def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
+    """Make a function of `end_on`."""
+    if callable(end_on) and not isinstance(end_on, type):
+        return end_on  # type: ignore[no-any-return]
+    kinds = (end_on,) if isinstance(end_on, type) else tuple(end_on) if isinstance(end_on, Collection) else (end_on,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"end_on must be exception classes, or a function of an exception; it has {kind!r}")
+    return lambda error: isinstance(error, kinds)

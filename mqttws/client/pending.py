@@ -16,7 +16,7 @@ from mqttws.client.options import Options, TopicFilters
 from mqttws.client.sent import HighWaterMark, Receipt
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
-from mqttws.errors import ConnectionClosed, QueueFull, StoreError, SubscribeRejected
+from mqttws.errors import ConnectionClosed, MQTTError, QueueFull, StoreError, SubscribeRejected
 from mqttws.protocol.session import Session
 
 M = TypeVar("M")
@@ -68,6 +68,7 @@ class Pending(Generic[F]):
         self._drops_oldest = options.overflow == "drop_oldest"
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
+        self._flushes: list[tuple[int, F]] = []  # futures of `flush`, each with the token that is the first beyond it
 
     def publish(self, message: Message) -> tuple[int, F]:
         """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
@@ -145,9 +146,20 @@ class Pending(Generic[F]):
     def publish_safe(self, message: Message) -> F:
         """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
 
+        With a store this holds in every state: the future of a message that is published after the end has failed,
+        and the message is in the store.
+
         Raises:
             QueueFull, StoreError: nothing has changed.
         """
+        if self.ended is not None and self._options.store is not None and message.qos:
+            ended, self.ended = self.ended, None
+            try:
+                future = self.publish_safe(message)
+                self._settle([future], _kept(ended, self._options))
+            finally:
+                self.ended = ended
+            return future
         token, future = self.publish(message)
         if self._options.store is not None and message.qos and token:
             try:
@@ -163,6 +175,7 @@ class Pending(Generic[F]):
             return False
         self._futures.pop(token, None)
         self.sent.forget(token)
+        self.check_flushes()
         if self._options.store is not None:
             try:
                 self._options.store.commit()
@@ -222,6 +235,25 @@ class Pending(Generic[F]):
             request.unanswered += 1
         return request.future
 
+    def flush(self) -> F:
+        """Return a future that is done when all that was published is: sent with QoS 0, else acknowledged in full."""
+        future = self._make_future()
+        if self.ended is not None:
+            self._settle([future], self.ended)
+            return future
+        self._flushes.append((self._sender.next_token(), future))
+        self.check_flushes()
+        return future
+
+    def check_flushes(self) -> None:
+        """Note which calls of `flush` have nothing more to wait for."""
+        if self._flushes:
+            oldest = self._sender.oldest
+            done = [future for token, future in self._flushes if oldest is None or token < oldest]
+            if done:
+                self._flushes = [(token, future) for token, future in self._flushes if future not in done]
+                self._callbacks.add(self._settle, done, None)
+
     # What the core learns from the network.
 
     def delivered(self, tokens: list[int]) -> None:
@@ -250,31 +282,39 @@ class Pending(Generic[F]):
         """Tell which subscriptions the server refused to restore: no call waits to be told."""
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
-                error = SubscribeRejected(topic_filter)
-                self._callbacks.add(self._driver.log, WARNING, ("on reconnecting, %s", error))
-                if self._options.on_error is not None:
-                    self._callbacks.add(self._driver.call_back, self._options.on_error, error)
+                self.report(SubscribeRejected(topic_filter))
+
+    def report(self, error: MQTTError) -> None:
+        """Report an error that is the outcome of no call."""
+        self._callbacks.add(self._driver.log, WARNING, ("%s", error))
+        if self._options.on_error is not None:
+            self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
     def fail_all(self, error: Exception) -> None:
         """Let everything fail that is not complete, and all that will be asked for."""
         self.ended = error
-        self._session.abandon()
+        self._session.abandon(keep_sent=not self._options.clean_session)
         self._callbacks.add(self._settle, self.sent.fail(error), error)
         self.sent = HighWaterMark()
         requests = {id(request): request.future for request in self._requests.values()}
-        fate = error if self._options.store is None else _kept(error)
+        fate = _kept(error, self._options)
         kept = self._sender.tokens
         for token, future in self._futures.items():
             self.resolve(future, fate if token in kept else error)
         for waiting in requests.values():
             self.resolve(waiting, error)
+        for _, flushing in self._flushes:
+            self.resolve(flushing, error)
         self._futures.clear()
         self._requests.clear()
+        self._flushes.clear()
 
     def take_all(self, error: Exception) -> list[F]:
         """Take every future that is kept here: the caller fails them itself."""
         requests = {id(request): request.future for request in self._requests.values()}
         futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
+        futures += [future for _, future in self._flushes]
+        self._flushes.clear()
         self._futures.clear()
         self._requests.clear()
         self.sent = HighWaterMark()
@@ -290,8 +330,12 @@ def _as_list(entries: Any) -> list[Any]:
     return [entries] if isinstance(entries, str) else list(entries)
 
 
-def _kept(error: Exception) -> Exception:
-    """Say of a message that is not delivered, and in a store, what will become of it."""
-    kept = ConnectionClosed(f"{error}; the store keeps the message, and a client with it will send it")
+def _kept(error: Exception, options: Options) -> Exception:
+    """Say of a message that is not delivered, and kept, what will become of it."""
+    if options.store is not None:
+        fate = "the store keeps the message, and a client with it will send it"
+    else:
+        fate = "the session keeps the message, and it is sent again when the client is opened again"
+    kept = ConnectionClosed(f"{error}; {fate}")
     kept.__cause__ = error
     return kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import os
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
 
@@ -55,19 +55,29 @@ def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
         if "https" not in proxies or proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
             return None
         setting = proxies["https"]
-    parts = urlsplit(setting if "://" in setting else f"http://{setting}")
+    return _parse_proxy(setting)
+
+
+def _parse_proxy(url: str) -> Proxy:
+    """Parse the URL of a proxy.
+
+    Raises:
+        ConnectError: it is not one. What the standard library says of it would show its password.
+    """
     try:
-        port = 80 if parts.port is None else parts.port
-        check_host(parts.hostname or "")
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname or "", 80 if parts.port is None else parts.port
+        user, password = parts.username, parts.password
+        check_host(host)
     except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port:
+        host = ""
+    if not host or not host.isascii() or parts.scheme != "http" or not port:
         raise ConnectError("the URL of the proxy is not of the form http://[user:password@]host:port")
     authorization = None
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(user.encode()).decode()
-    return Proxy(parts.hostname, port, authorization)
+    if user is not None:
+        credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password or "")
+        authorization = "Basic " + base64.b64encode(credentials).decode()
+    return Proxy(host, port, authorization)
 
 
 class Tunnel:

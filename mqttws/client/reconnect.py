@@ -1,28 +1,23 @@
-"""When to try again, and whether: pure functions, with the random number as an argument.
+"""When to try again: a pure function, with the random number as an argument.
 
 The first attempt after a loss is made at once. From then on the wait is drawn evenly from 0 to a ceiling that
 doubles from attempt to attempt ("full jitter"), so that clients which lost the same server spread out. Attempts
-are counted on until a connection has been stable for a while: a server that accepts and closes at once is met
-with growing patience.
+are counted on until a connection has stood for a while: a server that accepts and closes at once is met with growing
+waits.
+
+A client that has been connected was right about its server, its credentials and its certificate a moment ago. So no
+refusal ends it by default: servers, proxies, authorizers and clocks are out of order for a while, and come back. What
+ends it is the server's word that another connection took the session over, since the two would fight for it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mqttws.errors import (
-    CertificateError,
-    ConnectionRefused,
-    HandshakeRejected,
-    LocalProtocolError,
-    SessionTakenOver,
-    StoreError,
-)
+from mqttws.errors import SessionTakenOver
 
-#: HTTP statuses that a later attempt may well change. All other refusals of the upgrade are fatal.
-TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: CONNACK return codes that no later attempt changes: protocol level, client identifier, credentials, authorization.
-FATAL_RETURN_CODES = frozenset({1, 2, 4, 5})
+#: What ends a client that has been connected, unless `end_on` says otherwise.
+END_ON = (SessionTakenOver,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +29,9 @@ class Reconnect:
         maximum: seconds; the ceiling never grows beyond.
         attempts: how many attempts are made in a row before giving up; None: no limit.
         stable_after: seconds a connection must last for the count to begin anew.
-        takeovers: how many connections in a row that the server ends, within `stable_after` of accepting them, are
-            taken to mean that another client uses the same client identifier; the client then gives up.
+        takeovers: how many connections in a row the server must have closed in order, each within `stable_after` of
+            accepting it and without a message or request that could be the cause, before `TakeoverSuspected` is
+            reported as the reason. A client identifier made at random is never suspected.
     """
 
     initial: float = 1.0
@@ -49,9 +45,11 @@ class Reconnect:
             raise ValueError(f"0 < initial <= maximum does not hold: initial={self.initial}, maximum={self.maximum}")
         if self.attempts is not None and self.attempts < 1:
             raise ValueError(f"attempts is {self.attempts}; it must be at least 1, or None for no limit")
+        if self.takeovers < 1:
+            raise ValueError(f"takeovers is {self.takeovers}; it must be at least 1")
 
     def delay(self, attempt: int, random: float) -> float | None:
-        """Tell how long to wait before an attempt.
+        """Return how long to wait before an attempt.
 
         Args:
             attempt: 0 for the first after a loss, 1 for the second, and so on.
@@ -65,12 +63,3 @@ class Reconnect:
         if attempt == 0:
             return 0.0
         return random * min(self.maximum, self.initial * 2.0 ** min(attempt - 1, 60))
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Tell whether another attempt would meet the same error."""
-    if isinstance(error, ConnectionRefused):
-        return error.return_code in FATAL_RETURN_CODES
-    if isinstance(error, HandshakeRejected):
-        return error.status not in TRANSIENT_STATUSES
-    return isinstance(error, (CertificateError, SessionTakenOver, LocalProtocolError, StoreError))

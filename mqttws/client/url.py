@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -35,8 +35,8 @@ class Endpoint:
         port: 1 to 65,535.
         host_header: the Host header: as in the URL, the port left out where it is the scheme's default.
         target: path and query, as in the URL; at least "/".
-        username: from the URL; None where it has none.
-        password: from the URL; None where it has none.
+        username: from the URL, percent-decoded; None where it has none.
+        password: from the URL, percent-decoded: "%ff" is that byte; None where it has none.
     """
 
     scheme: str
@@ -45,7 +45,7 @@ class Endpoint:
     host_header: str
     target: str = field(repr=False)
     username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
+    password: bytes | None = field(repr=False)
 
     @property
     def websocket(self) -> bool:
@@ -97,9 +97,16 @@ def parse_url(url: str) -> Endpoint:
         port=port,
         host_header=host if port == default_port else f"{host}:{port}",
         target=target if target.startswith("/") else "/" + target,
-        username=unquote(user) if match["user"] is not None else None,
-        password=unquote(password) if colon else None,
+        username=_decoded_user(user) if match["user"] is not None else None,
+        password=unquote_to_bytes(password) if colon else None,
     )
+
+
+def _decoded_user(user: str) -> str:
+    try:
+        return unquote_to_bytes(user).decode()
+    except UnicodeDecodeError:
+        raise ValueError("the user name of the URL is not UTF-8 once it is percent-decoded") from None
 
 
 def check_host(host: str) -> None:

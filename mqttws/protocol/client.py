@@ -155,14 +155,18 @@ class ClientMachine(Machine):
         self._pace.close(in_flight, now)
         return data
 
-    def disconnect(self) -> None:
+    def disconnect(self, goodbye: bool = True) -> None:
         """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
 
-        Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2]
+        Args:
+            goodbye: whether to send DISCONNECT; without it the server publishes the will.
+
+        Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
         if self.state is CONNECTED:
             self._send_ready(inf)
-            self._send(Disconnect())
+            if goodbye:
+                self._send(Disconnect())
         self.close()
 
     def next_deadline(self) -> float | None:

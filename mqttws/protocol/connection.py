@@ -23,6 +23,7 @@ from mqttws.errors import (
     AccessDenied,
     ConnectError,
     ConnectionClosed,
+    ConnectTimeout,
     LimitExceeded,
     LocalProtocolError,
     MQTTError,
@@ -285,9 +286,9 @@ class ClientConnection(Connection[ClientMachine]):
             return None
         return self._framing.frame(packet)
 
-    def disconnect(self, now: float) -> None:
+    def disconnect(self, now: float, goodbye: bool = True) -> None:
         """Send DISCONNECT and close in order; see `ClientMachine.disconnect`."""
-        self.machine.disconnect()
+        self.machine.disconnect(goodbye)
         self._settle(now)
 
     def _is_open(self) -> bool:
@@ -296,7 +297,7 @@ class ClientConnection(Connection[ClientMachine]):
     def _time_out(self) -> None:
         refusal = self._framing.receive_eof()  # its body may be dripping in
         self.machine.close(
-            refusal.error if refusal else ConnectError(f"the server did not answer within {self._open_timeout:.3g} s")
+            refusal.error if refusal else ConnectTimeout(f"the server did not answer within {self._open_timeout:.3g} s")
         )
 
     def _on_opened(self, now: float) -> None:

@@ -50,6 +50,10 @@ class Identifiers:
     def __contains__(self, packet_id: int) -> bool:
         return packet_id in self._in_use
 
+    def start_at(self, packet_id: int) -> None:
+        """Let the next identifier be this one, if it is free; 1 to 65,535."""
+        self._last = packet_id - 1
+
     def allocate(self) -> int | None:
         """Take the next free identifier; None while all 65,535 are in use."""
         in_use = self._in_use

@@ -121,6 +121,16 @@ class Sender:
         waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
         return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
+    @property
+    def oldest(self) -> int | None:
+        """The lowest token of a message that waits or is in flight; None for none."""
+        self._stop_growing()
+        tokens = [next(iter(self._published.values()))[TOKEN]] if self._published else []
+        tokens += [outgoing[TOKEN] for outgoing in self._released.values()]
+        if self._count and self.first_waiting is not None:
+            tokens.append(self.first_waiting)
+        return min(tokens, default=None)
+
     def __len__(self) -> int:
         """Count the messages that wait or are in flight."""
         return self.waiting + self.in_flight
@@ -277,8 +287,12 @@ class Sender:
             self._waiting.popleft()
         return None
 
-    def clear(self) -> None:
-        """Drop every message, waiting or in flight; where there is a journal, those of QoS 0."""
+    def clear(self, keep_sent: bool = False) -> None:
+        """Drop every message, waiting or in flight; where there is a journal, those of QoS 0.
+
+        Args:
+            keep_sent: whether to keep the messages of QoS 1 and 2 that are in flight.
+        """
         self._stop_growing()
         if self.journal is not None:
             kept = [entry for entry in self._waiting if not isinstance(entry, Run)]
@@ -286,10 +300,12 @@ class Sender:
             self._count = len(kept)
             self._size = sum(size_of(outgoing[1], outgoing[2]) for outgoing in kept)
             return
-        for packet_id in (*self._published, *self._released):
-            self._identifiers.release(packet_id)
         self._waiting.clear()
         self._count = self._size = 0
+        if keep_sent:
+            return
+        for packet_id in (*self._published, *self._released):
+            self._identifiers.release(packet_id)
         self._published.clear()
         self._released.clear()
 

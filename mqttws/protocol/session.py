@@ -269,12 +269,24 @@ class Session:
             self.discard_subscription(topic_filter)
         return request
 
-    def abandon(self) -> None:
-        """Drop every message on its way out and every request; their callers have been told that they failed.
+    def owes(self, token: int) -> bool:
+        """Return whether a message or request of before a token is not done."""
+        oldest = self.sender.oldest
+        if oldest is not None and oldest < token:
+            return True
+        requests = (*self.requests_sent.values(), *self.requests)
+        return any(request.token is not None and request.token < token for request in requests)
+
+    def abandon(self, keep_sent: bool = False) -> None:
+        """Drop every message on its way out and every request: their calls fail.
 
         What a store keeps stays, to be sent when there is a connection again.
+
+        Args:
+            keep_sent: whether the messages of QoS 1 and 2 that have been sent stay, too: they belong to a session
+                that the server keeps. Spec: §3.1.2.4
         """
-        self.sender.clear()
+        self.sender.clear(keep_sent)
         for packet_id in self.requests_sent:
             self.identifiers.release(packet_id)
         self.requests_sent.clear()

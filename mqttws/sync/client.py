@@ -14,14 +14,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack, overload
 
 from mqttws.client.callbacks import is_coroutine_function
 from mqttws.client.core import Core
-from mqttws.client.options import CLOSE_TIMEOUT, Options, State, TopicFilters
+from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
 from mqttws.client.url import parse_url
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
-from mqttws.errors import MQTTError, QueueFull, WouldDeadlock
+from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
@@ -40,10 +40,10 @@ class Client:
     Raises:
         ValueError: the URL is not one, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option.
+        TypeError: there is no such option, or one is of the wrong kind.
     """
 
-    def __init__(self, url: str | Callable[[], str], **options: Any) -> None:
+    def __init__(self, url: str | Callable[[], str], **options: Unpack[ClientOptions]) -> None:
         if not callable(url):
             parse_url(url)
         self._options = Options(**options)
@@ -79,41 +79,65 @@ class Client:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped
 
-    def open(self, timeout: float | None = None) -> Self:
+    def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
+
+        With the option `retry_first` this returns after the first attempt, whatever came of it: see `state`.
 
         Args:
             timeout: seconds; None: the attempt ends by itself after the `timeout` of the options.
+            wait: False: return at once, and make attempts until one succeeds, as with `retry_first`.
 
         Raises:
             ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). No
                 other one is made: reconnecting is for connections that stood.
-            TimeoutError: it took too long.
+            TimedOut: it took too long.
             MQTTError: the client is open already.
         """
-        self._network.start()
+        self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
         assert opened is not None
+        if not wait:
+            return self
         try:
             # An attempt that is bounded by the options ends by itself, and tells more than that it took too long.
             self._wait(opened, self._options.timeout + 1.0 if timeout is None else timeout, "there was no connection")
         except BaseException:
-            self.close(timeout=1.0)
+            self.close(timeout=0.0)
+            with self._network.lock:
+                self._core.unopened()
             raise
         return self
 
-    def close(self, timeout: float | None = None) -> None:
-        """Send what may be sent, DISCONNECT, and close. What is not complete by then fails. May be called twice.
+    def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
+        """Send what waits, await its acknowledgements, send DISCONNECT and close. May be called twice.
 
-        Inside a callback it returns at once, and the client closes when the callback has returned; so does it in a
-        signal handler that has interrupted a call of this client.
+        What is not acknowledged in time fails. With `clean_session=False` messages that were sent stay in the session
+        for the next `open`; with a store all messages of QoS 1 and 2 stay. Inside a callback this returns at once,
+        and the client closes when the callback has returned; so does it in a signal handler that has interrupted a
+        call of this client.
 
         Args:
-            timeout: seconds to wait for an orderly end; None: 5. The connection is cut then.
+            timeout: seconds to wait; None: 5. The connection is ended then.
+            send_will: whether to end the connection without DISCONNECT, so that the server publishes the will.
         """
         seconds = CLOSE_TIMEOUT if timeout is None else timeout
-        self._network.stop(seconds)
+        self._network.stop(seconds, send_will)
         self._network.join(seconds + 1.0)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+
+        Args:
+            timeout: seconds; None: the `timeout` of the options.
+
+        Raises:
+            TimedOut: it took too long; what is left goes on.
+            MQTTError: the client was closed, or gave up, or is not open.
+        """
+        self._core.check_waiting()
+        flushing = self._network.request(self._core.pending.flush)
+        self._wait(flushing, timeout, "not all that was published was acknowledged")
 
     def publish(
         self,
@@ -135,7 +159,7 @@ class Client:
 
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
-            TimeoutError: it took too long. A message that had not been sent yet never will be; one that had been may
+            TimedOut: it took too long. A message that had not been sent yet never will be; one that had been may
                 still be delivered.
             MQTTError: the client was closed, or gave up, or is not open.
         """
@@ -151,7 +175,8 @@ class Client:
         except (TimeoutError, WouldDeadlock) as error:
             fate = "was not sent and will not be" if self._withdraw(token) else "was sent, and may still be delivered"
             reason = f": {error}" if isinstance(error, WouldDeadlock) else f" within {seconds:g} s"
-            raise type(error)(f"the message to {topic!r} was not delivered{reason}; it {fate}") from None
+            kind = WouldDeadlock if isinstance(error, WouldDeadlock) else TimedOut
+            raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}") from None
 
     def publish_nowait(
         self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
@@ -207,6 +232,14 @@ class Client:
             network.changed.notify_all()  # another message may wait instead
         return withdrawn
 
+    @overload
+    def subscribe(self, topic_filters: str, qos: int = 0, *, timeout: float | None = None) -> int: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def subscribe(
+        self, topic_filters: Sequence[str | tuple[str, int]], qos: int = 0, *, timeout: float | None = None
+    ) -> tuple[int, ...]: ...
+
     def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
         """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
 
@@ -221,11 +254,19 @@ class Client:
         Raises:
             LocalProtocolError: a Topic Filter or a QoS is ill-formed.
             SubscribeRejected: the one Topic Filter was refused.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
         self._core.check_waiting()
         return self._wait(self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE")
+
+    @overload
+    def subscribe_nowait(self, topic_filters: str, qos: int = 0) -> Future[int]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def subscribe_nowait(
+        self, topic_filters: Sequence[str | tuple[str, int]], qos: int = 0
+    ) -> Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> Future[Any]:
         """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
@@ -236,7 +277,7 @@ class Client:
 
         Raises:
             LocalProtocolError: a Topic Filter is ill-formed.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
         """
         self._core.check_waiting()
@@ -300,7 +341,7 @@ class Client:
                 if future.done():
                     return future.result()
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"{failure} within {seconds:g} s") from None
+                    raise TimedOut(f"{failure} within {seconds:g} s") from None
 
     def _send_at_once(self, message: Message) -> bool:
         packet = encode_publish(message.topic, message.payload, 0, message.retain)
@@ -325,7 +366,7 @@ class Client:
                     if self._options.overflow == "raise":
                         raise
                     if time.monotonic() >= deadline:
-                        raise TimeoutError(f"the message to {message.topic!r} will not be sent: {error}") from None
+                        raise TimedOut(f"the message to {message.topic!r} will not be sent: {error}") from None
                     waiting = core.session.sender.waiting
                     if not network.is_current:
                         network.changed.wait(slice_until(deadline))
@@ -341,7 +382,7 @@ class Client:
         return withdrawn
 
 
-def connect(url: str | Callable[[], str], **options: Any) -> Client:
+def connect(url: str | Callable[[], str], **options: Unpack[ClientOptions]) -> Client:
     """Connect to a server.
 
     Args:

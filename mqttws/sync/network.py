@@ -32,7 +32,7 @@ from math import inf
 from typing import Any, Protocol
 
 from mqttws.client.attempt import Attempt
-from mqttws.client.core import CALLBACK_SLICE, Core
+from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
@@ -253,8 +253,11 @@ class Network:
             if takers == {threading.get_ident()}:
                 raise WouldDeadlock(f"{stalled}, and this thread takes them; use the _nowait form here")
 
-    def start(self) -> None:
+    def start(self, retries: bool) -> None:
         """Begin to connect.
+
+        Args:
+            retries: whether a first attempt that fails is followed by others.
 
         Raises:
             MQTTError: the client is open already.
@@ -267,7 +270,7 @@ class Network:
         with self.lock:
             if self._thread is not None and not self.core.running:
                 raise MQTTError("the client is still closing: one of its callbacks has not returned")
-            self.core.begin()
+            self.core.begin(retries)
             try:
                 self._wake_in, self._wake_out = socket.socketpair()
                 self._wake_in.setblocking(False)
@@ -279,22 +282,22 @@ class Network:
                 self._thread.start()
             except BaseException:
                 if self._thread is not None and self._thread.ident is not None:
-                    self.core.stop(0.0)  # an interrupt: the thread runs, and cleans up itself
+                    self.core.stop(time.monotonic(), 0.0)  # an interrupt: the thread runs, and cleans up itself
                     self.wake()
                 else:
                     self.core.give_up(None)
                     self._clean_up()
                 raise
 
-    def stop(self, timeout: float) -> None:
+    def stop(self, timeout: float, send_will: bool = False) -> None:
         """Close the client, without waiting for it."""
-        self.call(self._stop, timeout)
+        self.call(self._stop, timeout, send_will)
         if self._thread is None and not self.owned():
             self.core.callbacks.run()
 
-    def _stop(self, timeout: float) -> None:
+    def _stop(self, timeout: float, send_will: bool) -> None:
         if self._thread is not None:
-            self.core.stop(timeout)
+            self.core.stop(time.monotonic(), timeout, send_will)
         else:
             self.core.give_up(None)
 
@@ -467,10 +470,11 @@ class Network:
 
     def _idle(self, until: float | None) -> None:
         """Wait until the next attempt is due."""
-        if self.core.stopping:
+        now = time.monotonic()
+        if self.core.ending(now):
             self._lost(None)
-        elif time.monotonic() < self._due:
-            self._select(until, self._due)
+        elif now < self._due:
+            self._select(until, earlier(self._due, self.core.deadline))
         else:
             with self.lock:
                 self.core.begin_attempt()
@@ -498,13 +502,14 @@ class Network:
         attempt, dialer = self._attempt, self._dialer
         assert attempt is not None
         assert dialer is not None
-        if self.core.called_off:
+        if self.core.called_off(time.monotonic()):
             self._lost(None)
             return
         try:
             connected = dialer.advance(time.monotonic())
             if connected is None:
-                ready = self._select(until, earlier(attempt.deadline, dialer.next_deadline()))
+                deadline = earlier(attempt.deadline, self.core.deadline)
+                ready = self._select(until, earlier(deadline, dialer.next_deadline()))
                 now = time.monotonic()
                 connected = dialer.advance(now, ready)
                 if connected is None and now >= attempt.deadline:
@@ -527,6 +532,8 @@ class Network:
         with self.lock:
             core.disconnect(now)
             broken = self._write(now)
+            if core.disconnect(now):  # what has just been written was all that it waited for
+                broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)
             core.advance(now)
@@ -536,7 +543,7 @@ class Network:
                 return  # a thread that waits until something is sent goes on while this one reads
             # Inside a callback no messages are delivered, or callbacks would nest.
             waits = bool(core.callbacks) or bool(self.posted) or (until is None and core.deliverable)
-            deadline = now if waits else link.next_deadline()
+            deadline = now if waits else earlier(link.next_deadline(), core.deadline)
         if over:
             self._lost(core.error)
             return
@@ -636,12 +643,12 @@ class Network:
         """Note the end of a connection, or of an attempt."""
         self._step = None
         try:
-            recovers = self.core.recovers(error)
+            verdict = self.core.judge(error, time.monotonic())
         except BaseException:  # `SystemExit`
-            report_exception(self.core.recovers)
-            recovers = False
+            report_exception(self.core.judge)
+            verdict = Verdict(error or ConnectionClosed())
         with self.lock:
-            due = self.core.lost(error, recovers, time.monotonic())
+            due = self.core.lost(verdict, time.monotonic())
             self.changed.notify_all()
         if self._dialer is not None:
             self._dialer.close()

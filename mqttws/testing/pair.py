@@ -88,6 +88,7 @@ class Pair:
         self.clock = clock or FakeClock()
         self.websocket = websocket
         self.automatic = automatic
+        self.max_filters = max_filters
         self.client_session = client_session or Session()
         self.session_present = server_session is not None and not connect.clean_session
         self.server_session = server_session if server_session is not None and self.session_present else Session()
@@ -130,6 +131,7 @@ class Pair:
             websocket=self.websocket,
             clock=self.clock,
             automatic=self.automatic,
+            max_filters=self.max_filters,
         )
 
     def collect(self) -> None:

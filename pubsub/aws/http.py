@@ -55,13 +55,19 @@ def check_url(url: str) -> SplitResult:
     Raises:
         ValueError: It is not.
     """
-    parts = urlsplit(url)
     try:
-        port = parts.port
+        parts: SplitResult | None = urlsplit(url)
+        port = parts.port if parts is not None else None
     except ValueError:
-        port = 0
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None or port == 0:
-        # It is not shown: where somebody put a name and a password, it holds them.
+        parts, port = None, 0
+    if (
+        parts is None
+        or parts.scheme not in ("https", "http")
+        or not parts.hostname
+        or parts.username is not None
+        or port == 0
+    ):
+        # It is not shown, and neither is what the standard library says of it: it may hold a name and a password.
         raise ValueError("expected a URL such as https://host[:port]/path, without a user's name in it")
     return parts
 
@@ -191,8 +197,13 @@ def _connection(
 
 
 def _checked_proxy(proxy: str, scheme: str) -> SplitResult:
-    via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if via.scheme != "http" or not via.hostname:
+    try:
+        via: SplitResult | None = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = via.port if via is not None else None
+    except ValueError:
+        via, port = None, 0
+    if via is None or via.scheme != "http" or not via.hostname or port == 0:
+        # Neither the proxy's URL nor what the standard library says of it is shown: it may hold a password.
         raise TransferError(f"the environment's proxy for {scheme} is no http://host:port; correct it, or unset it")
     return via
 

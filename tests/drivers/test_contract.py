@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -258,7 +260,7 @@ def test_futures_fail_when_the_client_is_closed(make: Make, server: Scripted) ->
     subscribing = client.subscribe_nowait("b")
     end.receive()
     end.receive()
-    closing = server.soon(client.close)
+    closing = server.soon(client.close, 0.1)
     end.rest()
     end.cut()
     closing.result(PATIENCE)
@@ -468,15 +470,23 @@ def test_a_kept_session_is_resumed(make: Make, server: Scripted) -> None:
     end = server.accept().welcome()
     opening.result(PATIENCE)
     subscribing = client.subscribe_nowait("a")
-    end.expect(Subscribe(1, [("a", 0)])).send(SubAck(1, [0]))
+    first = end.receive()
+    assert isinstance(first, Subscribe)
+    end.send(SubAck(first.packet_id, [0]))
     subscribing.result(PATIENCE)
     future = client.publish_nowait("t", b"x", 2)
-    end.expect(Publish("t", b"x", 2, packet_id=2)).send(PubRec(2)).expect(PubRel(2))
+    packet_id = following(first.packet_id)
+    end.expect(Publish("t", b"x", 2, packet_id=packet_id)).send(PubRec(packet_id)).expect(PubRel(packet_id))
     end.cut()
     end = server.accept().welcome(session_present=True)
-    end.expect(PubRel(2)).send(PubComp(2))
+    end.expect(PubRel(packet_id)).send(PubComp(packet_id))
     assert future.result(PATIENCE) is None
     nothing_sent(client, end)
+
+
+def following(packet_id: int) -> int:
+    """The identifier after another."""
+    return packet_id % 65_535 + 1
 
 
 def test_a_request_without_an_answer_is_made_again(make: Make, server: Scripted) -> None:
@@ -535,36 +545,60 @@ def test_reconnect_now_makes_a_new_connection(make: Make, server: Scripted) -> N
     nothing_sent(client, server.accept().welcome())
 
 
-@pytest.mark.parametrize("code", [1, 2, 4, 5])
-def test_what_is_fatal_ends_the_client(make: Make, server: Scripted, code: int) -> None:
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5])
+def test_a_refusal_ends_a_client_that_stood_only_where_the_user_says_so(
+    make: Make, server: Scripted, code: int
+) -> None:
     states = States()
-    client, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    client, end = connected(make, server, on_state=states, reconnect=AT_ONCE, end_on=ConnectionRefused)
     waiting = client.publish_nowait("a", b"x", 1)
     end.receive()
     end.cut()
-    end = server.accept()
-    end.receive()
-    end.send(bytes((0x20, 2, 0, code)))
-    assert end.rest() == b""
-    end.cut()
+    refuse(server, code)
     with pytest.raises(ConnectionRefused):
         waiting.result(PATIENCE)
     assert isinstance(states.wait("disconnected").error, ConnectionRefused)
 
 
-def test_what_is_not_fatal_is_tried_again(make: Make, server: Scripted) -> None:
-    states = States()
-    _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
-    end.cut()
+def refuse(server: Scripted, code: int) -> None:
+    """Answer the next CONNECT with a refusal."""
     end = server.accept()
     end.receive()
-    end.send("20 02 00 03")  # server unavailable
+    end.send(bytes((0x20, 2, 0, code)))
     assert end.rest() == b""
     end.cut()
+
+
+def test_after_a_first_success_every_refusal_is_followed_by_another_attempt(make: Make, server: Scripted) -> None:
+    states = States()
+    client, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
+    waiting = client.publish_nowait("a", b"x", 1)
+    end.receive()
+    end.cut()
+    for code in range(1, 6):
+        refuse(server, code)
     server.accept().cut()
-    server.accept().welcome()
-    states.wait("connected", 2)
-    assert states.names.count("disrupted") == 3
+    end = server.accept().welcome()
+    end.expect(Publish("a", b"x", 1, dup=True, packet_id=1)).send(PubAck(1))
+    waiting.result(PATIENCE)
+    reasons = [state.error for state in states.seen if state.name == "disrupted"]
+    assert [getattr(reason, "return_code", None) for reason in reasons] == [None, 1, 2, 3, 4, 5, None]
+
+
+def test_end_on_may_be_a_function(make: Make, server: Scripted) -> None:
+    asked: list[Exception] = []
+    states = States()
+
+    def end_on(error: Exception) -> bool:
+        asked.append(error)
+        return isinstance(error, ConnectionRefused) and error.return_code == 5
+
+    _, end = connected(make, server, on_state=states, reconnect=AT_ONCE, end_on=end_on)
+    end.cut()
+    refuse(server, 3)
+    refuse(server, 5)
+    assert states.wait("disconnected").error is asked[-1]
+    assert [type(error) for error in asked] == [ConnectionClosed, ConnectionRefused, ConnectionRefused]
 
 
 def test_attempts_run_out(make: Make, server: Scripted) -> None:
@@ -588,16 +622,67 @@ def test_without_reconnecting_a_loss_is_the_end(make: Make, server: Scripted) ->
     assert states.wait("disconnected").error is not None
 
 
-def test_connections_that_are_closed_at_once_are_taken_for_a_take_over(make: Make, server: Scripted) -> None:
+def test_connections_that_are_closed_at_once_are_suspected_and_made_again(make: Make, server: Scripted) -> None:
     states = States()
-    _, end = connected(make, server, on_state=states, reconnect=Reconnect(initial=0.001, maximum=0.001, takeovers=3))
-    for _ in range(2):
+    policy = Reconnect(initial=0.001, maximum=0.001, takeovers=3)
+    _, end = connected(make, server, on_state=states, reconnect=policy)
+    for _ in range(3):
         end.cut()
         end = server.accept().welcome()
+    states.wait("connected", 4)
+    reasons = [state.error for state in states.seen if state.name == "disrupted"]
+    assert [type(reason) for reason in reasons] == [ConnectionClosed, ConnectionClosed, mqttws.TakeoverSuspected]
+    assert "another client" in str(reasons[-1])
+
+
+def test_a_suspicion_ends_the_client_where_the_user_says_so(make: Make, server: Scripted) -> None:
+    states = States()
+    policy = Reconnect(initial=0.001, maximum=0.001, takeovers=2)
+    _, end = connected(make, server, on_state=states, reconnect=policy, end_on={mqttws.TakeoverSuspected})
     end.cut()
-    error = states.wait("disconnected").error
-    assert isinstance(error, mqttws.SessionTakenOver)
-    assert "another client" in str(error)
+    server.accept().welcome().cut()
+    assert isinstance(states.wait("disconnected").error, mqttws.TakeoverSuspected)
+
+
+@pytest.mark.parametrize("how", ["reset", "close code", "keep alive", "message", "random identifier"])
+def test_no_other_end_is_taken_for_a_take_over(make: Make, how: str) -> None:
+    states = States()
+    options: dict[str, Any] = {"client_id": None if how == "random identifier" else "c"}
+    if how == "keep alive":
+        options |= {"keep_alive": 1, "ping_timeout": 0.05}
+    policy = Reconnect(initial=0.001, maximum=0.001, takeovers=2)
+    with Scripted("ws") as server:
+        client = make(server.url, on_state=states, reconnect=policy, end_on=(), **options)
+        opening = server.soon(client.open)
+        for turn in range(4):
+            end = server.accept().welcome()
+            states.wait("connected", turn + 1)
+            if how == "reset":
+                end.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if how == "message":
+                client.publish_nowait("a", b"x", 1)
+                end.receive()
+            if how == "close code":
+                end.frame((1011).to_bytes(2, "big"), 0x88)
+            elif how == "keep alive":
+                assert end.receive() == mqttws.PingReq()
+                states.wait("disrupted", turn + 1)
+            end.cut()
+        opening.result(PATIENCE)
+        states.wait("disrupted", 4)
+    assert not [state for state in states.seen if isinstance(state.error, mqttws.TakeoverSuspected)]
+
+
+def test_the_word_of_the_server_is_not_believed_of_a_random_identifier(make: Make) -> None:
+    states = States()
+    with Scripted("ws") as server:
+        client = make(server.url, on_state=states, reconnect=AT_ONCE)
+        opening = server.soon(client.open)
+        end = server.accept().welcome()
+        opening.result(PATIENCE)
+        end.frame((4001).to_bytes(2, "big"), 0x88)
+        server.accept().welcome()
+        states.wait("connected", 2)
 
 
 def test_a_take_over_that_is_told_ends_the_client(make: Make) -> None:

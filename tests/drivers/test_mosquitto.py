@@ -12,7 +12,7 @@ import pytest
 from drivers import PATIENCE, States
 from mosquitto import Mosquitto
 
-from mqttws import ConnectionRefused, Message, Publish, Reconnect, SessionTakenOver
+from mqttws import ConnectionRefused, Message, Publish, Reconnect, TakeoverSuspected
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -202,9 +202,9 @@ def test_two_with_the_same_client_identifier_do_not_fight_for_ever(
     policy = Reconnect(initial=0.01, maximum=0.05, takeovers=3)
     name = f"twin-{driver.__name__}"
     for each in states:
-        make(shared.url("mqtt"), client_id=name, on_state=each, reconnect=policy).open()
+        make(shared.url("mqtt"), client_id=name, on_state=each, reconnect=policy, end_on=TakeoverSuspected).open()
     ended: queue.Queue[States] = queue.Queue()
     for each in states:
         threading.Thread(target=lambda each=each: (each.wait("disconnected"), ended.put(each)), daemon=True).start()
     loser = ended.get(timeout=PATIENCE)
-    assert isinstance(loser.wait("disconnected").error, SessionTakenOver)
+    assert isinstance(loser.wait("disconnected").error, TakeoverSuspected)

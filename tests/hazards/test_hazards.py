@@ -181,13 +181,17 @@ class TestStorm:
     def test_a_server_that_accepts_and_closes_is_not_asked_faster(self) -> None:
         with Broker(sys_interval=None, authenticator=lambda peer, connect: True) as broker:
             states: list[mqttws.State] = []
-            client = mqttws.Client(broker.url, client_id="c", on_state=states.append, reconnect=Reconnect(initial=0.01))
+            policy = Reconnect(initial=0.01, takeovers=5)
+            client = mqttws.Client(broker.url, client_id="c", on_state=states.append, reconnect=policy)
             client.open()
-            while client.state.name != "disconnected":
+            while sum(state.name == "reconnecting" for state in states) < 8:
                 broker.disconnect("c")
-            assert isinstance(client.state.error, mqttws.SessionTakenOver)
             client.close()
-            assert sum(state.name == "connected" for state in states) <= Reconnect().takeovers
+            reasons = [type(state.error) for state in states if state.name == "disrupted"]
+            assert reasons[4:8] == [mqttws.TakeoverSuspected] * 4
+            waits = [state.delay for state in states if state.delay is not None]
+            assert all(wait <= 0.01 * 2 ** (number - 1) for number, wait in enumerate(waits))
+            assert max(waits[4:]) > max(waits[:2])
 
     def test_ten_thousand_failed_connections_queue_one_subscribe(self) -> None:
         session = Session()

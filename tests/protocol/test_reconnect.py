@@ -1,4 +1,4 @@
-"""When to try again, and whether."""
+"""When to try again."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws import (
-    ConnectError,
-    ConnectionClosed,
-    ConnectionRefused,
-    HandshakeRejected,
-    KeepAliveTimeout,
-    LocalProtocolError,
-    MQTTError,
-    Reconnect,
-    SessionTakenOver,
-)
-from mqttws.client.reconnect import is_fatal
-from mqttws.errors import CertificateError
+from mqttws import Reconnect
 
 
 def test_at_once_then_with_a_ceiling_that_doubles_up_to_the_maximum() -> None:
@@ -41,29 +29,16 @@ def test_a_number_of_attempts() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"initial": 0}, {"initial": -1}, {"initial": 10, "maximum": 5}, {"attempts": 0}, {"attempts": -1}]
+    "options",
+    [
+        {"initial": 0},
+        {"initial": -1},
+        {"initial": 10, "maximum": 5},
+        {"attempts": 0},
+        {"attempts": -1},
+        {"takeovers": 0},
+    ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"initial|attempts"):
+    with pytest.raises(ValueError, match=r"initial|attempts|takeovers"):
         Reconnect(**options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("error", "fatal"),
-    [
-        *((ConnectionRefused(code), code != 3) for code in range(1, 6)),
-        *((HandshakeRejected(status), True) for status in (101, 301, 400, 401, 403, 404, 426, 501)),
-        *((HandshakeRejected(status), False) for status in (408, 425, 429, 500, 502, 503, 504)),
-        (SessionTakenOver(), True),
-        (CertificateError("expired"), True),
-        (LocalProtocolError("bad", "§1"), True),
-        (ConnectError("no route"), False),
-        (ConnectionClosed(), False),
-        (KeepAliveTimeout(), False),
-        (MQTTError(), False),
-        (OSError(), False),
-    ],
-    ids=str,
-)
-def test_what_another_attempt_would_not_change(error: Exception, fatal: bool) -> None:
-    assert is_fatal(error) is fatal

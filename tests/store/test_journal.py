@@ -19,7 +19,6 @@ from mqttws import (
     Session,
     StoreError,
 )
-from mqttws.client.reconnect import is_fatal
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
 from mqttws.protocol.framing import Framing
 from mqttws.protocol.store import MemoryStore
@@ -235,7 +234,6 @@ def test_a_store_that_fails_ends_the_connection_without_a_byte() -> None:
     (event,) = pair.client.events()
     assert isinstance(event, Closed)
     assert isinstance(event.error, StoreError)
-    assert is_fatal(event.error)
     assert pair.client.data_to_send(pair.clock()) == b""
 
 
