@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mqttws.client.options import ClientOptions, State
+    from mqttws.client.options import ClientOptions, ConnectionOptions, State
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
@@ -97,7 +97,7 @@ _HOLDS = {
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
-    "client.options": "ClientOptions State",
+    "client.options": "ClientOptions ConnectionOptions State",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
 }
@@ -121,6 +121,7 @@ __all__ = [
     "Connected",
     "ConnectionBroken",
     "ConnectionClosed",
+    "ConnectionOptions",
     "ConnectionRefused",
     "Decoder",
     "Delivered",

@@ -38,8 +38,8 @@ Oversize = Literal["skip", "end"]
 CLOSE_TIMEOUT = 5.0
 
 
-class ClientOptions(TypedDict, total=False):
-    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio twins; `Options` describes each."""
+class ConnectionOptions(TypedDict, total=False):
+    """The options of a connection, which a provider of `pubsub` takes, too; `Options` describes each."""
 
     client_id: str | None
     keep_alive: int
@@ -53,10 +53,7 @@ class ClientOptions(TypedDict, total=False):
     retry_first: bool
     end_on: EndOn
     timeout: float
-    on_message: Callable[[Publish], object] | None
-    on_state: Callable[[State], object] | None
     on_error: Callable[[MQTTError], object] | None
-    manual_ack: bool
     max_in_flight: int
     max_queued: int
     max_queued_bytes: int
@@ -70,6 +67,14 @@ class ClientOptions(TypedDict, total=False):
     publish_rate: float | None
     resend_after: float | None
     proxy: str | None
+
+
+class ClientOptions(ConnectionOptions, total=False):
+    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio twins; `Options` describes each."""
+
+    on_message: Callable[[Publish], object] | None
+    on_state: Callable[[State], object] | None
+    manual_ack: bool
     recover: Callable[[ConnectError], bool] | None
 
 

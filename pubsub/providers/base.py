@@ -10,15 +10,15 @@ several `PubSub`s.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, ClassVar, Literal, Unpack
 
-from mqttws import Message, MQTTError, Reconnect, Store
+from mqttws import ConnectionOptions
 
 __all__ = ["ClientOptions", "Provider"]
 
 
-class ClientOptions(TypedDict, total=False):
+class ClientOptions(ConnectionOptions, total=False):
     """The options of a provider: those of a client, which mean what they mean to `mqttws.connect`, and two of its own.
 
     Attributes:
@@ -32,31 +32,6 @@ class ClientOptions(TypedDict, total=False):
 
     hold_seconds: float
     hold_bytes: int
-
-    client_id: str | None
-    keep_alive: int
-    clean_session: bool
-    will: Message | None
-    username: str | None
-    password: str | bytes | None
-    tls: Any
-    headers: Iterable[tuple[str, str]]
-    reconnect: bool | Reconnect
-    timeout: float
-    max_in_flight: int
-    max_queued: int
-    max_queued_bytes: int
-    max_inbound_bytes: int
-    max_packet_size: int
-    max_filters: int
-    ping_timeout: float | None
-    publish_rate: float | None
-    resend_after: float | None
-    proxy: str | None
-    overflow: str
-    store: Store | None
-    is_fatal: Callable[[Exception], bool]
-    on_error: Callable[[MQTTError], object] | None
 
 
 class Provider(ABC):
