@@ -182,7 +182,7 @@ class TestStorm:
         with Broker(sys_interval=None, authenticator=lambda peer, connect: True) as broker:
             states: list[mqttws.State] = []
             policy = Reconnect(initial=0.01, takeovers=5)
-            client = mqttws.Client(broker.url, client_id="c", on_state=states.append, reconnect=policy)
+            client = mqttws.Client(broker.url_of("mqtt"), client_id="c", on_state=states.append, reconnect=policy)
             client.open()
             while sum(state.name == "reconnecting" for state in states) < 8:
                 broker.disconnect("c")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import Asyncio, Blocking
+from drivers import PATIENCE, Asyncio, Blocking, States
 
-from mqttws import ConnectionClosed, MQTTError, QueueFull, SQLiteStore, StoreError
+from mqttws import ConnectionClosed, MQTTError, QueueFull, Reconnect, SQLiteStore, StoreError, TimedOut
 from mqttws.broker import Broker
 from mqttws.protocol.store import MemoryStore
 
@@ -153,9 +153,11 @@ def test_a_store_that_cannot_be_written_refuses_what_it_cannot_keep(make: Callab
     assert [value[-1:] for _, value in store.load(b"o")] == [b"y"]
 
 
-def test_a_store_that_fails_on_the_way_ends_the_client(make: Callable[..., Any], broker: Broker) -> None:
+def test_a_store_that_fails_on_the_way_ends_the_client_where_the_user_says_so(
+    make: Callable[..., Any], broker: Broker
+) -> None:
     store = Failing()
-    client = make(broker.url, store=store, **DURABLE).open()
+    client = make(broker.url, store=store, end_on=StoreError, **DURABLE).open()
     subscriber = make(broker.url).open()
     subscriber.subscribe("t", 1)
     store.full = True
@@ -167,16 +169,19 @@ def test_a_store_that_fails_on_the_way_ends_the_client(make: Callable[..., Any],
     assert next(subscriber.messages()).payload == b"only"
 
 
-def test_an_acknowledgement_that_cannot_be_stored_ends_the_client(make: Callable[..., Any], broker: Broker) -> None:
+def test_a_store_that_fails_for_a_while_holds_up_what_it_cannot_keep(make: Callable[..., Any], broker: Broker) -> None:
+    states = States()
     store = Failing()
-    client = make(broker.url, store=store, **DURABLE).open()
-    client.subscribe("t", 2)
-    broker.publish("t", b"x", 2)
-    messages = client.messages()
-    next(messages)
+    client = make(broker.url, store=store, on_state=states, reconnect=Reconnect(initial=0.01, maximum=0.02), **DURABLE)
+    client.open()
+    subscriber = make(broker.url).open()
+    subscriber.subscribe("t", 1)
     store.full = True
-    with pytest.raises(StoreError, match="full"):
-        next(messages)
+    with pytest.raises(TimedOut):
+        client.publish("t", b"held up", 1, timeout=0.1)
+    assert isinstance(states.wait("disrupted", 2).error, StoreError)
+    store.full = False
+    assert next(subscriber.messages(timeout=PATIENCE)).payload == b"held up"
 
 
 def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[..., Any]) -> None:
