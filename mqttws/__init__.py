@@ -26,20 +26,27 @@ if TYPE_CHECKING:
         AccessDenied,
         CertificateError,
         ConnectError,
+        ConnectionBroken,
         ConnectionClosed,
         ConnectionRefused,
+        ConnectTimeout,
         HandshakeRejected,
         KeepAliveTimeout,
         LimitExceeded,
         LocalProtocolError,
         MalformedPacket,
         MQTTError,
+        PacketTooLarge,
         ProtocolError,
+        PublishRejected,
         QueueFull,
         RemoteProtocolError,
+        SessionLost,
         SessionTakenOver,
         StoreError,
         SubscribeRejected,
+        TakeoverSuspected,
+        TimedOut,
         WouldDeadlock,
     )
     from mqttws.protocol.client import ClientMachine
@@ -79,9 +86,10 @@ _HOLDS = {
     "codec.subscribing": "SubAck Subscribe UnsubAck Unsubscribe",
     "codec.topics": "TopicTree check_topic check_topic_filter topic_matches",
     "errors": (
-        "AccessDenied CertificateError ConnectError ConnectionClosed ConnectionRefused HandshakeRejected "
-        "KeepAliveTimeout LimitExceeded LocalProtocolError MQTTError MalformedPacket ProtocolError QueueFull "
-        "RemoteProtocolError SessionTakenOver StoreError SubscribeRejected WouldDeadlock"
+        "AccessDenied CertificateError ConnectError ConnectTimeout ConnectionBroken ConnectionClosed "
+        "ConnectionRefused HandshakeRejected KeepAliveTimeout LimitExceeded LocalProtocolError MQTTError "
+        "MalformedPacket PacketTooLarge ProtocolError PublishRejected QueueFull RemoteProtocolError "
+        "SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut WouldDeadlock"
     ),
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
