@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
-from mqttws import Reconnect, SessionTakenOver
+from mqttws import Reconnect, TakeoverSuspected
 from pubsub import MqttOverWSProvider
 
 Api = Threads | Loop
@@ -121,10 +121,11 @@ def test_a_broker_that_is_killed_and_restarted(mosquitto: Mosquitto, make: Calla
 def test_a_take_over_does_not_loop(mosquitto: Mosquitto, make: Callable[..., Api]) -> None:
     """Mosquitto only closes; both see connections end as soon as they stand, and one gives up."""
     options: dict[str, Any] = {"client_id": "same", "reconnect": Reconnect(initial=0.02, maximum=0.05, takeovers=3)}
+    options["end_on"] = TakeoverSuspected
     apis = [make(MqttOverWSProvider(mosquitto.url, **options)) for _ in range(2)]
     recorder = Recorder()
     for api in apis:
         api.call(api.ps.subscribe("a").subscribe, recorder)
     recorder.wait(lambda: recorder.closes)
-    assert isinstance(recorder.errors[0], SessionTakenOver)
+    assert isinstance(recorder.errors[0], TakeoverSuspected)
     assert "'same'" in str(recorder.errors[0])
