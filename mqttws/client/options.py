@@ -17,7 +17,7 @@ from mqttws.errors import ConnectError, MQTTError
 from mqttws.protocol.store import Store
 
 if TYPE_CHECKING:
-    import ssl  # a plain connection does without it
+    from mqttws.client.tls import TLSOption  # it loads ssl, which a plain connection can do without
 
 #: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
 TopicFilters = str | Sequence[str | tuple[str, int]]
@@ -47,7 +47,7 @@ class ConnectionOptions(TypedDict, total=False):
     will: WillOption | None
     username: str | bytes | None
     password: str | bytes | None
-    tls: ssl.SSLContext | bool | None
+    tls: TLSOption
     headers: HeadersOption
     reconnect: bool | Reconnect
     retry_first: bool
@@ -219,7 +219,12 @@ class Options:
         for name in ("username", "password", "client_id", "proxy"):
             if isinstance(getattr(self, name), str):
                 _check_text(name, getattr(self, name))
-        self.tls = _as_tls(self.tls)
+        if self.tls is True:
+            self.tls = None
+        if self.tls is not None:
+            from mqttws.client.tls import check_context
+
+            check_context(self.tls)
         if isinstance(self.headers, Iterator):  # an iterator would give everything to the first attempt
             self.headers = tuple(self.headers)
         _as_pairs(self.headers)
@@ -287,22 +292,6 @@ def _as_will(will: tuple[Any, ...]) -> Message:
     if not 1 <= len(will) <= 4:
         raise TypeError(f"will is a tuple of {len(will)}; it must be (topic, payload, qos, retain), the topic at least")
     return Message(*will)
-
-
-def _as_tls(tls: object) -> object:
-    """Check a TLS context. `ssl` is loaded only where there is one."""
-    if tls is None or tls is True:
-        return None
-    if tls is not False:
-        import ssl
-
-        if isinstance(tls, ssl.SSLContext):
-            return tls
-    raise TypeError(
-        "tls must be an ssl.SSLContext (see tls_context), True or None; ws:// and mqtt:// URLs are without TLS"
-        if tls is False
-        else f"tls must be an ssl.SSLContext (see tls_context), True or None, not {type(tls).__name__}"
-    )
 
 
 def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:

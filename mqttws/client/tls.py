@@ -14,6 +14,21 @@ from mqttws.errors import CertificateError, ConnectError
 
 _CHUNK = 64 * 1024
 
+TLSOption = ssl.SSLContext | bool | None
+
+
+def check_context(tls: object) -> None:
+    """Check the option `tls`, where there is one.
+
+    Raises:
+        TypeError: it is no context.
+    """
+    if not isinstance(tls, ssl.SSLContext):
+        hint = "; ws:// and mqtt:// are the URLs without TLS" if tls is False else ""
+        raise TypeError(
+            f"tls must be an ssl.SSLContext (see tls_context), True or None, not {type(tls).__name__}{hint}"
+        )
+
 
 def tls_context(
     *,
