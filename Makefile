@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: explore demo test matrix matrix-sid coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
+.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -28,6 +28,10 @@ matrix: peers      ## the tests on every Python that is found; ONLY="3.11.2 3.14
 
 matrix-sid:        ## make a root file system of Debian sid, which brings Python 3.14 into the matrix; as root
 	@sh tools/sid.sh
+
+docs: $(VENV)/installed-docs  ## the site, in site/: strict, every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python tools/check_site.py site
 
 coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
 	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \
@@ -91,7 +95,7 @@ chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messag
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)
 
 clean:             ## remove all that was made
-	rm -rf $(VENV) $(COMPILED) .venv-peers .matrix build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
+	rm -rf $(VENV) $(COMPILED) .venv-peers .matrix site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
 
 $(BIN)/python:
 	@echo "making the virtual environment $(VENV)"
@@ -107,6 +111,16 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing, with what the tests need"
 	@$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml | $(BIN)/python
+	@echo "installing, with what the documentation needs"
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(VENV)/installed-release: pyproject.toml | $(BIN)/python
+	@echo "installing, with what the release needs"
+	@$(PIP) -e '.[release]'
+	@touch $@
 
 # Installed, not linked: the tests must find the compiled modules and not the sources beside them.
 $(COMPILED)/installed: pyproject.toml hatch_build.py $(wildcard mqttws/*.py mqttws/*/*.py pubsub/*.py pubsub/*/*.py sigv4/*.py)

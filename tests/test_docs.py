@@ -1,0 +1,119 @@
+"""What the pages show is what happens: each example runs as a reader would paste it, and each link leads somewhere.
+
+A Python block is a program: it runs alone, in a fresh interpreter with warnings as errors, in an empty folder. One
+with prompts (`>>>`) is a session: all sessions of a page are one, and what they print is compared. A block marked `sh`
+is run by the shell, with the commands of this environment; `console` is for what cannot run here, or never ends.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: Pages whose examples cannot be pasted yet.
+PENDING = {
+    "docs/aws.md": "the blocks are one program",
+    "docs/tap.md": "the block needs a server",
+}
+#: Module -> its page of the reference.
+REFERENCE = {
+    "mqttws": "mqttws", "mqttws.aio": "aio", "mqttws.broker": "broker", "mqttws.tap": "tap",
+    "mqttws.testing": "testing", "pubsub": "pubsub", "pubsub.aio": "pubsub-aio", "sigv4": "sigv4",
+}  # fmt: skip
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Return the blocks of one language: line number, text."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)) + 1, match[1]) for match in found]
+
+
+def cases(language: str) -> list[object]:
+    marked = []
+    for page in PAGES:
+        for line, block in blocks(page, language):
+            if ">>>" not in block:
+                reason = PENDING.get(name_of(page))
+                marks = [pytest.mark.xfail(reason=reason, strict=False)] if reason else []
+                marked.append(pytest.param(block, id=f"{name_of(page)}:{line}", marks=marks))
+    return marked
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("block", cases("python"))
+def test_each_program_runs(block: str, tmp_path: Path) -> None:
+    done = run([sys.executable, "-X", "dev", "-X", "utf8", "-W", "error", "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr  # of another thread, or of a finaliser
+
+
+@pytest.mark.parametrize("block", cases("sh"))
+def test_each_command_runs(block: str, tmp_path: Path) -> None:
+    done = run(["bash", "-euo", "pipefail", "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")], ids=name_of)
+def test_each_session_prints_what_the_page_says(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.attempted
+    assert result.failed == 0
+
+
+def test_the_readme_has_an_example() -> None:
+    assert blocks(ROOT / "README.md", "python")
+
+
+def test_each_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if ":" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("module", REFERENCE)
+def test_the_reference_has_each_public_name(module: str) -> None:
+    """By the source: an attribute such as `connection_state` is not looked up."""
+    base = ROOT.joinpath(*module.split("."))
+    tree = ast.parse((base / "__init__.py").read_text("utf-8"))
+    (names,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    page = (ROOT / "docs" / "reference" / f"{REFERENCE[module]}.md").read_text(encoding="utf-8")
+    shown = set(re.findall(rf"^::: {re.escape(module)}\.(\w+)$", page, re.MULTILINE))
+    missing = {name for name in names if name not in shown and f"`{name}`" not in page}
+    assert not missing, f"name them in docs/reference/{REFERENCE[module]}.md: {sorted(missing)}"
+    assert shown <= set(names)
