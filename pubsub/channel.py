@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,7 +50,6 @@ class Channel:
         is_closing: whether it was asked to end.
         overflow: what becomes of a message for which the queue has no space; see the option of that name.
         runner: the thread or the task that takes its messages.
-        claimed: messages that were held, and have an observer now.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class Channel:
         self.opened: Any = runtime.new_future()
         self.overflow: str = options.get("overflow", "block")
         self.runner: Any = None
-        self.claimed: deque[Publish] = deque()
         self._runtime = runtime
         self._changes = changes
         self._forget = forget
@@ -113,7 +110,9 @@ class Channel:
                 request = self._router.join(subscription, wanted) if wanted else None
                 if request is not None:
                     answer = self.client.subscribe_nowait(request.wanted)
-                self.claimed += self._held.claim(self._router.is_wanted)
+                claimed = self._held.claim(self._router.is_wanted)
+                if claimed:
+                    self.client.give_back(claimed)
                 space, self._space = self._space, None
             if request is not None:
                 self._watch(request, answer)
@@ -183,56 +182,36 @@ class Channel:
 
     # For the runner.
 
-    def handle(self, publish: Publish | None) -> Iterator[Any]:
-        """Give a message to its subscriptions, after those that were held for an observer that is there now.
-
-        Args:
-            publish: the message; None for none.
+    def handle(self, publish: Publish) -> Iterator[Any]:
+        """Give a message to its subscriptions, or hold it.
 
         Yields:
             What the runner has to wait for before it goes on: what a callback returned, or a future.
         """
-        while True:
-            while self.claimed:
-                yield from self._deliver(self.claimed.popleft())
-            if publish is None:
-                return
-            space = yield from self._deliver(publish)
-            if space is None:
-                return
-            yield space
-
-    def _deliver(self, publish: Publish) -> Generator[Any, None, Any]:
-        """Give a message to its subscriptions, or hold it. Returns a future to wait for if it cannot be held yet."""
-        space, is_first, is_held = None, False, False
+        is_held, is_first, space = False, False, None
         with self._runtime.lock:
             takers = self._router.route(publish)
             if not takers and self._is_to_be_held(publish):
                 is_first = not self._held
-                if self.is_closing or self._held.add(publish, time.monotonic()):
-                    is_held = True
-                else:
+                is_held = self.is_closing or self._held.add(publish, time.monotonic())
+                if not is_held:
+                    self.client.give_back([publish])  # before an observer comes: what it claims goes in front of this
                     space = self._space = self._runtime.new_future()
         if space is not None:
-            return space
+            yield space
+            return
         if is_held:  # it stays unacknowledged
             if is_first and self.provider.hold_seconds < math.inf:
                 self._runtime.later(self.provider.hold_seconds, self._expire)
-            return None
+            return
         receipt = Receipt(partial(self.client.acknowledge, publish)) if publish.qos else None
         for subscription in takers:
             yield subscription.deliver(publish, self.provider.name, receipt)
         if receipt is not None:
             receipt.release()
-        return None
 
     def _is_to_be_held(self, publish: Publish) -> bool:
         return bool(publish.qos) and self._may_precede and not self._router.wanted_before(publish.topic)
-
-    @property
-    def holds(self) -> bool:
-        """Whether messages wait for an observer, or to be taken by one."""
-        return bool(self._held or self.claimed)
 
     def _expire(self) -> None:
         """Acknowledge and drop what has waited long enough: it holds up all later acknowledgements."""
@@ -278,7 +257,6 @@ class Channel:
             self.over = True
             members = self._router.members()
             self._held.clear()
-            self.claimed.clear()
         settle(self.opened)
         self._forget(self)
         for subscription in members:

@@ -302,6 +302,13 @@ class Client:
             self._network.call(self._core.acknowledge, message)
             self._network.flush_soon()
 
+    def give_back(self, messages: Sequence[Publish]) -> None:
+        """Return messages that an iteration gave and that are not acknowledged, where `manual_ack` is set.
+
+        An iteration gives them once more, in their order, before all others.
+        """
+        self._network.call(self._network.give_back, messages)
+
     def reconnect_now(self) -> None:
         """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
         self._network.call(self._core.drop, time.monotonic())

@@ -14,7 +14,7 @@ import random
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
@@ -342,6 +342,12 @@ class Network:
             if not await self.change(deadline) and not messages:
                 return False
         return True
+
+    def give_back(self, messages: Sequence[Publish]) -> None:
+        """Let messages be taken once more."""
+        for message in reversed(messages):
+            self.core.inbox.give_back(message)
+        self.notify()
 
     def check_progress(self) -> None:
         """Check that what this task waits for may still come, whatever it is.

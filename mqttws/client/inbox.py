@@ -48,5 +48,5 @@ class Inbox:
         return self._size
 
     def give_back(self, message: Publish) -> None:
-        """Take back a message that was taken and not handed out."""
+        """Take back a message that was taken, to be the first again."""
         self.messages.appendleft(message)

@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
@@ -239,6 +239,12 @@ class Network:
                 if self.core.over or (deadline is not None and time.monotonic() >= deadline):
                     return False
                 self.changed.wait(slice_until(deadline))
+
+    def give_back(self, messages: Sequence[Publish]) -> None:
+        """Let messages be taken once more. Under the lock."""
+        for message in reversed(messages):
+            self.core.inbox.give_back(message)
+        self.changed.notify_all()
 
     def check_progress(self) -> None:
         """Check that what this thread waits for may still come, whatever it is.

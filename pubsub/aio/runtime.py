@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Any
 
 import mqttws
@@ -19,9 +18,6 @@ from pubsub.providers.base import Provider
 from pubsub.runtime import Runtime, logger
 
 __all__ = ["Tasks"]
-
-#: Seconds between looks at the messages that are held, while there are some.
-HELD_SLICE = 0.05
 
 
 class Tasks(Runtime):
@@ -130,22 +126,12 @@ async def take_messages(channel: Channel, runtime: Tasks) -> None:
             await client.open()
         if channel.is_closing:
             await client.close()
-        while client.state.name != "disconnected":
-            async with aclosing(client.messages(timeout=HELD_SLICE if channel.holds else None)) as messages:
-                async for publish in messages:
-                    await _wait_for(runtime, channel.handle(publish))
-                    if channel.holds:
-                        break
-            await _wait_for(runtime, channel.handle(None))
-        failure = client.state.error
+        async for publish in client.messages():
+            for step in channel.handle(publish):
+                if inspect.isawaitable(step):
+                    await runtime.finish(step)
     except Exception as error:
         failure = error
     finally:
         await client.close()
         channel.ended(failure)
-
-
-async def _wait_for(runtime: Tasks, steps: Iterable[Any]) -> None:
-    for step in steps:
-        if inspect.isawaitable(step):
-            await runtime.finish(step)

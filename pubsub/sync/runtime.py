@@ -12,7 +12,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -27,8 +27,6 @@ __all__ = ["Notifier", "Threads"]
 
 #: Seconds that a verb waits for the notifier to end what iterations have left.
 COLLECT_TIMEOUT = 0.2
-#: Seconds between looks at the messages that are held, while there are some.
-HELD_SLICE = 0.05
 
 
 class OwnThread(threading.Thread):
@@ -199,21 +197,12 @@ def take_messages(channel: Channel) -> None:
             client.open()
         if channel.is_closing:
             client.close()
-        while client.state.name != "disconnected":
-            for publish in client.messages(timeout=HELD_SLICE if channel.holds else None):
-                _wait_for(channel.handle(publish))
-                if channel.holds:
-                    break
-            _wait_for(channel.handle(None))
-        failure = client.state.error
+        for publish in client.messages():
+            for step in channel.handle(publish):
+                if isinstance(step, Outcome):  # and not what a callback happened to return
+                    step.result()
     except BaseException as error:  # nobody must wait for ever because of a defect
         failure = error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}")
     finally:
         client.close()
         channel.ended(failure)
-
-
-def _wait_for(steps: Iterable[Any]) -> None:
-    for step in steps:
-        if isinstance(step, Outcome):  # and not what a callback happened to return
-            step.result()
