@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos
+.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -93,6 +93,9 @@ explore: $(VENV)/installed-test  ## every state of the reference scenarios, and 
 
 chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messages, lines that break; S=... for another seed
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)
+
+stress: $(VENV)/installed-test  ## storms of signals, forks, thread switches, exits and the collector; T=3600 seconds in all
+	STORM_SECONDS=$$(( $(or $(T),3600) / 14 )) $(BIN)/python -m pytest -q tests/process/test_storms.py
 
 clean:             ## remove all that was made
 	rm -rf $(VENV) $(COMPILED) .venv-peers .matrix site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage tests/peers/node_modules
