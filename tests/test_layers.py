@@ -36,6 +36,8 @@ HTTP = {
     "mqttws.protocol.handshake": {"wsproto", "h11"},
     "mqttws.client.proxy": {"h11"},
 }
+#: Import paths of 0.1 that lead to `pubsub.aws.local`.
+KEPT_PATHS = {"pubsub.aws.endpoint", "pubsub.aws.identities", "pubsub.aws.policy"}
 #: What of mqttws is public beside `mqttws` itself.
 PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
 
@@ -203,6 +205,16 @@ def test_pubsub_uses_what_is_public(path: Path) -> None:
         elif package == "sigv4":
             assert module == "sigv4", f"{name_of(path)} reaches into {module}"
             assert name is None or name in sigv4.__all__, name
+
+
+@parametrize("pubsub")
+def test_an_application_loads_nothing_that_stands_in_for_aws(path: Path) -> None:
+    module = name_of(path)
+    if module.startswith(("pubsub.aws.local", "pubsub.cli.serve")) or module in KEPT_PATHS:
+        return
+    for imported, _ in imports(path):
+        assert not imported.startswith("pubsub.aws.local"), f"{module} imports {imported}"
+        assert imported not in KEPT_PATHS, f"{module} imports {imported}, which is kept for programs of 0.1"
 
 
 @parametrize("pubsub")
