@@ -295,7 +295,7 @@ class Channel:
         if isinstance(error, SubscribeRejected):
             with self._runtime.lock:
                 outcomes = self._router.refused(error.topic_filter)
-            self._report(outcomes)
+            self._report(outcomes, error)
         if self._user_on_error is not None:
             self._runtime.notify(self._runtime.call, self._user_on_error, error)
 
@@ -306,9 +306,10 @@ class Channel:
             outcomes = self._router.answered(request, answer.result())
         self._report(outcomes)
 
-    def _report(self, outcomes: Iterable[Outcome[SubscriptionCore]]) -> None:
+    def _report(self, outcomes: Iterable[Outcome[SubscriptionCore]], error: MQTTError | None = None) -> None:
         for subscription, topic_filter, return_code in outcomes:
-            subscription.answered(self.provider.name, topic_filter, return_code)
+            refusal = self.explain(error or SubscribeRejected(topic_filter)) if return_code == REFUSED else None
+            subscription.answered(self.provider.name, topic_filter, return_code, refusal)
 
     def _change(self, state: ConnectionState, reason: Exception | None) -> None:
         previous, self.state = self.state, state

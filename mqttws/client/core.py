@@ -113,6 +113,7 @@ class Core(Generic[F]):
         self._dropped = False  # whether the user asked for a new connection
         self._attempts = 0
         self._short_lived = 0
+        self._attempted_at: float | None = None
         self._connected_at: float | None = None
         attempt.make_connect(options, self.client_id)  # checks the options in the call that gives them
 
@@ -181,6 +182,7 @@ class Core(Generic[F]):
             ConnectError: this cannot be connected to, or the upgrade request cannot be made.
             ssl.SSLError, OSError: the TLS context cannot be made.
         """
+        self._attempted_at = now
         return attempt.make_attempt(url, self.options, self.client_id, self.session, now)
 
     def establish(self, made: attempt.Attempt) -> None:
@@ -354,6 +356,8 @@ class Core(Generic[F]):
                 return None
             self._attempts += 1
             delay = patience
+        if self._policy is not None and self._attempted_at is not None:
+            delay = max(delay, self._attempted_at + self._policy.interval - now)
         if self.stopping and now + delay >= self._close_at:
             self.give_up(None)
             return None

@@ -32,6 +32,8 @@ class Reconnect:
         takeovers: how many connections in a row the server must have closed in order, each within `stable_after` of
             accepting it and without a message or request that could be the cause, before `TakeoverSuspected` is
             reported as the reason. A client identifier made at random is never suspected.
+        interval: seconds, 0 or more, from the beginning of one attempt to that of the next, at least. For servers that
+            bound how often a client identifier may connect.
     """
 
     initial: float = 1.0
@@ -39,12 +41,15 @@ class Reconnect:
     attempts: int | None = None
     stable_after: float = 10.0
     takeovers: int = 5
+    interval: float = 0.0
 
     def __post_init__(self) -> None:
         if self.initial <= 0 or self.maximum < self.initial:
             raise ValueError(f"0 < initial <= maximum does not hold: initial={self.initial}, maximum={self.maximum}")
         if self.attempts is not None and self.attempts < 1:
             raise ValueError(f"attempts is {self.attempts}; it must be at least 1, or None for no limit")
+        if not self.interval >= 0:
+            raise ValueError(f"interval is {self.interval}; it must be 0 or more seconds")
         if self.takeovers < 1:
             raise ValueError(f"takeovers is {self.takeovers}; it must be at least 1")
 

@@ -5,6 +5,8 @@
         UpgradeRefused        and HandshakeRejected    the upgrade was answered with 403 or 429
         ConnectRefused        and ConnectionRefused    the CONNECT was refused
         ConnectionCut         and ConnectionClosed     the connection was cut off
+        PublishRefused        and PublishRejected      AWS IoT cuts the connection off over this message
+        SubscribeRefused      and SubscribeRejected    ... or over this Topic Filter, or refuses it
         BeyondLimit           and ValueError           a message was not sent: AWS IoT would cut the connection off
 
 `Reason` is one word for programs; the message says what was seen and what to do.  AWS IoT itself says little: a 403
@@ -27,6 +29,8 @@ from mqttws import (
     HandshakeRejected,
     LimitExceeded,
     MQTTError,
+    PublishRejected,
+    SubscribeRejected,
 )
 from pubsub.aws.learnt_clock import LearntClock, read_date
 
@@ -35,7 +39,9 @@ __all__ = [
     "BeyondLimit",
     "ConnectRefused",
     "ConnectionCut",
+    "PublishRefused",
     "Reason",
+    "SubscribeRefused",
     "UpgradeRefused",
     "explain_error",
 ]
@@ -107,14 +113,44 @@ class ConnectionCut(AWSIoTError, ConnectionClosed):
     """The connection was cut off."""
 
     def __init__(self, error: ConnectionClosed, reason: Reason, detail: str) -> None:
-        super().__init__(detail, error.code)
+        super().__init__(detail, error.code, error.said)
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (ConnectionClosed(self.message, self.code), self.reason, self.message)
+        return type(self), (ConnectionClosed(self.message, self.code, self.said), self.reason, self.message)
 
     def __str__(self) -> str:
         return f"AWS IoT cut the connection off ({self.reason}): {super().__str__()}"
+
+
+class PublishRefused(AWSIoTError, PublishRejected):
+    """AWS IoT cut the connection off over this message; it is not sent again, and all others go on."""
+
+    def __init__(self, error: PublishRejected, reason: Reason, detail: str) -> None:
+        super().__init__(error.topic, error.size)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (PublishRejected(self.topic, self.size), self.reason, self.detail)
+
+    def __str__(self) -> str:
+        return f"AWS IoT refused the message to {self.topic!r} ({self.reason}): {self.detail}"
+
+
+class SubscribeRefused(AWSIoTError, SubscribeRejected):
+    """AWS IoT refused this Topic Filter, or cut the connection off over it; all others go on."""
+
+    def __init__(self, error: SubscribeRejected, reason: Reason, detail: str) -> None:
+        super().__init__(error.topic_filter, error.closes)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (SubscribeRejected(self.topic_filter, self.closes), self.reason, self.detail)
+
+    def __str__(self) -> str:
+        return f"AWS IoT refused the subscription to {self.topic_filter!r} ({self.reason}): {self.detail}"
 
 
 class BeyondLimit(AWSIoTError, ValueError):
@@ -123,7 +159,15 @@ class BeyondLimit(AWSIoTError, ValueError):
     reason = Reason.LIMIT
 
 
-def explain_error(error: Exception, *, clock: LearntClock, ends: datetime | None, client_id: str | None) -> Exception:
+def explain_error(
+    error: Exception,
+    *,
+    clock: LearntClock,
+    ends: datetime | None,
+    client_id: str | None,
+    last_asked: tuple[str, str] | None = None,
+    last_cut: ConnectionCut | None = None,
+) -> Exception:
     """Say what an error of a connection to AWS IoT means; one that it does not know stays itself.
 
     Args:
@@ -131,6 +175,8 @@ def explain_error(error: Exception, *, clock: LearntClock, ends: datetime | None
         clock: What is known of the time.
         ends: When the credentials that were used end, by AWS's clock; None when they do not, or it is unknown.
         client_id: Of the connection, where it is known.
+        last_asked: What was published or subscribed to last: a kind and a topic; None where nothing was.
+        last_cut: What an earlier call made of the end of a connection; None where nothing ended.
     """
     if isinstance(error, AWSIoTError):
         return error
@@ -145,17 +191,47 @@ def explain_error(error: Exception, *, clock: LearntClock, ends: datetime | None
         return ConnectRefused(
             error, Reason.LIMIT, "the client id is refused: it takes at most 128 bytes, and does not begin with '$'"
         )
+    if isinstance(error, (PublishRejected, SubscribeRejected)):
+        return _explain_refusal(error, last_cut)
     if isinstance(error, ConnectionClosed) and (
         isinstance(error, (AccessDenied, LimitExceeded)) or error.code == _POLICY_VIOLATION
     ):
-        reason = Reason.LIMIT if isinstance(error, LimitExceeded) else Reason.POLICY
-        return ConnectionCut(
-            error,
-            reason,
-            "what was last published or subscribed to is not allowed by the policies, or is beyond a limit; "
-            "the endpoint's log says which",
-        )
+        return _explain_cut(error, last_asked)
     return error
+
+
+def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) -> ConnectionCut:
+    said = _without_secrets(error.said)
+    if said:  # by the local endpoint, in its mode `explain`
+        limited = isinstance(error, LimitExceeded) or _names_a_limit(said)
+        return ConnectionCut(error, Reason.LIMIT if limited else Reason.POLICY, said)
+    last = f"{last_asked[0]} {last_asked[1][:100]!r}" if last_asked else "what was last sent"
+    if isinstance(error, LimitExceeded):
+        return ConnectionCut(error, Reason.LIMIT, f"{last} is probably beyond a limit")
+    return ConnectionCut(
+        error,
+        Reason.POLICY,
+        f"{last} was probably the cause: it is within the limits that are known, so most likely no policy allows it; "
+        "look at the policies of the role and at those attached to the identity",
+    )
+
+
+def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: ConnectionCut | None) -> Exception:
+    cut = last_cut if isinstance(error, PublishRejected) or error.closes else None
+    if cut is not None and cut.said:
+        reason, detail = cut.reason, cut.message
+    elif isinstance(error, PublishRejected):
+        reason, detail = Reason.POLICY, "most likely no policy allows iot:Publish (or iot:RetainPublish) on this topic"
+    else:  # a subscription too many was not asked for
+        reason, detail = Reason.POLICY, "most likely no policy allows iot:Subscribe on this Topic Filter"
+    if isinstance(error, PublishRejected):
+        return PublishRefused(error, reason, detail)
+    return SubscribeRefused(error, reason, detail)
+
+
+def _names_a_limit(said: str) -> bool:
+    """Return whether a statement of the local endpoint's is about a limit: those about a policy name an action."""
+    return "iot:" not in said
 
 
 def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetime | None) -> Exception:

@@ -20,14 +20,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
-from mqttws import HandshakeRejected, tls_context
+from mqttws import HandshakeRejected, Reconnect, tls_context
 from pubsub.aws.endpoint_url import FreshHeaders, alpn_for, unsigned_url
-from pubsub.aws.errors import AWSIoTError, BeyondLimit, Reason, explain_error
+from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectionCut, Reason, explain_error
 from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.limits import IoTLimits
 from pubsub.errors import ProviderError
@@ -133,6 +134,8 @@ class AWSIoTProvider(Provider):
         super().__init__(name=name, offline=offline, settings=settings, **options)
         self._clock = LearntClock(clock, skew=skew)
         self._made_with = (self._limits, skew, clock)
+        self._last_asked: tuple[str, str] | None = None  # what was published or subscribed to last
+        self._last_cut: ConnectionCut | None = None
         self._warned_of: tuple[str, str] | None = None
         self._clamp_keep_alive()
         self._check_region()
@@ -315,7 +318,16 @@ class AWSIoTProvider(Provider):
         options["max_filters"] = min(options.get("max_filters", 100), most or 100)
         options.setdefault("publish_rate", self._limits.publish_rate)
         options.setdefault("resend_after", _RESEND_AFTER)
+        options["reconnect"] = self._paced(options.get("reconnect", True))
         return options
+
+    def _paced(self, reconnect: bool | Reconnect) -> bool | Reconnect:
+        """Let a client identifier connect no more often than AWS IoT takes it."""
+        rate = self._limits.client_connect_rate
+        if reconnect is False or rate is None:
+            return reconnect
+        given = reconnect if isinstance(reconnect, Reconnect) else Reconnect()
+        return replace(given, interval=max(given.interval, 1 / rate))
 
     def _tls(self, way: str) -> Any:
         """Make a TLS context, where the default one will not do."""
@@ -341,7 +353,10 @@ class AWSIoTProvider(Provider):
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return which of AWS IoT's limits a message is beyond, before it is sent."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)
-        return None if objection is None else BeyondLimit(objection)
+        if objection is not None:
+            return BeyondLimit(objection)
+        self._last_asked = ("the message to", topic)
+        return None
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> dict[str, Exception]:
         """Return which Topic Filters are beyond a limit of AWS IoT's, before they are sent."""
@@ -355,13 +370,25 @@ class AWSIoTProvider(Provider):
                     said = f"{topic_filter!r} would be subscription {count} of the connection; AWS IoT takes {most}"
             if said is not None:
                 objections[topic_filter] = BeyondLimit(said)
+            else:
+                self._last_asked = ("the subscription to", topic_filter)
         return objections
 
     # --- what went wrong ---
 
     def explain(self, error: Exception) -> Exception:
         """Return what an error means: which clock, token, signature, policy or limit."""
-        return explain_error(error, clock=self._clock, ends=self._ends, client_id=self._options.get("client_id"))
+        meaning = explain_error(
+            error,
+            clock=self._clock,
+            ends=self._ends,
+            client_id=self._options.get("client_id"),
+            last_asked=self._last_asked,
+            last_cut=self._last_cut,
+        )
+        if isinstance(meaning, ConnectionCut):
+            self._last_cut = meaning
+        return meaning
 
     def recover(self, error: Exception) -> bool:
         """Learn the time from a 403, or let go of credentials that have expired.

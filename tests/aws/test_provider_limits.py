@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import pickle
 import queue
 import time
 from collections.abc import Iterator
@@ -13,10 +15,13 @@ from typing import Any
 import pytest
 
 import pubsub.aio
+from mqttws import ConnectionClosed, LimitExceeded, PublishRejected, Reconnect, SubscribeRejected
 from pubsub import AWSIoTProvider, ProviderError, PublishFailed, PubSub
-from pubsub.aws.errors import BeyondLimit, Reason
+from pubsub.aws.errors import BeyondLimit, PublishRefused, Reason, SubscribeRefused, explain_error
+from pubsub.aws.learnt_clock import LearntClock
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.aws.local.identities import Identities
 from pubsub.providers import aws_iot
 from sigv4 import Credentials, presign_iot_url
 
@@ -189,6 +194,106 @@ def test_a_rate_of_none_is_no_pace() -> None:
         for future in [ps.publish_nowait("t", number, qos=1) for number in range(300)]:
             future.result(20)
         assert time.monotonic() - begin < 2.4
+
+
+@pytest.mark.parametrize("reconnect", [True, Reconnect(initial=0.01, maximum=0.02)])
+def test_attempts_keep_their_distance(reconnect: bool | Reconnect) -> None:
+    """AWS IoT takes one CONNECT a second with a client id; here four, so that the test is short."""
+    limits = IoTLimits(client_connect_rate=4.0)
+    attempts: list[float] = []
+    with LocalIoTEndpoint(limits=limits, refuse_replays=False) as iot:
+
+        def credentials() -> Credentials:
+            attempts.append(time.monotonic())
+            return iot.credentials
+
+        made = AWSIoTProvider(iot.region, iot.url, credentials, client_id="c", limits=limits, reconnect=reconnect)
+        with PubSub(made, timeout=10) as ps:
+            ps.connect()
+            for _ in range(4):
+                assert iot.delete_connection("c")
+                ps.publish("t", 1, qos=1)  # waits for the next connection
+    gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert len(gaps) == 4
+    assert min(gaps) > 0.2
+    assert max(gaps) < 2.0
+
+
+def test_where_nothing_is_made_again_nothing_waits() -> None:
+    assert AWSIoTProvider("eu-west-1", HOST, KEYS, reconnect=False).client_options()["reconnect"] is False
+    limits = IoTLimits(client_connect_rate=None)
+    assert AWSIoTProvider("eu-west-1", HOST, KEYS, limits=limits).client_options()["reconnect"] is True
+    paced = AWSIoTProvider("eu-west-1", HOST, KEYS, reconnect=Reconnect(attempts=3, interval=5.0)).client_options()
+    assert paced["reconnect"] == Reconnect(attempts=3, interval=5.0)
+
+
+# --- what a cut means ---
+
+EMPTY = LearntClock()
+
+
+def explained(error: Exception, **known: Any) -> Any:
+    return explain_error(error, clock=EMPTY, ends=None, client_id="c", **known)
+
+
+def test_what_a_cut_means_is_what_the_endpoint_says() -> None:
+    said = "iot:Publish on 'topic/no' is denied by statement 2 of role policy 'p'"
+    cut = explained(ConnectionClosed("x", 1008, said), last_asked=("the message to", "no"))
+    assert (cut.reason, cut.code) == (Reason.POLICY, 1008)
+    assert said in str(cut)
+    cut = explained(ConnectionClosed("x", 1008, "the topic 'a' has 8 slashes; AWS IoT takes at most 7"))
+    assert cut.reason is Reason.LIMIT
+    cut = explained(ConnectionClosed("x", 1008, "a key: " + "A" * 40))
+    assert "AAAA" not in str(cut)
+
+
+def test_or_what_was_asked_for_last() -> None:
+    cut = explained(ConnectionClosed("x", 1008), last_asked=("the message to", "no"))
+    assert cut.reason is Reason.POLICY
+    assert "the message to 'no' was probably the cause" in str(cut)
+    assert "what was last sent" in str(explained(ConnectionClosed("x", 1008)))
+    assert explained(LimitExceeded("x")).reason is Reason.LIMIT
+    other = ConnectionClosed("x", 1001)
+    assert explained(other) is other
+
+
+def test_a_refused_message_and_a_refused_filter_have_a_reason() -> None:
+    refused = explained(PublishRejected("no", 12))
+    assert isinstance(refused, PublishRefused)
+    assert (refused.topic, refused.size, refused.reason) == ("no", 12, Reason.POLICY)
+    assert "iot:Publish" in str(refused)
+    cut = explained(ConnectionClosed("x", 1008, "the payload takes 200,000 bytes"))
+    assert explained(PublishRejected("no", 12), last_cut=cut).reason is Reason.LIMIT
+    assert "200,000" in str(explained(PublishRejected("no", 12), last_cut=cut))
+    for closes in (True, False):
+        denied = explained(SubscribeRejected("f/#", closes), last_cut=cut)
+        assert isinstance(denied, SubscribeRefused)
+        assert denied.closes is closes
+        assert denied.reason is (Reason.LIMIT if closes else Reason.POLICY)
+        assert "'f/#'" in str(denied)
+    for error in (refused, denied, cut):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.reason) == (type(error), str(error), error.reason)
+        assert explained(error) is error
+
+
+def test_a_filter_that_the_endpoint_refuses_ends_with_a_reason() -> None:
+    identities = Identities("eu-west-1")
+    deny = {
+        "Effect": "Deny",
+        "Action": "iot:Subscribe",
+        "Resource": "arn:aws:iot:eu-west-1:123456789012:topicfilter/no",
+    }
+    everything = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
+    identities.add_policy("p", {"Version": "2012-10-17", "Statement": [everything, deny]})
+    identities.add_user("u", KEYS, policies=["p"])
+    with (
+        LocalIoTEndpoint(identities, limits=IoTLimits(close_on_denial=False)) as iot,
+        PubSub(AWSIoTProvider("eu-west-1", iot.url, KEYS), timeout=10) as ps,
+    ):
+        with pytest.raises(SubscribeRefused) as caught:
+            ps.subscribe("no").subscribe(error=id).ready()
+        assert caught.value.reason is Reason.POLICY
 
 
 # --- what it is made with ---

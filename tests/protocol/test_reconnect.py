@@ -37,8 +37,10 @@ def test_a_number_of_attempts() -> None:
         {"attempts": 0},
         {"attempts": -1},
         {"takeovers": 0},
+        {"interval": -0.1},
+        {"interval": float("nan")},
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"initial|attempts|takeovers"):
+    with pytest.raises(ValueError, match=r"initial|attempts|takeovers|interval"):
         Reconnect(**options)  # type: ignore[arg-type]
