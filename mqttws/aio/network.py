@@ -1,8 +1,7 @@
 """What an asyncio client does between its verbs: a task that connects and connects again, and the callbacks.
 
-Everything runs in one event loop, to which `open` binds the client, so there is no lock. Yet a signal handler or a
-finaliser may run in the middle of a call, and call in its turn: it finds the client `busy`, and is posted to the loop.
-Bytes are written once for each turn of the loop (`flush_soon`), however many calls have been made in it.
+Everything runs in one event loop, to which `open` binds the client: see `owner`, and `docs/concurrency.md`. Bytes are
+written once for each turn of the loop (`flush_soon`), however many calls have been made in it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from mqttws.aio.dial import connect
 from mqttws.aio.future import Receipt
+from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.client.callbacks import WARNING
 from mqttws.client.core import CALLBACK_SLICE, Core
@@ -31,7 +31,6 @@ from mqttws.errors import ConnectionClosed, ConnectTimeout, MQTTError, WouldDead
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
-Future = asyncio.Future[Any]
 Url = str | Callable[[], str | Awaitable[str]]
 
 #: How many states and errors may wait for a callback that is awaited.
@@ -50,7 +49,7 @@ class Taker(Protocol):
     over: bool
 
 
-class Network:
+class Network(Owner):
     """The connections of one client, and its core.
 
     Args:
@@ -59,8 +58,6 @@ class Network:
 
     Attributes:
         core: what it drives.
-        busy: whether a call is in the middle of its work on the core.
-        posted: what is to be called when none is.
         task: connects, and connects again; None while the client is closed.
         iterations: the iterations over the messages.
     """
@@ -73,12 +70,10 @@ class Network:
 
     def _begin(self) -> None:
         """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
+        super().__init__()
         self.core: Core[Future] = Core(self._options, self)
-        self.busy = False
-        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.task: asyncio.Task[None] | None = None
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: Pump | None = None
         self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
@@ -107,17 +102,6 @@ class Network:
         receipt.future = None
         receipt.token = token
         return receipt  # type: ignore[return-value]
-
-    @staticmethod
-    def settle(futures: list[Future], outcome: object) -> None:
-        """See `Driver.settle`."""
-        for future in futures:
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
 
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
         """See `Driver.call_back`. What it returns is awaited; the callbacks that follow wait until that is done."""
@@ -148,13 +132,6 @@ class Network:
         write_record(level, message[0], message[1:])
 
     # For the verbs.
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the client is bound to: the first one that it is used in, until `open` binds it anew."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
 
     def start(self, retries: bool) -> None:
         """Begin to connect, in the event loop that runs.
@@ -189,70 +166,6 @@ class Network:
         self._flushing = self._delivering = self.busy = False
         self._waiters.clear()
         self._stalling.clear()
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what works on the core; post it where another call is in the middle of that."""
-        if self.busy:
-            self.post(function, *arguments)
-            return None
-        if self.posted:
-            self._take_posted()
-        self.busy = True
-        try:
-            return function(*arguments)
-        finally:
-            self.busy = False
-
-    def request(self, function: Callable[..., Future], *arguments: Any) -> Future:
-        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
-        if self.busy:
-            future = self.loop.create_future()
-            self.post(self._follow, future, function, arguments)
-            return future
-        made: Future = self.call(function, *arguments)
-        self.flush_soon()
-        if self.core.link is None and self.core.callbacks:  # a message was dropped for this one
-            self.core.callbacks.run()
-        return made
-
-    def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call soon, in the loop. Finalisers, in whatever thread, and signal handlers may post."""
-        self.posted.append((function, arguments))
-        loop = self._loop
-        if loop is not None:
-            try:
-                loop.call_soon_threadsafe(self._run_posted)
-            except RuntimeError:  # it is closed: the next loop that the client is opened in will call
-                pass
-
-    def _run_posted(self) -> None:
-        if self.posted and not self.busy:
-            self._take_posted()
-            self.flush_soon()
-            self.run_callbacks()
-
-    def _take_posted(self) -> None:
-        while self.posted:
-            function, arguments = self.posted.popleft()
-            self.busy = True
-            try:
-                function(*arguments)
-            finally:
-                self.busy = False
-
-    def _follow(self, future: Future, function: Callable[..., Future], arguments: tuple[Any, ...]) -> None:
-        """Let the future of a posted call follow the one that the call makes."""
-        try:
-            made = function(*arguments)
-        except Exception as error:
-            self.settle([future], error)
-            return
-
-        def copy(done: Future) -> None:
-            error = ConnectionClosed("it was cancelled") if done.cancelled() else done.exception()
-            self.settle([future], error if error is not None else done.result())
-
-        made.add_done_callback(copy)
 
     def flush_soon(self) -> None:
         """Write at the end of this turn of the event loop."""

@@ -25,7 +25,8 @@ from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
-from mqttws.sync.network import BURST, Network, slice_until
+from mqttws.sync.network import BURST, Network
+from mqttws.sync.owner import slice_until
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
@@ -229,7 +230,7 @@ class Client:
         with network.lock:
             network.take_posted()
             withdrawn = network.core.pending.withdraw_future(future)
-            network.changed.notify_all()  # another message may wait instead
+            network.notify()  # another message may wait instead
         return withdrawn
 
     @overload
@@ -363,6 +364,7 @@ class Client:
         network, core = self._network, self._core
         core.check_waiting()
         while True:
+            waiter = network.watch()
             with network.lock:
                 network.take_posted()
                 try:
@@ -375,17 +377,16 @@ class Client:
                     if time.monotonic() >= deadline:
                         raise TimedOut(f"the message to {message.topic!r} will not be sent: {error}") from None
                     waiting = core.session.sender.waiting
-                    if not network.is_current:
-                        network.changed.wait(slice_until(deadline))
             if not network.is_current:
                 network.check_progress()
+                waiter.wait(slice_until(deadline))
                 continue
             network.take_turns(lambda waiting=waiting: core.session.sender.waiting < waiting, deadline)  # type: ignore[misc]
 
     def _withdraw(self, token: int) -> bool:
         with self._network.lock:
             withdrawn = self._core.pending.withdraw(token)
-            self._network.changed.notify_all()  # another message may wait instead
+            self._network.notify()  # another message may wait instead
         return withdrawn
 
 

@@ -8,12 +8,8 @@ Everything is done in turns, and each turn is one step of this sequence::
 and reads. After each step callbacks run. The thread takes turn after turn; a call that waits inside a callback, which
 runs in this very thread, takes the turns itself until what it waits for has come.
 
-The lock guards the core, and no user code runs under it. No thread takes it twice: it is an `RLock` only because such a
-lock knows its owner from the very instruction that takes it. A signal handler or a finaliser may run in the middle of a
-locked region, in its thread; a call made there finds the lock `owned`, and is posted to the network thread instead.
-
-One thing is done outside the thread: a lone message of QoS 0 is written by the thread that publishes it
-(`send_at_once`). See `docs/concurrency.md`.
+Other threads change the core under a lock, or by posts: see `owner`, and `docs/concurrency.md`. One thing is done
+outside the thread: a lone message of QoS 0 is written by the thread that publishes it (`send_at_once`).
 """
 
 from __future__ import annotations
@@ -32,6 +28,7 @@ from math import inf
 from typing import Any, Protocol
 
 from mqttws.client.attempt import Attempt
+from mqttws.client.callbacks import Callbacks
 from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
@@ -42,12 +39,10 @@ from mqttws.protocol.connection import earlier
 from mqttws.sockets import READ_SIZE, acknowledge_at_once
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
+from mqttws.sync.owner import Owner, slice_until
 
 #: Seconds from one call to the next within which they belong to one burst.
 BURST = 20e-6
-
-#: Seconds that a thread waits before it looks whether a signal has arrived.
-WAIT_SLICE = 0.5
 
 
 class Taker(Protocol):
@@ -62,7 +57,7 @@ class Taker(Protocol):
     over: bool
 
 
-class Network:
+class Network(Owner):
     """The thread of one client, and its core.
 
     Args:
@@ -71,11 +66,6 @@ class Network:
 
     Attributes:
         core: what it drives.
-        lock: guards the core.
-        changed: notified when messages came, fewer messages wait to be sent, or the client has ended.
-        owned: returns whether this thread holds the lock: then a signal handler or a finaliser is what runs.
-        posted: what the thread is to call under the lock.
-        woken: whether the thread is about to look what there is to do.
         iterations: the iterations over the messages.
     """
 
@@ -87,12 +77,9 @@ class Network:
 
     def _begin(self) -> None:
         """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
-        self.lock = self.make_lock()
-        self.owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined] # `threading` uses it, too
-        self.changed = threading.Condition(self.lock)
+        super().__init__()
         self.core: Core[LightFuture] = Core(self._options, self)
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
-        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
         self._due = 0.0  # when the next attempt is to be made
@@ -103,13 +90,6 @@ class Network:
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
-        self._wake_in: socket.socket | None = None
-        self._wake_out: socket.socket | None = None
-        self.woken = False
-        self._identity = 0  # of the thread
-
-    #: Makes the lock; a test makes one that refuses to be taken twice.
-    make_lock = staticmethod(threading.RLock)
 
     # What the core needs: see `mqttws.client.driver`.
 
@@ -131,84 +111,12 @@ class Network:
         """See `Driver.log`."""
         write_record(level, message[0], message[1:])
 
-    # For other threads.
-
     @property
-    def is_current(self) -> bool:
-        """Whether this is the network thread."""
-        return threading.get_ident() == self._identity
+    def callbacks(self) -> Callbacks:
+        """See `Owner.callbacks`."""
+        return self.core.callbacks
 
-    def check_not_owned(self) -> None:
-        """Check that this thread may wait for the lock, or for what another thread does under it.
-
-        Raises:
-            WouldDeadlock: it holds the lock.
-        """
-        if self.owned():
-            raise WouldDeadlock(
-                "this signal handler or finalizer has interrupted a call of the same client, which it would wait for; "
-                "use the _nowait form here"
-            )
-
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call under the lock, and have the thread look what there is to do; or post it, where the lock is owned."""
-        if self.owned():
-            self.post(function, *arguments)
-            return
-        with self.lock:
-            if self.posted:
-                self.take_posted()
-            function(*arguments)
-            self.wake()
-
-    def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
-        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
-        if self.owned():
-            future: LightFuture = LightFuture()
-            self.post(self._follow, future, function, arguments)
-            return future
-        with self.lock:
-            if self.posted:
-                self.take_posted()
-            made: LightFuture = function(*arguments)
-            self.wake()
-        return made
-
-    def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have the thread call under the lock, soon. It takes no lock: finalisers and signal handlers may post."""
-        self.posted.append((function, arguments))
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        """End the thread's wait, without the lock."""
-        wake_out = self._wake_out
-        if wake_out is not None:
-            try:
-                wake_out.send(b"\0")
-            except OSError:  # it is full: the thread will look; or closed: there is none
-                pass
-
-    def take_posted(self) -> None:
-        """Call what was posted. Under the lock. A call that this thread makes must come after those that it posted."""
-        posted = self.posted
-        while posted:
-            function, arguments = posted.popleft()
-            function(*arguments)
-
-    def _follow(self, future: LightFuture, function: Callable[..., LightFuture], arguments: tuple[Any, ...]) -> None:
-        """Let the future of a posted call follow the one that the call makes."""
-        callbacks = self.core.callbacks
-        try:
-            made = function(*arguments)
-        except Exception as error:
-            callbacks.add(self.settle, [future], error)
-            return
-
-        def copy(done: Any) -> None:
-            outcome = done.exception() if not done.cancelled() else ConnectionClosed("it was cancelled")
-            callbacks.add(self.settle, [future], outcome if outcome is not None else done.result())
-
-        made.add_done_callback(copy)
+    # For other threads.
 
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message."""
@@ -229,8 +137,9 @@ class Network:
             raise WouldDeadlock("messages cannot be iterated over inside a callback; on_message takes them")
         deadline = None if timeout is None else time.monotonic() + timeout
         messages = self.core.inbox.messages
-        with self.lock:
-            while True:
+        while True:
+            waiter = self.watch()
+            with self.lock:
                 try:
                     taken.extend(map(deque.popleft, (messages,)))
                     return True
@@ -238,13 +147,13 @@ class Network:
                     pass
                 if self.core.over or (deadline is not None and time.monotonic() >= deadline):
                     return False
-                self.changed.wait(slice_until(deadline))
+            waiter.wait(slice_until(deadline))
 
     def give_back(self, messages: Sequence[Publish]) -> None:
         """Let messages be taken once more. Under the lock."""
         for message in reversed(messages):
             self.core.inbox.give_back(message)
-        self.changed.notify_all()
+        self.notify()
 
     def check_progress(self) -> None:
         """Check that what this thread waits for may still come, whatever it is.
@@ -312,16 +221,6 @@ class Network:
         thread = self._thread
         if thread is not None and not self.is_current and not self.owned():
             thread.join(timeout)
-
-    def wake(self) -> None:
-        """Make the thread look again, unless this is it. Under the lock."""
-        if not self.woken and self._wake_out is not None and not self.is_current:
-            # In this order: an exception of a signal handler between the two costs a byte, not a wake-up.
-            try:
-                self._wake_out.send(b"\0")
-            except BlockingIOError:  # it is full of bytes that will wake the thread
-                pass
-            self.woken = True
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
         """Send a PUBLISH of QoS 0 in the calling thread, which spares two changes of threads. Under the lock.
@@ -436,7 +335,7 @@ class Network:
         self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
         self.woken = False
-        self.changed.notify_all()
+        self.notify()
 
     def _turn(self, until: float | None) -> None:
         """Take one step, waiting until some time at most; then call back."""
@@ -543,7 +442,7 @@ class Network:
             if broken is not None:
                 link.broke(broken, now)
             core.advance(now)
-            self.changed.notify_all()
+            self.notify()
             over = link.over(now, bool(self._unsent))
             if core.callbacks and not over:
                 return  # a thread that waits until something is sent goes on while this one reads
@@ -564,7 +463,7 @@ class Network:
                 link.receive_eof(now)
             link.handle_timeout(now)
             core.advance(now)
-            self.changed.notify_all()
+            self.notify()
 
     def _write(self, now: float) -> OSError | None:
         """Write all that the socket takes. Under the lock. Returns what broke it, if anything did."""
@@ -655,7 +554,7 @@ class Network:
             verdict = Verdict(error or ConnectionClosed())
         with self.lock:
             due = self.core.lost(verdict, time.monotonic())
-            self.changed.notify_all()
+            self.notify()
         if self._dialer is not None:
             self._dialer.close()
             self._dialer = None
@@ -668,12 +567,3 @@ class Network:
         self._unsent, self._sending = memoryview(b""), None
         if due is not None:
             self._due, self._step = due, self._idle
-
-
-def slice_until(deadline: float | None) -> float:
-    """Return how long to wait before looking again.
-
-    A signal that arrives at the very moment at which the main thread begins to wait for a lock does not end that wait:
-    Python runs its handler, Ctrl-C's say, only when the wait is over.
-    """
-    return WAIT_SLICE if deadline is None else max(0.0, min(WAIT_SLICE, deadline - time.monotonic()))

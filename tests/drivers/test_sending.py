@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,10 @@ def narrow(client: Client, *takes: int) -> Narrow:
         taking = network._socket = Narrow(network._socket, *takes)
         taking.setblocking(False)
         network.wake()
-        assert network.changed.wait_for(lambda: not network.woken, PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while network.woken:
+        assert time.monotonic() < deadline
+        network.watch().wait(0.01)
     return taking
 
 

@@ -109,6 +109,16 @@ class End:
             assert time.monotonic() < deadline, "the client does not close"
         return data
 
+    def packets(self) -> list[Packet]:
+        """Take every packet until the client closes; one of which a part was received goes on where it was cut."""
+        deadline = time.monotonic() + PATIENCE
+        while more := self._read():
+            self._packets.extend(self._decoder.feed(more))
+            assert time.monotonic() < deadline, "the client does not close"
+        packets = list(self._packets)
+        self._packets.clear()
+        return packets
+
     def quiet(self) -> None:
         """Check that the client has said nothing more before now: it answers QoS 1 messages in their order."""
         self.send("32 0a 00 05 71 75 69 65 74 7f ff 21").expect("40 02 7f ff")

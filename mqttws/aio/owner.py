@@ -1,0 +1,125 @@
+"""How calls reach what the event loop of an asyncio client owns: at once, or by a post.
+
+Everything runs in one event loop, so there is no lock. Yet a signal handler or a finalizer may run in the middle of a
+call, and call in its turn: it finds the client `busy`, and is posted to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from mqttws.client.core import Core
+from mqttws.errors import ConnectionClosed
+
+Future = asyncio.Future[Any]
+
+
+class Owner(ABC):
+    """The event loop of a client, and the way to call in it.
+
+    Attributes:
+        busy: whether a call is in the middle of its work on the core.
+        posted: what is to be called when none is.
+        core: of the client.
+    """
+
+    core: Core[Future]
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the client is bound to: the first one that it is used in, until `open` binds it anew."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what works on the core; post it where another call is in the middle of that."""
+        if self.busy:
+            self.post(function, *arguments)
+            return None
+        if self.posted:
+            self._take_posted()
+        self.busy = True
+        try:
+            return function(*arguments)
+        finally:
+            self.busy = False
+
+    def request(self, function: Callable[..., Future], *arguments: Any) -> Future:
+        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
+        if self.busy:
+            future = self.loop.create_future()
+            self.post(self._follow, future, function, arguments)
+            return future
+        made: Future = self.call(function, *arguments)
+        self.flush_soon()
+        if self.core.link is None and self.core.callbacks:  # a message was dropped for this one
+            self.core.callbacks.run()
+        return made
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call soon, in the loop. Finalisers, in whatever thread, and signal handlers may post."""
+        self.posted.append((function, arguments))
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._run_posted)
+            except RuntimeError:  # it is closed: the next loop that the client is opened in will call
+                pass
+
+    def _run_posted(self) -> None:
+        if self.posted and not self.busy:
+            self._take_posted()
+            self.flush_soon()
+            self.run_callbacks()
+
+    def _take_posted(self) -> None:
+        while self.posted:
+            function, arguments = self.posted.popleft()
+            self.busy = True
+            try:
+                function(*arguments)
+            finally:
+                self.busy = False
+
+    def _follow(self, future: Future, function: Callable[..., Future], arguments: tuple[Any, ...]) -> None:
+        """Let the future of a posted call follow the one that the call makes."""
+        try:
+            made = function(*arguments)
+        except Exception as error:
+            self.settle([future], error)
+            return
+
+        def copy(done: Future) -> None:
+            error = ConnectionClosed("it was cancelled") if done.cancelled() else done.exception()
+            self.settle([future], error if error is not None else done.result())
+
+        made.add_done_callback(copy)
+
+    @staticmethod
+    def settle(futures: list[Future], outcome: object) -> None:
+        """Give futures their outcome, a result or an exception; one that is done stays so."""
+        for future in futures:
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    @abstractmethod
+    def flush_soon(self) -> None:
+        """Write at the end of this turn of the event loop."""
+
+    @abstractmethod
+    def run_callbacks(self) -> None:
+        """Settle futures, run callbacks, and wake the tasks that wait."""
