@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 import mqttws
 from mqttws import ConnectionClosed, ConnectionRefused, HandshakeRejected, Publish
+from pubsub.aws.cognito import CognitoIdentity
 from pubsub.aws.limits import IoTLimits
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.aws.local.endpoint_hooks import _ConnectRates, _host_of
@@ -239,7 +241,6 @@ def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Ca
     identities = known()
     identities.add_pool(pool, guests=["chat"], users=["chat"], logins={"idp": {"token": "bob"}.get})
     there = bench(identities=identities)
-    from pubsub.aws.cognito import CognitoIdentity
 
     guest = CognitoIdentity(pool, endpoint=there.endpoint.cognito_endpoint)
     user = CognitoIdentity(pool, endpoint=there.endpoint.cognito_endpoint, logins={"idp": "token"})
@@ -538,6 +539,24 @@ def test_nobody_is_told_where_nobody_is_to_be(bench: Callable[..., Bench]) -> No
     there.client("visitor").close()
     watcher.publish("end", b"", qos=1)
     assert [message.topic for message in take(watcher, 1)] == ["end"]
+
+
+def test_on_ipv6_with_a_pool_and_a_condition_on_the_domain_name() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    pool = f"{REGION}:11111111-2222-3333-4444-555555555555"
+    identities = Identities(REGION)
+    here = {"StringEquals": {"iot:DomainName": "[::1]"}}
+    statement = {"Effect": "Allow", "Action": "iot:*", "Resource": "*", "Condition": here}
+    identities.add_policy("here", {"Version": "2012-10-17", "Statement": [statement]})
+    identities.add_pool(pool, guests=["here"])
+    with LocalIoTEndpoint(identities, host="::1") as iot:
+        assert iot.cognito_endpoint.startswith("http://[::1]:")
+        keys = CognitoIdentity(pool, endpoint=iot.cognito_endpoint).get_frozen_credentials()
+        with mqttws.Client(str(presign_iot_url(iot.url, keys, REGION)), reconnect=False, timeout=10) as client:
+            client.publish("a", b"", qos=1)
 
 
 def test_it_leaves_nothing_running() -> None:

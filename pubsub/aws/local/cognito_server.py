@@ -62,7 +62,8 @@ class LocalCognitoServer:
         self._thread.daemon = True
         self._thread.start()
         bound = self._server.server_address[1]
-        self.endpoint = f"{'https' if context else 'http'}://{host}:{bound}/"
+        shown = f"[{host}]" if ":" in host else host
+        self.endpoint = f"{'https' if context else 'http'}://{shown}:{bound}/"
         """The URL of the service."""
 
     def close(self) -> None:
@@ -93,6 +94,8 @@ class _Server(ThreadingHTTPServer):
         self.cognito = cognito
         self.clock = clock
         self._context = context
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
     def get_request(self) -> tuple[socket.socket, object]:
