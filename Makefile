@@ -33,6 +33,14 @@ docs: $(VENV)/installed-docs  ## the site, in site/: strict, every link checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python tools/check_site.py site
 
+release-check: $(VENV)/installed-release $(VENV)/installed-docs peers  ## all that must hold before a release; RELEASE=1: also what only a release has
+	$(BIN)/python tools/release_check.py $(if $(RELEASE),--release) $(addprefix --tests=,$(TESTS))
+
+release: $(VENV)/installed-release  ## the sdist and the wheel, in dist/; PROJECT_URL=https://... is where the sources are
+	@test -n "$(PROJECT_URL)" || { echo "set PROJECT_URL to the address at which the sources are published"; exit 2; }
+	rm -rf dist
+	PROJECT_URL=$(PROJECT_URL) $(BIN)/python -m build
+
 coverage: $(VENV)/installed-test  ## codec and machines: every branch, by their own tests
 	$(BIN)/python -m pytest -q tests/codec tests/protocol tests/store --cov=mqttws.codec --cov=mqttws.protocol \
 		--cov-branch --cov-report=term-missing --cov-fail-under=100

