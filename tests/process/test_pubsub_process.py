@@ -364,6 +364,32 @@ def test_an_exception_of_a_signal_handler_is_not_taken_for_a_failure(ps: PubSub,
                 publish(topics, 1)
 
 
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_a_subscribe_that_was_interrupted_keeps_no_later_one_waiting(ps: PubSub, monkeypatch: Any, step: str) -> None:
+    """Later subscriptions to the filter do not wait for an answer that will not come; earlier ones get messages."""
+    came = threading.Event()
+    ps.subscribe("a", qos=1).subscribe(next=lambda message: came.set()).ready(PATIENCE)
+    client = next(iter(ps._channels.values())).client
+    subscribe = client.subscribe_nowait
+
+    def interrupted(wanted: Any) -> Any:
+        monkeypatch.undo()
+        if step == "after":
+            subscribe(wanted)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "subscribe_nowait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ps.subscribe(["a", "b"], qos=2).subscribe(next=id)
+    for topics in ("a", "b", ["a", "b"]):
+        subscription = ps.subscribe(topics, qos=1).subscribe(next=id)
+        assert set(subscription.ready(PATIENCE)) == set(topics)
+    ps.publish("a", 1, qos=1)
+    ps.publish("b", 1, qos=1)
+    assert len(ps._channels["MqttOverWSProvider"].members()) == 4
+    assert came.wait(PATIENCE)
+
+
 def test_a_storm_of_interrupts_leaves_the_other_threads_whole(broker: Broker) -> None:
     """A handler raises at any instruction of the main thread, thousands of times. Whatever that ends, two other threads
     publish, and one observer gets every message: no lock is left taken, no message unacknowledged, no iteration in the
