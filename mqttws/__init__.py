@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mqttws.client.options import ClientOptions, ConnectionOptions, State
+    from mqttws.client.options import ClientOptions, ConnectionOptions, State, check_options
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
@@ -105,7 +105,7 @@ _HOLDS = {
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
-    "client.options": "ClientOptions ConnectionOptions State",
+    "client.options": "ClientOptions ConnectionOptions State check_options",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
 }
@@ -187,6 +187,7 @@ __all__ = [
     "Unsubscribed",
     "UpgradeRequested",
     "WouldDeadlock",
+    "check_options",
     "check_topic",
     "check_topic_filter",
     "compiled",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         configure,
         connect,
         default,
+        flush,
         publish,
         publish_nowait,
         reauthenticate,
@@ -60,7 +61,8 @@ _HOLDS = {
     "providers.base": "ClientOptions Provider",
     "providers.websocket": "MqttOverWSProvider",
     "shared": (
-        "add_pluggable close configure connect default publish publish_nowait reauthenticate remove_pluggable subscribe"
+        "add_pluggable close configure connect default flush publish publish_nowait reauthenticate remove_pluggable "
+        "subscribe"
     ),
     "states": "ConnectionState ConnectionStateChange",
     "sync": "Messages Observable PubSub Subscription",
@@ -100,6 +102,7 @@ __all__ = [
     "connection_state_changes",
     "connection_states",
     "default",
+    "flush",
     "publish",
     "publish_nowait",
     "reauthenticate",

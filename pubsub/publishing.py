@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mqttws import MQTTError, QueueFull
+from mqttws import MQTTError, QueueFull, TimedOut
 from pubsub.errors import PublishFailed
 from pubsub.providers.base import Provider
 from pubsub.runtime import Future, settle
@@ -85,7 +85,7 @@ class Publication:
         def done(_: object) -> None:
             error: BaseException | None = None
             if future.cancelled():
-                error = TimeoutError("it was cancelled")
+                error = TimedOut("it was cancelled")
             elif (failure := future.exception()) is not None:
                 error = explain(failure) if isinstance(failure, Exception) else failure
             self._done(topic, error)
@@ -123,7 +123,7 @@ class Publication:
         with self._lock:
             errors = dict(self._errors)
         for topic, taken_back in withdrawn:
-            errors[topic] = TimeoutError(f"{late}; {fates[taken_back]}")
+            errors[topic] = TimedOut(f"{late}; {fates[taken_back]}")
         return PublishFailed(errors, self._topics)
 
     def cancel(self) -> list[tuple[str, bool]]:

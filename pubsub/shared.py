@@ -89,6 +89,11 @@ def reauthenticate(provider: str | None = None) -> None:
     default().reauthenticate(provider)
 
 
+def flush(timeout: float | None = None) -> None:
+    """Wait until all that was published is sent or acknowledged. See `PubSub.flush`."""
+    default().flush(timeout)
+
+
 def close(timeout: float | None = None) -> None:
     """End every subscription and close every connection. See `PubSub.close`."""
     default().close(timeout)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-from mqttws.client.proxy import ENVIRONMENT
 from mqttws.client.reconnect import END_ON, Reconnect
+from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
 from mqttws.protocol.store import Store
@@ -33,6 +33,9 @@ EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bo
 StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
 Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
 Oversize = Literal["skip", "end"]
+
+#: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
+ENVIRONMENT = "environment"
 
 #: Seconds that an orderly close may take, where nothing else is said.
 CLOSE_TIMEOUT = 5.0
@@ -317,3 +320,17 @@ def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"end_on must be exception classes, or a function of an exception; it has {kind!r}")
     return lambda error: isinstance(error, kinds)
+
+
+def check_options(**options: Unpack[ConnectionOptions]) -> None:
+    """Check options without making a client: each by itself, and those that go into the CONNECT as the standard asks.
+
+    Args:
+        **options: see `ConnectionOptions`. Headers that are an iterator are used up.
+
+    Raises:
+        TypeError, ValueError, LocalProtocolError: as for `Client`.
+    """
+    made = Options(**options)
+    client_id = made.client_id if made.client_id is not None else "drawn-at-random"
+    Connect(client_id, made.clean_session, made.keep_alive, made.will, made.username, made.password_bytes)

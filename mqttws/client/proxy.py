@@ -12,11 +12,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
 
+from mqttws.client.options import ENVIRONMENT
 from mqttws.client.url import Endpoint, check_host
 from mqttws.errors import ConnectError
-
-#: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
-ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True, slots=True)

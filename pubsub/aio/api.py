@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError
+from mqttws import LocalProtocolError, TimedOut
 from pubsub.aio.handle import Subscription, all_done
 from pubsub.aio.iteration import Inbox, Messages
 from pubsub.aio.runtime import Tasks
@@ -178,16 +178,34 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
 
         Raises:
             MQTTError: it failed.
-            TimeoutError: it took too long; it goes on in the background.
+            TimedOut: it took too long; it goes on in the background.
         """
         seconds = self._runtime.seconds(timeout)
         channels = [self.channel(each) for each in self.select(provider)]
         await all_done([channel.opened for channel in channels], seconds)
         for channel in channels:
             if not channel.opened.done():
-                raise TimeoutError(f"{channel.provider.name} has not connected within {seconds:g} s")
+                raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s")
             if channel.error is not None:
                 raise channel.error
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimedOut: it took too long; what is left goes on.
+            MQTTError: a connection has ended.
+        """
+        loop, seconds = asyncio.get_running_loop(), self._runtime.seconds(timeout)
+        deadline = loop.time() + seconds
+        for channel in list(self._channels.values()):
+            if not await all_done([channel.opened], deadline - loop.time()):
+                raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s")
+            client: mqttws.aio.Client = channel.client
+            await client.flush(max(0.0, deadline - loop.time()))
 
     async def close(self, timeout: float | None = None) -> None:
         """End every subscription, send what may be sent, and close every connection.
@@ -218,8 +236,9 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         for channel in channels:
             for subscription in channel.members():
                 subscription.channel_ended(channel, None)
-            client: mqttws.aio.Client = channel.client
-            await client.close(max(0.0, deadline - loop.time()))
+        # Side by side: one that cannot send what waits must not take the time of the others.
+        clients: list[mqttws.aio.Client] = [channel.client for channel in channels]
+        await asyncio.gather(*(client.close(timeout) for client in clients))
         runners = [channel.runner for channel in channels if channel.runner is not current]
         if not await all_done(runners, deadline - loop.time()):
             for runner in runners:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from mqttws import TimedOut
 from pubsub.subscription import Handle
 
 __all__ = ["Subscription", "all_done"]
@@ -36,12 +37,12 @@ class Subscription(Handle):
         Raises:
             SubscribeRejected: the server refused the only one, or the last of them.
             MQTTError: there is no connection; or the subscription has ended.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
         settled = self._core.settled
         if not settled.done() and not await all_done([settled], seconds):
-            raise TimeoutError(f"the server has not answered the subscription within {seconds:g} s")
+            raise TimedOut(f"the server has not answered the subscription within {seconds:g} s")
         return self._core.granted()
 
     async def unsubscribe(self, timeout: float | None = None) -> None:
@@ -53,12 +54,12 @@ class Subscription(Handle):
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimeoutError: there was no answer in time. The subscription has ended all the same.
+            TimedOut: there was no answer in time. The subscription has ended all the same.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
         if not await all_done(answers, seconds):
-            raise TimeoutError(f"the server has not confirmed the end within {seconds:g} s")
+            raise TimedOut(f"the server has not confirmed the end within {seconds:g} s")
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,19 +1,18 @@
-"""What every provider is: a name, settings, and the answers to the questions that a connection asks.
+"""The base of the providers: a name, settings, and what a connection needs to know.
 
-A provider opens no connection and keeps none; it tells where to connect (`url`, asked at each attempt), how
-(`client_options`), what cannot be published or subscribed to
-(`objection_to_publish`, `objections_to_subscribe`), what an error means (`explain`), and whether it
-has learnt something from it that makes another attempt worth while (`recover`). One provider object may so serve
-several `PubSub`s.
+A provider opens no connection and keeps none. Its methods give the URL (`url`, called at each attempt), the options
+(`client_options`), what cannot be published or subscribed to (`objection_to_publish`, `objections_to_subscribe`), what
+an error means (`explain`), and whether something was learnt from it that makes another attempt worth while
+(`recover`). So one provider object may serve several `PubSub`s.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Unpack
 
-from mqttws import ConnectionOptions
+from mqttws import ConnectionOptions, check_options
 
 __all__ = ["ClientOptions", "Provider"]
 
@@ -41,9 +40,13 @@ class Provider(ABC):
         name: by which `provider=` selects it; None: the name of its kind, such as "MqttOverWSProvider".
         offline: what `publish` does while a connection is lost: "queue" keeps messages, within `max_queued` and
             `max_queued_bytes`, until it is back; "raise" fails at once with `NotConnected`.
-        settings: that were given to the constructor of the provider, and so win over `configure`; those that are None
-            were not given.
-        **options: of the driver.
+        settings: given to the constructor of the provider, which take precedence over `configure`; None stands for
+            one that was not given.
+        **options: see `ClientOptions`.
+
+    Raises:
+        TypeError: there is no such option, or it is of the wrong kind.
+        ValueError, LocalProtocolError: an option is out of its range, or breaks a rule of the standard.
     """
 
     #: The name of its kind, as Amplify has it.
@@ -70,6 +73,10 @@ class Provider(ABC):
             raise ValueError(f"hold_seconds is {self.hold_seconds}; it must be above 0")
         if self.hold_bytes < 1:
             raise ValueError(f"hold_bytes is {self.hold_bytes}; it must be at least 1")
+        headers: Any = options.get("headers")
+        if isinstance(headers, Iterator):  # it would be used up by the check
+            options["headers"] = tuple(headers)
+        check_options(**options)  # type: ignore[misc] # without the two that were taken out
         self.offline = offline
         self._own = {key: value for key, value in (settings or {}).items() if value is not None}
         self._settings: dict[str, Any] = dict(self._own)
@@ -77,18 +84,18 @@ class Provider(ABC):
 
     @abstractmethod
     def url(self) -> str:
-        """Tell where to connect; asked at each attempt, so that what expires is fresh. It may block.
+        """Return the URL to connect to. Called at each attempt, so that what expires is fresh. It may block.
 
         Raises:
             ProviderError: a setting is missing.
         """
 
     def url_async(self) -> str | Awaitable[str]:
-        """Tell the same to the asyncio driver, which awaits it: it must not block."""
+        """Return the same for the asyncio client, which awaits it: it must not block."""
         return self.url()
 
     def client_options(self) -> dict[str, Any]:
-        """Tell the options of the driver for a new connection.
+        """Return the options of the client for a new connection.
 
         Raises:
             ProviderError: a setting is missing.
@@ -96,7 +103,7 @@ class Provider(ABC):
         return dict(self._options)
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
-        """Say why the server would not take a message; None where nothing is known against it."""
+        """Return why the server would not take a message; None if nothing is known against it."""
         return None
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
@@ -109,23 +116,23 @@ class Provider(ABC):
         return {}
 
     def explain(self, error: Exception) -> Exception:
-        """Tell what an error of the connection is: itself, or one that says more."""
+        """Return what an error of the connection is: itself, or one that says more."""
         return error
 
     def recover(self, error: Exception) -> bool:
-        """Learn from an attempt that failed. Returns whether another one is to be made at once, whatever the error."""
+        """Learn from an attempt that failed. Return whether another one is to be made at once, whatever the error."""
         return False
 
     def reauthenticate(self) -> None:  # noqa: B027 - most providers hold nothing to forget
-        """Forget what is held of credentials."""
+        """Drop the credentials that it keeps."""
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
-        """Take settings; those given to the constructor win. Returns whether anything has changed."""
+        """Take settings; those given to the constructor take precedence. Return whether anything has changed."""
         previous, self._settings = self._settings, {**settings, **self._own}
         return self._settings != previous
 
     def same_as(self, other: Provider) -> bool:
-        """Tell whether another provider was made alike."""
+        """Return whether another provider has the same settings and options."""
         return self is other or (
             type(self) is type(other)
             and (self.name, self.offline, self.hold_seconds, self.hold_bytes, self._own, self._options)

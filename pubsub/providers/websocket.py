@@ -17,7 +17,7 @@ class MqttOverWSProvider(Provider):
         aws_pubsub_endpoint: the URL: ws://, wss://, mqtt:// or mqtts://; None: as configured.
         name: by which `provider=` selects it.
         offline: "queue" or "raise"; see `Provider`.
-        **options: of the driver: `client_id`, `username`, `password`, `tls`, `will`, `keep_alive` and so on.
+        **options: see `ClientOptions`: `client_id`, `username`, `password`, `tls`, `will`, `keep_alive` and so on.
     """
 
     kind: ClassVar[str] = "MqttOverWSProvider"
@@ -33,12 +33,16 @@ class MqttOverWSProvider(Provider):
         super().__init__(name=name, offline=offline, settings={"aws_pubsub_endpoint": aws_pubsub_endpoint}, **options)
 
     def client_options(self) -> dict[str, Any]:
-        """Tell the options of the driver; the caller is told now if there is no endpoint."""
+        """Return the options of the client.
+
+        Raises:
+            ProviderError: there is no endpoint.
+        """
         self.url()
         return super().client_options()
 
     def url(self) -> str:
-        """Tell the URL."""
+        """Return the URL."""
         endpoint = self._settings.get("aws_pubsub_endpoint")
         if not endpoint:
             raise ProviderError(

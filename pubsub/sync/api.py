@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError
+from mqttws import LocalProtocolError, TimedOut
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.core import REQUIRED, ObservableCore, PubSubCore
@@ -19,7 +19,7 @@ from pubsub.providers.base import Provider
 from pubsub.publishing import FAILURES, Delivery, Publication
 from pubsub.sync.handle import Subscription
 from pubsub.sync.iteration import Inbox, Messages
-from pubsub.sync.runtime import Threads
+from pubsub.sync.runtime import OwnThread, Threads
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -173,17 +173,39 @@ class PubSub(PubSubCore[Observable, Future[None]]):
 
         Raises:
             MQTTError: it failed.
-            TimeoutError: it took too long; it goes on in the background.
+            TimedOut: it took too long; it goes on in the background.
         """
         seconds = self._runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
         for channel in [self.channel(each) for each in self.select(provider)]:
-            try:
-                channel.opened.result(max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                raise TimeoutError(f"{channel.provider.name} has not connected within {seconds:g} s") from None
+            self._wait_for_first(channel, seconds, deadline)
             if channel.error is not None:
                 raise channel.error
+
+    @staticmethod
+    def _wait_for_first(channel: Channel, seconds: float, deadline: float) -> None:
+        """Wait for the first connection."""
+        try:
+            channel.opened.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s") from None
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimedOut: it took too long; what is left goes on.
+            MQTTError: a connection has ended.
+        """
+        seconds = self._runtime.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        for channel in list(self._channels.values()):
+            self._wait_for_first(channel, seconds, deadline)
+            client: mqttws.Client = channel.client  # type: ignore[assignment]
+            client.flush(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float | None = None) -> None:
         """End every subscription, send what may be sent, and close every connection.
@@ -213,14 +235,24 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for channel in channels:
             for subscription in channel.members():
                 subscription.channel_ended(channel, None)
-            client: mqttws.Client = channel.client  # type: ignore[assignment]
-            client.close(max(0.0, deadline - time.monotonic()))
-            while channel.runner.is_alive() and not self._runtime.is_current(channel.runner):
-                channel.runner.join(0.1)
-                if time.monotonic() >= deadline:
-                    break
-                client.close(max(0.0, deadline - time.monotonic()))  # it may have begun to connect only now
+        # Side by side: one that cannot send what waits must not take the time of the others.
+        others = [OwnThread(target=self._close_one, args=(channel, deadline), daemon=True) for channel in channels[1:]]
+        for thread in others:
+            thread.start()
+        for channel in channels[:1]:
+            self._close_one(channel, deadline)
+        for thread in others:
+            thread.join()
         self._runtime.notifier.finish(max(0.0, deadline - time.monotonic()))
+
+    def _close_one(self, channel: Channel, deadline: float) -> None:
+        client: mqttws.Client = channel.client  # type: ignore[assignment]
+        client.close(max(0.0, deadline - time.monotonic()))
+        while channel.runner.is_alive() and not self._runtime.is_current(channel.runner):
+            channel.runner.join(0.1)
+            if time.monotonic() >= deadline:
+                break
+            client.close(max(0.0, deadline - time.monotonic()))  # it may have begun to connect only now
 
     def __enter__(self) -> Self:
         return self

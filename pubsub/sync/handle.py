@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import mqttws
+from mqttws import TimedOut
 from pubsub.subscription import Handle
 
 __all__ = ["Subscription"]
@@ -27,13 +28,13 @@ class Subscription(Handle):
         Raises:
             SubscribeRejected: the server refused the only one, or the last of them.
             MQTTError: there is no connection; or the subscription has ended.
-            TimeoutError: there was no answer in time.
+            TimedOut: there was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
         try:
             self._core.settled.result(seconds)
         except TimeoutError:
-            raise TimeoutError(f"the server has not answered the subscription within {seconds:g} s") from None
+            raise TimedOut(f"the server has not answered the subscription within {seconds:g} s") from None
         return self._core.granted()
 
     def unsubscribe(self, timeout: float | None = None) -> None:
@@ -45,7 +46,7 @@ class Subscription(Handle):
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimeoutError: there was no answer in time. The subscription has ended all the same.
+            TimedOut: there was no answer in time. The subscription has ended all the same.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
@@ -54,7 +55,7 @@ class Subscription(Handle):
             try:
                 answer.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                raise TimeoutError(f"the server has not confirmed the end within {seconds:g} s") from None
+                raise TimedOut(f"the server has not confirmed the end within {seconds:g} s") from None
             except mqttws.MQTTError:
                 pass  # the connection has ended, and the subscription with it
 
