@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -19,6 +20,7 @@ from itertools import count
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from mqttws.client.url import Endpoint, parse_url
+from mqttws.protocol.frames import binary_frame
 from mqttws.sockets import acknowledge_at_once, read_less
 from mqttws.tap.reader import LIMIT, Conversation
 from mqttws.tap.record import CLIENT, SERVER, Record
@@ -174,6 +176,23 @@ class Tap:
             return list(self.records)
 
         return self.run(take)
+
+    def inject(self, connection: int, sender: str, data: bytes, *, framed: bool = False) -> None:
+        """Send bytes in the place of an end, as if it had sent them. In the event loop's thread.
+
+        Args:
+            connection: the number of a connection that is open.
+            sender: in whose place: "client" or "server".
+            data: a packet; with `framed`, a whole frame.
+            framed: whether the bytes are sent as they are; otherwise a packet in a WebSocket gets its frame.
+
+        Raises:
+            ValueError: there is no such connection or end, it is closed, or it has sent the beginning of a unit.
+        """
+        pair = next((pair for pair in self._pairs if pair.number == connection), None)
+        if pair is None or sender not in (CLIENT, SERVER):
+            raise ValueError(f"connection {connection} has no end {sender!r} that is open")
+        pair.inject(sender, data, framed)
 
     def _end_thread(self) -> None:
         assert self._thread is not None
@@ -342,6 +361,20 @@ class _Pair:
         self._timer: asyncio.TimerHandle | None = None
         self._fins: set[str] = set()  # the ends that were sent FIN
         self._over = False
+
+    @property
+    def number(self) -> int:
+        """The number of the connection."""
+        return self._conversation.connection
+
+    def inject(self, sender: str, data: bytes, framed: bool) -> None:
+        """Send bytes in the place of an end; see `Tap.inject`."""
+        end = self._end_of(sender)
+        if self._over or self._conversation.under_way(sender):
+            raise ValueError(f"the {sender} is closing, or has sent the beginning of a unit")
+        if self._conversation.upgrade is not None and not framed:
+            data = binary_frame(data, os.urandom(4) if sender == CLIENT else None)
+        self.received(end, data, None)
 
     def other(self, end: _End) -> _End:
         """Return the other end."""

@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mqttws.tap import Tap
+from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.options import port, positive
 from pubsub.cli.streams import complain
 from pubsub.look.differing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
-from pubsub.look.live import View, contexts, look
+from pubsub.look.live import View, contexts, look, show_page
 from pubsub.look.reading import Source, Unreadable, read_all
 from pubsub.look.saving import SAVERS, saver_for
 
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "input); two files: where they differ")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="count", default=0,
                         help="show frames, fields and bytes; twice: what each field is, too")  # fmt: skip
+    parser.add_argument("--web", action="store_true",
+                        help="show the session as a page, too: its URL goes to standard error")  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="show the summary alone")
     parser.add_argument("--save", action="append", default=[], metavar="FILE",
                         help=f"save the session; by its end, as {', '.join(SAVERS)}; may be repeated")  # fmt: skip
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             _look(urls[0], view, arguments)
             code = OK
         else:
-            code = _read(arguments.what[0], view)
+            code = _read(arguments.what[0], view, arguments)
         print("\n".join(view.totals.lines()))
         return code
 
@@ -114,15 +116,21 @@ def _view(arguments: argparse.Namespace) -> View:
 # Files.
 
 
-def _read(name: str, view: View) -> int:
+def _read(name: str, view: View, arguments: argparse.Namespace) -> int:
     source = Source(name)
+    kept: list[Record] = []
     try:
         for record in source.records():
             view.add([record], False)
+            if arguments.web:
+                kept.append(record)
     except (OSError, Unreadable) as error:
         raise Failure(f"{name} cannot be read: {plain(str(error))}") from None
     for complaint in source.complaints[:100]:
         complain(f"pubsub look: {plain(name)}: {plain(complaint)}")
+    if arguments.web:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(show_page(kept, _announce_page))
     return FAILED if source.complaints else OK
 
 
@@ -194,13 +202,20 @@ def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
 
 async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     """Look until Ctrl-C."""
-    looking = asyncio.ensure_future(look(url, view, lambda tap: _announce(tap, arguments), **options))
+    looking = asyncio.ensure_future(
+        look(url, view, lambda tap: _announce(tap, arguments), web=_announce_page if arguments.web else None, **options)
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
             loop.add_signal_handler(number, looking.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await looking
+
+
+def _announce_page(url: str) -> None:
+    """Print the URL of the page, which opens it once."""
+    complain(f"open {url}; Ctrl-C ends")
 
 
 def _announce(tap: Tap, arguments: argparse.Namespace) -> None:

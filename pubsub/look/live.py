@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -14,6 +15,7 @@ from mqttws.tap import Record, Tap
 from pubsub.look.ladder import Ladder
 from pubsub.look.saving import Saver
 from pubsub.look.totals import Totals
+from pubsub.look.web import BATCH, Page
 
 #: Seconds after which what is not answered is told of, once.
 _LONG = 2.0
@@ -63,7 +65,14 @@ class View:
                 stack.callback(saver.close)
 
 
-async def look(url: str, view: View, announce: Callable[[Tap], None], make_line: Any = None, **options: Any) -> None:
+async def look(
+    url: str,
+    view: View,
+    announce: Callable[[Tap], None],
+    make_line: Any = None,
+    web: Callable[[str], None] | None = None,
+    **options: Any,
+) -> None:
     """Run a tap until it is cancelled.
 
     Args:
@@ -71,14 +80,46 @@ async def look(url: str, view: View, announce: Callable[[Tap], None], make_line:
         view: takes the records.
         announce: called with the tap once it listens.
         make_line: see `Tap`.
+        web: called with the URL of the page that shows the session; None: there is no page.
         **options: of `Tap`.
     """
-    async with Tap(url, on_records=view.add, make_line=make_line, **options) as tap:
+    page: Page | None = None
+
+    def add(records: list[Record], settled: bool) -> None:
+        view.add(records, settled)
+        if page is not None:
+            page.note_change()
+
+    async with Tap(url, on_records=add, make_line=make_line, **options) as tap:
+        if web is not None:
+            page = Page(tap.records.since, tap.records.get, tap=tap)
+            web(await page.start())
         announce(tap)
-        while True:
-            await asyncio.sleep(1.0)
-            view.tell_waiting(time.time())
-            sys.stdout.flush()
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                view.tell_waiting(time.time())
+                sys.stdout.flush()
+        finally:
+            if page is not None:
+                await page.stop()
+
+
+async def show_page(records: list[Record], web: Callable[[str], None]) -> None:
+    """Serve the page of a session that is over, until it is cancelled.
+
+    Args:
+        records: of the session.
+        web: called with the URL of the page.
+    """
+    by_number = {record.number: record for record in records}
+    numbers = [record.number for record in records]
+    page = Page(lambda last: records[bisect_right(numbers, last) :][:BATCH], by_number.get)
+    web(await page.start())
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await page.stop()
 
 
 def contexts(

@@ -1,4 +1,4 @@
-"""Records -> files, as they come: our own lines, a capture that Wireshark opens, events for qlog's tools.
+"""Records -> files, as they come: our own lines, a capture that Wireshark opens, events for qlog's tools, a page.
 
 Secrets are stars in each of them unless they are asked for. Whether bytes are secret is known when their unit is
 complete; until then the records of a connection wait.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mqttws.tap import Record, hide, lines, to_json, to_line
+from pubsub.look.page import as_row, saved_parts, to_text
 
 #: How many records of a connection wait at most for a unit to be complete.
 _MAX_HELD = 4096
@@ -195,7 +196,24 @@ def _event_name(name: str) -> str:
 
 
 #: The end of a file's name -> what writes it.
-SAVERS: dict[str, type[Saver]] = {".jsonl": Lines, ".pcapng": Capture, ".qlog": Qlog}
+class Html(Saver):
+    """One page that shows the session, and needs nothing else."""
+
+    def _begin(self) -> None:
+        before, self._after = saved_parts()
+        self._separator = ""
+        self._file.write(before.encode())
+
+    def _write(self, record: Record) -> None:
+        row = as_row(record, shows_secrets=self._secrets, fields=True)
+        self._file.write((self._separator + to_text(row)).encode())
+        self._separator = ","
+
+    def _end(self) -> None:
+        self._file.write(self._after.encode())
+
+
+SAVERS: dict[str, type[Saver]] = {".jsonl": Lines, ".pcapng": Capture, ".qlog": Qlog, ".html": Html}
 
 
 def saver_for(name: str, secrets: bool) -> Saver:

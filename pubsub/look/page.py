@@ -1,0 +1,63 @@
+"""The page that shows a session: one file of HTML with its style and script, and the records in it or to come.
+
+Nothing is loaded from elsewhere. The script has a nonce, and the page's policy allows no other.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from importlib.resources import files
+from typing import Any
+
+import mqttws
+from mqttws.tap import Record, explanations, to_json
+
+
+def render(data: dict[str, Any], nonce: str | None = None) -> str:
+    """Return the page.
+
+    Args:
+        data: for the script: `live`, and what belongs to it.
+        nonce: of the style and the script; None: a new one.
+    """
+    parts = files("pubsub.look").joinpath("page")
+    style, script, page = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
+    embedded = to_text(data)
+    nonce = nonce or secrets.token_urlsafe(16)
+    page = page.replace("@nonce@", nonce).replace("@style@", style)
+    before, _, after = page.partition("@data@")
+    middle, _, end = after.partition("@script@")
+    return f"{before}{embedded}{middle}{script}{end}"
+
+
+def saved_parts() -> tuple[str, str]:
+    """Return what comes before and after the rows of a page that holds a session and needs no server."""
+    before, _, after = render({"live": False, "explanations": explained(), "records": ["@rows@"]}).partition('"@rows@"')
+    return before, after
+
+
+def to_text(row: dict[str, Any]) -> str:
+    """Return a row as it stands in such a page: inside a script element only "<" could end it."""
+    return json.dumps(row, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def as_row(record: Record, *, shows_secrets: bool = False, fields: bool = False) -> dict[str, Any]:
+    """Return a record for the page: its JSON form, and what the page filters by."""
+    row = to_json(record, secrets=shows_secrets, fields=fields)
+    packet = record.packet
+    packet_id = getattr(packet, "packet_id", None)
+    if packet_id is not None:
+        row["id"] = packet_id
+    if isinstance(packet, mqttws.Publish):
+        row["topics"] = [packet.topic]
+    elif isinstance(packet, mqttws.Subscribe):
+        row["topics"] = [topic_filter for topic_filter, _ in packet.topic_filters]
+    elif isinstance(packet, mqttws.Unsubscribe):
+        row["topics"] = list(packet.topic_filters)
+    return row
+
+
+def explained() -> dict[str, Any]:
+    """Return what each field is, by its key."""
+    return {key: found._asdict() for key, found in explanations().items()}

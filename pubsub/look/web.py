@@ -1,0 +1,267 @@
+"""The page of a live session, served on this machine alone.
+
+The URL that is printed holds a token, which is exchanged for a cookie once. Each request must bring the cookie, a Host
+that is the server's own, and, if it changes anything, an Origin that is. So neither another user's browser nor another
+site's page can read a session or send into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+
+import mqttws
+from mqttws.tap import Conversation, Record, Tap
+from pubsub.look.page import as_row, explained, render
+
+#: Records in one event; the page draws between two events.
+BATCH = 500
+#: Bytes of a request's body.
+_LARGEST = 1024 * 1024
+_COOKIE = "look"
+
+
+class Refusal(Exception):
+    """A request that is not granted: a status, and a line for the page."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Page:
+    """Serves the page.
+
+    Args:
+        records_since: gives the records with a number greater than one.
+        record: gives the record of a number; None where it is not kept.
+        tap: what bytes are sent through; None: nothing can be sent.
+        broker: gives the state of the embedded broker; None: there is none.
+        publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
+        allow_secrets: whether the page may show secrets when it is asked to.
+    """
+
+    def __init__(
+        self,
+        records_since: Callable[[int], list[Record]],
+        record: Callable[[int], Record | None],
+        *,
+        tap: Tap | None = None,
+        broker: Callable[[], dict[str, Any]] | None = None,
+        publish: Callable[[str, str, int, bool], int] | None = None,
+        allow_secrets: bool = True,
+    ) -> None:
+        self._records_since = records_since
+        self._record = record
+        self._tap = tap
+        self._broker = broker
+        self._publish = publish
+        self._allow_secrets = allow_secrets
+        self._token: str | None = secrets.token_urlsafe(24)
+        self._cookie = secrets.token_urlsafe(24)
+        self._server: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hosts: frozenset[str] = frozenset()
+
+    async def start(self, port: int = 0) -> str:
+        """Listen on the loopback interface. Returns the URL to open, once.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        port = self._server.sockets[0].getsockname()[1]
+        self._hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
+        return f"http://127.0.0.1:{port}/?token={self._token}"
+
+    async def stop(self) -> None:
+        """Listen no more, and end every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def note_change(self) -> None:
+        """Send what is new to the pages that are open."""
+        self._changed.set()
+
+    # One connection.
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._answer_requests(reader, writer)
+        except (ConnectionError, h11.ProtocolError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        http = h11.Connection(h11.SERVER)
+        while True:
+            request, body = await _read_request(http, reader)
+            if request is None:
+                return
+            try:
+                await self._answer(http, writer, request, body)
+            except Refusal as refusal:
+                await _send(http, writer, refusal.status, "text/plain; charset=utf-8", str(refusal).encode())
+            if http.our_state is h11.MUST_CLOSE or http.their_state is h11.MUST_CLOSE:
+                return
+            http.start_next_cycle()
+
+    async def _answer(
+        self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request, body: bytes
+    ) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
+        target = urlsplit(request.target.decode("latin-1"))
+        query = {name: values[0] for name, values in parse_qs(target.query).items()}
+        if headers.get("host") not in self._hosts:
+            raise Refusal(421, "this page is served on this machine alone")
+        method = request.method.decode("latin-1")
+        if method == "GET" and target.path == "/" and "token" in query:
+            return await self._let_in(http, writer, query["token"])
+        self._check_cookie(headers.get("cookie", ""))
+        if method == "POST":
+            if urlsplit(headers.get("origin", "")).netloc not in self._hosts:
+                raise Refusal(403, "the request comes from another page")
+            return await _send_json(http, writer, await self._act(target.path, body))
+        if target.path == "/":
+            nonce = secrets.token_urlsafe(16)
+            data = {"live": True, "broker": self._broker is not None, "sends": self._tap is not None}
+            return await _send(http, writer, 200, "text/html; charset=utf-8", render(data, nonce).encode())
+        if target.path == "/events":
+            return await self._send_events(http, writer)
+        if target.path == "/explanations":
+            return await _send_json(http, writer, explained())
+        if target.path == "/record":
+            record = self._record(int(query["n"])) if query.get("n", "").isdecimal() else None
+            if record is None:
+                raise Refusal(404, "the record is not kept any more")
+            shown = query.get("secrets") == "1" and self._allow_secrets
+            return await _send_json(http, writer, as_row(record, shows_secrets=shown, fields=True))
+        if target.path == "/broker" and self._broker is not None:
+            return await _send_json(http, writer, self._broker())
+        raise Refusal(404, "there is nothing here")
+
+    async def _let_in(self, http: h11.Connection, writer: asyncio.StreamWriter, token: str) -> None:
+        """Exchange the token for the cookie, once."""
+        if self._token is None or not hmac.compare_digest(self._token, token):
+            raise Refusal(403, "this URL has been used already; start pubsub look again for another")
+        self._token = None
+        cookie = f"{_COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
+        await _send(http, writer, 303, "text/plain", b"", [("Location", "/"), ("Set-Cookie", cookie)])
+
+    def _check_cookie(self, text: str) -> None:
+        try:
+            found = SimpleCookie(text).get(_COOKIE)
+        except CookieError:
+            found = None
+        if found is None or not hmac.compare_digest(found.value, self._cookie):
+            raise Refusal(403, "open the URL that pubsub look has printed")
+
+    async def _send_events(self, http: h11.Connection, writer: asyncio.StreamWriter) -> None:
+        """Send the records that are kept, then each as it comes. A page that does not read is waited for."""
+        headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Connection", "close")]
+        writer.write(http.send(h11.Response(status_code=200, headers=headers)) or b"")
+        last = 0
+        while True:
+            self._changed.clear()
+            while batch := self._records_since(last)[:BATCH]:
+                last = batch[-1].number
+                text = json.dumps([as_row(record) for record in batch], separators=(",", ":"))
+                writer.write(http.send(h11.Data(data=f"data: {text}\n\n".encode())) or b"")
+                await writer.drain()
+                await asyncio.sleep(0)
+            await self._changed.wait()
+
+    # What a page asks for.
+
+    async def _act(self, path: str, body: bytes) -> dict[str, Any]:
+        try:
+            wish = json.loads(body)
+            if path == "/decode":
+                return _decode(wish["layer"], wish["sender"], bytes.fromhex(wish["data"]))
+            if path == "/send" and self._tap is not None:
+                data = bytes.fromhex(wish["data"])
+                self._tap.inject(int(wish["connection"]), wish["sender"], data, framed=wish["layer"] == "frame")
+                return {}
+            if path == "/publish" and self._publish is not None:
+                given = self._publish(wish["topic"], wish["payload"], int(wish["qos"]), bool(wish["retain"]))
+                return {"given": given}
+        except (mqttws.MQTTError, ValueError, RecursionError) as error:
+            return {"error": str(error) or type(error).__name__}
+        except (KeyError, TypeError):
+            raise Refusal(400, "the request is not of the page's form") from None
+        raise Refusal(404, "there is nothing here")
+
+
+def _decode(layer: str, sender: str, data: bytes) -> dict[str, Any]:
+    """Read bytes that were changed, as the end would that receives them."""
+    if sender not in ("client", "server"):
+        raise ValueError(f"{sender!r} is neither client nor server")
+    conversation = Conversation(frames=layer == "frame")
+    records = conversation.receive_data(sender, data, 0.0) + conversation.receive_end(sender, 0.0)
+    wanted = ("frame", "mqtt", "other") if layer == "frame" else ("mqtt", "other")
+    return {"records": [as_row(record, fields=True) for record in records if record.layer in wanted]}
+
+
+# HTTP.
+
+
+async def _read_request(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request | None, bytes]:
+    """Read a request and its body. Returns None at the end of the connection."""
+    request, body = None, b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(64 * 1024))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+            if len(body) > _LARGEST:
+                return None, b""
+        elif isinstance(event, h11.EndOfMessage):
+            return request, body
+        else:
+            return None, b""
+
+
+async def _send_json(http: h11.Connection, writer: asyncio.StreamWriter, value: Any) -> None:
+    await _send(http, writer, 200, "application/json", json.dumps(value).encode())
+
+
+async def _send(
+    http: h11.Connection,
+    writer: asyncio.StreamWriter,
+    status: int,
+    kind: str,
+    body: bytes,
+    more: list[tuple[str, str]] | None = None,
+) -> None:
+    headers = [
+        ("Content-Type", kind),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        *(more or ()),
+    ]
+    for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+        writer.write(http.send(event) or b"")
+    await writer.drain()

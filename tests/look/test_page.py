@@ -1,0 +1,455 @@
+"""The page, in a real browser: Debian's Chromium, without a window, driven by selenium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mqttws
+from mqttws.broker import Broker
+from mqttws.tap import Record, Tap
+from pubsub.look.live import show_page
+from pubsub.look.saving import saver_for
+from pubsub.look.web import Page
+from sigv4 import Credentials, presign_iot_url
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    if os.environ.get("CI") == "true":
+        pytest.fail("Chromium and its driver are missing: apt-get install chromium chromium-driver", pytrace=False)
+    pytest.skip("Chromium and its driver are not installed", allow_module_level=True)
+
+PATIENCE = 20.0
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,800",
+]
+#: A key, and the record that it leads to.
+KEYS = [
+    *(("Home", "open"), ("j", "GET"), ("ArrowDown", "101"), ("k", "GET"), ("j", "101"), ("j", "CONNECT")),
+    *(("a", "CONNACK"), ("a", "CONNECT"), ("End", "")),
+]
+EVIL = "<img src=x onerror=alert(1)></script>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Look:
+    """A page in the browser, as a person reads it."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        browser.get_log("browser")
+        browser.get(url)
+
+    def run(self, script: str) -> Any:
+        return self.browser.execute_script(script)
+
+    def until(self, script: str) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if value := self.run(f"return {script}"):
+                return value
+        raise AssertionError(f"never came true: {script}; {self.complaints()}")
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.browser.get_log("browser") if "favicon" not in entry["message"]]
+
+    def rows(self) -> list[str]:
+        return self.run(
+            "return [...document.querySelectorAll('.row')].map((row) => row.innerText.replace(/\\s+/g, ' '))"
+        )
+
+    def choose(self, name: str) -> None:
+        self.until(
+            f"[...document.querySelectorAll('.row')].some((row) => row.children[3].innerText.endsWith('{name}'))"
+        )
+        rows = "[...document.querySelectorAll('.row')]"
+        self.run(f"{rows}.find((row) => row.children[3].innerText.endsWith('{name}')).click()")
+        self.until(f"document.querySelector('#detail h2')?.innerText.startsWith('{name}')")
+
+    def type(self, selector: str, text: str) -> None:
+        """Type, and wait until the page has drawn what it makes of it."""
+        self.browser.execute_async_script(
+            f"const box = document.querySelector('{selector}'); box.value = {json.dumps(text)};"
+            "box.dispatchEvent(new Event('input'));"
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[arguments.length - 1]))"
+        )
+
+
+def record_session(path: Path, use: Callable[[mqttws.Client], None], **options: Any) -> None:
+    """Save what passes between a client and the broker."""
+    saver = saver_for(str(path), False)
+    over = threading.Event()
+
+    def add(records: list[Record], settled: bool) -> None:
+        saver.add(records, settled)
+        if any(record.layer == "tcp" and record.name in ("FIN", "RST") for record in records):
+            over.set()
+
+    with Broker() as broker, Tap(broker.url, on_records=add) as tap:
+        with mqttws.connect(tap.url, **options) as client:
+            use(client)
+        assert over.wait(PATIENCE)
+    saver.close()
+
+
+def a_few_messages(client: mqttws.Client) -> None:
+    client.subscribe([("a/+", 2), ("other", 0)])
+    client.publish("a/\u202e", "x")
+    for qos in (0, 1, 2):
+        client.publish("a/b", json.dumps({"n": qos}), qos)
+    client.publish("other", EVIL)
+    for message, _ in zip(client.messages(timeout=PATIENCE), range(5), strict=False):
+        assert message.payload
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("session") / "s.html"
+    record_session(path, a_few_messages, client_id="c", username="ada", password="secret-canary")
+    text = path.read_text()
+    assert "secret-canary" not in text
+    assert b"secret-canary".hex() not in text
+    return path.as_uri()
+
+
+def test_the_ladder(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    look.until("document.querySelectorAll('.row').length > 10")
+    names = look.run("return [...document.querySelectorAll('.row')].map((row) => row.children[3].innerText)")
+    assert names[:6] == ["open", "GET", "101", "CONNECT", "CONNACK", "SUBSCRIBE"]
+    assert "a/b" in " ".join(look.rows())
+    assert look.complaints() == []
+
+
+def test_what_a_peer_sent_is_text(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    look.until("document.querySelectorAll('.row').length > 10")
+    look.type("#filter", "topic:other publish")
+    look.choose("PUBLISH")
+    text = look.run("return document.querySelector('#detail').innerText")
+    assert "<img src=x onerror=alert(1)>" in text
+    assert "\u202e" not in look.run("return document.body.innerText")
+    assert look.run("return document.querySelectorAll('#detail img, #detail script').length") == 0
+    assert look.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("connack", {"CONNACK"}),
+        ("publish topic:a/#", {"PUBLISH"}),
+        ("id:1", {"SUBSCRIBE", "SUBACK", "PUBLISH", "PUBACK"}),
+        ("layer:http", {"GET", "101"}),
+        ("from:server publish", {"PUBLISH"}),
+        ("no such text", set()),
+    ],
+)
+def test_filters(browser: Any, saved: str, words: str, expected: set[str]) -> None:
+    look = Look(browser, saved)
+    look.until("document.querySelectorAll('.row').length > 10")
+    look.type("#filter", words)
+    look.until("document.querySelector('#count').innerText.match(/^\\d+ of/)")
+    time_out = time.monotonic() + PATIENCE
+    while time.monotonic() < time_out:
+        names = set(look.run("return [...document.querySelectorAll('.row')].map((row) => row.children[3].innerText)"))
+        if names <= expected | {"PUBREC", "PUBREL", "PUBCOMP"} and expected <= names:
+            return
+    raise AssertionError(names)
+
+
+def test_bytes_and_fields_point_at_each_other_through_all_layers(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    look.choose("CONNECT")
+    layers = look.run("return [...document.querySelectorAll('.layer > summary')].map((one) => one.innerText)")
+    assert [layer.partition(":")[0] for layer in layers[1:]] == ["MQTT packet", "WebSocket frame", "TCP, as read"]
+    look.run(
+        "[...document.querySelectorAll('tr')].find((row) => row.innerText.startsWith('keep alive'))"
+        ".dispatchEvent(new MouseEvent('mouseenter'))"
+    )
+    hot = look.run("return [...document.querySelectorAll('i.hot')].map((one) => [one.dataset.record, one.innerText])")
+    assert [value for _, value in hot[:2]] == ["00", "3c"]
+    assert len(hot) == 6  # two bytes in each of three layers
+    look.run("document.querySelector('i[data-at=\"0\"]').dispatchEvent(new MouseEvent('mouseover', {bubbles: true}))")
+    assert "packet type" in look.run("return document.querySelector('tr.hot').innerText")
+    look.run("document.querySelector('i[data-at=\"0\"]').click()")
+    why = look.until(
+        "document.querySelector('#why').innerText.includes('§') && document.querySelector('#why').innerText"
+    )
+    assert "tests/" in why
+    assert "mqttws.codec" in why
+
+
+def test_the_states_follow_the_cursor(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    look.choose("CONNECT")
+    assert "client: connecting" in look.run("return document.querySelector('#states').textContent")
+    look.type("#filter", "pubrec")
+    look.choose("PUBREC")
+    text = look.run("return document.querySelector('#states').textContent")
+    assert "client: connected" in text
+    assert "sends" in text
+    assert look.run("return document.querySelectorAll('#states .now').length") >= 3
+
+
+def test_keys(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    look.until("document.querySelectorAll('.row').length > 10")
+
+    def press(key: str) -> None:
+        look.run(
+            f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: {json.dumps(key)}, bubbles: true}}))"
+        )
+
+    for key, name in KEYS:
+        press(key)
+        chosen = "document.querySelector('.row.selected')?.children[3].innerText"
+        look.until(f"{chosen}?.endsWith('{name}')")
+    press("/")
+    assert look.run("return document.activeElement.id") == "filter"
+
+
+def test_dark_and_light(browser: Any, saved: str) -> None:
+    look = Look(browser, saved)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    first = look.run(f"return {paper}")
+    look.run("document.getElementById('theme').click()")
+    second = look.run(f"return {paper}")
+    assert first != second
+    look.run("document.getElementById('theme').click()")
+    assert look.run(f"return {paper}") == first
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_window(browser: Any, saved: str, width: int) -> None:
+    browser.set_window_size(max(width, 500), 800)
+    look = Look(browser, saved)
+    look.choose("CONNECT")
+    assert look.run("return document.documentElement.scrollWidth <= innerWidth")
+    browser.set_window_size(1280, 800)
+
+
+def test_a_thousand_messages_open_at_once_and_many_more_stay_usable(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "many.html"
+
+    def publish(client: mqttws.Client) -> None:
+        for number in range(1000):
+            client.publish_nowait(f"a/{number % 50}", b"x" * 20, number % 3)
+        client.flush(PATIENCE)
+
+    record_session(path, publish)
+    look = Look(browser, path.as_uri())
+    look.until("document.querySelectorAll('.row').length > 10")
+    spent = look.run("return performance.getEntriesByType('navigation')[0].domComplete")
+    assert spent < 1000
+    # As many records as 100,000: the same ones, numbered on.
+    look.run(
+        "const many = []; for (let i = 0; many.length < 100000; i++) for (const one of given.records)"
+        "  many.push({...one, number: one.number + (i + 1) * 1e6, parts: undefined, answers: undefined});"
+        "const begun = performance.now(); add(many); window.took = performance.now() - begun"
+    )
+    look.until("document.querySelector('#count').innerText.match(/of 1\\d{5}/)")
+    assert look.run("return document.querySelectorAll('.row').length") < 100
+    begun = time.monotonic()
+    look.run("document.getElementById('list').scrollTop = 1e9")
+    look.until("[...document.querySelectorAll('.row')].length > 10")
+    assert time.monotonic() - begun < 2
+
+
+# Live.
+
+
+class Live:
+    """A tap with its page, in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self.tap = Tap(url, on_records=self._add)
+        self._page: Page | None = None
+        self.url = ""
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: asyncio.Event | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def _add(self, records: list[Record], settled: bool) -> None:
+        if self._page is not None:
+            self._page.note_change()
+
+    async def _run(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with self.tap:
+            self._page = Page(self.tap.records.since, self.tap.records.get, tap=self.tap)
+            self.url = await self._page.start()
+            self._ready.set()
+            await self._end.wait()
+            await self._page.stop()
+
+    def __enter__(self) -> Live:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        assert self._end is not None
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(PATIENCE)
+
+
+def test_a_live_session(browser: Any) -> None:
+    with Broker() as broker, Live(broker.url) as live:
+        look = Look(browser, live.url)
+        with mqttws.connect(live.tap.url, client_id="c", username="u", password="canary-1") as client:
+            client.subscribe("a/#", 1)
+            look.until("[...document.querySelectorAll('.row')].some((row) => row.innerText.includes('SUBACK'))")
+            client.publish("a/b", b"x", 0)
+            look.type("#filter", "from:client publish")
+            look.choose("PUBLISH")
+            # Change a byte of the topic, see it decoded anew, and send it to the broker.
+            look.until("document.querySelector('#edit')?.value")
+            look.type("#edit", "30 06 00 03 61 2f 63 79")
+            look.until("document.querySelector('#decoded').innerText.includes('a/c')")
+            look.type("#edit", "30 06 00 03 61 2f 2b 79")
+            look.until("document.querySelector('#decoded').innerText.includes('MQTT-3.3.2-2')")
+            look.type("#edit", "30060003612f6379")
+            look.until("document.querySelector('#decoded').innerText.includes('a/c')")
+            look.run("document.querySelector('#send').click()")
+            topics = [message.topic for message, _ in zip(client.messages(timeout=PATIENCE), range(2), strict=False)]
+            assert topics == ["a/b", "a/c"]
+            # Secrets are hidden until they are asked for.
+            look.type("#filter", "connect")
+            look.choose("CONNECT")
+            assert "63616e6172792d31" not in look.run("return document.querySelector('#detail').innerText").replace(
+                " ", ""
+            )
+            look.run("document.getElementById('secrets').click()")
+            look.until("document.querySelector('#detail').innerText.replace(/[\\s]/g, '').includes('63616e6172792d31')")
+        look.until("document.querySelector('#count')")
+        assert look.complaints() == []
+
+
+def test_5000_packets_live(browser: Any) -> None:
+    with Broker() as broker, Live(broker.url) as live:
+        look = Look(browser, live.url)
+        with mqttws.connect(live.tap.url) as client:
+            for number in range(5000):
+                client.publish_nowait("a", str(number))
+            client.publish("end", qos=1)
+            look.until("[...document.querySelectorAll('.row')].some((row) => row.innerText.includes('PUBACK'))")
+        assert look.run("return records.filter((one) => one.name === 'PUBLISH').length") == 5001
+
+
+def test_the_signed_url_explains_itself(browser: Any) -> None:
+    """Without secrets nothing of it is shown; with them the page computes what our signer did."""
+    keys = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "token/with+signs==")
+    with Broker() as broker, Live(broker.url) as live:
+        look = Look(browser, live.url)
+        host = live.tap.url.removeprefix("ws://").removesuffix("/mqtt")
+        signed = str(presign_iot_url(f"ws://{host}/mqtt", keys, "eu-west-1"))
+        with mqttws.connect(signed):
+            look.choose("GET")
+            assert "hidden" in look.until("document.querySelector('#signed')?.innerText")
+            look.run("document.getElementById('secrets').click()")
+            look.until("document.querySelector('#tosign')")
+            look.type("#signed input", keys.secret_key)
+            look.until("document.querySelector('#steps')?.innerText.includes('they are equal')")
+
+
+def test_who_may_read_the_page() -> None:
+    def ask(url: str, **headers: str) -> tuple[int, str | None]:
+        class Stay(urllib.request.HTTPRedirectHandler):
+            def redirect_request(self, *_: Any) -> None:
+                return None
+
+        request = urllib.request.Request(url, headers=headers, data=b"{}" if "Origin" in headers else None)
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({}), Stay).open(request, timeout=10) as answer:
+                return answer.status, answer.headers["Set-Cookie"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["Set-Cookie"]
+
+    with Broker() as broker, Live(broker.url) as live:
+        base = live.url.partition("?")[0]
+        host = base.removeprefix("http://").rstrip("/")
+        assert ask(base)[0] == 403
+        assert ask(f"{base}?token=wrong")[0] == 403
+        assert ask(live.url, Host="evil.example")[0] == 421
+        status, cookie = ask(live.url)
+        assert status == 303
+        assert cookie is not None
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        pair = cookie.partition(";")[0]
+        assert ask(live.url)[0] == 403  # once
+        assert ask(base, Cookie=pair)[0] == 200
+        assert ask(f"{base}decode", Cookie=pair, Origin="http://evil.example")[0] == 403
+        assert ask(f"{base}decode", Cookie=pair, Origin=f"http://{host}")[0] == 400
+        assert ask(f"{base}decode", Cookie="look=wrong", Origin=f"http://{host}")[0] == 403
+
+
+def test_the_page_of_a_file(browser: Any, tmp_path: Path) -> None:
+    """`pubsub look FILE --web`: the records of a session that is over, decoded and explained."""
+    from pubsub.look.reading import Source
+
+    path = tmp_path / "s.jsonl"
+    record_session(path, a_few_messages)
+    records = list(Source(str(path)).records())
+    urls: list[str] = []
+    known = threading.Event()
+    ending: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        ending.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        await show_page(records, lambda url: (urls.append(url), known.set()))
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except asyncio.CancelledError:
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert known.wait(PATIENCE)
+        look = Look(browser, urls[0])
+        look.choose("SUBSCRIBE")
+        look.type("#edit", "ff00")
+        look.until("document.querySelector('#decoded').innerText.includes('§2.2.1')")
+        assert look.run("return document.querySelector('#send')") is None
+    finally:
+        ending[0]()
+        thread.join(PATIENCE)
