@@ -27,12 +27,13 @@ from mqttws.errors import (
     ConnectError,
     ConnectionClosed,
     MQTTError,
+    PublishRejected,
     SessionLost,
     SessionTakenOver,
     StoreError,
     TakeoverSuspected,
 )
-from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed, Unsubscribed
+from mqttws.protocol.events import Closed, Connected, Delivered, Rejected, Sent, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
 
 #: Seconds that callbacks may take before the network gets its turn.
@@ -215,6 +216,9 @@ class Core(Generic[F]):
                 pending.answered(event.token, ())
             elif isinstance(event, Connected):
                 self._connected(event.session_present, now)
+            elif isinstance(event, Rejected):
+                pending.rejected(event.token, PublishRejected(event.topic, event.size))
+                self._attempts = self._short_lived = 0  # the cause is found
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:

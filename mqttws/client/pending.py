@@ -16,7 +16,7 @@ from mqttws.client.options import Options, TopicFilters
 from mqttws.client.sent import HighWaterMark, Receipt
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
-from mqttws.errors import ConnectionClosed, MQTTError, QueueFull, StoreError, SubscribeRejected
+from mqttws.errors import ConnectionClosed, MQTTError, PublishRejected, QueueFull, StoreError, SubscribeRejected
 from mqttws.protocol.session import Session
 
 M = TypeVar("M")
@@ -28,13 +28,12 @@ class _Request(Generic[F]):
 
     Args:
         future: of the caller.
-        finish: makes the outcome from the return codes by Topic Filter, once all packets are answered.
+        finish: makes the outcome from the return codes, in the order of the call, once all packets are answered.
     """
 
-    def __init__(self, future: F, finish: Callable[[dict[str, int]], object]) -> None:
+    def __init__(self, future: F, finish: Callable[[list[int]], object]) -> None:
         self.future = future
-        self.unanswered = 0
-        self.codes: dict[str, int] = {}
+        self.codes: dict[int, list[int] | None] = {}  # of each packet, by its token, in the order of the call
         self.finish = finish
 
 
@@ -204,12 +203,15 @@ class Pending(Generic[F]):
         wanted = [(entry, qos) if isinstance(entry, str) else entry for entry in _as_list(topic_filters)]
         Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
 
-        def finish(codes: dict[str, int]) -> object:
+        def finish(codes: list[int]) -> object:
             if not isinstance(topic_filters, str):
-                return tuple(codes[topic_filter] for topic_filter, _ in wanted)
-            return SubscribeRejected(topic_filters) if codes[topic_filters] == FAILURE else codes[topic_filters]
+                return tuple(codes)
+            return self._refusal(topic_filters) if codes[0] == FAILURE else codes[0]
 
         return self._request(self._session.subscribe, wanted, finish)
+
+    def _refusal(self, topic_filter: str) -> SubscribeRejected:
+        return SubscribeRejected(topic_filter, topic_filter in self._session.suspects.closed_over)
 
     def unsubscribe(self, topic_filters: str | Sequence[str]) -> F:
         """Unsubscribe when there is a connection. Returns the future of None.
@@ -222,7 +224,7 @@ class Pending(Generic[F]):
         return self._request(self._session.unsubscribe, unwanted, lambda codes: None)
 
     def _request(
-        self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[dict[str, int]], object]
+        self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[list[int]], object]
     ) -> F:
         """Send as many packets as the entries take."""
         request = _Request(self._make_future(), finish)
@@ -231,8 +233,9 @@ class Pending(Generic[F]):
             return request.future
         size = self._options.max_filters
         for start in range(0, len(entries), size):
-            self._requests[send(entries[start : start + size])] = request
-            request.unanswered += 1
+            token = send(entries[start : start + size])
+            request.codes[token] = None
+            self._requests[token] = request
         return request.future
 
     def flush(self) -> F:
@@ -262,6 +265,13 @@ class Pending(Generic[F]):
         done = [futures.pop(token) for token in tokens if token in futures]  # an earlier process had published others
         self._callbacks.add(self._settle, done, None)
 
+    def rejected(self, token: int, error: PublishRejected) -> None:
+        """Note that a message was given up."""
+        future = self._futures.pop(token, None)
+        if future is None:  # an earlier process had published it
+            self.report(error)
+        self.resolve(future, error)
+
     def note_sent(self, token: int) -> None:
         """Note that all messages of QoS 0 up to this one are handed to the network."""
         futures = self.sent.advance(token)
@@ -273,16 +283,16 @@ class Pending(Generic[F]):
         request = self._requests.pop(token, None)
         if request is None:  # a signal handler's exception ended the call that made it
             return
-        request.codes.update(return_codes)
-        request.unanswered -= 1
-        if not request.unanswered:
-            self.resolve(request.future, request.finish(request.codes))
+        request.codes[token] = [return_code for _, return_code in return_codes]
+        answered = [codes for codes in request.codes.values() if codes is not None]
+        if len(answered) == len(request.codes):
+            self.resolve(request.future, request.finish([code for codes in answered for code in codes]))
 
     def restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
         """Tell which subscriptions the server refused to restore: no call waits to be told."""
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
-                self.report(SubscribeRejected(topic_filter))
+                self.report(self._refusal(topic_filter))
 
     def report(self, error: MQTTError) -> None:
         """Report an error that is the outcome of no call."""

@@ -24,7 +24,7 @@ from math import inf
 from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
-from mqttws.codec.publishing import Publish
+from mqttws.codec.publishing import Publish, PubRel
 from mqttws.codec.subscribing import SubAck, UnsubAck
 from mqttws.errors import (
     ConnectError,
@@ -32,11 +32,15 @@ from mqttws.errors import (
     KeepAliveTimeout,
     MQTTError,
     RemoteProtocolError,
+    StoreError,
 )
-from mqttws.protocol.events import Connected, Subscribed, Unsubscribed
+from mqttws.protocol.events import Connected, Rejected, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
+from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.pacing import Pace
+from mqttws.protocol.probing import Probing
 from mqttws.protocol.session import Session
+from mqttws.protocol.suspects import Key, is_evidence
 
 
 class ClientMachine(Machine):
@@ -62,6 +66,7 @@ class ClientMachine(Machine):
         "_pace",
         "_ping_sent",
         "_ping_timeout",
+        "_probing",
     )
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -89,6 +94,7 @@ class ClientMachine(Machine):
         self._ping_timeout = min(connect.keep_alive / 4 + 0.5, 20.0) if ping_timeout is None else ping_timeout
         self._ping_sent: float | None = None  # when the oldest unanswered PINGREQ was sent
         self._max_filters = max_filters
+        self._probing: Probing | None = None  # while what is suspected is sent alone
         paced = publish_rate is not None or resend_after is not None
         self._pace = Pace(session.sender, publish_rate, resend_after) if paced else None
 
@@ -132,7 +138,7 @@ class ClientMachine(Machine):
     def may_overtake(self, now: float) -> bool:
         """Tell whether a message of QoS 0 can leave at once, without waiting for its turn; if so, it is about to."""
         session = self.session
-        if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting:
+        if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting or self._probing:
             return False
         if self._pace is not None:
             self._pace.count(now)
@@ -190,7 +196,7 @@ class ClientMachine(Machine):
 
     def handle_timeout(self, now: float) -> None:
         """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
-        if self._pace is not None and self.state is CONNECTED:
+        if self._pace is not None and self.state is CONNECTED and self._probing is None:
             self._out += self._pace.overdue(now)
         deadline = self._keep_alive_at() if self.state is CONNECTED else None
         if deadline is None or now < deadline:
@@ -206,9 +212,47 @@ class ClientMachine(Machine):
     def _dead_at(self, ping_sent: float) -> float:
         return max(ping_sent, self._last_received) + self._ping_timeout
 
+    def close(self, error: MQTTError | None = None) -> None:
+        """See `Machine.close`. The end may show what the server does not take."""
+        if self.state is CONNECTED and is_evidence(error):
+            alone = self._probing.alone if self._probing is not None else None
+            self._reject(self.session.suspects.note_end(self.session.unanswered(), alone))
+        super().close(error)
+
+    def _reject(self, key: Key | None) -> None:
+        """Give up what the server does not take."""
+        session = self.session
+        if isinstance(key, str):
+            self.events += [Subscribed(token, codes) for token, codes in session.reject(key)]
+        elif key is not None:
+            outgoing = session.sender.reject(key)
+            if outgoing is not None:
+                self.events.append(Rejected(key, outgoing[1], size_of(outgoing[1], outgoing[2])))
+        if key is not None and session.store is not None:
+            try:
+                session.store.commit()
+            except StoreError:  # the next process will find it out, too
+                pass
+
+    def _send_probe(self) -> bool:
+        """Send the next of what is suspected. Returns False where nothing is suspected any more."""
+        if self._probing is None:
+            return False
+        if self._probing.over:
+            self._probing = None
+            self.session.suspects.clear()
+            return False
+        packet = self._probing.next()
+        if packet is not None:
+            self._out.append(packet)
+        return True
+
     def _send_ready(self, room: float = PIECE) -> None:
         """Send what `Machine` does, and the requests, each in its turn among the messages."""
         session = self.session
+        if self._send_probe():
+            self._send_answers()
+            return
         while session.requests and room > 0:
             token = session.requests[0].token
             if token is not None and session.sender.waiting:
@@ -263,14 +307,28 @@ class ClientMachine(Machine):
         self.state = CONNECTED
         self.events.append(Connected(packet.session_present))
         self.session.restore(packet.session_present, self._max_filters)
-        self._send_requests(1)  # the subscriptions that the server has lost
+        if not self.session.suspects.cautious:
+            self._send_requests(1)  # the subscriptions that the server has lost
         self._resume(self.session, packet.session_present)
+        if self._probing is not None:
+            self._send(PingReq())
+            self._ping_sent = now
         if self._pace is not None:
             self._pace.resumed(now)
 
+    def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:
+        """See `Machine._send_again`."""
+        if not self.session.suspects.cautious:
+            super()._send_again(packets)
+            return
+        super()._send_again([(0, packet) for _, packet in packets if isinstance(packet, PubRel)])
+        resends = [(token, packet) for token, packet in packets if isinstance(packet, Publish)]
+        self._probing = Probing(self.session, resends)
+
     def _on_suback(self, packet: SubAck, now: float) -> None:
         request, granted = self.session.granted(packet.packet_id, packet.return_codes)
-        self._answered(Subscribed(request.token, granted))
+        if granted:
+            self._answered(Subscribed(request.token, granted))
 
     def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
         request = self.session.taken_back(packet.packet_id)
@@ -285,3 +343,5 @@ class ClientMachine(Machine):
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
         self._ping_sent = None
+        if self._probing is not None:
+            self._probing.proven = True

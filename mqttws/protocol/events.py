@@ -75,6 +75,21 @@ class Subscribed:
 
 
 @dataclass(slots=True)
+class Rejected:
+    """A message was given up: the server ends the connection each time it is sent. `Closed` follows.
+
+    Attributes:
+        token: what `publish` returned for it.
+        topic: its Topic Name.
+        size: bytes of its topic and payload.
+    """
+
+    token: int
+    topic: str
+    size: int
+
+
+@dataclass(slots=True)
 class Unsubscribed:
     """An UNSUBACK arrived.
 
@@ -134,6 +149,7 @@ Event = (
     | Closed
     | Connected
     | Subscribed
+    | Rejected
     | Unsubscribed
     | UpgradeRequested
     | ConnectReceived

@@ -230,10 +230,14 @@ class Machine(ABC):
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
         session = self.session
-        for answer in session.receiver.answers():
-            self._out.append(answer.encode())
+        self._send_answers()
         if session.sender.waiting:
             self._send_messages(room)
+
+    def _send_answers(self) -> None:
+        """Send the acknowledgements that are due."""
+        for answer in self.session.receiver.answers():
+            self._out.append(answer.encode())
 
     def _send_messages(self, room: float, before: float = inf) -> float:
         """Send the messages whose turn it is, up to a piece, and before a token. Returns how many bytes are left."""
@@ -267,11 +271,15 @@ class Machine(ABC):
         self._session = session
         session.receiver.begin(session_present)
         packets, done = session.sender.resume(session_present)
+        self._send_again(packets)
+        for token in done:
+            self._note_delivered(token)
+
+    def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:
+        """Send again what an earlier connection had left unanswered, each packet after the token of its message."""
         for token, packet in packets:
             self._send_requests(token)
             self._out.append(packet.encode())
-        for token in done:
-            self._note_delivered(token)
 
     # The QoS flows, the same for both roles. Spec: §4.3
 

@@ -121,6 +121,24 @@ class Sender:
         waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
         return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
+    def published(self, packet_id: int) -> Outgoing | None:
+        """Return the message that was sent with an identifier and has no answer; None for none."""
+        return self._published.get(packet_id)
+
+    @property
+    def published_tokens(self) -> list[int]:
+        """The tokens of the messages that were sent and have no answer."""
+        return [outgoing[TOKEN] for outgoing in self._published.values()]
+
+    def reject(self, token: int) -> Outgoing | None:
+        """Give up a message that was sent and has no answer. Returns it, if there was one."""
+        for packet_id, outgoing in self._published.items():
+            if outgoing[TOKEN] == token:
+                del self._published[packet_id]
+                self._done(outgoing, packet_id)
+                return outgoing
+        return None
+
     @property
     def oldest(self) -> int | None:
         """The lowest token of a message that waits or is in flight; None for none."""

@@ -22,6 +22,7 @@ from mqttws.protocol.outgoing import Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import Store
+from mqttws.protocol.suspects import Suspects
 
 
 class Request:
@@ -31,9 +32,10 @@ class Request:
         token: the number by which its caller knows it; None where a connection restores subscriptions.
         subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
         unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
+        parts: where a SUBSCRIBE was split: its parts in order, each with its return code once there is one.
     """
 
-    __slots__ = ("subscribe", "token", "unsubscribe")
+    __slots__ = ("parts", "subscribe", "token", "unsubscribe")
 
     def __init__(
         self, token: int | None, *, subscribe: Sequence[tuple[str, int]] = (), unsubscribe: Sequence[str] = ()
@@ -41,7 +43,8 @@ class Request:
         self.token = token
         self.subscribe = tuple(subscribe)
         self.unsubscribe = tuple(unsubscribe)
-        self.packet(1)  # checks the Topic Filters now, while the caller is there to be told
+        self.parts: dict[Request, int | None] | None = None
+        self.packet(1)  # checks the Topic Filters in the call that gives them
 
     def packet(self, packet_id: int) -> Subscribe | Unsubscribe:
         """Make the packet."""
@@ -70,6 +73,7 @@ class Session:
 
     __slots__ = (
         "_journal",
+        "_suspects",
         "identifiers",
         "receiver",
         "requests",
@@ -89,6 +93,7 @@ class Session:
         self.requests: deque[Request] = deque()
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
+        self._suspects: Suspects | None = None
         self._journal: Journal | None = None
 
     def keep_in(self, store: Store, client_id: str) -> None:
@@ -244,14 +249,63 @@ class Session:
                 "MQTT-3.8.4-5",
             )
         self._answered(packet_id)
-        results = []
+        return request, self._grant(request, return_codes)
+
+    def _grant(self, request: Request, return_codes: Sequence[int]) -> tuple[tuple[str, int], ...]:
+        """Note the return codes of a SUBSCRIBE. Returns them with their Topic Filters, all that were asked for.
+
+        Nothing is returned where the request is a part of one, and others are not answered yet.
+        """
         for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=True):
             if return_code == FAILURE:
                 self.discard_subscription(topic_filter)
             else:
                 self.set_subscription(topic_filter, qos)
-            results.append((topic_filter, return_code))
-        return request, tuple(results)
+                self.suspects.closed_over.discard(topic_filter)
+        parts = request.parts
+        if parts is None:
+            return tuple(zip((topic_filter for topic_filter, _ in request.subscribe), return_codes, strict=True))
+        parts[request] = return_codes[0]
+        answered = [(part.subscribe[0][0], code) for part, code in parts.items() if code is not None]
+        return tuple(answered) if len(answered) == len(parts) else ()
+
+    @property
+    def suspects(self) -> Suspects:
+        """At a client: what the server may end connections over."""
+        if self._suspects is None:
+            self._suspects = Suspects()
+        return self._suspects
+
+    def split_request(self) -> int:
+        """Split the SUBSCRIBE that is to be sent next into one for each Topic Filter. Returns how many these are."""
+        request = self.requests.popleft()
+        parts = [Request(request.token, subscribe=(pair,)) for pair in request.subscribe]
+        codes: dict[Request, int | None] = dict.fromkeys(parts)
+        for part in reversed(parts):
+            if request.token is not None:  # no call waits for the answer to all of what is restored
+                part.parts = codes
+            self.requests.appendleft(part)
+        return len(parts)
+
+    def unanswered(self) -> set[int | str]:
+        """Return what is sent and not answered: messages by their tokens, subscriptions by their Topic Filters."""
+        names = (name for request in self.requests_sent.values() for name, _ in request.subscribe)
+        return {*self.sender.published_tokens, *names}
+
+    def reject(self, topic_filter: str) -> list[tuple[int | None, tuple[tuple[str, int], ...]]]:
+        """Take the requests to subscribe to one Topic Filter for refused.
+
+        Returns:
+            The token and the return codes of each that is answered in full by this.
+        """
+        self.suspects.closed_over.add(topic_filter)
+        self.discard_subscription(topic_filter)
+        answered = []
+        for packet_id, request in list(self.requests_sent.items()):
+            if [name for name, _ in request.subscribe] == [topic_filter]:
+                self._answered(packet_id)
+                answered.append((request.token, self._grant(request, (FAILURE,))))
+        return [entry for entry in answered if entry[1]]
 
     def taken_back(self, packet_id: int) -> Request:
         """Take an UNSUBACK: note which Topic Filters are gone.

@@ -14,6 +14,7 @@ from mqttws import (
     ConnectError,
     ConnectionClosed,
     ConnectionRefused,
+    ConnectTimeout,
     Disconnect,
     HandshakeRejected,
     KeepAliveTimeout,
@@ -197,7 +198,7 @@ class TestOpenTimeout:
         pair.client.handle_timeout(pair.clock() + 30)
         pair.collect()
         error = last(pair.client_events)
-        assert type(error) is ConnectError
+        assert type(error) is ConnectTimeout
         assert "within 30 s" in str(error)
         assert pair.client.finished
 
