@@ -34,7 +34,7 @@ class IoTLimits:
         max_filters: Topic Filters in one SUBSCRIBE.  Beyond: the connection ends.
         max_subscriptions: Topic Filters of a connection.  Beyond: SUBACK 0x80.
         connect_rate: CONNECTs a second of the account.  Beyond: CONNACK 3.
-        client_connect_rate: CONNECTs a second with one client id; two may come at once, since AWS documents no burst.
+        client_connect_rate: CONNECTs a second with one client id; three may come at once, since AWS documents no burst.
             Beyond: CONNACK 3.
         publish_rate: Messages a second of one connection, in and out together.
         publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".

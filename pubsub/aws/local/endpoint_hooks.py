@@ -55,6 +55,7 @@ _ALTERNATIVES = {
 
 
 _MOST_CLIENT_IDS = 10_000  # of those that connected last, how many are remembered
+_CONNECT_BURST = 3.0  # how many CONNECTs with one client id may come at once: AWS does not document it
 
 
 class _Client:
@@ -84,7 +85,7 @@ class _ConnectRates:
             return f"the account is beyond its {self._account.rate:g} CONNECTs a second"
         if self._rate is None:
             return None
-        bucket = self._of_client.pop(client_id, None) or TokenBucket(self._rate, max(2.0, self._rate))
+        bucket = self._of_client.pop(client_id, None) or TokenBucket(self._rate, max(_CONNECT_BURST, self._rate))
         self._of_client[client_id] = bucket
         if len(self._of_client) > _MOST_CLIENT_IDS:
             del self._of_client[next(iter(self._of_client))]
