@@ -158,10 +158,8 @@ class AWSIoTProvider(Provider):
 
     def _clamp_keep_alive(self) -> None:
         asked = self._options.get("keep_alive")
-        if not isinstance(asked, int) or asked < 0:
-            return  # none was given; or the client will refuse it
-        taken = self._limits.keep_alive(asked)
-        if taken != asked:
+        taken = None if asked is None else self._limits.keep_alive(asked)
+        if taken is not None and taken != asked:
             logger.warning(
                 "%s: keep_alive is %d; AWS IoT takes %d to %d seconds, and 0 as the longest: %d is used",
                 self.name,
