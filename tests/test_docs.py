@@ -17,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+import mqttws
+import pubsub
+import sigv4
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages whose examples cannot be pasted yet.
@@ -114,3 +118,15 @@ def test_the_reference_has_each_public_name(module: str) -> None:
     missing = {name for name in names if name not in shown and f"`{name}`" not in page}
     assert not missing, f"name them in docs/reference/{REFERENCE[module]}.md: {sorted(missing)}"
     assert shown <= set(names)
+
+
+def test_the_errors_page_has_each_error() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    errors = {
+        name
+        for package in (mqttws, pubsub, sigv4)
+        for name in package.__all__
+        if isinstance(getattr(package, name), type) and issubclass(getattr(package, name), Exception)
+    }
+    missing = {name for name in errors if not re.search(rf"\b{name}\b", page)}
+    assert not missing, f"say in docs/errors.md when they are raised, why and what to do: {sorted(missing)}"
