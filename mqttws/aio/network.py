@@ -285,7 +285,7 @@ class Network(Owner):
     def run_callbacks(self) -> None:
         """Settle futures, run callbacks, and wake the tasks that wait."""
         core = self.core
-        if core.callbacks:
+        if core.callbacks.due:
             core.callbacks.run()
         if self._waiters:
             self.notify()

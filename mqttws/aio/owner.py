@@ -62,7 +62,7 @@ class Owner(ABC):
             return future
         made: Future = self.call(function, *arguments)
         self.flush_soon()
-        if self.core.link is None and self.core.callbacks:  # a message was dropped for this one
+        if self.core.link is None and self.core.callbacks.due:  # a message was dropped for this one
             self.core.callbacks.run()
         return made
 

@@ -119,9 +119,11 @@ class Pump(asyncio.Protocol):
             return
         network.busy = True
         try:
-            network.core.disconnect(now)
+            stopping = network.core.stopping
+            if stopping:
+                network.core.disconnect(now)
             self._write(now)
-            if network.core.disconnect(now):  # what has just been written was all that it waited for
+            if stopping and network.core.disconnect(now):  # what has just been written was all that it waited for
                 self._write(now)
             network.core.advance(now)
         finally:
@@ -140,8 +142,10 @@ class Pump(asyncio.Protocol):
 
     def _write(self, now: float) -> None:
         assert self._transport is not None
-        while self._writable and (data := self._link.data_to_send(now)):
+        link, more = self._link, True
+        while more and self._writable and (data := link.data_to_send(now)):
             self._transport.write(data)
+            more = link.has_more(data)
 
     def end(self) -> None:
         """Close the socket."""

@@ -19,28 +19,29 @@ WARNING: Final = 30
 
 
 class Callbacks:
-    """The calls that are due, in order."""
+    """The calls that are due, in order.
+
+    Attributes:
+        due: the calls: asked for truth without a call, where that is asked for each message.
+    """
 
     def __init__(self) -> None:
-        self._due: deque[tuple[Callable[[Any, Any], object], Any, Any]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._due)
+        self.due: deque[tuple[Callable[[Any, Any], object], Any, Any]] = deque()
 
     def add(self, function: Callable[[Any, Any], object], first: object, second: object) -> None:
         """Note a call."""
-        self._due.append((function, first, second))
+        self.due.append((function, first, second))
 
     def run(self) -> None:
         """Make the calls, one at a time: each may add others."""
-        due = self._due
+        due = self.due
         while due:
             function, first, second = due.popleft()
             function(first, second)
 
     def clear(self) -> None:
         """Drop the calls."""
-        self._due.clear()
+        self.due.clear()
 
 
 def is_coroutine_function(callback: object) -> bool:

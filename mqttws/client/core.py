@@ -223,7 +223,7 @@ class Core(Generic[F]):
                 self.error = event.error
         if came:
             self.inbox.note(came, self.link.take_received())
-        if not self.stopping:
+        if not self.stopping and (came or not self.reading):
             self._regulate(now)
         pending.check_flushes()
 

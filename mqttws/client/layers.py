@@ -12,6 +12,7 @@ from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.proxy import Tunnel
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection, earlier
+from mqttws.protocol.machine import PIECE
 
 if TYPE_CHECKING:
     from mqttws.client.tls import TLSPipe  # it loads ssl, which a plain connection can do without
@@ -138,6 +139,10 @@ class Link:
             self._tls.close()
         return self._tls.data_to_send()
 
+    def has_more(self, data: bytes) -> bool:
+        """Return whether `data_to_send`, which has just given this, may have more to give before something happens."""
+        return len(data) >= PIECE or self.connection.closed
+
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
         """Make the bytes that carry a PUBLISH of QoS 0, to be written to the socket at once.
 
@@ -150,7 +155,8 @@ class Link:
 
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called, or `over` be asked, at the latest; None for never."""
-        return earlier(self.connection.next_deadline(), self._cut_at)
+        deadline = self.connection.next_deadline()
+        return deadline if self._cut_at is None else earlier(deadline, self._cut_at)
 
     def over(self, now: float, unsent: bool) -> bool:
         """Tell whether the socket is to be closed now.
@@ -159,6 +165,8 @@ class Link:
             now: seconds.
             unsent: whether something of what `data_to_send` gave is not written yet.
         """
+        if self._cut_at is None and not self.connection.closed:
+            return False
         return (self._cut_at is not None and now >= self._cut_at) or (self.finished and not unsent)
 
     @property

@@ -137,7 +137,8 @@ class ClientMachine(Machine):
 
     def may_overtake(self, now: float) -> bool:
         """Tell whether a message of QoS 0 can leave at once, without waiting for its turn; if so, it is about to."""
-        session = self.session
+        session = self._session
+        assert session is not None
         if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting or self._probing:
             return False
         if self._pace is not None:
@@ -249,7 +250,8 @@ class ClientMachine(Machine):
 
     def _send_ready(self, room: float = PIECE) -> None:
         """Send what `Machine` does, and the requests, each in its turn among the messages."""
-        session = self.session
+        session = self._session
+        assert session is not None
         if self._send_probe():
             self._send_answers()
             return

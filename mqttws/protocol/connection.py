@@ -117,7 +117,10 @@ class Connection(ABC, Generic[M]):
 
     def next_deadline(self) -> float | None:
         """Tell when `handle_timeout` must be called at the latest; None for never."""
-        return earlier(earlier(self._open_deadline, self._close_deadline), self.machine.next_deadline())
+        deadline = self.machine.next_deadline()
+        if self._open_deadline is None and self._close_deadline is None:
+            return deadline
+        return earlier(earlier(self._open_deadline, self._close_deadline), deadline)
 
     def handle_timeout(self, now: float) -> None:
         """Do what time has made due."""

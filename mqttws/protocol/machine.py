@@ -229,14 +229,16 @@ class Machine(ABC):
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
-        session = self.session
+        session = self._session
+        assert session is not None
         self._send_answers()
         if session.sender.waiting:
             self._send_messages(room)
 
     def _send_answers(self) -> None:
         """Send the acknowledgements that are due."""
-        for answer in self.session.receiver.answers():
+        assert self._session is not None
+        for answer in self._session.receiver.answers():
             self._out.append(answer.encode())
 
     def _send_messages(self, room: float, before: float = inf) -> float:

@@ -90,6 +90,7 @@ class Network(Owner):
         self._sending: tuple[bytes, list[int]] | None = None  # at once, and how much of it the socket has taken
         self._sent_at = -inf  # when something was sent at once for the last time
         self._selector: selectors.BaseSelector | None = None
+        self._watched = 0  # what the selector watches the socket for
 
     # What the core needs: see `mqttws.client.driver`.
 
@@ -332,6 +333,7 @@ class Network(Owner):
         for each in (self._socket, self._selector, self._wake_in, self._wake_out):
             if each is not None:
                 each.close()
+        self._watched = 0
         self._dialer = self._socket = self._selector = self._wake_in = self._wake_out = self._thread = None
         self._identity = 0
         self.woken = False
@@ -349,7 +351,7 @@ class Network(Owner):
     def _run_callbacks(self) -> None:
         """Run the callbacks that are due. `SystemExit` in one ends neither this thread nor the others' turn."""
         callbacks = self.core.callbacks
-        while callbacks:
+        while callbacks.due:
             try:
                 callbacks.run()
             except BaseException:
@@ -435,25 +437,29 @@ class Network(Owner):
         link = core.link
         assert link is not None
         with self.lock:
-            core.disconnect(now)
+            if core.stopping:
+                core.disconnect(now)
             broken = self._write(now)
-            if core.disconnect(now):  # what has just been written was all that it waited for
+            if core.stopping and core.disconnect(now):  # what has just been written was all that it waited for
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)
             core.advance(now)
             self.notify()
             over = link.over(now, bool(self._unsent))
-            if core.callbacks and not over:
+            if core.callbacks.due and not over:
                 return  # a thread that waits until something is sent goes on while this one reads
             # Inside a callback no messages are delivered, or callbacks would nest.
-            waits = bool(core.callbacks) or bool(self.posted) or (until is None and core.deliverable)
+            waits = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
             deadline = now if waits else earlier(link.next_deadline(), core.deadline)
         if over:
             self._lost(core.error)
             return
         data = self._read(until, deadline)
         now = time.monotonic()
+        is_due = deadline is not None and now >= deadline
+        if data is None and not is_due:
+            return  # woken: the next turn looks
         with self.lock:
             if isinstance(data, OSError):
                 link.broke(data, now)
@@ -461,23 +467,28 @@ class Network(Owner):
                 link.receive_data(data, now)
             elif data is not None:
                 link.receive_eof(now)
-            link.handle_timeout(now)
+            if is_due:
+                link.handle_timeout(now)
             core.advance(now)
             self.notify()
 
     def _write(self, now: float) -> OSError | None:
         """Write all that the socket takes. Under the lock. Returns what broke it, if anything did."""
-        assert self.core.link is not None
-        assert self._socket is not None
-        self._note_sending()
+        link, connection = self.core.link, self._socket
+        assert link is not None
+        assert connection is not None
+        if self._sending is not None:
+            self._note_sending()
         try:
+            more = True
             while True:
                 if not self._unsent:
-                    data = self.core.link.data_to_send(now)
+                    data = link.data_to_send(now) if more else b""
                     if not data:
                         return None
                     self._unsent = memoryview(data)
-                sent = self._socket.send(self._unsent)
+                    more = link.has_more(data)
+                sent = connection.send(self._unsent)
                 self._unsent = self._unsent[sent:]
         except BlockingIOError:
             return None
@@ -513,13 +524,15 @@ class Network(Owner):
         events = selectors.EVENT_READ if self.core.reading else 0
         if self._unsent:
             events |= selectors.EVENT_WRITE
-        key = selector.get_map().get(connection)
-        if key is None and events:
+        if events == self._watched:
+            return
+        if not self._watched:
             selector.register(connection, events)
-        elif key is not None and not events:
+        elif not events:
             selector.unregister(connection)
-        elif key is not None and key.events != events:
+        else:
             selector.modify(connection, events)
+        self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
         """Wait until something happens, or until the earlier of two times. Returns the sockets it happened to."""
@@ -560,8 +573,9 @@ class Network(Owner):
             self._dialer = None
         if self._socket is not None:
             assert self._selector is not None
-            if self._socket in self._selector.get_map():
+            if self._watched:
                 self._selector.unregister(self._socket)
+                self._watched = 0
             self._socket.close()
             self._socket = None
         self._unsent, self._sending = memoryview(b""), None

@@ -56,6 +56,7 @@ def narrow(client: Client, *takes: int) -> Narrow:
         assert network._socket is not None
         assert network._selector is not None
         network._selector.unregister(network._socket)
+        network._watched = 0
         taking = network._socket = Narrow(network._socket, *takes)
         taking.setblocking(False)
         network.wake()

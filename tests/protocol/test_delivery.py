@@ -22,6 +22,7 @@ from mqttws import (
     Subscribe,
     Unsubscribe,
 )
+from mqttws.codec.publishing import encode_publish
 from mqttws.protocol.outgoing import RUN, Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
@@ -319,6 +320,39 @@ class TestRuns:
         assert sender.waiting == 1
         assert sender.take_ready() == ([b"five"], 5)
         assert sender.drop_oldest() is None
+
+    @pytest.mark.parametrize("qos", [0, 1, 2])
+    @pytest.mark.parametrize("how", ["withdrawn", "dropped", "sent", "cleared"])
+    @pytest.mark.parametrize("topic", ["a", "\N{GRINNING FACE}"])
+    def test_the_bytes_of_what_waits_no_longer_are_free(self, qos: int, how: str, topic: str) -> None:
+        """Exactly as many: one byte more than before is refused, again and again."""
+        size = 100 + len(topic.encode())  # what QoS 1 and 2 count; a packet counts whole
+        packet = encode_publish(topic, bytes(100), 0, False)
+        sender = Sender(Identifiers(), max_queued=100, max_queued_bytes=2 * (size if qos else len(packet)))
+
+        def enqueue_one(more: int = 0) -> int:
+            if qos:
+                return sender.enqueue(Message(topic, bytes(100 + more), qos))
+            return sender.enqueue_packet(packet + bytes(more))
+
+        for _ in range(5):
+            tokens = [enqueue_one(), enqueue_one()]
+            with pytest.raises(QueueFull):
+                enqueue_one()
+            if how == "withdrawn":
+                assert sender.withdraw(tokens[1])
+                assert sender.withdraw(tokens[0])
+            elif how == "dropped":
+                assert [sender.drop_oldest(), sender.drop_oldest()] == tokens
+            elif how == "sent":
+                sender.take_ready()
+            else:
+                sender.clear()
+            assert (sender.waiting, sender._count, sender._size) == (0, 0, 0)
+            enqueue_one()
+            with pytest.raises(QueueFull):
+                enqueue_one(1)
+            sender.clear()
 
     def test_what_waits_behind_a_run_that_was_dropped_or_taken_back_whole(self) -> None:
         sender = Sender(Identifiers())
