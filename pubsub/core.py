@@ -202,6 +202,11 @@ class PubSubCore(Generic[O, F]):
         states = list(self.connection_states.values()) or [ConnectionState.DISCONNECTED]
         return next((state for state in states if state is not ConnectionState.CONNECTED), states[0])
 
+    @property
+    def pending(self) -> int:
+        """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
+        return sum(channel.client.pending for channel in list(self._channels.values()))
+
     def reauthenticate(self, provider: str | None = None) -> None:
         """Connect anew with fresh credentials: those that a provider keeps are dropped. Subscriptions stay.
 

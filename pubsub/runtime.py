@@ -90,6 +90,10 @@ class Client(Protocol):
     def state(self) -> State:
         """The state of the connection."""
 
+    @property
+    def pending(self) -> int:
+        """How many messages are not sent or not acknowledged yet."""
+
     def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
         """Publish a message. Return a future."""
 

@@ -69,6 +69,12 @@ class Client:
         return self._core.session
 
     @property
+    def pending(self) -> int:
+        """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
+        sender = self._core.session.sender
+        return sender.waiting + sender.in_flight
+
+    @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped

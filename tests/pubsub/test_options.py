@@ -209,6 +209,20 @@ def test_flush_waits_for_all_acknowledgements(api: Api, world: Any) -> None:
     assert len(world.published) == 200
 
 
+def test_pending_counts_what_is_not_acknowledged(stack: Any, make: Callable[..., Api]) -> None:
+    broker = stack.enter_context(Broker())
+    api = make(MqttOverWSProvider(broker.url, reconnect=Reconnect(initial=30, maximum=60)))
+    assert api.ps.pending == 0
+    api.call(api.ps.publish, "a", 1, qos=1)
+    assert api.ps.pending == 0
+    broker.stop()
+    for qos in (0, 1, 2):
+        api.call(lambda qos=qos: [api.ps.publish_nowait(["a", "b"], 1, qos=qos)])  # type: ignore[misc]
+    assert api.ps.pending == 6
+    api.call(api.ps.close, 0.1)
+    assert api.ps.pending == 0
+
+
 def test_time_outs_are_of_both_kinds(make: Callable[..., Api]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         api = make(MqttOverWSProvider(f"ws://127.0.0.1:{mute.getsockname()[1]}/mqtt"))
