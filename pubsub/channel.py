@@ -9,7 +9,6 @@ order in which they were decided. The client calls back outside its own lock. Pu
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -188,12 +187,11 @@ class Channel:
         Yields:
             What the runner has to wait for before it goes on: what a callback returned, or a future.
         """
-        is_held, is_first, space = False, False, None
+        is_held, space = False, None
         with self._runtime.lock:
             takers = self._router.route(publish)
             if not takers and self._is_to_be_held(publish):
-                is_first = not self._held
-                is_held = self.is_closing or self._held.add(publish, time.monotonic())
+                is_held = self.is_closing or self._held.add(publish)
                 if not is_held:
                     self.client.give_back([publish])  # before an observer comes: what it claims goes in front of this
                     space = self._space = self._runtime.new_future()
@@ -201,8 +199,6 @@ class Channel:
             yield space
             return
         if is_held:  # it stays unacknowledged
-            if is_first and self.provider.hold_seconds < math.inf:
-                self._runtime.later(self.provider.hold_seconds, self._expire)
             return
         receipt = Receipt(partial(self.client.acknowledge, publish)) if publish.qos else None
         for subscription in takers:
@@ -211,30 +207,29 @@ class Channel:
             receipt.release()
 
     def _is_to_be_held(self, publish: Publish) -> bool:
-        return bool(publish.qos) and self._may_precede and not self._router.wanted_before(publish.topic)
+        if not publish.qos or not self._may_precede or self._held.is_over(time.monotonic()):
+            return False
+        return not self._router.wanted_before(publish.topic)
 
-    def _expire(self) -> None:
-        """Acknowledge and drop what has waited long enough: it holds up all later acknowledgements."""
+    def _stop_holding(self) -> None:
+        """Acknowledge and drop what no observer came for: it holds up all later acknowledgements."""
         with self._runtime.lock:
-            now = time.monotonic()
-            expired, deadline = self._held.expire(now), self._held.next_deadline
+            dropped = self._held.take_all()
             space, self._space = self._space, None
-        for publish in expired:
+        for publish in dropped:
             self.client.acknowledge(publish)
-        if expired:
-            topics = ", ".join(repr(topic) for topic in sorted({publish.topic for publish in expired})[:3])
+        if dropped:
+            topics = ", ".join(repr(topic) for topic in sorted({publish.topic for publish in dropped})[:3])
             logger.warning(
-                "%s: %d messages of the kept session were dropped: no observer came for their topics (%s ...) within "
-                "%g s. Unsubscribe from what is not wanted, or raise hold_seconds",
+                "%s: %d messages of the kept session were dropped, and others will be: no observer came for their "
+                "topics (%s ...) within %g s. Unsubscribe from what is not wanted, or raise hold_seconds",
                 self.provider.name,
-                len(expired),
+                len(dropped),
                 topics,
                 self.provider.hold_seconds,
             )
         if space is not None:
             settle(space)
-        if deadline is not None and deadline < math.inf:
-            self._runtime.later(max(0.0, deadline - now), self._expire)
 
     def closing(self) -> None:
         """Note that it is about to be closed."""
@@ -256,7 +251,7 @@ class Channel:
         with self._runtime.lock:
             self.over = True
             members = self._router.members()
-            self._held.clear()
+            self._held.take_all()
         settle(self.opened)
         self._forget(self)
         for subscription in members:
@@ -282,6 +277,8 @@ class Channel:
 
     def _on_state(self, state: State) -> None:
         if state.name == "connected":
+            if self._may_precede and self._held.begin(time.monotonic()):
+                self._runtime.later(self.provider.hold_seconds, self._stop_holding)
             if not state.session_present:
                 with self._runtime.lock:
                     self._router.session_lost()

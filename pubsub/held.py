@@ -6,13 +6,16 @@ observer. They wait here, unacknowledged, until it is there. Nothing else reache
 itself has unsubscribed from, or one of QoS 0, is dropped.
 
 Acknowledgements leave in the order in which the messages came [MQTT-4.6.0-2], so one message that is never
-acknowledged would hold up all others, and at last the server would send no more. That is why the wait is bounded.
+acknowledged would hold up all others, and at last the server would send no more. That is why there is one time for all
+of them, which begins with the first connection: a program has its observers by then. What comes later without an
+observer is not held.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from mqttws import Publish
 
@@ -24,57 +27,54 @@ class Held:
 
     Args:
         most_bytes: of topics and payloads. A single message may be larger.
-        seconds: that a message waits.
+        seconds: that messages wait, from the first connection.
     """
 
     def __init__(self, most_bytes: int, seconds: float) -> None:
         self._most_bytes = most_bytes
         self._seconds = seconds
-        self._waiting: deque[tuple[float, Publish]] = deque()
+        self._until = inf
+        self._waiting: deque[Publish] = deque()
         self._bytes = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def begin(self, now: float) -> bool:
+        """Begin the time. Returns False if it had begun, or never ends."""
+        if self._until < inf or self._seconds == inf:
+            return False
+        self._until = now + self._seconds
+        return True
 
-    def add(self, publish: Publish, now: float) -> bool:
+    def is_over(self, now: float) -> bool:
+        """Return whether no more messages are held."""
+        return now >= self._until
+
+    def add(self, publish: Publish) -> bool:
         """Keep a message. Returns False, and changes nothing, if there is no space for it."""
         size = _size(publish)
         if self._waiting and self._bytes + size > self._most_bytes:
             return False
-        self._waiting.append((now + self._seconds, publish))
+        self._waiting.append(publish)
         self._bytes += size
         return True
 
     def claim(self, is_wanted: Callable[[str], bool]) -> list[Publish]:
         """Take out the messages whose topic is wanted now."""
-        claimed, left = [], deque[tuple[float, Publish]]()
-        for entry in self._waiting:
-            if is_wanted(entry[1].topic):
-                claimed.append(entry[1])
-                self._bytes -= _size(entry[1])
+        claimed, left = [], deque[Publish]()
+        for publish in self._waiting:
+            if is_wanted(publish.topic):
+                claimed.append(publish)
+                self._bytes -= _size(publish)
             else:
-                left.append(entry)
+                left.append(publish)
         self._waiting = left
         return claimed
 
-    def expire(self, now: float) -> list[Publish]:
-        """Take out the messages that have waited long enough."""
-        expired = []
-        while self._waiting and self._waiting[0][0] <= now:
-            publish = self._waiting.popleft()[1]
-            self._bytes -= _size(publish)
-            expired.append(publish)
-        return expired
-
-    @property
-    def next_deadline(self) -> float | None:
-        """When `expire` will take out the next message; None if nothing waits."""
-        return self._waiting[0][0] if self._waiting else None
-
-    def clear(self) -> None:
-        """Forget all messages: the server sends them again in the next connection."""
+    def take_all(self) -> list[Publish]:
+        """Take out all messages."""
+        taken = list(self._waiting)
         self._waiting.clear()
         self._bytes = 0
+        return taken
 
 
 def _size(publish: Publish) -> int:

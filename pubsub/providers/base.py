@@ -21,10 +21,10 @@ class ClientOptions(ConnectionOptions, total=False):
     """The options of a provider: those of a client, which mean what they mean to `mqttws.connect`, and two of its own.
 
     Attributes:
-        hold_seconds: how long a message of a kept session (`clean_session=False`) waits, unacknowledged, for an
-            observer of its topic; above 0, `math.inf` for as long as the connection stands; by default 60. Then it is
-            acknowledged and dropped, with a warning in the log: the server sends no more when too many messages are
-            unacknowledged.
+        hold_seconds: how long, from the first connection, messages of a kept session (`clean_session=False`) wait,
+            unacknowledged, for observers of their topics; above 0, `math.inf` for as long as the connection stands; by
+            default 60. Then they are acknowledged and dropped, with a warning in the log, and so are later ones: the
+            server sends no more when too many messages are unacknowledged.
         hold_bytes: of topics and payloads that may wait so, at least 1; by default 16 MiB. Beyond it no more messages
             are taken from the connection until one of them is.
     """

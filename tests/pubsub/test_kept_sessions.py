@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -139,6 +140,9 @@ def test_what_waits_too_long_is_dropped_with_a_warning_and_holds_up_nothing(
         recorder = Recorder()
         subscribe(api, "orders", recorder)
         recorder.wait_for_values(*range(200))
+        publish(broker, range(200, 400))
+        recorder.wait_for_values(*range(400))
+    assert caplog.text.count("hold_seconds") == 1, "what comes later is not held"
     assert "'alarms'" in caplog.text
     assert "hold_seconds" in caplog.text
 
@@ -205,19 +209,26 @@ def test_held_counts_bytes_and_keeps_the_order() -> None:
         Publish("b", b"", 1, packet_id=2),
         Publish("ä", b"", 2, packet_id=3),
     ]
-    assert not held
-    assert held.add(publishes[0], 1.0)  # 2 bytes of topic and 8 of payload
-    assert not held.add(publishes[1], 2.0)
+    assert held.add(publishes[0])  # 2 bytes of topic and 8 of payload
+    assert not held.add(publishes[1])
     assert held.claim(lambda topic: topic == "b") == []
     assert held.claim(lambda topic: topic == "ä") == [publishes[0]]
-    assert held.next_deadline is None
-    assert all(held.add(publish, float(now)) for now, publish in enumerate(publishes[1:]))
-    assert held.next_deadline == 5.0
-    assert held.expire(4.9) == []
-    assert held.expire(5.0) == [publishes[1]]
-    assert held.add(publishes[1], 9.0)
-    assert held.claim(lambda topic: True) == [publishes[2], publishes[1]]
-    assert held.add(Publish("a", bytes(100), 1, packet_id=1), 0.0), "one message is taken whatever its size"
-    held.clear()
-    assert not held
-    assert held.add(publishes[0], 1.0)
+    assert all(map(held.add, publishes[1:]))
+    assert held.claim(lambda topic: topic == "b") == [publishes[1]]
+    assert held.add(publishes[1])
+    assert held.take_all() == [publishes[2], publishes[1]]
+    assert held.add(Publish("a", bytes(100), 1, packet_id=1)), "one message is taken whatever its size"
+    held.take_all()
+    assert held.add(publishes[0])
+
+
+def test_the_time_of_what_is_held_begins_once() -> None:
+    held = Held(10, 5.0)
+    assert not held.is_over(1e9), "there was no connection yet"
+    assert held.begin(100.0)
+    assert not held.begin(103.0)
+    assert not held.is_over(104.9)
+    assert held.is_over(105.0)
+    forever = Held(10, math.inf)
+    assert not forever.begin(100.0)
+    assert not forever.is_over(1e9)
