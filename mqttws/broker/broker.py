@@ -262,7 +262,7 @@ class Broker:
         return self._call(lambda: self._publish(Message(topic, payload, qos, retain)))
 
     def _publish(self, message: Message) -> int:
-        given = self._router.publish(message.topic, message.payload, message.qos, message.retain)
+        given = self._router.publish_at_once(message)
         if self._store is not None:
             self._store.commit()
         return given

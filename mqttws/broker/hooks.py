@@ -11,6 +11,12 @@ A hook is a plain callable. In the order in which a connection meets them::
 
 All get the same `Peer` for the whole of a connection, and may keep what they like in its `context`. A hook that
 raises ends the connection that it was asked about, and no other.
+
+Where a session outlives its connection, the authorizer goes on being asked what that client may receive, with the
+`Peer` of its last connection: `context`, `client_id`, `username`, `scheme` and the addresses are as they were, while
+`tls`, `target` and `headers` are gone. What else the authorizer needs is to be kept in `context`. A session that comes
+from a store has no `Peer` of this process: messages for it wait without a question, and the authorizer is asked about
+all of them when the client is back, before they are sent.
 """
 
 from __future__ import annotations
@@ -33,19 +39,19 @@ class Peer:
         scheme: the listener's: "ws", "wss", "mqtt" or "mqtts".
         address: the client's IP address and port.
         local_address: the broker's.
-        tls: what TLS found out, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
-        target: path and query of the upgrade request; None over plain TCP. Its query may be a credential.
-        headers: (name in lower case, value) pairs of the upgrade request. They may be credentials.
+        tls: what TLS found out, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS, and after the
+            end.
+        target: path and query of the upgrade request; None over plain TCP, and after the end. Its query may be a
+            credential.
+        headers: (name in lower case, value) pairs of the upgrade request, until its end. They may be credentials.
         client_id: once connected; before that as the client gave it, or "".
         username: that of the CONNECT; None before it, or without one.
         context: the hooks' own.
-        complaints: how many of its requests have been refused; the broker's own.
     """
 
     __slots__ = (
         "address",
         "client_id",
-        "complaints",
         "context",
         "headers",
         "local_address",
@@ -71,7 +77,11 @@ class Peer:
         self.client_id = ""
         self.username: str | None = None
         self.context: Any = None
-        self.complaints = 0
+
+    def leave(self) -> None:
+        """Let go of what belongs to a connection that is over: some 40 KiB over TLS."""
+        self.tls = self.target = None
+        self.headers = ()
 
     def header(self, name: str) -> str | None:
         """Find the first header of that name (in lower case) in the upgrade request."""

@@ -1,27 +1,22 @@
-"""What all connections of a broker share: the rooms behind them, who is admitted, and whose turn it is to write.
-
-Writing takes turns: a connection that has something to send says so once (`soon`), and all that have write at the end
-of the event loop's turn, each in one piece. A message for a thousand subscribers, or a thousand messages for one, so
-cost one write a connection. With a store they also cost one commit: all prepare, the store makes it safe, all write.
-"""
+"""What all connections of a broker share, from its start to its stop: who is let in, whose turn it is, and the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from mqttws.broker.doors import Doors, Visitor
 from mqttws.broker.hooks import Hooks
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
+from mqttws.broker.routes import Unfinished
 from mqttws.broker.status import Status
-from mqttws.errors import ConnectionClosed, StoreError
-
-if TYPE_CHECKING:
-    from mqttws.broker.link import Link
+from mqttws.broker.turns import Turns
+from mqttws.codec.publishing import Message
+from mqttws.errors import ConnectionClosed, MQTTError
 
 log = logging.getLogger("mqttws.broker")
 
@@ -29,6 +24,16 @@ log = logging.getLogger("mqttws.broker")
 _SWEEP = 1.0
 #: How long a broker that stops lets its connections take to close, in seconds.
 _STOP_TIMEOUT = 0.5
+
+
+class Guest(Visitor, Protocol):
+    """A connection, as the hub sees it."""
+
+    def end(self, error: MQTTError) -> None:
+        """End the connection in order."""
+
+    def abort(self) -> None:
+        """Drop the transport at once."""
 
 
 class Hub:
@@ -55,68 +60,44 @@ class Hub:
         self.hooks: Hooks = router.hooks
         self.limits: Limits = router.limits
         self.figures = router.figures
+        self.notices = router.notices
         self.store = None if router.archive is None else router.archive.store
         self.paths = paths
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
         self.status = Status(router, registry, self.loop.time())
         self.stopping = False
-        self.links: set[Link] = set()
-        self._by_address: Counter[str] = Counter()
-        self._due: list[Link] = []
+        self.turns = Turns(self.loop, self.store)
+        self.doors: Doors[Guest] = Doors(self.limits)
         self._empty = asyncio.Event()
         self._empty.set()
         self._duties = [self.loop.create_task(self._every(_SWEEP, self._sweep))]
         if sys_interval is not None:
             self._duties.append(self.loop.create_task(self._every(sys_interval, self.status.refresh)))
 
-    def admit(self, link: Link, host: str) -> str | None:
+    def admit(self, guest: Guest, host: str) -> str | None:
         """Let a new connection in. Returns why not, where it may not; else `leave` must follow one day."""
-        limits = self.limits
-        if self.stopping:
-            return "the broker is stopping"
-        if len(self.links) >= limits.max_connections:
-            return f"{len(self.links):,} connections are open already"
-        most = limits.max_connections_per_address
-        if most is not None and self._by_address[host] >= most:
-            return f"{most:,} connections are open from this address already"
-        self.links.add(link)
-        self._by_address[host] += 1
-        self._empty.clear()
-        return None
+        objection = "the broker is stopping" if self.stopping else self.doors.admit(guest, host)
+        if objection is None:
+            self._empty.clear()
+        return objection
 
-    def leave(self, link: Link, host: str) -> None:
+    def leave(self, guest: Guest) -> None:
         """Note that a connection that was admitted is gone."""
-        self.links.discard(link)
-        self._by_address[host] -= 1
-        if not self._by_address[host]:
-            del self._by_address[host]
-        if not self.links:
+        self.doors.leave(guest)
+        if not self.doors:
             self._empty.set()
 
-    def soon(self, link: Link) -> None:
-        """Let a connection write at the end of this turn of the event loop. It asks once a turn."""
-        if not self._due:
-            self.loop.call_soon(self._flush)
-        self._due.append(link)
-
-    def _flush(self) -> None:
-        due, self._due = self._due, []
-        if self.store is not None:
-            for link in due:
-                link.prepare()
-            # Those that have something to say now commit once more themselves, and end where that fails again.
-            try:
-                self.store.commit()
-            except StoreError as error:
-                log.error("nothing is acknowledged any more: %s", error)
-            except Exception:
-                log.exception("committing a turn failed")
-        for link in due:
-            link.flush()
+    def publish_will(self, will: Message) -> None:
+        """Publish the will of a client that is gone; later, where it takes long to find whom it reaches."""
+        try:
+            self.router.publish(will.topic, will.payload, will.qos, will.retain)
+        except Unfinished as unfinished:
+            self.turns.put_off(_Will(self.router, will, unfinished))
 
     def _sweep(self, now: float) -> None:
         self.registry.expire(now)
+        self.notices.sweep()
         if self.store is not None:
             self.store.commit()
 
@@ -135,12 +116,32 @@ class Hub:
         for duty in self._duties:
             duty.cancel()
         await asyncio.wait(self._duties)
-        for link in list(self.links):
-            link.end(ConnectionClosed("the broker is stopping"))
+        for guest in self.doors.all:
+            guest.end(ConnectionClosed("the broker is stopping"))
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
                 await self._empty.wait()
         except TimeoutError:
-            for link in list(self.links):
-                link.abort()
+            for guest in self.doors.all:
+                guest.abort()
             await self._empty.wait()
+
+
+class _Will:
+    """A will that is on its way."""
+
+    def __init__(self, router: Router, will: Message, unfinished: Unfinished) -> None:
+        self._router = router
+        self._will = will
+        self._unfinished = unfinished
+
+    def work(self, until: float) -> bool:
+        """See `turns.Worker.work`."""
+        if not self._router.go_on(self._unfinished, until):
+            return True
+        will = self._will
+        try:
+            self._router.publish(will.topic, will.payload, will.qos, will.retain)
+        except Exception:
+            log.exception("publishing a will failed")
+        return False

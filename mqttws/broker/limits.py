@@ -1,8 +1,8 @@
 """The bounds of a broker, and what lies beyond each of them.
 
-Everything that a client can make grow has its bound here, with a default. `None` means none. What happens beyond
-a bound is said at each; whatever is refused or dropped is logged in one line, and what is dropped is counted. (Of
-one connection's requests only the first hundred that are refused: a client must not write the log full.)
+Everything that a client can make grow has its bound here, with a default. `None` means none. What happens beyond a
+bound is said at each; whatever is refused or dropped is logged, at a bounded rate (see `notices`), and what is dropped
+is counted.
 
 Spec: §4.7.3, §5.4.8
 """
@@ -31,9 +31,13 @@ class Limits:
 
     Attributes:
         max_packet_size: bytes of one packet from a client, fixed header included. Beyond: closed, from the header.
-        max_connections: Network Connections at once. Beyond: closed at once.
-        max_connections_per_address: the same for one address; None by default, since a proxy in front makes one
-            address of all clients.
+        max_connect_size: bytes of a CONNECT, fixed header included. Beyond: closed, from the header.
+        max_connections: Network Connections at once. Beyond: of those that have no CONNACK the oldest is closed; where
+            there is none, the new one.
+        max_connections_per_address: the same for one address; None by default, since a proxy makes one address of all
+            clients.
+        max_pending_per_address: connections of one address that have no CONNACK. Beyond: the oldest of them is closed.
+        max_pending_bytes: bytes that all connections without a CONNACK hold together. Beyond: the oldest are closed.
         connect_timeout: seconds for TLS, upgrade and CONNECT together, and for the hooks that decide. Beyond: closed.
         packet_timeout: seconds from the first byte of a packet to its last. The bytes of a packet under way count as
             a sign of life for the keep alive, but not for longer than this. Beyond: closed.
@@ -42,16 +46,27 @@ class Limits:
         max_in_flight: QoS 1 and 2 messages sent to one client and not acknowledged, 1 to 65,535. Beyond: they wait.
         max_queued: messages that wait for one client, connected or not. Beyond: the newest is dropped.
         max_queued_bytes: bytes of topics and payloads that wait for one client. Beyond: the newest is dropped.
-        max_sessions: client identifiers known at once, connected or not. Beyond: CONNACK 3.
+        max_sessions: sessions that outlive their connections; clean ones are bounded by the connections. Beyond: of
+            those whose clients are away and for whom nothing waits, the one that has been away longest is dropped;
+            where there is none, CONNACK 3.
+        max_sessions_per_user: the same for one user, where there is an authenticator.
+        max_sessions_per_address: the same for one address, that of the last connection; loopback has no such bound,
+            since a proxy on this machine makes it the address of all clients.
         session_expiry: seconds for which the session of a client that is away is kept; None for as long as the
             broker runs.
+        max_session_bytes: bytes of all sessions together: what waits or is in flight, Topic Filters and packet
+            identifiers; a message counts 250, a level of a Topic Filter 300, an identifier 150 bytes more, which is
+            what they take in memory. Beyond: those that hold more than their share get no more messages (QoS 0 or
+            queued) and Topic Filters (SUBACK 0x80).
+        max_unreleased: packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
         max_retained: retained messages. Beyond: a message is delivered and not retained.
         max_retained_bytes: bytes of their topics and payloads. Beyond: the same.
         max_retained_levels: levels of their topics, taken together; each takes some 300 bytes of memory. Beyond: the
             same.
         max_subscriptions: Topic Filters of one client. Beyond: SUBACK 0x80.
         max_subscription_levels: levels of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.
-        max_filters: Topic Filters in one SUBSCRIBE. Beyond: closed.
+        max_subscription_bytes: bytes of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.
+        max_filters: Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. Beyond: closed.
         max_topic_levels: levels of a Topic Name or Topic Filter. Beyond: closed.
         max_topic_bytes: bytes of a Topic Name or Topic Filter. Beyond: closed.
         max_client_id_bytes: bytes of a client identifier. Beyond: CONNACK 2.
@@ -63,8 +78,11 @@ class Limits:
     """
 
     max_packet_size: int = _MIB
+    max_connect_size: int = 64 * _KIB
     max_connections: int = 1_000
     max_connections_per_address: int | None = None
+    max_pending_per_address: int = 250
+    max_pending_bytes: int = 8 * _MIB
     connect_timeout: float = 10.0
     packet_timeout: float = 60.0
     stall_timeout: float = 60.0
@@ -72,15 +90,20 @@ class Limits:
     max_in_flight: int = 100
     max_queued: int = 10_000
     max_queued_bytes: int = 16 * _MIB
+    max_session_bytes: int | None = 32 * _MIB
+    max_unreleased: int = 10_000
     max_sessions: int = 10_000
+    max_sessions_per_user: int | None = 1_000
+    max_sessions_per_address: int | None = 1_000
     session_expiry: float | None = 86_400.0
     max_retained: int = 10_000
-    max_retained_bytes: int = 64 * _MIB
+    max_retained_bytes: int = 16 * _MIB
     max_retained_levels: int = 100_000
     max_subscriptions: int = 1_000
     max_subscription_levels: int = 10_000
-    max_filters: int | None = None
-    max_topic_levels: int = 200
+    max_subscription_bytes: int = 256 * _KIB
+    max_filters: int | None = 4_000
+    max_topic_levels: int = 201
     max_topic_bytes: int | None = None
     max_client_id_bytes: int = _KIB
     max_payload: int | None = None

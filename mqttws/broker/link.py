@@ -1,10 +1,14 @@
 """One accepted transport: bytes in and out, the timer, and how much may wait. The broker's driver.
 
+Work. What a read brings is handled at once, as far as that takes no longer than a slice; the rest is put off and done
+piece by piece in later turns (see `turns`). How many bytes make a piece follows from how long the last ones took: 32
+KiB of messages may take as long as one of requests.
+
 Flow control, from the inside out::
 
     bytes of QoS 1 and 2     wait in the session, bounded by count and bytes, while the transport is full
     bytes of QoS 0           wait in the machine while the transport is full, up to `max_write_buffer`; then dropped
-    the client's requests    are not read while the transport is full: their answers would have to wait, too
+    the client's requests    are not read while the transport is full, or while 64 KiB of them are put off
     a transport that stays full without any progress for `stall_timeout` is cut off
 
 Closing: what is to be said is written, then our half of the connection is closed, and what the client still sends is
@@ -18,10 +22,12 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import cast
 
-from mqttws.broker.conversation import Conversation
+from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.hub import Hub
 from mqttws.codec.publishing import Publish
@@ -31,7 +37,7 @@ from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.server import ServerMachine
-from mqttws.sockets import free, read_less
+from mqttws.sockets import READ_SIZE, free, read_less
 
 log = logging.getLogger("mqttws.broker")
 
@@ -45,6 +51,21 @@ _PIECES_A_TURN = 16
 #: How long a client may take to notice that we have closed, in seconds.
 _LINGER = 2.0
 
+#: Seconds of work that a read may ask for at once.
+_SLICE = 0.001
+#: Seconds that a connection which is ended gets for what its client has said and was not heard yet.
+_LAST_SLICE = 0.02
+#: Bytes that are handled as one piece: at first, and at the least and most. A piece that took longer than a slice makes
+#: the next ones shorter.
+_FIRST_PIECE, _LEAST_PIECE, _LONGEST_PIECE = 4 * 1024, 256, 32 * 1024
+#: A client is served at once while work is put off, where it has asked for so little: seconds of work at once, and in a
+#: second. One that is not accepted yet waits for its turn.
+_LIGHT, _LIGHT_RATE = 0.002, 0.02
+#: A SUBSCRIBE of more Topic Filters is not even decoded; of fewer, `Limits.max_filters` is told with its words.
+_MAX_FILTERS = 4_000
+#: Nodes of the tree of retained messages that are walked before the clock is looked at.
+_STEPS = 200
+
 
 class Link(asyncio.Protocol):
     """One accepted transport, and a subscriber's outlet while its client is connected.
@@ -57,21 +78,30 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_accepted_at",
+        "_admitted",
+        "_backlog",
+        "_backlog_size",
         "_connection",
-        "_conversation",
         "_drained",
-        "_early",
         "_ending",
         "_eof",
+        "_eof_told",
         "_full",
+        "_handler",
         "_handshake",
         "_holds",
         "_host",
         "_hub",
         "_linger_deadline",
+        "_lost",
         "_pending",
+        "_piece",
+        "_queued",
+        "_raw",
         "_scheme",
         "_soon",
+        "_spent",
+        "_spent_at",
         "_stall_deadline",
         "_timer",
         "_tls",
@@ -83,13 +113,22 @@ class Link(asyncio.Protocol):
         self._hub = hub
         self._scheme = scheme
         self._tls = tls
-        self._host: str | None = None  # set from when the link is admitted to when it leaves
+        self._host = ""
+        self._admitted = False
         self._transport: asyncio.Transport | None = None  # that of MQTT, from the end of the TLS handshake on
-        self._conversation: Conversation | None = None  # as long as there is a transport
+        self._handler: Handler | None = None  # as long as there is a transport
         self._handshake: asyncio.Task[None] | None = None
-        self._early = b""  # what came between the TLS handshake and our hearing of its end
+        self._raw: asyncio.Transport | None = None  # that of TLS, during its handshake
         self._holds: tuple[str, ...] = ()  # why nothing is read
+        self._backlog: deque[bytes] = deque()  # what was read and is not handled yet
+        self._backlog_size = 0
+        self._piece = 0  # how many bytes are handled as one piece; 0 before the first of them
+        self._queued = False  # whether work is put off
+        self._spent = _LIGHT  # seconds of work that the client has asked for, and has not been forgiven
+        self._spent_at = 0.0
         self._eof = False
+        self._eof_told = False  # whether the connection knows
+        self._lost = False  # whether the transport is gone
         self._ending = False
         self._soon = False  # whether the hub knows that there is something to write
         self._full = False
@@ -106,14 +145,15 @@ class Link(asyncio.Protocol):
         """See asyncio."""
         transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
         address = transport.get_extra_info("peername")
-        host = address[0] if address else ""  # the client is gone already
+        host = self._host = address[0] if address else ""  # the client is gone already
         objection = self._hub.admit(self, host) if host else "it has no address any more"
         if objection is not None:
             self._hub.figures.connections_refused += 1
-            log.warning("connection from %s over %s refused: %s", host, self._scheme, objection)
+            text = "connection from %s over %s refused: %s"
+            self._hub.notices.say("connections refused", host, text, host, self._scheme, objection)
             transport.abort()
             return
-        self._host = host
+        self._admitted = True
         self._accepted_at = self._hub.loop.time()
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,6 +162,7 @@ class Link(asyncio.Protocol):
             self._begin(transport)
         else:
             transport.pause_reading()
+            self._raw = transport
             self._handshake = self._hub.loop.create_task(self._start_tls(transport, self._tls))
 
     async def _start_tls(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
@@ -130,19 +171,19 @@ class Link(asyncio.Protocol):
             secure = await self._hub.loop.start_tls(
                 transport, self, tls, server_side=True, ssl_handshake_timeout=self._hub.limits.connect_timeout
             )
-            if secure is None:
+            if secure is None or self._lost:
                 raise ConnectionResetError("the client has gone")
         except (OSError, asyncio.CancelledError) as error:  # SSLError is an OSError; we cancel when the broker stops
-            log.warning("connection from %s over %s: the TLS handshake failed: %s", self._host, self._scheme, error)
+            text = "connection from %s over %s: the TLS handshake failed: %s"
+            self._hub.notices.say("TLS handshakes failed", self._host, text, self._host, self._scheme, error)
             transport.abort()
             self._leave()
             return
         finally:
-            self._handshake = None
+            self._handshake = self._raw = None
         self._begin(secure)
-        early, self._early = self._early, b""
-        if early:
-            self.data_received(early)
+        if self._backlog:  # what came between the TLS handshake and our hearing of its end
+            self._start_work()
         if self._eof:
             self.eof_received()
 
@@ -158,13 +199,15 @@ class Link(asyncio.Protocol):
             transport.get_extra_info("sockname")[:2],
             transport.get_extra_info("ssl_object"),
         )
-        self._connection = ServerConnection(
-            ServerMachine(max_packet_size=limits.max_packet_size, packet_timeout=limits.packet_timeout),
-            self._framing(),
-            now,
-            open_timeout=limits.connect_timeout - (now - self._accepted_at),
+        machine = ServerMachine(
+            max_packet_size=limits.max_packet_size,
+            max_connect_size=min(limits.max_connect_size, limits.max_packet_size),
+            max_filters=None if limits.max_filters is None else max(limits.max_filters, _MAX_FILTERS),
+            packet_timeout=limits.packet_timeout,
         )
-        self._conversation = Conversation(self._hub, self, self._connection, peer)
+        open_timeout = limits.connect_timeout - (now - self._accepted_at)
+        self._connection = ServerConnection(machine, self._framing(), now, open_timeout=open_timeout)
+        self._handler = Handler(self._hub, self, self._connection, peer)
         self._arm()
 
     def _framing(self) -> Framing:
@@ -174,34 +217,59 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        if self._transport is None:
-            self._early += data
-        elif not self._ending:
-            self._hub.figures.bytes_received += len(data)
-            self.act(lambda now: self._connection.receive_data(data, now))
+        hub, handler = self._hub, self._handler
+        if self._ending or self._lost:
+            return
+        if handler is None or len(data) > self._piece or self._queued or hub.turns.crowded:
+            self._backlog.append(data)
+            self._backlog_size += len(data)
+            if handler is not None:
+                self._start_work()
+            return
+        started = perf_counter()
+        self._take(handler, data, hub.loop.time(), started + _SLICE)
+        self._measure(len(data), perf_counter() - started)
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         """See asyncio."""
         self._eof = True
-        if self._transport is not None:
-            self.act(lambda now: self._connection.receive_eof(now))
+        if self._transport is not None and not self._queued:
+            self._work_now()
+        return self._queued and self._tls is None  # answers are still to be written
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio."""
+        self._eof = self._lost = True
+        if self._transport is None:
+            self._leave()
+        elif not self._queued:
+            self._work_now()
+
+    def _go(self) -> None:
+        """Let go of a transport that is lost, with nothing left to do that it brought.
+
+        What is lost is freed at once: the two know each other, so it would wait for the garbage collector.
+        """
         if self._transport is not None:
-            self._eof = True
-            self.act(lambda now: self._connection.receive_eof(now))
-            # What is lost is freed at once: the two know each other, so it would wait for the garbage collector.
             free(self._transport)
-            self._transport = self._conversation = None
+            self._transport = self._handler = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._leave()
 
     def _leave(self) -> None:
-        if self._host is not None:
-            self._hub.leave(self, self._host)
-            self._host = None
+        if self._admitted:
+            self._admitted = False
+            self._hub.leave(self)
+
+    def turn_out(self, reason: str) -> None:
+        """See `doors.Visitor.turn_out`."""
+        self._hub.figures.connections_refused += 1
+        text = "connection from %s over %s dropped: %s"
+        self._hub.notices.say("connections dropped", self._host, text, self._host, self._scheme, reason)
+        self._leave()
+        self.abort()
 
     def pause_writing(self) -> None:
         """See asyncio."""
@@ -218,37 +286,173 @@ class Link(asyncio.Protocol):
         self.release("full")
         self.wake()
 
-    # The conversation's side.
+    # Work.
+
+    def _take(self, handler: Handler, data: bytes, now: float, until: float) -> None:
+        """Take bytes of the client's, and do what follows from them until a moment of `perf_counter`."""
+        self._hub.figures.bytes_received += len(data)
+        try:
+            self._connection.receive_data(data, now)
+            more = handler.take_events(now, until)
+        except Exception as error:
+            self._fail(handler, error, now)
+            more = False
+        if self._hub.store is not None:
+            self.wake()  # others of this turn share its commit
+        elif self._connection.has_output:
+            self.flush()
+        if handler.subscriber is None:
+            self._hub.doors.hold(self, self._connection.machine.opening_size)
+        elif more or (handler.subscriber.bringing and self._may_bring()):
+            self._put_off()
+        if self._connection.machine.packet_begun is not None:
+            self._arm()
+
+    def _measure(self, size: int, spent: float) -> None:
+        """Note how long a piece took."""
+        self._spent += spent
+        if spent > _SLICE:
+            self._piece = max(_LEAST_PIECE, min(size, self._piece) // 2)
+        elif size * 2 > self._piece and spent * 2 < _SLICE:
+            self._piece = min(_LONGEST_PIECE, self._piece * 2)
+
+    def _start_work(self) -> None:
+        """Begin with what has been put into the backlog, or let it wait for its turn."""
+        if not self._piece and self._is_foreign(self._backlog[0]):
+            return
+        self._piece = self._piece or _FIRST_PIECE
+        if self._backlog_size >= READ_SIZE:
+            self.hold("backlog")
+        if self._hub.turns.crowded and not self._is_light():
+            self._put_off()
+        elif not self._queued:
+            self._work_now()
+
+    def _is_foreign(self, data: bytes) -> bool:
+        """Drop the connection of a client that speaks what this listener does not, and would wait for an answer."""
+        if data[0] == 0x16 and data[1:2] in (b"", b"\x03"):
+            reason = "the client speaks TLS, and this listener does not"
+        elif self._scheme.startswith("ws") and not (data[:1].isalpha() or data[:1] in b"\r\n"):
+            reason = "the client speaks no HTTP, and this listener serves WebSocket"
+        else:
+            return False
+        self._hub.figures.connections_refused += 1
+        text = "connection from %s over %s closed: %s"
+        self._hub.notices.say("foreign protocols", self._host, text, self._host, self._scheme, reason)
+        self._backlog.clear()
+        self.abort()
+        return True
+
+    def _is_light(self) -> bool:
+        """Tell whether the client has asked for little lately."""
+        now = perf_counter()
+        self._spent = max(0.0, self._spent - (now - self._spent_at) * _LIGHT_RATE)
+        self._spent_at = now
+        handler = self._handler
+        return self._spent < _LIGHT and handler is not None and handler.subscriber is not None
+
+    def _put_off(self) -> None:
+        if not self._queued and self._transport is not None:
+            self._queued = True
+            self._hub.turns.put_off(self)
+
+    def _work_now(self) -> None:
+        if self.work(perf_counter() + _SLICE):
+            self._hub.turns.put_off(self)
+
+    def work(self, until: float) -> bool:
+        """See `turns.Worker.work`."""
+        started = now = perf_counter()
+        self._queued = more = True
+        while more and now < until:
+            more = self._work_a_piece(until)
+            now = perf_counter()
+        self._spent += now - started
+        if self._transport is not None:
+            if self._hub.store is None:
+                self.flush()
+            else:
+                self.wake()
+        self._queued = more or self._may_bring()
+        return self._queued
+
+    def _work_a_piece(self, until: float) -> bool:
+        """Do one piece of what is to be done. Returns whether there may be more that can be done now."""
+        handler, connection = self._handler, self._connection
+        if handler is None:
+            return False
+        now = self._hub.loop.time()
+        try:
+            if connection.closed:
+                self._backlog.clear()
+                self._backlog_size = 0
+            if handler.take_events(now, until):
+                return True
+            if self._backlog and not self._is_held():
+                self._handle_piece(now)
+                handler.take_events(now, until)
+                return True
+            if self._eof and not self._eof_told and (self._lost or not self._backlog):
+                self._eof_told = True
+                connection.receive_eof(now)
+                return True
+        except Exception as error:
+            self._fail(handler, error, now)
+            return True
+        if self._lost:
+            self._go()
+            return False
+        return self.bring_retained(until)
+
+    def _is_held(self) -> bool:
+        """Tell whether the client's requests have to wait; a client that is lost is not waited for."""
+        return any(reason != "backlog" and not (self._lost and reason == "full") for reason in self._holds)
+
+    def _handle_piece(self, now: float) -> None:
+        data = self._backlog.popleft()
+        if len(data) > self._piece:
+            self._backlog.appendleft(data[self._piece :])
+            data = data[: self._piece]
+        self._backlog_size -= len(data)
+        self._hub.figures.bytes_received += len(data)
+        started = perf_counter()
+        self._connection.receive_data(data, now)
+        self._measure(len(data), perf_counter() - started)
+        if "backlog" in self._holds and self._backlog_size < READ_SIZE // 2:
+            self.release("backlog")
+        self._hub.doors.hold(self, self._backlog_size + self._connection.machine.opening_size)
+
+    def _fail(self, handler: Handler, error: Exception, now: float) -> None:
+        """End the connection over an error of the broker's or of a hook's."""
+        try:
+            handler.fail(error, now)
+            handler.take_events(now)
+        except Exception:  # nothing is left to say to this client
+            log.exception("client %s: closing failed", handler.peer)
+            self.abort()
+
+    # The handler's side: `handler.Line`.
 
     def act(self, action: Callable[[float], None]) -> None:
-        """Do something with the connection, and all that follows from it. An error in it ends the connection.
-
-        Args:
-            action: takes the time in seconds.
-        """
+        """See `Line.act`."""
         self._act(action)
-        if self._hub.store is None:
-            self.flush()
-        else:
-            self.wake()  # others of this turn share its commit
+        self.wake()
+        if self._backlog:
+            self._put_off()
 
     def _act(self, action: Callable[[float], None]) -> None:
-        now, conversation = self._hub.loop.time(), self._conversation
-        if conversation is None:  # a hook's answer that came too late
+        now, handler = self._hub.loop.time(), self._handler
+        if handler is None:  # a hook's answer that came too late
             return
         try:
             action(now)
-            conversation.take_events(now)
+            if handler.take_events(now, perf_counter() + _SLICE):
+                self._put_off()
         except Exception as error:
-            try:
-                conversation.fail(error, now)
-                conversation.take_events(now)
-            except Exception:  # nothing is left to say to this client
-                log.exception("client %s: closing failed", conversation.peer)
-                self.abort()
+            self._fail(handler, error, now)
 
     def hold(self, reason: str) -> None:
-        """Read nothing until that reason is released."""
+        """See `Line.hold`."""
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._connection.pause_reading()
@@ -256,64 +460,108 @@ class Link(asyncio.Protocol):
             self._holds += (reason,)
 
     def release(self, reason: str) -> None:
-        """Read again, where no other reason holds."""
+        """See `Line.release`."""
         self._holds = tuple(held for held in self._holds if held != reason)
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._connection.resume_reading(self._hub.loop.time())
+            self._arm()
+        if self._backlog:
+            self._put_off()
 
-    def bring_retained(self) -> None:
-        """Send some of the retained messages that subscriptions bring: as many as fit now."""
-        subscriber = self._conversation.subscriber if self._conversation is not None else None
-        while (
-            subscriber is not None
-            and (subscriber.arriving or subscriber.due)
-            and self._pending < _PIECE
-            and not self._full
-            and subscriber.session.sender.waiting < self._hub.limits.max_in_flight
-        ):
-            message = self._hub.router.next_retained(subscriber)
-            if message is None or not self._connection.connected:
-                return
-            if message.qos:
-                self._hub.router.enqueue(subscriber, message)
-            else:
+    def accepted(self) -> None:
+        """See `Line.accepted`."""
+        self._hub.doors.accept(self)
+        self._spent, self._spent_at = 0.0, perf_counter()
+        self._arm()
+
+    def bring_retained(self, until: float) -> bool:
+        """See `Line.bring_retained`."""
+        router = self._hub.router
+        while self._may_bring():
+            assert self._handler is not None
+            subscriber = self._handler.subscriber
+            assert subscriber is not None
+            message = router.next_retained(subscriber, _STEPS)
+            if message is not None and message.qos:
+                router.enqueue(subscriber, message)
+            elif message is not None:
                 packet = Publish(message.topic, message.payload, 0, True).encode()
                 self._connection.machine.send_encoded(packet, True)
                 self._pending += len(packet)
+            if perf_counter() >= until:
+                return True
+        return False
+
+    def _may_bring(self) -> bool:
+        """Tell whether there are retained messages to be brought, and place for them."""
+        subscriber = self._handler.subscriber if self._handler is not None else None
+        return (
+            subscriber is not None
+            and subscriber.bringing
+            and not self._full
+            and self._pending < _PIECE
+            and self._connection.connected
+            and subscriber.session.sender.waiting < self._hub.limits.max_in_flight
+        )
 
     # The router's side: `subscriber.Outlet`.
 
+    @property
+    def held(self) -> int:
+        """See `Outlet.held`."""
+        return self._pending + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
     def send(self, packets: bytes) -> bool:
         """See `Outlet.send`."""
-        if self._full and self._pending >= self._hub.limits.max_write_buffer:
+        size = len(packets)
+        if self._full and not self._may_wait(size):
             return False
         self._connection.machine.send_encoded(packets, not self._full)
-        self._pending += len(packets)
+        self._pending += size
         if self._pending >= _PIECE and not self._full:
             self._alone(lambda: self._write(self._hub.loop.time()))
-        self.wake()
+        if not self._soon:
+            self.wake()
         return True
+
+    def _may_wait(self, size: int) -> bool:
+        subscriber = self._handler.subscriber if self._handler is not None else None
+        return (
+            self._pending < self._hub.limits.max_write_buffer
+            and subscriber is not None
+            and self._hub.router.memory.allows(subscriber, size)
+        )
 
     def wake(self) -> None:
         """See `Outlet.wake`."""
         if not self._soon:
             self._soon = True
-            self._hub.soon(self)
+            self._hub.turns.soon(self)
 
     def end(self, error: MQTTError) -> None:
         """See `Outlet.end`."""
-        if self._transport is None:  # in the TLS handshake, or gone
-            if self._handshake is not None:
-                self._handshake.cancel()
+        handler = self._handler
+        if handler is None:  # in the TLS handshake, or gone
+            self.abort()
             return
-        self._act(lambda now: self._connection.close(error, now))
+        now = self._hub.loop.time()
+        try:
+            self._connection.close(error, now)
+            if handler.take_events(now, perf_counter() + _LAST_SLICE):
+                handler.cut(error, now)
+                handler.take_events(now)
+        except Exception as failure:
+            self._fail(handler, failure, now)
         self.wake()  # not at once: whoever ends a connection may be in the midst of another's work
 
     def abort(self) -> None:
         """Drop the transport at once."""
         if self._handshake is not None:
-            self._handshake.cancel()
+            self._handshake.cancel()  # where it has not begun yet, it never will, and sees to nothing
+            self._leave()
+            assert self._raw is not None
+            self._raw.abort()
         if self._transport is not None:
             self._transport.abort()
 
@@ -324,50 +572,51 @@ class Link(asyncio.Protocol):
         try:
             write()
         except Exception:
-            peer = self._conversation.peer if self._conversation is not None else self._host
+            peer = self._handler.peer if self._handler is not None else self._host
             log.exception("client %s: dropped, since writing failed in the broker", peer)
             self.abort()
 
     def prepare(self) -> None:
-        """Do what of the next `flush` has to be made safe."""
-        self._alone(self._prepare)
+        """See `turns.Writer.prepare`."""
+        transport = self._transport
+        if transport is not None and not (transport.is_closing() or self._ending or self._full):
+            self._alone(self._prepare)
+
+    def _prepare(self) -> None:
+        self._connection.machine.prepare()
 
     def flush(self) -> None:
         """Write what there is to write, as far as the transport takes it; close when all is said."""
         self._soon = False
         self._alone(self._flush)
 
-    def _prepare(self) -> None:
-        transport = self._transport
-        if transport is not None and not (transport.is_closing() or self._ending or self._full):
-            self.bring_retained()
-            self._connection.machine.prepare()
-
     def _flush(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing() or self._ending:
+        transport, connection = self._transport, self._connection
+        if transport is None or self._ending or transport.is_closing():
             return
         now = self._hub.loop.time()
         for _ in range(_PIECES_A_TURN):
-            if self._full and not self._connection.closed:
-                break
-            self.bring_retained()
-            if not self._write(now):
+            if (self._full and not connection.closed) or not self._write(now) or not connection.has_output:
                 break
         else:
             self.wake()  # others have their turn first
-        if self._connection.finished:
-            self._finish(transport, now)
-        self._arm()
+        if connection.closed:
+            if connection.finished:
+                self._finish(transport, now)
+            self._arm()
+            return
+        if self._timer is None:
+            self._arm()
+        if not self._queued and self._may_bring():
+            self._put_off()
 
     def _write(self, now: float) -> bool:
         """Write one piece. Returns whether there was one."""
         data = self._connection.data_to_send(now)
         self._pending = 0
-        conversation = self._conversation
-        if self._connection.closed and conversation is not None and conversation.subscriber is not None:
-            # The store has failed.
-            self._act(lambda now: None)
+        handler = self._handler
+        if self._connection.closed and handler is not None and handler.subscriber is not None:
+            self._act(lambda now: None)  # the store has failed, or what came before the end waits for its turn
         if data and self._transport is not None:
             self._hub.figures.bytes_sent += len(data)
             self._written += len(data)
@@ -393,6 +642,8 @@ class Link(asyncio.Protocol):
 
     def _arm(self) -> None:
         """Let the timer go off at the next deadline, or before it."""
+        if self._transport is None:
+            return
         deadlines = [self._stall_deadline, self._linger_deadline]
         if not self._ending:
             deadlines.append(self._connection.next_deadline())
@@ -410,6 +661,8 @@ class Link(asyncio.Protocol):
             self.abort()
         elif self._stall_deadline is not None and now >= self._stall_deadline:
             self._look_at_stall(now)
+        elif self._backlog and not self._holds and self._connection.connected:
+            self._connection.resume_reading(now)  # the client is not silent: it is we who have not listened yet
         elif not self._ending:
             self.act(self._connection.handle_timeout)
         self._arm()

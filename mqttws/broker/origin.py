@@ -35,7 +35,7 @@ def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | N
     host = _host_of(f"//{peer.header('host') or ''}")
     if not host or _host_of(origin) != host:
         return f"the page of origin {origin!r} comes from another host; allow it by allowed_origins"
-    if _is_loopback(peer.local_address[0]) and not _is_loopback(host):
+    if is_loopback(peer.local_address[0]) and not is_loopback(host):
         return f"the host {host!r} is not a name of this machine's loopback; allow {origin!r} by allowed_origins"
     return None
 
@@ -47,7 +47,8 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host, a name or an address, is this machine's loopback."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

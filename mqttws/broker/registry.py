@@ -9,6 +9,9 @@ CONNECT that the authenticator has accepted::
     yes               no                yes                        the old session is dropped, a new one made
     yes               no                no                         the session is resumed: session present 1
 
+Sessions that outlive their connections have bounds: in all, for each user and for each address. Beyond one of them the
+session gives way that its client has been away from longest and in which nothing waits.
+
 Where the router has an archive, sessions that outlive their connection outlive the process, too.
 
 Spec: §3.1.2.4, §3.1.4
@@ -17,8 +20,14 @@ Spec: §3.1.2.4, §3.1.4
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from math import inf
 
 from mqttws.broker.hooks import Accepted, Access, Peer, Refused
+from mqttws.broker.limits import Limits
+from mqttws.broker.origin import is_loopback
 from mqttws.broker.router import Router
 from mqttws.broker.subscriber import Outlet, Subscriber
 from mqttws.codec.connecting import Connect
@@ -26,7 +35,51 @@ from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, SessionTakenOver
 from mqttws.protocol.session import Session
 
-log = logging.getLogger("mqttws.broker")
+#: How many sessions are looked at in the search for one that can give way.
+_LOOKED_AT = 1_000
+
+
+class Counts:
+    """How many sessions are kept: in all, for each user and for each address.
+
+    Args:
+        limits: the bounds.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._counted: dict[Subscriber, tuple[str | None, str]] = {}  # -> owner and address
+        self._by_owner: Counter[str | None] = Counter()
+        self._by_address: Counter[str | None] = Counter()
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Count a session."""
+        owner, address = self._counted[subscriber] = subscriber.owner, subscriber.peer.address[0]
+        self._by_owner[owner] += 1
+        self._by_address[address] += 1
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Count a session no more, if it was counted."""
+        counted = self._counted.pop(subscriber, None)
+        if counted is not None:
+            owner, address = counted
+            for count, key in ((self._by_owner, owner), (self._by_address, address)):
+                count[key] -= 1
+                if not count[key]:
+                    del count[key]
+
+    def bound_reached(self, owner: str | None, address: str) -> tuple[str, Callable[[Subscriber], bool]] | None:
+        """Find a bound that leaves no place for one more. Returns what it is, and which sessions it counts."""
+        limits = self._limits
+        most = limits.max_sessions_per_user
+        if owner is not None and most is not None and self._by_owner[owner] >= most:
+            return f"{most:,} sessions of its user are kept already", lambda kept: kept.owner == owner
+        most = limits.max_sessions_per_address
+        if most is not None and self._by_address[address] >= most and not is_loopback(address):
+            return f"{most:,} sessions of its address are kept already", lambda kept: kept.peer.address[0] == address
+        if len(self._counted) >= limits.max_sessions:
+            return f"{len(self._counted):,} sessions are kept already", lambda kept: True
+        return None
 
 
 class Registry:
@@ -42,8 +95,9 @@ class Registry:
     def __init__(self, router: Router) -> None:
         self._router = router
         self.connected = 0
-        self._subscribers: dict[str, Subscriber] = {}
-        self._away: dict[Subscriber, float] = {}  # those that expire -> when
+        self._subscribers = router.subscribers
+        self._away: dict[Subscriber, float] = {}  # in the order of their leaving -> when their sessions expire
+        self._kept = Counts(router.limits)
 
     def __len__(self) -> int:
         """Count the client identifiers known, connected or not."""
@@ -71,8 +125,9 @@ class Registry:
             subscriber = self._subscribers[known.client_id] = Subscriber(known.client_id, session, known.owner, peer)
             subscriber.clean_session = False
             subscriber.expiry = known.expiry
-            if known.expiry is not None:
-                self._away[subscriber] = now + known.expiry
+            subscriber.known = router.hooks.authorizer is None
+            self._away[subscriber] = inf if known.expiry is None else now + known.expiry
+            self._kept.add(subscriber)
             router.recover(subscriber)
 
     def _new_session(self) -> Session:
@@ -93,11 +148,28 @@ class Registry:
         if known is not None and self._away.get(known, now + 1) <= now:
             self._expire(known)
             known = None
-        if known is None and len(self._subscribers) >= limits.max_sessions:
-            return Refused(3, f"{len(self._subscribers):,} sessions are known already")
-        if known is not None and known.owner != self._owner(connect, answer):
+        owner = self._owner(connect, answer)
+        if known is not None and known.owner != owner:
             return Refused(2, "the client identifier belongs to another user's session")
+        if not connect.clean_session and (known is None or known.clean_session):
+            objection = self._make_place(owner, peer.address[0])
+            if objection is not None:
+                return Refused(3, objection)
         return None if connect.will is None else self._objection_to_will(peer, connect.will)
+
+    def _make_place(self, owner: str | None, address: str) -> str | None:
+        """Make place for one more session that is kept. Returns why there is none, where there is none."""
+        while (bound := self._kept.bound_reached(owner, address)) is not None:
+            objection, counts = bound
+            oldest = islice((away for away in self._away if counts(away)), _LOOKED_AT)
+            idle = next((away for away in oldest if away.empty), None)
+            if idle is None:
+                return objection
+            self._router.notices.say(
+                "sessions dropped", "", "the session of %r makes way: %s", idle.client_id, objection
+            )
+            self._expire(idle)
+        return None
 
     def _objection_to_will(self, peer: Peer, will: Message) -> Refused | None:
         router = self._router
@@ -143,8 +215,13 @@ class Registry:
                     session.store = archive.store  # it promises for those to whom its messages go
                 else:
                     session.keep_in(archive.store, client_id)
+        self._kept.remove(known)
         known.peer = peer
         known.clean_session = connect.clean_session
+        if not known.clean_session:
+            self._kept.add(known)
+        if not known.known:
+            self._router.ask_again(known)
         known.will = connect.will
         known.outlet = outlet
         known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
@@ -157,13 +234,13 @@ class Registry:
         figures.connected_maximum = max(figures.connected_maximum, self.connected)
         return known, present
 
-    def detach(self, subscriber: Subscriber, now: float, *, will: bool) -> None:
-        """Note that a client's connection is over.
+    def detach(self, subscriber: Subscriber, now: float, *, will: bool) -> Message | None:
+        """Note that a client's connection is over. Returns its will, where that is to be published.
 
         Args:
             subscriber: whose connection.
             now: seconds.
-            will: whether its will is to be published: not where the client said DISCONNECT.
+            will: whether a will is to be published: not where the client said DISCONNECT.
 
         Spec: [MQTT-3.1.2-8], [MQTT-3.1.2-10], [MQTT-3.14.4-3]
         """
@@ -172,10 +249,9 @@ class Registry:
         message, subscriber.will = subscriber.will, None
         if subscriber.clean_session:
             self._forget(subscriber)
-        elif subscriber.expiry is not None:
-            self._away[subscriber] = now + subscriber.expiry
-        if will and message is not None:
-            self._router.publish(message.topic, message.payload, message.qos, message.retain)
+        else:
+            self._away[subscriber] = inf if subscriber.expiry is None else now + subscriber.expiry
+        return message if will else None
 
     def expire(self, now: float) -> None:
         """Drop the sessions whose clients have been away for too long."""
@@ -183,13 +259,15 @@ class Registry:
             self._expire(subscriber)
 
     def _expire(self, subscriber: Subscriber) -> None:
-        log.info("the session of %r has expired", subscriber.client_id)
+        text = "the session of %r has expired"
+        self._router.notices.say("sessions expired", "", text, subscriber.client_id, level=logging.INFO)
         self._router.figures.sessions_expired += 1
         self._forget(subscriber)
 
     def _forget(self, subscriber: Subscriber) -> None:
         """End a session. Spec: [MQTT-3.1.2-6]."""
         self._away.pop(subscriber, None)
+        self._kept.remove(subscriber)
         self._router.forget(subscriber)
         subscriber.session.erase()
         if self._router.archive is not None:

@@ -11,6 +11,9 @@ from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.codec.publishing import Message
 
+#: How often the figures are refreshed in a second, at the most, however often clients ask for it.
+_RATE = 20
+
 
 class Status:
     """The figures of one broker.
@@ -25,7 +28,8 @@ class Status:
         self._router = router
         self._registry = registry
         self._started = now
-        self._refreshed: float | None = None
+        self._left: float = _RATE
+        self._looked_at = now
         try:
             self._version = f"mqttws {version('mqttws-pubsub')}"
         except PackageNotFoundError:  # it runs from its sources
@@ -44,10 +48,12 @@ class Status:
         }
 
     def refresh(self, now: float) -> None:
-        """Publish what has changed. Once a moment is enough: a client may ask a thousand times in one breath."""
-        if now == self._refreshed:
+        """Publish what has changed. Clients may ask for it without a pause: see `_RATE`."""
+        self._left = min(_RATE, self._left + (now - self._looked_at) * _RATE)
+        self._looked_at = now
+        if self._left < 1:
             return
-        self._refreshed = now
+        self._left -= 1
         texts = {name: str(figure) for name, figure in self.figures().items()}
         texts["uptime"] = f"{int(now - self._started)} seconds"
         texts["version"] = self._version
@@ -55,4 +61,4 @@ class Status:
             message = Message(f"$SYS/broker/{name}", text, 0, True)
             if self._router.sys.get(message.topic) != message:
                 self._router.sys.set(message)
-                self._router.publish(message.topic, message.payload)
+                self._router.publish_at_once(Message(message.topic, text))

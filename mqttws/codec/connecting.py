@@ -26,6 +26,18 @@ _PASSWORD = 0x40
 _USERNAME = 0x80
 
 
+class UnsupportedLevel(MalformedPacket):
+    """A CONNECT of a protocol level that is not spoken here.
+
+    Attributes:
+        level: that level.
+    """
+
+    def __init__(self, level: int, name: str) -> None:
+        super().__init__(f"protocol level {level} of {name!r} is not spoken here", "MQTT-3.1.2-2")
+        self.level = level
+
+
 class Connect(Packet):
     """CONNECT: the first packet of a client, once in each Network Connection.
 
@@ -129,8 +141,12 @@ class Connect(Packet):
         if name not in (b"MQTT", b"MQIsdp"):
             raise MalformedPacket(f"the protocol name is {name[:16]!r}; it must be 'MQTT'", "MQTT-3.1.2-1")
         if level not in PROTOCOL_NAMES or PROTOCOL_NAMES[level].encode() != name:
-            raise MalformedPacket(f"protocol level {level} of {name.decode()!r} is not spoken here", "MQTT-3.1.2-2")
+            raise UnsupportedLevel(level, name.decode())
         connect_flags = reader.uint8("the connect flags")
+        if level == 3:
+            connect_flags &= ~_RESERVED  # MQTT 3.1 does not use it, nor the flags of the fixed header
+        elif flags:
+            raise MalformedPacket(f"the flags of Connect are {flags:04b}; they must be 0000", cls.flags_statement)
         _check_connect_flags(connect_flags)
         keep_alive = reader.uint16("the keep alive")
         client_id = reader.string("the client identifier")

@@ -30,7 +30,7 @@ from typing import Final
 from mqttws.codec.connecting import Disconnect, PingReq, PingResp
 from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet
-from mqttws.codec.packets import check_first_byte, decode
+from mqttws.codec.packets import check_first_byte, clear_unused_bits, decode, holds_more_filters
 from mqttws.codec.publishing import PacketIdOnly, PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.codec.shortcuts import BLANK, SHORTCUTS
 from mqttws.codec.subscribing import UnsubAck
@@ -56,6 +56,8 @@ _ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x
 _MEMORY: Final[Memory[bytes, str]] = Memory(16_384)
 _TOPICS: Final[dict[bytes, str]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 126
+#: First bytes of SUBSCRIBE and UNSUBSCRIBE.
+_WITH_FILTERS: Final = (0x82, 0xA2)
 #: A shorter body is copied for the plain way: a view takes longer to make.
 _SHORT: Final = 1024
 
@@ -66,12 +68,19 @@ class Decoder:
     Args:
         max_packet_size: bytes, fixed header included; a larger packet is refused as soon as its fixed header has
             been seen, before its body is kept.
+
+    Attributes:
+        max_packet_size: the same; what is changed counts from the next call of `feed` on.
+        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may hold; None for any number.
+        lenient: whether bits that MQTT 3.1 does not use, and 3.1.1 wants to be 0, are ignored.
     """
 
-    __slots__ = ("_fault", "_max_packet_size", "_need", "_partial")
+    __slots__ = ("_fault", "_need", "_partial", "lenient", "max_filters", "max_packet_size")
 
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
-        self._max_packet_size = max_packet_size
+        self.max_packet_size = max_packet_size
+        self.max_filters: int | None = None
+        self.lenient = False
         self._partial = bytearray()  # the beginning of a packet
         self._need = 0  # how many bytes `_partial` must hold before there is anything to do
         self._fault: MalformedPacket | None = None
@@ -85,6 +94,11 @@ class Decoder:
     def under_way(self) -> bool:
         """Whether a packet has begun and is not all there."""
         return bool(self._partial)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes it takes at the least to complete a packet, or its fixed header: these are not of the next."""
+        return self._need - len(self._partial) if self._partial else 2
 
     def feed(self, data: bytes) -> list[Packet]:
         """Take bytes from the peer.
@@ -123,7 +137,7 @@ class Decoder:
         position = 0
         end = len(data)
         last = end - 1
-        largest = self._max_packet_size
+        largest = self.max_packet_size
         most = largest - 2  # of what follows the shortest fixed header
         topics = _TOPICS
         blank = BLANK
@@ -224,7 +238,7 @@ class Decoder:
                 position = following
                 continue
             body = data[start:following] if length < _SHORT else memoryview(data)[start:following]
-            packets.append(_decode(first, body))
+            packets.append(self._decode(first, body))
             position = following
         if position < end:
             self._keep(data[position:])
@@ -234,25 +248,38 @@ class Decoder:
         partial, self._partial = self._partial, bytearray()
         header = decode_remaining_length(partial, 1)
         if header is not None and header[0] + header[1] == len(partial):
-            packets.append(_decode(partial[0], memoryview(partial)[header[1] :]))
+            packets.append(self._decode(partial[0], memoryview(partial)[header[1] :]))
         else:
             self._keep(partial)
 
     def _keep(self, data: bytes | bytearray) -> None:
         """Keep the beginning of a packet, having checked what can be checked of it already."""
-        check_first_byte(data[0])
+        check_first_byte(clear_unused_bits(data[0], b"")[0] if self.lenient else data[0])
         header = decode_remaining_length(data, 1)
         if header is None:
             self._need = len(data) + 1
         else:
             length, start = header
             self._need = start + length
-            if self._need > self._max_packet_size:
+            if self._need > self.max_packet_size:
                 raise MalformedPacket(
-                    f"a packet of {self._need:,} bytes is announced; at most {self._max_packet_size:,} are taken here",
+                    f"a packet of {self._need:,} bytes is announced; at most {self.max_packet_size:,} are taken here",
                     "§2.2.3",
                 )
         self._partial += data
+
+    def _decode(self, first: int, body: bytes | memoryview) -> Packet:
+        if self.lenient:
+            first, body = clear_unused_bits(first, body)
+        if (
+            self.max_filters is not None
+            and first in _WITH_FILTERS
+            and holds_more_filters(first, body, self.max_filters)
+        ):
+            raise MalformedPacket(
+                f"a packet holds over {self.max_filters:,} Topic Filters, more than are taken here", "§5.4.8"
+            )
+        return _decode(first, body)
 
 
 def _decode(first: int, body: bytes | memoryview) -> Packet:

@@ -25,7 +25,7 @@ PACKETS: dict[int, type[Packet]] = {
 
 
 def check_first_byte(first: int) -> type[Packet]:
-    """Find the class of a packet by its first byte, and check its flags.
+    """Find the class of a packet by its first byte, and check its flags; those of a CONNECT depend on what is in it.
 
     Raises:
         MalformedPacket: a reserved type, or flags that the type does not allow.
@@ -35,7 +35,7 @@ def check_first_byte(first: int) -> type[Packet]:
     cls = PACKETS.get(first >> 4)
     if cls is None:
         raise MalformedPacket(f"control packet type {first >> 4} is reserved", "§2.2.1")
-    if cls is not Publish and first & 0x0F != cls.flags:
+    if cls is not Publish and cls is not Connect and first & 0x0F != cls.flags:
         raise MalformedPacket(
             f"the flags of {cls.__name__} are {first & 0x0F:04b}; they must be {cls.flags:04b}", cls.flags_statement
         )
@@ -63,3 +63,39 @@ def decode(
     except LocalProtocolError as error:
         fault = MalformedPacket(error.message, error.statement)
     raise fault
+
+
+def clear_unused_bits(first: int, body: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+    """Clear the bits of a packet that MQTT 3.1 calls unused, and that 3.1.1 wants to be 0.
+
+    They are flags of the fixed header (DUP of SUBSCRIBE, UNSUBSCRIBE and PUBREL among them, which means nothing here),
+    and those beside the QoS in a SUBSCRIBE.
+
+    Returns:
+        The first byte and the body, as a client of 3.1.1 would send them.
+
+    Spec: MQTT 3.1 §2.1, §3
+    """
+    cls = PACKETS.get(first >> 4)
+    if cls is None or cls is Publish:
+        return first, body
+    if cls is Subscribe:
+        cleared = bytearray(body)
+        position = 2
+        while position + 2 < len(cleared):
+            position += 2 + cleared[position] * 256 + cleared[position + 1]
+            if position < len(cleared):
+                cleared[position] &= 0x03
+            position += 1
+        body = bytes(cleared)
+    return first & 0xF0 | cls.flags, body
+
+
+def holds_more_filters(first: int, body: bytes | memoryview, most: int) -> bool:
+    """Tell whether a SUBSCRIBE or UNSUBSCRIBE holds more than so many Topic Filters, without a look at any of them."""
+    behind = 1 if first >> 4 == Subscribe.type else 0
+    position, count, end = 2, 0, len(body)
+    while position + 1 < end and count <= most:
+        position += 2 + body[position] * 256 + body[position + 1] + behind
+        count += 1
+    return count > most

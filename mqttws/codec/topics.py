@@ -204,24 +204,60 @@ class TopicTree(Generic[T]):
 
         Spec: §4.7
         """
-        levels = topic.split("/")
-        nodes = [self._root]
-        for depth, level in enumerate(levels):
-            wildcards = depth > 0 or not topic.startswith("$")  # [MQTT-4.7.2-1]
-            reached = []
-            for node in nodes:
+        search = self.search(topic)
+        search.advance(len(topic) << 32)
+        for values in search.found:
+            yield from values.items()
+
+    def search(self, topic: str) -> Search[T]:
+        """Begin to look a Topic Name up, in steps: filters that someone chose with care make one look-up long."""
+        return Search(self._root, topic)
+
+
+class Search(Generic[T]):
+    """A look-up in a `TopicTree` that can be interrupted. The tree may change meanwhile.
+
+    Attributes:
+        found: the values of each filter that matches, by key, as they are at the moment at which they are looked at.
+            Filters that were set after the search had passed their place are not among them.
+    """
+
+    __slots__ = ("_at", "_depth", "_levels", "_nodes", "_reached", "_wildcards", "found")
+
+    def __init__(self, root: _Node[T], topic: str) -> None:
+        self.found: list[dict[object, T]] = []
+        self._levels = topic.split("/")
+        self._wildcards = not topic.startswith("$")  # whether they match the first level [MQTT-4.7.2-1]
+        self._depth = 0
+        self._nodes = [root]  # those that the levels before `_depth` have led to
+        self._at = 0  # how many of these have been looked at
+        self._reached: list[_Node[T]] = []  # where they lead to
+
+    def advance(self, steps: int) -> bool:
+        """Look at so many nodes of the tree, or a few more. Returns whether the search is over."""
+        found, levels = self.found, self._levels
+        while self._depth < len(levels):
+            level, reached = levels[self._depth], self._reached
+            part = self._nodes if not self._at and len(self._nodes) <= steps else self._nodes[self._at :][:steps]
+            for node in part:
                 children = node.children
                 if level in children:
                     reached.append(children[level])
-                if wildcards:
+                if self._wildcards:
                     if "+" in children:
                         reached.append(children["+"])
                     if "#" in children:
-                        yield from children["#"].values.items()
-            nodes = reached
-            if not nodes:
-                return
-        for node in nodes:
-            yield from node.values.items()
+                        found.append(children["#"].values)
+            self._at += len(part)
+            steps -= len(part)
+            if self._at < len(self._nodes):
+                return False
+            self._wildcards = True
+            self._nodes, self._reached, self._at = reached, [], 0
+            self._depth = self._depth + 1 if reached else len(levels)
+        for node in self._nodes:
+            found.append(node.values)
             if "#" in node.children:  # "a/#" matches "a"
-                yield from node.children["#"].values.items()
+                found.append(node.children["#"].values)
+        self._nodes = []
+        return True

@@ -328,14 +328,15 @@ class ClientMachine(Machine):
         self._probing = Probing(self.session, resends)
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
-        request, granted = self.session.granted(packet.packet_id, packet.return_codes)
-        if granted:
-            self._answered(Subscribed(request.token, granted))
+        answered = self.session.granted(packet.packet_id, packet.return_codes)
+        if answered is not None and answered[1]:
+            self._answered(Subscribed(answered[0].token, answered[1]))
 
     def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
         request = self.session.taken_back(packet.packet_id)
-        assert request.token is not None
-        self._answered(Unsubscribed(request.token))
+        if request is not None:
+            assert request.token is not None
+            self._answered(Unsubscribed(request.token))
 
     def _answered(self, event: Subscribed | Unsubscribed) -> None:
         """Make the change safe before the caller learns of it; no byte leaves that would commit it."""

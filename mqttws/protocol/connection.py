@@ -161,6 +161,12 @@ class Connection(ABC, Generic[M]):
         """Whether the transport is to be closed, once `data_to_send` is written."""
         return self.machine.state is CLOSED and (self._eof or self._framing.finished)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `data_to_send` may have something to give, or the end is still to be said."""
+        machine = self.machine
+        return machine.has_output or self._framing.has_output or (machine.state is CLOSED and not self._closing)
+
     def publish(self, message: Message) -> int:
         """Send a message; see `Machine.publish`."""
         return self.machine.publish(message)

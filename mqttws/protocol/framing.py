@@ -111,6 +111,11 @@ class Framing:
         """Send what closes the connection in order, where there is such a thing."""
         self.finished = True
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there are bytes to be sent."""
+        return bool(self._out)
+
     def data_to_send(self) -> bytes:
         """Take the bytes that are to be sent now."""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)

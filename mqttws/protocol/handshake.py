@@ -33,14 +33,23 @@ SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 MAX_REFUSAL_BODY = 4096
 #: How many bytes the head of a request or a response may take.
 MAX_HEAD = 16 * 1024
+#: How many header lines it may have.
+MAX_LINES = 100
 #: How many bytes a client may send before its upgrade is answered, though it should send none.
 MAX_EARLY = 16 * 1024
 #: The blank line that ends a head.
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 #: A line that goes on with the one before it.
 _FOLDED_LINE = re.compile(rb"\n[ \t]")
+#: A line that names protocols to change to. Spec: RFC 9110 §7.8
+_UPGRADE_LINE = re.compile(rb"\nupgrade[ \t]*:([^\r\n]*)\r?(?=\n)", re.IGNORECASE)
+#: A target in absolute form: the authority, then path and query. Spec: RFC 9112 §3.2.2
+_ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]+)([^#]*)", re.IGNORECASE)
 #: 16 bytes in base64: the last character before the padding stands for two bits.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+
+#: What a server answers to a head beyond its bounds. Spec: RFC 6585 §5
+_TOO_LARGE = RejectConnection(status_code=431)
 
 Headers = Iterable[tuple[str, str]]
 
@@ -67,16 +76,18 @@ class _Handshake(WebSocketFraming):
         """Gather the head of the peer's handshake. Returns it, and what lies behind; None while it is not all there.
 
         Raises:
-            wsproto's RemoteProtocolError: it is longer than it may be.
+            wsproto's RemoteProtocolError: it is longer than it may be, in bytes or in lines.
         """
         data = self._head + data
         blank_line = _END_OF_HEAD.search(data, max(0, len(self._head) - 3))
         if (blank_line.end() if blank_line else len(data)) > MAX_HEAD:
-            raise WSRemoteProtocolError("the head of the HTTP message is too long")
+            raise WSRemoteProtocolError("the head of the HTTP message is too long", _TOO_LARGE)
         if blank_line is None:
             self._head = data
             return None
         self._head = b""
+        if data.count(b"\n", 0, blank_line.end()) > MAX_LINES + 2:
+            raise WSRemoteProtocolError(f"the head of the HTTP message has over {MAX_LINES} lines", _TOO_LARGE)
         return data[: blank_line.end()], data[blank_line.end() :]
 
 
@@ -251,19 +262,19 @@ class ServerWebSocket(_Handshake):
             self._early += data
             return [] if len(self._early) <= MAX_EARLY else [self._too_early()]
         try:
-            split = self._split_head(data)
+            split = self._split_head(data if self._head else data.lstrip(b"\r\n"))  # RFC 9112 §2.2
             if split is None:
                 return []
             head, self._early = split
-            self._ws.receive_data(head)
+            self._ws.receive_data(_choose_websocket(head))
             request = next(event for event in self._ws.events() if isinstance(event, Request))
-            headers = _headers_of(head, self.KEY)
+            target, headers = _split_target(request.target, _headers_of(head, self.KEY))
         except (WSRemoteProtocolError, UnicodeError) as error:
             return [self._refuse_request(error)]
         for subprotocol in SUBPROTOCOLS:
             if subprotocol in request.subprotocols:
                 self._subprotocol = subprotocol
-                return [UpgradeRequested(request.target, headers, subprotocol)]
+                return [UpgradeRequested(target, headers, subprotocol)]
         body = b"The WebSocket subprotocol 'mqtt' must be offered [MQTT-6.0.0-3].\n"
         self._reject(400, _framing_headers(body), body)
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
@@ -321,12 +332,35 @@ def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
 
 
+def _choose_websocket(head: bytes) -> bytes:
+    """Choose WebSocket where an upgrade offers several protocols, which wsproto does not. Spec: RFC 6455 §4.2.1 (3)."""
+    lines = _UPGRADE_LINE.findall(head)
+    offered = [protocol.strip().lower() for line in lines for protocol in line.split(b",")]
+    if len(offered) < 2 or b"websocket" not in offered:
+        return head
+    return _UPGRADE_LINE.sub(b"", head).replace(b"\n", b"\nUpgrade: websocket\r\n", 1)
+
+
+def _split_target(target: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Take the path and query out of a target in absolute form, whose authority counts for the Host.
+
+    Spec: RFC 9112 §3.2.2
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        return target, headers
+    authority, path = absolute.groups()
+    headers = tuple((name, authority if name == "host" else value) for name, value in headers)
+    return path if path.startswith("/") else f"/{path}", headers
+
+
 def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], ...]:
     """Read the headers of a request as they came; wsproto takes some of them out, and decodes the host.
 
     Raises:
         wsproto's RemoteProtocolError: the request is of HTTP/1.0; or it has a body or a folded line, which a proxy in
-            front may have read otherwise than we do; or its key is no key. Spec: RFC 6455 §4.1, §4.2.1, RFC 9112 §5.2
+            front may have read otherwise than we do; or its key is no key, or one of two. Spec: RFC 6455 §4.1, §4.2.1,
+            §11.3, RFC 9112 §5.2
     """
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)
@@ -336,6 +370,9 @@ def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], .
         raise WSRemoteProtocolError("Request must be of HTTP/1.1")
     if _FOLDED_LINE.search(head):
         raise WSRemoteProtocolError("A header must not be folded")
+    names = [name for name, _ in request.headers]
+    if names.count(b"sec-websocket-key") > 1 or names.count(b"sec-websocket-version") > 1:
+        raise WSRemoteProtocolError("Sec-WebSocket-Key and Sec-WebSocket-Version must not be there twice")
     for name, value in request.headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             raise WSRemoteProtocolError("An upgrade must not have a body")

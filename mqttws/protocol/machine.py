@@ -100,6 +100,14 @@ class Machine(ABC):
         self._last_sent = now
         return data
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `data_to_send` may have something to give."""
+        if self._out:
+            return True
+        session = self._session
+        return session is not None and (session.receiver.unanswered or session.sender.waiting > 0)
+
     def prepare(self) -> None:
         """Do all of the next `data_to_send` but handing out its bytes: one commit then serves many machines."""
         if self.state is CONNECTED and not self._prepared:

@@ -54,6 +54,15 @@ class Receiver:
         """The identifiers of QoS 2 messages received and not yet released."""
         return frozenset(self._received)
 
+    def __len__(self) -> int:
+        """Count the same."""
+        return len(self._received)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether messages of this Network Connection are still to be acknowledged."""
+        return bool(self._unanswered[0] or self._unanswered[1])
+
     def recover(self, packet_ids: Iterable[int]) -> None:
         """Take up the identifiers of QoS 2 messages that were taken in the time of an earlier process."""
         for packet_id in packet_ids:

@@ -22,7 +22,7 @@ without a call between, next to the one call that adds or removes the message.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -114,6 +114,12 @@ class Sender:
     def awaits_puback(self, packet_id: int, outgoing: Outgoing) -> bool:
         """Return whether that very message is in flight, and of QoS 1."""
         return outgoing[QOS] == 1 and self._published.get(packet_id) is outgoing
+
+    @property
+    def size(self) -> int:
+        """How many bytes of topics and payloads wait or are in flight."""
+        self._stop_growing()
+        return self._size + sum(map(size_of, self._published.values())) + sum(map(size_of, self._released.values()))
 
     @property
     def tokens(self) -> set[int]:
@@ -255,6 +261,26 @@ class Sender:
             else:
                 self._identifiers.take(packet_id)
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
+
+    def withdraw_unless(self, wanted: Callable[[str, int, bool], bool]) -> int:
+        """Take back the messages of QoS 1 and 2 that wait and are not wanted. Returns how many.
+
+        Args:
+            wanted: takes the topic, the QoS and RETAIN.
+        """
+        unwanted = [
+            entry
+            for entry in self._waiting
+            if not isinstance(entry, Run) and not wanted(entry[1], entry[QOS], entry[4])
+        ]
+        if unwanted:
+            tokens = {entry[TOKEN] for entry in unwanted}
+            self._waiting = deque(
+                entry for entry in self._waiting if isinstance(entry, Run) or entry[TOKEN] not in tokens
+            )
+            for entry in unwanted:
+                self._took_back(entry)
+        return len(unwanted)
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that still waits. Returns whether there was one."""

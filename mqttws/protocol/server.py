@@ -15,19 +15,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp
+from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingResp, UnsupportedLevel
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
+from mqttws.codec.packets import check_first_byte
 from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
-from mqttws.errors import ConnectionRefused, KeepAliveTimeout, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from mqttws.errors import (
+    ConnectionRefused,
+    KeepAliveTimeout,
+    LimitExceeded,
+    LocalProtocolError,
+    MalformedPacket,
+    RemoteProtocolError,
+)
 from mqttws.protocol.events import ConnectReceived, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session
 
 #: How many bytes a client may send ahead, while its CONNECT waits for an answer. Spec: §3.1.4
-MAX_AHEAD = 1024 * 1024
+MAX_AHEAD = 128 * 1024
 #: A CONNECT that cannot be read but must be answered: the statement broken -> the CONNACK return code.
 REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
+#: The CONNACK of MQTT 5 that says "Unsupported Protocol Version", without properties. A client of MQTT 5 could not read
+#: one of 3.1.1. Spec: MQTT 5.0 §3.1.2.2, §3.2
+_CONNACK_5 = b"\x20\x03\x00\x84\x00"
+_PINGRESP = PingResp().encode()
 #: Stands for the CONNECT where there is none to answer: the password of one that is answered need not lie about.
 _NO_CONNECT = Connect()
 
@@ -37,17 +49,25 @@ class ServerMachine(Machine):
 
     Args:
         max_packet_size: bytes; a larger packet from the client is a fault.
+        max_connect_size: bytes; a larger CONNECT is one.
+        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may hold; None for any number.
         packet_timeout: seconds from the first byte of a packet to its last, for a connected client; None for any
             number. Any byte is a sign of life, which a client could give for ever with one packet that never ends.
+
+    Attributes:
+        keep_alive: seconds to enforce; 0 for none.
+        opening_size: how many bytes came before the CONNECT was accepted.
+        packet_begun: when the packet under way began; None for none.
     """
 
     __slots__ = (
+        "_ahead",
         "_connect",
-        "_held",
-        "_held_size",
-        "_packet_begun",
+        "_max_packet_size",
         "_packet_timeout",
         "keep_alive",
+        "opening_size",
+        "packet_begun",
     )
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -58,33 +78,58 @@ class ServerMachine(Machine):
         (CONNECTED, Disconnect): "_on_disconnect",
     }
 
-    def __init__(self, *, max_packet_size: int = MAX_PACKET_SIZE, packet_timeout: float | None = None) -> None:
-        super().__init__(max_packet_size)
+    def __init__(
+        self,
+        *,
+        max_packet_size: int = MAX_PACKET_SIZE,
+        max_connect_size: int | None = None,
+        max_filters: int | None = None,
+        packet_timeout: float | None = None,
+    ) -> None:
+        super().__init__(max_packet_size if max_connect_size is None else max_connect_size)
+        self._decoder.max_filters = max_filters
+        self._max_packet_size = max_packet_size
         self._packet_timeout = packet_timeout
-        self._packet_begun: float | None = None  # when the packet under way began
         self._connect = _NO_CONNECT  # from when it is received to when it is answered
-        self._held: list[Packet] = []
-        self._held_size = 0
+        self._ahead = bytearray()  # what came behind the CONNECT, while that is not answered
+        self.opening_size = 0
+        self.packet_begun: float | None = None
         self.keep_alive = 0
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
-        if self.state is CONNECTING:
-            self._held_size += len(data)
-            if self._held_size > MAX_AHEAD:
-                self._held.clear()
-                self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
+        if self.state is not CONNECTED:
+            self._receive_opening(data, now)
+            return
         super().receive_data(data, now)
         if not self._decoder.under_way:
-            self._packet_begun = None
-        elif self._packet_begun is None:
-            self._packet_begun = now
+            self.packet_begun = None
+        elif self.packet_begun is None:
+            self.packet_begun = now
+
+    def _receive_opening(self, data: bytes, now: float) -> None:
+        """Take the bytes of the CONNECT, and no more of them: what follows has other bounds, and waits as it is."""
+        self.opening_size += len(data)
+        while data and self.state is NEW:
+            missing = self._decoder.missing
+            super().receive_data(data[:missing], now)
+            data = data[missing:]
+        if self.state is CONNECTING and data:
+            self._ahead += data
+            try:
+                check_first_byte(self._ahead[0])  # garbage is known without a look behind its first byte
+            except MalformedPacket as error:
+                self._ahead.clear()
+                self.close(error)
+            if len(self._ahead) > MAX_AHEAD:
+                self._ahead.clear()
+                self.close(LimitExceeded(f"the client sent over {MAX_AHEAD:,} bytes before it was accepted"))
 
     def resume_reading(self, now: float) -> None:
         """See `Machine.resume_reading`."""
         super().resume_reading(now)
-        if self._packet_begun is not None:
-            self._packet_begun = now
+        if self.packet_begun is not None:
+            self.packet_begun = now
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
         """Accept the CONNECT: CONNACK 0, then what the session still has to send, then what the client sent meanwhile.
@@ -102,15 +147,14 @@ class ServerMachine(Machine):
             raise LocalProtocolError("a clean session is never present", "MQTT-3.2.2-1")
         self.keep_alive = self._connect.keep_alive if keep_alive is None else keep_alive
         self.state = CONNECTED
-        self._out.append(ConnAck(0, session_present).encode())
+        # That byte is reserved in MQTT 3.1.
+        self._out.append(ConnAck(0, session_present and self._connect.protocol_level > 3).encode())
         self._resume(session, session_present)
         self._last_received = now
         self._connect = _NO_CONNECT
-        held, self._held = self._held, []
-        try:
-            self._receive_packets(held, now)
-        except RemoteProtocolError as error:
-            self._remote_fault(error)
+        self._decoder.max_packet_size = self._max_packet_size
+        ahead, self._ahead = bytes(self._ahead), bytearray()
+        self.receive_data(ahead, now)
 
     def refuse(self, return_code: int) -> None:
         """Refuse the CONNECT: CONNACK, then the end. What the client sent meanwhile is dropped.
@@ -125,7 +169,7 @@ class ServerMachine(Machine):
             raise LocalProtocolError("the return code of a refusal is 0; it must be 1 to 5", "§3.2.2.3")
         self._out.append(ConnAck(return_code).encode())
         self._connect = _NO_CONNECT
-        self._held.clear()
+        self._ahead.clear()
         self.close(ConnectionRefused(return_code))
 
     def send_encoded(self, packets: bytes, in_turn: bool) -> None:
@@ -168,20 +212,14 @@ class ServerMachine(Machine):
         return self._last_received + self.keep_alive * 1.5 if self.keep_alive else inf
 
     def _late_at(self) -> float:
-        if self._packet_begun is None or self._packet_timeout is None:
+        if self.packet_begun is None or self._packet_timeout is None:
             return inf
-        return self._packet_begun + self._packet_timeout
+        return self.packet_begun + self._packet_timeout
 
     def _receive_packets(self, packets: list[Packet], now: float) -> None:
         if packets:  # what is under way now has begun with these data
-            self._packet_begun = None
+            self.packet_begun = None
         super()._receive_packets(packets, now)
-
-    def _receive_packet(self, packet: Packet, now: float) -> None:
-        if self.state is CONNECTING:
-            self._held.append(packet)
-        else:
-            super()._receive_packet(packet, now)
 
     @staticmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
@@ -194,13 +232,18 @@ class ServerMachine(Machine):
         return RemoteProtocolError(f"the client sent {name}, which only a server may", "§2.2.1")
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
-        if self.state is NEW and error.statement in REFUSALS:
+        if self.state is NEW and isinstance(error, UnsupportedLevel) and error.level == 5:
+            self._out.append(_CONNACK_5)
+        elif self.state is NEW and error.statement in REFUSALS:
             self._out.append(ConnAck(REFUSALS[error.statement]).encode())
         self.close(error)
 
     def _on_connect(self, packet: Connect, now: float) -> None:
+        if packet.protocol_level == 3 and not packet.client_id:
+            raise RemoteProtocolError("MQTT 3.1 has no empty client identifiers", "MQTT-3.1.3-8")
         self.state = CONNECTING
         self._connect = packet
+        self._decoder.lenient = packet.protocol_level == 3
         self.events.append(ConnectReceived(packet))
 
     def _on_subscribe(self, packet: Subscribe, now: float) -> None:
@@ -210,7 +253,7 @@ class ServerMachine(Machine):
         self.events.append(UnsubscribeReceived(packet))
 
     def _on_pingreq(self, packet: PingReq, now: float) -> None:
-        self._send(PingResp())
+        self._out.append(_PINGRESP)
 
     def _on_disconnect(self, packet: Disconnect, now: float) -> None:
         self.close()

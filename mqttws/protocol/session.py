@@ -229,20 +229,25 @@ class Session:
             requests = batches + requests
         self.requests = deque(requests)
 
-    def granted(self, packet_id: int, return_codes: Sequence[int]) -> tuple[Request, tuple[tuple[str, int], ...]]:
+    def granted(
+        self, packet_id: int, return_codes: Sequence[int]
+    ) -> tuple[Request, tuple[tuple[str, int], ...]] | None:
         """Take a SUBACK: note which Topic Filters stand now.
 
         Returns:
-            The request, and its (Topic Filter, return code) pairs.
+            The request, and its (Topic Filter, return code) pairs; None where nothing has that identifier, as when a
+            PUBACK comes a second time.
 
         Raises:
-            RemoteProtocolError: it answers nothing; nothing has changed.
+            RemoteProtocolError: it answers what is no SUBSCRIBE, or not all of it; nothing has changed.
 
         Spec: [MQTT-3.8.4-2], [MQTT-3.8.4-5]
         """
+        if packet_id not in self.identifiers:
+            return None
         request = self.requests_sent.get(packet_id)
         if request is None or not request.subscribe:
-            raise RemoteProtocolError(f"a SubAck for {packet_id}, which nothing waits for", "MQTT-3.8.4-2")
+            raise RemoteProtocolError(f"a SubAck for {packet_id}, which is no Subscribe", "MQTT-3.8.4-2")
         if len(return_codes) != len(request.subscribe):
             raise RemoteProtocolError(
                 f"a SubAck with {len(return_codes)} return codes for {len(request.subscribe)} Topic Filters",
@@ -307,17 +312,22 @@ class Session:
                 answered.append((request.token, self._grant(request, (FAILURE,))))
         return [entry for entry in answered if entry[1]]
 
-    def taken_back(self, packet_id: int) -> Request:
+    def taken_back(self, packet_id: int) -> Request | None:
         """Take an UNSUBACK: note which Topic Filters are gone.
 
+        Returns:
+            The request; None where nothing has that identifier, as when a PUBACK comes a second time.
+
         Raises:
-            RemoteProtocolError: it answers nothing; nothing has changed.
+            RemoteProtocolError: it answers what is no UNSUBSCRIBE; nothing has changed.
 
         Spec: [MQTT-3.10.4-4]
         """
+        if packet_id not in self.identifiers:
+            return None
         request = self.requests_sent.get(packet_id)
         if request is None or not request.unsubscribe:
-            raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which nothing waits for", "MQTT-3.10.4-4")
+            raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which is no Unsubscribe", "MQTT-3.10.4-4")
         self._answered(packet_id)
         for topic_filter in request.unsubscribe:
             self.discard_subscription(topic_filter)

@@ -68,11 +68,55 @@ def test_another_protocol_is_never_served(wire, name):
 
 @pytest.mark.statement("MQTT-3.1.2-2")
 @pytest.mark.statement("MQTT-3.2.2-5")
-@pytest.mark.parametrize("level", [0, 1, 2, 3, 5, 6, 255])
+@pytest.mark.parametrize("level", [0, 1, 2, 3, 6, 255])
 def test_another_protocol_level_gets_return_code_1(wire, level):
     connect = bytearray(CONNECT)
     connect[8] = level
     assert wire().send(bytes(connect), "c0 00").rest() == bytes.fromhex("20 02 00 01")
+
+
+def test_a_client_of_mqtt_5_is_told_so_in_its_own_words(wire):
+    """CONNACK of MQTT 5: flags 0, reason code 0x84 (Unsupported Protocol Version), no properties."""
+    #                  len "MQTT"         level, flags, keep alive, no properties, len "c"
+    connect = "10 0e 00 04 4d 51 54 54 05 02 00 3c 00 00 01 63"
+    assert wire().send(connect).rest() == bytes.fromhex("20 03 00 84 00")
+
+
+MQTT_3_1 = "00 06 4d 51 49 73 64 70 03"  # len "MQIsdp", level
+
+
+@pytest.mark.parametrize("first", ["10", "11", "18", "1f"])
+@pytest.mark.parametrize("flags", ["02", "03"])
+def test_bits_that_mqtt_3_1_does_not_use_are_ignored(wire, first, flags):
+    peer = wire().send(first, "0f", MQTT_3_1, flags, "00 3c 00 01 63")
+    peer.expect("20 02 00 00")
+    peer.send("c1 00").expect("d0 00")  # PINGREQ
+    peer.send("8b 06 00 01 00 01 61 fd").expect("90 03 00 01 01")  # SUBSCRIBE with DUP, RETAIN and bits beside the QoS
+    peer.send("34 06 00 01 61 00 02 78").expect("50 02 00 02", "32 06 00 01 61 00 01 78")
+    peer.send("4f 02 00 01")  # PUBACK
+    peer.send("6a 02 00 02").expect("70 02 00 02")  # PUBREL with DUP
+    peer.send("aa 05 00 03 00 01 61").expect("b0 02 00 03")  # UNSUBSCRIBE with DUP
+    assert peer.send("e1 00").rest() == b""  # DISCONNECT
+
+
+def test_mqtt_3_1_1_uses_these_bits(wire):
+    """The very same first bytes are malformed at level 4."""
+    for malformed in ("c1 00", "8b 06 00 01 00 01 61 01", "6a 02 00 02", "82 06 00 01 00 01 61 fd"):
+        peer = wire().connect("c")
+        assert peer.send(malformed).rest() == b""
+
+
+def test_the_byte_of_session_present_is_reserved_in_mqtt_3_1(wire):
+    for _ in range(2):
+        peer = wire().send("10 0f", MQTT_3_1, "00 00 3c 00 01 63")
+        peer.expect("20 02 00 00")
+        peer.send("e0 00").rest()
+    assert wire().send("10 0d 00 04 4d 51 54 54 04 00 00 3c 00 01 63").receive() == ConnAck(0, True)
+
+
+@pytest.mark.parametrize("flags", ["00", "02"])
+def test_mqtt_3_1_has_no_empty_client_identifier(wire, flags):
+    assert wire().send("10 0e", MQTT_3_1, flags, "00 3c 00 00").rest() == bytes.fromhex("20 02 00 02")
 
 
 def test_mqtt_3_1_is_served(wire):

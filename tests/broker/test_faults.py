@@ -52,7 +52,7 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
 
 def link_of(broker, client_id):
     """Find the broker's end of a client's connection."""
-    (link,) = (link for link in broker._hub.links if link._conversation.subscriber.client_id == client_id)
+    (link,) = (link for link in broker._hub.doors.all if link._handler.subscriber.client_id == client_id)
     return link
 
 

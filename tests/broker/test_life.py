@@ -52,7 +52,7 @@ def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(start,
     try:
         peer = wire(broker, scheme).send(Connect("c"))
         assert asked.wait(PATIENCE)
-        (link,) = broker._hub.links
+        (link,) = broker._hub.doors.all
         transport, identity = weakref.ref(link._transport), id(link)
         del link
         if how in ("in order", "cut"):

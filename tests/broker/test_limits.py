@@ -64,12 +64,55 @@ def test_connections_are_bounded_by_address(start, wire, client):
     peer.quiet()
 
 
-def test_sessions_are_bounded(start, wire, client):
+def test_kept_sessions_are_bounded_and_clean_ones_need_no_place(start, wire, client):
     broker = start(limits=Limits(max_sessions=2))
-    client("a", broker, clean_session=False).close()
-    client("b", broker)
-    assert wire(broker).send(Connect("c")).rest() == bytes.fromhex("20 02 00 03")
+    for client_id in ("a", "b"):
+        peer = client(client_id, broker, clean_session=False)
+        peer.subscribe((client_id, 1))
+        peer.send("e0 00").rest()
+        broker.publish(client_id, b"waits", 1)
+    assert wire(broker).send(Connect("c", clean_session=False)).rest() == bytes.fromhex("20 02 00 03")
+    client("clean", broker)
     assert client("a", broker, clean_session=False).session_present
+
+
+def test_the_session_in_which_nothing_waits_makes_way_the_one_that_is_away_longest_first(start, client):
+    broker = start(limits=Limits(max_sessions=4))
+    for client_id in ("full", "old", "new"):
+        peer = client(client_id, broker, clean_session=False)
+        peer.subscribe((client_id, 1))
+        peer.send("e0 00").rest()
+    broker.publish("full", b"waits", 1)
+    here = client("here", broker, clean_session=False)
+    for client_id in ("one", "two"):
+        client(client_id, broker, clean_session=False).send("e0 00").rest()
+    here.quiet()
+    assert broker.figures()["clients/expired"] == 2
+    assert client("full", broker, clean_session=False).session_present
+    assert not client("old", broker, clean_session=False).session_present
+    assert not client("new", broker, clean_session=False).session_present
+
+
+def test_one_user_has_no_more_than_its_share_of_sessions(start, wire, client):
+    broker = start(limits=Limits(max_sessions_per_user=2), authenticator=lambda peer, connect: True)
+    keep = {"clean_session": False, "username": "greedy"}
+    others = client("o", broker, clean_session=False, username="other")
+    peers = [client(client_id, broker, **keep) for client_id in "ab"]
+    assert wire(broker).send(Connect("c", **keep)).rest() == bytes.fromhex("20 02 00 03")
+    client("d", broker, clean_session=False, username="other").quiet()
+    assert client("a", broker, **keep).session_present  # the same session needs no second place
+    peers[1].send("e0 00").rest()
+    assert not client("c", broker, **keep).session_present  # b, which is away, has made way
+    assert not client("e", broker, clean_session=True, username="greedy").session_present
+    others.quiet()
+
+
+def test_one_address_has_no_more_than_its_share_of_sessions_but_loopback(monkeypatch, start, wire, client):
+    broker = start(limits=Limits(max_sessions_per_address=1))
+    for client_id in "ab":
+        client(client_id, broker, clean_session=False)
+    monkeypatch.setattr("mqttws.broker.registry.is_loopback", lambda host: False)
+    assert wire(broker).send(Connect("c", clean_session=False)).rest() == bytes.fromhex("20 02 00 03")
 
 
 def test_subscriptions_are_bounded(start, client):
@@ -92,7 +135,7 @@ def test_filters_in_one_subscribe_are_bounded(start, client):
     ("limits", "good", "bad"),
     [
         (Limits(max_topic_levels=3), "a/b/c", "a/b/c/d"),
-        (Limits(), "/" * 199, "/" * 200),
+        (Limits(), "/" * 200, "/" * 201),
         (Limits(max_topic_bytes=4), "\u00e9\u00e9", "\u00e9\u00e9a"),
         (Limits(), "a b", "a\tb"),
         (Limits(), "\u00a0", "\u009f"),
@@ -120,8 +163,8 @@ def test_topics_are_bounded(start, client, limits, good, bad):
 
 
 def test_the_error_names_the_bound():
-    with pytest.raises(LimitExceeded, match="the Topic Name has 201 levels; at most 200 are taken here"):
-        Limits().check_topic("/" * 200, "the Topic Name")
+    with pytest.raises(LimitExceeded, match="the Topic Name has 202 levels; at most 201 are taken here"):
+        Limits().check_topic("/" * 201, "the Topic Name")
     with pytest.raises(RemoteProtocolError, match=r"holds U\+0001, which is not taken here") as caught:
         Limits().check_topic("\x01", "the Topic Name")
     assert caught.value.statement == "§1.5.3"

@@ -23,6 +23,7 @@ from mqttws import (
     Publish,
     PubRel,
     Subscribe,
+    Unsubscribe,
     compiled,
 )
 from mqttws.codec import decoder as decoder_module
@@ -265,9 +266,48 @@ def test_a_bad_packet_that_comes_first_raises_at_once() -> None:
 
 
 def test_a_wrong_first_byte_is_seen_before_the_rest_has_come() -> None:
-    for first in (0x00, 0xF0, 0x11, 0x60, 0x80, 0xE1):
+    for first in (0x00, 0xF0, 0x60, 0x80, 0xE1):
         with pytest.raises(MalformedPacket):
             Decoder().feed(bytes((first,)))
+
+
+@pytest.mark.parametrize("first", range(0x10, 0x20))
+def test_whether_the_flags_of_a_connect_count_depends_on_its_level(first: int) -> None:
+    for connect in (Connect("c", protocol_level=3), Connect("c")):
+        data = bytes((first,)) + connect.encode()[1:]
+        if first == 0x10 or connect.protocol_level == 3:
+            assert Decoder().feed(data) == [connect]
+        else:
+            with pytest.raises(MalformedPacket, match=r"the flags of Connect are.*MQTT-2\.2\.2-2"):
+                Decoder().feed(data)
+
+
+@pytest.mark.parametrize("make", [Subscribe, Unsubscribe])
+@pytest.mark.parametrize("most", [1, 3, 1_000])
+def test_a_packet_of_too_many_filters_is_not_decoded(make: type[Packet], most: int) -> None:
+    def packet(count: int) -> bytes:
+        filters = [f"a/{number}" for number in range(count)]
+        return (Subscribe(1, [(f, 1) for f in filters]) if make is Subscribe else Unsubscribe(1, filters)).encode()
+
+    decoder = Decoder()
+    decoder.max_filters = most
+    assert len(decoder.feed(packet(most))) == 1
+    for split in (0, 3):
+        decoder = Decoder()
+        decoder.max_filters = most
+        decoder.feed(packet(most + 1)[:split])
+        with pytest.raises(MalformedPacket, match="Topic Filters"):
+            decoder.feed(packet(most + 1)[split:])
+
+
+@pytest.mark.parametrize("body", ["", "0001", "0001 0001", "0001 ffff 61", "0001 0001 61", "0001 0000 01 00"])
+def test_what_cannot_be_a_subscribe_is_as_malformed_with_a_bound_or_leniently(body: str) -> None:
+    rest = bytes.fromhex(body)
+    for most, lenient in ((None, False), (1, False), (None, True), (1, True)):
+        decoder = Decoder()
+        decoder.max_filters, decoder.lenient = most, lenient
+        with pytest.raises(MalformedPacket):
+            decoder.feed(b"\x82" + bytes((len(rest),)) + rest)
 
 
 class TestSizeLimit:

@@ -48,7 +48,7 @@ FRAMING = "mqttws.protocol.framing:"
 HANDSHAKE = "mqttws.protocol.handshake:"
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
-CONVERSATION = "mqttws.broker.conversation:Conversation."
+CONVERSATION = "mqttws.broker.handler:Handler."
 RETAINED = "mqttws.broker.retained:Retained."
 LIMITS = "mqttws.broker.limits:Limits."
 

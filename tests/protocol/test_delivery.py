@@ -608,7 +608,9 @@ class TestSession:
         session.subscriptions["c"] = 0
         token = session.subscribe([("a", 2), ("b", 1), ("c", 1)])
         session.next_request()
-        request, results = session.granted(1, [0, 1, 0x80])
+        granted = session.granted(1, [0, 1, 0x80])
+        assert granted is not None
+        request, results = granted
         assert request.token == token
         assert results == (("a", 0), ("b", 1), ("c", 0x80))
         assert session.subscriptions == {"a": 2, "b": 1}  # what is asked for again later is what was asked for now
@@ -620,16 +622,14 @@ class TestSession:
         session.unsubscribe(["b"])
         session.next_request()
         session.next_request()
-        with pytest.raises(RemoteProtocolError, match=r"SubAck for 9.*MQTT-3\.8\.4-2"):
-            session.granted(9, [0])
-        with pytest.raises(RemoteProtocolError, match=r"SubAck for 2"):
+        assert session.granted(9, [0]) is None
+        with pytest.raises(RemoteProtocolError, match=r"SubAck for 2.*MQTT-3\.8\.4-2"):
             session.granted(2, [0])
         with pytest.raises(RemoteProtocolError, match=r"2 return codes for 1.*MQTT-3\.8\.4-5"):
             session.granted(1, [0, 0])
         with pytest.raises(RemoteProtocolError, match=r"UnsubAck for 1.*MQTT-3\.10\.4-4"):
             session.taken_back(1)
-        with pytest.raises(RemoteProtocolError, match=r"UnsubAck for 9"):
-            session.taken_back(9)
+        assert session.taken_back(9) is None
         session.granted(1, [0])
         session.taken_back(2)
 

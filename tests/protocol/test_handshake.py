@@ -20,7 +20,7 @@ from mqttws import (
 from mqttws.protocol.events import UpgradeRequested
 from mqttws.protocol.frames import binary_frame
 from mqttws.protocol.framing import Ended, FramingEvent, Opened
-from mqttws.protocol.handshake import MAX_EARLY, MAX_HEAD, ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import MAX_EARLY, MAX_HEAD, MAX_LINES, ClientWebSocket, ServerWebSocket
 
 #: RFC 6455 §1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -370,6 +370,53 @@ class TestServer:
         websocket.accept_upgrade()
         assert f"Sec-WebSocket-Protocol: {chosen}\r\n".encode() in websocket.data_to_send()
 
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "Upgrade: h2c, websocket\r\n",
+            "upgrade:WebSocket,h2c\r\n",
+            "Upgrade: h2c\r\nX: Upgrade: x\r\nUPGRADE: websocket\r\n",
+            "Upgrade: websocket\r\nUpgrade: websocket\r\n",
+        ],
+    )
+    def test_websocket_among_several_protocols_is_chosen(self, lines: str) -> None:
+        for chunks in ([request := REQUEST.replace("Upgrade: websocket\r\n", lines).encode()], one_by_one(request)):
+            websocket = ServerWebSocket()
+            (event,) = feed(websocket, chunks)
+            assert isinstance(event, UpgradeRequested)
+            offered = [value for name, value in event.headers if name == "upgrade"]
+            assert len(offered) == lines.lower().count("upgrade:") - lines.count("X:")  # hooks see what came
+            websocket.accept_upgrade()
+            assert b"HTTP/1.1 101 " in websocket.data_to_send()
+
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [
+            ("http://other.example/mqtt?x=1", "/mqtt?x=1"),
+            ("HTTPS://other.example/", "/"),
+            ("ws://other.example", "/"),
+            ("http://other.example?x=1", "/?x=1"),
+        ],
+    )
+    def test_the_authority_of_an_absolute_target_counts_for_the_host(self, target: str, expected: str) -> None:
+        (event,) = feed(ServerWebSocket(), [REQUEST.replace("/mqtt", target, 1).encode()])
+        assert isinstance(event, UpgradeRequested)
+        assert event.target == expected
+        assert dict(event.headers)["host"] == "other.example"
+
+    @pytest.mark.parametrize("blank", ["\r\n", "\n", "\r\n\r\n\r\n"])
+    def test_blank_lines_before_the_request_are_skipped(self, blank: str) -> None:
+        for chunks in ([(blank + REQUEST).encode()], one_by_one((blank + REQUEST).encode())):
+            (event,) = feed(ServerWebSocket(), chunks)
+            assert isinstance(event, UpgradeRequested)
+
+    def test_as_many_lines_as_may_be(self) -> None:
+        more = "X: 1\r\n" * (MAX_LINES - REQUEST.count("\n") + 2)
+        (event,) = feed(ServerWebSocket(), [REQUEST.replace("Host:", more + "Host:").encode()])
+        assert isinstance(event, UpgradeRequested)
+        (ended,) = feed(ServerWebSocket(), [REQUEST.replace("Host:", more + "X: 1\r\nHost:").encode()])
+        assert isinstance(ended, Ended)
+
     @pytest.mark.parametrize("line", ["", "Sec-WebSocket-Protocol: soap\r\n", "Sec-WebSocket-Protocol: MQTT\r\n"])
     def test_an_offer_without_mqtt_is_rejected(self, line: str) -> None:
         websocket = ServerWebSocket()
@@ -418,9 +465,13 @@ class TestServer:
             (REQUEST.replace("Host", "Ho st", 1), 400, "Bad HTTP"),
             ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 400, "Connection"),
             ("nonsense\r\n\r\n", 400, "Bad HTTP"),
-            ("\r\n\r\n", 400, None),
-            ("GET /" + "x" * MAX_HEAD, 400, "too long"),
-            (f"GET / HTTP/1.1\r\nHost: h\r\nX: {'x' * MAX_HEAD}\r\n\r\n", 400, "too long"),
+            (REQUEST.replace("Host:", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nHost:"), 400, "twice"),
+            (REQUEST.replace("Host:", f"Sec-WebSocket-Key: {KEY}\r\nHost:"), 400, "twice"),
+            (REQUEST.replace("Host:", "Sec-WebSocket-Version: 13\r\nHost:"), 400, "twice"),
+            (REQUEST.replace("Upgrade: websocket", "Upgrade: websockets, h2c"), 400, "Upgrade"),
+            ("GET /" + "x" * MAX_HEAD, 431, "too long"),
+            (f"GET / HTTP/1.1\r\nHost: h\r\nX: {'x' * MAX_HEAD}\r\n\r\n", 431, "too long"),
+            (REQUEST.replace("Host:", "X: 1\r\n" * MAX_LINES + "Host:"), 431, "over 100 lines"),
         ],
         ids=lambda value: repr(value)[:40],
     )

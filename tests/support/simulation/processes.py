@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from mqttws.broker.archive import Archive
-from mqttws.broker.conversation import Conversation
+from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -53,11 +53,11 @@ class ServerEnd(End):
         super().__init__(broker.world, name, connection, False)
         self._broker = broker
         peer = Peer("ws" if broker.world.schedule.websocket else "mqtt", ("", 0))
-        self.conversation = Conversation(broker.hub, cast(Any, self), connection, peer)
+        self.handler = Handler(broker.hub, cast(Any, self), connection, peer)
 
     def handled(self) -> None:
         """See `End.handled`."""
-        self.conversation.take_events(self._world.now)
+        self.handler.take_events(self._world.now)
         self._world.check_closed("broker", self.connection.machine.error)
         self.wake()
 
@@ -76,8 +76,17 @@ class ServerEnd(End):
         self.connection.close(error, self._world.now)
         self.handled()
 
-    def bring_retained(self) -> None:
+    @property
+    def held(self) -> int:
+        """See `Outlet.held`."""
+        return 0
+
+    def accepted(self) -> None:
+        """There are no strangers in this world."""
+
+    def bring_retained(self, until: float) -> bool:
         """There are none in this world."""
+        return False
 
 
 class BrokerProcess:
@@ -103,7 +112,8 @@ class BrokerProcess:
             Any,
             SimpleNamespace(
                 loop=loop, limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
-                registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
+                registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
+                publish_will=router.publish_at_once,
             ),
         )  # fmt: skip
 

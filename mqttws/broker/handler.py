@@ -1,4 +1,4 @@
-"""One client's conversation with the broker: each event of its connection, and what the broker does about it.
+"""What the broker does about each event of one client's connection.
 
     event                 what happens
     UpgradeRequested      path, Origin and the hook decide: 101 or a rejection
@@ -8,8 +8,9 @@
     UnsubscribeReceived   to the router, then UNSUBACK
     Closed                the registry, the hook and the log are told
 
-While an asynchronous hook thinks, the link reads nothing, so nothing piles up. Whatever is raised here ends this
-connection alone: the link sees to it.
+Events that would take longer than a slice wait for the connection's next turn, and so does a PUBLISH whose subscribers
+take long to find. While an asynchronous hook is asked, nothing is read, so nothing piles up. Whatever is raised here
+ends this connection alone: the link sees to it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from math import inf
+from time import perf_counter
+from typing import Any, Protocol
 
 from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
+from mqttws.broker.hub import Hub
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
-from mqttws.broker.subscriber import Subscriber
+from mqttws.broker.routes import Unfinished
+from mqttws.broker.subscriber import IDENTIFIER, Outlet, Subscriber
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
 from mqttws.errors import (
@@ -46,10 +51,6 @@ from mqttws.protocol.events import (
     UpgradeRequested,
 )
 
-if TYPE_CHECKING:
-    from mqttws.broker.hub import Hub
-    from mqttws.broker.link import Link
-
 log = logging.getLogger("mqttws.broker")
 
 #: How many bytes of payloads are routed in one run: no more than a connection gathers before it writes.
@@ -58,12 +59,42 @@ _RUN = 64 * 1024
 _FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver, StoreError)
 
 
-class Conversation:
+class Line(Outlet, Protocol):
+    """What moves the bytes of a connection, as its handler sees it; also the client's outlet."""
+
+    def act(self, action: Callable[[float], None]) -> None:
+        """Do something with the connection, and all that follows from it. An error in it ends the connection.
+
+        Args:
+            action: takes the time in seconds.
+        """
+
+    def hold(self, reason: str) -> None:
+        """Read nothing until that reason is released."""
+
+    def release(self, reason: str) -> None:
+        """Read again, where no other reason holds."""
+
+    def accepted(self) -> None:
+        """Note that the client is let in."""
+
+    def bring_retained(self, until: float) -> bool:
+        """Send some of the retained messages that subscriptions bring: as many as there is place for now.
+
+        Args:
+            until: a moment of `time.perf_counter`.
+
+        Returns:
+            Whether more could be sent now, but for the time.
+        """
+
+
+class Handler:
     """What one connection's events lead to.
 
     Args:
-        hub: the broker's rooms.
-        link: moves the bytes, and is the client's outlet.
+        hub: what all connections share.
+        line: moves the bytes, and is the client's outlet.
         connection: whose events they are.
         peer: as the hooks know the client.
 
@@ -79,18 +110,19 @@ class Conversation:
         "_connection",
         "_held",
         "_hub",
-        "_link",
+        "_line",
+        "_routing",
         "_task",
         "_upgrading",
         "peer",
         "subscriber",
     )
 
-    def __init__(self, hub: Hub, link: Link, connection: ServerConnection, peer: Peer) -> None:
+    def __init__(self, hub: Hub, line: Line, connection: ServerConnection, peer: Peer) -> None:
         self.peer = peer
         self.subscriber: Subscriber | None = None
         self._hub = hub
-        self._link = link
+        self._line = line
         self._connection = connection
         self._connect: Connect | None = None  # while it is answered
         self._asked: asyncio.Future[Any] | None = None  # a hook that thinks
@@ -100,18 +132,26 @@ class Conversation:
         self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets may come now
         self._allowance_at = hub.loop.time()
         self._held = False  # until the next PUBLISH may come
+        self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # a PUBLISH, and what is done with it then
 
-    def take_events(self, now: float) -> None:
-        """Act on what has happened."""
+    def take_events(self, now: float, until: float = inf) -> bool:
+        """Act on what has happened, until a moment of `time.perf_counter`. Returns whether there is more to do now."""
         events = self._connection.event_queue
         limited = self._hub.limits.publish_rate is not None
+        if self._routing is not None and not self._route(until):
+            return True
         while events:
             if limited and type(events[0]) is Publish and not (self._connection.closed or self._may_publish(now)):
-                return
+                return False
             event = events.popleft()
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event, now)
+                if self._routing is not None and not self._route(until):
+                    return True
+            if events and perf_counter() >= until:
+                return True
+        return False
 
     def fail(self, error: Exception, now: float) -> None:
         """End the connection over an error of the broker's or of a hook's. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
@@ -119,10 +159,11 @@ class Conversation:
         if self._upgrading and not self._connection.closed:
             self._upgrading = False
             self._connection.reject_upgrade(500, now)
-        self._cut(ConnectionClosed("an error in the broker or in a hook"), now)
+        self.cut(ConnectionClosed("an error in the broker or in a hook"), now)
 
-    def _cut(self, error: MQTTError, now: float) -> None:
+    def cut(self, error: MQTTError, now: float) -> None:
         """End the connection, and with it what the client has said and was not heard yet."""
+        self._routing = None
         events = self._connection.event_queue
         closed = [event for event in events if isinstance(event, Closed)]
         events.clear()
@@ -155,7 +196,8 @@ class Conversation:
             self._connection.accept_upgrade(now)
             return
         self._hub.figures.connections_refused += 1
-        log.warning("client %s: upgrade rejected with %d: %s", self.peer, rejection.status, rejection.reason)
+        text = "client %s: upgrade rejected with %d: %s"
+        self._say("upgrades rejected", text, self.peer, rejection.status, rejection.reason)
         self._connection.reject_upgrade(rejection.status, now, rejection.headers, rejection.body)
 
     # The CONNECT.
@@ -184,12 +226,14 @@ class Conversation:
             answer = registry.objection_to(peer, connect, answer, now) or answer
         if isinstance(answer, Refused):
             self._hub.figures.connections_refused += 1
-            log.warning("client %s: refused with return code %d: %s", peer, answer.return_code, answer.reason)
+            text = "client %s: refused with return code %d: %s"
+            self._say("clients refused", text, peer, answer.return_code, answer.reason)
             connection.refuse(answer.return_code, now)
             return
-        self.subscriber, session_present = registry.attach(peer, connect, answer, self._link)
+        self.subscriber, session_present = registry.attach(peer, connect, answer, self._line)
         connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
-        log.info("client %s: connected", peer)
+        self._line.accepted()
+        self._say("clients connected", "client %s: connected", peer, level=logging.INFO)
         if self._hub.hooks.on_connected is not None:
             self._hub.hooks.on_connected(peer)
 
@@ -198,7 +242,7 @@ class Conversation:
     def _ask(self, answer: Any, then: Callable[[Any, float], None], now: float) -> None:
         """Go on with a hook's answer: at once, or when it is there."""
         if isawaitable(answer):
-            self._link.hold("hook")
+            self._line.hold("hook")
             self._asked = asyncio.ensure_future(answer, loop=self._hub.loop)
             self._task = self._hub.loop.create_task(self._await(self._asked, then))
         else:
@@ -211,25 +255,62 @@ class Conversation:
         except Exception as error:
             self._task = self._asked = None
             failure = error
-            self._link.act(lambda now: self.fail(failure, now))
+            self._line.act(lambda now: self.fail(failure, now))
             return
         self._task = self._asked = None
-        self._link.release("hook")
-        self._link.act(lambda now: then(decided, now))
+        self._line.release("hook")
+        self._line.act(lambda now: then(decided, now))
 
     # The connected client.
 
     def _on_publish(self, publish: Publish, now: float) -> None:
         router = self._hub.router
+        if router.in_runs and not (publish.qos or publish.retain):
+            payloads = self._take_run(publish)
+            try:
+                router.publish_run(self.peer, publish.topic, payloads)
+            except Unfinished as unfinished:
+                self._routing = unfinished, lambda: router.publish_run(self.peer, publish.topic, payloads)
+            except MQTTError as error:
+                self.cut(error, now)
+            return
         try:
-            if router.in_runs and not (publish.qos or publish.retain):
-                router.publish_run(self.peer, publish.topic, self._take_run(publish))
-                return
+            if publish.qos == 2:
+                self._check_unreleased()
             taken = router.publish_from(self.peer, publish)
+        except Unfinished as unfinished:
+            self._routing = unfinished, lambda: self._publish_at_last(publish)
         except MQTTError as error:
-            self._cut(error, now)
+            self.cut(error, now)
         else:
             (self._connection.acknowledge if taken else self._connection.discard)(publish)
+
+    def _check_unreleased(self) -> None:
+        """Check how many packet identifiers of QoS 2 the client holds, each of which takes memory here.
+
+        Raises:
+            LimitExceeded: it holds too many, or all sessions together hold too much and this one more than its share.
+        """
+        subscriber = self.subscriber
+        assert subscriber is not None
+        unreleased = len(subscriber.session.receiver)
+        if unreleased > self._hub.limits.max_unreleased or not self._hub.router.memory.allows(subscriber, IDENTIFIER):
+            raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
+
+    def _publish_at_last(self, publish: Publish) -> None:
+        """Route a PUBLISH that everything has been decided about."""
+        self._hub.router.publish(publish.topic, publish.payload, publish.qos, publish.retain)
+        self._connection.acknowledge(publish)
+
+    def _route(self, until: float) -> bool:
+        """Go on looking for whom a PUBLISH reaches, and deliver it when they are found. Returns whether they are."""
+        assert self._routing is not None
+        unfinished, deliver = self._routing
+        if not self._hub.router.go_on(unfinished, until):
+            return False
+        self._routing = None
+        deliver()
+        return True
 
     def _take_run(self, publish: Publish) -> list[bytes]:
         """Take the messages of QoS 0 to the same topic that follow a first one. Returns the payloads of all."""
@@ -255,27 +336,27 @@ class Conversation:
             self._allowance -= 1
             return True
         self._held = True
-        self._link.hold("rate")
+        self._line.hold("rate")
         self._hub.loop.call_later((1 - self._allowance) / rate, self._go_on)
         return False
 
     def _go_on(self) -> None:
         self._held = False
-        self._link.release("rate")
-        self._link.act(lambda now: None)
+        self._line.release("rate")
+        self._line.act(lambda now: None)
 
     def _on_subscribe(self, event: SubscribeReceived, now: float) -> None:
         subscribe, subscriber = event.subscribe, self.subscriber
         assert subscriber is not None
-        if any(is_sys(topic_filter) for topic_filter, _ in subscribe.topic_filters):
+        if any("$SYS" in topic_filter and is_sys(topic_filter) for topic_filter, _ in subscribe.topic_filters):
             self._hub.status.refresh(now)
         try:
             return_codes = self._hub.router.subscribe(subscriber, subscribe.topic_filters)
         except MQTTError as error:
-            self._cut(error, now)
+            self.cut(error, now)
             return
         self._connection.suback(subscribe.packet_id, return_codes)
-        self._link.bring_retained()
+        self._line.bring_retained(perf_counter())
 
     def _on_unsubscribe(self, event: UnsubscribeReceived, now: float) -> None:
         assert self.subscriber is not None
@@ -290,24 +371,33 @@ class Conversation:
             self._task.cancel()
             self._task = self._asked = None
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
-        log.log(level, "client %s: closed: %s", self.peer, event.error or "the client disconnected")
+        kind = "faults" if level == logging.WARNING else "connections closed"
+        self._say(kind, "client %s: closed: %s", self.peer, event.error or "the client disconnected", level=level)
         subscriber, self.subscriber = self.subscriber, None
         if subscriber is None:
             return
         wanted = event.error is not None and not self._hub.stopping
-        self._hub.registry.detach(subscriber, now, will=wanted)
+        will = self._hub.registry.detach(subscriber, now, will=wanted)
+        if will is not None:
+            self._hub.publish_will(will)
         if self._hub.hooks.on_disconnected is not None:
             try:
                 self._hub.hooks.on_disconnected(self.peer, event.error)
             except Exception:
                 log.exception("client %s: the hook on_disconnected failed", self.peer)
+        self.peer.leave()
+
+    def _say(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
+        """Write a line about this client; before it is let in, about its address."""
+        client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
+        self._hub.notices.say(kind, client, text, *arguments, level=level)
 
 
-_HANDLERS: dict[type[Event], Callable[[Conversation, Any, float], None]] = {
-    Publish: Conversation._on_publish,
-    UpgradeRequested: Conversation._on_upgrade,
-    ConnectReceived: Conversation._on_connect,
-    SubscribeReceived: Conversation._on_subscribe,
-    UnsubscribeReceived: Conversation._on_unsubscribe,
-    Closed: Conversation._on_closed,
+_HANDLERS: dict[type[Event], Callable[[Handler, Any, float], None]] = {
+    Publish: Handler._on_publish,
+    UpgradeRequested: Handler._on_upgrade,
+    ConnectReceived: Handler._on_connect,
+    SubscribeReceived: Handler._on_subscribe,
+    UnsubscribeReceived: Handler._on_unsubscribe,
+    Closed: Handler._on_closed,
 }
