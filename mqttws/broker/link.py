@@ -67,6 +67,10 @@ _MAX_FILTERS = 4_000
 _STEPS = 200
 
 
+#: The answer to what is no HTTP.
+_BAD_REQUEST = b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
 class Link(asyncio.Protocol):
     """One accepted transport, and a subscriber's outlet while its client is connected.
 
@@ -340,7 +344,12 @@ class Link(asyncio.Protocol):
         text = "connection from %s over %s closed: %s"
         self._hub.notices.say("foreign protocols", self._host, text, self._host, self._scheme, reason)
         self._backlog.clear()
-        self.abort()
+        self._backlog_size = 0
+        self._ending = True
+        assert self._transport is not None
+        if self._scheme.startswith("ws"):
+            self._transport.write(_BAD_REQUEST)
+        self._transport.close()
         return True
 
     def _is_light(self) -> bool:

@@ -20,6 +20,8 @@ _INTERVAL = 10.0
 #: The same for one kind, about all clients together.
 _BURST_OF_KIND = 200
 _INTERVAL_OF_KIND = 0.2
+#: Seconds without anything more of a kind about a client after which what was left out is told.
+_QUIET = 2.0
 #: Kinds and clients that are remembered at once.
 _MAX_KNOWN = 4_096
 
@@ -99,7 +101,7 @@ class Notices:
         """Tell what was left out about clients of whom nothing more has come for a while, and forget them."""
         now = self._clock()
         for (kind, client), bucket in list(self._clients.items()):
-            if now - bucket.at >= _INTERVAL:
+            if now - bucket.at >= _QUIET:
                 self._close(kind, client, bucket)
                 if now - bucket.at >= _INTERVAL * _BURST:
                     del self._clients[kind, client]

@@ -119,7 +119,8 @@ class Sender:
     def size(self) -> int:
         """How many bytes of topics and payloads wait or are in flight."""
         self._stop_growing()
-        return self._size + sum(map(size_of, self._published.values())) + sum(map(size_of, self._released.values()))
+        in_flight = (*self._published.values(), *self._released.values())
+        return self._size + sum(size_of(outgoing[1], outgoing[2]) for outgoing in in_flight)
 
     @property
     def tokens(self) -> set[int]:
@@ -278,8 +279,11 @@ class Sender:
             self._waiting = deque(
                 entry for entry in self._waiting if isinstance(entry, Run) or entry[TOKEN] not in tokens
             )
-            for entry in unwanted:
-                self._took_back(entry)
+            self._count -= len(unwanted)
+            self._size -= sum(size_of(entry[1], entry[2]) for entry in unwanted)
+            if self.journal is not None:
+                for token in tokens:
+                    self.journal.drop(token)
         return len(unwanted)
 
     def withdraw(self, token: int) -> bool:

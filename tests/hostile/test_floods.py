@@ -78,9 +78,10 @@ def test_subscriptions(victim, join, levels):
 
 def test_one_packet_full_of_subscriptions(victim, join):
     hog = join(victim, "hog")
-    codes = hog.subscribe(*((f"{number:x}", 0) for number in range(100_000)))
-    assert (len(codes), codes.count(0x80)) == (100_000, 99_000)
-    assert victim.grown() < 64 * MIB
+    codes = hog.subscribe(*((f"{number:x}", 0) for number in range(4_000)))
+    assert (len(codes), codes.count(0x80)) == (4_000, 3_000)
+    assert hog.send(Subscribe(1, [(f"{number:x}", 0) for number in range(100_000)])).rest() == b""
+    assert victim.grown() < 16 * MIB
     assert len(victim.log().splitlines()) < 120
 
 
@@ -107,7 +108,7 @@ def test_wildcards_in_all_combinations(victim, join):
     assert victim.grown() < 32 * MIB
 
 
-@pytest.mark.parametrize("topic", ["/" * 65_535, "a/" * 32_767, "+/" * 32_767 + "#", "/" * 200])
+@pytest.mark.parametrize("topic", ["/" * 65_535, "a/" * 32_767, "+/" * 32_767 + "#", "/" * 201])
 @pytest.mark.parametrize("how", ["publish", "subscribe", "will"])
 def test_topics_that_are_too_deep(victim, join, wire, topic, how):
     length = len(topic).to_bytes(2, "big")
@@ -122,7 +123,8 @@ def test_topics_that_are_too_deep(victim, join, wire, topic, how):
         pytest.skip("a Topic Name holds no wildcards")
     else:
         peer = wire(victim).send(Connect("c", will=Message(topic, b"x")))
-        assert peer.receive().encode() == b"\x20\x02\x00\x05"
+        if len(topic) < 60_000:  # else its CONNECT is longer than any is taken
+            assert peer.receive().encode() == b"\x20\x02\x00\x05"
     assert peer.rest() == b""
     assert victim.grown() < 16 * MIB
     assert len(victim.log()) < 600_000  # a topic is shown, and not many times over
@@ -147,7 +149,7 @@ def test_retained_topics(victim, join, depth):
     assert figures["retained messages/count"] == (500 if depth else 10_000)
     assert figures["retained messages/dropped"] == 20_000 - figures["retained messages/count"]
     assert victim.grown() < (64 if depth else 32) * MIB
-    assert victim.log().count("is not retained") == 1
+    assert victim.log().count("is not retained") == 20
 
 
 def test_retained_bytes(attack, join):
@@ -287,19 +289,23 @@ def test_sessions_that_are_left_behind(attack, wire):
         peer = wire(victim).send(Connect(f"{number}", clean_session=False))
         codes.append(peer.receive().return_code)
         peer.close()
-    assert (codes.count(0), codes.count(3)) == (499, 201)
+    assert codes == [0] * 700  # those that came first have made way
+    assert victim.figures()["clients/disconnected"] <= 500
     assert victim.grown() < 16 * MIB
 
 
 def test_identifiers_that_are_never_released(victim, join):
-    """Every packet identifier of QoS 2, and no PUBREL."""
+    """Packet identifiers of QoS 2 beyond the bound, and no PUBREL."""
     hog = join(victim, "hog")
-    for start in range(1, 65_536, 1_000):
-        some = range(start, min(start + 1_000, 65_536))
+    for start in range(1, 10_001, 1_000):
+        some = range(start, start + 1_000)
         hog.send(*(Publish("a", b"", 2, packet_id=number) for number in some))
         for number in some:
             assert hog.receive().packet_id == number
-    assert victim.grown() < 32 * MIB
+    hog.send(*(Publish("a", b"", 2, packet_id=number) for number in range(10_001, 20_001)))
+    hog.rest()
+    assert victim.grown() < 8 * MIB
+    assert "has not released" in victim.log()
 
 
 def test_messages_of_a_few_bytes(victim, join):
@@ -322,7 +328,7 @@ def test_requests_that_are_refused_do_not_fill_the_log(victim, join):
     for _ in range(50):
         assert set(hog.subscribe(*(("$SYS/#", 0) for _ in range(100)))) == {0x80}
     assert len(victim.log().splitlines()) < 120
-    assert "more of its requests are refused; no more is said of that" in victim.log()
+    victim.until_logged("were left out: requests refused")
 
 
 def test_what_a_client_says_reaches_the_log_escaped(attack, wire, join):

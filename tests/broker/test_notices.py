@@ -1,0 +1,72 @@
+"""The log: a bounded number of lines for each kind and client, and a count of what was left out."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mqttws.broker.notices import _BURST, _BURST_OF_KIND, _INTERVAL, _MAX_KNOWN, _QUIET, Notices
+
+
+@pytest.fixture
+def notices(caplog):
+    """Give a log whose clock stands still, and can be moved."""
+    caplog.set_level(logging.INFO, "mqttws.broker")
+    now = [100.0]
+    made = Notices(lambda: now[0])
+    made.now = now  # type: ignore[attr-defined]
+    return made
+
+
+def lines(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_kind_of_a_client_is_written_so_often_and_the_rest_is_counted(notices, caplog):
+    for number in range(100):
+        notices.say("faults", "a", "fault %d", number)
+        notices.say("others", "a", "other %d", number)
+    assert lines(caplog) == [f"{kind} {n}" for n in range(_BURST) for kind in ("fault", "other")]
+    notices.say("faults", "b", "of b")
+    assert lines(caplog)[-1] == "of b"
+    notices.now[0] += _INTERVAL
+    caplog.clear()
+    notices.say("faults", "a", "again")
+    notices.say("faults", "a", "and again")
+    assert lines(caplog) == ["again (and 80 lines of this kind about this client before, left out)"]
+
+
+def test_what_was_left_out_is_told_when_nothing_more_comes(notices, caplog):
+    for number in range(_BURST + 5):
+        notices.say("faults", "a", "fault %d", number)
+    caplog.clear()
+    notices.sweep()
+    assert lines(caplog) == []
+    notices.now[0] += _QUIET
+    notices.sweep()
+    notices.sweep()
+    assert lines(caplog) == ["client a: 5 more lines were left out: faults"]
+    notices.now[0] += _BURST * _INTERVAL
+    notices.sweep()
+    assert not notices._clients
+
+
+def test_many_clients_are_bounded_together(notices, caplog):
+    for number in range(3 * _MAX_KNOWN):
+        notices.say("faults", f"client {number}", "fault")
+        assert len(notices._clients) <= _MAX_KNOWN
+    said = lines(caplog)
+    assert said.count("fault") == _BURST_OF_KIND
+    assert [line for line in said if line != "fault"] == [
+        f"{_MAX_KNOWN - _BURST_OF_KIND} lines about many clients were left out",
+        f"{_MAX_KNOWN} lines about many clients were left out",
+    ]
+
+
+def test_nothing_is_counted_of_what_the_level_leaves_out(notices, caplog):
+    caplog.set_level(logging.WARNING, "mqttws.broker")
+    for _ in range(100):
+        notices.say("connected", "a", "hello", level=logging.INFO)
+    assert lines(caplog) == []
+    assert not notices._clients
