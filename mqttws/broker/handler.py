@@ -385,7 +385,8 @@ class Handler:
                 self._hub.hooks.on_disconnected(self.peer, event.error)
             except Exception:
                 log.exception("client %s: the hook on_disconnected failed", self.peer)
-        self.peer.leave()
+        if not subscriber.clean_session:
+            self.peer.leave()  # the session keeps it
 
     def _say(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
         """Write a line about this client; before it is let in, about its address."""

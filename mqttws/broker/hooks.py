@@ -39,11 +39,9 @@ class Peer:
         scheme: the listener's: "ws", "wss", "mqtt" or "mqtts".
         address: the client's IP address and port.
         local_address: the broker's.
-        tls: what TLS found out, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS, and after the
-            end.
-        target: path and query of the upgrade request; None over plain TCP, and after the end. Its query may be a
-            credential.
-        headers: (name in lower case, value) pairs of the upgrade request, until its end. They may be credentials.
+        tls: what TLS found out, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
+        target: path and query of the upgrade request; None over plain TCP. Its query may be a credential.
+        headers: (name in lower case, value) pairs of the upgrade request. They may be credentials.
         client_id: once connected; before that as the client gave it, or "".
         username: that of the CONNECT; None before it, or without one.
         context: the hooks' own.
