@@ -39,11 +39,13 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "Sender": "_last_token",  # the next token is higher than all that are known
         "Journal": "_releases _store",
         "MemoryStore": "commits",
-        "Router": "figures _open_topics limits hooks departures sys",
-        "Routes": "_answers _named",
-        "Peer": "complaints",
-        "Conversation": "_allowance _allowance_at _hub",
-        "Registry": "_router _subscribers",  # the subscribers are walked by their names
+        "ServerMachine": "opening_size",
+        "Router": "figures _open_topics _open_characters limits hooks departures sys notices memory subscribers",
+        "Routes": "_answers _named _characters",
+        "Retained": "number",
+        "_Node": "number order",
+        "Handler": "_allowance _allowance_at _hub",
+        "Registry": "_router _subscribers _kept",  # the subscribers are walked by their names
         "End": "broker",
     }.items()
 }

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from exploration.meaning import Meaning, tokens_of
 from mqttws.broker.archive import Archive
-from mqttws.broker.conversation import Conversation
+from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
@@ -451,7 +451,7 @@ class _Clock:
 
 
 class Hub(SimpleNamespace):
-    """What a conversation needs of the broker's hub."""
+    """What a handler needs of the broker's hub."""
 
 
 class End:
@@ -464,11 +464,11 @@ class End:
         self.pieces = Pieces()
         self.connection = ServerConnection(ServerMachine(), Framing(), NOW)
         peer = Peer("mqtt", ("", 0))
-        self.conversation = Conversation(cast(Any, broker.hub), cast(Any, self), self.connection, peer)
+        self.handler = Handler(cast(Any, broker.hub), cast(Any, self), self.connection, peer)
 
     def act(self) -> None:
         """Act on what has happened."""
-        self.conversation.take_events(NOW)
+        self.handler.take_events(NOW)
         error = self.connection.machine.error
         if isinstance(error, ProtocolError):
             raise Violation(f"the broker found a fault in client {self.index}: {error}")
@@ -490,9 +490,17 @@ class End:
         self.connection.close(error, NOW)
         self.act()
 
-    def bring_retained(self) -> None:
+    @property
+    def held(self) -> int:
+        """See `Outlet.held`."""
+        return 0
+
+    def accepted(self) -> None:
+        """See `Line.accepted`."""
+
+    def bring_retained(self, until: float) -> bool:
         """Send what a new subscription brings."""
-        subscriber = self.conversation.subscriber
+        subscriber = self.handler.subscriber
         router = self.broker.router
         while subscriber is not None and (message := router.next_retained(subscriber)) is not None:
             if message.qos:
@@ -500,6 +508,7 @@ class End:
             else:
                 packet = Publish(message.topic, message.payload, 0, True).encode()
                 self.connection.machine.send_encoded(packet, True)
+        return False
 
 
 class BrokerPart(Part):
@@ -527,7 +536,8 @@ class BrokerPart(Part):
         self.registry.recover(NOW)
         self.hub = Hub(
             loop=_Clock(), limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
-            registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False,
+            registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
+            publish_will=router.publish_at_once,
         )  # fmt: skip
 
     def sessions(self) -> Sequence[Session]:
@@ -599,7 +609,7 @@ class BrokerPart(Part):
         self.boot()
 
     def _owners(self, end: End) -> Owners:
-        return self.owners.setdefault(end.conversation.peer.client_id, Owners())
+        return self.owners.setdefault(end.handler.peer.client_id, Owners())
 
     def _flush(self) -> None:
         """End the turn, as the hub does."""
@@ -615,7 +625,7 @@ class BrokerPart(Part):
                     check_out(self.store, data)
                     for packet in split(data):
                         if packet[0] >> 4 == 2 and not packet[2]:  # a new session
-                            self.owners[end.conversation.peer.client_id] = Owners()
+                            self.owners[end.handler.peer.client_id] = Owners()
                         self._owners(end).sent(packet)
                         packets.append(packet)
             finally:
