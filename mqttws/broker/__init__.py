@@ -6,7 +6,7 @@
         print(broker.url)           # ws://127.0.0.1:45043/mqtt
 
 From the outside in: `broker` (listeners, threads), `link` (one transport), `handler` (what is done about each event),
-`hub` (what connections share: `doors`, who is let in, and `turns`, whose turn it is), `registry` (who is known), `router`
+`hub` (what connections share: `doors`, who is let in, and `turns`, whose turn it is), `registry` (sessions), `router`
 (who gets what) with `routes`, `retained` and `memory`, `archive` (what outlives the process); beside them `hooks` and
 `limits`, the words of the embedding program, `origin`, `users`, `figures`, `status` and `notices`.
 """
