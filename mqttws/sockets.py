@@ -18,6 +18,18 @@ READ_SIZE = 64 * 1024
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
+def unix_address(path: str) -> tuple[socket.AddressFamily, int, object]:
+    """Return a Unix socket as an address to connect to.
+
+    Raises:
+        OSError: this system has no Unix sockets.
+    """
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError("this system has no Unix sockets")
+    return family, 0, path
+
+
 def is_address(host: str) -> bool:
     """Tell an IP address from a name."""
     return ":" in host or host.replace(".", "").isdigit()

@@ -13,27 +13,44 @@ import socket
 from collections.abc import Callable
 
 from mqttws.resolver import Address, look_up
-from mqttws.sockets import ATTEMPT_DELAY, is_address
+from mqttws.sockets import ATTEMPT_DELAY, is_address, unix_address
 
 
-async def connect(host: str, port: int, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+async def connect(
+    host: str,
+    port: int,
+    make_protocol: Callable[[], asyncio.Protocol],
+    *,
+    unix_socket: str | None = None,
+    bind_address: str | None = None,
+) -> None:
     """Make a TCP connection.
 
     Args:
         host: name or address.
         port: 1 to 65,535.
         make_protocol: makes what takes the connection.
+        unix_socket: path of a Unix socket to connect to instead; None for none.
+        bind_address: the address of this machine to connect from; None: the system chooses.
 
     Raises:
         OSError: there is no such name, or every address has failed; the error is that of the last.
     """
     loop = asyncio.get_running_loop()
-    if is_address(host):
-        await loop.create_connection(make_protocol, host, port)
+    local = (bind_address, 0) if bind_address is not None else None
+    if unix_socket is not None:
+        addresses = [unix_address(unix_socket)]
+    elif is_address(host):
+        await loop.create_connection(make_protocol, host, port, local_addr=local)
         return
-    connection = await _race(await _resolve(host, port))
+    else:
+        addresses = await _resolve(host, port)
+    connection = await _race(addresses, local)
     try:
-        await loop.create_connection(make_protocol, sock=connection)
+        if unix_socket is not None:
+            await loop.create_unix_connection(make_protocol, sock=connection)
+        else:
+            await loop.create_connection(make_protocol, sock=connection)
     except BaseException:
         connection.close()
         raise
@@ -62,7 +79,7 @@ async def _resolve(host: str, port: int) -> list[Address]:
     return lookup.outcome
 
 
-async def _race(addresses: list[Address]) -> socket.socket:
+async def _race(addresses: list[Address], local: tuple[str, int] | None) -> socket.socket:
     """Connect to the addresses, one beside the other. Returns the first socket that is connected."""
     loop = asyncio.get_running_loop()
     waiting = list(addresses)
@@ -72,12 +89,17 @@ async def _race(addresses: list[Address]) -> socket.socket:
         while waiting or attempts:
             if waiting:
                 family, protocol, address = waiting.pop(0)
+                candidate = None
                 try:
                     candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
+                    candidate.setblocking(False)
+                    if local is not None:
+                        candidate.bind(local)
                 except OSError as error:
                     failure = error
+                    if candidate is not None:
+                        candidate.close()
                     continue
-                candidate.setblocking(False)
                 attempts[loop.create_task(loop.sock_connect(candidate, address))] = candidate  # type: ignore[arg-type]
             delay = ATTEMPT_DELAY if waiting else None
             done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)

@@ -417,7 +417,11 @@ class Network(Owner):
                     url = await url
                 attempt = self.core.make_attempt(url, time.monotonic())
                 made = pump = Pump(attempt, self)
-                await connect(attempt.host, attempt.port, lambda: made)
+                options = self.core.options
+                await connect(
+                    attempt.host, attempt.port, lambda: made,
+                    unix_socket=options.unix_socket, bind_address=options.bind_address,
+                )  # fmt: skip
             return pump
         except OSError as error:
             if pump is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mqttws.client.layers import Link
 from mqttws.client.options import Options
-from mqttws.client.proxy import Tunnel, choose_proxy
+from mqttws.client.proxy import choose_proxy
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.codec.connecting import Connect
 from mqttws.errors import ConnectError, ConnectTimeout
@@ -65,7 +65,7 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
         endpoint = parse_url(url)
     except (TypeError, ValueError) as error:
         raise ConnectError(str(error)) from None
-    proxy = choose_proxy(options.proxy, endpoint)
+    proxy = None if options.unix_socket is not None else choose_proxy(options.proxy, endpoint)
     framing: Framing = Framing()
     if endpoint.websocket:
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
@@ -79,7 +79,7 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
         resend_after=options.resend_after,
     )
     connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
-    tunnel = Tunnel(proxy, endpoint) if proxy is not None else None
+    tunnel = proxy.tunnel(endpoint) if proxy is not None else None
     tls = None
     if endpoint.tls:
         from mqttws.client.tls import TLSPipe, tls_context
@@ -89,6 +89,8 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
     deadline = now + options.timeout
     if proxy is not None:
         return Attempt(proxy.host, proxy.port, link, deadline, f"the proxy {proxy.host}:{proxy.port}")
+    if options.unix_socket is not None:
+        return Attempt(endpoint.host, endpoint.port, link, deadline, f"the socket {options.unix_socket}")
     return Attempt(endpoint.host, endpoint.port, link, deadline, f"{endpoint.host}:{endpoint.port}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mqttws.client.options import CLOSE_TIMEOUT
 from mqttws.client.proxy import Tunnel
+from mqttws.client.socks import SocksTunnel
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
@@ -41,7 +42,7 @@ class Link:
     def __init__(
         self,
         connection: ClientConnection,
-        tunnel: Tunnel | None = None,
+        tunnel: Tunnel | SocksTunnel | None = None,
         tls: TLSPipe | None = None,
         *,
         linger: bool = False,

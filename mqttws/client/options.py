@@ -70,6 +70,8 @@ class ConnectionOptions(TypedDict, total=False):
     publish_rate: float | None
     resend_after: float | None
     proxy: str | None
+    unix_socket: str | None
+    bind_address: str | None
 
 
 class ClientOptions(ConnectionOptions, total=False):
@@ -149,7 +151,10 @@ class Options:
             together: messages of QoS 1 and 2 beyond it wait for their turn; None for no bound.
         resend_after: seconds, above 0, after which a message of QoS 1 that is not acknowledged is sent again on the
             same connection; None: only on the next one. For servers that drop what is beyond their rate.
-        proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of an HTTP proxy; None for none.
+        proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of a proxy, http:// or socks5h://, for
+            any connection; None for none.
+        unix_socket: path of a Unix socket to connect to, instead of the host and the port of the URL.
+        bind_address: the address of this machine to connect from; None: the system chooses.
         recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
             make the next attempt differ (a clock's offset, fresh credentials), which is then made at once.
 
@@ -187,6 +192,8 @@ class Options:
     publish_rate: float | None = None
     resend_after: float | None = None
     proxy: str | None = field(default=ENVIRONMENT, repr=False)
+    unix_socket: str | None = None
+    bind_address: str | None = None
     recover: Callable[[ConnectError], bool] | None = None
 
     def __post_init__(self) -> None:
@@ -255,7 +262,7 @@ _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_byt
 _STORE_VERBS = ("put", "delete", "load", "commit")
 #: What an option may be -> the options that may.
 _KINDS: dict[tuple[type, ...], str] = {
-    (str, type(None)): "client_id proxy",
+    (str, type(None)): "client_id proxy unix_socket bind_address",
     (str, bytes, type(None)): "username password",
     (bool,): "clean_session retry_first manual_ack",
     (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",

@@ -1,4 +1,4 @@
-"""HTTP proxies: which one to use, and the CONNECT that opens a tunnel through it.
+"""Proxies: which one to use, and the CONNECT that opens a tunnel through one of HTTP. `socks` has the other kind.
 
 Spec: RFC 9110 §9.3.6
 """
@@ -13,34 +13,44 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import h11
 
 from mqttws.client.options import ENVIRONMENT
+from mqttws.client.socks import SocksTunnel
 from mqttws.client.url import Endpoint, check_host
 from mqttws.errors import ConnectError
+
+#: Scheme of a proxy's URL -> its port where the URL has none.
+_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy.
+    """A proxy.
 
     Attributes:
+        scheme: "http", "socks5" or "socks5h"; the last two are the same here.
         host: name or address.
         port: 1 to 65,535.
-        authorization: the Proxy-Authorization header; None for none.
+        credentials: user name and password; None for none.
     """
 
+    scheme: str
     host: str
     port: int
-    authorization: str | None = field(default=None, repr=False)
+    credentials: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+    def tunnel(self, endpoint: Endpoint) -> Tunnel | SocksTunnel:
+        """Make the tunnel to an endpoint."""
+        return Tunnel(self, endpoint) if self.scheme == "http" else SocksTunnel(self.credentials, endpoint)
 
 
 def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
     """Choose the proxy for an endpoint.
 
     Args:
-        setting: `ENVIRONMENT`, the URL of a proxy (http://[user:password@]host:port), or None for none.
+        setting: `ENVIRONMENT`, the URL of a proxy (http:// or socks5h://[user:password@]host:port), or None for none.
         endpoint: where the tunnel is to lead.
 
     Raises:
-        ConnectError: the URL is not one of an HTTP proxy.
+        ConnectError: the URL is not one of a proxy.
     """
     if setting is None:
         return None
@@ -64,25 +74,28 @@ def _parse_proxy(url: str) -> Proxy:
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname or "", 80 if parts.port is None else parts.port
+        host, port = parts.hostname or "", _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
         user, password = parts.username, parts.password
         check_host(host)
     except ValueError:
         host = ""
-    if not host or not host.isascii() or parts.scheme != "http" or not port:
-        raise ConnectError("the URL of the proxy is not of the form http://[user:password@]host:port")
-    authorization = None
+    if not host or not host.isascii() or parts.scheme not in _PORTS or not port:
+        raise ConnectError(
+            "the URL of the proxy is not of the form http://[user:password@]host:port, or with socks5h://"
+        )
+    credentials = None
     if user is not None:
-        credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password or "")
-        authorization = "Basic " + base64.b64encode(credentials).decode()
-    return Proxy(host, port, authorization)
+        credentials = unquote_to_bytes(user), unquote_to_bytes(password or "")
+        if parts.scheme != "http" and not all(1 <= len(each) <= 255 for each in credentials):
+            raise ConnectError("SOCKS5 takes a user name and a password of 1 to 255 bytes")
+    return Proxy(parts.scheme, host, port, credentials)
 
 
 class Tunnel:
     """The CONNECT of a client, over bytes.
 
     Args:
-        proxy: whom to ask.
+        proxy: of HTTP.
         endpoint: where the tunnel is to lead.
     """
 
@@ -90,8 +103,9 @@ class Tunnel:
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         authority = f"{host}:{endpoint.port}"
         headers = [("Host", authority)]
-        if proxy.authorization is not None:
-            headers.append(("Proxy-Authorization", proxy.authorization))
+        if proxy.credentials is not None:
+            authorization = "Basic " + base64.b64encode(b":".join(proxy.credentials)).decode()
+            headers.append(("Proxy-Authorization", authorization))
         self._http = h11.Connection(h11.CLIENT)
         self._out = self._http.send(h11.Request(method="CONNECT", target=authority, headers=headers)) or b""
         self._out += self._http.send(h11.EndOfMessage()) or b""

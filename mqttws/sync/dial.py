@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from mqttws.resolver import Address, Lookup, look_up, resolve
-from mqttws.sockets import ATTEMPT_DELAY, is_address
+from mqttws.sockets import ATTEMPT_DELAY, is_address, unix_address
 
 #: What `connect_ex` answers while it is under way; the second one on Windows.
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
@@ -29,19 +29,33 @@ class Dialer:
         port: 1 to 65,535.
         selector: watches the sockets, until `close`.
         wake: ends the wait for the selector, so that `advance` is called; called in another thread.
+        unix_socket: path of a Unix socket to connect to instead; None for none.
+        bind_address: the address of this machine to connect from; None: the system chooses.
 
     Raises:
         OSError: `host` is no proper address.
     """
 
-    def __init__(self, host: str, port: int, selector: selectors.BaseSelector, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        selector: selectors.BaseSelector,
+        wake: Callable[[], None],
+        *,
+        unix_socket: str | None = None,
+        bind_address: str | None = None,
+    ) -> None:
+        self._bind_address = bind_address
         self._selector = selector
         self._lookup: Lookup | None = None
         self._waiting: list[Address] = []
         self._pending: set[socket.socket] = set()
         self._next_start: float | None = None
         self._last_error = OSError(errno.EHOSTUNREACH, "the name has no address")
-        if is_address(host):
+        if unix_socket is not None:
+            self._waiting.append(unix_address(unix_socket))
+        elif is_address(host):
             self._waiting += resolve(host, port)
         else:
             self._lookup = look_up(host, port)
@@ -72,7 +86,8 @@ class Dialer:
             self._forget(candidate)
             code = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code == 0:
-                candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if candidate.family in (socket.AF_INET, socket.AF_INET6):
+                    candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return candidate
             candidate.close()
             self._last_error = OSError(code, os.strerror(code))
@@ -104,6 +119,8 @@ class Dialer:
         try:
             candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
             candidate.setblocking(False)
+            if self._bind_address is not None:
+                candidate.bind((self._bind_address, 0))
             code = candidate.connect_ex(address)  # type: ignore[arg-type] # whatever getaddrinfo gave
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))

@@ -399,8 +399,12 @@ class Network(Owner):
             return
         assert self._selector is not None
         self._attempt, self._step = attempt, self._dial
+        options = self.core.options
         try:
-            self._dialer = Dialer(attempt.host, attempt.port, self._selector, self._wake_up)
+            self._dialer = Dialer(
+                attempt.host, attempt.port, self._selector, self._wake_up,
+                unix_socket=options.unix_socket, bind_address=options.bind_address,
+            )  # fmt: skip
         except OSError as error:
             self._lost(attempt.failed(error))
 

@@ -119,7 +119,9 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=positive(float), default=30.0, metavar="S",
                        help="seconds for connecting, and for each answer (default: 30)")  # fmt: skip
     group.add_argument("--proxy", metavar="URL",
-                       help="http://[user:password@]host:port (default: for wss://, HTTPS_PROXY)")  # fmt: skip
+                       help="http:// or socks5h://[user:password@]host:port (default: HTTPS_PROXY)")  # fmt: skip
+    group.add_argument("-A", "--bind-address", metavar="ADDRESS", help="address of this machine to connect from")
+    group.add_argument("--unix", metavar="PATH", help="Unix socket to connect to, instead of host and port")
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--cafile", metavar="FILE", help="PEM file of the authorities to trust (default: the system's)")
     tls.add_argument("--capath", metavar="DIR", help="folder of the authorities to trust, as c_rehash makes it")
@@ -229,8 +231,13 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "tls": _tls(arguments),
         "timeout": arguments.timeout,
     }
-    if arguments.proxy is not None:
-        options["proxy"] = arguments.proxy
+    for option, value in (
+        ("proxy", arguments.proxy),
+        ("bind_address", arguments.bind_address),
+        ("unix_socket", arguments.unix),
+    ):
+        if value is not None:
+            options[option] = value
     return options
 
 

@@ -83,7 +83,8 @@ def _publish_with_store(
     if arguments.qos == 0:
         raise Failure("--store needs QoS 1 or 2: no answer says when a message of QoS 0 may be forgotten", USAGE)
     arguments.disable_clean_session = True
-    with mqttws.SQLiteStore(arguments.store) as store, make_client(arguments, store=store, **options) as client:
+    with mqttws.SQLiteStore(arguments.store) as store:
+        client = make_client(arguments, store=store, **options)
         try:
             client.open()
         except mqttws.ConnectError as error:
@@ -94,7 +95,9 @@ def _publish_with_store(
                     kept += 1
             failure = failure_of(error)
             raise Failure(f"{failure}; {kept} messages are kept in {arguments.store}", failure.code) from None
-        _publish(client, topics, payloads, arguments)
+        with client:
+            _publish(client, topics, payloads, arguments)
+            client.flush(arguments.timeout)  # what an earlier run has left, too
     return OK
 
 

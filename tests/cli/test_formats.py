@@ -87,7 +87,7 @@ def test_what_is_no_json_is_said_on_standard_error(capsys: pytest.CaptureFixture
 
 
 def payload_of(line: bytes) -> bytes:
-    """Get the payload back, as docs/shell.md says."""
+    """Get the payload back, as docs/guide/shell.md says."""
     found = json.loads(line)
     if "payload_base64" in found:
         return base64.b64decode(found["payload_base64"])

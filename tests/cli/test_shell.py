@@ -318,3 +318,29 @@ def test_the_manual_has_every_option(capsys: pytest.CaptureFixture[str]) -> None
         for action in parser._actions:
             if action.help != argparse.SUPPRESS:
                 assert all(option.replace("-", "\\-") in page for option in action.option_strings)
+
+
+TOOLS = {"mosquitto_pub": "pub", "mosquitto_sub": "sub", "mosquitto_rr": "rr"}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_option_of_mosquittos_tools_is_in_the_table(tool: str) -> None:
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is not installed")
+    text = subprocess.run([tool, "--help"], stdout=subprocess.PIPE, timeout=30).stdout.decode()
+    theirs = {"-" + word for word in re.findall(r"^ -(-?[a-zA-Z][a-z0-9-]*) :", text, re.M)}
+    assert len(theirs) > 30
+    page = (ROOT / "docs" / "guide" / "shell.md").read_text()
+    rows = {
+        name: row
+        for row in page.splitlines()
+        if row.startswith("| `-")
+        for name in re.findall(r"`(-[^` ]+)", row.split("|")[1])
+    }
+    actions = commands_of(make_parser(*COMMANDS))[TOOLS[tool]]._actions
+    ours = {option: action for action in actions for option in action.option_strings}
+    for option in theirs:
+        assert option in rows, f"{option} of {tool} is not in docs/guide/shell.md"
+        assert option in ours, f"{option} of {tool} is not answered by pubsub {TOOLS[tool]}"
+        refused = ours[option].help == argparse.SUPPRESS
+        assert refused == ("refused" in rows[option]), option

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,29 @@ def test_lines_wait_for_room(broker: Broker) -> None:
         reader.publish("lines", b"end", 1)
     assert (done.returncode, done.stderr) == (0, b"")
     assert got[:-1] == [b"%06d" % number for number in range(900)]
+
+
+def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
+    """What `pub --store` has read when it is killed, without a server, the next one sends."""
+    store = ["--store", str(tmp_path / "store.db"), "-i", "sensor", "-q", "1"]
+    port = broker.url_of("mqtt").rpartition(":")[2]
+    with mqttws.connect(broker.url) as watcher:
+        watcher.subscribe("readings", 1)
+        broker.stop()
+        first = subprocess.run(
+            [*PUBSUB, "pub", "-h", "127.0.0.1", "-p", port, "-t", "readings", "-m", "21.5", *store],
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+        )
+    assert first.returncode == 3
+    with Broker(tcp_port=int(port), ws_port=None) as again, mqttws.connect(again.url) as watcher:
+        watcher.subscribe("readings", 1)
+        second = subprocess.run(
+            [*PUBSUB, "pub", "-h", "127.0.0.1", "-p", port, "-t", "readings", "-m", "22.0", *store], timeout=PATIENCE
+        )
+        assert second.returncode == 0
+        payloads = {message.payload for message, _ in zip(watcher.messages(timeout=5), range(2), strict=False)}
+    assert payloads == {b"21.5", b"22.0"}
 
 
 def test_ctrl_c_amid_lines_is_no_traceback(broker: Broker) -> None:

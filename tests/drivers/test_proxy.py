@@ -212,7 +212,7 @@ def test_who_asks_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, url: str, 
     assert (chosen is not None) == asked
     if chosen is not None:
         assert (chosen.host, chosen.port) == ("proxy.test", 3128)
-        assert chosen.authorization == "Basic " + base64.b64encode(b"u:p").decode()
+        assert chosen.credentials == (b"u", b"p")
         assert "Basic" not in repr(chosen)
 
 
@@ -223,12 +223,12 @@ def test_who_asks_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, url: str, 
 def test_how_a_proxy_may_be_written(setting: str, host: str, port: int) -> None:
     chosen = choose_proxy(setting, parse_url("mqtt://broker.test"))
     assert chosen is not None
-    assert (chosen.host, chosen.port, chosen.authorization) == (host, port, None)
+    assert (chosen.host, chosen.port, chosen.credentials) == (host, port, None)
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["https://proxy.test", "socks5://proxy.test", "http://", "http://proxy.test:0", "http://u:secret@proxy.test:x"],
+    ["https://proxy.test", "socks4://proxy.test", "http://", "http://proxy.test:0", "http://u:secret@proxy.test:x"],
 )
 def test_what_is_no_proxy(make: Make, setting: str) -> None:
     with pytest.raises(ConnectError, match="not of the form") as caught:
