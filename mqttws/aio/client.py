@@ -178,22 +178,31 @@ class Client:
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
-        network = self._network
+        network, pending = self._network, self._core.pending
         seconds = self._options.timeout if timeout is None else timeout
-        deadline = network.loop.time() + seconds
-        token, future = await self._submit(message, deadline, seconds)
-        if not qos:
-            network.flush()  # rather than wait for the end of this turn
+        self._core.check_waiting()
+        try:
+            token, future = network.call(pending.publish, message)
+        except QueueFull:
+            started = network.loop.time()
+            token, future = await self._submit(message, started + seconds, seconds)
+            seconds = max(0.0, seconds - (network.loop.time() - started))
+        if qos:
+            network.flush_soon()
+        else:
+            network.flush_first()
+            if future.done():
+                future.result()
+                return
         kind: type[Exception]
         kind, reason, fate = TimedOut, f" within {seconds:g} s", "was sent, and may still be delivered"
         try:
-            if await network.wait(future, deadline - network.loop.time()):
-                future.result()
+            if await network.wait(future, seconds):
                 return
         except WouldDeadlock as error:
             kind, reason = WouldDeadlock, f": {error}"
         finally:
-            if future.cancelled() and network.call(self._core.pending.withdraw, token):
+            if future.cancelled() and network.call(pending.withdraw, token):
                 fate = "was not sent and will not be"
                 network.notify()  # another message may wait instead
         raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}")
@@ -211,11 +220,18 @@ class Client:
             QueueFull: too many messages wait already; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
-        pending = self._core.pending
+        network, pending = self._network, self._network.core.pending
         if qos or type(qos) is not int:
-            return self._network.request(pending.publish_safe, Message(topic, payload, qos, retain))
+            return network.request(pending.publish_safe, Message(topic, payload, qos, retain))
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-        return self._network.request(pending.publish_packet, packet)
+        if network.busy or network.posted or not network.flushing:
+            return network.request(pending.publish_packet, packet)
+        # The next ones of a burst: what `request` does, without its calls.
+        network.busy = network.unflushed = True
+        try:
+            return pending.publish_packet(packet)
+        finally:
+            network.busy = False
 
     def withdraw(self, future: asyncio.Future[None] | Receipt) -> bool:
         """Take back a message that has not been sent yet; its future is then done by nobody.
@@ -343,16 +359,14 @@ class Client:
         return future.result()
 
     async def _submit(self, message: Message, deadline: float, seconds: float) -> tuple[int, asyncio.Future[Any]]:
-        """Queue a message, waiting until fewer wait."""
-        network = self._network
-        self._core.check_waiting()
+        """Queue a message for which too many wait, once fewer do."""
+        network, overflow = self._network, self._options.overflow
         while True:
             try:
                 submitted: tuple[int, asyncio.Future[Any]] = network.call(self._core.pending.publish, message)
-                network.flush_soon()
                 return submitted
             except QueueFull as error:
-                if self._options.overflow == "raise":
+                if overflow == "raise":
                     raise
                 network.check_progress()
                 if not await network.change(deadline):

@@ -60,6 +60,8 @@ class Network(Owner):
         core: what it drives.
         task: connects, and connects again; None while the client is closed.
         iterations: the iterations over the messages.
+        flushing: whether the end of this turn of the loop is to write what is unflushed.
+        unflushed: whether there may be something to write by then.
     """
 
     def __init__(self, options: Options, url: Url) -> None:
@@ -77,8 +79,8 @@ class Network(Owner):
         self._pump: Pump | None = None
         self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
-        self._stalling: set[asyncio.Future[None]] = set()  # for an answer, which may never come where nothing is read
-        self._flushing = False
+        self._answers: dict[Future, asyncio.Task[Any] | None] = {}  # waited for, by whom; None: it would never come
+        self.flushing = self.unflushed = False
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
         self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
@@ -163,20 +165,34 @@ class Network(Owner):
             self.core.give_up(error)
             self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
-        self._flushing = self._delivering = self.busy = False
+        self.flushing = self.unflushed = self._delivering = self.busy = False
         self._waiters.clear()
-        self._stalling.clear()
+        self._answers.clear()
 
     def flush_soon(self) -> None:
         """Write at the end of this turn of the event loop."""
-        if not self._flushing and self._pump is not None:
-            self._flushing = True
-            self.loop.call_soon(self.flush)
+        self.unflushed = True
+        if not self.flushing and self._pump is not None:
+            self.flushing = True
+            self.loop.call_soon(self._end_turn)
 
-    def flush(self) -> None:
-        """Write now."""
-        self._flushing = False
-        if self._pump is not None:
+    def flush_first(self) -> None:
+        """Write now, where nothing else has been called in this turn of the event loop; otherwise at its end.
+
+        One task that publishes and waits has its message written without a turn of the loop; the messages of many tasks
+        leave in one piece.
+        """
+        if self.flushing:
+            self.unflushed = True
+        elif self._pump is not None:
+            self.flushing, self.unflushed = True, False
+            self.loop.call_soon(self._end_turn)
+            self._pump.move()
+
+    def _end_turn(self) -> None:
+        self.flushing = False
+        if self.unflushed and self._pump is not None:
+            self.unflushed = False
             self._pump.move()
 
     def hurry(self) -> None:
@@ -193,25 +209,42 @@ class Network(Owner):
         """Wait for a future. Returns whether it has an outcome; without one it is cancelled.
 
         Raises:
+            Exception: the outcome.
             WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
         """
-        deadline = self.loop.time() + seconds
-        try:
-            while not future.done():
-                self.check_progress()
-                if not await self.change(deadline, future):
-                    break
-        finally:
-            if not future.done():
-                future.cancel()
-        return not future.cancelled()
+        if future.done():
+            if future.cancelled():
+                return False
+            future.result()
+            return True
+        self.check_progress()
+        expired = False
 
-    async def change(self, deadline: float | None, future: Future | None = None) -> bool:
-        """Wait until messages came, fewer wait, the client stalls or has ended, or a future is done.
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            future.cancel()
+
+        timer = self.loop.call_later(seconds, expire)
+        self._answers[future] = asyncio.current_task()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if self._answers[future] is None:
+                self.check_progress()
+            if not expired:
+                raise
+            return False
+        finally:
+            timer.cancel()
+            del self._answers[future]
+        return True
+
+    async def change(self, deadline: float | None) -> bool:
+        """Wait until messages came, fewer wait, or the client has ended.
 
         Args:
             deadline: of the loop's clock; None for none.
-            future: None for none.
 
         Returns:
             Whether that came before the deadline.
@@ -219,26 +252,18 @@ class Network(Owner):
         loop = self.loop
         waiter: asyncio.Future[None] = loop.create_future()
 
-        def release(_: object = None) -> None:
+        def release() -> None:
             if not waiter.done():
                 waiter.set_result(None)
 
         timer = None if deadline is None else loop.call_at(deadline, release)
-        if future is None:
-            self._waiters.add(waiter)
-        else:
-            future.add_done_callback(release)
-            self._stalling.add(waiter)
+        self._waiters.add(waiter)
         try:
             await waiter
         finally:
             if timer is not None:
                 timer.cancel()
-            if future is None:
-                self._waiters.discard(waiter)
-            else:
-                future.remove_done_callback(release)
-                self._stalling.discard(waiter)
+            self._waiters.discard(waiter)
         return deadline is None or loop.time() < deadline
 
     async def message_came(self, timeout: float | None) -> bool:
@@ -269,10 +294,20 @@ class Network(Owner):
             WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
         """
         stalled = self.core.stalled
-        if stalled:
-            takers = {iteration.task for iteration in list(self.iterations) if not iteration.over} or {self._delivery}
-            if takers == {asyncio.current_task()}:
-                raise WouldDeadlock(f"{stalled}, and this task takes them; use the _nowait form here")
+        if stalled and self._only_taker(asyncio.current_task()):
+            raise WouldDeadlock(f"{stalled}, and this task takes them; use the _nowait form here")
+
+    def _only_taker(self, task: asyncio.Task[Any] | None) -> bool:
+        """Return whether a task is the only one that takes messages."""
+        takers = {iteration.task for iteration in list(self.iterations) if not iteration.over} or {self._delivery}
+        return takers == {task}
+
+    def _end_deadlocks(self) -> None:
+        """End the waits, begun before the client stalled, that could never end."""
+        for future, task in list(self._answers.items()):
+            if task is not None and self._only_taker(task) and not future.done():
+                self._answers[future] = None
+                future.cancel()
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change."""
@@ -289,10 +324,8 @@ class Network(Owner):
             core.callbacks.run()
         if self._waiters:
             self.notify()
-        if self._stalling and core.stalled:
-            for waiter in self._stalling:
-                if not waiter.done():
-                    waiter.set_result(None)
+        if self._answers and core.stalled:
+            self._end_deadlocks()
         if core.deliverable and not self._delivering and self._delivery is None:
             self._delivering = True
             self.loop.call_soon(self._deliver)
