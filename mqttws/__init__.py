@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ConnectionRefused,
         ConnectTimeout,
         HandshakeRejected,
+        IllFormedText,
         KeepAliveTimeout,
         LimitExceeded,
         LocalProtocolError,
@@ -87,8 +88,8 @@ _HOLDS = {
     "codec.topics": "TopicTree check_topic check_topic_filter topic_matches",
     "errors": (
         "AccessDenied CertificateError ConnectError ConnectTimeout ConnectionBroken ConnectionClosed "
-        "ConnectionRefused HandshakeRejected KeepAliveTimeout LimitExceeded LocalProtocolError MQTTError "
-        "MalformedPacket PacketTooLarge ProtocolError PublishRejected QueueFull RemoteProtocolError "
+        "ConnectionRefused HandshakeRejected IllFormedText KeepAliveTimeout LimitExceeded LocalProtocolError "
+        "MQTTError MalformedPacket PacketTooLarge ProtocolError PublishRejected QueueFull RemoteProtocolError "
         "SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut WouldDeadlock"
     ),
     "protocol.client": "ClientMachine",
@@ -140,6 +141,7 @@ __all__ = [
     "Field",
     "Framing",
     "HandshakeRejected",
+    "IllFormedText",
     "KeepAliveTimeout",
     "LimitExceeded",
     "LocalProtocolError",

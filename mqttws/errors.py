@@ -5,6 +5,7 @@ The tree (each name is importable from `mqttws`)::
     MQTTError
       ProtocolError(statement)           a rule of the standard was broken
         LocalProtocolError               by the caller: raised, and nothing has changed
+          IllFormedText                  a str that has no UTF-8 form; also a ValueError
         RemoteProtocolError              by the peer: reported as the last event
           MalformedPacket                in the bytes of one packet
             PacketTooLarge(topic, size)  it is larger than `max_packet_size`
@@ -63,6 +64,10 @@ class ProtocolError(MQTTError):
 
 class LocalProtocolError(ProtocolError):
     """The caller asked for something that the standard forbids. Nothing was sent and nothing has changed."""
+
+
+class IllFormedText(LocalProtocolError, ValueError):
+    """A str has no UTF-8 form: it holds a lone surrogate. Spec: [MQTT-1.5.3-1]."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -77,6 +77,8 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
         max_filters=options.max_filters,
         publish_rate=options.publish_rate,
         resend_after=options.resend_after,
+        reject_suspects=True,
+        skip_oversize=options.oversize == "skip",
     )
     connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
     tunnel = proxy.tunnel(endpoint) if proxy is not None else None

@@ -27,13 +27,14 @@ from mqttws.errors import (
     ConnectError,
     ConnectionClosed,
     MQTTError,
+    PacketTooLarge,
     PublishRejected,
     SessionLost,
     SessionTakenOver,
     StoreError,
     TakeoverSuspected,
 )
-from mqttws.protocol.events import Closed, Connected, Delivered, Rejected, Sent, Subscribed, Unsubscribed
+from mqttws.protocol.events import Closed, Connected, Delivered, Rejected, Sent, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.session import Session
 
 #: Seconds that callbacks may take before the network gets its turn.
@@ -219,6 +220,8 @@ class Core(Generic[F]):
             elif isinstance(event, Rejected):
                 pending.rejected(event.token, PublishRejected(event.topic, event.size))
                 self._attempts = self._short_lived = 0  # the cause is found
+            elif isinstance(event, Skipped):
+                pending.report(_too_large(event.topic, event.size, self.options.max_packet_size))
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
@@ -329,6 +332,8 @@ class Core(Generic[F]):
         if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
             return Verdict(error, recovers=True)
         error = self._read_signs(error or ConnectionClosed(), now)
+        if isinstance(error, PacketTooLarge) and options.oversize == "end":
+            return Verdict(error, fatal=True)
         return Verdict(error, fatal=(not self._opening or self._retries) and self._asked(options.end_on, error))
 
     def lost(self, verdict: Verdict, now: float) -> float | None:
@@ -463,6 +468,12 @@ class Core(Generic[F]):
             self._log(DEBUG, "%s: %s", self.client_id, state.name)
             if self.options.on_state is not None:
                 self.callbacks.add(self._driver.call_back, self.options.on_state, state)
+
+
+def _too_large(topic: str, size: int, most: int) -> PacketTooLarge:
+    """Make the report of a message that was skipped."""
+    message = f"a message of {size:,} bytes to {topic!r} was skipped: at most {most:,} are taken (max_packet_size)"
+    return PacketTooLarge(message, "§2.2.3", topic, size)
 
 
 def _leave(message: Publish) -> None:

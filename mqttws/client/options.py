@@ -226,7 +226,7 @@ class Options:
             self.will = _as_will(self.will)
         if isinstance(self.username, bytes):
             self.username = _as_text("username", self.username)
-        for name in ("username", "password", "client_id", "proxy"):
+        for name in ("password", "proxy"):
             if isinstance(getattr(self, name), str):
                 _check_text(name, getattr(self, name))
         if self.tls is True:

@@ -346,6 +346,7 @@ def _kept(error: Exception, options: Options) -> Exception:
         fate = "the store keeps the message, and a client with it will send it"
     else:
         fate = "the session keeps the message, and it is sent again when the client is opened again"
-    kept = ConnectionClosed(f"{error}; {fate}")
+    kind = type(error) if isinstance(error, ConnectionClosed) else ConnectionClosed
+    kept = kind(f"{error}; {fate}")
     kept.__cause__ = error
     return kept

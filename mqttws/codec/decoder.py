@@ -36,7 +36,7 @@ from mqttws.codec.shortcuts import BLANK, SHORTCUTS
 from mqttws.codec.subscribing import UnsubAck
 from mqttws.codec.topics import is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, decode_remaining_length
-from mqttws.errors import MalformedPacket
+from mqttws.errors import MalformedPacket, PacketTooLarge
 
 #: The largest packet that the standard allows, fixed header included.
 MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5
@@ -241,18 +241,18 @@ class Decoder:
             packets.append(self._decode(first, body))
             position = following
         if position < end:
-            self._keep(data[position:])
+            self._keep(data[position:], packets)
 
     def _go_on(self, packets: list[Packet]) -> None:
         """Act on the beginning of a packet that has grown: now its length is known, or it is whole."""
         partial, self._partial = self._partial, bytearray()
         header = decode_remaining_length(partial, 1)
-        if header is not None and header[0] + header[1] == len(partial):
+        if header is not None and header[0] + header[1] == len(partial) <= self.max_packet_size:
             packets.append(self._decode(partial[0], memoryview(partial)[header[1] :]))
         else:
-            self._keep(partial)
+            self._keep(partial, packets)
 
-    def _keep(self, data: bytes | bytearray) -> None:
+    def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
         """Keep the beginning of a packet, having checked what can be checked of it already."""
         check_first_byte(clear_unused_bits(data[0], b"")[0] if self.lenient else data[0])
         header = decode_remaining_length(data, 1)
@@ -262,9 +262,10 @@ class Decoder:
             length, start = header
             self._need = start + length
             if self._need > self.max_packet_size:
-                raise MalformedPacket(
+                raise PacketTooLarge(
                     f"a packet of {self._need:,} bytes is announced; at most {self.max_packet_size:,} are taken here",
                     "§2.2.3",
+                    size=self._need,
                 )
         self._partial += data
 

@@ -11,7 +11,7 @@ from mqttws.codec.memory import Memory
 from mqttws.codec.packet import Packet, check_packet_id, shorten
 from mqttws.codec.topics import LENGTHS, check_topic, is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
-from mqttws.errors import LocalProtocolError, MalformedPacket
+from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 
 #: Topic Names lately used, checked, with their encoded form. Bounded: short names only; at most about 6 MiB.
 _MEMORY: Final[Memory[str, bytes]] = Memory(16_384)
@@ -118,7 +118,13 @@ def check_qos(qos: int, what: str = "the QoS", statement: str = "MQTT-3.3.1-4") 
 def as_payload(payload: bytes | bytearray | memoryview | str) -> bytes:
     """Take a payload as bytes; a str as its UTF-8 form. Other types raise TypeError: `bytes(5)` is no message."""
     if isinstance(payload, str):
-        return payload.encode()
+        try:
+            return payload.encode()
+        except UnicodeEncodeError as error:
+            position = error.start
+        raise IllFormedText(
+            f"the payload holds a lone surrogate at character {position}, which UTF-8 cannot express", "MQTT-1.5.3-1"
+        )
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
     raise TypeError(f"a payload is bytes or str, not {type(payload).__name__}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
-from mqttws.errors import LocalProtocolError, MalformedPacket
+from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 
 #: The largest value of a two-byte integer, and so the longest string in bytes. Spec: §1.5.2
 MAX_UINT16: Final = 65_535
@@ -45,9 +45,7 @@ def encode_string(text: str, what: str = "a string") -> bytes:
         if "\0" in text:
             raise LocalProtocolError(f"{what} holds U+0000, which no string may", "MQTT-1.5.3-2")
         return encode_binary(data, what)
-    raise LocalProtocolError(
-        f"{what} holds the surrogate U+{surrogate:04X}, which UTF-8 cannot express", "MQTT-1.5.3-1"
-    )
+    raise IllFormedText(f"{what} holds the surrogate U+{surrogate:04X}, which UTF-8 cannot express", "MQTT-1.5.3-1")
 
 
 def encode_binary(data: bytes, what: str = "binary data") -> bytes:

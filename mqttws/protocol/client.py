@@ -25,16 +25,18 @@ from mqttws.codec.connecting import ConnAck, Connect, Disconnect, PingReq, PingR
 from mqttws.codec.decoder import MAX_PACKET_SIZE
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Publish, PubRel
+from mqttws.codec.skipping import Oversize, SkippingDecoder
 from mqttws.codec.subscribing import SubAck, UnsubAck
 from mqttws.errors import (
     ConnectError,
     ConnectionRefused,
     KeepAliveTimeout,
     MQTTError,
+    PacketTooLarge,
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.protocol.events import Connected, Rejected, Subscribed, Unsubscribed
+from mqttws.protocol.events import Connected, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.pacing import Pace
@@ -52,7 +54,10 @@ class ClientMachine(Machine):
             is not acknowledged yet is sent again on the next connection all the same.
         ping_timeout: seconds to wait for a sign of life after a PINGREQ; None: a quarter of the keep alive and
             half a second, at most 20.
-        max_packet_size: bytes; a larger packet from the server is a fault.
+        max_packet_size: bytes; a larger packet from the server is a fault, `PacketTooLarge`.
+        reject_suspects: whether what the server ends the connection over, each time it is sent, is given up; see
+            `suspects`.
+        skip_oversize: whether a larger PUBLISH is acknowledged and dropped instead, and reported as `Skipped`.
         max_filters: how many Topic Filters go into one SUBSCRIBE that restores subscriptions (AWS IoT takes 8).
         publish_rate: PUBLISH packets a second in both directions together; see `Pace`. None for no bound.
         resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None: only on the
@@ -67,6 +72,8 @@ class ClientMachine(Machine):
         "_ping_sent",
         "_ping_timeout",
         "_probing",
+        "_rejects",
+        "_skip_oversize",
     )
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -74,6 +81,7 @@ class ClientMachine(Machine):
         (CONNECTED, SubAck): "_on_suback",
         (CONNECTED, UnsubAck): "_on_unsuback",
         (CONNECTED, PingResp): "_on_pingresp",
+        (CONNECTED, Oversize): "_on_oversize",
     }
 
     def __init__(
@@ -86,8 +94,13 @@ class ClientMachine(Machine):
         max_filters: int = 100,
         publish_rate: float | None = None,
         resend_after: float | None = None,
+        reject_suspects: bool = False,
+        skip_oversize: bool = False,
     ) -> None:
         super().__init__(max_packet_size)
+        self._decoder = SkippingDecoder(max_packet_size)
+        self._skip_oversize = skip_oversize
+        self._rejects = reject_suspects
         self._connect = connect
         self._session = session
         self._interval = connect.keep_alive * 0.75
@@ -215,7 +228,7 @@ class ClientMachine(Machine):
 
     def close(self, error: MQTTError | None = None) -> None:
         """See `Machine.close`. The end may show what the server does not take."""
-        if self.state is CONNECTED and is_evidence(error):
+        if self._rejects and self.state is CONNECTED and is_evidence(error):
             alone = self._probing.alone if self._probing is not None else None
             self._reject(self.session.suspects.note_end(self.session.unanswered(), alone))
         super().close(error)
@@ -326,6 +339,15 @@ class ClientMachine(Machine):
         super()._send_again([(0, packet) for _, packet in packets if isinstance(packet, PubRel)])
         resends = [(token, packet) for token, packet in packets if isinstance(packet, Publish)]
         self._probing = Probing(self.session, resends)
+
+    def _on_oversize(self, packet: Oversize, now: float) -> None:
+        publish = packet.publish
+        if not self._skip_oversize:
+            message = f"a message of {packet.size:,} bytes came to {publish.topic!r}; at most max_packet_size are taken"
+            raise PacketTooLarge(message, "§2.2.3", publish.topic, packet.size)
+        if publish.packet_id is not None and self.session.receiver.receive(publish, publish.packet_id):
+            self.session.receiver.acknowledge(publish)
+        self.events.append(Skipped(publish.topic, packet.size))
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
         answered = self.session.granted(packet.packet_id, packet.return_codes)

@@ -75,6 +75,19 @@ class Subscribed:
 
 
 @dataclass(slots=True)
+class Skipped:
+    """A message came that is larger than `max_packet_size`. It was acknowledged, and its payload was not kept.
+
+    Attributes:
+        topic: its Topic Name.
+        size: bytes of its PUBLISH.
+    """
+
+    topic: str
+    size: int
+
+
+@dataclass(slots=True)
 class Rejected:
     """A message was given up: the server ends the connection each time it is sent. `Closed` follows.
 
@@ -150,6 +163,7 @@ Event = (
     | Connected
     | Subscribed
     | Rejected
+    | Skipped
     | Unsubscribed
     | UpgradeRequested
     | ConnectReceived

@@ -78,6 +78,7 @@ class Subject:
         self.ended = threading.Event()
         told = {"on_message": self.received.append, "on_state": self._on_state}
         self.client = client = mqttws.Client(server.url, **{**defaults, **told, **options})
+        client.session.identifiers.start_at(1)  # those of a kept session begin anywhere
         server.closing(client)
         self.opening = server.soon(client.open)
         self.end: End = server.accept()

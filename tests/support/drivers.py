@@ -82,12 +82,15 @@ class Asyncio:
 
         return asyncio.run_coroutine_threadsafe(wait(), self.loop)
 
-    def open(self, timeout: float | None = None) -> Asyncio:
-        self.call(self.client.open(timeout))
+    def open(self, timeout: float | None = None, **options: Any) -> Asyncio:
+        self.call(self.client.open(timeout, **options))
         return self
 
-    def close(self, timeout: float | None = None) -> None:
-        self.call(self.client.close(timeout))
+    def close(self, timeout: float | None = None, **options: Any) -> None:
+        self.call(self.client.close(timeout, **options))
+
+    def flush(self, timeout: float | None = None) -> None:
+        self.call(self.client.flush(timeout))
 
     def end(self) -> None:
         """Leave nothing running."""

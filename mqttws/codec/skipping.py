@@ -1,0 +1,78 @@
+"""A decoder that passes over messages that are too large, instead of ending the stream over them.
+
+A client needs it: a server that keeps a session sends what is not acknowledged again on each connection, so that a
+client which only closed the connection would never get any further. Of such a message the topic and the packet
+identifier are read; its payload is never kept.
+"""
+
+from __future__ import annotations
+
+from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
+from mqttws.codec.packet import Packet
+from mqttws.codec.publishing import Publish
+from mqttws.codec.wire import decode_remaining_length
+
+
+class Oversize(Packet):
+    """A PUBLISH that is larger than `max_packet_size`.
+
+    Args:
+        publish: the PUBLISH without its payload.
+        size: bytes of the whole packet.
+    """
+
+    __slots__ = ("publish", "size")
+
+    fields = ("publish", "size")
+
+    def __init__(self, publish: Publish, size: int) -> None:
+        self.publish = publish
+        self.size = size
+
+
+class SkippingDecoder(Decoder):
+    """A `Decoder` that gives an `Oversize` for each PUBLISH that is too large.
+
+    Args:
+        max_packet_size: see `Decoder`.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
+        super().__init__(max_packet_size)
+        self._left = 0  # how many bytes of a payload are still to be passed over
+
+    @property
+    def under_way(self) -> bool:
+        """See `Decoder.under_way`."""
+        return super().under_way or bool(self._left)
+
+    def _cut(self, data: bytes, packets: list[Packet]) -> None:
+        if self._left:
+            passed = min(self._left, len(data))
+            self._left -= passed
+            data = data[passed:]
+        if data:
+            super()._cut(data, packets)
+
+    def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
+        header = decode_remaining_length(data, 1)
+        if data[0] >> 4 != Publish.type or header is None or header[0] + header[1] <= self.max_packet_size:
+            super()._keep(data, packets)
+            return
+        length, start = header
+        end = start + 2
+        if len(data) >= end:
+            end += int.from_bytes(data[start:end], "big") + (2 if data[0] & 0b0110 else 0)
+        if len(data) < end <= start + length:
+            self._need = end
+            self._partial += data
+            return
+        publish = self._decode(data[0], bytes(data[start : min(end, start + length)]))
+        assert isinstance(publish, Publish)
+        packets.append(Oversize(publish, start + length))
+        rest = bytes(data[start + length :])
+        self._left = max(0, start + length - len(data))
+        if rest:
+            self._cut(rest, packets)

@@ -1,0 +1,276 @@
+"""Closing and flushing: what waits is sent, its acknowledgements are awaited, and what is left fails by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, States
+from scripted import End, Scripted
+
+from mqttws import (
+    ConnectionClosed,
+    Disconnect,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    Reconnect,
+    SessionLost,
+    SQLiteStore,
+    TimedOut,
+)
+from mqttws.broker import Broker
+
+Make = Callable[..., Any]
+AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
+
+
+def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
+    client = make(server.url, **{"client_id": "c", **options})
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    return client, end
+
+
+def test_close_sends_what_waits_as_acknowledgements_allow(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=2)
+    futures = [client.publish_nowait("a", str(number), 1) for number in range(6)]
+    closing = server.soon(client.close)
+    for number in range(6):
+        end.expect(Publish("a", str(number).encode(), 1, packet_id=number + 1))
+        end.send(PubAck(number + 1))
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+    assert [future.result(0) for future in futures] == [None] * 6
+
+
+def test_close_waits_for_the_whole_of_qos_2_and_for_requests(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    future = client.publish_nowait("a", b"x", 2)
+    subscribing = client.subscribe_nowait("b")
+    end.receive()
+    subscribe = end.receive()
+    closing = server.soon(client.close)
+    end.send(PubRec(1)).expect(PubRel(1)).send(PubComp(1))
+    end.send(f"90 03 00 0{subscribe.packet_id} 00")
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+    assert future.result(0) is None
+    assert subscribing.result(0) == 0
+
+
+def test_close_ends_when_its_time_is_up(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=1)
+    futures = [client.publish_nowait("a", b"x", 1) for _ in range(2)]
+    begun = time.monotonic()
+    closing = server.soon(client.close, 0.2)
+    end.receive()
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+    assert 0.15 < time.monotonic() - begun < 3
+    for future in futures:
+        with pytest.raises(ConnectionClosed, match="closed before"):
+            future.result(0)
+
+
+def test_close_goes_on_over_a_connection_that_is_lost_meanwhile(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, reconnect=AT_ONCE)
+    future = client.publish_nowait("a", b"x", 1)
+    end.receive()
+    closing = server.soon(client.close)
+    end.cut()
+    end = server.accept().welcome()
+    end.expect(Publish("a", b"x", 1, dup=True, packet_id=1)).send(PubAck(1))
+    assert end.rest() == Disconnect().encode()
+    end.cut()
+    closing.result(PATIENCE)
+    assert future.result(0) is None
+
+
+def test_close_does_not_wait_where_no_connection_is_made_in_its_time(make: Make, tcp_server: Scripted) -> None:
+    states = States()
+    policy = Reconnect(initial=1_000_000, maximum=1_000_000)
+    client, end = connected(make, tcp_server, reconnect=policy, on_state=states)
+    client.publish_nowait("a", b"x", 1)
+    end.receive()
+    end.cut()
+    tcp_server.accept().cut()
+    states.wait("reconnecting", 2)
+    begun = time.monotonic()
+    client.close(timeout=1.0)
+    assert time.monotonic() - begun < 3
+    assert client.state.name == "disconnected"
+
+
+def test_what_is_published_while_closing_does_not_hold_it_up(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server)
+    first = client.publish_nowait("a", b"1", 1)
+    end.receive()
+    closing = server.soon(client.close)
+    late = server.soon(client.publish_nowait, "a", b"2", 1).result(PATIENCE)
+    end.send(PubAck(1))
+    end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+    assert first.result(0) is None
+    with pytest.raises(ConnectionClosed):
+        late.result(0)
+
+
+def test_close_may_send_the_will(make: Make) -> None:
+    with Broker() as broker:
+        watcher = make(broker.url).open()
+        watcher.subscribe("status", 1)
+        for send_will in (True, False):
+            client = make(broker.url, client_id="c", will=("status", "gone", 1)).open()
+            client.publish_nowait("status", "last word", 1)
+            client.close(send_will=send_will)
+        watcher.publish("status", "end")
+        payloads = []
+        for message in watcher.messages(timeout=PATIENCE):
+            payloads.append(message.payload)
+            if message.payload == b"end":
+                break
+        assert payloads == [b"last word", b"gone", b"last word", b"end"]
+
+
+def test_flush_waits_for_what_was_published_before(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_in_flight=1)
+    futures = [client.publish_nowait("a", b"x", number % 3) for number in range(3)]
+    flushing = server.soon(client.flush)
+    end.expect(Publish("a", b"x"), Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+    end.expect(Publish("a", b"x", 2, packet_id=2)).send(PubRec(2)).expect(PubRel(2))
+    late = client.publish_nowait("a", b"late", 1)
+    assert not flushing.done()
+    end.send(PubComp(2)).expect(Publish("a", b"late", 1, packet_id=3))
+    flushing.result(PATIENCE)
+    assert all(future.done() for future in futures)
+    assert not late.done()
+    with pytest.raises(TimedOut) as caught:
+        client.flush(timeout=0.05)
+    assert isinstance(caught.value, TimeoutError)
+    end.send(PubAck(3))
+    assert late.result(PATIENCE) is None
+    client.flush()
+
+
+def test_flush_fails_with_the_client(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, reconnect=False)
+    client.publish_nowait("a", b"x", 1)
+    flushing = server.soon(client.flush)
+    end.receive()
+    end.cut()
+    with pytest.raises(ConnectionClosed):
+        flushing.result(PATIENCE)
+
+
+# Sessions that are kept.
+
+
+def test_a_kept_session_sends_again_what_close_left_unacknowledged(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, clean_session=False)
+    futures = [client.publish_nowait("a", b"1", 1), client.publish_nowait("a", b"2", 2)]
+    one, two = end.receive(), end.receive()
+    end.send(PubRec(two.packet_id)).expect(PubRel(two.packet_id))
+    closing = server.soon(client.close, 0.0)
+    end.rest()
+    end.cut()
+    closing.result(PATIENCE)
+    for future in futures:
+        with pytest.raises(ConnectionClosed, match="sent again when the client is opened again"):
+            future.result(0)
+    opening = server.soon(client.open)
+    end = server.accept().welcome(session_present=True)
+    opening.result(PATIENCE)
+    end.expect(PubRel(two.packet_id), Publish("a", b"1", 1, dup=True, packet_id=one.packet_id))
+    end.send(PubComp(two.packet_id), PubAck(one.packet_id))
+    client.flush()
+
+
+def test_identifiers_of_a_kept_session_begin_anywhere(make: Make) -> None:
+    clients = [make("mqtt://127.0.0.1", client_id="c", clean_session=False) for _ in range(20)]
+    assert len({client.session.identifiers.allocate() for client in clients}) > 10
+    assert make("mqtt://127.0.0.1").session.identifiers.allocate() == 1
+
+
+def test_a_session_that_is_gone_is_reported(make: Make, server: Scripted) -> None:
+    states, errors = States(), []
+    options = {"clean_session": False, "reconnect": AT_ONCE, "on_state": states, "on_error": errors.append}
+    _, end = connected(make, server, **options)
+    end.cut()
+    end = server.accept().welcome(session_present=True)
+    states.wait("connected", 2)
+    end.cut()
+    server.accept().welcome(session_present=False)
+    assert isinstance(states.wait("connected", 3).error, SessionLost)
+    assert [state.error for state in states.seen if state.name == "connected"][:2] == [None, None]
+    assert [type(error) for error in errors] == [SessionLost]
+
+
+# Without network, and with a store.
+
+
+def test_a_client_that_retries_from_the_first_attempt_on(make: Make) -> None:
+    states = States()
+    with Broker(ws_port=None, tcp_port=0) as broker:
+        url = broker.url_of("mqtt")
+    client = make(url, client_id="c", retry_first=True, reconnect=AT_ONCE, on_state=states).open()
+    assert client.state.name != "disconnected"
+    waiting = client.publish_nowait("a", b"x", 1)
+    subscribing = client.subscribe_nowait("b")
+    with Broker(ws_port=None, tcp_port=int(url.rsplit(":", 1)[1])):
+        assert waiting.result(PATIENCE) is None
+        assert subscribing.result(PATIENCE) == 0
+        client.close()
+    assert "disconnected" not in states.names[:-1]
+
+
+def test_open_without_waiting(make: Make, tcp_server: Scripted) -> None:
+    states = States()
+    client = make(tcp_server.url, client_id="c", reconnect=AT_ONCE, on_state=states)
+    client.open(wait=False)
+    future = client.publish_nowait("a", b"x", 1)
+    tcp_server.accept().cut()
+    end = tcp_server.accept().welcome()
+    end.expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
+    assert future.result(PATIENCE) is None
+
+
+def test_what_is_published_after_an_open_that_failed_waits_for_the_next(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url, client_id="c")
+    for cut in (True, False):
+        opening = tcp_server.soon(client.open, PATIENCE if cut else 0.1)
+        end = tcp_server.accept()
+        if cut:
+            end.cut()
+        with pytest.raises(Exception, match=r"CONNECT|within"):
+            opening.result(PATIENCE)
+    futures = [client.publish_nowait("a", b"x", 1), client.publish_nowait("a", b"y")]
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    end.expect(Publish("a", b"x", 1, packet_id=1), Publish("a", b"y")).send(PubAck(1))
+    assert [future.result(PATIENCE) for future in futures] == [None, None]
+
+
+@pytest.mark.parametrize("when", ["before open", "after a failed open", "after close"])
+def test_with_a_store_a_message_is_kept_in_every_state(make: Make, tmp_path: Path, when: str) -> None:
+    with SQLiteStore(tmp_path / "store") as store:
+        client = make("mqtt://127.0.0.1:1", client_id="c", clean_session=False, store=store)
+        if when == "after a failed open":
+            with pytest.raises(Exception, match="cannot connect"):
+                client.open()
+        elif when == "after close":
+            client.close()
+        client.publish_nowait("a", b"kept", 1)
+        store._pending.clear()  # what is not committed is lost
+        assert [value[-4:] for _, value in store.load(b"o")] == [b"kept"]

@@ -1,0 +1,169 @@
+"""Options: their kinds are checked when the client is made, with their names; several forms are taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+from scripted import Scripted
+
+import mqttws
+from mqttws import Connect, Message, MQTTError, TimedOut
+from mqttws.client.options import ClientOptions, Options
+
+Make = Callable[..., Any]
+NOWHERE = "mqtt://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("client_id", 5),
+        ("client_id", b"c"),
+        ("keep_alive", "60"),
+        ("keep_alive", True),
+        ("clean_session", "no"),
+        ("will", "gone"),
+        ("will", ()),
+        ("will", ("a", b"x", 0, False, 1)),
+        ("username", 7),
+        ("password", 7),
+        ("tls", False),
+        ("tls", "context"),
+        ("headers", "Authorization: x"),
+        ("headers", ["ab"]),
+        ("headers", [("a", 1)]),
+        ("headers", {"a": b"x"}),
+        ("headers", 7),
+        ("reconnect", 5),
+        ("retry_first", 1),
+        ("end_on", "CertificateError"),
+        ("end_on", [5]),
+        ("timeout", "5"),
+        ("on_message", "print"),
+        ("max_queued", 1.5),
+        ("store", "file.db"),
+        ("proxy", 8080),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_by_name(make: Make, name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=name):
+        make(NOWHERE, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_in_flight", 0),
+        ("max_queued_bytes", 0),
+        ("max_packet_size", 0),
+        ("timeout", 0),
+        ("overflow", "drop"),
+        ("oversize", "keep"),
+        ("username", b"\xff"),
+        ("password", "\ud800"),
+        ("client_id", "\ud800"),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused_by_name(make: Make, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name.replace("client_id", "client identifier")):
+        make(NOWHERE, **{name: value})
+
+
+def test_no_secret_is_shown_of_what_is_refused(make: Make) -> None:
+    for options in ({"password": ["secret"]}, {"headers": [("Authorization", b"secret")]}, {"username": ["secret"]}):
+        with pytest.raises(TypeError) as caught:
+            make(NOWHERE, **options)
+        assert "secret" not in str(caught.value)
+
+
+def test_forms_of_the_same_option(make: Make, tcp_server: Scripted) -> None:
+    client = make(
+        tcp_server.url, client_id="c", will=("w", "gone", 1, True), username=b"ada", password=b"\xff", tls=True
+    )
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept()
+    assert end.receive() == Connect("c", will=Message("w", b"gone", 1, True), username="ada", password=b"\xff")
+    end.send("20 02 00 00")
+    opening.result(PATIENCE)
+    context = ssl.create_default_context()
+    assert Options(tls=context).tls is context
+    assert Options(tls=True).tls is None
+
+
+def test_a_percent_encoded_byte_of_the_url_is_that_byte(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url.replace("mqtt://", "mqtt://%C3%A4:%ff%00@"), client_id="c")
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept()
+    assert end.receive() == Connect("c", username="ä", password=b"\xff\x00")
+    end.send("20 02 00 00")
+    opening.result(PATIENCE)
+    with pytest.raises(ValueError, match="user name"):
+        make("mqtt://%ff@127.0.0.1")
+
+
+def test_headers_as_a_mapping(make: Make) -> None:
+    with Scripted("ws") as server:
+        client = make(server.url, headers={"Authorization": "Bearer t", "id": "7"})
+        opening = server.soon(client.open)
+        head = server.accept().welcome().head
+        opening.result(PATIENCE)
+        assert b"\r\nAuthorization: Bearer t\r\n" in head
+        assert b"\r\nid: 7\r\n" in head + b"\r\n"
+        client.close(timeout=0.0)
+
+
+def test_time_outs_are_of_both_families(make: Make, tcp_server: Scripted) -> None:
+    client = make(tcp_server.url, client_id="c")
+    with pytest.raises(TimedOut) as caught:
+        client.open(timeout=0.05)
+    assert isinstance(caught.value, TimeoutError)
+    assert isinstance(caught.value, MQTTError)
+    for kind in (mqttws.ConnectTimeout, mqttws.KeepAliveTimeout):
+        assert issubclass(kind, TimeoutError)
+        assert str(kind("it took too long")) == "it took too long"
+
+
+def test_lone_surrogates_are_a_value_error_that_says_so(make: Make) -> None:
+    client = make(NOWHERE)
+    for arguments in (("\ud800", b"x"), ("a", "\ud800"), ("a", "x\udfff", 1)):
+        with pytest.raises(ValueError, match="surrogate"):
+            client.publish_nowait(*arguments)
+    with pytest.raises(ValueError, match="surrogate"):
+        client.subscribe_nowait("\udc80")
+
+
+def test_the_typed_options_are_the_options() -> None:
+    assert set(ClientOptions.__annotations__) == {field.name for field in dataclasses.fields(Options)}
+
+
+def test_a_type_checker_sees_what_is_wrong(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import mqttws, mqttws.aio\n"
+        "mqttws.connect('ws://h/', kep_alive=5)\n"
+        "mqttws.Client('ws://h/', client_id=5)\n"
+        "client = mqttws.Client('ws://h/', headers={'a': 'b'}, will=('a', b'x'), tls=True, end_on=ValueError)\n"
+        "granted: int = client.subscribe('a')\n"
+        "codes: tuple[int, ...] = client.subscribe(['a', ('b', 1)])\n"
+        "wrong: str = client.subscribe('a')\n"
+        "client.state.name == 'conected'\n"
+        "mqttws.aio.Client('ws://h/', max_qued=1)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--strict-equality", str(program)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    lines = sorted({int(line.split(":")[1]) for line in run.stdout.splitlines() if ": error:" in line})
+    assert lines == [2, 3, 7, 8, 9], run.stdout
