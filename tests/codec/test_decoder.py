@@ -359,9 +359,9 @@ def counting() -> Any:
             self.walked += len(data)
             super()._cut(data, packets)
 
-        def _keep(self, data: bytes | bytearray) -> None:
+        def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
             self.kept += len(data)
-            super()._keep(data)
+            super()._keep(data, packets)
 
     return Counting()
 

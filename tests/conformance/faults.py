@@ -207,7 +207,7 @@ fault(
 fault(
     "3.1.2-23",
     "what comes in puts the ping off",
-    (CLIENT + "next_deadline", "self._last_sent + self._interval", "max(self._last_sent, self._last_received) + self._interval"),
+    (CLIENT + "_keep_alive_at", "self._last_sent + self._interval", "max(self._last_sent, self._last_received) + self._interval"),
 )
 fault("3.1.2-24", "silence is not noticed", (SERVER + "_silent_at", "self.keep_alive * 1.5", "self.keep_alive * 15"))
 fault("3.1.3-1", "the payload's order is turned around", (ENCODE_CONNECT, "*payload,", "*payload[:1], *payload[:0:-1],"))
@@ -401,7 +401,7 @@ fault("4.3.2-2", "a copy after the PUBACK is passed over",
 fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.items()", "in (*self._released.items(), *self._published.items())"))
 fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "known = self._received.get(packet_id)", "known = None"))
 fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "known.copies += 1", "known.copies = 1"))
-fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [PubRel(packet_id) for packet_id in self._released]", "= []"))
+fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [(0, PubRel(packet_id)) for packet_id in self._released]", "= []"))
 fault("4.5.0-1", "the last one is passed over", (ROUTER + "publish", "in self._routes.find(topic).items():", "in list(self._routes.find(topic).items())[:19]:"))
 fault(
     "4.5.0-2",
