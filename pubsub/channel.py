@@ -98,14 +98,16 @@ class Channel:
 
     def join(self, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> bool:
         """Add a subscription to Topic Filters. Returns False if this connection has ended."""
+        with self._runtime.lock:
+            standing = self._router.topic_filters
+        objections = self.provider.objections_to_subscribe(wanted, standing)  # code of the provider: outside the lock
+        wanted = {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter not in objections}
         try:
             with self._runtime.lock:
                 if self.over:
                     return False
                 if not subscription.joined(self):
                     return True
-                objections = self.provider.objections_to_subscribe(wanted, self._router.topic_filters)
-                wanted = {topic_filter: qos for topic_filter, qos in wanted.items() if topic_filter not in objections}
                 request = self._router.join(subscription, wanted) if wanted else None
                 if request is not None:
                     answer = self.client.subscribe_nowait(request.wanted)

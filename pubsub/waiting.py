@@ -1,14 +1,22 @@
-"""A message that waits for an iteration."""
+"""A message that waits for an iteration, and how many places it takes.
+
+What waits is bounded by its number and by its bytes in one: a message takes a place for itself and one for each
+16 KiB of its payload, but never more than there are.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from pubsub.message import Message
 from pubsub.receipt import Release
 
-__all__ = ["MOST_WAITING", "Waiting"]
+__all__ = ["PLACES", "Waiting"]
 
-#: How many messages may wait for an iteration that is behind.
-MOST_WAITING = 100
+#: Places of an iteration that is behind.
+PLACES: Final = 100
+#: Bytes of payload for which a message takes another place.
+BYTES_OF_PLACE: Final = 16 * 1024
 
 
 class Waiting:
@@ -17,10 +25,12 @@ class Waiting:
     Attributes:
         message: the message.
         release: called when it was taken; None at QoS 0.
+        places: how many places it takes.
     """
 
-    __slots__ = ("message", "release")
+    __slots__ = ("message", "places", "release")
 
     def __init__(self, message: Message, release: Release | None) -> None:
         self.message = message
         self.release = release
+        self.places = min(PLACES, 1 + len(message.payload) // BYTES_OF_PLACE)

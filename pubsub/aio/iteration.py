@@ -19,7 +19,7 @@ from pubsub.aio.handle import Subscription
 from pubsub.message import Message
 from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
-from pubsub.waiting import MOST_WAITING, Waiting
+from pubsub.waiting import PLACES, Waiting
 
 __all__ = ["Inbox", "Messages"]
 
@@ -29,14 +29,17 @@ class Inbox:
 
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
+        self._taken = 0  # places
         self._is_closed = self._is_discarded = False
         self._wakers: set[asyncio.Future[None]] = set()
 
     async def put(self, message: Message, release: Release | None) -> None:
-        """Add a message, waiting for a free place. If no iteration will take it, it is released."""
-        while len(self._waiting) >= MOST_WAITING and not self._is_closed:
+        """Add a message, waiting for free places. If no iteration will take it, it is released."""
+        waiting = Waiting(message, release)
+        while self._taken + waiting.places > PLACES and not self._is_closed:
             await self._change()
-        self._waiting.append(Waiting(message, release))
+        self._taken += waiting.places
+        self._waiting.append(waiting)
         self._wake()
         if self._is_discarded:
             self.discard()
@@ -66,10 +69,9 @@ class Inbox:
         """Take out what `peek` returned, and release it."""
         if waiting.release is not None:
             waiting.release()
-        try:
+        if waiting in self._waiting:
             self._waiting.remove(waiting)
-        except ValueError:
-            pass
+            self._taken -= waiting.places
         self._wake()
 
     def close(self) -> None:

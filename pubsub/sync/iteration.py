@@ -8,6 +8,7 @@ the end on, and takes no lock.
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from functools import partial
@@ -19,7 +20,7 @@ from pubsub.receipt import Release
 from pubsub.subscription import SubscriptionCore
 from pubsub.sync.handle import Subscription
 from pubsub.sync.outcome import slice_of
-from pubsub.waiting import MOST_WAITING, Waiting
+from pubsub.waiting import PLACES, Waiting
 
 __all__ = ["Inbox", "Messages"]
 
@@ -34,19 +35,25 @@ class Inbox:
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # None wakes the iteration
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(MOST_WAITING):
-            self._places.put(None)
+        self._free(PLACES)
+        self._putting = threading.Lock()  # or two threads, each with half of the places, would wait for the other half
         self._taken: deque[Waiting | None] = deque()  # of the messages, by the iteration
         self._is_closed = self._is_discarded = False
 
     def put(self, message: Message, release: Release | None) -> None:
-        """Add a message, waiting for a free place. If no iteration will take it, it is released."""
-        self._places.get()
-        self._messages.put(Waiting(message, release))
-        if self._is_closed:
-            self._places.put(None)  # for the next one that waits
-            if self._is_discarded:
-                self._release_all()
+        """Add a message, waiting for free places. If no iteration will take it, it is released."""
+        waiting = Waiting(message, release)
+        with self._putting:  # only threads of ours come here, which no signal handler interrupts
+            for _ in range(waiting.places):
+                if not self._is_closed:
+                    self._places.get()
+            self._messages.put(waiting)
+        if self._is_discarded:
+            self._release_all()
+
+    def _free(self, places: int) -> None:
+        for _ in range(places):
+            self._places.put(None)
 
     def peek(self, timeout: float | None) -> Waiting | None:
         """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
@@ -79,7 +86,7 @@ class Inbox:
         """Take out what `peek` returned, and release it. It may be repeated after an interrupt, at whatever step."""
         if waiting.release is not None:
             waiting.release()
-        self._places.put(None)
+        self._free(waiting.places)
         try:
             self._taken.remove(waiting)
         except ValueError:

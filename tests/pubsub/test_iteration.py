@@ -16,9 +16,10 @@ from mqttws import WouldDeadlock
 from mqttws.broker import Broker, Limits
 from pubsub import Message, Messages, MqttOverWSProvider, PubSub, SubscriptionEnded
 from pubsub.aio import Messages as AsyncMessages
+from pubsub.aio.iteration import Inbox as AsyncInbox
 from pubsub.receipt import Receipt
 from pubsub.sync.iteration import Inbox
-from pubsub.waiting import MOST_WAITING
+from pubsub.waiting import PLACES, Waiting
 
 Api = Threads | Loop
 
@@ -161,7 +162,7 @@ def test_a_receipt_is_acknowledged_by_the_last_and_may_be_released_twice() -> No
 
 def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -> None:
     inbox = Inbox()
-    for number in range(MOST_WAITING):
+    for number in range(PLACES):
         inbox.put(Message("a", number, b""), None)
     threads = [threading.Thread(target=inbox.put, args=(Message("a", -1, b""), None)) for _ in range(3)]
     for thread in threads:
@@ -171,6 +172,44 @@ def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert inbox.is_empty
+
+
+def test_what_waits_is_bounded_by_its_bytes_too() -> None:
+    assert Waiting(Message("a", 0, bytes(16_383)), None).places == 1
+    assert Waiting(Message("a", 0, bytes(16_384)), None).places == 2
+    assert Waiting(Message("a", 0, bytes(64_000_000)), None).places == PLACES
+    inbox = Inbox()
+    big = Message("a", 0, bytes(1_000_000))  # takes 62 of the 100 places
+    inbox.put(big, None)
+    put = [threading.Thread(target=inbox.put, args=(big, None)) for _ in range(2)]
+    for thread in put:
+        thread.start()
+    for _ in range(3):
+        waiting = inbox.peek(PATIENCE)
+        assert waiting is not None
+        assert inbox._messages.qsize() <= 1
+        inbox.pop(waiting)
+    for thread in put:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert inbox._places.qsize() == PLACES
+
+
+def test_a_coroutine_waits_for_places_by_their_bytes() -> None:
+    async def main() -> None:
+        inbox = AsyncInbox()
+        big = Message("a", 0, bytes(1_000_000))
+        await inbox.put(big, None)
+        putting = asyncio.ensure_future(inbox.put(big, None))
+        await asyncio.sleep(0)
+        assert not putting.done()
+        waiting = await inbox.peek(0)
+        assert waiting is not None
+        inbox.pop(waiting)
+        await putting
+        inbox.discard()
+
+    asyncio.run(main())
 
 
 def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_next_call(
