@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     connection_state: ConnectionState
     connection_states: dict[str, ConnectionState]
     connection_state_changes: StateChanges
+    pending: int
 
 __version__ = "0.1.0"
 
@@ -69,7 +70,7 @@ _HOLDS = {
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 #: What is asked of the module's own instance each time.
-_OF_DEFAULT = frozenset({"connection_state", "connection_state_changes", "connection_states"})
+_OF_DEFAULT = frozenset({"connection_state", "connection_state_changes", "connection_states", "pending"})
 _SUBMODULES = frozenset({"aio", "aws"})
 
 __all__ = [
@@ -103,6 +104,7 @@ __all__ = [
     "connection_states",
     "default",
     "flush",
+    "pending",
     "publish",
     "publish_nowait",
     "reauthenticate",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import MQTTError, Publish, State, SubscribeRejected
+from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected
 from pubsub.errors import NotConnected
 from pubsub.held import Held
 from pubsub.providers.base import Provider
@@ -165,7 +165,7 @@ class Channel:
             return None
         self.check_online()
         future = self.client.publish_nowait(topic, payload, qos, retain)
-        return Sent(future, partial(self.client.withdraw, future))
+        return Sent(future, partial(self.client.withdraw, future), self.explain_failure)
 
     def check_online(self) -> None:
         """Check that there is a connection, if the provider does not queue.
@@ -243,13 +243,11 @@ class Channel:
         if self.connected:
             self._change(ConnectionState.CONNECTED_PENDING_DISCONNECT, None)
 
-    def ended(self, error: Exception | None) -> None:
-        """Note that it has ended, and end what depends on it: with the reason, unless it was asked to end.
+    def ended(self) -> None:
+        """Note that it has ended, and end what depends on it, for the reason that `failed` was given.
 
         The client must be closed by then.
         """
-        if error is not None and not self.is_closing:
-            self.error = self.explain(error)
         with self._runtime.lock:
             self.over = True
             members = self._router.members()
@@ -266,6 +264,17 @@ class Channel:
         self.opened = DONE
         for subscription in self._router.members():
             subscription.abandon(error)
+
+    def failed(self, error: Exception) -> None:
+        """Note why it is about to end, unless it was asked to: what is published until then fails with this."""
+        if not self.is_closing:
+            self.error = self.explain(error)
+
+    def explain_failure(self, error: Exception) -> Exception:
+        """Return why a message failed: if the connection ended first, why that did."""
+        if type(error) is ConnectionClosed and self.error is not None:
+            return self.error
+        return self.explain(error)
 
     def explain(self, error: Exception) -> Exception:
         """Return what the provider makes of an error."""

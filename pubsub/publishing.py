@@ -38,10 +38,12 @@ class Sent(NamedTuple):
     Attributes:
         future: of its delivery.
         withdraw: takes it back if it has not been sent. Returns whether it did.
+        explain: returns what the error of the future means.
     """
 
     future: Future
     withdraw: Callable[[], bool]
+    explain: Callable[[Exception], Exception]
 
 
 class Publication:
@@ -69,7 +71,7 @@ class Publication:
         Returns:
             The error if the queue is full: the caller may wait and try again, or pass it to `fail`.
         """
-        topic, explain = delivery.topic, delivery.provider.explain
+        topic = delivery.topic
         try:
             sent = send(delivery)
         except QueueFull as error:
@@ -87,7 +89,7 @@ class Publication:
             if future.cancelled():
                 error = TimedOut("it was cancelled")
             elif (failure := future.exception()) is not None:
-                error = explain(failure) if isinstance(failure, Exception) else failure
+                error = sent.explain(failure) if isinstance(failure, Exception) else failure
             self._done(topic, error)
 
         if future.done():  # a future that is not asked to call back stays a light one

@@ -1,4 +1,4 @@
-"""The `PubSub` of the module: made when it is first needed, for programs that want one and no more, as in Amplify."""
+"""The `PubSub` of the module: made when it is first needed, for programs that need one only, as in Amplify."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from pubsub.codecs import Codec
+from pubsub.core import REQUIRED
 from pubsub.providers.base import Provider
+from pubsub.subscription import Dedupe
 from pubsub.sync import Observable, PubSub
 
 _lock = threading.Lock()
@@ -17,7 +19,7 @@ _default: PubSub | None = None
 
 
 def default() -> PubSub:
-    """Get the `PubSub` of the module."""
+    """Return the `PubSub` of the module."""
     global _default
     with _lock:
         if _default is None:
@@ -47,14 +49,15 @@ def subscribe(
     provider: str | None = None,
     codec: Codec | None = None,
     timeout: float | None = None,
+    dedupe: Dedupe | None = None,
 ) -> Observable:
     """Make an observable of the messages on topics. See `PubSub.subscribe`."""
-    return default().subscribe(topics, qos=qos, provider=provider, codec=codec, timeout=timeout)
+    return default().subscribe(topics, qos=qos, provider=provider, codec=codec, timeout=timeout, dedupe=dedupe)
 
 
 def publish(
     topics: str | Iterable[str],
-    message: Any,
+    message: Any = REQUIRED,
     *,
     qos: int = 0,
     retain: bool = False,
@@ -68,7 +71,7 @@ def publish(
 
 def publish_nowait(
     topics: str | Iterable[str],
-    message: Any,
+    message: Any = REQUIRED,
     *,
     qos: int = 0,
     retain: bool = False,

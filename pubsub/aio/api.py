@@ -152,7 +152,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         except LocalProtocolError:
             raise
         except FAILURES as error:
-            raise PublishFailed({topic: channel.explain(error)}, 1) from None
+            raise PublishFailed({topic: channel.explain_failure(error)}, 1) from None
 
     async def _wait_for_space(
         self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
@@ -167,7 +167,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             client: Any = channel.client
             await client.publish(topic, *message, timeout=max(0.0, deadline - loop.time()))
         except FAILURES as error:
-            publication.fail(topic, channel.explain(error))
+            publication.fail(topic, channel.explain_failure(error))
 
     async def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
         """Connect now.

@@ -119,7 +119,6 @@ class Tasks(Runtime):
 
 async def take_messages(channel: Channel, runtime: Tasks) -> None:
     """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
-    failure: Exception | None = None
     client: Any = channel.client
     try:
         if not channel.is_closing:
@@ -131,7 +130,7 @@ async def take_messages(channel: Channel, runtime: Tasks) -> None:
                 if inspect.isawaitable(step):
                     await runtime.finish(step)
     except Exception as error:
-        failure = error
+        channel.failed(error)
     finally:
         await client.close()
-        channel.ended(failure)
+        channel.ended()

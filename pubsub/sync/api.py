@@ -147,7 +147,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         except LocalProtocolError:
             raise
         except FAILURES as error:
-            raise PublishFailed({topic: channel.explain(error)}, 1) from None
+            raise PublishFailed({topic: channel.explain_failure(error)}, 1) from None
 
     def _wait_for_space(
         self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
@@ -162,7 +162,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             client: Any = channel.client
             client.publish(topic, *message, timeout=max(0.0, deadline - time.monotonic()))
         except FAILURES as error:
-            publication.fail(topic, channel.explain(error))
+            publication.fail(topic, channel.explain_failure(error))
 
     def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
         """Connect now.

@@ -190,7 +190,6 @@ class Threads(Runtime):
 
 def take_messages(channel: Channel) -> None:
     """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
-    failure: Exception | None = None
     client: Any = channel.client
     try:
         if not channel.is_closing:
@@ -202,7 +201,7 @@ def take_messages(channel: Channel) -> None:
                 if isinstance(step, Outcome):  # and not what a callback happened to return
                     step.result()
     except BaseException as error:  # nobody must wait for ever because of a defect
-        failure = error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}")
+        channel.failed(error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}"))
     finally:
         client.close()
-        channel.ended(failure)
+        channel.ended()

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
+import pubsub
+
 Api = Threads | Loop
 
 
@@ -80,3 +82,16 @@ def test_topic_and_qos_are_checked_before_and_while_there_is_a_connection(
         with pytest.raises(LocalProtocolError):
             api.call(publish, topic, 1, qos=qos)
     assert world.published == []
+
+
+def test_the_functions_of_the_module_say_the_same(world: Any) -> None:
+    pubsub.add_pluggable(world.provider(name="of the module"))
+    try:
+        for publish in (pubsub.publish, pubsub.publish_nowait):
+            with pytest.raises(TypeError, match=r'publish\(\["a", "b"\], message\)'):
+                publish({"topics": ["a"], "message": 1})
+        with pytest.raises(TypeError, match=r'subscribe\(\["a", "b/#"\]\)'):
+            pubsub.subscribe({"topics": "a"})
+        assert pubsub.pending == 0
+    finally:
+        pubsub.remove_pluggable("of the module")
