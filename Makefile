@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress
+.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress agree through-tap faults tap-bench
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -76,6 +76,13 @@ fuzz: $(VENV)/installed-test  ## the fuzzer on each of its targets, T seconds ea
 
 mutate: $(VENV)/installed  ## N mutated bytes through the decoder (N=100000000)
 	$(BIN)/python tests/fuzz/mutate.py decoder $(or $(N),100000000)
+
+agree: $(VENV)/installed-test  ## dissect and tshark on N packets, field by field (N=100000)
+	@sh tests/peers/install.sh
+	PYTHONPATH=tests/support $(BIN)/python tests/support/agreeing.py $(or $(N),100000)
+
+through-tap: $(VENV)/installed-test  ## the drivers' contract and the matrix of interoperability through a tap
+	PYTHONPATH=tests/support $(BIN)/python -m pytest -p through_tap tests/drivers/test_contract.py tests/interop_matrix
 
 soak: $(VENV)/installed  ## 200 clients, a cut every 2 s, for T seconds (T=3600); then the accounts and docs/soak.png
 	@$(PIP) -e '.[soak]'

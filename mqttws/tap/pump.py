@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -33,6 +34,10 @@ logger = logging.getLogger("mqttws.tap")
 
 #: Seconds until the connection to the server must be there, TLS included.
 CONNECT_TIMEOUT: Final = 30.0
+#: Turns of the event loop that asyncio takes from accepting a connection to telling its protocol.
+_ACCEPTING: Final = 3
+#: Seconds to wait for sockets that have been reset.
+CLOSE_TIMEOUT: Final = 5.0
 #: How many bytes may wait for an end that takes nothing, before the other is not read.
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_0: Final = struct.pack("ii", 1, 0)
@@ -99,6 +104,8 @@ class Tap:
         self._numbers = count(1)
         self._connections = count(1)
         self._pairs: set[_Pair] = set()
+        self._left = asyncio.Event()  # set by each connection that ends
+        self.closed = False
         self._server: asyncio.Server | None = None
         self._thread: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
         self._clock = time.time() - time.monotonic()
@@ -120,7 +127,7 @@ class Tap:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{target}"
 
     async def open(self) -> Self:
-        """Begin to listen.
+        """Begin to listen; once.
 
         Raises:
             OSError: the address cannot be listened at.
@@ -131,12 +138,22 @@ class Tap:
 
     async def close(self) -> None:
         """Listen no more, and cut every connection."""
+        self.closed = True
         if self._server is not None:
+            loop = asyncio.get_running_loop()
+            with suppress(NotImplementedError):  # Windows
+                for listener in self._server.sockets:
+                    loop.remove_reader(listener.fileno())
+            for _ in range(_ACCEPTING):  # what is being accepted becomes a pair: a closed server would drop its socket
+                await asyncio.sleep(0)
             self._server.close()
         for pair in list(self._pairs):
             pair.cut()
-        while self._pairs:
-            await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                while self._pairs:
+                    self._left.clear()
+                    await self._left.wait()
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -212,6 +229,7 @@ class Tap:
     def end(self, pair: _Pair) -> None:
         """Let a connection go."""
         self._pairs.discard(pair)
+        self._left.set()
 
     def show(self, records: list[Record], settled: bool) -> None:
         """Keep records, and hand them on."""
@@ -387,7 +405,9 @@ class _Pair:
 
     def made(self, end: _End) -> None:
         """Take the news that a socket is there."""
-        if end is self.near:
+        if self._tap.closed:
+            self.cut()
+        elif end is self.near:
             end.pause()  # until the server can be written to
             self._dialing = asyncio.get_running_loop().create_task(self._dial())
 
@@ -495,8 +515,6 @@ class _Pair:
             self._dialing.cancel()
         for end in (self.near, self.far):
             end.reset()
-        if self.near.transport is None or self.near.gone:
-            self._finish()
 
     def _finish(self) -> None:
         if self._timer is not None:

@@ -101,7 +101,7 @@ class End:
 
     def rest(self) -> bytes:
         """Take all MQTT bytes until the client closes, packets not yet taken in front."""
-        data = b"".join(packet.encode() for packet in self._packets)
+        data = b"".join(packet.encode() for packet in self._packets) + bytes(self._decoder._partial)
         self._packets.clear()
         deadline = time.monotonic() + PATIENCE
         while more := self._read():

@@ -22,15 +22,19 @@ def need_tshark() -> None:
         pytest.skip("tshark is missing (on Debian: apt-get install tshark)")
 
 
-def fields(capture: Path, *names: str) -> list[list[list[str]]]:
-    """Read fields of each frame of a capture that holds MQTT: for each name the values, in order."""
+def command(capture: Path, *words: str) -> list[str]:
+    """Make a command of tshark that shows the frames of a capture that hold MQTT."""
     assert TSHARK is not None
     script = capture.with_suffix(".lua")
     script.write_text(_LUA)
-    command = [TSHARK, "-X", f"lua_script:{script}", "-r", str(capture), "-Y", "mqtt", "-T", "fields"]
-    command += ["-E", "separator=\x1e", "-E", "aggregator=\x1f", "-E", "occurrence=a"]
+    return [TSHARK, "-X", f"lua_script:{script}", "-r", str(capture), "-Y", "mqtt", *words]
+
+
+def fields(capture: Path, *names: str) -> list[list[list[str]]]:
+    """Read fields of each frame of a capture that holds MQTT: for each name the values, in order."""
+    words = ["-T", "fields", "-E", "separator=\x1e", "-E", "aggregator=\x1f", "-E", "occurrence=a"]
     for name in names:
-        command += ["-e", name]
-    done = subprocess.run(command, capture_output=True, timeout=600, check=True)
+        words += ["-e", name]
+    done = subprocess.run(command(capture, *words), capture_output=True, timeout=600, check=True)
     rows = done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     return [[cell.split("\x1f") if cell else [] for cell in row.split("\x1e")] for row in rows if row]

@@ -187,6 +187,27 @@ def test_closing_cuts_what_is_open_and_leaves_nothing(broker: Broker) -> None:
     assert "mqttws-tap" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_closing_while_clients_come(broker: Broker) -> None:
+    """As a client does that reconnects at once; one that was being accepted is cut, too."""
+    over = threading.Event()
+
+    def come(port: int) -> None:
+        while not over.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+            except OSError:
+                pass
+
+    for _ in range(10):
+        with Tap(broker.url_of("mqtt")) as tap:
+            over.clear()
+            coming = threading.Thread(target=come, args=(int(tap.url.rpartition(":")[2]),))
+            coming.start()
+        over.set()
+        coming.join(PATIENCE)
+        assert not coming.is_alive()
+
+
 def test_what_is_kept_is_bounded(broker: Broker) -> None:
     with Tap(broker.url_of("mqtt"), keep=100_000) as tap, mqttws.connect(tap.url) as client:
         for _ in range(100):

@@ -1,0 +1,115 @@
+"""A plugin of pytest: whole suites through a tap. `pytest -p through_tap tests/drivers/test_contract.py`.
+
+Every scripted server of the drivers' contract, and every broker of the matrix, gets a tap before it; the tests do not
+know. At the end of each scripted server its side of every connection is compared with what the tap has recorded: the
+same bytes, in the same order.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import foreign_brokers
+import scripted
+
+from mqttws.tap import Tap
+
+#: How many taps there were, connections through them, and bytes compared.
+COUNTS = {"taps": 0, "connections": 0, "bytes": 0}
+
+
+class _Listening:
+    """A socket that keeps what it gives and takes."""
+
+    def __init__(self, socket: Any, received: bytearray, sent: bytearray) -> None:
+        self._socket = socket
+        self._received = received
+        self._sent = sent
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self._received += data
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.sendall(data)
+        self._sent += data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class TappedScripted(scripted.Scripted):
+    """A scripted server with a tap before it."""
+
+    def __init__(self, scheme: str = "mqtt") -> None:
+        super().__init__(scheme)
+        self._tap = Tap(self.url).__enter__()
+        self._direct, self.url = self.url, self._tap.url
+        self._kept: list[tuple[bytearray, bytearray]] = []
+        COUNTS["taps"] += 1
+
+    def accept(self) -> scripted.End:
+        accept, _ = self._listener.accept()
+        self._stack.enter_context(accept)
+        received, sent = bytearray(), bytearray()
+        self._kept.append((received, sent))
+        return scripted.End(_Listening(accept, received, sent), self._websocket)  # type: ignore[arg-type]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._compare()
+        finally:
+            super().__exit__(kind, error, traceback)
+            self._tap.__exit__(None, None, None)
+
+    def _compare(self) -> None:
+        """Check that what this end has got is what the tap says the client sent, and the other way round."""
+        streams: dict[tuple[int, str], bytes] = {}
+        for record in self._tap.taken():
+            if record.layer == "tcp" and "failed" not in record.notes:
+                key = record.connection, record.sender
+                streams[key] = streams.get(key, b"") + record.data
+        said = [bytes(data) for (_, sender), data in streams.items() if sender == "client"]
+        heard = [bytes(data) for (_, sender), data in streams.items() if sender == "server"]
+        for received, sent in self._kept:
+            COUNTS["connections"] += 1
+            COUNTS["bytes"] += len(received) + len(sent)
+            assert not received or any(data.startswith(received) for data in said), "a client's bytes are others"
+            assert not sent or any(sent.startswith(data) and data for data in heard), "a server's bytes are others"
+
+
+def _tapped(start: Callable[..., Any]) -> Callable[..., Any]:
+    @contextmanager
+    def run(folder: Path, pem: Path, ca: Path) -> Iterator[foreign_brokers.Running]:
+        near = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        near.load_cert_chain(pem)
+        with start(folder, pem, ca) as running, ExitStack() as stack:
+            urls = {}
+            for scheme, url in running.urls.items():
+                secure = {"near_tls": near, "far_tls": ssl.create_default_context(cafile=str(running.ca))}
+                tap = Tap(url, **(secure if scheme in ("wss", "mqtts") else {}))  # type: ignore[arg-type]
+                urls[scheme] = stack.enter_context(tap).url
+                COUNTS["taps"] += 1
+            yield foreign_brokers.Running(running.version, urls, running.ca)
+
+    return run
+
+
+# As soon as the plugin is loaded: the suites take these names from the modules when they are.
+scripted.Scripted = TappedScripted  # type: ignore[misc]
+for _name, _start in list(foreign_brokers.BROKERS.items()):
+    foreign_brokers.BROKERS[_name] = _tapped(_start)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts = ", ".join(f"{count:,} {what}" for what, count in COUNTS.items())
+    terminalreporter.write_line(f"through a tap: {counts}")
