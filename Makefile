@@ -81,6 +81,9 @@ agree: $(VENV)/installed-test  ## dissect and tshark on N packets, field by fiel
 	@sh tests/peers/install.sh
 	PYTHONPATH=tests/support $(BIN)/python tests/support/agreeing.py $(or $(N),100000)
 
+tap-bench: $(VENV)/installed  ## what a tap costs the traffic that it shows
+	$(BIN)/python benchmarks/tap_overhead.py
+
 through-tap: $(VENV)/installed-test  ## the drivers' contract and the matrix of interoperability through a tap
 	PYTHONPATH=tests/support $(BIN)/python -m pytest -p through_tap tests/drivers/test_contract.py tests/interop_matrix
 

@@ -1,8 +1,8 @@
 """The tap on the network: it listens, connects on, and moves bytes both ways. Only this part knows asyncio.
 
-Each connection has two ends: `near`, towards the client, and `far`, towards the server. What one end sends is read
-into records and written to the other, byte for byte. While an end takes nothing, the other is not read. FIN goes
-on as FIN, in each direction alone, and RST as RST. Where there is a `Line`, it decides what goes on, and when.
+Each connection has two ends: `near`, towards the client, and `far`, towards the server. What one end sends is written
+to the other, byte for byte, and then read into records (see `backlog`). While an end takes nothing, the other is not
+read. FIN goes on as FIN, in each direction alone, and RST as RST. Where there is a `Line`, it decides what goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.protocol.frames import binary_frame
 from mqttws.sockets import acknowledge_at_once, read_less
+from mqttws.tap.backlog import Backlog
 from mqttws.tap.reader import LIMIT, Conversation
 from mqttws.tap.record import CLIENT, SERVER, Record
 from mqttws.tap.ring import Ring
@@ -68,7 +69,7 @@ class Tap:
     Args:
         url: of the server; see `parse_url`.
         on_records: called in the event loop's thread with the records of each piece, and whether no unit is under way.
-        keep: bytes of memory for the records that are kept.
+        keep: bytes of memory for the records that are kept, and as many for what is not read yet.
         near_tls: the context of the near side, with a certificate; None: clients come without TLS.
         far_tls: the context for a server that speaks TLS; None: the system's authorities are trusted.
         host: the address to listen at.
@@ -109,6 +110,7 @@ class Tap:
         self._server: asyncio.Server | None = None
         self._thread: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
         self._clock = time.time() - time.monotonic()
+        self.backlog = Backlog(keep)
         self.records = Ring(keep)
 
     @property
@@ -149,6 +151,7 @@ class Tap:
             self._server.close()
         for pair in list(self._pairs):
             pair.cut()
+        self.backlog.finish()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 while self._pairs:
@@ -156,6 +159,7 @@ class Tap:
                     await self._left.wait()
         if self._server is not None:
             await self._server.wait_closed()
+        self.backlog.finish()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -190,6 +194,7 @@ class Tap:
         """Return the records that are kept, from a thread other than the tap's."""
 
         async def take() -> list[Record]:
+            self.backlog.finish()
             return list(self.records)
 
         return self.run(take)
@@ -449,21 +454,39 @@ class _Pair:
     # Moving bytes.
 
     def received(self, end: _End, data: bytes, piece: Piece | None) -> None:
-        """Read what an end has sent, and forward it."""
+        """Forward what an end has sent, and read it; where there is a line, the line decides by what is read."""
         now = self._tap.now()
         if self._line is None:
-            self.other(end).send(data)  # first: the reading of it keeps nobody waiting
+            self.other(end).send(data)
+            self._tap.backlog.add(len(data), self._reading(end.side, data, now, piece))
+            return
+        for _ in self._reading(end.side, data, now, piece, self._line):
+            pass
+
+    def _reading(
+        self, side: str, data: bytes, now: float, piece: Piece | None, line: Line | None = None
+    ) -> Iterator[None]:
+        """Make the records of a piece, and show them; where there is a line, after it has decided."""
         try:
-            records = self._conversation.receive_data(end.side, data, now)
+            yield from self._conversation.reading(side, data, now)
         except Exception:
             logger.exception("a record could not be made; the bytes are forwarded all the same")
-            records = []
+        records = self._conversation.taken()
         if piece is not None and records:
             records[0].notes["tls_record"] = piece.size
-        if self._line is not None:
-            self._line.receive_data(end.side, data, records, now)
+        if line is not None:
+            line.receive_data(side, data, records, now)
             self._act()
         self._show(records)
+
+    def _read_end(self, side: str, now: float, reset: bool = False) -> None:
+        """Make the record of an end, behind those of what came before it."""
+
+        def reading() -> Iterator[None]:
+            self._show(self._conversation.receive_end(side, now, reset))
+            yield
+
+        self._tap.backlog.add(0, reading())
 
     def finished(self, end: _End) -> None:
         """Take the news that an end sends nothing more, and forward it."""
@@ -471,7 +494,7 @@ class _Pair:
         if self._dialing is not None and not self._dialing.done():
             self._fail(f"the {end.side} closed the connection during the handshake of TLS")
             return
-        self._show(self._conversation.receive_end(end.side, now))
+        self._read_end(end.side, now)
         if self._line is not None:
             self._line.receive_end(end.side, False, now)
             self._act()
@@ -500,7 +523,7 @@ class _Pair:
         if not self._over and error is not None:
             self._over = True
             now = self._tap.now()
-            self._show(self._conversation.receive_end(end.side, now, reset=True))
+            self._read_end(end.side, now, reset=True)
             if self._line is not None:
                 self._line.receive_end(end.side, True, now)
                 self._act()

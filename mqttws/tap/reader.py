@@ -75,7 +75,7 @@ class Conversation:
     def opened(self, time: float, **notes: str | int) -> list[Record]:
         """Note that the connection is there; `notes` are kept in the record."""
         self.make(CLIENT, time, TCP, "open", 0, b"", 0, ()).notes.update(notes)
-        return self._taken()
+        return self.taken()
 
     def receive_data(self, sender: str, data: bytes, time: float) -> list[Record]:
         """Take what one end has sent.
@@ -88,23 +88,28 @@ class Conversation:
         Returns:
             The records that it completes, the piece itself first.
         """
+        for _ in self.reading(sender, data, time):
+            pass
+        return self.taken()
+
+    def reading(self, sender: str, data: bytes, time: float) -> Iterator[None]:
+        """Do as `receive_data` does, unit by unit: for who has other things to do. `taken` gives the records."""
         if data:
             stream = self._streams[sender]
-            stream.receive(data, time)
+            yield from stream.receive(data, time)
             if not stream.under_way:
                 self._below[sender].clear()
                 self._below_size[sender] = 0
-        return self._taken()
 
     def receive_end(self, sender: str, time: float, reset: bool = False) -> list[Record]:
         """Take the news that one end sends nothing more: FIN, or RST."""
         self._streams[sender].end(time, "RST" if reset else "FIN")
-        return self._taken()
+        return self.taken()
 
     def receive_gap(self, sender: str, size: int, time: float) -> list[Record]:
         """Take the news that bytes are missing, in a capture: what follows in this direction cannot be read."""
         self._streams[sender].miss(size, time)
-        return self._taken()
+        return self.taken()
 
     def under_way(self, sender: str) -> bool:
         """Return whether a unit of this end has begun and is not complete."""
@@ -156,7 +161,8 @@ class Conversation:
                 self._hide(below, place, last - first, carried)
             at += part.size
 
-    def _taken(self) -> list[Record]:
+    def taken(self) -> list[Record]:
+        """Take the records that have been made."""
         records, self._records = self._records, []
         return records
 
@@ -279,8 +285,8 @@ class _Stream:
         """Whether a unit has begun and is not complete."""
         return bool(self._head) or self._frames.under_way or self._packets.under_way or self._frame_left > 0
 
-    def receive(self, data: bytes, time: float) -> None:
-        """Take one piece."""
+    def receive(self, data: bytes, time: float) -> Iterator[None]:
+        """Take one piece, unit by unit."""
         self._time = time
         record = self._conversation.make(self._sender, time, TCP, "data", self._offset, data, len(data), ())
         self._offset += len(data)
@@ -297,6 +303,7 @@ class _Stream:
                 position = self._receive_body(data, position, record.number)
             else:
                 position = self._receive_head(data, position, record.number)
+            yield
 
     def end(self, time: float, name: str) -> None:
         """Take the end of the stream; show what has begun and was not completed."""

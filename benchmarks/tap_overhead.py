@@ -1,0 +1,81 @@
+"""What a tap costs the traffic that it shows: messages a second without and with one, in processes of their own.
+
+`python benchmarks/tap_overhead.py [SECONDS]`: the broker, the tap and the client each run in a process, as they do with
+`pubsub look`. Runs without and with a tap take turns; the median of each is shown.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+#: In the order of the rows.
+CASES = [(scheme, qos) for scheme in ("mqtt", "ws") for qos in (0, 1)]
+ROUNDS = 5
+
+
+def run_broker(pipe: Connection) -> None:
+    """Run a broker until the pipe ends."""
+    from mqttws.broker import Broker
+
+    with Broker() as broker:
+        pipe.send({scheme: broker.url_of(scheme) for scheme in ("mqtt", "ws")})
+        pipe.recv()
+
+
+def run_taps(pipe: Connection, urls: dict[str, str]) -> None:
+    """Run a tap before each listener until the pipe ends."""
+    from mqttws.tap import Tap
+
+    with Tap(urls["mqtt"]) as tcp, Tap(urls["ws"]) as ws:
+        pipe.send({"mqtt": tcp.url, "ws": ws.url})
+        pipe.recv()
+
+
+def rate(url: str, qos: int, seconds: float) -> float:
+    """Publish for a time, at most 1,000 messages ahead. Returns the messages a second."""
+    import mqttws
+
+    payload = bytes(64)
+    with mqttws.connect(url) as client:
+        begun, count = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            for _ in range(999):
+                client.publish_nowait("bench/tap", payload, qos)
+            client.publish("bench/tap", payload, 1)
+            count += 1000
+        return count / (time.perf_counter() - begun)
+
+
+def process(target: Any, *arguments: Any) -> tuple[Any, Connection, dict[str, str]]:
+    """Start a process that tells its URLs."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    made = context.Process(target=target, args=(there, *arguments), daemon=True)
+    made.start()
+    return made, here, here.recv()
+
+
+def main(seconds: float) -> None:
+    """Measure, and print a row for each case."""
+    broker, broker_pipe, direct = process(run_broker)
+    taps, taps_pipe, tapped = process(run_taps, direct)
+    print("| transport | QoS | without | with a tap | share left |\n| --- | --- | --- | --- | --- |")
+    for scheme, qos in CASES:
+        without, through = [], []
+        for _ in range(ROUNDS):
+            without.append(rate(direct[scheme], qos, seconds))
+            through.append(rate(tapped[scheme], qos, seconds))
+        plain, shown = statistics.median(without), statistics.median(through)
+        print(f"| {scheme} | {qos} | {plain:,.0f}/s | {shown:,.0f}/s | {100 * shown / plain:.0f} % |", flush=True)
+    for pipe, each in ((taps_pipe, taps), (broker_pipe, broker)):
+        pipe.send("end")
+        each.join(10)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0)
