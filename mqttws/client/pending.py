@@ -80,7 +80,10 @@ class Pending(Generic[F]):
         if self.ended is not None:
             return 0, self._settled(self.ended)
         try:
-            token = self._enqueue(self._sender.enqueue, message)
+            if self._drops_oldest:
+                token = self._enqueue(self._sender.enqueue, message)
+            else:
+                token = self._sender.enqueue(message)
         except QueueFull as error:
             return 0, self._not_taken(error)
         future = self._futures[token] = self._make_future()
@@ -151,7 +154,9 @@ class Pending(Generic[F]):
         Raises:
             QueueFull, StoreError: nothing has changed.
         """
-        if self.ended is not None and self._options.store is not None and message.qos:
+        if self._options.store is None:
+            return self.publish(message)[1]
+        if self.ended is not None and message.qos:
             ended, self.ended = self.ended, None
             try:
                 future = self.publish_safe(message)
@@ -160,7 +165,7 @@ class Pending(Generic[F]):
                 self.ended = ended
             return future
         token, future = self.publish(message)
-        if self._options.store is not None and message.qos and token:
+        if message.qos and token:
             try:
                 self._options.store.commit()
             except StoreError:

@@ -185,7 +185,7 @@ class Sender:
         if self._growing is not None:
             self._stop_growing()
         topic, payload = message.topic, message.payload
-        size = size_of(topic, payload)
+        size = len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
         if self._count >= self._max_queued or self._size + size > self._max_queued_bytes:
             self._check_room(size)
         token = self._last_token + 1
@@ -214,13 +214,11 @@ class Sender:
         """
         run = self._growing
         size = len(packet)
-        if run is None or size > run.room or len(run.packets) == run.most:
-            run = self._begin_run(size)
-        packets = run.packets
-        token = run.first + len(packets)
+        if run is None or size > run.room or (count := len(run.packets)) == run.most:
+            run, count = self._begin_run(size), 0
         run.room -= size
-        packets.append(packet)
-        return token
+        run.packets.append(packet)
+        return run.first + count
 
     def _begin_run(self, size: int) -> Run:
         """Begin a run with a message of so many bytes. It may grow to what the bounds leave."""

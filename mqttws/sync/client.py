@@ -199,25 +199,35 @@ class Client:
             StoreError: the message cannot be stored; nothing has changed.
         """
         network = self._network
+        core = network.core
+        pending = core.pending
         future: LightFuture
+        # What `request` does, without its calls.
         if qos or type(qos) is not int:
-            future = network.request(network.core.pending.publish_safe, Message(topic, payload, qos, retain))
+            message = Message(topic, payload, qos, retain)
+            if network.owned():
+                return network.request(pending.publish_safe, message)
+            with network.lock:
+                if network.posted:
+                    network.take_posted()
+                future = pending.publish_safe(message)
+                if not network.woken:
+                    network.wake()
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
             if network.owned():
-                return network.request(network.core.pending.publish_packet, packet)
+                return network.request(pending.publish_packet, packet)
             with network.lock:
                 if network.posted:
                     network.take_posted()
                 if network.woken:
-                    return network.core.pending.publish_packet(packet)
+                    return pending.publish_packet(packet)
                 if network.send_at_once(packet, BURST):
-                    future = Receipt.make(network.core.pending.sent, 0)
+                    future = Receipt.make(pending.sent, 0)
                     return future
-                future = network.core.pending.publish_packet(packet)
+                future = pending.publish_packet(packet)
                 network.wake()
-        core = network.core
-        if not core.running and not network.owned():  # no thread is there to settle a message that was dropped for this
+        if not core.running:  # no thread is there to settle a message that was dropped for this one
             core.callbacks.run()
         return future
 
