@@ -23,6 +23,7 @@ from mqttws.client.layers import Link
 from mqttws.client.options import Options, State
 from mqttws.client.pending import Pending
 from mqttws.codec.publishing import Publish
+from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import (
     ConnectError,
     ConnectionClosed,
@@ -213,6 +214,8 @@ class Core(Generic[F]):
                     pending.restored(event.return_codes)
                 else:
                     pending.answered(event.token, event.return_codes)
+                if self._found_cause(event):
+                    self._attempts = self._short_lived = 0
             elif isinstance(event, Unsubscribed):
                 pending.answered(event.token, ())
             elif isinstance(event, Connected):
@@ -229,6 +232,13 @@ class Core(Generic[F]):
         if not self.stopping and (came or not self.reading):
             self._regulate(now)
         pending.check_flushes()
+
+    def _found_cause(self, event: Subscribed) -> bool:
+        """Return whether this is about a Topic Filter that the server ends the connection over."""
+        found = self.session.suspects.closed_over
+        return bool(found) and any(
+            code == FAILURE and topic_filter in found for topic_filter, code in event.return_codes
+        )
 
     def _connected(self, session_present: bool, now: float) -> None:
         self._connected_at, self._opening = now, False

@@ -217,8 +217,9 @@ def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) ->
 
 
 def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: ConnectionCut | None) -> Exception:
-    cut = last_cut if isinstance(error, PublishRejected) or error.closes else None
-    if cut is not None and cut.said:
+    topic = error.topic if isinstance(error, PublishRejected) else error.topic_filter
+    cut = last_cut if last_cut is not None and last_cut.said else None
+    if cut is not None and ("iot:" not in cut.said or f"/{topic}'" in cut.said):
         reason, detail = cut.reason, cut.message
     elif isinstance(error, PublishRejected):
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Publish (or iot:RetainPublish) on this topic"

@@ -265,8 +265,11 @@ def test_a_refused_message_and_a_refused_filter_have_a_reason() -> None:
         denied = explained(SubscribeRejected("f/#", closes), last_cut=cut)
         assert isinstance(denied, SubscribeRefused)
         assert denied.closes is closes
-        assert denied.reason is (Reason.LIMIT if closes else Reason.POLICY)
+        assert denied.reason is Reason.LIMIT
         assert "'f/#'" in str(denied)
+    about_another = explained(ConnectionClosed("x", 1008, "iot:Publish on 'topic/other' is denied by statement 1"))
+    assert "statement" not in str(explained(PublishRejected("no", 12), last_cut=about_another))
+    assert "statement 1" in str(explained(PublishRejected("other", 12), last_cut=about_another))
     for error in (refused, denied, cut):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.reason) == (type(error), str(error), error.reason)
