@@ -164,6 +164,8 @@ class Handler:
     def cut(self, error: MQTTError, now: float) -> None:
         """End the connection, and with it what the client has said and was not heard yet."""
         self._routing = None
+        if self._hub.router.departures.tells_limits and isinstance(error, LimitExceeded) and not error.said:
+            error.said = error.message
         events = self._connection.event_queue
         closed = [event for event in events if isinstance(event, Closed)]
         events.clear()

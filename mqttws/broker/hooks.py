@@ -174,6 +174,8 @@ class Verdict:
         acknowledge: with "publish", where it is denied and the connection goes on: whether the client is told that
             the message was taken. Not to tell it departs from the standard, which a server that is stood in for may.
         reason: where it is denied: for the log.
+        told: where the connection ends over it: the reason that the client is sent in the closing frame of its
+            WebSocket, of which 123 bytes fit. Spec: RFC 6455 §5.5.1
     """
 
     allowed: bool
@@ -181,6 +183,7 @@ class Verdict:
     close: bool = False
     acknowledge: bool = True
     reason: str = "the authorizer denied it"
+    told: str = ""
 
 
 #: The two verdicts that most authorizers need.

@@ -73,6 +73,8 @@ class Limits:
         max_payload: bytes of the payload of a PUBLISH or a will. Beyond: closed, or CONNACK 5 for a will.
         publish_rate: PUBLISH packets a second from one connection, with bursts of one second's worth. Beyond: the
             broker reads no further until their time has come.
+        byte_rate: bytes a second of one connection, in both directions together, with bursts of one second's worth.
+            Beyond: the broker reads no further until their time has come.
         control_characters: whether topics and client identifiers may hold control characters and non-characters.
             If not: closed, and CONNACK 2 for a client identifier.
     """
@@ -108,6 +110,7 @@ class Limits:
     max_client_id_bytes: int = _KIB
     max_payload: int | None = None
     publish_rate: float | None = None
+    byte_rate: float | None = None
     control_characters: bool = False
 
     def __post_init__(self) -> None:
@@ -167,9 +170,12 @@ class Departures:
             Spec: §4.7.2
         lenient_websocket: whether WebSocket clients are met half-way that hold to less of their standard than it asks;
             see `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1
+        tells_limits: whether a client whose connection ends over a bound is sent which one, in the closing frame of its
+            WebSocket. Spec: RFC 6455 §5.5.1
     """
 
     parent_level: bool = True
     retained_for_wildcards: bool = True
     dollar_topics: bool = False
     lenient_websocket: bool = False
+    tells_limits: bool = False

@@ -36,6 +36,7 @@ from mqttws.protocol.connection import ServerConnection
 from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
+from mqttws.protocol.pacing import TokenBucket
 from mqttws.protocol.server import ServerMachine
 from mqttws.sockets import READ_SIZE, free, read_less
 
@@ -69,6 +70,8 @@ _STEPS = 200
 
 #: The answer to what is no HTTP.
 _BAD_REQUEST = b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+#: Why a link reads nothing, where `Limits.byte_rate` is the reason.
+_RATE = "byte rate"
 
 
 class Link(asyncio.Protocol):
@@ -98,6 +101,7 @@ class Link(asyncio.Protocol):
         "_hub",
         "_linger_deadline",
         "_lost",
+        "_pace",
         "_pending",
         "_piece",
         "_queued",
@@ -142,6 +146,8 @@ class Link(asyncio.Protocol):
         self._stall_deadline: float | None = None
         self._linger_deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        rate = hub.limits.byte_rate
+        self._pace = None if rate is None else TokenBucket(rate, rate)
 
     # The transport's side.
 
@@ -224,6 +230,8 @@ class Link(asyncio.Protocol):
         hub, handler = self._hub, self._handler
         if self._ending or self._lost:
             return
+        if self._pace is not None:
+            self._count(self._pace, len(data))
         if handler is None or len(data) > self._piece or self._queued or hub.turns.crowded:
             self._backlog.append(data)
             self._backlog_size += len(data)
@@ -460,6 +468,19 @@ class Link(asyncio.Protocol):
         except Exception as error:
             self._fail(handler, error, now)
 
+    def _count(self, pace: TokenBucket, size: int) -> None:
+        """Count bytes that came or went. Beyond the rate nothing is read until their time has come."""
+        now = self._hub.loop.time()
+        pace.spend(now, size)
+        if pace.available(now) < 0 and _RATE not in self._holds:
+            self.hold(_RATE)
+            self._hub.loop.call_later(pace.ready_at(now, 0) - now, self._read_on, pace)
+
+    def _read_on(self, pace: TokenBucket) -> None:
+        self.release(_RATE)
+        if self._transport is not None:
+            self._count(pace, 0)  # more may have been written meanwhile
+
     def hold(self, reason: str) -> None:
         """See `Line.hold`."""
         if not self._holds and self._transport is not None and not self._transport.is_closing():
@@ -630,6 +651,8 @@ class Link(asyncio.Protocol):
             self._hub.figures.bytes_sent += len(data)
             self._written += len(data)
             self._transport.write(data)
+            if self._pace is not None:
+                self._count(self._pace, len(data))
         return bool(data)
 
     def _finish(self, transport: asyncio.Transport, now: float) -> None:

@@ -144,7 +144,7 @@ class Router:
         if verdict.allowed:
             return min(qos, verdict.max_qos)
         if verdict.close:
-            raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}")
+            raise AccessDenied(f"SUBSCRIBE to {topic_filter!r} denied: {verdict.reason}", said=verdict.told)
         self._complain(peer, "SUBSCRIBE to %r denied: %s", topic_filter, verdict.reason)
         return None
 
@@ -240,7 +240,7 @@ class Router:
             if not verdict.allowed:
                 self.figures.publish_denied += 1
                 if verdict.close:
-                    raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}")
+                    raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}", said=verdict.told)
                 self._complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
                 return verdict.acknowledge
         self.publish(topic, publish.payload, publish.qos, publish.retain)

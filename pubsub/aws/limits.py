@@ -38,8 +38,7 @@ class IoTLimits:
             Beyond: CONNACK 3.
         publish_rate: Messages a second of one connection, in and out together.
         publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
-        byte_rate: Bytes of topics and payloads a second of one connection, in and out together.  Beyond: delayed, as
-            AWS does it.
+        byte_rate: Bytes a second of one connection, in and out together.  Beyond: what the client sends is delayed.
         max_qos: The highest QoS: a subscription is granted no more; a message of more ends the connection.
         min_keep_alive: Seconds; a shorter keep alive counts as this.
         max_keep_alive: Seconds; a longer one, and 0, counts as this.

@@ -480,6 +480,44 @@ def test_or_they_are_as_any_others_where_that_is_asked_for(bench: Callable[..., 
     assert [message.topic for message in take(client, 1)] == ["$mine/a"]
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_bytes_beyond_the_rate_are_delayed_and_none_is_lost(echo: bool, bench: Callable[..., Bench]) -> None:
+    """Of 256 KiB in, or of 128 KiB in and 128 KiB out, 100,000 bytes are a burst and the rest takes 1.6 s."""
+    client = bench(limits=IoTLimits(byte_rate=100_000)).client()
+    if echo:
+        client.subscribe("a", 1)
+    begin = time.monotonic()
+    count = 2 if echo else 4
+    for future in [client.publish_nowait("a", b"x" * 64 * 1024, qos=1) for _ in range(count)]:
+        future.result(30)
+    if echo:
+        assert len(take(client, count)) == count
+        client.publish("b", b"", qos=1)  # is read only when the echoes have been paid for
+    assert time.monotonic() - begin > 1.2
+
+
+@pytest.mark.parametrize("explain", [False, True])
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda client: client.publish_nowait("secret", b"x"), "statement 4 (Sid 'Secret') of role policy 'chat'"),
+        (lambda client: client.subscribe_nowait("secret"), "statement 6 (Sid 'Filter') of role policy 'chat'"),
+        (lambda client: client.publish_nowait("a/" * 8 + "b", b""), "has 8 slashes"),
+        (lambda client: client.publish_nowait("a", b"x" * (128 * 1024 + 1)), "131,073 bytes"),
+        (lambda client: client.subscribe_nowait([f"f{n}" for n in range(9)]), "9 Topic Filters"),
+    ],
+)
+def test_a_cut_is_explained_on_demand(explain: bool, act: Any, said: str, bench: Callable[..., Bench]) -> None:
+    client = bench(explain=explain).client()
+    act(client)
+    error = ended(client)
+    assert isinstance(error, ConnectionClosed)
+    assert error.code == 1008
+    assert (said in error.said) is explain
+    assert explain or error.said == ""
+    assert "123456789012" not in error.said
+
+
 def test_a_connection_is_deleted(bench: Callable[..., Bench]) -> None:
     there = bench()
     watcher = there.client("watcher")

@@ -12,7 +12,7 @@ from mqttws import Connect, LimitExceeded, PubAck, Publish, RemoteProtocolError,
 from mqttws.broker import Departures, Limits
 
 
-@pytest.mark.parametrize("field", ["max_packet_size", "connect_timeout", "max_queued", "publish_rate"])
+@pytest.mark.parametrize("field", ["max_packet_size", "connect_timeout", "max_queued", "publish_rate", "byte_rate"])
 def test_a_bound_is_above_0(field):
     with pytest.raises(ValueError, match=f"Limits.{field} is 0; it must be above 0"):
         Limits(**{field: 0})
@@ -205,6 +205,40 @@ def test_publishing_beyond_the_rate_waits_and_loses_nothing(start, client, qos):
     if qos:
         peer.expect(*[PubAck(n + 1) for n in range(130)])
     peer.quiet()
+
+
+def test_bytes_beyond_the_rate_wait_and_none_is_lost(start, client):
+    broker = start(limits=Limits(byte_rate=100_000))
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a", 0))
+    peer = client("c", broker)
+    began = time.monotonic()
+    peer.send(*[Publish("a", b"%05d" % n + bytes(9_995)) for n in range(16)])
+    assert [int(message.payload[:5]) for message in watcher.messages(16)] == list(range(16))
+    assert time.monotonic() - began >= 0.2  # the last of them are read when a burst of 100,000 bytes has been paid for
+    peer.send(Publish("a", b"00016", 1, packet_id=1))
+    peer.expect(PubAck(1))
+
+
+def test_what_goes_out_counts_as_well_as_what_comes_in(start, client):
+    broker = start(limits=Limits(byte_rate=100_000))
+    reader = client("reader", broker)
+    reader.subscribe(("a", 0))
+    other = client("c", broker)
+    other.send(*[Publish("a", bytes(10_000)) for _ in range(16)])
+    assert len(reader.messages(16)) == 16  # what goes out is not delayed
+    began = time.monotonic()
+    reader.send(Publish("b", b"", 1, packet_id=1))
+    reader.expect(PubAck(1))
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_client_that_leaves_while_it_waits_for_its_rate_is_forgotten(start, client):
+    broker = start(limits=Limits(byte_rate=10_000))
+    peer = client("c", broker)
+    peer.send(Publish("a", bytes(9_000)), Publish("a", bytes(9_000)))
+    client("c", broker)  # the take-over ends the first connection
+    assert broker.figures()["clients/connected"] == 1
 
 
 def test_what_waits_for_its_rate_is_heard_when_the_client_leaves(start, client):

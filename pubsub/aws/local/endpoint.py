@@ -49,7 +49,7 @@ class LocalIoTEndpoint:
         cognito_port: Of the local Cognito service, where there are identity pools; None for no such service.
         tls: True: wss, with a certificate of a new authority (needs the extra `certs`).  Or a server's TLS context.
         names: The names that the new certificate holds for, besides those of this machine.
-        explain: Whether a refused client is sent its mistake.
+        explain: Whether a refused client is sent its mistake: in the body of the 403, or in the closing frame.
         limits: The limits and departures of AWS IoT.
         skew: Seconds that a client's clock may be off.
         refuse_replays: Whether a signed URL is taken only once.
@@ -96,7 +96,9 @@ class LocalIoTEndpoint:
         signatures = SignatureCheck(
             identities.ring, identities.region, skew=skew, explains=explain, refuse_replays=refuse_replays, clock=clock
         )
-        hooks = self._hooks = IoTHooks(identities, self.limits, signatures, self._publish, clock, time.monotonic)
+        hooks = self._hooks = IoTHooks(
+            identities, self.limits, signatures, self._publish, clock, time.monotonic, explain
+        )
         self.broker = Broker(
             host,
             ws_port=None if self._context else port,
@@ -117,6 +119,7 @@ class LocalIoTEndpoint:
                 retained_for_wildcards=self.limits.retained_for_wildcards,
                 dollar_topics=True,  # the hooks decide about reserved topics
                 lenient_websocket=True,  # as AWS IoT is: its own SDK v1 needs it
+                tells_limits=explain,
             ),
             sys_interval=None,
         )
@@ -318,5 +321,6 @@ def _broker_limits(limits: IoTLimits) -> Limits:
         max_client_id_bytes=limits.max_client_id_bytes,
         max_payload=limits.max_payload,
         publish_rate=limits.publish_rate if limits.publish_surplus == "delay" else None,
+        byte_rate=limits.byte_rate,
         control_characters=True,
     )

@@ -104,6 +104,7 @@ class IoTHooks:
         publish: Publishes a lifecycle message: topic and payload.
         clock: Gives the time in seconds since 1970.
         monotonic: Gives seconds that only go forward, for the rate of messages.
+        explains: Whether a client whose connection is closed is sent the reason.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class IoTHooks:
         publish: Callable[[str, bytes], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        explains: bool,
     ) -> None:
+        self._explains = explains
         self._identities = identities
         self._limits = limits
         self._signatures = signatures
@@ -213,10 +216,10 @@ class IoTHooks:
         if access.action == "publish":
             objection = self._limits.objection_to_publish(access.topic, None, access.qos)
             if objection is not None:
-                return Verdict(False, close=True, reason=objection)
+                return self._closing(objection)
             decision = client.authorizer.publish(access.topic, retain=access.retain)
             if not decision:
-                return Verdict(False, close=self._limits.close_on_denial, reason=decision.reason)
+                return self._denied(decision)
         elif not (decision := client.authorizer.receive(access.topic)):
             return Verdict(False, reason=decision.reason)
         if client.messages is not None and not client.messages.take(self._monotonic()):
@@ -229,11 +232,19 @@ class IoTHooks:
     def _subscribe(self, client: _Client, access: Access) -> Verdict:
         objection = self._limits.objection_to_filter(access.topic)
         if objection is not None:
-            return Verdict(False, close=True, reason=objection)
+            return self._closing(objection)
         decision: Decision = client.authorizer.subscribe(access.topic)
-        if decision:
-            return Verdict(True, max_qos=self._limits.max_qos)
-        return Verdict(False, close=self._limits.close_on_denial, reason=decision.reason)
+        return Verdict(True, max_qos=self._limits.max_qos) if decision else self._denied(decision)
+
+    def _denied(self, decision: Decision) -> Verdict:
+        return (
+            self._closing(decision.reason) if self._limits.close_on_denial else Verdict(False, reason=decision.reason)
+        )
+
+    def _closing(self, reason: str) -> Verdict:
+        """Return the verdict that closes a connection. Only in the mode `explain` the client is sent why."""
+        here = f"arn:{self._identities.partition}:iot:{self._identities.region}:{self._identities.account_id}:"
+        return Verdict(False, close=True, reason=reason, told=reason.replace(here, "") if self._explains else "")
 
     # --- who is there ---
 
