@@ -12,6 +12,8 @@ from typing import Any
 import ledger
 import pytest
 
+pytest_plugins = ["pytester"]  # the tests of our plugin for pytest run it in a run of its own
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -16,6 +16,7 @@ from __future__ import annotations
 from mqttws.broker.broker import Broker
 from mqttws.broker.hooks import ALLOWED, DENIED, Accepted, Access, Peer, Refused, Rejection, Verdict
 from mqttws.broker.limits import Departures, Limits
+from mqttws.broker.subscriber import SessionInfo
 from mqttws.broker.users import Users, hash_password
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Peer",
     "Refused",
     "Rejection",
+    "SessionInfo",
     "Users",
     "Verdict",
     "hash_password",

@@ -18,12 +18,21 @@ from concurrent.futures import Future, wait
 from typing import Self, TypeVar
 
 from mqttws.broker.archive import Archive
-from mqttws.broker.hooks import Authenticator, Authorizer, ConnectedHook, DisconnectedHook, Hooks, UpgradeHook
+from mqttws.broker.hooks import (
+    Authenticator,
+    Authorizer,
+    ConnectedHook,
+    DisconnectedHook,
+    Hooks,
+    PublishedHook,
+    UpgradeHook,
+)
 from mqttws.broker.hub import Hub
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.link import Link
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
+from mqttws.broker.subscriber import SessionInfo
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed
 from mqttws.protocol.store import Store
@@ -52,8 +61,9 @@ class Broker:
             without an authorizer every client may do everything.
         authenticator: decides about a CONNECT.
         authorizer: decides about publishing, subscribing and receiving.
-        on_connected: is told.
-        on_disconnected: is told.
+        on_connected: called when a client has connected.
+        on_disconnected: called when its connection has ended.
+        on_published: called with each message that is accepted. Runs of messages are then routed one by one.
         limits: the bounds.
         departures: from the standard.
         sys_interval: seconds from one refreshing of "$SYS" to the next; None for only when a client subscribes to it.
@@ -81,6 +91,7 @@ class Broker:
         authorizer: Authorizer | None = None,
         on_connected: ConnectedHook | None = None,
         on_disconnected: DisconnectedHook | None = None,
+        on_published: PublishedHook | None = None,
         limits: Limits | None = None,
         departures: Departures | None = None,
         sys_interval: float | None = 10.0,
@@ -98,7 +109,7 @@ class Broker:
         self._paths = tuple(paths)
         self._allowed_origins = tuple(allowed_origins)
         self._sys_interval = sys_interval
-        hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected)
+        hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected, on_published)
         self._store = store
         self._recovered = False
         archive = None if store is None else Archive(store)
@@ -262,6 +273,9 @@ class Broker:
         return self._call(lambda: self._publish(Message(topic, payload, qos, retain)))
 
     def _publish(self, message: Message) -> int:
+        hook = self._router.hooks.on_published
+        if hook is not None:
+            hook(None, message)
         given = self._router.publish_at_once(message)
         if self._store is not None:
             self._store.commit()
@@ -292,6 +306,22 @@ class Broker:
         subscriber.clean_session = subscriber.clean_session or forget
         subscriber.outlet.end(ConnectionClosed("cut off by the embedding program"))
         return True
+
+    def sessions(self) -> list[SessionInfo]:
+        """Return what there is to know of each session, those of clients that are away included.
+
+        Raises:
+            RuntimeError: the broker does not run.
+        """
+        return self._call(lambda: [SessionInfo.of(subscriber) for subscriber in self._router.subscribers.values()])
+
+    def retained(self) -> list[Message]:
+        """Return the retained messages, those of "$SYS" aside.
+
+        Raises:
+            RuntimeError: the broker does not run.
+        """
+        return self._call(lambda: list(self._router.retained))
 
     def figures(self) -> dict[str, int]:
         """Give the figures of now, by what follows "$SYS/broker/" in their topics.

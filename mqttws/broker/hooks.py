@@ -7,6 +7,8 @@ A hook is a plain callable. In the order in which a connection meets them::
     on_connected(peer)                              the CONNACK 0 is on its way
     authorizer(peer, access) -> bool | Verdict      each PUBLISH, each Topic Filter, each message to be delivered,
                                                     and the will; not async: it stands in the path of every message
+    on_published(peer, message)                     a message is accepted, and is routed next; peer None: it is a will,
+                                                    or the broker's own
     on_disconnected(peer, error)                    once for each `on_connected`; error None: the client said DISCONNECT
 
 All get the same `Peer` for the whole of a connection, and may keep what they like in its `context`. A hook that
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mqttws.codec.connecting import Connect
+from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError
 
 if TYPE_CHECKING:
@@ -195,6 +198,7 @@ Answer = bool | Accepted | Refused
 Authenticator = Callable[[Peer, Connect], "Answer | Awaitable[Answer]"]
 Authorizer = Callable[[Peer, Access], "bool | Verdict"]
 ConnectedHook = Callable[[Peer], object]
+PublishedHook = Callable[["Peer | None", Message], object]
 DisconnectedHook = Callable[[Peer, "MQTTError | None"], object]
 
 
@@ -207,6 +211,7 @@ class Hooks:
     authorizer: Authorizer | None = None
     on_connected: ConnectedHook | None = None
     on_disconnected: DisconnectedHook | None = None
+    on_published: PublishedHook | None = None
 
     def authorize(self, peer: Peer, access: Access) -> Verdict:
         """Ask the authorizer, where there is one."""

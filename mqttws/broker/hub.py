@@ -90,6 +90,8 @@ class Hub:
 
     def publish_will(self, will: Message) -> None:
         """Publish the will of a client that is gone; later, where it takes long to find whom it reaches."""
+        if self.hooks.on_published is not None:
+            self.hooks.on_published(None, will)
         try:
             self.router.publish(will.topic, will.payload, will.qos, will.retain)
         except Unfinished as unfinished:

@@ -93,6 +93,9 @@ class Retained:
     def __len__(self) -> int:
         return len(self._by_topic)
 
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._by_topic.values())
+
     def get(self, topic: str) -> Message | None:
         """Find the message of one topic."""
         return self._by_topic.get(topic)

@@ -97,7 +97,8 @@ class Router:
         self._open_topics: set[str] = set()  # lately found to be open to clients
         self._open_characters = 0
         limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
-        self.in_runs = self.hooks.authorizer is None and not limited
+        asked = self.hooks.authorizer is not None or self.hooks.on_published is not None
+        self.in_runs = not asked and not limited
 
     @property
     def subscriptions(self) -> int:
@@ -243,6 +244,8 @@ class Router:
                     raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}", said=verdict.told)
                 self._complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
                 return verdict.acknowledge
+        if self.hooks.on_published is not None:
+            self.hooks.on_published(peer, Message(topic, publish.payload, publish.qos, publish.retain))
         self.publish(topic, publish.payload, publish.qos, publish.retain)
         return True
 

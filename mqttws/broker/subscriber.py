@@ -5,7 +5,7 @@ Spec: §3.1.2.4
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mqttws.broker.hooks import Peer
 from mqttws.broker.retained import Walk
@@ -18,6 +18,42 @@ from mqttws.protocol.session import Session
 LEVEL = 300
 MESSAGE = 250
 IDENTIFIER = 150
+
+
+class SessionInfo(NamedTuple):
+    """What there is to know of a session.
+
+    Attributes:
+        client_id: the client identifier.
+        connected: whether there is a connection now.
+        address: IP address and port of the client, of the last time where it is away.
+        username: of the client; None for none.
+        subscriptions: Topic Filter -> QoS granted.
+        waiting: how many messages wait for it.
+        in_flight: how many messages of QoS 1 and 2 it has not acknowledged.
+    """
+
+    client_id: str
+    connected: bool
+    address: tuple[str, int]
+    username: str | None
+    subscriptions: dict[str, int]
+    waiting: int
+    in_flight: int
+
+    @classmethod
+    def of(cls, subscriber: Subscriber) -> SessionInfo:
+        """Describe a subscriber."""
+        peer, session = subscriber.peer, subscriber.session
+        return cls(
+            subscriber.client_id,
+            subscriber.outlet is not None,
+            peer.address,
+            peer.username,
+            dict(session.subscriptions),
+            session.sender.waiting,
+            session.sender.in_flight,
+        )
 
 
 class Outlet(Protocol):

@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
+from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
+from sigv4 import CredentialsUnavailable
 
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
 
@@ -152,6 +154,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument("-L", "--url", metavar="URL", help="URL; that of mqtt:// and mqtts:// may end in /TOPIC")
     server.add_argument("-t", "--topic", action="append", default=[], metavar="TOPIC", help="may be repeated")
     add_link_arguments(parser)
+    add_aws_link_arguments(parser)
     server.add_argument("--nodelay", action="store_true", help="send without delay, which is always so here")
     server.add_argument("-V", "--protocol-version", type=version, metavar="V", help="mqttv311, the only one")
     for option in _REFUSED:
@@ -259,14 +262,18 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
             will = mqttws.Message(
                 arguments.will_topic, os.fsencode(arguments.will_payload), arguments.will_qos, arguments.will_retain
             )
-        return mqttws.Client(
-            arguments.url,
-            client_id=arguments.id,
-            clean_session=not arguments.disable_clean_session,
-            will=will,
+        made = {
+            "client_id": arguments.id,
+            "clean_session": not arguments.disable_clean_session,
+            "will": will,
             **client_options(arguments),
-            **options,
-        )
+        }
+        if not arguments.aws:
+            check_without_aws(arguments)
+            return mqttws.Client(arguments.url, **made, **options)
+        provider = aws_provider(arguments, {name: value for name, value in made.items() if value is not None})
+        arguments.explain = provider.explain
+        return mqttws.Client(provider.url, recover=provider.recover, **provider.client_options(), **options)
     except (ValueError, mqttws.LocalProtocolError) as error:
         raise Failure(str(error), USAGE) from None
 
@@ -352,8 +359,16 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
     context.set_psk_client_callback(lambda hint: (arguments.psk_identity, key))
 
 
-def failure_of(error: Exception) -> Failure:
-    """Return the failure that an error is for the user of a command."""
+def failure_of(error: Exception, arguments: argparse.Namespace | None = None) -> Failure:
+    """Return the failure that an error is for the user of a command.
+
+    Args:
+        error: of the client.
+        arguments: of the command, where its provider may know the reason for the error.
+    """
+    error = getattr(arguments, "explain", lambda error: error)(error)
+    if isinstance(error, CredentialsUnavailable):
+        return Failure(str(error), REFUSED)
     if isinstance(error, (mqttws.ConnectionRefused, mqttws.HandshakeRejected)):
         return Failure(str(error), REFUSED)
     if isinstance(error, mqttws.ConnectError):

@@ -23,6 +23,7 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import complain, standard_input
+from sigv4 import CredentialsUnavailable
 
 #: How many messages may be on their way at once; the client bounds their bytes.
 WINDOW = 1000
@@ -65,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _publish_with_store(topics, payloads, arguments, options)
         with make_client(arguments, **options) as client:
             _publish(client, topics, payloads, arguments)
-    except (mqttws.MQTTError, TimeoutError) as error:
-        raise failure_of(error) from None
+    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+        raise failure_of(error, arguments) from None
     return OK
 
 
@@ -93,7 +94,7 @@ def _publish_with_store(
                 for topic in topics:
                     client.publish_nowait(topic, payload, arguments.qos, arguments.retain)
                     kept += 1
-            failure = failure_of(error)
+            failure = failure_of(error, arguments)
             raise Failure(f"{failure}; {kept} messages are kept in {arguments.store}", failure.code) from None
         with client:
             _publish(client, topics, payloads, arguments)

@@ -20,6 +20,7 @@ from pubsub.cli.options import (
 )
 from pubsub.cli.streams import Output, standard_input
 from pubsub.cli.sub import add_format_arguments, end_on_sigterm, make_line, messages, report, subscribe
+from sigv4 import CredentialsUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             return FAILED if client.state.name == "disconnected" else TIME_UP
     except KeyboardInterrupt:
         return OK
-    except (mqttws.MQTTError, TimeoutError) as error:
-        raise failure_of(error) from None
+    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+        raise failure_of(error, arguments) from None
 
 
 def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:

@@ -20,6 +20,7 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import LOOK, Output, complain
+from sigv4 import CredentialsUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _print_messages(client, arguments, out, line)
     except KeyboardInterrupt:  # the usual end of a subscription
         return OK
-    except (mqttws.MQTTError, TimeoutError) as error:
-        raise failure_of(error) from None
+    except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
+        raise failure_of(error, arguments) from None
 
 
 def report(arguments: argparse.Namespace, error: Exception) -> None:

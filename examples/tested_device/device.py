@@ -1,0 +1,48 @@
+"""A device: it publishes what its thermometer shows, and takes a new interval by a message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import mqttws
+
+
+class Device:
+    """A thermometer that is connected.
+
+    Args:
+        url: of the broker.
+        name: of the device.
+        read: gives the temperature in degrees Celsius.
+    """
+
+    def __init__(self, url: str, name: str, read: Callable[[], float]) -> None:
+        self.interval = 60.0
+        self._read = read
+        self._name = name
+        self._client = mqttws.Client(
+            url,
+            client_id=name,
+            on_message=self._on_message,
+            will=mqttws.Message(f"devices/{name}/state", b"offline", 1, True),
+        )
+
+    def start(self) -> None:
+        """Connect, and take commands."""
+        self._client.open()
+        self._client.subscribe(f"devices/{self._name}/interval", 1)
+        self._client.publish(f"devices/{self._name}/state", b"online", qos=1, retain=True)
+
+    def measure(self) -> None:
+        """Publish one reading."""
+        reading = json.dumps({"celsius": self._read()})
+        self._client.publish(f"devices/{self._name}/reading", reading, qos=1)
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._client.close()
+
+    def _on_message(self, message: mqttws.Publish) -> None:
+        self.interval = float(message.payload)
+        self._client.publish_nowait(f"devices/{self._name}/interval/taken", message.payload, qos=1)

@@ -1,0 +1,154 @@
+"""The embedded broker with what a test wants of it: a record, a look inside, and ways to misbehave on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mqttws
+from mqttws.broker import Access, Broker, Peer, Refused
+from pubsub.testing.messages import Recorded, Recorder
+
+#: Seconds that a client which is closing may still be connected when a test has ended.
+GRACE = 1.0
+#: Lines about what happened that are kept for the report of a test that fails.
+KEEP_LINES = 200
+
+
+class RecordingBroker(Broker):
+    """An embedded broker that records what is published.
+
+    Args:
+        **options: of `mqttws.broker.Broker`; it listens on free ports of the loopback interface.
+
+    Attributes:
+        messages: what was published.
+        happened: lines about what happened last: connections, subscriptions, messages.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.messages = Recorder()
+        self.happened: deque[str] = deque(maxlen=KEEP_LINES)
+        self._clients: dict[str, Peer] = {}
+        self._refusals: list[int] = []
+        self._changed = threading.Condition()
+        self._resumed = threading.Event()
+        self._resumed.set()
+        self._authenticate = options.pop("authenticator", None)
+        self._authorize = options.pop("authorizer", None)
+        self._hook_connected = options.pop("on_connected", None)
+        self._hook_disconnected = options.pop("on_disconnected", None)
+        super().__init__(
+            authenticator=self._on_connect,
+            authorizer=self._on_access,
+            on_connected=self._on_connected,
+            on_disconnected=self._on_disconnected,
+            on_published=self._on_published,
+            **options,
+        )
+
+    # A look inside.
+
+    @property
+    def clients(self) -> list[str]:
+        """The identifiers of the clients that are connected."""
+        with self._changed:
+            return sorted(self._clients)
+
+    @property
+    def subscriptions(self) -> dict[str, dict[str, int]]:
+        """The subscriptions: client identifier -> Topic Filter -> QoS granted; also of kept sessions."""
+        return {session.client_id: session.subscriptions for session in self.sessions() if session.subscriptions}
+
+    def wait_for_clients(self, count: int, timeout: float = 5.0) -> list[str]:
+        """Wait until so many clients are connected, no more and no fewer. Returns their identifiers.
+
+        Raises:
+            AssertionError: there were others when the time was up.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._clients) == count, timeout):
+                raise AssertionError(f"{len(self._clients)} clients, expected {count}: {sorted(self._clients)}")
+            return sorted(self._clients)
+
+    # Misbehaving on demand.
+
+    def refuse_next(self, return_code: int = 3, times: int = 1) -> None:
+        """Answer the next CONNECTs with a refusal.
+
+        Args:
+            return_code: of the CONNACK, 1 to 5. Spec: §3.2.2.3
+            times: how many.
+        """
+        Refused(return_code)
+        self._refusals += [return_code] * times
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stand still: as long as the block runs, the broker reads nothing and answers nothing."""
+        standing = threading.Event()
+
+        def stand() -> None:
+            standing.set()
+            self._resumed.wait()
+
+        self._resumed.clear()
+        waiting = threading.Thread(target=lambda: self._call(stand), daemon=True)
+        waiting.start()
+        try:
+            if not standing.wait(5.0):
+                raise RuntimeError("the broker does not stand still")
+            yield
+        finally:
+            self._resumed.set()
+            waiting.join(5.0)
+
+    # Hooks, in the broker's thread.
+
+    def _on_connect(self, peer: Peer, connect: mqttws.Connect) -> Any:
+        if self._refusals:
+            code = self._refusals.pop(0)
+            self.happened.append(f"{connect.client_id}: CONNECT refused with return code {code}")
+            return Refused(code, "the test asked for it")
+        return True if self._authenticate is None else self._authenticate(peer, connect)
+
+    def _on_access(self, peer: Peer, access: Access) -> Any:
+        if access.action == "subscribe":
+            self.happened.append(f"{peer.client_id}: subscribe {access.topic} at QoS {access.qos}")
+        return True if self._authorize is None else self._authorize(peer, access)
+
+    def _on_connected(self, peer: Peer) -> None:
+        self.happened.append(f"{peer.client_id}: connected")
+        with self._changed:
+            self._clients[peer.client_id] = peer
+            self._changed.notify_all()
+        if self._hook_connected is not None:
+            self._hook_connected(peer)
+
+    def _on_disconnected(self, peer: Peer, error: mqttws.MQTTError | None) -> None:
+        self.happened.append(f"{peer.client_id}: {'disconnected' if error is None else f'connection ended: {error}'}")
+        with self._changed:
+            if self._clients.get(peer.client_id) is peer:
+                del self._clients[peer.client_id]
+            self._changed.notify_all()
+        if self._hook_disconnected is not None:
+            self._hook_disconnected(peer, error)
+
+    def _on_published(self, peer: Peer | None, message: mqttws.Message) -> None:
+        client_id = "" if peer is None else peer.client_id
+        self.happened.append(
+            f"{client_id or 'the broker'}: publish {message.topic} at QoS {message.qos}, {message.payload[:80]!r}"
+        )
+        self.messages.add(Recorded(message.topic, message.payload, message.qos, message.retain, client_id))
+
+    def left_open(self) -> list[str]:
+        """Return the clients that are still connected, having let those that are closing finish."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._clients, GRACE)
+            return [
+                f"{client_id or '(no identifier)'} at {peer.address[0]}:{peer.address[1]}"
+                for client_id, peer in self._clients.items()
+            ]

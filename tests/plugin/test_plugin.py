@@ -1,0 +1,241 @@
+"""The pytest plugin, as a project that installs the distribution meets it: runs of pytest in a process of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+
+import pytest
+
+from mqttws import ConnectionRefused, Message, connect
+from pubsub.testing import Recorded, Recorder, RecordingBroker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "")
+    return pytester
+
+
+def run(project: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
+    project.makepyfile(test_it=text)
+    return project.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", *options, timeout=60)
+
+
+def test_the_page_holds(project: pytest.Pytester) -> None:
+    """The blocks of docs/guide/pytest.md, pasted into a file, pass."""
+    page = (ROOT / "docs" / "guide" / "pytest.md").read_text()
+    blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
+    result = run(project, "\n".join(blocks))
+    result.assert_outcomes(passed=sum(block.count("def test_") for block in blocks))
+
+
+def test_nothing_of_mqtt_is_loaded_until_it_is_asked_for(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+        import sys
+
+        def test_it():
+            loaded = {name.partition(".")[0] for name in sys.modules}
+            assert "mqttws" not in loaded and "wsproto" not in loaded and "h11" not in loaded
+        """,
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_each_test_has_a_fresh_broker_and_the_run_has_one(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+        import pytest
+
+        seen = set(), set()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(number, mqtt_broker, mqtt_broker_session, mqtt_client):
+            assert not list(mqtt_broker.messages)
+            mqtt_client.publish("a", str(number), qos=1)
+            seen[0].add(mqtt_broker.url)
+            seen[1].add(mqtt_broker_session.url)
+
+        def test_both():
+            assert len(seen[1]) == 1
+            assert len(seen[0]) >= 1
+        """,
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_a_client_that_is_left_open_is_named(project: pytest.Pytester) -> None:
+    text = """
+        import mqttws
+
+        kept = []
+
+        def test_it(mqtt_broker):
+            kept.append(mqttws.connect(mqtt_broker.url, client_id="forgotten"))
+            kept[0].subscribe("a")
+        """
+    result = run(project, text)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*the test left clients open: forgotten at 127.0.0.1:*"])
+    project.makeini("[pytest]\nmqtt_clients_left_open = ignore")
+    run(project, text).assert_outcomes(passed=1)
+
+
+def test_the_report_of_a_failure_shows_what_happened_at_the_broker(project: pytest.Pytester) -> None:
+    result = run(
+        project,
+        """
+        def test_it(mqtt_broker, mqtt_client):
+            mqtt_client.subscribe("a/+", 1)
+            mqtt_client.publish("a/b", b'{"n": 1}', qos=1, retain=True)
+            mqtt_broker.messages.assert_published("a/b", {"n": 2}, timeout=0)
+        """,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*what was published to 'a/b' differs:",
+            "*-{'n': 2}",
+            "*+{'n': 1}",
+            "*MQTT at ws://*",
+            "*subscribe a/+*",
+            "*publish a/b*",
+        ]
+    )
+
+
+def test_under_xdist(project: pytest.Pytester) -> None:
+    if importlib.util.find_spec("xdist") is None:
+        pytest.skip("pytest-xdist is not installed")
+    text = """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(number, mqtt_broker, mqtt_client, pubsub_client):
+            mqtt_client.publish("a", str(number), qos=1)
+            assert mqtt_broker.messages.wait_for("#")[0].payload == str(number).encode()
+        """
+    run(project, text, "-n", "2").assert_outcomes(passed=6)
+
+
+def test_with_plugins_for_asyncio(project: pytest.Pytester) -> None:
+    text = """
+        import pytest
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        async def test_it(mqtt_broker, mqtt_client_async, pubsub_client_async):
+            async with mqtt_client_async as client, pubsub_client_async as ps:
+                await client.publish("a", b"1", qos=1)
+                await ps.publish("b", 2, qos=1)
+            assert [message.value for message in mqtt_broker.messages] == [1, 2]
+        """
+    if importlib.util.find_spec("anyio") is None:
+        pytest.skip("anyio is not installed")
+    run(project, text, "-p", "anyio").assert_outcomes(passed=1)
+
+
+# The broker by itself.
+
+
+def test_what_was_published_is_recorded_whole() -> None:
+    with RecordingBroker() as broker, connect(broker.url, client_id="c", will=None) as client:
+        client.publish("a", b"0")
+        client.publish("a", b"1", qos=1, retain=True)
+        client.publish("b", b"2", qos=2)
+        broker.publish("$own", b"3", retain=True)
+        assert broker.messages.wait_for("#", 3) == [
+            Recorded("a", b"0", 0, False, "c"),
+            Recorded("a", b"1", 1, True, "c"),
+            Recorded("b", b"2", 2, False, "c"),
+        ]
+        assert broker.messages.matching("$own") == [Recorded("$own", b"3", 0, True, "")]
+        client.subscribe([("x/#", 1), ("y", 0)])
+        assert broker.clients == ["c"]
+        assert broker.subscriptions == {"c": {"x/#": 1, "y": 0}}
+        assert {message.topic: message.payload for message in broker.retained()} == {"a": b"1", "$own": b"3"}
+    assert broker.clients == []
+
+
+def test_a_burst_is_recorded_message_by_message() -> None:
+    with RecordingBroker() as broker, connect(broker.url) as client:
+        for number in range(500):
+            client.publish_nowait("a", str(number))
+        client.publish("end", qos=1)
+        assert [message.value for message in broker.messages.matching("a")] == list(range(500))
+
+
+def test_a_will_is_recorded() -> None:
+    with RecordingBroker() as broker, connect(broker.url, client_id="c", will=Message("gone", b"bye", 1)):
+        broker.disconnect("c")
+        assert broker.messages.assert_published("gone", "bye").client_id == ""
+
+
+def test_refusals() -> None:
+    with RecordingBroker() as broker:
+        broker.refuse_next(5, times=2)
+        for _ in range(2):
+            with pytest.raises(ConnectionRefused, match="not authorized"):
+                connect(broker.url)
+        connect(broker.url).close()
+        with pytest.raises(ValueError, match="1 to 5"):
+            broker.refuse_next(0)
+
+
+def test_a_broker_that_stands_still() -> None:
+    with RecordingBroker() as broker, connect(broker.url) as client:
+        with broker.pause():
+            future = client.publish_nowait("a", qos=1)
+            with pytest.raises(TimeoutError):
+                future.result(0.2)
+        future.result(5)
+
+
+def test_ready_within_20_ms() -> None:
+    """The best of ten, on a machine that may be busy: what is shown is that nothing waits."""
+    times = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        with RecordingBroker() as broker:
+            assert broker.url
+            times.append(time.perf_counter() - begun)
+    assert min(times) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [(b"21.5", 21.5), (b"21.5", "21.5"), (b"21.5", b"21.5"), (b"x y", "x y"), (b"\xff", b"\xff")],
+)
+def test_values(payload: bytes, expected: object) -> None:
+    recorder = Recorder()
+    recorder.add(Recorded("a", payload, 1))
+    assert recorder.assert_published("a", expected, qos=1, retain=False, timeout=0).payload == payload
+    for wrong in ({"qos": 2}, {"retain": True}, {"value": "other"}):
+        with pytest.raises(AssertionError, match="differs"):
+            recorder.assert_published("a", **wrong, timeout=0)
+
+
+def test_what_is_said_of_too_few_messages() -> None:
+    recorder = Recorder(keep=3)
+    with pytest.raises(AssertionError, match="nothing was published at all"):
+        recorder.wait_for("a", timeout=0)
+    for number in range(5):
+        recorder.add(Recorded("b", str(number).encode()))
+    with pytest.raises(AssertionError, match=r"0 of 2 messages for 'a'.*\n.*the last 3 of 3"):
+        recorder.wait_for("a", 2, timeout=0)
+    with pytest.raises(AssertionError, match="3 messages were published"):
+        recorder.assert_nothing_published()
+    recorder.clear()
+    recorder.assert_nothing_published()
