@@ -210,7 +210,7 @@ def test_pubsub_uses_what_is_public(path: Path) -> None:
 @parametrize("pubsub")
 def test_an_application_loads_nothing_that_stands_in_for_aws(path: Path) -> None:
     module = name_of(path)
-    if module.startswith(("pubsub.aws.local", "pubsub.cli.serve")) or module in KEPT_PATHS:
+    if module.startswith(("pubsub.aws.local", "pubsub.cli.serve", "pubsub.testing")) or module in KEPT_PATHS:
         return
     for imported, _ in imports(path):
         assert not imported.startswith("pubsub.aws.local"), f"{module} imports {imported}"
