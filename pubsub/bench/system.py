@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import select
 import selectors
 import sys
+from importlib import import_module
+from typing import Any
+
+try:
+    resource: Any = import_module("resource")
+except ModuleNotFoundError:  # Windows, which has no limit of open sockets that a process could raise
+    resource = None
 
 #: Descriptors for all but the connections: the standard streams, the event loop, the resolver, a plot.
 SPARE = 64
@@ -18,6 +24,8 @@ def ask_for_descriptors(connections: int) -> None:
     Raises:
         OSError: the system allows fewer; says how many, and what to do.
     """
+    if resource is None:
+        return
     needed = connections + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -60,6 +68,8 @@ if hasattr(selectors, "EpollSelector"):
 
 
 def peak_memory() -> int:
-    """The greatest resident set of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The greatest resident set of this process so far, in bytes; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
