@@ -28,6 +28,7 @@ from mqttws.client.options import Options
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, ConnectTimeout, MQTTError, WouldDeadlock
+from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
@@ -89,6 +90,7 @@ class Network(Owner):
     # What the core needs: see `mqttws.client.driver`.
 
     report = staticmethod(report_exception)
+    packet_log = staticmethod(packet_log)
     random = staticmethod(random.random)
     random_bytes = staticmethod(os.urandom)
 

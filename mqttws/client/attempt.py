@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from mqttws.client.layers import Link
 from mqttws.client.options import Options
@@ -47,7 +49,14 @@ class Attempt:
         return kind(f"cannot connect to {self.where}: {reason}")
 
 
-def make_attempt(url: str, options: Options, client_id: str, session: Session, now: float) -> Attempt:
+def make_attempt(
+    url: str,
+    options: Options,
+    client_id: str,
+    session: Session,
+    now: float,
+    log: Callable[[str], None] | None = None,
+) -> Attempt:
     """Make an attempt.
 
     Args:
@@ -56,6 +65,7 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
         client_id: of the client.
         session: of the client.
         now: seconds.
+        log: takes a line for each packet; None for no such log.
 
     Raises:
         ConnectError: this cannot be connected to, or the upgrade request cannot be made.
@@ -69,7 +79,12 @@ def make_attempt(url: str, options: Options, client_id: str, session: Session, n
     framing: Framing = Framing()
     if endpoint.websocket:
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
-    machine = ClientMachine(
+    machine_class: Callable[..., ClientMachine] = ClientMachine
+    if log is not None:
+        from mqttws.client.packet_log import LoggedMachine
+
+        machine_class = partial(LoggedMachine, log)
+    machine = machine_class(
         make_connect(options, client_id, endpoint),
         session,
         ping_timeout=options.ping_timeout,

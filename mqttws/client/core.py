@@ -13,6 +13,7 @@ The life of a client::
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from mqttws.client import attempt
@@ -186,7 +187,11 @@ class Core(Generic[F]):
             ssl.SSLError, OSError: the TLS context cannot be made.
         """
         self._attempted_at = now
-        return attempt.make_attempt(url, self.options, self.client_id, self.session, now)
+        write = self._driver.packet_log()
+        if write is None:
+            return attempt.make_attempt(url, self.options, self.client_id, self.session, now)
+        note = partial(self.callbacks.add, write, self.client_id)
+        return attempt.make_attempt(url, self.options, self.client_id, self.session, now, note)
 
     def establish(self, made: attempt.Attempt) -> None:
         """Go on with an attempt: there is a TCP connection."""

@@ -34,6 +34,9 @@ class Driver(Protocol[F]):
     def log(self, level: int, message: tuple[Any, ...]) -> None:
         """Write to the log: the message and its arguments."""
 
+    def packet_log(self) -> Callable[[str, str], None] | None:
+        """Return what writes a line for each packet, of the client identifier and the line; None for no such log."""
+
     def random(self) -> float:
         """Draw a number, evenly distributed from 0 up to 1."""
 

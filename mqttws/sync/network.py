@@ -33,6 +33,7 @@ from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
+from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 from mqttws.protocol.connection import earlier
@@ -98,6 +99,7 @@ class Network(Owner):
     settle = staticmethod(LightFuture.settle_all)
     make_receipt = staticmethod(Receipt.make)
     report = staticmethod(report_exception)
+    packet_log = staticmethod(packet_log)
     random = staticmethod(random.random)
     random_bytes = staticmethod(os.urandom)
 
