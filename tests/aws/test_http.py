@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -318,3 +319,14 @@ def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(TransferError, match=r"proxy for https is no http://host:port") as caught:
         post("https://service.test/", {}, b"")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://u:\uff1asecret@127.0.0.1:9", "http://u:secret\u2100@127.0.0.1:9"])
+def test_what_the_standard_library_says_of_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(ValueError, match="expected a URL") as refused:
+        check_url(url)
+    monkeypatch.setenv("http_proxy", url)
+    with pytest.raises(TransferError, match="proxy") as caught:
+        post("http://127.0.0.1:9/", {}, b"")
+    for error in (refused.value, caught.value):
+        assert "secret" not in "".join(traceback.format_exception(error))

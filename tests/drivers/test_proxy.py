@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -228,9 +229,22 @@ def test_how_a_proxy_may_be_written(setting: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["https://proxy.test", "socks4://proxy.test", "http://", "http://proxy.test:0", "http://u:secret@proxy.test:x"],
+    [
+        "https://proxy.test",
+        "socks4://proxy.test",
+        "http://",
+        "http://proxy.test:0",
+        "http://u:secret@proxy.test:x",
+        "http://u:\uff1asecret@proxy.test:8080",
+        "http://u:secret\u2100@proxy.test:8080",
+        "http://u:secret@[proxy.test:8080",
+        "http://u:secret@pr\u00f6xy.test:8080",
+        "u:secret]@proxy.test",
+    ],
 )
-def test_what_is_no_proxy(make: Make, setting: str) -> None:
+def test_what_is_no_proxy(make: Make, setting: str, caplog: pytest.LogCaptureFixture) -> None:
+    states: list[Any] = []
     with pytest.raises(ConnectError, match="not of the form") as caught:
-        make("mqtt://broker.test", proxy=setting).open()
-    assert "secret" not in str(caught.value)
+        make("mqtt://broker.test", proxy=setting, on_state=states.append).open()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown + repr(states) + caplog.text

@@ -249,3 +249,12 @@ def test_a_commit_that_fails_keeps_what_came_later(tmp_path: Path, monkeypatch: 
                 store.commit()
         store.commit()
         assert store.load(b"") == [(b"a", b"2"), (b"b", b"1")]
+
+
+@pytest.mark.parametrize(("synchronous", "level"), [("normal", 1), ("full", 2)])
+def test_each_commit_waits_for_the_disk_where_it_is_asked_to(tmp_path: Path, synchronous: str, level: int) -> None:
+    """SQLite's own word for it; what it does with the disk cannot be seen from within a process."""
+    with SQLiteStore(tmp_path / "s.db", synchronous=synchronous) as store:
+        assert store._connection is not None
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
