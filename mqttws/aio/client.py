@@ -17,8 +17,8 @@ from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.client.core import Core
+from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
-from mqttws.client.url import parse_url
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
@@ -30,8 +30,8 @@ class Client:
     """A client of one server, reconnecting as long as it is open. To await it opens it, and so does `async with`.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt, at once or
-            when awaited.
+        url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
+            returns a fresh one for each attempt, at once or when awaited.
         **options: see `Options`.
 
     Raises:
@@ -41,8 +41,7 @@ class Client:
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
-        if not callable(url):
-            parse_url(url)
+        check_url(url)
         self._options = Options(**options)
         self._network = Network(self._options, url)
         _networks.add(self._network)

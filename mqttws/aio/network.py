@@ -24,6 +24,7 @@ from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.client.callbacks import WARNING
 from mqttws.client.core import CALLBACK_SLICE, Core
+from mqttws.client.endpoints import choose_source
 from mqttws.client.options import Options
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
@@ -32,7 +33,7 @@ from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
-Url = str | Callable[[], str | Awaitable[str]]
+Url = str | Sequence[str] | Callable[[], str | Awaitable[str]]
 
 #: How many states and errors may wait for a callback that is awaited.
 MAX_CALLS = 1_000
@@ -67,7 +68,7 @@ class Network(Owner):
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
-        self._url = url
+        self._url, self.endpoints = choose_source(url, options.url_order, self.random)
         self._has_lost_store = False
         self._begin()
 
@@ -200,10 +201,8 @@ class Network(Owner):
     def hurry(self) -> None:
         """Have the task look at once what has changed."""
         self.flush_soon()
-        if self._patience is not None and not self._patience.expired():
-            now = time.monotonic()
-            seconds = 0.0 if self.core.called_off(now) else max(0.0, (self.core.deadline or now) - now)
-            self._patience.reschedule(min(self._patience.when() or inf, self.loop.time() + seconds))
+        now = time.monotonic()
+        self._hasten(now if self.core.called_off(now) else self.core.deadline or now)
 
     # Waiting.
 
@@ -451,6 +450,7 @@ class Network(Owner):
                 if inspect.isawaitable(url):
                     url = await url
                 attempt = self.core.make_attempt(url, time.monotonic())
+                self._hasten(attempt.deadline)
                 made = pump = Pump(attempt, self)
                 options = self.core.options
                 await connect(
@@ -471,9 +471,15 @@ class Network(Owner):
         finally:
             self._patience = None
 
+    def _hasten(self, deadline: float) -> None:
+        """Let what the task waits for end at a deadline, if not before."""
+        patience = self._patience
+        if patience is not None and not patience.expired():
+            patience.reschedule(min(patience.when() or inf, self.loop.time() + deadline - time.monotonic()))
+
     def established(self, pump: Pump) -> None:
         """Note that there is a TCP connection."""
-        self.core.establish(pump.attempt)
+        self.core.establish(pump.attempt, time.monotonic())
         self._pump = pump
 
     def forget_parent(self) -> None:

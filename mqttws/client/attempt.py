@@ -28,7 +28,7 @@ class Attempt:
         host: name or address for the TCP connection: the server's, or the proxy's.
         port: 1 to 65,535.
         link: what is to move over it.
-        deadline: when there must be a CONNACK.
+        deadline: when there must be a TCP connection.
         where: host and port, as an error names them.
     """
 
@@ -103,7 +103,7 @@ def make_attempt(
 
         tls = TLSPipe(options.tls if options.tls is not None else tls_context(), endpoint.host)
     link = Link(connection, tunnel, tls, linger=not endpoint.websocket)
-    deadline = now + options.timeout
+    deadline = now + min(options.timeout, options.connect_timeout or options.timeout)
     if proxy is not None:
         return Attempt(proxy.host, proxy.port, link, deadline, f"the proxy {proxy.host}:{proxy.port}")
     if options.unix_socket is not None:

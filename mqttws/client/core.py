@@ -115,6 +115,7 @@ class Core(Generic[F]):
             self.session.subscriptions or self.session.sender.in_flight
         )
         self._dropped = False  # whether the user asked for a new connection
+        self._endpoint: str | None = None
         self._attempts = 0
         self._short_lived = 0
         self._attempted_at: float | None = None
@@ -188,13 +189,15 @@ class Core(Generic[F]):
         """
         self._attempted_at = now
         write = self._driver.packet_log()
-        if write is None:
-            return attempt.make_attempt(url, self.options, self.client_id, self.session, now)
-        note = partial(self.callbacks.add, write, self.client_id)
-        return attempt.make_attempt(url, self.options, self.client_id, self.session, now, note)
+        note = None if write is None else partial(self.callbacks.add, write, self.client_id)
+        made = attempt.make_attempt(url, self.options, self.client_id, self.session, now, note)
+        self._endpoint = made.where
+        return made
 
-    def establish(self, made: attempt.Attempt) -> None:
+    def establish(self, made: attempt.Attempt, now: float) -> None:
         """Go on with an attempt: there is a TCP connection."""
+        if self.options.answer_timeout is not None:
+            made.link.connection.open_within(self.options.answer_timeout, now)
         self.link = made.link
         self.reading = True
 
@@ -255,7 +258,9 @@ class Core(Generic[F]):
             )
             self.pending.report(lost)
         self._expects_session = not self.options.clean_session
-        self._set_state(State("connected", error=lost, session_present=session_present))
+        if self._driver.endpoints is not None:
+            self._driver.endpoints.connected()
+        self._set_state(State("connected", lost, session_present=session_present, endpoint=self._endpoint))
         self.pending.resolve(self.opened, None)
 
     def _regulate(self, now: float) -> None:
@@ -346,6 +351,9 @@ class Core(Generic[F]):
         options = self.options
         if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
             return Verdict(error, recovers=True)
+        if self._tries_another():
+            self._log(INFO, "%s: %s; another endpoint is tried", self.client_id, error)
+            return Verdict(error or ConnectionClosed(), recovers=True)
         error = self._read_signs(error or ConnectionClosed(), now)
         if isinstance(error, PacketTooLarge) and options.oversize == "end":
             return Verdict(error, fatal=True)
@@ -390,9 +398,19 @@ class Core(Generic[F]):
             self.pending.resolve(self.opened, None)
         self.error, self._connected_at = error, None
         self._log(INFO, "the connection of %s ended: %s", self.client_id, error)
-        self._set_state(State("disrupted", error=error))
+        self._set_state(State("disrupted", error, endpoint=self._endpoint))
         self._set_state(State("reconnecting", delay=delay))
         return now + delay
+
+    def _tries_another(self) -> bool:
+        """Note what has become of the endpoint. Returns whether another one is to be tried at once."""
+        endpoints = self._driver.endpoints
+        if endpoints is None:
+            return False
+        if self._connected_at is None:
+            return endpoints.failed()
+        endpoints.lost()
+        return False
 
     def _read_signs(self, error: Exception, now: float) -> Exception:
         """Take what the end of a connection says about the next one: how long to wait, and what may be the cause.
@@ -429,7 +447,8 @@ class Core(Generic[F]):
             return
         was_running, self.running = self.running, False
         self.link = self._connected_at = None
-        self.pending.fail_all(error or ConnectionClosed("the client was closed before this was complete"))
+        cause = error if was_running else error or self.error  # of an `open` that failed
+        self.pending.fail_all(cause or ConnectionClosed("the client was closed before this was complete"))
         self.pending.resolve(self.opened, self.pending.ended)
         if was_running:
             self.error = error

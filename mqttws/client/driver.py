@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from mqttws.client.endpoints import Endpoints
 from mqttws.client.sent import HighWaterMark
 
 F = TypeVar("F")
 
 
 class Driver(Protocol[F]):
-    """A driver, as `Core` sees it. F is its kind of future."""
+    """A driver, as `Core` sees it. F is its kind of future.
+
+    Attributes:
+        endpoints: the URLs, where the client was given several.
+    """
+
+    endpoints: Endpoints | None
 
     def make_future(self) -> F:
         """Make a future."""

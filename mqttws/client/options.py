@@ -33,6 +33,7 @@ EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bo
 StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
 Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
 Oversize = Literal["skip", "end"]
+UrlOrder = Literal["given", "random"]
 
 #: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
@@ -56,6 +57,9 @@ class ConnectionOptions(TypedDict, total=False):
     retry_first: bool
     end_on: EndOn
     timeout: float
+    connect_timeout: float | None
+    answer_timeout: float | None
+    url_order: UrlOrder
     on_error: Callable[[MQTTError], object] | None
     max_in_flight: int
     max_queued: int
@@ -94,12 +98,14 @@ class State:
             `SessionLost` if the server no longer had the session that it was to keep.
         delay: seconds until the attempt, where the name is "reconnecting".
         session_present: whether the server had kept the session, where the name is "connected".
+        endpoint: host and port, where the name is "connected" or "disrupted"; None where no attempt was made.
     """
 
     name: StateName
     error: Exception | None = None
     delay: float | None = None
     session_present: bool | None = None
+    endpoint: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -124,6 +130,10 @@ class Options:
             exception class, a collection of them, or a function that returns whether an error does. All others are
             followed by another attempt.
         timeout: seconds, above 0; bounds one attempt to connect, and each wait that is given no bound of its own.
+        connect_timeout: seconds, above 0, that making the TCP connection may take; None: the `timeout`.
+        answer_timeout: seconds, above 0, from the TCP connection to the CONNACK; None: what is left of `timeout`.
+        url_order: where there are several URLs, the order in which those are tried that have not failed lately:
+            "given" or "random".
         on_message: called with each message, instead of iterating over them.
         on_state: called with each `State`.
         on_error: called with what no call is there to be told: a subscription that the server refused to restore.
@@ -175,6 +185,9 @@ class Options:
     retry_first: bool = False
     end_on: Any = END_ON
     timeout: float = 30.0
+    connect_timeout: float | None = None
+    answer_timeout: float | None = None
+    url_order: UrlOrder = "given"
     on_message: Callable[[Publish], object] | None = None
     on_state: Callable[[State], object] | None = None
     on_error: Callable[[MQTTError], object] | None = None
@@ -203,13 +216,13 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
-        for name in ("publish_rate", "resend_after"):
+        for name in ("publish_rate", "resend_after", "connect_timeout", "answer_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
-        for name, choices in (("overflow", get_args(Overflow)), ("oversize", get_args(Oversize))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.store is not None and (self.clean_session or not self.client_id):
@@ -259,6 +272,7 @@ class Options:
 
 
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
+_CHOICES = {"overflow": get_args(Overflow), "oversize": get_args(Oversize), "url_order": get_args(UrlOrder)}
 _STORE_VERBS = ("put", "delete", "load", "commit")
 #: What an option may be -> the options that may.
 _KINDS: dict[tuple[type, ...], str] = {
@@ -267,7 +281,7 @@ _KINDS: dict[tuple[type, ...], str] = {
     (bool,): "clean_session retry_first manual_ack",
     (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
     (int, float): "timeout",
-    (int, float, type(None)): "ping_timeout publish_rate resend_after",
+    (int, float, type(None)): "ping_timeout publish_rate resend_after connect_timeout answer_timeout",
     (bool, Reconnect): "reconnect",
     (Message, tuple, type(None)): "will",
     (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]

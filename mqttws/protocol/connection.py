@@ -83,6 +83,11 @@ class Connection(ABC, Generic[M]):
         """Take bytes from the peer."""
         self._apply(self._framing.receive_data(data), now)
 
+    def open_within(self, seconds: float, now: float) -> None:
+        """Let the opening take no longer than so many seconds from now."""
+        if self._open_deadline is not None and now + seconds < self._open_deadline:
+            self._open_timeout, self._open_deadline = seconds, now + seconds
+
     def receive_eof(self, now: float) -> None:
         """Take the news that the peer sends nothing more."""
         self._eof = True

@@ -11,21 +11,21 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from mqttws.client.callbacks import is_coroutine_function
 from mqttws.client.core import Core
+from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
-from mqttws.client.url import parse_url
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
-from mqttws.sync.network import BURST, Network
+from mqttws.sync.network import BURST, Network, Url
 from mqttws.sync.owner import slice_until
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
@@ -35,7 +35,8 @@ class Client:
     """A client of one server, reconnecting as long as it is open. May be used by several threads at once.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt.
+        url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
+            returns a fresh one for each attempt.
         **options: see `Options`.
 
     Raises:
@@ -44,9 +45,8 @@ class Client:
         TypeError: there is no such option, or one is of the wrong kind.
     """
 
-    def __init__(self, url: str | Callable[[], str], **options: Unpack[ClientOptions]) -> None:
-        if not callable(url):
-            parse_url(url)
+    def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
+        check_url(url)
         self._options = Options(**options)
         for name in ("on_message", "on_state", "on_error"):
             if is_coroutine_function(getattr(self._options, name)):
@@ -406,11 +406,11 @@ class Client:
         return withdrawn
 
 
-def connect(url: str | Callable[[], str], **options: Unpack[ClientOptions]) -> Client:
+def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
     """Connect to a server.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt.
+        url: ws://, wss://, mqtt:// or mqtts://; several of them; or a callable: see `Client`.
         **options: see `Options`.
 
     Returns:

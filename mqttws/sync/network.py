@@ -30,6 +30,7 @@ from typing import Any, Protocol
 from mqttws.client.attempt import Attempt
 from mqttws.client.callbacks import Callbacks
 from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
+from mqttws.client.endpoints import choose_source
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
@@ -41,6 +42,8 @@ from mqttws.sockets import READ_SIZE, acknowledge_at_once
 from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
+
+Url = str | Sequence[str] | Callable[[], str]
 
 #: Seconds from one call to the next within which they belong to one burst.
 BURST = 20e-6
@@ -70,9 +73,9 @@ class Network(Owner):
         iterations: the iterations over the messages.
     """
 
-    def __init__(self, options: Options, url: str | Callable[[], str]) -> None:
+    def __init__(self, options: Options, url: Url) -> None:
         self._options = options
-        self._url = url
+        self._url, self.endpoints = choose_source(url, options.url_order, self.random)
         self._has_lost_store = False
         self._begin()
 
@@ -434,7 +437,7 @@ class Network(Owner):
             dialer.close()
             with self.lock:
                 self._socket, self._dialer = connected, None
-                self.core.establish(attempt)
+                self.core.establish(attempt, time.monotonic())
             self._step = self._move
 
     def _move(self, until: float | None) -> None:
