@@ -33,9 +33,10 @@ class _JSON:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
         try:
-            return _ENCODER.encode(value).encode()
+            text = _ENCODER.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise type(error)(f"a {type(value).__name__} cannot be published as JSON: {error}") from None
+        return _encode(text, value)
 
     def decode(self, payload: bytes) -> Any:
         try:
@@ -51,13 +52,29 @@ class _JSON:
         return "pubsub.JSON"
 
 
+def _encode(text: str, value: object) -> bytes:
+    """Encode a text in UTF-8.
+
+    Raises:
+        ValueError: it holds a lone surrogate.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        surrogate = ord(text[error.start])
+        raise ValueError(
+            f"a {type(value).__name__} cannot be published: it holds the surrogate U+{surrogate:04X}, which UTF-8 "
+            "cannot express"
+        ) from None
+
+
 class _Text:
     """Text in UTF-8. A payload that is not is a decode failure."""
 
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise TypeError(f"the text codec publishes a str, not a {type(value).__name__}")
-        return value.encode()
+        return _encode(value, value)
 
     def decode(self, payload: bytes) -> str:
         return payload.decode()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pubsub import BYTES, JSON, TEXT
+from pubsub import BYTES, JSON, TEXT, Codec
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -61,3 +61,13 @@ def test_bytes() -> None:
 
 def test_each_has_a_readable_repr() -> None:
     assert [repr(codec) for codec in (JSON, TEXT, BYTES)] == ["pubsub.JSON", "pubsub.TEXT", "pubsub.BYTES"]
+
+
+@pytest.mark.parametrize("codec", [JSON, TEXT])
+def test_a_lone_surrogate_is_one_clear_error(codec: Codec) -> None:
+    with pytest.raises(ValueError, match=r"surrogate U\+D800, which UTF-8 cannot express") as raised:
+        codec.encode("a\ud800")
+    assert type(raised.value) is ValueError
+    if codec is JSON:
+        with pytest.raises(ValueError, match=r"a dict cannot be published: it holds the surrogate U\+DFFF"):
+            codec.encode({"a": ["\udfff"]})
