@@ -12,7 +12,7 @@ from pubsub_faces import PATIENCE, Recorder
 
 import pubsub
 import pubsub.aio
-from mqttws import WouldDeadlock
+from mqttws import MQTTError, WouldDeadlock
 from pubsub import Message, PubSub
 
 
@@ -233,3 +233,54 @@ def test_a_cancelled_publish_leaves_the_connection_whole(world: Any) -> None:
                 await asyncio.sleep(0.001)
 
     run(main, world)
+
+
+# Event loops.
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_pubsub_is_used_in_one_event_loop_after_the_other(world: Any, closes: bool) -> None:
+    ps = pubsub.aio.PubSub(world.provider())
+    closed: list[int] = []
+
+    async def use(number: int) -> Any:
+        recorder = Recorder()
+        subscription = ps.subscribe("a", qos=1).subscribe(recorder.next, close=lambda: closed.append(number))
+        assert await subscription.ready(PATIENCE) == {"a": 1}
+        await ps.publish("a", number, qos=1)
+        await ps.publish(["a", "b"], number, qos=1)
+        async with asyncio.timeout(PATIENCE):
+            while recorder.values != [number, number]:
+                await asyncio.sleep(0.001)
+        if closes:
+            await ps.close()
+        return subscription
+
+    for number in range(3):
+        subscription = asyncio.run(use(number))
+        assert subscription.closed
+        assert ps.connection_state == "Disconnected"
+    assert closed == [0, 1, 2]
+
+
+def test_a_pubsub_that_is_in_use_in_another_event_loop_says_so(world: Any) -> None:
+    async def main() -> None:
+        async with pubsub.aio.PubSub(world.provider()) as ps:
+            await ps.publish("a", 1, qos=1)
+
+            def elsewhere() -> None:
+                with pytest.raises(MQTTError, match="another event loop"):
+                    asyncio.run(ps.publish("a", 1))
+                with pytest.raises(MQTTError, match="another event loop"):
+                    asyncio.run(ps.publish(["a", "b"], 1))
+
+                async def subscribe() -> None:
+                    ps.subscribe("a").subscribe(print)
+
+                with pytest.raises(MQTTError, match="another event loop"):
+                    asyncio.run(subscribe())
+
+            await asyncio.to_thread(elsewhere)
+            await ps.publish("a", 1, qos=1)
+
+    asyncio.run(main())

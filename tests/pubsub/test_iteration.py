@@ -233,6 +233,21 @@ def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_nex
     assert broker.figures()["subscriptions/count"] == 1
 
 
+def test_an_iteration_that_waits_ends_with_its_subscription(world: Any) -> None:
+    with PubSub(world.provider()) as ps:
+        for end in ("unsubscribe", "close"):
+            messages: Any = iter(ps.subscribe("a", qos=1))
+            messages.ready(PATIENCE)
+            taken: list[Any] = []
+            thread = threading.Thread(target=lambda messages=messages, taken=taken: taken.extend(messages))
+            thread.start()
+            (messages.unsubscribe if end == "unsubscribe" else ps.close)()
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+            assert taken == []
+            assert messages.closed
+
+
 def test_a_finaliser_takes_no_lock(world: Any) -> None:
     """The collector may run anywhere, also where this very thread holds the lock."""
     with PubSub(world.provider()) as ps:
