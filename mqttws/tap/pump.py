@@ -77,6 +77,8 @@ class Tap:
         limit: bytes of one unit that are kept.
         make_line: (number of the connection, its conversation) -> its `Line`; None: everything is forwarded.
 
+        share: another tap, whose numbers and records this one takes part in; None: its own.
+
     Raises:
         ValueError: the URL is none.
     """
@@ -93,6 +95,7 @@ class Tap:
         port: int = 0,
         limit: int = LIMIT,
         make_line: Callable[[int, Conversation], Line] | None = None,
+        share: Tap | None = None,
     ) -> None:
         self._endpoint = parse_url(url)
         self._on_records = on_records
@@ -102,8 +105,8 @@ class Tap:
         self._port = port
         self._limit = limit
         self.make_line = make_line
-        self._numbers = count(1)
-        self._connections = count(1)
+        self._numbers: Iterator[int] = count(1) if share is None else share._numbers
+        self._connections: Iterator[int] = count(1) if share is None else share._connections
         self._pairs: set[_Pair] = set()
         self._left = asyncio.Event()  # set by each connection that ends
         self.closed = False
@@ -111,7 +114,7 @@ class Tap:
         self._thread: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
         self._clock = time.time() - time.monotonic()
         self.backlog = Backlog(keep)
-        self.records = Ring(keep)
+        self.records: Ring = Ring(keep) if share is None else share.records
 
     @property
     def endpoint(self) -> Endpoint:
@@ -198,6 +201,10 @@ class Tap:
             return list(self.records)
 
         return self.run(take)
+
+    def has(self, connection: int) -> bool:
+        """Return whether a connection through this tap is open, by its number."""
+        return any(pair.number == connection for pair in self._pairs)
 
     def inject(self, connection: int, sender: str, data: bytes, *, framed: bool = False) -> None:
         """Send bytes in the place of an end, as if it had sent them. In the event loop's thread.

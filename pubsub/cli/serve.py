@@ -76,12 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="FILE",
                         help="file that sessions and retained messages are kept in (default: in memory)")  # fmt: skip
     add_aws_arguments(parser)
+    parser.add_argument("--look", action="store_true",
+                        help="a page that shows the broker and its traffic; see standard error")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="show on standard error who comes and goes")
 
 
 #: Options that only the plain broker has, and those that only the AWS IoT endpoint has.
 _PLAIN_ONLY = (
-    *("tcp_port", "wss_port", "no_ws", "no_tcp", "path", "cert", "key", "client_ca", "users", "store"),
+    *("tcp_port", "wss_port", "no_ws", "no_tcp", "path", "cert", "key", "client_ca", "users", "store", "look"),
     *_BOUNDS,
 )
 _AWS_ONLY = ("identities", "cognito_port", "explain")
@@ -147,7 +149,10 @@ def run(arguments: argparse.Namespace) -> int:
             asyncio.run(_serve_aws(aws_endpoint(arguments)))
         else:
             with contextlib.nullcontext() if arguments.store is None else SQLiteStore(arguments.store) as store:
-                asyncio.run(_serve(_make_broker(arguments, store)))
+                if arguments.look:
+                    asyncio.run(_serve_with_page(arguments, store))
+                else:
+                    asyncio.run(_serve(_make_broker(arguments, store, {**_ports(arguments), "tls": _tls(arguments)})))
     except StoreError as error:
         raise Failure(str(error)) from None
     except OSError as error:
@@ -155,19 +160,31 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _make_broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    try:
+        return _server_tls(arguments)
+    except (ValueError, OSError) as error:
+        raise Failure(str(error), USAGE) from None
+
+
+def _make_broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners: dict[str, Any]) -> Broker:
     """Make the broker of the options.
+
+    Args:
+        arguments: of the command.
+        store: see `Broker`.
+        listeners: its ports, and their TLS.
 
     Raises:
         Failure: they cannot be used.
     """
     try:
-        return _broker(arguments, store)
+        return _broker(arguments, store, listeners)
     except (ValueError, OSError) as error:
         raise Failure(str(error), USAGE) from None
 
 
-def _broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
+def _broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners: dict[str, Any]) -> Broker:
     options: dict[str, Any] = {}
     if arguments.path:
         if not all(path.startswith("/") for path in arguments.path):
@@ -178,8 +195,7 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None) -> Broker:
     bounds = {name: value for name in _BOUNDS if (value := getattr(arguments, name)) is not None}
     return Broker(
         arguments.host,
-        **_ports(arguments),
-        tls=_server_tls(arguments),
+        **listeners,
         allowed_origins=arguments.allow_origin,
         limits=Limits(**bounds),
         sys_anonymous=arguments.users is None,  # else nobody could read it
@@ -235,6 +251,17 @@ async def _serve(broker: Broker) -> None:
     async with broker:
         print("\n".join(broker.urls), flush=True)
         await asked.wait()
+
+
+async def _serve_with_page(arguments: argparse.Namespace, store: SQLiteStore | None) -> None:
+    """Serve, with the page, until a signal asks for the end."""
+    from pubsub.cli.serve_look import serve_with_page
+
+    def make(listeners: dict[str, Any]) -> Broker:
+        arguments.host = "127.0.0.1"
+        return _make_broker(arguments, store, listeners)
+
+    await serve_with_page(make, _ports(arguments), arguments.host, _tls(arguments), _asked())
 
 
 async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:

@@ -92,7 +92,7 @@ async def look(
 
     async with Tap(url, on_records=add, make_line=make_line, **options) as tap:
         if web is not None:
-            page = Page(tap.records.since, tap.records.get, tap=tap)
+            page = Page(tap.records.since, tap.records.get, inject=tap.inject)
             web(await page.start())
         announce(tap)
         try:

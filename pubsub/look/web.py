@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 
 import mqttws
-from mqttws.tap import Conversation, Record, Tap
+from mqttws.tap import Conversation, Record
 from pubsub.look.page import as_row, explained, render
 
 #: Records in one event; the page draws between two events.
@@ -43,7 +43,7 @@ class Page:
     Args:
         records_since: gives the records with a number greater than one.
         record: gives the record of a number; None where it is not kept.
-        tap: what bytes are sent through; None: nothing can be sent.
+        inject: sends bytes in the place of an end, as `Tap.inject` does; None: nothing can be sent.
         broker: gives the state of the embedded broker; None: there is none.
         publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
         allow_secrets: whether the page may show secrets when it is asked to.
@@ -54,14 +54,14 @@ class Page:
         records_since: Callable[[int], list[Record]],
         record: Callable[[int], Record | None],
         *,
-        tap: Tap | None = None,
+        inject: Callable[..., None] | None = None,
         broker: Callable[[], dict[str, Any]] | None = None,
         publish: Callable[[str, str, int, bool], int] | None = None,
         allow_secrets: bool = True,
     ) -> None:
         self._records_since = records_since
         self._record = record
-        self._tap = tap
+        self._inject = inject
         self._broker = broker
         self._publish = publish
         self._allow_secrets = allow_secrets
@@ -142,7 +142,7 @@ class Page:
             return await _send_json(http, writer, await self._act(target.path, body))
         if target.path == "/":
             nonce = secrets.token_urlsafe(16)
-            data = {"live": True, "broker": self._broker is not None, "sends": self._tap is not None}
+            data = {"live": True, "broker": self._broker is not None, "sends": self._inject is not None}
             return await _send(http, writer, 200, "text/html; charset=utf-8", render(data, nonce).encode())
         if target.path == "/events":
             return await self._send_events(http, writer)
@@ -196,9 +196,9 @@ class Page:
             wish = json.loads(body)
             if path == "/decode":
                 return _decode(wish["layer"], wish["sender"], bytes.fromhex(wish["data"]))
-            if path == "/send" and self._tap is not None:
+            if path == "/send" and self._inject is not None:
                 data = bytes.fromhex(wish["data"])
-                self._tap.inject(int(wish["connection"]), wish["sender"], data, framed=wish["layer"] == "frame")
+                self._inject(int(wish["connection"]), wish["sender"], data, framed=wish["layer"] == "frame")
                 return {}
             if path == "/publish" and self._publish is not None:
                 given = self._publish(wish["topic"], wish["payload"], int(wish["qos"]), bool(wish["retain"]))

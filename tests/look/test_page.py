@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -308,7 +310,7 @@ class Live:
     async def _run(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         async with self.tap:
-            self._page = Page(self.tap.records.since, self.tap.records.get, tap=self.tap)
+            self._page = Page(self.tap.records.since, self.tap.records.get, inject=self.tap.inject)
             self.url = await self._page.start()
             self._ready.set()
             await self._end.wait()
@@ -453,3 +455,36 @@ def test_the_page_of_a_file(browser: Any, tmp_path: Path) -> None:
     finally:
         ending[0]()
         thread.join(PATIENCE)
+
+
+def test_the_page_of_the_broker(browser: Any) -> None:
+    """`pubsub serve --look`: traffic of both listeners, the broker's state, and a message that the page publishes."""
+    command = [sys.executable, "-m", "pubsub", "serve", "--look", "--ws-port", "0", "--tcp-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        assert serving.stderr is not None
+        try:
+            urls = [serving.stdout.readline().strip() for _ in range(2)]
+            assert [url.partition(":")[0] for url in urls] == ["ws", "mqtt"]
+            look = Look(browser, serving.stderr.readline().split()[1])
+            with mqttws.connect(urls[0], client_id="by-ws") as one, mqttws.connect(urls[1], client_id="by-tcp") as two:
+                one.subscribe("rooms/+/lamp", 1)
+                two.publish("rooms/1/lamp", "on", 1, retain=True)
+                assert next(one.messages(timeout=PATIENCE)).payload == b"on"
+                look.until("connections.size === 2")
+                look.run("document.getElementById('tab-broker').click()")
+                text = look.until(
+                    "document.querySelector('#broker .cards') && document.querySelector('#broker').innerText"
+                )
+                for expected in ("by-ws", "by-tcp", "lamp", "rooms/1/lamp", "clients"):
+                    assert expected in text
+                look.run("document.querySelector('#pub-topic').value = 'rooms/2/lamp'")
+                look.run("document.querySelector('#pub-payload').value = 'off'")
+                look.run("document.querySelector('#pub-send').click()")
+                messages = one.messages(timeout=PATIENCE)
+                assert next(message for message in messages if message.topic == "rooms/2/lamp").payload == b"off"
+                look.until("document.querySelector('#broker [role=status]').innerText.includes('1 subscribers')")
+            assert look.complaints() == []
+        finally:
+            serving.terminate()
+            assert serving.wait(PATIENCE) == 0
