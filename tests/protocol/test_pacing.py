@@ -209,6 +209,24 @@ def test_an_identifier_that_is_used_again_begins_anew() -> None:
         machine.receive_data(PubAck(1).encode(), now)
 
 
+def test_an_identifier_that_is_used_again_takes_its_place_at_the_end() -> None:
+    session = Session()
+    machine = connected(session, resend_after=5.0)
+    server = Throttling(machine, 1_000, deaf=True)
+    for number in range(3):
+        session.publish(Message("t", str(number).encode(), 1))
+    server.step(0.0)
+    machine.receive_data(PubAck(2).encode(), 1.0)
+    session.identifiers._last = 1
+    session.publish(Message("t", b"again 2", 1))
+    server.step(4.0)
+    assert server.dropped[-1].packet_id == 2
+    machine.receive_data(PubAck(1).encode(), 4.0)
+    assert machine.next_deadline() == 5.0  # that of the third message, and not the one that was sent just now
+    server.step(5.0)
+    assert [packet.payload for packet in server.dropped if packet.dup] == [b"2"]
+
+
 def test_a_new_connection_counts_what_it_sends_again() -> None:
     session = Session()
     server = Throttling(connected(session, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
