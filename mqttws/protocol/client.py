@@ -173,6 +173,8 @@ class ClientMachine(Machine):
         in_flight = self._pace.open(now)
         data = super().data_to_send(now)
         self._pace.close(in_flight, now)
+        if self._probing is not None and self._probing.message is not None:
+            self._pace.note(*self._probing.message, now)
         return data
 
     def disconnect(self, goodbye: bool = True) -> None:
@@ -210,7 +212,7 @@ class ClientMachine(Machine):
 
     def handle_timeout(self, now: float) -> None:
         """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
-        if self._pace is not None and self.state is CONNECTED and self._probing is None:
+        if self._pace is not None and self.state is CONNECTED:
             self._out += self._pace.overdue(now)
         deadline = self._keep_alive_at() if self.state is CONNECTED else None
         if deadline is None or now < deadline:
@@ -328,7 +330,7 @@ class ClientMachine(Machine):
         if self._probing is not None:
             self._send(PingReq())
             self._ping_sent = now
-        if self._pace is not None:
+        if self._pace is not None and self._probing is None:
             self._pace.resumed(now)
 
     def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:

@@ -38,6 +38,14 @@ class Probing:
         return self._alone if self._is_waiting() else None
 
     @property
+    def message(self) -> tuple[int, Outgoing] | None:
+        """The message that was sent alone and is not answered, with its packet identifier; None for none."""
+        if self._waits_for is None or not self._is_waiting():
+            return None
+        packet_id, sent = self._waits_for
+        return None if sent is None or isinstance(sent, Request) else (packet_id, sent)
+
+    @property
     def over(self) -> bool:
         """Whether there is nothing left."""
         return not (self._resends or self._left or self._is_waiting())

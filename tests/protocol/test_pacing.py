@@ -264,3 +264,31 @@ def test_without_a_pace_there_is_none() -> None:
     server.step(0.0)
     assert len(server.taken) == 100
     assert machine.next_deadline() is None
+
+
+def test_what_is_sent_alone_is_sent_again_too_and_the_timer_never_runs_wild() -> None:
+    """A message that is suspected waits alone for its answer: if it was throttled, the answer never comes."""
+    session = Session()
+    server = Throttling(connected(session, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
+    for number in range(3):
+        session.publish(Message("t", str(number).encode(), 1))
+    server.step(0.0)
+    session.suspects.cautious = True
+    again = Throttling(connected(session, 100.0, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
+    machine = again.machine
+    again.step(100.0)
+    assert again.dropped == []  # the connection has not shown that it works
+    machine.receive_data(b"\xd0\x00", 100.0)
+    again.step(100.0)
+    assert [packet.payload for packet in again.dropped] == [b"0"]
+    for now in (100.0, 101.0, 104.9):
+        again.step(now)
+        deadline = machine.next_deadline()
+        assert deadline is not None
+        assert deadline > now
+    again.step(105.0)
+    assert [(packet.payload, packet.dup) for packet in again.dropped] == [(b"0", True), (b"0", True)]
+    again.deaf = False
+    again.run(105.0, 120.0, until=3)
+    assert [packet.payload for packet in again.taken] == [b"0", b"1", b"2"]
+    assert len(session.sender) == 0
