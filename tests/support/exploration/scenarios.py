@@ -19,7 +19,9 @@ def delivery(*qos: int, losses: int = 0, crashes: int = 0, **options: Any) -> Sc
     """(a): one publisher, one broker, one subscriber, whose sessions are kept at both ends and in stores."""
     bounds = f"(a) QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
     bounds += ", packets cut anywhere" if options.get("cuts") else ""
-    return Scenario(bounds, (publisher(*qos), Program("s", SUBSCRIBE)), (0, 1), losses, crashes, **options)
+    return Scenario(
+        bounds, (publisher(*qos), Program("s", SUBSCRIBE)), (0, 1), losses=losses, crashes=crashes, **options
+    )
 
 
 def sessions(
@@ -48,7 +50,7 @@ def sessions(
     ]
     bounds = f"losses {losses}, crashes {crashes}, expiries {options.get('expiries', 0)}"
     name = f"(b) {what}, QoS {','.join(map(str, qos))}; {bounds}"
-    return Scenario(name, tuple(made), (0, 1), losses, crashes, promise="listed", **options)
+    return Scenario(name, tuple(made), (0, 1), losses=losses, crashes=crashes, promise="listed", **options)
 
 
 def subscriptions(*payloads: str, losses: int = 0, crashes: int = 0, steps: str = "sus", qos: int = 1) -> Scenario:
@@ -59,14 +61,14 @@ def subscriptions(*payloads: str, losses: int = 0, crashes: int = 0, steps: str 
         Program("s", tuple(verbs[step] for step in steps), ordered=False),
     )
     name = f"(c) retained {','.join(payloads)} QoS {qos}, {steps}; losses {losses}, crashes {crashes}"
-    return Scenario(name, programs, (), losses, crashes, promise="current")
+    return Scenario(name, programs, (), losses=losses, crashes=crashes, promise="current")
 
 
 def unsubscribed(*qos: int, losses: int = 0, crashes: int = 0) -> Scenario:
     """(c): what is published after the UNSUBACK never comes."""
     programs = (publisher(*qos), Program("s", (*SUBSCRIBE, ("unsubscribe", "t"))))
     name = f"(c) unsubscribed, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
-    return Scenario(name, programs, (0, 2), losses, crashes, promise="nothing")
+    return Scenario(name, programs, (0, 2), losses=losses, crashes=crashes, promise="nothing")
 
 
 def take_over(*qos: int, losses: int = 0, crashes: int = 0, connects: int = 1) -> Scenario:
@@ -74,12 +76,12 @@ def take_over(*qos: int, losses: int = 0, crashes: int = 0, connects: int = 1) -
     will = ("t", b"1-9", 1, False)
     programs = (
         publisher(*qos),
-        Program("s", (("subscribe", "t", 1),), durable=False, exact=False, will=will),
-        Program("s", (), durable=False, exact=False, connects=connects),
+        Program("s", (("subscribe", "t", 1),), durable=False, exact=False, will=will, ordered=False),
+        Program("s", (), durable=False, exact=False, connects=connects, ordered=False),
     )
     name = f"(d) take-over, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}, connects {connects}"
     options: dict[str, Any] = {"promise": "one of them", "crashing": (-1, 0)}
-    return Scenario(name, programs, (0, 1, -1), losses, crashes, **options)
+    return Scenario(name, programs, (0, 1, -1), losses=losses, crashes=crashes, **options)
 
 
 def identifiers(*qos: int, space: int = 3, window: int = 3, losses: int = 0, crashes: int = 0) -> Scenario:
@@ -88,4 +90,4 @@ def identifiers(*qos: int, space: int = 3, window: int = 3, losses: int = 0, cra
     name = (
         f"(e) {space} identifiers, window {window}, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
     )
-    return Scenario(name, programs, (0, 1), losses, crashes, broker_window=window, identifiers=space)
+    return Scenario(name, programs, (0, 1), losses=losses, crashes=crashes, broker_window=window, identifiers=space)

@@ -43,6 +43,7 @@ class Scenario:
         setup: how many steps of each program are done, and answered, before the exploration begins; -1 where it is not
             even connected.
         losses: how many connections the network loses.
+        losing: whose.
         crashes: how many processes end.
         expiries: how often the broker forgets those who are away.
         crashing: which processes may end: indices of clients, -1 for the broker.
@@ -57,6 +58,7 @@ class Scenario:
     programs: tuple[Program, ...]
     setup: tuple[int, ...] = ()
     losses: int = 0
+    losing: tuple[int, ...] = (0, 1, 2)
     crashes: int = 0
     expiries: int = 0
     crashing: tuple[int, ...] = (-1, 0, 1)
@@ -265,7 +267,7 @@ class World:
         losses, crashes, expiries = state[0] & 15, state[0] >> 4 & 15, state[0] >> 8
         for client in range(self.clients):
             number, new, old = state[2 + 3 * client : 5 + 3 * client]
-            if losses:
+            if losses and client in scenario.losing:
                 if wires[new][2] == wires[new][3] == OPEN:
                     yield "cut", client
                 if self.facts[number].connected:
