@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress agree through-tap faults tap-bench
+.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress agree through-tap faults tap-bench
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -108,6 +108,10 @@ simulate: $(VENV)/installed-test  ## a million schedules of faults in the simula
 
 explore: $(VENV)/installed-test  ## every state of the reference scenarios, and every planted fault; writes docs/exploration.md
 	$(BIN)/python tests/exploration/explore.py
+
+differential: $(VENV)/installed-test  ## everybody else and ours on the same bytes, S seconds for each broker (S=120); writes docs/differential.md
+	@sh tests/peers/install.sh interop
+	$(BIN)/python tests/differential/differential.py --seconds $(or $(S),120)
 
 chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messages, lines that break; S=... for another seed
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)

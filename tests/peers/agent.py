@@ -1,6 +1,6 @@
 """Lends a client library to the tests: commands come as lines of JSON, answers and messages go back as such.
 
-    python agent.py paho|aiomqtt|gmqtt|mqttws|mqttws.aio
+    python agent.py paho|aiomqtt|gmqtt|zmqtt|mqttium|awscrt|mqttws|mqttws.aio
 
     {"id": 1, "client": "a", "do": "connect", "url": ..., "client_id": ..., "clean": true, "will": null, "ca": null}
     {"id": 2, "client": "a", "do": "subscribe", "filter": "x/#", "qos": 1}
@@ -199,6 +199,122 @@ class Gmqtt:
         await self._client.disconnect()
 
 
+class Zmqtt:
+    distribution = "zmqtt"
+
+    async def connect(self, name, url, client_id, clean, will, ca):
+        import zmqtt
+
+        parts = urlsplit(url)
+        self._name = name
+        self._left = False
+        self._reading = []
+        self._client = zmqtt.create_client(
+            parts.hostname,
+            parts.port,
+            client_id=client_id,
+            clean_session=clean,
+            tls=context(ca) or False,
+            reconnect=zmqtt.ReconnectConfig(enabled=False),
+        )
+        await self._client.connect()
+
+    async def subscribe(self, topic_filter, qos):
+        import zmqtt
+
+        subscription = self._client.subscribe(topic_filter, qos=zmqtt.QoS(qos))
+        await subscription.start()
+        self._reading.append(asyncio.create_task(self._read(subscription)))
+
+    async def _read(self, subscription):
+        try:
+            async for m in subscription:
+                tell_message(self._name, m.topic, bytes(m.payload), int(m.qos), m.retain)
+        except Exception:
+            if not self._left:
+                tell(client=self._name, lost=True)
+
+    async def publish(self, topic, payload, qos, retain):
+        import zmqtt
+
+        await self._client.publish(topic, payload, qos=zmqtt.QoS(qos), retain=retain)
+
+    async def disconnect(self):
+        self._left = True
+        for task in self._reading:
+            task.cancel()
+        await self._client.disconnect()
+
+
+class Mqttium:
+    distribution = "mqttium"
+
+    async def connect(self, name, url, client_id, clean, will, ca):
+        from mqttium.api import AsyncClient
+
+        parts = urlsplit(url)
+        self._left = False
+        self._client = AsyncClient(client_id, clean_start=clean)
+        await self._client.connect(parts.hostname, parts.port)
+        self._reading = asyncio.create_task(self._read(name))
+
+    async def _read(self, name):
+        try:
+            async for m in self._client.messages():
+                tell_message(name, m.topic, bytes(m.payload), int(m.qos), m.retain)
+        except Exception:
+            pass
+        if not self._left:
+            tell(client=name, lost=True)
+
+    async def subscribe(self, topic_filter, qos):
+        await self._client.subscribe(topic_filter, qos=qos)
+
+    async def publish(self, topic, payload, qos, retain):
+        await self._client.publish(topic, payload, qos=qos, retain=retain)
+
+    async def disconnect(self):
+        self._left = True
+        self._reading.cancel()
+        await self._client.disconnect()
+
+
+class Awscrt:
+    distribution = "awscrt"
+
+    def __init__(self, name, url, client_id, clean, will, ca):
+        from awscrt import io, mqtt
+
+        parts = urlsplit(url)
+        self._qos = mqtt.QoS
+        self._name = name
+        bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
+        self._connection = mqtt.Connection(
+            mqtt.Client(bootstrap),
+            parts.hostname,
+            parts.port,
+            client_id,
+            clean_session=clean,
+            reconnect_min_timeout_secs=3600,
+            reconnect_max_timeout_secs=3600,
+            on_connection_interrupted=lambda *_, **__: tell(client=name, lost=True),
+        )
+        self._connection.connect().result(PATIENCE)
+
+    def subscribe(self, topic_filter, qos):
+        future, _ = self._connection.subscribe(topic_filter, self._qos(qos), self._on_message)
+        future.result(PATIENCE)
+
+    def _on_message(self, topic, payload, dup, qos, retain, **_):
+        tell_message(self._name, topic, bytes(payload), int(qos), retain)
+
+    def publish(self, topic, payload, qos, retain):
+        self._connection.publish(topic, payload, self._qos(qos), retain)[0].result(PATIENCE)
+
+    def disconnect(self):
+        self._connection.disconnect()
+
+
 class Ours:
     """The blocking client."""
 
@@ -281,7 +397,10 @@ class OursAio:
         await self._client.close()
 
 
-KINDS = {"paho": Paho, "aiomqtt": Aiomqtt, "gmqtt": Gmqtt, "mqttws": Ours, "mqttws.aio": OursAio}
+KINDS = {
+    "paho": Paho, "aiomqtt": Aiomqtt, "gmqtt": Gmqtt, "zmqtt": Zmqtt, "mqttium": Mqttium, "awscrt": Awscrt,
+    "mqttws": Ours, "mqttws.aio": OursAio,
+}  # fmt: skip
 
 
 async def obey(kind, clients, command):

