@@ -1,15 +1,15 @@
 """A file of users and passwords, as an authenticator.
 
-One line a user, `name:scrypt$N$r$p$salt$hash` (salt and hash in base64); empty lines and those that begin with "#"
-are comments. Passwords are never stored, only their scrypt hashes. A hash takes tens of milliseconds by design, so it
-is computed in a thread, and for an unknown name as well: the time of the answer tells nothing.
+One line a user, `name:scrypt$N$r$p$salt$hash` (salt and hash in base64); empty lines and those that begin with "#" are
+comments. Passwords are never stored, only their scrypt hashes. A hash takes tens of milliseconds by design, so it is
+computed in threads kept for that, see `hashing`, and for an unknown name as well: the time of the answer tells
+nothing.
 
 Spec: §5.4.1, RFC 7914
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import os
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mqttws.broker.hashing import Hashing
 from mqttws.broker.hooks import Accepted, Answer, Peer, Refused
 from mqttws.codec.connecting import Connect
 
@@ -86,6 +87,7 @@ class Users:
                     f"the hash of user {name!r} cannot be read; it must look like scrypt$N$r$p$salt$hash"
                 ) from None
         self._nobody = _parse_hash(hash_password(os.urandom(16)))
+        self._hashing = Hashing(self.check)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Users:
@@ -115,10 +117,19 @@ class Users:
         """Decide about a CONNECT; see `mqttws.broker.hooks`."""
         if connect.username is None or connect.password is None:
             return Refused(5, "it has no user name or no password")
-        loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(None, self.check, connect.username, connect.password):
+        matches = await self._hashing.check(peer.address[0], connect.username, connect.password)
+        if matches is None:
+            return Refused(3, "too many passwords from its address wait to be checked")
+        if matches:
             return Accepted()
         return Refused(4, "the user name or the password is wrong")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_hashes": self._hashes, "_nobody": self._nobody}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._hashing = Hashing(self.check)
 
     def __repr__(self) -> str:
         return f"Users({len(self._hashes)})"

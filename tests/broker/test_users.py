@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import pickle
+import threading
+import time
 
 import pytest
+from wire import PATIENCE
 
 import mqttws
+from mqttws import Connect
 from mqttws.broker import Users, hash_password
+from mqttws.broker.hashing import Hashing
 
 PASSWORD = "correct horse"
 
@@ -120,3 +126,91 @@ def test_every_answer_costs_one_hash_and_one_comparison_in_constant_time(hashed,
         done.clear()
         assert users.check(name, password.encode()) is right
         assert done == ["scrypt 16384 8 1", "compared 32 32"]
+
+
+def test_a_right_password_is_let_in_beside_three_hundred_wrong_ones(start, wire, client):
+    """All come from one address; a second is time for some twenty checks of a machine that is not loaded."""
+    users = Users({"ann": hash_password("right"), "bob": hash_password("other")})
+    began = time.monotonic()
+    users.check("ann", b"")
+    twenty = max(1.0, 20 * (time.monotonic() - began))
+    broker = start(authenticator=users)
+    wrong = [wire(broker) for _ in range(300)]
+    for number, each in enumerate(wrong):
+        name = ("ann", "bob", f"nobody {number}")[number % 3]
+        each.send(Connect(f"w{number}", username=name, password=b"wrong %d" % number))
+    began = time.monotonic()
+    client("c", broker, username="ann", password=b"right").quiet()
+    assert time.monotonic() - began < twenty
+    began = time.monotonic()
+    client("d", broker, username="ann", password=b"right").quiet()  # it is known by now
+    assert time.monotonic() - began < twenty / 2
+    assert {each.rest() for each in wrong} <= {bytes.fromhex(f"20 02 00 0{code}") for code in (3, 4)} | {b""}
+
+
+def test_a_password_that_many_wait_for_is_checked_once():
+    checked = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def check(username, password):
+        checked.append((username, password))
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        return password == b"right"
+
+    async def run():
+        hashing = Hashing(check, threads=1)
+        many = [asyncio.create_task(hashing.check("a", "ann", b"wrong")) for _ in range(50)]
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        gone = asyncio.create_task(hashing.check("a", "ann", b"right"))
+        stays = asyncio.create_task(hashing.check("b", "ann", b"right"))
+        await asyncio.sleep(0)
+        gone.cancel()  # its connection has ended
+        go_on.set()
+        assert await asyncio.gather(*many) == [False] * 50
+        assert await stays is True
+        assert await hashing.check("c", "ann", b"wrong") is False
+
+    asyncio.run(run())
+    assert checked == [("ann", b"wrong"), ("ann", b"right")]
+
+
+def test_addresses_take_turns_the_last_to_come_first_and_few_may_wait(monkeypatch):
+    monkeypatch.setattr("mqttws.broker.hashing._PAUSE", 0.0)
+    order = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def check(username, password):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        order.append(username)
+        return True
+
+    async def run():
+        hashing = Hashing(check, threads=1)
+        asked = [asyncio.create_task(hashing.check("x", "first", b""))]
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        asked += [asyncio.create_task(hashing.check("greedy", f"g{number}", b"")) for number in range(20)]
+        asked += [asyncio.create_task(hashing.check("poor", f"p{number}", b"")) for number in range(2)]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(*asked)
+
+    answers = asyncio.run(run())
+    assert order[:6] == ["first", "g19", "p1", "g18", "p0", "g17"]
+    assert answers == [True] + [None] * 4 + [True] * 18
+
+
+def test_a_check_that_fails_is_told_and_stops_nothing():
+    def check(username, password):
+        if username == "bad":
+            raise MemoryError("planted")
+        return True
+
+    async def run():
+        hashing = Hashing(check, threads=1)
+        with pytest.raises(MemoryError):
+            await hashing.check("a", "bad", b"")
+        assert await hashing.check("a", "good", b"")
+
+    asyncio.run(run())
