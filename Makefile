@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos stress agree through-tap faults tap-bench
+.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree through-tap faults tap-bench
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -112,6 +112,10 @@ explore: $(VENV)/installed-test  ## every state of the reference scenarios, and 
 differential: $(VENV)/installed-test  ## everybody else and ours on the same bytes, S seconds for each broker (S=120); writes docs/differential.md
 	@sh tests/peers/install.sh interop
 	$(BIN)/python tests/differential/differential.py --seconds $(or $(S),120)
+
+attack: $(VENV)/installed-test  ## what others notice while 60 attackers do each of 21 things to a broker; S=20 seconds each
+	$(BIN)/python benchmarks/attack.py --seconds $(or $(S),20) --json benchmarks/attacks.json; status=$$?; \
+	$(BIN)/python benchmarks/attack.py --report benchmarks/attacks.json docs/reliability.md; exit $$status
 
 chaos: $(VENV)/installed-test  ## processes killed 200 times over 100,000 messages, lines that break; S=... for another seed
 	$(BIN)/python tests/chaos/chaos.py 100000 200 $(or $(S),1)

@@ -104,7 +104,7 @@ class Limits:
     max_subscriptions: int = 1_000
     max_subscription_levels: int = 10_000
     max_subscription_bytes: int = 256 * _KIB
-    max_filters: int | None = 4_000
+    max_filters: int | None = 1_000
     max_topic_levels: int = 201
     max_topic_bytes: int | None = None
     max_client_id_bytes: int = _KIB

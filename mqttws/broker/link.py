@@ -63,7 +63,7 @@ _FIRST_PIECE, _LEAST_PIECE, _LONGEST_PIECE = 4 * 1024, 256, 32 * 1024
 #: second. One that is not accepted yet waits for its turn.
 _LIGHT, _LIGHT_RATE = 0.002, 0.02
 #: A SUBSCRIBE of more Topic Filters is not even decoded; of fewer, `Limits.max_filters` is told with its words.
-_MAX_FILTERS = 4_000
+_MAX_FILTERS = 1_000
 #: Nodes of the tree of retained messages that are walked before the clock is looked at.
 _STEPS = 200
 

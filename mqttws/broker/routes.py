@@ -26,7 +26,7 @@ MAX_ANSWERS = 1024
 MAX_CHARACTERS = 256 * 1024
 _MAX_NAMED = 65_536
 #: Nodes of the tree that are looked at before a search is interrupted, and between two looks at the clock.
-STEPS = 2_000
+STEPS = 500
 
 _SHARE = "$share/"
 
