@@ -34,7 +34,7 @@ CORE = ["pytest", "pytest-xdist", "pytest-benchmark", "hypothesis"]
 CORE_TESTS = [
     *("tests/codec", "tests/protocol", "tests/broker", "--ignore=tests/broker/test_foreign_clients.py"),
     *("tests/drivers/test_contract.py", "tests/drivers/test_ends.py", "tests/drivers/test_callbacks.py"),
-    *("tests/drivers/test_sending.py", "tests/pubsub/test_contract.py", "tests/pubsub/test_hub.py"),
+    "tests/drivers/test_sending.py",
     *("-k", "not pem and not tls and not wss and not mqtts and not certificate"),
 ]
 

@@ -60,13 +60,14 @@ def test_a_dead_server_is_left_though_the_socket_is_full(make: Make, server: Scr
 
 
 def test_close_with_a_full_socket_takes_no_longer_than_it_may(make: Make, server: Scripted) -> None:
-    client = make(server.url, keep_alive=0)
+    states = States()
+    client = make(server.url, keep_alive=0, on_state=states)
     opening = server.soon(client.open)
     server.accept().welcome()
     opening.result(PATIENCE)
     futures = [client.publish_nowait("a", bytes(1_000_000), 1) for _ in range(32)]
     client.close(timeout=0.2)
-    assert client.state == State("disconnected")
+    assert states.wait("disconnected") == State("disconnected")
     with pytest.raises(ConnectionClosed):
         futures[-1].result(PATIENCE)
 
@@ -395,7 +396,7 @@ def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(
     broker: Broker, scheme: str, how: str
 ) -> None:
     def reset() -> None:
-        (link,) = broker._hub.links
+        (link,) = broker._hub.doors.all
         link._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
