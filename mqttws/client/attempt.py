@@ -92,6 +92,7 @@ def make_attempt(
         max_filters=options.max_filters,
         publish_rate=options.publish_rate,
         resend_after=options.resend_after,
+        ack_timeout=options.ack_timeout,
         reject_suspects=True,
         skip_oversize=options.oversize == "skip",
     )

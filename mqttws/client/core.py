@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from mqttws.client import attempt
-from mqttws.client.callbacks import DEBUG, INFO, Callbacks
+from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
 from mqttws.client.driver import Driver, F
 from mqttws.client.inbox import Inbox
 from mqttws.client.layers import Link
@@ -35,8 +35,19 @@ from mqttws.errors import (
     SessionTakenOver,
     StoreError,
     TakeoverSuspected,
+    TimedOut,
 )
-from mqttws.protocol.events import Closed, Connected, Delivered, Rejected, Sent, Skipped, Subscribed, Unsubscribed
+from mqttws.protocol.events import (
+    Closed,
+    Connected,
+    Delivered,
+    Rejected,
+    Sent,
+    Skipped,
+    Stalled,
+    Subscribed,
+    Unsubscribed,
+)
 from mqttws.protocol.session import Session
 
 #: Seconds that callbacks may take before the network gets its turn.
@@ -116,6 +127,8 @@ class Core(Generic[F]):
         )
         self._dropped = False  # whether the user asked for a new connection
         self._endpoint: str | None = None
+        self._has_lowered = False  # whether it was logged
+        self.session.sender.accepts_puback = True
         self._attempts = 0
         self._short_lived = 0
         self._attempted_at: float | None = None
@@ -233,6 +246,10 @@ class Core(Generic[F]):
                 self._attempts = self._short_lived = 0  # the cause is found
             elif isinstance(event, Skipped):
                 pending.report(_too_large(event.topic, event.size, self.options.max_packet_size))
+            elif isinstance(event, Stalled):
+                pending.report(
+                    TimedOut(f"{event.count} acknowledgements are due, and none has come for {event.seconds:.1f} s")
+                )
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
@@ -240,6 +257,9 @@ class Core(Generic[F]):
         if not self.stopping and (came or not self.reading):
             self._regulate(now)
         pending.check_flushes()
+        if self.session.sender.lowered and not self._has_lowered:
+            self._has_lowered = True
+            self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")
 
     def _found_cause(self, event: Subscribed) -> bool:
         """Return whether this is about a Topic Filter that the server ends the connection over."""

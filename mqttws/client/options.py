@@ -71,6 +71,7 @@ class ConnectionOptions(TypedDict, total=False):
     oversize: Oversize
     max_filters: int
     ping_timeout: float | None
+    ack_timeout: float | None
     publish_rate: float | None
     resend_after: float | None
     proxy: str | None
@@ -157,6 +158,9 @@ class Options:
             a `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
         max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.
+        ack_timeout: seconds, above 0, without any acknowledgement while one is due, after which `on_error` is called
+            with a `TimedOut` and the server is pinged, whatever the keep alive is: a connection that is dead is
+            noticed within `ack_timeout` and `ping_timeout`. None: only as the keep alive has it.
         publish_rate: PUBLISH packets a second, above 0, that the server takes of one connection in both directions
             together: messages of QoS 1 and 2 beyond it wait for their turn; None for no bound.
         resend_after: seconds, above 0, after which a message of QoS 1 that is not acknowledged is sent again on the
@@ -202,6 +206,7 @@ class Options:
     oversize: Oversize = "skip"
     max_filters: int = 100
     ping_timeout: float | None = None
+    ack_timeout: float | None = None
     publish_rate: float | None = None
     resend_after: float | None = None
     proxy: str | None = field(default=ENVIRONMENT, repr=False)
@@ -216,7 +221,7 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
-        for name in ("publish_rate", "resend_after", "connect_timeout", "answer_timeout"):
+        for name in ("ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
@@ -281,7 +286,7 @@ _KINDS: dict[tuple[type, ...], str] = {
     (bool,): "clean_session retry_first manual_ack",
     (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
     (int, float): "timeout",
-    (int, float, type(None)): "ping_timeout publish_rate resend_after connect_timeout answer_timeout",
+    (int, float, type(None)): "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout",
     (bool, Reconnect): "reconnect",
     (Message, tuple, type(None)): "will",
     (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]

@@ -36,7 +36,7 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.protocol.events import Connected, Rejected, Skipped, Subscribed, Unsubscribed
+from mqttws.protocol.events import Connected, Rejected, Skipped, Stalled, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.pacing import Pace
@@ -55,6 +55,8 @@ class ClientMachine(Machine):
         ping_timeout: seconds to wait for a sign of life after a PINGREQ; None: a quarter of the keep alive and
             half a second, at most 20.
         max_packet_size: bytes; a larger packet from the server is a fault, `PacketTooLarge`.
+        ack_timeout: seconds without any acknowledgement, while one is due, after which the server is pinged and
+            `Stalled` is reported; None: never.
         reject_suspects: whether what the server ends the connection over, each time it is sent, is given up; see
             `suspects`.
         skip_oversize: whether a larger PUBLISH is acknowledged and dropped instead, and reported as `Skipped`.
@@ -65,6 +67,7 @@ class ClientMachine(Machine):
     """
 
     __slots__ = (
+        "_ack_timeout",
         "_connect",
         "_interval",
         "_max_filters",
@@ -74,6 +77,8 @@ class ClientMachine(Machine):
         "_probing",
         "_rejects",
         "_skip_oversize",
+        "_stalled",
+        "_waiting_since",
     )
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -94,6 +99,7 @@ class ClientMachine(Machine):
         max_filters: int = 100,
         publish_rate: float | None = None,
         resend_after: float | None = None,
+        ack_timeout: float | None = None,
         reject_suspects: bool = False,
         skip_oversize: bool = False,
     ) -> None:
@@ -101,6 +107,9 @@ class ClientMachine(Machine):
         self._decoder = SkippingDecoder(max_packet_size)
         self._skip_oversize = skip_oversize
         self._rejects = reject_suspects
+        self._ack_timeout = ack_timeout
+        self._waiting_since: float | None = None  # for an acknowledgement, without any other since
+        self._stalled = False  # whether that was reported
         self._connect = connect
         self._session = session
         self._interval = connect.keep_alive * 0.75
@@ -161,21 +170,40 @@ class ClientMachine(Machine):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
-        before = len(self.events)
+        before, due = len(self.events), self._due_acknowledgements()
         super().receive_data(data, now)
+        if due and self._due_acknowledgements() != due:
+            self._waiting_since, self._stalled = None, False
+            self._note_waiting(now)
         if self._pace is not None:
             self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
 
     def data_to_send(self, now: float) -> bytes:
         """See `Machine.data_to_send`."""
         if self._pace is None or self.state is not CONNECTED:
-            return super().data_to_send(now)
-        in_flight = self._pace.open(now)
-        data = super().data_to_send(now)
-        self._pace.close(in_flight, now)
-        if self._probing is not None and self._probing.message is not None:
-            self._pace.note(*self._probing.message, now)
+            data = super().data_to_send(now)
+        else:
+            in_flight = self._pace.open(now)
+            data = super().data_to_send(now)
+            self._pace.close(in_flight, now)
+            if self._probing is not None and self._probing.message is not None:
+                self._pace.note(*self._probing.message, now)
+        if self._waiting_since is None and self._ack_timeout is not None:
+            self._note_waiting(now)
         return data
+
+    def _due_acknowledgements(self) -> tuple[int, int, int] | None:
+        """Count the acknowledgements that are due, by what they answer; None where nobody asks how long they take."""
+        if self._ack_timeout is None or self.state is not CONNECTED:
+            return None
+        session = self.session
+        return (*session.sender.phases, len(session.requests_sent))
+
+    def _note_waiting(self, now: float) -> None:
+        """Note since when an acknowledgement is waited for."""
+        due = self._due_acknowledgements()
+        if due is not None and any(due):
+            self._waiting_since = now
 
     def disconnect(self, goodbye: bool = True) -> None:
         """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
@@ -196,13 +224,16 @@ class ClientMachine(Machine):
         if self.state is not CONNECTED:
             return None
         deadline = self._keep_alive_at()
+        if self._waiting_since is not None and self._ack_timeout is not None and not self._stalled and self._reading:
+            overdue_at = self._waiting_since + self._ack_timeout
+            deadline = overdue_at if deadline is None else min(deadline, overdue_at)
         paced = self._pace.next_deadline() if self._pace is not None else None
         return paced if deadline is None else deadline if paced is None else min(deadline, paced)
 
     def _keep_alive_at(self) -> float | None:
         """Return when to ping, or to give the connection up; None for never."""
         if not self._interval:
-            return None
+            return self._dead_at(self._ping_sent) if self._ping_sent is not None and self._reading else None
         ping_at = self._last_sent + self._interval
         if not self._reading:
             return ping_at
@@ -214,6 +245,7 @@ class ClientMachine(Machine):
         """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
         if self._pace is not None and self.state is CONNECTED:
             self._out += self._pace.overdue(now)
+        self._look_for_stall(now)
         deadline = self._keep_alive_at() if self.state is CONNECTED else None
         if deadline is None or now < deadline:
             return
@@ -224,6 +256,18 @@ class ClientMachine(Machine):
         self._send(PingReq())
         if self._ping_sent is None:
             self._ping_sent = now
+
+    def _look_for_stall(self, now: float) -> None:
+        """Ping a server that acknowledges nothing, whatever the keep alive is."""
+        since, due = self._waiting_since, self._due_acknowledgements()
+        if since is None or due is None or self._ack_timeout is None or self._stalled or not self._reading:
+            return
+        if now >= since + self._ack_timeout:
+            self._stalled = True
+            self.events.append(Stalled(sum(due), now - since))
+            self._send(PingReq())
+            if self._ping_sent is None:
+                self._ping_sent = now
 
     def _dead_at(self, ping_sent: float) -> float:
         return max(ping_sent, self._last_received) + self._ping_timeout

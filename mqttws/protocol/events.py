@@ -88,6 +88,19 @@ class Skipped:
 
 
 @dataclass(slots=True)
+class Stalled:
+    """No acknowledgement has come for a while, though some are due. The server has been pinged.
+
+    Attributes:
+        count: how many are due.
+        seconds: since when.
+    """
+
+    count: int
+    seconds: float
+
+
+@dataclass(slots=True)
 class Rejected:
     """A message was given up: the server ends the connection each time it is sent. `Closed` follows.
 
@@ -164,6 +177,7 @@ Event = (
     | Subscribed
     | Rejected
     | Skipped
+    | Stalled
     | Unsubscribed
     | UpgradeRequested
     | ConnectReceived

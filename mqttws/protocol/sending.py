@@ -50,6 +50,9 @@ class Sender:
     Attributes:
         allowance: how many messages may leave before more are allowed; those of QoS 0 leave all the same, and count.
         journal: notes the messages of QoS 1 and 2; None for none.
+        accepts_puback: whether a PUBACK completes a message of QoS 2. It breaks the standard; some servers know no
+            more than QoS 1 and answer so, and the message would be sent again for ever.
+        lowered: how many messages were completed so.
     """
 
     __slots__ = (
@@ -64,8 +67,10 @@ class Sender:
         "_released",
         "_size",
         "_waiting",
+        "accepts_puback",
         "allowance",
         "journal",
+        "lowered",
     )
 
     def __init__(
@@ -77,6 +82,8 @@ class Sender:
     ) -> None:
         self.journal: Journal | None = None
         self.allowance: float = inf
+        self.accepts_puback = False
+        self.lowered = 0
         self._identifiers = identifiers
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
@@ -127,6 +134,11 @@ class Sender:
         """The tokens of the messages of QoS 1 and 2 that wait or are in flight."""
         waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
         return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
+
+    @property
+    def phases(self) -> tuple[int, int]:
+        """How many messages wait for a PUBACK or PUBREC, and how many for a PUBCOMP."""
+        return len(self._published), len(self._released)
 
     def published(self, packet_id: int) -> Outgoing | None:
         """Return the message that was sent with an identifier and has no answer; None for none."""
@@ -418,6 +430,10 @@ class Sender:
         outgoing = self._published.get(packet_id)
         if outgoing is not None and outgoing[QOS] == 1:
             del self._published[packet_id]
+            return self._done(outgoing, packet_id)
+        if outgoing is not None and self.accepts_puback:
+            del self._published[packet_id]
+            self.lowered += 1
             return self._done(outgoing, packet_id)
         if outgoing is not None or packet_id in self._released:
             raise RemoteProtocolError(f"a PubAck for {packet_id}, a message of QoS 2", "MQTT-4.3.3-1")

@@ -1,0 +1,90 @@
+"""Acknowledgements that are overdue, and such as a server should not give."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from drivers import PATIENCE, States
+from scripted import End, Scripted
+
+from mqttws import KeepAliveTimeout, MQTTError, PingReq, PubAck, PubComp, Publish, PubRec, PubRel, Reconnect, TimedOut
+
+Make = Callable[..., Any]
+AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
+
+
+def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
+    client = make(server.url, client_id="c", **options)
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    return client, end
+
+
+@pytest.mark.parametrize("keep_alive", [0, 60])
+def test_a_black_hole_is_noticed_whatever_the_keep_alive(make: Make, server: Scripted, keep_alive: int) -> None:
+    states, errors = States(), list[MQTTError]()
+    client, end = connected(
+        make,
+        server,
+        keep_alive=keep_alive,
+        ack_timeout=0.2,
+        ping_timeout=0.2,
+        reconnect=AT_ONCE,
+        on_state=states,
+        on_error=errors.append,
+    )
+    begun = time.monotonic()
+    future = client.publish_nowait("a", b"x", 1)
+    assert isinstance(end.receive(), Publish)
+    assert end.receive() == PingReq()
+    again = server.accept().welcome()
+    assert time.monotonic() - begun < 3
+    assert isinstance(states.wait("disrupted").error, KeepAliveTimeout)
+    assert [type(error) for error in errors] == [TimedOut]
+    again.expect(Publish("a", b"x", 1, dup=True, packet_id=1)).send(PubAck(1))
+    assert future.result(PATIENCE) is None
+
+
+def test_a_stall_of_a_server_that_answers_is_reported_once(make: Make, server: Scripted) -> None:
+    errors: list[MQTTError] = []
+    client, end = connected(make, server, ack_timeout=0.1, ping_timeout=5.0, on_error=errors.append)
+    future = client.publish_nowait("a", b"x", 2)
+    assert isinstance(end.receive(), Publish)
+    assert end.receive() == PingReq()
+    end.send("d0 00")
+    end.send(PubRec(1)).expect(PubRel(1))
+    assert end.receive() == PingReq()  # the PUBCOMP is overdue in its turn
+    end.send("d0 00", PubComp(1))
+    assert future.result(PATIENCE) is None
+    assert [type(error) for error in errors] == [TimedOut, TimedOut]
+    client.publish_nowait("now")
+    end.expect(Publish("now"))
+
+
+def test_acknowledgements_that_come_keep_it_quiet(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, ack_timeout=0.3)
+    futures = [client.publish_nowait("a", b"x", 1) for _ in range(5)]
+    for _ in futures:
+        assert isinstance(end.receive(), Publish)
+    for number, future in enumerate(futures):
+        time.sleep(0.1)  # together longer than the time-out
+        end.send(PubAck(number + 1))
+        future.result(PATIENCE)
+    client.publish_nowait("now")
+    end.expect(Publish("now"))
+
+
+def test_a_puback_completes_a_message_of_qos_2(make: Make, server: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "mqttws")
+    client, end = connected(make, server, reconnect=False)
+    for packet_id in (1, 2):
+        future = client.publish_nowait("a", b"x", 2)
+        end.expect(Publish("a", b"x", 2, packet_id=packet_id)).send(PubAck(packet_id))
+        assert future.result(PATIENCE) is None
+    client.publish("now")
+    assert sum("with PUBACK" in record.getMessage() for record in caplog.records) == 1
