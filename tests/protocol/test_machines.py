@@ -300,7 +300,10 @@ class TestClientConnecting:
 
     def test_an_oversize_packet(self) -> None:
         machine = client(max_packet_size=10)
-        machine.receive_data(b"\x30\x09", NOW)
+        machine.receive_data(b"\x30\x09\x00\x01a", NOW)  # what follows is not waited for
+        assert isinstance(closing_error(take(machine)), RemoteProtocolError)
+        machine = client(max_packet_size=10)
+        machine.receive_data(b"\x20\x09", NOW)
         assert isinstance(closing_error(take(machine)), MalformedPacket)
 
 
