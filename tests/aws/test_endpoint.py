@@ -518,6 +518,36 @@ def test_a_cut_is_explained_on_demand(explain: bool, act: Any, said: str, bench:
     assert "123456789012" not in error.said
 
 
+def test_shared_subscriptions(bench: Callable[..., Bench], caplog: Any) -> None:
+    """`$share/{ShareName}/{TopicFilter}`: each message to one of the group; the policy names the whole of it."""
+    identities = known()
+    statements = [
+        {
+            "Effect": "Allow",
+            "Action": ["iot:Connect", "iot:Publish", "iot:RetainPublish", "iot:Receive"],
+            "Resource": "*",
+        },
+        {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": f"{ARN}:topicfilter/$share/workers/*"},
+    ]
+    identities.add_policy("chat", {"Version": "2012-10-17", "Statement": statements})
+    there = bench(identities=identities)
+    publisher = there.client("publisher")
+    publisher.publish("plant/0", b"retained", qos=1, retain=True)
+    workers = [there.client(f"worker-{number}") for number in range(2)]
+    deep = "$share/workers/" + "/".join("12345678")
+    assert [worker.subscribe(["$share/workers/plant/#", deep], 1) for worker in workers] == [(1, 1)] * 2
+    for number in range(1, 7):
+        publisher.publish(f"plant/{number}", b"x", qos=1)
+    shares = [[message.topic for message in take(worker, 3)] for worker in workers]
+    assert sorted(shares[0] + shares[1]) == [f"plant/{number}" for number in range(1, 7)]  # and nothing retained
+    workers[1].close()
+    publisher.publish("plant/7", b"x", qos=1)
+    assert [message.topic for message in take(workers[0], 1)] == ["plant/7"]
+    workers[0].subscribe_nowait("$share/others/plant/#")
+    ended(workers[0])
+    assert "iot:Subscribe on 'arn:aws:iot:eu-west-1:123456789012:topicfilter/$share/others/plant/#'" in caplog.text
+
+
 def test_a_connection_is_deleted(bench: Callable[..., Bench]) -> None:
     there = bench()
     watcher = there.client("watcher")
