@@ -477,6 +477,6 @@ fault("U-8", "a fifth byte of the remaining length", (WIRE + "decode_remaining_l
       (WIRE + "decode_remaining_length", "len(data) - start >= 4", "len(data) - start >= 5"))
 fault("U-9", "the bound is not kept", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self.max_packet_size:", "if False:"))
 fault("U-9", "less than 268,435,455 bytes", (WIRE + "encode_remaining_length", "if length > MAX_REMAINING_LENGTH:", "if length > 2_097_151:"))
-fault("U-10", "again without a reconnect", (MACHINE + "_send_ready", "session = self.session", "session = self.session\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
+fault("U-10", "again without a reconnect", (MACHINE + "_send_ready", "assert session is not None", "assert session is not None\n    self._out += [one.packet(dup=True).encode() for one in session.sender._published.values()]"))
 fault("U-11", "subscriptions that were lost are not asked for again", ("mqttws.protocol.session:Session.restore", "if not session_present:", "if False:"))
 fault("U-12", "a session that was not asked for", (CLIENT + "_on_connack", "if packet.session_present and self._connect.clean_session:", "if False:"))
