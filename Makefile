@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree through-tap faults tap-bench
+.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -76,6 +76,13 @@ fuzz: $(VENV)/installed-test  ## the fuzzer on each of its targets, T seconds ea
 
 mutate: $(VENV)/installed  ## N mutated bytes through the decoder (N=100000000)
 	$(BIN)/python tests/fuzz/mutate.py decoder $(or $(N),100000000)
+
+faults: $(VENV)/installed-test  ## clients of others and ours under 48 faults; writes docs/faults.md, some 15 minutes
+	@sh tests/peers/install.sh faults
+	$(BIN)/python tests/faults/matrix.py
+
+study: $(VENV)/installed-test  ## the diagrams and the guided tour of docs/, made of the code
+	PYTHONPATH=tests/support $(BIN)/python tests/support/study.py
 
 agree: $(VENV)/installed-test  ## dissect and tshark on N packets, field by field (N=100000)
 	@sh tests/peers/install.sh

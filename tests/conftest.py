@@ -78,7 +78,9 @@ class _Record:
         missing = {name for name, entry in ledger.statements().items() if not entry.untested} - shown
         if missing:
             raise pytest.UsageError(f"docs/conformance.md is not written: this run has no test of {sorted(missing)}")
-        ledger.PAGE.write_text(ledger.page(self.outcomes, self.marks))
+        ledger.FOLDER.mkdir(exist_ok=True)
+        for path, text in ledger.pages(self.outcomes, self.marks).items():
+            path.write_text(text, "utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.figures:

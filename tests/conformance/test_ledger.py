@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import ledger
@@ -68,11 +69,27 @@ def test_every_statement_has_a_test_or_a_reason(marks, figures):
     assert not [name for name in excused if name in tests], "a statement that does not apply has a test"
 
 
-def test_the_page_tells_the_worst(marks):
+def test_the_pages_tell_the_worst(marks):
     outcomes = dict.fromkeys(marks, "passed")
     tests = ledger.tests_by_statement(marks)["MQTT-1.5.3-1"]
-    row = next(line for line in ledger.page(outcomes, marks).splitlines() if line.startswith("| MQTT-1.5.3-1 "))
-    assert row.endswith("| passed |")
-    outcomes[tests[-1]] = "failed"
-    row = next(line for line in ledger.page(outcomes, marks).splitlines() if line.startswith("| MQTT-1.5.3-1 "))
-    assert row.endswith("| failed |")
+    for outcome in ("passed", "failed"):
+        outcomes[tests[-1]] = outcome
+        lines = ledger.pages(outcomes, marks)[ledger.FOLDER / "1.md"].splitlines()
+        assert lines[lines.index("## MQTT-1.5.3-1") + 2].endswith(f"Binds: both. {outcome}.")
+
+
+def test_every_link_of_the_pages_leads_somewhere(marks):
+    made = ledger.pages(dict.fromkeys(marks, "passed"), marks)
+    headings = [line[3:].partition(" ")[0] for text in made.values() for line in text.splitlines() if line[:3] == "## "]
+    assert sorted(headings) == sorted(ledger.statements())
+    assert sum(text.count("Planted faults:") for text in made.values()) > 140
+    for path, text in made.items():
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            file, _, line = target.partition("#L")
+            found = (path.parent / file).resolve()
+            assert found in made or found.is_file(), (path.name, target)
+            if line:
+                assert int(line) <= found.read_text("utf-8").count("\n") + 1, (path.name, target)
+    lines = (ledger.ROOT / "mqttws" / "codec" / "wire.py").read_text("utf-8").splitlines()
+    number = int(re.search(r"line (\d+)", ledger.code_link("mqttws.codec.wire:decode_text"))[1])
+    assert lines[number - 1].startswith("def decode_text(")

@@ -66,6 +66,14 @@ elif ! { [ -d "$here/node_modules/aws-amplify" ] && [ -d "$here/node_modules/mqt
         missing "AWS Amplify's JavaScript client, MQTT.js or aedes (npm install failed)" "amplify, mqtt.js and aedes"
 fi
 
+environment=$here/../../.venv-peers/faults
+if [ "${1:-}" = faults ] && ! "$environment/bin/python" -c 'import zmqtt, mqttium, aiomqtt, gmqtt, amqtt' 2>/dev/null; then
+    echo "tests/peers: installing aiomqtt, gmqtt, amqtt, MQTTium and zmqtt into an environment of their own"
+    (python3 -m venv "$environment" &&
+        "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt mqttium zmqtt) \
+        >/dev/null 2>&1 || missing "aiomqtt, gmqtt, amqtt, MQTTium or zmqtt (pip install failed)" "make faults"
+fi
+
 if [ "${1:-}" != interop ]; then exit 0; fi
 
 if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then

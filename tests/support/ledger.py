@@ -1,22 +1,26 @@
 """The ledger of statements: what the standard demands, the code that keeps it, and the tests that show it.
 
 `tests/conformance/statements.toml` holds the first two; the tests name their statements themselves, by a mark. This
-module brings the three together, and makes `docs/conformance.md` of them. It is also a plugin of pytest: with
-`-p ledger` a run writes the marks of all that it collected to the file that `LEDGER` names.
+module brings the three together, and makes `docs/conformance.md` and a page for each chapter of them. It is also a
+plugin of pytest: with `-p ledger` a run writes the marks of all that it collected to the file that `LEDGER` names.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
+import inspect
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "conformance" / "statements.toml"
 PAGE = ROOT / "docs" / "conformance.md"
+FOLDER = ROOT / "docs" / "conformance"
 
 #: Test -> the statements that it shows.
 Marks = dict[str, list[str]]
@@ -99,8 +104,8 @@ def tests_by_statement(marks: Mapping[str, Iterable[str]]) -> dict[str, list[str
     return dict(tests)
 
 
-def page(outcomes: Mapping[str, str], marks: Marks) -> str:
-    """Make the page.
+def pages(outcomes: Mapping[str, str], marks: Marks) -> dict[Path, str]:
+    """Make the pages: one for each chapter of the standard, and a list of them.
 
     Args:
         outcomes: test -> "passed", "failed" or "skipped".
@@ -108,7 +113,14 @@ def page(outcomes: Mapping[str, str], marks: Marks) -> str:
     """
     tests = tests_by_statement(marks)
     ledger = statements()
+    chapters: defaultdict[str, list[str]] = defaultdict(list)
+    for name in ledger:
+        chapters[_chapter(name)].append(name)
+    made = {
+        FOLDER / f"{chapter}.md": _chapter_page(chapter, names, outcomes, tests) for chapter, names in chapters.items()
+    }
     tested = sum(not entry.untested for entry in ledger.values())
+    misprints = [f"{name} as {entry.printed}" for name, entry in ledger.items() if entry.printed]
     lines = [
         "# Conformance to MQTT 3.1.1, statement by statement",
         "",
@@ -117,33 +129,104 @@ def page(outcomes: Mapping[str, str], marks: Marks) -> str:
         f"{len(ledger)} statements: the {sum(not entry.section for entry in ledger.values())} that the standard "
         f"numbers and {sum(bool(entry.section) for entry in ledger.values())} that it does not (U-1 to U-12). "
         f"{tested} have tests, {len(ledger) - tested} do not apply. The tests are tested, too: for each statement a "
-        "fault is planted, which they must catch (`make mutants`).",
+        "fault is planted, which they must catch (`make mutants`). Each statement leads to the code that keeps it, to "
+        "its tests, and to the faults.",
         "",
-        "| Statement | Binds | Demands | Kept by | Tests | Result |",
-        "|---|---|---|---|---|---|",
+        "| Chapter | Statements | Results |",
+        "|---|---|---|",
     ]
-    for name, entry in ledger.items():
-        shown = tests.get(name, [])
-        cells = [
-            f"{name} ({entry.section})" if entry.section else name + (" (*)" if entry.printed else ""),
-            entry.binds,
-            entry.says,
-            "<br>".join(f"`{where}`" for where in entry.keeps) or "–",
-            entry.untested or _test_cell(shown),
-            "does not apply" if entry.untested else _result(outcomes.get(test, "missing") for test in shown),
+    for chapter, names in chapters.items():
+        results = Counter(_outcome(name, outcomes, tests) for name in names)
+        cells = f"[{_TITLES[chapter]}](conformance/{chapter}.md) | {len(names)}"
+        lines.append(f"| {cells} | {', '.join(f'{count} {result}' for result, count in results.most_common())} |")
+    made[PAGE] = "\n".join([*lines, "", f"The standard prints {', '.join(misprints)}.", ""])
+    return made
+
+
+#: The pages, by the first number of a statement.
+_TITLES = {
+    "1": "1 Introduction: data representations",
+    "2": "2 MQTT Control Packet format",
+    "3": "3 MQTT Control Packets",
+    "4": "4 Operational behavior",
+    "6": "6 Using WebSocket as a network transport",
+    "U": "Rules without a number",
+}
+
+
+def _chapter(statement: str) -> str:
+    return "U" if statement.startswith("U-") else statement.removeprefix("MQTT-")[0]
+
+
+def _outcome(name: str, outcomes: Mapping[str, str], tests: Mapping[str, list[str]]) -> str:
+    if statements()[name].untested:
+        return "does not apply"
+    return _result(outcomes.get(test, "missing") for test in tests.get(name, []))
+
+
+def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], tests: Mapping[str, list[str]]) -> str:
+    ledger, faults = statements(), _faults()
+    lines = [f"# {_TITLES[chapter]}", "", "[All chapters](../conformance.md)", ""]
+    for name in names:
+        entry = ledger[name]
+        section = f" ({entry.section})" if entry.section else ""
+        lines += [
+            f"## {name}{section}",
+            "",
+            f"{entry.says}. Binds: {entry.binds}. {_outcome(name, outcomes, tests)}.",
+            "",
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    misprints = [f"{name} as {entry.printed}" for name, entry in ledger.items() if entry.printed]
-    return "\n".join([*lines, "", f"(*) The standard prints {', '.join(misprints)}.", ""])
+        if entry.untested:
+            lines += [f"No test: {entry.untested}.", ""]
+            continue
+        lines += ["Kept by:", "", *(f"- {code_link(where)}" for where in entry.keeps), ""]
+        lines += ["Shown by:", "", *(f"- {link}" for link in _test_links(tests.get(name, []))), ""]
+        if name in faults:
+            lines += ["Planted faults:", "", *(f"- {link}" for link in faults[name]), ""]
+    return "\n".join(lines)
 
 
-def _test_cell(tests: list[str]) -> str:
-    counts: defaultdict[str, int] = defaultdict(int)
-    for test in sorted(tests):
-        counts[test.partition("[")[0]] += 1
-    return "<br>".join(
-        f"`{test.removeprefix('tests/')}`" + (f" × {count}" if count > 1 else "") for test, count in counts.items()
-    )
+def code_link(where: str) -> str:
+    """Link the place that "module:name" names, with its file and line."""
+    found = inspect.unwrap(find(where))  # type: ignore[arg-type]
+    found = found.fget if isinstance(found, property) else found
+    file = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)  # type: ignore[arg-type]
+    line = inspect.getsourcelines(found)[1]  # type: ignore[arg-type]
+    return f"[`{where}`](../../{file}#L{line}) (line {line})"
+
+
+def _test_links(tests: Iterable[str]) -> list[str]:
+    counts = Counter(test.partition("[")[0] for test in sorted(tests))
+    links = []
+    for test, count in counts.items():
+        file, _, name = test.partition("::")
+        line = _lines_of(file).get(name.rpartition("::")[2], 1)
+        links.append(f"[`{test.removeprefix('tests/')}`](../../{file}#L{line})" + (f" × {count}" if count > 1 else ""))
+    return links
+
+
+@cache
+def _lines_of(file: str) -> dict[str, int]:
+    """Name of a test in a file -> its line."""
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    return {node.name: node.lineno for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def _faults() -> dict[str, list[str]]:
+    """Statement -> links to the faults that are planted for it."""
+    links: defaultdict[str, list[str]] = defaultdict(list)
+    file = "tests/conformance/faults.py"
+    spec = importlib.util.spec_from_file_location("planted_faults", ROOT / file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lines = (ROOT / file).read_text("utf-8").splitlines()
+    for fault in module.FAULTS:
+        # A title that is made of others' words stands in no line.
+        number = next((number for number, line in enumerate(lines, 1) if fault.title in line), 0)
+        links[fault.statement].append(f"[{fault.title}](../../{file}{f'#L{number}' if number else ''})")
+    return dict(links)
 
 
 def _result(outcomes: Iterable[str]) -> str:

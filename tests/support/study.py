@@ -1,0 +1,276 @@
+"""Pages that are made of the code: state diagrams, sequence diagrams, and the guided tour. `make study` writes them.
+
+State diagrams: each machine is put into each state and given each packet; what its `HANDLERS` take, and where that
+leads, is drawn. The flows of QoS 1 and 2 are drawn of `STEPS`. Sequence diagrams: two machines, connected in memory,
+talk, and what passes is drawn as a tap records it. The tour names functions, and looks up where they stand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from ledger import ROOT
+
+from mqttws import (
+    ClientMachine,
+    ConnAck,
+    Connect,
+    Disconnect,
+    Message,
+    Packet,
+    PingReq,
+    PingResp,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    ServerMachine,
+    Session,
+    SubAck,
+    Subscribe,
+    UnsubAck,
+    Unsubscribe,
+)
+from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW
+from mqttws.tap import Conversation, summary
+from mqttws.tap.state import STEPS
+from mqttws.testing import Pair
+
+DIAGRAMS = ROOT / "docs" / "diagrams.md"
+TOUR = ROOT / "docs" / "tour.md"
+SAMPLES: list[Packet] = [
+    Connect("c"), ConnAck(), ConnAck(5),
+    Publish("a"), Publish("a", b"", 1, packet_id=1), Publish("a", b"", 2, packet_id=2), PubAck(3), PubRec(4),
+    PubRel(2), PubComp(5), Subscribe(5, [("a", 0)]), SubAck(1, [0]), Unsubscribe(6, ["a"]), UnsubAck(2),
+    PingReq(), PingResp(), Disconnect(),
+]  # fmt: skip
+
+
+# States.
+
+
+def client_in(state: str) -> ClientMachine:
+    """Make a client's machine that is in a state, with a request of each kind under way."""
+    machine = ClientMachine(Connect("c"), Session())
+    if state is not NEW:
+        machine.start(0.0)
+    if state is CONNECTED:
+        machine.receive_data(ConnAck().encode(), 0.0)
+        machine.subscribe([("a", 0)])
+        machine.unsubscribe(["a"])
+        for qos in (1, 2, 2):
+            machine.publish(Message("a", b"", qos))
+        machine.data_to_send(0.0)
+        machine.receive_data(PubRec(5).encode(), 0.0)
+    machine.data_to_send(0.0)
+    machine.events.clear()
+    return machine
+
+
+def server_in(state: str) -> ServerMachine:
+    """Make a server's machine that is in a state."""
+    machine = ServerMachine()
+    if state is not NEW:
+        machine.receive_data(Connect("c").encode(), 0.0)
+    if state is CONNECTED:
+        machine.accept(Session(), False, 0.0)
+        machine.publish(Message("a", b"", 1))
+        machine.publish(Message("a", b"", 2))
+    machine.data_to_send(0.0)
+    machine.events.clear()
+    return machine
+
+
+def transitions(
+    make: Callable[[str], Any], handlers: dict[tuple[str, type[Packet]], str]
+) -> dict[tuple[str, str], list[str]]:
+    """Give each packet in each state: (state, next state) -> the packets that lead there."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for state in (NEW, CONNECTING, CONNECTED):
+        for packet in SAMPLES:
+            if (state, type(packet)) not in handlers:
+                continue
+            machine = make(state)
+            machine.receive_data(packet.encode(), 0.0)
+            name = type(packet).__name__.upper()
+            if isinstance(packet, ConnAck):
+                name += f" {packet.return_code}" if packet.return_code == 0 else " 1 to 5"
+            if name not in found[state, machine.state]:
+                found[state, machine.state].append(name)
+    return dict(found)
+
+
+def state_diagram(title: str, arrows: dict[tuple[str, str], list[str]], more: list[tuple[str, str, str]]) -> list[str]:
+    """Draw states and arrows."""
+    lines = ["```mermaid", "---", f"title: {title}", "---", "stateDiagram-v2", "    [*] --> new"]
+    lines += [f"    {before} --> {after}: {', '.join(names)}" for (before, after), names in arrows.items()]
+    lines += [f"    {before} --> {after}: {label}" for before, after, label in more]
+    return [*lines, "    closed --> [*]", "```", ""]
+
+
+def flow_diagram() -> list[str]:
+    """Draw the flows of the packet identifiers."""
+    lines = ["```mermaid", "---", "title: A packet identifier", "---", "stateDiagram-v2"]
+    names = {step: step.replace(" ", "_") for step, _ in STEPS} | {"": "[*]"}
+    lines += [f"    {name}: {step}" for step, name in names.items() if " " in step]
+    for first, packet in _BEGINNINGS.items():
+        lines.append(f"    [*] --> {names[first]}: {packet}")
+    lines += [f"    {names[step]} --> {names[after]}: {kind.__name__.upper()}" for (step, kind), after in STEPS.items()]
+    return [*lines, "```", ""]
+
+
+#: The first step of a flow -> what begins it.
+_BEGINNINGS = {
+    "published 1": "PUBLISH, QoS 1",
+    "published 2": "PUBLISH, QoS 2",
+    "subscribe": "SUBSCRIBE",
+    "unsubscribe": "UNSUBSCRIBE",
+}
+
+
+# Sequences.
+
+
+class Recorded(Pair):
+    """A pair whose bytes a tap reads."""
+
+    def __init__(self, **options: Any) -> None:
+        self.conversation = Conversation()
+        self.lines: list[str] = []
+        super().__init__(Connect("c"), **options)
+
+    def deliver_to_server(self, count: int | None = None) -> None:
+        self._record("client", bytes(self.to_server[:count]))
+        super().deliver_to_server(count)
+
+    def deliver_to_client(self, count: int | None = None) -> None:
+        self._record("server", bytes(self.to_client[:count]))
+        super().deliver_to_client(count)
+
+    def _record(self, sender: str, data: bytes) -> None:
+        arrow = "C->>S" if sender == "client" else "S->>C"
+        for record in self.conversation.receive_data(sender, data, self.clock()):
+            if record.layer in ("mqtt", "http") or record.name == "close":
+                told = summary(record).partition(", ")[0] if record.layer == "http" else summary(record)
+                self.lines.append(
+                    f"    {arrow}: {record.name} {told}".rstrip().replace("#", "#35;").replace(";", "#59;")
+                )
+                for end, what, _, after in record.changes:
+                    letter = "C" if end == "client" else "S"
+                    self.lines.append(f"    Note over {letter}: {what}: {after or 'done'}")
+
+
+def sequence(title: str, *steps: Callable[[Pair], object], opening: bool = False, websocket: bool = False) -> list[str]:
+    """Draw what passes while two machines do something."""
+    pair = Recorded(websocket=websocket)
+    pair.open()
+    if not opening:
+        pair.lines.clear()
+    for step in steps:
+        step(pair)
+        pair.run()
+    head = ["```mermaid", "---", f"title: {title}", "---", "sequenceDiagram"]
+    return [*head, "    participant C as client", "    participant S as server", *pair.lines, "```", ""]
+
+
+def diagrams() -> str:
+    """Make the page of diagrams."""
+    client_more = [(NEW, CONNECTING, "start sends CONNECT"), (CONNECTED, CLOSED, "disconnect sends DISCONNECT")]
+    server_more = [
+        (CONNECTING, CONNECTED, "accept sends CONNACK 0"),
+        (CONNECTING, CLOSED, "refuse sends CONNACK 1 to 5"),
+    ]
+    lines = [
+        "# Diagrams",
+        "",
+        "Made of the code by `make study` (`tests/support/study.py`); not to be edited. The machines are given each",
+        "packet in each state; what is not drawn is a violation, and closes the connection.",
+        "",
+        "## States",
+        "",
+        *state_diagram("The client's machine", transitions(client_in, ClientMachine.HANDLERS), client_more),
+        *state_diagram("The server's machine", transitions(server_in, ServerMachine.HANDLERS), server_more),
+        "Either end gives a packet identifier a flow; the other end answers it.",
+        "",
+        *flow_diagram(),
+        "## Sequences",
+        "",
+        *sequence("Connecting over a WebSocket", opening=True, websocket=True),
+        *[line for qos in (0, 1, 2) for line in sequence(
+            f"A message of QoS {qos}", lambda pair, qos=qos: pair.client.publish(Message("a/b", b"hello", qos)))],
+        *sequence("Subscribing", lambda pair: pair.client.subscribe([("a/#", 1)]),
+                  lambda pair: pair.client.unsubscribe(["a/#"])),
+        *sequence("Leaving", lambda pair: pair.client.disconnect(pair.clock()), websocket=True),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+# The tour.
+
+#: Ten stops: "module:function", and what happens there.
+STOPS = [
+    (
+        "pubsub.sync.api:PubSub.publish",
+        "`ps.publish(topic, message)`: the topic is checked, and the message becomes bytes.",
+    ),
+    ("mqttws.sync.client:Client.publish", "The client takes it under its one lock, and wakes its network thread."),
+    ("mqttws.protocol.sending:Sender.enqueue", "It waits for its turn, and counts against the bounds of the queue."),
+    (
+        "mqttws.protocol.sending:Sender.take_ready",
+        "Its turn, in the network thread: with QoS 1 it gets a packet identifier.",
+    ),
+    ("mqttws.codec.publishing:encode_publish", "It becomes a PUBLISH: fixed header, topic, identifier, payload."),
+    (
+        "mqttws.protocol.framing:WebSocketFraming.send",
+        "What waits together goes into one masked frame, and to the socket.",
+    ),
+    ("mqttws.protocol.framing:WebSocketFraming.receive_data", "The way back: frames come, and their payloads go on."),
+    ("mqttws.codec.decoder:Decoder.feed", "The stream of MQTT bytes is cut into packets."),
+    ("mqttws.protocol.receiving:Receiver.receive", "With QoS 1 and 2: is it new? It is to be acknowledged."),
+    (
+        "pubsub.subscription:SubscriptionCore.deliver",
+        "Its topic matches: the payload is decoded, and your function called.",
+    ),
+]
+
+
+def where(stop: str) -> tuple[str, int]:
+    """Find a stop: its file, from the root, and line."""
+    module, _, path = stop.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    code = inspect.unwrap(found).__code__
+    return str(ROOT.joinpath(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)), code.co_firstlineno
+
+
+def tour() -> str:
+    """Make the page of the tour."""
+    lines = [
+        "# One PUBLISH: a guided tour",
+        "",
+        "From `ps.publish` to the socket, and from the socket to the callback, in ten stops. Made by `make study`; a",
+        "test runs the trip, and checks that it comes by each stop in this order.",
+        "",
+    ]
+    for number, (stop, told) in enumerate(STOPS, 1):
+        file, line = where(stop)
+        name = stop.partition(":")[2]
+        lines.append(f"{number}. [`{name}`](../{file}#L{line}) ({file}, line {line}). {told}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the pages."""
+    DIAGRAMS.write_text(diagrams(), "utf-8")
+    TOUR.write_text(tour(), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The pages that are made of the code are as the code is now, and the tour goes where it says."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import pytest
+import study
+from ledger import ROOT
+from wire import PATIENCE
+
+from mqttws import (
+    ClientMachine,
+    LocalProtocolError,
+    Message,
+    PubAck,
+    PubComp,
+    PubRec,
+    RemoteProtocolError,
+    ServerMachine,
+)
+from mqttws.broker import Broker
+from mqttws.codec.packets import PACKETS
+from mqttws.protocol.outgoing import Identifiers
+from mqttws.protocol.sending import Sender
+from mqttws.tap.state import STEPS
+from pubsub import MqttOverWSProvider, PubSub
+
+
+@pytest.mark.parametrize("page", ["diagrams", "tour"])
+def test_the_pages_are_not_stale(page: str) -> None:
+    path, make = {"diagrams": (study.DIAGRAMS, study.diagrams), "tour": (study.TOUR, study.tour)}[page]
+    assert path.read_text("utf-8") == make(), f"docs/{path.name} is stale: make study"
+
+
+@pytest.mark.parametrize("machine", [ClientMachine, ServerMachine])
+def test_everything_that_a_machine_handles_is_drawn(machine: Any) -> None:
+    make = study.client_in if machine is ClientMachine else study.server_in
+    drawn = {
+        (before, name.partition(" ")[0])
+        for (before, _), names in study.transitions(make, machine.HANDLERS).items()
+        for name in names
+    }
+    packets = PACKETS.values()  # there is a handler, too, for what was too long to be kept, which is none
+    assert drawn == {(state, packet.__name__.upper()) for state, packet in machine.HANDLERS if packet in packets}
+
+
+def test_the_steps_of_the_tap_are_those_of_the_sender() -> None:
+    """For each step and answer: the real sender goes on, or finds a violation, as the table says."""
+    for step in ("published 1", "published 2", "received"):
+        for answer in (PubAck, PubRec, PubComp):
+            sender = Sender(Identifiers())
+            sender.enqueue(Message("a", b"", 1 if step == "published 1" else 2))
+            sender.take_ready(100_000)
+            if step == "received":
+                sender.pubrec(1)
+            table = STEPS.get(("released" if step == "received" else step, answer))
+            call = {PubAck: sender.puback, PubRec: sender.pubrec, PubComp: sender.pubcomp}[answer]
+            if table is None:
+                with pytest.raises((RemoteProtocolError, LocalProtocolError)):
+                    call(1)
+            else:
+                call(1)
+
+
+def test_the_trip_comes_by_each_stop() -> None:
+    calls: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and "broker" not in threading.current_thread().name:
+            calls.append((frame.f_code.co_filename, frame.f_code.co_qualname))
+
+    wanted = [(str(ROOT / study.where(stop)[0]), stop.partition(":")[2]) for stop, _ in study.STOPS]
+    assert len(wanted) == 10
+    threading.setprofile(note)
+    try:
+        with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+            arrived = threading.Event()
+            ps.subscribe("a", qos=1).subscribe(next=lambda message: arrived.set()).ready(timeout=PATIENCE)
+            calls.clear()
+            before = sys.getprofile()
+            sys.setprofile(note)
+            try:
+                ps.publish("a", {"n": 1}, qos=1)
+                assert arrived.wait(PATIENCE)
+            finally:
+                sys.setprofile(before)
+    finally:
+        threading.setprofile(None)  # type: ignore[arg-type]
+    trip = iter(calls)
+    missed = [stop for stop in wanted if not any(call == stop for call in trip)]
+    assert missed == []
