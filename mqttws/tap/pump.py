@@ -273,7 +273,7 @@ class _End(asyncio.Protocol):
         self.gone = False  # the socket is closed
         self.ended = False  # nothing more comes from it
         self._paused = 0  # reasons not to read it
-        self._read_ended = False
+        self._fin = False  # nothing more is sent to it
 
     # What asyncio calls.
 
@@ -324,8 +324,8 @@ class _End(asyncio.Protocol):
     # What the pair calls.
 
     def send(self, data: bytes) -> None:
-        """Write to the socket."""
-        if self.transport is None or self.gone:
+        """Write to the socket, unless it is closing or was sent FIN: there is nobody to take it."""
+        if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
         if self.tls is not None:
             self.tls.send(data)
@@ -340,11 +340,12 @@ class _End(asyncio.Protocol):
 
     def finish(self) -> None:
         """Send FIN, behind what waits."""
-        if self.transport is None or self.gone or self.transport.is_closing():
+        if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
         if self.tls is not None:
             self.tls.close()
             self.flush()
+        self._fin = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

@@ -210,14 +210,14 @@ def version_of(client: str) -> str:
 _EXPLAINED = """\
 Each cell is a run of its own: a program publishes 100 messages at QoS 1 and 100 at QoS 2, by turns, and receives 100 at
 QoS 1, through `mqttws.testing.Faults` before the embedded broker, over TCP. The session is a kept one, the keep alive
-2 s, and each client reconnects by its own means; where it has none, the program does, as the documentation of the
-library says (`tests/faults/program.py`). A run has {seconds:g} s.
+2 s, what a library lets time out does so after 3 s, and each client reconnects by its own means; where it has none, the
+program does, as the documentation of the library says (`tests/faults/program.py`). A run has {seconds:g} s.
 
 `ok`: all arrived, at QoS 2 once, in order, and the program ended by itself. A number stands for a remark below, whose
 rules, in `docs/faults/`, do the same again with `pubsub look URL --faults FILE`. awscrt has no QoS 2.
 
-A client is not always wrong where a cell is not `ok`: the standard lets a client wait for ever for an acknowledgement
-that never comes on a connection that lives."""
+A client is not always wrong where a cell is not `ok`: on a connection that lives, MQTT 3.1.1 sends nothing again, and
+so a packet or an acknowledgement that is dropped is missed by every client that does not give up the connection."""
 
 
 def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[str], seconds: float) -> str:

@@ -3,9 +3,9 @@
     python program.py LIBRARY HOST PORT
 
 Each is set up as its documentation says for a session that is to outlive its connections: a fixed client identifier, no
-clean session, keep alive of 2 s, reconnecting without long waits. Where a library leaves reconnecting to the program,
-the program does it, and publishes again what has not been acknowledged. What happens is told in lines of JSON:
-{"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
+clean session, keep alive of 2 s, reconnecting without long waits, and 3 s for what the library lets time out. Where a
+library leaves reconnecting to the program, the program does it, and publishes again what has not been acknowledged. What
+happens is told in lines of JSON: {"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 import threading
+import time
 
 COUNT = 100
 HOST, PORT = sys.argv[2], int(sys.argv[3])
@@ -70,13 +71,13 @@ def mqttws():
         f"mqtt://{HOST}:{PORT}", client_id=NAME, clean_session=False, keep_alive=2,
         on_message=lambda message: got(message.payload), reconnect=library.Reconnect(initial=0.1, maximum=1.0),
     )  # fmt: skip
+    client.open(wait=False)
     while True:
         try:
-            client.open(5)
-            client.subscribe("down/#", 1)
+            client.subscribe("down/#", 1, timeout=3)
             break
         except library.MQTTError:
-            pass
+            time.sleep(0.2)
     tell(ready=True)
     futures = [(qos, number, client.publish_nowait(f"up/{qos}", str(number), qos)) for qos, number in work()]
     for qos, number, future in futures:
@@ -94,13 +95,13 @@ async def mqttws_aio():
         f"mqtt://{HOST}:{PORT}", client_id=NAME, clean_session=False, keep_alive=2,
         on_message=lambda message: got(message.payload), reconnect=library.Reconnect(initial=0.1, maximum=1.0),
     )  # fmt: skip
+    await client.open(wait=False)
     while True:
         try:
-            await client.open(5)
-            await client.subscribe("down/#", 1)
+            await client.subscribe("down/#", 1, timeout=3)
             break
         except library.MQTTError:
-            pass
+            await asyncio.sleep(0.2)
     tell(ready=True)
     futures = [(qos, number, client.publish_nowait(f"up/{qos}", str(number), qos)) for qos, number in work()]
     for qos, number, future in futures:
@@ -130,7 +131,9 @@ async def aiomqtt():
 
     while waiting or not _over.is_set():
         try:
-            async with library.Client(HOST, PORT, identifier=NAME, clean_session=False, keepalive=2) as client:
+            async with library.Client(
+                HOST, PORT, identifier=NAME, clean_session=False, keepalive=2, timeout=3
+            ) as client:
                 await client.subscribe("down/#", 1)
                 tell(ready=True)
                 tasks = [asyncio.create_task(publish(client)), asyncio.create_task(receive(client))]
@@ -206,10 +209,15 @@ async def mqttium():
     from mqttium.api import AsyncClient, ReconnectPolicy
 
     policy = ReconnectPolicy(initial_delay=0.5, max_delay=1.0)
-    client = AsyncClient(NAME, clean_start=False, keepalive=2, reconnect=policy)
+    client = AsyncClient(NAME, clean_start=False, keepalive=2, reconnect=policy, connect_timeout=3, subscribe_timeout=3)
     while True:
         try:
             await client.connect(HOST, PORT)
+            break
+        except Exception:
+            await asyncio.sleep(0.5)
+    while True:
+        try:
             await client.subscribe("down/#", qos=1)
             break
         except Exception:
@@ -246,23 +254,29 @@ async def zmqtt():
             break
         except library.MQTTError:
             await asyncio.sleep(0.5)
-    async with client.subscribe("down/#", qos=library.QoS(1)) as messages:
-        tell(ready=True)
+    while True:
+        messages = client.subscribe("down/#", qos=library.QoS(1))
+        try:
+            await messages.__aenter__()
+            break
+        except library.MQTTError:
+            await asyncio.sleep(0.5)
+    tell(ready=True)
 
-        async def receive():
-            while not _over.is_set():
-                got((await messages.get_message()).payload)
+    async def receive():
+        while not _over.is_set():
+            got((await messages.get_message()).payload)
 
-        receiving = asyncio.create_task(receive())
-        for qos, number in work():
-            while True:
-                try:
-                    await client.publish(f"up/{qos}", str(number), qos=library.QoS(qos))
-                    break
-                except library.MQTTDisconnectedError:
-                    await asyncio.sleep(0.2)
-            tell(done=[qos, number])
-        await receiving
+    receiving = asyncio.create_task(receive())
+    for qos, number in work():
+        while True:
+            try:
+                await client.publish(f"up/{qos}", str(number), qos=library.QoS(qos))
+                break
+            except library.MQTTDisconnectedError:
+                await asyncio.sleep(0.2)
+        tell(done=[qos, number])
+    await receiving
     await client.disconnect()
 
 
@@ -277,6 +291,11 @@ def awscrt():
     while True:
         try:
             connection.connect().result(5)
+            break
+        except Exception:
+            pass
+    while True:
+        try:
             subscribing, _ = connection.subscribe(
                 "down/#", mqtt.QoS.AT_LEAST_ONCE, lambda topic, payload, **_: got(payload)
             )

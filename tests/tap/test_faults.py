@@ -463,6 +463,21 @@ def test_a_reset_comes_behind_the_bytes_before_it(broker: Broker) -> None:
                 near.recv(10)
 
 
+def test_what_comes_after_a_fin_of_the_tap_is_dropped(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither end can be made to fail by what the other goes on to send."""
+    with Faults(broker.url_of("mqtt")) as faults:
+        faults.stream("server").limit_data(size=4)
+        port = int(faults.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as near:
+            near.sendall(Connect("c").encode())
+            assert near.recv(10) == ConnAck().encode()
+            assert near.recv(10) == b""
+            for _ in range(50):
+                near.sendall(b"\xc0\x00" * 100)
+        assert len([record for record in faults.taken() if record.name == "PINGREQ"]) == 5000
+    assert caplog.text == ""
+
+
 def test_what_there_is_not(broker: Broker) -> None:
     faults = Faults(broker.url)
     with pytest.raises(AttributeError, match="there is no fault 'explode'"):
