@@ -4,8 +4,8 @@
 
 Each is set up as its documentation says for a session that is to outlive its connections: a fixed client identifier, no
 clean session, keep alive of 2 s, reconnecting without long waits, and 3 s for what the library lets time out. Where a
-library leaves reconnecting to the program, the program does it, and publishes again what has not been acknowledged. What
-happens is told in lines of JSON: {"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
+library leaves reconnecting to the program, the program does it, and publishes again what has not been acknowledged.
+What happens is told in lines of JSON: {"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
 """
 
 from __future__ import annotations
