@@ -347,7 +347,10 @@ class _End(asyncio.Protocol):
             self.flush()
         self._fin = True
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the socket was reset, which the event loop has not reported yet
+                pass
 
     def reset(self) -> None:
         """Send RST."""
