@@ -381,7 +381,7 @@ class Handler:
         wanted = event.error is not None and not self._hub.stopping
         will = self._hub.registry.detach(subscriber, now, will=wanted)
         if will is not None:
-            self._hub.publish_will(will)
+            self._hub.publish_will(self.peer, will)
         if self._hub.hooks.on_disconnected is not None:
             try:
                 self._hub.hooks.on_disconnected(self.peer, event.error)

@@ -5,8 +5,9 @@ A hook is a plain callable. In the order in which a connection meets them::
     on_upgrade(peer) -> Rejection | None            the WebSocket upgrade: 101, or another status; may be async
     authenticator(peer, connect) -> bool | Accepted | Refused     the CONNECT; may be async
     on_connected(peer)                              the CONNACK 0 is on its way
-    authorizer(peer, access) -> bool | Verdict      each PUBLISH, each Topic Filter, each message to be delivered,
-                                                    and the will; not async: it stands in the path of every message
+    authorizer(peer, access) -> bool | Verdict      each PUBLISH, each Topic Filter, each message to be delivered, and
+                                                    the will, with the CONNECT and when it is published; not async: it
+                                                    stands in the path of every message
     on_published(peer, message)                     a message is accepted, and is routed next; peer None: it is a will,
                                                     or the broker's own
     on_disconnected(peer, error)                    once for each `on_connected`; error None: the client said DISCONNECT
@@ -152,7 +153,7 @@ class Access(NamedTuple):
 
     Attributes:
         action: "publish" (a will too), "subscribe" or "receive".
-        topic: the Topic Name; with "subscribe" the Topic Filter.
+        topic: the Topic Name; with "subscribe" the Topic Filter, of a shared subscription the one behind the group.
         qos: the one asked for.
         retain: with "publish": whether the message is to be retained; with "receive": whether it has been.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from mqttws.broker.doors import Doors, Visitor
-from mqttws.broker.hooks import Hooks
+from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -88,8 +88,17 @@ class Hub:
         if not self.doors:
             self._empty.set()
 
-    def publish_will(self, will: Message) -> None:
-        """Publish the will of a client that is gone; later, where it takes long to find whom it reaches."""
+    def publish_will(self, peer: Peer, will: Message) -> None:
+        """Publish the will of a client that is gone; later, where it takes long to find whom it reaches.
+
+        The authorizer allowed it with the CONNECT, which may be long ago: it is asked again.
+        """
+        verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
+        if not verdict.allowed:
+            self.figures.publish_denied += 1
+            text = "client %s: the will to %r denied: %s"
+            self.notices.say("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
+            return
         if self.hooks.on_published is not None:
             self.hooks.on_published(None, will)
         try:

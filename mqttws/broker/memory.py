@@ -44,7 +44,7 @@ class Memory:
         now = monotonic()
         if now - self._counted_at >= _INTERVAL:
             self._counted_at = now
-            sizes = [size for each in self._subscribers() if (size := each.size)]
+            sizes = [held for each in self._subscribers() if (held := each.size)]
             self._held = sum(sizes) + size
             self._share = most // max(1, len(sizes))
             if self._held <= most:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any, Final
 
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
@@ -23,6 +24,9 @@ from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import Store
 from mqttws.protocol.suspects import Suspects
+
+#: Stands for the requests of a session that has had none, as all of a server: a queue of its own takes 760 bytes.
+_NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
 
 
 class Request:
@@ -90,7 +94,7 @@ class Session:
         self.identifiers = Identifiers()
         self.sender = Sender(self.identifiers, max_in_flight, max_queued, max_queued_bytes)
         self.receiver = Receiver()
-        self.requests: deque[Request] = deque()
+        self.requests: deque[Request] = _NO_REQUESTS
         self.requests_sent: dict[int, Request] = {}
         self.store: Store | None = None
         self._suspects: Suspects | None = None
@@ -191,6 +195,8 @@ class Session:
         return self._request(Request(self.sender.next_token(), unsubscribe=topic_filters))
 
     def _request(self, request: Request) -> int:
+        if self.requests is _NO_REQUESTS:
+            self.requests = deque()
         self.requests.append(request)
         assert request.token is not None
         return request.token

@@ -113,7 +113,7 @@ class BrokerProcess:
             SimpleNamespace(
                 loop=loop, limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
                 registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
-                publish_will=router.publish_at_once,
+                publish_will=lambda peer, will: router.publish_at_once(will),
             ),
         )  # fmt: skip
 

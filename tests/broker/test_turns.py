@@ -1,0 +1,242 @@
+"""Whose turn it is, who goes first, and what all hold together."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import ssl
+import threading
+import time
+import tracemalloc
+from urllib.parse import urlsplit
+
+import pytest
+from wire import PATIENCE, Wire
+
+import mqttws
+from mqttws import Connect, Message, PubAck, Publish, Subscribe
+from mqttws.broker import Limits, Peer
+from mqttws.broker.doors import Doors
+from mqttws.broker.registry import Registry
+from mqttws.broker.router import Router
+
+
+def flood(peer: Wire, data: bytes, stop: threading.Event) -> list[threading.Thread]:
+    """Send without end, and read what it brings."""
+
+    def send() -> None:
+        try:
+            while not stop.is_set():
+                peer.socket.sendall(data)
+        except OSError:
+            pass
+
+    def read() -> None:
+        try:
+            while peer.socket.recv(1 << 16):
+                pass
+        except OSError:
+            pass
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (send, read)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xc0\x00" * 30_000,
+        Subscribe(1, [("a", 0)]).encode() * 7_000,
+        Subscribe(1, [("$SYS/#", 0)]).encode() * 5_000,
+        b"\x62\x02\x00\x07" * 15_000,
+        Subscribe(1, [(f"+/+/+/+/{number}", 0) for number in range(100)]).encode(),
+    ],
+    ids=["PINGREQ", "SUBSCRIBE", "$SYS/#", "PUBREL", "retained walks"],
+)
+def test_a_flood_from_ten_clients_leaves_the_others_their_turns(start, client, data):
+    """What one read of each asks for takes up to 100 ms, a second for the ten: others are heard meanwhile."""
+    broker = start(sys_anonymous=True)
+    for number in range(2_000):
+        broker.publish(f"{number}/a/b/c/d", b"r", retain=True)
+    good = client("good", broker)
+    stop = threading.Event()
+    hogs = [client(f"{number}", broker) for number in range(10)]
+    threads = [thread for hog in hogs for thread in flood(hog, data, stop)]
+    took = []
+    for number in range(1, 41):
+        began = time.monotonic()
+        good.send(Publish("good", b"x", 1, packet_id=number)).expect(PubAck(number))
+        took.append(time.monotonic() - began)
+        time.sleep(0.005)
+    stop.set()
+    for hog in hogs:
+        hog.reset()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(took)[len(took) // 2] < 0.25  # of a loaded machine
+
+
+def test_what_is_put_off_is_done_in_order_though_the_client_has_left(start, client):
+    """A burst that takes many slices, and the end of the connection behind it: nothing is lost, and no will comes."""
+    broker = start()
+    watcher = client("watcher", broker)
+    watcher.subscribe(("a/#", 0), ("w", 0))
+    peer = client("c", broker, will=Message("w", b"x"))
+    count = 3_000
+    peer.send(*(Publish(f"a/{number}", b"%d" % number) for number in range(count)), "e0 00")
+    peer.close()
+    assert [int(message.payload) for message in watcher.messages(count)] == list(range(count))
+    watcher.quiet()
+
+
+def test_a_hello_of_tls_is_closed_at_once_and_said_so(start, wire, caplog):
+    broker = start()
+    for scheme in ("mqtt", "ws"):
+        peer = wire(broker, scheme, **({"upgrade": False} if scheme == "ws" else {}))
+        peer.socket.sendall(bytes.fromhex("16 03 01 02 00 01 00 01 fc 03 03"))
+        peer.socket.settimeout(5)  # `connect_timeout` is 10 s
+        assert peer.rest() in (b"", b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert caplog.text.count("the client speaks TLS, and this listener does not") == 2
+
+
+def test_a_tls_client_on_a_plain_port_fails_at_once(start):
+    with pytest.raises(mqttws.ConnectError):
+        mqttws.connect(start().url_of("mqtt").replace("mqtt:", "mqtts:"), timeout=5)
+
+
+@pytest.mark.parametrize("said", [Connect().encode(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["MQTT", "HTTP"])
+def test_plain_text_on_a_port_of_tls_is_closed_at_once_and_said_so(start, server_tls, caplog, said):
+    broker = start(mqtts_port=0, wss_port=0, tls=server_tls)
+    for scheme in ("mqtts", "wss"):
+        with Wire(broker.url_of(scheme).replace("wss", "mqtt")) as peer:
+            peer.socket.sendall(said)
+            peer.socket.settimeout(5)
+            peer.rest()
+    broker.stop()
+    assert caplog.text.count("the TLS handshake failed") == 2
+
+
+def test_mqtt_on_a_port_of_websocket_is_closed_at_once(start, wire, caplog):
+    peer = wire(start(), "ws", upgrade=False)
+    peer.socket.sendall(Connect("c").encode())
+    assert peer.rest().startswith(b"HTTP/1.1 400 ")
+    assert "the client speaks no HTTP" in caplog.text
+
+
+class Visitor:
+    """A connection that only goes."""
+
+    def __init__(self, doors: Doors[Visitor]) -> None:
+        self.doors = doors
+        self.reasons: list[str] = []
+
+    def turn_out(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.doors.leave(self)
+
+
+def test_strangers_go_first_the_oldest_before_the_others():
+    doors: Doors[Visitor] = Doors(Limits(max_connections=3, max_pending_per_address=2, max_pending_bytes=100))
+    a, b, c, d, e, f = (Visitor(doors) for _ in range(6))
+    for visitor in (a, b, c):
+        assert doors.admit(visitor, "x") is None
+    assert a.reasons == ["2 connections from its address have sent no CONNECT"]
+    doors.accept(b)
+    assert doors.admit(d, "y") is None
+    assert doors.admit(e, "y") is None
+    assert c.reasons == ["the broker is full, and it has sent no CONNECT"]
+    doors.hold(d, 60)
+    doors.hold(e, 30)
+    doors.hold(e, 50)
+    assert d.reasons == ["connections without a CONNACK hold too many bytes"]
+    doors.accept(e)
+    assert doors.admit(f, "y") is None
+    doors.accept(f)
+    assert doors.admit(a, "z") == "3 clients are connected already"
+    for visitor in (b, e, f):
+        doors.leave(visitor)
+    assert len(doors) == doors._held == 0
+    assert not doors._by_address
+    assert not doors._strangers_by_address
+
+
+def attached(router: Router, *client_ids: str):
+    registry = Registry(router)
+    for client_id in client_ids:
+        peer = Peer("mqtt", ("127.0.0.1", 1))
+        peer.client_id = client_id
+        yield registry.attach(peer, Connect(client_id), mqttws.broker.Accepted(), Outlet())[0]
+
+
+class Outlet:
+    """A connection that does nothing."""
+
+    held = 0
+
+    def send(self, packets: bytes) -> bool:
+        return True
+
+    def wake(self) -> None:
+        pass
+
+    def end(self, error: Exception) -> None:
+        raise AssertionError(error)
+
+
+def test_who_holds_more_than_its_share_gets_nothing_more_and_the_others_do(monkeypatch):
+    monkeypatch.setattr("mqttws.broker.memory._INTERVAL", 0.0)
+    router = Router(Limits(max_session_bytes=100_000))
+    hog, good = attached(router, "hog", "good")
+    router.subscribe(hog, [("a", 1)])
+    for _ in range(300):
+        router.publish("a", bytes(1_000), 1)
+    assert 90_000 < hog.size <= 100_000
+    dropped = router.figures.publish_dropped
+    assert dropped > 200
+    assert router.subscribe(good, [("b", 1)]) == [1]
+    assert router.publish("b", bytes(1_000), 1) == 1
+    hog.session.sender.clear()
+    assert router.publish("a", bytes(1_000), 1) == 1  # what has left is counted no more
+    assert router.figures.publish_dropped == dropped
+
+
+def test_filters_are_bounded_in_bytes_and_given_back():
+    router = Router(Limits(max_subscription_bytes=1_000, max_subscription_levels=50))
+    (subscriber,) = attached(router, "c")
+    long = [("x" * 300 + str(number), 0) for number in range(5)]
+    assert router.subscribe(subscriber, long) == [0, 0, 0, 0x80, 0x80]
+    router.unsubscribe(subscriber, [topic_filter for topic_filter, _ in long])
+    assert (subscriber.levels, subscriber.filter_bytes, subscriber.size) == (0, 0, 0)
+    deep = [("/" * 24 + str(number), 0) for number in range(3)]
+    for _ in range(3):  # levels are given back each time
+        assert router.subscribe(subscriber, deep) == [0, 0, 0x80]
+        router.unsubscribe(subscriber, [topic_filter for topic_filter, _ in deep])
+
+
+def test_an_absent_session_over_tls_takes_two_kib_at_most(start, server_tls, pem):
+    """Its TLS object and its headers went with the connection; measured by what the interpreter allocates."""
+    broker = start(mqtts_port=0, tls=server_tls, ws_port=None, tcp_port=None)
+    address = ("127.0.0.1", urlsplit(broker.url_of("mqtts")).port)
+    context = ssl.create_default_context(cafile=str(pem))
+
+    def leave(first: int, count: int) -> None:
+        for number in range(first, first + count):
+            with context.wrap_socket(socket.create_connection(address), server_hostname="127.0.0.1") as peer:
+                peer.sendall(Connect(f"device-{number}", clean_session=False).encode())
+                assert peer.recv(4) == bytes.fromhex("20 02 00 00")
+                peer.sendall(b"\xe0\x00")
+                assert peer.recv(1) == b""
+
+    leave(0, 20)
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    leave(20, 60)
+    end = time.monotonic() + PATIENCE
+    while (each := (tracemalloc.get_traced_memory()[0] - before) / 60) > 2_048 and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.1)
+    tracemalloc.stop()
+    assert each <= 2_048
