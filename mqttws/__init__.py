@@ -58,7 +58,10 @@ if TYPE_CHECKING:
         ConnectReceived,
         Delivered,
         Event,
+        Rejected,
         Sent,
+        Skipped,
+        Stalled,
         Subscribed,
         SubscribeReceived,
         Unsubscribed,
@@ -95,8 +98,8 @@ _HOLDS = {
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
     "protocol.events": (
-        "Closed ConnectReceived Connected Delivered Event Sent SubscribeReceived Subscribed UnsubscribeReceived "
-        "Unsubscribed UpgradeRequested"
+        "Closed ConnectReceived Connected Delivered Event Rejected Sent Skipped Stalled "
+        "SubscribeReceived Subscribed UnsubscribeReceived Unsubscribed UpgradeRequested"
     ),
     "protocol.framing": "Ended Framing Opened",
     "protocol.handshake": "ClientWebSocket ServerWebSocket",
@@ -162,6 +165,7 @@ __all__ = [
     "PublishRejected",
     "QueueFull",
     "Reconnect",
+    "Rejected",
     "RemoteProtocolError",
     "SQLiteStore",
     "Sent",
@@ -171,6 +175,8 @@ __all__ = [
     "Session",
     "SessionLost",
     "SessionTakenOver",
+    "Skipped",
+    "Stalled",
     "State",
     "Store",
     "StoreError",

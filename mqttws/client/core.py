@@ -256,7 +256,8 @@ class Core(Generic[F]):
             self.inbox.note(came, self.link.take_received())
         if not self.stopping and (came or not self.reading):
             self._regulate(now)
-        pending.check_flushes()
+        if pending.flushes:
+            pending.check_flushes()
         if self.session.sender.lowered and not self._has_lowered:
             self._has_lowered = True
             self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")

@@ -50,6 +50,7 @@ class Pending(Generic[F]):
         sent: which messages of QoS 0 are sent.
         dropped: how many messages were dropped because too many waited; see `Options.overflow`.
         ended: what futures get that are made from now on; None while the client is not at its end.
+        flushes: the futures of `flush`, each after the first token that it does not wait for.
     """
 
     def __init__(self, options: Options, session: Session, driver: Driver[F], callbacks: Callbacks) -> None:
@@ -67,7 +68,7 @@ class Pending(Generic[F]):
         self._drops_oldest = options.overflow == "drop_oldest"
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
-        self._flushes: list[tuple[int, F]] = []  # futures of `flush`, each with the token that is the first beyond it
+        self.flushes: list[tuple[int, F]] = []
 
     def publish(self, message: Message) -> tuple[int, F]:
         """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
@@ -179,7 +180,8 @@ class Pending(Generic[F]):
             return False
         self._futures.pop(token, None)
         self.sent.forget(token)
-        self.check_flushes()
+        if self.flushes:
+            self.check_flushes()
         if self._options.store is not None:
             try:
                 self._options.store.commit()
@@ -249,18 +251,17 @@ class Pending(Generic[F]):
         if self.ended is not None:
             self._settle([future], self.ended)
             return future
-        self._flushes.append((self._sender.next_token(), future))
+        self.flushes.append((self._sender.next_token(), future))
         self.check_flushes()
         return future
 
     def check_flushes(self) -> None:
         """Note which calls of `flush` have nothing more to wait for."""
-        if self._flushes:
-            oldest = self._sender.oldest
-            done = [future for token, future in self._flushes if oldest is None or token < oldest]
-            if done:
-                self._flushes = [(token, future) for token, future in self._flushes if future not in done]
-                self._callbacks.add(self._settle, done, None)
+        oldest = self._sender.oldest
+        done = [future for token, future in self.flushes if oldest is None or token < oldest]
+        if done:
+            self.flushes = [(token, future) for token, future in self.flushes if future not in done]
+            self._callbacks.add(self._settle, done, None)
 
     # What the core learns from the network.
 
@@ -318,18 +319,18 @@ class Pending(Generic[F]):
             self.resolve(future, fate if token in kept else error)
         for waiting in requests.values():
             self.resolve(waiting, error)
-        for _, flushing in self._flushes:
+        for _, flushing in self.flushes:
             self.resolve(flushing, error)
         self._futures.clear()
         self._requests.clear()
-        self._flushes.clear()
+        self.flushes.clear()
 
     def take_all(self, error: Exception) -> list[F]:
         """Take every future that is kept here: the caller fails them itself."""
         requests = {id(request): request.future for request in self._requests.values()}
         futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
-        futures += [future for _, future in self._flushes]
-        self._flushes.clear()
+        futures += [future for _, future in self.flushes]
+        self.flushes.clear()
         self._futures.clear()
         self._requests.clear()
         self.sent = HighWaterMark()

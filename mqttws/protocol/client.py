@@ -170,7 +170,7 @@ class ClientMachine(Machine):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
-        before, due = len(self.events), self._due_acknowledgements()
+        before, due = len(self.events), self._due_acknowledgements() if self._ack_timeout is not None else None
         super().receive_data(data, now)
         if due and self._due_acknowledgements() != due:
             self._waiting_since, self._stalled = None, False
@@ -294,15 +294,13 @@ class ClientMachine(Machine):
             except StoreError:  # the next process will find it out, too
                 pass
 
-    def _send_probe(self) -> bool:
+    def _send_probe(self, probing: Probing) -> bool:
         """Send the next of what is suspected. Returns False where nothing is suspected any more."""
-        if self._probing is None:
-            return False
-        if self._probing.over:
+        if probing.over:
             self._probing = None
             self.session.suspects.clear()
             return False
-        packet = self._probing.next()
+        packet = probing.next()
         if packet is not None:
             self._out.append(packet)
         return True
@@ -311,7 +309,7 @@ class ClientMachine(Machine):
         """Send what `Machine` does, and the requests, each in its turn among the messages."""
         session = self._session
         assert session is not None
-        if self._send_probe():
+        if self._probing is not None and self._send_probe(self._probing):
             self._send_answers()
             return
         while session.requests and room > 0:

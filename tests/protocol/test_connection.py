@@ -29,7 +29,7 @@ from mqttws import (
     SessionTakenOver,
 )
 from mqttws.errors import LimitExceeded
-from mqttws.protocol.events import Closed, Connected, ConnectReceived, UpgradeRequested
+from mqttws.protocol.events import Closed, Connected, ConnectReceived, SubscribeReceived, UpgradeRequested
 from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
 from mqttws.testing import FakeClock, Pair
@@ -491,3 +491,20 @@ def test_the_reason_in_a_closing_frame_reaches_the_client(said: str, arrives: st
     assert (error.code, error.said) == (1008, arrives)
     assert pickle.loads(pickle.dumps(error)).said == arrives
     assert said == "" or arrives not in str(error) + repr(error)
+
+
+def test_the_next_pair_has_the_options_of_the_one_before() -> None:
+    connect = Connect("c", clean_session=False)
+    pair = Pair(connect, websocket=False, automatic=False, max_filters=2)
+    again = pair.again()
+    assert (again.connect, again.websocket, again.automatic, again.max_filters) == (connect, False, False, 2)
+    pair = Pair(connect, max_filters=2).open()
+    pair.client.subscribe([(f"t/{number}", 0) for number in range(5)])
+    pair.run()
+    pair.cut()
+    pair.server_session = None  # type: ignore[assignment] # it has lost everything
+    again = pair.again().open()
+    sizes = [
+        len(event.subscribe.topic_filters) for event in again.server_events if isinstance(event, SubscribeReceived)
+    ]
+    assert sizes == [2, 2, 1]
