@@ -11,6 +11,7 @@ that is killed loses nothing that was committed; a machine that loses power may 
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 import weakref
@@ -23,6 +24,8 @@ from mqttws.errors import StoreError
 _APPLICATION = 0x4D517773
 #: The layout of the file.
 _VERSION = 1
+#: SQLite's own bound for the log: 4 MiB.
+_LOG_PAGES = 1000
 
 
 class SQLiteStore:
@@ -76,6 +79,7 @@ class SQLiteStore:
                 connection.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             connection.execute("COMMIT")
             connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages()}")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StoreError(
@@ -89,6 +93,18 @@ class SQLiteStore:
     def _make_locks(self) -> None:
         self._lock = threading.Lock()  # guards `_pending` and `_batch`; never held while the disk is waited for
         self._writing = threading.Lock()  # held by the thread that uses the file; taken before the other
+
+    def _log_pages(self) -> int:
+        """Return how many pages of 4 KiB the log beside the file may have before it is moved into the file.
+
+        On a small disk it takes a quarter of the room at the most; it would fill the disk otherwise, with records that
+        are long gone.
+        """
+        try:
+            free = shutil.disk_usage(os.path.dirname(os.path.abspath(self._path))).free
+        except OSError:
+            return _LOG_PAGES
+        return max(4, min(_LOG_PAGES, free // (4 * 4096)))
 
     def put(self, key: bytes, value: bytes) -> None:
         """See `Store.put`."""
@@ -140,7 +156,22 @@ class SQLiteStore:
                 self._batch = {}
 
     def _write(self, connection: sqlite3.Connection, batch: dict[bytes, bytes | None]) -> None:
-        """Make one transaction of a batch."""
+        """Make one transaction of a batch.
+
+        Where the disk is full, the log beside the file is moved into the file, and the transaction tried once more.
+        """
+        try:
+            self._try_to_write(connection, batch)
+        except sqlite3.Error as error:
+            try:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                    raise
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._try_to_write(connection, batch)
+            except sqlite3.Error as final:
+                raise StoreError(f"the store {self._path!r} cannot be written: {final}") from None
+
+    def _try_to_write(self, connection: sqlite3.Connection, batch: dict[bytes, bytes | None]) -> None:
         gone = [(key,) for key, value in batch.items() if value is None]
         kept = [(key, value) for key, value in batch.items() if value is not None]
         try:
@@ -150,8 +181,6 @@ class SQLiteStore:
             if kept:
                 connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", kept)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StoreError(f"the store {self._path!r} cannot be written: {error}") from None
         finally:
             if connection.in_transaction:  # also after the exception of a signal handler
                 connection.execute("ROLLBACK")
