@@ -11,7 +11,7 @@ if [ $# = 0 ]; then
     command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap >/dev/null
     rm -rf "$root"
     mkdir -p "$root"
-    debootstrap --variant=minbase --include=python3,python3-venv,python3-dev,gcc,libc6-dev,ca-certificates,mosquitto,mosquitto-clients \
+    debootstrap --variant=minbase --include=python3,python3-venv,python3-dev,gcc,libc6-dev,ca-certificates \
         sid "$root" >"$here/.matrix/sid.log" 2>&1 || { tail -3 "$here/.matrix/sid.log" >&2; exit 1; }
     touch "$root/made"
     exit 0

@@ -28,8 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         data = from_hex(words)
     except ValueError as error:
-        why = str(error) if "digit" in str(error) else "two digits make a byte"
-        raise Failure(f"this is not written in hexadecimal: {why}", USAGE) from None
+        raise Failure(f"this is not written in hexadecimal: {error}", USAGE) from None
     if not data:
         raise Failure("there is no byte at all", USAGE)
     records = [record for record in read(data, arguments.frames) if record.layer != "tcp" and record.data]

@@ -101,7 +101,10 @@ def from_hex(text: str) -> bytes:
     if not _HEX.fullmatch(text):
         bad = next(character for character in text if not _HEX.fullmatch(character))
         raise ValueError(f"{bad!r} is no hexadecimal digit")
-    return bytes.fromhex(re.sub(r"0x|\\x|[\s,:;_-]", "", text))
+    digits = re.sub(r"0x|\\x|[\s,:;_-]", "", text)
+    if len(digits) % 2:
+        raise ValueError(f"there are {len(digits)} digits, and two digits make a byte")
+    return bytes.fromhex(digits)
 
 
 def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:

@@ -122,10 +122,11 @@ def test_a_stranger_is_told_nothing(make: Make, listen, authority: Authority, id
     assert isinstance(server.error, ssl.SSLError)  # the alert arrived; TLS 1.3 or not, nothing else did
 
 
-def test_a_certificate_that_turns_bad_ends_the_client(make: Make, authority: Authority) -> None:
+def test_a_certificate_that_turns_bad_ends_the_client_where_it_is_to(make: Make, authority: Authority) -> None:
     states = States()
+    trust = authority.client_context()
     with Broker(wss_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
-        client = make(broker.url_of("wss"), tls=authority.client_context(), on_state=states)
+        client = make(broker.url_of("wss"), tls=trust, on_state=states, end_on=CertificateError)
         client.open()
         port = broker.url_of("wss").rpartition(":")[2].partition("/")[0]
     stranger = mint_authority().issue("127.0.0.1").server_context()
