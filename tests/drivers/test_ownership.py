@@ -289,7 +289,7 @@ def test_its_own_message_is_received_a_thousand_times(broker: Broker, kind: str)
             for number in range(1_000):
                 client.subscribe_nowait(f"own/{number}")
                 client.publish_nowait(f"own/{number}", b"%d" % number, number % 2)
-            taken = [int(message.payload) for message, _ in zip(client.messages(20), range(1_000), strict=False)]
+            taken = [int(message.payload) for _, message in zip(range(1_000), client.messages(20), strict=False)]
     else:
 
         async def main() -> list[int]:
@@ -328,7 +328,7 @@ def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
             with mqttws.connect(broker.url, timeout=20) as client:
                 client.subscribe("request")
                 burst()
-                for message, _ in zip(client.messages(20), range(count), strict=False):
+                for _, message in zip(range(count), client.messages(20), strict=False):
                     client.publish("reply", message.payload, 1)
                     answered.release()
         else:
