@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, Asyncio, States
+from drivers import PATIENCE, Asyncio
 from scripted import End, Scripted
 
 import mqttws
@@ -622,8 +622,6 @@ def test_a_name_with_a_dead_address_first(tcp_server: Scripted, monkeypatch: pyt
 def test_a_withdrawn_publish_wakes_the_one_that_waits(make: Make) -> None:
     """The queue is full; the publish that fills it is given up, and the one behind it may wait in its place."""
     client = make("mqtt://127.0.0.1:1/", max_queued=1, timeout=0.2)
-    states = States()
-    del states
     core = client.client._core if isinstance(client, Asyncio) else client._core
     core.running = True  # as while it is disconnected for a moment
     try:
@@ -652,6 +650,7 @@ def test_a_withdrawn_publish_wakes_the_one_that_waits(make: Make) -> None:
             client._network.check_progress = lambda: (entered.set(), check())
             thread = threading.Thread(target=lambda: _swallow(client.publish, "a", b"2", 1, timeout=PATIENCE))
             thread.start()
+            assert entered.wait(PATIENCE)
             assert client.withdraw(first)
             until = time.monotonic() + PATIENCE
             while core.session.sender.waiting != 1 or not thread.is_alive():
