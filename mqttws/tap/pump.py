@@ -20,6 +20,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from mqttws.client.tls import tls_context
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.protocol.frames import binary_frame
 from mqttws.sockets import acknowledge_at_once, read_less
@@ -100,7 +101,7 @@ class Tap:
         self._endpoint = parse_url(url)
         self._on_records = on_records
         self.near_tls = near_tls
-        self.far_tls = ssl.create_default_context() if self._endpoint.tls and far_tls is None else far_tls
+        self.far_tls = tls_context() if self._endpoint.tls and far_tls is None else far_tls
         self._host = host
         self._port = port
         self._limit = limit

@@ -356,6 +356,9 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
     context.verify_mode = ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # OpenSSL's callback of TLS 1.3 is not Python's
     context.set_ciphers(arguments.ciphers or "PSK")
+    for cipher in context.get_ciphers():  # with another one, nothing would prove who the server is
+        if cipher["protocol"] != "TLSv1.3" and "PSK" not in cipher["name"]:
+            raise Failure(f"--psk takes only ciphers of a pre-shared key, not {cipher['name']}", USAGE)
     context.set_psk_client_callback(lambda hint: (arguments.psk_identity, key))
 
 

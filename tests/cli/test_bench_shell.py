@@ -117,7 +117,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(tmp_path:
         (["--topic", "a", "--share"], "share"),
         (["--publishers", "0", "--subscribers", "0"], "nothing to do"),
         (["--keepalive", "-1"], "keep"),
-        (["--cafile", "/missing"], "cannot be used"),
+        (["--cafile", "/missing"], "need a URL with TLS"),
         (["--progress", "--quiet"], "not allowed with"),
         (["--qos", "3"], "no QoS"),
     ],

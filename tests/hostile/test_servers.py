@@ -426,7 +426,12 @@ def test_verification_is_switched_off_in_one_place_alone():
     root = Path(mqttws.__file__).parents[1]
     sources = {path: path.read_text() for room in ("mqttws", "pubsub", "sigv4") for path in (root / room).rglob("*.py")}
     off = [path.name for path, text in sources.items() if "CERT_NONE" in text or "check_hostname = False" in text]
-    assert off == ["tls.py"]
+    # With a pre-shared key there is no certificate: the key proves who the server is.
+    assert sorted(off) == ["options.py", "tls.py"]
+    (shared_key,) = (text for path, text in sources.items() if path.parts[-3:] == ("pubsub", "cli", "options.py"))
+    body = shared_key.partition("def _use_pre_shared_key(")[2].partition("\ndef ")[0]
+    for switch in ("CERT_NONE", "check_hostname = False"):
+        assert shared_key.count(switch) == body.count(switch) == 1
     assert not any("_create_unverified_context" in text for text in sources.values())
     making = re.compile(r"= ssl\.(SSLContext|create_default_context)\(")
     for path, text in sources.items():
