@@ -144,7 +144,7 @@ class Network(Owner):
         deadline = None if timeout is None else time.monotonic() + timeout
         messages = self.core.inbox.messages
         while True:
-            waiter = self.watch()
+            waiter = self.watch_messages()
             with self.lock:
                 try:
                     taken.extend(map(deque.popleft, (messages,)))
@@ -454,7 +454,7 @@ class Network(Owner):
             if broken is not None:
                 link.broke(broken, now)
             core.advance(now)
-            self.notify()
+            self.notify(bool(core.inbox.messages))
             over = link.over(now, bool(self._unsent))
             if core.callbacks.due and not over:
                 return  # a thread that waits until something is sent goes on while this one reads
@@ -479,7 +479,7 @@ class Network(Owner):
             if is_due:
                 link.handle_timeout(now)
             core.advance(now)
-            self.notify()
+            self.notify(bool(core.inbox.messages))
 
     def _write(self, now: float) -> OSError | None:
         """Write all that the socket takes. Under the lock. Returns what broke it, if anything did."""

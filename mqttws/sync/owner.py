@@ -66,6 +66,7 @@ class Owner:
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.woken = False
         self._waiters: deque[threading.Lock] = deque()
+        self._takers: deque[threading.Lock] = deque()  # those that wait for messages
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
         self._identity = 0  # of the thread
@@ -163,17 +164,31 @@ class Owner:
             self.woken = True
 
     def watch(self) -> Waiter:
-        """Watch for the next change: messages came, fewer messages wait to be sent, or the client has ended."""
+        """Watch for the next change: fewer messages wait to be sent, or the client has ended."""
         return Waiter(self._waiters)
 
-    def notify(self) -> None:
-        """Wake the threads that wait for a change."""
-        waiters = self._waiters
-        while waiters:
-            try:
-                waiters.popleft().release()
-            except IndexError:  # its thread has given up
-                return
+    def watch_messages(self) -> Waiter:
+        """Watch for the next message, or for the end of the client."""
+        return Waiter(self._takers)
+
+    def notify(self, messages: bool = True) -> None:
+        """Wake the threads that wait for a change.
+
+        Args:
+            messages: whether to wake those that wait for messages, too.
+        """
+        if self._waiters:
+            _release_all(self._waiters)
+        if messages and self._takers:
+            _release_all(self._takers)
+
+
+def _release_all(waiters: deque[threading.Lock]) -> None:
+    while waiters:
+        try:
+            waiters.popleft().release()
+        except IndexError:  # its thread has given up
+            return
 
 
 def slice_until(deadline: float | None) -> float:
