@@ -230,6 +230,8 @@ class Options:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+        if self.retry_first and not self.reconnect:
+            raise ValueError("retry_first asks for other attempts, and reconnect=False for none")
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
 

@@ -77,6 +77,11 @@ def test_an_option_out_of_its_range_is_refused_by_name(make: Make, name: str, va
         make(NOWHERE, **{name: value})
 
 
+def test_options_that_contradict_each_other(make: Make) -> None:
+    with pytest.raises(ValueError, match="retry_first"):
+        make(NOWHERE, retry_first=True, reconnect=False)
+
+
 def test_no_secret_is_shown_of_what_is_refused(make: Make) -> None:
     for options in ({"password": ["secret"]}, {"headers": [("Authorization", b"secret")]}, {"username": ["secret"]}):
         with pytest.raises(TypeError) as caught:
