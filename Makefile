@@ -20,7 +20,7 @@ test: lint peers   ## every test, after ruff and mypy strict, in JOBS=2 processe
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --write-docs conformance
 
 # What does not depend on the Python: peers in their own processes, faults planted in the sources, seeds by the thousand.
-MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/benchmarks \
+MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/benchmarks --ignore=tests/exploration \
 	--deselect=tests/conformance/test_mutants.py
 
 matrix: peers      ## the tests on every Python that is found; ONLY="3.11.2 3.14" for some, TESTS=... for others

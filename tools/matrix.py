@@ -35,7 +35,6 @@ CORE_TESTS = [
     *("tests/codec", "tests/protocol", "tests/broker", "--ignore=tests/broker/test_foreign_clients.py"),
     *("tests/drivers/test_contract.py", "tests/drivers/test_ends.py", "tests/drivers/test_callbacks.py"),
     "tests/drivers/test_sending.py",
-    *("-k", "not pem and not tls and not wss and not mqtts and not certificate"),
 ]
 
 

@@ -33,6 +33,7 @@ TESTS = [
     "--ignore=tests/interop_matrix",
     "--ignore=tests/simulation",
     "--ignore=tests/chaos",
+    "--ignore=tests/exploration",
     "--deselect=tests/conformance/test_mutants.py",
 ]
 #: What exercises wsproto and h11.

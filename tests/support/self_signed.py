@@ -6,9 +6,12 @@ import datetime
 import ipaddress
 from pathlib import Path
 
+import pytest
+
 
 def self_signed(path: Path) -> Path:
     """Write a key and a certificate for 127.0.0.1, server and client alike, into one PEM file. Return its path."""
+    pytest.importorskip("cryptography", reason="cryptography is not installed, which makes the certificate")
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
