@@ -154,6 +154,9 @@ class Cell:
             code = None
         for thread in threads:
             thread.join(5)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
         return code, "".join(errors)
 
     def _listen(self, lines: Any) -> None:
