@@ -35,6 +35,7 @@ LIMIT: Final = 1024 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _METHOD: Final = re.compile(rb"[A-Z]{3,10} ")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z]{0,10}")
+_MQTT_3_1: Final = b"\x00\x06MQIsdp"
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 
 #: Control packet type -> the name of the packet in the standard.
@@ -506,10 +507,22 @@ class _Stream:
     # Packets.
 
     def _measure_packet(self, data: bytes, position: int) -> int | None:
-        if self._first or data[position] >> 4 not in PACKETS:
-            check_first_byte(data[position])
+        first = data[position]
+        if self._first or first >> 4 not in PACKETS:
+            check_first_byte(first)
         header = decode_remaining_length(data, position + 1)
-        return None if header is None else header[0] + header[1] - position
+        if header is None:
+            return None
+        if self._first and first & 0xF0 == 0x10 and first != 0x10:
+            # Only a CONNECT of MQTT 3.1 may have flags. What else begins so is another protocol, such as TLS.
+            start = header[1]
+            if not _MQTT_3_1.startswith(data[start : start + len(_MQTT_3_1)]):
+                raise MalformedPacket(
+                    f"the first byte is {first:#04x}; no protocol name of MQTT follows", "MQTT-2.2.2-2"
+                )
+            if len(data) - start < len(_MQTT_3_1):
+                return None
+        return header[0] + header[1] - position
 
     def _receive_mqtt(self, data: bytes, position: int, number: int, start: int) -> int:
         try:

@@ -220,7 +220,8 @@ program does, as the documentation of the library says (`tests/faults/program.py
 rules, in `docs/faults/`, do the same again with `pubsub look URL --faults FILE`. awscrt has no QoS 2.
 
 A client is not always wrong where a cell is not `ok`: on a connection that lives, MQTT 3.1.1 sends nothing again, and
-so a packet or an acknowledgement that is dropped is missed by every client that does not give up the connection."""
+so a packet or an acknowledgement that is dropped is missed by every client that does not give up the connection. `hung`
+says that the program still waited for something; gmqtt gives a program no way to wait for an acknowledgement."""
 
 
 def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[str], seconds: float) -> str:

@@ -9,7 +9,8 @@ const got = new Set()
 const tell = (event) => process.stdout.write(JSON.stringify(event) + '\n')
 
 const client = mqtt.connect(`mqtt://${host}:${port}`,
-  { clientId: 'under-test', clean: false, keepalive: 2, connectTimeout: 3000, reconnectPeriod: 500, protocolVersion: 4, resubscribe: true })
+  { clientId: 'under-test', clean: false, keepalive: 2, connectTimeout: 3000, reconnectPeriod: 500,
+    reconnectOnConnackError: true, protocolVersion: 4, resubscribe: true })
 let received
 const all = new Promise((resolve) => { received = resolve })
 client.on('error', () => {})

@@ -247,6 +247,15 @@ def test_bytes_that_are_no_mqtt_are_shown_as_such() -> None:
     assert broken(made[1]) == ["MQTT-2.2.2-2"]
 
 
+def test_a_connect_of_mqtt_3_1_may_have_flags() -> None:
+    data = Connect("c", protocol_level=3).encode()
+    for size in range(1, len(data)):
+        conversation = Conversation()
+        made = conversation.receive_data("client", b"\x18" + data[1:size], 0.0)
+        made += conversation.receive_data("client", data[size:], 0.0)
+        assert only(made).name == "CONNECT"
+
+
 def test_after_a_length_that_is_none_nothing_is_mqtt() -> None:
     conversation = Conversation()
     made = conversation.receive_data("client", bytes.fromhex("c000 30ffffffffff 0000"), 0.0)
