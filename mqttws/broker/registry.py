@@ -152,17 +152,17 @@ class Registry:
         if known is not None and known.owner != owner:
             return Refused(2, "the client identifier belongs to another user's session")
         if not connect.clean_session and (known is None or known.clean_session):
-            objection = self._make_place(owner, peer.address[0])
+            objection = self._make_place(owner, peer.address[0], now)
             if objection is not None:
                 return Refused(3, objection)
         return None if connect.will is None else self._objection_to_will(peer, connect.will)
 
-    def _make_place(self, owner: str | None, address: str) -> str | None:
+    def _make_place(self, owner: str | None, address: str, now: float) -> str | None:
         """Make place for one more session that is kept. Returns why there is none, where there is none."""
         while (bound := self._kept.bound_reached(owner, address)) is not None:
             objection, counts = bound
             oldest = islice((away for away in self._away if counts(away)), _LOOKED_AT)
-            idle = next((away for away in oldest if away.empty), None)
+            idle = next((away for away in oldest if away.empty or self._away[away] <= now), None)
             if idle is None:
                 return objection
             self._router.notices.say(
@@ -247,7 +247,7 @@ class Registry:
         self.connected -= 1
         subscriber.outlet = None
         message, subscriber.will = subscriber.will, None
-        if subscriber.clean_session:
+        if subscriber.clean_session or subscriber.expiry == 0:
             self._forget(subscriber)
         else:
             self._away[subscriber] = inf if subscriber.expiry is None else now + subscriber.expiry

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from mqttws import PubAck, Publish, PubRec, PubRel
-from mqttws.broker import Limits
+from mqttws.broker import Accepted, Limits
 
 
 @pytest.mark.statement("MQTT-3.1.2-4")
@@ -186,3 +186,14 @@ def test_a_stopped_broker_that_starts_again_has_its_sessions_still(start, client
     broker.start()
     assert broker.url == url
     assert client("c", broker, clean_session=False).session_present
+
+
+def test_a_session_that_is_kept_for_no_time_is_over_with_its_connection(start, client):
+    """0 is a time, and not the absence of one."""
+    broker = start(authenticator=lambda peer, connect: Accepted(session_expiry=0.0), limits=Limits(max_sessions=1))
+    for client_id in ("c", "c", "d"):
+        peer = client(client_id, broker, clean_session=False)
+        assert not peer.session_present
+        peer.subscribe(("a", 1))
+        peer.send("e0 00").rest()
+        broker.publish("a", b"x", 1)
