@@ -39,7 +39,9 @@ from mqttws.protocol.store import Store
 
 T = TypeVar("T")
 
+#: Connections that wait in the system to be accepted, and those that are accepted in one turn of the event loop.
 _BACKLOG = 512
+_ACCEPTED_AT_ONCE = 16
 #: Turns of the event loop that asyncio takes from accepting a connection to telling its protocol.
 _ACCEPTING = 3
 
@@ -175,7 +177,13 @@ class Broker:
         host, port = self._host, self._ports[scheme]
         if not port:  # each address of a name would get another port: the first is listened at
             host = str((await hub.loop.getaddrinfo(host, 0))[0][4][0])
-        server = await hub.loop.create_server(lambda: Link(hub, scheme, tls), host, port, backlog=_BACKLOG)
+        plain = isinstance(hub.loop, asyncio.SelectorEventLoop)
+        backlog = _ACCEPTED_AT_ONCE if plain else _BACKLOG
+        server = await hub.loop.create_server(lambda: Link(hub, scheme, tls), host, port, backlog=backlog)
+        if plain:  # asyncio takes one number for both: what it accepts in a turn, and what the system holds for it
+            for listener in server.sockets:
+                with listener.dup() as same:
+                    same.listen(_BACKLOG)
         self._servers.append(server)
         self._ports[scheme] = server.sockets[0].getsockname()[1]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
+from contextlib import ExitStack
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +19,7 @@ from wire import PATIENCE, Wire
 
 import mqttws
 from mqttws import Connect, Message, PubAck, Publish, Subscribe
-from mqttws.broker import Limits, Peer
+from mqttws.broker import Broker, Limits, Peer
 from mqttws.broker.doors import Doors
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
@@ -240,3 +244,23 @@ def test_an_absent_session_over_tls_takes_two_kib_at_most(start, server_tls, pem
         time.sleep(0.1)
     tracemalloc.stop()
     assert each <= 2_048
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how many the system holds is asked of Linux")
+def test_a_turn_accepts_a_few_connections_and_the_system_holds_the_others():
+    """While the event loop stands still 200 connect; then it takes them in turns of few."""
+
+    async def run() -> list[int]:
+        async with Broker(ws_port=None, sys_interval=None) as broker:
+            address = ("127.0.0.1", urlsplit(broker.url_of("mqtt")).port)
+            with ExitStack() as stack:
+                for _ in range(200):
+                    stack.enter_context(socket.create_connection(address, timeout=5))
+                accepted = []
+                while not accepted or accepted[-1] < 200:
+                    await asyncio.sleep(0)
+                    accepted.append(len(broker._hub.doors))
+                return [after - before for before, after in pairwise(accepted)]
+
+    steps = asyncio.run(run())
+    assert 0 < max(steps) <= 20
