@@ -412,8 +412,8 @@ def measure(name: str, seconds: float, attackers: int) -> dict[str, Any]:
 def table(document: dict[str, Any]) -> str:
     """Make the table of the documentation."""
     lines = [
-        f"`make attack`, {document['date']}, {document['machine']}, load average {document['load']:g} (the attackers' and "
-        f"that of other work): {document['attackers']} attackers, "
+        f"`make attack`, {document['date']}, {document['machine']}, load average {document['load']:g} (the "
+        f"attackers' and that of other work): {document['attackers']} attackers, "
         f"{document['seconds']:g} s each. Times in milliseconds, memory in MiB above the quiet broker's at its peak.",
         "",
         "| attack | p50 | p99 | longest | newcomers let in | longest wait | memory | lines in the log |",
