@@ -141,7 +141,6 @@ def test_the_drivers_have_the_same_files_for_the_same_things() -> None:
 
 #: Circles of files that are still to be cut, each as the set of its files.
 KNOWN_CIRCLES: set[frozenset[str]] = {
-    frozenset({"mqttws.broker.hub", "mqttws.broker.link", "mqttws.broker.conversation"}),
     frozenset({"pubsub.cli", "pubsub.cli.streams", "pubsub.cli.words"}),
 }
 
