@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
-os.environ.setdefault("PATIENCE", "8")
+os.environ.setdefault("PATIENCE", "60")  # for brokers that take their time to begin
 
 from brokers import BROKERS, Difference, Duel, duel  # noqa: E402  (found by the lines above)
 from clients import AGENTS, Case, Outcome, outcomes_of, there  # noqa: E402

@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 from exploration import Explorer, Result, Scenario, as_test  # noqa: E402  (found by the line above)
 from faults import FAULTS  # noqa: E402
 from hunt import Find, hunt  # noqa: E402
+from picture import pictures  # noqa: E402
 from reference import BEYOND, LONG, QUICK  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "exploration.md"
@@ -112,6 +113,8 @@ def main() -> int:
     page = HEAD + (_scenarios(results) if results else "") + (_faults(finds) if finds else "")
     if not (options.only or options.no_faults):
         PAGE.write_text(page)
+        for name, text in pictures().items():
+            (PAGE.parent / name).write_text(text)
     print(page.replace(HEAD, ""))
     print("\n".join(failures) or "nothing is wrong")
     return 1 if failures else 0

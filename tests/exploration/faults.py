@@ -26,9 +26,11 @@ RECEIVER = "mqttws.protocol.receiving:Receiver."
 JOURNAL = "mqttws.protocol.journal:Journal."
 IDENTIFIERS = "mqttws.protocol.outgoing:Identifiers."
 STORE = "mqttws.protocol.store:MemoryStore."
+CORE = "mqttws.client.core:Core."
+PENDING = "mqttws.client.pending:Pending."
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
-CONVERSATION = "mqttws.broker.conversation:Conversation."
+HANDLER = "mqttws.broker.handler:Handler."
 ARCHIVE = "mqttws.broker.archive:Archive."
 RETAINED = "mqttws.broker.retained:Retained."
 
@@ -79,9 +81,15 @@ fault("the identifiers of such requests are never free again", (SESSION + "resto
 fault("a session that was lost is not restored", (SESSION + "restore", "requests = batches + requests", "requests = requests"))
 fault("a subscription stays after its UNSUBACK", (SESSION + "taken_back", "self.discard_subscription(topic_filter)", "pass"))
 
+# The client without waiting.
+fault("giving up leaves the futures as they are", (CORE + "give_up", "self.pending.fail_all(", "str("))
+fault("a client gives up over a lost connection", (CORE + "lost", "if patience is None:", "if patience is not None:"))
+fault("closing does not wait for what is in flight", (CORE + "_drains", "return now < self._close_at and", "return now > self._close_at and"))
+fault("the future of a delivered message is kept", (PENDING + "delivered", "pop", "get"))
+
 # The broker.
-fault("a message is acknowledged before it is routed", (CONVERSATION + "_on_publish", "taken = router.publish_from(self.peer, publish)", "taken = True; self._connection.acknowledge(publish); self._link.broker.store and self._link.broker.store.commit(); router.publish_from(self.peer, publish)"))
-fault("nothing is kept for who is away", (ROUTER + "publish", "if effective:", "if effective and subscriber.outlet is not None:"))
+fault("a message is acknowledged before it is routed", (HANDLER + "_on_publish", "taken = router.publish_from(self.peer, publish)", "taken = True; self._connection.acknowledge(publish); self.subscriber.session.store and self.subscriber.session.store.commit(); router.publish_from(self.peer, publish)"))
+fault("nothing is kept for who is away", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("a kept session is not resumed", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
 fault("a kept session is not in the store", (REGISTRY + "attach", "archive.keep(known)", "pass"))
 fault("an old connection is not ended", (REGISTRY + "attach", "known.outlet.end(", "str("))

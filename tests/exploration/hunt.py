@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exploration import Explorer, Violation, as_test
-from exploration.scenarios import delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
+from exploration.scenarios import core, delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
 from exploration.world import Scenario
 from planting import Fault, plant
 
@@ -40,6 +40,11 @@ def bounds() -> Iterator[Scenario]:
     yield subscriptions("0-1", steps="s", crashes=1)
     yield unsubscribed(1, losses=1)
     yield unsubscribed(1, crashes=1)
+    yield core(1)
+    yield core(1, close=True)
+    yield core(1, losses=1)
+    yield core(1, losses=1, close=True)
+    yield core(2, losses=1, close=True)
     yield take_over(1)
     yield sessions("session forgotten", 1, expiries=1, losses=1)
     yield delivery(1, 1, losses=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exploration.scenarios import delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
+from exploration.scenarios import core, delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
 from exploration.world import Scenario
 
 #: Over 100,000 states in all.
@@ -39,6 +39,13 @@ QUICK: tuple[Scenario, ...] = (
     identifiers(1, 2, 1, 2, space=3),
     identifiers(2, 2, 2, 2, 2, space=3, window=5),
     delivery(1, losses=1, cuts=True),
+    core(1),
+    core(1, close=True),
+    core(0, 1),
+    core(1, losses=1),
+    core(1, losses=1, close=True),
+    core(2, losses=1, close=True),
+    core(2, losses=1, close=True, durable=False),
 )
 
 #: What the standard does not promise, and by which bounds it is reached: that, and nothing else.
@@ -104,6 +111,10 @@ LONG: tuple[Scenario, ...] = (
     take_over(2, crashes=1),
     identifiers(1, 2, 1, 2, space=3, losses=1),
     identifiers(2, 2, 2, 2, space=3, window=5, losses=1),
+    core(2, losses=1, crashes=1),
+    core(1, 2, losses=1, close=True),
+    core(1, 2, losses=2, close=True),
+    core(0, 1, 2, losses=1, close=True),
     take_over(1, 2, losses=1),
     delivery(1, 1, losses=2, crashes=1),
 )

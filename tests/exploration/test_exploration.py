@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE))
 
 from faults import FAULTS  # noqa: E402  (found by the line above)
 from hunt import bounds, hunt  # noqa: E402
+from picture import DOCS, pictures  # noqa: E402
 from reference import BEYOND, LONG, QUICK  # noqa: E402
 
 #: How many of the faults are planted in each run of the suite; `make explore` plants them all.
@@ -95,6 +96,9 @@ def test_faults_are_looked_for_where_nothing_else_is_found() -> None:
 def test_a_planted_fault_is_found(fault) -> None:
     find = hunt(fault)
     assert find.violation, f"{fault.title} survives {find.states:,} states"
+    assert not find.violation.startswith(("AttributeError", "NameError", "TypeError")), (
+        "the fault is a slip, not a fault"
+    )
 
 
 def test_every_fault_fits_the_code() -> None:
@@ -144,3 +148,9 @@ test_it()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "LookupError\n", done.stdout + done.stderr  # the network has no such copy to deliver
     assert done.returncode == 0, done.stderr
+
+
+def test_the_picture_of_a_delivery_is_that_of_this_code() -> None:
+    drawn = pictures()
+    assert drawn["qos2-one-loss.svg"] == (DOCS / "qos2-one-loss.svg").read_text(), "run tests/exploration/picture.py"
+    assert drawn["qos2-one-loss-whole.svg"].count("<circle") == Explorer(delivery(2, losses=1)).run().states

@@ -99,6 +99,8 @@ def words(world: World, state: State, action: Action) -> str:
         "end down": f"{who} hears that its connection has ended",
         "silence": f"{who} waits in vain, and gives its connection up",
         "silent server": f"the broker waits in vain for {who}, and gives the connection up",
+        "refuse": f"{who} is refused a connection",
+        "hasten": f"the time that {who} has for closing is over",
         "crash": f"the process of {who} ends and begins anew",
         "expire": "the broker forgets those who are away",
     }[verb]

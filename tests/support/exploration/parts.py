@@ -82,6 +82,7 @@ class Program:
         window: how many messages may be in flight.
         exact: whether nothing may come twice with QoS 2, even after a crash.
         connects: how many connections it makes; 0 for any number.
+        core: whether the client is a whole one, not only its machine: see `clients_core.py`.
         ordered: whether first copies come in order: not to whom subscribes while messages are under way. A retained
             message may then come before the second copy of an older one, whose first was for others.
     """
@@ -96,6 +97,7 @@ class Program:
     exact: bool = True
     connects: int = 0
     ordered: bool = True
+    core: bool = False
 
 
 def check_out(store: MemoryStore | None, data: bytes) -> None:

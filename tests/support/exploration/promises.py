@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from exploration.clients_core import CorePart, check_settled
 from exploration.parts import BrokerPart, ClientPart, Violation
 from mqttws.protocol.session import Session
 
@@ -28,12 +29,19 @@ def check(world: World, state: State) -> None:
     clients: list[ClientPart] = [world.part(state[2 + 3 * index]) for index in range(world.clients)]
     for client in clients:
         check_done(client)
+        if isinstance(client, CorePart):
+            check_settled(client)
+            if state[0] == world.root[0] and len(client.accepted) < len(client.published):
+                raise Violation(f"nothing was lost, and {len(client.accepted)} of {len(client.published)} are accepted")
     promise = PROMISES[world.scenario.promise]
     if promise is listed and any(session.receiver.received for session in broker.sessions()):
         note(world, "identifier stays taken")  # of a publisher that has forgotten its session
         promise(world, broker, clients)
         return
+    closed = {client.program.client_id for client in clients if isinstance(client, CorePart) and client.over}
     for client in clients:
+        if client.program.client_id in closed:
+            continue  # what was not done when its time was over waits for the next process
         check_nothing_left(f"client {client.index}", client.session)
         records = len(client.session.subscriptions)
         known = broker.registry.find(client.program.client_id)
@@ -46,11 +54,12 @@ def check(world: World, state: State) -> None:
             )
     kept = retained = 0
     for name, subscriber in broker.registry._subscribers.items():
-        check_nothing_left(f"the broker for {name}", subscriber.session)
+        if name not in closed:
+            check_nothing_left(f"the broker for {name}", subscriber.session)
         if not subscriber.clean_session:
             kept += 1 + len(subscriber.session.subscriptions)
     retained = len(broker.router.retained)
-    if broker.store is not None and len(broker.store) != kept + retained:
+    if broker.store is not None and not closed and len(broker.store) != kept + retained:
         raise Violation(f"the broker's store holds {len(broker.store)} records, {kept + retained} would be right")
     connected = sum(subscriber.outlet is not None for subscriber in broker.registry._subscribers.values())
     if broker.registry.connected != connected or len(broker.ends) != connected:

@@ -91,3 +91,12 @@ def identifiers(*qos: int, space: int = 3, window: int = 3, losses: int = 0, cra
         f"(e) {space} identifiers, window {window}, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
     )
     return Scenario(name, programs, (0, 1), losses=losses, crashes=crashes, broker_window=window, identifiers=space)
+
+
+def core(*qos: int, losses: int = 0, crashes: int = 0, close: bool = False, durable: bool = True) -> Scenario:
+    """(f): the publisher is a whole client without waiting, which reconnects by itself, and may be closed."""
+    steps = (*publisher(*qos).steps, *((("close",),) if close else ()))
+    programs = (Program("p", steps, durable=durable, core=True), Program("s", SUBSCRIBE))
+    what = f"QoS {','.join(map(str, qos))}{', then closed' if close else ''}{'' if durable else ', without a store'}"
+    name = f"(f) client core, {what}; losses {losses}, crashes {crashes}"
+    return Scenario(name, programs, (0, 1), losses=losses, crashes=crashes, promise="at least once")

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from exploration.clients_core import CorePart
 from exploration.meaning import freeze, thaw
 from exploration.parts import BrokerPart, ClientPart, Part, Program, Violation
 from mqttws.protocol import outgoing
@@ -100,6 +101,7 @@ class Facts:
     inputs: list[tuple[str, tuple[Any, ...]]]
     connected: bool  # whether it has a connection at all
     over: bool  # whether it makes no more
+    closing: bool  # whether it is being closed, and is not yet
     position: int
 
 
@@ -135,7 +137,9 @@ class World:
         if number is None:
             number = self.parts.number(key, freeze(part))
             if isinstance(part, ClientPart):
-                self.facts[number] = Facts(part.inputs(), part.connection is not None, part.over, part.position)
+                closing = isinstance(part, CorePart) and part.core.stopping and not part.over
+                connected = part.connection is not None
+                self.facts[number] = Facts(part.inputs(), connected, part.over, closing, part.position)
         return number
 
     def part(self, number: int) -> Any:
@@ -218,7 +222,8 @@ class World:
         broker = BrokerPart(scenario.broker_durable, window, 1.0 if scenario.expiries else None)
         state = [0, self.intern(broker)]
         for index, program in enumerate(scenario.programs):
-            state += [self.intern(ClientPart(index, program)), self.no_wire, self.no_wire]
+            part = (CorePart if program.core else ClientPart)(index, program)
+            state += [self.intern(part), self.no_wire, self.no_wire]
         root = tuple(state)
         if self._limit is not None:
             while (action := next(self.actions(root, faults=False), None)) is not None:
@@ -272,6 +277,10 @@ class World:
                     yield "cut", client
                 if self.facts[number].connected:
                     yield "silence", client
+                elif scenario.programs[client].core and not self.facts[number].over:
+                    yield "refuse", client
+                if self.facts[number].closing:
+                    yield "hasten", client
                 for slot, wire_number in ((0, new), (1, old)):
                     if wires[wire_number][2] != GONE:
                         yield "silent server", client, slot
@@ -295,7 +304,7 @@ class World:
 
     def is_fault(self, action: Action) -> bool:
         """Tell whether an action is one of those that the bounds count."""
-        return action[0] in ("cut", "silence", "silent server", "crash", "crashing", "expire")
+        return action[0] in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "crashing", "expire")
 
     def _step(self, state: State, action: Action, crash: int) -> tuple[int, list[int], Step]:
         """Let one part do its step. Returns the part's place, the state so far, and what followed."""
@@ -343,7 +352,7 @@ class World:
         if verb == "crashing":
             place, after, step = self._step(state, action[2:], action[1])
             after[0] -= 16
-        elif verb in ("cut", "silence", "silent server", "crash", "expire"):
+        elif verb in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "expire"):
             place, after, step = self._fault(state, action)
         else:
             place, after, step = self._step(state, action, 0)
@@ -374,8 +383,8 @@ class World:
             up, down, up_is, down_is = self.wires.values[state[at + 1]]
             after[at + 1] = self.wire((up, down, max(up_is, DYING), max(down_is, DYING)))
             return at, after, Step(state[at], (), 0)
-        if verb == "silence":
-            step = self.run(client, state[at], "time_out", ())
+        if verb in ("silence", "refuse", "hasten"):
+            step = self.run(client, state[at], "time_out" if verb == "silence" else verb, ())
             after[at] = step.state
             return at, after, step
         slot = action[2]
