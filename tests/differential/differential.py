@@ -127,7 +127,11 @@ def main() -> int:
         meetings = {name: pool.submit(outcomes_of, name) for name in clients}
         page, ours, departures = HEAD, 0, 0
         for name, future in duels.items():
-            found, version = future.result()
+            try:
+                found, version = future.result()
+            except AssertionError as error:  # it did not begin to listen in time, or is not installed
+                page += f"\n## {name}\n\nNot run: {str(error).splitlines()[0]}\n"
+                continue
             text, counts = broker_page(name, version, found)
             page += text
             ours += counts.get("ours departs", 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -452,6 +453,11 @@ class _Clock:
         return NOW
 
 
+def _publish_will(router: Router, peer: Peer, will: Message) -> None:
+    """See `Hub.publish_will`. A function of a module, since parts are put away."""
+    router.publish_at_once(will)
+
+
 class Hub(SimpleNamespace):
     """What a handler needs of the broker's hub."""
 
@@ -539,7 +545,7 @@ class BrokerPart(Part):
         self.hub = Hub(
             loop=_Clock(), limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
             registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
-            publish_will=lambda peer, will: router.publish_at_once(will),
+            publish_will=partial(_publish_will, router),
         )  # fmt: skip
 
     def sessions(self) -> Sequence[Session]:
