@@ -315,7 +315,7 @@ class Link(asyncio.Protocol):
             self.flush()
         if handler.subscriber is None:
             self._hub.doors.hold(self, self._connection.machine.opening_size)
-        elif more or (handler.subscriber.bringing and self._may_bring()):
+        elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_bring()):
             self._put_off()
         if self._connection.machine.packet_begun is not None:
             self._arm()
@@ -637,7 +637,9 @@ class Link(asyncio.Protocol):
             return
         if self._timer is None:
             self._arm()
-        if not self._queued and self._may_bring():
+        subscriber = self._handler.subscriber if self._handler is not None else None
+        waits = subscriber is not None and (subscriber.due or subscriber.walk is not None)
+        if waits and not self._queued and self._may_bring():
             self._put_off()
 
     def _write(self, now: float) -> bool:
