@@ -150,6 +150,7 @@ _TITLES = {
     "3": "3 MQTT Control Packets",
     "4": "4 Operational behavior",
     "6": "6 Using WebSocket as a network transport",
+    "7": "7 Conformance",
     "U": "Rules without a number",
 }
 
