@@ -114,6 +114,8 @@ _HOLDS = {
     "client.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
+#: Names of 0.1 that stand elsewhere now; they are kept for programs that use them.
+_WHERE |= dict.fromkeys(("Authority", "Identity", "mint_authority"), "testing.certificates")
 _SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 
 __all__ = [
