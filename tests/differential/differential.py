@@ -100,7 +100,7 @@ def client_page(outcomes: dict[str, tuple[str, list[tuple[Case, Outcome]]]]) -> 
 ## Clients
 
 A server sends what it may not, or what tests a rule; then a message of QoS 1. In bold: what departs from the statement. "Goes
-on" means that the next message is acknowledged.
+on" means that the connection is still open three seconds later.
 
 | statement | the server sends | right is | {heads} |
 |---|---|---|{"---|" * len(outcomes)}
