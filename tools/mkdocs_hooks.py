@@ -13,8 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 #: A link to a line of the source.
 _SOURCE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:mqttws|pubsub|sigv4|tests)/[^)]*\)")
-#: Pages that are made by a run of their own.
-MADE = {"faults.md"}
 _NAMES = "|".join(map(re.escape, PAGES))
 
 
@@ -24,19 +22,6 @@ def on_files(files: Any, config: Any) -> Any:
         text = re.sub(rf"\]\(({_NAMES})", lambda match: f"]({PAGES[match[1]]}", (ROOT / name).read_text("utf-8"))
         files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
     return files
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is made by a long run of tests, until it has been made."""
-    for section in config.nav:
-        for pages in section.values():
-            pages[:] = [page for page in pages if not _is_missing(page)]
-    return config
-
-
-def _is_missing(page: Any) -> bool:
-    name = next(iter(page.values())) if isinstance(page, dict) else page
-    return name in MADE and not (ROOT / "docs" / name).exists()
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
