@@ -97,6 +97,7 @@ class Client:
         opened = self._core.opened
         assert opened is not None
         if not wait:
+            opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call is there to be told
             return self
         try:
             # An attempt that is bounded by the options ends by itself, and says more than that it took too long.

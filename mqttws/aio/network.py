@@ -496,7 +496,7 @@ def _guarded(callback: Callable[[Any], object], argument: object) -> object:
     """Call back. An exception is reported, and stops nothing."""
     try:
         return callback(argument)
-    except Exception:
+    except (Exception, asyncio.CancelledError):  # the latter of a future that it asked for its result
         report_exception(callback)
         return None
 
@@ -507,3 +507,8 @@ async def _awaited(callback: Callable[[Any], object], result: Awaitable[object])
         await result
     except Exception:
         report_exception(callback)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # by `close`
+            raise
+        report_exception(callback)  # what it awaited was cancelled

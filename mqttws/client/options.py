@@ -257,7 +257,8 @@ class Options:
             check_context(self.tls)
         if isinstance(self.headers, Iterator):  # an iterator would give everything to the first attempt
             self.headers = tuple(self.headers)
-        _as_pairs(self.headers)
+        if not all(text.isascii() and text.isprintable() for pair in _as_pairs(self.headers) for text in pair):
+            raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
         self.end_on = _as_predicate(self.end_on)
 
     @property

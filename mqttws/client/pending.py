@@ -7,7 +7,7 @@ is settled when the answer comes. Messages of QoS 0 have no answer: their future
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from mqttws.client.callbacks import WARNING, Callbacks
@@ -207,7 +207,7 @@ class Pending(Generic[F]):
         Raises:
             LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
         """
-        wanted = [(entry, qos) if isinstance(entry, str) else entry for entry in _as_list(topic_filters)]
+        wanted = [(entry, qos) if isinstance(entry, str) else _as_pair(entry) for entry in _as_list(topic_filters)]
         Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
 
         def finish(codes: list[int]) -> object:
@@ -343,7 +343,18 @@ class Pending(Generic[F]):
 
 
 def _as_list(entries: Any) -> list[Any]:
-    return [entries] if isinstance(entries, str) else list(entries)
+    """Make a list of what names Topic Filters. The keys of a mapping are none."""
+    if isinstance(entries, str):
+        return [entries]
+    if isinstance(entries, (bytes, bytearray, Mapping)) or not isinstance(entries, Iterable):
+        raise TypeError(f"a Topic Filter is a str, or there are several in a list, not {type(entries).__name__}")
+    return list(entries)
+
+
+def _as_pair(entry: Any) -> tuple[str, int]:
+    if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+        raise TypeError(f"one of several Topic Filters is a str or a (Topic Filter, QoS) pair, not {entry!r}")
+    return entry[0], entry[1]
 
 
 def _kept(error: Exception, options: Options) -> Exception:

@@ -225,8 +225,16 @@ class Network(Owner):
     def join(self, timeout: float) -> None:
         """Wait for the end of the thread, unless this is it, or the thread needs the lock that this one holds."""
         thread = self._thread
-        if thread is not None and not self.is_current and not self.owned():
-            thread.join(timeout)
+        if thread is None or self.is_current or self.owned():
+            return
+        # `Thread.join` takes a thread for ended once an exception has interrupted it (Python 3.11, bpo-45274).
+        deadline = time.monotonic() + timeout
+        while self._thread is thread and time.monotonic() < deadline:
+            waiter = self.watch()
+            if self._thread is thread:
+                waiter.wait(slice_until(deadline))
+        if self._thread is not thread:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
         """Send a PUBLISH of QoS 0 in the calling thread, which spares two changes of threads. Under the lock.

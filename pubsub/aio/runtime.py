@@ -73,7 +73,7 @@ class Tasks(Runtime):
             return None
         try:
             return callback(*arguments)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # the latter of a future that it asked for its result
             logger.exception("a callback raised an exception: %r", callback)
             return None
 

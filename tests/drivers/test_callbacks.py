@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import logging
 import threading
@@ -12,7 +13,7 @@ import pytest
 from drivers import PATIENCE, Blocking, States
 from scripted import Scripted
 
-import mqttws
+import mqttws.aio
 from mqttws import ConnectionClosed, Message, MQTTError, PubAck, Publish, QueueFull, Reconnect, State, WouldDeadlock
 from mqttws.broker import Broker
 
@@ -248,6 +249,47 @@ def test_a_callback_that_raises_stops_nothing(make: Make, broker: Broker, caplog
     client.close()
     raised = [record for record in caplog.records if "a callback raised an exception" in record.message]
     assert len(raised) >= 3
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_a_callback_that_meets_a_cancelled_future_stops_nothing(
+    broker: Broker, caplog: pytest.LogCaptureFixture, awaits: bool
+) -> None:
+    taken: list[bytes] = []
+
+    async def main() -> None:
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+
+        def ask(argument: Any) -> None:
+            if isinstance(argument, Publish):
+                taken.append(argument.payload)
+            cancelled.result()
+
+        async def wait(argument: Any) -> None:
+            if isinstance(argument, Publish):
+                taken.append(argument.payload)
+            await cancelled
+
+        callback = wait if awaits else ask
+        async with mqttws.aio.connect(broker.url, on_message=callback, on_state=callback) as client:
+            await client.subscribe("a", 2)
+            for qos in range(3):
+                await client.publish("a", b"%d" % qos, qos)
+            while len(taken) < 3:
+                await asyncio.sleep(0.001)
+            await asyncio.wait_for(_nothing_in_flight(client, broker), PATIENCE)
+            assert client.state.name == "connected"
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
+    assert taken == [b"0", b"1", b"2"]
+    assert caplog.text.count("a callback raised an exception") >= 4
+
+
+async def _nothing_in_flight(client: mqttws.aio.Client, broker: Broker) -> None:
+    """Wait until the broker has no message that the client has not acknowledged."""
+    while any(session.in_flight for session in broker.sessions() if session.client_id == client.client_id):
+        await asyncio.sleep(0.001)
 
 
 @pytest.fixture

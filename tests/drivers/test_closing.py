@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from drivers import PATIENCE, States
 from scripted import End, Scripted
 
+import mqttws.aio
 from mqttws import (
     ConnectionClosed,
     Disconnect,
@@ -244,6 +247,16 @@ def test_open_without_waiting(make: Make, tcp_server: Scripted) -> None:
     end = tcp_server.accept().welcome()
     end.expect(Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
     assert future.result(PATIENCE) is None
+
+
+def test_open_without_waiting_and_close_leave_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        client = await mqttws.aio.Client("mqtt://127.0.0.1:1").open(wait=False)
+        await client.close(timeout=0.0)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records
 
 
 def test_what_is_published_after_an_open_that_failed_waits_for_the_next(make: Make, tcp_server: Scripted) -> None:

@@ -125,6 +125,21 @@ def test_headers_as_a_mapping(make: Make) -> None:
         client.close(timeout=0.0)
 
 
+@pytest.mark.parametrize("headers", [{"a": "\ud800secret"}, {"a": "secret\r\nb: c"}, {"\u00e9": "secret"}])
+def test_a_header_that_http_does_not_allow(make: Make, headers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="headers") as caught:
+        make(NOWHERE, headers=headers)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("topic_filters", [{"topics": ["a"]}, b"a", 5, None, ("a", 1), [["a"]], [("a", 1, 2)], [None]])
+def test_topic_filters_of_another_kind(make: Make, topic_filters: Any) -> None:
+    client = make(NOWHERE)
+    with pytest.raises(TypeError, match="Topic Filter"):
+        client.subscribe_nowait(topic_filters)
+    assert not client.session.subscriptions
+
+
 def test_time_outs_are_of_both_families(make: Make, tcp_server: Scripted) -> None:
     client = make(tcp_server.url, client_id="c")
     with pytest.raises(TimedOut) as caught:

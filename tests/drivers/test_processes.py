@@ -13,7 +13,7 @@ import pytest
 from drivers import PATIENCE
 from scripted import Scripted
 
-from mqttws import Disconnect, Publish
+from mqttws import Disconnect, PubAck, Publish
 from mqttws.broker import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +131,33 @@ def test_an_interrupt_ends_a_wait(program) -> None:
         assert end.rest() == Disconnect().encode()
         end.cut()
         assert outcome(process) == (0, "interrupted disconnected\n", "")
+
+
+def test_close_waits_after_one_that_was_interrupted(program) -> None:
+    with Scripted("mqtt") as server:
+        process = program(
+            """
+            import sys, mqttws
+            client = mqttws.connect(sys.argv[1], client_id="c")
+            try:
+                future = client.publish_nowait("a", b"x", 1)
+                client.close(3600)
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            client.close(3600)
+            print(client.state.name, future.exception(0))
+            """,
+            server.url,
+        )
+        end = server.accept().welcome()
+        assert end.receive() == Publish("a", b"x", 1, packet_id=1)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "interrupted\n"
+        end.send(PubAck(1))
+        assert end.rest() == Disconnect().encode()
+        end.cut()
+        assert outcome(process) == (0, "disconnected None\n", "")
 
 
 def test_an_interrupt_ends_an_iteration_of_asyncio(program, broker: Broker) -> None:

@@ -170,6 +170,30 @@ def test_coroutine_functions_are_awaited_in_order(world: Any) -> None:
     run(main, world)
 
 
+def test_a_callback_that_meets_a_cancelled_future_stops_nothing(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(ps: pubsub.aio.PubSub) -> None:
+        seen: list[Any] = []
+        over = asyncio.Event()
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+
+        def callback(message: Message) -> None:
+            seen.append(message.value)
+            if message.value == 0:
+                cancelled.result()
+            over.set()
+
+        await ps.subscribe("a", qos=1).subscribe(callback).ready()
+        for number in range(2):
+            await ps.publish("a", number, qos=1)
+        await over.wait()
+        assert seen == [0, 1]
+        assert ps.connection_state == "Connected"
+
+    run(main, world)
+    assert "a callback raised an exception" in caplog.text
+
+
 def test_every_callback_may_be_a_coroutine_function(world: Any, caplog: pytest.LogCaptureFixture) -> None:
     world.forbidden.add("secret")
 
