@@ -121,6 +121,7 @@ class Client:
             send_will: whether to end the connection without DISCONNECT, so that the server publishes the will.
         """
         network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
+        network.bind()
         task = network.task
         if task is None:
             network.call(self._core.give_up, None)

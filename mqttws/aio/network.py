@@ -149,18 +149,15 @@ class Network(Owner):
         """
         if self._has_lost_store:
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
-        loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop:
-            self._leave_loop(self._loop)
-        self._loop = loop
+        self.bind()
         self.core.begin(retries)
-        self.task = loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
+        self.task = self.loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of an event loop; its futures fail. Messages that wait to be sent stay."""
+        """See `Owner._leave_loop`."""
         if self.core.running and not loop.is_closed():
             raise MQTTError("the client is open in another event loop; close it there first, or make another client")
-        error = ConnectionClosed("the client was opened in another event loop")
+        error = ConnectionClosed("the client is used in another event loop now")
         for future in self.core.take_futures(error):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.settle, [future], error)
@@ -273,6 +270,7 @@ class Network(Owner):
         Raises:
             MQTTError: the client gave up, or is not open.
         """
+        self.bind()
         messages = self.core.inbox.messages
         deadline = None if timeout is None else self.loop.time() + timeout
         while not messages:

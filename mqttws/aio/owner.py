@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -36,13 +37,31 @@ class Owner(ABC):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the client is bound to: the first one that it is used in, until `open` binds it anew."""
+        """The event loop that the client is bound to: the first one that it is used in, until `bind` binds it anew."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
+    def bind(self) -> None:
+        """Bind the client to the event loop that runs, if any does.
+
+        Raises:
+            MQTTError: the client is open in another one.
+        """
+        running, bound = _get_running_loop(), self._loop
+        if running is not None and running is not bound:
+            if bound is not None:
+                self._leave_loop(bound)
+            self._loop = running
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what works on the core; post it where another call is in the middle of that."""
+        """Call what works on the core; post it where another call is in the middle of that.
+
+        Raises:
+            MQTTError: the client is open in another event loop.
+        """
+        if _get_running_loop() is not self._loop:
+            self.bind()
         if self.busy:
             self.post(function, *arguments)
             return None
@@ -115,6 +134,10 @@ class Owner(ABC):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    @abstractmethod
+    def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of an event loop; its futures fail. Messages that wait to be sent stay."""
 
     @abstractmethod
     def flush_soon(self) -> None:

@@ -19,6 +19,7 @@ from scripted import End, Scripted
 import mqttws
 import mqttws.aio
 from mqttws import (
+    ConnectionClosed,
     MQTTError,
     PubAck,
     Publish,
@@ -527,6 +528,27 @@ def test_a_client_is_bound_anew_in_a_second_loop(broker: Broker) -> None:
         asyncio.run(use())
 
 
+def test_a_closed_client_says_so_in_a_second_loop(broker: Broker) -> None:
+    client = mqttws.aio.Client(broker.url)
+
+    async def use() -> None:
+        async with client:
+            await client.publish("a", b"x", 1)
+
+    async def use_it_closed() -> None:
+        for qos in range(3):
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(client.publish_nowait("a", b"x", qos), PATIENCE)
+        with pytest.raises(ConnectionClosed):
+            await client.subscribe("a")
+        assert [message async for message in client.messages()] == []
+        await client.close()
+
+    asyncio.run(use())
+    asyncio.run(use_it_closed())
+    asyncio.run(use())
+
+
 def test_what_was_queued_in_one_loop_is_sent_from_the_next(tcp_server: Scripted) -> None:
     client = mqttws.aio.Client(tcp_server.url)
 
@@ -553,12 +575,25 @@ def test_a_client_that_is_open_in_another_loop_is_refused(tcp_server: Scripted) 
     tcp_server.accept().welcome()
     opening.result(PATIENCE)
 
-    async def again() -> None:
-        await first.client.open()
+    client = first.client
 
-    with pytest.raises(MQTTError, match="event loop"):
-        asyncio.run(again())
+    async def use() -> None:
+        for verb in (
+            client.open,
+            client.close,
+            lambda: client.publish("a"),
+            lambda: client.publish_nowait("a", b"x", 1),
+            lambda: client.subscribe("a"),
+            lambda: client.unsubscribe("a"),
+            client.flush,
+            lambda: anext(client.messages()),
+        ):
+            with pytest.raises(MQTTError, match="open in another event loop"):
+                await verb()
+
+    asyncio.run(use())
     assert first.state.name == "connected"
+    assert client.pending == 0
     first.end()
 
 
