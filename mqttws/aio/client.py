@@ -135,7 +135,9 @@ class Client:
             await asyncio.wait({task}, timeout=seconds + 1.0)
             await network.end_callbacks(seconds)
         finally:
-            if not task.done():
+            if not task.done():  # this was cancelled, or the server takes nothing
+                network.call(self._core.stop, time.monotonic(), 0.0)
+                network.flush_now()
                 task.cancel()
 
     async def flush(self, timeout: float | None = None) -> None:

@@ -176,6 +176,11 @@ class Network(Owner):
             self.flushing = True
             self.loop.call_soon(self._end_turn)
 
+    def flush_now(self) -> None:
+        """Write now."""
+        if self._pump is not None:
+            self._pump.move()
+
     def flush_first(self) -> None:
         """Write now, where nothing else has been called in this turn of the event loop; otherwise at its end.
 

@@ -249,6 +249,22 @@ def test_open_without_waiting(make: Make, tcp_server: Scripted) -> None:
     assert future.result(PATIENCE) is None
 
 
+def test_a_cancelled_close_sends_disconnect_all_the_same(server: Scripted) -> None:
+    async def main() -> None:
+        client = await mqttws.aio.Client(server.url, client_id="c").open()
+        publishing = client.publish_nowait("a", b"x", 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.close(PATIENCE)
+        with pytest.raises(ConnectionClosed):
+            await publishing
+
+    running = server.soon(lambda: asyncio.run(main()))
+    end = server.accept().welcome()
+    end.expect(Publish("a", b"x", 1, packet_id=1), Disconnect())
+    running.result(PATIENCE)
+
+
 def test_open_without_waiting_and_close_leave_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         client = await mqttws.aio.Client("mqtt://127.0.0.1:1").open(wait=False)
