@@ -62,7 +62,7 @@ class Observable(ObservableCore[Subscription]):
     ) -> None:
         entered, self._entered = self._entered, None
         if entered is not None:
-            await entered.unsubscribe()
+            await entered.__aexit__(kind, error, traceback)
 
 
 class PubSub(PubSubCore[Observable, asyncio.Future[None]]):

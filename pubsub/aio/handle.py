@@ -67,4 +67,11 @@ class Subscription(Handle):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.unsubscribe()
+        if error is None:
+            await self.unsubscribe()
+        else:
+            self._end()  # what was raised, a cancellation for example, waits for no server
+
+    def _end(self) -> None:
+        """End it, without waiting for the server's answer."""
+        self._core.end()

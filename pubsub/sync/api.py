@@ -63,7 +63,7 @@ class Observable(ObservableCore[Subscription]):
     ) -> None:
         entered, self._entered = self._entered, None
         if entered is not None:
-            entered.unsubscribe()
+            entered.__exit__(kind, error, traceback)
 
 
 class PubSub(PubSubCore[Observable, Future[None]]):

@@ -65,4 +65,11 @@ class Subscription(Handle):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.unsubscribe()
+        if error is None:
+            self.unsubscribe()
+        else:
+            self._end()  # what was raised, Ctrl-C for example, waits for no server
+
+    def _end(self) -> None:
+        """End it, without waiting for the server's answer."""
+        self._core.end()

@@ -162,6 +162,9 @@ class Messages(Subscription):
 
     def close(self) -> None:
         """End the iteration, without waiting for the server's answer."""
+        self._end()
+
+    def _end(self) -> None:
         self._core.end()
         self._move_on()
         self._inbox.discard()

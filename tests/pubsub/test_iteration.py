@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+from scripted import Scripted
 
-from mqttws import WouldDeadlock
+from mqttws import SubAck, Subscribe, Unsubscribe, WouldDeadlock
 from mqttws.broker import Broker, Limits
 from pubsub import Message, Messages, MqttOverWSProvider, PubSub, SubscriptionEnded
 from pubsub.aio import Messages as AsyncMessages
+from pubsub.aio import PubSub as AsyncPubSub
 from pubsub.aio.iteration import Inbox as AsyncInbox
 from pubsub.receipt import Receipt
 from pubsub.sync.iteration import Inbox
@@ -49,6 +51,41 @@ def enter(api: Api, observable: Any) -> Any:
 def leave(api: Api, observable: Any) -> None:
     """Leave it."""
     api.call(observable.__exit__ if isinstance(api, Threads) else observable.__aexit__, None, None, None)
+
+
+@pytest.mark.parametrize("iterates", [True, False])
+@pytest.mark.parametrize("kind", [PubSub, AsyncPubSub])
+def test_an_exception_in_the_block_waits_for_no_server(kind: type[Any], iterates: bool) -> None:
+    def block(ps: Any) -> Any:
+        return ps.subscribe("a") if iterates else ps.subscribe("a").subscribe(id)
+
+    def use() -> None:
+        ps = PubSub(MqttOverWSProvider(server.url, client_id="c"))
+        try:
+            with block(ps) as messages:
+                messages.ready()
+                raise LookupError
+        finally:
+            ps.close(timeout=0.0)
+
+    async def use_async() -> None:
+        ps = AsyncPubSub(MqttOverWSProvider(server.url, client_id="c"))
+        try:
+            async with block(ps) as messages:
+                await messages.ready()
+                raise LookupError
+        finally:
+            await ps.close(timeout=0.0)
+
+    with Scripted("mqtt") as server:
+        using = server.soon(use if kind is PubSub else lambda: asyncio.run(use_async()))
+        end = server.accept().welcome()
+        subscribing = end.receive()
+        assert isinstance(subscribing, Subscribe)
+        end.send(SubAck(subscribing.packet_id, [0]))
+        assert isinstance(end.receive(), Unsubscribe)
+        with pytest.raises(LookupError):
+            using.result(PATIENCE)
 
 
 def test_what_comes_after_the_suback_waits_for_the_first_next(api: Api, world: Any) -> None:
