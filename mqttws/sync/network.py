@@ -320,7 +320,10 @@ class Network(Owner):
 
     def _run(self) -> None:
         """Take turns until the end."""
-        self._identity = threading.get_ident()
+        with self.lock:
+            if self._thread is not threading.current_thread():  # `start` was interrupted, and has cleaned up
+                return
+            self._identity = threading.get_ident()
         try:
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:

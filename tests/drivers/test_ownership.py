@@ -512,6 +512,31 @@ def test_an_anext_in_vain_loses_nothing_and_ends_nothing(tcp_server: Scripted) -
     assert running.result(PATIENCE) == [b"0", b"1", b"2"]
 
 
+def test_a_thread_that_begins_after_its_start_was_interrupted_leaves_the_client_alone(
+    tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    client = mqttws.Client(tcp_server.url, client_id="c")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.open()
+    started[0].start()
+    started[0].join(PATIENCE)
+    assert not started[0].is_alive()
+    assert client.state.name == "disconnected"
+    assert not caplog.records
+    opening = tcp_server.soon(client.open)
+    tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    client.close(timeout=0.0)
+
+
 # Event loops.
 
 
