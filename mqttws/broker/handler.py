@@ -193,6 +193,8 @@ class Handler:
     def _answer_upgrade(self, rejection: Rejection | None, now: float) -> None:
         if self._connection.closed:
             return
+        if rejection is not None and not isinstance(rejection, Rejection):
+            raise TypeError(f"on_upgrade returned {type(rejection).__name__}; expected a Rejection or None")
         self._upgrading = False
         if rejection is None:
             self._connection.accept_upgrade(now)

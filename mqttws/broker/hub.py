@@ -91,16 +91,23 @@ class Hub:
     def publish_will(self, peer: Peer, will: Message) -> None:
         """Publish the will of a client that is gone; later, where it takes long to find whom it reaches.
 
-        The authorizer allowed it with the CONNECT, which may be long ago: it is asked again.
+        The authorizer allowed it with the CONNECT, which may be long ago: it is asked again. Where a hook fails the
+        will is not published.
         """
-        verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
+        try:
+            verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
+            if verdict.allowed and self.hooks.on_published is not None:
+                self.hooks.on_published(None, will)
+        except Exception as error:
+            self.figures.publish_denied += 1
+            text = "client %s: a hook failed, and the will to %r is not published"
+            self.notices.say("a hook failed over a will", peer.client_id, text, peer, will.topic, error=error)
+            return
         if not verdict.allowed:
             self.figures.publish_denied += 1
             text = "client %s: the will to %r denied: %s"
             self.notices.say("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
             return
-        if self.hooks.on_published is not None:
-            self.hooks.on_published(None, will)
         try:
             self.router.publish(will.topic, will.payload, will.qos, will.retain)
         except Unfinished as unfinished:

@@ -311,6 +311,30 @@ def test_an_authorizer_that_fails_over_a_delivery_ends_the_receiver_alone(start,
     assert bad.rest() == b""
 
 
+@pytest.mark.parametrize("failing", ["authorizer", "on_published"])
+def test_a_will_over_which_a_hook_fails_is_not_published(start, client, caplog, failing):
+    """And the end of its connection is told all the same."""
+    ended = threading.Event()
+
+    def fail(*arguments):
+        if armed:
+            raise LookupError("no such rule")
+        return True
+
+    armed = []
+    broker = start(on_disconnected=lambda peer, error: ended.set(), **{failing: fail})
+    watcher = client("watcher", broker)
+    watcher.subscribe(("will", 0))
+    peer = client("c", broker, will=Message("will", b"x"))
+    armed.append(True)
+    peer.reset()
+    assert ended.wait(10)
+    armed.clear()
+    watcher.quiet()
+    assert "a hook failed, and the will to 'will' is not published" in caplog.text
+    assert broker.figures()["publish/messages/denied"] == 1
+
+
 def test_a_connected_hook_that_fails_ends_its_connection(start, wire, client):
     def hook(peer):
         if peer.client_id == "bad":

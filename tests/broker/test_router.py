@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqttws import Connect, Decoder, Message, Publish, Session, topic_matches
-from mqttws.broker import Accepted, Peer
+from mqttws.broker import Accepted, Limits, Peer
 from mqttws.broker.registry import Registry
 from mqttws.broker.retained import Retained
 from mqttws.broker.router import Router
@@ -163,18 +163,22 @@ def test_what_is_remembered_is_bounded():
         for remembered in (router._routes._answers, router._open_topics):
             assert topic in remembered
             assert sum(map(len, remembered)) <= MAX_CHARACTERS
+    assert len(router._routes._answers) > 1  # each topic has not taken the place of all others
+    assert len(router._open_topics) > 1
     assert len(outlet.packets) == 3 * MAX_ANSWERS + 20
 
 
-def test_what_is_remembered_of_many_subscribers_is_bounded(monkeypatch):
+@pytest.mark.parametrize("topic_filter", ["#", "$share/{}/#"])
+def test_what_is_remembered_of_many_subscribers_is_bounded(monkeypatch, topic_filter):
+    """By subscribers and groups; a group counts as one, however many are in it."""
     monkeypatch.setattr("mqttws.broker.routes._MAX_NAMED", 10)
     routes = Routes()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     for number in range(4):
-        routes.set("#", Subscriber(str(number), Session(), None, peer), 0, 0)
+        routes.set(topic_filter.format(number), Subscriber(str(number), Session(), None, peer), 0, 0)
     for number in range(10):
-        assert len(routes.find(f"{number}").subscribers) == 4
-        assert sum(len(route.subscribers) for route in routes._answers.values()) <= 10
+        assert sum(map(len, routes.find(f"{number}"))) == 4
+        assert sum(sum(map(len, route)) for route in routes._answers.values()) <= 10
         assert len(routes._answers) <= 2
 
 
@@ -221,6 +225,17 @@ def test_expiry_looks_at_those_that_are_away_alone():
     registry.expire(110.0)
     assert registry.find("c") is None
     assert router.figures.sessions_expired == 1
+
+
+def test_a_session_without_an_end_is_kept():
+    """None is for ever, whether the limits say so or the authenticator's answer leaves it to them."""
+    registry = Registry(Router(Limits(session_expiry=None)))
+    peer = Peer("mqtt", ("127.0.0.1", 1))
+    peer.client_id = "c"
+    subscriber, _ = registry.attach(peer, Connect("c", clean_session=False), Accepted(), Outlet())
+    registry.detach(subscriber, 0.0, will=False)
+    registry.expire(1e12)
+    assert registry.find("c") is subscriber
 
 
 @given(st.lists(st.tuples(TOPICS, st.booleans())), FILTERS, st.data())

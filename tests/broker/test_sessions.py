@@ -188,12 +188,15 @@ def test_a_stopped_broker_that_starts_again_has_its_sessions_still(start, client
     assert client("c", broker, clean_session=False).session_present
 
 
-def test_a_session_that_is_kept_for_no_time_is_over_with_its_connection(start, client):
-    """0 is a time, and not the absence of one."""
-    broker = start(authenticator=lambda peer, connect: Accepted(session_expiry=0.0), limits=Limits(max_sessions=1))
+@pytest.mark.parametrize("limits", [Limits(max_sessions=1), Limits(max_sessions=1, session_expiry=None)])
+def test_a_session_that_is_kept_for_no_time_is_over_with_its_connection(start, client, limits):
+    """0 is a time, and not the absence of one. No sweep is waited for: nothing is routed to such a session."""
+    broker = start(authenticator=lambda peer, connect: Accepted(session_expiry=0.0), limits=limits)
     for client_id in ("c", "c", "d"):
         peer = client(client_id, broker, clean_session=False)
         assert not peer.session_present
         peer.subscribe(("a", 1))
         peer.send("e0 00").rest()
-        broker.publish("a", b"x", 1)
+        assert broker.publish("a", b"x", 1) == 0
+        assert broker.figures()["clients/total"] == 0
+        assert broker.figures()["clients/expired"] == 0

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
+from wire import PATIENCE, Wire
 
 from mqttws import Connect, Message, PingReq, PubAck, Publish, PubRec, Subscribe
 from mqttws.broker import Accepted, Limits, Users, hash_password
+from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument
 
 REFUSED = bytes.fromhex("20 02 00 05")
 
@@ -64,7 +70,8 @@ def test_cve_2018_12551_mosquitto_an_ill_formed_line_of_the_password_file_lets_s
         Users.load(path)
 
 
-def test_cve_2018_12550_mosquitto_an_empty_file_lets_everybody_in(tmp_path, start, wire):
+def test_cve_2018_12550_mosquitto_an_empty_file_of_rules_is_taken_for_none(tmp_path, start, wire):
+    """An access list of blank lines and comments allowed everything. Here the file is that of the users."""
     path = tmp_path / "users"
     path.write_text("# nobody yet\n\n")
     broker = start(authenticator=Users.load(path))
@@ -190,6 +197,140 @@ def test_cve_2026_33217_nats_rules_for_topics_do_not_hold_in_the_brokers_own_nam
     assert broker.figures()["publish/messages/denied"] == 1
 
 
+def test_cve_2021_34434_mosquitto_a_right_that_is_taken_from_a_client_that_is_away_is_kept(start, client):
+    allowed = {"a"}
+    broker = start(authorizer=lambda peer, access: access.action == "subscribe" or access.topic in allowed)
+    keep = {"clean_session": False}
+    client(broker, "c", **keep).subscribe(("a", 1))
+    client(broker, "c", **keep).send("e0 00").rest()
+    broker.publish("a", b"before", 1)
+    allowed.clear()
+    broker.publish("a", b"after", 1)
+    peer = client(broker, "c", **keep)
+    assert [message.payload for message in peer.messages(1)] == [b"before"]  # it may have been read there and then
+    broker.publish("a", b"live", 1)
+    peer.quiet()
+
+
+@pytest.mark.parametrize("client_id", ["+", "#", "+/x", "x/#"])
+def test_cve_2026_85724_moquette_wildcards_in_a_client_identifier_widen_a_rule(client_id):
+    """Rules in which the client's name is filled in; here those of the local AWS endpoint."""
+    arn = "arn:aws:iot:eu-west-1:123456789012"
+    resources = [f"{arn}:{kind}/own/${{iot:ClientId}}/x" for kind in ("topic", "topicfilter")]
+    statement = {"Effect": "Allow", "Action": ["iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": resources}
+    document = PolicyDocument.parse({"Version": "2012-10-17", "Statement": [statement]}, name="own")
+
+    def may(name: str) -> Authorizer:
+        return Authorizer(
+            ConnectionContext(client_id=name, region="eu-west-1", account_id="123456789012"), iot=[document]
+        )
+
+    assert may("ann").subscribe("own/ann/x")
+    assert not may(client_id).subscribe(f"own/{client_id}/x")
+    assert not may(client_id).publish("own/ann/x")
+    assert not may(client_id).receive("own/ann/x")
+
+
+def test_cve_2026_85724_moquette_an_ill_formed_shared_subscription_ends_the_process(broker, client):
+    """What it raised ended the loop that all sessions share."""
+    ill_formed = ("$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a")
+    peer = client(broker)
+    assert peer.subscribe(*((topic_filter, 0) for topic_filter in ill_formed)) == (0x80,) * len(ill_formed)
+    peer.quiet()
+    client(broker).quiet()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--users", "missing"),
+        ("--users", "."),
+        ("--users", "ill-formed"),
+        ("--cert", "missing", "--wss-port", "0"),
+        ("--aws-iot", "--identities", "missing"),
+        ("--aws-iot", "--identities", "ill-formed"),
+    ],
+)
+def test_cve_2017_7652_mosquitto_settings_that_cannot_be_read_are_replaced_by_defaults(tmp_path, served, words):
+    """There, because no descriptor was left to open the file; here, whatever the reason, nothing is served."""
+    (tmp_path / "ill-formed").write_text("ann\n")
+    process = served(*words)
+    said, _ = process.communicate(timeout=PATIENCE)
+    complaint = (tmp_path / "complaints").read_text()
+    assert (said, process.returncode) == (b"", 2), complaint
+    assert complaint.count("\n") == 1  # one line, no traceback
+
+
+def test_cve_2017_7652_mosquitto_descriptors_are_used_up(tmp_path, served, stack):
+    """Those who are connected are served, passwords are asked for, nothing spins, and newcomers get in afterwards."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux can set the bound of another process")
+    (tmp_path / "users").write_text(f"ann:{hash_password('right')}\n")
+    process = served("--no-ws", "--tcp-port", "0", "--users", "users")
+    url = process.stdout.readline().decode().strip()
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    right = {"username": "ann", "password": b"right"}
+
+    def dial() -> Wire:
+        return stack.enter_context(Wire(url))
+
+    def cpu() -> float:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    good = dial().connect("good", **right)
+    open_before = len(list(descriptors.iterdir()))
+    strangers = [dial(), dial()]
+    end = time.monotonic() + PATIENCE
+    while len(list(descriptors.iterdir())) < open_before + 2:
+        assert time.monotonic() < end
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    highest = max(int(descriptor.name) for descriptor in descriptors.iterdir())
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    waiting = [dial() for _ in range(100)]
+    began, end = cpu(), time.monotonic() + 1.5
+    while time.monotonic() < end:
+        good.quiet()
+        time.sleep(0.05)
+    assert cpu() - began < 0.5
+    assert strangers[0].send(Connect("c", username="ann", password=b"wrong")).rest() == bytes.fromhex("20 02 00 04")
+    strangers[1].connect("d", **right).quiet()
+    for each in waiting:
+        each.close()
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    dial().connect("newcomer", **right).quiet()
+    good.quiet()
+
+
+@pytest.mark.parametrize("answer", [LookupError("no such rule"), None, 1, "yes", Ellipsis])
+@pytest.mark.parametrize("hook", ["on_upgrade", "authenticator", "authorizer"])
+def test_a_hook_that_fails_or_answers_nonsense_lets_nobody_in(start, wire, hook, answer):
+    """Plugins whose failure was taken for a yes, as in many an advisory."""
+
+    def decide(*arguments):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    broker = start(**{hook: decide})
+    if hook == "on_upgrade":
+        if answer is None:  # which is this hook's word for yes
+            return
+        reply = wire(broker, "ws", upgrade=False).upgrade("/mqtt", "127.0.0.1")
+        assert reply.startswith(b"HTTP/1.1 500 ")
+    elif hook == "authenticator":
+        assert wire(broker).send(Connect("c", username="ann", password=b"x")).rest() in (b"", REFUSED)
+    else:
+        will = Message("a", b"x")
+        assert wire(broker).send(Connect("c", will=will)).rest() in (b"", REFUSED)
+        peer = wire(broker).connect("c")
+        peer.send(Subscribe(1, [("a", 0)]), Publish("b", b"x", retain=True), "e0 00")
+        assert peer.rest() in (b"", bytes.fromhex("90 03 00 01 80"))
+    figures = broker.figures()
+    assert (figures["subscriptions/count"], figures["retained messages/count"]) == (0, 0)
+
+
 def test_aedes_the_last_will_is_not_checked_against_authorization(start, wire, client):
     """moscajs/aedes issues 211 and 212. The same holds where the rules have changed since the CONNECT."""
     rules = {"denied": True}
@@ -206,8 +347,9 @@ def test_aedes_the_last_will_is_not_checked_against_authorization(start, wire, c
     watcher.quiet()
 
 
-def test_sol_an_acknowledgement_before_the_connect_ends_the_process(broker, wire, client):
-    """codepr/sol issue 15."""
-    for early in ("40 02 00 01", "50 02 00 01", "62 02 00 01", "70 02 00 01", "90 03 00 01 00", "b0 02 00 01"):
+def test_cve_2025_63236_sol_a_packet_before_the_connect_ends_the_process(broker, wire, client):
+    """A SUBSCRIBE; in codepr/sol issue 15 the acknowledgements, too."""
+    acknowledgements = "40 02 00 01", "50 02 00 01", "62 02 00 01", "70 02 00 01", "90 03 00 01 00", "b0 02 00 01"
+    for early in ("82 06 00 01 00 01 61 00", *acknowledgements):
         assert wire(broker).send(early).rest() == b""
     client(broker).quiet()

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import mqttws
-from mqttws import Connect, MalformedPacket, RemoteProtocolError
+from mqttws import Connect, MalformedPacket, PingReq, PingResp, RemoteProtocolError
 from mqttws.broker import users
 from mqttws.client.tls import tls_context
 from mqttws.testing import Pair
+from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument
 
 
 def test_cve_2024_10525_libmosquitto_a_suback_without_codes_is_read_beyond_its_end():
@@ -23,7 +24,7 @@ def test_cve_2024_10525_libmosquitto_a_suback_without_codes_is_read_beyond_its_e
     assert isinstance(pair.client.machine.error, MalformedPacket)
 
 
-def test_cve_2016_10523_mqtt_js_a_crafted_packet_ends_the_process():
+def test_cve_2016_10523_mqtt_packet_a_crafted_packet_ends_the_process():
     """What cannot be read is an error of the connection, whatever it is."""
     for crafted in ("f0 00", "00 00", "36 05 00 01 61 00 01", "30 00", "90 01 00"):
         pair = Pair(Connect("c")).open()
@@ -91,11 +92,55 @@ def test_cve_2026_44248_netty_a_part_of_a_message_beyond_the_bound_is_gathered_b
         decoder.feed(bytes.fromhex("82 e9 07"))
 
 
-def test_names_of_attributes_in_topics_and_identifiers_are_only_text(start, wire):
-    """Prototype pollution, as in CVE-2021-23337 and its like: a key such as "__class__" reaches an object."""
-    broker = start()
-    peer = wire(broker).connect("__class__")
-    for topic in ("__class__/__init__", "__proto__", "constructor/prototype"):
+def test_cve_2026_59881_aiohttp_the_client_takes_compressed_frames_that_were_not_negotiated():
+    pair = Pair(Connect("c")).open()
+    pair.client.receive_data(bytes.fromhex("c2 04 4b 04 00 00"), 0.0)
+    assert isinstance(pair.client.machine.error, RemoteProtocolError)
+
+
+def test_cve_2026_54274_aiohttp_a_frame_that_never_ends_is_gathered(start, wire):
+    """Its bound was looked at when all was there. Here a packet is answered while the rest of 1 GiB is to come."""
+    peer = wire(start(), "ws")
+    peer.connect("c")
+    peer.socket.sendall(b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + PingReq().encode())
+    assert peer.receive() == PingResp()
+    peer.socket.sendall(bytes.fromhex("30 ff ff ff 7f"))  # a packet of which no part is gathered
+    assert peer.frame()[0] == 8
+
+
+def test_cve_2026_34525_aiohttp_of_two_hosts_a_proxy_and_the_server_choose_different_ones(start, wire):
+    answer = wire(start(), "ws", upgrade=False).upgrade("/mqtt", "127.0.0.1", ("Host: other.example",))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_cve_2025_58367_deepdiff_names_of_attributes_reach_an_object(start, wire, caplog):
+    """Class pollution: "__class__" in a path was looked up. Here such names, and formats, are only text."""
+    broker = start(authorizer=lambda peer, access: not access.topic.startswith("{denied"))
+    peer = wire(broker).connect("__class__", username="__globals__")
+    for topic in ("__class__/__init__", "__class__.__init__.__globals__", "__proto__", "constructor/prototype"):
         assert peer.subscribe((topic, 0)) == (0,)
         broker.publish(topic, b"x", retain=True)
         assert peer.messages(1)[0].topic == topic
+    denied = "{denied.__class__.__mro__} %s %(x)s %n"
+    assert peer.subscribe((denied, 0)) == (0x80,)
+    assert f"SUBSCRIBE to {denied!r} denied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "variable", ["iot:__class__", "iot:ClientId.__class__", "__class__", "iot:Connection.Thing.__dict__"]
+)
+def test_cve_2025_58367_deepdiff_names_of_attributes_reach_an_object_in_a_rule(variable):
+    """A variable of that name has no value: what would be allowed by it is not, and what would be denied is."""
+    arn = "arn:aws:iot:eu-west-1:123456789012:topic/"
+
+    def may(*statements):
+        document = PolicyDocument.parse({"Version": "2012-10-17", "Statement": list(statements)}, name="p")
+        return Authorizer(
+            ConnectionContext(client_id="c", region="eu-west-1", account_id="123456789012"), iot=[document]
+        ).publish("a/str")
+
+    def statement(effect, resource):
+        return {"Effect": effect, "Action": "iot:Publish", "Resource": resource}
+
+    assert may(statement("Allow", "*"))
+    assert not may(statement("Allow", f"{arn}a/${{{variable}}}"))
