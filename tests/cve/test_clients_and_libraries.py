@@ -130,7 +130,7 @@ def test_cve_2025_58367_deepdiff_names_of_attributes_reach_an_object(start, wire
     "variable", ["iot:__class__", "iot:ClientId.__class__", "__class__", "iot:Connection.Thing.__dict__"]
 )
 def test_cve_2025_58367_deepdiff_names_of_attributes_reach_an_object_in_a_rule(variable):
-    """A variable of that name has no value: what would be allowed by it is not, and what would be denied is."""
+    """A variable of that name has no value, and allows nothing."""
     arn = "arn:aws:iot:eu-west-1:123456789012:topic/"
 
     def may(*statements):
