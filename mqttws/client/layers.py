@@ -55,7 +55,7 @@ class Link:
         self._linger = linger
         self._received = 0  # bytes, since `take_received`
         self._eof = False
-        self._cut_at: float | None = None  # when to wait for nothing any more
+        self._cut_at: float | None = None  # when to wait for nothing any more; None as long as it is not closed
         if tls is not None and tunnel is None:
             tls.receive_data(b"")  # begins the handshake
 
@@ -142,7 +142,7 @@ class Link:
 
     def has_more(self, data: bytes) -> bool:
         """Return whether `data_to_send`, which has just given this, may have more to give before something happens."""
-        return len(data) >= PIECE or self.connection.closed
+        return len(data) >= PIECE or self._cut_at is not None
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
         """Make the bytes that carry a PUBLISH of QoS 0, to be written to the socket at once.
@@ -166,9 +166,9 @@ class Link:
             now: seconds.
             unsent: whether something of what `data_to_send` gave is not written yet.
         """
-        if self._cut_at is None and not self.connection.closed:
+        if self._cut_at is None:
             return False
-        return (self._cut_at is not None and now >= self._cut_at) or (self.finished and not unsent)
+        return now >= self._cut_at or (self.finished and not unsent)
 
     @property
     def finished(self) -> bool:

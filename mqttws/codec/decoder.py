@@ -75,7 +75,7 @@ class Decoder:
         lenient: whether bits that MQTT 3.1 does not use, and 3.1.1 wants to be 0, are ignored.
     """
 
-    __slots__ = ("_fault", "_need", "_partial", "lenient", "max_filters", "max_packet_size")
+    __slots__ = ("_fault", "_need", "_partial", "_passing", "lenient", "max_filters", "max_packet_size")
 
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
         self.max_packet_size = max_packet_size
@@ -83,6 +83,7 @@ class Decoder:
         self.lenient = False
         self._partial = bytearray()  # the beginning of a packet
         self._need = 0  # how many bytes `_partial` must hold before there is anything to do
+        self._passing = 0  # how many bytes of a packet are still to be passed over; see `SkippingDecoder`
         self._fault: MalformedPacket | None = None
 
     @property
@@ -93,7 +94,7 @@ class Decoder:
     @property
     def under_way(self) -> bool:
         """Whether a packet has begun and is not all there."""
-        return bool(self._partial)
+        return bool(self._partial) or self._passing > 0
 
     @property
     def missing(self) -> int:
@@ -123,6 +124,10 @@ class Decoder:
                 data = data[missing:]
                 if len(self._partial) == self._need:
                     self._go_on(packets)
+            if self._passing:
+                passed = min(self._passing, len(data))
+                self._passing -= passed
+                data = data[passed:]
             if data:
                 self._cut(data, packets)
         except MalformedPacket as fault:

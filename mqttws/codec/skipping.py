@@ -7,7 +7,7 @@ identifier are read; its payload is never kept.
 
 from __future__ import annotations
 
-from mqttws.codec.decoder import MAX_PACKET_SIZE, Decoder
+from mqttws.codec.decoder import Decoder
 from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Publish
 from mqttws.codec.wire import decode_remaining_length
@@ -37,24 +37,7 @@ class SkippingDecoder(Decoder):
         max_packet_size: see `Decoder`.
     """
 
-    __slots__ = ("_left",)
-
-    def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
-        super().__init__(max_packet_size)
-        self._left = 0  # how many bytes of a payload are still to be passed over
-
-    @property
-    def under_way(self) -> bool:
-        """See `Decoder.under_way`."""
-        return super().under_way or bool(self._left)
-
-    def _cut(self, data: bytes, packets: list[Packet]) -> None:
-        if self._left:
-            passed = min(self._left, len(data))
-            self._left -= passed
-            data = data[passed:]
-        if data:
-            super()._cut(data, packets)
+    __slots__ = ()
 
     def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
         header = decode_remaining_length(data, 1)
@@ -73,6 +56,6 @@ class SkippingDecoder(Decoder):
         assert isinstance(publish, Publish)
         packets.append(Oversize(publish, start + length))
         rest = bytes(data[start + length :])
-        self._left = max(0, start + length - len(data))
+        self._passing = max(0, start + length - len(data))
         if rest:
             self._cut(rest, packets)

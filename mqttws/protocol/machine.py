@@ -251,7 +251,8 @@ class Machine(ABC):
 
     def _send_messages(self, room: float, before: float = inf) -> float:
         """Send the messages whose turn it is, up to a piece, and before a token. Returns how many bytes are left."""
-        packets, sent = self.session.sender.take_ready(room, before)
+        assert self._session is not None
+        packets, sent = self._session.sender.take_ready(room, before)
         self._out += packets
         if sent is not None:
             self._note_sent(sent)

@@ -355,7 +355,7 @@ class Client:
             network.take_turns(future.done, deadline)
             deadline = 0.0
         while True:
-            if not future.done():
+            if not network.core.reading and not future.done():
                 network.check_progress()
             try:
                 return future.result(slice_until(deadline))
@@ -380,9 +380,9 @@ class Client:
         network, core = self._network, self._core
         core.check_waiting()
         while True:
-            waiter = network.watch()
             with network.lock:
-                network.take_posted()
+                if network.posted:
+                    network.take_posted()
                 try:
                     submitted = core.pending.publish(message)
                     network.wake()
@@ -393,6 +393,7 @@ class Client:
                     if time.monotonic() >= deadline:
                         raise TimedOut(f"the message to {message.topic!r} will not be sent: {error}") from None
                     waiting = core.session.sender.waiting
+                    waiter = network.watch()  # under the lock, under which fewer come to wait
             if not network.is_current:
                 network.check_progress()
                 waiter.wait(slice_until(deadline))

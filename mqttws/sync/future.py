@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from operator import attrgetter
 from typing import Any
 
 from mqttws.client.sent import HighWaterMark
@@ -41,8 +42,8 @@ class Condition(threading.Condition):
     Ctrl-C for example, leaves the lock taken for ever. Here `with` finds the methods of the lock itself.
     """
 
-    __enter__ = property(lambda self: self._lock.__enter__)
-    __exit__ = property(lambda self: self._lock.__exit__)
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class LightFuture(Future[Any]):

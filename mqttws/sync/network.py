@@ -328,7 +328,8 @@ class Network(Owner):
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:
                     self._turn(None)
-                self.deliver()
+                if self.core.inbox.messages:
+                    self.deliver()
         except BaseException as error:  # a defect of ours: nobody must wait for ever because of it
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
@@ -362,7 +363,8 @@ class Network(Owner):
             with self.lock:
                 self.take_posted()
         self._step(until)
-        self._run_callbacks()
+        if self.core.callbacks.due:
+            self._run_callbacks()
 
     def _run_callbacks(self) -> None:
         """Run the callbacks that are due. `SystemExit` in one ends neither this thread nor the others' turn."""
@@ -471,7 +473,9 @@ class Network(Owner):
                 return  # a thread that waits until something is sent goes on while this one reads
             # Inside a callback no messages are delivered, or callbacks would nest.
             waits = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
-            deadline = now if waits else earlier(link.next_deadline(), core.deadline)
+            deadline = now if waits else link.next_deadline()
+            if core.stopping:
+                deadline = earlier(deadline, core.deadline)
         if over:
             self._lost(core.error)
             return
@@ -557,7 +561,7 @@ class Network(Owner):
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
         """Wait until something happens, or until the earlier of two times. Returns the sockets it happened to."""
         assert self._selector is not None
-        until = earlier(until, deadline)
+        until = deadline if until is None else earlier(until, deadline)
         timeout = None if until is None else max(0.0, until - time.monotonic())
         ready: list[socket.socket] = []
         for key, _ in self._selector.select(timeout):

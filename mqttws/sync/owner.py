@@ -155,7 +155,7 @@ class Owner:
 
     def wake(self) -> None:
         """Make the thread look again, unless this is it. Under the lock."""
-        if not self.woken and self._wake_out is not None and not self.is_current:
+        if not self.woken and self._wake_out is not None and threading.get_ident() != self._identity:
             # In this order: an exception of a signal handler between the two costs a byte, not a wake-up.
             try:
                 self._wake_out.send(b"\0")
