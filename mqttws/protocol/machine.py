@@ -145,7 +145,8 @@ class Machine(ABC):
             LocalProtocolError: the connection is not there.
         """
         self._check_state("publish", CONNECTED)
-        return self.session.publish(message)
+        assert self._session is not None
+        return self._session.publish(message)
 
     def acknowledge(self, publish: Publish) -> None:
         """Tell that a message has been taken by its consumer. With QoS 0, a second time, or too late: no effect.
@@ -301,7 +302,8 @@ class Machine(ABC):
             self.events.append(publish)
 
     def _on_puback(self, packet: PubAck, now: float) -> None:
-        token = self.session.sender.puback(packet.packet_id)
+        assert self._session is not None
+        token = self._session.sender.puback(packet.packet_id)
         if token is not None:
             self._note_delivered(token)
 

@@ -10,7 +10,7 @@ again, while they become more.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 #: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
 #: and RETAIN.
@@ -81,6 +81,7 @@ def size_of(topic: str, payload: bytes) -> int:
     return len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
 
 
+@final
 class Run:
     """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
 

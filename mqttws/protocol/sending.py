@@ -386,7 +386,7 @@ class Sender:
         allowance = self.allowance
         while waiting and room > 0:
             entry = waiting[0]
-            if isinstance(entry, Run):
+            if type(entry) is Run:
                 if entry.first >= before:
                     break
                 packet = entry.encode()
@@ -399,12 +399,12 @@ class Sender:
                     self._size -= entry.size
                 allowance -= len(entry.packets)
             else:
-                may_leave = window > 0 and allowance >= 1 and entry[TOKEN] < before
+                may_leave = window > 0 and allowance >= 1.0 and (before is inf or entry[TOKEN] < before)
                 packet_id = self._identifiers.allocate() if may_leave else None
                 if packet_id is None:
                     break
                 window -= 1
-                allowance -= 1
+                allowance -= 1.0
                 _, topic, payload, qos, retain = published[packet_id] = entry
                 if self.journal is not None:
                     self.journal.keep(entry, PUBLISHED, packet_id)
