@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, final
 
 #: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
-#: and RETAIN.
+#: and RETAIN. Compare it by value, which its token makes unique: compiled, it has no identity.
 Outgoing = tuple[int, str, bytes, int, bool]
 # The places in it of what is asked for alone.
 TOKEN: Final = 0

@@ -111,7 +111,7 @@ class Pace:
     def note(self, packet_id: int, outgoing: Outgoing, now: float) -> None:
         """Note that a message has left alone, unless that was noted before."""
         self._at = now
-        if self._sent.get(packet_id, (0.0, None))[1] is not outgoing:
+        if self._sent.get(packet_id, (0.0, None))[1] != outgoing:
             self.count(now)
             if self._resend_after is not None:
                 self._sent[packet_id] = (now, outgoing)

@@ -83,4 +83,4 @@ class Probing:
         packet_id, sent = self._waits_for
         if isinstance(sent, Request):
             return self._session.requests_sent.get(packet_id) is sent
-        return sent is not None and self._session.sender.published(packet_id) is sent
+        return sent is not None and self._session.sender.published(packet_id) == sent

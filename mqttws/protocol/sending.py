@@ -120,7 +120,7 @@ class Sender:
 
     def awaits_puback(self, packet_id: int, outgoing: Outgoing) -> bool:
         """Return whether that very message is in flight, and of QoS 1."""
-        return outgoing[QOS] == 1 and self._published.get(packet_id) is outgoing
+        return outgoing[QOS] == 1 and self._published.get(packet_id) == outgoing
 
     @property
     def size(self) -> int:
