@@ -140,7 +140,7 @@ fault("3.1.2-3", "the reserved flag is not looked at", (CONNECT_FLAGS, "if flags
 fault("3.1.2-4", "a server always begins anew", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
 fault("3.1.2-4", "a client forgets what was in flight", (SENDER + "resume", "in self._published.items()", "in ()"))
 fault("3.1.2-5", "nothing is kept for who is away", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
-fault("3.1.2-6", "a clean session stays", (REGISTRY + "detach", "if subscriber.clean_session:", "if False:"))
+fault("3.1.2-6", "a clean session stays", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if False:"))
 fault("3.1.2-6", "a client keeps what it had received", (RECEIVER + "begin", "if not session_present:", "if False:"))
 fault(
     "3.1.2-7",
@@ -175,8 +175,8 @@ fault(
     (PUBLISHING + "Message.__init__", "check_qos(qos)", "pass"),
 )
 fault("3.1.2-15", "will retain without a will", (CONNECT_FLAGS, "if flags & _WILL_RETAIN:", "if False:"))
-fault("3.1.2-16", "every will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.retain)", "True)"))
-fault("3.1.2-17", "no will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.retain)", "False)"))
+fault("3.1.2-16", "every will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, True)"))
+fault("3.1.2-17", "no will is retained", ("mqttws.broker.hub:Hub.publish_will", "will.payload, will.qos, will.retain)", "will.payload, will.qos, False)"))
 fault("3.1.2-18", "surplus bytes are passed over", (DECODE_CONNECT, "reader.end()", "pass"))
 fault(
     "3.1.2-18",
@@ -392,7 +392,7 @@ fault("3.14.4-3", "the will is published after DISCONNECT", (HANDLER + "_on_clos
 
 # §4: how it all goes together
 
-fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session:", "if True:"))
+fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if True:"))
 fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
 fault("4.1.0-2", "a session expires while it is connected", (REGISTRY + "attach", "self._away.pop(known, None)", "pass"))
 fault("4.3.1-1", "DUP with QoS 0", (PUBLISHING + "encode_publish", "(_RETAINED if retain else _PLAIN)", "_HEADERS[9 if retain else 8]"))
