@@ -424,6 +424,7 @@ def test_results_are_bytes_and_text_of_their_own() -> None:
     assert type(publish.payload) is bytes
 
 
+@interpreted
 def test_topics_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     memory: Memory[bytes, str] = Memory(100)
     monkeypatch.setattr(decoder_module, "_MEMORY", memory)

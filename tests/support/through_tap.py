@@ -8,6 +8,7 @@ same bytes, in the same order.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ import scripted
 
 from mqttws.tap import Tap
 
+#: Seconds that the tap may take to read what it has forwarded.
+PATIENCE = 10.0
 #: How many taps there were, connections through them, and bytes compared.
 COUNTS = {"taps": 0, "connections": 0, "bytes": 0}
 
@@ -73,18 +76,28 @@ class TappedScripted(scripted.Scripted):
 
     def _compare(self) -> None:
         """Check that what this end has got is what the tap says the client sent, and the other way round."""
-        streams: dict[tuple[int, str], bytes] = {}
-        for record in self._tap.taken():
-            if record.layer == "tcp" and "failed" not in record.notes:
-                key = record.connection, record.sender
-                streams[key] = streams.get(key, b"") + record.data
-        said = [bytes(data) for (_, sender), data in streams.items() if sender == "client"]
-        heard = [bytes(data) for (_, sender), data in streams.items() if sender == "server"]
         for received, sent in self._kept:
             COUNTS["connections"] += 1
             COUNTS["bytes"] += len(received) + len(sent)
-            assert not received or any(data.startswith(received) for data in said), "a client's bytes are others"
-            assert not sent or any(sent.startswith(data) and data for data in heard), "a server's bytes are others"
+        deadline = time.monotonic() + PATIENCE
+        while found := self._departures():  # the tap forwards first, and reads when it has time
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+
+    def _departures(self) -> str:
+        """Return what differs; "" for nothing."""
+        streams: dict[tuple[int, str], bytearray] = {}
+        for record in self._tap.taken():
+            if record.layer == "tcp" and "failed" not in record.notes:
+                streams.setdefault((record.connection, record.sender), bytearray()).extend(record.data)
+        said = [data for (_, sender), data in streams.items() if sender == "client"]
+        heard = [data for (_, sender), data in streams.items() if sender == "server"]
+        for received, sent in self._kept:
+            if received and not any(data.startswith(received) for data in said):
+                return "a client's bytes are others"
+            if sent and not any(data and sent.startswith(data) for data in heard):
+                return "a server's bytes are others"
+        return ""
 
 
 def _tapped(start: Callable[..., Any]) -> Callable[..., Any]:
