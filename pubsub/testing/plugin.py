@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import mqttws
     import mqttws.aio
     import pubsub.aio
+    from mqttws.testing import Faults
     from pubsub import PubSub
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
     from pubsub.testing.broker import RecordingBroker
@@ -89,6 +90,15 @@ def pubsub_client_async(mqtt_broker: RecordingBroker) -> pubsub.aio.PubSub:
     from pubsub import MqttOverWSProvider
 
     return pubsub.aio.PubSub(MqttOverWSProvider(aws_pubsub_endpoint=mqtt_broker.url))
+
+
+@pytest.fixture
+def mqtt_faults(mqtt_broker: RecordingBroker) -> Iterator[Faults]:
+    """`mqttws.testing.Faults` before `mqtt_broker`: it breaks packets by rules; clients connect to its `url`."""
+    from mqttws.testing import Faults
+
+    with Faults(mqtt_broker.url) as faults:
+        yield faults
 
 
 @pytest.fixture
