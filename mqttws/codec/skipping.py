@@ -48,11 +48,12 @@ class SkippingDecoder(Decoder):
         end = start + 2
         if len(data) >= end:
             end += int.from_bytes(data[start:end], "big") + (2 if data[0] & 0b0110 else 0)
-        if len(data) < end <= start + length:
+        end = min(end, start + length)  # a topic that is longer than its packet is refused once the packet is there
+        if len(data) < end:
             self._need = end
             self._partial += data
             return
-        publish = self._decode(data[0], bytes(data[start : min(end, start + length)]))
+        publish = self._decode(data[0], bytes(data[start:end]))
         assert isinstance(publish, Publish)
         packets.append(Oversize(publish, start + length))
         rest = bytes(data[start + length :])
