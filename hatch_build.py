@@ -137,7 +137,6 @@ def compile_modules(folder: Path) -> dict[str, Path]:
         for path in Path(package).glob("*.py")
         if path.as_posix() not in INTERPRETED
     )
-    sources.append("mqttws/client/packet_log.py")  # its machine is a subclass of a compiled one
     # wsproto is not there at build time, and the strict settings of the project are for its own checks.
     options = ["--config-file=", "--ignore-missing-imports"]
     modules = mypycify([*options, *sources], group_name="mqttws", opt_level="3", target_dir=str(folder / "c"))

@@ -11,6 +11,7 @@ from mqttws.client.layers import Link
 from mqttws.client.options import Options
 from mqttws.client.proxy import choose_proxy
 from mqttws.client.url import Endpoint, parse_url
+from mqttws.codec import compiled
 from mqttws.codec.connecting import Connect
 from mqttws.errors import ConnectError, ConnectTimeout
 from mqttws.protocol.client import ClientMachine
@@ -80,7 +81,7 @@ def make_attempt(
     if endpoint.websocket:
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
     machine_class: Callable[..., ClientMachine] = ClientMachine
-    if log is not None:
+    if log is not None and not compiled:  # a compiled machine takes no subclasses, and shows no packets
         from mqttws.client.packet_log import LoggedMachine
 
         machine_class = partial(LoggedMachine, log)

@@ -10,10 +10,11 @@ import pytest
 from drivers import PATIENCE
 from scripted import Scripted
 
-from mqttws import PubAck, Publish, Subscribe
+from mqttws import PubAck, Publish, Subscribe, compiled
 from mqttws.client.packet_log import describe
 
 Make = Callable[..., Any]
+pytestmark = pytest.mark.skipif(compiled, reason="the compiled build has no packet log")
 
 
 def test_a_line_for_each_packet_and_direction(make: Make, server: Scripted, caplog: pytest.LogCaptureFixture) -> None:
