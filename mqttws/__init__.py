@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mqttws.budget import ConnectBudget
     from mqttws.client.options import ClientOptions, ConnectionOptions, State, check_options
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
@@ -103,6 +104,7 @@ _HOLDS = {
     ),
     "protocol.framing": "Ended Framing Opened",
     "protocol.handshake": "ClientWebSocket ServerWebSocket",
+    "budget": "ConnectBudget",
     "client.reconnect": "Reconnect",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
@@ -129,6 +131,7 @@ __all__ = [
     "Closed",
     "ConnAck",
     "Connect",
+    "ConnectBudget",
     "ConnectError",
     "ConnectReceived",
     "ConnectTimeout",

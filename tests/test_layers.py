@@ -22,6 +22,7 @@ MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (
 #: From the lowest to the highest: a room imports from itself and from those in front of it.
 LAYERS = {
     "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3, "log": 3, "stores": 3,
+    "budget": 3,
     "sync": 4, "aio": 4, "broker": 5,
     "tap": 6, "testing": 7,
 }  # fmt: skip

@@ -74,6 +74,11 @@ class Client:
         return sender.waiting + sender.in_flight
 
     @property
+    def received(self) -> int:
+        """How many messages have come so far, those that wait to be taken included."""
+        return self._core.inbox.came
+
+    @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped

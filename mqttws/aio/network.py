@@ -395,6 +395,10 @@ class Network(Owner):
         try:
             while due is not None:
                 await self._sleep_until(due)
+                now = time.monotonic()
+                while not core.called_off(now) and (turn := core.turn(now)) > now:
+                    await self._sleep_until(turn)
+                    now = time.monotonic()
                 error: Exception | None = None
                 if not core.ending(time.monotonic()):
                     try:

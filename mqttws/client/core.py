@@ -132,6 +132,7 @@ class Core(Generic[F]):
         self._attempts = 0
         self._short_lived = 0
         self._attempted_at: float | None = None
+        self._turn: float | None = None  # that was reserved for the next attempt
         self._connected_at: float | None = None
         attempt.make_connect(options, self.client_id)  # checks the options in the call that gives them
 
@@ -183,10 +184,23 @@ class Core(Generic[F]):
         self.error = self.pending.ended = None
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
+        self._turn = None
 
     def unopened(self) -> None:
         """Note that `open` failed, and may be called again: what is published until then waits for it."""
         self.pending.ended = None
+
+    def turn(self, now: float) -> float:
+        """Return when the attempt that is due may begin: `now`, or later where clients share a budget of CONNECTs."""
+        budget = self.options.connect_budget
+        if budget is None:
+            return now
+        if self._turn is None:
+            self._turn = budget.reserve(now)
+        if self._turn > now:
+            return self._turn
+        self._turn = None
+        return now
 
     def begin_attempt(self) -> None:
         """Begin an attempt. The URL is to be asked for next, outside the lock."""

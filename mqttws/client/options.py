@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-from mqttws.client.reconnect import END_ON, Reconnect
+from mqttws.client.reconnect import END_ON, Reconnect, Turns
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
@@ -54,6 +54,7 @@ class ConnectionOptions(TypedDict, total=False):
     tls: TLSOption
     headers: HeadersOption
     reconnect: bool | Reconnect
+    connect_budget: Turns | None
     retry_first: bool
     end_on: EndOn
     timeout: float
@@ -125,6 +126,8 @@ class Options:
         tls: an `ssl.SSLContext`, see `tls_context`; None or True: the default one, where the URL asks for TLS.
         headers: more headers of the WebSocket's upgrade request: a mapping, or (name, value) pairs.
         reconnect: how a lost connection is made again; True: with the defaults of `Reconnect`; False: not.
+        connect_budget: gives each attempt its turn: a `ConnectBudget` that clients of one process share, so that a
+            server that comes back does not meet all of them at once; None: attempts begin when they are due.
         retry_first: whether a first attempt that fails is followed by others, as a lost connection is. `open` then
             returns after the first attempt, whatever came of it.
         end_on: which errors end the client once it has been connected (with `retry_first`, from the beginning): an
@@ -186,6 +189,7 @@ class Options:
     tls: Any = None
     headers: Any = field(default=(), repr=False)
     reconnect: bool | Reconnect = True
+    connect_budget: Turns | None = None
     retry_first: bool = False
     end_on: Any = END_ON
     timeout: float = 30.0
@@ -291,6 +295,7 @@ _KINDS: dict[tuple[type, ...], str] = {
     (int, float): "timeout",
     (int, float, type(None)): "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout",
     (bool, Reconnect): "reconnect",
+    (Turns, type(None)): "connect_budget",
     (Message, tuple, type(None)): "will",
     (Callable, type(None)): "on_message on_state on_error recover",  # type: ignore[dict-item]
 }

@@ -1,9 +1,9 @@
 """When to try again: a pure function, with the random number as an argument.
 
-The first attempt after a loss is made at once. From then on the wait is drawn evenly from 0 to a ceiling that
-doubles from attempt to attempt ("full jitter"), so that clients which lost the same server spread out. Attempts
-are counted on until a connection has stood for a while: a server that accepts and closes at once is met with growing
-waits.
+The first attempt after a loss is made at once, or, where there is a `spread`, after a wait drawn evenly from 0 to it.
+From then on the wait is drawn evenly from 0 to a ceiling that doubles from attempt to attempt ("full jitter"), so that
+clients which lost the same server spread out. Attempts are counted on until a connection has stood for a while: a
+server that accepts and closes at once is met with growing waits.
 
 A client that has been connected was right about its server, its credentials and its certificate a moment ago. So no
 refusal ends it by default: servers, proxies, authorizers and clocks are out of order for a while, and come back. What
@@ -13,11 +13,20 @@ ends it is the server's word that another connection took the session over, sinc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from mqttws.errors import SessionTakenOver
 
 #: What ends a client that has been connected, unless `end_on` says otherwise.
 END_ON = (SessionTakenOver,)
+
+
+@runtime_checkable
+class Turns(Protocol):
+    """What gives each attempt its turn: a `ConnectBudget`."""
+
+    def reserve(self, now: float) -> float:
+        """Reserve the next turn. Return when it is, `now` or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,9 @@ class Reconnect:
             reported as the reason. A client identifier made at random is never suspected.
         interval: seconds, 0 or more, from the beginning of one attempt to that of the next, at least. For servers that
             bound how often a client identifier may connect.
+        spread: seconds, 0 or more; the ceiling of the wait before the first attempt after a loss, which is drawn evenly
+            like all others. For fleets whose clients lose the same server in the same moment; the clients of one
+            process can share a `ConnectBudget` instead.
     """
 
     initial: float = 1.0
@@ -42,6 +54,7 @@ class Reconnect:
     stable_after: float = 10.0
     takeovers: int = 5
     interval: float = 0.0
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         if self.initial <= 0 or self.maximum < self.initial:
@@ -50,6 +63,8 @@ class Reconnect:
             raise ValueError(f"attempts is {self.attempts}; it must be at least 1, or None for no limit")
         if not self.interval >= 0:
             raise ValueError(f"interval is {self.interval}; it must be 0 or more seconds")
+        if not self.spread >= 0:
+            raise ValueError(f"spread is {self.spread}; it must be 0 or more seconds")
         if self.takeovers < 1:
             raise ValueError(f"takeovers is {self.takeovers}; it must be at least 1")
 
@@ -66,5 +81,5 @@ class Reconnect:
         if self.attempts is not None and attempt >= self.attempts:
             return None
         if attempt == 0:
-            return 0.0
+            return random * self.spread
         return random * min(self.maximum, self.initial * 2.0 ** min(attempt - 1, 60))

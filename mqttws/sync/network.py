@@ -400,6 +400,8 @@ class Network(Owner):
             self._lost(None)
         elif now < self._due:
             self._select(until, earlier(self._due, self.core.deadline))
+        elif (turn := self.core.turn(now)) > now:
+            self._due = turn
         else:
             with self.lock:
                 self.core.begin_attempt()

@@ -23,6 +23,11 @@ def test_within_bounds_however_often(attempt: int, random: float, initial: float
     assert 0 <= delay <= maximum
 
 
+def test_the_first_wait_is_drawn_where_a_fleet_asks_for_it() -> None:
+    assert Reconnect(spread=20).delay(0, 0.75) == 15
+    assert Reconnect(spread=20).delay(1, 0.5) == 0.5
+
+
 def test_a_number_of_attempts() -> None:
     policy = Reconnect(attempts=3)
     assert [policy.delay(attempt, 0.5) for attempt in range(5)] == [0, 0.5, 1, None, None]
@@ -39,8 +44,10 @@ def test_a_number_of_attempts() -> None:
         {"takeovers": 0},
         {"interval": -0.1},
         {"interval": float("nan")},
+        {"spread": -1},
+        {"spread": float("nan")},
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"initial|attempts|takeovers|interval"):
+    with pytest.raises(ValueError, match=r"initial|attempts|takeovers|interval|spread"):
         Reconnect(**options)  # type: ignore[arg-type]

@@ -1,0 +1,130 @@
+"""A budget of CONNECTs: turns of a fixed rate, shared by clients, kept at the first attempt and after a loss."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttws import ConnectBudget
+from mqttws.broker import Broker
+from mqttws.broker.hooks import Peer
+
+Make = Callable[..., Any]
+
+
+class TestTurns:
+    def test_they_come_one_after_the_other(self) -> None:
+        budget = ConnectBudget(10)
+        assert [budget.reserve(100.0) for _ in range(4)] == pytest.approx([100.0, 100.1, 100.2, 100.3])
+
+    def test_a_turn_that_nobody_took_is_gone(self) -> None:
+        budget = ConnectBudget(10)
+        budget.reserve(100.0)
+        assert budget.reserve(200.0) == 200.0
+        assert budget.reserve(200.0) == pytest.approx(200.1)
+
+    def test_a_burst_comes_at_once_and_is_made_up_for(self) -> None:
+        budget = ConnectBudget(10, burst=3)
+        turns = [budget.reserve(100.0) for _ in range(5)]
+        assert turns == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
+
+    @given(
+        rate=st.floats(0.5, 1_000),
+        burst=st.integers(1, 20),
+        asks=st.lists(st.floats(0, 5), min_size=1, max_size=60),
+    )
+    def test_no_second_has_more_than_the_rate_and_the_burst(self, rate: float, burst: int, asks: list[float]) -> None:
+        budget, now, turns = ConnectBudget(rate, burst), 1_000.0, []
+        for pause in asks:
+            now += pause
+            turns.append(budget.reserve(now))
+            assert turns[-1] >= now
+        assert turns == sorted(turns)
+        for begin in turns:
+            assert sum(begin <= turn < begin + 1 for turn in turns) <= math.floor(rate + burst + 1e-6)
+
+    def test_threads_get_a_turn_each(self) -> None:
+        budget, turns = ConnectBudget(1_000), []
+        threads = [
+            threading.Thread(target=lambda: turns.extend(budget.reserve(5.0) for _ in range(500))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len({round(turn * 1_000) for turn in turns}) == 2_000
+
+    @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0)])
+    def test_what_is_no_rate_is_refused(self, rate: float, burst: int) -> None:
+        with pytest.raises(ValueError, match="rate" if burst else "burst"):
+            ConnectBudget(rate, burst)
+
+
+class Recorded(ConnectBudget):
+    """A budget that keeps the turns that it gave."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.turns: list[float] = []
+
+    def reserve(self, now: float) -> float:
+        self.turns.append(super().reserve(now))
+        return self.turns[-1]
+
+
+def test_clients_that_share_a_budget_connect_one_after_the_other(make: Make) -> None:
+    """At first, and again when the server has ended all of their connections in one moment."""
+    begun: list[float] = []
+    connections = 0
+    changed = threading.Condition()
+
+    def connected(peer: Peer) -> None:
+        nonlocal connections
+        with changed:
+            connections += 1
+            changed.notify_all()
+
+    budget = Recorded(20)
+    with Broker(on_connected=connected, sys_interval=None) as broker:
+
+        def url() -> str:
+            begun.append(time.monotonic())
+            return broker.url_of("mqtt")
+
+        clients = [make(url, client_id=f"c{i}", connect_budget=budget) for i in range(8)]
+        for client in clients:
+            client.open(wait=False)
+        with changed:
+            assert changed.wait_for(lambda: connections == 8, PATIENCE)
+        for i in range(8):
+            broker.disconnect(f"c{i}")
+        with changed:
+            assert changed.wait_for(lambda: connections == 16, PATIENCE)
+        for client in clients:
+            client.close()
+    assert len(budget.turns) == len(begun) == 16, "each attempt has one turn"
+    assert all(at >= turn for at, turn in zip(sorted(begun), sorted(budget.turns), strict=True))
+    assert min(after - turn for turn, after in zip(budget.turns, budget.turns[1:], strict=False)) > 0.049
+
+
+def test_a_client_that_waits_for_its_turn_can_be_closed(make: Make) -> None:
+    budget = ConnectBudget(0.001)
+    budget.reserve(time.monotonic())
+    client = make("mqtt://127.0.0.1:1", connect_budget=budget)
+    client.open(wait=False)
+    begin = time.monotonic()
+    client.close(0.2)
+    assert time.monotonic() - begin < PATIENCE / 2
+
+
+def test_what_gives_no_turns_is_refused(make: Make) -> None:
+    with pytest.raises(TypeError, match="connect_budget"):
+        make("mqtt://127.0.0.1:1", connect_budget=500)
