@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-docs",
         action="append",
-        choices=["conformance", "interop"],
+        choices=["conformance", "interop", "screenshots"],
         default=[],
         help="write that page of docs/ by what the tests of this run showed",
     )

@@ -1,19 +1,24 @@
-"""Brings the pages at the top of the repository into the site, and turns links to them into links within it."""
+"""Hooks of the site: pages from the top of the repository, pages of the source, and links to both."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import source_pages  # noqa: E402
+
 #: File at the top of the repository -> its page of the site.
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
-#: A link to a line of the source.
-_SOURCE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:mqttws|pubsub|sigv4|tests)/[^)]*\)")
 _NAMES = "|".join(map(re.escape, PAGES))
+#: A link to the source: the folders to go up, one of which leaves docs/, and the file.
+_SOURCE = re.compile(r"\]\(\.\./((?:\.\./)*)((?:mqttws|pubsub|sigv4|tests)/[^)#]*\.py)(#[^)]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -21,13 +26,14 @@ def on_files(files: Any, config: Any) -> Any:
     for name, page in PAGES.items():
         text = re.sub(rf"\]\(({_NAMES})", lambda match: f"]({PAGES[match[1]]}", (ROOT / name).read_text("utf-8"))
         files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
+    texts = (Path(file.abs_src_path).read_text("utf-8") for file in files.documentation_pages() if file.abs_src_path)
+    linked = {match[2] for text in texts for match in _SOURCE.finditer(text)}
+    for path, content in source_pages.files(ROOT, linked | source_pages.explained()).items():
+        files.append(File.generated(config, f"source/{path}", content=content))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Turn `../SECURITY.md`, as a page in docs/ has it, into the page of the site: one folder less to go up.
-
-    Links to the source are for readers of the repository; the site, which does not hold it, shows their text.
-    """
-    markdown = _SOURCE.sub(r"\1", markdown)
+    """Turn links out of docs/ into links within the site: `../SECURITY.md`, and `../mqttws/url.py#L12`."""
+    markdown = _SOURCE.sub(lambda match: f"]({match[1]}source/{match[2]}.html{match[3] or ''})", markdown)
     return re.sub(rf"\]\(\.\./((?:\.\./)*)({_NAMES})", lambda match: f"]({match[1]}{PAGES[match[2]]}", markdown)

@@ -21,6 +21,7 @@ from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.options import port, positive
 from pubsub.cli.streams import complain
 from pubsub.look.differing import MOST, compare
+from pubsub.look.documentation import templates
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
 from pubsub.look.reading import Source, Unreadable, read_all
@@ -47,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secrets", action="store_true", help="show and save passwords, tokens and signatures as they are"
     )
+    parser.add_argument("--docs", metavar="URL",
+                        help="documentation that the links of --web and of a saved page lead into (default: the "
+                             "project's, where it is published)")  # fmt: skip
     parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto", help="(default: auto)")
     live = parser.add_argument_group("before a broker")
     live.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
@@ -77,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure("two files at most are compared", USAGE)
     if not urls:
         _refuse_live_options(arguments)
+    _check_docs(arguments)
     if len(arguments.what) == 2:
         return _compare(arguments.what[0], arguments.what[1], arguments.secrets)
     with ExitStack() as stack:
@@ -89,6 +94,17 @@ def run(arguments: argparse.Namespace) -> int:
             code = _read(arguments.what[0], view, arguments)
         print("\n".join(view.totals.lines()))
         return code
+
+
+def _check_docs(arguments: argparse.Namespace) -> None:
+    if arguments.docs is None:
+        return
+    if not arguments.web and not any(name.endswith(".html") for name in arguments.save):
+        raise Failure("--docs is for --web, or for --save with a .html file", USAGE)
+    try:
+        templates(arguments.docs)
+    except ValueError as error:
+        raise Failure(str(error), USAGE) from None
 
 
 def _refuse_live_options(arguments: argparse.Namespace) -> None:
@@ -105,7 +121,7 @@ def _view(arguments: argparse.Namespace) -> View:
     savers = []
     for name in arguments.save:
         try:
-            savers.append(saver_for(name, arguments.secrets))
+            savers.append(saver_for(name, arguments.secrets, arguments.docs))
         except ValueError as error:
             raise Failure(str(error), USAGE) from None
         except OSError as error:
@@ -130,7 +146,7 @@ def _read(name: str, view: View, arguments: argparse.Namespace) -> int:
         complain(f"pubsub look: {plain(name)}: {plain(complaint)}")
     if arguments.web:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(show_page(kept, _announce_page))
+            asyncio.run(show_page(kept, _announce_page, arguments.docs))
     return FAILED if source.complaints else OK
 
 

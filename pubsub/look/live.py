@@ -71,6 +71,7 @@ async def look(
     announce: Callable[[Tap], None],
     make_line: Any = None,
     web: Callable[[str], None] | None = None,
+    docs: str | None = None,
     **options: Any,
 ) -> None:
     """Run a tap until it is cancelled.
@@ -81,6 +82,7 @@ async def look(
         announce: called with the tap once it listens.
         make_line: see `Tap`.
         web: called with the URL of the page that shows the session; None: there is no page.
+        docs: where the links of the page lead; see `pubsub.look.documentation.templates`.
         **options: of `Tap`.
     """
     page: Page | None = None
@@ -92,7 +94,7 @@ async def look(
 
     async with Tap(url, on_records=add, make_line=make_line, **options) as tap:
         if web is not None:
-            page = Page(tap.records.since, tap.records.get, inject=tap.inject)
+            page = Page(tap.records.since, tap.records.get, inject=tap.inject, docs=docs)
             web(await page.start())
         announce(tap)
         try:
@@ -105,16 +107,17 @@ async def look(
                 await page.stop()
 
 
-async def show_page(records: list[Record], web: Callable[[str], None]) -> None:
+async def show_page(records: list[Record], web: Callable[[str], None], docs: str | None = None) -> None:
     """Serve the page of a session that is over, until it is cancelled.
 
     Args:
         records: of the session.
         web: called with the URL of the page.
+        docs: where its links lead; see `pubsub.look.documentation.templates`.
     """
     by_number = {record.number: record for record in records}
     numbers = [record.number for record in records]
-    page = Page(lambda last: records[bisect_right(numbers, last) :][:BATCH], by_number.get)
+    page = Page(lambda last: records[bisect_right(numbers, last) :][:BATCH], by_number.get, docs=docs)
     web(await page.start())
     try:
         await asyncio.Event().wait()

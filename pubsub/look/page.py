@@ -12,6 +12,7 @@ from typing import Any
 
 import mqttws
 from mqttws.tap import Record, explanations, to_json
+from pubsub.look.documentation import templates
 
 
 def render(data: dict[str, Any], nonce: str | None = None) -> str:
@@ -31,9 +32,14 @@ def render(data: dict[str, Any], nonce: str | None = None) -> str:
     return f"{before}{embedded}{middle}{script}{end}"
 
 
-def saved_parts() -> tuple[str, str]:
-    """Return what comes before and after the rows of a page that holds a session and needs no server."""
-    before, _, after = render({"live": False, "explanations": explained(), "records": ["@rows@"]}).partition('"@rows@"')
+def saved_parts(docs: str | None = None) -> tuple[str, str]:
+    """Return what comes before and after the rows of a page that holds a session and needs no server.
+
+    Args:
+        docs: see `pubsub.look.documentation.templates`.
+    """
+    data = {"live": False, "links": templates(docs), "explanations": explained(), "records": ["@rows@"]}
+    before, _, after = render(data).partition('"@rows@"')
     return before, after
 
 

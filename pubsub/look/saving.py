@@ -30,13 +30,15 @@ class Saver(ABC):
     Args:
         path: of the file; it is overwritten.
         secrets: whether to write passwords, tokens and signatures.
+        docs: where the links of a page lead; see `pubsub.look.documentation.templates`.
 
     Raises:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, secrets: bool) -> None:
+    def __init__(self, path: Path, secrets: bool, docs: str | None = None) -> None:
         self._secrets = secrets
+        self._docs = docs
         self._file: IO[bytes] = path.open("wb")
         self._held: list[Record] = []
         self._begin()
@@ -195,12 +197,11 @@ def _event_name(name: str) -> str:
     return "".join(character if character.isascii() and character.isalnum() else "_" for character in name.lower())
 
 
-#: The end of a file's name -> what writes it.
 class Html(Saver):
     """One page that shows the session, and needs nothing else."""
 
     def _begin(self) -> None:
-        before, self._after = saved_parts()
+        before, self._after = saved_parts(self._docs)
         self._separator = ""
         self._file.write(before.encode())
 
@@ -213,11 +214,12 @@ class Html(Saver):
         self._file.write(self._after.encode())
 
 
+#: The end of a file's name -> what writes it.
 SAVERS: dict[str, type[Saver]] = {".jsonl": Lines, ".pcapng": Capture, ".qlog": Qlog, ".html": Html}
 
 
-def saver_for(name: str, secrets: bool) -> Saver:
-    """Make what writes a file of this name.
+def saver_for(name: str, secrets: bool, docs: str | None = None) -> Saver:
+    """Make what writes a file of this name. The arguments are those of `Saver`.
 
     Raises:
         ValueError: the end of the name is none that is known.
@@ -226,4 +228,4 @@ def saver_for(name: str, secrets: bool) -> Saver:
     path = Path(name)
     if path.suffix not in SAVERS:
         raise ValueError(f"{name!r} ends in {path.suffix!r}; what can be saved is {', '.join(SAVERS)}")
-    return SAVERS[path.suffix](path, secrets)
+    return SAVERS[path.suffix](path, secrets, docs)

@@ -20,6 +20,7 @@ import h11
 
 import mqttws
 from mqttws.tap import Conversation, Record
+from pubsub.look.documentation import templates
 from pubsub.look.page import as_row, explained, render
 
 #: Records in one event; the page draws between two events.
@@ -47,6 +48,10 @@ class Page:
         broker: gives the state of the embedded broker; None: there is none.
         publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
         allow_secrets: whether the page may show secrets when it is asked to.
+        docs: where its links lead; see `pubsub.look.documentation.templates`.
+
+    Raises:
+        ValueError: `docs` is no such URL.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class Page:
         broker: Callable[[], dict[str, Any]] | None = None,
         publish: Callable[[str, str, int, bool], int] | None = None,
         allow_secrets: bool = True,
+        docs: str | None = None,
     ) -> None:
+        self._links = templates(docs)
         self._records_since = records_since
         self._record = record
         self._inject = inject
@@ -142,7 +149,12 @@ class Page:
             return await _send_json(http, writer, await self._act(target.path, body))
         if target.path == "/":
             nonce = secrets.token_urlsafe(16)
-            data = {"live": True, "broker": self._broker is not None, "sends": self._inject is not None}
+            data = {
+                "live": True,
+                "links": self._links,
+                "broker": self._broker is not None,
+                "sends": self._inject is not None,
+            }
             return await _send(http, writer, 200, "text/html; charset=utf-8", render(data, nonce).encode())
         if target.path == "/events":
             return await self._send_events(http, writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import pytest
 import mqttws
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap
+from pubsub.look.documentation import published, templates
 from pubsub.look.live import show_page
 from pubsub.look.saving import saver_for
 from pubsub.look.web import Page
@@ -50,6 +52,8 @@ KEYS = [
     *(("Home", "open"), ("j", "GET"), ("ArrowDown", "101"), ("k", "GET"), ("j", "101"), ("j", "CONNECT")),
     *(("a", "CONNACK"), ("a", "CONNECT"), ("End", "")),
 ]
+#: Where the pictures are that docs/ shows.
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 EVIL = "<img src=x onerror=alert(1)></script>"
 
 
@@ -99,6 +103,16 @@ class Look:
         self.run(f"{rows}.find((row) => row.children[3].innerText.endsWith('{name}')).click()")
         self.until(f"document.querySelector('#detail h2')?.innerText.startsWith('{name}')")
 
+    def picture(self, name: str, config: pytest.Config) -> None:
+        """Take a picture for docs/; with `--write-docs screenshots` write it there."""
+        size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        data = picture_of(self.browser)
+        self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert 10_000 < len(data) < 150_000  # not blank, and small enough to be kept in a repository
+        if "screenshots" in config.getoption("--write-docs"):
+            (PICTURES / f"{name}.png").write_bytes(data)
+
     def type(self, selector: str, text: str) -> None:
         """Type, and wait until the page has drawn what it makes of it."""
         self.browser.execute_async_script(
@@ -108,9 +122,18 @@ class Look:
         )
 
 
-def record_session(path: Path, use: Callable[[mqttws.Client], None], **options: Any) -> None:
+def picture_of(browser: Any) -> bytes:
+    """Return the window as a small PNG: 64 colours are enough for text."""
+    image = pytest.importorskip("PIL.Image")
+    shot = image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    small = io.BytesIO()
+    shot.quantize(64, dither=image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def record_session(path: Path, use: Callable[[mqttws.Client], None], docs: str | None = None, **options: Any) -> None:
     """Save what passes between a client and the broker."""
-    saver = saver_for(str(path), False)
+    saver = saver_for(str(path), False, docs)
     over = threading.Event()
 
     def add(records: list[Record], settled: bool) -> None:
@@ -212,6 +235,79 @@ def test_bytes_and_fields_point_at_each_other_through_all_layers(browser: Any, s
     assert "mqttws.codec" in why
 
 
+SITE = "https://docs.example/mqttws/"
+
+
+@pytest.mark.parametrize("docs", [SITE, None])
+def test_rules_code_and_tests_are_links_where_there_is_documentation(
+    browser: Any, tmp_path: Path, docs: str | None
+) -> None:
+    path = tmp_path / "s.html"
+    record_session(path, a_few_messages, docs=docs)
+    look = Look(browser, path.as_uri())
+    look.choose("CONNECT")
+    look.run("document.querySelector('i[data-at=\"0\"]').click()")
+    look.until("document.querySelector('#why').innerText.includes('§2.2.1')")
+    links = look.run(
+        "return Object.fromEntries([...document.querySelectorAll('#why a')].map((link) => [link.innerText, link.href]))"
+    )
+    if docs is None:
+        assert bool(links) == (published() is not None)
+        return
+    test = "tests/codec/test_packets.py::test_literals_both_ways"
+    writes = "mqttws.codec.connecting:Connect._encode_body"
+    assert links["MQTT-2.2.2-1"] == f"{SITE}conformance/2/index.html#mqtt-222-1"
+    assert links[writes] == f"{SITE}source/mqttws/codec/connecting.py.html#Connect._encode_body"
+    assert links[test] == f"{SITE}source/tests/codec/test_packets.py.html#test_literals_both_ways"
+    assert look.complaints() == []
+
+
+def test_a_broken_rule_is_a_link(browser: Any, tmp_path: Path) -> None:
+    from pubsub.look.reading import Source
+
+    raw = tmp_path / "raw"
+    raw.write_bytes(bytes.fromhex("100f00044d5154540402003c000363" + "2d31" + "30060003612f2b79"))
+    path = tmp_path / "s.html"
+    saver = saver_for(str(path), False, SITE)
+    saver.add(Source(str(raw)).records(), True)
+    saver.close()
+    look = Look(browser, path.as_uri())
+    look.type("#filter", "broken")
+    look.choose("PUBLISH")
+    found = look.run("const link = document.querySelector('.rule a'); return [link.innerText, link.href]")
+    assert found == ["MQTT-3.3.2-2", f"{SITE}conformance/3/index.html#mqtt-332-2"]
+
+
+@pytest.mark.parametrize(
+    ("url", "statement", "code"),
+    [
+        (
+            "https://h/docs",
+            "https://h/docs/conformance/{chapter}/index.html#{anchor}",
+            "https://h/docs/source/{path}.html#{name}",
+        ),
+        (
+            "file:///srv/site/index.html",
+            "file:///srv/site/conformance/{chapter}/index.html#{anchor}",
+            "file:///srv/site/source/{path}.html#{name}",
+        ),
+        (
+            "https://h/o/r/blob/v1/docs/index.md",
+            "https://h/o/r/blob/v1/docs/conformance/{chapter}.md#{anchor}",
+            "https://h/o/r/blob/v1/{path}",
+        ),
+    ],
+)
+def test_where_documentation_may_be(url: str, statement: str, code: str) -> None:
+    assert templates(url) == {"statement": statement, "code": code}
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "docs/", "https:///docs", "data:text/html,x", ""])
+def test_what_is_no_address_of_documentation(url: str) -> None:
+    with pytest.raises(ValueError, match="not the URL of documentation"):
+        templates(url)
+
+
 def test_the_states_follow_the_cursor(browser: Any, saved: str) -> None:
     look = Look(browser, saved)
     look.choose("CONNECT")
@@ -250,6 +346,20 @@ def test_dark_and_light(browser: Any, saved: str) -> None:
     assert first != second
     look.run("document.getElementById('theme').click()")
     assert look.run(f"return {paper}") == first
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pictures(browser: Any, saved: str, theme: str, pytestconfig: pytest.Config) -> None:
+    look = Look(browser, saved)
+    look.run(f"document.documentElement.dataset.theme = '{theme}'")
+    look.choose("CONNECT")
+    look.run(
+        "[...document.querySelectorAll('tr')].find((row) => row.innerText.startsWith('keep alive'))"
+        ".dispatchEvent(new MouseEvent('mouseenter'))"
+    )
+    look.run("document.querySelector('i.hot').click()")
+    look.until("document.querySelector('#why').innerText.includes('§3.1.2.10')")
+    look.picture(f"look-{theme}", pytestconfig)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -457,7 +567,7 @@ def test_the_page_of_a_file(browser: Any, tmp_path: Path) -> None:
         thread.join(PATIENCE)
 
 
-def test_the_page_of_the_broker(browser: Any) -> None:
+def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> None:
     """`pubsub serve --look`: traffic of both listeners, the broker's state, and a message that the page publishes."""
     command = [sys.executable, "-m", "pubsub", "serve", "--look", "--ws-port", "0", "--tcp-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
@@ -484,6 +594,7 @@ def test_the_page_of_the_broker(browser: Any) -> None:
                 messages = one.messages(timeout=PATIENCE)
                 assert next(message for message in messages if message.topic == "rooms/2/lamp").payload == b"off"
                 look.until("document.querySelector('#broker [role=status]').innerText.includes('1 subscribers')")
+                look.picture("look-broker", pytestconfig)
             assert look.complaints() == []
         finally:
             serving.terminate()

@@ -198,7 +198,7 @@ function show(record, chain) {
   const parts = [
     make("h2", {}, `${visible(record.name)}, record ${record.number}, from the ${record.sender}, ${record.size} bytes`),
     record.meaning ? make("p", { class: "meaning" }, record.meaning) : null,
-    ...(record.broken || []).map(([statement, message]) => make("p", { class: "rule" }, `${statement}: ${visible(message)}`)),
+    ...(record.broken || []).map(([statement, message]) => make("p", { class: "rule" }, statementLink(statement), `: ${visible(message)}`)),
   ];
   if (record.answers) parts.push(link("answers record ", record.answers));
   if (answeredBy.has(record.number)) parts.push(link("answered by record ", answeredBy.get(record.number)));
@@ -310,6 +310,29 @@ function chooseByte(record, at) {
   if (field) why(record, field);
 }
 
+// Links into the documentation, where there is one: a statement of the standard, a function, a test.
+function linked(template, parts, text) {
+  if (!template) return text;
+  const href = template.replace(/\{(\w+)\}/g, (_, name) => encodeURI(parts[name]));
+  return make("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
+}
+
+function statementLink(statement) {
+  const found = /^MQTT-(\d)[\d.]*-\d+$/.exec(statement);
+  if (!found) return statement;
+  return linked(given.links.statement, { chapter: found[1], anchor: statement.toLowerCase().replaceAll(".", "") }, statement);
+}
+
+// "module:Class.method" as the project names code, "path::test" as pytest names a test.
+function codeLink(where) {
+  const [file, ...names] = where.split(/::?/);
+  const name = names.join(".");
+  const path = file.endsWith(".py") ? file : file.replaceAll(".", "/") + ".py";
+  return make("code", {}, linked(given.links.code, { path, name }, where));
+}
+
+const between = (parts, separator) => parts.flatMap((part, index) => (index ? [separator, part] : [part]));
+
 async function why(record, field) {
   if (explanations === null) explanations = live ? await (await fetch("/explanations")).json() : {};
   for (const each of document.querySelectorAll("tr.chosen")) each.classList.remove("chosen");
@@ -318,9 +341,10 @@ async function why(record, field) {
   const found = explanations[field.key] || explanations[field.key.replace(/^[^/]+/, "packet")];
   const lines = [make("b", {}, field.name), `, ${field.size === 1 ? "1 byte" : field.size + " bytes"} from ${field.start}`];
   if (found) {
-    lines.push(make("p", {}, found.sentence), make("p", {}, [found.section, ...found.statements].filter(Boolean).join(", ")));
-    for (const [label, where] of [["read by", found.reads], ["written by", found.writes]]) if (where) lines.push(make("p", {}, `${label} `, make("code", {}, where)));
-    if (found.tests.length) lines.push(make("p", {}, "shown by ", ...found.tests.map((each) => make("code", {}, each + " "))));
+    const rules = [found.section, ...found.statements.map(statementLink)].filter(Boolean);
+    lines.push(make("p", {}, found.sentence), make("p", {}, ...between(rules, ", ")));
+    for (const [label, where] of [["read by", found.reads], ["written by", found.writes]]) if (where) lines.push(make("p", {}, `${label} `, codeLink(where)));
+    if (found.tests.length) lines.push(make("p", {}, "shown by ", ...between(found.tests.map(codeLink), " ")));
   }
   $("why").replaceChildren(...lines);
 }
@@ -388,7 +412,7 @@ function editor(record) {
     if (mine !== last) return;
     if (answer.error) { result.replaceChildren(make("p", { class: "rule" }, visible(answer.error))); return; }
     result.replaceChildren(...answer.records.map((each) => make("div", {}, make("p", {}, make("b", {}, each.name), " ", visible(each.summary || "")),
-      ...(each.broken || []).map(([statement, message]) => make("p", { class: "rule" }, `${statement}: ${visible(message)}`)), each.fields ? fieldTable(each) : "")));
+      ...(each.broken || []).map(([statement, message]) => make("p", { class: "rule" }, statementLink(statement), `: ${visible(message)}`)), each.fields ? fieldTable(each) : "")));
   });
   const send = make("button", { id: "send", onclick: async () => {
     const answer = await post("/send", { connection: record.connection, sender: record.sender, layer: record.layer, data: input.value });
