@@ -1,12 +1,13 @@
-"""Pages that are made of the code: state diagrams, sequence diagrams, and the guided tour. `make study` writes them.
+"""The drawings and the guided tour of docs/, made from the code. `make study` writes them.
 
-State diagrams: each machine is put into each state and given each packet; what its `HANDLERS` take, and where that
-leads, is drawn. The flows of QoS 1 and 2 are drawn of `STEPS`. Sequence diagrams: two machines, connected in memory,
-talk, and what passes is drawn as a tap records it. The tour names functions, and looks up where they stand.
+Layers: from the table of tests/test_layers.py. States: each machine is put into each state and given each packet; what
+its `HANDLERS` take, and where that leads, is drawn. Flows of QoS 1 and 2: from `STEPS`. Sequences: two machines are
+connected in memory, and what passes is drawn as a tap records it. The tour names functions, and looks up their lines.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import sys
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import drawing
 from ledger import ROOT
 
 from mqttws import (
@@ -42,7 +44,7 @@ from mqttws.tap import Conversation, summary
 from mqttws.tap.state import STEPS
 from mqttws.testing import Pair
 
-DIAGRAMS = ROOT / "docs" / "diagrams.md"
+PICTURES = ROOT / "docs" / "diagrams"
 TOUR = ROOT / "docs" / "tour.md"
 SAMPLES: list[Packet] = [
     Connect("c"), ConnAck(), ConnAck(5),
@@ -106,23 +108,37 @@ def transitions(
     return dict(found)
 
 
-def state_diagram(title: str, arrows: dict[tuple[str, str], list[str]], more: list[tuple[str, str, str]]) -> list[str]:
-    """Draw states and arrows."""
-    lines = ["```mermaid", "---", f"title: {title}", "---", "stateDiagram-v2", "    [*] --> new"]
-    lines += [f"    {before} --> {after}: {', '.join(names)}" for (before, after), names in arrows.items()]
-    lines += [f"    {before} --> {after}: {label}" for before, after, label in more]
-    return [*lines, "    closed --> [*]", "```", ""]
+#: State of a machine -> where it is drawn.
+_PLACES = {"(": (0, 0), NEW: (1, 0), CONNECTING: (2, 0), CONNECTED: (3, 0), CLOSED: (4, 0)}
 
 
-def flow_diagram() -> list[str]:
+def machine_drawing(arrows: dict[tuple[str, str], list[str]], more: list[tuple[str, str, str]]) -> str:
+    """Draw the states of a machine."""
+    edges = [(before, after, ", ".join(names)) for (before, after), names in arrows.items()]
+    return drawing.states(_PLACES, [("(", NEW, ""), *edges, *more])
+
+
+def flow_drawing() -> str:
     """Draw the flows of the packet identifiers."""
-    lines = ["```mermaid", "---", "title: A packet identifier", "---", "stateDiagram-v2"]
-    names = {step: step.replace(" ", "_") for step, _ in STEPS} | {"": "[*]"}
-    lines += [f"    {name}: {step}" for step, name in names.items() if " " in step]
-    for first, packet in _BEGINNINGS.items():
-        lines.append(f"    [*] --> {names[first]}: {packet}")
-    lines += [f"    {names[step]} --> {names[after]}: {kind.__name__.upper()}" for (step, kind), after in STEPS.items()]
-    return [*lines, "```", ""]
+    places: dict[str, tuple[int, int]] = {}
+    edges = []
+    for row, (first, packet) in enumerate(_BEGINNINGS.items()):
+        begin, column = f"({row}", 1
+        places |= {begin: (0, row), first: (1, row)}
+        edges.append((begin, first, packet))
+        waiting = [first]
+        while waiting:
+            step = waiting.pop()
+            for (before, kind), after in STEPS.items():
+                if before != step:
+                    continue
+                after = after or f"){row}"
+                if after not in places:
+                    column += 1
+                    places[after] = (column, row)
+                    waiting.append(after)
+                edges.append((step, after, kind.__name__.upper()))
+    return drawing.states(places, edges)
 
 
 #: The first step of a flow -> what begins it.
@@ -142,7 +158,7 @@ class Recorded(Pair):
 
     def __init__(self, **options: Any) -> None:
         self.conversation = Conversation()
-        self.lines: list[str] = []
+        self.steps: list[tuple[str, str, list[tuple[str, str]]]] = []
         super().__init__(Connect("c"), **options)
 
     def deliver_to_server(self, count: int | None = None) -> None:
@@ -154,61 +170,80 @@ class Recorded(Pair):
         super().deliver_to_client(count)
 
     def _record(self, sender: str, data: bytes) -> None:
-        arrow = "C->>S" if sender == "client" else "S->>C"
         for record in self.conversation.receive_data(sender, data, self.clock()):
             if record.layer in ("mqtt", "http") or record.name == "close":
-                told = summary(record).partition(", ")[0] if record.layer == "http" else summary(record)
-                self.lines.append(
-                    f"    {arrow}: {record.name} {told}".rstrip().replace("#", "#35;").replace(";", "#59;")
-                )
-                for end, what, _, after in record.changes:
-                    letter = "C" if end == "client" else "S"
-                    self.lines.append(f"    Note over {letter}: {what}: {after or 'done'}")
+                words = summary(record).partition(", ")[0] if record.layer == "http" else summary(record)
+                changes = [(end, f"{what}: {after or 'done'}") for end, what, _, after in record.changes]
+                self.steps.append((sender, f"{record.name} {words}".rstrip(), changes))
 
 
-def sequence(title: str, *steps: Callable[[Pair], object], opening: bool = False, websocket: bool = False) -> list[str]:
+def sequence_drawing(*steps: Callable[[Pair], object], opening: bool = False, websocket: bool = False) -> str:
     """Draw what passes while two machines do something."""
     pair = Recorded(websocket=websocket)
     pair.open()
     if not opening:
-        pair.lines.clear()
+        pair.steps.clear()
     for step in steps:
         step(pair)
         pair.run()
-    head = ["```mermaid", "---", f"title: {title}", "---", "sequenceDiagram"]
-    return [*head, "    participant C as client", "    participant S as server", *pair.lines, "```", ""]
+    return drawing.sequence(pair.steps)
 
 
-def diagrams() -> str:
-    """Make the page of diagrams."""
+#: Package -> what it is, for the drawing of the layers.
+_PACKAGES = {
+    "errors": "the tree of errors",
+    "codec": "bytes and packets",
+    "protocol": "the state machines: bytes, time and calls in, bytes and events out",
+    "client": "a client without I/O",
+    "stores": "sessions in files",
+    "sync": "the blocking and the asyncio client",
+    "broker": "the embedded broker",
+    "tap": "records of what passes, and faults",
+    "testing": "helpers for tests",
+}
+
+
+def layers_drawing() -> str:
+    """Draw the layers that tests/test_layers.py keeps."""
+    tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text("utf-8"))
+    (table,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign | ast.Assign) and "LAYERS" in ast.unparse(node).partition("=")[0]
+    )
+    rows: list[list[tuple[str, str]]] = [[] for _ in range(1 + max(table.values()))]
+    for name, layer in table.items():
+        rows[layer].append((name, _PACKAGES.get(name, "")))
+    above = [
+        ("pubsub", "observers, providers, AWS IoT; imports the public names of mqttws and sigv4"),
+        ("sigv4", "Signature Version 4; imports the standard library only"),
+    ]
+    return drawing.layers(rows, above)
+
+
+def drawings() -> dict[str, str]:
+    """Make the drawings, by the names of their files."""
     client_more = [(NEW, CONNECTING, "start sends CONNECT"), (CONNECTED, CLOSED, "disconnect sends DISCONNECT")]
     server_more = [
         (CONNECTING, CONNECTED, "accept sends CONNACK 0"),
         (CONNECTING, CLOSED, "refuse sends CONNACK 1 to 5"),
     ]
-    lines = [
-        "# Diagrams",
-        "",
-        "Made of the code by `make study` (`tests/support/study.py`); not to be edited. The machines are given each",
-        "packet in each state; what is not drawn is a violation, and closes the connection.",
-        "",
-        "## States",
-        "",
-        *state_diagram("The client's machine", transitions(client_in, ClientMachine.HANDLERS), client_more),
-        *state_diagram("The server's machine", transitions(server_in, ServerMachine.HANDLERS), server_more),
-        "Either end gives a packet identifier a flow; the other end answers it.",
-        "",
-        *flow_diagram(),
-        "## Sequences",
-        "",
-        *sequence("Connecting over a WebSocket", opening=True, websocket=True),
-        *[line for qos in (0, 1, 2) for line in sequence(
-            f"A message of QoS {qos}", lambda pair, qos=qos: pair.client.publish(Message("a/b", b"hello", qos)))],
-        *sequence("Subscribing", lambda pair: pair.client.subscribe([("a/#", 1)]),
-                  lambda pair: pair.client.unsubscribe(["a/#"])),
-        *sequence("Leaving", lambda pair: pair.client.disconnect(pair.clock()), websocket=True),
-    ]  # fmt: skip
-    return "\n".join(lines)
+
+    def publish(qos: int) -> Callable[[Pair], object]:
+        return lambda pair: pair.client.publish(Message("a/b", b"hello", qos))
+
+    return {
+        "layers": layers_drawing(),
+        "client": machine_drawing(transitions(client_in, ClientMachine.HANDLERS), client_more),
+        "server": machine_drawing(transitions(server_in, ServerMachine.HANDLERS), server_more),
+        "identifier": flow_drawing(),
+        "connecting": sequence_drawing(opening=True, websocket=True),
+        **{f"qos{qos}": sequence_drawing(publish(qos)) for qos in (0, 1, 2)},
+        "subscribing": sequence_drawing(
+            lambda pair: pair.client.subscribe([("a/#", 1)]), lambda pair: pair.client.unsubscribe(["a/#"])
+        ),
+        "leaving": sequence_drawing(lambda pair: pair.client.disconnect(pair.clock()), websocket=True),
+    }
 
 
 # The tour.
@@ -268,7 +303,9 @@ def tour() -> str:
 
 def main() -> None:
     """Write the pages."""
-    DIAGRAMS.write_text(diagrams(), "utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for name, text in drawings().items():
+        (PICTURES / f"{name}.svg").write_text(text, "utf-8")
     TOUR.write_text(tour(), "utf-8")
 
 
