@@ -153,15 +153,18 @@ class Access(NamedTuple):
 
     Attributes:
         action: "publish" (a will too), "subscribe" or "receive".
-        topic: the Topic Name; with "subscribe" the Topic Filter, of a shared subscription the one behind the group.
+        topic: the Topic Name; with "subscribe" the Topic Filter, without the `$share/group/` of a shared subscription:
+            a group's name must not be a way around what is decided about the filter.
         qos: the one asked for.
         retain: with "publish": whether the message is to be retained; with "receive": whether it has been.
+        group: with "subscribe" to a shared subscription: the name of its group; otherwise "".
     """
 
     action: Literal["publish", "subscribe", "receive"]
     topic: str
     qos: int
     retain: bool
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,8 @@ class Router:
         if is_sys(topic_filter) and not (self._sys_anonymous or self._is_known_by_name(peer)):
             self._complain(peer, "SUBSCRIBE to %r refused: $SYS is not for anonymous clients", topic_filter)
             return None
-        # A group's name must not be a way around what is said of the Topic Filter in it.
-        verdict = self.hooks.authorize(peer, Access("subscribe", share[1] if share else topic_filter, qos, False))
+        group, inner = share or ("", topic_filter)
+        verdict = self.hooks.authorize(peer, Access("subscribe", inner, qos, False, group))
         if verdict.allowed:
             return min(qos, verdict.max_qos)
         if verdict.close:

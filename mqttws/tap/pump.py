@@ -425,8 +425,10 @@ class _Pair:
         if self._tap.closed:
             self.cut()
         elif end is self.near:
-            end.pause()  # until the server can be written to
-            self._dialing = asyncio.get_running_loop().create_task(self._dial())
+            loop = asyncio.get_running_loop()
+            # Until the server can be written to. Python 3.11.2 forgets a pause in `connection_made` itself.
+            loop.call_soon(end.pause)
+            self._dialing = loop.create_task(self._dial())
 
     async def _dial(self) -> None:
         """Connect to the server, and let the client speak."""

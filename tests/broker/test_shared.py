@@ -93,9 +93,13 @@ def test_ill_formed_ones_are_refused(broker, client, name):
 
 def test_the_authorizer_is_asked_about_the_filter_in_it(start, client):
     asked = []
-    broker = start(authorizer=lambda peer, access: asked.append(access[:2]) or access.topic != "denied")
-    assert client("c", broker).subscribe(("$share/g/t", 0), ("$share/g/denied", 0)) == (0, 0x80)
-    assert asked == [("subscribe", "t"), ("subscribe", "denied")]
+    broker = start(authorizer=lambda peer, access: asked.append(access) or access.topic != "denied")
+    assert client("c", broker).subscribe(("$share/g/t", 0), ("$share/g/denied", 0), ("t", 1)) == (0, 0x80, 1)
+    assert [(access.action, access.group, access.topic) for access in asked] == [
+        ("subscribe", "g", "t"),
+        ("subscribe", "g", "denied"),
+        ("subscribe", "", "t"),
+    ]
 
 
 def test_a_group_in_the_tree_is_found_once_and_goes_with_its_last_member():

@@ -230,10 +230,12 @@ class IoTHooks:
         return ALLOWED
 
     def _subscribe(self, client: _Client, access: Access) -> Verdict:
-        objection = self._limits.objection_to_filter(access.topic)
+        # AWS IoT authorizes the whole name of a shared subscription: topicfilter/$share/group/filter.
+        topic_filter = f"$share/{access.group}/{access.topic}" if access.group else access.topic
+        objection = self._limits.objection_to_filter(topic_filter)
         if objection is not None:
             return self._closing(objection)
-        decision: Decision = client.authorizer.subscribe(access.topic)
+        decision: Decision = client.authorizer.subscribe(topic_filter)
         return Verdict(True, max_qos=self._limits.max_qos) if decision else self._denied(decision)
 
     def _denied(self, decision: Decision) -> Verdict:
