@@ -45,10 +45,10 @@ class SkippingDecoder(Decoder):
             super()._keep(data, packets)
             return
         length, start = header
-        end = start + 2
-        if len(data) >= end:
-            end += int.from_bytes(data[start:end], "big") + (2 if data[0] & 0b0110 else 0)
-        end = min(end, start + length)  # a topic that is longer than its packet is refused once the packet is there
+        # The end of what is read of it. While the topic's length is not all there, it is less than that, and more than
+        # there is. A topic that is longer than its packet is refused once the packet is there.
+        end = start + 2 + int.from_bytes(data[start : start + 2], "big") + (2 if data[0] & 0b0110 else 0)
+        end = min(end, start + length)
         if len(data) < end:
             self._need = end
             self._partial += data

@@ -13,16 +13,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mqttws import (
+    ConnAck,
     Connect,
     Decoder,
     MalformedPacket,
+    Message,
     Packet,
     PingReq,
     PingResp,
     PubAck,
     Publish,
     PubRel,
+    SubAck,
     Subscribe,
+    UnsubAck,
     Unsubscribe,
     compiled,
 )
@@ -33,7 +37,7 @@ from mqttws.codec.packets import check_first_byte, decode
 from mqttws.codec.wire import decode_remaining_length, encode_remaining_length
 
 STREAM: list[Packet] = [
-    Connect("id", username="u", password=b"p"),
+    Connect("id", will=Message("w", b"gone", 1), username="u", password=b"p"),
     Publish("a/b", b"payload", 1, packet_id=7),
     PubAck(7),
     PingReq(),
@@ -41,6 +45,10 @@ STREAM: list[Packet] = [
     PubRel(300),
     Publish("a", qos=2, dup=True, retain=True, packet_id=65_535),
     Subscribe(9, [("a/#", 2), ("+", 0)]),
+    SubAck(9, [2, 0x80]),
+    Unsubscribe(10, ["a/#", "+"]),
+    UnsubAck(10),
+    ConnAck(0, session_present=True),
     PingResp(),
 ]
 BYTES = b"".join(packet.encode() for packet in STREAM)
@@ -121,6 +129,18 @@ def test_trailing_bytes_wait_for_theirs(packet: Packet, trailing: bytes) -> None
     decoder = Decoder()
     assert decoder.feed(packet.encode() + trailing) == [packet]
     assert decoder.fault is None
+
+
+def test_the_bytes_that_are_missing_are_never_of_the_next_packet() -> None:
+    stream = bytes.fromhex("30 80 01  0001 61") + b"x" * 125 + bytes.fromhex("c0 00")
+    decoder = Decoder()
+    position, reads = 0, []
+    while position < len(stream):
+        reads.append(decoder.missing)
+        decoder.feed(stream[position : position + reads[-1]])
+        position += reads[-1]
+    assert reads == [2, 1, 128, 2]  # the shortest fixed header, the rest of its length, the body; the next packet
+    assert decoder.missing == 2
 
 
 def test_nothing_comes_of_nothing() -> None:
@@ -308,6 +328,24 @@ def test_what_cannot_be_a_subscribe_is_as_malformed_with_a_bound_or_leniently(bo
         decoder.max_filters, decoder.lenient = most, lenient
         with pytest.raises(MalformedPacket):
             decoder.feed(b"\x82" + bytes((len(rest),)) + rest)
+
+
+@pytest.mark.parametrize(
+    ("literal", "statement"),
+    [
+        ("30 04  0001 ff  78", "MQTT-1.5.3-1"),  # no UTF-8
+        ("30 04  0001 00  78", "MQTT-1.5.3-2"),  # U+0000
+        ("30 04  0001 23  78", "MQTT-3.3.2-2"),  # "#"
+        ("30 03  0000  78", "MQTT-4.7.3-1"),
+        ("30 05  0004 612f62", "§2.2.3"),  # said to be one byte longer than the packet, and the stream
+    ],
+)
+def test_a_topic_that_is_amiss_is_never_remembered(literal: str, statement: str) -> None:
+    stream = bytes.fromhex(literal)
+    topic = stream[2 : 4 + stream[3]]
+    for _ in range(3):  # a good one is, when it is seen for the second time
+        assert fast([stream]) == plain(stream) == ([], [], statement)
+    assert topic not in decoder_module._TOPICS
 
 
 class TestSizeLimit:

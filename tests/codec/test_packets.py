@@ -12,7 +12,9 @@ from hypothesis import given
 from mqttws import (
     ConnAck,
     Connect,
+    Decoder,
     Disconnect,
+    IllFormedText,
     LocalProtocolError,
     MalformedPacket,
     Message,
@@ -30,7 +32,7 @@ from mqttws import (
     Unsubscribe,
     compiled,
 )
-from mqttws.codec.packets import PACKETS, decode
+from mqttws.codec.packets import PACKETS, clear_unused_bits, decode
 from mqttws.codec.publishing import encode_publish
 
 #: (annotated bytes in hexadecimal, the packet)
@@ -93,6 +95,7 @@ def test_literals_both_ways(literal: str, packet: Packet) -> None:
     data = bytes.fromhex(literal)
     assert packet.encode() == data
     assert decode(*split(data)) == packet
+    assert Decoder().feed(data) == [packet]
 
 
 def test_every_packet_has_a_literal() -> None:
@@ -246,6 +249,39 @@ def test_each_rule_broken_by_the_peer(statement: str, literal: str) -> None:
         decode(*split(data))
     assert caught.value.statement == statement
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    with pytest.raises(MalformedPacket) as caught:  # the stream decoder, by the functions of its own
+        Decoder().feed(data)
+    assert caught.value.statement == statement
+
+
+#: What a client of MQTT 3.1 may send: its bits that 3.1 calls unused, and the same packet with these cleared.
+UNUSED_BITS = [
+    ("c1 00", "c0 00"),
+    ("ef 00", "e0 00"),
+    ("1f 0e  0006 4d5149736470  03 02 003c  0000", "10 0e  0006 4d5149736470  03 02 003c  0000"),
+    ("45 02  0001", "40 02  0001"),
+    ("6a 02  0001", "62 02  0001"),  # PUBREL with DUP
+    ("8a 06  0001  0001 61 fd", "82 06  0001  0001 61 01"),  # SUBSCRIBE with DUP; six bits beside QoS 1
+    ("82 0a  0001  0001 61 82  0001 62 00", "82 0a  0001  0001 61 02  0001 62 00"),
+    # An UNSUBSCRIBE has no QoS: after its first filter comes the length of the second, 1,024
+    (f"aa 87 08  0001  0001 61  0400 {'62' * 1024}", f"a2 87 08  0001  0001 61  0400 {'62' * 1024}"),
+    ("3b 05  0001 61  0001", "3b 05  0001 61  0001"),  # each bit of a PUBLISH has its meaning
+    ("30 05  0001 61  fcfc", "30 05  0001 61  fcfc"),
+]
+
+
+@pytest.mark.parametrize(("sent", "cleared"), UNUSED_BITS, ids=[sent[:40] for sent, _ in UNUSED_BITS])
+def test_bits_that_mqtt_3_1_does_not_use_are_cleared(sent: str, cleared: str) -> None:
+    first, body = clear_unused_bits(*split(bytes.fromhex(sent)))
+    assert (first, bytes(body)) == split(bytes.fromhex(cleared))
+
+
+@pytest.mark.parametrize("first", [0x00, 0x0F, 0xF0, 0xFF])
+def test_a_reserved_type_stays_one_whatever_bits_are_cleared(first: int) -> None:
+    decoder = Decoder()
+    decoder.lenient = True
+    with pytest.raises(MalformedPacket, match="is reserved"):
+        decoder.feed(bytes((first, 0)))
 
 
 #: (statement broken, what the caller does)
@@ -425,6 +461,14 @@ class TestValues:
     def test_a_payload_is_bytes_or_text(self, payload: object) -> None:
         with pytest.raises(TypeError, match="None" if payload is None else type(payload).__name__):
             Message("a", payload)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("payload", "position"), [("\ud800", 0), ("grün \udcff", 5)])
+    def test_a_payload_of_text_that_has_no_utf_8_form(self, payload: str, position: int) -> None:
+        with pytest.raises(IllFormedText, match=f"lone surrogate at character {position}") as caught:
+            Message("a", payload)
+        assert caught.value.statement == "MQTT-1.5.3-1"
+        assert isinstance(caught.value, ValueError)
+        assert caught.value.__context__ is None  # what Python says of it quotes the payload
 
     def test_a_number_is_no_fraction(self) -> None:
         for wrong in (lambda: Connect(keep_alive=1.5), lambda: Message("a", qos=1.0)):  # type: ignore[arg-type]

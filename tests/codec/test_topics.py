@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import packet_strategies as some
@@ -177,6 +178,20 @@ def test_a_topic_of_very_many_levels_needs_no_stack() -> None:
     assert topic_matches("/#", deep)
     assert tree.discard(deep, "key")
     assert len(tree) == 1
+
+
+def test_a_look_up_of_many_branches_goes_on_in_steps() -> None:
+    """Each "+" beside a level of that name doubles the nodes: 1 + 2 + 4 are looked at, two in each step."""
+    tree: TopicTree[str] = TopicTree()
+    topic_filters = ["/".join(levels) for levels in itertools.product("a+", repeat=3)]
+    for topic_filter in topic_filters:
+        tree.set(topic_filter, "key", topic_filter)
+    search = tree.search("a/a/a")
+    looked = [search.advance(2) for _ in range(4)]
+    assert looked == [False, False, False, True]
+    assert sorted(value for values in search.found for value in values.values()) == sorted(topic_filters)
+    assert search.advance(2)  # once over, it finds nothing twice
+    assert len(search.found) == len(topic_filters)
 
 
 @pytest.mark.skipif(compiled, reason="compiled code asks the dictionary itself, past a subclass that counts")

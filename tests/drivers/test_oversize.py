@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from drivers import PATIENCE, States
 from scripted import Scripted
 
 from mqttws import MQTTError, PacketTooLarge, PubAck, PubComp, Publish, PubRec, PubRel, Reconnect
-from mqttws.codec.skipping import Oversize, SkippingDecoder
 
 Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
@@ -50,33 +48,3 @@ def test_it_ends_the_client_where_the_user_says_so(make: Make, server: Scripted)
     assert isinstance(error, PacketTooLarge)
     assert (error.topic, error.size) == ("large", 1_012)
     assert end.rest() == b""
-
-
-@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 50, 10_000])
-def test_the_decoder_passes_over_a_payload_in_any_pieces(step: int) -> None:
-    packets = [
-        Publish("a", b"x"),
-        Publish("t" * 200, bytes(300), 1, True, False, 7),
-        Publish("b", bytes(2), 2, packet_id=8),
-        Publish("u" * 60, b""),
-        Publish("v", bytes(50)),
-        PubAck(9),
-    ]
-    data = b"".join(packet.encode() for packet in packets)
-    decoder = SkippingDecoder(50)
-    got = [packet for start in range(0, len(data), step) for packet in decoder.feed(data[start : start + step])]
-    assert got == [
-        packets[0],
-        Oversize(Publish("t" * 200, b"", 1, True, False, 7), len(packets[1].encode())),
-        packets[2],
-        Oversize(packets[3], len(packets[3].encode())),
-        Oversize(Publish("v"), len(packets[4].encode())),
-        packets[5],
-    ]
-    assert not decoder.under_way
-
-
-def test_another_packet_that_is_too_large_is_a_fault() -> None:
-    with pytest.raises(PacketTooLarge) as caught:
-        SkippingDecoder(50).feed(bytes.fromhex("90 ff 01") + bytes(100))
-    assert (caught.value.topic, caught.value.size) == (None, 258)
