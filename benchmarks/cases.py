@@ -18,6 +18,8 @@ PYTHON_PEERS = {
     "mqttproto": ["mqttproto"],
     "mqtt5": ["mqtt5"],
     "awscrt": ["awscrt"],
+    "mqttium": ["mqttium"],
+    "zmqtt": ["zmqtt"],
     "mqttws": ["mqttws-pubsub"],
     "mqttws-compiled": ["mqttws-pubsub"],
     "mqttws-uvloop": ["mqttws-pubsub", "uvloop"],
@@ -31,6 +33,11 @@ OURS_ASYNCIO = (*OURS, "mqttws-uvloop")
 BESIDE_FLOOR = ("floor", *OURS)
 CODECS = (*BESIDE_FLOOR, "paho", "gmqtt", "amqtt", "mqtt5", "mqttpacket")
 CLIENTS = (*BESIDE_FLOOR, "paho", "aiomqtt", "gmqtt", "awscrt", "mqttjs")
+# What each has of a closed loop's forms; see `peers/closedloop.py`.
+LOOP_THREADS = (*OURS, "paho", "awscrt")
+LOOP_TASKS = (*OURS_ASYNCIO, "mqttium", "aiomqtt", "amqtt", "gmqtt", "zmqtt")
+LOOP_NOWAIT = (*OURS_ASYNCIO, "mqttium", "gmqtt")
+TCP_ONLY = ("gmqtt", "zmqtt")
 BROKERS = (*OURS, "mosquitto", "aedes", "amqtt")
 
 
@@ -40,8 +47,8 @@ class Case:
 
     Attributes:
         name: of the row.
-        kind: which script and which server it needs: codec, client, receive (a client against `blaster.py`), broker,
-            hold (a client against our broker), import or memory.
+        kind: which script and which server it needs: codec, client, closed (a client in a closed loop), receive (a
+            client against `blaster.py`), broker, hold (a client against our broker), import or memory.
         libraries: who takes part.
         run: the case that the script knows, where its name is another.
         options: for the script.
@@ -109,6 +116,30 @@ def _client_cases() -> list[Case]:
     ]
 
 
+def _loop_cases() -> list[Case]:
+    """Make the cases of a closed loop: named by transport, form and QoS."""
+    cases = []
+    for websocket, transport in enumerate(("tcp", "ws")):
+
+        def case(
+            name: str, libraries: tuple[str, ...], *options: str, run: str = "", least: int = 1_000,
+            websocket: int = websocket, transport: str = transport,
+        ) -> Case:  # fmt: skip
+            taking_part = tuple(library for library in libraries if not (websocket and library in TCP_ONLY))
+            options = (*options, f"websocket={websocket}")
+            return Case(f"loop_{transport}_{name}", "closed", taking_part, run or name, options, least)
+
+        for qos in (0, 1, 2):
+            # awscrt takes QoS 2, and does not do it: it has no PUBREL.
+            threads = tuple(library for library in LOOP_THREADS if qos < 2 or library != "awscrt")
+            forms = {"callback": threads, "threads": threads, "tasks": LOOP_TASKS, "nowait": LOOP_NOWAIT}
+            cases += [case(f"{form}_qos{qos}", forms[form], f"qos={qos}", run=form) for form in forms]
+        cases += [case("request", LOOP_THREADS), case("request_asyncio", LOOP_TASKS)]
+        cases += [case("paced", LOOP_THREADS), case("paced_asyncio", LOOP_TASKS)]
+        cases += [case("connect", LOOP_THREADS, least=20), case("connect_asyncio", LOOP_TASKS, least=20)]
+    return cases
+
+
 def _broker_cases() -> list[Case]:
     return [
         Case("deliver_1_to_1", "broker", ("floor", *BROKERS), "deliver", ("subscribers=1",), least=5_000),
@@ -117,4 +148,4 @@ def _broker_cases() -> list[Case]:
     ]
 
 
-CASES = _codec_cases() + _client_cases() + _broker_cases()
+CASES = _codec_cases() + _client_cases() + _loop_cases() + _broker_cases()

@@ -15,6 +15,9 @@ from results import Run, load, median, middle
 #: A column: (case, its name in the table, the figure, how it is shown).
 Column = tuple[str, str, str, str]
 
+#: Those of a closed loop; see `peers/closedloop.py`.
+FORMS = ("callback", "threads", "tasks", "nowait")
+
 #: Heading -> columns.
 TABLES: dict[str, list[Column]] = {
     "Codec, nanoseconds a packet": [
@@ -67,6 +70,34 @@ TABLES: dict[str, list[Column]] = {
         ("memory", "memory of one connection, MiB", "kib", "mib"),
         ("client_hold_10000", "KiB each of 10,000", "kib", "{:,.1f}"),
     ],
+    **{
+        f"Closed loop over {name}, {heading}": [
+            *(
+                (f"loop_{transport}_{form}_qos{qos}", f"{form} QoS {qos}", figure, form_of)
+                for form in FORMS
+                for qos in (0, 1, 2)
+            ),
+            (f"loop_{transport}_request", "request", figure, form_of),
+            (f"loop_{transport}_request_asyncio", "request, asyncio", figure, form_of),
+        ]
+        for transport, name in (("tcp", "plain TCP"), ("ws", "WebSocket"))
+        for heading, figure, form_of in (
+            ("thousands of messages a second", "rate", "k"),
+            ("CPU time a message in microseconds", "cpu_us", "{:,.1f}"),
+        )
+    },
+    "PUBACK at 2,000 a second, and connecting, microseconds": [
+        (f"loop_{transport}_{case}", f"{transport} {shown}", figure, "{:,.0f}")
+        for transport in ("tcp", "ws")
+        for case, shown, figure in (
+            ("paced", "p50", "p50_us"),
+            ("paced", "p99", "p99_us"),
+            ("paced_asyncio", "p50, asyncio", "p50_us"),
+            ("paced_asyncio", "p99, asyncio", "p99_us"),
+            ("connect", "connect p50", "p50_us"),
+            ("connect_asyncio", "connect p50, asyncio", "p50_us"),
+        )
+    ],
     "Broker": [
         ("deliver_1_to_1", "1 → 1, thousands a second", "rate", "k"),
         ("deliver_1_to_1", "CPU a delivery, µs", "cpu_us", "{:,.2f}"),
@@ -80,6 +111,7 @@ TABLES: dict[str, list[Column]] = {
 ASYNCIO_PEERS = ("aiomqtt", "gmqtt")
 ORDER = [
     *("floor", "mqttws", "mqttws-compiled", "mqttws-uvloop", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
+    *("mqttium", "zmqtt"),
     *("websockets", "mqttpacket", "mqttjs", "mosquitto", "aedes"),
 ]
 NAMES = {
@@ -89,6 +121,8 @@ NAMES = {
     "mqttws-uvloop": "**mqttws on uvloop**",
     "paho": "paho-mqtt",
     "mqtt5": "mqtt5 (Rust)",
+    "mqttium": "MQTTium",
+    "zmqtt": "zmqtt (plain TCP)",
     "awscrt": "awscrt (C)",
     "gmqtt": "gmqtt (plain TCP)",
     "websockets": "websockets (C)",

@@ -30,7 +30,7 @@ sys.path.insert(0, str(HERE))
 from cases import CASES, Case  # noqa: E402
 from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
-from servers import blaster, broker  # noqa: E402
+from servers import blaster, broker, responder  # noqa: E402
 
 #: How long a measurement with a number of messages should take, in seconds, unless its case says more; half as many
 #: messages warm it up before.
@@ -43,11 +43,13 @@ class Bench:
     Args:
         environments: where the libraries are.
         seconds: see SECONDS.
+        pinned: whether a client and its broker run on one core each, in the closed loops.
     """
 
-    def __init__(self, environments: Environments, seconds: float) -> None:
+    def __init__(self, environments: Environments, seconds: float, pinned: bool = False) -> None:
         self.environments = environments
         self.seconds = seconds
+        self.pinned = pinned
         self.counts: dict[tuple[str, str], int] = {}
 
     def measure(self, case: Case, library: str) -> dict[str, float]:
@@ -80,6 +82,8 @@ class Bench:
         if case.kind == "receive":
             with blaster(environments, count // 2, count) as server:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *options])
+        if case.kind == "closed":
+            return self._closed(case, library, name, options)
         # Ten thousand clients meet our own broker: Mosquitto would take a minute to accept so many.
         with broker(environments, library if case.kind == "hold" else "mosquitto") as server:
             port = server.tcp_port if library == "gmqtt" else server.port
@@ -87,6 +91,18 @@ class Bench:
                 return self._ask(connecting(library, environments.interpreter(library), port))
             kind = "hold" if case.kind == "hold" and (SCRIPTS / "hold_mqttws.py").exists() else "client"
             return self._ask([*environments.command(library, kind), name, f"port={port}", *options])
+
+    def _closed(self, case: Case, library: str, name: str, options: list[str]) -> dict[str, float]:
+        """Run a closed loop: a client, the broker, and what answers requests."""
+        environments, command = self.environments, self.environments.command(library, "closed")
+        with broker(environments, "mosquitto") as server, contextlib.ExitStack() as others:
+            if name.startswith("request"):
+                others.enter_context(responder(environments, server))
+            if self.pinned:
+                os.sched_setaffinity(server.pid, {1})
+                command = ["taskset", "-c", "0", *command]
+            port = server.port if "websocket=1" in case.options else server.tcp_port
+            return self._ask([*command, name, f"port={port}", *options])
 
     def _ask(self, command: list[str]) -> dict[str, float]:
         """Run one process to its end and take its line of JSON."""
@@ -178,6 +194,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the time for each; under 1 for a trial")
     parser.add_argument("--only", default="", help="cases whose names begin so")
     parser.add_argument("--libraries", default="", help="these alone, with commas between")
+    parser.add_argument("--pinned", action="store_true", help="closed loops: client and broker on one core each")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     chosen = parser.parse_args()
@@ -185,7 +202,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 20_000)), most))
     environments = Environments(chosen.environments.absolute())
     environments.install()
-    bench = Bench(environments, SECONDS * chosen.scale)
+    bench = Bench(environments, SECONDS * chosen.scale, chosen.pinned)
     cases = [case for case in CASES if case.name.startswith(chosen.only)]
     runs: list[dict[str, Any]] = []
     for _ in range(chosen.runs):

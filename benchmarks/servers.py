@@ -54,6 +54,11 @@ def blaster(environments: Environments, *counts: int) -> contextlib.AbstractCont
     return serving(environments, [environments.python("floor"), str(SCRIPTS / "blaster.py"), *map(str, counts)])
 
 
+def responder(environments: Environments, server: Server) -> contextlib.AbstractContextManager[Server]:
+    """Run what answers each request that comes to a broker."""
+    return serving(environments, [environments.python("floor"), str(SCRIPTS / "responder.py"), str(server.tcp_port)])
+
+
 def broker(environments: Environments, library: str) -> contextlib.AbstractContextManager[Server]:
     """Run a broker."""
     if library == "mosquitto":
@@ -78,7 +83,7 @@ def running_mosquitto() -> Iterator[Server]:
         raise RuntimeError("there is no mosquitto here")
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
         settings.write(
-            f"set_tcp_nodelay true\nallow_anonymous true\nmax_queued_messages 0\n"
+            f"set_tcp_nodelay true\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
             f"listener {ws_port} 127.0.0.1\nprotocol websockets\nlistener {tcp_port} 127.0.0.1\n"
         )
         settings.flush()
