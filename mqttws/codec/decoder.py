@@ -259,7 +259,7 @@ class Decoder:
 
     def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
         """Keep the beginning of a packet, having checked what can be checked of it already."""
-        check_first_byte(clear_unused_bits(data[0], b"")[0] if self.lenient else data[0])
+        check_first_byte(data[0], self.lenient)
         header = decode_remaining_length(data, 1)
         if header is None:
             self._need = len(data) + 1

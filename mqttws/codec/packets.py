@@ -24,8 +24,12 @@ PACKETS: dict[int, type[Packet]] = {
 }  # fmt: skip
 
 
-def check_first_byte(first: int) -> type[Packet]:
+def check_first_byte(first: int, lenient: bool = False) -> type[Packet]:
     """Find the class of a packet by its first byte, and check its flags; those of a CONNECT depend on what is in it.
+
+    Args:
+        first: the byte.
+        lenient: whether flags that MQTT 3.1 does not use may be set.
 
     Raises:
         MalformedPacket: a reserved type, or flags that the type does not allow.
@@ -35,7 +39,7 @@ def check_first_byte(first: int) -> type[Packet]:
     cls = PACKETS.get(first >> 4)
     if cls is None:
         raise MalformedPacket(f"control packet type {first >> 4} is reserved", "§2.2.1")
-    if cls is not Publish and cls is not Connect and first & 0x0F != cls.flags:
+    if not lenient and cls is not Publish and cls is not Connect and first & 0x0F != cls.flags:
         raise MalformedPacket(
             f"the flags of {cls.__name__} are {first & 0x0F:04b}; they must be {cls.flags:04b}", cls.flags_statement
         )

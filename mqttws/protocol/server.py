@@ -117,7 +117,7 @@ class ServerMachine(Machine):
         if self.state is CONNECTING and data:
             self._ahead += data
             try:
-                check_first_byte(self._ahead[0])  # garbage is known without a look behind its first byte
+                check_first_byte(self._ahead[0], self._decoder.lenient)  # garbage shows in its first byte
             except MalformedPacket as error:
                 self._ahead.clear()
                 self.close(error)

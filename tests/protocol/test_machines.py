@@ -382,6 +382,32 @@ class TestServerConnecting:
         with pytest.raises(LocalProtocolError):
             machine.accept(Session(), False, NOW)
 
+    @pytest.mark.parametrize("first", ["f0 00", "00", "80 06 0001 0001 61 00", "60 02 0001"])
+    def test_garbage_after_the_connect_is_not_held_until_the_answer(self, first: str) -> None:
+        """A reserved type, or flags that the type does not allow: the first byte shows it."""
+        machine = server(state=CONNECTING)
+        machine.receive_data(bytes.fromhex(first), NOW)
+        assert isinstance(closing_error(take(machine)), MalformedPacket)
+        assert sends(machine) == ""
+        with pytest.raises(LocalProtocolError):
+            machine.accept(Session(), False, NOW)
+
+    def test_flags_that_mqtt_3_1_allows_are_held_for_its_clients(self) -> None:
+        """MQTT 3.1 leaves the lower bits of a SUBSCRIBE but its QoS unused: 8a has DUP, 82 has not."""
+        machine = server(Connect("c", protocol_level=3), state=CONNECTING)
+        machine.receive_data(bytes.fromhex("8a 06 0001 0001 61 00"), NOW)
+        machine.accept(Session(), False, NOW)
+        assert take(machine) == [SubscribeReceived(Subscribe(1, [("a", 0)]))]
+
+    def test_mqtt_3_1_has_no_empty_client_identifiers(self) -> None:
+        """3.1.1 has them; here the name is "MQIsdp", the level 3, and the Client Identifier 00 00: CONNACK 2."""
+        machine = server(state=NEW)
+        machine.receive_data(bytes.fromhex("10 0e 0006 4d5149736470 03 02 003c 0000"), NOW)
+        assert sends(machine) == "20 02 00 02"
+        error = closing_error(take(machine))
+        assert isinstance(error, RemoteProtocolError)
+        assert error.statement == "MQTT-3.1.3-8"
+
     def test_there_is_no_session_before(self) -> None:
         machine = server(state=CONNECTING)
         with pytest.raises(LocalProtocolError, match="no session"):
