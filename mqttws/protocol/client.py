@@ -36,12 +36,13 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.protocol.events import Connected, Rejected, Skipped, Stalled, Subscribed, Unsubscribed
+from mqttws.protocol.events import Connected, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.pacing import Pace
 from mqttws.protocol.probing import Probing
 from mqttws.protocol.session import Session
+from mqttws.protocol.stalling import StallTimer
 from mqttws.protocol.suspects import Key, is_evidence
 
 
@@ -67,7 +68,6 @@ class ClientMachine(Machine):
     """
 
     __slots__ = (
-        "_ack_timeout",
         "_connect",
         "_interval",
         "_max_filters",
@@ -77,8 +77,7 @@ class ClientMachine(Machine):
         "_probing",
         "_rejects",
         "_skip_oversize",
-        "_stalled",
-        "_waiting_since",
+        "_stall",
     )
 
     HANDLERS = DELIVERY_HANDLERS | {
@@ -107,9 +106,7 @@ class ClientMachine(Machine):
         self._decoder = SkippingDecoder(max_packet_size)
         self._skip_oversize = skip_oversize
         self._rejects = reject_suspects
-        self._ack_timeout = ack_timeout
-        self._waiting_since: float | None = None  # for an acknowledgement, without any other since
-        self._stalled = False  # whether that was reported
+        self._stall = StallTimer(session, ack_timeout) if ack_timeout is not None else None
         self._connect = connect
         self._session = session
         self._interval = connect.keep_alive * 0.75
@@ -170,43 +167,30 @@ class ClientMachine(Machine):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
-        if self._ack_timeout is None and self._pace is None:
-            Machine.receive_data(self, data, now)  # before Python 3.12 `super()` takes as long as two calls more
-            return
-        before, due = len(self.events), self._due_acknowledgements() if self._ack_timeout is not None else None
-        super().receive_data(data, now)
-        if due and self._due_acknowledgements() != due:
-            self._waiting_since, self._stalled = None, False
-            self._note_waiting(now)
+        before = len(self.events)
+        Machine.receive_data(self, data, now)  # before Python 3.12 `super()` takes as long as two calls more
+        if self._stall is not None and self.state is CONNECTED:
+            self._stall.received(now)
         if self._pace is not None:
             self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
 
     def data_to_send(self, now: float) -> bytes:
         """See `Machine.data_to_send`."""
-        if self._pace is None or self.state is not CONNECTED:
-            data = super().data_to_send(now)
-        else:
-            in_flight = self._pace.open(now)
-            data = super().data_to_send(now)
+        if self.state is not CONNECTED:
+            return super().data_to_send(now)
+        in_flight = 0 if self._pace is None else self._pace.open(now)
+        data = super().data_to_send(now)
+        if self._pace is not None:
             self._pace.close(in_flight, now)
-            if self._probing is not None and self._probing.message is not None:
-                self._pace.note(*self._probing.message, now)
-        if self._waiting_since is None and self._ack_timeout is not None:
-            self._note_waiting(now)
+        if self._stall is not None:
+            self._stall.sent(now)
         return data
 
-    def _due_acknowledgements(self) -> tuple[int, int, int] | None:
-        """Count the acknowledgements that are due, by what they answer; None where nobody asks how long they take."""
-        if self._ack_timeout is None or self.state is not CONNECTED:
-            return None
-        session = self.session
-        return (*session.sender.phases, len(session.requests_sent))
-
-    def _note_waiting(self, now: float) -> None:
-        """Note since when an acknowledgement is waited for."""
-        due = self._due_acknowledgements()
-        if due is not None and any(due):
-            self._waiting_since = now
+    def resume_reading(self, now: float) -> None:
+        """See `Machine.resume_reading`."""
+        super().resume_reading(now)
+        if self._stall is not None:  # what has come meanwhile is read only now
+            self._stall.restart(now)
 
     def disconnect(self, goodbye: bool = True) -> None:
         """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
@@ -227,11 +211,11 @@ class ClientMachine(Machine):
         if self.state is not CONNECTED:
             return None
         deadline = self._keep_alive_at()
-        if self._waiting_since is not None and self._ack_timeout is not None and not self._stalled and self._reading:
-            overdue_at = self._waiting_since + self._ack_timeout
-            deadline = overdue_at if deadline is None else min(deadline, overdue_at)
-        paced = self._pace.next_deadline() if self._pace is not None else None
-        return paced if deadline is None else deadline if paced is None else min(deadline, paced)
+        if self._stall is not None and self._reading:
+            deadline = _earlier(deadline, self._stall.deadline)
+        if self._pace is not None:
+            deadline = _earlier(deadline, self._pace.next_deadline())
+        return deadline
 
     def _keep_alive_at(self) -> float | None:
         """Return when to ping, or to give the connection up; None for never."""
@@ -246,31 +230,27 @@ class ClientMachine(Machine):
 
     def handle_timeout(self, now: float) -> None:
         """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
-        if self._pace is not None and self.state is CONNECTED:
+        if self.state is not CONNECTED:
+            return
+        if self._pace is not None:
             self._out += self._pace.overdue(now)
-        self._look_for_stall(now)
-        deadline = self._keep_alive_at() if self.state is CONNECTED else None
+        stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
+        if stalled is not None:
+            self.events.append(stalled)
+            self._ping(now)
+        deadline = self._keep_alive_at()
         if deadline is None or now < deadline:
             return
         if self._reading and self._ping_sent is not None and now >= self._dead_at(self._ping_sent):
             silence = now - self._last_received
             self.close(KeepAliveTimeout(f"the server has been silent for {silence:.1f} s, a ping included"))
             return
+        self._ping(now)
+
+    def _ping(self, now: float) -> None:
         self._send(PingReq())
         if self._ping_sent is None:
             self._ping_sent = now
-
-    def _look_for_stall(self, now: float) -> None:
-        """Ping a server that acknowledges nothing, whatever the keep alive is."""
-        since, due = self._waiting_since, self._due_acknowledgements()
-        if since is None or due is None or self._ack_timeout is None or self._stalled or not self._reading:
-            return
-        if now >= since + self._ack_timeout:
-            self._stalled = True
-            self.events.append(Stalled(sum(due), now - since))
-            self._send(PingReq())
-            if self._ping_sent is None:
-                self._ping_sent = now
 
     def _dead_at(self, ping_sent: float) -> float:
         return max(ping_sent, self._last_received) + self._ping_timeout
@@ -289,8 +269,8 @@ class ClientMachine(Machine):
             self.events += [Subscribed(token, codes) for token, codes in session.reject(key)]
         elif key is not None:
             outgoing = session.sender.reject(key)
-            if outgoing is not None:
-                self.events.append(Rejected(key, outgoing[1], size_of(outgoing[1], outgoing[2])))
+            assert outgoing is not None  # it has no answer
+            self.events.append(Rejected(key, outgoing[1], size_of(outgoing[1], outgoing[2])))
         if key is not None and session.store is not None:
             try:
                 session.store.commit()
@@ -299,13 +279,15 @@ class ClientMachine(Machine):
 
     def _send_probe(self, probing: Probing) -> bool:
         """Send the next of what is suspected. Returns False where nothing is suspected any more."""
-        if probing.over:
-            self._probing = None
-            self.session.suspects.clear()
-            return False
         packet = probing.next()
         if packet is not None:
             self._out.append(packet)
+            if self._pace is not None and probing.message is not None:
+                self._pace.alone(*probing.message)
+        elif probing.over:
+            self._probing = None
+            self.session.suspects.clear()
+            return False
         return True
 
     def _send_ready(self, room: float = PIECE) -> None:
@@ -373,9 +355,8 @@ class ClientMachine(Machine):
             self._send_requests(1)  # the subscriptions that the server has lost
         self._resume(self.session, packet.session_present)
         if self._probing is not None:
-            self._send(PingReq())
-            self._ping_sent = now
-        if self._pace is not None and self._probing is None:
+            self._ping(now)
+        elif self._pace is not None:
             self._pace.resumed(now)
 
     def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:
@@ -392,7 +373,9 @@ class ClientMachine(Machine):
         if not self._skip_oversize:
             message = f"a message of {packet.size:,} bytes came to {publish.topic!r}; at most max_packet_size are taken"
             raise PacketTooLarge(message, "§2.2.3", publish.topic, packet.size)
-        if publish.packet_id is not None and self.session.receiver.receive(publish, publish.packet_id):
+        if publish.packet_id is not None:
+            if not self.session.receiver.receive(publish, publish.packet_id):
+                return  # a copy
             self.session.receiver.acknowledge(publish)
         self.events.append(Skipped(publish.topic, packet.size))
 
@@ -417,3 +400,8 @@ class ClientMachine(Machine):
         self._ping_sent = None
         if self._probing is not None:
             self._probing.proven = True
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    """Return the earlier of two times; None stands for never."""
+    return one if other is None else other if one is None else min(one, other)

@@ -108,13 +108,11 @@ class Pace:
         self._at = now
         self.count(now, self._note(self._sender.in_flight, now))
 
-    def note(self, packet_id: int, outgoing: Outgoing, now: float) -> None:
-        """Note that a message has left alone, unless that was noted before."""
-        self._at = now
-        if self._sent.get(packet_id, (0.0, None))[1] != outgoing:
-            self.count(now)
-            if self._resend_after is not None:
-                self._sent[packet_id] = (now, outgoing)
+    def alone(self, packet_id: int, outgoing: Outgoing) -> None:
+        """Note that a message of an earlier connection leaves by itself, between `open` and `close`."""
+        self._sender.allowance -= 1
+        if self._resend_after is not None:
+            self._sent[packet_id] = (self._at, outgoing)
 
     def count(self, now: float, messages: int = 1) -> None:
         """Count messages that came in, or left without waiting for their turn."""

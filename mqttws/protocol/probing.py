@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from mqttws.codec.publishing import Publish
-from mqttws.protocol.outgoing import Outgoing
+from mqttws.protocol.outgoing import TOKEN, Outgoing
 from mqttws.protocol.session import Request, Session
 from mqttws.protocol.suspects import Key
 
@@ -30,7 +30,7 @@ class Probing:
         self._resends = deque(resends)
         self._left = len(session.requests)  # those that come later are not suspected
         self._alone: Key | None = None
-        self._waits_for: tuple[int, Outgoing | Request | None] | None = None
+        self._waits_for: tuple[int, Outgoing | Request] | None = None
 
     @property
     def alone(self) -> Key | None:
@@ -39,11 +39,10 @@ class Probing:
 
     @property
     def message(self) -> tuple[int, Outgoing] | None:
-        """The message that was sent alone and is not answered, with its packet identifier; None for none."""
-        if self._waits_for is None or not self._is_waiting():
+        """The message that was sent last, with its packet identifier; None for none, or where that was a request."""
+        if self._waits_for is None or isinstance(self._waits_for[1], Request):
             return None
-        packet_id, sent = self._waits_for
-        return None if sent is None or isinstance(sent, Request) else (packet_id, sent)
+        return self._waits_for[0], self._waits_for[1]
 
     @property
     def over(self) -> bool:
@@ -51,17 +50,22 @@ class Probing:
         return not (self._resends or self._left or self._is_waiting())
 
     def next(self) -> bytes | None:
-        """Take the next packet; None where an answer must come first, or no identifier is free."""
-        if not self.proven or self._is_waiting() or self.over:
+        """Take the next packet; None where an answer must come first, no identifier is free, or nothing is left."""
+        if not self.proven or self._is_waiting():
             return None
-        requests = self._session.requests
-        if self._left and (not self._resends or (requests[0].token or 0) < self._resends[0][0]):
-            return self._next_request()
-        token, publish = self._resends.popleft()
-        assert publish.packet_id is not None
-        self._alone = token
-        self._waits_for = publish.packet_id, self._session.sender.published(publish.packet_id)
-        return publish.encode()
+        if self._left and (not self._resends or (self._session.requests[0].token or 0) < self._resends[0][0]):
+            request = self._next_request()
+            if request is not None:
+                return request  # without an identifier it waits until a message gives one back
+        while self._resends:
+            token, publish = self._resends.popleft()
+            assert publish.packet_id is not None
+            outgoing = self._session.sender.published(publish.packet_id)
+            if outgoing is not None and outgoing[TOKEN] == token:  # a late answer may have come to it
+                self._alone = token
+                self._waits_for = publish.packet_id, outgoing
+                return publish.encode()
+        return None
 
     def _next_request(self) -> bytes | None:
         session = self._session
@@ -83,4 +87,4 @@ class Probing:
         packet_id, sent = self._waits_for
         if isinstance(sent, Request):
             return self._session.requests_sent.get(packet_id) is sent
-        return sent is not None and self._session.sender.published(packet_id) == sent
+        return self._session.sender.published(packet_id) == sent

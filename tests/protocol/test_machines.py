@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from machines import NOW, client, closing_error, feed, sends, server, take
 
 from mqttws import (
-    ClientMachine,
     ConnAck,
     Connect,
     ConnectError,
@@ -16,7 +16,6 @@ from mqttws import (
     LocalProtocolError,
     MalformedPacket,
     Message,
-    MQTTError,
     Packet,
     PingReq,
     PingResp,
@@ -38,7 +37,6 @@ from mqttws.errors import LimitExceeded
 from mqttws.protocol.events import (
     Closed,
     Connected,
-    ConnectReceived,
     Delivered,
     Sent,
     Subscribed,
@@ -49,69 +47,6 @@ from mqttws.protocol.events import (
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import RUN
 from mqttws.protocol.server import MAX_AHEAD
-
-NOW = 1_000.0
-CONNECT = Connect("c", clean_session=False, keep_alive=60)
-
-
-def client(
-    connect: Connect = CONNECT,
-    session: Session | None = None,
-    state: str = CONNECTED,
-    present: bool = False,
-    **options: object,
-) -> ClientMachine:
-    """A client's machine in a state, with nothing left to send or to learn."""
-    machine = ClientMachine(connect, session or Session(), **options)  # type: ignore[arg-type]
-    if state is not NEW:
-        machine.start(NOW)
-        assert machine.data_to_send(NOW) == connect.encode()
-    if state in (CONNECTED, CLOSED):
-        machine.receive_data(ConnAck(0, present).encode(), NOW)
-        assert machine.events.popleft() == Connected(present)
-    if state is CLOSED:
-        machine.disconnect()
-        machine.data_to_send(NOW)
-        machine.events.clear()
-    return machine
-
-
-def server(
-    connect: Connect = CONNECT, session: Session | None = None, state: str = CONNECTED, present: bool = False
-) -> ServerMachine:
-    """A server's machine in a state, with nothing left to send or to learn."""
-    machine = ServerMachine()
-    if state is not NEW:
-        machine.receive_data(connect.encode(), NOW)
-        assert machine.events.popleft() == ConnectReceived(connect)
-    if state in (CONNECTED, CLOSED):
-        machine.accept(session or Session(), present, NOW)
-        assert machine.data_to_send(NOW).startswith(ConnAck(0, present).encode())
-    if state is CLOSED:
-        machine.close()
-        machine.events.clear()
-    return machine
-
-
-def sends(machine: Machine, now: float = NOW) -> str:
-    return machine.data_to_send(now).hex(" ")
-
-
-def feed(machine: Machine, *packets: Packet, now: float = NOW) -> list[object]:
-    machine.receive_data(b"".join(packet.encode() for packet in packets), now)
-    return take(machine)
-
-
-def take(machine: Machine) -> list[object]:
-    events = list(machine.events)
-    machine.events.clear()
-    return events
-
-
-def closing_error(events: list[object]) -> MQTTError | None:
-    assert isinstance(events[-1], Closed)
-    return events[-1].error
-
 
 PACKETS: list[Packet] = [
     Connect("other"),
@@ -609,6 +544,31 @@ class TestClientRequests:
         assert feed(machine, answer) == []
         assert feed(machine, SubAck(1, [0]), SubAck(1, [0])) == [Subscribed(token, (("a", 0),))]
 
+    def test_a_subscribe_waits_for_the_messages_before_it(self) -> None:
+        """One message may be in flight: the second holds up the SUBSCRIBE, which holds up the third."""
+        machine = client(session=Session(max_in_flight=1))
+        machine.publish(Message("a", b"1", 1))
+        machine.publish(Message("a", b"2", 1))
+        machine.subscribe([("b", 0)])
+        machine.publish(Message("a", b"3"))
+        assert sends(machine) == "32 06 00 01 61 00 01 31"
+        feed(machine, PubAck(1))
+        assert sends(machine) == "32 06 00 01 61 00 02 32 82 06 00 03 00 01 62 00 30 04 00 01 61 33"
+
+    def test_a_subscribe_waits_for_an_identifier_and_what_comes_after_it_too(self) -> None:
+        """All 65,535 identifiers are in flight; 00 07 is given back."""
+        session = Session(max_in_flight=65_535, max_queued=65_535)
+        for _ in range(65_535):
+            session.publish(Message("a", b"", 1))
+        machine = client(session=session)
+        while machine.data_to_send(NOW):
+            pass
+        machine.subscribe([("b", 0)])
+        machine.publish(Message("a", b"3"))
+        assert sends(machine) == ""
+        feed(machine, PubAck(7))
+        assert sends(machine) == "82 06 00 07 00 01 62 00 30 04 00 01 61 33"
+
     def test_bad_ones_change_nothing(self) -> None:
         machine = client()
         for verb, argument in (
@@ -871,6 +831,14 @@ class TestEnds:
         assert take(machine)[-1] == Closed(None)
         assert sends(machine) == "30 04 00 01 61 78 82 06 00 01 00 01 61 00 40 02 00 05 e0 00"
         assert sends(machine) == ""
+
+    def test_without_a_disconnect_the_server_publishes_the_will(self) -> None:
+        """What may be sent is sent all the same."""
+        machine = client()
+        machine.publish(Message("a", b"x"))
+        machine.disconnect(goodbye=False)
+        assert sends(machine) == "30 04 00 01 61 78"
+        assert take(machine) == [Sent(1), Closed(None)]
 
     def test_disconnect_sends_all_that_may_be_sent_however_much(self) -> None:
         machine = client()

@@ -15,6 +15,7 @@ from mqttws import (
     PubAck,
     Publish,
     Session,
+    SubAck,
     TokenBucket,
 )
 
@@ -292,3 +293,42 @@ def test_what_is_sent_alone_is_sent_again_too_and_the_timer_never_runs_wild() ->
     again.run(105.0, 120.0, until=3)
     assert [packet.payload for packet in again.taken] == [b"0", b"1", b"2"]
     assert len(session.sender) == 0
+
+
+def test_what_is_overdue_waits_for_the_rate_too() -> None:
+    session = Session()
+    machine = connected(session, publish_rate=1.0, resend_after=5.0)
+    server = Throttling(machine, 1_000, deaf=True)
+    session.publish(Message("t", b"1", 1))
+    server.step(0.0)
+    assert machine.may_overtake(5.0)  # a lone message of QoS 0 takes what the rate allows
+    server.step(5.0)
+    assert [packet.payload for packet in server.dropped] == [b"1"]
+    deadline = machine.next_deadline()
+    assert deadline is not None
+    assert 6.0 < deadline < 6.1
+    server.step(deadline)
+    assert [(packet.payload, packet.dup) for packet in server.dropped] == [(b"1", False), (b"1", True)]
+
+
+def test_what_is_sent_alone_counts_once_and_a_request_not_at_all() -> None:
+    session = Session()
+    session.subscribe([("x", 0)])
+    session.publish(Message("t", b"1", 1))
+    Throttling(connected(session), 1_000, deaf=True).step(0.0)
+    session.suspects.cautious = True
+    machine = connected(session, 100.0, publish_rate=4.0)  # two at once
+    server = Throttling(machine, 1_000, deaf=True)
+    machine.receive_data(b"\xd0\x00", 100.0)
+    server.step(100.0)
+    machine.receive_data(SubAck(next(iter(session.requests_sent)), [0]).encode(), 100.0)
+    for _ in range(10):
+        server.step(100.0)
+    machine.receive_data(PubAck(1).encode() + PubAck(2).encode(), 100.0)
+    for number in (2, 3):
+        session.publish(Message("t", str(number).encode(), 1))
+    server.step(100.0)
+    assert [packet.payload for packet in server.dropped] == [b"1", b"2"]
+    server.step(100.5)
+    assert server.dropped[-1].payload == b"3"
+    assert machine.next_deadline() is None  # nothing is sent again where that was not asked for

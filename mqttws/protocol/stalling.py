@@ -1,0 +1,63 @@
+"""A client's watch over the acknowledgements that are due on one connection.
+
+A server that answers pings and acknowledges nothing would otherwise go unnoticed, and so would a dead one where the
+keep alive is off. Only an acknowledgement counts as progress; any one does, for any message or request.
+"""
+
+from __future__ import annotations
+
+from mqttws.protocol.events import Stalled
+from mqttws.protocol.session import Session
+
+
+class StallTimer:
+    """The time since the last acknowledgement, while one is due.
+
+    Args:
+        session: whose acknowledgements are due.
+        timeout: seconds, above 0.
+    """
+
+    __slots__ = ("_due", "_reported", "_session", "_since", "_timeout")
+
+    def __init__(self, session: Session, timeout: float) -> None:
+        self._session = session
+        self._timeout = timeout
+        self._due = (0, 0, 0)
+        self._since: float | None = None  # None while nothing is due
+        self._reported = False
+
+    def sent(self, now: float) -> None:
+        """Note that packets were sent: what is due already keeps its time."""
+        self._due = self._count()
+        if self._since is None and any(self._due):
+            self._since = now
+
+    def received(self, now: float) -> None:
+        """Note that packets came. If one of them was an acknowledgement, the time starts anew."""
+        due = self._count()
+        if due != self._due:
+            self._due = due
+            self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """Let the time start anew, if anything is due."""
+        self._since = now if any(self._due) else None
+        self._reported = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` has something to report; None for never."""
+        return None if self._since is None or self._reported else self._since + self._timeout
+
+    def expire(self, now: float) -> Stalled | None:
+        """Take the report that the time is over, once; None where it is not."""
+        since, deadline = self._since, self.deadline
+        if since is None or deadline is None or now < deadline:
+            return None
+        self._reported = True
+        return Stalled(sum(self._due), now - since)
+
+    def _count(self) -> tuple[int, int, int]:
+        """Count what is due: a PUBACK or PUBREC, a PUBCOMP, a SUBACK or UNSUBACK."""
+        return (*self._session.sender.phases, len(self._session.requests_sent))
