@@ -77,8 +77,13 @@ class MetadataHook(MetadataHookInterface):
 
 
 def with_links(text: str, at: str) -> str:
-    """Return a README with its links to files leading to an address, or, where that is empty, as plain text."""
+    """Return a README with its links to files leading to an address, or, where that is empty, as plain text.
+
+    Pictures come from the address as raw files; without an address they are left out.
+    """
+    pictures = rf"![\1]({at.replace('/blob/', '/raw/')}/\2)" if at else ""
     replacement = rf"[\1]({at}/\2)" if at else r"\1"
+    text = re.sub(r"!\[([^]]*)\]\((?![a-z]+:)([^)]+)\)", pictures, text)
     return re.sub(r"(?<!!)\[([^]]+)\]\((?![a-z]+:|#)([^)]+)\)", replacement, text)
 
 

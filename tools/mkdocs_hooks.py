@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -33,7 +34,19 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def options() -> str:
+    """Return the options of each command, as its --help has them."""
+    from pubsub.cli import COMMANDS, commands_of, make_parser
+
+    os.environ["COLUMNS"] = "100"
+    parsers = commands_of(make_parser(*COMMANDS))
+    return "\n".join(f"### pubsub {name}\n\n```text\n{parser.format_help()}```\n" for name, parser in parsers.items())
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links out of docs/ into links within the site: `../SECURITY.md`, and `../mqttws/url.py#L12`."""
+    if page.file.src_uri == "commands.md":
+        text, mark, end = markdown.rpartition("**Next:**")
+        markdown = f"{text}## All options\n\n{options()}\n{mark}{end}"
     markdown = _SOURCE.sub(lambda match: f"]({match[1]}source/{match[2]}.html{match[3] or ''})", markdown)
     return re.sub(rf"\]\(\.\./((?:\.\./)*)({_NAMES})", lambda match: f"]({match[1]}{PAGES[match[2]]}", markdown)
