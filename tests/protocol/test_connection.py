@@ -225,6 +225,28 @@ class TestOpenTimeout:
         assert server.finished
 
     @websocket_or_not
+    def test_the_answer_has_a_bound_of_its_own_from_the_moment_there_is_a_line(self, websocket: bool) -> None:
+        pair = Pair(CONNECT, websocket=websocket)
+        pair.clock.advance(10)  # of the 30 seconds for the whole opening
+        pair.client.open_within(2.5, pair.clock())
+        assert pair.client.next_deadline() == pair.clock() + 2.5
+        pair.client.handle_timeout(pair.clock() + 2.5)
+        pair.collect()
+        error = last(pair.client_events)
+        assert isinstance(error, ConnectTimeout)
+        assert "did not answer within 2.5 s" in str(error)
+
+    def test_that_bound_makes_the_opening_no_longer(self) -> None:
+        pair = Pair(CONNECT)
+        pair.clock.advance(29)
+        pair.client.open_within(2.5, pair.clock())
+        assert pair.client.next_deadline() == pair.clock() + 1
+        pair.open()
+        pair.client.open_within(2.5, pair.clock())  # too late: there is a CONNACK
+        pair.advance(5)
+        assert pair.client.connected
+
+    @websocket_or_not
     def test_it_is_over_once_open(self, websocket: bool) -> None:
         pair = Pair(Connect("c", keep_alive=0), websocket=websocket).open()
         assert pair.client.next_deadline() is None
