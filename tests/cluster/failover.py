@@ -1,0 +1,327 @@
+"""A load on a cluster whose nodes are killed in turn, and the accounts of it.
+
+One client publishes messages of QoS 1 that are numbered by topic, another has a session that is kept and takes them. A
+thread kills a node, lets the cluster elect, starts the node again, waits until the cluster is whole, and goes on with
+the next node. Both drivers have the same verbs that do not wait, so the load is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from cluster_nodes import Cluster, Node
+
+import mqttws
+from mqttws import MQTTError, Publish, Reconnect, SessionLost, State
+
+#: The options that docs/scale.md recommends for a client of a cluster.
+OPTIONS: dict[str, Any] = {
+    "clean_session": False,
+    "keep_alive": 30,
+    "answer_timeout": 1.0,
+    "connect_timeout": 1.0,
+    "ack_timeout": 1.0,
+    "ping_timeout": 1.0,
+    "reconnect": Reconnect(initial=0.1, maximum=0.5),
+}
+#: Seconds without a message after which nothing more is expected. NATS sends again after 10 s (ack_wait).
+QUIET = 25.0
+#: Seconds within which a cluster must have elected.
+ELECTION = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done.
+
+    Attributes:
+        kills: how many.
+        every: seconds from one kill to the next, at least: the cluster must be whole again by then.
+        down: seconds that a killed node is away.
+        rate: messages a second.
+        topics: how many.
+    """
+
+    kills: int = 20
+    every: float = 15.0
+    down: float = 5.0
+    rate: int = 500
+    topics: int = 10
+
+
+@dataclass
+class Kill:
+    """A node was killed.
+
+    Attributes:
+        node: its name.
+        at: when.
+        election: seconds until the cluster had a living leader for everything, as far as it says; None: it does not.
+        hit: which clients were connected to it.
+        pause: the longest time, in seconds, without a new message since.
+    """
+
+    node: str
+    at: float
+    election: float | None = None
+    hit: tuple[str, ...] = ()
+    pause: float = 0.0
+
+
+@dataclass
+class Accounts:
+    """What came of a run.
+
+    Attributes:
+        acknowledged: how many messages the publisher has a PUBACK for.
+        lost: of those, how many never came.
+        disordered: how many came for the first time after a later one of their topic.
+        resent: how many did so because the server had sent them to a connection that was dead by then, and sent them
+            again later.
+        duplicates: how many copies came.
+        failed: how many messages the publisher was told to have failed.
+        delay: the longest time, in seconds, from `publish_nowait` to the first arrival.
+        sessions_lost: how often a `SessionLost` was reported.
+        kills: one by one.
+        errors: what `on_error` was called with, by its kind.
+    """
+
+    acknowledged: int = 0
+    lost: int = 0
+    disordered: int = 0
+    resent: int = 0
+    duplicates: int = 0
+    failed: int = 0
+    delay: float = 0.0
+    sessions_lost: int = 0
+    kills: list[Kill] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pauses(self) -> list[float]:
+        """The pause after each kill that hit a client."""
+        return sorted(kill.pause for kill in self.kills if kill.hit) or [0.0]
+
+    @property
+    def elections(self) -> list[float]:
+        """What the cluster took of them."""
+        return sorted(kill.election or 0.0 for kill in self.kills) or [0.0]
+
+    @property
+    def beyond_election(self) -> float:
+        """The longest part of a pause, in seconds, that was not the cluster's."""
+        return max((kill.pause - (kill.election or 0.0) for kill in self.kills), default=0.0)
+
+    def __str__(self) -> str:
+        pauses, elections = self.pauses, self.elections
+        return (
+            f"acknowledged {self.acknowledged}, lost {self.lost}, out of order {self.disordered}, sent again late "
+            f"{self.resent}, duplicates {self.duplicates}, failed {self.failed}, pause p50 {median(pauses):.2f} max "
+            f"{pauses[-1]:.2f}, election p50 {median(elections):.2f} max {elections[-1]:.2f}, beyond it "
+            f"{self.beyond_election:.2f}, delay {self.delay:.2f}, sessions lost {self.sessions_lost}"
+        )
+
+
+class Load:
+    """Publishes, and takes account of what comes.
+
+    Args:
+        plan: what is done.
+        resends_after: see `Cluster`.
+    """
+
+    def __init__(self, plan: Plan, resends_after: float | None = None) -> None:
+        self.plan = plan
+        self._resends_after = resends_after
+        self.accounts = Accounts()
+        self.endpoints: dict[str, str | None] = {}
+        self.states: list[tuple[float, str, State]] = []
+        self._numbers: Counter[str] = Counter()
+        self._sent_at: dict[tuple[str, int], float] = {}
+        self._acknowledged: set[tuple[str, int]] = set()
+        self._came: set[tuple[str, int]] = set()
+        self._last: dict[str, int] = {}
+        self._new_at: list[float] = []
+        self._count = 0
+        self._begun = 0.0
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Begin to count the time."""
+        self._begun = time.monotonic()
+
+    def publish_due(self, client: Any) -> None:
+        """Publish what is due by now."""
+        while self._count < (time.monotonic() - self._begun) * self.plan.rate:
+            topic = f"load/{self._count % self.plan.topics}"
+            number, self._count = self._numbers[topic], self._count + 1
+            self._numbers[topic] += 1
+            with self._lock:
+                self._sent_at[topic, number] = time.monotonic()
+            client.publish_nowait(topic, b"%d" % number, 1).add_done_callback(partial(self._done, (topic, number)))
+
+    def _done(self, message: tuple[str, int], future: Any) -> None:
+        with self._lock:
+            if future.cancelled() or future.exception() is not None:
+                self.accounts.failed += 1
+            else:
+                self._acknowledged.add(message)
+
+    def on_message(self, message: Publish) -> None:
+        """Take a message."""
+        now, topic, number = time.monotonic(), message.topic, int(message.payload)
+        with self._lock:
+            if (topic, number) in self._came:
+                self.accounts.duplicates += 1
+                return
+            self._came.add((topic, number))
+            self._new_at.append(now)
+            delay = now - self._sent_at[topic, number]
+            self.accounts.delay = max(self.accounts.delay, delay)
+            if number < self._last.get(topic, -1):
+                late = message.dup or (self._resends_after is not None and delay >= self._resends_after)
+                self.accounts.resent += late
+                self.accounts.disordered += not late
+            self._last[topic] = max(number, self._last.get(topic, -1))
+
+    def on_state(self, name: str, state: State) -> None:
+        """Note where a client is."""
+        self.states.append((time.monotonic(), name, state))
+        self.endpoints[name] = state.endpoint if state.name == "connected" else None
+
+    def on_error(self, error: MQTTError) -> None:
+        """Note an error."""
+        self.accounts.errors[type(error).__name__] += 1
+        self.accounts.sessions_lost += isinstance(error, SessionLost)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is acknowledged has come, or nothing has for a while."""
+        with self._lock:
+            if self._acknowledged <= self._came:
+                return True
+            return bool(self._new_at) and time.monotonic() - self._new_at[-1] > QUIET
+
+    def close(self) -> Accounts:
+        """Draw the accounts up."""
+        accounts, end = self.accounts, time.monotonic()
+        accounts.acknowledged, accounts.lost = len(self._acknowledged), len(self._acknowledged - self._came)
+        for kill in reversed(accounts.kills):
+            times = [kill.at, *(at for at in self._new_at if kill.at < at < end)]
+            kill.pause = max((later - at for at, later in pairwise(times)), default=end - kill.at)
+            end = kill.at
+        return accounts
+
+
+class Killer(threading.Thread):
+    """Kills the nodes in turn."""
+
+    def __init__(self, cluster: Cluster, load: Load) -> None:
+        super().__init__(name="killer")
+        self._cluster = cluster
+        self._load = load
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for number in range(self._load.plan.kills):
+                self._kill(self._cluster.nodes[number % len(self._cluster.nodes)])
+        except BaseException as error:
+            self.error = error
+
+    def _kill(self, node: Node) -> None:
+        plan, endpoint = self._load.plan, node.url.partition("://")[2].partition("/")[0]
+        kill = Kill(node.name, time.monotonic())
+        kill.hit = tuple(name for name, where in self._load.endpoints.items() if where == endpoint)
+        self._load.accounts.kills.append(kill)
+        node.kill()
+        while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
+            time.sleep(0.02)  # another's process has no event to wait for
+        kill.election = time.monotonic() - kill.at
+        time.sleep(max(0.0, kill.at + plan.down - time.monotonic()))
+        node.start()
+        self._cluster.settle()
+        time.sleep(max(0.0, kill.at + plan.every - time.monotonic()))
+
+
+def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Give the options of the client with a name."""
+    made = {
+        **OPTIONS,
+        "client_id": name,
+        "max_queued": 200_000,
+        "on_state": partial(load.on_state, name),
+        "on_error": load.on_error,
+        **options,
+    }
+    return {**made, "on_message": load.on_message} if name == "taker" else made
+
+
+def run_blocking(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
+    """Do it with blocking clients.
+
+    Args:
+        cluster: whose nodes are killed.
+        urls: where the clients "taker" and "publisher" connect to.
+        plan: what is done.
+        **options: of both clients.
+    """
+    load, make = Load(plan, cluster.resends_after), mqttws.Client
+    killer = Killer(cluster, load)
+    with ExitStack() as stack:
+        taker = stack.enter_context(make(urls["taker"], **client_options(load, "taker", options)))
+        taker.subscribe("load/#", 1)
+        publisher = stack.enter_context(make(urls["publisher"], **client_options(load, "publisher", options)))
+        load.begin()
+        killer.start()
+        while killer.is_alive():
+            load.publish_due(publisher)
+            time.sleep(0.004)
+        publisher.flush(60)
+        while not load.complete:
+            time.sleep(0.1)
+    if killer.error is not None:
+        raise killer.error
+    return load.close()
+
+
+async def run_asyncio(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
+    """Do it with asyncio clients; the arguments are those of `run_blocking`."""
+    load, make = Load(plan, cluster.resends_after), mqttws.aio.Client
+    killer = Killer(cluster, load)
+    async with make(urls["taker"], **client_options(load, "taker", options)) as taker:
+        await taker.subscribe("load/#", 1)
+        async with make(urls["publisher"], **client_options(load, "publisher", options)) as publisher:
+            load.begin()
+            killer.start()
+            while killer.is_alive():
+                load.publish_due(publisher)
+                await asyncio.sleep(0.004)
+            await publisher.flush(60)
+            while not load.complete:
+                await asyncio.sleep(0.1)
+    if killer.error is not None:
+        raise killer.error
+    return load.close()
+
+
+def run(driver: str, cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
+    """Do it with a driver: "blocking" or "asyncio"."""
+    if driver == "blocking":
+        return run_blocking(cluster, urls, plan, **options)
+    return asyncio.run(run_asyncio(cluster, urls, plan, **options))
+
+
+def apart(cluster: Cluster) -> dict[str, Any]:
+    """Let each client begin with another node."""
+    urls = cluster.urls
+    return {"taker": urls, "publisher": urls[1:] + urls[:1]}

@@ -1,0 +1,117 @@
+"""The short form of `make cluster`: three nodes of NATS, each killed once, with either driver; one falls silent."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drivers import Asyncio, Blocking
+
+import mqttws
+from mqttws import KeepAliveTimeout, Reconnect, State
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster_nats import NATS
+from failover import Load, Plan, apart, run
+
+#: Seconds that a busy machine may add.
+LOAD = 2.0
+PLAN = Plan(kills=3, every=1.0, down=1.0, rate=100, topics=5)
+
+
+@pytest.fixture(scope="module")
+def nats() -> Iterator[NATS]:
+    cluster = NATS()
+    with cluster:
+        cluster.settle()
+        yield cluster
+
+
+@pytest.mark.parametrize("driver", ["blocking", "asyncio"])
+def test_nothing_is_lost_though_each_node_is_killed(nats: NATS, driver: str, figures: dict[str, str]) -> None:
+    accounts = run(driver, nats, apart(nats), PLAN)
+    figures[f"{nats.product}, {driver}, each of three nodes killed once"] = str(accounts)
+    assert len(accounts.kills) == 3
+    assert sum(len(kill.hit) for kill in accounts.kills) >= 2, accounts.kills
+    assert (accounts.lost, accounts.failed, accounts.disordered, accounts.sessions_lost) == (0, 0, 0, 0), accounts
+    assert accounts.acknowledged > 100
+    assert accounts.beyond_election <= 1.0 + LOAD, accounts.kills
+
+
+@pytest.mark.parametrize("driver", ["blocking", "asyncio"])
+def test_a_node_that_accepts_and_is_silent_is_left(nats: NATS, driver: str) -> None:
+    """A stopped process has its connections accepted by the kernel: to clients it is a black hole."""
+    states: list[tuple[float, State]] = []
+    left = threading.Event()
+
+    def on_state(state: State) -> None:
+        states.append((time.monotonic(), state))
+        if [each.name for _, each in states].count("connected") == 2:
+            left.set()
+
+    options: dict[str, Any] = {
+        "client_id": f"silent-{driver}",
+        "keep_alive": 600,
+        "ack_timeout": 0.5,
+        "ping_timeout": 0.5,
+        "answer_timeout": 1.0,
+        "reconnect": Reconnect(initial=0.1, maximum=0.5),
+        "on_state": on_state,
+    }
+    client = (Blocking if driver == "blocking" else Asyncio)(nats.urls, **options)
+    try:
+        client.open()
+        client.publish("silent", b"before", 1)
+        node = nats.nodes[0]
+        try:
+            node.pause()
+            begun = time.monotonic()
+            future = client.publish_nowait("silent", b"meanwhile", 1)
+            assert left.wait(30), states
+            disrupted = next((at, state) for at, state in states if state.name == "disrupted")
+            assert isinstance(disrupted[1].error, KeepAliveTimeout)
+            assert disrupted[0] - begun < 1.0 + LOAD
+            assert client.state.endpoint in nats.urls[1] + nats.urls[2]
+            assert future.result(30) is None
+        finally:
+            node.resume()
+    finally:
+        client.end()
+    nats.settle()
+
+
+def test_the_accounts_find_what_is_lost_doubled_and_out_of_order() -> None:
+    load = Load(Plan(topics=1))
+    client = _Client()
+    load.begin()
+    load._begun -= 0.011  # 500 a second: messages 0 to 5
+    load.publish_due(client)
+    for number in (0, 1, 3, 2, 3, 5):
+        load.on_message(mqttws.Publish("load/0", b"%d" % number, 1, packet_id=1))
+    accounts = load.close()
+    assert (accounts.acknowledged, accounts.lost, accounts.disordered, accounts.duplicates) == (6, 1, 1, 1)
+    assert not load.complete
+
+
+class _Client:
+    """Publishes nothing, and has it acknowledged."""
+
+    def publish_nowait(self, *arguments: object) -> _Done:
+        return _Done()
+
+
+class _Done:
+    def add_done_callback(self, callback: Any) -> None:
+        callback(self)
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> None:
+        return None
