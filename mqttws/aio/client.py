@@ -31,7 +31,7 @@ class Client:
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns a fresh one for each attempt, at once or when awaited.
+            returns either, at once or when awaited, and is asked once for each attempt.
         **options: see `Options`.
 
     Raises:

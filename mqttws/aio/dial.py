@@ -12,6 +12,7 @@ import errno
 import socket
 from collections.abc import Callable
 
+from mqttws.client.endpoints import Endpoints
 from mqttws.resolver import Address, look_up
 from mqttws.sockets import ATTEMPT_DELAY, is_address, unix_address
 
@@ -20,6 +21,7 @@ async def connect(
     host: str,
     port: int,
     make_protocol: Callable[[], asyncio.Protocol],
+    endpoints: Endpoints,
     *,
     unix_socket: str | None = None,
     bind_address: str | None = None,
@@ -30,6 +32,7 @@ async def connect(
         host: name or address.
         port: 1 to 65,535.
         make_protocol: makes what takes the connection.
+        endpoints: knows in which order to try the addresses of a name, and is told which one was reached.
         unix_socket: path of a Unix socket to connect to instead; None for none.
         bind_address: the address of this machine to connect from; None: the system chooses.
 
@@ -44,8 +47,9 @@ async def connect(
         await loop.create_connection(make_protocol, host, port, local_addr=local)
         return
     else:
-        addresses = await _resolve(host, port)
-    connection = await _race(addresses, local)
+        addresses = endpoints.sort(await _resolve(host, port))
+    connection, address = await _race(addresses, local)
+    endpoints.reached(address)
     try:
         if unix_socket is not None:
             await loop.create_unix_connection(make_protocol, sock=connection)
@@ -79,16 +83,17 @@ async def _resolve(host: str, port: int) -> list[Address]:
     return lookup.outcome
 
 
-async def _race(addresses: list[Address], local: tuple[str, int] | None) -> socket.socket:
-    """Connect to the addresses, one beside the other. Returns the first socket that is connected."""
+async def _race(addresses: list[Address], local: tuple[str, int] | None) -> tuple[socket.socket, Address]:
+    """Connect to the addresses, one beside the other. Returns the first socket that is connected, and its address."""
     loop = asyncio.get_running_loop()
     waiting = list(addresses)
-    attempts: dict[asyncio.Task[None], socket.socket] = {}
+    attempts: dict[asyncio.Task[None], tuple[socket.socket, Address]] = {}
     failure: OSError = OSError(errno.EHOSTUNREACH, "the name has no address")
     try:
         while waiting or attempts:
             if waiting:
-                family, protocol, address = waiting.pop(0)
+                entry = waiting.pop(0)
+                family, protocol, address = entry
                 candidate = None
                 try:
                     candidate = socket.socket(family, socket.SOCK_STREAM, protocol)
@@ -100,14 +105,15 @@ async def _race(addresses: list[Address], local: tuple[str, int] | None) -> sock
                     if candidate is not None:
                         candidate.close()
                     continue
-                attempts[loop.create_task(loop.sock_connect(candidate, address))] = candidate  # type: ignore[arg-type]
+                task = loop.create_task(loop.sock_connect(candidate, address))  # type: ignore[arg-type]
+                attempts[task] = candidate, entry
             delay = ATTEMPT_DELAY if waiting else None
             done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                candidate = attempts.pop(task)
+                candidate, entry = attempts.pop(task)
                 reason = asyncio.CancelledError() if task.cancelled() else task.exception()
                 if reason is None:
-                    return candidate
+                    return candidate, entry
                 candidate.close()
                 if isinstance(reason, OSError):
                     failure = reason
@@ -117,7 +123,7 @@ async def _race(addresses: list[Address], local: tuple[str, int] | None) -> sock
             task.cancel()
         if attempts:  # a socket is closed only when the loop watches it no more
             await asyncio.wait(attempts)
-        for task, candidate in attempts.items():
+        for task, (candidate, _) in attempts.items():
             if not task.cancelled():
                 task.exception()  # seen
             candidate.close()

@@ -24,7 +24,7 @@ from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
 from mqttws.client.callbacks import WARNING
 from mqttws.client.core import CALLBACK_SLICE, Core
-from mqttws.client.endpoints import choose_source
+from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
@@ -33,7 +33,7 @@ from mqttws.log import packet_log
 from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
-Url = str | Sequence[str] | Callable[[], str | Awaitable[str]]
+Url = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | Sequence[str]]]
 
 #: How many states and errors may wait for a callback that is awaited.
 MAX_CALLS = 1_000
@@ -56,7 +56,7 @@ class Network(Owner):
 
     Args:
         options: of the client.
-        url: of the server, or a callable that gives a fresh one for each attempt, at once or when awaited.
+        url: see `Client`.
 
     Attributes:
         core: what it drives.
@@ -68,7 +68,7 @@ class Network(Owner):
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
-        self._url, self.endpoints = choose_source(url, options.url_order, self.random)
+        self.endpoints = Endpoints(url, options.url_order, self.random)
         self._has_lost_store = False
         self._begin()
 
@@ -453,15 +453,15 @@ class Network(Owner):
         attempt = pump = None
         try:
             async with asyncio.timeout(self._seconds_left(self._options.timeout)) as self._patience:
-                url = self._url() if callable(self._url) else self._url
-                if inspect.isawaitable(url):
-                    url = await url
-                attempt = self.core.make_attempt(url, time.monotonic())
+                answer = self.endpoints.ask()
+                if inspect.isawaitable(answer):
+                    answer = await answer
+                attempt = self.core.make_attempt(self.endpoints.choose(answer), time.monotonic())
                 self._hasten(attempt.deadline)
                 made = pump = Pump(attempt, self)
                 options = self.core.options
                 await connect(
-                    attempt.host, attempt.port, lambda: made,
+                    attempt.host, attempt.port, lambda: made, self.endpoints,
                     unix_socket=options.unix_socket, bind_address=options.bind_address,
                 )  # fmt: skip
             return pump

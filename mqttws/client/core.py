@@ -28,6 +28,7 @@ from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import (
     ConnectError,
     ConnectionClosed,
+    ConnectTimeout,
     MQTTError,
     PacketTooLarge,
     PublishRejected,
@@ -293,8 +294,7 @@ class Core(Generic[F]):
             )
             self.pending.report(lost)
         self._expects_session = not self.options.clean_session
-        if self._driver.endpoints is not None:
-            self._driver.endpoints.connected()
+        self._driver.endpoints.connected()
         self._set_state(State("connected", lost, session_present=session_present, endpoint=self._endpoint))
         self.pending.resolve(self.opened, None)
 
@@ -386,7 +386,7 @@ class Core(Generic[F]):
         options = self.options
         if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
             return Verdict(error, recovers=True)
-        if self._tries_another():
+        if self._tries_another(error):
             self._log(INFO, "%s: %s; another endpoint is tried", self.client_id, error)
             return Verdict(error or ConnectionClosed(), recovers=True)
         error = self._read_signs(error or ConnectionClosed(), now)
@@ -437,13 +437,11 @@ class Core(Generic[F]):
         self._set_state(State("reconnecting", delay=delay))
         return now + delay
 
-    def _tries_another(self) -> bool:
+    def _tries_another(self, error: Exception | None) -> bool:
         """Note what has become of the endpoint. Returns whether another one is to be tried at once."""
         endpoints = self._driver.endpoints
-        if endpoints is None:
-            return False
         if self._connected_at is None:
-            return endpoints.failed()
+            return endpoints.failed(silent=isinstance(error, ConnectTimeout))
         endpoints.lost()
         return False
 

@@ -18,10 +18,10 @@ class Driver(Protocol[F]):
     """A driver, as `Core` sees it. F is its kind of future.
 
     Attributes:
-        endpoints: the URLs, where the client was given several.
+        endpoints: where it connects to.
     """
 
-    endpoints: Endpoints | None
+    endpoints: Endpoints
 
     def make_future(self) -> F:
         """Make a future."""

@@ -36,7 +36,7 @@ class Client:
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns a fresh one for each attempt.
+            returns either, and is asked once for each attempt.
         **options: see `Options`.
 
     Raises:

@@ -31,6 +31,10 @@ class Dialer:
         wake: ends the wait for the selector, so that `advance` is called; called in another thread.
         unix_socket: path of a Unix socket to connect to instead; None for none.
         bind_address: the address of this machine to connect from; None: the system chooses.
+        sort: puts the addresses of a name into the order in which to try them.
+
+    Attributes:
+        reached: the address that `advance` has returned a socket for.
 
     Raises:
         OSError: `host` is no proper address.
@@ -45,12 +49,15 @@ class Dialer:
         *,
         unix_socket: str | None = None,
         bind_address: str | None = None,
+        sort: Callable[[list[Address]], list[Address]] = list,
     ) -> None:
         self._bind_address = bind_address
         self._selector = selector
         self._lookup: Lookup | None = None
         self._waiting: list[Address] = []
-        self._pending: set[socket.socket] = set()
+        self._sort = sort
+        self.reached: Address | None = None
+        self._pending: dict[socket.socket, Address] = {}
         self._next_start: float | None = None
         self._last_error = OSError(errno.EHOSTUNREACH, "the name has no address")
         if unix_socket is not None:
@@ -81,13 +88,14 @@ class Dialer:
             if isinstance(outcome, OSError):
                 raise outcome
             self._lookup = None
-            self._waiting += outcome
-        for candidate in self._pending.intersection(ready):
-            self._forget(candidate)
+            self._waiting += self._sort(outcome)
+        for candidate in self._pending.keys() & set(ready):
+            entry = self._forget(candidate)
             code = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code == 0:
                 if candidate.family in (socket.AF_INET, socket.AF_INET6):
                     candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.reached = entry
                 return candidate
             candidate.close()
             self._last_error = OSError(code, os.strerror(code))
@@ -108,9 +116,9 @@ class Dialer:
             self._forget(candidate)
             candidate.close()
 
-    def _forget(self, candidate: socket.socket) -> None:
-        self._pending.discard(candidate)
+    def _forget(self, candidate: socket.socket) -> Address:
         self._selector.unregister(candidate)
+        return self._pending.pop(candidate)
 
     def _start(self, entry: Address) -> None:
         """Begin to connect to one address."""
@@ -129,5 +137,5 @@ class Dialer:
             if candidate is not None:
                 candidate.close()
             return
-        self._pending.add(candidate)
+        self._pending[candidate] = entry
         self._selector.register(candidate, selectors.EVENT_WRITE)

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 from mqttws.client.attempt import Attempt
 from mqttws.client.callbacks import Callbacks
 from mqttws.client.core import CALLBACK_SLICE, Core, Verdict
-from mqttws.client.endpoints import choose_source
+from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectError, ConnectionClosed, MQTTError, WouldDeadlock
@@ -43,7 +43,7 @@ from mqttws.sync.dial import Dialer
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.owner import Owner, slice_until
 
-Url = str | Sequence[str] | Callable[[], str]
+Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
 #: Seconds from one call to the next within which they belong to one burst.
 BURST = 20e-6
@@ -66,7 +66,7 @@ class Network(Owner):
 
     Args:
         options: of the client.
-        url: of the server, or a callable that gives a fresh one for each attempt.
+        url: see `Client`.
 
     Attributes:
         core: what it drives.
@@ -75,7 +75,7 @@ class Network(Owner):
 
     def __init__(self, options: Options, url: Url) -> None:
         self._options = options
-        self._url, self.endpoints = choose_source(url, options.url_order, self.random)
+        self.endpoints = Endpoints(url, options.url_order, self.random)
         self._has_lost_store = False
         self._begin()
 
@@ -411,7 +411,7 @@ class Network(Owner):
         """Ask for the URL, and begin to connect."""
         self._step = None  # what waits inside the user's callable waits in vain
         try:
-            url = self._url() if callable(self._url) else self._url
+            url = self.endpoints.choose(self.endpoints.ask())
             with self.lock:
                 attempt = self.core.make_attempt(url, time.monotonic())
         except BaseException as error:
@@ -423,7 +423,7 @@ class Network(Owner):
         try:
             self._dialer = Dialer(
                 attempt.host, attempt.port, self._selector, self._wake_up,
-                unix_socket=options.unix_socket, bind_address=options.bind_address,
+                unix_socket=options.unix_socket, bind_address=options.bind_address, sort=self.endpoints.sort,
             )  # fmt: skip
         except OSError as error:
             self._lost(attempt.failed(error))
@@ -450,6 +450,7 @@ class Network(Owner):
             return
         if connected is not None:
             dialer.close()
+            self.endpoints.reached(dialer.reached)
             with self.lock:
                 self._socket, self._dialer = connected, None
                 self.core.establish(attempt, time.monotonic())

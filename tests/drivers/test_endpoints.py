@@ -6,14 +6,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 import pytest
 from drivers import PATIENCE, States
 from scripted import Scripted
 
-from mqttws import ConnectError, ConnectTimeout, Reconnect
-from mqttws.client.endpoints import Endpoints
+from mqttws import ConnectError, ConnectionRefused, ConnectTimeout, Reconnect
+from mqttws.client.endpoints import MOST_FAILURES, Endpoints
 
 Make = Callable[..., Any]
 #: Waits for ever before a second attempt.
@@ -97,15 +98,134 @@ def test_what_is_no_list_of_urls(make: Make) -> None:
         make(["mqtt://127.0.0.1"], url_order="best")
 
 
+def test_a_callable_is_asked_once_an_attempt_and_may_return_several(make: Make, servers: list[Scripted]) -> None:
+    asked: list[int] = []
+
+    def urls() -> list[str]:
+        asked.append(1)
+        return [REFUSES, *(server.url for server in servers)]
+
+    states = States()
+    client = make(urls, client_id="c", on_state=states, reconnect=PATIENT)
+    opening = servers[0].soon(client.open)
+    end = servers[0].accept().welcome()
+    opening.result(PATIENCE)
+    assert len(asked) == 1
+    end.cut()
+    servers[1].accept().welcome()
+    assert states.wait("connected", 2).endpoint == host_of(servers[1])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("answer", [[], None, ["http://127.0.0.1"], 5])
+def test_a_callable_that_returns_no_url_fails_the_attempt(make: Make, answer: Any) -> None:
+    with pytest.raises(ConnectError, match="URL"):
+        make(lambda: answer, client_id="c").open()
+
+
+@pytest.fixture
+def name(monkeypatch: pytest.MonkeyPatch, servers: list[Scripted]) -> str:
+    """A name that has the addresses of both servers."""
+    addresses = [("127.0.0.1", int(host_of(server).partition(":")[2])) for server in servers]
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        if host != "cluster.test":
+            return real(host, port, *arguments, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return "mqtt://cluster.test"
+
+
+def test_a_silent_address_of_a_name_is_left_for_the_next(make: Make, servers: list[Scripted], name: str) -> None:
+    client = make(name, client_id="c", answer_timeout=0.2, reconnect=False)
+    opening = servers[0].soon(client.open)
+    servers[0].accept().receive()
+    servers[1].accept().welcome()
+    opening.result(PATIENCE)
+
+
+def test_where_all_addresses_of_a_name_are_silent_the_attempt_fails(
+    make: Make, servers: list[Scripted], name: str
+) -> None:
+    client = make(name, client_id="c", answer_timeout=0.2, reconnect=False)
+    opening = servers[0].soon(client.open)
+    for server in servers:
+        server.accept().receive()
+    with pytest.raises(ConnectTimeout):
+        opening.result(PATIENCE)
+
+
+def test_a_refusal_is_not_asked_for_at_every_address(make: Make, servers: list[Scripted], name: str) -> None:
+    client = make(name, client_id="c", reconnect=False)
+    opening = servers[0].soon(client.open)
+    end = servers[0].accept()
+    end.receive()
+    end.send("20 02 00 05")
+    with pytest.raises(ConnectionRefused):
+        opening.result(PATIENCE)
+
+
+def test_after_a_loss_another_address_of_the_name_is_first(make: Make, servers: list[Scripted], name: str) -> None:
+    states = States()
+    client = make(name, client_id="c", on_state=states, reconnect=PATIENT)
+    opening = servers[0].soon(client.open)
+    end = servers[0].accept().welcome()
+    opening.result(PATIENCE)
+    end.cut()
+    servers[1].accept().welcome()
+    states.wait("connected", 2)
+
+
 def test_the_order() -> None:
     endpoints = Endpoints(["mqtt://a", "mqtt://b", "mqtt://c"], "given", lambda: 0.0)
-    assert endpoints() == "mqtt://a"
-    assert endpoints.failed()
-    assert endpoints() == "mqtt://b"
+    assert following(endpoints, 1) == ["mqtt://a"]
+    assert endpoints.failed(silent=False)
+    assert following(endpoints, 1) == ["mqtt://b"]
     endpoints.connected()
     endpoints.lost()
-    assert [endpoints() for _ in range(3)] == ["mqtt://c", "mqtt://a", "mqtt://b"]
-    assert not endpoints.failed()
+    assert following(endpoints, 3) == ["mqtt://c", "mqtt://a", "mqtt://b"]
+    assert not endpoints.failed(silent=True)
     drawn = iter([0.5, 0.1, 0.9])
     endpoints = Endpoints(["mqtt://a", "mqtt://b", "mqtt://c"], "random", lambda: next(drawn))
-    assert [endpoints() for _ in range(3)] == ["mqtt://b", "mqtt://a", "mqtt://c"]
+    assert following(endpoints, 3) == ["mqtt://b", "mqtt://a", "mqtt://c"]
+
+
+def following(endpoints: Endpoints, count: int) -> list[str]:
+    return [endpoints.choose(endpoints.ask()) for _ in range(count)]
+
+
+def test_a_signed_url_is_known_again_by_its_host() -> None:
+    numbers = count()
+    endpoints = Endpoints(lambda: [f"wss://{host}/mqtt?sig={next(numbers)}" for host in "ab"], "given", lambda: 0.0)
+    assert following(endpoints, 1) == ["wss://a/mqtt?sig=0"]
+    endpoints.connected()
+    endpoints.lost()
+    assert following(endpoints, 2) == ["wss://b/mqtt?sig=3", "wss://a/mqtt?sig=2"]
+
+
+def test_what_is_remembered_of_failures_is_bounded() -> None:
+    numbers = count()
+    endpoints = Endpoints(lambda: f"mqtt://host{next(numbers)}", "given", lambda: 0.0)
+    for _ in range(MOST_FAILURES + 10):
+        following(endpoints, 1)
+        endpoints.sort([next(numbers)])
+        endpoints.reached(next(numbers))
+        assert endpoints.failed(silent=False) is False
+    assert len(endpoints._urls._last) == len(endpoints._addresses._last) == MOST_FAILURES
+
+
+def test_addresses_that_failed_lately_come_last() -> None:
+    endpoints = Endpoints("mqtt://a", "given", lambda: 0.0)
+    following(endpoints, 1)
+    assert endpoints.sort([1, 2, 3]) == [1, 2, 3]
+    endpoints.reached(1)
+    assert endpoints.failed(silent=True)
+    assert following(endpoints, 1) == ["mqtt://a"]
+    assert endpoints.sort([1, 2, 3]) == [2, 3]
+    endpoints.reached(2)
+    assert not endpoints.failed(silent=False)
+    following(endpoints, 1)
+    assert endpoints.sort([1, 2, 3]) == [3, 1, 2]
+    assert not endpoints.failed(silent=True), "no address took the TCP connection"

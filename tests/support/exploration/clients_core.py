@@ -12,6 +12,7 @@ from typing import Any
 from exploration.meaning import Meaning, tokens_of
 from exploration.parts import LATE, NOW, ClientPart, Disk, Owners, Pieces, Program, Violation, check_out, split
 from mqttws.client.core import Core
+from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
 from mqttws.client.reconnect import END_ON
 from mqttws.codec.publishing import Message
@@ -38,7 +39,7 @@ class Future:
 class Driver:
     """What the core needs of a driver, without a clock or chance."""
 
-    endpoints = None
+    endpoints = Endpoints("mqtt://explored", "given", lambda: 0.0)
 
     def make_future(self) -> Future:
         """See `Driver`."""
