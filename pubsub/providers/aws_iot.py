@@ -22,7 +22,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
-from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
@@ -33,6 +32,7 @@ from pubsub.aws.learnt_clock import LearntClock, read_date
 from pubsub.aws.limits import IoTLimits
 from pubsub.errors import ProviderError
 from pubsub.providers.base import ClientOptions, Provider
+from pubsub.providers.endpoints import EndpointOption, Urls, ask, ask_async, freeze, given, one_or_all
 from sigv4 import (
     Credentials,
     CredentialsSource,
@@ -66,9 +66,10 @@ class AWSIoTProvider(Provider):
 
     Args:
         aws_pubsub_region: The region; None: as configured, or as the endpoint's host says.
-        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; or a callable that
-            returns a URL signed elsewhere and is called at each attempt (it may block; with asyncio it may also be a
-            coroutine function); None: as configured.
+        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; several, such as those
+            of two regions, all of which one attempt tries; or a callable that returns a URL signed elsewhere, or
+            several, and is called once for each attempt (it may block; with asyncio it may also be a coroutine
+            function); None: as configured.
         credentials: Where credentials come from: `sigv4.Credentials`, a `CognitoIdentity`, any object with
             `get_frozen_credentials()` as botocore has it, or a callable; the asyncio driver also awaits it.
         custom_authorizer: What a custom authorizer is to be given.
@@ -95,7 +96,7 @@ class AWSIoTProvider(Provider):
     def __init__(
         self,
         aws_pubsub_region: str | None = None,
-        aws_pubsub_endpoint: str | Callable[[], str | Awaitable[str]] | None = None,
+        aws_pubsub_endpoint: EndpointOption | None = None,
         credentials: CredentialsSource | None = None,
         *,
         custom_authorizer: CustomAuthorizer | None = None,
@@ -121,7 +122,7 @@ class AWSIoTProvider(Provider):
             raise ProviderError(f"{' and '.join(given)} are given; give one way to prove the client's identity")
         settings = {
             "aws_pubsub_region": aws_pubsub_region,
-            "aws_pubsub_endpoint": aws_pubsub_endpoint,
+            "aws_pubsub_endpoint": freeze(aws_pubsub_endpoint),
             "key": key,
             "ca_file": ca_file,
             "alpn": alpn,
@@ -139,7 +140,7 @@ class AWSIoTProvider(Provider):
         self._warned_of: tuple[str, str] | None = None
         self._clamp_keep_alive()
         self._check_region()
-        self._signer: tuple[tuple[str, str | None], IotUrlSigner] | None = None
+        self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
         self._ends: datetime | None = None
         self._let_go_at: float | None = None
@@ -171,14 +172,18 @@ class AWSIoTProvider(Provider):
             self._options["keep_alive"] = taken
 
     def _check_region(self) -> None:
-        """Warn if the region that is signed for is not the one that the endpoint's host names."""
-        endpoint, region = self._settings.get("aws_pubsub_endpoint"), self._settings.get("aws_pubsub_region")
-        if not isinstance(endpoint, str) or not region or self._way() != "credentials":
+        """Warn if the region that is signed for is not the one that an endpoint's host names."""
+        region = self._settings.get("aws_pubsub_region")
+        if not self._settings.get("aws_pubsub_endpoint") or not region or self._way() != "credentials":
             return
-        try:
-            named = region_from_endpoint(endpoint)
-        except SigningError:  # a custom domain names none; what is no endpoint at all is refused when it is used
-            return
+        for endpoint in self._endpoints():
+            try:
+                named = region_from_endpoint(endpoint)
+            except SigningError:  # a custom domain names none; what is no endpoint at all is refused when it is used
+                continue
+            self._compare_regions(named, region)
+
+    def _compare_regions(self, named: str, region: str) -> None:
         if named != region and self._warned_of != (named, region):
             self._warned_of = (named, region)
             logger.warning(
@@ -191,70 +196,58 @@ class AWSIoTProvider(Provider):
 
     # --- where to connect ---
 
-    def url(self) -> str:
+    def url(self) -> Urls:
         """Return where to connect, with a fresh signature where the client proves its identity by one."""
         way = self._way()
         if way == "signed":
-            return self._checked_url(self._settings["aws_pubsub_endpoint"]())
+            return ask(self.name, self._settings["aws_pubsub_endpoint"])
         if way != "credentials":
-            return self._plain_url()
+            return one_or_all(self._plain_urls())
         return self._sign(fetch(self._source()))
 
-    def url_async(self) -> str | Awaitable[str]:
+    def url_async(self) -> Urls | Awaitable[Urls]:
         """Return the same without blocking: what may block is called in a thread, or awaited."""
         if self._way() not in ("credentials", "signed"):
-            return self._plain_url()
+            return one_or_all(self._plain_urls())
         return self._url_signed_async()
 
-    async def _url_signed_async(self) -> str:
+    async def _url_signed_async(self) -> Urls:
         if self._way() == "signed":
-            sign = self._settings["aws_pubsub_endpoint"]
-            signed = sign() if iscoroutinefunction(sign) else await asyncio.to_thread(sign)
-            return self._checked_url(await signed if isawaitable(signed) else signed)
+            return await ask_async(self.name, self._settings["aws_pubsub_endpoint"])
         source = self._source()
         awaited = getattr(source, "get_frozen_credentials_async", None)
         return self._sign(await awaited() if awaited is not None else await fetch_async(source, asyncio.to_thread))
 
-    def _checked_url(self, signed: Any) -> str:
-        if isinstance(signed, str):
-            return str(signed)
-        if isawaitable(signed):
-            close = getattr(signed, "close", None)
-            if close is not None:
-                close()  # a coroutine never awaited would be warned of
-            raise ProviderError(f"{self.name}: aws_pubsub_endpoint is awaited by pubsub.aio alone; return a str")
-        raise ProviderError(f"{self.name}: aws_pubsub_endpoint returned a {type(signed).__name__}; expected a URL")
-
-    def _sign(self, credentials: Credentials) -> str:
+    def _sign(self, credentials: Credentials) -> Urls:
         self._ends = credentials.expires_at
-        return str(self._url_signer().presign(credentials, self._clock.date()))
+        now = self._clock.date()
+        return one_or_all([str(signer.presign(credentials, now)) for signer in self._url_signers()])
 
-    def _url_signer(self) -> IotUrlSigner:
-        endpoint, region = self._endpoint(), self._settings.get("aws_pubsub_region")
-        if self._signer is None or self._signer[0] != (endpoint, region):
-            try:
-                signer = IotUrlSigner(
-                    endpoint, region, service=self._settings["service"], expires=self._settings.get("expires")
-                )
-            except RegionUnknown as error:
-                raise ProviderError(f"{self.name} needs aws_pubsub_region: {error}") from None
-            except SigningError as error:
-                raise ProviderError(f"{self.name}: {error}") from None
-            self._signer = ((endpoint, region), signer)
-        return self._signer[1]
+    def _url_signers(self) -> list[IotUrlSigner]:
+        """Return what signs for each endpoint."""
+        made_of = self._endpoints(), self._settings.get("aws_pubsub_region")
+        if self._signers is None or self._signers[0] != made_of:
+            self._signers = made_of, [self._url_signer(endpoint, made_of[1]) for endpoint in made_of[0]]
+        return self._signers[1]
 
-    def _plain_url(self) -> str:
-        """Return the URL for a certificate or a custom authorizer."""
-        return unsigned_url(self._endpoint(), self._settings.get("custom_authorizer"))
-
-    def _endpoint(self) -> str:
-        endpoint = self._settings.get("aws_pubsub_endpoint")
-        if not endpoint:
-            raise ProviderError(
-                f"{self.name} has no endpoint: give aws_pubsub_endpoint to it, or to configure, such as "
-                "'wss://<id>-ats.iot.eu-west-1.amazonaws.com/mqtt'"
+    def _url_signer(self, endpoint: str, region: str | None) -> IotUrlSigner:
+        try:
+            return IotUrlSigner(
+                endpoint, region, service=self._settings["service"], expires=self._settings.get("expires")
             )
-        return str(endpoint)
+        except RegionUnknown as error:
+            raise ProviderError(f"{self.name} needs aws_pubsub_region: {error}") from None
+        except SigningError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
+
+    def _plain_urls(self) -> list[str]:
+        """Return the URLs for a certificate or a custom authorizer."""
+        authorizer = self._settings.get("custom_authorizer")
+        return [unsigned_url(endpoint, authorizer) for endpoint in self._endpoints()]
+
+    def _endpoints(self) -> list[str]:
+        example = "wss://<id>-ats.iot.eu-west-1.amazonaws.com/mqtt"
+        return given(self.name, self._settings.get("aws_pubsub_endpoint"), example)
 
     def _way(self) -> str:
         """Return how the client proves its identity."""
@@ -301,10 +294,10 @@ class AWSIoTProvider(Provider):
         options = super().client_options()
         way = self._way()
         if way == "credentials":
-            self._url_signer()
+            self._url_signers()
             self._source()
         elif way != "signed":
-            self._plain_url()
+            self._plain_urls()
         authorizer: CustomAuthorizer | None = self._settings.get("custom_authorizer")
         if authorizer is not None and authorizer.via == "headers":
             options["headers"] = FreshHeaders(options.get("headers", ()), authorizer)
@@ -346,7 +339,15 @@ class AWSIoTProvider(Provider):
             ) from None
 
     def _alpn(self, way: str) -> str | None:
-        return alpn_for(self._plain_url(), way) if way in ("certificate", "custom_authorizer") else None
+        if way not in ("certificate", "custom_authorizer"):
+            return None
+        first, *others = {alpn_for(url, way) for url in self._plain_urls()}
+        if others:
+            raise ProviderError(
+                f"{self.name}: its endpoints on port 443 need a name of the protocol in TLS (ALPN), the others none; "
+                "give endpoints of one port, or alpn="
+            )
+        return first
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return which of AWS IoT's limits a message is beyond, before it is sent."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Unpack
 
 from mqttws import ConnectionOptions, check_options
+from pubsub.providers.endpoints import Urls
 
 __all__ = ["ClientOptions", "Provider"]
 
@@ -83,14 +84,16 @@ class Provider(ABC):
         self._options = options
 
     @abstractmethod
-    def url(self) -> str:
-        """Return the URL to connect to. Called at each attempt, so that what expires is fresh. It may block.
+    def url(self) -> Urls:
+        """Return the URL to connect to, or several, all of which one attempt tries.
+
+        Called at each attempt, so that what expires is fresh. It may block.
 
         Raises:
             ProviderError: a setting is missing.
         """
 
-    def url_async(self) -> str | Awaitable[str]:
+    def url_async(self) -> Urls | Awaitable[Urls]:
         """Return the same for the asyncio client, which awaits it: it must not block."""
         return self.url()
 

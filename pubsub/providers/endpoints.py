@@ -1,0 +1,97 @@
+"""The endpoints that a provider is given: one, several, or a callable that returns either at each attempt.
+
+All that are given are tried in one attempt to connect; see `mqttws.Client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any
+
+from pubsub.errors import ProviderError
+
+__all__ = ["EndpointOption", "Urls", "ask", "ask_async", "freeze", "given", "one_or_all"]
+
+Urls = str | list[str]
+EndpointOption = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | Sequence[str]]]
+
+
+def freeze(endpoint: EndpointOption | None) -> Any:
+    """Return what was given, such that a list of the caller's may change afterwards.
+
+    Raises:
+        TypeError: it is no endpoint.
+    """
+    if endpoint is None or isinstance(endpoint, str) or callable(endpoint):
+        return endpoint
+    if not isinstance(endpoint, Sequence) or isinstance(endpoint, bytes):
+        raise TypeError(f"aws_pubsub_endpoint is a str, several of them, or a callable, not {_kind(endpoint)}")
+    return tuple(endpoint)
+
+
+def given(name: str, endpoint: Any, example: str) -> list[str]:
+    """Return the endpoints of a provider.
+
+    Args:
+        name: of the provider.
+        endpoint: as given to it, or configured; no callable.
+        example: of an endpoint.
+
+    Raises:
+        ProviderError: there is none, or one is no text.
+    """
+    if not endpoint:
+        raise ProviderError(
+            f"{name} has no endpoint: give aws_pubsub_endpoint to it, or to configure, such as {example!r}"
+        )
+    endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
+    for each in endpoints:
+        if not isinstance(each, str) or not each:
+            raise ProviderError(f"{name}: one of its endpoints is {_kind(each)}; expected a URL such as {example!r}")
+    return endpoints
+
+
+def one_or_all(urls: list[str]) -> Urls:
+    """Return the URL where there is one, else all."""
+    return urls[0] if len(urls) == 1 else urls
+
+
+def ask(name: str, source: Callable[[], Any]) -> Urls:
+    """Ask a callable for URLs.
+
+    Raises:
+        ProviderError: it returned something else.
+    """
+    return _checked(name, source())
+
+
+async def ask_async(name: str, source: Callable[[], Any]) -> Urls:
+    """Ask a callable without blocking: it is called in a thread, or awaited.
+
+    Raises:
+        ProviderError: it returned something else.
+    """
+    answer = source() if iscoroutinefunction(source) else await asyncio.to_thread(source)
+    return _checked(name, await answer if isawaitable(answer) else answer)
+
+
+def _checked(name: str, answer: Any) -> Urls:
+    if isinstance(answer, str):
+        return str(answer)
+    if isawaitable(answer):
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()  # a coroutine never awaited would be warned of
+        raise ProviderError(f"{name}: aws_pubsub_endpoint is awaited by pubsub.aio alone; return a str")
+    if not isinstance(answer, Sequence) or isinstance(answer, bytes):
+        raise ProviderError(f"{name}: aws_pubsub_endpoint returned {_kind(answer)}; expected a URL, or several")
+    if not answer or not all(isinstance(each, str) for each in answer):
+        raise ProviderError(f"{name}: aws_pubsub_endpoint returned a list that is empty or has something else in it")
+    return [str(each) for each in answer]
+
+
+def _kind(value: Any) -> str:
+    """Say what something is, without showing it: a signed URL is a credential."""
+    return "empty" if value == "" else f"a {type(value).__name__}"
