@@ -18,7 +18,7 @@ Urls = str | list[str]
 EndpointOption = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | Sequence[str]]]
 
 
-def freeze(endpoint: EndpointOption | None) -> Any:
+def freeze(endpoint: Any) -> Any:
     """Return what was given, such that a list of the caller's may change afterwards.
 
     Raises:
