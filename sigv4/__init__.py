@@ -4,8 +4,9 @@
     canonical.py          signing.py         signing.py
 
 `presign` and `sign_headers` sign a request whole, `presign_iot_url` and `IotUrlSigner` the WebSocket URL of an AWS IoT
-endpoint.  `verify` is the other side, and `explain` says what a refused client did wrong.  All of them are pure: the
-time comes in as `now`.  Credentials come from the providers, which alone read the environment and files.
+endpoint.  `verify` checks a signed request, and `explain` names the mistake in one that is refused.  All of them are
+pure functions of their arguments; the time is the argument `now`.  Only the credentials providers read the environment
+and files.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""`python -m sigv4`: presign a URL, verify one, or have a refusal explained, at a shell.
+"""`python -m sigv4`: presign a URL, verify one, or explain why one is refused.
 
-The secrets come from the environment or from a profile, never from arguments, which every process on the machine can
-read.  A signed URL is a credential as well: `verify` and `explain` read it from standard input unless it is given.
+Secrets come from the environment or from a profile, never from arguments, which every process on the machine can read.
+A signed URL is a credential as well: `verify` and `explain` read it from standard input unless it is an argument.
 
-The scheme says which rules hold.  `wss` (or a bare host) is AWS IoT: the session token is appended after signing and
-the region is told by the host.  `https` is any other service, and S3 with its own rules for paths and payloads.
+The scheme selects the rules.  `wss` (or a host alone) means AWS IoT: the session token is appended after signing, and
+the region is inferred from the host.  `https` means any other service; S3 has its own rules for paths and payloads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line; None takes `sys.argv`.
 
     Returns:
-        0 when it worked, 1 when the URL is rejected, 2 when the command cannot be carried out.
+        0 on success, 1 if the URL is rejected, 2 if the command cannot be carried out.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -58,24 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sigv4", description="AWS Signature Version 4 at a shell.")
+    parser = argparse.ArgumentParser(prog="python -m sigv4", description="AWS Signature Version 4 on the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
     presigning = commands.add_parser("presign", help="sign a URL and print it")
     presigning.add_argument("url", help="wss://host/mqtt, a host, or https://host/path")
-    presigning.add_argument("--expires", type=int, metavar="SECONDS", help="how long the URL lives, 1 to 604800")
-    for command, text in (("verify", "say whether a signed URL is right"), ("explain", "say what is wrong with one")):
+    presigning.add_argument("--expires", type=int, metavar="SECONDS", help="how long the URL is valid, 1 to 604800")
+    for command, text in (("verify", "verify a signed URL"), ("explain", "explain why a signed URL is refused")):
         judging = commands.add_parser(command, help=text)
-        judging.add_argument("url", nargs="?", default="-", help="the signed URL; by default standard input is read")
-        judging.add_argument("--at", type=_time, metavar="YYYYMMDDTHHMMSSZ", help="the time to judge by (default: now)")
+        judging.add_argument("url", nargs="?", default="-", help="the signed URL; by default read from standard input")
+        judging.add_argument("--at", type=_time, metavar="YYYYMMDDTHHMMSSZ", help="the time of arrival (default: now)")
         judging.add_argument(
-            "--skew", type=int, default=300, metavar="SECONDS", help="the clock's leave (default: 300)"
+            "--skew", type=int, default=300, metavar="SECONDS", help="the tolerated clock difference (default: 300)"
         )
     for command_parser in commands.choices.values():
         command_parser.add_argument("--method", default="GET", help="the HTTP method (default: GET)")
         command_parser.add_argument("--region", help="the region; presign infers it from an AWS IoT host")
         command_parser.add_argument("--service", help=f"the service signed for (default for wss: {IOT_SERVICE})")
         command_parser.add_argument("--profile", help="a profile of ~/.aws, instead of the environment's keys")
-        command_parser.add_argument("--botocore", action="store_true", help="ask botocore's whole chain for the keys")
+        command_parser.add_argument("--botocore", action="store_true", help="get the keys from botocore's whole chain")
     return parser
 
 
@@ -100,7 +100,7 @@ def _presigned(url: str, credentials: Credentials, options: argparse.Namespace) 
             )
         )
     if options.region is None or options.service is None:
-        raise ValueError("a URL of https tells neither its region nor its service: give --region and --service")
+        raise ValueError("an https URL names neither its region nor its service: give --region and --service")
     signed = presign(
         options.method,
         target,
@@ -143,7 +143,7 @@ def _rules(service: str | None) -> dict[str, Any]:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Take a URL apart into the scheme, the Host that is sent for it, and the target."""
+    """Split a URL into the scheme, the Host header that is sent for it, and the target."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "wss", url

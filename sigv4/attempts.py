@@ -1,7 +1,7 @@
-"""A signature made step by step from plain values, so that any step can be made wrongly on purpose.
+"""Signing in separate steps, so that `explain` can reproduce a mistake in any one of them.
 
-The one idea: an `Attempt` is all that goes into a signature, each value as text, and even the hash and the key
-derivation are values.  It is slow and plain, and shares no code with the signer but `canonical_request`.
+An `Attempt` holds every input of a signature as text; the hash function and the key derivation are fields, too.  It is
+written for clarity, not speed, and shares only `canonical_request` with the signer.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ __all__ = ["Attempt", "Case", "derive", "derive_in_hex", "sha256_hex"]
 
 
 def sha256_hex(data: bytes) -> str:
-    """Hash, as the string to sign holds it."""
+    """Return the SHA-256 of `data` in lower-case hexadecimal, as the string to sign contains it."""
     return sha256(data).hexdigest()
 
 
 def derive(key: bytes, parts: Iterable[str]) -> bytes:
-    """Derive a key: HMAC with each part after the other."""
+    """Derive a key by applying HMAC-SHA256 with each part in turn."""
     for part in parts:
         key = hmac.digest(key, c.utf8(part), "sha256")
     return key
 
 
 def derive_in_hex(key: bytes, parts: Iterable[str]) -> bytes:
-    """Derive a key wrongly, each step from the hexadecimal text of the one before."""
+    """Derive a key incorrectly: key each step with the hexadecimal text of the previous result."""
     for part in parts:
         key = hmac.digest(key, c.utf8(part), "sha256").hex().encode()
     return key
@@ -40,7 +40,7 @@ def derive_in_hex(key: bytes, parts: Iterable[str]) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class Attempt:
-    """All that goes into a signature."""
+    """The inputs of one signature."""
 
     method: str
     uri: str
@@ -62,7 +62,7 @@ class Attempt:
         return replace(self, **changes)
 
     def signature(self) -> str:
-        """Sign."""
+        """Return the signature, 64 lower-case hexadecimal digits."""
         request = c.canonical_request(self.method, self.uri, self.query, self.headers, self.names, self.payload)
         digest = self.digest(c.utf8(request.replace("\n", self.line_end)))
         to_sign = self.line_end.join((ALGORITHM, self.stamp, self.scope, digest))
@@ -71,7 +71,7 @@ class Attempt:
 
 
 class Case(NamedTuple):
-    """A refused request, and how its verifier was set."""
+    """A refused request, and the options it was verified with."""
 
     claim: Claim
     sign_token: bool

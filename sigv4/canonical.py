@@ -1,16 +1,16 @@
-"""Stage 1: a request in its canonical form, the one text that signer and verifier must agree on.
+"""Stage 1: the canonical request, the text on which signer and verifier must agree.
 
-Each function is one line of the canonical request: `canonical_uri`, `canonical_query`, `canonical_headers`, and
-`canonical_request`, which joins them.  Nothing here knows of keys, dates or AWS's own parameters.
+Each function makes one line of the canonical request: `canonical_uri`, `canonical_query`, `canonical_headers`.
+`canonical_request` joins them.  This module does not depend on keys, dates or AWS's own parameters.
 
-The one idea: text is what goes over the wire.  `str` stands for its UTF-8 bytes, and bytes that are no UTF-8
-travel inside `str` as surrogate escapes, so nothing that a client can send is lost or refused here.
+A `str` represents the UTF-8 bytes on the wire.  Bytes that are not UTF-8 are kept in a `str` as surrogate escapes, so
+that every request a client can send has a canonical form.
 
-- The path is normalised (no empty, `.` or `..` segments), then percent-encoded once more, whatever escapes it
-  already holds: that is the "double encoding" of every service but S3.
-- A query parameter is decoded once and encoded again, so all its spellings (`%2f`, `%2F`, `%41`, `A`, raw UTF-8)
-  become one.  `+` is a plus for a signer; a verifier also reads it as a space.  A `%` that starts no escape is a
-  percent sign.  `a` is `a=`.  An empty pair, as in `&&`, is none.
+- The path is normalised (no empty, `.` or `..` segments), then percent-encoded once more, including the escapes that
+  it already contains.  This is the "double encoding" of every service except S3.
+- A query parameter is decoded once and encoded again, so that its spellings (`%2f`, `%2F`, `%41`, `A`, raw UTF-8)
+  become equal.  A signer reads `+` as a plus sign; a verifier also reads it as a space.  A `%` that does not start an
+  escape is a percent sign.  `a` means `a=`.  Empty pairs, as in `&&`, are ignored.
 - A header's name is lower-cased, its value trimmed, runs of whitespace (folded lines too) become one space, and
   repeated headers are joined with commas in their order.
 """
@@ -57,20 +57,24 @@ _escape = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def utf8(value: str) -> bytes:
-    """Return the bytes that a text stands for.
+    """Return the bytes that a text represents.
 
     Raises:
-        SigningError: It holds a lone surrogate that stands for no byte.
+        SigningError: The text contains a lone surrogate that does not represent a byte.
     """
     try:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         at = error.start
-    raise SigningError(f"expected text that UTF-8 can write, found a lone surrogate at index {at}")
+    raise SigningError(f"expected text that UTF-8 can encode, found a lone surrogate at index {at}")
 
 
 def text(value: str | bytes) -> str:
-    """Return the text that stands for what goes over the wire."""
+    """Return the text that represents the bytes on the wire.
+
+    Raises:
+        SigningError: `value` is neither str nor bytes.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bytes | bytearray):
@@ -79,7 +83,7 @@ def text(value: str | bytes) -> str:
 
 
 def encode(value: str) -> str:
-    """Percent-encode every byte but the unreserved ones, `A-Z a-z 0-9 - . _ ~`."""
+    """Percent-encode every byte except the unreserved characters, `A-Z a-z 0-9 - . _ ~`."""
     if _is_unreserved(value):
         return value
     return "".join(map(_ENCODED.__getitem__, utf8(value)))
@@ -89,7 +93,13 @@ def encode(value: str) -> str:
 
 
 def canonical_uri(path: str, normalize: bool = True, double_encode: bool = True) -> str:
-    """Return the canonical form of a path as it goes over the wire; an empty one is `/`."""
+    """Return the canonical form of a path.
+
+    Args:
+        path: The path as it is on the wire; an empty one means `/`.
+        normalize: Whether to remove empty, `.` and `..` segments.
+        double_encode: Whether to percent-encode the path once more.
+    """
     if normalize and ("//" in path or "/." in path):
         path = _without_dot_segments(path)
     if double_encode and not _is_plain_path(path):
@@ -112,7 +122,7 @@ def _without_dot_segments(path: str) -> str:
 
 
 def query_pairs(query: str) -> list[tuple[str, str]]:
-    """Take a query apart into its encoded (key, value) pairs, in the order in which they were sent."""
+    """Split a query into encoded (key, value) pairs, in the order in which they were sent."""
     pairs = []
     for part in query.split("&"):
         if part:
@@ -132,7 +142,7 @@ def _decoded(part: str) -> bytes:
 
 
 def decode(part: str) -> str:
-    """Undo percent-encoding, once."""
+    """Percent-decode once."""
     return text(_decoded(part)) if "%" in part else part
 
 
@@ -149,7 +159,7 @@ def header_name(name: str | bytes) -> str:
     """Return a header's name in lower case.
 
     Raises:
-        SigningError: It is no name that HTTP allows.
+        SigningError: HTTP does not allow the name.
     """
     lowered = text(name).strip().lower()
     if not _is_token(lowered):
@@ -158,12 +168,16 @@ def header_name(name: str | bytes) -> str:
 
 
 def pairs_of(headers: HeadersLike) -> Iterable[tuple[str | bytes, str | bytes]]:
-    """Return headers as pairs, in whichever form they came."""
+    """Return headers as pairs, whether they are given as a mapping or as pairs."""
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
 def header_fields(headers: HeadersLike) -> dict[str, str]:
-    """Return every header by its lower-case name, its value trimmed and folded, repeated ones joined by commas."""
+    """Map each lower-case name to its value, trimmed and with runs of whitespace folded; join repeats with commas.
+
+    Raises:
+        SigningError: HTTP does not allow one of the names.
+    """
     fields: dict[str, str] = {}
     for name, value in pairs_of(headers):
         lowered = header_name(name)
@@ -173,14 +187,14 @@ def header_fields(headers: HeadersLike) -> dict[str, str]:
 
 
 def _folded(value: str | bytes) -> str:
-    if isinstance(value, str) and value.isprintable():  # so the only whitespace of ASCII in it is the space
+    if isinstance(value, str) and value.isprintable():  # the space is the only printable whitespace in ASCII
         return " ".join(value.split()) if " " in value else value
-    # bytes.split() knows the six whitespace characters of ASCII and no others
+    # bytes.split() splits at the six whitespace characters of ASCII only; str.split() would split at others as well.
     return text(b" ".join(utf8(text(value)).split()))
 
 
 def canonical_headers(fields: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return the lines of the headers `names`, which are sorted and all in `fields`."""
+    """Return the lines of the headers `names`.  The names must be sorted, and each must be in `fields`."""
     return "".join([f"{name}:{fields[name]}\n" for name in names])
 
 

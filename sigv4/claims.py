@@ -1,12 +1,12 @@
-"""The signature that a request claims to carry, read from its query or from its `Authorization` header.
+"""Read the signature that a request claims to carry, from its query or its `Authorization` header.
 
-Reads and checks the form of what was received; knows no keys, no clock and no policy.  `read_claim` gives a
-`Claim`, or raises `Refusal` with a code and a sentence that a developer can act on.
+This module checks the form of a request.  It uses no keys, no clock and no policy.  `read_claim` returns a `Claim`, or
+raises `Refusal` with a code and a sentence that a developer can act on.
 
-The one idea: all that AWS names is taken out of the request once, strictly.  A parameter given twice, in another
-case, or in two places is refused, so that no two readers can ever take one request for two different ones.
+AWS's parameters are taken out of the request once, strictly.  A parameter that is repeated, in another case, or in two
+places is refused, so that no two readers can interpret one request differently.
 
-No sentence quotes a signature or a token, nor an access key: someone may have sent the secret in its place.
+No sentence quotes a signature, a token or an access key: a secret can be in its place by mistake.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Claim(NamedTuple):
         path: The path as received.
         pairs: The encoded query, in the order received, without the signature and the session token.  A `+` in it is
             a space, as AWS reads it.
-        plus_pairs: The same with `+` as a plus sign, where the query holds one; None where it holds none.
+        plus_pairs: The same with `+` as a plus sign; None if the query contains no `+`.
         fields: Every header, folded, by its lower-case name.
-        access_key: Who claims to have signed.
+        access_key: The access key that claims to have signed.
         day: The scope's day, `YYYYMMDD`.
         region: The scope's region.
         service: The scope's service.
         stamp: The date as received, `YYYYMMDDTHHMMSSZ`.
         date: The same, as an aware datetime.
-        expires: How long the signature lives, in seconds; None when it does not say.
+        expires: Seconds that the signature is valid; None without `X-Amz-Expires`.
         signed_headers: The names of the signed headers, as received.
         signature: The signature, 64 lower-case hexadecimal digits.
         token: The session token.
@@ -103,7 +103,7 @@ def read_claim(method: str | bytes, target: str | bytes, headers: c.HeadersLike)
         headers: The headers, as received.
 
     Raises:
-        Refusal: It carries none, or none that can be read.
+        Refusal: It carries no signature, or one that cannot be read.
         SigningError: The request itself cannot be read.
     """
     target = c.text(target)
@@ -127,7 +127,7 @@ def read_claim(method: str | bytes, target: str | bytes, headers: c.HeadersLike)
 
 
 def _take_parameters(pairs: list[tuple[str, str]]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Take AWS's parameters out of a query; give them decoded, and the pairs that are in the canonical query."""
+    """Return AWS's parameters of a query, decoded, and the pairs that are in the canonical query."""
     parameters: dict[str, str] = {}
     signed = []
     for key, value in pairs:
@@ -229,14 +229,14 @@ def _date(stamp: str) -> tuple[str, datetime]:
             return stamp, datetime(*map(int, found.groups()), tzinfo=UTC)  # type: ignore[misc,arg-type]
     except ValueError:
         pass  # no such day or hour
-    raise Refusal("date", "expected a date YYYYMMDDTHHMMSSZ in UTC, as 20150830T123600Z, got none such in X-Amz-Date")
+    raise Refusal("date", "expected X-Amz-Date as YYYYMMDDTHHMMSSZ in UTC, for example 20150830T123600Z")
 
 
 def _expires(value: str | None) -> int | None:
     if value is None:
         return None
     if not _is_expires(value) or not 1 <= int(value) <= MAX_EXPIRES:
-        raise Refusal("expires", f"expected X-Amz-Expires of 1 to {MAX_EXPIRES} seconds, got none such")
+        raise Refusal("expires", f"expected X-Amz-Expires of 1 to {MAX_EXPIRES} seconds, got another value")
     return int(value)
 
 
@@ -258,8 +258,8 @@ def _check_signed_headers(names: tuple[str, ...], fields: dict[str, str]) -> Non
     if list(names) != sorted(set(names)):
         raise Refusal("signed_headers_order", "expected the names in SignedHeaders sorted, each once")
     if "host" not in names:
-        raise Refusal("host_unsigned", "the Host header is not among SignedHeaders, and has to be")
+        raise Refusal("host_unsigned", "the Host header is not in SignedHeaders, and must be")
     for name in names:
         if name not in fields:
-            shown = repr(name) if _is_name(name) else "something"  # a token may have slipped in
-            raise Refusal("header_absent", f"SignedHeaders names {shown}, a header which did not arrive")
+            shown = repr(name) if _is_name(name) else "something"  # it can be a token by mistake
+            raise Refusal("header_absent", f"SignedHeaders names {shown}, a header that was not received")

@@ -1,15 +1,13 @@
-"""Credentials, and how to get them from whatever gives them.
+"""Credentials, and how to get them from a source.
 
-`Credentials` is one immutable set of keys that hides its secret: not in `repr` or `str`, not in a log record,
-and not in a pickle, which it refuses.  It must not know how it will be used.
+`Credentials` is one immutable set of keys.  It hides its secrets from `repr`, `str` and log records, and refuses to be
+pickled.
 
-The one idea: a *source* of credentials is anything with `get_frozen_credentials()`, as botocore has it, or a
-callable that gives credentials, or an awaitable of them.  `Credentials` itself is such a source, the static
-one.  `fetch` and `fetch_async` turn any source into `Credentials`, and copy what they get: botocore's own
-frozen tuple prints its secret.
+A *source* of credentials is an object with `get_frozen_credentials()`, which is botocore's protocol, or a callable that
+returns credentials or an awaitable of them.  `Credentials` is a static source itself.  `fetch` and `fetch_async` turn
+any source into `Credentials`.  They copy what they get, because botocore's own frozen tuple prints its secret.
 
-Nothing is cached here: each fetch asks the source again.  A source that must not be asked so often caches by
-itself.
+Nothing is cached: each fetch calls the source again.  A source that is expensive to call should cache its result.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ __all__ = [
 
 
 class CredentialsLike(Protocol):
-    """What a frozen set of credentials looks like, botocore's `ReadOnlyCredentials` among them."""
+    """The attributes of a set of credentials; botocore's `ReadOnlyCredentials` has them."""
 
     @property
     def access_key(self) -> str:
@@ -50,10 +48,10 @@ class CredentialsLike(Protocol):
 
 @runtime_checkable
 class CredentialsProvider(Protocol):
-    """A place that credentials come from: botocore's protocol, so botocore's objects are such too."""
+    """A provider of credentials.  This is botocore's protocol, so botocore's objects are providers as well."""
 
     def get_frozen_credentials(self) -> CredentialsLike:
-        """Return the credentials that are valid now.  May block."""
+        """Return the current credentials.  May block."""
 
 
 CredentialsSource: TypeAlias = (
@@ -68,16 +66,15 @@ class Credentials:
     """One immutable set of AWS credentials.
 
     Args:
-        access_key: The access key id, for example `AKIDEXAMPLE`: no whitespace, no `/`.
-        secret_key: The secret access key.  Hidden everywhere.
-        token: The session token of temporary credentials.  Hidden everywhere.  White space at its ends is stripped, as
-            a file or a shell leaves it there; an empty one counts as none.
-        expires_at: The aware time after which AWS refuses these credentials; None when unknown or never.
+        access_key: The access key id, for example `AKIDEXAMPLE`, without whitespace and `/`.
+        secret_key: The secret access key.  Never shown.
+        token: The session token of temporary credentials.  Never shown.  Whitespace at its ends, which a file or a
+            shell can leave there, is stripped; an empty token means None.
+        expires_at: The aware time after which AWS refuses these credentials; None if it is unknown or never.
 
     Raises:
-        TypeError: A field is of the wrong type.
-        ValueError: A key is empty, or a field holds what no such field holds: white space inside, or a control
-            character.
+        TypeError: A field has the wrong type.
+        ValueError: A key is empty, or a field contains whitespace or a control character.
     """
 
     access_key: str
@@ -104,11 +101,11 @@ class Credentials:
         return f"Credentials(access_key={self.access_key!r}, secret_key=<hidden>, token={token}{expires})"
 
     def get_frozen_credentials(self) -> Credentials:
-        """Return these credentials: a set of credentials is its own static provider."""
+        """Return these credentials: they are their own static provider."""
         return self
 
     def expires_within(self, seconds: float, now: datetime) -> bool:
-        """Return whether these credentials end within `seconds` (0 or more) of the aware time `now`."""
+        """Return whether these credentials expire within `seconds` (0 or more) of the aware time `now`."""
         return self.expires_at is not None and self.expires_at - now <= timedelta(seconds=seconds)
 
     def __copy__(self) -> Credentials:
@@ -118,12 +115,12 @@ class Credentials:
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Exceptions travel between processes as pickles, with whatever hangs on them.
-        raise TypeError("Credentials are not pickled, so that no secret leaves in one: fetch them again over there")
+        # multiprocessing pickles exceptions with everything that they refer to.
+        raise TypeError("Credentials hold secrets and cannot be pickled: fetch them again in the other process")
 
 
 def _refuse_state(self: Credentials) -> Any:
-    raise TypeError("Credentials do not give their state, so that no secret leaves with it")
+    raise TypeError("Credentials hold secrets and have no state to copy")
 
 
 # Not in the class: before Python 3.11.4, a frozen dataclass with slots replaces a __getstate__ that its class defines.
@@ -131,7 +128,7 @@ Credentials.__getstate__ = _refuse_state  # type: ignore[assignment]
 
 
 def _check_text(name: str, value: object, forbid: str = "") -> None:
-    """Check one field without ever showing its value: a secret may have been given in the wrong place."""
+    """Check one field.  Messages never show its value: a secret can be in the wrong field by mistake."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
     if not value:
@@ -149,23 +146,23 @@ def _check_text(name: str, value: object, forbid: str = "") -> None:
 
 
 def fetch(source: CredentialsSource) -> Credentials:
-    """Ask a source for the credentials valid now.
+    """Return the current credentials of a source.
 
     Args:
         source: `Credentials`, any object with `get_frozen_credentials()`, or a callable that returns either.
 
     Raises:
-        TypeError: It is none of these, or it gives an awaitable: only `fetch_async` can await.
-        CredentialsUnavailable: The source has none; an error of botocore's, such as that of a missing login or
-            profile, says so, too.
+        TypeError: The source is none of these, or it returns an awaitable, which only `fetch_async` can await.
+        CredentialsUnavailable: The source has no credentials.  botocore's own exceptions (a missing login, an unknown
+            profile) are converted to this one.
     """
     with _botocore_errors():
         given = _call(source)
         if isinstance(given, Awaitable):
             close = getattr(given, "close", None)
             if close is not None:
-                close()  # a coroutine never awaited would be warned of
-            raise TypeError("the source of credentials gives an awaitable; await fetch_async(source) instead")
+                close()  # Python warns about a coroutine that is never awaited
+            raise TypeError("the source of credentials returns an awaitable; await fetch_async(source) instead")
         return _settle(given, source)
 
 
@@ -173,16 +170,16 @@ async def fetch_async(
     source: CredentialsSource,
     run: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
 ) -> Credentials:
-    """Ask a source, which may also give an awaitable, for the credentials valid now.
+    """Return the current credentials of a source, which may be asynchronous.
 
     Args:
         source: As for `fetch`, or a callable that returns an awaitable of credentials.
-        run: How to make a call that may block, for example `asyncio.to_thread`; None makes it right here.
-            A coroutine function is always called right here.
+        run: Runs a call that may block, for example `asyncio.to_thread`; None calls it directly.  A coroutine function
+            is always called directly.
 
     Raises:
-        TypeError: It is no source of credentials.
-        CredentialsUnavailable: The source has none; see `fetch`.
+        TypeError: `source` is not a source of credentials.
+        CredentialsUnavailable: The source has no credentials; see `fetch`.
     """
     with _botocore_errors():
         if run is None or isinstance(source, Credentials) or _is_async(source):
@@ -213,13 +210,13 @@ def _call(source: object) -> object:
 
 
 def _settle(given: object, source: object) -> Credentials:
-    """Copy what a source gave; a callable may have given a provider, as `Session().get_credentials` does."""
+    """Copy the result of a source.  A callable can return a provider, as `Session().get_credentials` does."""
     if not isinstance(given, Credentials) and hasattr(given, "get_frozen_credentials"):
         source, given = given, given.get_frozen_credentials()
     if isinstance(given, Credentials):
         return given
     if given is None:
-        raise CredentialsUnavailable("the source of credentials gave None: it found none")
+        raise CredentialsUnavailable("the source of credentials returned None: it found no credentials")
     try:
         access_key, secret_key, token = given.access_key, given.secret_key, given.token  # type: ignore[attr-defined]
     except AttributeError:
@@ -227,13 +224,13 @@ def _settle(given: object, source: object) -> Credentials:
     if access_key is None:
         raise TypeError(
             "expected credentials (access_key, secret_key, token), an object with get_frozen_credentials(), "
-            f"or a callable that gives one; got {type(given).__name__}"
+            f"or a callable that returns one; got {type(given).__name__}"
         )
     return Credentials(access_key, secret_key, token, expires_at=_expiry(given) or _expiry(source))
 
 
 def _expiry(given: object) -> datetime | None:
-    """Return when credentials end. botocore keeps it in the object that refreshes them, not in the frozen tuple."""
+    """Return when credentials expire.  botocore keeps this in the refreshing object, not in the frozen tuple."""
     for name in ("expires_at", "_expiry_time"):
         found = getattr(given, name, None)
         if isinstance(found, datetime):
@@ -243,9 +240,9 @@ def _expiry(given: object) -> datetime | None:
 
 @contextmanager
 def _botocore_errors() -> Iterator[None]:
-    """Raise an error of botocore's as `CredentialsUnavailable`, so that a chain asks its next provider.
+    """Convert botocore's exceptions to `CredentialsUnavailable`, so that a chain tries its next provider.
 
-    botocore is not imported for it: its errors are known by the module of their classes.
+    botocore's exceptions are recognised by the module of their classes, so that botocore need not be imported.
     """
     try:
         yield
@@ -253,6 +250,6 @@ def _botocore_errors() -> Iterator[None]:
         kind = type(error)
         if not any(each.__module__ == "botocore.exceptions" for each in kind.__mro__):
             raise
-        # That of a credential process quotes what the process wrote to its standard error: perhaps a secret.
+        # CredentialRetrievalError quotes the standard error of a credential process, which can contain a secret.
         said = "" if kind.__name__ == "CredentialRetrievalError" else f": {error}"
         raise CredentialsUnavailable(f"botocore has no credentials: {kind.__name__}{said}") from None

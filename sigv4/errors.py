@@ -1,13 +1,13 @@
-"""What signing can complain of.
+"""The exceptions of signing.
 
-Every complaint is about what the caller gave, so each of these is also one of Python's own kinds
-(`ValueError`, `LookupError`): a program that does not know this package still catches them where it expects to.  A
-request that fails verification is no error here but an answer: see `sigv4.verify`, which returns `Rejected`.
+Each one is caused by an argument, so each also derives from the matching built-in exception (`ValueError`,
+`LookupError`) and a program that does not know this package can still catch it.  A request that fails verification
+raises nothing: `sigv4.verify` returns `Rejected`.
 
     SigV4Error
-      SigningError (ValueError)               what was asked cannot be signed
-        RegionUnknown                         the host does not tell its region, and none was given
-      CredentialsUnavailable (LookupError)    a provider has no credentials to give
+      SigningError (ValueError)               the arguments cannot be signed
+        RegionUnknown                         the host does not name its region, and none was given
+      CredentialsUnavailable (LookupError)    a provider has no credentials
 
 No message holds a secret key, a session token or a signature.
 """
@@ -22,12 +22,12 @@ class SigV4Error(Exception):
 
 
 class SigningError(SigV4Error, ValueError):
-    """What was asked cannot be signed; the message says what was seen and what would do."""
+    """The arguments cannot be signed; the message says what was found and what was expected."""
 
 
 class RegionUnknown(SigningError):
-    """The endpoint's host does not tell its AWS region, and none was given."""
+    """The endpoint's host does not name its AWS region, and none was given."""
 
 
 class CredentialsUnavailable(SigV4Error, LookupError):
-    """A provider has no credentials to give; the message says where it looked."""
+    """A provider has no credentials; the message says where it looked."""

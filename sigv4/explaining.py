@@ -1,12 +1,12 @@
-"""Which mistake did a refused client make?
+"""Find out which mistake the client of a refused request made.
 
-`explain` answers with one sentence.  Most mistakes show in the request itself, and `verify` names them.  The others
-show only as a signature that differs, and here is the one idea: a signature proves what was signed, so make each known
-mistake on purpose and see which one gives the client's signature.  A match is proof, not a guess.  The mistakes
-themselves are the rows of the table in `mistakes`.
+`explain` describes the mistake in one sentence.  Most mistakes are visible in the request, and `verify` names them.
+The others only produce a different signature.  A signature proves what was signed, so `explain` repeats each known
+mistake and looks for the one that produces the client's signature.  A match is proof, not a guess.  The table of
+mistakes is in `mistakes`.
 
-It is for developers: an endpoint in production says no more than `verify` does.  No sentence holds a secret, a token
-or a signature.
+This is for developers: an endpoint in production should not reveal more than `verify` does.  No sentence contains a
+secret, a token or a signature.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Explanation(NamedTuple):
     """Why a request is refused.
 
     Attributes:
-        code: The kind of mistake, one word for programs; `none` when the request verifies.
-        sentence: The same for people.
+        code: The kind of mistake, for programs; `none` if the request verifies.
+        sentence: The mistake, described for people.
     """
 
     code: str
@@ -57,12 +57,16 @@ def explain(
     normalize_path: bool = True,
     double_encode: bool = True,
 ) -> Explanation:
-    """Say in one sentence which mistake the client of a refused request made.  Never raises.
+    """Describe in one sentence which mistake the client of a refused request made.  Never raise.
 
-    Takes what `verify` takes.  Where no known mistake fits, the sentence says so, and names the likeliest causes.
+    The arguments are those of `verify`.  If no known mistake matches, the sentence says so and names the most likely
+    causes.
+
+    Returns:
+        The mistake; its code is `none` if the request verifies.
     """
     try:
-        headers = list(c.pairs_of(headers))  # read more than once below
+        headers = list(c.pairs_of(headers))  # it may be an iterator, and is read more than once below
         answer = verify(
             method,
             target,
@@ -89,7 +93,7 @@ def explain(
             return _explain_unknown_key(claim.access_key)
         secret_key = find_credentials(claim, lookup, now).secret_key
         return _search(claim, secret_key, body_hash, sign_token, normalize_path, double_encode)
-    except Exception as error:  # as `verify`: whatever comes, there is an answer
+    except Exception as error:  # as in `verify`: every request gets an answer
         return Explanation("setup", f"the request could not be read or verified: {type(error).__name__}")
 
 
@@ -112,7 +116,7 @@ def _explain_unknown_key(access_key: str) -> Explanation:
 def _search(
     claim: Claim, secret_key: str, body_hash: str, sign_token: bool, normalize_path: bool, double_encode: bool
 ) -> Explanation:
-    from .attempts import Attempt, Case  # loaded by those alone who explain
+    from .attempts import Attempt, Case  # imported here because only `explain` needs the table
     from .mistakes import MISTAKES
 
     case = Case(claim, sign_token, normalize_path, double_encode)
@@ -137,7 +141,7 @@ def _search(
 
 def _no_match(claim: Claim) -> str:
     return (
-        "the signature fits neither this request nor any known mistake: the client most likely has another secret key "
-        f"for this access key, or the request ({claim.method} with {len(claim.pairs)} signed parameters) was changed "
-        "after it was signed"
+        "the signature matches neither this request nor any known mistake: most likely the client has another secret "
+        f"key for this access key, or the request ({claim.method} with {len(claim.pairs)} signed parameters) was "
+        "changed after it was signed"
     )

@@ -1,12 +1,12 @@
 """AWS IoT: signed WebSocket URLs for MQTT, and the region of a host.
 
-Knows the three ways in which AWS IoT departs from other services: the session token is appended after signing, the
-service is called `iotdevicegateway`, and the Host that is signed is the one that the client will send, which has
-no port when the port is the scheme's own.
+AWS IoT differs from other services in three ways: the session token is appended after signing; the service's signing
+name is `iotdevicegateway`; and the Host that is signed is the one that the client will send, which has no port if the
+port is the scheme's default.
 
-The one idea: between one connection and the next only the time changes.  `IotUrlSigner` keeps, for the day and the
-credentials at hand, the SHA-256 state of everything before the date, so that a further URL costs four short hashes.
-`presign_iot_url` is the same signer, made for the endpoint when it is first asked for it.
+From one connection to the next only the time changes.  For the current day and credentials, `IotUrlSigner` keeps the
+SHA-256 state of everything before the date, so that each further URL costs four short hashes.  `presign_iot_url` uses
+the same signer, and caches one for each endpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _is_host = re.compile(r"[a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\]").fullmatch
 _not_in_a_url = re.compile(r"[^!-~]")
 _is_label = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch
 
-# The DNS suffixes of each partition of AWS, with dual-stack ones, and what its regions look like.
+# For each partition of AWS: its DNS suffixes, including the dual-stack one, and the form of its regions.
 _PARTITIONS = (
     (("amazonaws.com", "api.aws"), re.compile(r"(?!cn-)(?:[a-z]{2}|us-gov)-[a-z]+-\d{1,2}")),
     (("amazonaws.com.cn", "api.amazonwebservices.com.cn"), re.compile(r"cn-[a-z]+-\d{1,2}")),
@@ -46,9 +46,9 @@ _PARTITIONS = (
 
 
 class SignedUrl(str):
-    """A signed URL: a `str` whose `repr` hides the query, and which is not pickled, for it is a credential.
+    """A signed URL: a `str` that is a credential, so its `repr` hides the query and pickling is refused.
 
-    `str(url)` gives the plain text, to send or to print on purpose.
+    `str(url)` returns the plain text, to send it or to print it on purpose.
     """
 
     __slots__ = ()
@@ -57,14 +57,14 @@ class SignedUrl(str):
         return f"SignedUrl({self.partition('?')[0] + '?<hidden>'!r})"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a signed URL is not pickled, so that no signature leaves in it: sign again over there")
+        raise TypeError("a signed URL is a credential and cannot be pickled: sign again in the other process")
 
 
 # --- the endpoint ---------------------------------------------------------------------------------------------------
 
 
 class Endpoint(NamedTuple):
-    """An endpoint, taken apart: the scheme, the bare host, the Host header to send, the path and the query."""
+    """The parts of an endpoint: the scheme, the host without a port, the Host header to send, the path, the query."""
 
     scheme: str
     host: str
@@ -77,10 +77,10 @@ class Endpoint(NamedTuple):
 
 
 def parse_endpoint(endpoint: str) -> Endpoint:
-    """Take apart `wss://host[:port][/path][?query]`; a bare host is one of `wss`, and an empty path is `/mqtt`.
+    """Parse `wss://host[:port][/path][?query]`.  The scheme defaults to `wss` and the path to `/mqtt`.
 
     Raises:
-        SigningError: It is no such endpoint.  The message shows the host at most: a query may hold secrets.
+        SigningError: `endpoint` does not have this form.  The message shows at most the host: a query can hold secrets.
     """
     if not isinstance(endpoint, str):
         raise SigningError(f"endpoint: expected a str such as 'wss://host/mqtt', got {type(endpoint).__name__}")
@@ -100,7 +100,7 @@ def parse_endpoint(endpoint: str) -> Endpoint:
     host, port = _host_and_port(authority)
     path, _, query = path_and_query.partition("?")
     header = host if port in (None, _OWN_PORTS[scheme]) else f"{host}:{port}"
-    # a URL is written by people; what goes over the wire is its path with only visible ASCII in it
+    # People write URLs with spaces and other scripts; on the wire a path is visible ASCII only.
     path = _not_in_a_url.sub(lambda match: c.encode(match[0]), path)
     return Endpoint(scheme, host, header, path or "/mqtt", query)
 
@@ -119,21 +119,24 @@ def _host_and_port(authority: str) -> tuple[str, int | None]:
 
 
 def region_from_endpoint(endpoint: str) -> str:
-    """Infer the region from an AWS IoT host: every form of it (`-ats`, `data`, FIPS, VPC endpoint), every partition.
+    """Infer the region from an AWS IoT host of any form (`-ats`, `data`, FIPS, VPC endpoint) and any partition.
 
     Args:
-        endpoint: A host, with or without a port, or a `wss` URL; upper case and a final dot do no harm.
+        endpoint: A host, with or without a port, or a `wss` URL.  Case and a final dot are ignored.
+
+    Returns:
+        The region, for example `eu-west-1`.
 
     Raises:
-        RegionUnknown: The host is not AWS IoT's (a custom domain, perhaps), so the region has to be given.
-        SigningError: It is no endpoint at all.
+        RegionUnknown: The host does not belong to AWS IoT (it may be a custom domain); give the region.
+        SigningError: `endpoint` is not an endpoint.
     """
     host = parse_endpoint(endpoint).host
     region = _region_of(host.removesuffix("."))
     if region is None:
         raise RegionUnknown(
-            f"the host {host!r} does not tell its region, as <id>-ats.iot.<region>.amazonaws.com does; "
-            "give it: region='eu-west-1', for example"
+            f"the host {host!r} does not name its region, as <id>-ats.iot.<region>.amazonaws.com does; "
+            "give the region, for example region='eu-west-1'"
         )
     return region
 
@@ -154,7 +157,7 @@ def _region_of(host: str) -> str | None:
 
 
 class _Prepared(NamedTuple):
-    """All of a URL's signature that its day and credentials settle."""
+    """The parts of a signed URL that depend only on the day and the credentials."""
 
     credentials: Credentials
     day: str
@@ -163,24 +166,24 @@ class _Prepared(NamedTuple):
     request_end: str  # the canonical request after the date
     url_start: str  # the URL up to the date
     url_end: str  # from the date to the signature
-    token: str  # what is appended after the signature
+    token: str  # the session token's parameter, appended after the signature
 
     def __repr__(self) -> str:
         return f"_Prepared(<hidden>, day={self.day})"
 
 
 class IotUrlSigner:
-    """Signs URLs of one AWS IoT endpoint, one for each connection.
+    """Signs URLs for one AWS IoT endpoint, one for each connection.  Threads can share it.
 
     Args:
-        endpoint: `wss://host[:port][/path][?query]`, or a host.  Query parameters in it are signed too.
+        endpoint: `wss://host[:port][/path][?query]`, or a host.  Its query parameters are signed as well.
         region: The region; None infers it from the host.
-        service: `iotdevicegateway`, or `iotdata` as older clients sign.
-        expires: How long each URL lives, 1 to 604,800 seconds; None leaves it to AWS IoT.
+        service: `iotdevicegateway`, or `iotdata`, which older clients use.
+        expires: How long each URL is valid, 1 to 604,800 seconds; None leaves it to AWS IoT.
 
     Raises:
-        RegionUnknown: The host does not tell its region, and none was given.
-        SigningError: Something given cannot be signed.
+        RegionUnknown: The host does not name its region, and none was given.
+        SigningError: An argument cannot be signed.
     """
 
     def __init__(
@@ -195,7 +198,7 @@ class IotUrlSigner:
             checked_expires(expires)
         if any(key in AUTH_PARAMETERS for key, _ in c.query_pairs(self._endpoint.query)):
             raise SigningError("endpoint: expected a URL that is not yet signed, found X-Amz parameters of a signature")
-        # one reference, replaced whole, so that threads may share a signer
+        # One reference, replaced atomically: threads can share a signer without a lock.
         self._prepared: _Prepared | None = None
 
     def __repr__(self) -> str:
@@ -203,18 +206,19 @@ class IotUrlSigner:
 
     @property
     def region(self) -> str:
-        """The region that is signed for."""
+        """The region of the credential scope."""
         return self._region
 
     def presign(self, credentials: CredentialsLike | CredentialsProvider, now: datetime) -> SignedUrl:
         """Sign a URL.
 
         Args:
-            credentials: Whose signature this is.
+            credentials: The credentials to sign with.
             now: The aware time of signing.
 
         Raises:
             SigningError: `now` has no time zone.
+            CredentialsUnavailable: `credentials` is a provider that has none.
         """
         stamp = amz_date(now)
         prepared = self._prepared
@@ -243,7 +247,7 @@ class IotUrlSigner:
             expires=self._expires,
             sign_token=False,
         )
-        # Other parameters stand on either side of the date, and no other one may be called so.
+        # X-Amz-Date is never the first or last parameter, and no other parameter can have its name: the text is unique.
         start, end = _around_date(signed.canonical_request, stamp)
         target, _, token = signed.target.partition(signed.signature)
         url_start, url_end = _around_date(target, stamp)
@@ -276,23 +280,28 @@ def presign_iot_url(
     """Sign the URL of an AWS IoT endpoint for one MQTT connection over WebSocket.
 
     Args:
-        endpoint: `wss://host[:port][/path][?query]`, or a host.  Query parameters in it are signed too.
-        credentials: Whose signature this is; a session token is appended after signing.
+        endpoint: `wss://host[:port][/path][?query]`, or a host.  Its query parameters are signed as well.
+        credentials: The credentials to sign with; a session token is appended after signing.
         region: The region; None infers it from the host.
         now: The aware time of signing; None reads the clock.
-        service: `iotdevicegateway`, or `iotdata` as older clients sign.
-        expires: How long the URL lives, 1 to 604,800 seconds; None leaves it to AWS IoT.
+        service: `iotdevicegateway`, or `iotdata`, which older clients use.
+        expires: How long the URL is valid, 1 to 604,800 seconds; None leaves it to AWS IoT.
+
+    Returns:
+        The signed URL.  It is a credential.
 
     Raises:
-        RegionUnknown: The host does not tell its region (a custom domain does not), and none was given.
-        SigningError: Something given cannot be signed.
+        RegionUnknown: The host does not name its region (a custom domain does not), and none was given.
+        SigningError: An argument cannot be signed.
+        CredentialsUnavailable: `credentials` is a provider that has none.
     """
-    make = _signer if isinstance(endpoint, str) else IotUrlSigner  # which says what is wrong with any other endpoint
+    # The cache needs a hashable key; IotUrlSigner itself refuses an endpoint that is not a str.
+    make = _signer if isinstance(endpoint, str) else IotUrlSigner
     signer = make(endpoint, region, service=service, expires=expires)
     return signer.presign(credentials, datetime.now(UTC) if now is None else now)
 
 
 @lru_cache(maxsize=SIGNERS_CACHED, typed=True)
 def _signer(endpoint: str, region: str | None, *, service: str, expires: int | None) -> IotUrlSigner:
-    """Keep the signers used last: taking an endpoint apart costs more than a signature."""
+    """Return a cached signer: parsing an endpoint costs more than a signature."""
     return IotUrlSigner(endpoint, region, service=service, expires=expires)

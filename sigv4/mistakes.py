@@ -1,9 +1,7 @@
-"""The mistakes that signers make, each as what it changes in a correct signature.
+"""The known mistakes of signers, each as a change to a correct signature.
 
-Knows how each mistake is made, not how to report it; `explaining` tries them one after the other.
-
-The one idea: a mistake is a row of `MISTAKES`: its code, its sentence, and a function that gives every way of making
-it as a change of some values of an `Attempt`, with the detail (a port, a region) that the sentence then names.
+`MISTAKES` is a table.  A row has a code, a sentence, and a function that returns each way of making the mistake: the
+fields of an `Attempt` to change, and a detail (a port, a region) for the sentence.  `explaining` tries each row.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ class Mistake(NamedTuple):
     """One kind of mistake.
 
     Attributes:
-        code: One word for programs.
-        sentence: One sentence for people; `{}` stands for the detail.
-        made: All the ways of making it, as (detail, changes to the right attempt).
+        code: The kind of mistake, for programs.
+        sentence: One sentence for people; `{}` is replaced by the detail.
+        made: Returns every way of making the mistake, as (detail, changes to the correct attempt).
     """
 
     code: str
@@ -111,7 +109,7 @@ def _pairs(case: Case) -> list[tuple[str, str]]:
 
 
 def _unsorted(case: Case, right: Attempt) -> _Ways:
-    """In the order in which they were sent, or with AWS's parameters after the caller's own."""
+    """Return the query in the order in which it was sent, and with AWS's parameters after or before the others."""
     own = sorted(pair for pair in _pairs(case) if pair[0] not in AUTH_PARAMETERS)
     auth = sorted(pair for pair in _pairs(case) if pair[0] in AUTH_PARAMETERS)
     orders = (_pairs(case), own + auth, auth + own)
@@ -119,7 +117,7 @@ def _unsorted(case: Case, right: Attempt) -> _Ways:
 
 
 def _query_as(write: Callable[[str], str]) -> Callable[[Case, Attempt], _Ways]:
-    """The canonical query with each key and value written in another way."""
+    """Return the mistake of writing each key and value of the canonical query with `write`."""
 
     def ways(case: Case, right: Attempt) -> _Ways:
         return _plain(query="&".join(f"{write(key)}={write(value)}" for key, value in sorted(_pairs(case))))
@@ -166,7 +164,7 @@ def _title_case(case: Case, right: Attempt) -> _Ways:
 
 
 def _other_key(index: int, values: Iterable[str]) -> Callable[[Case, Attempt], _Ways]:
-    """The key derived from another region or service than the scope says."""
+    """Return the mistake of deriving the key from another region or service than the scope names."""
 
     def ways(case: Case, right: Attempt) -> _Ways:
         parts = right.key_parts
@@ -222,16 +220,16 @@ MISTAKES: tuple[Mistake, ...] = (
     ),
     Mistake(
         "token_unsigned",
-        "the session token is not covered by the signature; this service wants it among the signed parameters",
+        "the session token is not covered by the signature; this service requires it among the signed parameters",
         lambda case, right: _token(case, signed=False),
     ),
     Mistake("port_signed", "the client signed its Host with port {}, but sent the Host without it", _port_signed),
     Mistake("port_unsigned", "the client sent its Host with a port, but signed the Host without it", _port_unsigned),
-    Mistake("host_case", "the client signed its Host in other upper and lower case than it sent it in", _host_case),
+    Mistake("host_case", "the client signed its Host in another case than it sent it in", _host_case),
     Mistake("host_url", "the client signed a URL in place of its Host, which has no scheme and no path", _host_url),
     Mistake(
         "path_encoded_once",
-        "the client signed its path as it sent it; this service wants it percent-encoded once more",
+        "the client signed its path as it sent it; this service requires it percent-encoded once more",
         lambda case, right: _path(case, case.normalize_path, double=False) if case.double_encode else (),
     ),
     Mistake(
@@ -244,49 +242,53 @@ MISTAKES: tuple[Mistake, ...] = (
     ),
     Mistake(
         "path_normalized",
-        "the client resolved empty, '.' and '..' segments in its path; this service wants it as it is",
+        "the client resolved empty, '.' and '..' segments in its path; this service requires it unchanged",
         lambda case, right: _path(case, normalize=True, double=case.double_encode),
     ),
-    Mistake("path_decoded", "the client signed its path with the escapes undone", _path_decoded),
-    Mistake("path_slash", "the client signed its path with another end: the final '/' differs", _path_slash),
+    Mistake("path_decoded", "the client signed its path percent-decoded", _path_decoded),
+    Mistake(
+        "path_slash", "the client signed its path with or without a final '/', unlike the one it sent", _path_slash
+    ),
     Mistake("path_missing", "the client signed the path '/', but sent another", lambda *_: _plain(uri="/")),
     Mistake("query_unsorted", "the client did not sort its query parameters before signing", _unsorted),
     Mistake(
         "query_lower_hex",
-        "the client signed escapes in lower case, as '%2f'; they are upper case",
+        "the client signed escapes in lower case, as '%2f'; they must be upper case",
         _query_as(_lower_hex),
     ),
     Mistake(
         "query_plus",
-        "the client signed spaces in its query as '+'; they are '%20'",
+        "the client signed spaces in its query as '+'; they must be '%20'",
         _query_as(lambda part: part.replace("%20", "+")),
     ),
     Mistake(
         "query_not_encoded",
-        "the client signed its query before percent-encoding it, with '/' as it is",
+        "the client signed its query without percent-encoding it",
         _query_as(c.decode),
     ),
     Mistake("query_encoded_twice", "the client percent-encoded its query twice before signing", _query_as(c.encode)),
-    Mistake("query_bare_key", "the client signed a key without a value as 'key'; it is 'key='", _bare_keys),
+    Mistake("query_bare_key", "the client signed a key without a value as 'key'; it must be 'key='", _bare_keys),
     Mistake("query_partly", "the client left its own query parameters out of what it signed", _query_partly),
     Mistake("query_unsigned", "the client left the X-Amz parameters out of what it signed", _query_without_auth),
     Mistake("method", "the client signed the method {}, but sent another", _other_methods),
     Mistake(
         "payload_unsigned",
-        "the client signed UNSIGNED-PAYLOAD; this service wants the hash of the body, of an empty one too",
+        "the client signed UNSIGNED-PAYLOAD; this service requires the hash of the body, even if it is empty",
         lambda *_: _plain(payload=UNSIGNED_PAYLOAD),
     ),
     Mistake(
-        "payload_empty", "the client signed the hash of no body, but sent one", lambda *_: _plain(payload=EMPTY_SHA256)
+        "payload_empty",
+        "the client signed the hash of an empty body, but sent another body",
+        lambda *_: _plain(payload=EMPTY_SHA256),
     ),
     Mistake(
         "payload_missing",
-        "the client signed nothing in place of the payload's hash; no body has a hash too",
+        "the client signed nothing in place of the payload's hash; an empty body has a hash, too",
         lambda *_: _plain(payload=""),
     ),
     Mistake(
         "payload_upper_hex",
-        "the client signed the payload's hash in upper-case hexadecimal; it is lower case",
+        "the client signed the payload's hash in upper-case hexadecimal; it must be lower case",
         lambda case, right: _plain(payload=right.payload.upper()),
     ),
     Mistake(
@@ -295,30 +297,30 @@ MISTAKES: tuple[Mistake, ...] = (
         _payload_of_header,
     ),
     Mistake("headers_end", "the client signed no empty line after the canonical headers", _no_blank_line),
-    Mistake("header_case", "the client signed header names with capitals; they are lower case", _title_case),
+    Mistake("header_case", "the client signed header names with capitals; they must be lower case", _title_case),
     Mistake("region_in_key", "the client derived its key for the region {}, unlike its scope", _other_key(1, _REGIONS)),
     Mistake(
         "service_in_key", "the client derived its key for the service {}, unlike its scope", _other_key(2, _SERVICES)
     ),
-    Mistake("day_in_key", "the client derived its key for the day {}, unlike its scope: UTC counts", _other_day),
+    Mistake("day_in_key", "the client derived its key for the day {}, unlike its scope, which is in UTC", _other_day),
     Mistake("key_order", "the client derived its key in another order than day, region, service", _other_order),
     Mistake("key_end", "the client derived its key without the final 'aws4_request'", _other_end),
     Mistake(
         "key_in_hex",
-        "the client derived its key from hexadecimal text; each step takes the raw bytes of the one before",
+        "the client derived its key from hexadecimal text; each step takes the raw bytes of the previous one",
         lambda *_: _plain(derive=derive_in_hex),
     ),
-    Mistake("key_prefix", "the client derived its key without one 'AWS4' before the secret", _prefix),
+    Mistake("key_prefix", "the client derived its key without exactly one 'AWS4' before the secret", _prefix),
     Mistake("secret_whitespace", "the client's secret key has whitespace or quotes around it", _whitespace),
-    Mistake("secret_escaped", "the client's secret key went through an escaping of '/' or '+'", _escaped),
+    Mistake("secret_escaped", "the client's secret key was escaped: its '/' or '+' is encoded or replaced", _escaped),
     Mistake(
         "scope_in_string",
-        "the client put the whole credential in its string to sign; the scope has no access key",
+        "the client put the whole credential in its string to sign; the scope does not contain the access key",
         _whole_credential,
     ),
     Mistake(
         "hash_upper_hex",
-        "the client wrote the canonical request's hash in upper-case hexadecimal; it is lower case",
+        "the client wrote the canonical request's hash in upper-case hexadecimal; it must be lower case",
         lambda *_: _plain(digest=lambda data: sha256_hex(data).upper()),
     ),
     Mistake(
@@ -326,5 +328,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "the client put the canonical request itself in its string to sign, in place of its hash",
         lambda *_: _plain(digest=c.text),
     ),
-    Mistake("line_ends", "the client ended its lines with CR LF; they end with LF", lambda *_: _plain(line_end="\r\n")),
+    Mistake(
+        "line_ends", "the client ended its lines with CR LF; they must end with LF", lambda *_: _plain(line_end="\r\n")
+    ),
 )

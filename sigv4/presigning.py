@@ -1,10 +1,10 @@
-"""A whole request, signed in its query (`presign`) or in its headers (`sign_headers`).
+"""Sign a whole request in its query (`presign`) or in its headers (`sign_headers`).
 
-These are pure functions: the time comes in as `now`, the body as bytes, and nothing is read from anywhere.  They
-join the stages that `canonical` and `signing` hold, and know which parameters and headers AWS names.
+Both are pure functions: the time is the argument `now`, and nothing is read from the environment.  They combine the
+stages of `canonical` and `signing` with the parameters and headers that AWS defines.
 
-The one idea: the target is taken as it will be sent.  `presign` keeps the path untouched, rewrites the query in
-its canonical spelling (which every server reads the same), and gives back a target that is ready to send.
+The target is given as it will be sent.  `presign` leaves the path unchanged, rewrites the query in its canonical
+spelling, which has the same meaning for every server, and returns a target that is ready to send.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 MAX_EXPIRES: Final = 604_800
-"""Seconds: a signed URL lives for at most seven days."""
+"""Seconds: a signed URL is valid for at most seven days."""
 
 NEVER_SIGNED: Final = frozenset(
     {
-        # what belongs to one hop, and proxies change (RFC 9110 §7.6.1)
+        # hop-by-hop headers, which proxies change (RFC 9110 §7.6.1)
         "connection",
         "expect",
         "keep-alive",
@@ -48,13 +48,13 @@ NEVER_SIGNED: Final = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        # what a WebSocket client draws after its URL was signed (RFC 6455 §4.1)
+        # headers that a WebSocket client generates after its URL is signed (RFC 6455 §4.1)
         "sec-websocket-accept",
         "sec-websocket-extensions",
         "sec-websocket-key",
         "sec-websocket-protocol",
         "sec-websocket-version",
-        # what is rewritten on the way, and the signature's own place
+        # headers that intermediaries rewrite, and Authorization, which carries the signature
         "authorization",
         "baggage",
         "traceparent",
@@ -63,7 +63,7 @@ NEVER_SIGNED: Final = frozenset(
         "x-amzn-trace-id",
     }
 )
-"""The headers that are left out of a signature, unless asked for: they may not arrive as they were sent."""
+"""Headers that are not signed by default, because intermediaries can change them; see `also_sign`."""
 
 AUTH_PARAMETERS: Final = frozenset(
     {
@@ -81,11 +81,11 @@ AUTH_PARAMETERS: Final = frozenset(
 _is_method = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
 _breaks_a_line = re.compile(r"[\r\n\0]").search
 _is_payload_hash = re.compile(r"[0-9a-f]{64}|[A-Z0-9][A-Z0-9-]*").fullmatch
-_encoded = lru_cache(maxsize=64)(c.encode)  # of access keys and tokens, the same ones again and again
+_encoded = lru_cache(maxsize=64)(c.encode)  # for access keys and tokens, which repeat from call to call
 
 
 class _Signed:
-    """What both ways of signing give.  Its `repr` hides it, and it is not pickled: a signature is a credential."""
+    """The result of either way of signing.  A signature is a credential: `repr` hides it, and pickling is refused."""
 
     __slots__ = ("canonical_request", "signature", "string_to_sign")
 
@@ -98,7 +98,7 @@ class _Signed:
         return f"{type(self).__name__}(<hidden>, date={stamp}, scope={scope})"
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a signed request is not pickled, so that no signature leaves in it: sign again over there")
+        raise TypeError("a signed request is a credential and cannot be pickled: sign again in the other process")
 
 
 class Presigned(_Signed):
@@ -165,28 +165,31 @@ def presign(
     normalize_path: bool = True,
     double_encode: bool = True,
 ) -> Presigned:
-    """Sign a request in its query, so that its URL alone carries the signature.
+    """Sign a request in its query, so that the URL carries the signature.
 
     Args:
         method: The HTTP method, as it will be sent.
-        target: `path?query`, as it will be sent; the path stays as it is, the query is respelled.
-        headers: The headers to sign, `Host` among them; a mapping or pairs.  Those of `NEVER_SIGNED`
-            are left out.
-        credentials: Whose signature this is.
+        target: `path?query`, as it will be sent; the path is kept, the query is rewritten in its canonical spelling.
+        headers: The headers to sign, including `Host`; a mapping or pairs.  Headers in `NEVER_SIGNED` are ignored.
+        credentials: The credentials to sign with.
         region: For example `us-east-1`.
-        service: The name that the service signs under, for example `iotdevicegateway`.
+        service: The service's signing name, for example `iotdevicegateway`.
         now: The aware time of signing.
         body: The body that will be sent.
         body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
-        expires: How long the URL lives, 1 to 604,800 seconds; None leaves that to the service.
-        also_sign: Names among those of `NEVER_SIGNED` to sign all the same, `Authorization` excepted: AWS's SDKs of the
-            second generation sign `Connection`.
-        sign_token: Whether the session token is signed; else it is appended to the signed URL, as AWS IoT wants it.
-        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
-        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+        expires: How long the URL is valid, 1 to 604,800 seconds; None leaves that to the service.
+        also_sign: Headers in `NEVER_SIGNED` to sign nevertheless, except `Authorization`: the second generation of
+            AWS's SDKs signs `Connection`.
+        sign_token: Whether to sign the session token; otherwise it is appended to the signed URL, as AWS IoT requires.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
+        double_encode: Whether to percent-encode the path once more.  False for S3.
+
+    Returns:
+        The signed target, and the three stages it was computed from.
 
     Raises:
-        SigningError: Something given cannot be signed.
+        SigningError: An argument cannot be signed.
+        CredentialsUnavailable: `credentials` is a provider that has none.
     """
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)
@@ -194,7 +197,7 @@ def presign(
     fields, names = _signable(headers, also_sign)
     key = signing_key(given.secret_key, stamp[:8], region, service)
 
-    # In alphabetical order already: with no query of the caller's there is nothing to sort.
+    # These are in alphabetical order, so sorting them costs little when the caller has no query.
     parameters = [
         ("X-Amz-Algorithm", ALGORITHM),
         ("X-Amz-Credential", f"{_encoded(given.access_key)}%2F{key.scope.replace('/', '%2F')}"),
@@ -245,28 +248,32 @@ def sign_headers(
 ) -> SignedHeaders:
     """Sign a request in its `Authorization` header.
 
-    `X-Amz-Date`, and where they apply `X-Amz-Security-Token` and `X-Amz-Content-Sha256`, are added; headers of
-    these names, and an `Authorization`, that are given are replaced, so that a request can be signed again.
+    Adds `X-Amz-Date` and, where they apply, `X-Amz-Security-Token` and `X-Amz-Content-Sha256`.  Replaces given headers
+    of these names, and a given `Authorization`, so that a request can be signed again.
 
     Args:
         method: The HTTP method, as it will be sent.
         target: `path?query`, as it will be sent.
-        headers: The headers of the request, `Host` among them.  Those of `NEVER_SIGNED` are sent, not signed.
-        credentials: Whose signature this is.
+        headers: The headers of the request, including `Host`.  Headers in `NEVER_SIGNED` are sent but not signed.
+        credentials: The credentials to sign with.
         region: For example `us-east-1`.
-        service: The name that the service signs under, for example `sts`.
+        service: The service's signing name, for example `sts`.
         now: The aware time of signing.
         body: The body that will be sent.
         body_hash: The body's SHA-256 in lower-case hexadecimal, or `UNSIGNED-PAYLOAD`, instead of `body`.
-        content_sha256: Whether the payload's hash is sent as a header too, as S3 wants it.
-        also_sign: Names among those of `NEVER_SIGNED` to sign all the same, `Authorization` excepted: AWS's SDKs of the
-            second generation sign `Connection`.
-        sign_token: Whether the session token's header is signed.
-        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
-        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+        content_sha256: Whether to send the payload's hash as a header as well, as S3 requires.
+        also_sign: Headers in `NEVER_SIGNED` to sign nevertheless, except `Authorization`: the second generation of
+            AWS's SDKs signs `Connection`.
+        sign_token: Whether to sign the header with the session token.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
+        double_encode: Whether to percent-encode the path once more.  False for S3.
+
+    Returns:
+        The headers to send, and the three stages they were computed from.
 
     Raises:
-        SigningError: Something given cannot be signed.
+        SigningError: An argument cannot be signed.
+        CredentialsUnavailable: `credentials` is a provider that has none.
     """
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)
@@ -302,7 +309,7 @@ def sign_headers(
     return SignedHeaders(request, to_sign, signature, authorization, [*sent, ("Authorization", authorization)])
 
 
-# --- what is given, checked -----------------------------------------------------------------------------------
+# --- checks of the arguments ----------------------------------------------------------------------------------
 
 
 def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
@@ -311,7 +318,7 @@ def _split(method: str, target: str | bytes) -> tuple[str, str, str]:
     target = c.text(target)
     parts = target.partition("?")
     if parts[0][:1] not in ("/", ""):
-        raise SigningError("target: expected path?query with a leading '/', as it goes over the wire, not a URL")
+        raise SigningError("target: expected path?query with a leading '/', as it is sent, not a URL")
     if "#" in target:
         raise SigningError("target: expected path?query, found a fragment ('#'), which is never sent")
     if _breaks_a_line(target):
@@ -351,10 +358,13 @@ def _foreign_pairs(query: str) -> Iterable[tuple[str, str]]:
 
 
 def checked_expires(expires: int) -> str:
-    """Write a life in seconds, 1 to 604,800, as its parameter.
+    """Return the value of `X-Amz-Expires`.
+
+    Args:
+        expires: 1 to 604,800 seconds.
 
     Raises:
-        SigningError: It is none.
+        SigningError: `expires` is not a whole number in this range.
     """
     if not isinstance(expires, int) or isinstance(expires, bool) or not 1 <= expires <= MAX_EXPIRES:
         seen = expires if isinstance(expires, int) else type(expires).__name__

@@ -1,8 +1,8 @@
-"""The places that credentials come from: the environment, the shared files, and botocore's whole chain.
+"""Credentials providers: the environment, the shared files, and botocore's whole chain.
 
-Each provider has the one method `get_frozen_credentials()`, reads its place anew each time, so that what a
-login tool has just written is seen at the next attempt, and says where it looked when it finds nothing.
-A message says what is wrong in a file without quoting the file: the line at fault may be the secret's.
+Each provider has one method, `get_frozen_credentials()`.  It reads its source anew at each call, so that credentials
+that a login tool has just written are found at the next attempt.  If it finds none, the message says where it looked.
+Messages describe a mistake in a file without quoting the file: the invalid line can be the one with the secret.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EnvironmentProvider:
         """Read the variables now.
 
         Raises:
-            CredentialsUnavailable: One of the two keys is not set, or is empty.
+            CredentialsUnavailable: One of the two keys is not set or is empty.
         """
         environ = os.environ if self._environ is None else self._environ
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -72,7 +72,7 @@ class SharedFileProvider:
         """Read the files now.
 
         Raises:
-            CredentialsUnavailable: No file, no such profile, no keys in it, or a file that does not parse.
+            CredentialsUnavailable: There is no file, no such profile, no keys in it, or a file cannot be parsed.
         """
         environ = os.environ if self._environ is None else self._environ
         profile = self._profile or environ.get("AWS_PROFILE") or "default"
@@ -88,7 +88,7 @@ class SharedFileProvider:
 
 
 def _read_section(path: str, section: str, looked: list[str]) -> Credentials | None:
-    """Read one section of one file, or say in `looked` why it gives nothing."""
+    """Read one section of one file; if that fails, return None and append the reason to `looked`."""
     parser = _parse(path, looked)
     if parser is None:
         return None
@@ -101,15 +101,15 @@ def _read_section(path: str, section: str, looked: list[str]) -> Credentials | N
         return Credentials(access_key, secret_key, values.get("aws_session_token"))
     hint = ""
     if any(name in values for name in ("role_arn", "credential_process", "sso_session", "sso_start_url")):
-        hint = " (it is one for botocore's chain: use BotocoreProvider)"
-    looked.append(f"[{section}] of {path} has not both aws_access_key_id and aws_secret_access_key{hint}")
+        hint = " (this profile needs botocore's chain: use BotocoreProvider)"
+    looked.append(f"[{section}] of {path} does not have both aws_access_key_id and aws_secret_access_key{hint}")
     return None
 
 
 def _parse(path: str, looked: list[str]) -> RawConfigParser | None:
-    import configparser  # read by those alone who use the files
+    import configparser  # imported here because most programs do not read the files
 
-    # No section is inherited from: AWS's `default` is a profile like the others.
+    # No section provides defaults for the others: AWS's `default` is a profile like any other.
     parser = configparser.RawConfigParser(default_section="\n")
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -119,7 +119,7 @@ def _parse(path: str, looked: list[str]) -> RawConfigParser | None:
     except OSError as error:
         looked.append(f"{path} cannot be read: {error.strerror}")
     except (configparser.Error, UnicodeDecodeError) as error:
-        # Their own words quote the line, which may be the secret's.
+        # The exception's own message quotes the line, which can contain the secret.
         looked.append(f"{path} is not a valid INI file ({type(error).__name__})")
     else:
         return parser
@@ -130,17 +130,18 @@ class ChainProvider:
     """The first of several providers that has credentials.
 
     Args:
-        providers: In the order to ask.  None given: the environment, then the shared files.
+        providers: The providers, in the order in which to try them.  Without any: the environment, then the shared
+            files.
     """
 
     def __init__(self, *providers: CredentialsProvider) -> None:
         self._providers = providers or (EnvironmentProvider(), SharedFileProvider())
 
     def get_frozen_credentials(self) -> Credentials:
-        """Ask each in turn.
+        """Return the credentials of the first provider that has any.
 
         Raises:
-            CredentialsUnavailable: None has any; the message says what each one looked for.
+            CredentialsUnavailable: No provider has any; the message says where each one looked.
         """
         reasons = []
         for provider in self._providers:
@@ -154,11 +155,12 @@ class ChainProvider:
 class BotocoreProvider:
     """Credentials from botocore's whole chain: SSO, assumed roles, processes, containers, instances.
 
-    Needs the extra `botocore`, imported at the first fetch.  botocore refreshes what expires at each fetch.
+    Needs the extra `botocore`, which is imported at the first fetch.  botocore refreshes expiring credentials at each
+    fetch.
 
     Args:
         profile: The profile's name; None lets botocore choose.
-        session: A `botocore.session.Session` to ask; None makes one.
+        session: The `botocore.session.Session` to use; None creates one.
     """
 
     def __init__(self, profile: str | None = None, *, session: Any = None) -> None:
@@ -166,11 +168,11 @@ class BotocoreProvider:
         self._session = session
 
     def get_frozen_credentials(self) -> Credentials:
-        """Ask the chain, which may use the network.
+        """Return the credentials of botocore's chain.  May use the network.
 
         Raises:
-            CredentialsUnavailable: botocore is not installed, or found none: there is no such profile, nobody has
-                logged in, a role was refused.
+            CredentialsUnavailable: botocore is not installed or found no credentials: for example, there is no such
+                profile, there was no login, or a role was refused.
         """
         if self._session is None:
             try:

@@ -1,10 +1,10 @@
 """Stages 2 and 3: the string to sign, the signing key, and the signature.
 
-Knows dates, scopes and HMAC; it must not know what a request looks like.
+This module handles dates, scopes and HMAC.  It does not depend on the form of a request.
 
-The one idea: of the six hashes that a signature takes, all that do not change from request to request are made
-once.  A `SigningKey` holds the two SHA-256 states in which HMAC has already taken in the key, so that signing is
-copying them.  The keys are kept in a bounded cache, by secret, day, region and service.
+A signature takes six hashes, and those that are the same for every request are computed once: a `SigningKey` holds the
+two SHA-256 states of HMAC after the key, and signing starts from copies of them.  Keys are kept in a bounded cache, by
+secret, day, region and service.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ TERMINATOR = "aws4_request"
 EMPTY_SHA256 = sha256(b"").hexdigest()
 """The payload hash of an empty body."""
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-"""What stands for the payload hash where a service lets the body go unsigned."""
+"""Replaces the payload hash for services that accept an unsigned body."""
 KEYS_CACHED = 128
 
-_BLOCK = 64  # bytes: SHA-256 takes in the key of HMAC as one block
+_BLOCK = 64  # bytes: the block size of SHA-256, to which HMAC pads its key
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 _is_scope_part = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*").fullmatch
 
 
 def amz_date(now: datetime) -> str:
-    """Write an aware time as AWS does, `YYYYMMDDTHHMMSSZ` in UTC; its first eight characters are the day.
+    """Format an aware time as `YYYYMMDDTHHMMSSZ` in UTC; its first eight characters are the day.
 
     Raises:
         SigningError: `now` is not a datetime, or has no time zone.
@@ -64,8 +64,8 @@ class SigningKey:
 
     Attributes:
         scope: The credential scope, `day/region/service/aws4_request`.
-        inner: The inner state of HMAC-SHA256, the key taken in.  Copy it; never update it.
-        outer: The outer state, likewise.
+        inner: The inner SHA-256 state of HMAC after the key.  Copy it; never update it.
+        outer: The outer SHA-256 state, likewise.
     """
 
     __slots__ = ("inner", "outer", "scope")
@@ -92,7 +92,7 @@ def check_scope(region: object, service: object) -> None:
     """Check a region and a service.
 
     Raises:
-        SigningError: One is not made of letters, digits, `.`, `_` and `-`.
+        SigningError: One contains a character other than letters, digits, `.`, `_` and `-`.
     """
     for name, value in (("region", region), ("service", service)):
         if not isinstance(value, str) or not _is_scope_part(value):
@@ -102,7 +102,7 @@ def check_scope(region: object, service: object) -> None:
 
 @lru_cache(maxsize=KEYS_CACHED)
 def signing_key(secret_key: str, day: str, region: str, service: str) -> SigningKey:
-    """Derive the signing key: HMAC of the secret with the day, the region, the service and the terminator.
+    """Derive the signing key: HMAC of the secret over the day, the region, the service and the terminator in turn.
 
     Args:
         secret_key: The secret access key.
@@ -111,7 +111,7 @@ def signing_key(secret_key: str, day: str, region: str, service: str) -> Signing
         service: For example `iotdevicegateway`.
 
     Raises:
-        SigningError: The region or the service is none.
+        SigningError: The region or the service is not valid.
     """
     check_scope(region, service)
     key = b"AWS4" + secret_key.encode()

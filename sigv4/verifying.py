@@ -1,18 +1,18 @@
-"""Verification: is this request signed by who it says, for here, and now?
+"""Verification: check that a request is signed with the key that it names, for this service, and at this time.
 
-`verify` answers `Verified` or `Rejected` and never raises: it stands at a door, and whatever comes to it is only a
-request.  What it cannot make sense of is rejected, and so is every request while its own setup is at fault.
+`verify` returns `Verified` or `Rejected` and never raises, because anyone can send it any request.  It rejects a
+request that it cannot read, and every request while its own configuration is wrong.
 
-The one idea: the request is canonicalised as it arrived and signed again.  So two requests are the same for `verify`
-when they are the same canonical request: order of parameters, needless or lower-case escapes in the query, `+` for a
-space, empty pairs (`&&`), and, where the path is normalised, `//` and `/./` make no difference, since they mean the
-same.  Any other change, of a single character, is rejected.  The signature itself has one spelling, lower-case
-hexadecimal, and a session token is compared after its escapes are undone.
+It canonicalises the request as received and signs it again, so two requests are equal to `verify` if their canonical
+requests are equal.  The following make no difference, because they do not change the meaning: the order of parameters,
+unnecessary or lower-case escapes in the query, `+` for a space, empty pairs (`&&`) and, where the path is normalised,
+`//` and `/./`.  Any other change, even of one character, is rejected.  The signature itself has one spelling,
+lower-case hexadecimal, and a session token is compared after percent-decoding.
 
-A `+` in a query is a space, as AWS and botocore have it.  AWS's C library, and `sign_headers` here, sign it as a plus
-sign; such a signature is accepted, too.
+A `+` in a query is a space, as in AWS and botocore.  AWS's C library, and `sign_headers` here, sign it as a plus sign;
+such a signature is accepted as well.
 
-The order of the questions: form, scope, time, key, token, signature.  Secrets are compared in constant time.
+The checks are, in order: form, scope, time, key, token, signature.  Secrets are compared in constant time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from .signing import EMPTY_SHA256, signing_key, string_to_sign
 __all__ = ["IOT_SERVICES", "Lookup", "Rejected", "Verified", "verify"]
 
 IOT_SERVICES: Final = ("iotdevicegateway", "iotdata")
-"""The names that clients of AWS IoT's message broker sign under: the newer and the older one."""
+"""The signing names that clients of AWS IoT's message broker use: the newer and the older one."""
 
 Lookup: TypeAlias = Callable[[str], CredentialsLike | None]
+"""Returns the credentials of an access key; returns None, or raises `LookupError`, if the key is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ class Verified:
     """The request is signed by the holder of `access_key`.
 
     Attributes:
-        access_key: Who signed.
-        region: The region that was signed for.
-        service: The service that was signed for.
-        date: When it was signed.
-        valid_until: After this, the same request is refused.
+        access_key: The access key that signed.
+        region: The region of the signature.
+        service: The service of the signature.
+        date: The aware time of signing.
+        valid_until: The aware time after which the same request is refused.
         signed_headers: The headers that the signature covers.
-        fingerprint: The SHA-256 of the signature: names this very signature, in a replay cache or a log, and is none.
+        fingerprint: The SHA-256 of the signature, which identifies it in a replay cache or a log without revealing it.
     """
 
     access_key: str
@@ -66,11 +67,11 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The request is refused, and false as a condition.
+    """The request is refused.  A `Rejected` is false as a condition.
 
     Attributes:
         reason: One sentence, without any secret, token or signature.
-        code: The kind of mistake, one word for programs: `clock`, `expired`, `token_wrong`, `signature`, …
+        code: The kind of mistake, for programs: `clock`, `expired`, `token_wrong`, `signature`, …
     """
 
     reason: str
@@ -96,25 +97,27 @@ def verify(
     normalize_path: bool = True,
     double_encode: bool = True,
 ) -> Verified | Rejected:
-    """Verify a request that is signed in its query or in its `Authorization` header.  Never raises.
+    """Verify a request that is signed in its query or in its `Authorization` header.  Never raise.
 
     Args:
         method: The HTTP method, as received.
         target: `path?query`, as received.
         headers: The headers, as received: a mapping or pairs.
-        body_hash: The SHA-256 of the body received, in lower-case hexadecimal; by default that of no body.
-        lookup: From an access key to its credentials, or None (or a `LookupError`) when it is not known.
+        body_hash: The SHA-256 of the received body in lower-case hexadecimal; by default that of an empty body.
+        lookup: Returns the credentials of an access key; returns None, or raises `LookupError`, if the key is unknown.
         now: The aware time of arrival.
-        skew: How far the client's clock may be off, in seconds; also the life of a signature without `X-Amz-Expires`.
-        longest: Seconds that a signature lives at most, whatever `X-Amz-Expires` says (300 at AWS IoT); None: no bound.
-        services: The services that may be signed for; None allows all.
-        region: The region that must be signed for; None allows all.
-        sign_token: Whether a session token in the query is covered by the signature.  AWS IoT's is not.
-        normalize_path: Whether empty, `.` and `..` segments are resolved first.  Not for S3.
-        double_encode: Whether the path is percent-encoded once more.  Not for S3.
+        skew: Seconds by which the client's clock may differ; also how long a signature without `X-Amz-Expires` is
+            valid.
+        longest: Maximum seconds that a signature is valid, whatever its `X-Amz-Expires` (300 at AWS IoT); None sets no
+            maximum.
+        services: The accepted services; None accepts all.
+        region: The accepted region; None accepts all.
+        sign_token: Whether the signature covers a session token in the query.  AWS IoT's does not.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
+        double_encode: Whether to percent-encode the path once more.  False for S3.
 
     Returns:
-        `Verified`, which is true, or `Rejected`, which is false.
+        `Verified`, which is true as a condition, or `Rejected`, which is false.
     """
     try:
         claim = read_claim(method, target, headers)
@@ -129,14 +132,14 @@ def verify(
             expected = key.sign(string_to_sign(claim.stamp, claim.scope, c.utf8(request)))
             return compare_digest(expected, claim.signature)
 
-        # botocore sends a space as `+` and signs %20; the C SDK, and `sign_headers`, sign %2B where `+` is sent.
+        # botocore sends a space as `+` and signs %20; the C SDK, and `sign_headers`, sign a sent `+` as %2B.
         if not fits(claim.pairs) and (claim.plus_pairs is None or not fits(claim.plus_pairs)):
-            return Rejected("the signature is not the one that this request and this key give", "signature")
+            return Rejected("the signature does not match this request and this key", "signature")
     except Refusal as refusal:
         return Rejected(str(refusal), refusal.code)
     except SigningError as error:
         return Rejected(f"the request cannot be read: {error}", "malformed")
-    except Exception as error:  # a door stays shut when its lock breaks
+    except Exception as error:  # fail closed: an error in `lookup` or in an argument must not admit the request
         return Rejected(f"the request could not be verified: {type(error).__name__} in the verifier's setup", "setup")
     return Verified(
         access_key=claim.access_key,
@@ -177,7 +180,7 @@ def _check_scope(claim: Claim, services: Collection[str] | None, region: str | N
 
 
 def _check_time(claim: Claim, now: datetime, skew: float, longest: float | None) -> datetime:
-    """Check the date against the clock; return the time until which the signature lives."""
+    """Check the date against the clock; return the time until which the signature is valid."""
     ahead = (claim.date - now).total_seconds()
     if ahead > skew or (claim.expires is None and -ahead > skew):
         side = "ahead of" if ahead > 0 else "behind"
@@ -190,36 +193,36 @@ def _check_time(claim: Claim, now: datetime, skew: float, longest: float | None)
     allowed = life if longest is None else min(life, longest)
     valid_until = claim.date + timedelta(seconds=allowed)
     if now > valid_until:
-        bound = "" if allowed == life else f", of which {duration(allowed)} count here"
+        bound = "" if allowed == life else f", limited to {duration(allowed)} here"
         raise Refusal(
             "expired",
-            f"the signature has expired: signed at {claim.stamp} to live {duration(life)}{bound}; "
-            f"it ended {duration((now - valid_until).total_seconds())} ago",
+            f"the signature has expired: signed at {claim.stamp}, valid for {duration(life)}{bound}; "
+            f"it expired {duration((now - valid_until).total_seconds())} ago",
         )
     return valid_until
 
 
 def duration(seconds: float) -> str:
-    """Write a number of seconds (0 or more) as people read it, `1 h 2 min 3 s`."""
+    """Format a number of seconds (0 or more) for people, as in `1 h 2 min 3 s`."""
     whole = round(seconds)
     parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
     return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
 def _check_x_amz_signed(claim: Claim) -> None:
-    """AWS's own headers have to be signed, or anyone on the way could add one; a token proves itself."""
+    """Check that AWS's own headers are signed, or an intermediary could add one.  A token is checked by its value."""
     for name in claim.fields:
         if name.startswith("x-amz-") and name not in claim.signed_headers and name != "x-amz-security-token":
             raise Refusal(
-                "header_unsigned", f"the header {name[:40]!r} arrived unsigned; AWS's headers have to be signed"
+                "header_unsigned", f"the header {name[:40]!r} is not signed; AWS's own headers must be signed"
             )
 
 
 def find_credentials(claim: Claim, lookup: Lookup, now: datetime) -> CredentialsLike:
-    """Find the credentials that a claim names, and check that they live and that the token is theirs.
+    """Return the credentials that a claim names, after checking that they are valid and have the claim's token.
 
     Raises:
-        Refusal: They are not known, have expired, or the token is not theirs.
+        Refusal: The credentials are unknown or have expired, or their token is another one.
     """
     try:
         credentials = lookup(claim.access_key)
@@ -230,17 +233,17 @@ def find_credentials(claim: Claim, lookup: Lookup, now: datetime) -> Credentials
     expires_at: datetime | None = getattr(credentials, "expires_at", None)
     if expires_at is not None and now >= expires_at:
         ago = duration((now - expires_at).total_seconds())
-        raise Refusal("credentials_expired", f"the temporary credentials ended {ago} ago; fetch new ones")
+        raise Refusal("credentials_expired", f"the temporary credentials expired {ago} ago; fetch new ones")
     if credentials.token is None:
         if claim.token is not None:
             raise Refusal("token_unexpected", "a session token was sent, but these are long-term keys, which have none")
     elif claim.token is None:
-        raise Refusal("token_missing", "the session token is missing: temporary credentials are sent with theirs")
+        raise Refusal("token_missing", "the session token is missing: temporary credentials require it")
     elif not compare_digest(c.utf8(claim.token), c.utf8(credentials.token)):
         if compare_digest(c.utf8(claim.token.replace(" ", "+")), c.utf8(credentials.token)):
             raise Refusal(
                 "token_wrong",
-                "the session token was not percent-encoded: a '+' in a query is a space; it is written %2B",
+                "the session token was not percent-encoded: a '+' in a query means a space; encode it as %2B",
             )
-        raise Refusal("token_wrong", "the session token is not the one of this access key")
+        raise Refusal("token_wrong", "the session token does not belong to this access key")
     return credentials

@@ -135,7 +135,7 @@ def test_a_refusal_is_worded_as_by_aws(explain: bool, bench: Callable[..., Bench
         assert any("another secret key" in line for line in lines)
     else:
         assert body["message"] == "Forbidden"
-        assert any("the signature is not the one" in line for line in lines)
+        assert any("the signature does not match" in line for line in lines)
 
 
 def test_each_mistake_is_refused_and_named(bench: Callable[..., Bench]) -> None:
@@ -391,7 +391,7 @@ def test_a_signature_lives_five_minutes_whatever_it_says(expires: int | None, be
     body = json.loads(rejection(url).body)
     assert body["reason"] == ("clock" if expires is None else "expired")
     if expires == 86_400:
-        assert "to live 1 d, of which 5 min count here" in body["message"]
+        assert "valid for 1 d, limited to 5 min here" in body["message"]
 
 
 @pytest.mark.parametrize(

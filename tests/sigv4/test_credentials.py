@@ -191,7 +191,7 @@ def test_an_awaitable_that_cannot_be_closed_is_refused_too():
 
 @pytest.mark.parametrize("source", [None, lambda: None, Provider(None)])
 def test_a_source_that_gives_nothing(source):
-    with pytest.raises(CredentialsUnavailable, match="gave None"):
+    with pytest.raises(CredentialsUnavailable, match="returned None"):
         fetch(source)
 
 
@@ -290,7 +290,7 @@ def test_a_file_written_anew_is_read_anew(files):
     ("profile", "says"),
     [
         ("nobody", r"no section \[nobody\] among default, work, half; .* no section \[profile nobody\]"),
-        ("half", "has not both aws_access_key_id and aws_secret_access_key"),
+        ("half", "does not have both aws_access_key_id and aws_secret_access_key"),
         ("role", "use BotocoreProvider"),
     ],
 )

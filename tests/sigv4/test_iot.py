@@ -79,7 +79,7 @@ def test_every_form_of_an_aws_iot_host_tells_its_region(endpoint, region):
     ],
 )
 def test_nothing_that_only_looks_like_one_does(endpoint):
-    with pytest.raises(RegionUnknown, match="give it: region="):
+    with pytest.raises(RegionUnknown, match="give the region, for example region="):
         region_from_endpoint(endpoint)
 
 
