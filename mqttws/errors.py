@@ -1,38 +1,38 @@
-"""Every error that this package raises or reports.
+"""The exceptions that this package raises or reports.
 
 The tree (each name is importable from `mqttws`)::
 
     MQTTError
       ProtocolError(statement)           a rule of the standard was broken
         LocalProtocolError               by the caller: raised, and nothing has changed
-          IllFormedText                  a str that has no UTF-8 form; also a ValueError
+          IllFormedText                  a str that UTF-8 cannot encode; also a ValueError
         RemoteProtocolError              by the peer: reported as the last event
           MalformedPacket                in the bytes of one packet
-            PacketTooLarge(topic, size)  it is larger than `max_packet_size`
+            PacketTooLarge(topic, size)  the packet is larger than `max_packet_size`
       ConnectError                       an attempt to connect failed
         CertificateError                 the server's certificate cannot be trusted
-        HandshakeRejected(status, headers, body)    the HTTP upgrade was answered by something else than 101
-        ConnectionRefused(return_code)   the CONNACK carried a refusal
+        HandshakeRejected(status, headers, body)    the answer to the HTTP upgrade was not a usable 101
+        ConnectionRefused(return_code)   the CONNACK refused the connection
         ConnectTimeout                   the attempt took too long
       ConnectionClosed                   an established connection ended
-        ConnectionBroken                 the network ended it: a reset, for example
-        KeepAliveTimeout                 the peer fell silent
-        SessionTakenOver                 the same client identifier connected elsewhere, said the server
-        TakeoverSuspected                the server accepts connections and closes them, again and again
-        AccessDenied                     a server: the client asked for what it may not do
-        LimitExceeded                    a server: the client went beyond a bound
-      SessionLost                        the server no longer had a session that it was to keep
+        ConnectionBroken                 the network ended it, for example by a reset
+        KeepAliveTimeout                 the peer sent nothing within the keep alive
+        SessionTakenOver                 the server said that the client identifier connected elsewhere
+        TakeoverSuspected                the server repeatedly accepts connections and closes them
+        AccessDenied                     on a server: the client is not permitted to do what it requested
+        LimitExceeded                    on a server: the client exceeded a limit
+      SessionLost                        the server has lost a session that it should have kept
       PublishRejected(topic, size)       the server ends the connection each time this message is sent
-      SubscribeRejected(topic_filter)    the SUBACK carried 0x80, or the server ends the connection instead
-      TimedOut                           a call took longer than its time-out; also a TimeoutError
+      SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
+      TimedOut                           a call exceeded its time-out; also a TimeoutError
       QueueFull                          a bounded queue is full, and the caller chose not to wait
       StoreError                         the store of a durable session cannot be used
-      WouldDeadlock                      a wait that only the waiting thread itself could end
+      WouldDeadlock                      a blocking wait that only the waiting thread itself could end
 
 `ConnectTimeout` and `KeepAliveTimeout` are also built-in `TimeoutError`s, as `TimedOut` is.
 
-A message says what was seen, what was expected and what to do. None ever holds a password, a token or a
-query string: a signed URL is a credential.
+A message says what was found, what was expected and what to do. No message contains a password, a token or a query
+string: a signed URL is a credential.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from typing import ClassVar
 
 
 class MQTTError(Exception):
-    """The root of the tree: catch this to catch everything of ours."""
+    """The base of all exceptions of this package."""
 
 
 class ProtocolError(MQTTError):
     """A rule of the standard was broken.
 
     Attributes:
-        statement: the normative statement, such as "MQTT-3.3.1-4"; a section, such as "§2.2.3", where
-            the standard has given the rule no number.
+        statement: the normative statement, such as "MQTT-3.3.1-4", or the section, such as "§2.2.3", if the standard
+            does not number the rule.
     """
 
     def __init__(self, message: str, statement: str) -> None:
@@ -63,11 +63,11 @@ class ProtocolError(MQTTError):
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller asked for something that the standard forbids. Nothing was sent and nothing has changed."""
+    """The caller requested something that the standard forbids. Nothing was sent, and no state has changed."""
 
 
 class IllFormedText(LocalProtocolError, ValueError):
-    """A str has no UTF-8 form: it holds a lone surrogate. Spec: [MQTT-1.5.3-1]."""
+    """A str cannot be encoded as UTF-8: it contains a lone surrogate. Spec: [MQTT-1.5.3-1]."""
 
 
 class RemoteProtocolError(ProtocolError):
@@ -75,14 +75,14 @@ class RemoteProtocolError(ProtocolError):
 
 
 class MalformedPacket(RemoteProtocolError):
-    """The peer's bytes are no packet of MQTT 3.1.1."""
+    """The peer's bytes are not a valid packet of MQTT 3.1.1."""
 
 
 class PacketTooLarge(MalformedPacket):
     """A packet of the peer is larger than `max_packet_size`.
 
     Attributes:
-        topic: the Topic Name of a PUBLISH, where its beginning has arrived; None for another packet.
+        topic: the Topic Name of a PUBLISH, if that much of it has arrived; otherwise None.
         size: bytes of the whole packet.
     """
 
@@ -97,15 +97,15 @@ class ConnectError(MQTTError):
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """The attempt to connect took longer than it may."""
+    """The attempt to connect took longer than its time-out."""
 
 
 class CertificateError(ConnectError):
-    """The server's certificate cannot be trusted: unknown authority, wrong name, expired. Nothing was sent."""
+    """The server's certificate cannot be trusted: unknown authority, wrong name, expired. Nothing was sent over it."""
 
 
 class HandshakeRejected(ConnectError):
-    """The WebSocket upgrade was answered, but not by a usable 101.
+    """The answer to the WebSocket upgrade was not a usable 101.
 
     Attributes:
         status: the HTTP status code, 100 to 599.
@@ -157,12 +157,12 @@ class ConnectionRefused(ConnectError):
 
 
 class ConnectionClosed(MQTTError):
-    """An established connection ended without a DISCONNECT of ours.
+    """An established connection ended, and not because this client sent DISCONNECT.
 
     Attributes:
-        code: the WebSocket close code of the peer (1000 to 4999), or None where there was none.
-        said: the reason in the closing frame of the peer; at a server, the one to be sent in its own. It is not in the
-            message: a peer may say anything.
+        code: the WebSocket close code of the peer (1000 to 4999), or None if there was none.
+        said: the reason in the peer's close frame; on a server, the reason to send in its own. The message does not
+            contain it, because the peer can send any text.
     """
 
     def __init__(
@@ -189,38 +189,38 @@ class KeepAliveTimeout(ConnectionClosed, TimeoutError):
 
 
 class SessionTakenOver(ConnectionClosed):
-    """Another connection with the same client identifier took the session over, as the server itself has said.
+    """The server said that another connection with the same client identifier took over the session.
 
     Spec: [MQTT-3.1.4-2]
     """
 
 
 class TakeoverSuspected(ConnectionClosed):
-    """The server accepted several connections in a row and closed each in order within seconds.
+    """The server accepted several connections in a row and closed each of them cleanly within seconds.
 
-    Another client may use the same client identifier, or the server may forbid what this client does. It is no proof:
-    the client goes on with growing pauses, unless `end_on` names this class.
+    Another client may use the same client identifier, or the server may forbid what this client does. Neither is
+    certain, so the client keeps reconnecting, with growing pauses, unless `end_on` contains this class.
     """
 
 
 class AccessDenied(ConnectionClosed):
-    """At a server: the client was cut off because it may not do what it asked for. Spec: [MQTT-3.3.5-2]."""
+    """On a server: it closed the connection because the client is not permitted to do this. Spec: [MQTT-3.3.5-2]."""
 
 
 class LimitExceeded(ConnectionClosed):
-    """At a server: the client was cut off because it went beyond a bound."""
+    """On a server: it closed the connection because the client exceeded a limit."""
 
 
 class SessionLost(MQTTError):
-    """The server no longer had the session that it was to keep (`clean_session=False`).
+    """The server no longer has the session that it should have kept (`clean_session=False`).
 
-    Messages that it held for this client are gone. What this client has not had acknowledged is sent again, and the
-    subscriptions are made again.
+    Messages that the server held for this client are lost. The client sends its unacknowledged messages again and
+    renews its subscriptions.
     """
 
 
 class PublishRejected(MQTTError):
-    """The server ends the connection each time it receives this message: it is too large for it, or not allowed.
+    """The server ends the connection each time it receives this message, which is too large or not permitted.
 
     Attributes:
         topic: the Topic Name.
@@ -235,7 +235,7 @@ class PublishRejected(MQTTError):
     def __str__(self) -> str:
         return (
             f"the server ended the connection twice when it received the message of {self.size:,} bytes to "
-            f"{self.topic!r}, and nothing else: it is too large, or not allowed; it will not be sent again"
+            f"{self.topic!r}, and nothing else: the message is too large or not permitted; it will not be sent again"
         )
 
 
@@ -244,7 +244,7 @@ class SubscribeRejected(MQTTError):
 
     Attributes:
         topic_filter: the Topic Filter that was refused.
-        closes: whether the server ended the connection over it, instead of answering with 0x80.
+        closes: whether the server ended the connection because of it, instead of answering with 0x80.
 
     Spec: §3.9.3
     """
@@ -255,21 +255,21 @@ class SubscribeRejected(MQTTError):
         self.closes = closes
 
     def __str__(self) -> str:
-        how = "it ended the connection over it twice" if self.closes else "SUBACK return code 0x80"
+        how = "it ended the connection twice because of it" if self.closes else "SUBACK return code 0x80"
         return f"the server rejected the subscription to {self.topic_filter!r} ({how})"
 
 
 class TimedOut(MQTTError, TimeoutError):
-    """A call took longer than its time-out."""
+    """A call exceeded its time-out."""
 
 
 class QueueFull(MQTTError):
-    """A bounded queue is full. Wait, raise its bound, or choose another policy."""
+    """A bounded queue is full. Wait, raise its limit, or choose another policy."""
 
 
 class StoreError(MQTTError):
-    """A store cannot be opened, read or written. What it was to keep has not been sent, and nobody was told it was."""
+    """A store cannot be opened, read or written. What it should have stored was neither sent nor acknowledged."""
 
 
 class WouldDeadlock(MQTTError):
-    """A blocking call inside a callback could never end. Use the `_nowait` form there."""
+    """A blocking call inside a callback could never return. Use the `_nowait` form there."""

@@ -1,4 +1,4 @@
-"""What both drivers write to the log named `mqttws`. A handler that raises is at fault itself, and stops nothing."""
+"""The logger `mqttws` of both drivers. An exception in a logging handler must not stop the network: it is ignored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ packets = logging.getLogger("mqttws.packets")
 
 
 def write(level: int, message: str, arguments: tuple[object, ...], *, exc_info: bool = False) -> None:
-    """Write a record."""
+    """Write a log record; never raise."""
     try:
         logger.log(level, message, *arguments, exc_info=exc_info)
     except Exception:
@@ -19,12 +19,12 @@ def write(level: int, message: str, arguments: tuple[object, ...], *, exc_info: 
 
 
 def report(callback: Callable[..., Any]) -> None:
-    """Write the exception that a callback has raised, from where it is caught."""
+    """Log the exception of a callback. Call this in the except clause."""
     write(logging.ERROR, "a callback raised an exception: %r", (callback,), exc_info=True)
 
 
 def packet_log() -> Callable[[str, str], None] | None:
-    """Return what writes a line for each packet, of the client identifier and the line; None where nobody wants it."""
+    """Return a function that logs one line for a packet, given the client identifier; None if that log is disabled."""
     return _write_packet if packets.isEnabledFor(logging.DEBUG) else None
 
 

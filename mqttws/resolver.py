@@ -1,8 +1,8 @@
-"""Names and their addresses, for both drivers.
+"""Name resolution for both drivers.
 
-A name is looked up in a daemon thread, because the system's resolver can neither be hurried nor interrupted: a look-up
-that hangs holds up neither an event loop's executor nor the end of the process. However
-many attempts wait for a name, there is one look-up of it at a time, which they share.
+A name is looked up in a daemon thread, because the system's resolver has no time-out and cannot be interrupted. A
+lookup that hangs blocks neither an event loop's executor nor the exit of the process. Attempts that wait for the same
+name share one lookup.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Final
 
-#: Family, protocol and the address itself, as `socket` wants them.
+#: Family, protocol and address, in the form that `socket` takes.
 Address = tuple[socket.AddressFamily, int, object]
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """Resolve a name; IPv6 and IPv4 addresses in turn, each kind in the order of the system.
+    """Resolve a name.
+
+    Returns:
+        The addresses, IPv6 and IPv4 alternating, each family in the order of the system.
 
     Raises:
-        OSError: there is no such name, or no answer.
+        OSError: the name does not exist, or the resolver does not answer.
 
     Spec: RFC 8305 §4
     """
@@ -38,14 +41,14 @@ def resolve(host: str, port: int) -> list[Address]:
 
 
 class Lookup:
-    """A look-up of one name.
+    """A lookup of one name.
 
     Args:
-        host: a name.
+        host: the name.
         port: 1 to 65,535.
 
     Attributes:
-        outcome: the addresses, or why there are none; None while it is under way.
+        outcome: the addresses, or the error; None while the lookup is under way.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -54,13 +57,13 @@ class Lookup:
         self._watchers: deque[Callable[[], object]] = deque()
 
     def watch(self, callback: Callable[[], object]) -> None:
-        """Call back once there is an outcome, in any thread."""
+        """Call `callback` once there is an outcome, in any thread."""
         self._watchers.append(callback)
         if self.outcome is not None:
             self._notify()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the lookup in a thread."""
         threading.Thread(target=self._run, name=f"mqttws resolving {self._key[0]}", daemon=True).start()
 
     def _run(self) -> None:
@@ -71,7 +74,7 @@ class Lookup:
             outcome = error
         except Exception as error:
             outcome = OSError(socket.EAI_FAIL, f"the look-up failed: {type(error).__name__}")
-        _under_way.pop(self._key, None)  # an attempt that begins from now on asks anew
+        _under_way.pop(self._key, None)  # an attempt that starts from now on makes a new lookup
         self.outcome = outcome
         self._notify()
 
@@ -79,17 +82,17 @@ class Lookup:
         while self._watchers:
             try:
                 watcher = self._watchers.popleft()
-            except IndexError:  # the other thread was faster
+            except IndexError:  # the other thread has taken the last one
                 return
             watcher()
 
 
-#: The look-ups under way. Each change is one operation on the dictionary, so that it needs no lock.
+#: The lookups under way. Each change is one operation on the dict, so no lock is needed.
 _under_way: Final[dict[tuple[str, int], Lookup]] = {}
 
 
 def look_up(host: str, port: int) -> Lookup:
-    """Begin to look up a name, or join the look-up that is under way."""
+    """Start the lookup of a name, or return the one that is under way."""
     key, new = (host, port), Lookup(host, port)
     lookup = _under_way.setdefault(key, new)
     if lookup is new:
@@ -102,4 +105,4 @@ def look_up(host: str, port: int) -> Lookup:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)  # their threads are the parent's
+    os.register_at_fork(after_in_child=_under_way.clear)  # the threads of the lookups do not exist in the child

@@ -1,4 +1,4 @@
-"""What the drivers and the broker need of sockets and of asyncio's transports, beyond their interfaces."""
+"""Helpers for sockets and for asyncio's transports, shared by the drivers and the broker."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-#: Seconds before the next address is tried beside the ones under way. Spec: RFC 8305 §5
+#: Seconds before the next address is tried in parallel with those under way. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
 
-#: Bytes asked of a socket at once; more costs more than it brings.
+#: The size of one read in bytes; a larger one costs more than it saves.
 READ_SIZE = 64 * 1024
 
-#: Linux has it.
+#: Only Linux has this option.
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 def unix_address(path: str) -> tuple[socket.AddressFamily, int, object]:
-    """Return a Unix socket as an address to connect to.
+    """Return the address of a Unix socket: family, protocol and path.
 
     Raises:
         OSError: this system has no Unix sockets.
@@ -31,32 +31,32 @@ def unix_address(path: str) -> tuple[socket.AddressFamily, int, object]:
 
 
 def is_address(host: str) -> bool:
-    """Tell an IP address from a name."""
+    """Return whether `host` is an IP address, not a name."""
     return ":" in host or host.replace(".", "").isdigit()
 
 
 def acknowledge_at_once(connection: Any) -> None:
-    """Have the system acknowledge, on the level of TCP, what was just read, and not up to 40 ms later.
+    """Make TCP acknowledge the data just read immediately, instead of up to 40 ms later.
 
-    A server that leaves Nagle's algorithm on, as Mosquitto's WebSocket listener does, keeps the next answers to itself
-    until then. The system forgets the wish again and again, so that it is for each read.
+    A server with Nagle's algorithm enabled, such as Mosquitto's WebSocket listener, holds back its next answers until
+    the acknowledgement. The system resets the option, so it is set after each read.
 
     Args:
-        connection: a socket, or what an event loop shows of its own; None for none.
+        connection: a socket, or the socket object of an asyncio transport; None does nothing.
     """
     if _QUICKACK is not None and connection is not None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        except OSError:  # no TCP, or no longer there: the next read tells
+        except OSError:  # not TCP, or closed: the next read reports it
             pass
 
 
 def read_less(transport: asyncio.BaseTransport) -> None:
-    """Have a transport ask for no more than `READ_SIZE` at once.
+    """Limit each read of a transport to `READ_SIZE`.
 
-    Asyncio's ask for 256 KiB. However little a read brings, so much is set aside for it, and where the allocator has to
-    fetch it from the system and give it back, that takes 13 us. A TLS transport has one buffer of that size, which
-    it keeps; it is left as it is.
+    asyncio reads up to 256 KiB and allocates that much for every read, however little arrives. If the allocator has to
+    get the memory from the system and return it, this takes 13 us. A TLS transport reuses one buffer of that size and
+    is left unchanged.
     """
     if hasattr(transport, "max_size"):
         transport.max_size = READ_SIZE
@@ -65,8 +65,8 @@ def read_less(transport: asyncio.BaseTransport) -> None:
 def free(transport: asyncio.BaseTransport) -> None:
     """Break the reference cycles of a transport whose connection is lost, so that it is freed immediately.
 
-    Before Python 3.14, asyncio's transports keep bound methods of their own: `_read_ready_cb`, and from 3.12 on also
-    `_write_ready`. The garbage collector would free them, but runs rarely where little garbage is made.
+    Before Python 3.14, asyncio's transports hold references to their bound methods: `_read_ready_cb`, and from 3.12 on
+    also `_write_ready`. The garbage collector would free them, but runs rarely in a program that makes little garbage.
     """
     attributes = getattr(transport, "__dict__", {})
     attributes.pop("_read_ready_cb", None)

@@ -13,7 +13,7 @@ from mqttws.codec.topics import check_topic
 from mqttws.codec.wire import MAX_UINT16, Reader, encode_binary, encode_string, encode_uint16
 from mqttws.errors import LocalProtocolError, MalformedPacket
 
-#: Protocol Level -> Protocol Name: 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still speak.
+#: Protocol Level -> Protocol Name. 4 is MQTT 3.1.1; 3 is MQTT 3.1, which many clients still use.
 PROTOCOL_NAMES = {3: "MQIsdp", 4: "MQTT"}
 
 # The Connect Flags. Spec: §3.1.2.3, figure 3.4
@@ -27,19 +27,19 @@ _USERNAME = 0x80
 
 
 class UnsupportedLevel(MalformedPacket):
-    """A CONNECT of a protocol level that is not spoken here.
+    """A CONNECT with an unsupported protocol level.
 
     Attributes:
-        level: that level.
+        level: the protocol level of the CONNECT.
     """
 
     def __init__(self, level: int, name: str) -> None:
-        super().__init__(f"protocol level {level} of {name!r} is not spoken here", "MQTT-3.1.2-2")
+        super().__init__(f"protocol level {level} of {name!r} is not supported", "MQTT-3.1.2-2")
         self.level = level
 
 
 class Connect(Packet):
-    """CONNECT: the first packet of a client, once in each Network Connection.
+    """CONNECT: the first packet of a client, sent once on each Network Connection.
 
     ::
 
@@ -50,16 +50,16 @@ class Connect(Packet):
         connect flags    (1): user name | password | will retain | will QoS (2) | will | clean session | 0
         keep alive       (2), seconds
         client id        length (2), UTF-8
-        will topic       length (2), UTF-8   } where the will flag is set
+        will topic       length (2), UTF-8   } if the will flag is set
         will message     length (2), bytes   }
-        user name        length (2), UTF-8     where its flag is set
-        password         length (2), bytes     where its flag is set
+        user name        length (2), UTF-8     if its flag is set
+        password         length (2), bytes     if its flag is set
 
     Args:
-        client_id: 0 to 65,535 bytes of UTF-8; empty only with a clean session, and then the server makes one up.
-        clean_session: whether both sides drop what an earlier session left, and this one at its end.
-        keep_alive: seconds, 0 to 65,535; the longest silence of the client. 0 disables.
-        will: published by the server when the connection ends without a DISCONNECT.
+        client_id: 0 to 65,535 bytes of UTF-8; empty only with a clean session, and then the server assigns one.
+        clean_session: whether both sides discard an earlier session now, and this session when the connection ends.
+        keep_alive: seconds, 0 to 65,535: the longest time in which the client sends nothing. 0 disables.
+        will: the message that the server publishes when the connection ends without a DISCONNECT.
         username: 0 to 65,535 bytes of UTF-8.
         password: 0 to 65,535 bytes; only with a user name.
         protocol_level: 4 (MQTT 3.1.1), or 3 (MQTT 3.1, protocol name "MQIsdp").
@@ -125,16 +125,16 @@ class Connect(Packet):
         )
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Connect may hold credentials, and so is neither pickled nor copied")
+        raise TypeError("a Connect can hold credentials and cannot be pickled or copied")
 
     @classmethod
     def decode(cls, flags: int, reader: Reader) -> Connect:
         """Decode; see `Packet.decode`.
 
         Raises:
-            MalformedPacket: with the statement "MQTT-3.1.2-2" for a protocol level that is not spoken here and
-                "MQTT-3.1.3-8" for an empty client identifier without a clean session: those two are answered with
-                a CONNACK before the close.
+            MalformedPacket: with the statement "MQTT-3.1.2-2" for an unsupported protocol level, and "MQTT-3.1.3-8"
+                for an empty client identifier without a clean session. A server answers these two with a CONNACK
+                before it closes the connection.
         """
         name = reader.binary("the protocol name")
         level = reader.uint8("the protocol level")
@@ -144,7 +144,7 @@ class Connect(Packet):
             raise UnsupportedLevel(level, name.decode())
         connect_flags = reader.uint8("the connect flags")
         if level == 3:
-            connect_flags &= ~_RESERVED  # MQTT 3.1 does not use it, nor the flags of the fixed header
+            connect_flags &= ~_RESERVED  # MQTT 3.1 uses neither this bit nor the flags of the fixed header
         elif flags:
             raise MalformedPacket(f"the flags of Connect are {flags:04b}; they must be 0000", cls.flags_statement)
         _check_connect_flags(connect_flags)
@@ -168,7 +168,7 @@ class Connect(Packet):
 
 
 def _check_connect_flags(flags: int) -> None:
-    """Check the Connect Flags of a peer against each other.
+    """Check that the Connect Flags of a peer are consistent.
 
     Spec: §3.1.2.3, [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-13] to [MQTT-3.1.2-15], [MQTT-3.1.2-22]
     """
@@ -176,16 +176,16 @@ def _check_connect_flags(flags: int) -> None:
         raise MalformedPacket("the reserved connect flag is set", "MQTT-3.1.2-3")
     if not flags & _WILL:
         if flags & _WILL_QOS:
-            raise MalformedPacket("there is a will QoS without a will", "MQTT-3.1.2-13")
+            raise MalformedPacket("the will QoS is set without a will", "MQTT-3.1.2-13")
         if flags & _WILL_RETAIN:
-            raise MalformedPacket("there is a will retain without a will", "MQTT-3.1.2-15")
+            raise MalformedPacket("the will retain flag is set without a will", "MQTT-3.1.2-15")
     check_qos((flags & _WILL_QOS) >> 3, "the will QoS", "MQTT-3.1.2-14")
     if flags & _PASSWORD and not flags & _USERNAME:
         raise MalformedPacket("there is a password without a user name", "MQTT-3.1.2-22")
 
 
 class ConnAck(Packet):
-    """CONNACK: the server's first packet, its answer to CONNECT.
+    """CONNACK: the first packet of a server, its answer to CONNECT.
 
     ::
 
@@ -196,7 +196,7 @@ class ConnAck(Packet):
 
     Args:
         return_code: 0 to 5.
-        session_present: whether the server kept the session; never with a refusal.
+        session_present: whether the server kept the session; False in a refusal.
 
     Spec: §3.2, [MQTT-3.2.2-1] to [MQTT-3.2.2-6]
     """
@@ -210,7 +210,7 @@ class ConnAck(Packet):
         if not 0 <= return_code <= 5:
             raise LocalProtocolError(f"the ConnAck return code is {return_code}; it must be 0 to 5", "§3.2.2.3")
         if return_code and session_present:
-            raise LocalProtocolError("a refusal says that a session is present", "MQTT-3.2.2-4")
+            raise LocalProtocolError("a ConnAck that refuses must not have session_present set", "MQTT-3.2.2-4")
         self.return_code = return_code
         self.session_present = session_present
 
@@ -229,7 +229,7 @@ class ConnAck(Packet):
 
 
 class PingReq(Packet):
-    """PINGREQ: a client shows that it lives, and asks the server to. Two bytes: C0 00. Spec: §3.12."""
+    """PINGREQ: keeps the connection alive, and asks the server for a PINGRESP. Two bytes: C0 00. Spec: §3.12."""
 
     __slots__ = ()
     type = 12
@@ -243,7 +243,10 @@ class PingResp(Packet):
 
 
 class Disconnect(Packet):
-    """DISCONNECT: a client's last packet: no will, please. Two bytes: E0 00. Spec: §3.14, [MQTT-3.14.1-1]."""
+    """DISCONNECT: the last packet of a client; the server discards the will. Two bytes: E0 00.
+
+    Spec: §3.14, [MQTT-3.14.1-1], [MQTT-3.14.4-3]
+    """
 
     __slots__ = ()
     type = 14

@@ -1,26 +1,27 @@
-"""A bounded stream of bytes -> packets. One of the two rooms written for speed.
+"""Decode a bounded stream of bytes into packets. One of the two modules written for speed.
 
-The plain way to decode is `packets.decode`: a packet's first byte and its body. This room adds the cutting of a
-stream into packets, and a shortcut for what makes up nearly all traffic:
+The reference decoder is `packets.decode`, which takes a packet's first byte and its body. This module splits a stream
+into packets and has a fast path for nearly all traffic:
 
-- `feed` walks over the whole of what arrived in one loop with an offset; nothing is deleted from the front of
-  a buffer. What is left over is the beginning of one packet. It is kept in a bytearray, which takes from later data
-  what completes that packet and no more: the cost grows with the bytes and not with the number of pieces they come
-  in, and a long payload is copied once, out of that bytearray or out of the data.
-- PUBLISH, the acknowledgements of one packet identifier and the packets without a body are built in the loop. Topic
-  Names are remembered with their bytes (`memory`), so that each is decoded and checked once. The other packets have
-  functions for their bodies (`shortcuts`). A packet in which any of these sees something amiss goes the plain way,
-  which finds the words for it.
-- Bytes are read by index and dispatched on the whole first byte, the likeliest first. `high * 256 + low`, and
-  comparisons in the place of masks, look odd and are what the interpreter specialises. Of a topic's length only the low
-  byte is read: no topic is remembered whose length needs the high one.
-- What the loop has checked, the constructor of `Publish` does not check again: the topic comes out of the memory of
-  checked ones, the QoS out of the first byte, and the packet identifier is not 0. Pure Python does not even call it: to
-  fill in a blank object takes half the time. The compiled constructor is faster than that.
-- Messages of QoS 0 of one topic and one size often come one after the other. Behind two of them, all that begin with
-  the very same bytes are taken as a run, with one comparison each; compiled, that comparison would take longest.
+- `feed` processes the received data in one loop with an offset; nothing is deleted from the front of a buffer. The
+  remainder is the beginning of one packet. It is kept in a bytearray, to which later data adds only the bytes that
+  complete this packet. The cost is proportional to the number of bytes, not of pieces, and a long payload is copied
+  once, from the bytearray or from the data.
+- PUBLISH, the acknowledgements with one packet identifier and the packets without a body are built in the loop. Topic
+  Names are cached by their bytes (`memory`), so that each is decoded and checked once. The other packets have functions
+  for their bodies (`shortcuts`). If any of these finds something wrong, the reference decoder decodes the packet and
+  raises the error.
+- Bytes are read by index, and the whole first byte selects the packet, the most frequent first. `high * 256 + low`, and
+  comparisons instead of masks, look unusual but are what the interpreter specialises. Only the low byte of a topic's
+  length is read, because topics long enough to need the high byte are never cached.
+- The constructor of `Publish` does not repeat the checks of the loop: the topic comes from the cache of checked topics,
+  the QoS from the first byte, and the packet identifier is not 0. In pure Python the constructor is not even called:
+  filling in a blank object takes half the time. The compiled constructor is faster than that.
+- Messages of QoS 0 with one topic and one size often follow each other. After two of them, all that begin with the same
+  bytes are taken as a run, with one comparison each. The compiled build does not do this, because there the comparison
+  would be the slowest step.
 
-`tests/codec/test_decoder.py` shows that both ways agree on every input.
+`tests/codec/test_decoder.py` checks that both decoders agree on every input.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from mqttws.errors import MalformedPacket, PacketTooLarge
 #: The largest packet that the standard allows, fixed header included.
 MAX_PACKET_SIZE: Final = MAX_REMAINING_LENGTH + 5
 
-#: First byte -> the packet that has no body. Packets are not changed once made, so that one of each does.
+#: First byte -> the packet without a body. Packets are never changed, so one object of each is enough.
 _EMPTY: Final[dict[int, Packet]] = {0xC0: PingReq(), 0xD0: PingResp(), 0xE0: Disconnect()}
 #: First byte of a PUBLISH of QoS 1 or 2 -> QoS, RETAIN, DUP.
 _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
@@ -52,27 +53,27 @@ _FLAGS: Final[dict[int, tuple[int, bool, bool]]] = {
 }
 #: First byte -> the other acknowledgements.
 _ANSWERS: Final[dict[int, type[PacketIdOnly]]] = {0x50: PubRec, 0x62: PubRel, 0x70: PubComp, 0xB0: UnsubAck}
-#: The length-prefixed bytes of Topic Names lately seen -> the name, checked. Bounded like the encoder's.
+#: The length-prefixed bytes of Topic Names in recent use -> the checked name. Bounded like the encoder's cache.
 _MEMORY: Final[Memory[bytes, str]] = Memory(16_384)
 _TOPICS: Final[dict[bytes, str]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 126
 #: First bytes of SUBSCRIBE and UNSUBSCRIBE.
 _WITH_FILTERS: Final = (0x82, 0xA2)
-#: A shorter body is copied for the plain way: a view takes longer to make.
+#: A shorter body is copied for the reference decoder, which is faster than making a view.
 _SHORT: Final = 1024
 
 
 class Decoder:
-    """Cuts a stream into packets.
+    """Splits a stream into packets and decodes them.
 
     Args:
-        max_packet_size: bytes, fixed header included; a larger packet is refused as soon as its fixed header has
-            been seen, before its body is kept.
+        max_packet_size: the largest accepted packet in bytes, fixed header included. A larger packet is refused as
+            soon as its fixed header has arrived, before its body is buffered.
 
     Attributes:
-        max_packet_size: the same; what is changed counts from the next call of `feed` on.
-        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may hold; None for any number.
-        lenient: whether bits that MQTT 3.1 does not use, and 3.1.1 wants to be 0, are ignored.
+        max_packet_size: the same; a change takes effect at the next call of `feed`.
+        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may contain; None sets no limit.
+        lenient: whether to ignore bits that MQTT 3.1 does not use and MQTT 3.1.1 requires to be 0.
     """
 
     __slots__ = ("_fault", "_need", "_partial", "_passing", "lenient", "max_filters", "max_packet_size")
@@ -81,38 +82,38 @@ class Decoder:
         self.max_packet_size = max_packet_size
         self.max_filters: int | None = None
         self.lenient = False
-        self._partial = bytearray()  # the beginning of a packet
-        self._need = 0  # how many bytes `_partial` must hold before there is anything to do
-        self._passing = 0  # how many bytes of a packet are still to be passed over; see `SkippingDecoder`
+        self._partial = bytearray()  # the beginning of an incomplete packet
+        self._need = 0  # the length of `_partial` at which decoding can continue
+        self._passing = 0  # how many bytes of a packet are still to be discarded; see `SkippingDecoder`
         self._fault: MalformedPacket | None = None
 
     @property
     def fault(self) -> MalformedPacket | None:
-        """What ended the stream: the next call of `feed` raises it. None while all is well."""
+        """The error that ended the stream, which the next call of `feed` raises; None if there is none."""
         return self._fault
 
     @property
     def under_way(self) -> bool:
-        """Whether a packet has begun and is not all there."""
+        """Whether a packet has arrived in part."""
         return bool(self._partial) or self._passing > 0
 
     @property
     def missing(self) -> int:
-        """How many bytes it takes at the least to complete a packet, or its fixed header: these are not of the next."""
+        """The minimum number of bytes to complete a packet or its fixed header: reading so many never reads further."""
         return self._need - len(self._partial) if self._partial else 2
 
     def feed(self, data: bytes) -> list[Packet]:
-        """Take bytes from the peer.
+        """Decode received bytes.
 
         Args:
-            data: as many or as few as there are.
+            data: any number of bytes.
 
         Returns:
-            Every packet that `data` completes, in order. The packets in front of a malformed one are returned, and
-            the next call raises.
+            Every packet that `data` completes, in order. The packets before a malformed one are returned, and the next
+            call raises.
 
         Raises:
-            MalformedPacket: the stream is no MQTT from the first packet not yet returned on. So does each later call.
+            MalformedPacket: the first packet not yet returned is malformed. Each later call raises it again.
         """
         if self._fault is not None:
             raise self._fault
@@ -138,20 +139,22 @@ class Decoder:
         return packets
 
     def _cut(self, data: bytes, packets: list[Packet]) -> None:
-        """Append the packets that `data` holds, and keep the rest for the next time."""
+        """Append the packets that `data` contains, and keep the rest for the next call."""
         position = 0
         end = len(data)
         last = end - 1
         largest = self.max_packet_size
-        most = largest - 2  # of what follows the shortest fixed header
-        topics = _TOPICS
+        most = largest - 2  # the largest remaining length after the shortest fixed header, of two bytes
+        topics = _TOPICS  # locals: the loop reads them faster than globals and attributes
         blank = BLANK
-        topic_before: str | None = None  # of the last PUBLISH of QoS 0
+        topic_before: str | None = None  # the topic of the last PUBLISH of QoS 0
         length_before = 0
+        # A fixed header has at least two bytes, so the last byte alone cannot start a packet.
         while position < last:
             first = data[position]
             length = data[position + 1]
             start = position + 2
+            # Lengths of one byte, and here of two, are read without a call: they cover packets below 16 KiB.
             if length > 127:
                 if start < end and data[start] < 128:
                     length += data[start] * 128 - 128
@@ -160,18 +163,22 @@ class Decoder:
                     try:
                         header = decode_remaining_length(data, position + 1)
                     except MalformedPacket:
-                        check_first_byte(first)  # what is wrong there comes first
+                        check_first_byte(first)  # an error in the first byte is reported first
                         raise
                     if header is None:
                         break
                     length, start = header
                 if start + length - position > largest:
                     break
+            # Incomplete or too large: `_keep` below waits for the rest, or refuses the packet by its fixed header.
             following = start + length
             if following > end or length > most:
                 break
+            # Every branch below either appends a packet and continues, or falls through to the reference decoder.
             if first < 0x40:
                 if length > 2 and first >= 0x30:
+                    # The bytes of the topic, with its length, are the cache's key: a hit needs no decoding and no
+                    # check. If the topic is longer than the packet, the comparison of `rest` below finds out.
                     rest = start + 2 + data[start + 1]
                     topic = topics.get(data[start:rest])
                     if topic is None:
@@ -191,6 +198,7 @@ class Decoder:
                                     packet.dup = False
                                     packet.packet_id = None
                                     packets.append(packet)
+                                # A second message with this topic and length: take the rest of the run in one go.
                                 if topic is not topic_before:
                                     topic_before = topic
                                 elif length == length_before and blank is not None:
@@ -202,7 +210,7 @@ class Decoder:
                                 continue
                         elif rest + 2 <= following and (first == 0x32 or first in _FLAGS):
                             packet_id = data[rest] * 256 + data[rest + 1]
-                            if packet_id:
+                            if packet_id:  # 0 is invalid [MQTT-2.3.1-1]
                                 payload = data[rest + 2 : following]
                                 if first == 0x32:
                                     qos = 1
@@ -222,7 +230,7 @@ class Decoder:
                                     packets.append(packet)
                                 position = following
                                 continue
-            elif length == 2:
+            elif length == 2:  # PUBACK, PUBREC, PUBREL, PUBCOMP and UNSUBACK
                 packet_id = data[start] * 256 + data[start + 1]
                 if packet_id:
                     if first == 0x40:
@@ -238,7 +246,7 @@ class Decoder:
                         packets.append(_ANSWERS[first](packet_id))
                         position = following
                         continue
-            elif not length and first in _EMPTY:
+            elif not length and first in _EMPTY:  # PINGREQ, PINGRESP and DISCONNECT
                 packets.append(_EMPTY[first])
                 position = following
                 continue
@@ -249,7 +257,7 @@ class Decoder:
             self._keep(data[position:], packets)
 
     def _go_on(self, packets: list[Packet]) -> None:
-        """Act on the beginning of a packet that has grown: now its length is known, or it is whole."""
+        """Continue with an incomplete packet: decode it if it is complete, or keep it now that its length is known."""
         partial, self._partial = self._partial, bytearray()
         header = decode_remaining_length(partial, 1)
         if header is not None and header[0] + header[1] == len(partial) <= self.max_packet_size:
@@ -258,7 +266,7 @@ class Decoder:
             self._keep(partial, packets)
 
     def _keep(self, data: bytes | bytearray, packets: list[Packet]) -> None:
-        """Keep the beginning of a packet, having checked what can be checked of it already."""
+        """Keep the beginning of a packet, after checking its first byte and its length."""
         check_first_byte(data[0], self.lenient)
         header = decode_remaining_length(data, 1)
         if header is None:
@@ -268,7 +276,7 @@ class Decoder:
             self._need = start + length
             if self._need > self.max_packet_size:
                 raise PacketTooLarge(
-                    f"a packet of {self._need:,} bytes is announced; at most {self.max_packet_size:,} are taken here",
+                    f"a packet has {self._need:,} bytes; the maximum here is {self.max_packet_size:,}",
                     "§2.2.3",
                     size=self._need,
                 )
@@ -283,13 +291,13 @@ class Decoder:
             and holds_more_filters(first, body, self.max_filters)
         ):
             raise MalformedPacket(
-                f"a packet holds over {self.max_filters:,} Topic Filters, more than are taken here", "§5.4.8"
+                f"a packet contains more than {self.max_filters:,} Topic Filters, the maximum here", "§5.4.8"
             )
         return _decode(first, body)
 
 
 def _decode(first: int, body: bytes | memoryview) -> Packet:
-    """Decode a packet by its shortcut, or else the plain way."""
+    """Decode a packet with its shortcut if there is one that succeeds, otherwise with the reference decoder."""
     shortcut = SHORTCUTS.get(first)
     if shortcut is not None:
         found = shortcut(bytes(body))
@@ -299,13 +307,13 @@ def _decode(first: int, body: bytes | memoryview) -> Packet:
 
 
 def _read_topic(encoded: bytes) -> str | None:
-    """Read a Topic Name that is not remembered, and offer it to the memory.
+    """Decode and check a Topic Name that is not in the cache, and offer it to the cache.
 
     Args:
-        encoded: its length in two bytes, of which only the low one was read, and its UTF-8 form.
+        encoded: the length in two bytes, of which the caller read only the low one, and the name in UTF-8.
 
     Returns:
-        None where it is too long for the memory, or anything is amiss: the plain way is to decode the packet.
+        The name; None if it is too long for the cache or not valid. The reference decoder then decodes the packet.
     """
     if encoded[0] or len(encoded) > _TOPIC_MAX_LENGTH + 2:
         return None
@@ -320,17 +328,17 @@ def _read_topic(encoded: bytes) -> str | None:
 
 
 def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[Packet]) -> int:
-    """Append the packets behind a PUBLISH of QoS 0, the last of `packets`, that have its very fixed header and topic.
+    """Append the packets that follow the last PUBLISH of `packets` and have the same fixed header and topic.
 
     Args:
         data: bytes of the stream.
         start: where that PUBLISH begins.
-        rest: where its payload does.
+        rest: where its payload begins.
         position: where it ends.
-        packets: what is taken is appended to it.
+        packets: the list to append to.
 
     Returns:
-        The offset of the first packet that begins otherwise, or is not all there.
+        The offset of the first packet that begins differently or is incomplete.
     """
     first = packets[-1]
     assert BLANK is not None

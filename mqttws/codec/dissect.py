@@ -1,7 +1,7 @@
-"""One packet -> its bytes, field by field, named: for study, for the console, for a log of one's own.
+"""Split one packet into named fields of bytes, for study, for the console and for logs.
 
-Nothing of a packet's layout is repeated here. The packets decode themselves from a `Reader`; this room gives them one
-that takes notes. What cannot be decoded is shown as far as it could be read.
+This module does not repeat the layouts. The packets decode themselves from a `Reader`; here they are given a reader
+that records what is read. An invalid packet is shown as far as it could be read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Field(NamedTuple):
     Attributes:
         start: the offset of the first one.
         data: the bytes.
-        name: what they are, in the standard's words.
-        value: what they mean: int, str or bytes; for flags a str that spells them out.
+        name: the standard's name for the field.
+        value: the decoded value, as int, str or bytes; for flags, a str that lists them.
     """
 
     start: int
@@ -36,12 +36,12 @@ class Field(NamedTuple):
 
 
 class Dissection(NamedTuple):
-    """What `dissect` found.
+    """The result of `dissect`.
 
     Attributes:
-        fields: every byte that could be read, in order.
-        packet: the packet; None where there is an error.
-        error: what is wrong with it; None where nothing is.
+        fields: the fields that could be read, in order.
+        packet: the packet; None if there is an error.
+        error: what is wrong with the packet; None if it is valid.
     """
 
     fields: tuple[Field, ...]
@@ -50,7 +50,7 @@ class Dissection(NamedTuple):
 
 
 class _Recorder(Reader):
-    """A reader that takes notes of what is read from it."""
+    """A reader that records each field that is read from it."""
 
     __slots__ = ("notes",)
 
@@ -58,7 +58,7 @@ class _Recorder(Reader):
         super().__init__(body, packet)
         self.notes: list[Field] = []
 
-    # Each of these does what the reader's own does.
+    # Each method reads as its base method does, and records the field.
 
     def uint8(self, what: str) -> int:
         start = self._position
@@ -95,13 +95,13 @@ class _Recorder(Reader):
 
 
 def dissect(data: bytes) -> Dissection:
-    """Take one packet apart.
+    """Split one packet into its fields.
 
     Args:
         data: one whole packet, from its first byte to its last.
 
     Returns:
-        Its fields, and the packet or what is wrong with it. A password among them is shown as it is.
+        The fields, and the packet or its error. A password is not hidden.
 
     Spec: §2, §3
     """
@@ -115,7 +115,7 @@ def dissect(data: bytes) -> Dissection:
     packet, error, start = None, None, 0
     try:
         if not data:
-            raise MalformedPacket("there is no byte at all", "§2.2")
+            raise MalformedPacket("the packet is empty", "§2.2")
         fields.append(Field(0, data[:1], "packet type and flags", f"type {data[0] >> 4}, flags {data[0] & 15:04b}"))
         cls = check_first_byte(data[0])
         fields[0] = fields[0]._replace(value=_first_byte(cls, data[0]))
@@ -126,7 +126,9 @@ def dissect(data: bytes) -> Dissection:
         fields.append(Field(1, data[1:start], "remaining length", length))
         packet = decode(data[0], data[start : start + length], make_reader)
         if len(data) - start != length:
-            raise MalformedPacket(f"{length:,} bytes are announced, {len(data) - start:,} are there", "§2.2.3")
+            raise MalformedPacket(
+                f"the remaining length is {length:,} bytes, but {len(data) - start:,} follow", "§2.2.3"
+            )
     except MalformedPacket as fault:
         packet, error = None, fault
     for note in recorder[0].notes if recorder else ():
@@ -135,14 +137,14 @@ def dissect(data: bytes) -> Dissection:
 
 
 def _first_byte(cls: type[Packet], first: int) -> str:
-    """Spell out the first byte. Spec: §2.2.1, §2.2.2."""
+    """Describe the first byte. Spec: §2.2.1, §2.2.2."""
     if cls is Publish:
         return f"Publish: DUP {first >> 3 & 1}, QoS {first >> 1 & 3}, RETAIN {first & 1}"
     return cls.__name__
 
 
 def _value(note: Field) -> int | str | bytes:
-    """Spell out a byte of flags; leave all else."""
+    """Return the value of a field; describe a byte of flags."""
     names = {"the connect flags": _CONNECT_FLAGS, "the acknowledge flags": _ACKNOWLEDGE_FLAGS}.get(note.name)
     if names is None or not isinstance(note.value, int):
         return note.value

@@ -1,11 +1,11 @@
-"""A bounded memory of what was checked lately, which a stream of new keys cannot empty.
+"""A bounded cache of checked values, which a stream of new keys cannot flush.
 
-A program publishes to few topics many times, and a peer may send a new one each time. So a key is taken in when it is
-seen for the second time, and nothing is put out for it while there is room. Once full, the memory keeps what it has
-through `PATIENCE` further keys, and then begins anew, so that it follows a program that has moved on to other topics.
+A program publishes to few topics many times, but a peer may send a new topic each time. A key is therefore admitted
+only when it is offered for the second time, and no entry is evicted to admit one. A full cache turns keys away until
+`PATIENCE` times its size were turned away; then it is cleared, so that it follows a program that uses other topics now.
 
-The table itself is a plain dict, because that is what the hot loops look things up in fastest. Threads may share a
-memory: each step on the dict is one operation, and two threads that offer the same key at once do no harm.
+The table is a plain dict, because that is the fastest lookup for the hot loops. Threads may share a cache: each step
+is one operation on the dict, and two threads that offer the same key at the same time do no harm.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: Slots of the table of keys seen once: one byte each.
+#: Slots of the table of keys seen once, of one byte each.
 _SLOTS: Final = 1 << 16
-#: How many keys are turned away by a full memory before it begins anew, as a multiple of what it holds.
+#: How many keys a full cache turns away before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
 
 
@@ -25,10 +25,10 @@ class Memory(Generic[K, V]):
     """A bounded dict with admission.
 
     Args:
-        size: how many keys it holds at the most.
+        size: the maximum number of keys.
 
     Attributes:
-        table: what is remembered; to be read only.
+        table: the cached values by key; read-only for callers.
     """
 
     __slots__ = ("_seen", "_size", "_turned_away", "table")
@@ -40,7 +40,7 @@ class Memory(Generic[K, V]):
         self._turned_away = 0
 
     def offer(self, key: K, value: V) -> None:
-        """Remember a value, if its key has been offered before and there is room."""
+        """Cache a value if its key has been offered before and the cache is not full."""
         if len(self.table) >= self._size:
             self._turned_away += 1
             if self._turned_away < self._size * PATIENCE:

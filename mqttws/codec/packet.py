@@ -1,11 +1,10 @@
 """What the fourteen control packets have in common.
 
-A packet is its fields: made with checked values, compared and hashed by them, shown by them. Packets are not to
-be changed once made; nothing enforces it, because enforcing costs as much as building the packet does.
+A packet is defined by its fields: they are checked on construction, and equality, hash and repr use them. Do not change
+a packet once it is made. This is not enforced, because enforcing it costs as much as building the packet.
 
-A packet class checks its fields in its constructor, once for both directions. Values from the caller that break
-a rule raise `LocalProtocolError`; `packets.decode` turns the same finding about a peer's bytes into
-`MalformedPacket`.
+A packet class checks its fields in its constructor, for both directions. It raises `LocalProtocolError` for values that
+break a rule; `packets.decode` converts this to `MalformedPacket`, because there the values are the peer's.
 
 Spec: §2
 """
@@ -40,7 +39,7 @@ class Packet:
         return bytes((self.type << 4 | self.flags,)) + encode_remaining_length(len(body)) + body
 
     def _encode_body(self) -> bytes:
-        """Encode all that follows the fixed header."""
+        """Encode everything after the fixed header."""
         return b""
 
     @classmethod
@@ -49,11 +48,11 @@ class Packet:
 
         Args:
             flags: the low nibble of its first byte.
-            reader: at the beginning of all that follows the fixed header.
+            reader: a reader at the start of the body, which is everything after the fixed header.
 
         Raises:
             MalformedPacket: the body cannot be read.
-            LocalProtocolError: the fields break a rule (`packets.decode` says it of the peer instead).
+            LocalProtocolError: the fields break a rule (`packets.decode` converts it to `MalformedPacket`).
         """
         reader.end()
         return cls()
@@ -83,7 +82,7 @@ class Packet:
 
 
 def shorten(value: object) -> str:
-    """Show a value; of long bytes or text only the first 64 items and the length."""
+    """Return the repr of a value; for long bytes or text, of the first 64 items, and the length."""
     if isinstance(value, (bytes, str)) and len(value) > 64:
         return f"{value[:64]!r}...({len(value):,})"
     return repr(value)

@@ -1,6 +1,6 @@
-"""The table of the fourteen control packets, and the way from one packet's bytes to its object.
+"""The table of the fourteen control packets, and the reference decoder of one packet.
 
-The packets themselves stand in `connecting`, `publishing` and `subscribing`, as chapters of §3.
+The packets are in `connecting`, `publishing` and `subscribing`, which follow the chapters of §3.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ PACKETS: dict[int, type[Packet]] = {
 
 
 def check_first_byte(first: int, lenient: bool = False) -> type[Packet]:
-    """Find the class of a packet by its first byte, and check its flags; those of a CONNECT depend on what is in it.
+    """Return the class of a packet from its first byte, and check the flags.
+
+    The flags of CONNECT are checked later: MQTT 3.1 does not fix them, and the version is in the body.
 
     Args:
-        first: the byte.
-        lenient: whether flags that MQTT 3.1 does not use may be set.
+        first: the first byte.
+        lenient: whether to accept flags that MQTT 3.1 does not use.
 
     Raises:
         MalformedPacket: a reserved type, or flags that the type does not allow.
@@ -54,14 +56,14 @@ def decode(
     Args:
         first: its first byte.
         body: all that follows its fixed header.
-        make_reader: makes what walks over the body, from the body and the packet's name.
+        make_reader: makes a reader from the body and the packet's name.
 
     Raises:
         MalformedPacket: it breaks a rule of the standard.
     """
     cls = check_first_byte(first)
-    # The constructors check for both directions; here the peer is to blame. The fault is raised behind the handler, and
-    # so without a chain (mypyc does not know `from None`).
+    # The constructors check both directions and raise LocalProtocolError; here the fault is the peer's. The raise is
+    # outside the handler, so that the exception has no context (mypyc does not support `from None`).
     try:
         return cls.decode(first & 0x0F, make_reader(body, cls.__name__))
     except LocalProtocolError as error:
@@ -70,13 +72,13 @@ def decode(
 
 
 def clear_unused_bits(first: int, body: bytes | memoryview) -> tuple[int, bytes | memoryview]:
-    """Clear the bits of a packet that MQTT 3.1 calls unused, and that 3.1.1 wants to be 0.
+    """Clear the bits of a packet that MQTT 3.1 does not use and MQTT 3.1.1 requires to be 0.
 
-    They are flags of the fixed header (DUP of SUBSCRIBE, UNSUBSCRIBE and PUBREL among them, which means nothing here),
-    and those beside the QoS in a SUBSCRIBE.
+    These are flags of the fixed header (including DUP of SUBSCRIBE, UNSUBSCRIBE and PUBREL, which has no effect here)
+    and the six bits beside each QoS in a SUBSCRIBE.
 
     Returns:
-        The first byte and the body, as a client of 3.1.1 would send them.
+        The first byte and the body, as an MQTT 3.1.1 client would send them.
 
     Spec: MQTT 3.1 §2.1, §3
     """
@@ -96,7 +98,7 @@ def clear_unused_bits(first: int, body: bytes | memoryview) -> tuple[int, bytes 
 
 
 def holds_more_filters(first: int, body: bytes | memoryview, most: int) -> bool:
-    """Tell whether a SUBSCRIBE or UNSUBSCRIBE holds more than so many Topic Filters, without a look at any of them."""
+    """Return whether a SUBSCRIBE or UNSUBSCRIBE contains more than `most` Topic Filters, without decoding them."""
     behind = 1 if first >> 4 == Subscribe.type else 0
     position, count, end = 2, 0, len(body)
     while position + 1 < end and count <= most:

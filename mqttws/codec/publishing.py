@@ -1,4 +1,4 @@
-"""PUBLISH, its acknowledgements, and the Application Message itself.
+"""PUBLISH, its acknowledgements, and the Application Message.
 
 Spec: §3.3 to §3.7
 """
@@ -13,7 +13,7 @@ from mqttws.codec.topics import LENGTHS, check_topic, is_topic
 from mqttws.codec.wire import MAX_REMAINING_LENGTH, Reader, encode_remaining_length
 from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 
-#: Topic Names lately used, checked, with their encoded form. Bounded: short names only; at most about 6 MiB.
+#: Checked Topic Names in recent use -> their encoded form. Only short names; at most about 6 MiB.
 _MEMORY: Final[Memory[str, bytes]] = Memory(16_384)
 _TOPICS: Final[dict[str, bytes]] = _MEMORY.table
 _TOPIC_MAX_LENGTH: Final = 128
@@ -22,17 +22,17 @@ _TOPIC_MAX_LENGTH: Final = 128
 _HEADERS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
     tuple(bytes((0x30 | flags, length)) for length in range(2 if flags & 0b0110 else 0, 128)) for flags in range(16)
 )
-# Those rows that nearly all traffic needs have names: one look-up less.
+# The rows for nearly all traffic have names, which saves a lookup.
 _PLAIN: Final[tuple[bytes, ...]] = _HEADERS[0b0000]
 _RETAINED: Final[tuple[bytes, ...]] = _HEADERS[0b0001]
 _QOS_1: Final[tuple[bytes, ...]] = _HEADERS[0b0010]
 _QOS_2: Final[tuple[bytes, ...]] = _HEADERS[0b0100]
-#: Each byte by its value: two of them make a packet identifier, faster than `to_bytes` does once compiled.
+#: Each byte by its value. Two of them make a packet identifier; in the compiled build this is faster than `to_bytes`.
 _BYTES: Final[tuple[bytes, ...]] = tuple(bytes((value,)) for value in range(256))
 
 
 def encode_topic(topic: str) -> bytes:
-    """Check a Topic Name that is not remembered and encode it; a short one is offered to the memory.
+    """Check and encode a Topic Name that is not in the cache, and offer a short one to the cache.
 
     Raises:
         LocalProtocolError: see `check_topic`.
@@ -47,14 +47,13 @@ def encode_topic(topic: str) -> bytes:
 
 
 class Message:
-    """An Application Message: what a publisher hands over, and what a will is.
+    """An Application Message, as it is published and as a will.
 
     Args:
-        topic: a Topic Name, 1 to 65,535 bytes of UTF-8, no wildcards.
-        payload: the bytes to deliver, at most 268,435,455 together with the topic and 4 more; a str is taken as its
-            UTF-8 form.
+        topic: a Topic Name, 1 to 65,535 bytes of UTF-8, without wildcards.
+        payload: the bytes to deliver, at most 268,435,455 including the topic and 4 more; a str is encoded as UTF-8.
         qos: 0 (at most once), 1 (at least once) or 2 (exactly once).
-        retain: whether the server keeps it for later subscribers.
+        retain: whether the server keeps the message for later subscribers.
 
     Raises:
         LocalProtocolError: a field breaks a rule of the standard.
@@ -80,8 +79,8 @@ class Message:
         data = payload if type(payload) is bytes else as_payload(payload)
         if len(data) > MAX_REMAINING_LENGTH - 2 - len(name):
             raise LocalProtocolError(
-                f"the payload takes {len(data):,} bytes; at most {MAX_REMAINING_LENGTH - 2 - len(name):,} fit into a "
-                "packet with this topic",
+                f"the payload has {len(data):,} bytes; the maximum with this topic is "
+                f"{MAX_REMAINING_LENGTH - 2 - len(name):,}",
                 "§2.2.3",
             )
         self.topic = topic
@@ -111,42 +110,42 @@ class Message:
 
 def check_qos(qos: int, what: str = "the QoS", statement: str = "MQTT-3.3.1-4") -> None:
     """Check a Quality of Service: 0, 1 or 2. Spec: §4.3, [MQTT-3.3.1-4]."""
-    if not isinstance(qos, int) or qos not in (0, 1, 2):  # 1.0 is in there, too, but cannot be encoded
+    if not isinstance(qos, int) or qos not in (0, 1, 2):  # 1.0 == 1, but cannot be encoded
         raise LocalProtocolError(f"{what} is {qos!r}; it must be 0, 1 or 2", statement)
 
 
 def as_payload(payload: bytes | bytearray | memoryview | str) -> bytes:
-    """Take a payload as bytes; a str as its UTF-8 form. Other types raise TypeError: `bytes(5)` is no message."""
+    """Return a payload as bytes; encode a str as UTF-8. Other types raise TypeError: `bytes(5)` would be a mistake."""
     if isinstance(payload, str):
         try:
             return payload.encode()
         except UnicodeEncodeError as error:
             position = error.start
         raise IllFormedText(
-            f"the payload holds a lone surrogate at character {position}, which UTF-8 cannot express", "MQTT-1.5.3-1"
+            f"the payload contains a lone surrogate at character {position}, which UTF-8 cannot encode", "MQTT-1.5.3-1"
         )
     if isinstance(payload, (bytes, bytearray, memoryview)):
         return bytes(payload)
-    raise TypeError(f"a payload is bytes or str, not {type(payload).__name__}")
+    raise TypeError(f"a payload must be bytes or str, not {type(payload).__name__}")
 
 
 class Publish(Packet):
-    """PUBLISH: an Application Message on its way, from client to server or from server to client.
+    """PUBLISH: transports an Application Message from client to server or from server to client.
 
     ::
 
         byte 1       0011 | DUP | QoS (2 bits) | RETAIN
         byte 2..     remaining length
         topic        length (2), UTF-8
-        packet id    (2), only where QoS is 1 or 2
-        payload      the rest, possibly nothing
+        packet id    (2), only with QoS 1 or 2
+        payload      the rest; may be empty
 
     Args:
         topic: the Topic Name.
         payload: the Application Message.
         qos: 0, 1 or 2.
-        retain: to a server: keep this message. From a server: this is a kept one.
-        dup: whether it may have been sent before; never with QoS 0.
+        retain: to a server: keep this message. From a server: this is a retained message.
+        dup: whether the message may have been sent before; False with QoS 0.
         packet_id: 1 to 65,535 with QoS 1 and 2; None with QoS 0.
 
     Spec: §3.3, [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-3.3.2-1], [MQTT-3.3.2-2]
@@ -165,7 +164,7 @@ class Publish(Packet):
         retain: bool = False,
         dup: bool = False,
         packet_id: int | None = None,
-        _checked: bool = False,  # for the decoder's loop, which has just checked all of it
+        _checked: bool = False,  # True from the decoder's loop, which has made the same checks
     ) -> None:
         if not _checked:
             if topic not in _TOPICS:
@@ -190,7 +189,7 @@ class Publish(Packet):
     def decode(cls, flags: int, reader: Reader) -> Publish:
         """Decode a PUBLISH; see `Packet.decode`."""
         qos = flags >> 1 & 3
-        if qos == 3:  # before all else: it decides the layout
+        if qos == 3:  # checked first, because the QoS determines the layout
             raise MalformedPacket("both QoS bits of a Publish are set", "MQTT-3.3.1-4")
         topic = reader.string("the Topic Name")
         packet_id = reader.uint16("the packet identifier") if qos else None
@@ -198,7 +197,7 @@ class Publish(Packet):
 
 
 def _refuse(qos: int, dup: bool, packet_id: int | None) -> NoReturn:
-    """Say what is wrong with these fields of a PUBLISH.
+    """Raise the error for these fields of a PUBLISH.
 
     Spec: [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4]
     """
@@ -207,7 +206,9 @@ def _refuse(qos: int, dup: bool, packet_id: int | None) -> NoReturn:
         check_packet_id(0 if packet_id is None else packet_id)
     if dup:
         raise LocalProtocolError("DUP is set with QoS 0", "MQTT-3.3.1-2")
-    raise LocalProtocolError(f"QoS 0 with the packet identifier {packet_id}", "MQTT-2.3.1-5")
+    raise LocalProtocolError(
+        f"a Publish of QoS 0 has the packet identifier {packet_id}; it must have none", "MQTT-2.3.1-5"
+    )
 
 
 def encode_publish(
@@ -218,10 +219,10 @@ def encode_publish(
     dup: bool = False,
     packet_id: int | None = None,
 ) -> bytes:
-    """Check the fields of a PUBLISH and encode it: `Publish(...).encode()` without the object between.
+    """Check the fields of a PUBLISH and encode it: `Publish(...).encode()` without making the object.
 
     Args:
-        topic: as in `Publish`, and so are the others.
+        topic: the Topic Name.
         payload: the Application Message.
         qos: 0, 1 or 2.
         retain: the RETAIN flag.
@@ -258,7 +259,7 @@ def encode_publish(
 
 
 class PacketIdOnly(Packet):
-    """The base of the five packets that hold a packet identifier and nothing else.
+    """The base of the five packets that contain only a packet identifier.
 
     ::
 
@@ -267,7 +268,7 @@ class PacketIdOnly(Packet):
         packet id    (2)
 
     Args:
-        packet_id: 1 to 65,535; that of the packet that this one answers.
+        packet_id: 1 to 65,535; the identifier of the packet that this one answers.
 
     Spec: §3.4 to §3.7, §3.11, [MQTT-2.3.1-6], [MQTT-2.3.1-7]
     """
@@ -296,7 +297,7 @@ class PacketIdOnly(Packet):
 
 
 class PubAck(PacketIdOnly):
-    """PUBACK: the receiver owns the QoS 1 message now. Spec: §3.4."""
+    """PUBACK: the receiver has accepted ownership of a QoS 1 message. Spec: §3.4."""
 
     __slots__ = ()
     type = 4
@@ -304,7 +305,7 @@ class PubAck(PacketIdOnly):
 
 
 class PubRec(PacketIdOnly):
-    """PUBREC: the receiver owns the QoS 2 message now; the first answer. Spec: §3.5."""
+    """PUBREC: the receiver has accepted ownership of a QoS 2 message; the first answer. Spec: §3.5."""
 
     __slots__ = ()
     type = 5
@@ -312,7 +313,7 @@ class PubRec(PacketIdOnly):
 
 
 class PubRel(PacketIdOnly):
-    """PUBREL: the sender has seen the PUBREC, and lets the identifier go. Spec: §3.6, [MQTT-3.6.1-1]."""
+    """PUBREL: the sender has received PUBREC and releases the packet identifier. Spec: §3.6, [MQTT-3.6.1-1]."""
 
     __slots__ = ()
     type = 6
@@ -322,7 +323,7 @@ class PubRel(PacketIdOnly):
 
 
 class PubComp(PacketIdOnly):
-    """PUBCOMP: the identifier is free again; the last answer. Spec: §3.7."""
+    """PUBCOMP: the exchange is complete and the packet identifier is free; the last answer. Spec: §3.7."""
 
     __slots__ = ()
     type = 7

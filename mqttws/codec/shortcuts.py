@@ -1,10 +1,10 @@
-"""The packets that open a connection and subscribe, from bytes to objects, quickly.
+"""Fast decoders for the packets that open a connection and subscribe.
 
-Each function reads the body of one packet in the order of the standard's table and returns the packet; None where
-it sees anything amiss. It has no words for what is wrong: the plain way, `packets.decode`, decodes such a body once
-more and finds them. What it has checked, no constructor checks again.
+Each function reads the body of one packet, in the order of the standard's table, and returns the packet, or None if
+anything is wrong. It does not report what is wrong: the reference decoder, `packets.decode`, decodes such a body once
+more and raises the error. Constructors do not repeat the checks that these functions make.
 
-`tests/codec/test_decoder.py` shows that both ways agree on every input.
+`tests/codec/test_decoder.py` checks that both decoders agree on every input.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mqttws.codec.publishing import Message
 from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
 from mqttws.codec.topics import is_topic, is_topic_filter
 
-#: Makes an object without calling its constructor; None in the compiled build, which cannot, and need not.
+#: Makes an object without calling its constructor; None in the compiled build, where this is impossible and not needed.
 BLANK: Final[Callable[[type[Any]], Any] | None] = None if compiled else object.__new__
 
-#: The Connect Flags that a CONNECT may have. Spec: §3.1.2.3, [MQTT-3.1.2-3], [MQTT-3.1.2-13] to [MQTT-3.1.2-15],
+#: The valid values of the Connect Flags. Spec: §3.1.2.3, [MQTT-3.1.2-3], [MQTT-3.1.2-13] to [MQTT-3.1.2-15],
 #: [MQTT-3.1.2-22]
 _CONNECT_FLAGS: Final = frozenset(
     clean | will | user
@@ -30,7 +30,7 @@ _CONNECT_FLAGS: Final = frozenset(
     for will in (0x00, *(0x04 | qos << 3 | retain for qos in (0, 1, 2) for retain in (0x00, 0x20)))
     for user in (0x00, 0x80, 0xC0)
 )
-#: The body of a CONNACK -> the packet. Packets are not changed once made, so that one of each does. Spec: §3.2.2
+#: The body of a CONNACK -> the packet. Packets are never changed, so one object of each is enough. Spec: §3.2.2
 _CONNACKS: Final[dict[bytes, ConnAck]] = {
     b"\1\0": ConnAck(0, True),
     **{bytes((0, code)): ConnAck(code) for code in range(6)},

@@ -1,8 +1,8 @@
-"""A decoder that passes over messages that are too large, instead of ending the stream over them.
+"""A decoder that skips messages that are too large, instead of failing.
 
-A client needs it: a server that keeps a session sends what is not acknowledged again on each connection, so that a
-client which only closed the connection would never get any further. Of such a message the topic and the packet
-identifier are read; its payload is never kept.
+A client needs this: a server that keeps the session resends an unacknowledged message on every connection, so a client
+that only closed the connection would receive it again and again. The decoder reads the topic and the packet identifier
+of such a message and discards its payload as it arrives.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Oversize(Packet):
 
 
 class SkippingDecoder(Decoder):
-    """A `Decoder` that gives an `Oversize` for each PUBLISH that is too large.
+    """A `Decoder` that returns an `Oversize` for each PUBLISH that is too large.
 
     Args:
         max_packet_size: see `Decoder`.
@@ -45,8 +45,8 @@ class SkippingDecoder(Decoder):
             super()._keep(data, packets)
             return
         length, start = header
-        # The end of what is read of it. While the topic's length is not all there, it is less than that, and more than
-        # there is. A topic that is longer than its packet is refused once the packet is there.
+        # The offset up to which the packet is decoded. Until both bytes of the topic's length have arrived, this is too
+        # small, but larger than the data. A topic longer than its packet is refused once the packet is complete.
         end = start + 2 + int.from_bytes(data[start : start + 2], "big") + (2 if data[0] & 0b0110 else 0)
         end = min(end, start + length)
         if len(data) < end:

@@ -20,7 +20,7 @@ _QOS = (b"\0", b"\1", b"\2")
 
 
 class Subscribe(Packet):
-    """SUBSCRIBE: a client asks for one or more Topic Filters.
+    """SUBSCRIBE: a client subscribes to one or more Topic Filters.
 
     ::
 
@@ -33,7 +33,7 @@ class Subscribe(Packet):
 
     Args:
         packet_id: 1 to 65,535.
-        topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+        topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
 
     Spec: §3.8, [MQTT-3.8.1-1], [MQTT-3.8.3-1] to [MQTT-3.8.3-4]
     """
@@ -53,8 +53,8 @@ class Subscribe(Packet):
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
         for topic_filter, qos in self.topic_filters:
             check_topic_filter(topic_filter)
-            if type(qos) is not int or not 0 <= qos <= 2:  # asked here, since the words of the refusal cost more
-                check_qos(qos, f"the QoS asked for {topic_filter!r}", "MQTT-3.8.3-4")
+            if type(qos) is not int or not 0 <= qos <= 2:  # checked here first: formatting the message is slow
+                check_qos(qos, f"the QoS requested for {topic_filter!r}", "MQTT-3.8.3-4")
 
     def _encode_body(self) -> bytes:
         parts = [encode_uint16(self.packet_id)]
@@ -68,23 +68,23 @@ class Subscribe(Packet):
         packet_id = reader.uint16("the packet identifier")
         topic_filters = []
         while reader:
-            topic_filters.append((reader.string("a Topic Filter"), reader.uint8("the QoS asked for")))
+            topic_filters.append((reader.string("a Topic Filter"), reader.uint8("the requested QoS")))
         return cls(packet_id, topic_filters)
 
 
 class SubAck(Packet):
-    """SUBACK: the server's answer to each Topic Filter of a SUBSCRIBE, in its order.
+    """SUBACK: the server's answer to each Topic Filter of a SUBSCRIBE, in the same order.
 
     ::
 
         byte 1       1001 0000
         byte 2..     remaining length
-        packet id    (2), that of the SUBSCRIBE
+        packet id    (2), as in the SUBSCRIBE
         once or more:
           code       (1): 0, 1 or 2, the QoS granted; 0x80, refused
 
     Args:
-        packet_id: that of the SUBSCRIBE.
+        packet_id: the identifier of the SUBSCRIBE, 1 to 65,535.
         return_codes: 0, 1, 2 or 0x80, one for each Topic Filter.
 
     Spec: §3.9, [MQTT-3.8.4-5], [MQTT-3.9.3-1], [MQTT-3.9.3-2]
@@ -117,7 +117,7 @@ class SubAck(Packet):
 
 
 class Unsubscribe(Packet):
-    """UNSUBSCRIBE: a client takes one or more Topic Filters back.
+    """UNSUBSCRIBE: a client unsubscribes from one or more Topic Filters.
 
     ::
 
@@ -164,7 +164,7 @@ class Unsubscribe(Packet):
 
 
 class UnsubAck(PacketIdOnly):
-    """UNSUBACK: the server has taken the Topic Filters away. Spec: §3.11."""
+    """UNSUBACK: the server has removed the subscriptions. Spec: §3.11."""
 
     __slots__ = ()
     type = 11

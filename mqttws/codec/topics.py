@@ -1,8 +1,8 @@
-"""Topic Names and Topic Filters: what they may be, when they match, and the tree that a router looks them up in.
+"""Topic Names and Topic Filters: their rules, matching, and the lookup tree of a router.
 
-A Topic Name is what a PUBLISH carries; a Topic Filter is what a SUBSCRIBE asks for, and may hold the wildcards
-"+" (one level) and "#" (the rest, the parent level included). Both are compared character by character: nothing
-is normalised, case-folded or cleaned up [MQTT-4.7.3-4].
+A PUBLISH carries a Topic Name. A SUBSCRIBE carries Topic Filters, which may contain the wildcards "+" (one level) and
+"#" (all remaining levels, including the parent level). Both are compared character by character: nothing is normalised
+or case-folded [MQTT-4.7.3-4].
 
 Spec: §4.7
 """
@@ -26,14 +26,14 @@ def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
 
     Args:
         topic: 1 to 65,535 bytes of UTF-8 without U+0000 and without wildcards.
-        what: what it is, for the message of an error.
+        what: names the topic in an error message.
 
     Returns:
-        The name as it stands in a packet: its length in two bytes, then its UTF-8 form.
+        The encoded name: its length in two bytes, then its UTF-8 form.
 
     Raises:
         LocalProtocolError: it breaks one of those rules.
-        TypeError: it is no str.
+        TypeError: it is not a str.
 
     Spec: §4.7, [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
@@ -43,7 +43,7 @@ def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
     if not topic:
         raise LocalProtocolError(f"{what} is empty; it needs at least one character", "MQTT-4.7.3-1")
     if "+" in topic or "#" in topic:
-        raise LocalProtocolError(f"{what} {topic!r} holds a wildcard; only a Topic Filter may", "MQTT-3.3.2-2")
+        raise LocalProtocolError(f"{what} {topic!r} contains a wildcard; only a Topic Filter may", "MQTT-3.3.2-2")
     return encode_checked(topic, what)
 
 
@@ -51,15 +51,14 @@ def check_topic_filter(topic_filter: str) -> bytes:
     """Check a Topic Filter.
 
     Args:
-        topic_filter: 1 to 65,535 bytes of UTF-8 without U+0000; "+" fills a whole level, "#" is the whole of the
-            last level.
+        topic_filter: 1 to 65,535 bytes of UTF-8 without U+0000; "+" must be a whole level, "#" the whole last level.
 
     Returns:
-        The filter as it stands in a packet: its length in two bytes, then its UTF-8 form.
+        The encoded filter: its length in two bytes, then its UTF-8 form.
 
     Raises:
         LocalProtocolError: it breaks one of those rules.
-        TypeError: it is no str.
+        TypeError: it is not a str.
 
     Spec: §4.7, [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
@@ -80,15 +79,16 @@ def check_topic_filter(topic_filter: str) -> bytes:
 
 
 def is_topic(text: str) -> bool:
-    """Return whether text is a Topic Name, its length and surrogates aside. Spec: §4.7."""
+    """Return whether text is a Topic Name. Does not check the length and surrogates. Spec: §4.7."""
     return text != "" and "+" not in text and "#" not in text and "\0" not in text
 
 
 def is_topic_filter(text: str) -> bool:
-    """Return whether text is a Topic Filter, its length and surrogates aside. Spec: §4.7."""
+    """Return whether text is a Topic Filter. Does not check the length and surrogates. Spec: §4.7."""
     if "#" in text and ("#" in text[:-1] or text[-2:] not in ("#", "/#")):
         return False
-    # With each "/" doubled, no two levels share one, and taking the levels that are "+" away leaves the ill-formed.
+    # Doubling each "/" gives every level its own pair. Once the levels that are exactly "+" are removed, any "+" that
+    # is left is ill-formed. This is one pass in C; splitting into levels is slower.
     if "+" in text and "+" in f"/{text.replace('/', '//')}/".replace("/+/", ""):
         return False
     return text != "" and "\0" not in text
@@ -96,14 +96,15 @@ def is_topic_filter(text: str) -> bool:
 
 def _check_is_text(topic: object, what: str) -> None:
     if not isinstance(topic, str):
-        raise TypeError(f"{what} is a str, not {type(topic).__name__}")
+        raise TypeError(f"{what} must be a str, not {type(topic).__name__}")
 
 
 def encode_checked(topic: str, what: str = "the Topic Filter") -> bytes:
-    """Encode a topic whose wildcards are known to be right.
+    """Encode a topic whose wildcards have been checked.
 
     Raises:
-        LocalProtocolError: see `encode_string`; it names the statement of §4.7 where one repeats a rule of §1.5.3.
+        LocalProtocolError: see `encode_string`. It names the statement of §4.7 if that section repeats a rule of
+            §1.5.3.
     """
     if topic.isascii() and len(topic) < 256 and "\0" not in topic:
         return LENGTHS[len(topic)] + topic.encode()
@@ -117,7 +118,11 @@ def encode_checked(topic: str, what: str = "the Topic Filter") -> bytes:
 
 
 def topic_matches(topic_filter: str, topic: str) -> bool:
-    """Tell whether a Topic Filter matches a Topic Name. Both must be well-formed.
+    """Return whether a Topic Filter matches a Topic Name.
+
+    Args:
+        topic_filter: a well-formed Topic Filter.
+        topic: a well-formed Topic Name.
 
     Spec: §4.7.1 ("a/#" matches "a"; "+" matches an empty level), [MQTT-4.7.2-1] (a filter that begins with a
     wildcard does not match a topic that begins with "$")
@@ -127,7 +132,7 @@ def topic_matches(topic_filter: str, topic: str) -> bool:
     filter_levels = topic_filter.split("/")
     topic_levels = topic.split("/")
     for position, level in enumerate(filter_levels):
-        if level == "#":  # it stands for every level from here on, and for none
+        if level == "#":  # matches all remaining levels, or none
             return True
         if position == len(topic_levels) or level not in ("+", topic_levels[position]):
             return False
@@ -135,7 +140,7 @@ def topic_matches(topic_filter: str, topic: str) -> bool:
 
 
 class _Node(Generic[T]):
-    """One level of the tree: the children by the text of their level, and the values of filters that end here."""
+    """A node of the tree: its children by level, and the values of the filters that end here."""
 
     __slots__ = ("children", "values")
 
@@ -145,10 +150,10 @@ class _Node(Generic[T]):
 
 
 class TopicTree(Generic[T]):
-    """Topic Filters, each with values by key, found by Topic Name.
+    """A map from Topic Filters to values by key, which is looked up by Topic Name.
 
-    The cost of a look-up grows with the depth of the topic and the number of matching branches, never with the
-    number of filters held. No recursion: a topic of 65,535 levels costs memory, not the stack.
+    The cost of a lookup depends on the depth of the topic and the number of matching branches, not on the number of
+    filters. Nothing is recursive: a topic of 65,535 levels does not use the stack.
     """
 
     def __init__(self) -> None:
@@ -156,14 +161,14 @@ class TopicTree(Generic[T]):
         self._count = 0
 
     def __len__(self) -> int:
-        """Count the (filter, key) pairs held."""
+        """Return the number of (filter, key) pairs."""
         return self._count
 
     def set(self, topic_filter: str, key: object, value: T) -> bool:
         """Set the value of a key under a filter.
 
         Returns:
-            Whether the pair is new (False: its value was replaced).
+            Whether the pair is new; False if its value was replaced.
         """
         node = self._root
         for level in topic_filter.split("/"):
@@ -177,7 +182,7 @@ class TopicTree(Generic[T]):
         return new
 
     def discard(self, topic_filter: str, key: object) -> bool:
-        """Remove a key from under a filter, and every branch that this leaves bare.
+        """Remove a key of a filter, and every branch that becomes empty.
 
         Returns:
             Whether the pair was there.
@@ -200,7 +205,7 @@ class TopicTree(Generic[T]):
         return True
 
     def match(self, topic: str) -> Iterator[tuple[object, T]]:
-        """Yield the (key, value) pairs of every filter that matches a Topic Name, a key once for each filter.
+        """Yield the (key, value) pairs of every filter that matches a Topic Name. A key may occur more than once.
 
         Spec: §4.7
         """
@@ -210,16 +215,16 @@ class TopicTree(Generic[T]):
             yield from values.items()
 
     def search(self, topic: str) -> Search[T]:
-        """Begin to look a Topic Name up, in steps: filters that someone chose with care make one look-up long."""
+        """Start a lookup in steps, because filters chosen by an attacker can make one lookup long."""
         return Search(self._root, topic)
 
 
 class Search(Generic[T]):
-    """A look-up in a `TopicTree` that can be interrupted. The tree may change meanwhile.
+    """A lookup in a `TopicTree` that can be interrupted. The tree may change between two steps.
 
     Attributes:
-        found: the values of each filter that matches, by key, as they are at the moment at which they are looked at.
-            Filters that were set after the search had passed their place are not among them.
+        found: the values by key of each matching filter; these are the tree's own dicts, not copies. A filter that is
+            set after the search has passed its node is missing.
     """
 
     __slots__ = ("_at", "_depth", "_levels", "_nodes", "_reached", "_wildcards", "found")
@@ -227,14 +232,14 @@ class Search(Generic[T]):
     def __init__(self, root: _Node[T], topic: str) -> None:
         self.found: list[dict[object, T]] = []
         self._levels = topic.split("/")
-        self._wildcards = not topic.startswith("$")  # whether they match the first level [MQTT-4.7.2-1]
+        self._wildcards = not topic.startswith("$")  # whether wildcards match the first level [MQTT-4.7.2-1]
         self._depth = 0
-        self._nodes = [root]  # those that the levels before `_depth` have led to
-        self._at = 0  # how many of these have been looked at
-        self._reached: list[_Node[T]] = []  # where they lead to
+        self._nodes = [root]  # the nodes reached by the levels before `_depth`
+        self._at = 0  # how many of `_nodes` have been visited
+        self._reached: list[_Node[T]] = []  # the nodes reached by level `_depth` so far
 
     def advance(self, steps: int) -> bool:
-        """Look at so many nodes of the tree, or a few more. Returns whether the search is over."""
+        """Visit `steps` nodes of the tree, or a few more. Return whether the search is complete."""
         found, levels = self.found, self._levels
         while self._depth < len(levels):
             level, reached = levels[self._depth], self._reached

@@ -1,8 +1,8 @@
 """The data representations of §1.5 and the remaining length of §2.2.3.
 
-The smallest room: integers, strings, binary data and the remaining length, both ways. Whoever encodes has the
-caller's values, so its faults are `LocalProtocolError`; whoever reads has the peer's bytes, so its faults are
-`MalformedPacket`. A `Reader` walks over one packet's body and never past its end.
+Integers, strings, binary data and the remaining length, in both directions. The encoders take the caller's values, so
+they raise `LocalProtocolError`. The readers take the peer's bytes, so they raise `MalformedPacket`. A `Reader` reads
+one packet's body and never past its end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from mqttws.errors import IllFormedText, LocalProtocolError, MalformedPacket
 
-#: The largest value of a two-byte integer, and so the longest string in bytes. Spec: §1.5.2
+#: The largest two-byte integer, and therefore the largest length of a string in bytes. Spec: §1.5.2
 MAX_UINT16: Final = 65_535
 #: The largest remaining length that four bytes can express. Spec: §2.2.3
 MAX_REMAINING_LENGTH: Final = 268_435_455
@@ -30,7 +30,7 @@ def encode_string(text: str, what: str = "a string") -> bytes:
 
     Args:
         text: 0 to 65,535 bytes once encoded, without U+0000 and without surrogates.
-        what: what the text is, for the message of an error.
+        what: names the text in an error message.
 
     Raises:
         LocalProtocolError: the text breaks one of those rules.
@@ -43,13 +43,13 @@ def encode_string(text: str, what: str = "a string") -> bytes:
         surrogate = ord(text[error.start])
     else:
         if "\0" in text:
-            raise LocalProtocolError(f"{what} holds U+0000, which no string may", "MQTT-1.5.3-2")
+            raise LocalProtocolError(f"{what} contains U+0000, which MQTT strings must not", "MQTT-1.5.3-2")
         return encode_binary(data, what)
-    raise IllFormedText(f"{what} holds the surrogate U+{surrogate:04X}, which UTF-8 cannot express", "MQTT-1.5.3-1")
+    raise IllFormedText(f"{what} contains the surrogate U+{surrogate:04X}, which UTF-8 cannot encode", "MQTT-1.5.3-1")
 
 
 def encode_binary(data: bytes, what: str = "binary data") -> bytes:
-    """Encode data of 0 to 65,535 bytes with its length in two bytes in front.
+    """Encode data of 0 to 65,535 bytes as its length in two bytes, then the data.
 
     Raises:
         LocalProtocolError: the data is longer.
@@ -57,22 +57,24 @@ def encode_binary(data: bytes, what: str = "binary data") -> bytes:
     Spec: §1.5.3, §3.1.3.5
     """
     if len(data) > MAX_UINT16:
-        raise LocalProtocolError(f"{what} takes {len(data):,} bytes; at most 65,535 fit", "§1.5.3")
+        raise LocalProtocolError(f"{what} has {len(data):,} bytes; the maximum is 65,535", "§1.5.3")
     return len(data).to_bytes(2, "big") + data
 
 
 def encode_remaining_length(length: int) -> bytes:
-    """Encode a remaining length of 0 to 268,435,455 in its shortest form of one to four bytes.
+    """Encode a remaining length of 0 to 268,435,455 in its shortest form, one to four bytes.
 
     Raises:
-        LocalProtocolError: the length does not fit into four bytes.
+        LocalProtocolError: the length does not fit in four bytes.
 
     Spec: §2.2.3
     """
     if length < 128:
         return bytes((length,))
     if length > MAX_REMAINING_LENGTH:
-        raise LocalProtocolError(f"the packet would take {length:,} bytes; at most 268,435,455 fit", "§2.2.3")
+        raise LocalProtocolError(
+            f"the packet would have a remaining length of {length:,} bytes; the maximum is 268,435,455", "§2.2.3"
+        )
     encoded = bytearray()
     while length > 127:
         encoded.append(length & 0x7F | 0x80)
@@ -82,16 +84,16 @@ def encode_remaining_length(length: int) -> bytes:
 
 
 def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
-    """Read the remaining length that begins at an offset.
+    """Decode the remaining length at an offset.
 
-    A form longer than necessary ("80 00" for 0) is accepted, as the standard does not forbid it; it is never
-    written.
+    An encoding longer than necessary ("80 00" for 0) is accepted, because the standard does not forbid it. It is never
+    produced.
 
     Returns:
-        The length and the offset behind it; None where the data ends too early to tell.
+        The length and the offset after it; None if the data ends before the length does.
 
     Raises:
-        MalformedPacket: the fourth byte announces a fifth.
+        MalformedPacket: the fourth byte says that a fifth follows.
 
     Spec: §2.2.3
     """
@@ -104,12 +106,12 @@ def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, i
         length += (byte - 128) * unit
         unit *= 128
     if len(data) - start >= 4:
-        raise MalformedPacket("the remaining length goes on after four bytes", "§2.2.3")
+        raise MalformedPacket("the remaining length continues after four bytes", "§2.2.3")
     return None
 
 
 class Reader:
-    """A walk over the body of one packet (all that follows the fixed header)."""
+    """Reads the body of one packet (everything after the fixed header) from start to end."""
 
     __slots__ = ("_body", "_packet", "_position")
 
@@ -128,7 +130,7 @@ class Reader:
 
     def _refuse(self, count: int, what: str) -> NoReturn:
         left = len(self._body) - self._position
-        raise MalformedPacket(f"{self._packet} ends inside {what}: {count} bytes announced, {left} there", "§2.2.3")
+        raise MalformedPacket(f"{self._packet} ends inside {what}: expected {count} bytes, found {left}", "§2.2.3")
 
     def uint8(self, what: str) -> int:
         """Read one byte."""
@@ -143,33 +145,33 @@ class Reader:
         return body[start] << 8 | body[start + 1]
 
     def binary(self, what: str) -> bytes:
-        """Read binary data behind its length of two bytes. Spec: §3.1.3.5."""
+        """Read binary data after its length of two bytes. Spec: §3.1.3.5."""
         return bytes(self._take(self.uint16(f"the length of {what}"), what))
 
     def string(self, what: str) -> str:
-        """Read a UTF-8 string behind its length of two bytes. Spec: §1.5.3, [MQTT-1.5.3-1] to [MQTT-1.5.3-3]."""
+        """Read a UTF-8 string after its length of two bytes. Spec: §1.5.3, [MQTT-1.5.3-1] to [MQTT-1.5.3-3]."""
         data = self._take(self.uint16(f"the length of {what}"), what)
         return decode_text(data, f"{what} of {self._packet}")
 
     def rest(self, what: str) -> bytes:
-        """Read whatever is left; it may be nothing."""
+        """Read the rest of the body, which may be empty."""
         rest = bytes(self._body[self._position :])
         self._position = len(self._body)
         return rest
 
     def __bool__(self) -> bool:
-        """Whether anything is left."""
+        """Return whether any bytes are left."""
         return self._position < len(self._body)
 
     def end(self) -> None:
-        """Check that nothing is left."""
+        """Check that no bytes are left."""
         left = len(self._body) - self._position
         if left:
-            raise MalformedPacket(f"{self._packet} is followed by {left} surplus bytes inside its length", "§2.2.3")
+            raise MalformedPacket(f"{self._packet} has {left} surplus bytes within its remaining length", "§2.2.3")
 
 
 def decode_text(data: bytes | memoryview, what: str) -> str:
-    """Decode the bytes of a string (without its length), strictly.
+    """Decode the bytes of a string (without its length) as strict UTF-8.
 
     Raises:
         MalformedPacket: ill-formed UTF-8 (surrogates and overlong forms included), or U+0000.
@@ -182,6 +184,6 @@ def decode_text(data: bytes | memoryview, what: str) -> str:
         ill_formed = error.start
     else:
         if "\0" in text:
-            raise MalformedPacket(f"{what} holds U+0000", "MQTT-1.5.3-2")
+            raise MalformedPacket(f"{what} contains U+0000", "MQTT-1.5.3-2")
         return text
     raise MalformedPacket(f"{what} is ill-formed UTF-8 at byte {ill_formed}", "MQTT-1.5.3-1")

@@ -164,7 +164,7 @@ _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
         ("MQTT-3.8.3-1", "MQTT-3.8.3-3"),
         (),
     ),
-    "SUBSCRIBE/QoS asked for": (
+    "SUBSCRIBE/requested QoS": (
         "Six bits that are 0, then the highest QoS at which the client wants the messages.",
         "§3.8.3",
         ("MQTT-3.8.3-4",),

@@ -36,7 +36,7 @@ _CONNECT_FLAGS: Final = (
 _BITS: Final = {
     "connect flags": _CONNECT_FLAGS,
     "acknowledge flags": (("reserved", 7), ("session present", 1)),
-    "QoS asked for": (("reserved", 6), ("QoS", 2)),
+    "requested QoS": (("reserved", 6), ("QoS", 2)),
 }
 
 

@@ -362,7 +362,7 @@ class TestSizeLimit:
         decoder = Decoder(self.LIMIT)
         header = b"\x30" + encode_remaining_length(size)
         assert decoder.feed(header[:1]) == []
-        with pytest.raises(MalformedPacket, match=f"announced; at most {self.LIMIT} are taken") as caught:
+        with pytest.raises(MalformedPacket, match=f"bytes; the maximum here is {self.LIMIT}") as caught:
             decoder.feed(header[1:])
         assert caught.value.statement == "§2.2.3"
         assert len(decoder._partial) == 0

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said_behind_what_could_be_read() -> None:
     assert found.packet is None
     assert found.error is not None
     assert found.error.statement == "MQTT-3.8.3-4"
-    assert found.fields[-1] == Field(7, b"\x03", "QoS asked for", 3)
+    assert found.fields[-1] == Field(7, b"\x03", "requested QoS", 3)
 
 
 def test_lengths_that_do_not_fit() -> None:

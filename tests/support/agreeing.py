@@ -72,7 +72,7 @@ NAMES = {
     "payload": "mqtt.msg",
     "length of a Topic Filter": "mqtt.topic_len",
     "a Topic Filter": "mqtt.topic",
-    "QoS asked for": "mqtt.sub.qos",
+    "requested QoS": "mqtt.sub.qos",
     "return codes": "mqtt.suback.qos",
 }
 #: Our bit -> tshark's; the others are of the same byte, and tshark does not show them.
@@ -139,7 +139,7 @@ def ours(packet: Packet) -> Taken:
     fields, bits = [], []
     for field in packet_fields(data):
         fields.append((field.start, data[field.start : field.start + field.size].hex(), NAMES[field.name]))
-        if field.name != "QoS asked for":
+        if field.name != "requested QoS":
             bits += [(BITS[name], value) for name, _, value in field.bits if name in BITS]
     return fields, bits
 
