@@ -477,9 +477,10 @@ class TestValues:
 
     def test_a_topic_is_text(self) -> None:
         # The compiled build checks the types of arguments before we can, in words of its own.
-        with pytest.raises(TypeError, match="str object expected; got bytes" if compiled else "must be a str, not bytes"):
+        expected = "str object expected; got bytes" if compiled else "must be a str, not bytes"
+        with pytest.raises(TypeError, match=expected):
             Message(b"a")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="str object expected; got bytes" if compiled else "must be a str, not bytes"):
+        with pytest.raises(TypeError, match=expected):
             Unsubscribe(1, [b"a"])  # type: ignore[list-item]
 
     def test_a_message_larger_than_any_packet_is_refused_before_it_is_queued(self) -> None:
