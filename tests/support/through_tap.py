@@ -18,7 +18,7 @@ from typing import Any
 import foreign_brokers
 import scripted
 
-from mqttws.tap import Tap
+from mqttws.tap import Record, Tap
 
 #: Seconds that the tap may take to read what it has forwarded.
 PATIENCE = 10.0
@@ -52,7 +52,9 @@ class TappedScripted(scripted.Scripted):
 
     def __init__(self, scheme: str = "mqtt") -> None:
         super().__init__(scheme)
-        self._tap = Tap(self.url).__enter__()
+        # As the records come: the ring forgets the first of a client that publishes without end.
+        self._streams: dict[tuple[int, str], bytearray] = {}
+        self._tap = Tap(self.url, on_records=self._add).__enter__()
         self._direct, self.url = self.url, self._tap.url
         self._kept: list[tuple[bytearray, bytearray]] = []
         COUNTS["taps"] += 1
@@ -84,12 +86,19 @@ class TappedScripted(scripted.Scripted):
             assert time.monotonic() < deadline, found
             time.sleep(0.01)
 
+    def _add(self, records: list[Record], settled: bool) -> None:
+        for record in records:
+            if record.layer == "tcp" and "failed" not in record.notes:
+                self._streams.setdefault((record.connection, record.sender), bytearray()).extend(record.data)
+
+    async def _copy(self) -> dict[tuple[int, str], bytes]:
+        """Return what was forwarded; in the tap's thread, which adds to it."""
+        self._tap.backlog.finish()
+        return {key: bytes(data) for key, data in self._streams.items()}
+
     def _departures(self) -> str:
         """Return what differs; "" for nothing."""
-        streams: dict[tuple[int, str], bytearray] = {}
-        for record in self._tap.taken():
-            if record.layer == "tcp" and "failed" not in record.notes:
-                streams.setdefault((record.connection, record.sender), bytearray()).extend(record.data)
+        streams = self._tap.run(self._copy)
         said = [data for (_, sender), data in streams.items() if sender == "client"]
         heard = [data for (_, sender), data in streams.items() if sender == "server"]
         for received, sent in self._kept:
