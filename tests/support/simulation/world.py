@@ -67,6 +67,8 @@ class Simulation:
         """
         while not (self.publisher.ready and self.subscriber.ready):
             self._step()
+            if self.now > PATIENCE:
+                raise self._violation("the clients do not get ready")
         begin = self.now
         for action in self.schedule.actions:
             self.at(begin + action.at, partial(self._do, action))
