@@ -252,16 +252,13 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
         "",
         "<!-- Made by benchmarks/report.py from the JSON of benchmarks/run_peers.py; not to be edited. -->",
         "",
-        "Ratios count; absolute figures are those of one machine. The same messages, QoS, window and broker for all,",
-        "as many messages for each library as fill the same time, in a process of its own. A figure is the median of",
-        "the runs, a run's that of its rounds. Every measurement checks its outcome; an incomplete one has no figure.",
-        "How it is measured: `benchmarks/run_peers.py`; by `make bench-peers bench-report`.",
+        "This page compares the speed and memory of this library with other MQTT clients, brokers and codecs. Compare",
+        "ratios: absolute values are those of one machine. `make bench-peers bench-report` measures yours.",
         "",
-        *facts(runs),
-        "",
+        *(line for name, caption in drawn[:1] for line in (f"![{caption}](benchmarks/{name})", "", caption, "")),
         "## Targets",
         "",
-        "A ratio is that of two figures of the same run; the median of the runs is judged by.",
+        "A ratio compares two values of the same run. The median of the runs decides.",
         "",
         verdicts(runs),
         "",
@@ -269,8 +266,19 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
     for heading, columns in TABLES.items():
         lines += [f"## {heading}", "", table(runs, columns), ""]
     lines += ["## Plots", ""]
-    for name, caption in drawn:
+    for name, caption in drawn[1:]:
         lines += [f"![{caption}](benchmarks/{name})", "", caption, ""]
+    lines += [
+        "## How it was measured",
+        "",
+        "All libraries get the same messages, QoS, window and broker, each in its own process, and as many messages",
+        "as fill the same time. A value is the median of the runs, and that of a run the median of its rounds. Every",
+        "measurement checks its outcome; an incomplete one has no value. `benchmarks/run_peers.py` has the details.",
+        "",
+        *facts(runs),
+        "",
+        "**Next:** [performance](performance.md) explains the results; [load a broker](bench.md) to measure yours.",
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

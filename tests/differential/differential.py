@@ -26,14 +26,15 @@ from clients import AGENTS, Case, Outcome, outcomes_of, there  # noqa: E402
 PAGE = HERE.parents[1] / "docs" / "differential.md"
 #: Who is right about a difference, where that is not said by what the step is: see the file.
 JUDGEMENTS = HERE / "judgements.toml"
-HEAD = """# Everybody else
+HEAD = """# Differential: other brokers and clients on the same bytes
 
-Written by `make differential`. The same seeded conversations of raw packets go to our broker and to others, and the same
-scripted server meets our clients and others. Each difference is shrunk to the shortest conversation that shows it and
-judged by the standard's statement, not by what ours does. These are facts about the versions named here, found by a
-machine; most of them harm nobody who speaks to a well-behaved peer.
+This page shows where implementations of MQTT 3.1.1 differ when they get the same bytes. Seeded conversations of raw packets go to
+the embedded broker and to other brokers, and a scripted server talks to the clients of this library and to others. Each
+difference is reduced to the shortest conversation that shows it, and judged by the statement of the standard, not by what this
+library does. A machine found these facts; they apply to the named versions, and most have no effect with a correct peer.
 
-A replay reads `client: what it does`, step by step; the bytes of each are in `tests/differential/conversation.py`.
+A replay reads `client: action`, step by step; `tests/differential/conversation.py` has the bytes. `make differential` writes this
+page.
 """
 
 
@@ -69,7 +70,7 @@ def broker_page(name: str, version: str, found: Duel) -> tuple[str, dict[str, in
 
 {found.conversations:,} conversations, {found.steps:,} steps, {len(found.found)} kinds of difference: {_counted(counts)}.
 
-| statement | replay | only ours | only theirs | who is right | times |
+| statement | replay | only this library | only the other | judgement | times |
 |---|---|---|---|---|---:|
 {table}
 """,
@@ -99,10 +100,10 @@ def client_page(outcomes: dict[str, tuple[str, list[tuple[Case, Outcome]]]]) -> 
         f"""
 ## Clients
 
-A server sends what it may not, or what tests a rule; then a message of QoS 1. In bold: what departs from the statement. "Goes
-on" means that the connection is still open three seconds later.
+The server sends something that is not allowed, or that tests a rule, and then a message of QoS 1. Bold results depart from the
+statement. "Goes on" means that the connection is still open three seconds later.
 
-| statement | the server sends | right is | {heads} |
+| statement | the server sends | correct | {heads} |
 |---|---|---|{"---|" * len(outcomes)}
 {table}
 

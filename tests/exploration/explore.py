@@ -24,10 +24,13 @@ from picture import pictures  # noqa: E402
 from reference import BEYOND, LONG, QUICK  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "exploration.md"
-HEAD = """# What was explored
+HEAD = """# Explored states
 
-Written by `make explore`. What the columns and the bounds mean, what follows from it and what does not:
-[proof.md](proof.md).
+The states that `make explore` visited, scenario by scenario, and the planted faults that it found. [Proof](proof.md) explains the
+columns and the bounds, and what follows from the result. `make explore` writes this page.
+"""
+TAIL = """
+**Next:** [proof](proof.md) for the method, [differential](differential.md) for other implementations.
 """
 
 
@@ -61,10 +64,10 @@ def _scenarios(results: list[Result]) -> str:
     return f"""
 ## Scenarios
 
-{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them to their last state, in {seconds:,.0f} s on
-one core (Python {platform.python_version()}). No promise is broken in any of them.
+{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete, in {seconds:,.0f} s on one core
+(Python {platform.python_version()}). No promise is broken in any of them.
 
-| scenario | states | edges | rests | depth | longest kind run | process states | code runs | s | whole | not promised, and reached |
+| scenario | states | edges | rests | depth | longest run without faults | process states | code runs | s | complete | reached, and not promised |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|
 {rows}
 """
@@ -80,9 +83,9 @@ def _faults(finds: list[tuple[str, Find]]) -> str:
     return f"""
 ## Planted faults
 
-{found} of {len(finds)} are found, each by the smallest bounds that do, with a shortest trace.
+{found} of {len(finds)} are found, each with the smallest bounds that show it and a shortest trace.
 
-| fault | smallest bounds | what breaks | steps | states until then |
+| fault | smallest bounds | violation | steps | states visited |
 |---|---|---|---:|---:|
 {rows}
 """
@@ -110,12 +113,12 @@ def main() -> int:
             if options.only:
                 print(finds[-1][1].test)
     failures += [f"not found: {title}" for title, find in finds if not find.violation]
-    page = HEAD + (_scenarios(results) if results else "") + (_faults(finds) if finds else "")
+    found = (_scenarios(results) if results else "") + (_faults(finds) if finds else "")
     if not (options.only or options.no_faults):
-        PAGE.write_text(page)
+        PAGE.write_text(HEAD + found + TAIL)
         for name, text in pictures().items():
             (PAGE.parent / name).write_text(text)
-    print(page.replace(HEAD, ""))
+    print(found)
     print("\n".join(failures) or "nothing is wrong")
     return 1 if failures else 0
 

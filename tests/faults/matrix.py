@@ -211,17 +211,25 @@ def version_of(client: str) -> str:
 
 
 _EXPLAINED = """\
-Each cell is a run of its own: a program publishes 100 messages at QoS 1 and 100 at QoS 2, by turns, and receives 100 at
-QoS 1, through `mqttws.testing.Faults` before the embedded broker, over TCP. The session is a kept one, the keep alive
-2 s, what a library lets time out does so after 3 s, and each client reconnects by its own means; where it has none, the
-program does, as the documentation of the library says (`tests/faults/program.py`). A run has {seconds:g} s.
+This page shows how MQTT clients handle faults of a connection or a server: lost, repeated, delayed and damaged
+packets, and broken connections. Each cell is one run over plain TCP; faults of WebSocket frames and of HTTP are not
+part of this matrix. A program publishes 100 messages at QoS 1 and 100 at QoS 2, alternately, and receives 100 at QoS
+1, through `mqttws.testing.Faults` and the embedded broker.
 
-`ok`: all arrived, at QoS 2 once, in order, and the program ended by itself. A number stands for a remark below, whose
-rules, in `docs/faults/`, do the same again with `pubsub look URL --faults FILE`. awscrt has no QoS 2.
+`ok` means that all messages arrived, at QoS 2 exactly once, in order, and that the program ended. A number refers to
+a remark below; its rules, in `docs/faults/`, repeat the run with `pubsub look URL --faults FILE`.
 
-A client is not always wrong where a cell is not `ok`: on a connection that lives, MQTT 3.1.1 sends nothing again, and
-so a packet or an acknowledgement that is dropped is missed by every client that does not give up the connection. `hung`
-says that the program still waited for something; gmqtt gives a program no way to wait for an acknowledgement."""
+A result other than `ok` is not always an error of the client. MQTT 3.1.1 sends nothing again on a connection that is
+open, so every client that does not close the connection misses a dropped packet or acknowledgement. `hung` means that
+the program was still waiting at the end of the run."""
+_SETUP = """\
+- Every client has the same set-up: a persistent session, a keep alive of 2 s, and 3 s for whatever a library lets
+  time out. Each client reconnects by its own means. If it has none, the program does so, as the library's
+  documentation describes (`tests/faults/program.py`). A run takes at most {seconds:g} s.
+- The set-ups of mqttws, mqttws.aio, aiomqtt, mqttium, zmqtt and MQTT.js were corrected after the first run of this
+  matrix, so that every client has the same time-outs and repeats a first attempt that fails. The results are those
+  after the corrections. If you know a fairer set-up, change the program and run `make faults`.
+- awscrt has no QoS 2. gmqtt gives a program no way to wait for an acknowledgement."""
 
 
 def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[str], seconds: float) -> str:
@@ -230,10 +238,9 @@ def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[st
     lines = [
         "# Clients under faults",
         "",
-        f"Made by `make faults` (`tests/faults/matrix.py`) on {datetime.datetime.now(datetime.UTC).date()}, "
-        f"Python {platform.python_version()}; not to be edited. Clients: {versions}.",
+        *_EXPLAINED.splitlines(),
         "",
-        *_EXPLAINED.format(seconds=seconds).splitlines(),
+        "## Results",
         "",
         "| Fault | " + " | ".join(clients) + " |",
         "|---" * (len(clients) + 1) + "|",
@@ -247,10 +254,20 @@ def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[st
                 remarks.append((client, row, outcome))
             cells.append(str(len(remarks)) if outcome else "ok")
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines.append("")
+    lines += ["", "## Remarks", ""]
     for number, (client, row, outcome) in enumerate(remarks, 1):
         shown = outcome.replace("|", "\\|").replace("<", "&lt;")
         lines.append(f"{number}. {client}, {row}: {shown} ([rules](faults/{file_name(client, row)}))")
+    lines += [
+        "",
+        "## Set-up",
+        "",
+        *_SETUP.format(seconds=seconds).splitlines(),
+        f"- Clients: {versions}; Python {platform.python_version()}. `make faults` wrote this page on "
+        f"{datetime.datetime.now(datetime.UTC).date()}.",
+        "",
+        "**Next:** [the tap](tap.md#breaking) to break packets of your own sessions, [interoperability](interop.md).",
+    ]
     return "\n".join(lines) + "\n"
 
 

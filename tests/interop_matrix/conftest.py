@@ -114,19 +114,15 @@ def page(cells: Cells, versions: dict[str, str]) -> str:
     lines = [
         "# Interoperability",
         "",
-        "Made by `make interop` out of the tests that ran (`tests/interop_matrix`); not to be edited. "
-        f"{datetime.datetime.now(datetime.UTC).date().isoformat()}, Python {platform.python_version()}, "
-        f"{platform.system()}: {passed} cells passed, {failed} failed.",
-        "",
-        f"Peers: {peers}.",
-        "",
-        "A number stands for a remark below; such a cell is not tried.",
+        "This page shows which clients and brokers work together, feature by feature. Each cell is a test of",
+        f"`tests/interop_matrix`: {passed} passed, {failed} failed. A number refers to a remark below; such a cell is",
+        "not tested.",
         "",
     ]
     remarks: dict[str, int] = {}
     for title, wanted in (
-        ("Clients of others against the embedded broker", lambda client, broker: broker == "mqttws"),
-        ("Our clients against brokers of others", lambda client, broker: broker != "mqttws"),
+        ("Other clients with the embedded broker", lambda client, broker: broker == "mqttws"),
+        ("mqttws clients with other brokers", lambda client, broker: broker != "mqttws"),
     ):
         lines += [f"## {title}", ""]
         lines += [
@@ -145,7 +141,16 @@ def page(cells: Cells, versions: dict[str, str]) -> str:
             lines.append("| " + " | ".join([client, broker, scheme, *shown]) + " |")
         lines.append("")
     lines += [f"{number}. {remark}" for remark, number in remarks.items()]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    lines += [
+        "",
+        "## Versions",
+        "",
+        f"{peers}; Python {platform.python_version()}, {platform.system()}. `make interop` wrote this page on "
+        f"{datetime.datetime.now(datetime.UTC).date().isoformat()}.",
+        "",
+        "**Next:** [clients under faults](faults.md), [differential](differential.md).",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _order(entry: tuple[tuple[str, str, str], object]) -> tuple[str, str, int]:

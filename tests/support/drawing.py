@@ -154,7 +154,7 @@ def layers(rows: Sequence[Sequence[tuple[str, str]]], above: Sequence[tuple[str,
         rows: from the lowest: (package, what it is), side by side.
         above: the same of the packages over all of them.
     """
-    drawing = Drawing(800)
+    drawing = Drawing(840)
     y = 10.0
     for name, what in above:
         drawing.box(10, y, 200, 30, name, fill="#f3e3d3")

@@ -1,8 +1,8 @@
 """The ledger of statements: what the standard demands, the code that keeps it, and the tests that show it.
 
 `tests/conformance/statements.toml` holds the first two; the tests name their statements themselves, by a mark. This
-module brings the three together, and makes `docs/conformance.md` and a page for each chapter of them. It is also a
-plugin of pytest: with `-p ledger` a run writes the marks of all that it collected to the file that `LEDGER` names.
+module combines the three into `docs/conformance.md` and a page for each chapter. It is also a plugin for pytest: with
+`-p ledger` a run writes the marks of all collected tests to the file that `LEDGER` names.
 """
 
 from __future__ import annotations
@@ -124,13 +124,12 @@ def pages(outcomes: Mapping[str, str], marks: Marks) -> dict[Path, str]:
     lines = [
         "# Conformance to MQTT 3.1.1, statement by statement",
         "",
-        "Made by `make test` out of `tests/conformance/statements.toml` and of the tests that ran; not to be edited.",
+        "This page leads to each normative statement of MQTT 3.1.1: what it demands, the code that implements it, the "
+        "tests that show it, and the planted faults that these tests catch (`make mutants`).",
         "",
-        f"{len(ledger)} statements: the {sum(not entry.section for entry in ledger.values())} that the standard "
-        f"numbers and {sum(bool(entry.section) for entry in ledger.values())} that it does not (U-1 to U-12). "
-        f"{tested} have tests, {len(ledger) - tested} do not apply. The tests are tested, too: for each statement a "
-        "fault is planted, which they must catch (`make mutants`). Each statement leads to the code that keeps it, to "
-        "its tests, and to the faults.",
+        f"There are {len(ledger)} statements: the {sum(not entry.section for entry in ledger.values())} that the "
+        f"standard numbers, and {sum(bool(entry.section) for entry in ledger.values())} without a number, U-1 to U-12. "
+        f"{tested} have tests, {len(ledger) - tested} do not apply.",
         "",
         "| Chapter | Statements | Results |",
         "|---|---|---|",
@@ -139,7 +138,15 @@ def pages(outcomes: Mapping[str, str], marks: Marks) -> dict[Path, str]:
         results = Counter(_outcome(name, outcomes, tests) for name in names)
         cells = f"[{_TITLES[chapter]}](conformance/{chapter}.md) | {len(names)}"
         lines.append(f"| {cells} | {', '.join(f'{count} {result}' for result, count in results.most_common())} |")
-    made[PAGE] = "\n".join([*lines, "", f"The standard prints {', '.join(misprints)}.", ""])
+    lines += [
+        "",
+        f"The standard prints {', '.join(misprints)}. `make test` writes this page from the tests that ran and from "
+        "`tests/conformance/statements.toml`.",
+        "",
+        "**Next:** [differential](differential.md) for other implementations, [proof](proof.md) for delivery.",
+        "",
+    ]
+    made[PAGE] = "\n".join(lines)
     return made
 
 
@@ -180,8 +187,8 @@ def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], t
         if entry.untested:
             lines += [f"No test: {entry.untested}.", ""]
             continue
-        lines += ["Kept by:", "", *(f"- {code_link(where)}" for where in entry.keeps), ""]
-        lines += ["Shown by:", "", *(f"- {link}" for link in _test_links(tests.get(name, []))), ""]
+        lines += ["Implemented by:", "", *(f"- {code_link(where)}" for where in entry.keeps), ""]
+        lines += ["Tests:", "", *(f"- {link}" for link in _test_links(tests.get(name, []))), ""]
         if name in faults:
             lines += ["Planted faults:", "", *(f"- {link}" for link in faults[name]), ""]
     return "\n".join(lines)

@@ -252,25 +252,31 @@ def drawings() -> dict[str, str]:
 STOPS = [
     (
         "pubsub.sync.api:PubSub.publish",
-        "`ps.publish(topic, message)`: the topic is checked, and the message becomes bytes.",
+        "`ps.publish(topic, message)` checks the topic and encodes the message.",
     ),
-    ("mqttws.sync.client:Client.publish", "The client takes it under its one lock, and wakes its network thread."),
-    ("mqttws.protocol.sending:Sender.enqueue", "It waits for its turn, and counts against the bounds of the queue."),
+    ("mqttws.sync.client:Client.publish", "The client queues it under its lock, and wakes its network thread."),
+    ("mqttws.protocol.sending:Sender.enqueue", "The queue checks its limits and appends the message."),
     (
         "mqttws.protocol.sending:Sender.take_ready",
-        "Its turn, in the network thread: with QoS 1 it gets a packet identifier.",
+        "In the network thread: a message of QoS 1 gets a packet identifier.",
     ),
-    ("mqttws.codec.publishing:encode_publish", "It becomes a PUBLISH: fixed header, topic, identifier, payload."),
+    ("mqttws.codec.publishing:encode_publish", "Encode the PUBLISH: fixed header, topic, identifier, payload."),
     (
         "mqttws.protocol.framing:WebSocketFraming.send",
-        "What waits together goes into one masked frame, and to the socket.",
+        "Packets that wait together go into one masked frame, and to the socket.",
     ),
-    ("mqttws.protocol.framing:WebSocketFraming.receive_data", "The way back: frames come, and their payloads go on."),
-    ("mqttws.codec.decoder:Decoder.feed", "The stream of MQTT bytes is cut into packets."),
-    ("mqttws.protocol.receiving:Receiver.receive", "With QoS 1 and 2: is it new? It is to be acknowledged."),
+    (
+        "mqttws.protocol.framing:WebSocketFraming.receive_data",
+        "The way back: frames arrive, and their payloads are passed on.",
+    ),
+    ("mqttws.codec.decoder:Decoder.feed", "Split the stream of MQTT bytes into packets."),
+    (
+        "mqttws.protocol.receiving:Receiver.receive",
+        "With QoS 1 and 2: check whether the message is new, and record that it must be acknowledged.",
+    ),
     (
         "pubsub.subscription:SubscriptionCore.deliver",
-        "Its topic matches: the payload is decoded, and your function called.",
+        "The topic matches: decode the payload and call your function.",
     ),
 ]
 
@@ -290,14 +296,16 @@ def tour() -> str:
     lines = [
         "# One PUBLISH: a guided tour",
         "",
-        "From `ps.publish` to the socket, and from the socket to the callback, in ten stops. Made by `make study`; a",
-        "test runs the trip, and checks that it comes by each stop in this order.",
+        "Follow one message through the code, in ten stops: from `ps.publish` to the socket, and from the socket to",
+        "the callback. `make study` writes this page, and a test checks that a message passes these functions in this",
+        "order.",
         "",
     ]
-    for number, (stop, told) in enumerate(STOPS, 1):
+    for number, (stop, words) in enumerate(STOPS, 1):
         file, line = where(stop)
         name = stop.partition(":")[2]
-        lines.append(f"{number}. [`{name}`](../{file}#L{line}) ({file}, line {line}). {told}")
+        lines.append(f"{number}. [`{name}`](../{file}#L{line}) ({file}, line {line}). {words}")
+    lines += ["", "**Next:** [diagrams](diagrams.md) of the states and flows, [the design](design.md)."]
     return "\n".join(lines) + "\n"
 
 
