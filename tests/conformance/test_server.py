@@ -104,7 +104,7 @@ def test_a_remaining_length_takes_one_to_four_bytes():
     assert largest.feed(bytes.fromhex("30 ff ff ff 7f 00 01 61")) == []  # announced, and taken so far
     assert largest.under_way
     bounded = Decoder(max_packet_size=1_000)
-    with pytest.raises(MalformedPacket, match="at most 1,000"):
+    with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
         bounded.feed(bytes.fromhex("30 ff ff ff 7f"))
 
 
