@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mqttws.budget import ConnectBudget
-    from mqttws.client.options import ClientOptions, ConnectionOptions, State, check_options
+    from mqttws.client.options import ClientOptions, ConnectionOptions, State, Waiting, check_options
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         LocalProtocolError,
         MalformedPacket,
+        MessageExpired,
         MQTTError,
         PacketTooLarge,
         ProtocolError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         TimedOut,
         WouldDeadlock,
     )
+    from mqttws.protocol.ages import Age
     from mqttws.protocol.client import ClientMachine
     from mqttws.protocol.connection import ClientConnection, ServerConnection
     from mqttws.protocol.events import (
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         ConnectReceived,
         Delivered,
         Event,
+        Expired,
         Rejected,
         Sent,
         Skipped,
@@ -93,13 +96,15 @@ _HOLDS = {
     "errors": (
         "AccessDenied CertificateError ConnectError ConnectTimeout ConnectionBroken ConnectionClosed "
         "ConnectionRefused HandshakeRejected IllFormedText KeepAliveTimeout LimitExceeded LocalProtocolError "
-        "MQTTError MalformedPacket PacketTooLarge ProtocolError PublishRejected QueueFull RemoteProtocolError "
-        "SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut WouldDeadlock"
+        "MQTTError MalformedPacket MessageExpired PacketTooLarge ProtocolError PublishRejected QueueFull "
+        "RemoteProtocolError SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut "
+        "WouldDeadlock"
     ),
+    "protocol.ages": "Age",
     "protocol.client": "ClientMachine",
     "protocol.connection": "ClientConnection ServerConnection",
     "protocol.events": (
-        "Closed ConnectReceived Connected Delivered Event Rejected Sent Skipped Stalled "
+        "Closed ConnectReceived Connected Delivered Event Expired Rejected Sent Skipped Stalled "
         "SubscribeReceived Subscribed UnsubscribeReceived Unsubscribed UpgradeRequested"
     ),
     "protocol.framing": "Ended Framing Opened",
@@ -111,7 +116,7 @@ _HOLDS = {
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
-    "client.options": "ClientOptions ConnectionOptions State check_options",
+    "client.options": "ClientOptions ConnectionOptions State Waiting check_options",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
 }
@@ -122,6 +127,7 @@ _SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 
 __all__ = [
     "AccessDenied",
+    "Age",
     "CertificateError",
     "Client",
     "ClientConnection",
@@ -146,6 +152,7 @@ __all__ = [
     "Dissection",
     "Ended",
     "Event",
+    "Expired",
     "Field",
     "Framing",
     "HandshakeRejected",
@@ -156,6 +163,7 @@ __all__ = [
     "MQTTError",
     "MalformedPacket",
     "Message",
+    "MessageExpired",
     "Opened",
     "Packet",
     "PacketTooLarge",
@@ -199,6 +207,7 @@ __all__ = [
     "UnsubscribeReceived",
     "Unsubscribed",
     "UpgradeRequested",
+    "Waiting",
     "WouldDeadlock",
     "check_options",
     "check_topic",

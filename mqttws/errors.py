@@ -26,6 +26,7 @@ The tree (each name is importable from `mqttws`)::
       SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
       TimedOut                           a call exceeded its time-out; also a TimeoutError
       QueueFull                          a bounded queue is full, and the caller chose not to wait
+      MessageExpired                     a message waited to be sent for as long as it may
       StoreError                         the store of a durable session cannot be used
       WouldDeadlock                      a blocking wait that only the waiting thread itself could end
 
@@ -265,6 +266,10 @@ class TimedOut(MQTTError, TimeoutError):
 
 class QueueFull(MQTTError):
     """A bounded queue is full. Wait, raise its limit, or choose another policy."""
+
+
+class MessageExpired(MQTTError):
+    """A message waited to be sent for as long as its `expire_after` allows. It was never sent, and will not be."""
 
 
 class StoreError(MQTTError):

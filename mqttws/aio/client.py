@@ -18,9 +18,10 @@ from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
+from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
+from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 
 _networks: weakref.WeakSet[Network] = weakref.WeakSet()
@@ -44,6 +45,7 @@ class Client:
         check_url(url)
         self._options = Options(**options)
         self._network = Network(self._options, url)
+        self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
 
     # The user's verbs.
@@ -82,6 +84,16 @@ class Client:
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped
+
+    @property
+    def expired(self) -> int:
+        """How many messages were dropped because they waited to be sent for too long; see `Options.expire_after`."""
+        return self._core.pending.expired
+
+    @property
+    def waiting(self) -> Waiting:
+        """What waits to be sent."""
+        return self._core.waiting(time.monotonic())
 
     async def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
@@ -167,6 +179,7 @@ class Client:
         retain: bool = False,
         *,
         timeout: float | None = None,
+        expire_after: float | None = None,
     ) -> None:
         """Publish a message, and wait until it is delivered to the server as its QoS promises.
 
@@ -179,22 +192,28 @@ class Client:
             qos: 0: handed to the network; 1 or 2: acknowledged in full.
             retain: whether the server keeps it for later subscribers.
             timeout: seconds; None: the `timeout` of the options.
+            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+                `expire_after` of the options.
 
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
+            MessageExpired: it waited for too long, and was not sent.
             TimedOut: it took too long.
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
+        age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         network, pending = self._network, self._core.pending
         seconds = self._options.timeout if timeout is None else timeout
         self._core.check_waiting()
         try:
-            token, future = network.call(pending.publish, message)
+            token, future = network.call(pending.publish, message, age)
         except QueueFull:
             started = network.loop.time()
-            token, future = await self._submit(message, started + seconds, seconds)
+            token, future = await self._submit(message, age, started + seconds, seconds)
             seconds = max(0.0, seconds - (network.loop.time() - started))
+        if age is not None:
+            network.await_expiry()
         if qos:
             network.flush_soon()
         else:
@@ -216,9 +235,22 @@ class Client:
         raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}")
 
     def publish_nowait(
-        self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
+        self,
+        topic: str,
+        payload: bytes | str = b"",
+        qos: int = 0,
+        retain: bool = False,
+        *,
+        expire_after: float | None = None,
     ) -> asyncio.Future[None]:
         """Publish a message when its turn comes; also before `open` and while disconnected.
+
+        Args:
+            topic: as for `publish`, and so are the others.
+            payload: bytes, or a str that is sent as UTF-8.
+            qos: 0, 1 or 2.
+            retain: whether the server keeps it for later subscribers.
+            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
 
         Returns:
             A future that is done when `publish` would return.
@@ -229,6 +261,11 @@ class Client:
             StoreError: the message cannot be stored; nothing has changed.
         """
         network, pending = self._network, self._network.core.pending
+        if self._has_ages or expire_after is not None:
+            message, age = Message(topic, payload, qos, retain), self._age(expire_after)
+            future = network.request(pending.publish_safe, message, age)
+            network.await_expiry()
+            return future
         if qos or type(qos) is not int:
             return network.request(pending.publish_safe, Message(topic, payload, qos, retain))
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
@@ -366,12 +403,18 @@ class Client:
             raise TimedOut(f"{failure} within {seconds:g} s")
         return future.result()
 
-    async def _submit(self, message: Message, deadline: float, seconds: float) -> tuple[int, asyncio.Future[Any]]:
+    def _age(self, expire_after: float | None) -> Age | None:
+        """Return the age of a message that is published now."""
+        return self._options.age(expire_after, time.monotonic(), time.time())
+
+    async def _submit(
+        self, message: Message, age: Age | None, deadline: float, seconds: float
+    ) -> tuple[int, asyncio.Future[Any]]:
         """Queue a message for which too many wait, once fewer do."""
         network, overflow = self._network, self._options.overflow
         while True:
             try:
-                submitted: tuple[int, asyncio.Future[Any]] = network.call(self._core.pending.publish, message)
+                submitted: tuple[int, asyncio.Future[Any]] = network.call(self._core.pending.publish, message, age)
                 return submitted
             except QueueFull as error:
                 if overflow == "raise":

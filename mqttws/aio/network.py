@@ -75,10 +75,11 @@ class Network(Owner):
     def _begin(self) -> None:
         """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
         super().__init__()
-        self.core: Core[Future] = Core(self._options, self)
+        self.core: Core[Future] = Core(self._options, self, time.monotonic(), time.time())
         self.task: asyncio.Task[None] | None = None
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
         self._pump: Pump | None = None
+        self._expiry: asyncio.TimerHandle | None = None  # when the next message has waited for too long
         self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
         self._answers: dict[Future, asyncio.Task[Any] | None] = {}  # waited for, by whom; None: it would never come
@@ -151,6 +152,7 @@ class Network(Owner):
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         self.bind()
         self.core.begin(retries)
+        self.await_expiry()  # of what an earlier process has left
         self.task = self.loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -166,8 +168,29 @@ class Network(Owner):
             self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
         self.flushing = self.unflushed = self._delivering = self.busy = False
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         self._waiters.clear()
         self._answers.clear()
+
+    def await_expiry(self) -> None:
+        """Give up what waits to be sent at the time at which it has waited for too long."""
+        due = self.core.next_expiry
+        if due is None:
+            return
+        when = self.loop.time() + due - time.monotonic()
+        if self._expiry is not None:
+            if self._expiry.when() <= when:
+                return
+            self._expiry.cancel()
+        self._expiry = self.loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        self.call(self.core.pass_time, time.monotonic())
+        self.run_callbacks()
+        self.await_expiry()
 
     def flush_soon(self) -> None:
         """Write at the end of this turn of the event loop."""
@@ -415,6 +438,9 @@ class Network(Owner):
             failure = error
         finally:
             self.task = None
+            if self._expiry is not None:
+                self._expiry.cancel()
+                self._expiry = None
             core.give_up(failure)
             self.run_callbacks()
 

@@ -125,6 +125,7 @@ class Pump(asyncio.Protocol):
             self._write(now)
             if stopping and network.core.disconnect(now):  # what has just been written was all that it waited for
                 self._write(now)
+            network.core.pass_time(now)
             network.core.advance(now)
         finally:
             network.busy = False

@@ -21,7 +21,7 @@ from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
 from mqttws.client.driver import Driver, F
 from mqttws.client.inbox import Inbox
 from mqttws.client.layers import Link
-from mqttws.client.options import Options, State
+from mqttws.client.options import Options, State, Waiting
 from mqttws.client.pending import Pending
 from mqttws.codec.publishing import Publish
 from mqttws.codec.subscribing import FAILURE
@@ -42,6 +42,7 @@ from mqttws.protocol.events import (
     Closed,
     Connected,
     Delivered,
+    Expired,
     Rejected,
     Sent,
     Skipped,
@@ -77,6 +78,8 @@ class Core(Generic[F]):
     Args:
         options: of the client.
         driver: what it is driven by.
+        now: seconds.
+        wall: the same moment in seconds since 1970.
 
     Attributes:
         options: of the client.
@@ -94,7 +97,7 @@ class Core(Generic[F]):
         reading: whether more is to be read from the network.
     """
 
-    def __init__(self, options: Options, driver: Driver[F]) -> None:
+    def __init__(self, options: Options, driver: Driver[F], now: float = 0.0, wall: float = 0.0) -> None:
         self.options = options
         self.client_id = (
             options.client_id if options.client_id is not None else f"mqttws-{driver.random_bytes(8).hex()}"
@@ -105,7 +108,7 @@ class Core(Generic[F]):
             # be taken for a copy of that process's message. Spec: [MQTT-2.3.1-2]
             self.session.identifiers.start_at(1 + int(driver.random() * 65_535))
         if options.store is not None:
-            self.session.keep_in(options.store, self.client_id)
+            self.session.keep_in(options.store, self.client_id, now, wall)
         self.callbacks = Callbacks()
         self.pending: Pending[F] = Pending(options, self.session, driver, self.callbacks)
         self._driver = driver
@@ -259,6 +262,8 @@ class Core(Generic[F]):
             elif isinstance(event, Rejected):
                 pending.rejected(event.token, PublishRejected(event.topic, event.size))
                 self._attempts = self._short_lived = 0  # the cause is found
+            elif isinstance(event, Expired):
+                pending.gave_up(event.tokens)
             elif isinstance(event, Skipped):
                 pending.report(_too_large(event.topic, event.size, self.options.max_packet_size))
             elif isinstance(event, Stalled):
@@ -276,6 +281,26 @@ class Core(Generic[F]):
         if self.session.sender.lowered and not self._has_lowered:
             self._has_lowered = True
             self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")
+
+    def pass_time(self, now: float) -> None:
+        """Note the time, and give up what has waited to be sent for too long: in each turn, and at `next_expiry`."""
+        sender = self.session.sender
+        sender.pass_time(now)
+        tokens = sender.expire(now)
+        if tokens:
+            self.pending.gave_up(tokens)
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When `pass_time` must be called at the latest; None for never."""
+        return self.session.sender.next_expiry
+
+    def waiting(self, now: float) -> Waiting:
+        """Return what waits to be sent."""
+        sender = self.session.sender
+        sender.pass_time(now)
+        since = sender.since()
+        return Waiting(sender.waiting, sender.waiting_size, 0.0 if since is None else max(0.0, now - since))
 
     def _found_cause(self, event: Subscribed) -> bool:
         """Return whether this is about a Topic Filter that the server ends the connection over."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from mqttws.client.reconnect import END_ON, Reconnect, Turns
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
+from mqttws.protocol.ages import Age
 from mqttws.protocol.store import Store
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class ConnectionOptions(TypedDict, total=False):
     max_queued: int
     max_queued_bytes: int
     overflow: Overflow
+    expire_after: float | None
     store: Store | None
     max_inbound_bytes: int
     max_packet_size: int
@@ -110,6 +113,20 @@ class State:
     endpoint: str | None = None
 
 
+class Waiting(NamedTuple):
+    """What waits to be sent.
+
+    Attributes:
+        messages: how many. Those that have been sent and are not acknowledged are not among them.
+        size: bytes of topics and payloads; with QoS 0, of whole packets.
+        oldest: seconds that the oldest of them has waited.
+    """
+
+    messages: int
+    size: int
+    oldest: float
+
+
 @dataclass(kw_only=True)
 class Options:
     """The options of a client, the same for both drivers.
@@ -148,6 +165,10 @@ class Options:
         overflow: what a message meets where as many wait already. "block": `publish` waits for room, `publish_nowait`
             raises `QueueFull`; "raise": both raise it; "drop_oldest": the one that has waited longest is dropped, and
             "drop_newest": the new one, and the call of the one that is dropped fails with `QueueFull`.
+        expire_after: seconds, above 0, that a message may wait to be sent, where its call says nothing else: then it
+            is dropped, and its call fails with `MessageExpired`. One that has been sent once is not: it is delivered
+            as its QoS promises. With a store the seconds go on while no process runs, by the clock of the machine.
+            None: for as long as it takes.
         store: where messages of QoS 1 and 2, identifiers and subscriptions are kept so that they outlive the process,
             such as `SQLiteStore`. A message is stored before it is sent, and when `publish_nowait` returns; what a
             process has left undone, the next one with the same store and client identifier does. It needs a
@@ -204,6 +225,7 @@ class Options:
     max_queued: int = 10_000
     max_queued_bytes: int = 64 * 1024 * 1024
     overflow: Overflow = "block"
+    expire_after: float | None = None
     store: Store | None = None
     max_inbound_bytes: int = 64 * 1024 * 1024
     max_packet_size: int = 64 * 1024 * 1024
@@ -225,7 +247,14 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
-        for name in ("ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout"):
+        for name in (
+            "ack_timeout",
+            "publish_rate",
+            "resend_after",
+            "connect_timeout",
+            "answer_timeout",
+            "expire_after",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
@@ -275,6 +304,27 @@ class Options:
         """The password as it is sent."""
         return self.password.encode() if isinstance(self.password, str) else self.password
 
+    def age(self, expire_after: float | None, now: float, wall: float) -> Age | None:
+        """Return the age of a message that is published now; None where nobody asks for it.
+
+        Args:
+            expire_after: of the call; None: that of the client.
+            now: seconds.
+            wall: the same moment in seconds since 1970.
+
+        Raises:
+            TypeError, ValueError: `expire_after` is no number above 0.
+        """
+        if expire_after is None:
+            expire_after = self.expire_after
+        else:
+            _check_kind("expire_after", expire_after, (int, float))
+            if not expire_after > 0:
+                raise ValueError(f"expire_after is {expire_after}; it must be above 0 seconds")
+        if expire_after is None and self.store is None:
+            return None
+        return Age(now, wall, inf if expire_after is None else expire_after)
+
     @property
     def policy(self) -> Reconnect | None:
         """How to reconnect; None: not."""
@@ -283,6 +333,7 @@ class Options:
         return Reconnect() if self.reconnect else None
 
 
+_ABOVE_0 = ("ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout", "expire_after")
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
 _CHOICES = {"overflow": get_args(Overflow), "oversize": get_args(Oversize), "url_order": get_args(UrlOrder)}
 _STORE_VERBS = ("put", "delete", "load", "commit")
@@ -293,7 +344,7 @@ _KINDS: dict[tuple[type, ...], str] = {
     (bool,): "clean_session retry_first manual_ack",
     (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
     (int, float): "timeout",
-    (int, float, type(None)): "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout",
+    (int, float, type(None)): " ".join(("ping_timeout", *_ABOVE_0)),
     (bool, Reconnect): "reconnect",
     (Turns, type(None)): "connect_budget",
     (Message, tuple, type(None)): "will",

@@ -8,6 +8,7 @@ is settled when the answer comes. Messages of QoS 0 have no answer: their future
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from mqttws.client.callbacks import WARNING, Callbacks
@@ -16,7 +17,16 @@ from mqttws.client.options import Options, TopicFilters
 from mqttws.client.sent import HighWaterMark, Receipt
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
-from mqttws.errors import ConnectionClosed, MQTTError, PublishRejected, QueueFull, StoreError, SubscribeRejected
+from mqttws.errors import (
+    ConnectionClosed,
+    MessageExpired,
+    MQTTError,
+    PublishRejected,
+    QueueFull,
+    StoreError,
+    SubscribeRejected,
+)
+from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 
 M = TypeVar("M")
@@ -49,13 +59,14 @@ class Pending(Generic[F]):
     Attributes:
         sent: which messages of QoS 0 are sent.
         dropped: how many messages were dropped because too many waited; see `Options.overflow`.
+        expired: how many had waited for as long as they may; see `Options.expire_after`.
         ended: what futures get that are made from now on; None while the client is not at its end.
         flushes: the futures of `flush`, each after the first token that it does not wait for.
     """
 
     def __init__(self, options: Options, session: Session, driver: Driver[F], callbacks: Callbacks) -> None:
         self.sent: HighWaterMark[F] = HighWaterMark()
-        self.dropped = 0
+        self.dropped = self.expired = 0
         self.ended: Exception | None = None
         self._options = options
         self._session = session
@@ -70,14 +81,18 @@ class Pending(Generic[F]):
         self._requests: dict[int, _Request[F]] = {}  # by token
         self.flushes: list[tuple[int, F]] = []
 
-    def publish(self, message: Message) -> tuple[int, F]:
+    def publish(self, message: Message, age: Age | None = None) -> tuple[int, F]:
         """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
+
+        Args:
+            message: the message.
+            age: how long it may wait, where that is bounded, or is to outlive the process.
 
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
         """
         if not message.qos:
-            return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
+            return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain), age)
         if self.ended is not None:
             return 0, self._settled(self.ended)
         try:
@@ -87,6 +102,8 @@ class Pending(Generic[F]):
                 token = self._sender.enqueue(message)
         except QueueFull as error:
             return 0, self._not_taken(error)
+        if age is not None:
+            self._session.limit_age(token, age)
         future = self._futures[token] = self._make_future()
         return token, future
 
@@ -107,14 +124,17 @@ class Pending(Generic[F]):
             return self._make_receipt(self.sent, token)
         return self._publish_packet(packet)[1]
 
-    def _publish_packet(self, packet: bytes) -> tuple[int, F]:
+    def _publish_packet(self, packet: bytes, age: Age | None = None) -> tuple[int, F]:
         if self.ended is not None:
             return 0, self._settled(self.ended)
         try:
             token = self._enqueue(self._sender.enqueue_packet, packet)
         except QueueFull as error:
             return 0, self._not_taken(error)
-        if not self._drops_oldest:
+        expires = age is not None and age.seconds != inf
+        if age is not None and expires:
+            self._session.limit_age(token, age)
+        if not expires and not self._drops_oldest:
             return token, self._make_receipt(self.sent, token)
         future = self._make_future()
         self.sent.watch(token, future)  # it has to be found when its message is dropped
@@ -146,7 +166,7 @@ class Pending(Generic[F]):
                 future = self._futures.pop(token, None) or self.sent.forget(token)
                 self.resolve(future, QueueFull("it was dropped: newer ones came"))
 
-    def publish_safe(self, message: Message) -> F:
+    def publish_safe(self, message: Message, age: Age | None = None) -> F:
         """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
 
         With a store this holds in every state: the future of a message that is published after the end has failed,
@@ -156,16 +176,16 @@ class Pending(Generic[F]):
             QueueFull, StoreError: nothing has changed.
         """
         if self._options.store is None:
-            return self.publish(message)[1]
+            return self.publish(message, age)[1]
         if self.ended is not None and message.qos:
             ended, self.ended = self.ended, None
             try:
-                future = self.publish_safe(message)
+                future = self.publish_safe(message, age)
                 self._settle([future], _kept(ended, self._options))
             finally:
                 self.ended = ended
             return future
-        token, future = self.publish(message)
+        token, future = self.publish(message, age)
         if message.qos and token:
             try:
                 self._options.store.commit()
@@ -277,6 +297,27 @@ class Pending(Generic[F]):
         if future is None:  # an earlier process had published it
             self.report(error)
         self.resolve(future, error)
+
+    def gave_up(self, tokens: Sequence[int]) -> None:
+        """Note that messages have waited to be sent for as long as they may."""
+        self.expired += len(tokens)
+        futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]
+        known = [future for future in futures if future is not None]
+        if known:
+            error = MessageExpired("it waited for longer than its expire_after, and was not sent")
+            self._callbacks.add(self._settle, known, error)
+        if len(known) < len(tokens):  # the store had kept them from before
+            count = len(tokens) - len(known)
+            self.report(
+                MessageExpired(f"{count:,} kept messages waited for longer than their expire_after, and were not sent")
+            )
+        if self.flushes:
+            self.check_flushes()
+        if self._options.store is not None:
+            try:
+                self._options.store.commit()
+            except StoreError:  # the next process will find them, and their ages
+                pass
 
     def note_sent(self, token: int) -> None:
         """Note that all messages of QoS 0 up to this one are handed to the network."""

@@ -36,7 +36,7 @@ from mqttws.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from mqttws.protocol.events import Connected, Rejected, Skipped, Subscribed, Unsubscribed
+from mqttws.protocol.events import Connected, Expired, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
 from mqttws.protocol.outgoing import size_of
 from mqttws.protocol.pacing import Pace
@@ -175,9 +175,10 @@ class ClientMachine(Machine):
             self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
 
     def data_to_send(self, now: float) -> bytes:
-        """See `Machine.data_to_send`."""
+        """See `Machine.data_to_send`. What has waited for too long does not leave."""
         if self.state is not CONNECTED:
             return super().data_to_send(now)
+        self._expire(now)
         in_flight = 0 if self._pace is None else self._pace.open(now)
         data = super().data_to_send(now)
         if self._pace is not None:
@@ -185,6 +186,13 @@ class ClientMachine(Machine):
         if self._stall is not None:
             self._stall.sent(now)
         return data
+
+    def _expire(self, now: float) -> None:
+        """Give up the messages that have waited for as long as they may."""
+        sender = self.session.sender
+        tokens = sender.expire(now) if sender.ages is not None else None
+        if tokens:
+            self.events.append(Expired(tokens))
 
     def resume_reading(self, now: float) -> None:
         """See `Machine.resume_reading`."""
@@ -211,6 +219,7 @@ class ClientMachine(Machine):
         if self.state is not CONNECTED:
             return None
         deadline = self._keep_alive_at()
+        deadline = _earlier(deadline, self.session.sender.next_expiry)
         if self._stall is not None and self._reading:
             deadline = _earlier(deadline, self._stall.deadline)
         if self._pace is not None:
@@ -234,6 +243,7 @@ class ClientMachine(Machine):
             return
         if self._pace is not None:
             self._out += self._pace.overdue(now)
+        self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
         if stalled is not None:
             self.events.append(stalled)

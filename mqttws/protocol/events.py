@@ -51,6 +51,17 @@ class Sent:
 
 
 @dataclass(slots=True)
+class Expired:
+    """Messages of ours have waited to be sent for as long as they may; they will not be.
+
+    Attributes:
+        tokens: what `publish` returned for them, at least one.
+    """
+
+    tokens: list[int]
+
+
+@dataclass(slots=True)
 class Connected:
     """The server accepted the CONNECT.
 
@@ -174,6 +185,7 @@ Event = (
     | Sent
     | Closed
     | Connected
+    | Expired
     | Subscribed
     | Rejected
     | Skipped

@@ -9,8 +9,8 @@ One record for each thing that must outlive the process; a client and a server k
 
 A client identifier stands there with its length in front, so that none begins with another. A message is written when
 it is accepted and when its phase changes, without its payload once the peer owns it, and deleted on its last
-acknowledgement. An identifier that came in is noted when the consumer has taken the message, not before: until then
-it is to come again.
+acknowledgement. As long as it waits to be sent its age is written before its topic, where that is known. An identifier
+that came in is noted when the consumer has taken the message, not before: until then it is to come again.
 
 Spec: §3.1.2.4, §4.1
 """
@@ -18,15 +18,26 @@ Spec: §3.1.2.4, §4.1
 from __future__ import annotations
 
 import struct
+from math import isfinite
 
 from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, StoreError
 from mqttws.protocol.outgoing import PUBLISHED, RELEASED, WAITING, Outgoing
 from mqttws.protocol.store import Store
 
-#: phase, QoS and RETAIN, packet identifier or 0, number of the PUBREC or 0, length of the topic.
+#: phase; QoS, RETAIN, whether there is an age; packet identifier or 0; number of the PUBREC or 0; length of the topic.
 _HEAD = struct.Struct(">BBHQH")
+#: When the message was published, in seconds since 1970; how many seconds it may wait, infinite for no bound.
+_AGE = struct.Struct(">dd")
+_RETAIN, _AGED = 4, 8
+#: Seconds by which the clock of the machine may be off before the ages are noted anew.
+CLOCK_STEP = 1.0
 _PHASES = (WAITING, PUBLISHED, RELEASED)
+
+#: Since when a message has waited, by the clock of `now`, and how many seconds it may.
+_KnownAge = tuple[float, float]
+#: A message, its phase, its packet identifier (0: none) and its age, where that is known.
+Record = tuple[Outgoing, str, int, _KnownAge | None]
 
 
 def key_of(kind: bytes, client_id: str) -> bytes:
@@ -41,10 +52,13 @@ class Journal:
     Args:
         store: where they are.
         client_id: whose they are.
+        now: seconds, of the clock by which the ages are given here.
+        wall: the same moment in seconds since 1970.
     """
 
-    def __init__(self, store: Store, client_id: str) -> None:
+    def __init__(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
         self._store = store
+        self._now, self._wall = now, wall
         self._outgoing = key_of(b"o", client_id)
         self._incoming = key_of(b"i", client_id)
         self._subscription = key_of(b"s", client_id)
@@ -52,45 +66,62 @@ class Journal:
 
     # Messages on their way out.
 
-    def keep(self, outgoing: Outgoing, phase: str, packet_id: int = 0) -> None:
-        """Note a message as it is now, with its packet identifier if it has one."""
+    def set_clock(self, now: float, wall: float) -> bool:
+        """Note what the time is. Returns whether the clock has been set meanwhile: all ages are to be noted anew."""
+        was_set = abs((wall - now) - (self._wall - self._now)) > CLOCK_STEP
+        if was_set:
+            self._now, self._wall = now, wall
+        return was_set
+
+    def keep(self, outgoing: Outgoing, phase: str, packet_id: int = 0, age: _KnownAge | None = None) -> None:
+        """Note a message as it is now, with its packet identifier if it has one, and its age if that is known."""
         token, topic, payload, qos, retain = outgoing
         order = 0
         if phase == RELEASED:  # the peer owns it: only its place among the PUBRELs counts
             self._releases = order = self._releases + 1
             payload = b""
         name = topic.encode()
-        head = _HEAD.pack(_PHASES.index(phase), qos | retain << 2, packet_id, order, len(name))
+        flags = qos | retain * _RETAIN | (age is not None) * _AGED
+        head = _HEAD.pack(_PHASES.index(phase), flags, packet_id, order, len(name))
+        if age is not None:
+            head += _AGE.pack(age[0] - self._now + self._wall, age[1])
         self._store.put(self._outgoing + token.to_bytes(8, "big"), head + name + payload)
 
     def drop(self, token: int) -> None:
         """Note that a message is done, or taken back."""
         self._store.delete(self._outgoing + token.to_bytes(8, "big"))
 
-    def outgoing(self) -> list[tuple[Outgoing, str, int]]:
+    def outgoing(self) -> list[Record]:
         """Read the messages: those with a PUBREC in the order of these, then all others in that of their publishing.
-
-        Returns:
-            Each with its phase and its packet identifier, 0 for none.
 
         Raises:
             StoreError: a record is not one of ours.
         """
-        found: list[tuple[int, tuple[Outgoing, str, int]]] = []
+        found: list[tuple[int, Record]] = []
         for key, value in self._store.load(self._outgoing):
             try:
                 phase, flags, packet_id, order, length = _HEAD.unpack_from(value)
-                end = _HEAD.size + length
-                message = Message(value[_HEAD.size : end].decode(), value[end:], flags & 3, bool(flags & 4))
+                start, age = _HEAD.size, None
+                if flags & _AGED:
+                    age = self._read_age(*_AGE.unpack_from(value, start))
+                    start += _AGE.size
+                end = start + length
+                message = Message(value[start:end].decode(), value[end:], flags & 3, bool(flags & _RETAIN))
                 token = int.from_bytes(key[len(self._outgoing) :], "big")
                 outgoing = (token, message.topic, message.payload, message.qos, message.retain)
                 state = _PHASES[phase]
             except (struct.error, ValueError, IndexError, MQTTError) as error:
                 raise StoreError(f"a message in the store cannot be read ({error}); was it written by us?") from None
             self._releases = max(self._releases, order)
-            found.append((order, (outgoing, state, packet_id)))
+            found.append((order, (outgoing, state, packet_id, age)))
         found.sort(key=lambda entry: entry[0] or self._releases + 1)
         return [entry for _, entry in found]
+
+    def _read_age(self, published: float, seconds: float) -> _KnownAge:
+        """Read an age. A message that was published later than now is a new one: the clock was set back."""
+        if not (isfinite(published) and seconds > 0):
+            raise ValueError(f"an age of {published} and {seconds} s")
+        return self._now - max(0.0, self._wall - published), seconds
 
     # Identifiers of messages that came in.
 

@@ -111,6 +111,14 @@ class Run:
         """Put the packets together."""
         return b"".join(self.packets)
 
+    def strip(self) -> bool:
+        """Drop what has been taken back from the left. Returns whether a packet is left."""
+        packets = self.packets
+        gone = next((position for position, packet in enumerate(packets) if packet), len(packets))
+        del packets[:gone]
+        self.first += gone
+        return bool(packets)
+
     def packet_of(self, token: int) -> bytes:
         """Return the packet of a message; nothing where it is not here, or not any more."""
         position = token - self.first

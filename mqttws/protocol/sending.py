@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mqttws.codec.publishing import Message, Publish, PubRel, encode_publish
 from mqttws.errors import QueueFull, RemoteProtocolError
+from mqttws.protocol.ages import Ages
 from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITING, Identifiers, Outgoing, Run, size_of
 
 if TYPE_CHECKING:
-    from mqttws.protocol.journal import Journal
+    from mqttws.protocol.journal import Journal, Record
 
 #: Stands for a queue into which nothing has been put yet: one of its own takes 760 bytes, and most never need it.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
@@ -53,6 +54,7 @@ class Sender:
         accepts_puback: whether a PUBACK completes a message of QoS 2. It breaks the standard; some servers know no
             more than QoS 1 and answer so, and the message would be sent again for ever.
         lowered: how many messages were completed so.
+        ages: how long the messages wait; None as long as nothing is known of that.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Sender:
         "_size",
         "_waiting",
         "accepts_puback",
+        "ages",
         "allowance",
         "journal",
         "lowered",
@@ -84,6 +87,7 @@ class Sender:
         self.allowance: float = inf
         self.accepts_puback = False
         self.lowered = 0
+        self.ages: Ages | None = None
         self._identifiers = identifiers
         self._max_in_flight = max_in_flight
         self._max_queued = max_queued
@@ -101,6 +105,11 @@ class Sender:
     def waiting(self) -> int:
         """How many messages wait for their turn."""
         return self._count + (len(self._growing.packets) if self._growing is not None else 0)
+
+    @property
+    def waiting_size(self) -> int:
+        """How many bytes of them: of topics and payloads; with QoS 0, of whole packets."""
+        return self._size + (sum(map(len, self._growing.packets)) if self._growing is not None else 0)
 
     @property
     def in_flight(self) -> int:
@@ -255,13 +264,13 @@ class Sender:
             run.size = size
             self._growing = None
 
-    def recover(self, messages: Iterable[tuple[Outgoing, str, int]]) -> None:
+    def recover(self, messages: Iterable[Record]) -> None:
         """Take up the messages of an earlier process; the bounds are not for them.
 
         Args:
-            messages: with their phases and their packet identifiers, as `Journal.outgoing` gives them.
+            messages: as `Journal.outgoing` gives them.
         """
-        for outgoing, phase, packet_id in messages:
+        for outgoing, phase, packet_id, age in messages:
             self._last_token = max(self._last_token, outgoing[TOKEN])
             if not packet_id:
                 if self._waiting is _EMPTY:
@@ -269,6 +278,8 @@ class Sender:
                 self._waiting.append(outgoing)
                 self._count += 1
                 self._size += size_of(outgoing[1], outgoing[2])
+                if age is not None:
+                    self._known_ages().add(outgoing[TOKEN], *age)
             else:
                 self._identifiers.take(packet_id)
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
@@ -279,22 +290,96 @@ class Sender:
         Args:
             wanted: takes the topic, the QoS and RETAIN.
         """
-        unwanted = [
-            entry
+        unwanted = {
+            entry[TOKEN]
             for entry in self._waiting
             if not isinstance(entry, Run) and not wanted(entry[1], entry[QOS], entry[4])
-        ]
-        if unwanted:
-            tokens = {entry[TOKEN] for entry in unwanted}
-            self._waiting = deque(
-                entry for entry in self._waiting if isinstance(entry, Run) or entry[TOKEN] not in tokens
-            )
-            self._count -= len(unwanted)
-            self._size -= sum(size_of(entry[1], entry[2]) for entry in unwanted)
-            if self.journal is not None:
-                for token in tokens:
-                    self.journal.drop(token)
-        return len(unwanted)
+        }
+        return len(self._take_out(unwanted)) if unwanted else 0
+
+    def _take_out(self, tokens: set[int]) -> list[int]:
+        """Take back messages, those of them that wait. Returns their tokens."""
+        self._stop_growing()
+        taken: list[int] = []
+        left: deque[Outgoing | Run] = deque()
+        for entry in self._waiting:
+            if isinstance(entry, Run):
+                for token in range(entry.first, entry.last + 1):
+                    if token in tokens and entry.packet_of(token):
+                        self._take_from(entry, token - entry.first)
+                        taken.append(token)
+                if entry.strip():
+                    left.append(entry)
+            elif entry[TOKEN] in tokens:
+                self._uncount(entry)
+                taken.append(entry[TOKEN])
+            else:
+                left.append(entry)
+        self._waiting = left
+        return taken
+
+    def _uncount(self, outgoing: Outgoing) -> None:
+        """Count a message no more that waits no more, and take it out of the store."""
+        size = size_of(outgoing[1], outgoing[2])
+        self._count -= 1
+        self._size -= size
+        if self.journal is not None:
+            self.journal.drop(outgoing[TOKEN])
+
+    # Ages.
+
+    def _known_ages(self) -> Ages:
+        if self.ages is None:
+            self.ages = Ages()
+        self.ages.forget(self.first_waiting)
+        return self.ages
+
+    def limit_age(self, token: int, since: float, seconds: float = inf) -> None:
+        """Note when the message that was enqueued last was published, and how long it may wait.
+
+        Args:
+            token: of that message.
+            since: seconds, of the clock of `now`.
+            seconds: above 0; infinite for no bound.
+        """
+        self._known_ages().add(token, since, seconds)
+        last = self._waiting[-1]
+        if self.journal is not None and not isinstance(last, Run):
+            self.journal.keep(last, WAITING, 0, (since, seconds))
+
+    def pass_time(self, now: float) -> None:
+        """Note the time, from which the age of what waits is known; to be called in each turn."""
+        if self.waiting:
+            last = self._growing.last if self._growing is not None else self._last_token
+            self._known_ages().mark(last, now)
+        elif self.ages is not None:
+            self.ages.forget(None)
+
+    def since(self) -> float | None:
+        """Return since when the message has waited that has waited longest; None where none does, or for no turn."""
+        return self._known_ages().oldest if self.waiting else None
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When `expire` has something to do; None for never."""
+        if self.ages is None:
+            return None
+        return self._known_ages().next_end
+
+    def expire(self, now: float) -> list[int]:
+        """Take back the messages that have waited for as long as they may. Returns their tokens.
+
+        A message that has been sent once waits no more, whatever becomes of it: it is delivered as its QoS promises.
+        """
+        due = self._known_ages().take_over(now) if self.ages is not None else None
+        return self._take_out(due) if due else []
+
+    def note_ages(self) -> None:
+        """Write the ages of all that waits into the journal anew, whose clock has been set."""
+        waiting = [entry for entry in self._waiting if not isinstance(entry, Run)]
+        if self.journal is not None and self.ages is not None:
+            for entry, age in zip(waiting, self.ages.each(entry[TOKEN] for entry in waiting), strict=True):
+                self.journal.keep(entry, WAITING, 0, age)
 
     def withdraw(self, token: int) -> bool:
         """Take back a message that still waits. Returns whether there was one."""
@@ -304,14 +389,12 @@ class Sender:
                 packet = entry.packet_of(token)
                 if packet:
                     self._take_from(entry, token - entry.first)
+                    if not entry.strip():  # or runs without a packet would become more and more
+                        self._waiting.remove(entry)
                     return True
             elif entry[TOKEN] == token:
-                size = size_of(entry[1], entry[2])
-                self._count -= 1
-                self._size -= size
+                self._uncount(entry)
                 self._waiting.remove(entry)
-                if self.journal is not None:
-                    self.journal.drop(token)
                 return True
         return False
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from mqttws.codec.publishing import Message, encode_publish
 from mqttws.codec.subscribing import FAILURE, Subscribe, Unsubscribe
 from mqttws.errors import LocalProtocolError, RemoteProtocolError
+from mqttws.protocol.ages import Age
 from mqttws.protocol.journal import Journal
 from mqttws.protocol.outgoing import Identifiers
 from mqttws.protocol.receiving import Receiver
@@ -100,17 +101,19 @@ class Session:
         self._suspects: Suspects | None = None
         self._journal: Journal | None = None
 
-    def keep_in(self, store: Store, client_id: str) -> None:
+    def keep_in(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
         """Let a new session outlive the process: take up what a store holds of it, and note in it all that changes.
 
         Args:
             store: also of other sessions, if wanted.
             client_id: by which the session is found in it; at most one at a time is in use under each.
+            now: seconds, of any clock that only goes forward.
+            wall: the same moment in seconds since 1970: ages outlive the process.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        journal = Journal(store, client_id)
+        journal = Journal(store, client_id, now, wall)
         self.sender.recover(journal.outgoing())
         self.receiver.recover(journal.incoming())
         self.subscriptions.update(journal.subscriptions())
@@ -163,6 +166,20 @@ class Session:
             QueueFull: a bound would be passed; nothing has changed.
         """
         return self.sender.enqueue_packet(packet)
+
+    def limit_age(self, token: int, age: Age) -> None:
+        """Note when the message that was published last was, and how long it may wait to be sent.
+
+        When that time is up, `Expired` brings back its token, unless it has been sent once. Between connections
+        `sender.expire` has to be called, at `sender.next_expiry`.
+
+        Args:
+            token: what `publish` has just returned.
+            age: as it is now.
+        """
+        if self._journal is not None and self._journal.set_clock(age.now, age.wall):
+            self.sender.note_ages()
+        self.sender.limit_age(token, age.now, age.seconds)
 
     def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:
         """Let a SUBSCRIBE wait for its turn.

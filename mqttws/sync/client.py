@@ -19,9 +19,10 @@ from typing import Any, Self, Unpack, overload
 from mqttws.client.callbacks import is_coroutine_function
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters
+from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
+from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
 from mqttws.sync.future import LightFuture, Receipt
 from mqttws.sync.iteration import Messages
@@ -52,6 +53,7 @@ class Client:
             if is_coroutine_function(getattr(self._options, name)):
                 raise TypeError(f"{name} is a coroutine function, which only mqttws.aio.Client awaits")
         self._network = Network(self._options, url)
+        self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
 
     # The user's verbs.
@@ -90,6 +92,20 @@ class Client:
     def dropped(self) -> int:
         """How many messages were dropped because too many waited; see `Options.overflow`."""
         return self._core.pending.dropped
+
+    @property
+    def expired(self) -> int:
+        """How many messages were dropped because they waited to be sent for too long; see `Options.expire_after`."""
+        return self._core.pending.expired
+
+    @property
+    def waiting(self) -> Waiting:
+        """What waits to be sent."""
+        network = self._network
+        if network.owned():
+            return network.core.waiting(time.monotonic())
+        with network.lock:
+            return network.core.waiting(time.monotonic())
 
     def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
@@ -159,6 +175,7 @@ class Client:
         retain: bool = False,
         *,
         timeout: float | None = None,
+        expire_after: float | None = None,
     ) -> None:
         """Publish a message, and wait until it is delivered to the server as its QoS promises.
 
@@ -168,20 +185,24 @@ class Client:
             qos: 0: handed to the network; 1 or 2: acknowledged in full.
             retain: whether the server keeps it for later subscribers.
             timeout: seconds; None: the `timeout` of the options.
+            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+                `expire_after` of the options.
 
         Raises:
             LocalProtocolError: the topic or the QoS is ill-formed.
+            MessageExpired: it waited for too long, and was not sent.
             TimedOut: it took too long. A message that had not been sent yet never will be; one that had been may
                 still be delivered.
             MQTTError: the client was closed, or gave up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
+        age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         self._network.check_not_owned()
         if qos == 0 and self._send_at_once(message):
             return
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        token, future = self._submit(message, deadline)
+        token, future = self._submit(message, age, deadline)
         try:
             self._wait(future, deadline - time.monotonic(), "")
         except (TimeoutError, WouldDeadlock) as error:
@@ -191,9 +212,22 @@ class Client:
             raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}") from None
 
     def publish_nowait(
-        self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False
+        self,
+        topic: str,
+        payload: bytes | str = b"",
+        qos: int = 0,
+        retain: bool = False,
+        *,
+        expire_after: float | None = None,
     ) -> Future[None]:
         """Publish a message when its turn comes; also before `open` and while disconnected.
+
+        Args:
+            topic: as for `publish`, and so are the others.
+            payload: bytes, or a str that is sent as UTF-8.
+            qos: 0, 1 or 2.
+            retain: whether the server keeps it for later subscribers.
+            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
 
         Returns:
             A future that is done when `publish` would return.
@@ -207,6 +241,14 @@ class Client:
         core = network.core
         pending = core.pending
         future: LightFuture
+        if self._has_ages or expire_after is not None:
+            message, age = Message(topic, payload, qos, retain), self._age(expire_after)
+            if not core.running:  # no thread is there to give up what has waited for too long
+                network.call(core.pass_time, time.monotonic())
+            future = network.request(pending.publish_safe, message, age)
+            if not core.running and not network.owned():
+                core.callbacks.run()
+            return future
         # What `request` does, without its calls.
         if qos or type(qos) is not int:
             message = Message(topic, payload, qos, retain)
@@ -380,7 +422,11 @@ class Client:
                 network.take_posted()
             return network.send_at_once(packet)
 
-    def _submit(self, message: Message, deadline: float) -> tuple[int, LightFuture]:
+    def _age(self, expire_after: float | None) -> Age | None:
+        """Return the age of a message that is published now."""
+        return self._options.age(expire_after, time.monotonic(), time.time())
+
+    def _submit(self, message: Message, age: Age | None, deadline: float) -> tuple[int, LightFuture]:
         """Queue a message, waiting until fewer wait."""
         network, core = self._network, self._core
         core.check_waiting()
@@ -389,7 +435,7 @@ class Client:
                 if network.posted:
                     network.take_posted()
                 try:
-                    submitted = core.pending.publish(message)
+                    submitted = core.pending.publish(message, age)
                     network.wake()
                     return submitted
                 except QueueFull as error:

@@ -82,7 +82,7 @@ class Network(Owner):
     def _begin(self) -> None:
         """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
         super().__init__()
-        self.core: Core[LightFuture] = Core(self._options, self)
+        self.core: Core[LightFuture] = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
         self._step: Callable[[float | None], None] | None = None
@@ -399,13 +399,20 @@ class Network(Owner):
         if self.core.ending(now):
             self._lost(None)
         elif now < self._due:
-            self._select(until, earlier(self._due, self.core.deadline))
+            self._select(until, earlier(self._pass_time(now), earlier(self._due, self.core.deadline)))
         elif (turn := self.core.turn(now)) > now:
             self._due = turn
         else:
             with self.lock:
                 self.core.begin_attempt()
             self._step = self._ask
+
+    def _pass_time(self, now: float) -> float | None:
+        """While there is no connection: give up what has waited for too long. Returns when to look again."""
+        with self.lock:
+            self.core.pass_time(now)
+            self.notify(False)
+            return now if self.core.callbacks.due else self.core.next_expiry
 
     def _ask(self, until: float | None) -> None:
         """Ask for the URL, and begin to connect."""
@@ -440,6 +447,7 @@ class Network(Owner):
             connected = dialer.advance(time.monotonic())
             if connected is None:
                 deadline = earlier(attempt.deadline, self.core.deadline)
+                deadline = earlier(deadline, self._pass_time(time.monotonic()))
                 ready = self._select(until, earlier(deadline, dialer.next_deadline()))
                 now = time.monotonic()
                 connected = dialer.advance(now, ready)
@@ -469,6 +477,7 @@ class Network(Owner):
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)
+            core.pass_time(now)
             core.advance(now)
             self.notify(bool(core.inbox.messages))
             over = link.over(now, bool(self._unsent))
@@ -476,7 +485,7 @@ class Network(Owner):
                 return  # a thread that waits until something is sent goes on while this one reads
             # Inside a callback no messages are delivered, or callbacks would nest.
             waits = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
-            deadline = now if waits else link.next_deadline()
+            deadline = now if waits else earlier(link.next_deadline(), core.next_expiry)
             if core.stopping:
                 deadline = earlier(deadline, core.deadline)
         if over:

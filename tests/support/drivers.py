@@ -69,11 +69,11 @@ class Asyncio:
     def call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE + 10)
 
-    def later(self, method: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def later(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
         """Call a `_nowait` method in the loop; its future, as one of threads."""
 
         async def run() -> Any:
-            return method(*arguments)
+            return method(*arguments, **options)
 
         inner = self.call(run())
 
@@ -105,8 +105,8 @@ class Asyncio:
     def publish(self, *arguments: Any, **options: Any) -> None:
         self.call(self.client.publish(*arguments, **options))
 
-    def publish_nowait(self, *arguments: Any) -> Future[Any]:
-        return self.later(self.client.publish_nowait, *arguments)
+    def publish_nowait(self, *arguments: Any, **options: Any) -> Future[Any]:
+        return self.later(self.client.publish_nowait, *arguments, **options)
 
     def subscribe(self, *arguments: Any, **options: Any) -> Any:
         return self.call(self.client.subscribe(*arguments, **options))
@@ -143,6 +143,17 @@ class Asyncio:
     @property
     def state(self) -> State:
         return self.client.state
+
+    @property
+    def expired(self) -> int:
+        return self.client.expired
+
+    @property
+    def waiting(self) -> mqttws.Waiting:
+        async def look() -> mqttws.Waiting:
+            return self.client.waiting
+
+        return self.call(look())
 
     @property
     def client_id(self) -> str:
