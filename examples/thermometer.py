@@ -32,6 +32,7 @@ def main(url: str, path: str, seconds: float) -> None:
             reconnect=mqttws.Reconnect(maximum=10.0),  # seconds from one attempt to the next, at the most
             overflow="drop_oldest",  # when as much waits as may: the newest readings matter most
             max_queued_bytes=16 * 1024 * 1024,
+            expire_after=7 * 24 * 3600.0,  # and those of last week not at all
         )
         with PubSub(provider) as ps:
             for number in itertools.count():
@@ -40,7 +41,8 @@ def main(url: str, path: str, seconds: float) -> None:
                     ps.publish_nowait(f"devices/{NAME}/celsius", reading, qos=1)
                 except PublishFailed as error:  # a full disk: the reading is lost, and the device goes on
                     print(f"not kept: {error}", file=sys.stderr, flush=True)
-                print(f"reading {number}, {ps.pending} wait", flush=True)
+                waiting = ps.waiting
+                print(f"reading {number}, {waiting.messages} wait, the oldest {waiting.oldest:.0f} s", flush=True)
                 time.sleep(seconds)
 
 

@@ -23,6 +23,7 @@ from os.path import dirname, exists
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mqttws import Waiting
     from pubsub.codecs import BYTES, JSON, TEXT, Codec
     from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
     from pubsub.message import Message
@@ -49,7 +50,10 @@ if TYPE_CHECKING:
     connection_state: ConnectionState
     connection_states: dict[str, ConnectionState]
     connection_state_changes: StateChanges
+    dropped: int
+    expired: int
     pending: int
+    waiting: Waiting
 
 __version__ = "0.1.0"
 
@@ -70,7 +74,9 @@ _HOLDS = {
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 #: What is asked of the module's own instance each time.
-_OF_DEFAULT = frozenset({"connection_state", "connection_state_changes", "connection_states", "pending"})
+_OF_DEFAULT = frozenset(
+    {"connection_state", "connection_state_changes", "connection_states", "dropped", "expired", "pending", "waiting"}
+)
 _SUBMODULES = frozenset({"aio", "aws"})
 
 __all__ = [
@@ -103,6 +109,8 @@ __all__ = [
     "connection_state_changes",
     "connection_states",
     "default",
+    "dropped",
+    "expired",
     "flush",
     "pending",
     "publish",
@@ -110,6 +118,7 @@ __all__ = [
     "reauthenticate",
     "remove_pluggable",
     "subscribe",
+    "waiting",
 ]
 
 

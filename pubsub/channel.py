@@ -154,7 +154,9 @@ class Channel:
         answer.add_done_callback(_ignore)
         return answer if self.connected else None
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Sent | None:
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, expire_after: float | None = None
+    ) -> Sent | None:
         """Send a message when its turn comes. Returns None if this connection has ended.
 
         Raises:
@@ -164,7 +166,7 @@ class Channel:
         if self.over:
             return None
         self.check_online()
-        future = self.client.publish_nowait(topic, payload, qos, retain)
+        future = self.client.publish_nowait(topic, payload, qos, retain, expire_after=expire_after)
         return Sent(future, partial(self.client.withdraw, future), self.explain_failure)
 
     def check_online(self) -> None:

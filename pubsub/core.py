@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
-from mqttws import ConnectionClosed
+from mqttws import ConnectionClosed, Waiting
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
@@ -107,6 +107,7 @@ class PubSubCore(Generic[O, F]):
         self._providers: dict[str, Provider] = {}
         self._implied: Provider | None = None  # by the settings
         self._channels: dict[str, Channel] = {}
+        self._dropped = self._expired = 0  # by connections that have ended
         for provider in providers:
             self.add_pluggable(provider)
         _all.add(self)
@@ -207,6 +208,23 @@ class PubSubCore(Generic[O, F]):
         """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
         return sum(channel.client.pending for channel in list(self._channels.values()))
 
+    @property
+    def waiting(self) -> Waiting:
+        """What waits to be sent: how many messages, their bytes, and the seconds that the oldest has waited."""
+        each = [channel.client.waiting for channel in list(self._channels.values())]
+        oldest = max((waiting.oldest for waiting in each), default=0.0)
+        return Waiting(sum(waiting.messages for waiting in each), sum(waiting.size for waiting in each), oldest)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because too many waited; see the option `overflow`."""
+        return self._dropped + sum(channel.client.dropped for channel in list(self._channels.values()))
+
+    @property
+    def expired(self) -> int:
+        """How many messages were dropped because they waited to be sent for too long; see the option `expire_after`."""
+        return self._expired + sum(channel.client.expired for channel in list(self._channels.values()))
+
     def reauthenticate(self, provider: str | None = None) -> None:
         """Connect anew with fresh credentials: those that a provider keeps are dropped. Subscriptions stay.
 
@@ -276,17 +294,27 @@ class PubSubCore(Generic[O, F]):
         retain: bool = False,
         provider: str | None = None,
         codec: Codec | None = None,
+        expire_after: float | None = None,
     ) -> F:
         """Publish without waiting. Returns a future of what `publish` would return or raise.
 
         Its callbacks may wait, for it is not the thread that moves bytes that calls them.
+
+        Args:
+            topics: as for `publish`, and so are the others.
+            message: what the codec takes.
+            qos: 0, 1 or 2.
+            retain: whether the server keeps it for later subscribers.
+            provider: the name of one; None: through all.
+            codec: encodes the message; None: that of the `PubSub`.
+            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the provider.
 
         Raises:
             PublishFailed: no topic was accepted: the queue is full, or there is no connection and the provider does
                 not queue.
             LocalProtocolError, TypeError, ValueError: as `publish`.
         """
-        deliveries = self._prepare(topics, message, qos, retain, provider, codec)
+        deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)
         publication.future = self._runtime.new_promise(publication.cancel)
         for delivery in deliveries:
@@ -307,6 +335,7 @@ class PubSubCore(Generic[O, F]):
         retain: bool,
         provider: str | None,
         codec: Codec | None,
+        expire_after: float | None,
     ) -> list[Delivery]:
         """Check everything, before anything is sent.
 
@@ -328,15 +357,15 @@ class PubSubCore(Generic[O, F]):
                 objection = each.objection_to_publish(topic, payload, qos)
                 if objection is not None:
                     raise objection
-        return [Delivery(each, topic, payload, qos, retain) for each in selected for topic in names]
+        return [Delivery(each, topic, payload, qos, retain, expire_after) for each in selected for topic in names]
 
     @staticmethod
     def _new_publication(deliveries: list[Delivery]) -> Publication:
         return Publication(len({delivery.topic for delivery in deliveries}))
 
     def _send(self, delivery: Delivery) -> Sent:
-        provider, topic, payload, qos, retain = delivery
-        while (sent := self.channel(provider).publish(topic, payload, qos, retain)) is None:
+        provider, topic, payload, qos, retain, expire_after = delivery
+        while (sent := self.channel(provider).publish(topic, payload, qos, retain, expire_after)) is None:
             pass
         return sent
 
@@ -376,6 +405,8 @@ class PubSubCore(Generic[O, F]):
         with self._runtime.lock:
             if self._channels.get(channel.provider.name) is channel:
                 del self._channels[channel.provider.name]
+                self._dropped += channel.client.dropped
+                self._expired += channel.client.expired
 
     def _take_out(self, provider: str | Provider) -> str:
         """Remove a provider, by itself or by its name. Returns its name.

@@ -30,6 +30,7 @@ class Delivery(NamedTuple):
     payload: bytes
     qos: int
     retain: bool
+    expire_after: float | None
 
 
 class Sent(NamedTuple):

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from mqttws import State, WouldDeadlock
+from mqttws import State, Waiting, WouldDeadlock
 
 __all__ = ["DONE", "Client", "Future", "Runtime", "logger", "settle"]
 
@@ -94,7 +94,19 @@ class Client(Protocol):
     def pending(self) -> int:
         """How many messages are not sent or not acknowledged yet."""
 
-    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
+    @property
+    def waiting(self) -> Waiting:
+        """What waits to be sent."""
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because too many waited."""
+
+    @property
+    def expired(self) -> int:
+        """How many messages were dropped because they waited for too long."""
+
+    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool, *, expire_after: float | None) -> Any:
         """Publish a message. Return a future."""
 
     def withdraw(self, future: Any) -> bool:

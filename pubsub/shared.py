@@ -64,9 +64,19 @@ def publish(
     provider: str | None = None,
     codec: Codec | None = None,
     timeout: float | None = None,
+    expire_after: float | None = None,
 ) -> None:
     """Publish a message, and wait until it is delivered. See `PubSub.publish`."""
-    default().publish(topics, message, qos=qos, retain=retain, provider=provider, codec=codec, timeout=timeout)
+    default().publish(
+        topics,
+        message,
+        qos=qos,
+        retain=retain,
+        provider=provider,
+        codec=codec,
+        timeout=timeout,
+        expire_after=expire_after,
+    )
 
 
 def publish_nowait(
@@ -77,9 +87,12 @@ def publish_nowait(
     retain: bool = False,
     provider: str | None = None,
     codec: Codec | None = None,
+    expire_after: float | None = None,
 ) -> Future[None]:
     """Publish a message without waiting. See `PubSub.publish_nowait`."""
-    return default().publish_nowait(topics, message, qos=qos, retain=retain, provider=provider, codec=codec)
+    return default().publish_nowait(
+        topics, message, qos=qos, retain=retain, provider=provider, codec=codec, expire_after=expire_after
+    )
 
 
 def connect(provider: str | None = None, *, timeout: float | None = None) -> None:

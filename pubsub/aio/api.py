@@ -95,6 +95,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         provider: str | None = None,
         codec: Codec | None = None,
         timeout: float | None = None,
+        expire_after: float | None = None,
     ) -> None:
         """Publish a message to one topic or several, and wait until all have it as the QoS promises.
 
@@ -106,6 +107,8 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             provider: the name of one; None: through all.
             codec: encodes the message; None: that of the `PubSub`.
             timeout: seconds; None: the `timeout` of the `PubSub`.
+            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+                `expire_after` of the provider.
 
         Raises:
             PublishFailed: it failed for some of the topics, or it took too long for them.
@@ -117,9 +120,11 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         if is_usual and isinstance(topics, str) and len(selected) == 1:
             channel = self._channels.get(selected[0])
             if channel is not None and channel.connected and self._runtime.is_usable(channel.runner):
-                await self._publish_one(channel, topics, (codec or self._codec).encode(message), qos, retain, timeout)
+                await self._publish_one(
+                    channel, topics, (codec or self._codec).encode(message), qos, retain, timeout, expire_after
+                )
                 return
-        deliveries = self._prepare(topics, message, qos, retain, provider, codec)
+        deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)
         publication.future = self._runtime.new_future()
         seconds = self._runtime.seconds(timeout)
@@ -138,7 +143,14 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         publication.future.result()
 
     async def _publish_one(
-        self, channel: Channel, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None
+        self,
+        channel: Channel,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        timeout: float | None,
+        expire_after: float | None,
     ) -> None:
         """Publish to one topic through a connection that stands. The client checks the topic and the QoS, and waits."""
         objection = channel.provider.objection_to_publish(topic, payload, qos)
@@ -147,7 +159,12 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         client: mqttws.aio.Client = channel.client
         try:
             await client.publish(
-                topic, payload, qos, retain, timeout=self._runtime.timeout if timeout is None else timeout
+                topic,
+                payload,
+                qos,
+                retain,
+                timeout=self._runtime.timeout if timeout is None else timeout,
+                expire_after=expire_after,
             )
         except LocalProtocolError:
             raise
@@ -158,14 +175,15 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
     ) -> None:
         """Publish a message for which the queue has no space, if the provider's `overflow` is to wait."""
-        provider, topic, *message = delivery
+        provider, topic, *message, expire_after = delivery
         channel, loop = self.channel(provider), asyncio.get_running_loop()
         try:
             if channel.overflow != "block":
                 raise full
             await all_done([channel.opened], deadline - loop.time())
             client: Any = channel.client
-            await client.publish(topic, *message, timeout=max(0.0, deadline - loop.time()))
+            left = max(0.0, deadline - loop.time())
+            await client.publish(topic, *message, timeout=left, expire_after=expire_after)
         except FAILURES as error:
             publication.fail(topic, channel.explain_failure(error))
 
