@@ -251,7 +251,7 @@ class ClientPart(Part):
         self.asked: dict[int, int] = {}
         if self.store is not None:
             self.session.keep_in(self.store, self.program.client_id)
-            for (token, _, payload, _, _), _, packet_id in Journal(self.store, self.program.client_id).outgoing():
+            for (token, _, payload, _, _), _, packet_id, _ in Journal(self.store, self.program.client_id).outgoing():
                 self.open[token] = payload or self.names[token]
                 if packet_id:
                     self.owners.of[packet_id] = self.open[token]
