@@ -5,10 +5,16 @@
     with Broker() as broker:
         print(broker.url)           # ws://127.0.0.1:45043/mqtt
 
-From the outside in: `broker` (listeners, threads), `link` (one transport), `handler` (what is done about each event),
-`hub` (what connections share: `doors`, who is let in, and `turns`, whose turn it is), `registry` (sessions), `router`
-(who gets what) with `routes`, `retained` and `memory`, `archive` (what outlives the process); beside them `hooks` and
-`limits`, the words of the embedding program, `origin`, `users`, `figures`, `status` and `notices`.
+The modules, from the listeners inwards:
+
+- `broker`: listeners and threads; `link`: one transport; `handler`: the reaction to each event of a connection
+- `hub`: what the connections share, with `doors` (admission of connections) and `turns` (scheduling of work and writes)
+- `registry`: sessions, take-over and expiry; `subscriber`: one session
+- `router`: delivery, with `routes` (subscriptions by topic), `retained` (retained messages) and `memory` (a bound on
+  the memory of all sessions)
+- `archive`: persistence
+- `hooks` and `limits`: decisions and limits set by the embedding program; `users` and `origin`: ready-made hooks
+- `figures` and `status`: metrics and "$SYS"; `notices`: rate-limited logging
 """
 
 from __future__ import annotations

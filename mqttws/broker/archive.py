@@ -1,4 +1,4 @@
-"""What a durable broker keeps beside the sessions: who they belong to, and the retained messages.
+"""Persistence of what a durable broker stores beside the sessions: their metadata, and the retained messages.
 
 ::
 
@@ -6,9 +6,8 @@
     "m" client_id   JSON: the session's owner, the client's last user name, seconds to keep the session
     "r" topic       the QoS (1 byte), then the payload
 
-What is not kept: connections and their wills, "$SYS", the messages of QoS 0 under way, the figures, and those retained
-messages that a new subscription had still to bring. The time for which a client that is away is remembered begins
-anew with the broker's start.
+Not stored: connections and their wills, "$SYS", QoS 0 messages, metrics, and retained messages that are still to be
+sent for a new subscription. The expiry time of disconnected sessions starts again when the broker starts.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from mqttws.protocol.store import Store
 
 
 class Known(NamedTuple):
-    """A session as the archive has it.
+    """The stored metadata of a session.
 
     Attributes:
-        client_id: whose it is.
+        client_id: the client identifier.
         owner: see `Subscriber`.
-        username: of the client's last connection.
+        username: the user name of the client's last connection.
         expiry: see `Subscriber`.
     """
 
@@ -41,39 +40,41 @@ class Known(NamedTuple):
 
 
 class Archive:
-    """The records of one broker.
+    """The stored records of one broker.
 
     Args:
-        store: where they are, beside those of the sessions.
+        store: the store, which the sessions share.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def keep(self, subscriber: Subscriber) -> None:
-        """Note a session that is to outlive its connection."""
+        """Store the metadata of a session that is kept after its connection."""
         fields = {"owner": subscriber.owner, "username": subscriber.peer.username, "expiry": subscriber.expiry}
         self.store.put(key_of(b"m", subscriber.client_id), json.dumps(fields).encode())
 
     def forget(self, client_id: str) -> None:
-        """Note that a session is over."""
+        """Delete the metadata of a session."""
         self.store.delete(key_of(b"m", client_id))
 
     def sessions(self) -> Iterator[Known]:
-        """Read the sessions.
+        """Yield the metadata of the stored sessions.
 
         Raises:
-            StoreError: a record is not one of ours.
+            StoreError: a record cannot be read.
         """
         for key, value in self.store.load(b"m"):
             try:
                 fields = json.loads(value)
                 yield Known(key[3:].decode(), fields["owner"], fields["username"], fields["expiry"])
             except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"a session in the store cannot be read ({error!r}); was it written by us?") from None
+                raise StoreError(
+                    f"a session in the store cannot be read ({error!r}); was it written by this broker?"
+                ) from None
 
     def retain(self, topic: str, message: Message | None) -> None:
-        """Note the retained message of a topic; None for none."""
+        """Store the retained message of a topic; None deletes it."""
         key = b"r" + topic.encode()
         if message is None:
             self.store.delete(key)
@@ -81,10 +82,10 @@ class Archive:
             self.store.put(key, bytes((message.qos,)) + message.payload)
 
     def retained(self) -> Iterator[Message]:
-        """Read the retained messages.
+        """Yield the stored retained messages.
 
         Raises:
-            StoreError: a record is not one of ours.
+            StoreError: a record cannot be read.
         """
         for key, value in self.store.load(b"r"):
             try:

@@ -1,9 +1,9 @@
-"""The embedded broker: its listeners, its life, and the two ways to run it.
+"""The embedded broker: its listeners, and how it is started and stopped.
 
-In an event loop of the caller's: `async with Broker() as broker`. Anywhere else: `with Broker() as broker`, which runs
-an event loop in a thread of its own. Sessions and retained messages live in the object, in memory: a broker that is
-stopped and started again has them still, and listens at the same ports; a new object begins afresh. With a store they
-outlive the process, and nothing is acknowledged before it is stored; see `archive` for what is not kept.
+`async with Broker() as broker` runs it in the caller's event loop. `with Broker() as broker` runs it in a separate
+thread with its own event loop. Sessions and retained messages are kept in memory, in the object: a broker that is
+stopped and started again still has them and listens on the same ports, but a new object starts empty. With a store they
+survive the process, and nothing is acknowledged before it is stored; see `archive` for what is not stored.
 
 Spec: the whole of MQTT 3.1.1, as a server
 """
@@ -39,10 +39,10 @@ from mqttws.protocol.store import Store
 
 T = TypeVar("T")
 
-#: Connections that wait in the system to be accepted, and those that are accepted in one turn of the event loop.
+#: Connections that wait in the system to be accepted, and those that are accepted in one iteration of the event loop.
 _BACKLOG = 512
 _ACCEPTED_AT_ONCE = 16
-#: Turns of the event loop that asyncio takes from accepting a connection to telling its protocol.
+#: Iterations of the event loop from asyncio's accept to `connection_made`.
 _ACCEPTING = 3
 
 
@@ -50,31 +50,30 @@ class Broker:
     """An MQTT 3.1.1 broker over WebSocket and plain TCP, each with or without TLS.
 
     Args:
-        host: the address to listen at. The default takes connections from this machine alone.
-        ws_port: of the WebSocket listener; 0 for any free one, None for no such listener.
-        tcp_port: of the plain TCP listener.
-        wss_port: of the WebSocket listener with TLS.
-        mqtts_port: of the TCP listener with TLS.
-        tls: the server's context, for those two; a client certificate is asked for as it says.
-        paths: the request paths of the WebSocket; the first is that of `url`. Others get 404.
-        allowed_origins: of browsers' pages, such as "https://app.example", besides those of the host itself; "*" for
-            all. See `mqttws.broker.origin`.
-        on_upgrade: see `mqttws.broker.hooks`, as for the other hooks. Without an authenticator everybody is let in,
-            without an authorizer every client may do everything.
-        authenticator: decides about a CONNECT.
-        authorizer: decides about publishing, subscribing and receiving.
+        host: the address to listen on. The default accepts connections from this machine only.
+        ws_port: the port of the WebSocket listener, 0 to 65,535; 0 for any free port, None for no such listener.
+        tcp_port: the port of the plain TCP listener, likewise.
+        wss_port: the port of the WebSocket listener with TLS, likewise.
+        mqtts_port: the port of the TCP listener with TLS, likewise.
+        tls: the server's context for the TLS listeners; it determines whether client certificates are requested.
+        paths: the accepted WebSocket request paths; others get 404. `url` contains the first one.
+        allowed_origins: origins of browser pages, for example "https://app.example", in addition to the host itself;
+            "*" allows all. See `mqttws.broker.origin`.
+        on_upgrade: accepts or rejects a WebSocket upgrade. For all hooks see `mqttws.broker.hooks`.
+        authenticator: accepts or refuses a CONNECT; None accepts every client.
+        authorizer: permits or denies publishing, subscribing and receiving; None permits everything.
         on_connected: called when a client has connected.
         on_disconnected: called when its connection has ended.
-        on_published: called with each message that is accepted. Runs of messages are then routed one by one.
-        limits: the bounds.
-        departures: from the standard.
-        sys_interval: seconds from one refreshing of "$SYS" to the next; None for only when a client subscribes to it.
-        sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
-        store: where sessions and retained messages are kept, such as `mqttws.SQLiteStore`; closed by whoever made it,
-            after the broker has stopped.
+        on_published: called with each accepted message. Runs of messages are then routed one by one.
+        limits: the limits; by default those of `Limits()`.
+        departures: deviations from the standard; by default none.
+        sys_interval: seconds between two updates of "$SYS"; None updates it only when a client subscribes to it.
+        sys_anonymous: whether clients without an authenticated user name may read "$SYS".
+        store: stores sessions and retained messages, for example `mqttws.SQLiteStore`. The caller closes it after the
+            broker has stopped.
 
     Raises:
-        ValueError: no listener at all; or a TLS port without `tls`, or `tls` without a TLS port.
+        ValueError: there is no listener, a TLS port without `tls`, or `tls` without a TLS port.
     """
 
     def __init__(
@@ -122,11 +121,11 @@ class Broker:
         self._thread: threading.Thread | None = None
         self._stop_thread: Callable[[], object] = lambda: None
 
-    # Where it is.
+    # Its URLs.
 
     @property
     def urls(self) -> list[str]:
-        """One URL for each listener: ws, wss, mqtt, mqtts. Known once it has been started."""
+        """One URL for each listener, in the order ws, wss, mqtt, mqtts. Valid once the broker has been started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return [
             f"{scheme}://{host}:{port}{self._paths[0] if scheme.startswith('ws') else ''}"
@@ -135,11 +134,14 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """The first of `urls`: that of the WebSocket listener, where there is one."""
+        """The first of `urls`: the URL of the WebSocket listener, if there is one."""
         return self.urls[0]
 
     def url_of(self, scheme: str) -> str:
-        """The URL of one listener.
+        """Return the URL of one listener.
+
+        Args:
+            scheme: "ws", "wss", "mqtt" or "mqtts".
 
         Raises:
             KeyError: there is no such listener.
@@ -149,18 +151,18 @@ class Broker:
         except ValueError:
             raise KeyError(f"there is no {scheme} listener; there are {', '.join(self._ports)}") from None
 
-    # Its life, in the caller's event loop.
+    # Start and stop in the caller's event loop.
 
     async def start_async(self) -> None:
-        """Listen, in the running event loop.
+        """Start the broker in the running event loop.
 
         Raises:
-            OSError: a port is taken, or the host is not an address of this machine.
-            RuntimeError: it runs already.
+            OSError: a port is in use, or the host is not an address of this machine.
+            RuntimeError: the broker is already running.
             StoreError: the store cannot be read.
         """
         if self._hub is not None:
-            raise RuntimeError("the broker runs already")
+            raise RuntimeError("the broker is already running")
         if not self._recovered:
             self._registry.recover(asyncio.get_running_loop().time())
             self._recovered = True
@@ -175,12 +177,12 @@ class Broker:
     async def _listen(self, hub: Hub, scheme: str) -> None:
         tls = self._tls if scheme in ("wss", "mqtts") else None
         host, port = self._host, self._ports[scheme]
-        if not port:  # each address of a name would get another port: the first is listened at
+        if not port:  # with port 0 each address of a name would get another port, so only the first address is used
             host = str((await hub.loop.getaddrinfo(host, 0))[0][4][0])
         plain = isinstance(hub.loop, asyncio.SelectorEventLoop)
         backlog = _ACCEPTED_AT_ONCE if plain else _BACKLOG
         server = await hub.loop.create_server(lambda: Link(hub, scheme, tls), host, port, backlog=backlog)
-        if plain:  # asyncio takes one number for both: what it accepts in a turn, and what the system holds for it
+        if plain:  # asyncio uses `backlog` both for the system's queue and for the accepts per iteration
             for listener in server.sockets:
                 with listener.dup() as same:
                     same.listen(_BACKLOG)
@@ -188,14 +190,14 @@ class Broker:
         self._ports[scheme] = server.sockets[0].getsockname()[1]
 
     async def stop_async(self) -> None:
-        """Close every listener and every connection. Does nothing where it does not run."""
+        """Close every listener and every connection. Do nothing if the broker is not running."""
         hub = self._hub
         if hub is None:
             return
         for server in self._servers:
             for listener in server.sockets:
                 hub.loop.remove_reader(listener.fileno())
-        for _ in range(_ACCEPTING):  # what is being accepted becomes a link: a closed server would drop its socket
+        for _ in range(_ACCEPTING):  # let accepted sockets become links: a closed server would leave them open
             await asyncio.sleep(0)
         for server in self._servers:
             server.close()
@@ -212,17 +214,18 @@ class Broker:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop_async()
 
-    # Its life, in a thread of its own.
+    # Start and stop in a separate thread.
 
     def start(self) -> None:
-        """Listen, in a thread of its own with its own event loop. Returns once connections are accepted.
+        """Start the broker in a new thread with its own event loop. Return once it accepts connections.
 
         Raises:
             OSError: as for `start_async`.
-            RuntimeError: it runs already.
+            RuntimeError: the broker is already running.
+            StoreError: the store cannot be read.
         """
         if self._thread is not None:
-            raise RuntimeError("the broker runs already")
+            raise RuntimeError("the broker is already running")
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="mqttws-broker", daemon=True)
         self._thread.start()
@@ -234,7 +237,7 @@ class Broker:
             raise
 
     def stop(self) -> None:
-        """Close every listener and every connection, and end the thread. Does nothing where it does not run."""
+        """Close every listener and every connection, and end the thread. Do nothing if the broker is not running."""
         thread = self._thread
         if thread is None:
             return
@@ -265,18 +268,24 @@ class Broker:
             started.set_result(None)
             await stop.wait()
 
-    # What the embedding program may do, from any thread.
+    # For the embedding program. These can be called from any thread.
 
     def publish(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False) -> int:
-        """Publish a message. Topics that begin with "$" are allowed here.
+        """Publish a message.
+
+        Args:
+            topic: a Topic Name; here it may begin with "$".
+            payload: the payload; a str is encoded as UTF-8.
+            qos: 0, 1 or 2.
+            retain: whether to retain the message.
 
         Returns:
-            The number of subscribers that it was given to.
+            The number of subscribers that it was delivered to or queued for.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is ill-formed.
-            RuntimeError: the broker does not run.
-            StoreError: it could not be stored, and may be lost.
+            LocalProtocolError: the topic or the QoS is invalid.
+            RuntimeError: the broker is not running.
+            StoreError: the message could not be stored and may be lost.
         """
         return self._call(lambda: self._publish(Message(topic, payload, qos, retain)))
 
@@ -293,15 +302,15 @@ class Broker:
         """Close a client's connection.
 
         Args:
-            client_id: of the client.
-            will: whether its will is published.
-            forget: whether its session ends, too, if it is one that outlives the connection.
+            client_id: the client identifier.
+            will: whether to publish the client's will.
+            forget: whether to end its session as well, if the session would outlive the connection.
 
         Returns:
-            Whether it was connected.
+            Whether the client was connected.
 
         Raises:
-            RuntimeError: the broker does not run.
+            RuntimeError: the broker is not running.
         """
         return self._call(lambda: self._disconnect(client_id, will, forget))
 
@@ -312,45 +321,45 @@ class Broker:
         if not will:
             subscriber.will = None
         subscriber.clean_session = subscriber.clean_session or forget
-        subscriber.outlet.end(ConnectionClosed("cut off by the embedding program"))
+        subscriber.outlet.end(ConnectionClosed("disconnected by the embedding program"))
         return True
 
     def sessions(self) -> list[SessionInfo]:
-        """Return what there is to know of each session, those of clients that are away included.
+        """Return a description of each session, including those of disconnected clients.
 
         Raises:
-            RuntimeError: the broker does not run.
+            RuntimeError: the broker is not running.
         """
         return self._call(lambda: [SessionInfo.of(subscriber) for subscriber in self._router.subscribers.values()])
 
     def retained(self) -> list[Message]:
-        """Return the retained messages, those of "$SYS" aside.
+        """Return the retained messages, without those of "$SYS".
 
         Raises:
-            RuntimeError: the broker does not run.
+            RuntimeError: the broker is not running.
         """
         return self._call(lambda: list(self._router.retained))
 
     def figures(self) -> dict[str, int]:
-        """Give the figures of now, by what follows "$SYS/broker/" in their topics.
+        """Return the current metrics by topic, without the prefix "$SYS/broker/".
 
         Raises:
-            RuntimeError: the broker does not run.
+            RuntimeError: the broker is not running.
         """
         hub = self._running()
         return self._call(hub.status.figures)
 
     def _running(self) -> Hub:
         if self._hub is None:
-            raise RuntimeError("the broker does not run; start it first")
+            raise RuntimeError("the broker is not running; start it first")
         return self._hub
 
     def _call(self, function: Callable[[], T]) -> T:
-        """Call a function in the broker's event loop, and wait for what it returns."""
+        """Call a function in the broker's event loop and return its result."""
         loop = self._running().loop
         try:
             running = asyncio.get_running_loop()
-        except RuntimeError:  # none runs in this thread
+        except RuntimeError:  # there is no event loop in this thread
             running = None
         if running is loop:
             return function()
@@ -365,5 +374,5 @@ class Broker:
         loop.call_soon_threadsafe(call)
         while not wait([done], timeout=1.0).done:
             if loop.is_closed():
-                raise RuntimeError("the broker has stopped meanwhile")
+                raise RuntimeError("the broker was stopped during the call")
         return done.result()

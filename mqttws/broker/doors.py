@@ -1,8 +1,8 @@
-"""Who is let in: connections, counted from their first byte to their last.
+"""Admission of connections, which are counted from their first byte to their last.
 
-A connection that has not been accepted as a client's (no CONNACK 0 yet) is a stranger's. Strangers have bounds for each
-address and for what they hold together; beyond these, and where the broker is full, the stranger that has been there
-longest makes way. Only where there is no stranger to go is a new connection refused: a client never is for a stranger.
+A connection without a CONNACK 0 is a stranger. Strangers have limits for each address and for the bytes that are
+buffered for all of them. Beyond a limit, or if the broker is full, the oldest stranger is closed. A new connection is
+refused only if there is no stranger: a client that has been accepted is never closed for a stranger.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mqttws.broker.limits import Limits
 
 
 class Visitor(Protocol):
-    """A connection, as the doors see it."""
+    """The interface of a connection for its admission."""
 
     def turn_out(self, reason: str) -> None:
         """Drop the connection; `Doors.leave` has been called when this returns."""
@@ -34,12 +34,12 @@ class Doors(Generic[V]):
         self._limits = limits
         self._hosts: dict[V, str] = {}
         self._by_address: Counter[str] = Counter()
-        self._strangers: dict[V, int] = {}  # in the order of their coming -> the bytes that each holds
+        self._strangers: dict[V, int] = {}  # the oldest first -> the bytes buffered for it
         self._strangers_by_address: dict[str, dict[V, None]] = {}
         self._held = 0
 
     def __len__(self) -> int:
-        """Count the connections."""
+        """Return the number of connections."""
         return len(self._hosts)
 
     @property
@@ -48,22 +48,22 @@ class Doors(Generic[V]):
         return list(self._hosts)
 
     def admit(self, visitor: V, host: str) -> str | None:
-        """Let a new connection in. Returns why not, where it may not; else `leave` must follow one day."""
+        """Admit a connection. Return the reason for refusing it, or None; call leave() when an admitted one ends."""
         limits = self._limits
         strangers = self._strangers_by_address.get(host)
         if strangers is not None and len(strangers) >= limits.max_pending_per_address:
-            next(iter(strangers)).turn_out(f"{len(strangers):,} connections from its address have sent no CONNECT")
+            next(iter(strangers)).turn_out(f"{len(strangers):,} connections from this address have sent no CONNECT")
         most = limits.max_connections_per_address
         if most is not None and self._by_address[host] >= most:
             strangers = self._strangers_by_address.get(host)
             if not strangers:
-                return f"{most:,} connections are open from this address already"
+                return f"{most:,} connections from this address are already open"
             next(iter(strangers)).turn_out(
-                f"{most:,} connections are open from its address, and it has sent no CONNECT"
+                f"{most:,} connections from this address are open, and it has sent no CONNECT"
             )
         if len(self._hosts) >= limits.max_connections:
             if not self._strangers:
-                return f"{len(self._hosts):,} clients are connected already"
+                return f"{len(self._hosts):,} clients are already connected"
             next(iter(self._strangers)).turn_out("the broker is full, and it has sent no CONNECT")
         self._hosts[visitor] = host
         self._by_address[host] += 1
@@ -72,17 +72,17 @@ class Doors(Generic[V]):
         return None
 
     def hold(self, visitor: V, size: int) -> None:
-        """Note how many bytes a stranger holds. Beyond the bound for all, those that came first are turned out."""
+        """Record how many bytes are buffered for a stranger. Beyond the limit for all, close the oldest ones."""
         if visitor not in self._strangers:
             return
         self._held += size - self._strangers[visitor]
         self._strangers[visitor] = size
         while self._held > self._limits.max_pending_bytes:
             oldest = next(other for other, held in self._strangers.items() if held)
-            oldest.turn_out("connections without a CONNACK hold too many bytes")
+            oldest.turn_out("too many bytes are buffered for connections without a CONNACK")
 
     def accept(self, visitor: V) -> None:
-        """Note that a stranger has become a client."""
+        """Record that a stranger has been accepted as a client."""
         self._held -= self._strangers.pop(visitor, 0)
         host = self._hosts[visitor]
         strangers = self._strangers_by_address.get(host, {})
@@ -91,7 +91,7 @@ class Doors(Generic[V]):
             self._strangers_by_address.pop(host, None)
 
     def leave(self, visitor: V) -> None:
-        """Note that a connection that was admitted is gone."""
+        """Record that an admitted connection has ended."""
         self.accept(visitor)
         host = self._hosts.pop(visitor)
         self._by_address[host] -= 1

@@ -1,27 +1,27 @@
-"""What a broker counts, and how it shows it under "$SYS".
+"""The counters of a broker, and their names under "$SYS".
 
-Plain integers that the other rooms add to; `Figures.topics` gives them the names that Mosquitto has for them, where
-it has one, so that dashboards made for it work.
+The other modules of the broker increment plain integers. `Figures.topics` names them as Mosquitto does, where it has a
+name, so that dashboards for Mosquitto work.
 """
 
 from __future__ import annotations
 
 
 class Figures:
-    """The counters of one broker, from its start on.
+    """The counters of one broker since it was created.
 
     Attributes:
-        bytes_received: bytes of MQTT, WebSocket and HTTP, without TLS.
-        bytes_sent: the same, outwards.
-        publish_received: PUBLISH packets from clients, copies of QoS 2 apart.
-        publish_sent: messages handed to clients, those queued for later included.
-        publish_dropped: messages that a full queue or a slow reader made the broker drop.
-        publish_denied: PUBLISH packets that the authorizer or a rule on topics kept from being routed.
-        retained_dropped: messages not retained because of a bound.
-        connections_refused: connections beyond a bound, rejected upgrades and refused CONNECTs.
-        connections_accepted: CONNACKs of 0.
-        connected_maximum: the most clients that were connected at once.
-        sessions_expired: sessions dropped because their client stayed away.
+        bytes_received: bytes of MQTT, WebSocket and HTTP received, without TLS.
+        bytes_sent: the same, sent.
+        publish_received: PUBLISH packets from clients, without repeated ones of QoS 2.
+        publish_sent: messages sent to clients or queued for them.
+        publish_dropped: messages dropped because of a full queue or a slow reader.
+        publish_denied: PUBLISH packets not routed because of the authorizer or a rule for topics.
+        retained_dropped: messages not retained because of a limit.
+        connections_refused: connections beyond a limit, rejected upgrades and refused CONNECTs.
+        connections_accepted: CONNACKs with return code 0.
+        connected_maximum: the highest number of clients connected at the same time.
+        sessions_expired: sessions dropped because their client did not return.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Figures:
         self.sessions_expired = 0
 
     def topics(self) -> dict[str, int]:
-        """Give the counters by topic, without the "$SYS/broker/" in front."""
+        """Return the counters by topic, without the prefix "$SYS/broker/"."""
         return {
             "bytes/received": self.bytes_received,
             "bytes/sent": self.bytes_sent,

@@ -1,16 +1,16 @@
-"""What the broker does about each event of one client's connection.
+"""Handle the events of one client's connection.
 
-    event                 what happens
-    UpgradeRequested      path, Origin and the hook decide: 101 or a rejection
-    ConnectReceived       the authenticator and the registry decide: CONNACK 0 or a refusal
-    Publish               to the router, then acknowledged
-    SubscribeReceived     to the router, then SUBACK, then the retained messages
-    UnsubscribeReceived   to the router, then UNSUBACK
-    Closed                the registry, the hook and the log are told
+    event                 action
+    UpgradeRequested      check the path, the Origin and the hook: 101 or a rejection
+    ConnectReceived       call the authenticator and the registry: CONNACK 0 or a refusal
+    Publish               pass to the router, then acknowledge
+    SubscribeReceived     pass to the router, then SUBACK, then the retained messages
+    UnsubscribeReceived   pass to the router, then UNSUBACK
+    Closed                inform the registry and the hook, and log
 
-Events that would take longer than a slice wait for the connection's next turn, and so does a PUBLISH whose subscribers
-take long to find. While an asynchronous hook is asked, nothing is read, so nothing piles up. Whatever is raised here
-ends this connection alone: the link sees to it.
+Events that would take longer than a slice wait for the connection's next turn, and so does a PUBLISH whose recipients
+take long to look up. Reading is paused while an async hook is pending, so nothing accumulates. The link closes the
+connection if anything here raises; other connections are not affected.
 """
 
 from __future__ import annotations
@@ -53,53 +53,53 @@ from mqttws.protocol.events import (
 
 log = logging.getLogger("mqttws.broker")
 
-#: How many bytes of payloads are routed in one run: no more than a connection gathers before it writes.
+#: The maximum bytes of payloads that are routed in one run: as many as a connection collects before it writes.
 _RUN = 64 * 1024
-#: What a client is cut off for, and its operator wants to hear of.
+#: The errors that are logged as warnings, because the operator of the client should know about them.
 _FAULTS = (ProtocolError, AccessDenied, LimitExceeded, SessionTakenOver, StoreError)
 
 
 class Line(Outlet, Protocol):
-    """What moves the bytes of a connection, as its handler sees it; also the client's outlet."""
+    """The interface of the driver (`Link`) for the handler; also the client's outlet."""
 
     def act(self, action: Callable[[float], None]) -> None:
-        """Do something with the connection, and all that follows from it. An error in it ends the connection.
+        """Call `action`, then handle the resulting events. An error closes the connection.
 
         Args:
-            action: takes the time in seconds.
+            action: called with the time in seconds.
         """
 
     def hold(self, reason: str) -> None:
-        """Read nothing until that reason is released."""
+        """Pause reading until `release` is called with the same reason."""
 
     def release(self, reason: str) -> None:
-        """Read again, where no other reason holds."""
+        """Resume reading, unless another reason still holds it."""
 
     def accepted(self) -> None:
-        """Note that the client is let in."""
+        """Record that the client is accepted."""
 
     def bring_retained(self, until: float) -> bool:
-        """Send some of the retained messages that subscriptions bring: as many as there is place for now.
+        """Send retained messages for new subscriptions, as many as there is space for now.
 
         Args:
-            until: a moment of `time.perf_counter`.
+            until: a time of `time.perf_counter`.
 
         Returns:
-            Whether more could be sent now, but for the time.
+            Whether more could be sent now if there were time.
         """
 
 
 class Handler:
-    """What one connection's events lead to.
+    """The handler of one connection's events.
 
     Args:
-        hub: what all connections share.
-        line: moves the bytes, and is the client's outlet.
-        connection: whose events they are.
-        peer: as the hooks know the client.
+        hub: the shared state of all connections.
+        line: the driver, which is also the client's outlet.
+        connection: the source of the events.
+        peer: the client, as the hooks see it.
 
     Attributes:
-        subscriber: the client, from the CONNACK 0 to the end; None before and after.
+        subscriber: the client, from CONNACK 0 to the end of the connection; None before and after.
     """
 
     __slots__ = (
@@ -124,18 +124,18 @@ class Handler:
         self._hub = hub
         self._line = line
         self._connection = connection
-        self._connect: Connect | None = None  # while it is answered
-        self._asked: asyncio.Future[Any] | None = None  # a hook that thinks
-        self._task: asyncio.Task[None] | None = None  # what goes on with its answer
+        self._connect: Connect | None = None  # until it is answered
+        self._asked: asyncio.Future[Any] | None = None  # a pending async hook
+        self._task: asyncio.Task[None] | None = None  # waits for `_asked` and continues with its result
         self._upgrading = False
         rate = hub.limits.publish_rate
-        self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets may come now
+        self._allowance = max(1.0, rate or 0.0)  # how many PUBLISH packets are allowed now
         self._allowance_at = hub.loop.time()
-        self._held = False  # until the next PUBLISH may come
-        self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # a PUBLISH, and what is done with it then
+        self._held = False  # whether reading is paused until the next PUBLISH is allowed
+        self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
 
     def take_events(self, now: float, until: float = inf) -> bool:
-        """Act on what has happened, until a moment of `time.perf_counter`. Returns whether there is more to do now."""
+        """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
         events = self._connection.event_queue
         limited = self._hub.limits.publish_rate is not None
         if self._routing is not None and not self._route(until):
@@ -154,15 +154,15 @@ class Handler:
         return False
 
     def fail(self, error: Exception, now: float) -> None:
-        """End the connection over an error of the broker's or of a hook's. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
-        log.error("client %s: closed over an error in the broker or in a hook", self.peer, exc_info=error)
+        """Close the connection because of an error in the broker or a hook. Spec: [MQTT-3.2.2-6], [MQTT-4.8.0-2]."""
+        log.error("client %s: closed because of an error in the broker or in a hook", self.peer, exc_info=error)
         if self._upgrading and not self._connection.closed:
             self._upgrading = False
             self._connection.reject_upgrade(500, now)
         self.cut(ConnectionClosed("an error in the broker or in a hook"), now)
 
     def cut(self, error: MQTTError, now: float) -> None:
-        """End the connection, and with it what the client has said and was not heard yet."""
+        """Close the connection and discard the client's events that have not been handled."""
         self._routing = None
         if self._hub.router.departures.tells_limits and isinstance(error, LimitExceeded) and not error.said:
             error.said = error.message
@@ -244,7 +244,7 @@ class Handler:
     # The hooks that may be asynchronous.
 
     def _ask(self, answer: Any, then: Callable[[Any, float], None], now: float) -> None:
-        """Go on with a hook's answer: at once, or when it is there."""
+        """Call `then` with a hook's answer: immediately, or once an awaitable answer is available."""
         if isawaitable(answer):
             self._line.hold("hook")
             self._asked = asyncio.ensure_future(answer, loop=self._hub.loop)
@@ -290,10 +290,10 @@ class Handler:
             (self._connection.acknowledge if taken else self._connection.discard)(publish)
 
     def _check_unreleased(self) -> None:
-        """Check how many packet identifiers of QoS 2 the client holds, each of which takes memory here.
+        """Check how many packet identifiers of QoS 2 the client has not released. Each takes memory.
 
         Raises:
-            LimitExceeded: it holds too many, or all sessions together hold too much and this one more than its share.
+            LimitExceeded: there are too many, or all sessions use too much memory and this one more than its share.
         """
         subscriber = self.subscriber
         assert subscriber is not None
@@ -302,12 +302,12 @@ class Handler:
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
     def _publish_at_last(self, publish: Publish) -> None:
-        """Route a PUBLISH that everything has been decided about."""
+        """Route and acknowledge a PUBLISH that has passed all checks."""
         self._hub.router.publish(publish.topic, publish.payload, publish.qos, publish.retain)
         self._connection.acknowledge(publish)
 
     def _route(self, until: float) -> bool:
-        """Go on looking for whom a PUBLISH reaches, and deliver it when they are found. Returns whether they are."""
+        """Continue the lookup of a PUBLISH, and deliver it once that is complete. Return whether it is."""
         assert self._routing is not None
         unfinished, deliver = self._routing
         if not self._hub.router.go_on(unfinished, until):
@@ -317,7 +317,7 @@ class Handler:
         return True
 
     def _take_run(self, publish: Publish) -> list[bytes]:
-        """Take the messages of QoS 0 to the same topic that follow a first one. Returns the payloads of all."""
+        """Take the QoS 0 messages to the same topic that directly follow `publish`. Return the payloads of all."""
         events = self._connection.event_queue
         topic, payloads, size = publish.topic, [publish.payload], len(publish.payload)
         while events and size < _RUN:
@@ -330,7 +330,7 @@ class Handler:
         return payloads
 
     def _may_publish(self, now: float) -> bool:
-        """Tell whether a PUBLISH is within the rate. If not: hold the client until it is."""
+        """Return whether a PUBLISH is within the rate. If not, pause reading until it is."""
         rate = self._hub.limits.publish_rate
         if rate is None or self._held:
             return not self._held
@@ -367,11 +367,11 @@ class Handler:
         self._hub.router.unsubscribe(self.subscriber, event.unsubscribe.topic_filters)
         self._connection.unsuback(event.unsubscribe.packet_id)
 
-    # The end.
+    # The end of the connection.
 
     def _on_closed(self, event: Closed, now: float) -> None:
         if self._task is not None and self._asked is not None:
-            self._asked.cancel()  # itself, or it would never be awaited where the task has not begun
+            self._asked.cancel()  # explicitly: a task that has not started would never await it
             self._task.cancel()
             self._task = self._asked = None
         level = logging.WARNING if isinstance(event.error, _FAULTS) else logging.INFO
@@ -390,10 +390,10 @@ class Handler:
             except Exception:
                 log.exception("client %s: the hook on_disconnected failed", self.peer)
         if not subscriber.clean_session:
-            self.peer.leave()  # the session keeps it
+            self.peer.leave()  # the session keeps the peer, but not what belongs to the connection
 
     def _say(self, kind: str, text: str, *arguments: object, level: int = logging.WARNING) -> None:
-        """Write a line about this client; before it is let in, about its address."""
+        """Log a line about this client; until it is accepted, about its address."""
         client = self.peer.address[0] if self.subscriber is None else self.peer.client_id
         self._hub.notices.say(kind, client, text, *arguments, level=level)
 

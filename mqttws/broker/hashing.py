@@ -1,14 +1,12 @@
-"""Passwords that wait to be checked: threads, a queue and a memory kept for that.
+"""Check passwords in threads, with a fair queue and a cache.
 
-To check a password takes a thread tens of milliseconds, and who sends wrong ones wants them to be many. So:
+Checking a password takes tens of milliseconds, and an attacker sends many wrong ones. Therefore:
 
-- The threads are the checks' own, and leave a processor to the event loop: nothing else waits for a password. -
-Addresses take turns, and of each address the last one to come is checked first. Few may wait for one address: those
-that
-  have waited longest make way, after a pause, which slows down who only means to fill the queue.
-- An answer is remembered, right or wrong, under a keyed hash that is worthless outside this process. A client that was
-let
-  in before is let in at once, and a wrong password that is sent again and again is checked once.
+- The checks have separate threads and leave one processor to the event loop, so that nothing else waits for them.
+- Addresses take turns. For each address the newest password is checked first, and only a few may wait; beyond that the
+  oldest is refused after a pause, which slows down an attacker who fills the queue.
+- Answers are cached, right or wrong, under a keyed hash that is useless outside this process. A client that has been
+  accepted before is accepted immediately, and a wrong password that is repeated is checked once.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from hashlib import blake2b
 
-#: Passwords of one address that may wait.
+#: The maximum number of passwords from one address that wait.
 _MOST_WAITING = 16
-#: Seconds after which one that has made way is answered.
+#: Seconds before a password that is dropped from the queue is refused.
 _PAUSE = 1.0
-#: Answers that are remembered.
+#: The maximum number of cached answers.
 _MOST_KNOWN = 1_024
-#: Seconds for which a thread waits for work before it ends.
+#: Seconds that a thread waits for work before it ends.
 _IDLE = 5.0
 
 
 class _Job:
-    """A password that waits: all who wait for this very answer share it."""
+    """A password that waits to be checked; callers with the same user name and password share it."""
 
     __slots__ = ("answer", "digest", "password", "username")
 
@@ -47,8 +45,8 @@ class Hashing:
     """The queue of one file of users.
 
     Args:
-        check: tells whether a password is a user's; called in the threads.
-        threads: how many there are at the most; by default one less than there are processors.
+        check: returns whether a password is a user's; called in the threads.
+        threads: the maximum number of threads; by default one less than the number of processors, at most 4.
     """
 
     def __init__(self, check: Callable[[str, bytes], bool], threads: int | None = None) -> None:
@@ -57,21 +55,21 @@ class Hashing:
         self._key = os.urandom(32)
         self._lock = threading.Condition(threading.Lock())
         self._known: OrderedDict[bytes, bool] = OrderedDict()
-        self._jobs: dict[bytes, _Job] = {}  # those that wait or are under way
-        self._waiting: OrderedDict[str, list[_Job]] = OrderedDict()  # by address; the next address comes first
+        self._jobs: dict[bytes, _Job] = {}  # waiting or being checked, by digest
+        self._waiting: OrderedDict[str, list[_Job]] = OrderedDict()  # by address, the next one first
         self._threads = 0
         self._idle = 0
 
     async def check(self, address: str, username: str, password: bytes) -> bool | None:
-        """Check a password, when its turn has come.
+        """Check a password in a thread.
 
         Args:
-            address: who sends it.
-            username: whose it is said to be.
+            address: the IP address that sent it.
+            username: the user name that was sent with it.
             password: the password.
 
         Returns:
-            Whether it is right; None where too many of that address wait.
+            Whether it is right; None if too many passwords from that address wait.
         """
         name = username.encode()
         digest = blake2b(len(name).to_bytes(4, "big") + name + password, key=self._key).digest()
@@ -84,7 +82,7 @@ class Hashing:
             if job is None:
                 job = self._jobs[digest] = _Job(digest, username, password)
                 self._enqueue(address, job)
-        # Whoever stops waiting must not cancel what others may wait for.
+        # The shield: cancelling one caller must not cancel the check that others may wait for.
         answer = await asyncio.shield(asyncio.wrap_future(job.answer))
         if answer is None:
             await asyncio.sleep(_PAUSE)
@@ -120,7 +118,7 @@ class Hashing:
             job.answer.set_result(answer)
 
     def _next(self) -> _Job | None:
-        """Wait for a password to check; None where none has come for a while."""
+        """Return the next password to check, waiting for one if necessary; None after `_IDLE` seconds without one."""
         with self._lock:
             if not self._waiting:
                 self._idle += 1

@@ -1,25 +1,25 @@
-"""What the embedding program decides, and what it is told: the hooks of a broker and the words they use.
+"""The hooks of a broker: callables with which the embedding program makes decisions and receives notifications.
 
-A hook is a plain callable. In the order in which a connection meets them::
+In the order in which a connection calls them::
 
     on_upgrade(peer) -> Rejection | None            the WebSocket upgrade: 101, or another status; may be async
     authenticator(peer, connect) -> bool | Accepted | Refused     the CONNECT; may be async
     on_connected(peer)                              the CONNACK 0 is on its way
     authorizer(peer, access) -> bool | Verdict      each PUBLISH, each Topic Filter, each message to be delivered, and
-                                                    the will, with the CONNECT and when it is published; not async: it
-                                                    stands in the path of every message
+                                                    the will, with the CONNECT and when it is published; not async,
+                                                    because it is called for every message
     on_published(peer, message)                     a message is accepted, and is routed next; peer None: it is a will,
-                                                    or the broker's own
-    on_disconnected(peer, error)                    once for each `on_connected`; error None: the client said DISCONNECT
+                                                    a message from the embedding program
+    on_disconnected(peer, error)                    once for each `on_connected`; error None: the client sent DISCONNECT
 
-All get the same `Peer` for the whole of a connection, and may keep what they like in its `context`. A hook that
-raises ends the connection that it was asked about, and no other.
+All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook closes the
+connection that it was called for, and no other.
 
-Where a session outlives its connection, the authorizer goes on being asked what that client may receive, with the
-`Peer` of its last connection: `context`, `client_id`, `username`, `scheme` and the addresses are as they were, while
-`tls`, `target` and `headers` are gone. What else the authorizer needs is to be kept in `context`. A session that comes
-from a store has no `Peer` of this process: messages for it wait without a question, and the authorizer is asked about
-all of them when the client is back, before they are sent.
+If a session outlives its connection, the authorizer is still called for messages to that client, with the `Peer` of its
+last connection: `context`, `client_id`, `username`, `scheme` and the addresses are unchanged, but `tls`, `target` and
+`headers` are removed. Store anything else that the authorizer needs in `context`. A session from a store has no `Peer`
+from this process. Messages for it are queued without a call, and the authorizer is called for all of them when the
+client reconnects, before they are sent.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 
 class Peer:
-    """A client's connection, as hooks see it.
+    """A client's connection, for hooks.
 
     Attributes:
-        scheme: the listener's: "ws", "wss", "mqtt" or "mqtts".
+        scheme: the scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
         address: the client's IP address and port.
-        local_address: the broker's.
-        tls: what TLS found out, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
-        target: path and query of the upgrade request; None over plain TCP. Its query may be a credential.
-        headers: (name in lower case, value) pairs of the upgrade request. They may be credentials.
-        client_id: once connected; before that as the client gave it, or "".
-        username: that of the CONNECT; None before it, or without one.
-        context: the hooks' own.
+        local_address: the broker's IP address and port.
+        tls: the TLS object, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
+        target: path and query of the upgrade request; None over plain TCP. The query can be a credential.
+        headers: pairs of lower-case name and value of the upgrade request. They can be credentials.
+        client_id: the client identifier; until the client is connected, the one in its CONNECT, or "".
+        username: the user name of the CONNECT; None if there is none, and before the CONNECT.
+        context: free for use by the hooks.
     """
 
     __slots__ = (
@@ -81,12 +81,16 @@ class Peer:
         self.context: Any = None
 
     def leave(self) -> None:
-        """Let go of what belongs to a connection that is over: some 40 KiB over TLS."""
+        """Release what belongs to a connection that has ended: about 40 KiB with TLS."""
         self.tls = self.target = None
         self.headers = ()
 
     def header(self, name: str) -> str | None:
-        """Find the first header of that name (in lower case) in the upgrade request."""
+        """Return the value of the first header with a name in the upgrade request, or None.
+
+        Args:
+            name: the name in lower case.
+        """
         return next((value for key, value in self.headers if key == name), None)
 
     def __repr__(self) -> str:
@@ -99,13 +103,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The answer to an upgrade that is not granted.
+    """The answer that rejects an upgrade.
 
     Attributes:
-        status: HTTP status, 400 to 599.
-        headers: more headers of the response.
-        body: of the response.
-        reason: for the log.
+        status: the HTTP status, 400 to 599.
+        headers: additional headers of the response.
+        body: the body of the response.
+        reason: a text for the log.
     """
 
     status: int = 403
@@ -116,13 +120,13 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer to a CONNECT that is granted. What is None stays as the client asked.
+    """The answer that accepts a CONNECT.
 
     Attributes:
-        client_id: to be used instead of the client's own.
-        keep_alive: seconds to enforce, 0 to 65,535; 0 disables.
-        session_expiry: seconds to keep the session after the connection; None: as `Limits.session_expiry`.
-        owner: whose session it is; another owner cannot resume it or take it over. None: the user name.
+        client_id: a client identifier to use instead of the client's; None keeps the client's.
+        keep_alive: the keep alive to enforce, 0 to 65,535 seconds; 0 disables it, None keeps the client's.
+        session_expiry: seconds to keep the session after the connection; None uses `Limits.session_expiry`.
+        owner: the owner of the session; another owner cannot resume it or take it over. None uses the user name.
     """
 
     client_id: str | None = None
@@ -133,11 +137,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The answer to a CONNECT that is not granted.
+    """The answer that refuses a CONNECT.
 
     Attributes:
-        return_code: of the CONNACK, 1 to 5. Spec: §3.2.2.3
-        reason: for the log.
+        return_code: the return code of the CONNACK, 1 to 5. Spec: §3.2.2.3
+        reason: a text for the log.
     """
 
     return_code: int = 5
@@ -149,14 +153,14 @@ class Refused:
 
 
 class Access(NamedTuple):
-    """What a client would do.
+    """A request of a client that needs permission.
 
     Attributes:
-        action: "publish" (a will too), "subscribe" or "receive".
-        topic: the Topic Name; with "subscribe" the Topic Filter, without the `$share/group/` of a shared subscription:
-            a group's name must not be a way around what is decided about the filter.
-        qos: the one asked for.
-        retain: with "publish": whether the message is to be retained; with "receive": whether it has been.
+        action: "publish" (also for a will), "subscribe" or "receive".
+        topic: the Topic Name. With "subscribe" the Topic Filter, without the `$share/group/` of a shared subscription:
+            sharing a subscription must not bypass the rules for its filter.
+        qos: the requested QoS.
+        retain: with "publish": whether to retain the message; with "receive": whether it is a retained message.
         group: with "subscribe" to a shared subscription: the name of its group; otherwise "".
     """
 
@@ -169,20 +173,20 @@ class Access(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an authorizer says. True and False stand for `Verdict(True)` and `Verdict(False)`.
+    """The decision of an authorizer. It may return True or False instead of `Verdict(True)` or `Verdict(False)`.
 
-    What is denied: a PUBLISH is acknowledged and dropped, a Topic Filter gets SUBACK 0x80, a message is not
-    delivered, a CONNECT with such a will gets CONNACK 5.
+    The effect of a denial: a PUBLISH is acknowledged and dropped, a Topic Filter gets SUBACK 0x80, a message is not
+    delivered, a CONNECT with a denied will gets CONNACK 5.
 
     Attributes:
-        allowed: whether the client may.
+        allowed: whether the request is permitted.
         max_qos: with "subscribe": the highest QoS to grant, 0 to 2.
-        close: where it is denied: whether the connection ends over it. Spec: [MQTT-3.3.5-2]
-        acknowledge: with "publish", where it is denied and the connection goes on: whether the client is told that
-            the message was taken. Not to tell it departs from the standard, which a server that is stood in for may.
-        reason: where it is denied: for the log.
-        told: where the connection ends over it: the reason that the client is sent in the closing frame of its
-            WebSocket, of which 123 bytes fit. Spec: RFC 6455 §5.5.1
+        close: if denied: whether to close the connection. Spec: [MQTT-3.3.5-2]
+        acknowledge: if a "publish" is denied and the connection stays open: whether to acknowledge the message. False
+            deviates from the standard, to imitate a server that does so.
+        reason: if denied: a text for the log.
+        told: if the connection is closed: the reason for the client, in the close frame of its WebSocket; at most 123
+            bytes are sent. Spec: RFC 6455 §5.5.1
     """
 
     allowed: bool
@@ -208,7 +212,7 @@ DisconnectedHook = Callable[[Peer, "MQTTError | None"], object]
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The hooks of one broker; see the top of the module."""
+    """The hooks of one broker; see the module's docstring."""
 
     on_upgrade: UpgradeHook | None = None
     authenticator: Authenticator | None = None
@@ -218,7 +222,7 @@ class Hooks:
     on_published: PublishedHook | None = None
 
     def authorize(self, peer: Peer, access: Access) -> Verdict:
-        """Ask the authorizer, where there is one."""
+        """Return the authorizer's verdict; without an authorizer everything is permitted."""
         if self.authorizer is None:
             return ALLOWED
         verdict = self.authorizer(peer, access)

@@ -1,4 +1,4 @@
-"""What all connections of a broker share, from its start to its stop: who is let in, whose turn it is, and the rest."""
+"""The state that all connections of a broker share from its start to its stop."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from mqttws.errors import ConnectionClosed, MQTTError
 
 log = logging.getLogger("mqttws.broker")
 
-#: How often the sessions of clients that are away are looked through, in seconds.
+#: Seconds between two searches for expired sessions.
 _SWEEP = 1.0
-#: How long a broker that stops lets its connections take to close, in seconds.
+#: Seconds that connections may take to close when the broker stops.
 _STOP_TIMEOUT = 0.5
 
 
 class Guest(Visitor, Protocol):
-    """A connection, as the hub sees it."""
+    """The interface of a connection for the hub."""
 
     def end(self, error: MQTTError) -> None:
-        """End the connection in order."""
+        """Close the connection gracefully."""
 
     def abort(self) -> None:
-        """Drop the transport at once."""
+        """Drop the transport immediately."""
 
 
 class Hub:
-    """What the connections of one broker share, from `start` to `stop`.
+    """The shared state of the connections of one broker, from `start` to `stop`.
 
     Args:
-        router: where messages go.
-        registry: who is known.
-        paths: the request paths of the WebSocket; others get 404.
+        router: delivers messages.
+        registry: the known clients and their sessions.
+        paths: the accepted WebSocket request paths; others get 404.
         allowed_origins: see `origin`.
-        sys_interval: seconds from one refreshing of "$SYS" to the next; None for only on demand.
+        sys_interval: seconds between two updates of "$SYS"; None updates it only on demand.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ class Hub:
             self._duties.append(self.loop.create_task(self._every(sys_interval, self.status.refresh)))
 
     def admit(self, guest: Guest, host: str) -> str | None:
-        """Let a new connection in. Returns why not, where it may not; else `leave` must follow one day."""
+        """Admit a connection. Return the reason for refusing it, or None; call leave() when an admitted one ends."""
         objection = "the broker is stopping" if self.stopping else self.doors.admit(guest, host)
         if objection is None:
             self._empty.clear()
         return objection
 
     def leave(self, guest: Guest) -> None:
-        """Note that a connection that was admitted is gone."""
+        """Record that an admitted connection has ended."""
         self.doors.leave(guest)
         if not self.doors:
             self._empty.set()
 
     def publish_will(self, peer: Peer, will: Message) -> None:
-        """Publish the will of a client that is gone; later, where it takes long to find whom it reaches.
+        """Publish the will of a client; in a later turn of the event loop if the lookup of its recipients takes long.
 
-        The authorizer allowed it with the CONNECT, which may be long ago: it is asked again. Where a hook fails the
-        will is not published.
+        The authorizer allowed the will at the CONNECT, which can be long ago, so it is called again. If a hook fails,
+        the will is not published.
         """
         try:
             verdict = self.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
@@ -120,7 +120,7 @@ class Hub:
             self.store.commit()
 
     async def _every(self, interval: float, duty: Callable[[float], None]) -> None:
-        """Do something now and then; a failure is logged, and does not keep it from being done the next time."""
+        """Call a function periodically. A failure is logged and does not stop the later calls."""
         while True:
             try:
                 duty(self.loop.time())
@@ -129,7 +129,7 @@ class Hub:
             await asyncio.sleep(interval)
 
     async def stop(self) -> None:
-        """Close every connection: in order, and by force where that takes too long. No wills are published."""
+        """Close every connection, gracefully or, after `_STOP_TIMEOUT`, by force. No wills are published."""
         self.stopping = True
         for duty in self._duties:
             duty.cancel()
@@ -146,7 +146,7 @@ class Hub:
 
 
 class _Will:
-    """A will that is on its way."""
+    """A will whose recipients are still being looked up."""
 
     def __init__(self, router: Router, will: Message, unfinished: Unfinished) -> None:
         self._router = router

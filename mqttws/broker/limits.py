@@ -1,8 +1,8 @@
-"""The bounds of a broker, and what lies beyond each of them.
+"""The limits of a broker, and what happens when one is exceeded.
 
-Everything that a client can make grow has its bound here, with a default. `None` means none. What happens beyond a
-bound is said at each; whatever is refused or dropped is logged, at a bounded rate (see `notices`), and what is dropped
-is counted.
+Everything that a client can make grow has a limit here, with a default. `None` means no limit. "Beyond:" says what
+happens when a limit is exceeded. Refused and dropped items are logged, at a bounded rate (see `notices`), and dropped
+items are counted.
 
 Spec: §4.7.3, §5.4.8
 """
@@ -27,56 +27,56 @@ _UNWANTED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of a broker.
+    """The limits of a broker.
 
     Attributes:
-        max_packet_size: bytes of one packet from a client, fixed header included. Beyond: closed, from the header.
-        max_connect_size: bytes of a CONNECT, fixed header included. Beyond: closed, from the header.
-        max_connections: Network Connections at once. Beyond: of those that have no CONNACK the oldest is closed; where
-            there is none, the new one.
-        max_connections_per_address: the same for one address; None by default, since a proxy makes one address of all
-            clients.
-        max_pending_per_address: connections of one address that have no CONNACK. Beyond: the oldest of them is closed.
-        max_pending_bytes: bytes that all connections without a CONNACK hold together. Beyond: the oldest are closed.
-        connect_timeout: seconds for TLS, upgrade and CONNECT together, and for the hooks that decide. Beyond: closed.
-        packet_timeout: seconds from the first byte of a packet to its last. The bytes of a packet under way count as
-            a sign of life for the keep alive, but not for longer than this. Beyond: closed.
-        stall_timeout: seconds in which a client must read something of what waits for it. Beyond: closed.
-        max_write_buffer: bytes that wait in the broker for one connection. Beyond: QoS 0 messages for it are dropped.
-        max_in_flight: QoS 1 and 2 messages sent to one client and not acknowledged, 1 to 65,535. Beyond: they wait.
+        max_packet_size: bytes of one packet from a client, fixed header included. Beyond: the connection is closed as
+            soon as the header has arrived.
+        max_connect_size: bytes of a CONNECT, fixed header included. Beyond: the same.
+        max_connections: open Network Connections. Beyond: the oldest connection without a CONNACK is closed; if there
+            is none, the new connection.
+        max_connections_per_address: the same for one address; None by default, because all clients behind a proxy have
+            the same address.
+        max_pending_per_address: connections from one address without a CONNACK. Beyond: the oldest of them is closed.
+        max_pending_bytes: bytes buffered for all connections without a CONNACK. Beyond: the oldest are closed.
+        connect_timeout: seconds for TLS, the upgrade and CONNECT together, including the hooks. Beyond: closed.
+        packet_timeout: seconds from the first byte of a packet to its last. The bytes of an incomplete packet count
+            as activity for the keep alive, but not for longer than this. Beyond: closed.
+        stall_timeout: seconds in which a client must read some of the data that waits for it. Beyond: closed.
+        max_write_buffer: bytes that wait to be written to one connection. Beyond: QoS 0 messages for it are dropped.
+        max_in_flight: unacknowledged QoS 1 and 2 messages for one client, 1 to 65,535. Beyond: further messages wait.
         max_queued: messages that wait for one client, connected or not. Beyond: the newest is dropped.
         max_queued_bytes: bytes of topics and payloads that wait for one client. Beyond: the newest is dropped.
-        max_sessions: sessions that outlive their connections; clean ones are bounded by the connections. Beyond: of
-            those whose clients are away and for whom nothing waits, the one that has been away longest is dropped;
-            where there is none, CONNACK 3.
-        max_sessions_per_user: the same for one user, where there is an authenticator.
-        max_sessions_per_address: the same for one address, that of the last connection; loopback has no such bound,
-            since a proxy on this machine makes it the address of all clients.
-        session_expiry: seconds for which the session of a client that is away is kept; None for as long as the
+        max_sessions: sessions that are kept after their connections; clean sessions are limited by the connections.
+            Beyond: of the disconnected sessions without queued messages, the one disconnected longest is dropped; if
+            there is none, CONNACK 3.
+        max_sessions_per_user: the same for one user; only with an authenticator.
+        max_sessions_per_address: the same for one address, that of the last connection. Not applied to loopback,
+            because it is the address of all clients behind a proxy on this machine.
+        session_expiry: seconds for which the session of a disconnected client is kept; None keeps it as long as the
             broker runs.
-        max_session_bytes: bytes of all sessions together: what waits or is in flight, Topic Filters and packet
-            identifiers; a message counts 250, a level of a Topic Filter 300, an identifier 150 bytes more, which is
-            what they take in memory. Beyond: those that hold more than their share get no more messages (QoS 0 or
-            queued) and Topic Filters (SUBACK 0x80).
+        max_session_bytes: bytes of all sessions together: queued and in-flight messages, Topic Filters and packet
+            identifiers. The memory overhead is included: 250 bytes for a message, 300 for a level of a Topic Filter,
+            150 for an identifier. Beyond: sessions that use more than their share get no more messages (QoS 0 or
+            queued) and no more Topic Filters (SUBACK 0x80).
         max_unreleased: packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
-        max_retained: retained messages. Beyond: a message is delivered and not retained.
+        max_retained: retained messages. Beyond: a message is delivered but not retained.
         max_retained_bytes: bytes of their topics and payloads. Beyond: the same.
-        max_retained_levels: levels of their topics, taken together; each takes some 300 bytes of memory. Beyond: the
-            same.
+        max_retained_levels: levels of their topics in total; each takes about 300 bytes of memory. Beyond: the same.
         max_subscriptions: Topic Filters of one client. Beyond: SUBACK 0x80.
-        max_subscription_levels: levels of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.
-        max_subscription_bytes: bytes of the Topic Filters of one client, taken together. Beyond: SUBACK 0x80.
+        max_subscription_levels: levels of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
+        max_subscription_bytes: bytes of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
         max_filters: Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. Beyond: closed.
         max_topic_levels: levels of a Topic Name or Topic Filter. Beyond: closed.
         max_topic_bytes: bytes of a Topic Name or Topic Filter. Beyond: closed.
         max_client_id_bytes: bytes of a client identifier. Beyond: CONNACK 2.
         max_payload: bytes of the payload of a PUBLISH or a will. Beyond: closed, or CONNACK 5 for a will.
-        publish_rate: PUBLISH packets a second from one connection, with bursts of one second's worth. Beyond: the
-            broker reads no further until their time has come.
-        byte_rate: bytes a second of one connection, in both directions together, with bursts of one second's worth.
-            Beyond: the broker reads no further until their time has come.
-        control_characters: whether topics and client identifiers may hold control characters and non-characters.
-            If not: closed, and CONNACK 2 for a client identifier.
+        publish_rate: PUBLISH packets per second from one connection, with bursts of up to one second's worth. Beyond:
+            reading is paused until the rate is met.
+        byte_rate: bytes per second of one connection, in both directions together, with bursts of up to one second's
+            worth. Beyond: reading is paused until the rate is met.
+        control_characters: whether topics and client identifiers may contain control characters and non-characters.
+            If False, the connection is closed; a client identifier gets CONNACK 2.
     """
 
     max_packet_size: int = _MIB
@@ -122,23 +122,23 @@ class Limits:
             raise ValueError(f"Limits.max_in_flight is {self.max_in_flight}; at most 65,535 packet identifiers exist")
 
     def check_topic(self, topic: str, what: str) -> None:
-        """Check a well-formed Topic Name or Topic Filter against the bounds.
+        """Check a well-formed Topic Name or Topic Filter against the limits.
 
         Raises:
-            LimitExceeded: it is too deep or too long.
-            RemoteProtocolError: it holds a control character or a non-character.
+            LimitExceeded: it has too many levels or bytes.
+            RemoteProtocolError: it contains a control character or a non-character.
 
         Spec: §1.5.3, §4.7.3
         """
         levels = topic.count("/") + 1
         if levels > self.max_topic_levels:
-            raise LimitExceeded(f"{what} has {levels:,} levels; at most {self.max_topic_levels} are taken here")
+            raise LimitExceeded(f"{what} has {levels:,} levels; the maximum here is {self.max_topic_levels}")
         if self.max_topic_bytes is not None and len(topic.encode()) > self.max_topic_bytes:
             raise LimitExceeded(
-                f"{what} takes {len(topic.encode()):,} bytes; at most {self.max_topic_bytes:,} are taken here"
+                f"{what} has {len(topic.encode()):,} bytes; the maximum here is {self.max_topic_bytes:,}"
             )
         if not self.control_characters and (found := _UNWANTED.search(topic)):
-            raise RemoteProtocolError(f"{what} holds U+{ord(found[0]):04X}, which is not taken here", "§1.5.3")
+            raise RemoteProtocolError(f"{what} contains U+{ord(found[0]):04X}, which is not accepted here", "§1.5.3")
 
     def check_payload(self, payload: bytes, what: str) -> None:
         """Check the size of a payload.
@@ -147,31 +147,29 @@ class Limits:
             LimitExceeded: it is too long.
         """
         if self.max_payload is not None and len(payload) > self.max_payload:
-            raise LimitExceeded(f"{what} takes {len(payload):,} bytes; at most {self.max_payload:,} are taken here")
+            raise LimitExceeded(f"{what} has {len(payload):,} bytes; the maximum here is {self.max_payload:,}")
 
     def objection_to_client_id(self, client_id: str) -> str | None:
-        """Say what is wrong with a client identifier; None for nothing."""
+        """Return what is wrong with a client identifier, or None."""
         size = len(client_id.encode())
         if size > self.max_client_id_bytes:
-            return f"the client identifier takes {size:,} bytes; at most {self.max_client_id_bytes:,} are taken here"
+            return f"the client identifier has {size:,} bytes; the maximum here is {self.max_client_id_bytes:,}"
         if not self.control_characters and (found := _UNWANTED.search(client_id)):
-            return f"the client identifier holds U+{ord(found[0]):04X}, which is not taken here"
+            return f"the client identifier contains U+{ord(found[0]):04X}, which is not accepted here"
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departures:
-    """Where a broker departs from the standard, because a server that it stands in for does. By default nowhere.
+    """Deviations from the standard, to imitate a server that has them. The defaults follow the standard.
 
     Attributes:
         parent_level: whether "a/#" matches "a". Spec: §4.7.1.2
-        retained_for_wildcards: whether a Topic Filter with a wildcard brings retained messages. Spec: §3.3.1.3
-        dollar_topics: whether clients reach each other through topics that begin with "$" (those of "$SYS" apart).
-            Spec: §4.7.2
-        lenient_websocket: whether WebSocket clients are met half-way that hold to less of their standard than it asks;
-            see `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1
-        tells_limits: whether a client whose connection ends over a bound is sent which one, in the closing frame of its
-            WebSocket. Spec: RFC 6455 §5.5.1
+        retained_for_wildcards: whether a Topic Filter with a wildcard receives retained messages. Spec: §3.3.1.3
+        dollar_topics: whether clients can publish to topics that begin with "$", except "$SYS". Spec: §4.7.2
+        lenient_websocket: whether to accept WebSocket clients that violate RFC 6455 in harmless ways; see
+            `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1
+        tells_limits: whether the WebSocket close frame names the limit that a client exceeded. Spec: RFC 6455 §5.5.1
     """
 
     parent_level: bool = True

@@ -1,19 +1,19 @@
-"""One accepted transport: bytes in and out, the timer, and how much may wait. The broker's driver.
+"""The driver of one accepted transport: bytes in and out, the timer, and flow control.
 
-Work. What a read brings is handled at once, as far as that takes no longer than a slice; the rest is put off and done
-piece by piece in later turns (see `turns`). How many bytes make a piece follows from how long the last ones took: 32
-KiB of messages may take as long as one of requests.
+Work: received data is handled immediately if that takes no longer than a slice. The rest is deferred and handled piece
+by piece in later iterations of the event loop (see `turns`). The size of a piece adapts to how long the previous ones
+took, because 32 KiB of messages can take as long as 1 KiB of requests.
 
-Flow control, from the inside out::
+Flow control::
 
-    bytes of QoS 1 and 2     wait in the session, bounded by count and bytes, while the transport is full
-    bytes of QoS 0           wait in the machine while the transport is full, up to `max_write_buffer`; then dropped
-    the client's requests    are not read while the transport is full, or while 64 KiB of them are put off
-    a transport that stays full without any progress for `stall_timeout` is cut off
+    QoS 1 and 2 messages     wait in the session, limited by count and bytes, while the transport is full
+    QoS 0 messages           wait in the machine while the transport is full, up to `max_write_buffer`; then dropped
+    the client's requests    are not read while the transport is full, or while 64 KiB of them are deferred
+    a transport that stays full without any progress for `stall_timeout` is closed
 
-Closing: what is to be said is written, then our half of the connection is closed, and what the client still sends is
-read and thrown away for a moment. Closing outright would answer that with a reset, and a reset may overtake the
-CONNACK that says why.
+Closing: the link writes the remaining output, closes its half of the connection, and reads and discards what the client
+still sends for a short time. Closing both halves would answer that data with a TCP reset, and a reset can overtake the
+CONNACK with the reason.
 """
 
 from __future__ import annotations
@@ -42,44 +42,43 @@ from mqttws.sockets import READ_SIZE, free, read_less
 
 log = logging.getLogger("mqttws.broker")
 
-#: A transport with more bytes than this waiting is full, until it has no more than the second.
+#: A transport is full from the first number of waiting bytes on, until no more than the second number wait.
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
-#: How many bytes of messages are gathered before they are written without waiting for the end of the turn.
+#: Bytes of messages that are collected before they are written without waiting for the end of the iteration.
 _PIECE = 64 * 1024
-#: How many pieces one connection may write in one turn of the event loop.
+#: How many pieces one connection may write in one iteration of the event loop.
 _PIECES_A_TURN = 16
-#: How long a client may take to notice that we have closed, in seconds.
+#: Seconds that a client has to close its half after the broker has closed its own.
 _LINGER = 2.0
 
-#: Seconds of work that a read may ask for at once.
+#: Seconds of work for one read; the rest is deferred.
 _SLICE = 0.001
-#: Seconds that a connection which is ended gets for what its client has said and was not heard yet.
+#: Seconds of work for the events that remain when a connection is ended.
 _LAST_SLICE = 0.02
-#: Bytes that are handled as one piece: at first, and at the least and most. A piece that took longer than a slice makes
-#: the next ones shorter.
+#: The size of a piece in bytes: initial, minimum and maximum. A piece that takes longer than a slice halves the next.
 _FIRST_PIECE, _LEAST_PIECE, _LONGEST_PIECE = 4 * 1024, 256, 32 * 1024
-#: A client is served at once while work is put off, where it has asked for so little: seconds of work at once, and in a
-#: second. One that is not accepted yet waits for its turn.
+#: A client is served immediately, even while work is deferred, if it has caused little work: a burst in seconds, and
+#: seconds of work per second. A client that is not accepted yet always waits for its turn.
 _LIGHT, _LIGHT_RATE = 0.002, 0.02
-#: A SUBSCRIBE of more Topic Filters is not even decoded; of fewer, `Limits.max_filters` is told with its words.
+#: A SUBSCRIBE with more Topic Filters is not decoded at all. With fewer, `Limits.max_filters` applies.
 _MAX_FILTERS = 1_000
-#: Nodes of the tree of retained messages that are walked before the clock is looked at.
+#: How many nodes of the tree of retained messages are visited between two reads of the clock.
 _STEPS = 200
 
 
-#: The answer to what is no HTTP.
+#: The answer to data that is not HTTP.
 _BAD_REQUEST = b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-#: Why a link reads nothing, where `Limits.byte_rate` is the reason.
+#: The reason to pause reading because of `Limits.byte_rate`.
 _RATE = "byte rate"
 
 
 class Link(asyncio.Protocol):
-    """One accepted transport, and a subscriber's outlet while its client is connected.
+    """One accepted transport, and the outlet of its subscriber while the client is connected.
 
     Args:
-        hub: the broker's rooms.
-        scheme: the listener's: "ws", "wss", "mqtt" or "mqtts".
+        hub: the shared state of all connections.
+        scheme: the scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
         tls: the context of a TLS listener.
     """
 
@@ -123,40 +122,40 @@ class Link(asyncio.Protocol):
         self._tls = tls
         self._host = ""
         self._admitted = False
-        self._transport: asyncio.Transport | None = None  # that of MQTT, from the end of the TLS handshake on
-        self._handler: Handler | None = None  # as long as there is a transport
+        self._transport: asyncio.Transport | None = None  # carries MQTT; set after the TLS handshake
+        self._handler: Handler | None = None  # set as long as the transport is
         self._handshake: asyncio.Task[None] | None = None
-        self._raw: asyncio.Transport | None = None  # that of TLS, during its handshake
-        self._holds: tuple[str, ...] = ()  # why nothing is read
-        self._backlog: deque[bytes] = deque()  # what was read and is not handled yet
+        self._raw: asyncio.Transport | None = None  # the transport below TLS, during the handshake
+        self._holds: tuple[str, ...] = ()  # the reasons why reading is paused
+        self._backlog: deque[bytes] = deque()  # data that was read and is not handled yet
         self._backlog_size = 0
-        self._piece = 0  # how many bytes are handled as one piece; 0 before the first of them
-        self._queued = False  # whether work is put off
-        self._spent = _LIGHT  # seconds of work that the client has asked for, and has not been forgiven
+        self._piece = 0  # the size of a piece in bytes; 0 before the first data
+        self._queued = False  # whether work is deferred
+        self._spent = _LIGHT  # seconds of work that the client has caused, less the allowance since then
         self._spent_at = 0.0
         self._eof = False
-        self._eof_told = False  # whether the connection knows
-        self._lost = False  # whether the transport is gone
+        self._eof_told = False  # whether the connection has been given the EOF
+        self._lost = False  # whether the transport is closed
         self._ending = False
-        self._soon = False  # whether the hub knows that there is something to write
+        self._soon = False  # whether a flush is scheduled
         self._full = False
-        self._pending = 0  # bytes of QoS 0 in the machine
+        self._pending = 0  # bytes of QoS 0 messages in the machine
         self._written = 0
-        self._drained = 0  # of what was written, what had left us when the stall was last looked at
+        self._drained = 0  # how many of the written bytes had left the transport at the last stall check
         self._stall_deadline: float | None = None
         self._linger_deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         rate = hub.limits.byte_rate
         self._pace = None if rate is None else TokenBucket(rate, rate)
 
-    # The transport's side.
+    # asyncio.Protocol: calls from the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from this class
         address = transport.get_extra_info("peername")
-        host = self._host = address[0] if address else ""  # the client is gone already
-        objection = self._hub.admit(self, host) if host else "it has no address any more"
+        host = self._host = address[0] if address else ""  # empty if the client has disconnected already
+        objection = self._hub.admit(self, host) if host else "it has already disconnected"
         if objection is not None:
             self._hub.figures.connections_refused += 1
             text = "connection from %s over %s refused: %s"
@@ -176,14 +175,14 @@ class Link(asyncio.Protocol):
             self._handshake = self._hub.loop.create_task(self._start_tls(transport, self._tls))
 
     async def _start_tls(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
-        """Do the TLS handshake here, and not in the listener: connections count from the first byte."""
+        """Do the TLS handshake here, not in the listener, so that limits apply from the first byte."""
         try:
             secure = await self._hub.loop.start_tls(
                 transport, self, tls, server_side=True, ssl_handshake_timeout=self._hub.limits.connect_timeout
             )
             if secure is None or self._lost:
-                raise ConnectionResetError("the client has gone")
-        except (OSError, asyncio.CancelledError) as error:  # SSLError is an OSError; we cancel when the broker stops
+                raise ConnectionResetError("the client has disconnected")
+        except (OSError, asyncio.CancelledError) as error:  # SSLError is an OSError; cancelled when the broker stops
             text = "connection from %s over %s: the TLS handshake failed: %s"
             self._hub.notices.say("TLS handshakes failed", self._host, text, self._host, self._scheme, error)
             transport.abort()
@@ -192,7 +191,7 @@ class Link(asyncio.Protocol):
         finally:
             self._handshake = self._raw = None
         self._begin(secure)
-        if self._backlog:  # what came between the TLS handshake and our hearing of its end
+        if self._backlog:  # data that arrived between the end of the handshake and this line
             self._start_work()
         if self._eof:
             self.eof_received()
@@ -247,7 +246,7 @@ class Link(asyncio.Protocol):
         self._eof = True
         if self._transport is not None and not self._queued:
             self._work_now()
-        return self._queued and self._tls is None  # answers are still to be written
+        return self._queued and self._tls is None  # keep the transport open: answers are still to be written
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio."""
@@ -258,9 +257,9 @@ class Link(asyncio.Protocol):
             self._work_now()
 
     def _go(self) -> None:
-        """Let go of a transport that is lost, with nothing left to do that it brought.
+        """Release a lost transport once all its data is handled.
 
-        What is lost is freed at once: the two know each other, so it would wait for the garbage collector.
+        The link and its transport reference each other; breaking the cycle frees them without the garbage collector.
         """
         if self._transport is not None:
             free(self._transport)
@@ -301,7 +300,7 @@ class Link(asyncio.Protocol):
     # Work.
 
     def _take(self, handler: Handler, data: bytes, now: float, until: float) -> None:
-        """Take bytes of the client's, and do what follows from them until a moment of `perf_counter`."""
+        """Receive data and handle its events, until the time `until` of `perf_counter`."""
         self._hub.figures.bytes_received += len(data)
         try:
             self._connection.receive_data(data, now)
@@ -309,19 +308,23 @@ class Link(asyncio.Protocol):
         except Exception as error:
             self._fail(handler, error, now)
             more = False
+        # With a store the answers wait for the end of the iteration, so that all connections share one commit;
+        # without one they are written now.
         if self._hub.store is not None:
-            self.wake()  # others of this turn share its commit
+            self.wake()
         elif self._connection.has_output:
             self.flush()
+        # Before CONNACK the client's bytes count against `max_pending_bytes`; after it, work that is left over, and
+        # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
             self._hub.doors.hold(self, self._connection.machine.opening_size)
         elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_bring()):
             self._put_off()
-        if self._connection.machine.packet_begun is not None:
+        if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
             self._arm()
 
     def _measure(self, size: int, spent: float) -> None:
-        """Note how long a piece took."""
+        """Adapt the size of a piece to how long one took."""
         self._spent += spent
         if spent > _SLICE:
             self._piece = max(_LEAST_PIECE, min(size, self._piece) // 2)
@@ -329,7 +332,7 @@ class Link(asyncio.Protocol):
             self._piece = min(_LONGEST_PIECE, self._piece * 2)
 
     def _start_work(self) -> None:
-        """Begin with what has been put into the backlog, or let it wait for its turn."""
+        """Start on the backlog, or defer it."""
         if not self._piece and self._is_foreign(self._backlog[0]):
             return
         self._piece = self._piece or _FIRST_PIECE
@@ -341,11 +344,11 @@ class Link(asyncio.Protocol):
             self._work_now()
 
     def _is_foreign(self, data: bytes) -> bool:
-        """Drop the connection of a client that speaks what this listener does not, and would wait for an answer."""
+        """Close the connection if the first bytes are of another protocol, whose client would wait for an answer."""
         if data[0] == 0x16 and data[1:2] in (b"", b"\x03"):
-            reason = "the client speaks TLS, and this listener does not"
+            reason = "the client uses TLS, but this listener does not"
         elif self._scheme.startswith("ws") and not (data[:1].isalpha() or data[:1] in b"\r\n"):
-            reason = "the client speaks no HTTP, and this listener serves WebSocket"
+            reason = "the client does not use HTTP, but this listener serves WebSocket"
         else:
             return False
         self._hub.figures.connections_refused += 1
@@ -361,7 +364,7 @@ class Link(asyncio.Protocol):
         return True
 
     def _is_light(self) -> bool:
-        """Tell whether the client has asked for little lately."""
+        """Return whether the client has caused little work recently."""
         now = perf_counter()
         self._spent = max(0.0, self._spent - (now - self._spent_at) * _LIGHT_RATE)
         self._spent_at = now
@@ -394,11 +397,13 @@ class Link(asyncio.Protocol):
         return self._queued
 
     def _work_a_piece(self, until: float) -> bool:
-        """Do one piece of what is to be done. Returns whether there may be more that can be done now."""
+        """Do one piece of work. Return whether there may be more that can be done now."""
         handler, connection = self._handler, self._connection
         if handler is None:
             return False
         now = self._hub.loop.time()
+        # In order: events that are waiting, then received data, then EOF. EOF must come last, because everything that
+        # the client sent before it is still to be handled, a DISCONNECT in particular.
         try:
             if connection.closed:
                 self._backlog.clear()
@@ -422,7 +427,7 @@ class Link(asyncio.Protocol):
         return self.bring_retained(until)
 
     def _is_held(self) -> bool:
-        """Tell whether the client's requests have to wait; a client that is lost is not waited for."""
+        """Return whether the client's data must wait. A full transport does not matter once the client is lost."""
         return any(reason != "backlog" and not (self._lost and reason == "full") for reason in self._holds)
 
     def _handle_piece(self, now: float) -> None:
@@ -440,15 +445,15 @@ class Link(asyncio.Protocol):
         self._hub.doors.hold(self, self._backlog_size + self._connection.machine.opening_size)
 
     def _fail(self, handler: Handler, error: Exception, now: float) -> None:
-        """End the connection over an error of the broker's or of a hook's."""
+        """Close the connection because of an error in the broker or in a hook."""
         try:
             handler.fail(error, now)
             handler.take_events(now)
-        except Exception:  # nothing is left to say to this client
+        except Exception:  # closing gracefully is impossible
             log.exception("client %s: closing failed", handler.peer)
             self.abort()
 
-    # The handler's side: `handler.Line`.
+    # `handler.Line`: calls from the handler.
 
     def act(self, action: Callable[[float], None]) -> None:
         """See `Line.act`."""
@@ -459,7 +464,7 @@ class Link(asyncio.Protocol):
 
     def _act(self, action: Callable[[float], None]) -> None:
         now, handler = self._hub.loop.time(), self._handler
-        if handler is None:  # a hook's answer that came too late
+        if handler is None:  # the answer of an async hook came after the end of the connection
             return
         try:
             action(now)
@@ -469,7 +474,7 @@ class Link(asyncio.Protocol):
             self._fail(handler, error, now)
 
     def _count(self, pace: TokenBucket, size: int) -> None:
-        """Count bytes that came or went. Beyond the rate nothing is read until their time has come."""
+        """Count received or sent bytes against `byte_rate`; beyond it, pause reading until the rate is met."""
         now = self._hub.loop.time()
         pace.spend(now, size)
         if pace.available(now) < 0 and _RATE not in self._holds:
@@ -479,7 +484,7 @@ class Link(asyncio.Protocol):
     def _read_on(self, pace: TokenBucket) -> None:
         self.release(_RATE)
         if self._transport is not None:
-            self._count(pace, 0)  # more may have been written meanwhile
+            self._count(pace, 0)  # more may have been written in the meantime
 
     def hold(self, reason: str) -> None:
         """See `Line.hold`."""
@@ -524,7 +529,7 @@ class Link(asyncio.Protocol):
         return False
 
     def _may_bring(self) -> bool:
-        """Tell whether there are retained messages to be brought, and place for them."""
+        """Return whether there are retained messages to send, and space for them."""
         subscriber = self._handler.subscriber if self._handler is not None else None
         return (
             subscriber is not None
@@ -535,7 +540,7 @@ class Link(asyncio.Protocol):
             and subscriber.session.sender.waiting < self._hub.limits.max_in_flight
         )
 
-    # The router's side: `subscriber.Outlet`.
+    # `subscriber.Outlet`: calls from the router.
 
     @property
     def held(self) -> int:
@@ -572,7 +577,7 @@ class Link(asyncio.Protocol):
     def end(self, error: MQTTError) -> None:
         """See `Outlet.end`."""
         handler = self._handler
-        if handler is None:  # in the TLS handshake, or gone
+        if handler is None:  # during the TLS handshake, or after the end
             self.abort()
             return
         now = self._hub.loop.time()
@@ -583,27 +588,27 @@ class Link(asyncio.Protocol):
                 handler.take_events(now)
         except Exception as failure:
             self._fail(handler, failure, now)
-        self.wake()  # not at once: whoever ends a connection may be in the midst of another's work
+        self.wake()  # do not write here: the caller may be handling an event of another connection
 
     def abort(self) -> None:
-        """Drop the transport at once."""
+        """Drop the transport immediately."""
         if self._handshake is not None:
-            self._handshake.cancel()  # where it has not begun yet, it never will, and sees to nothing
+            self._handshake.cancel()  # a task that has not started never runs its handler, hence the clean-up here
             self._leave()
             assert self._raw is not None
             self._raw.abort()
         if self._transport is not None:
             self._transport.abort()
 
-    # Out.
+    # Writing.
 
     def _alone(self, write: Callable[[], object]) -> None:
-        """Do a part of the writing. An error in it ends this connection, and none of those that others work on."""
+        """Call `write`. An error ends this connection only, not the one on whose behalf it is called."""
         try:
             write()
         except Exception:
             peer = self._handler.peer if self._handler is not None else self._host
-            log.exception("client %s: dropped, since writing failed in the broker", peer)
+            log.exception("client %s: dropped because writing failed in the broker", peer)
             self.abort()
 
     def prepare(self) -> None:
@@ -616,7 +621,7 @@ class Link(asyncio.Protocol):
         self._connection.machine.prepare()
 
     def flush(self) -> None:
-        """Write what there is to write, as far as the transport takes it; close when all is said."""
+        """Write the output, until the transport is full; close the transport once the connection is finished."""
         self._soon = False
         self._alone(self._flush)
 
@@ -629,7 +634,7 @@ class Link(asyncio.Protocol):
             if (self._full and not connection.closed) or not self._write(now) or not connection.has_output:
                 break
         else:
-            self.wake()  # others have their turn first
+            self.wake()  # the other connections write first
         if connection.closed:
             if connection.finished:
                 self._finish(transport, now)
@@ -643,12 +648,12 @@ class Link(asyncio.Protocol):
             self._put_off()
 
     def _write(self, now: float) -> bool:
-        """Write one piece. Returns whether there was one."""
+        """Write one piece. Return whether there was one."""
         data = self._connection.data_to_send(now)
         self._pending = 0
         handler = self._handler
         if self._connection.closed and handler is not None and handler.subscriber is not None:
-            self._act(lambda now: None)  # the store has failed, or what came before the end waits for its turn
+            self._act(lambda now: None)  # handle the rest: the store failed, or events before the end are still waiting
         if data and self._transport is not None:
             self._hub.figures.bytes_sent += len(data)
             self._written += len(data)
@@ -658,7 +663,7 @@ class Link(asyncio.Protocol):
         return bool(data)
 
     def _finish(self, transport: asyncio.Transport, now: float) -> None:
-        """Close, in order; see the top of the module."""
+        """Close gracefully; see the module's docstring."""
         self._ending = True
         self._linger_deadline = now + _LINGER
         if self._eof or not transport.can_write_eof():
@@ -666,7 +671,7 @@ class Link(asyncio.Protocol):
             return
         try:
             transport.write_eof()
-        except OSError:  # the client has reset the connection, and the event loop has not heard of it yet
+        except OSError:  # the client has reset the connection, and the event loop has not noticed yet
             transport.abort()
             return
         if self._holds:
@@ -675,7 +680,7 @@ class Link(asyncio.Protocol):
     # Time.
 
     def _arm(self) -> None:
-        """Let the timer go off at the next deadline, or before it."""
+        """Set the timer for the next deadline, unless it is set for an earlier time."""
         if self._transport is None:
             return
         deadlines = [self._stall_deadline, self._linger_deadline]
@@ -696,7 +701,7 @@ class Link(asyncio.Protocol):
         elif self._stall_deadline is not None and now >= self._stall_deadline:
             self._look_at_stall(now)
         elif self._backlog and not self._holds and self._connection.connected:
-            self._connection.resume_reading(now)  # the client is not silent: it is we who have not listened yet
+            self._connection.resume_reading(now)  # the client is not silent: its data waits here, in the backlog
         elif not self._ending:
             self.act(self._connection.handle_timeout)
         self._arm()
@@ -705,7 +710,7 @@ class Link(asyncio.Protocol):
         return self._written - (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
     def _look_at_stall(self, now: float) -> None:
-        """Cut off a client that has read nothing; give another term to one that has read a little."""
+        """Close the connection of a client that has read nothing; extend the deadline of one that has read a little."""
         progress = self._progress()
         self._stall_deadline = now + self._hub.limits.stall_timeout
         if progress == self._drained:

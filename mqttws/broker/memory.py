@@ -1,10 +1,10 @@
-"""How many bytes the sessions of a broker hold together: what waits for clients, is in flight, or is noted of them.
+"""A limit on the memory of all sessions of a broker: queued and in-flight messages, subscriptions, identifiers.
 
-Each session has bounds; a thousand sessions, each within its bounds, could still hold too much. So there is a bound for
-all, and beyond it those that hold more than their share get nothing more, while everybody else goes on.
+Each session has limits, but a thousand sessions within their limits could still use too much. So there is a limit for
+all of them together. Beyond it, sessions that use more than their share get nothing more; the others are unaffected.
 
-To keep the sum with every message would cost each message twice. It is estimated instead: what is added is added up,
-and only when that reaches the bound are all sessions counted, which finds what has left them since.
+Maintaining the exact sum would cost time twice for every message. Instead, only additions are counted. When their sum
+reaches the limit, all sessions are measured, which corrects the sum for what has been removed.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from time import monotonic
 
 from mqttws.broker.subscriber import Subscriber
 
-#: The sessions are counted no more often than this, in seconds, however much is asked for.
+#: The minimum time in seconds between two measurements of all sessions.
 _INTERVAL = 0.05
 
 
 class Memory:
-    """The account of one broker.
+    """The memory limit of one broker.
 
     Args:
-        most: the bound in bytes; None for none.
-        subscribers: gives all whose sessions count.
+        most: the limit in bytes; None for no limit.
+        subscribers: returns the subscribers whose sessions count.
     """
 
     def __init__(self, most: int | None, subscribers: Callable[[], Iterable[Subscriber]]) -> None:
         self._most = most
         self._subscribers = subscribers
-        self._held = 0  # at most, since `_counted_at`
+        self._held = 0  # an upper bound of the bytes in use
         self._share = most or 0
         self._counted_at = -_INTERVAL
 
     def allows(self, subscriber: Subscriber, size: int) -> bool:
-        """Tell whether a session may hold so many bytes more, and count them."""
+        """Return whether a session may use `size` more bytes; if so, count them."""
         if self._most is None:
             return True
         self._held += size

@@ -1,9 +1,8 @@
-"""Lines in the log about what clients do, at a bounded rate.
+"""Log lines about clients, at a bounded rate.
 
-A client must not be able to write the log full. Each kind of line has a bound for each client, and one for all clients
-together: some at once, then a few a minute. What is left out is counted, and the count stands in the next line of that
-    kind
-and client, or in a line by itself when nothing more comes.
+A client must not be able to fill the log. For each kind of line there is a limit per client and a limit for all
+clients: a burst, then a few lines per minute. Suppressed lines are counted. The next line of the same kind and client
+contains the count; if there is none for a while, the count gets its own line.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from time import monotonic
 
 log = logging.getLogger("mqttws.broker")
 
-#: Lines of one kind about one client: so many at once, then one in so many seconds.
+#: Lines of one kind about one client: a burst, then one line per interval in seconds.
 _BURST = 20
 _INTERVAL = 10.0
 #: The same for one kind, about all clients together.
 _BURST_OF_KIND = 200
 _INTERVAL_OF_KIND = 0.2
-#: Seconds without anything more of a kind about a client after which what was left out is told.
+#: Seconds without a further line of a kind about a client, after which the count of suppressed lines is logged.
 _QUIET = 2.0
-#: Kinds and clients that are remembered at once.
+#: The maximum number of (kind, client) pairs to keep track of.
 _MAX_KNOWN = 4_096
 
 
 class _Bucket:
-    """How many lines may be written now, and how many have been left out since the last one."""
+    """A token bucket of lines, with the number of lines suppressed since the last one."""
 
     __slots__ = ("at", "left", "omitted")
 
@@ -37,17 +36,17 @@ class _Bucket:
         self.omitted = 0
 
     def fill(self, burst: float, interval: float, now: float) -> bool:
-        """Count the time that has passed. Returns whether a line may be written."""
+        """Add tokens for the time that has passed. Return whether a line may be written."""
         self.left = min(burst, self.left + (now - self.at) / interval)
         self.at = now
         return self.left >= 1
 
 
 class Notices:
-    """The lines of one broker.
+    """The rate-limited log of one broker.
 
     Args:
-        clock: seconds, of any clock that only goes forward.
+        clock: returns the time in seconds; must be monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -64,15 +63,15 @@ class Notices:
         level: int = logging.WARNING,
         error: BaseException | None = None,
     ) -> None:
-        """Write a line, unless enough of its kind have been written.
+        """Write a line, unless the rate of its kind is exceeded.
 
         Args:
-            kind: a few words; they also stand in the line that counts what was left out.
-            client: whom it is about: a client identifier, or an address where there is none yet.
+            kind: a few words that name the kind; also used in the line that counts suppressed lines.
+            client: the client identifier, or the address of a client that has none yet.
             text: see `logging`.
             arguments: see `logging`.
             level: see `logging`.
-            error: whose traceback is to be written, too.
+            error: an exception whose traceback to log as well.
         """
         if not log.isEnabledFor(level):
             return
@@ -92,13 +91,13 @@ class Notices:
         bucket.left -= 1
         of_kind.left -= 1
         if bucket.omitted:
-            text += " (and %d lines of this kind about this client before, left out)"
+            text += " (%d earlier lines of this kind about this client were suppressed)"
             arguments += (bucket.omitted,)
             bucket.omitted = 0
         log.log(level, text, *arguments, exc_info=error)
 
     def sweep(self) -> None:
-        """Tell what was left out about clients of whom nothing more has come for a while, and forget them."""
+        """Log the counts of suppressed lines about clients that have been quiet for a while, and forget these."""
         now = self._clock()
         for (kind, client), bucket in list(self._clients.items()):
             if now - bucket.at >= _QUIET:
@@ -107,14 +106,14 @@ class Notices:
                     del self._clients[kind, client]
 
     def _forget(self) -> None:
-        """Make place for others: one line counts what was left out about all that are forgotten."""
+        """Drop all entries to make space; log the total of suppressed lines."""
         omitted = sum(bucket.omitted for bucket in self._clients.values())
         self._clients.clear()
         if omitted:
-            log.warning("%d lines about many clients were left out", omitted)
+            log.warning("%d lines about several clients were suppressed", omitted)
 
     @staticmethod
     def _close(kind: str, client: str, bucket: _Bucket) -> None:
         if bucket.omitted:
-            log.warning("client %s: %d more lines were left out: %s", client, bucket.omitted, kind)
+            log.warning("client %s: %d more lines were suppressed: %s", client, bucket.omitted, kind)
             bucket.omitted = 0

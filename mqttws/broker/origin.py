@@ -1,9 +1,9 @@
-"""Which browsers may connect: the Origin of the upgrade request against the Host that it was sent to.
+"""Decide which browser pages may connect, by comparing the Origin of the upgrade request with its Host.
 
-A browser lets every page open a WebSocket to every host, loopback included, and says in `Origin` which page it is.
-Programs send no Origin. So: none is fine; one of an allow-list is fine; else the page must come from the host that
-it connects to. On a loopback listener that host must be named as loopback too: a page's own name can be made to
-resolve to 127.0.0.1 (DNS rebinding), and would otherwise pass for the same host.
+A browser lets every page open a WebSocket to every host, including loopback, and names the page in `Origin`. Programs
+send no Origin. A request without an Origin is accepted, and so is an Origin in the allow-list. Otherwise the page must
+come from the host that it connects to. On a loopback listener the name of that host must be a loopback name as well:
+the name of a page can be made to resolve to 127.0.0.1 (DNS rebinding), and would otherwise count as the same host.
 
 Spec: RFC 6455 §10.2, RFC 6454
 """
@@ -18,11 +18,11 @@ from mqttws.broker.hooks import Peer
 
 
 def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | None:
-    """Say why a browser's page may not connect; None where it may, or where there is no browser.
+    """Return why the page of a browser must not connect; None if it may, or if there is no Origin.
 
     Args:
-        peer: with the headers of its upgrade request.
-        allowed_origins: such as "https://app.example"; "*" allows all.
+        peer: the connection, with the headers of its upgrade request.
+        allowed_origins: for example "https://app.example"; "*" allows all.
     """
     origins = [value for name, value in peer.headers if name == "origin"]
     if not origins or "*" in allowed_origins:
@@ -34,21 +34,21 @@ def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | N
         return None
     host = _host_of(f"//{peer.header('host') or ''}")
     if not host or _host_of(origin) != host:
-        return f"the page of origin {origin!r} comes from another host; allow it by allowed_origins"
+        return f"the page with origin {origin!r} comes from another host; add it to allowed_origins to allow it"
     if is_loopback(peer.local_address[0]) and not is_loopback(host):
-        return f"the host {host!r} is not a name of this machine's loopback; allow {origin!r} by allowed_origins"
+        return f"the host {host!r} is not a loopback name; add {origin!r} to allowed_origins to allow it"
     return None
 
 
 def _host_of(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # a bracket left open, and the like
+    except ValueError:  # for example, an unclosed bracket
         return ""
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, a name or an address, is this machine's loopback."""
+    """Return whether a host (a name or an address) is loopback."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

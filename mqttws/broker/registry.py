@@ -1,18 +1,18 @@
-"""Who is known: the client identifiers, their sessions, take-over and expiry. No socket, no loop, no clock.
+"""The known client identifiers: their sessions, take-over and expiry. No socket, event loop or clock.
 
-One client identifier is one session, whichever listener its client comes over [MQTT-3.1.3-2]. What becomes of a
-CONNECT that the authenticator has accepted::
+A client identifier has one session, whichever listener the client uses [MQTT-3.1.3-2]. A CONNECT that the authenticator
+has accepted has this effect::
 
-    known before?     connected now?    clean session asked for    what happens
-    no                -                 either                     a new session
-    yes               yes               either                     the old connection is cut off first; its will comes
-    yes               no                yes                        the old session is dropped, a new one made
-    yes               no                no                         the session is resumed: session present 1
+    known?    connected?    clean session?    effect
+    no        -             either            a new session
+    yes       yes           either            the old connection is closed first, and its will published
+    yes       no            yes               the old session is discarded, a new one made
+    yes       no            no                the session is resumed: session present 1
 
-Sessions that outlive their connections have bounds: in all, for each user and for each address. Beyond one of them the
-session gives way that its client has been away from longest and in which nothing waits.
+Sessions that are kept after their connections are limited: in total, per user and per address. Beyond a limit, of the
+disconnected sessions without queued messages the one that has been disconnected longest is dropped.
 
-Where the router has an archive, sessions that outlive their connection outlive the process, too.
+If the router has an archive, these sessions survive the process as well.
 
 Spec: §3.1.2.4, §3.1.4
 """
@@ -35,15 +35,15 @@ from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError, SessionTakenOver
 from mqttws.protocol.session import Session
 
-#: How many sessions are looked at in the search for one that can give way.
+#: How many sessions are examined in the search for one that can be dropped.
 _LOOKED_AT = 1_000
 
 
 class Counts:
-    """How many sessions are kept: in all, for each user and for each address.
+    """The numbers of kept sessions: in total, per user and per address.
 
     Args:
-        limits: the bounds.
+        limits: the limits.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -59,7 +59,7 @@ class Counts:
         self._by_address[address] += 1
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Count a session no more, if it was counted."""
+        """Stop counting a session, if it is counted."""
         counted = self._counted.pop(subscriber, None)
         if counted is not None:
             owner, address = counted
@@ -69,16 +69,16 @@ class Counts:
                     del count[key]
 
     def bound_reached(self, owner: str | None, address: str) -> tuple[str, Callable[[Subscriber], bool]] | None:
-        """Find a bound that leaves no place for one more. Returns what it is, and which sessions it counts."""
+        """Return a limit that one more session would exceed, and a predicate of the sessions it counts; else None."""
         limits = self._limits
         most = limits.max_sessions_per_user
         if owner is not None and most is not None and self._by_owner[owner] >= most:
-            return f"{most:,} sessions of its user are kept already", lambda kept: kept.owner == owner
+            return f"{most:,} sessions of this user are already kept", lambda kept: kept.owner == owner
         most = limits.max_sessions_per_address
         if most is not None and self._by_address[address] >= most and not is_loopback(address):
-            return f"{most:,} sessions of its address are kept already", lambda kept: kept.peer.address[0] == address
+            return f"{most:,} sessions of this address are already kept", lambda kept: kept.peer.address[0] == address
         if len(self._counted) >= limits.max_sessions:
-            return f"{len(self._counted):,} sessions are kept already", lambda kept: True
+            return f"{len(self._counted):,} sessions are already kept", lambda kept: True
         return None
 
 
@@ -86,31 +86,31 @@ class Registry:
     """The subscribers of one broker.
 
     Args:
-        router: loses the subscriptions of sessions that end, and gets the wills.
+        router: the router, from which the subscriptions of ended sessions are removed.
 
     Attributes:
-        connected: how many of the client identifiers are connected.
+        connected: the number of connected clients.
     """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self.connected = 0
         self._subscribers = router.subscribers
-        self._away: dict[Subscriber, float] = {}  # in the order of their leaving -> when their sessions expire
+        self._away: dict[Subscriber, float] = {}  # disconnected, the longest first -> when the session expires
         self._kept = Counts(router.limits)
 
     def __len__(self) -> int:
-        """Count the client identifiers known, connected or not."""
+        """Return the number of known client identifiers, connected or not."""
         return len(self._subscribers)
 
     def recover(self, now: float) -> None:
-        """Take up the sessions and the retained messages of an earlier process.
+        """Load the sessions and the retained messages of an earlier process from the store.
 
         Args:
-            now: seconds; from here on the sessions expire.
+            now: seconds; the expiry of the sessions starts here.
 
         Raises:
-            StoreError: they cannot be read.
+            StoreError: a record cannot be read.
         """
         router, archive = self._router, self._router.archive
         if archive is None:
@@ -135,11 +135,11 @@ class Registry:
         return Session(limits.max_in_flight, limits.max_queued, limits.max_queued_bytes)
 
     def find(self, client_id: str) -> Subscriber | None:
-        """Find a subscriber by its client identifier."""
+        """Return the subscriber with a client identifier, or None."""
         return self._subscribers.get(client_id)
 
     def objection_to(self, peer: Peer, connect: Connect, answer: Accepted, now: float) -> Refused | None:
-        """Say why a CONNECT that the authenticator accepted cannot be; None where it can."""
+        """Return why a CONNECT must be refused although the authenticator accepted it, or None."""
         limits = self._router.limits
         objection = limits.objection_to_client_id(peer.client_id)
         if objection is not None:
@@ -158,7 +158,7 @@ class Registry:
         return None if connect.will is None else self._objection_to_will(peer, connect.will)
 
     def _make_place(self, owner: str | None, address: str, now: float) -> str | None:
-        """Make place for one more session that is kept. Returns why there is none, where there is none."""
+        """Make space for one more kept session. Return the reason if that is impossible, or None."""
         while (bound := self._kept.bound_reached(owner, address)) is not None:
             objection, counts = bound
             oldest = islice((away for away in self._away if counts(away)), _LOOKED_AT)
@@ -166,7 +166,7 @@ class Registry:
             if idle is None:
                 return objection
             self._router.notices.say(
-                "sessions dropped", "", "the session of %r makes way: %s", idle.client_id, objection
+                "sessions dropped", "", "the session of %r is dropped: %s", idle.client_id, objection
             )
             self._expire(idle)
         return None
@@ -184,16 +184,16 @@ class Registry:
         return None if verdict.allowed else Refused(5, f"the will to {will.topic!r}: {verdict.reason}")
 
     def _owner(self, connect: Connect, answer: Accepted) -> str | None:
-        """Whose session it is to be. Without an authenticator user names prove nothing."""
+        """Return the owner of the session. Without an authenticator a user name proves nothing, so there is none."""
         if answer.owner is not None or self._router.hooks.authenticator is None:
             return answer.owner
         return connect.username
 
     def attach(self, peer: Peer, connect: Connect, answer: Accepted, outlet: Outlet) -> tuple[Subscriber, bool]:
-        """Let a client in, to which nothing objects; see the top of the module.
+        """Connect a client that has passed all checks; see the module's docstring.
 
         Returns:
-            The subscriber, and whether its session was there before.
+            The subscriber, and whether its session existed before.
 
         Spec: [MQTT-3.1.2-4], [MQTT-3.1.2-6], [MQTT-3.1.4-2], [MQTT-3.1.4-3]
         """
@@ -201,7 +201,7 @@ class Registry:
         known = self._subscribers.get(client_id)
         if known is not None and known.outlet is not None:
             known.outlet.end(SessionTakenOver(f"the session was taken over by {peer}"))
-            known = self._subscribers.get(client_id)  # a clean session went with its connection
+            known = self._subscribers.get(client_id)  # a clean session has ended with its connection
         if known is not None and connect.clean_session:
             self._forget(known)
             known = None
@@ -212,7 +212,7 @@ class Registry:
             known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
             if archive is not None:
                 if connect.clean_session:
-                    session.store = archive.store  # it promises for those to whom its messages go
+                    session.store = archive.store  # its acknowledgements wait for the commit of others' messages
                 else:
                     session.keep_in(archive.store, client_id)
         self._kept.remove(known)
@@ -235,12 +235,12 @@ class Registry:
         return known, present
 
     def detach(self, subscriber: Subscriber, now: float, *, will: bool) -> Message | None:
-        """Note that a client's connection is over. Returns its will, where that is to be published.
+        """Record that a client's connection has ended. Return its will if that is to be published.
 
         Args:
-            subscriber: whose connection.
+            subscriber: the client.
             now: seconds.
-            will: whether a will is to be published: not where the client said DISCONNECT.
+            will: whether to publish a will: False after a DISCONNECT.
 
         Spec: [MQTT-3.1.2-8], [MQTT-3.1.2-10], [MQTT-3.14.4-3]
         """
@@ -254,7 +254,7 @@ class Registry:
         return message if will else None
 
     def expire(self, now: float) -> None:
-        """Drop the sessions whose clients have been away for too long."""
+        """Drop the sessions that have expired."""
         for subscriber in [away for away, expires_at in self._away.items() if expires_at <= now]:
             self._expire(subscriber)
 

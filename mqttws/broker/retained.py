@@ -1,13 +1,13 @@
-"""Retained messages: the last message of each topic, found by Topic Filter without a look at all the others.
+"""Retained messages: the last message of each topic, looked up by Topic Filter without a scan of all messages.
 
-They stand in a tree with one node for each level of a topic. A filter without wildcards walks one path of it, "+"
-branches over the children of one level, "#" takes all that lies below. The bounds are kept at the door: a message
-beyond them is not taken, and those that are held stay. Levels are bounded beside bytes because a node takes some
-300 bytes of memory, however short the text of its level is.
+The messages are stored in a tree with one node for each level of a topic. A filter without wildcards follows one path,
+"+" branches over the children of one node, "#" takes the whole subtree. A message beyond a limit is not stored; stored
+messages are never evicted. The number of levels is limited as well as bytes, because a node takes about 300 bytes of
+memory even if the text of its level is short.
 
-A walk can be long and find nothing. So it goes step by step, as its caller has time, while messages come and go. It
-remembers its place at each level by the text of the child that it visited last, and children are visited in the order
-of their texts: whatever is added or taken away meanwhile, nothing is visited twice, and what stays is not passed by.
+A walk can be long and find nothing. It is therefore done in steps, as its caller has time, while messages are added and
+removed. Children are visited in the order of their texts, and at each level the walk keeps the text of the last child
+visited. So nothing is visited twice, and nothing that stays in the tree is missed, whatever changes in between.
 
 Spec: §3.3.1.3
 """
@@ -21,13 +21,13 @@ from mqttws.codec.publishing import Message
 
 
 class _Node:
-    """One level of the tree.
+    """A node of the tree.
 
     Attributes:
-        children: by the text of their level.
-        order: these texts in order, from the first walk over them on; None before.
-        message: the retained one of the topic that ends here.
-        number: how many messages had been set when that one was.
+        children: the children by the text of their level.
+        order: these texts, sorted; None until the first walk over the children.
+        message: the retained message of the topic that ends here, if any.
+        number: the sequence number of that message.
     """
 
     __slots__ = ("children", "message", "number", "order")
@@ -39,7 +39,7 @@ class _Node:
         self.number = 0
 
     def child(self, level: str) -> _Node:
-        """Find a child, or make it."""
+        """Return a child, creating it if necessary."""
         child = self.children.get(level)
         if child is None:
             child = self.children[level] = _Node()
@@ -54,7 +54,7 @@ class _Node:
             del self.order[bisect_left(self.order, level)]
 
     def after(self, level: str | None, skip_dollar: bool) -> str | None:
-        """Find the text of the child that comes after one, which may be gone; of the first one, for None."""
+        """Return the text of the next child after `level`, which may have been removed; of the first child for None."""
         order = self.order
         if order is None:
             order = self.order = sorted(self.children)
@@ -68,14 +68,14 @@ class Retained:
     """The retained messages of a broker.
 
     Args:
-        max_count: how many are held; None for any number.
-        max_bytes: how many bytes of topics and payloads are held; None for any number.
-        max_levels: how many levels their topics have, taken together; None for any number.
+        max_count: the maximum number of messages; None for no limit.
+        max_bytes: the maximum bytes of topics and payloads; None for no limit.
+        max_levels: the maximum number of levels of all topics together; None for no limit.
 
     Attributes:
-        bytes: how many bytes of topics and payloads are held now.
-        levels: how many levels their topics have now.
-        number: how many messages have been set so far.
+        bytes: the bytes of topics and payloads.
+        levels: the number of levels of all topics together.
+        number: the sequence number of the last message.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Retained:
         return iter(self._by_topic.values())
 
     def get(self, topic: str) -> Message | None:
-        """Find the message of one topic."""
+        """Return the message of one topic, or None."""
         return self._by_topic.get(topic)
 
     def set(self, message: Message) -> bool:
-        """Take a message in the place of the one that its topic had; an empty payload only removes that one.
+        """Store a message in place of the one that its topic had; an empty payload only removes that one.
 
         Returns:
-            False where a bound keeps the message out. The old one is gone even then: it is not the last any more.
+            False if a limit prevents it. The old message is removed even then, because it is no longer the last one.
 
         Spec: [MQTT-3.3.1-5], [MQTT-3.3.1-7], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
         """
@@ -131,7 +131,7 @@ class Retained:
         return fits or not message.payload
 
     def _remove(self, topic: str) -> None:
-        """Take the message out of the tree, with every branch that this leaves bare."""
+        """Remove a message from the tree, with every branch that becomes empty."""
         path = [self._root]
         levels = topic.split("/")
         for level in levels:
@@ -143,7 +143,7 @@ class Retained:
             parent.remove(level)
 
     def walk(self, topic_filter: str) -> Walk:
-        """Begin to look for the messages whose topics match a Topic Filter."""
+        """Start a search for the messages whose topics match a Topic Filter."""
         return Walk(self._root, topic_filter, self.number)
 
     def match(self, topic_filter: str) -> Iterator[Message]:
@@ -159,9 +159,9 @@ class Retained:
 
 
 class Walk:
-    """One Topic Filter's way through the tree, depth first. It finds what was there when it began, and is still.
+    """A depth-first search of the tree. It finds the messages that existed when it started and still exist.
 
-    What is set later is left out: who has the subscription gets it as it comes.
+    Messages stored later are skipped, because the subscriber receives them as they are published.
     """
 
     __slots__ = ("_levels", "_number", "_path")
@@ -169,17 +169,17 @@ class Walk:
     def __init__(self, root: _Node, topic_filter: str, number: int) -> None:
         self._levels = topic_filter.split("/")
         self._number = number
-        #: The nodes from the root to where the walk is: each with its place in the filter, whether it has been visited,
-        #: and the text of the child that was visited last.
+        #: The stack of nodes from the root: each with its index in the filter, whether it has been visited, and the
+        #: text of the child that was visited last.
         self._path: list[tuple[_Node, int, bool, str | None]] = [(root, 0, False, None)]
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing more to find."""
+        """Whether the search is complete."""
         return not self._path
 
     def next(self, steps: int) -> Message | None:
-        """Find the next message, in so many steps at most; None where they do not suffice, or the walk is done."""
+        """Return the next message; None if `steps` steps are not enough, or the search is complete."""
         path, levels = self._path, self._levels
         while path and steps > 0:
             steps -= 1

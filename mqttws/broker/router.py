@@ -1,17 +1,17 @@
-"""The router: who subscribes to what, and what reaches whom. No socket, no loop, no clock.
+"""The router: subscriptions, and the delivery of messages to subscribers. No socket, event loop or clock.
 
-A message goes to each subscriber once, at the highest QoS that its matching filters were granted [MQTT-3.3.5-1], and
-at no more than it was published with [MQTT-3.8.4-6]. With QoS 0 it is encoded once, and handed to those who are
-connected; with QoS 1 and 2 it is put into every session, connected or not [MQTT-4.5.0-1]. Messages of QoS 0 that come
-one right after the other to the same topic are looked up, joined and handed on as one (`publish_run`): what most of the
-traffic is made of then costs each connection one call for many.
+Each subscriber receives a message once, with the highest QoS granted to its matching filters [MQTT-3.3.5-1], but at
+most the QoS of the PUBLISH [MQTT-3.8.4-6]. A QoS 0 message is encoded once and sent to connected subscribers. QoS 1 and
+2 messages are queued in every matching session, connected or not [MQTT-4.5.0-1]. Consecutive QoS 0 messages to one
+topic, which are most of the traffic, are looked up, joined and delivered together (`publish_run`): one call per
+connection instead of one per message.
 
-Retained messages follow a subscription at the pace at which the client takes them: `next_retained` gives one after
-the other, and leaves out one that a newer message has overtaken meanwhile. Whom a topic reaches may take long to find:
-then `Unfinished` is raised before anything is delivered, `go_on` goes on with it, and the same call is made again.
+Retained messages for a new subscription are sent at the pace at which the client reads: `next_retained` returns one
+after the other, and skips those that were replaced in the meantime. If the lookup of a topic takes long, `Unfinished`
+is raised before anything is delivered; call `go_on` until it returns True, then repeat the call.
 
-What outlives a connection is in few hands: subscriptions and retained messages here, the subscribers with their
-sessions in `registry`. With an `Archive` both note what must outlive the process.
+The router keeps subscriptions and retained messages, `registry` the subscribers with their sessions. With an `Archive`
+both store what must survive the process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
 
 
 def is_sys(topic: str) -> bool:
-    """Tell whether a Topic Name, or all that a Topic Filter matches, belongs to the broker."""
+    """Return whether a Topic Name, or everything that a Topic Filter matches, is under "$SYS"."""
     share = split_share(topic)
     if share is not None:
         topic = share[1]
@@ -55,21 +55,21 @@ class Router:
     """Subscriptions and retained messages of one broker.
 
     Args:
-        limits: the bounds.
-        hooks: the authorizer among them.
-        departures: from the standard.
-        sys_anonymous: whether clients may read "$SYS" that no authenticator knows by name.
-        archive: notes the retained messages; None for none.
+        limits: the limits.
+        hooks: the hooks, of which the router calls `authorizer` and `on_published`.
+        departures: the deviations from the standard.
+        sys_anonymous: whether clients without an authenticated user name may read "$SYS".
+        archive: stores the retained messages; None if there is no store.
 
     Attributes:
         archive: the same, for the registry.
         retained: the retained messages.
-        sys: what was last said under "$SYS"; the bounds are not for it.
+        sys: the last messages under "$SYS", to which the limits do not apply.
         figures: the counters.
-        memory: what the sessions hold together.
-        notices: the lines of the log.
-        subscribers: by client identifier, connected or not; the registry's.
-        in_runs: whether `publish_run` may be asked: neither the authorizer nor a bound is to decide about each message.
+        memory: the memory limit of all sessions.
+        notices: the rate-limited log.
+        subscribers: the registry's subscribers by client identifier, connected or not.
+        in_runs: whether `publish_run` may be used: True if no hook and no limit applies to single messages.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Router:
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
         self._routes = Routes()
-        self._open_topics: set[str] = set()  # lately found to be open to clients
+        self._open_topics: set[str] = set()  # a cache of topics to which clients may publish
         self._open_characters = 0
         limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
         asked = self.hooks.authorizer is not None or self.hooks.on_published is not None
@@ -102,19 +102,19 @@ class Router:
 
     @property
     def subscriptions(self) -> int:
-        """How many subscriptions there are, of all subscribers."""
+        """The number of subscriptions of all subscribers."""
         return len(self._routes)
 
-    # Who subscribes to what.
+    # Subscriptions.
 
     def subscribe(self, subscriber: Subscriber, topic_filters: Iterable[tuple[str, int]]) -> list[int]:
-        """Take a SUBSCRIBE.
+        """Handle a SUBSCRIBE.
 
         Returns:
-            The return codes for the SUBACK. After it, `next_retained` is to be asked.
+            The return codes for the SUBACK. After the SUBACK, call `next_retained`.
 
         Raises:
-            MQTTError: the connection must end over it; then nothing is subscribed.
+            MQTTError: the connection must be closed; nothing was subscribed.
 
         Spec: §3.8.4, [MQTT-3.8.4-3] to [MQTT-3.8.4-6]
         """
@@ -122,7 +122,7 @@ class Router:
         limits = self.limits
         if limits.max_filters is not None and len(topic_filters) > limits.max_filters:
             raise LimitExceeded(
-                f"a SUBSCRIBE holds {len(topic_filters)} Topic Filters; at most {limits.max_filters} are taken here"
+                f"a SUBSCRIBE contains {len(topic_filters)} Topic Filters; the maximum here is {limits.max_filters}"
             )
         for topic_filter, _ in topic_filters:
             limits.check_topic(topic_filter, "a Topic Filter")
@@ -133,13 +133,13 @@ class Router:
         ]
 
     def _grant(self, peer: Peer, topic_filter: str, qos: int) -> int | None:
-        """Decide which QoS a Topic Filter is granted; None for none."""
+        """Return the QoS to grant to a Topic Filter; None to refuse it."""
         share = split_share(topic_filter)
         if share is not None and not is_well_formed_share(*share):
             self._complain(peer, "SUBSCRIBE to %r refused: a shared subscription is $share/group/filter", topic_filter)
             return None
         if is_sys(topic_filter) and not (self._sys_anonymous or self._is_known_by_name(peer)):
-            self._complain(peer, "SUBSCRIBE to %r refused: $SYS is not for anonymous clients", topic_filter)
+            self._complain(peer, "SUBSCRIBE to %r refused: anonymous clients must not read $SYS", topic_filter)
             return None
         group, inner = share or ("", topic_filter)
         verdict = self.hooks.authorize(peer, Access("subscribe", inner, qos, False, group))
@@ -151,13 +151,13 @@ class Router:
         return None
 
     def _is_known_by_name(self, peer: Peer) -> bool:
-        """Without an authenticator user names prove nothing."""
+        """Return whether the user name is authenticated. Without an authenticator a user name proves nothing."""
         return peer.username is not None and self.hooks.authenticator is not None
 
     def _subscribe(self, subscriber: Subscriber, topic_filter: str, qos: int) -> int:
         subscriptions = subscriber.session.subscriptions
         if topic_filter not in subscriptions and not self._take_place(subscriber, topic_filter):
-            text = "SUBSCRIBE to %r refused: it has %d subscriptions of %d levels and %d bytes, a bound is reached"
+            text = "SUBSCRIBE to %r refused: a limit is reached with %d subscriptions of %d levels and %d bytes"
             figures = len(subscriptions), subscriber.levels, subscriber.filter_bytes
             self._complain(subscriber.peer, text, topic_filter, *figures)
             return FAILURE
@@ -171,7 +171,7 @@ class Router:
         return qos
 
     def _take_place(self, subscriber: Subscriber, topic_filter: str) -> bool:
-        """Count a new Topic Filter of a client's, where the bounds allow one more."""
+        """Count a new Topic Filter of a client. Return whether the limits allow it."""
         limits = self.limits
         levels, size = _levels(topic_filter), len(topic_filter.encode())
         if (
@@ -189,14 +189,14 @@ class Router:
         self._routes.set(topic_filter, subscriber, qos, self._min_slashes(topic_filter))
 
     def recover(self, subscriber: Subscriber) -> None:
-        """Take up the subscriptions of a session from an earlier process. They bring no retained messages again."""
+        """Restore the subscriptions of a stored session. Their retained messages are not sent again."""
         for topic_filter, qos in subscriber.session.subscriptions.items():
             subscriber.levels += _levels(topic_filter)
             subscriber.filter_bytes += len(topic_filter.encode())
             self._grow(subscriber, topic_filter, qos)
 
     def unsubscribe(self, subscriber: Subscriber, topic_filters: Iterable[str]) -> None:
-        """Take an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
+        """Handle an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
         for topic_filter in topic_filters:
             if subscriber.session.discard_subscription(topic_filter):
                 self._routes.discard(topic_filter, subscriber)
@@ -207,7 +207,7 @@ class Router:
                     subscriber.walk = None
 
     def forget(self, subscriber: Subscriber) -> None:
-        """Take away all subscriptions of a session that is over."""
+        """Remove all subscriptions of a session that has ended."""
         for topic_filter in subscriber.session.subscriptions:
             self._routes.discard(topic_filter, subscriber)
 
@@ -216,17 +216,17 @@ class Router:
         topic_filter = topic_filter if share is None else share[1]
         return 0 if self.departures.parent_level or not topic_filter.endswith("/#") else topic_filter.count("/")
 
-    # What reaches whom.
+    # Delivery.
 
     def publish_from(self, peer: Peer, publish: Publish) -> bool:
-        """Take a PUBLISH from a client. What is denied is dropped, and to be acknowledged all the same.
+        """Handle a PUBLISH from a client. A denied message is dropped, and usually acknowledged.
 
         Returns:
-            Whether it is to be acknowledged: not where the authorizer says so.
+            Whether to acknowledge the message; False only if the authorizer says so.
 
         Raises:
-            MQTTError: the connection must end over it.
-            Unfinished: all has been decided about it; it is left to call `publish`.
+            MQTTError: the connection must be closed.
+            Unfinished: the message has passed all checks; finish the lookup, then call `publish`.
 
         Spec: [MQTT-3.3.5-2]
         """
@@ -235,7 +235,7 @@ class Router:
         self.limits.check_payload(publish.payload, "a payload")
         if not self._is_open(topic):
             self.figures.publish_denied += 1
-            self._complain(peer, "PUBLISH to %r dropped: topics that begin with '$' are not for clients", topic)
+            self._complain(peer, "PUBLISH to %r dropped: clients must not publish to topics that begin with '$'", topic)
             return True
         if self.hooks.authorizer is not None:
             verdict = self.hooks.authorize(peer, Access("publish", topic, publish.qos, publish.retain))
@@ -251,14 +251,14 @@ class Router:
         return True
 
     def publish_run(self, peer: Peer, topic: str, payloads: list[bytes]) -> None:
-        """Take messages of QoS 0 without RETAIN that a client sent to one topic, one right after the other.
+        """Handle consecutive QoS 0 messages without RETAIN from a client to one topic.
 
-        It does what `publish_from` does with each, but that each connection is given them in one piece. Only for where
-        there is nothing to decide about a single one: see `in_runs`.
+        The effect is that of `publish_from` for each message, but each connection gets them in one piece. Only if
+        `in_runs` is True.
 
         Raises:
-            MQTTError: the connection must end over it.
-            Unfinished: it is to be called again.
+            MQTTError: the connection must be closed.
+            Unfinished: finish the lookup, then repeat this call.
         """
         if topic not in self._open_topics and not self._is_open(topic):
             for payload in payloads:
@@ -267,7 +267,7 @@ class Router:
         subscribers, groups = self._routes.find(topic)
         count = len(payloads)
         self.figures.publish_received += count
-        packets = b""
+        packets = b""  # encoded for the first connected subscriber, then shared by all
         for subscriber in subscribers:
             if subscriber.outlet is not None:
                 packets = packets or b"".join([encode_publish(topic, payload) for payload in payloads])
@@ -281,10 +281,10 @@ class Router:
                     self.figures.publish_sent += self._noted(chosen, sent)
 
     def _is_open(self, topic: str) -> bool:
-        """Tell whether clients can publish to a topic, and remember that of topics to which they can.
+        """Return whether clients may publish to a topic; cache this for topics to which they may.
 
         Raises:
-            MQTTError: it breaks a bound.
+            MQTTError: it exceeds a limit.
         """
         if topic in self._open_topics:
             return True
@@ -299,24 +299,24 @@ class Router:
         return True
 
     def is_reserved(self, topic: str) -> bool:
-        """Whether clients cannot publish to a topic. Spec: §4.7.2."""
+        """Return whether clients must not publish to a topic. Spec: §4.7.2."""
         return topic.startswith("$") and (is_sys(topic) or not self.departures.dollar_topics)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> int:
-        """Route a message, whoever it is from.
+        """Deliver a message, without checks.
 
         Returns:
-            The number of subscribers that it was given to.
+            The number of subscribers that it was sent to or queued for.
 
         Raises:
-            Unfinished: it is to be called again.
+            Unfinished: finish the lookup, then repeat this call.
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
         return self._deliver(self._routes.find(topic), topic, payload, qos, retain)
 
     def publish_at_once(self, message: Message) -> int:
-        """Route a message of the broker's or the embedding program's, however long that takes."""
+        """Deliver a message of the broker or the embedding program, however long that takes."""
         while True:
             try:
                 return self.publish(message.topic, message.payload, message.qos, message.retain)
@@ -324,10 +324,10 @@ class Router:
                 self.go_on(unfinished, inf)
 
     def go_on(self, unfinished: Unfinished, until: float) -> bool:
-        """Go on with what was interrupted, until a moment of `time.perf_counter`.
+        """Continue an interrupted lookup until the time `until` of `time.perf_counter`.
 
         Returns:
-            Whether it is over: then the call that was interrupted is to be made again, and at once.
+            Whether it is complete; if so, repeat the interrupted call immediately, before any subscription changes.
         """
         while not self._routes.go_on(unfinished):
             if perf_counter() >= until:
@@ -337,6 +337,8 @@ class Router:
     def _deliver(self, route: Route, topic: str, payload: bytes, qos: int, retain: bool) -> int:
         if retain:
             self._retain(Message(topic, payload, qos, True))
+        # One encoded packet and one Message per QoS are shared by all subscribers. RETAIN is not set on either: it
+        # marks messages that are sent because of a new subscription only [MQTT-3.3.1-9].
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
@@ -349,24 +351,24 @@ class Router:
                 if effective not in messages:
                     messages[effective] = Message(topic, payload, effective)
                 given += self.enqueue(subscriber, messages[effective])
-            elif subscriber.outlet is not None:  # QoS 0 is not kept for those who are away
+            elif subscriber.outlet is not None:  # QoS 0 is not queued for disconnected clients
                 packet = packet or encode_publish(topic, payload)
                 given += self._noted(subscriber, subscriber.outlet.send(packet))
         self.figures.publish_sent += given
         return given
 
     def _retain(self, message: Message) -> None:
-        """Retain a message, or count one that a bound keeps out."""
+        """Retain a message, or count it if a limit prevents that."""
         kept = self.retained.set(message)
         if self.archive is not None:
             self.archive.retain(message.topic, self.retained.get(message.topic))
         if not kept:
             self.figures.retained_dropped += 1
-            text = "the message to %r is not retained: a bound is reached with %d"
+            text = "the message to %r is not retained: a limit is reached with %d messages"
             self.notices.say("messages not retained", "", text, message.topic, len(self.retained))
 
     def enqueue(self, subscriber: Subscriber, message: Message) -> bool:
-        """Put a message into a session. Returns False where a bound made it be dropped."""
+        """Queue a message in a session. Return False if a limit made the broker drop it."""
         try:
             if not self.memory.allows(subscriber, len(message.topic) + len(message.payload) + MESSAGE):
                 return self._noted(subscriber, False)
@@ -378,7 +380,7 @@ class Router:
         return self._noted(subscriber, True)
 
     def _noted(self, subscriber: Subscriber, taken: bool, count: int = 1) -> bool:
-        """Count messages that were dropped, and log the first of a row."""
+        """Count dropped messages, and log the first one of a series. Return `taken`."""
         if not taken:
             self.figures.publish_dropped += count
             if not subscriber.overflowing:
@@ -388,7 +390,7 @@ class Router:
         return taken
 
     def _may_receive(self, subscriber: Subscriber, topic: str, qos: int, retain: bool) -> bool:
-        """Ask the authorizer. About a client that it cannot know it is asked when that is back: see `ask_again`."""
+        """Return whether the authorizer permits a delivery. For a client that is not `known`, `ask_again` does this."""
         if not subscriber.known:
             return True
         try:
@@ -405,7 +407,7 @@ class Router:
         return verdict.allowed
 
     def ask_again(self, subscriber: Subscriber) -> None:
-        """Ask the authorizer about the messages that have come for a client while it could not be asked about it."""
+        """Call the authorizer for the messages that were queued before the client connected to this process."""
         subscriber.known = True
         if self.hooks.authorizer is not None:
             dropped = subscriber.session.sender.withdraw_unless(
@@ -419,10 +421,10 @@ class Router:
             subscriber.outlet.end(error)
 
     def next_retained(self, subscriber: Subscriber, steps: int = 1_000_000) -> Message | None:
-        """Take the next retained message that a subscription brings, in so many steps at most.
+        """Return the next retained message for a subscription, in at most `steps` steps.
 
         Returns:
-            None where the steps have not sufficed, or there is none (then `subscriber.bringing` is False).
+            None if the steps are not enough, or if there is none (then `subscriber.bringing` is False).
 
         Spec: [MQTT-3.3.1-6], [MQTT-3.3.1-8]
         """
@@ -441,7 +443,7 @@ class Router:
                     return None
                 steps -= 1
                 continue
-            steps -= 20  # what is denied takes longer than a step
+            steps -= 20  # a message costs about as much as 20 steps, even if the authorizer denies it
             topic, qos = message.topic, min(message.qos, subscriber.walk_qos)
             if topic.count("/") >= self._min_slashes(subscriber.walk_filter) and (
                 self.hooks.authorizer is None or self._may_receive(subscriber, topic, qos, True)
@@ -451,7 +453,7 @@ class Router:
         return None
 
     def _complain(self, peer: Peer, text: str, *arguments: object) -> None:
-        """Log that a request of a client's was refused."""
+        """Log that a request of a client was refused."""
         self.notices.say("requests refused", peer.client_id, "client %s: " + text, peer, *arguments)
 
 

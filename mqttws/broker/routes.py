@@ -1,14 +1,13 @@
-"""Whom a Topic Name reaches, and at which QoS: the tree of the subscriptions, and a memory of what it has answered.
+"""Subscription lookup by topic, with a bounded cache.
 
-Programs publish to few topics, many times. So an answer is remembered until the next change of any subscription, which
-empties the memory; it is bounded, by topics, their characters, and the subscribers in all of its answers taken
-together.
+Programs publish to few topics many times, so results are cached. Any change of a subscription clears the cache. It is
+bounded by the number of topics, their characters, and the subscribers in all results together.
 
-To find an answer takes a few steps for each level of the topic, unless somebody has chosen filters with care: every
-mixture of "+" and text at 200 levels. Then it is interrupted (`Unfinished`), and goes on when there is time for it.
+A lookup usually takes a few steps per level of the topic. Filters chosen by an attacker (every mixture of "+" and text
+at 200 levels) can make it long; then it is interrupted (`Unfinished`) and continued when there is time.
 
-"$share/group/filter" is a shared subscription: of all that have it, one gets each message. A group that has members
-stands in the tree in the place of its members.
+"$share/group/filter" is a shared subscription: each message goes to one member of the group. In the tree, a group takes
+the place of its members.
 
 Spec: §4.7; for shared subscriptions MQTT 5.0 §4.8.2
 """
@@ -21,33 +20,33 @@ from typing import NamedTuple
 from mqttws.broker.subscriber import Subscriber
 from mqttws.codec.topics import Search, TopicTree
 
-#: How many answers are remembered, and how many characters of topics and subscribers they may have together.
+#: The limits of the cache: results, characters of their topics, and subscribers in all results together.
 MAX_ANSWERS = 1024
 MAX_CHARACTERS = 256 * 1024
 _MAX_NAMED = 65_536
-#: Nodes of the tree that are looked at before a search is interrupted, and between two looks at the clock.
+#: How many nodes of the tree a search visits before it is interrupted, and between two reads of the clock.
 STEPS = 500
 
 _SHARE = "$share/"
 
 
 class Subscription(NamedTuple):
-    """What the tree holds of one subscription."""
+    """A subscription, as the tree stores it."""
 
     qos: int
-    min_slashes: int  # of a Topic Name that it is for; see `Departures.parent_level`
+    min_slashes: int  # the minimum number of "/" in a matching Topic Name; see `Departures.parent_level`
 
 
 class Group:
-    """Those who share a subscription: the one who has waited longest gets the next message."""
+    """The members of a shared subscription, which receive messages in turn."""
 
     __slots__ = ("members",)
 
     def __init__(self) -> None:
-        self.members: dict[Subscriber, int] = {}  # -> QoS granted; the one to be next comes first
+        self.members: dict[Subscriber, int] = {}  # -> granted QoS; the next member comes first
 
     def next(self) -> tuple[Subscriber, int]:
-        """Choose who gets a message: those who are away are passed by, unless all are."""
+        """Choose the member for the next message. Disconnected members are skipped, unless all are disconnected."""
         members = self.members
         chosen = next((member for member in members if member.outlet is not None), None)
         if chosen is None:
@@ -57,11 +56,11 @@ class Group:
 
 
 class Route(NamedTuple):
-    """Whom a Topic Name reaches.
+    """The recipients of a Topic Name.
 
     Attributes:
-        subscribers: each with the highest QoS granted. Spec: [MQTT-3.3.5-1]
-        groups: of each, one member.
+        subscribers: each subscriber with the highest granted QoS. Spec: [MQTT-3.3.5-1]
+        groups: the shared subscriptions; one member of each is a recipient.
     """
 
     subscribers: Mapping[Subscriber, int]
@@ -69,7 +68,7 @@ class Route(NamedTuple):
 
 
 class Unfinished(Exception):
-    """A search that was interrupted; `Routes.go_on` takes it up again."""
+    """A search was interrupted; `Routes.go_on` continues it."""
 
     def __init__(self, topic: str, search: Search[Subscription]) -> None:
         super().__init__(topic)
@@ -78,9 +77,9 @@ class Unfinished(Exception):
 
 
 def split_share(topic_filter: str) -> tuple[str, str] | None:
-    """Take a shared subscription's name apart: the group and the Topic Filter in it; None where it is no such name.
+    """Split a shared subscription into its group and its Topic Filter; return None for any other Topic Filter.
 
-    The parts of an ill-formed one may be empty or hold wildcards, which `is_well_formed_share` finds.
+    The parts of an ill-formed one may be empty or contain wildcards, which `is_well_formed_share` checks.
     """
     if not topic_filter.startswith(_SHARE):
         return None
@@ -89,7 +88,7 @@ def split_share(topic_filter: str) -> tuple[str, str] | None:
 
 
 def is_well_formed_share(group: str, inner: str) -> bool:
-    """Tell whether the parts of a shared subscription's name are well-formed. Spec: MQTT 5.0 [MQTT-4.8.2-1, -2]."""
+    """Return whether the parts of a shared subscription are well-formed. Spec: MQTT 5.0 [MQTT-4.8.2-1, -2]."""
     return bool(group) and bool(inner) and "+" not in group and "#" not in group
 
 
@@ -99,23 +98,23 @@ class Routes:
     def __init__(self) -> None:
         self._tree: TopicTree[Subscription] = TopicTree()
         self._groups: dict[str, Group] = {}
-        self._shared = 0  # members of all groups
+        self._shared = 0  # the members of all groups
         self._answers: dict[str, Route] = {}
         self._named = 0
         self._characters = 0
 
     def __len__(self) -> int:
-        """Count the subscriptions."""
+        """Return the number of subscriptions."""
         return len(self._tree) - len(self._groups) + self._shared
 
     def set(self, topic_filter: str, subscriber: Subscriber, qos: int, min_slashes: int) -> None:
         """Add a subscription, or replace it.
 
         Args:
-            topic_filter: what it is for; with its group, where it is shared.
-            subscriber: whose it is.
-            qos: the QoS granted.
-            min_slashes: how many "/" a Topic Name must hold at least.
+            topic_filter: the Topic Filter, with its group if it is shared.
+            subscriber: the subscriber.
+            qos: the granted QoS.
+            min_slashes: the minimum number of "/" in a matching Topic Name.
         """
         self._forget()
         share = split_share(topic_filter)
@@ -130,7 +129,7 @@ class Routes:
         group.members[subscriber] = qos
 
     def discard(self, topic_filter: str, subscriber: Subscriber) -> None:
-        """Remove a subscription, if it is there."""
+        """Remove a subscription, if it exists."""
         self._forget()
         share = split_share(topic_filter)
         if share is None:
@@ -148,10 +147,10 @@ class Routes:
         self._named = self._characters = 0
 
     def find(self, topic: str) -> Route:
-        """Find whom a Topic Name reaches.
+        """Return the recipients of a Topic Name.
 
         Raises:
-            Unfinished: that takes long.
+            Unfinished: the search takes long; continue it with `go_on`.
         """
         route = self._answers.get(topic)
         if route is None:
@@ -162,7 +161,7 @@ class Routes:
         return route
 
     def go_on(self, unfinished: Unfinished) -> bool:
-        """Take some more steps of a search. Returns whether it is over: then `find` knows, if asked at once."""
+        """Continue a search. Return whether it is complete; then `find` returns its result, if called immediately."""
         if not unfinished.search.advance(STEPS):
             return False
         self._remember(unfinished.topic, unfinished.search.found)

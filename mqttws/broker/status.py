@@ -1,6 +1,6 @@
-"""What a broker tells of itself: figures for the embedding program, and the same under "$SYS".
+"""The metrics of a broker, for the embedding program and under "$SYS".
 
-A message goes out for each figure that has changed, at an interval and whenever a client subscribes to "$SYS".
+A message is published for each metric that has changed, periodically and whenever a client subscribes to "$SYS".
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.codec.publishing import Message
 
-#: How often the figures are refreshed in a second, at the most, however often clients ask for it.
+#: The maximum number of updates per second, however often clients subscribe.
 _RATE = 20
 
 
 class Status:
-    """The figures of one broker.
+    """The metrics of one broker.
 
     Args:
-        router: counts messages.
-        registry: counts clients.
-        now: seconds; the start.
+        router: the source of the metrics of messages.
+        registry: the source of the metrics of clients.
+        now: the time of the start, in seconds.
     """
 
     def __init__(self, router: Router, registry: Registry, now: float) -> None:
@@ -32,11 +32,11 @@ class Status:
         self._looked_at = now
         try:
             self._version = f"mqttws {version('mqttws-pubsub')}"
-        except PackageNotFoundError:  # it runs from its sources
+        except PackageNotFoundError:  # running from the source tree
             self._version = "mqttws"
 
     def figures(self) -> dict[str, int]:
-        """Give all figures, by what follows "$SYS/broker/" in their topics."""
+        """Return all metrics by topic, without the prefix "$SYS/broker/"."""
         router, registry = self._router, self._registry
         return router.figures.topics() | {
             "clients/connected": registry.connected,
@@ -48,7 +48,7 @@ class Status:
         }
 
     def refresh(self, now: float) -> None:
-        """Publish what has changed. Clients may ask for it without a pause: see `_RATE`."""
+        """Publish the metrics that have changed, at most `_RATE` times per second."""
         self._left = min(_RATE, self._left + (now - self._looked_at) * _RATE)
         self._looked_at = now
         if self._left < 1:

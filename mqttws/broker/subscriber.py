@@ -1,4 +1,4 @@
-"""One client identifier, as the router knows it: its session, and the connection it is reached by, if any.
+"""One client identifier: its session and, while it is connected, its connection.
 
 Spec: §3.1.2.4
 """
@@ -13,24 +13,24 @@ from mqttws.codec.publishing import Message
 from mqttws.errors import MQTTError
 from mqttws.protocol.session import Session
 
-#: What a session counts for in memory beside what its bounds count in bytes: a level of a Topic Filter, a message that
-#: waits or is in flight, a packet identifier of QoS 2 that the client has not released.
+#: Memory overhead in bytes: of a level of a Topic Filter, of a message that is queued or in flight, and of a packet
+#: identifier of QoS 2 that the client has not released.
 LEVEL = 300
 MESSAGE = 250
 IDENTIFIER = 150
 
 
 class SessionInfo(NamedTuple):
-    """What there is to know of a session.
+    """A description of a session.
 
     Attributes:
         client_id: the client identifier.
-        connected: whether there is a connection now.
-        address: IP address and port of the client, of the last time where it is away.
-        username: of the client; None for none.
-        subscriptions: Topic Filter -> QoS granted.
-        waiting: how many messages wait for it.
-        in_flight: how many messages of QoS 1 and 2 it has not acknowledged.
+        connected: whether the client is connected.
+        address: IP address and port of the client's current or last connection.
+        username: the user name of the client; None if there is none.
+        subscriptions: Topic Filter -> granted QoS.
+        waiting: the number of messages that wait for the client.
+        in_flight: the number of QoS 1 and 2 messages that the client has not acknowledged.
     """
 
     client_id: str
@@ -57,42 +57,41 @@ class SessionInfo(NamedTuple):
 
 
 class Outlet(Protocol):
-    """A live connection, as the router sees it."""
+    """The interface of an open connection for the router."""
 
     @property
     def held(self) -> int:
-        """How many bytes wait in it to be sent."""
+        """The number of bytes that wait to be sent."""
 
     def send(self, packets: bytes) -> bool:
-        """Send PUBLISH packets of QoS 0. Returns False where the client reads too slowly and they are dropped."""
+        """Send PUBLISH packets of QoS 0. Return False if the client reads too slowly and they are dropped."""
 
     def wake(self) -> None:
-        """Take the news that the session has something to send."""
+        """Schedule a write, because the session has something to send."""
 
     def end(self, error: MQTTError) -> None:
-        """End the connection; `Router.detach` has been called when this returns."""
+        """Close the connection; `Registry.detach` has been called when this returns."""
 
 
 class Subscriber:
-    """What is known of one client identifier.
+    """The state of one client identifier.
 
     Attributes:
-        client_id: the identifier.
-        session: what is on its way to and from it, and its subscriptions.
-        owner: whose session it is; None for nobody's in particular.
-        peer: its connection, or what is kept of its last one.
-        known: whether the authenticator has seen the client in the time of this process: not where its session comes
-            from a store and it has not been back.
+        client_id: the client identifier.
+        session: queued and in-flight messages, and the subscriptions.
+        owner: the owner of the session; None if it has none.
+        peer: the current connection, or what is kept of the last one.
+        known: whether the client has connected to this process; False for a session from a store until then.
         clean_session: whether the session ends with the connection.
         will: published when the connection ends without a DISCONNECT.
-        outlet: its connection; None while it is away.
-        expiry: seconds to keep the session after the connection; None for ever.
-        overflowing: whether the last message for it was dropped because of a bound.
-        levels: of its Topic Filters, taken together.
-        filter_bytes: of the same.
-        due: Topic Filter -> QoS granted, for subscriptions that have still to bring retained messages.
-        walk: how far one of them has come with that; None for none.
-        walk_filter: that Topic Filter.
+        outlet: the connection; None while the client is disconnected.
+        expiry: seconds to keep the session after the connection; None keeps it without limit.
+        overflowing: whether the last message for the client was dropped because of a limit.
+        levels: the number of levels of all Topic Filters together.
+        filter_bytes: the bytes of all Topic Filters together.
+        due: Topic Filter -> granted QoS, of subscriptions whose retained messages have not been sent yet.
+        walk: the search for the retained messages of one subscription; None if there is none.
+        walk_filter: the Topic Filter of that subscription.
         walk_qos: the QoS granted to it.
     """
 
@@ -135,17 +134,17 @@ class Subscriber:
 
     @property
     def bringing(self) -> bool:
-        """Whether there are subscriptions that have still to bring retained messages."""
+        """Whether retained messages for subscriptions are still to be sent."""
         return self.walk is not None or bool(self.due)
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits for the client, or is on its way to it or from it."""
+        """Whether no message is queued for the client or in flight in either direction."""
         return not len(self.session.sender) and not len(self.session.receiver)
 
     @property
     def size(self) -> int:
-        """How many bytes it takes: what waits for it and is in flight, its Topic Filters, its packet identifiers."""
+        """The memory in bytes of queued and in-flight messages, Topic Filters and packet identifiers."""
         sender = self.session.sender
         size = sender.size + len(sender) * MESSAGE + len(self.session.receiver) * IDENTIFIER
         size += self.filter_bytes + self.levels * LEVEL

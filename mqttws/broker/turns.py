@@ -1,13 +1,13 @@
-"""Whose turn it is: the work that clients ask for, in slices, and the writing at the end of a turn of the event loop.
+"""Scheduling: the work of clients in time slices, and the writes at the end of an iteration of the event loop.
 
-A client asks for work with every packet, and some packets ask for a thousand times more than others. So work is shared
-by the time it takes, not by the bytes that ask for it: a connection does what it can within a slice, and what is left
-waits in one queue, from which each turn of the event loop takes slices in turn for at most `_TURN` seconds. While
-others wait there, a connection that has lately asked for little is still served at once, see `Link`.
+Some packets cause a thousand times more work than others. Work is therefore shared by the time it takes, not by bytes:
+a connection does what it can within a slice, and the rest waits in one queue. Each iteration of the event loop works on
+this queue, slice by slice, for at most `_TURN` seconds. A connection that has caused little work recently is served
+immediately even while others wait; see `Link`.
 
-Writing takes turns as well: a connection that has something to send says so once (`soon`), and all that have write
-at the end of the turn, each in one piece. A message for a thousand subscribers, or a thousand messages for one, so cost
-one write a connection. With a store they also cost one commit: all prepare, the store makes it safe, all write.
+Writes are collected: a connection with output calls `soon` once, and all of them write at the end of the iteration,
+each once. A message for a thousand subscribers, or a thousand messages for one subscriber, then cost one write per
+connection. With a store they also cost one commit: all connections prepare, the store commits, all connections write.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from mqttws.protocol.store import Store
 
 log = logging.getLogger("mqttws.broker")
 
-#: Seconds of one turn of the event loop that all put-off work together may take.
+#: Seconds of one iteration of the event loop that all deferred work together may take.
 _TURN = 0.008
-#: The shortest slice, in seconds. A shorter one would go into the changing of turns.
+#: The shortest slice in seconds. With a shorter one, switching would take most of the time.
 _SLICE = 0.000_25
 
 
 class Worker(Protocol):
-    """What has work to do that can be done piece by piece."""
+    """An object with work that can be done in pieces."""
 
     def work(self, until: float) -> bool:
-        """Work until a moment of `time.perf_counter`, or a little longer. Returns whether there is more to do."""
+        """Work until the time `until` of `time.perf_counter`, or a little longer. Return whether there is more."""
 
 
 class Writer(Protocol):
-    """What has something to write at the end of a turn."""
+    """An object with output to write at the end of an iteration."""
 
     def prepare(self) -> None:
-        """Do what of the next `flush` has to be made safe."""
+        """Make the state changes of the next `flush` that must be committed before it."""
 
     def flush(self) -> None:
         """Write."""
 
 
 class Turns:
-    """The queue of one event loop.
+    """The scheduler of one event loop.
 
     Args:
-        loop: that event loop.
-        store: committed before anything is written; None for none.
+        loop: the event loop.
+        store: committed before anything is written; None if there is none.
 
     Attributes:
-        crowded: whether work waits.
+        crowded: whether deferred work waits.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Store | None) -> None:
@@ -65,7 +65,7 @@ class Turns:
         self.crowded = False
 
     def put_off(self, worker: Worker) -> None:
-        """Let a worker go on in a later turn. It asks once, until its `work` has returned False."""
+        """Call the worker's `work` in later iterations until it returns False. Do not call this again before that."""
         if not self._workers:
             self._loop.call_soon(self._work)
         self._workers.append(worker)
@@ -79,7 +79,7 @@ class Turns:
         while workers and now < end:
             worker = workers[0]
             more = worker.work(now + part)
-            workers.popleft()  # not before: whoever puts work off meanwhile must not schedule this a second time
+            workers.popleft()  # only now: an empty queue would make a `put_off` during `work` schedule `_work` again
             if more:
                 workers.append(worker)
             now = perf_counter()
@@ -88,7 +88,7 @@ class Turns:
             self._loop.call_soon(self._work)
 
     def soon(self, writer: Writer) -> None:
-        """Let a writer write at the end of this turn. It asks once a turn."""
+        """Call the writer's `prepare` and `flush` at the end of this iteration. Call this once per iteration."""
         if not self._writers:
             self._loop.call_soon(self._flush)
         self._writers.append(writer)
@@ -98,12 +98,12 @@ class Turns:
         if self._store is not None:
             for writer in writers:
                 writer.prepare()
-            # Those that have something to say now commit once more themselves, and end where that fails again.
+            # If this fails, each connection with output commits again in `flush` and closes if that fails, too.
             try:
                 self._store.commit()
             except StoreError as error:
-                log.error("nothing is acknowledged any more: %s", error)
+                log.error("messages are no longer acknowledged: %s", error)
             except Exception:
-                log.exception("committing a turn failed")
+                log.exception("committing to the store failed")
         for writer in writers:
             writer.flush()

@@ -1,9 +1,9 @@
-"""A file of users and passwords, as an authenticator.
+"""An authenticator that reads users and password hashes from a file.
 
-One line a user, `name:scrypt$N$r$p$salt$hash` (salt and hash in base64); empty lines and those that begin with "#" are
-comments. Passwords are never stored, only their scrypt hashes. A hash takes tens of milliseconds by design, so it is
-computed in threads kept for that, see `hashing`, and for an unknown name as well: the time of the answer tells
-nothing.
+A line of the file is `name:scrypt$N$r$p$salt$hash`, with salt and hash in base64. Empty lines and lines that start with
+"#" are ignored. Only scrypt hashes of passwords are stored. A hash takes tens of milliseconds by design, so it is
+computed in separate threads (see `hashing`). An unknown name takes the same time, so that the time of the answer does
+not reveal which names exist.
 
 Spec: §5.4.1, RFC 7914
 """
@@ -26,7 +26,7 @@ from mqttws.codec.connecting import Connect
 _N, _R, _P = 2**14, 8, 1
 _SALT_BYTES = 16
 _HASH_BYTES = 32
-#: A line of the file may not ask for more memory than this.
+#: The maximum memory in bytes that the parameters of a hash may require.
 _MAX_MEMORY = 256 * 1024 * 1024
 
 
@@ -48,7 +48,14 @@ class _Hash(NamedTuple):
 
 
 def hash_password(password: str | bytes) -> str:
-    """Make what stands behind the colon of a line: `scrypt$N$r$p$salt$hash`, with a fresh salt."""
+    """Hash a password for a line of the file.
+
+    Args:
+        password: the password; a str is encoded as UTF-8.
+
+    Returns:
+        `scrypt$N$r$p$salt$hash`, with a new random salt.
+    """
     data = password.encode() if isinstance(password, str) else password
     salt = os.urandom(_SALT_BYTES)
     digest = hashlib.scrypt(data, salt=salt, n=_N, r=_R, p=_P, maxmem=_MAX_MEMORY, dklen=_HASH_BYTES)
@@ -61,17 +68,17 @@ def _parse_hash(text: str) -> _Hash:
         raise ValueError("not scrypt")
     parsed = _Hash(int(n), int(r), int(p), b64decode(salt, validate=True), b64decode(digest, validate=True))
     if parsed.n < 2 or parsed.n & (parsed.n - 1) or parsed.r < 1 or parsed.p < 1 or not parsed.digest:
-        raise ValueError("scrypt cannot have these parameters")
+        raise ValueError("invalid scrypt parameters")
     if 128 * parsed.r * (parsed.n + parsed.p + 2) > _MAX_MEMORY:
         raise ValueError("too much memory")
     return parsed
 
 
 class Users:
-    """An authenticator that knows users by name and password: `Broker(authenticator=Users.load(path))`.
+    """An authenticator for user names and passwords: `Broker(authenticator=Users.load(path))`.
 
     Args:
-        hashes: user name -> what `hash_password` makes.
+        hashes: user name -> hash, as `hash_password` returns it.
 
     Raises:
         ValueError: a hash cannot be read.
@@ -82,7 +89,7 @@ class Users:
         for name, text in hashes.items():
             try:
                 self._hashes[name] = _parse_hash(text)
-            except ValueError:  # without the text: it is all that protects the password
+            except ValueError:  # the message must not contain the hash, which protects the password
                 raise ValueError(
                     f"the hash of user {name!r} cannot be read; it must look like scrypt$N$r$p$salt$hash"
                 ) from None
@@ -93,33 +100,36 @@ class Users:
     def load(cls, path: str | os.PathLike[str]) -> Users:
         """Read a file of users.
 
+        Args:
+            path: the file, in UTF-8.
+
         Raises:
-            OSError: it cannot be read.
-            ValueError: a line is ill-formed, or a name stands twice.
+            OSError: the file cannot be read.
+            ValueError: a line is invalid, or a name occurs twice.
         """
         hashes: dict[str, str] = {}
         for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            name, colon, text = line.strip().rpartition(":")  # a hash has no colon, a name may
+            name, colon, text = line.strip().rpartition(":")  # a name may contain a colon, a hash does not
             if not colon or not name or name in hashes:
                 raise ValueError(f"{path}, line {number}: expected name:scrypt$N$r$p$salt$hash, each name once")
             hashes[name] = text
         return cls(hashes)
 
     def check(self, username: str, password: bytes) -> bool:
-        """Tell whether a password is the user's, in the same time for every wrong answer. It takes tens of ms."""
+        """Return whether a password is the user's. Takes tens of milliseconds, the same for every wrong answer."""
         known = self._hashes.get(username)
         matches = (known or self._nobody).matches(password)
         return matches and known is not None
 
     async def __call__(self, peer: Peer, connect: Connect) -> Answer:
-        """Decide about a CONNECT; see `mqttws.broker.hooks`."""
+        """Accept or refuse a CONNECT; see `mqttws.broker.hooks`."""
         if connect.username is None or connect.password is None:
-            return Refused(5, "it has no user name or no password")
+            return Refused(5, "the user name or the password is missing")
         matches = await self._hashing.check(peer.address[0], connect.username, connect.password)
         if matches is None:
-            return Refused(3, "too many passwords from its address wait to be checked")
+            return Refused(3, "too many passwords from this address wait to be checked")
         if matches:
             return Accepted()
         return Refused(4, "the user name or the password is wrong")

@@ -181,7 +181,7 @@ def test_a_rejection_that_http_cannot_say_closes(start, wire, caplog):
     broker = start(on_upgrade=lambda peer: Rejection(403, [("bad name\n", "x")]))
     assert b" 101 " not in wire(broker, "ws", upgrade=False).upgrade("/", "x")
     wire(broker, "mqtt").connect()
-    assert "closed over an error" in caplog.text
+    assert "closed because of an error" in caplog.text
 
 
 def test_what_fails_in_the_brokers_thread_is_told_to_the_caller(broker):

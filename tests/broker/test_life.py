@@ -90,7 +90,7 @@ def test_it_can_be_stopped_and_started_at_the_same_ports():
     broker.start()
     urls = broker.urls
     try:
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             broker.start()
         with mqttws.connect(broker.url):
             broker.stop()
@@ -117,7 +117,7 @@ def test_an_asynchronous_broker_can_start_again():
     async def main() -> None:
         broker = Broker()
         await broker.start_async()
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await broker.start_async()
         await broker.stop_async()
         await broker.stop_async()
@@ -171,7 +171,7 @@ def test_it_listens_by_name():
 @pytest.mark.parametrize("verb", [lambda b: b.publish("a"), lambda b: b.figures(), lambda b: b.disconnect("c")])
 def test_what_needs_it_running_says_so(verb):
     broker = Broker()
-    with pytest.raises(RuntimeError, match="the broker does not run; start it first"):
+    with pytest.raises(RuntimeError, match="the broker is not running; start it first"):
         verb(broker)
 
 

@@ -163,9 +163,9 @@ def test_topics_are_bounded(start, client, limits, good, bad):
 
 
 def test_the_error_names_the_bound():
-    with pytest.raises(LimitExceeded, match="the Topic Name has 202 levels; at most 201 are taken here"):
+    with pytest.raises(LimitExceeded, match="the Topic Name has 202 levels; the maximum here is 201"):
         Limits().check_topic("/" * 201, "the Topic Name")
-    with pytest.raises(RemoteProtocolError, match=r"holds U\+0001, which is not taken here") as caught:
+    with pytest.raises(RemoteProtocolError, match=r"contains U\+0001, which is not accepted here") as caught:
         Limits().check_topic("\x01", "the Topic Name")
     assert caught.value.statement == "§1.5.3"
 

@@ -34,7 +34,7 @@ def test_a_kind_of_a_client_is_written_so_often_and_the_rest_is_counted(notices,
     caplog.clear()
     notices.say("faults", "a", "again")
     notices.say("faults", "a", "and again")
-    assert lines(caplog) == ["again (and 80 lines of this kind about this client before, left out)"]
+    assert lines(caplog) == ["again (80 earlier lines of this kind about this client were suppressed)"]
 
 
 def test_what_was_left_out_is_told_when_nothing_more_comes(notices, caplog):
@@ -46,7 +46,7 @@ def test_what_was_left_out_is_told_when_nothing_more_comes(notices, caplog):
     notices.now[0] += _QUIET
     notices.sweep()
     notices.sweep()
-    assert lines(caplog) == ["client a: 5 more lines were left out: faults"]
+    assert lines(caplog) == ["client a: 5 more lines were suppressed: faults"]
     notices.now[0] += _BURST * _INTERVAL
     notices.sweep()
     assert not notices._clients
@@ -59,8 +59,8 @@ def test_many_clients_are_bounded_together(notices, caplog):
     said = lines(caplog)
     assert said.count("fault") == _BURST_OF_KIND
     assert [line for line in said if line != "fault"] == [
-        f"{_MAX_KNOWN - _BURST_OF_KIND} lines about many clients were left out",
-        f"{_MAX_KNOWN} lines about many clients were left out",
+        f"{_MAX_KNOWN - _BURST_OF_KIND} lines about several clients were suppressed",
+        f"{_MAX_KNOWN} lines about several clients were suppressed",
     ]
 
 

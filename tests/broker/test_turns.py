@@ -102,7 +102,7 @@ def test_a_hello_of_tls_is_closed_at_once_and_said_so(start, wire, caplog):
         peer.socket.sendall(bytes.fromhex("16 03 01 02 00 01 00 01 fc 03 03"))
         peer.socket.settimeout(5)  # `connect_timeout` is 10 s
         assert peer.rest() in (b"", b"HTTP/1.1 400 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-    assert caplog.text.count("the client speaks TLS, and this listener does not") == 2
+    assert caplog.text.count("the client uses TLS, but this listener does not") == 2
 
 
 def test_a_tls_client_on_a_plain_port_fails_at_once(start):
@@ -126,7 +126,7 @@ def test_mqtt_on_a_port_of_websocket_is_closed_at_once(start, wire, caplog):
     peer = wire(start(), "ws", upgrade=False)
     peer.socket.sendall(Connect("c").encode())
     assert peer.rest().startswith(b"HTTP/1.1 400 ")
-    assert "the client speaks no HTTP" in caplog.text
+    assert "the client does not use HTTP" in caplog.text
 
 
 class Visitor:
@@ -146,7 +146,7 @@ def test_strangers_go_first_the_oldest_before_the_others():
     a, b, c, d, e, f = (Visitor(doors) for _ in range(6))
     for visitor in (a, b, c):
         assert doors.admit(visitor, "x") is None
-    assert a.reasons == ["2 connections from its address have sent no CONNECT"]
+    assert a.reasons == ["2 connections from this address have sent no CONNECT"]
     doors.accept(b)
     assert doors.admit(d, "y") is None
     assert doors.admit(e, "y") is None
@@ -154,11 +154,11 @@ def test_strangers_go_first_the_oldest_before_the_others():
     doors.hold(d, 60)
     doors.hold(e, 30)
     doors.hold(e, 50)
-    assert d.reasons == ["connections without a CONNACK hold too many bytes"]
+    assert d.reasons == ["too many bytes are buffered for connections without a CONNACK"]
     doors.accept(e)
     assert doors.admit(f, "y") is None
     doors.accept(f)
-    assert doors.admit(a, "z") == "3 clients are connected already"
+    assert doors.admit(a, "z") == "3 clients are already connected"
     for visitor in (b, e, f):
         doors.leave(visitor)
     assert len(doors) == doors._held == 0
