@@ -47,7 +47,7 @@ async def run(kind: str | None, qos: int, messages: int, directory: Path) -> flo
                 begin = time.perf_counter()
                 await asyncio.gather(*[publish() for _ in range(IN_FLIGHT)])
                 seconds = time.perf_counter() - begin
-            assert broker.figures()["publish/messages/received"] == messages
+            assert broker.metrics()["publish/messages/received"] == messages
     return messages / seconds
 
 

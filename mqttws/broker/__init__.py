@@ -10,11 +10,11 @@ The modules, from the listeners inwards:
 - `broker`: listeners and threads; `link`: one transport; `handler`: the reaction to each event of a connection
 - `hub`: what the connections share, with `doors` (admission of connections) and `turns` (scheduling of work and writes)
 - `registry`: sessions, take-over and expiry; `subscriber`: one session
-- `router`: delivery, with `routes` (subscriptions by topic), `retained` (retained messages) and `memory` (a bound on
-  the memory of all sessions)
-- `archive`: persistence
+- `router`: delivery, with `subscriptions` (lookup by topic), `retained` (retained messages) and `memory` (a limit on the
+  memory of all sessions)
+- `persistence`: what survives the process
 - `hooks` and `limits`: decisions and limits set by the embedding program; `users` and `origin`: ready-made hooks
-- `figures` and `status`: metrics and "$SYS"; `notices`: rate-limited logging
+- `metrics` and `status`: metrics and "$SYS"; `notices`: rate-limited logging
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `async with Broker() as broker` runs it in the caller's event loop. `with Broker() as broker` runs it in a separate
 thread with its own event loop. Sessions and retained messages are kept in memory, in the object: a broker that is
 stopped and started again still has them and listens on the same ports, but a new object starts empty. With a store they
-survive the process, and nothing is acknowledged before it is stored; see `archive` for what is not stored.
+survive the process, and nothing is acknowledged before it is stored; see `persistence` for what is not stored.
 
 Spec: the whole of MQTT 3.1.1, as a server
 """
@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from typing import Self, TypeVar
 
-from mqttws.broker.archive import Archive
 from mqttws.broker.hooks import (
     Authenticator,
     Authorizer,
@@ -30,6 +29,7 @@ from mqttws.broker.hooks import (
 from mqttws.broker.hub import Hub
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.link import Link
+from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.broker.subscriber import SessionInfo
@@ -113,8 +113,8 @@ class Broker:
         hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected, on_published)
         self._store = store
         self._recovered = False
-        archive = None if store is None else Archive(store)
-        self._router = Router(limits, hooks, departures, sys_anonymous, archive)
+        persistence = None if store is None else Persistence(store)
+        self._router = Router(limits, hooks, departures, sys_anonymous, persistence)
         self._registry = Registry(self._router)
         self._hub: Hub | None = None
         self._servers: list[asyncio.Server] = []
@@ -340,14 +340,14 @@ class Broker:
         """
         return self._call(lambda: list(self._router.retained))
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """Return the current metrics by topic, without the prefix "$SYS/broker/".
 
         Raises:
             RuntimeError: the broker is not running.
         """
         hub = self._running()
-        return self._call(hub.status.figures)
+        return self._call(hub.status.metrics)
 
     def _running(self) -> Hub:
         if self._hub is None:

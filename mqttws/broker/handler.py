@@ -28,8 +28,8 @@ from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
 from mqttws.broker.hub import Hub
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
-from mqttws.broker.routes import Unfinished
 from mqttws.broker.subscriber import IDENTIFIER, Outlet, Subscriber
+from mqttws.broker.subscriptions import Unfinished
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
 from mqttws.errors import (
@@ -199,7 +199,7 @@ class Handler:
         if rejection is None:
             self._connection.accept_upgrade(now)
             return
-        self._hub.figures.connections_refused += 1
+        self._hub.metrics.connections_refused += 1
         text = "client %s: upgrade rejected with %d: %s"
         self._say("upgrades rejected", text, self.peer, rejection.status, rejection.reason)
         self._connection.reject_upgrade(rejection.status, now, rejection.headers, rejection.body)
@@ -229,7 +229,7 @@ class Handler:
             peer.client_id = answer.client_id or connect.client_id or f"auto-{secrets.token_hex(12)}"
             answer = registry.objection_to(peer, connect, answer, now) or answer
         if isinstance(answer, Refused):
-            self._hub.figures.connections_refused += 1
+            self._hub.metrics.connections_refused += 1
             text = "client %s: refused with return code %d: %s"
             self._say("clients refused", text, peer, answer.return_code, answer.reason)
             connection.refuse(answer.return_code, now)
@@ -302,7 +302,7 @@ class Handler:
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
     def _publish_at_last(self, publish: Publish) -> None:
-        """Route and acknowledge a PUBLISH that has passed all checks."""
+        """Recipients and acknowledge a PUBLISH that has passed all checks."""
         self._hub.router.publish(publish.topic, publish.payload, publish.qos, publish.retain)
         self._connection.acknowledge(publish)
 

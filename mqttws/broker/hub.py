@@ -12,8 +12,8 @@ from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
-from mqttws.broker.routes import Unfinished
 from mqttws.broker.status import Status
+from mqttws.broker.subscriptions import Unfinished
 from mqttws.broker.turns import Turns
 from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectionClosed, MQTTError
@@ -59,9 +59,9 @@ class Hub:
         self.registry = registry
         self.hooks: Hooks = router.hooks
         self.limits: Limits = router.limits
-        self.figures = router.figures
+        self.metrics = router.metrics
         self.notices = router.notices
-        self.store = None if router.archive is None else router.archive.store
+        self.store = None if router.persistence is None else router.persistence.store
         self.paths = paths
         self.allowed_origins = allowed_origins
         self.loop = asyncio.get_running_loop()
@@ -99,12 +99,12 @@ class Hub:
             if verdict.allowed and self.hooks.on_published is not None:
                 self.hooks.on_published(None, will)
         except Exception as error:
-            self.figures.publish_denied += 1
+            self.metrics.publish_denied += 1
             text = "client %s: a hook failed, and the will to %r is not published"
             self.notices.say("a hook failed over a will", peer.client_id, text, peer, will.topic, error=error)
             return
         if not verdict.allowed:
-            self.figures.publish_denied += 1
+            self.metrics.publish_denied += 1
             text = "client %s: the will to %r denied: %s"
             self.notices.say("requests refused", peer.client_id, text, peer, will.topic, verdict.reason)
             return

@@ -157,7 +157,7 @@ class Link(asyncio.Protocol):
         host = self._host = address[0] if address else ""  # empty if the client has disconnected already
         objection = self._hub.admit(self, host) if host else "it has already disconnected"
         if objection is not None:
-            self._hub.figures.connections_refused += 1
+            self._hub.metrics.connections_refused += 1
             text = "connection from %s over %s refused: %s"
             self._hub.notices.say("connections refused", host, text, host, self._scheme, objection)
             transport.abort()
@@ -276,7 +276,7 @@ class Link(asyncio.Protocol):
 
     def turn_out(self, reason: str) -> None:
         """See `doors.Visitor.turn_out`."""
-        self._hub.figures.connections_refused += 1
+        self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s dropped: %s"
         self._hub.notices.say("connections dropped", self._host, text, self._host, self._scheme, reason)
         self._leave()
@@ -301,7 +301,7 @@ class Link(asyncio.Protocol):
 
     def _take(self, handler: Handler, data: bytes, now: float, until: float) -> None:
         """Receive data and handle its events, until the time `until` of `perf_counter`."""
-        self._hub.figures.bytes_received += len(data)
+        self._hub.metrics.bytes_received += len(data)
         try:
             self._connection.receive_data(data, now)
             more = handler.take_events(now, until)
@@ -351,7 +351,7 @@ class Link(asyncio.Protocol):
             reason = "the client does not use HTTP, but this listener serves WebSocket"
         else:
             return False
-        self._hub.figures.connections_refused += 1
+        self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s closed: %s"
         self._hub.notices.say("foreign protocols", self._host, text, self._host, self._scheme, reason)
         self._backlog.clear()
@@ -436,7 +436,7 @@ class Link(asyncio.Protocol):
             self._backlog.appendleft(data[self._piece :])
             data = data[: self._piece]
         self._backlog_size -= len(data)
-        self._hub.figures.bytes_received += len(data)
+        self._hub.metrics.bytes_received += len(data)
         started = perf_counter()
         self._connection.receive_data(data, now)
         self._measure(len(data), perf_counter() - started)
@@ -655,7 +655,7 @@ class Link(asyncio.Protocol):
         if self._connection.closed and handler is not None and handler.subscriber is not None:
             self._act(lambda now: None)  # handle the rest: the store failed, or events before the end are still waiting
         if data and self._transport is not None:
-            self._hub.figures.bytes_sent += len(data)
+            self._hub.metrics.bytes_sent += len(data)
             self._written += len(data)
             self._transport.write(data)
             if self._pace is not None:

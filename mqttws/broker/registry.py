@@ -12,7 +12,7 @@ has accepted has this effect::
 Sessions that are kept after their connections are limited: in total, per user and per address. Beyond a limit, of the
 disconnected sessions without queued messages the one that has been disconnected longest is dropped.
 
-If the router has an archive, these sessions survive the process as well.
+If the router has persistence, these sessions survive the process as well.
 
 Spec: §3.1.2.4, §3.1.4
 """
@@ -112,14 +112,14 @@ class Registry:
         Raises:
             StoreError: a record cannot be read.
         """
-        router, archive = self._router, self._router.archive
-        if archive is None:
+        router, persistence = self._router, self._router.persistence
+        if persistence is None:
             return
-        for message in archive.retained():
+        for message in persistence.retained():
             router.retained.set(message)
-        for known in archive.sessions():
+        for known in persistence.sessions():
             session = self._new_session()
-            session.keep_in(archive.store, known.client_id)
+            session.keep_in(persistence.store, known.client_id)
             peer = Peer("store", ("", 0))
             peer.client_id, peer.username = known.client_id, known.username
             subscriber = self._subscribers[known.client_id] = Subscriber(known.client_id, session, known.owner, peer)
@@ -205,16 +205,16 @@ class Registry:
         if known is not None and connect.clean_session:
             self._forget(known)
             known = None
-        limits, archive = self._router.limits, self._router.archive
+        limits, persistence = self._router.limits, self._router.persistence
         present = known is not None
         if known is None:
             session = self._new_session()
             known = self._subscribers[client_id] = Subscriber(client_id, session, self._owner(connect, answer), peer)
-            if archive is not None:
+            if persistence is not None:
                 if connect.clean_session:
-                    session.store = archive.store  # its acknowledgements wait for the commit of others' messages
+                    session.store = persistence.store  # its acknowledgements wait for the commit of others' messages
                 else:
-                    session.keep_in(archive.store, client_id)
+                    session.keep_in(persistence.store, client_id)
         self._kept.remove(known)
         known.peer = peer
         known.clean_session = connect.clean_session
@@ -226,12 +226,12 @@ class Registry:
         known.outlet = outlet
         known.expiry = limits.session_expiry if answer.session_expiry is None else answer.session_expiry
         self._away.pop(known, None)
-        if archive is not None and not connect.clean_session:
-            archive.keep(known)
-        figures = self._router.figures
+        if persistence is not None and not connect.clean_session:
+            persistence.keep(known)
+        metrics = self._router.metrics
         self.connected += 1
-        figures.connections_accepted += 1
-        figures.connected_maximum = max(figures.connected_maximum, self.connected)
+        metrics.connections_accepted += 1
+        metrics.connected_maximum = max(metrics.connected_maximum, self.connected)
         return known, present
 
     def detach(self, subscriber: Subscriber, now: float, *, will: bool) -> Message | None:
@@ -261,7 +261,7 @@ class Registry:
     def _expire(self, subscriber: Subscriber) -> None:
         text = "the session of %r has expired"
         self._router.notices.say("sessions expired", "", text, subscriber.client_id, level=logging.INFO)
-        self._router.figures.sessions_expired += 1
+        self._router.metrics.sessions_expired += 1
         self._forget(subscriber)
 
     def _forget(self, subscriber: Subscriber) -> None:
@@ -270,6 +270,6 @@ class Registry:
         self._kept.remove(subscriber)
         self._router.forget(subscriber)
         subscriber.session.erase()
-        if self._router.archive is not None:
-            self._router.archive.forget(subscriber.client_id)
+        if self._router.persistence is not None:
+            self._router.persistence.forget(subscriber.client_id)
         del self._subscribers[subscriber.client_id]

@@ -10,7 +10,7 @@ Retained messages for a new subscription are sent at the pace at which the clien
 after the other, and skips those that were replaced in the meantime. If the lookup of a topic takes long, `Unfinished`
 is raised before anything is delivered; call `go_on` until it returns True, then repeat the call.
 
-The router keeps subscriptions and retained messages, `registry` the subscribers with their sessions. With an `Archive`
+The router keeps subscriptions and retained messages, `registry` the subscribers with their sessions. With a `Persistence`
 both store what must survive the process.
 """
 
@@ -20,24 +20,24 @@ from collections.abc import Iterable
 from math import inf
 from time import perf_counter
 
-from mqttws.broker.archive import Archive
-from mqttws.broker.figures import Figures
 from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Departures, Limits
 from mqttws.broker.memory import Memory
+from mqttws.broker.metrics import Metrics
 from mqttws.broker.notices import Notices
+from mqttws.broker.persistence import Persistence
 from mqttws.broker.retained import Retained
-from mqttws.broker.routes import (
+from mqttws.broker.subscriber import LEVEL, MESSAGE, Subscriber
+from mqttws.broker.subscriptions import (
     MAX_ANSWERS,
     MAX_CHARACTERS,
     Group,
-    Route,
-    Routes,
+    Recipients,
+    Subscriptions,
     Unfinished,
     is_well_formed_share,
     split_share,
 )
-from mqttws.broker.subscriber import LEVEL, MESSAGE, Subscriber
 from mqttws.codec.publishing import Message, Publish, encode_publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import AccessDenied, LimitExceeded, MQTTError, QueueFull
@@ -59,13 +59,13 @@ class Router:
         hooks: the hooks, of which the router calls `authorizer` and `on_published`.
         departures: the deviations from the standard.
         sys_anonymous: whether clients without an authenticated user name may read "$SYS".
-        archive: stores the retained messages; None if there is no store.
+        persistence: stores the retained messages; None if there is no store.
 
     Attributes:
-        archive: the same, for the registry.
+        persistence: the same, for the registry.
         retained: the retained messages.
         sys: the last messages under "$SYS", to which the limits do not apply.
-        figures: the counters.
+        metrics: the counters.
         memory: the memory limit of all sessions.
         notices: the rate-limited log.
         subscribers: the registry's subscribers by client identifier, connected or not.
@@ -78,13 +78,13 @@ class Router:
         hooks: Hooks | None = None,
         departures: Departures | None = None,
         sys_anonymous: bool = False,
-        archive: Archive | None = None,
+        persistence: Persistence | None = None,
     ) -> None:
-        self.archive = archive
+        self.persistence = persistence
         self.limits = limits or Limits()
         self.hooks = hooks or Hooks()
         self.departures = departures or Departures()
-        self.figures = Figures()
+        self.metrics = Metrics()
         self.notices = Notices()
         self.subscribers: dict[str, Subscriber] = {}
         self.memory = Memory(self.limits.max_session_bytes, self.subscribers.values)
@@ -93,7 +93,7 @@ class Router:
         )
         self.sys = Retained()
         self._sys_anonymous = sys_anonymous
-        self._routes = Routes()
+        self._subscriptions = Subscriptions()
         self._open_topics: set[str] = set()  # a cache of topics to which clients may publish
         self._open_characters = 0
         limited = self.limits.max_payload is not None or self.limits.publish_rate is not None
@@ -103,7 +103,7 @@ class Router:
     @property
     def subscriptions(self) -> int:
         """The number of subscriptions of all subscribers."""
-        return len(self._routes)
+        return len(self._subscriptions)
 
     # Subscriptions.
 
@@ -158,8 +158,8 @@ class Router:
         subscriptions = subscriber.session.subscriptions
         if topic_filter not in subscriptions and not self._take_place(subscriber, topic_filter):
             text = "SUBSCRIBE to %r refused: a limit is reached with %d subscriptions of %d levels and %d bytes"
-            figures = len(subscriptions), subscriber.levels, subscriber.filter_bytes
-            self._complain(subscriber.peer, text, topic_filter, *figures)
+            counts = len(subscriptions), subscriber.levels, subscriber.filter_bytes
+            self._complain(subscriber.peer, text, topic_filter, *counts)
             return FAILURE
         subscriber.session.set_subscription(topic_filter, qos)
         self._grow(subscriber, topic_filter, qos)
@@ -186,7 +186,7 @@ class Router:
         return True
 
     def _grow(self, subscriber: Subscriber, topic_filter: str, qos: int) -> None:
-        self._routes.set(topic_filter, subscriber, qos, self._min_slashes(topic_filter))
+        self._subscriptions.set(topic_filter, subscriber, qos, self._min_slashes(topic_filter))
 
     def recover(self, subscriber: Subscriber) -> None:
         """Restore the subscriptions of a stored session. Their retained messages are not sent again."""
@@ -199,7 +199,7 @@ class Router:
         """Handle an UNSUBSCRIBE. Spec: [MQTT-3.10.4-1], [MQTT-3.10.4-2], [MQTT-3.10.4-6]."""
         for topic_filter in topic_filters:
             if subscriber.session.discard_subscription(topic_filter):
-                self._routes.discard(topic_filter, subscriber)
+                self._subscriptions.discard(topic_filter, subscriber)
                 subscriber.levels -= _levels(topic_filter)
                 subscriber.filter_bytes -= len(topic_filter.encode())
                 subscriber.due.pop(topic_filter, None)
@@ -209,7 +209,7 @@ class Router:
     def forget(self, subscriber: Subscriber) -> None:
         """Remove all subscriptions of a session that has ended."""
         for topic_filter in subscriber.session.subscriptions:
-            self._routes.discard(topic_filter, subscriber)
+            self._subscriptions.discard(topic_filter, subscriber)
 
     def _min_slashes(self, topic_filter: str) -> int:
         share = split_share(topic_filter)
@@ -231,16 +231,16 @@ class Router:
         Spec: [MQTT-3.3.5-2]
         """
         topic = publish.topic
-        self.figures.publish_received += 1
+        self.metrics.publish_received += 1
         self.limits.check_payload(publish.payload, "a payload")
         if not self._is_open(topic):
-            self.figures.publish_denied += 1
+            self.metrics.publish_denied += 1
             self._complain(peer, "PUBLISH to %r dropped: clients must not publish to topics that begin with '$'", topic)
             return True
         if self.hooks.authorizer is not None:
             verdict = self.hooks.authorize(peer, Access("publish", topic, publish.qos, publish.retain))
             if not verdict.allowed:
-                self.figures.publish_denied += 1
+                self.metrics.publish_denied += 1
                 if verdict.close:
                     raise AccessDenied(f"PUBLISH to {topic!r} denied: {verdict.reason}", said=verdict.told)
                 self._complain(peer, "PUBLISH to %r denied: %s", topic, verdict.reason)
@@ -264,21 +264,21 @@ class Router:
             for payload in payloads:
                 self.publish_from(peer, Publish(topic, payload))
             return
-        subscribers, groups = self._routes.find(topic)
+        subscribers, groups = self._subscriptions.find(topic)
         count = len(payloads)
-        self.figures.publish_received += count
+        self.metrics.publish_received += count
         packets = b""  # encoded for the first connected subscriber, then shared by all
         for subscriber in subscribers:
             if subscriber.outlet is not None:
                 packets = packets or b"".join([encode_publish(topic, payload) for payload in payloads])
                 if self._noted(subscriber, subscriber.outlet.send(packets), count):
-                    self.figures.publish_sent += count
+                    self.metrics.publish_sent += count
         for group in groups:
             for payload in payloads:
                 chosen, _ = group.next()
                 if chosen.outlet is not None:
                     sent = chosen.outlet.send(encode_publish(topic, payload))
-                    self.figures.publish_sent += self._noted(chosen, sent)
+                    self.metrics.publish_sent += self._noted(chosen, sent)
 
     def _is_open(self, topic: str) -> bool:
         """Return whether clients may publish to a topic; cache this for topics to which they may.
@@ -313,7 +313,7 @@ class Router:
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
-        return self._deliver(self._routes.find(topic), topic, payload, qos, retain)
+        return self._deliver(self._subscriptions.find(topic), topic, payload, qos, retain)
 
     def publish_at_once(self, message: Message) -> int:
         """Deliver a message of the broker or the embedding program, however long that takes."""
@@ -329,12 +329,12 @@ class Router:
         Returns:
             Whether it is complete; if so, repeat the interrupted call immediately, before any subscription changes.
         """
-        while not self._routes.go_on(unfinished):
+        while not self._subscriptions.go_on(unfinished):
             if perf_counter() >= until:
                 return False
         return True
 
-    def _deliver(self, route: Route, topic: str, payload: bytes, qos: int, retain: bool) -> int:
+    def _deliver(self, recipients: Recipients, topic: str, payload: bytes, qos: int, retain: bool) -> int:
         if retain:
             self._retain(Message(topic, payload, qos, True))
         # One encoded packet and one Message per QoS are shared by all subscribers. RETAIN is not set on either: it
@@ -342,7 +342,7 @@ class Router:
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
-        subscribers, groups = route
+        subscribers, groups = recipients
         for subscriber, maximum in (*subscribers.items(), *map(Group.next, groups)) if groups else subscribers.items():
             effective = min(qos, maximum)
             if self.hooks.authorizer is not None and not self._may_receive(subscriber, topic, effective, False):
@@ -354,16 +354,16 @@ class Router:
             elif subscriber.outlet is not None:  # QoS 0 is not queued for disconnected clients
                 packet = packet or encode_publish(topic, payload)
                 given += self._noted(subscriber, subscriber.outlet.send(packet))
-        self.figures.publish_sent += given
+        self.metrics.publish_sent += given
         return given
 
     def _retain(self, message: Message) -> None:
         """Retain a message, or count it if a limit prevents that."""
         kept = self.retained.set(message)
-        if self.archive is not None:
-            self.archive.retain(message.topic, self.retained.get(message.topic))
+        if self.persistence is not None:
+            self.persistence.retain(message.topic, self.retained.get(message.topic))
         if not kept:
-            self.figures.retained_dropped += 1
+            self.metrics.retained_dropped += 1
             text = "the message to %r is not retained: a limit is reached with %d messages"
             self.notices.say("messages not retained", "", text, message.topic, len(self.retained))
 
@@ -382,7 +382,7 @@ class Router:
     def _noted(self, subscriber: Subscriber, taken: bool, count: int = 1) -> bool:
         """Count dropped messages, and log the first one of a series. Return `taken`."""
         if not taken:
-            self.figures.publish_dropped += count
+            self.metrics.publish_dropped += count
             if not subscriber.overflowing:
                 text = "messages for client %s are being dropped: too many wait for it"
                 self.notices.say("messages dropped", subscriber.client_id, text, subscriber.peer)
@@ -413,7 +413,7 @@ class Router:
             dropped = subscriber.session.sender.withdraw_unless(
                 lambda topic, qos, retain: self._may_receive(subscriber, topic, qos, retain)
             )
-            self.figures.publish_dropped += dropped
+            self.metrics.publish_dropped += dropped
 
     @staticmethod
     def _end(subscriber: Subscriber, error: MQTTError) -> None:
@@ -448,7 +448,7 @@ class Router:
             if topic.count("/") >= self._min_slashes(subscriber.walk_filter) and (
                 self.hooks.authorizer is None or self._may_receive(subscriber, topic, qos, True)
             ):
-                self.figures.publish_sent += 1
+                self.metrics.publish_sent += 1
                 return Message(topic, message.payload, qos, True)
         return None
 

@@ -35,10 +35,10 @@ class Status:
         except PackageNotFoundError:  # running from the source tree
             self._version = "mqttws"
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """Return all metrics by topic, without the prefix "$SYS/broker/"."""
         router, registry = self._router, self._registry
-        return router.figures.topics() | {
+        return router.metrics.topics() | {
             "clients/connected": registry.connected,
             "clients/disconnected": len(registry) - registry.connected,
             "clients/total": len(registry),
@@ -54,7 +54,7 @@ class Status:
         if self._left < 1:
             return
         self._left -= 1
-        texts = {name: str(figure) for name, figure in self.figures().items()}
+        texts = {name: str(metric) for name, metric in self.metrics().items()}
         texts["uptime"] = f"{int(now - self._started)} seconds"
         texts["version"] = self._version
         for name, text in texts.items():

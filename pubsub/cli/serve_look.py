@@ -100,7 +100,7 @@ def _state(broker: Broker) -> dict[str, Any]:
         ],
         "subscriptions": dict(sorted(subscriptions.items())[:_ROWS]),
         "retained": [[message.topic, _shown(message)] for message in broker.retained()[:_ROWS]],
-        "figures": broker.figures(),
+        "metrics": broker.metrics(),
     }
 
 

@@ -136,7 +136,7 @@ def test_a_connect_with_garbage_behind_it_lets_nobody_in(start, wire):
     broker = start(on_connected=connected.append, authenticator=lambda peer, connect: True)
     assert wire(broker).send(Connect("c", will=Message("w")), "f0 00").rest() == b""
     assert connected == []
-    assert broker.figures()["clients/total"] == 0
+    assert broker.metrics()["clients/total"] == 0
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])

@@ -218,7 +218,7 @@ def test_a_denied_publish_is_acknowledged_and_dropped(start, client, caplog, qos
     else:
         peer.quiet()
     watcher.quiet()
-    figures = broker.figures()
+    figures = broker.metrics()
     assert (figures["publish/messages/denied"], figures["retained messages/count"]) == (1, 0)
     assert "PUBLISH to 'secret' denied: rule 7" in caplog.text
 
@@ -332,7 +332,7 @@ def test_a_will_over_which_a_hook_fails_is_not_published(start, client, caplog, 
     armed.clear()
     watcher.quiet()
     assert "a hook failed, and the will to 'will' is not published" in caplog.text
-    assert broker.figures()["publish/messages/denied"] == 1
+    assert broker.metrics()["publish/messages/denied"] == 1
 
 
 def test_a_connected_hook_that_fails_ends_its_connection(start, wire, client):
@@ -344,7 +344,7 @@ def test_a_connected_hook_that_fails_ends_its_connection(start, wire, client):
     good = client("good", broker)
     assert wire(broker).send(Connect("bad")).rest() in (b"", bytes.fromhex("20 02 00 00"))
     good.quiet()
-    assert broker.figures()["clients/connected"] == 1
+    assert broker.metrics()["clients/connected"] == 1
 
 
 def test_a_disconnected_hook_that_fails_is_logged(start, client, caplog):

@@ -79,7 +79,7 @@ def test_an_asynchronous_program_runs_it_in_its_own_loop():
                 async for message in client.messages(timeout=10):
                     assert message.payload == b"x"
                     break
-            assert broker.figures()["clients/maximum"] == 1
+            assert broker.metrics()["clients/maximum"] == 1
         assert asyncio.all_tasks() == before
 
     asyncio.run(main())
@@ -168,7 +168,7 @@ def test_it_listens_by_name():
         mqttws.connect(broker.url).close()
 
 
-@pytest.mark.parametrize("verb", [lambda b: b.publish("a"), lambda b: b.figures(), lambda b: b.disconnect("c")])
+@pytest.mark.parametrize("verb", [lambda b: b.publish("a"), lambda b: b.metrics(), lambda b: b.disconnect("c")])
 def test_what_needs_it_running_says_so(verb):
     broker = Broker()
     with pytest.raises(RuntimeError, match="the broker is not running; start it first"):
@@ -212,7 +212,7 @@ def test_figures(broker, client):
     peer.subscribe(("a", 1), ("b/#", 0))
     peer.send(Publish("a", b"x", 1, True, packet_id=1))
     assert {type(peer.receive()) for _ in range(2)} == {PubAck, Publish}
-    figures = broker.figures()
+    figures = broker.metrics()
     expected = {
         "clients/connected": 1,
         "clients/disconnected": 0,
@@ -230,9 +230,9 @@ def test_figures(broker, client):
     assert {name: figures[name] for name in expected} == expected
     assert figures["bytes/received"] > 0 < figures["bytes/sent"]
     peer.send("e0 00").rest()
-    assert broker.figures()["clients/disconnected"] == 1
+    assert broker.metrics()["clients/disconnected"] == 1
     client("c", clean_session=True).send("e0 00").rest()
-    assert broker.figures()["subscriptions/count"] == broker.figures()["clients/total"] == 0
+    assert broker.metrics()["subscriptions/count"] == broker.metrics()["clients/total"] == 0
 
 
 def test_sys_brings_the_figures_of_now_and_then_what_changes(start, client):
@@ -261,7 +261,7 @@ def test_a_thousand_connections_leave_nothing_behind(broker):
             client.subscribe("a")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:  # the broker has yet to hear the end of the last one
-        figures = broker.figures()
+        figures = broker.metrics()
         left = [figures[name] for name in ("clients/total", "clients/connected", "subscriptions/count")]
         if left == [0, 0, 0] and descriptors() <= files:
             return

@@ -36,7 +36,7 @@ def test_connections_are_bounded(start, wire, client):
     broker = start(limits=Limits(max_connections=3))
     peers = [client("", broker) for _ in range(3)]
     assert wire(broker).rest() == b""
-    assert broker.figures()["connections/refused"] == 1
+    assert broker.metrics()["connections/refused"] == 1
     peers[0].send("e0 00").rest()
     peers[0].close()
     deadline = time.monotonic() + PATIENCE
@@ -87,7 +87,7 @@ def test_the_session_in_which_nothing_waits_makes_way_the_one_that_is_away_longe
     for client_id in ("one", "two"):
         client(client_id, broker, clean_session=False).send("e0 00").rest()
     here.quiet()
-    assert broker.figures()["clients/expired"] == 2
+    assert broker.metrics()["clients/expired"] == 2
     assert client("full", broker, clean_session=False).session_present
     assert not client("old", broker, clean_session=False).session_present
     assert not client("new", broker, clean_session=False).session_present
@@ -128,7 +128,7 @@ def test_filters_in_one_subscribe_are_bounded(start, client):
     peer = client("c", broker, clean_session=False)
     assert peer.subscribe(("a", 0), ("b", 0)) == (0, 0)
     assert peer.send(Subscribe(1, [("c", 0), ("d", 0), ("e", 0)])).rest() == b""
-    assert broker.figures()["subscriptions/count"] == 2  # none of them was taken
+    assert broker.metrics()["subscriptions/count"] == 2  # none of them was taken
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_topics_are_bounded(start, client, limits, good, bad):
     assert client("c", broker).send(Publish(bad), Publish("after")).rest() == b""
     assert client("c", broker).send(Subscribe(1, [("a", 0), (bad, 0)])).rest() == b""
     watcher.quiet()
-    assert broker.figures()["subscriptions/count"] == 1
+    assert broker.metrics()["subscriptions/count"] == 1
 
 
 def test_the_error_names_the_bound():
@@ -184,7 +184,7 @@ def test_retained_messages_are_bounded(start, client, caplog, limits):
     for number, topic in enumerate(["a", "b", "c", "a"]):
         broker.publish(topic, b"%d" % number, retain=True)
     assert [message.payload for message in watcher.messages(4)] == [b"0", b"1", b"2", b"3"]
-    figures = broker.figures()
+    figures = broker.metrics()
     assert (figures["retained messages/count"], figures["retained messages/dropped"]) == (2, 1)
     late = client("late", broker)
     late.subscribe(("#", 0))
@@ -238,7 +238,7 @@ def test_a_client_that_leaves_while_it_waits_for_its_rate_is_forgotten(start, cl
     peer = client("c", broker)
     peer.send(Publish("a", bytes(9_000)), Publish("a", bytes(9_000)))
     client("c", broker)  # the take-over ends the first connection
-    assert broker.figures()["clients/connected"] == 1
+    assert broker.metrics()["clients/connected"] == 1
 
 
 def test_what_waits_for_its_rate_is_heard_when_the_client_leaves(start, client):
@@ -271,7 +271,7 @@ def test_qos_0_messages_for_a_slow_reader_are_dropped_and_counted(start, client)
     fill(watcher, publisher, 0, 400)  # 24 MB
     publisher.send(Publish("b", b"x"))
     assert other.messages(1) == [Publish("b", b"x")]
-    dropped = broker.figures()["publish/messages/dropped"]
+    dropped = broker.metrics()["publish/messages/dropped"]
     assert dropped > 0
     assert len(watcher.messages(400 - dropped)) == 400 - dropped
     watcher.quiet()
@@ -285,7 +285,7 @@ def test_qos_1_messages_for_a_slow_reader_wait(start, client):
     watcher.subscribe(("a", 1))
     publisher = client("publisher", broker)
     fill(watcher, publisher, 1, 400)
-    assert broker.figures()["publish/messages/dropped"] == 0
+    assert broker.metrics()["publish/messages/dropped"] == 0
     for number in range(400):
         message = watcher.receive()
         assert message.packet_id == number % 65535 + 1
@@ -353,4 +353,4 @@ def test_departures_dollar_topics(start, client):
     peer.subscribe(("$aws/#", 0))
     peer.send(Publish("$aws/x", b"1"), Publish("$SYS/broker/version", b"2"))
     assert peer.messages(1) == [Publish("$aws/x", b"1")]
-    assert broker.figures()["publish/messages/denied"] == 1
+    assert broker.metrics()["publish/messages/denied"] == 1

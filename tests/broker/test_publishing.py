@@ -125,13 +125,13 @@ def test_the_last_retained_message_counts_and_others_do_not(client):
 def test_an_empty_retained_message_removes_and_is_not_kept(broker, client):
     peer = client("c")
     peer.send(Publish("a", b"1", 1, True, packet_id=1)).expect(PubAck(1))
-    assert broker.figures()["retained messages/count"] == 1
+    assert broker.metrics()["retained messages/count"] == 1
     watcher = client("watcher")
     watcher.subscribe(("#", 0))
     watcher.messages(1)
     peer.send(Publish("a", b"", 0, True), Publish("never", b"", 0, True))
     assert watcher.messages(2) == [Publish("a", b""), Publish("never", b"")]
-    assert broker.figures()["retained messages/count"] == 0
+    assert broker.metrics()["retained messages/count"] == 0
     late = client("late")
     late.subscribe(("#", 0))
     late.quiet()

@@ -11,8 +11,8 @@ from mqttws.broker import Accepted, Limits, Peer
 from mqttws.broker.registry import Registry
 from mqttws.broker.retained import Retained
 from mqttws.broker.router import Router
-from mqttws.broker.routes import MAX_ANSWERS, MAX_CHARACTERS, Routes, Unfinished
 from mqttws.broker.subscriber import Subscriber
+from mqttws.broker.subscriptions import MAX_ANSWERS, MAX_CHARACTERS, Subscriptions, Unfinished
 
 LEVELS = st.sampled_from(["a", "b", "", "$x"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -124,7 +124,7 @@ def test_a_qos_0_message_is_encoded_once_for_all_its_subscribers():
 @given(st.lists(st.tuples(st.integers(0, 2), TOPICS, FILTERS, QOS, st.booleans())))
 def test_what_is_remembered_of_the_tree_is_what_it_says_now(steps):
     """After each change of a subscription, and before it, a topic finds those whose filters match it."""
-    routes = Routes()
+    routes = Subscriptions()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     subscribers = [Subscriber(str(number), Session(), None, peer) for number in range(3)]
     naive: dict[tuple[str, Subscriber], int] = {}
@@ -154,16 +154,16 @@ def test_what_is_remembered_is_bounded():
     router.subscribe(registry.attach(peer, Connect("c"), Accepted(), outlet)[0], [("#", 0)])
     for number in range(3 * MAX_ANSWERS):
         router.publish_run(peer, f"a/{number}", [b"x"])
-        assert len(router._routes._answers) <= MAX_ANSWERS
-        assert router._routes._named <= MAX_ANSWERS
+        assert len(router._subscriptions._answers) <= MAX_ANSWERS
+        assert router._subscriptions._named <= MAX_ANSWERS
         assert len(router._open_topics) <= MAX_ANSWERS
     for number in range(20):  # long topics are remembered, too, as far as there is place for their characters
         topic = f"{number}" + "b" * 60_000
         router.publish_run(peer, topic, [b"x"])
-        for remembered in (router._routes._answers, router._open_topics):
+        for remembered in (router._subscriptions._answers, router._open_topics):
             assert topic in remembered
             assert sum(map(len, remembered)) <= MAX_CHARACTERS
-    assert len(router._routes._answers) > 1  # each topic has not taken the place of all others
+    assert len(router._subscriptions._answers) > 1  # each topic has not taken the place of all others
     assert len(router._open_topics) > 1
     assert len(outlet.packets) == 3 * MAX_ANSWERS + 20
 
@@ -171,8 +171,8 @@ def test_what_is_remembered_is_bounded():
 @pytest.mark.parametrize("topic_filter", ["#", "$share/{}/#"])
 def test_what_is_remembered_of_many_subscribers_is_bounded(monkeypatch, topic_filter):
     """By subscribers and groups; a group counts as one, however many are in it."""
-    monkeypatch.setattr("mqttws.broker.routes._MAX_NAMED", 10)
-    routes = Routes()
+    monkeypatch.setattr("mqttws.broker.subscriptions._MAX_NAMED", 10)
+    routes = Subscriptions()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     for number in range(4):
         routes.set(topic_filter.format(number), Subscriber(str(number), Session(), None, peer), 0, 0)
@@ -201,7 +201,7 @@ def test_a_run_is_the_same_as_its_messages_one_by_one(runs, topic_filters):
                 for payload in payloads:
                     router.publish_from(peer, Publish(topic, payload))
         came.append([b"".join(outlet.packets) for outlet in outlets])
-        figures.append(router.figures.topics())
+        figures.append(router.metrics.topics())
     assert came[0] == came[1]
     assert figures[0] == figures[1]
 
@@ -224,7 +224,7 @@ def test_expiry_looks_at_those_that_are_away_alone():
     assert registry.find("c") is subscriber
     registry.expire(110.0)
     assert registry.find("c") is None
-    assert router.figures.sessions_expired == 1
+    assert router.metrics.sessions_expired == 1
 
 
 def test_a_session_without_an_end_is_kept():
@@ -308,7 +308,7 @@ def hydra(router: Router, depth: int, most: int) -> Subscriber:
     subscriber, _ = Registry(router).attach(peer, Connect("hydra"), Accepted(), Outlet())
     for number in range(most):
         levels = ["+" if number >> bit & 1 else "a" for bit in range(depth)]
-        router._routes.set("/".join([*levels, "b"]), subscriber, 0, 0)
+        router._subscriptions.set("/".join([*levels, "b"]), subscriber, 0, 0)
     router.subscribe(subscriber, [("#", 1)])
     return subscriber
 
@@ -323,11 +323,11 @@ def test_a_topic_that_thousands_of_filters_almost_match_is_looked_up_in_steps():
     other = "/".join(["a"] * 14 + ["c"])
     with pytest.raises(Unfinished):
         router.publish_run(subscriber.peer, other, [b"x"])
-    assert router.figures.publish_received == 1
+    assert router.metrics.publish_received == 1
     turns = 1
     while not router.go_on(caught.value, 0.0):
         turns += 1
-        router._routes.set(f"x/{turns}", subscriber, 0, 0)  # the tree changes between the steps
+        router._subscriptions.set(f"x/{turns}", subscriber, 0, 0)  # the tree changes between the steps
     assert turns > 3
     assert router.publish(topic, b"x", 1, True) == 1
     assert subscriber.session.sender.waiting == 1

@@ -119,7 +119,7 @@ def test_two_hundred_take_overs_in_a_row(broker, client):
     for peer in peers[:-1]:
         assert peer.rest() == b""
     peers[-1].quiet()
-    assert broker.figures()["clients/connected"] == 1
+    assert broker.metrics()["clients/connected"] == 1
 
 
 def test_a_clean_session_that_is_taken_over_ends(client):
@@ -138,9 +138,9 @@ def test_sessions_expire_while_their_clients_are_away_and_never_before(start, cl
     stays = client("stays", broker, clean_session=False)
     stays.subscribe(("a", 1))
     client("goes", broker, clean_session=False).close()
-    while broker.figures()["clients/total"] == 2:  # the broker looks through its sessions once a second
+    while broker.metrics()["clients/total"] == 2:  # the broker looks through its sessions once a second
         stays.quiet()
-    assert broker.figures()["clients/expired"] == 1
+    assert broker.metrics()["clients/expired"] == 1
     assert not client("goes", broker, clean_session=False).session_present
     broker.publish("a", b"x", 1)
     assert stays.messages(1)[0].payload == b"x"
@@ -159,7 +159,7 @@ def test_the_queue_of_a_client_that_is_away_is_bounded_and_drops_the_newest(star
         peer.send("e0 00").rest()
     for number in range(10):
         broker.publish("a", b"%d" % number, 1)
-    assert broker.figures()["publish/messages/dropped"] == 7
+    assert broker.metrics()["publish/messages/dropped"] == 7
     assert len([record for record in caplog.records if "dropped" in record.message]) == 1
     peer = client("c", broker, clean_session=False)
     assert [message.payload for message in peer.messages(3)] == [b"0", b"1", b"2"]
@@ -173,7 +173,7 @@ def test_the_queue_is_bounded_by_bytes_too(start, client):
         peer.send("e0 00").rest()
     for _ in range(10):
         broker.publish("a", bytes(300), 1)
-    assert broker.figures()["publish/messages/dropped"] == 7
+    assert broker.metrics()["publish/messages/dropped"] == 7
 
 
 def test_a_stopped_broker_that_starts_again_has_its_sessions_still(start, client):
@@ -198,5 +198,5 @@ def test_a_session_that_is_kept_for_no_time_is_over_with_its_connection(start, c
         peer.subscribe(("a", 1))
         peer.send("e0 00").rest()
         assert broker.publish("a", b"x", 1) == 0
-        assert broker.figures()["clients/total"] == 0
-        assert broker.figures()["clients/expired"] == 0
+        assert broker.metrics()["clients/total"] == 0
+        assert broker.metrics()["clients/expired"] == 0

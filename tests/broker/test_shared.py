@@ -6,8 +6,8 @@ import pytest
 
 from mqttws import PubAck, Publish, Session, Unsubscribe
 from mqttws.broker import Peer
-from mqttws.broker.routes import Routes
 from mqttws.broker.subscriber import Subscriber
+from mqttws.broker.subscriptions import Subscriptions
 
 
 @pytest.mark.parametrize("qos", [0, 1])
@@ -38,12 +38,12 @@ def test_a_run_of_one_client_is_shared_message_by_message(client):
 def test_groups_and_single_subscriptions_get_a_copy_each(broker, client):
     peer = client("c")
     peer.subscribe(("$share/g/t", 0), ("$share/h/t", 0), ("$share/g/#", 0), ("t", 0))
-    assert broker.figures()["subscriptions/count"] == 4
+    assert broker.metrics()["subscriptions/count"] == 4
     assert broker.publish("t", b"x") == 4
     assert peer.messages(4) == [Publish("t", b"x")] * 4
     peer.send(Unsubscribe(2, ["$share/g/t", "$share/h/t", "$share/x/t"])).expect("b0 02 00 02")
     assert broker.publish("t", b"x") == 2
-    assert broker.figures()["subscriptions/count"] == 2
+    assert broker.metrics()["subscriptions/count"] == 2
 
 
 def test_those_who_are_away_are_passed_by_unless_all_are(broker, client):
@@ -103,7 +103,7 @@ def test_the_authorizer_is_asked_about_the_filter_in_it(start, client):
 
 
 def test_a_group_in_the_tree_is_found_once_and_goes_with_its_last_member():
-    routes, peer = Routes(), Peer("mqtt", ("127.0.0.1", 1))
+    routes, peer = Subscriptions(), Peer("mqtt", ("127.0.0.1", 1))
     one, two = (Subscriber(name, Session(), None, peer) for name in "ab")
     routes.set("$share/g/a/#", one, 1, 0)
     routes.set("$share/g/a/#", two, 0, 0)

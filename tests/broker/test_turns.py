@@ -197,13 +197,13 @@ def test_who_holds_more_than_its_share_gets_nothing_more_and_the_others_do(monke
     for _ in range(300):
         router.publish("a", bytes(1_000), 1)
     assert 90_000 < hog.size <= 100_000
-    dropped = router.figures.publish_dropped
+    dropped = router.metrics.publish_dropped
     assert dropped > 200
     assert router.subscribe(good, [("b", 1)]) == [1]
     assert router.publish("b", bytes(1_000), 1) == 1
     hog.session.sender.clear()
     assert router.publish("a", bytes(1_000), 1) == 1  # what has left is counted no more
-    assert router.figures.publish_dropped == dropped
+    assert router.metrics.publish_dropped == dropped
 
 
 def test_filters_are_bounded_in_bytes_and_given_back():

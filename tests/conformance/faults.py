@@ -327,7 +327,7 @@ fault(
     (TOPICS + "Search.advance", 'reached.append(children["+"])', 'reached.append(children["+"])\n                    found.append(children["+"].values)'),
 )
 fault("3.3.4-1", "QoS 2 is answered by PUBACK", (RECEIVER + "answers", "map(PubRec, ", "map(PubAck, "))
-fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.routes:Routes._remember", "granted.get(key, -1) < qos", "key not in granted"))
+fault("3.3.5-1", "the first filter decides the QoS", ("mqttws.broker.subscriptions:Subscriptions._remember", "granted.get(key, -1) < qos", "key not in granted"))
 fault("3.3.5-2", "what is denied is never answered", (ROUTER + "publish_from", "return verdict.acknowledge", "return False"))
 fault("3.3.5-2", "what is denied is delivered", (ROUTER + "publish_from", "if not verdict.allowed:", "if False:"))
 
@@ -367,11 +367,11 @@ fault(
         "                         if known.lower() in {one.lower() for one in topic_filters}]:",
     ),
 )
-fault("3.10.4-2", "the subscription stays", (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "pass"))
+fault("3.10.4-2", "the subscription stays", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
 fault(
     "3.10.4-3",
     "what has begun is dropped",
-    (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "self._routes.discard(topic_filter, subscriber); subscriber.session.sender.clear()"),
+    (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "self._subscriptions.discard(topic_filter, subscriber); subscriber.session.sender.clear()"),
 )
 fault("3.10.4-4", "UNSUBACK has another identifier", (HANDLER + "_on_unsubscribe", "(event.unsubscribe.packet_id)", "(event.unsubscribe.packet_id % 7 + 1)"))
 fault(

@@ -185,7 +185,7 @@ def test_a_session_that_was_away_does_not_expire_once_its_client_is_back(start, 
         back.close()
     back.subscribe(("a", 1))
     client("gone", broker, clean_session=False).send("e0 00").rest()
-    while broker.figures()["clients/total"] == 2:  # its time was up after that of the other one
+    while broker.metrics()["clients/total"] == 2:  # its time was up after that of the other one
         back.quiet()
     broker.publish("a", b"x", 1)
     assert back.messages(1) == [Publish("a", b"x", 1, packet_id=1)]

@@ -118,7 +118,7 @@ def test_cve_2023_3592_mosquitto_a_will_that_is_ill_formed_is_never_given_back(b
     for topic in ("00 00", "00 01 23", "00 01 ff"):
         rest = bytes.fromhex(f"00 04 4d 51 54 54 04 06 00 3c 00 01 63 {topic} 00 00")
         assert wire(broker).send(bytes((0x10, len(rest))), rest).rest() == b""
-    assert broker.figures()["clients/total"] == 0
+    assert broker.metrics()["clients/total"] == 0
 
 
 def test_cve_2024_8376_mosquitto_requests_around_a_disconnect_end_the_process(broker, wire, client):
@@ -128,7 +128,7 @@ def test_cve_2024_8376_mosquitto_requests_around_a_disconnect_end_the_process(br
     packets = [Connect("c"), "e0 00", Subscribe(1, [("a", 0)]), "a2 05 00 02 00 01 61", Publish("a", b"x")]
     assert wire(broker).send(*packets).rest() == bytes.fromhex("20 02 00 00")
     other.quiet()
-    assert broker.figures()["subscriptions/count"] == 1
+    assert broker.metrics()["subscriptions/count"] == 1
 
 
 def test_cve_2016_9877_rabbitmq_a_known_name_without_a_password_is_let_in(start, wire):
@@ -194,7 +194,7 @@ def test_cve_2026_33217_nats_rules_for_topics_do_not_hold_in_the_brokers_own_nam
     peer = client(broker, "c", username="ann")
     assert peer.subscribe(("$SYS/#", 0), ("$SYS/broker/version", 0), ("$share/g/$SYS/#", 0)) == (0x80,) * 3
     peer.send(Publish("$SYS/broker/version", b"forged", retain=True)).quiet()
-    assert broker.figures()["publish/messages/denied"] == 1
+    assert broker.metrics()["publish/messages/denied"] == 1
 
 
 def test_cve_2021_34434_mosquitto_a_right_that_is_taken_from_a_client_that_is_away_is_kept(start, client):
@@ -327,7 +327,7 @@ def test_a_hook_that_fails_or_answers_nonsense_lets_nobody_in(start, wire, hook,
         peer = wire(broker).connect("c")
         peer.send(Subscribe(1, [("a", 0)]), Publish("b", b"x", retain=True), "e0 00")
         assert peer.rest() in (b"", bytes.fromhex("90 03 00 01 80"))
-    figures = broker.figures()
+    figures = broker.metrics()
     assert (figures["subscriptions/count"], figures["retained messages/count"]) == (0, 0)
 
 

@@ -94,8 +94,8 @@ def test_a_name_that_moves_is_found_again(make: Make, names: dict[str, list[Entr
         names["broker.test"] = [entry("127.0.0.1", parse_url(new.url_of("mqtt")).port)]
         states.wait("connected", 2)
         client.publish("t", b"x", 1)
-        assert new.figures()["clients/connected"] == 1
-        assert old.figures()["clients/connected"] == 0
+        assert new.metrics()["clients/connected"] == 1
+        assert old.metrics()["clients/connected"] == 0
 
 
 def test_the_error_of_the_last_address_is_told(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:

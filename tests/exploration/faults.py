@@ -31,7 +31,7 @@ PENDING = "mqttws.client.pending:Pending."
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
 HANDLER = "mqttws.broker.handler:Handler."
-ARCHIVE = "mqttws.broker.archive:Archive."
+PERSISTENCE = "mqttws.broker.persistence:Persistence."
 RETAINED = "mqttws.broker.retained:Retained."
 
 # Sending.
@@ -91,10 +91,10 @@ fault("the future of a delivered message is kept", (PENDING + "delivered", "pop"
 fault("a message is acknowledged before it is routed", (HANDLER + "_on_publish", "taken = router.publish_from(self.peer, publish)", "taken = True; self._connection.acknowledge(publish); self.subscriber.session.store and self.subscriber.session.store.commit(); router.publish_from(self.peer, publish)"))
 fault("nothing is kept for who is away", (ROUTER + "_deliver", "if effective:", "if effective and subscriber.outlet is not None:"))
 fault("a kept session is not resumed", (REGISTRY + "attach", "known is not None and connect.clean_session", "known is not None"))
-fault("a kept session is not in the store", (REGISTRY + "attach", "archive.keep(known)", "pass"))
+fault("a kept session is not in the store", (REGISTRY + "attach", "persistence.keep(known)", "pass"))
 fault("an old connection is not ended", (REGISTRY + "attach", "known.outlet.end(", "str("))
 fault("recovered subscriptions do not route", (ROUTER + "recover", "self._grow(subscriber, topic_filter, qos)", "pass"))
-fault("an unsubscription leaves its route", (ROUTER + "unsubscribe", "self._routes.discard(topic_filter, subscriber)", "pass"))
-fault("a retained message is not noted", (ARCHIVE + "retain", "self.store.put(key, bytes((message.qos,)) + message.payload)", "pass"))
+fault("an unsubscription leaves its route", (ROUTER + "unsubscribe", "self._subscriptions.discard(topic_filter, subscriber)", "pass"))
+fault("a retained message is not noted", (PERSISTENCE + "retain", "self.store.put(key, bytes((message.qos,)) + message.payload)", "pass"))
 fault("the first retained message stays", (RETAINED + "set", "if message.payload and fits:", "if message.payload and fits and old is None:"))
 fault("a subscription brings no retained message", (ROUTER + "_subscribe", "subscriber.due[topic_filter] = qos", "pass"))

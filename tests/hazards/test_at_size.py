@@ -339,7 +339,7 @@ def test_a_reader_that_is_slower_than_the_publisher_gets_all_in_order(stack: Exi
         message = reader.receive()
         assert message.payload == b"%d" % number + bytes(1_000)
         reader.send(PubAck(message.packet_id))
-    assert broker.figures()["publish/messages/dropped"] == 0
+    assert broker.metrics()["publish/messages/dropped"] == 0
 
 
 def test_the_server_s_pings_are_answered_while_a_callback_is_held_up(stack: ExitStack) -> None:

@@ -34,7 +34,7 @@ def test_connections_beyond_the_bound(attack, dial):
     connections = [dial(victim, scheme) for scheme in ("ws", "mqtt") for _ in range(200)]
     refused = [connection for connection in connections[49:] if ended(connection) == b""]
     assert len(refused) == 351
-    assert victim.figures()["connections/refused"] == 351
+    assert victim.metrics()["connections/refused"] == 351
     victim.control.served()
 
 
@@ -88,12 +88,12 @@ def test_one_packet_full_of_subscriptions(victim, join):
 
 def test_subscribing_and_unsubscribing_leaves_nothing(victim, join):
     hog = join(victim, "hog")
-    bare = victim.figures()["subscriptions/count"]
+    bare = victim.metrics()["subscriptions/count"]
     for number in range(300):
         filters = [f"{number}/{level}/+/#" for level in range(100)]
         hog.subscribe(*((topic_filter, 0) for topic_filter in filters))
         hog.send(Unsubscribe(2, filters)).expect("b0 02 00 02")
-    assert victim.figures()["subscriptions/count"] == bare
+    assert victim.metrics()["subscriptions/count"] == bare
     assert victim.grown() < 16 * MIB
 
 
@@ -146,7 +146,7 @@ def test_retained_topics(victim, join, depth):
     for start in range(0, 20_000, 1000):
         hog.send(*(Publish(f"{number}{depth}"[:20_000], b"x", retain=True) for number in range(start, start + 1000)))
     hog.quiet()
-    figures = victim.figures()
+    figures = victim.metrics()
     assert figures["retained messages/count"] == (500 if depth else 10_000)
     assert figures["retained messages/dropped"] == 20_000 - figures["retained messages/count"]
     assert victim.grown() < (64 if depth else 32) * MIB
@@ -159,7 +159,7 @@ def test_retained_bytes(attack, join):
     for number in range(100):
         hog.send(Publish(f"{number}", bytes(MIB // 2), retain=True))
     hog.quiet()
-    assert victim.figures()["retained messages/bytes"] <= 4 * MIB
+    assert victim.metrics()["retained messages/bytes"] <= 4 * MIB
     assert victim.grown() < 16 * MIB
 
 
@@ -187,7 +187,7 @@ def test_wills(attack, wire):
     for hog in hogs:
         hog.reset()
     victim.until_logged("over mqtt: closed", 100)
-    assert victim.figures()["retained messages/bytes"] <= 4 * MIB
+    assert victim.metrics()["retained messages/bytes"] <= 4 * MIB
     assert victim.grown() < 48 * MIB
 
 
@@ -278,7 +278,7 @@ def test_a_subscriber_that_never_reads(attack, join, qos, scheme):
             publisher.expect(PubAck(number + 1))
     publisher.quiet()
     victim.control.served()
-    assert victim.figures()["publish/messages/dropped"] > 300
+    assert victim.metrics()["publish/messages/dropped"] > 300
     assert victim.grown() < 40 * MIB
     victim.until_logged("the client read nothing for 2 s")
 
@@ -291,7 +291,7 @@ def test_sessions_that_are_left_behind(attack, wire):
         codes.append(peer.receive().return_code)
         peer.close()
     assert codes == [0] * 700  # those that came first have made way
-    assert victim.figures()["clients/disconnected"] <= 500
+    assert victim.metrics()["clients/disconnected"] <= 500
     assert victim.grown() < 16 * MIB
 
 

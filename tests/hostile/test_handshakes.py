@@ -81,7 +81,7 @@ def test_what_is_hidden_behind_a_request(victim, dial):
         connection.sendall(GOOD + b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled)
         answer = ended(connection)
         assert (status(answer), answer.count(b"HTTP/1.1")) == (400, 1)
-    assert victim.figures()["clients/connected"] == 1
+    assert victim.metrics()["clients/connected"] == 1
 
 
 def test_compression_is_not_agreed_to(victim, wire):

@@ -100,7 +100,7 @@ def test_many_at_once(attack, dial, wire):
     victim = attack(limits={"connect_timeout": 1.0})
     silent = [dial(victim, scheme) for scheme in ("ws", "mqtt") for _ in range(100)]
     victim.control.served()
-    assert victim.figures()["clients/connected"] == 1
+    assert victim.metrics()["clients/connected"] == 1
     newcomer = wire(victim, "ws").connect("newcomer")
     newcomer.quiet()
     for connection in silent:

@@ -153,7 +153,7 @@ def test_many_observers_of_one_filter_make_one_subscribe(api: Api, world: Any) -
         recorder.wait_for_values(1)
     for subscription in subscriptions[:-1]:
         api.call(subscription.unsubscribe, PATIENCE)
-    assert world.broker.figures()["subscriptions/count"] == 1
+    assert world.broker.metrics()["subscriptions/count"] == 1
     api.call(api.ps.publish, "a", 2, qos=1)
     recorders[-1].wait_for_values(1, 2)
     assert all(recorder.values == [1] for recorder in recorders[:-1])
@@ -245,9 +245,9 @@ def test_closing_the_pubsub_closes_its_subscriptions_and_it_may_be_used_again(ap
 
 def test_unsubscribing_ends_the_subscription_at_the_server(api: Api, world: Any) -> None:
     subscription = subscribe(api, ["a", "b"], Recorder())
-    assert world.broker.figures()["subscriptions/count"] == 2
+    assert world.broker.metrics()["subscriptions/count"] == 2
     api.call(subscription.unsubscribe, PATIENCE)
-    assert world.broker.figures()["subscriptions/count"] == 0
+    assert world.broker.metrics()["subscriptions/count"] == 0
 
 
 def test_a_refused_filter_is_an_error_and_the_others_stand(api: Api, recorder: Recorder, world: Any) -> None:
@@ -301,7 +301,7 @@ def test_iterating_is_a_subscription_that_ends_with_the_loop(api: Api, world: An
     taken = api.iterate(["a", "b/#", "begin"], 3, begun, qos=1)
     assert [message.value for message in taken] == [0, 1, 2]
     api.call(api.ps.publish, "after", 1, qos=1)  # the server takes packets in order: the UNSUBSCRIBE came before
-    assert world.broker.figures()["subscriptions/count"] == 0
+    assert world.broker.metrics()["subscriptions/count"] == 0
 
 
 def test_an_iteration_ends_after_silence(api: Api) -> None:

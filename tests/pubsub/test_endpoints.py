@@ -33,7 +33,7 @@ def test_a_lost_broker_is_left_for_the_next(make: Callable[..., Api], stack: Exi
         recorder.wait_for_values(1)
     api.call(api.ps.publish, "a", 2, qos=1)
     recorder.wait(lambda: len(recorder.messages) == 2)
-    assert second.figures()["clients/connected"] == 1
+    assert second.metrics()["clients/connected"] == 1
 
 
 @pytest.mark.parametrize("waits", [False, True])

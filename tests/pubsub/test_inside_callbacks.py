@@ -59,7 +59,7 @@ def test_ending_a_subscription_inside_its_own_callback(ps: PubSub, world: Any) -
     assert recorder.values == [0]
     assert recorder.closes == 1
     assert recorder.errors == []
-    assert world.broker.figures()["subscriptions/count"] == 0
+    assert world.broker.metrics()["subscriptions/count"] == 0
 
 
 def test_closing_inside_a_callback(ps: PubSub, recorder: Recorder) -> None:

@@ -99,7 +99,7 @@ def test_what_comes_after_the_suback_waits_for_the_first_next(api: Api, world: A
     assert [take(api, messages).value for _ in range(3)] == [0, 1, 2]
     leave(api, observable)
     assert messages.closed
-    assert world.broker.figures()["subscriptions/count"] == 0
+    assert world.broker.metrics()["subscriptions/count"] == 0
     with pytest.raises((StopIteration, StopAsyncIteration)):
         take(api, messages)
     with pytest.raises(SubscriptionEnded):
@@ -267,7 +267,7 @@ def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_nex
     assert [message.value for message in api.iterate(["a", "begin"], 1, begun, qos=1)] == [1]
     recorder.wait_for_values(1, 2)
     api.call(api.ps.publish, "after", 1, qos=1)
-    assert broker.figures()["subscriptions/count"] == 1
+    assert broker.metrics()["subscriptions/count"] == 1
 
 
 def test_an_iteration_that_waits_ends_with_its_subscription(world: Any) -> None:
@@ -297,7 +297,7 @@ def test_a_finaliser_takes_no_lock(world: Any) -> None:
             del cycle
             gc.collect()
         ps.publish("b", 1, qos=1)
-        assert world.broker.figures()["subscriptions/count"] == 0
+        assert world.broker.metrics()["subscriptions/count"] == 0
 
 
 def test_iterating_inside_a_callback_of_the_same_connection_is_refused(api: Api, world: Any) -> None:

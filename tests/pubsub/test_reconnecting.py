@@ -72,7 +72,7 @@ def test_a_broker_that_is_killed_and_restarted_loses_no_subscription(
     assert recorder.errors == []
     assert not subscription.closed
     api.call(subscription.unsubscribe, PATIENCE)
-    assert broker.figures()["subscriptions/count"] == 0
+    assert broker.metrics()["subscriptions/count"] == 0
     reasons = [change.reason for change in watcher.messages]  # type: ignore[attr-defined]
     assert any(isinstance(reason, ConnectError) for reason in reasons)
 
@@ -148,7 +148,7 @@ def test_what_was_unsubscribed_offline_is_not_subscribed_again(stack: Any, make:
     api.call(api.ps.publish, ["gone", "kept"], 1, qos=1)
     kept.wait_for_values(1)
     assert gone.messages == []
-    assert broker.figures()["subscriptions/count"] == 1
+    assert broker.metrics()["subscriptions/count"] == 1
 
 
 def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
@@ -214,7 +214,7 @@ def test_what_is_asked_for_while_connecting_makes_no_second_connection(world: An
 
     for subscription in api.call(ask_much):
         api.call(subscription.ready, PATIENCE)
-    assert world.broker.figures()["connections/accepted"] == 1
+    assert world.broker.metrics()["connections/accepted"] == 1
 
 
 class Learning(MqttOverWSProvider):

@@ -111,8 +111,8 @@ def test_subscriptions_made_and_ended_leave_memory_and_the_broker_as_they_were(w
             time.sleep(0.01)  # the broker's thread is in the midst of a read, whose buffer counts
         tracemalloc.stop()
         assert grown <= 200_000, "at most 20 bytes a subscription: nothing is kept of each"
-        assert world.broker.figures()["subscriptions/count"] == 1
-        assert world.broker.figures()["clients/connected"] == 1
+        assert world.broker.metrics()["subscriptions/count"] == 1
+        assert world.broker.metrics()["clients/connected"] == 1
         assert threading.active_count() == threads
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pubsub", "mqttws c"))]
 
@@ -147,7 +147,7 @@ def test_many_threads_at_once(world: Any) -> None:
         witness.wait(lambda: len(witness.messages) == 8 * each)
         assert sorted(witness.values) == sorted([number, turn] for number in range(8) for turn in range(each))
         ps.publish("end", 1, qos=1)
-        assert world.broker.figures()["subscriptions/count"] == 1
+        assert world.broker.metrics()["subscriptions/count"] == 1
 
 
 def test_a_message_is_acknowledged_when_its_last_observer_has_taken_it(stack: Any) -> None:

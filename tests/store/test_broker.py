@@ -27,7 +27,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.broker import Accepted, Access, Broker, Limits, Peer, Verdict
-from mqttws.broker.archive import Archive
+from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.protocol.store import MemoryStore
@@ -100,9 +100,9 @@ def test_sessions_queues_subscriptions_and_retained_messages_outlive_the_process
     assert [each for each in acknowledged if each != PubRec(2)] == [PubAck(1), PubAck(3), PubAck(4), PubAck(5)]
     store = killed(store)
     second, client = start(store=store)
-    assert second.figures()["clients/total"] == 1
-    assert second.figures()["subscriptions/count"] == 2
-    assert second.figures()["retained messages/count"] == 1
+    assert second.metrics()["clients/total"] == 1
+    assert second.metrics()["subscriptions/count"] == 2
+    assert second.metrics()["retained messages/count"] == 1
     away = client("away", scheme, clean_session=False)
     assert away.session_present
     assert [(message.payload, message.qos) for message in away.messages(3)] == [(b"one", 1), (b"two", 2), (b"kept", 1)]
@@ -151,23 +151,23 @@ def test_sessions_that_are_over_leave_nothing(start: Start) -> None:
         peer.messages(1)
         peer.close()
     client("cleaned", clean_session=True).send("e0 00").rest()
-    while broker.figures()["clients/total"]:
+    while broker.metrics()["clients/total"]:
         pass
     assert len(store) == 0
     second, _ = start(store=killed(store))
-    assert second.figures()["clients/total"] == 0
+    assert second.metrics()["clients/total"] == 0
 
 
 @pytest.mark.parametrize(("expiry", "kept"), [(0.0, False), (None, True)])
 def test_a_process_that_is_killed_does_not_change_how_long_a_session_is_kept(expiry: float | None, kept: bool) -> None:
     """Neither 0 nor None: the session of a client that was connected when the process was killed."""
     store = MemoryStore()
-    before = Registry(Router(Limits(session_expiry=None), archive=Archive(store)))
+    before = Registry(Router(Limits(session_expiry=None), persistence=Persistence(store)))
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "c"
     before.attach(peer, Connect("c", clean_session=False), Accepted(session_expiry=expiry), Silent())
     store.commit()
-    after = Registry(Router(archive=Archive(killed(store))))
+    after = Registry(Router(persistence=Persistence(killed(store))))
     after.recover(1000.0)
     assert after.find("c") is not None
     after.expire(1000.0 if expiry == 0 else 1e12)
@@ -176,13 +176,13 @@ def test_a_process_that_is_killed_does_not_change_how_long_a_session_is_kept(exp
 
 def test_the_filters_of_a_session_from_a_store_count_and_are_given_back() -> None:
     store = MemoryStore()
-    before = Router(archive=Archive(store))
+    before = Router(persistence=Persistence(store))
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "c"
     subscriber, _ = Registry(before).attach(peer, Connect("c", clean_session=False), Accepted(), Silent())
     before.subscribe(subscriber, [("a/b/c", 0), ("d/+", 1), ("$share/g/e", 0)])
     store.commit()
-    router = Router(archive=Archive(killed(store)))
+    router = Router(persistence=Persistence(killed(store)))
     registry = Registry(router)
     registry.recover(0.0)
     known = registry.find("c")
@@ -198,8 +198,8 @@ def test_sessions_expire_after_the_start_of_the_next_process_too(start: Start) -
     client("c", clean_session=False)
     store = killed(store)
     second, _ = start(store=store)
-    assert second.figures()["clients/total"] == 1
-    while second.figures()["clients/total"]:
+    assert second.metrics()["clients/total"] == 1
+    while second.metrics()["clients/total"]:
         pass
     assert len(store) == 0
 

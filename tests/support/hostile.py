@@ -82,7 +82,7 @@ class Victim:
         self.urls = {urlsplit(url).scheme: url for url in json.loads(line)}
         self.control = Control(self.urls["mqtt"])
         self.control.served()
-        self.figures()
+        self.metrics()
         self._descriptors = self.descriptors()
         self.mark()
 
@@ -90,7 +90,7 @@ class Victim:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()

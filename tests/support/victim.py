@@ -37,4 +37,4 @@ with Broker(
     print(json.dumps(broker.urls), flush=True)
     for _ in sys.stdin:
         gc.collect()
-        print(json.dumps(broker.figures()), flush=True)
+        print(json.dumps(broker.metrics()), flush=True)

@@ -485,7 +485,7 @@ async function showBroker() {
     make("section", {}, make("h2", {}, `Sessions (${state.sessions.length})`), table(["client", "connected", "address", "waiting", "in flight"], state.sessions.map((s) => [s.client_id, s.connected ? "yes" : "no", s.address, s.waiting, s.in_flight]))),
     make("section", {}, make("h2", {}, "Subscriptions"), tree(state.subscriptions)),
     make("section", {}, make("h2", {}, `Retained messages (${state.retained.length})`), table(["topic", "payload"], state.retained)),
-    make("section", {}, make("h2", {}, "Figures"), table(["figure", "value"], Object.entries(state.figures))));
+    make("section", {}, make("h2", {}, "Metrics"), table(["metric", "value"], Object.entries(state.metrics))));
   const old = $("broker").querySelector(".cards");
   if (old) { old.replaceWith(cards); return; }
   const topic = make("input", { placeholder: "topic", "aria-label": "Topic", id: "pub-topic" }), text = make("input", { placeholder: "payload", "aria-label": "Payload", id: "pub-payload" });

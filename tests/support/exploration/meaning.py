@@ -41,7 +41,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "MemoryStore": "commits",
         "ServerMachine": "opening_size",
         "Router": "figures _open_topics _open_characters limits hooks departures sys notices memory subscribers",
-        "Routes": "_answers _named _characters",
+        "Subscriptions": "_answers _named _characters",
         "Retained": "number",
         "_Node": "number order",
         "Handler": "_allowance _allowance_at _hub",

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from exploration.meaning import Meaning, tokens_of
-from mqttws.broker.archive import Archive
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.limits import Limits
+from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.codec.connecting import Connect
@@ -538,12 +538,12 @@ class BrokerPart(Part):
         self.ends: dict[tuple[int, int], End] = {}
         self.due: list[End] = []
         self.owners: dict[str, Owners] = {}
-        archive = None if self.store is None else Archive(self.store)
-        self.router = router = Router(self.limits, archive=archive)
+        persistence = None if self.store is None else Persistence(self.store)
+        self.router = router = Router(self.limits, persistence=persistence)
         self.registry = Registry(router)
         self.registry.recover(NOW)
         self.hub = Hub(
-            loop=_Clock(), limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
+            loop=_Clock(), limits=router.limits, hooks=router.hooks, metrics=router.metrics, router=router,
             registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
             publish_will=partial(_publish_will, router),
         )  # fmt: skip

@@ -6,9 +6,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from mqttws.broker.archive import Archive
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
+from mqttws.broker.persistence import Persistence
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 from mqttws.codec.connecting import Connect
@@ -103,7 +103,7 @@ class BrokerProcess:
         self.up = True
         self.ends: list[ServerEnd] = []
         self._due: list[ServerEnd] = []
-        self.router = Router(archive=Archive(self.store))
+        self.router = Router(persistence=Persistence(self.store))
         self.registry = Registry(self.router)
         self.registry.recover(self.world.now)
         loop = SimpleNamespace(time=lambda: self.world.now)
@@ -111,7 +111,7 @@ class BrokerProcess:
         self.hub = cast(
             Any,
             SimpleNamespace(
-                loop=loop, limits=router.limits, hooks=router.hooks, figures=router.figures, router=router,
+                loop=loop, limits=router.limits, hooks=router.hooks, metrics=router.metrics, router=router,
                 registry=self.registry, paths=("/mqtt",), allowed_origins=(), stopping=False, notices=router.notices,
                 publish_will=lambda peer, will: router.publish_at_once(will),
             ),

@@ -55,7 +55,7 @@ class Group:
         return chosen, qos
 
 
-class Route(NamedTuple):
+class Recipients(NamedTuple):
     """The recipients of a Topic Name.
 
     Attributes:
@@ -68,7 +68,7 @@ class Route(NamedTuple):
 
 
 class Unfinished(Exception):
-    """A search was interrupted; `Routes.go_on` continues it."""
+    """A search was interrupted; `Subscriptions.go_on` continues it."""
 
     def __init__(self, topic: str, search: Search[Subscription]) -> None:
         super().__init__(topic)
@@ -92,14 +92,14 @@ def is_well_formed_share(group: str, inner: str) -> bool:
     return bool(group) and bool(inner) and "+" not in group and "#" not in group
 
 
-class Routes:
+class Subscriptions:
     """The subscriptions of one broker."""
 
     def __init__(self) -> None:
         self._tree: TopicTree[Subscription] = TopicTree()
         self._groups: dict[str, Group] = {}
         self._shared = 0  # the members of all groups
-        self._answers: dict[str, Route] = {}
+        self._answers: dict[str, Recipients] = {}
         self._named = 0
         self._characters = 0
 
@@ -146,19 +146,19 @@ class Routes:
         self._answers.clear()
         self._named = self._characters = 0
 
-    def find(self, topic: str) -> Route:
+    def find(self, topic: str) -> Recipients:
         """Return the recipients of a Topic Name.
 
         Raises:
             Unfinished: the search takes long; continue it with `go_on`.
         """
-        route = self._answers.get(topic)
-        if route is None:
+        recipients = self._answers.get(topic)
+        if recipients is None:
             search = self._tree.search(topic)
             if not search.advance(STEPS):
                 raise Unfinished(topic, search)
-            route = self._remember(topic, search.found)
-        return route
+            recipients = self._remember(topic, search.found)
+        return recipients
 
     def go_on(self, unfinished: Unfinished) -> bool:
         """Continue a search. Return whether it is complete; then `find` returns its result, if called immediately."""
@@ -167,7 +167,7 @@ class Routes:
         self._remember(unfinished.topic, unfinished.search.found)
         return True
 
-    def _remember(self, topic: str, found: Iterable[Mapping[object, Subscription]]) -> Route:
+    def _remember(self, topic: str, found: Iterable[Mapping[object, Subscription]]) -> Recipients:
         slashes = topic.count("/")
         granted: dict[Subscriber, int] = {}
         groups: list[Group] = []
@@ -187,7 +187,7 @@ class Routes:
             or self._characters + len(topic) > MAX_CHARACTERS
         ):
             self._forget()
-        route = self._answers[topic] = Route(granted, tuple(groups))
+        recipients = self._answers[topic] = Recipients(granted, tuple(groups))
         self._named += named
         self._characters += len(topic)
-        return route
+        return recipients

@@ -23,7 +23,7 @@ from mqttws.protocol.journal import key_of
 from mqttws.protocol.store import Store
 
 
-class Known(NamedTuple):
+class StoredSession(NamedTuple):
     """The stored metadata of a session.
 
     Attributes:
@@ -39,7 +39,7 @@ class Known(NamedTuple):
     expiry: float | None
 
 
-class Archive:
+class Persistence:
     """The stored records of one broker.
 
     Args:
@@ -58,7 +58,7 @@ class Archive:
         """Delete the metadata of a session."""
         self.store.delete(key_of(b"m", client_id))
 
-    def sessions(self) -> Iterator[Known]:
+    def sessions(self) -> Iterator[StoredSession]:
         """Yield the metadata of the stored sessions.
 
         Raises:
@@ -67,7 +67,7 @@ class Archive:
         for key, value in self.store.load(b"m"):
             try:
                 fields = json.loads(value)
-                yield Known(key[3:].decode(), fields["owner"], fields["username"], fields["expiry"])
+                yield StoredSession(key[3:].decode(), fields["owner"], fields["username"], fields["expiry"])
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
                     f"a session in the store cannot be read ({error!r}); was it written by this broker?"

@@ -1,13 +1,13 @@
 """The counters of a broker, and their names under "$SYS".
 
-The other modules of the broker increment plain integers. `Figures.topics` names them as Mosquitto does, where it has a
+The other modules of the broker increment plain integers. `Metrics.topics` names them as Mosquitto does, where it has a
 name, so that dashboards for Mosquitto work.
 """
 
 from __future__ import annotations
 
 
-class Figures:
+class Metrics:
     """The counters of one broker since it was created.
 
     Attributes:
