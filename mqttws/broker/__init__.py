@@ -10,8 +10,8 @@ The modules, from the listeners inwards:
 - `broker`: listeners and threads; `link`: one transport; `handler`: the reaction to each event of a connection
 - `hub`: what the connections share, with `doors` (admission of connections) and `turns` (scheduling of work and writes)
 - `registry`: sessions, take-over and expiry; `subscriber`: one session
-- `router`: delivery, with `subscriptions` (lookup by topic), `retained` (retained messages) and `memory` (a limit on the
-  memory of all sessions)
+- `router`: delivery, with `subscriptions` (lookup by topic), `retained` (retained messages) and `memory` (a limit on
+  the memory of all sessions)
 - `persistence`: what survives the process
 - `hooks` and `limits`: decisions and limits set by the embedding program; `users` and `origin`: ready-made hooks
 - `metrics` and `status`: metrics and "$SYS"; `notices`: rate-limited logging

@@ -10,8 +10,8 @@ Retained messages for a new subscription are sent at the pace at which the clien
 after the other, and skips those that were replaced in the meantime. If the lookup of a topic takes long, `Unfinished`
 is raised before anything is delivered; call `go_on` until it returns True, then repeat the call.
 
-The router keeps subscriptions and retained messages, `registry` the subscribers with their sessions. With a `Persistence`
-both store what must survive the process.
+The router keeps subscriptions and retained messages, `registry` the subscribers with their sessions. With a
+`Persistence` both store what must survive the process.
 """
 
 from __future__ import annotations

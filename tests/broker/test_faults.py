@@ -118,14 +118,14 @@ def test_a_housekeeping_that_fails_is_done_again_the_next_time(start, monkeypatc
     done = threading.Event()
     calls = []
 
-    def figures():
+    def metrics():
         calls.append(None)
         if len(calls) == 1:
             raise MemoryError("planted")
         done.set()
         return {}
 
-    monkeypatch.setattr(broker._hub.status, "figures", figures)
+    monkeypatch.setattr(broker._hub.status, "metrics", metrics)
     assert done.wait(PATIENCE)
     assert "housekeeping failed" in caplog.text
 
