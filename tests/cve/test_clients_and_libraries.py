@@ -88,11 +88,7 @@ def test_cve_2025_43859_h11_the_end_of_a_chunk_may_be_anything(start, wire, endi
 def test_cve_2026_44248_netty_a_part_of_a_message_beyond_the_bound_is_gathered_before_it_is_refused():
     """The bound was looked at when all was there. Here the fixed header is refused, by the first bytes."""
     decoder = mqttws.Decoder(max_packet_size=1_000)
-<<<<<<< HEAD
     with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
-=======
-    with pytest.raises(MalformedPacket, match="the maximum here is 1,000"):
->>>>>>> 4c4cbe4 (Reword the broker in plain English; explain the link's settling, the handler and the router at their lines)
         decoder.feed(bytes.fromhex("82 e9 07"))
 
 
