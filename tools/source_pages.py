@@ -19,6 +19,7 @@ header { position: sticky; top: 0; padding: 8px 16px; background: #3f51b5; color
 header a { color: inherit; }
 pre { margin: 0; padding: 8px 16px; }
 pre a { display: inline-block; width: 4em; color: #888; text-decoration: none; user-select: none; }
+pre span { scroll-margin-top: 4em; }
 span:target, span:has(> :target) { background: #ffe08a; }
 @media (prefers-color-scheme: dark) { span:target, span:has(> :target) { background: #5a4a10; } }
 """
