@@ -416,7 +416,7 @@ def table(document: dict[str, Any]) -> str:
         f"attackers' and that of other work): {document['attackers']} attackers, "
         f"{document['seconds']:g} s each. Times in milliseconds, memory in MiB above the quiet broker's at its peak.",
         "",
-        "| attack | p50 | p99 | longest | newcomers let in | longest wait | memory | lines in the log |",
+        "| attack | p50 | p99 | longest | new clients accepted | longest wait | memory | lines in the log |",
         "|---|---|---|---|---|---|---|---|",
     ]
     quiet = document["results"][0]["memory at its peak"]
