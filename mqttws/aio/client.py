@@ -9,13 +9,14 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
+from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
@@ -78,7 +79,7 @@ class Client:
     @property
     def received(self) -> int:
         """How many messages have come so far, those that wait to be taken included."""
-        return self._core.inbox.came
+        return self._core.received
 
     @property
     def dropped(self) -> int:
@@ -362,6 +363,36 @@ class Client:
 
     def __aiter__(self) -> Messages:
         return self.messages()
+
+    def on(self, topic_filter: str, callback: Callable[[Publish], object]) -> None:
+        """Call a function with each message whose topic matches a Topic Filter.
+
+        A message goes to every callback that matches, once to each, in the order in which they were added; only one
+        that no callback matches goes to `on_message`, or to an iteration. It is acknowledged when all have returned.
+        This subscribes to nothing: see `subscribe`.
+
+        Args:
+            topic_filter: a Topic Filter; of a shared one, `$share/<group>/<filter>`, the last part is compared.
+            callback: a function, or a coroutine function, which is awaited before the next callback and message.
+
+        Raises:
+            LocalProtocolError: the Topic Filter is ill-formed.
+            TypeError: the callback is none.
+        """
+        check_callback(callback)
+        self._network.call(self._core.routes.add, topic_filter, callback)
+
+    def off(self, topic_filter: str, callback: Callable[[Publish], object] | None = None) -> None:
+        """Call a function no more that `on` has named. One that is not there has no effect.
+
+        Args:
+            topic_filter: as it was given to `on`.
+            callback: the function; None: all of that Topic Filter.
+
+        Raises:
+            LocalProtocolError: the Topic Filter is ill-formed.
+        """
+        self._network.call(self._core.routes.remove, topic_filter, callback)
 
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""

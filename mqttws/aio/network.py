@@ -26,6 +26,7 @@ from mqttws.client.callbacks import WARNING
 from mqttws.client.core import CALLBACK_SLICE, Core
 from mqttws.client.endpoints import Endpoints
 from mqttws.client.options import Options
+from mqttws.client.routes import Callback
 from mqttws.client.sent import HighWaterMark
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, ConnectTimeout, MQTTError, WouldDeadlock
@@ -34,6 +35,8 @@ from mqttws.log import report as report_exception
 from mqttws.log import write as write_record
 
 Url = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | Sequence[str]]]
+
+_Awaited = tuple[Callback, Awaitable[object]]
 
 #: How many states and errors may wait for a callback that is awaited.
 MAX_CALLS = 1_000
@@ -358,39 +361,44 @@ class Network(Owner):
             self.loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Run `on_message` for the messages that wait, as long as callbacks may take."""
+        """Run callbacks for the messages that wait, as long as callbacks may take."""
         self._delivering = False
         core = self.core
-        on_message, messages = core.options.on_message, core.inbox.messages
-        assert on_message is not None
+        messages = core.calls.messages
         end = time.monotonic() + CALLBACK_SLICE
         try:
             while messages and not core.stopping and self._delivery is None and time.monotonic() < end:
                 message = messages.popleft()
-                result = _guarded(on_message, message)
-                if result is not None and inspect.isawaitable(result):
-                    self._delivery = self.loop.create_task(self._await_delivery(message, result))
+                takers = deque(core.takers(message))
+                if not takers:  # it was given to the iterations
+                    continue
+                awaited = _first_awaitable(takers, message)
+                if awaited is not None:
+                    self._delivery = self.loop.create_task(self._await_delivery(message, takers, awaited))
                 else:
                     self._taken(message)
         finally:
             self.flush_soon()  # what is acknowledged; and perhaps more is to be read
             self.run_callbacks()
 
-    async def _await_delivery(self, message: Publish, result: object) -> None:
-        """Await what `on_message` returned, acknowledge its message, and go on with the messages that wait."""
+    async def _await_delivery(self, message: Publish, takers: deque[Callback], awaited: _Awaited | None) -> None:
+        """Await what a callback returned, call the others, acknowledge, and go on with the messages that wait."""
         core = self.core
-        on_message, messages = core.options.on_message, core.inbox.messages
-        assert on_message is not None
+        messages = core.calls.messages
         try:
             while True:
-                if inspect.isawaitable(result):
-                    await _awaited(on_message, result)
+                while awaited is not None:
+                    await _awaited(*awaited)
+                    awaited = _first_awaitable(takers, message)
                 self._taken(message)
                 self.flush_soon()
-                if not messages or core.stopping:
+                takers.clear()
+                while messages and not core.stopping and not takers:
+                    message = messages.popleft()
+                    takers.extend(core.takers(message))
+                if not takers:
                     return
-                message = messages.popleft()
-                result = _guarded(on_message, message)
+                awaited = _first_awaitable(takers, message)
         finally:
             self._delivery = None
             self.run_callbacks()
@@ -523,6 +531,16 @@ class Network(Owner):
         core = self.core
         self._begin()
         core.fork(self.core)
+
+
+def _first_awaitable(takers: deque[Callback], message: Publish) -> _Awaited | None:
+    """Call callbacks until one returns what is to be awaited. Returns that one and it; None where all have returned."""
+    while takers:
+        callback = takers.popleft()
+        result = _guarded(callback, message)
+        if result is not None and inspect.isawaitable(result):
+            return callback, result
+    return None
 
 
 def _guarded(callback: Callable[[Any], object], argument: object) -> object:

@@ -44,6 +44,16 @@ class Callbacks:
         self.due.clear()
 
 
+def check_callback(callback: object) -> None:
+    """Check that something can be called.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not callable(callback):
+        raise TypeError(f"the callback must be a function of a message, not {type(callback).__name__}")
+
+
 def is_coroutine_function(callback: object) -> bool:
     """Return whether a callback makes a coroutine when it is called; `functools.partial` is looked through."""
     while isinstance(callback, functools.partial):

@@ -12,7 +12,7 @@ The life of a client::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
@@ -23,6 +23,7 @@ from mqttws.client.inbox import Inbox
 from mqttws.client.layers import Link
 from mqttws.client.options import Options, State, Waiting
 from mqttws.client.pending import Pending
+from mqttws.client.routes import Callback, Routes
 from mqttws.codec.publishing import Publish
 from mqttws.codec.subscribing import FAILURE
 from mqttws.errors import (
@@ -93,7 +94,10 @@ class Core(Generic[F]):
         state: see `State`.
         error: why the last connection ended; once the client has, why that was: None for `close`.
         link: the Network Connection; None while there is none.
-        inbox: the messages that wait to be taken.
+        inbox: the messages that wait to be taken by an iteration.
+        calls: those that wait for a callback; with `on_message`, which gets what no other takes, the same.
+        routes: the callbacks by Topic Filter.
+        received: how many messages have come.
         reading: whether more is to be read from the network.
     """
 
@@ -118,6 +122,10 @@ class Core(Generic[F]):
         self.error: Exception | None = None
         self.link: Link | None = None
         self.inbox = Inbox()
+        self.calls = self.inbox if options.on_message is not None else Inbox()
+        self.routes = Routes()
+        self.received = 0
+        self._sorted_out = (0, 0)  # of one read: how many messages were put among the calls, and their bytes
         self.reading = True
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
@@ -238,6 +246,8 @@ class Core(Generic[F]):
         events, messages, pending = self.link.events, self.inbox.messages, self.pending
         came = len(events)
         take = messages.append if not self.stopping else _leave  # it is not acknowledged, and will come again
+        if self.routes and not self.stopping and self.calls is not self.inbox:
+            take = self._sort
         while events:
             event = events.popleft()
             if type(event) is Publish:
@@ -273,7 +283,10 @@ class Core(Generic[F]):
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
-            self.inbox.note(came, self.link.take_received())
+            size, (sorted_out, sorted_size) = self.link.take_received(), self._sorted_out
+            self._sorted_out = (0, 0)
+            self.received += came
+            self.inbox.note(came - sorted_out, size - sorted_size)
         if not self.stopping and (came or not self.reading):
             self._regulate(now)
         if pending.flushes:
@@ -281,6 +294,26 @@ class Core(Generic[F]):
         if self.session.sender.lowered and not self._has_lowered:
             self._has_lowered = True
             self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")
+
+    def _sort(self, message: Publish) -> None:
+        """Put a message where it will be taken from: callbacks take some, iterations all others."""
+        if not self.routes.takers(message.topic):
+            self.inbox.messages.append(message)
+            return
+        size = len(message.payload)
+        self.calls.messages.append(message)
+        self.calls.note(1, size)
+        self._sorted_out = (self._sorted_out[0] + 1, self._sorted_out[1] + size)
+
+    def takers(self, message: Publish) -> Sequence[Callback]:
+        """Return the callbacks that get a message. Where these were removed meanwhile it goes to the iterations."""
+        on_message = self.options.on_message
+        takers = self.routes.takers(message.topic) if self.routes else []
+        if takers or on_message is not None:
+            return takers or (on_message,)  # type: ignore[return-value]
+        self.inbox.messages.append(message)
+        self.inbox.note(1, len(message.payload))
+        return ()
 
     def pass_time(self, now: float) -> None:
         """Note the time, and give up what has waited to be sent for too long: in each turn, and at `next_expiry`."""
@@ -323,6 +356,10 @@ class Core(Generic[F]):
         self._set_state(State("connected", lost, session_present=session_present, endpoint=self._endpoint))
         self.pending.resolve(self.opened, None)
 
+    def _waiting_size(self) -> int:
+        """Return how many bytes the messages hold that wait to be taken."""
+        return self.inbox.size() + (0 if self.calls is self.inbox else self.calls.size())
+
     def _regulate(self, now: float) -> None:
         """Read on or not, by how many bytes of messages wait to be taken.
 
@@ -330,7 +367,7 @@ class Core(Generic[F]):
         """
         assert self.link is not None
         most = self.options.max_inbound_bytes
-        size = self.inbox.size()
+        size = self._waiting_size()
         if self.reading and size >= most:
             self.reading = False
             self.link.connection.pause_reading()
@@ -344,7 +381,7 @@ class Core(Generic[F]):
         """Why no answer can come before messages are taken; empty where nothing keeps the client from reading."""
         if self.link is None or self.reading:
             return ""
-        return f"messages of {self.inbox.size():,} bytes wait to be taken, so nothing more is read"
+        return f"messages of {self._waiting_size():,} bytes wait to be taken, so nothing more is read"
 
     def drop(self, now: float) -> None:
         """End the connection, or the attempt to make one, in favour of another; the driver is to see to it at once."""
@@ -519,6 +556,7 @@ class Core(Generic[F]):
             Why the parent's futures fail in the child.
         """
         error = ConnectionClosed("the process was forked, and the connection is the parent's")
+        child.routes = self.routes
         if self.running:
             child.error = child.pending.ended = error
         return error
@@ -530,8 +568,8 @@ class Core(Generic[F]):
 
     @property
     def deliverable(self) -> bool:
-        """Whether there are messages for `on_message`."""
-        return bool(self.inbox.messages) and self.options.on_message is not None and not self.stopping
+        """Whether there are messages for a callback."""
+        return bool(self.calls.messages) and not self.stopping
 
     def acknowledge(self, publish: Publish) -> None:
         """Acknowledge a message whose consumer has taken it."""

@@ -20,12 +20,11 @@ class Inbox:
 
     Attributes:
         messages: in order.
-        came: how many have come so far, those that were taken included.
     """
 
     def __init__(self) -> None:
         self.messages: deque[Publish] = deque()
-        self.came = 0
+        self._came = 0
         self._reads: deque[tuple[int, int]] = deque()  # how many had come by the end of a read, and its bytes
         self._size = 0
 
@@ -37,13 +36,13 @@ class Inbox:
             size: bytes of the network that brought them.
         """
         size += count * OVERHEAD
-        self.came += count
+        self._came += count
         self._size += size
-        self._reads.append((self.came, size))
+        self._reads.append((self._came, size))
 
     def size(self) -> int:
         """Return how many bytes the messages hold that wait, at most. Only the owner asks."""
-        reads, taken = self._reads, self.came - len(self.messages)
+        reads, taken = self._reads, self._came - len(self.messages)
         while reads and reads[0][0] <= taken:
             self._size -= reads.popleft()[1]
         return self._size

@@ -328,7 +328,7 @@ class Network(Owner):
             while self._step is not None or self.core.deliverable:
                 if self._step is not None:
                     self._turn(None)
-                if self.core.inbox.messages:
+                if self.core.calls.messages:
                     self.deliver()
         except BaseException as error:  # a defect of ours: nobody must wait for ever because of it
             report_exception(self._run)
@@ -376,22 +376,32 @@ class Network(Owner):
                 report_exception(self._run_callbacks)
 
     def deliver(self) -> None:
-        """Run `on_message` for the messages that wait, as long as callbacks may take."""
+        """Run callbacks for the messages that wait, as long as callbacks may take."""
         core = self.core
-        on_message, messages, manual_ack = core.options.on_message, core.inbox.messages, core.options.manual_ack
-        if on_message is None or not messages:
-            return
+        messages, manual_ack = core.calls.messages, core.options.manual_ack
         end = time.monotonic() + CALLBACK_SLICE
         while messages and not core.stopping:
             message = messages.popleft()
-            try:
-                on_message(message)
-            except BaseException:
-                report_exception(on_message)
-            if message.qos and not manual_ack:
+            takers = self._callbacks_for(message)
+            for callback in takers:
+                try:
+                    callback(message)
+                except BaseException:
+                    report_exception(callback)
+            if message.qos and not manual_ack and takers:
                 self.call(core.acknowledge, message)
             if time.monotonic() >= end:
                 break
+
+    def _callbacks_for(self, message: Publish) -> Sequence[Callable[[Publish], object]]:
+        """Return the callbacks for a message."""
+        core = self.core
+        if not core.routes and core.options.on_message is not None:
+            return (core.options.on_message,)
+        with self.lock:
+            takers = core.takers(message)
+            self.notify(bool(core.inbox.messages))
+        return takers
 
     def _idle(self, until: float | None) -> None:
         """Wait until the next attempt is due."""

@@ -131,6 +131,12 @@ class Asyncio:
     def acknowledge(self, message: Publish) -> None:
         self.later_plain(self.client.acknowledge, message)
 
+    def on(self, topic_filter: str, callback: Callable[[Publish], object]) -> None:
+        self.later_plain(self.client.on, topic_filter, callback)
+
+    def off(self, topic_filter: str, *callback: Callable[[Publish], object]) -> None:
+        self.later_plain(self.client.off, topic_filter, *callback)
+
     def reconnect_now(self) -> None:
         self.later_plain(self.client.reconnect_now)
 

@@ -1,0 +1,80 @@
+"""The callbacks of a client by Topic Filter: which are called with a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from mqttws.codec.publishing import Publish
+from mqttws.codec.topics import TopicTree, check_topic_filter
+from mqttws.errors import LocalProtocolError
+
+Callback = Callable[[Publish], object]
+
+_SHARE = "$share/"
+
+
+class Routes:
+    """The callbacks of one client, each for a Topic Filter. Only the owner of the client's core calls it."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._entries: dict[str, list[tuple[int, Callback]]] = {}  # by Topic Filter: when they were added
+        self._tree: TopicTree[list[tuple[int, Callback]]] = TopicTree()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a callback."""
+        return bool(self._entries)
+
+    def add(self, topic_filter: str, callback: Callback) -> None:
+        """Add a callback for a Topic Filter; the same one again has no effect.
+
+        Raises:
+            LocalProtocolError: the Topic Filter is ill-formed.
+        """
+        matched = _matched(topic_filter)
+        entries = self._entries.get(topic_filter)
+        if entries is None:
+            entries = self._entries[topic_filter] = []
+            self._tree.set(matched, topic_filter, entries)
+        if all(known != callback for _, known in entries):
+            entries.append((next(self._numbers), callback))
+
+    def remove(self, topic_filter: str, callback: Callback | None) -> None:
+        """Remove a callback of a Topic Filter, or all of them (None). One that is not there has no effect.
+
+        Raises:
+            LocalProtocolError: the Topic Filter is ill-formed.
+        """
+        matched = _matched(topic_filter)
+        entries = self._entries.get(topic_filter, [])
+        entries[:] = [entry for entry in entries if callback is not None and entry[1] != callback]
+        if not entries and self._entries.pop(topic_filter, None) is not None:
+            self._tree.discard(matched, topic_filter)
+
+    def takers(self, topic: str) -> list[Callback]:
+        """Return the callbacks for a message, each once, in the order in which they were added."""
+        callbacks: list[Callback] = []
+        for _, callback in sorted(
+            (entry for _, entries in self._tree.match(topic) for entry in entries), key=lambda entry: entry[0]
+        ):
+            if callback not in callbacks:
+                callbacks.append(callback)
+        return callbacks
+
+
+def _matched(topic_filter: str) -> str:
+    """Return what topics are compared with: of a shared subscription, `$share/<group>/<filter>`, the last part.
+
+    Raises:
+        LocalProtocolError: it is ill-formed.
+    """
+    check_topic_filter(topic_filter)
+    if not topic_filter.startswith(_SHARE):
+        return topic_filter
+    group, _, matched = topic_filter.removeprefix(_SHARE).partition("/")
+    if not group or not matched or "+" in group or "#" in group:
+        raise LocalProtocolError(
+            f"{topic_filter!r} is ill-formed: a shared subscription is $share/<group>/<filter>", "MQTT-4.7.1-1"
+        )
+    return matched
