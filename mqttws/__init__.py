@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         SubscribeRejected,
         TakeoverSuspected,
         TimedOut,
+        UnsubscribeRejected,
         WouldDeadlock,
     )
     from mqttws.protocol.ages import Age
@@ -98,7 +99,7 @@ _HOLDS = {
         "ConnectionRefused HandshakeRejected IllFormedText KeepAliveTimeout LimitExceeded LocalProtocolError "
         "MQTTError MalformedPacket MessageExpired PacketTooLarge ProtocolError PublishRejected QueueFull "
         "RemoteProtocolError SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut "
-        "WouldDeadlock"
+        "UnsubscribeRejected WouldDeadlock"
     ),
     "protocol.ages": "Age",
     "protocol.client": "ClientMachine",
@@ -205,6 +206,7 @@ __all__ = [
     "UnsubAck",
     "Unsubscribe",
     "UnsubscribeReceived",
+    "UnsubscribeRejected",
     "Unsubscribed",
     "UpgradeRequested",
     "Waiting",

@@ -24,6 +24,7 @@ The tree (each name is importable from `mqttws`)::
       SessionLost                        the server has lost a session that it should have kept
       PublishRejected(topic, size)       the server ends the connection each time this message is sent
       SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
+      UnsubscribeRejected(topic_filters) the server ends the connection each time this is sent
       TimedOut                           a call exceeded its time-out; also a TimeoutError
       QueueFull                          a bounded queue is full, and the caller chose not to wait
       MessageExpired                     a message waited to be sent for as long as it may
@@ -258,6 +259,25 @@ class SubscribeRejected(MQTTError):
     def __str__(self) -> str:
         how = "it ended the connection twice because of it" if self.closes else "SUBACK return code 0x80"
         return f"the server rejected the subscription to {self.topic_filter!r} ({how})"
+
+
+class UnsubscribeRejected(MQTTError):
+    """The server ends the connection each time it receives an UNSUBSCRIBE for these Topic Filters.
+
+    Attributes:
+        topic_filters: those of the call that were refused; their subscriptions stand.
+    """
+
+    def __init__(self, topic_filters: tuple[str, ...]) -> None:
+        super().__init__(topic_filters)
+        self.topic_filters = topic_filters
+
+    def __str__(self) -> str:
+        names = ", ".join(map(repr, self.topic_filters))
+        return (
+            f"the server ended the connection twice when it received the UNSUBSCRIBE for {names}, and nothing else; it "
+            "will not be sent again, and the subscription stands"
+        )
 
 
 class TimedOut(MQTTError, TimeoutError):

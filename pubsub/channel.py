@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected
+from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected, UnsubscribeRejected
 from pubsub.errors import NotConnected
 from pubsub.held import Held
 from pubsub.providers.base import Provider
@@ -151,7 +151,7 @@ class Channel:
             if not unused or self.over:
                 return None
             answer = self.client.unsubscribe_nowait(unused)
-        answer.add_done_callback(_ignore)
+        answer.add_done_callback(self._left)
         return answer if self.connected else None
 
     def publish(
@@ -316,6 +316,12 @@ class Channel:
             outcomes = self._router.answered(request, answer.result())
         self._report(outcomes)
 
+    def _left(self, answer: Any) -> None:
+        """Take the outcome of an UNSUBSCRIBE: that the connection ended first is no failure."""
+        error = None if answer.cancelled() else answer.exception()
+        if isinstance(error, UnsubscribeRejected):  # nobody may be waiting for it
+            logger.warning("%s: %s", self.provider.name, error)
+
     def _report(self, outcomes: Iterable[Outcome[SubscriptionCore]], error: MQTTError | None = None) -> None:
         for subscription, topic_filter, return_code in outcomes:
             refusal = self.explain(error or SubscribeRejected(topic_filter)) if return_code == REFUSED else None
@@ -325,9 +331,3 @@ class Channel:
         previous, self.state = self.state, state
         if state is not previous:
             self._changes.tell(ConnectionStateChange(self.provider.name, state, previous, reason))
-
-
-def _ignore(answer: Any) -> None:
-    """Take the outcome of an UNSUBSCRIBE: that the connection ended first is no failure."""
-    if not answer.cancelled():
-        answer.exception()

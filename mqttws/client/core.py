@@ -258,15 +258,13 @@ class Core(Generic[F]):
                 pending.delivered(event.tokens)
             elif type(event) is Sent:
                 pending.note_sent(event.token)
-            elif isinstance(event, Subscribed):
+            elif isinstance(event, (Subscribed, Unsubscribed)):
                 if event.token is None:
                     pending.restored(event.return_codes)
                 else:
                     pending.answered(event.token, event.return_codes)
                 if self._found_cause(event):
                     self._attempts = self._short_lived = 0
-            elif isinstance(event, Unsubscribed):
-                pending.answered(event.token, ())
             elif isinstance(event, Connected):
                 self._connected(event.session_present, now)
             elif isinstance(event, Rejected):
@@ -335,11 +333,12 @@ class Core(Generic[F]):
         since = sender.since()
         return Waiting(sender.waiting, sender.waiting_size, 0.0 if since is None else max(0.0, now - since))
 
-    def _found_cause(self, event: Subscribed) -> bool:
+    def _found_cause(self, event: Subscribed | Unsubscribed) -> bool:
         """Return whether this is about a Topic Filter that the server ends the connection over."""
         found = self.session.suspects.closed_over
-        return bool(found) and any(
-            code == FAILURE and topic_filter in found for topic_filter, code in event.return_codes
+        return any(
+            code == FAILURE and (isinstance(event, Unsubscribed) or topic_filter in found)
+            for topic_filter, code in event.return_codes
         )
 
     def _connected(self, session_present: bool, now: float) -> None:

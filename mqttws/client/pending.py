@@ -25,6 +25,7 @@ from mqttws.errors import (
     QueueFull,
     StoreError,
     SubscribeRejected,
+    UnsubscribeRejected,
 )
 from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
@@ -248,7 +249,12 @@ class Pending(Generic[F]):
         """
         unwanted = _as_list(topic_filters)
         Unsubscribe(1, tuple(unwanted))
-        return self._request(self._session.unsubscribe, unwanted, lambda codes: None)
+
+        def finish(codes: list[int]) -> object:
+            refused = tuple(name for name, code in zip(unwanted, codes, strict=True) if code == FAILURE)
+            return UnsubscribeRejected(refused) if refused else None
+
+        return self._request(self._session.unsubscribe, unwanted, finish)
 
     def _request(
         self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[list[int]], object]

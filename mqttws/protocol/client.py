@@ -38,12 +38,12 @@ from mqttws.errors import (
 )
 from mqttws.protocol.events import Connected, Expired, Rejected, Skipped, Subscribed, Unsubscribed
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, PIECE, Machine
-from mqttws.protocol.outgoing import size_of
+from mqttws.protocol.outgoing import Outgoing, size_of
 from mqttws.protocol.pacing import Pace
 from mqttws.protocol.probing import Probing
-from mqttws.protocol.session import Session
+from mqttws.protocol.session import Answer, Request, Session
 from mqttws.protocol.stalling import StallTimer
-from mqttws.protocol.suspects import Key, is_evidence
+from mqttws.protocol.suspects import is_evidence
 
 
 class ClientMachine(Machine):
@@ -268,20 +268,24 @@ class ClientMachine(Machine):
     def close(self, error: MQTTError | None = None) -> None:
         """See `Machine.close`. The end may show what the server does not take."""
         if self._rejects and self.state is CONNECTED and is_evidence(error):
-            alone = self._probing.alone if self._probing is not None else None
-            self._reject(self.session.suspects.note_end(self.session.unanswered(), alone))
+            probing = self._probing
+            alone = probing.alone if probing is not None else None
+            if self.session.suspects.note_end(self.session.unanswered(), alone):
+                assert probing is not None
+                assert probing.sent is not None
+                self._give_up(*probing.sent)
         super().close(error)
 
-    def _reject(self, key: Key | None) -> None:
+    def _give_up(self, packet_id: int, sent: Outgoing | Request) -> None:
         """Give up what the server does not take."""
         session = self.session
-        if isinstance(key, str):
-            self.events += [Subscribed(token, codes) for token, codes in session.reject(key)]
-        elif key is not None:
-            outgoing = session.sender.reject(key)
-            assert outgoing is not None  # it has no answer
-            self.events.append(Rejected(key, outgoing[1], size_of(outgoing[1], outgoing[2])))
-        if key is not None and session.store is not None:
+        if isinstance(sent, Request):
+            self._note_answer(session.reject(packet_id))
+        else:
+            session.sender.reject(packet_id)
+            token, topic, payload = sent[:3]
+            self.events.append(Rejected(token, topic, size_of(topic, payload)))
+        if session.store is not None:
             try:
                 session.store.commit()
             except StoreError:  # the next process will find it out, too
@@ -292,8 +296,10 @@ class ClientMachine(Machine):
         packet = probing.next()
         if packet is not None:
             self._out.append(packet)
-            if self._pace is not None and probing.message is not None:
-                self._pace.alone(*probing.message)
+            assert probing.sent is not None
+            packet_id, sent = probing.sent
+            if self._pace is not None and not isinstance(sent, Request):
+                self._pace.alone(packet_id, sent)
         elif probing.over:
             self._probing = None
             self.session.suspects.clear()
@@ -390,21 +396,26 @@ class ClientMachine(Machine):
         self.events.append(Skipped(publish.topic, packet.size))
 
     def _on_suback(self, packet: SubAck, now: float) -> None:
-        answered = self.session.granted(packet.packet_id, packet.return_codes)
-        if answered is not None and answered[1]:
-            self._answered(Subscribed(answered[0].token, answered[1]))
+        self._answered(self.session.granted(packet.packet_id, packet.return_codes))
 
     def _on_unsuback(self, packet: UnsubAck, now: float) -> None:
-        request = self.session.taken_back(packet.packet_id)
-        if request is not None:
-            assert request.token is not None
-            self._answered(Unsubscribed(request.token))
+        self._answered(self.session.taken_back(packet.packet_id))
 
-    def _answered(self, event: Subscribed | Unsubscribed) -> None:
+    def _answered(self, answer: Answer | None) -> None:
         """Make the change safe before the caller learns of it; no byte leaves that would commit it."""
         store = self.session.store
-        if store is None or self._commit(store):
-            self.events.append(event)
+        if answer is not None and (store is None or self._commit(store)):
+            self._note_answer(answer)
+
+    def _note_answer(self, answer: Answer) -> None:
+        """Report the answer to a request, once that is whole."""
+        request, return_codes = answer
+        if not return_codes:
+            return
+        if request.token is None or request.subscribe:
+            self.events.append(Subscribed(request.token, return_codes))
+        else:
+            self.events.append(Unsubscribed(request.token, return_codes))
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
         self._ping_sent = None

@@ -74,11 +74,12 @@ class Connected:
 
 @dataclass(slots=True)
 class Subscribed:
-    """A SUBACK arrived.
+    """A SUBACK arrived, or the server ends the connection each time it is asked for one.
 
     Attributes:
         token: what `subscribe` returned; None where the connection itself restored a subscription.
-        return_codes: (Topic Filter, 0, 1, 2 or 0x80) pairs, in the order asked.
+        return_codes: (Topic Filter, 0, 1, 2 or 0x80) pairs, in the order asked; 0x80 also for one over which the
+            server ends the connection.
     """
 
     token: int | None
@@ -128,13 +129,16 @@ class Rejected:
 
 @dataclass(slots=True)
 class Unsubscribed:
-    """An UNSUBACK arrived.
+    """An UNSUBACK arrived, or the server ends the connection each time it is asked for one.
 
     Attributes:
         token: what `unsubscribe` returned.
+        return_codes: (Topic Filter, return code) pairs, in the order asked: 0, or 0x80 for one over which the server
+            ends the connection.
     """
 
     token: int
+    return_codes: tuple[tuple[str, int], ...]
 
 
 # To a server only.

@@ -20,29 +20,27 @@ class Probing:
 
     Attributes:
         proven: whether the connection has shown that it works.
+        sent: what was sent last, with its packet identifier; None for nothing yet.
     """
 
-    __slots__ = ("_alone", "_left", "_resends", "_session", "_waits_for", "proven")
+    __slots__ = ("_left", "_resends", "_session", "proven", "sent")
 
     def __init__(self, session: Session, resends: Iterable[tuple[int, Publish]]) -> None:
         self.proven = False
+        self.sent: tuple[int, Outgoing | Request] | None = None
         self._session = session
         self._resends = deque(resends)
         self._left = len(session.requests)  # those that come later are not suspected
-        self._alone: Key | None = None
-        self._waits_for: tuple[int, Outgoing | Request] | None = None
 
     @property
     def alone(self) -> Key | None:
         """What was sent alone and is not answered; None for nothing."""
-        return self._alone if self._is_waiting() else None
-
-    @property
-    def message(self) -> tuple[int, Outgoing] | None:
-        """The message that was sent last, with its packet identifier; None for none, or where that was a request."""
-        if self._waits_for is None or isinstance(self._waits_for[1], Request):
+        if self.sent is None or not self._is_waiting():
             return None
-        return self._waits_for[0], self._waits_for[1]
+        _, sent = self.sent
+        if not isinstance(sent, Request):
+            return sent[TOKEN]
+        return sent.keys[0] if len(sent.keys) == 1 else None
 
     @property
     def over(self) -> bool:
@@ -58,33 +56,30 @@ class Probing:
             if request is not None:
                 return request  # without an identifier it waits until a message gives one back
         while self._resends:
-            token, publish = self._resends.popleft()
+            _, publish = self._resends.popleft()
             assert publish.packet_id is not None
             outgoing = self._session.sender.published(publish.packet_id)
-            if outgoing is not None and outgoing[TOKEN] == token:  # a late answer may have come to it
-                self._alone = token
-                self._waits_for = publish.packet_id, outgoing
+            if outgoing is not None:  # an answer may have come late
+                self.sent = publish.packet_id, outgoing
                 return publish.encode()
         return None
 
     def _next_request(self) -> bytes | None:
         session = self._session
-        first = session.requests[0]
-        if len(first.subscribe) > 1 and any(name in session.suspects for name, _ in first.subscribe):
+        asked = session.requests[0].keys
+        if len(asked) > 1 and any(key in session.suspects for key in asked):
             self._left += session.split_request() - 1
         ready = session.next_request()
         if ready is None:
             return None
-        packet_id, request = ready
         self._left -= 1
-        self._alone = request.subscribe[0][0] if len(request.subscribe) == 1 else None
-        self._waits_for = packet_id, request
+        self.sent = packet_id, request = ready
         return request.packet(packet_id).encode()
 
     def _is_waiting(self) -> bool:
-        if self._waits_for is None:
+        if self.sent is None:
             return False
-        packet_id, sent = self._waits_for
+        packet_id, sent = self.sent
         if isinstance(sent, Request):
-            return self._session.requests_sent.get(packet_id) is sent
-        return self._session.sender.published(packet_id) == sent
+            return packet_id in self._session.requests_sent
+        return self._session.sender.published(packet_id) is not None

@@ -158,14 +158,9 @@ class Sender:
         """The tokens of the messages that were sent and have no answer."""
         return [outgoing[TOKEN] for outgoing in self._published.values()]
 
-    def reject(self, token: int) -> Outgoing | None:
-        """Give up a message that was sent and has no answer. Returns it, if there was one."""
-        for packet_id, outgoing in self._published.items():
-            if outgoing[TOKEN] == token:
-                del self._published[packet_id]
-                self._done(outgoing, packet_id)
-                return outgoing
-        return None
+    def reject(self, packet_id: int) -> None:
+        """Give up a message that was sent and has no answer."""
+        self._done(self._published.pop(packet_id), packet_id)
 
     @property
     def oldest(self) -> int | None:

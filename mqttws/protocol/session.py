@@ -24,7 +24,7 @@ from mqttws.protocol.outgoing import Identifiers
 from mqttws.protocol.receiving import Receiver
 from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import Store
-from mqttws.protocol.suspects import Suspects
+from mqttws.protocol.suspects import SUBSCRIBE, UNSUBSCRIBE, Key, Suspects
 
 #: Stands for the requests of a session that has had none, as all of a server: a queue of its own takes 760 bytes.
 _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
@@ -37,7 +37,7 @@ class Request:
         token: the number by which its caller knows it; None where a connection restores subscriptions.
         subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
         unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
-        parts: where a SUBSCRIBE was split: its parts in order, each with its return code once there is one.
+        parts: where a request was split: its parts in order, each with its return code once there is one.
     """
 
     __slots__ = ("parts", "subscribe", "token", "unsubscribe")
@@ -51,11 +51,22 @@ class Request:
         self.parts: dict[Request, int | None] | None = None
         self.packet(1)  # checks the Topic Filters in the call that gives them
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """What may be suspected of it, each Topic Filter by itself."""
+        if self.subscribe:
+            return [(SUBSCRIBE, topic_filter) for topic_filter, _ in self.subscribe]
+        return [(UNSUBSCRIBE, topic_filter) for topic_filter in self.unsubscribe]
+
     def packet(self, packet_id: int) -> Subscribe | Unsubscribe:
         """Make the packet."""
         if self.subscribe:
             return Subscribe(packet_id, self.subscribe)
         return Unsubscribe(packet_id, self.unsubscribe)
+
+
+#: A request, and its (Topic Filter, return code) pairs; none where it is a part, and others are not answered yet.
+Answer = tuple[Request, tuple[tuple[str, int], ...]]
 
 
 class Session:
@@ -252,9 +263,7 @@ class Session:
             requests = batches + requests
         self.requests = deque(requests)
 
-    def granted(
-        self, packet_id: int, return_codes: Sequence[int]
-    ) -> tuple[Request, tuple[tuple[str, int], ...]] | None:
+    def granted(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
         """Take a SUBACK: note which Topic Filters stand now.
 
         Returns:
@@ -276,26 +285,31 @@ class Session:
                 f"a SubAck with {len(return_codes)} return codes for {len(request.subscribe)} Topic Filters",
                 "MQTT-3.8.4-5",
             )
-        self._answered(packet_id)
-        return request, self._grant(request, return_codes)
+        return request, self._conclude(packet_id, request, return_codes)
 
-    def _grant(self, request: Request, return_codes: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        """Note the return codes of a SUBSCRIBE. Returns them with their Topic Filters, all that were asked for.
+    def _conclude(self, packet_id: int, request: Request, return_codes: Sequence[int]) -> tuple[tuple[str, int], ...]:
+        """Note what has become of a request that was sent.
 
-        Nothing is returned where the request is a part of one, and others are not answered yet.
+        Returns:
+            The return codes with their Topic Filters, all that were asked for; nothing where the request is a part of
+            one, and others are not answered yet.
         """
-        for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=True):
+        del self.requests_sent[packet_id]
+        self.identifiers.release(packet_id)
+        for (topic_filter, qos), return_code in zip(request.subscribe, return_codes, strict=False):
             if return_code == FAILURE:
                 self.discard_subscription(topic_filter)
             else:
                 self.set_subscription(topic_filter, qos)
                 self.suspects.closed_over.discard(topic_filter)
-        parts = request.parts
-        if parts is None:
-            return tuple(zip((topic_filter for topic_filter, _ in request.subscribe), return_codes, strict=True))
-        parts[request] = return_codes[0]
-        answered = [(part.subscribe[0][0], code) for part, code in parts.items() if code is not None]
-        return tuple(answered) if len(answered) == len(parts) else ()
+        for topic_filter, return_code in zip(request.unsubscribe, return_codes, strict=False):
+            if return_code != FAILURE:
+                self.discard_subscription(topic_filter)
+        if request.parts is None:
+            return tuple(zip((topic_filter for _, topic_filter in request.keys), return_codes, strict=True))
+        request.parts[request] = return_codes[0]
+        answered = [(part.keys[0][1], code) for part, code in request.parts.items() if code is not None]
+        return tuple(answered) if len(answered) == len(request.parts) else ()
 
     @property
     def suspects(self) -> Suspects:
@@ -305,9 +319,10 @@ class Session:
         return self._suspects
 
     def split_request(self) -> int:
-        """Split the SUBSCRIBE that is to be sent next into one for each Topic Filter. Returns how many these are."""
+        """Split the request that is to be sent next into one for each Topic Filter. Returns how many these are."""
         request = self.requests.popleft()
         parts = [Request(request.token, subscribe=(pair,)) for pair in request.subscribe]
+        parts += [Request(request.token, unsubscribe=(topic_filter,)) for topic_filter in request.unsubscribe]
         codes: dict[Request, int | None] = dict.fromkeys(parts)
         for part in reversed(parts):
             if request.token is not None:  # no call waits for the answer to all of what is restored
@@ -315,31 +330,27 @@ class Session:
             self.requests.appendleft(part)
         return len(parts)
 
-    def unanswered(self) -> set[int | str]:
-        """Return what is sent and not answered: messages by their tokens, subscriptions by their Topic Filters."""
-        names = (name for request in self.requests_sent.values() for name, _ in request.subscribe)
-        return {*self.sender.published_tokens, *names}
+    def unanswered(self) -> set[Key]:
+        """Return what is sent and not answered."""
+        asked = (key for request in self.requests_sent.values() for key in request.keys)
+        return {*self.sender.published_tokens, *asked}
 
-    def reject(self, topic_filter: str) -> list[tuple[int | None, tuple[tuple[str, int], ...]]]:
-        """Take the requests to subscribe to one Topic Filter for refused.
+    def reject(self, packet_id: int) -> Answer:
+        """Take a request for one Topic Filter, which was sent and is not answered, for refused.
 
         Returns:
-            The token and the return codes of each that is answered in full by this.
+            As `granted`.
         """
-        self.suspects.closed_over.add(topic_filter)
-        self.discard_subscription(topic_filter)
-        answered = []
-        for packet_id, request in list(self.requests_sent.items()):
-            if [name for name, _ in request.subscribe] == [topic_filter]:
-                self._answered(packet_id)
-                answered.append((request.token, self._grant(request, (FAILURE,))))
-        return [entry for entry in answered if entry[1]]
+        request = self.requests_sent[packet_id]
+        for topic_filter, _ in request.subscribe:
+            self.suspects.closed_over.add(topic_filter)
+        return request, self._conclude(packet_id, request, (FAILURE,))
 
-    def taken_back(self, packet_id: int) -> Request | None:
+    def taken_back(self, packet_id: int) -> Answer | None:
         """Take an UNSUBACK: note which Topic Filters are gone.
 
         Returns:
-            The request; None where nothing has that identifier, as when a PUBACK comes a second time.
+            As `granted`, with 0 for each Topic Filter.
 
         Raises:
             RemoteProtocolError: it answers what is no UNSUBSCRIBE; nothing has changed.
@@ -351,10 +362,7 @@ class Session:
         request = self.requests_sent.get(packet_id)
         if request is None or not request.unsubscribe:
             raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which is no Unsubscribe", "MQTT-3.10.4-4")
-        self._answered(packet_id)
-        for topic_filter in request.unsubscribe:
-            self.discard_subscription(topic_filter)
-        return request
+        return request, self._conclude(packet_id, request, [0] * len(request.unsubscribe))
 
     def owes(self, token: int) -> bool:
         """Return whether a message or request of before a token is not done."""
@@ -378,7 +386,3 @@ class Session:
             self.identifiers.release(packet_id)
         self.requests_sent.clear()
         self.requests.clear()
-
-    def _answered(self, packet_id: int) -> None:
-        del self.requests_sent[packet_id]
-        self.identifiers.release(packet_id)

@@ -1,4 +1,4 @@
-"""What a server ends the connection over: a message or a Topic Filter, found by sending it alone.
+"""What a server ends the connection over: a message, or a Topic Filter of a request, found by sending it alone.
 
 A server may close the connection on what it will not process (§4.8): a message that is too large for it, a topic that
 a policy forbids. Sent again on each connection, as QoS 1 asks for, such a message would end them all, and with them
@@ -17,11 +17,16 @@ time-out. The PINGREQ shows that the connection worked a moment before. Messages
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from mqttws.errors import ConnectionBroken, ConnectionClosed, MQTTError
 
-#: What may be suspected: a message by its token, a subscription by its Topic Filter.
-Key = int | str
+# What is asked for a Topic Filter.
+SUBSCRIBE: Final = "subscribe"
+UNSUBSCRIBE: Final = "unsubscribe"
+
+#: What may be suspected: a message by its token; a request by what it asks and for which Topic Filter.
+Key = int | tuple[str, str]
 
 #: How often something must have been alone unanswered at the end of a connection.
 ENOUGH = 2
@@ -39,7 +44,7 @@ class Suspects:
 
     Attributes:
         cautious: whether what is unanswered is to be sent alone.
-        closed_over: the Topic Filters that were found, until one is granted.
+        closed_over: the Topic Filters whose SUBSCRIBE was found, until one is granted.
     """
 
     __slots__ = ("_before", "_counts", "cautious", "closed_over")
@@ -53,7 +58,7 @@ class Suspects:
     def __contains__(self, key: Key) -> bool:
         return key in self._before
 
-    def note_end(self, unanswered: Iterable[Key], alone: Key | None) -> Key | None:
+    def note_end(self, unanswered: Iterable[Key], alone: Key | None) -> bool:
         """Note that the server or the network ended a connection.
 
         Args:
@@ -61,18 +66,18 @@ class Suspects:
             alone: the one that was sent alone; None for none.
 
         Returns:
-            What is to be rejected; None for nothing.
+            Whether that one is to be given up.
         """
         now = frozenset(unanswered)
         self.cautious = self.cautious or bool(self._before & now)
         self._before = now
         if alone is None:
-            return None
+            return False
         count = self._counts[alone] = self._counts.get(alone, 0) + 1
         if count < ENOUGH:
-            return None
+            return False
         del self._counts[alone]
-        return alone
+        return True
 
     def clear(self) -> None:
         """Note that everything that was suspected has been answered."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from mqttws import TimedOut
+from mqttws import TimedOut, UnsubscribeRejected
 from pubsub.subscription import Handle
 
 __all__ = ["Subscription", "all_done"]
@@ -55,11 +55,17 @@ class Subscription(Handle):
 
         Raises:
             TimedOut: there was no answer in time. The subscription has ended all the same.
+            UnsubscribeRejected: the server ends the connection over it, and may go on to send messages, which nobody
+                gets here.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
         if not await all_done(answers, seconds):
             raise TimedOut(f"the server has not confirmed the end within {seconds:g} s")
+        for answer in answers:
+            error = None if answer.cancelled() else answer.exception()
+            if isinstance(error, UnsubscribeRejected):  # other errors: the connection has ended, and this with it
+                raise error
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,6 +47,8 @@ class Subscription(Handle):
 
         Raises:
             TimedOut: there was no answer in time. The subscription has ended all the same.
+            UnsubscribeRejected: the server ends the connection over it, and may go on to send messages, which nobody
+                gets here.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
@@ -56,6 +58,8 @@ class Subscription(Handle):
                 answer.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 raise TimedOut(f"the server has not confirmed the end within {seconds:g} s") from None
+            except mqttws.UnsubscribeRejected:
+                raise
             except mqttws.MQTTError:
                 pass  # the connection has ended, and the subscription with it
 

@@ -2,97 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drivers import PATIENCE, States
+from picky import Picky
 from scripted import Scripted
 
 import mqttws
 from mqttws import (
     Connect,
-    Disconnect,
     MQTTError,
     PingReq,
     PubAck,
-    PubComp,
     Publish,
     PublishRejected,
-    PubRec,
-    PubRel,
     Reconnect,
     SQLiteStore,
-    SubAck,
     Subscribe,
     SubscribeRejected,
+    Unsubscribe,
+    UnsubscribeRejected,
 )
 
 Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
-
-
-class Picky:
-    """A server that cuts the connection when a message or a Topic Filter has "poison" in its name.
-
-    Attributes:
-        taken: the payloads of the messages that it has taken, in order.
-        filters: the Topic Filters that it has granted.
-        connections: how many there were.
-    """
-
-    def __init__(self, server: Scripted) -> None:
-        self.taken: list[bytes] = []
-        self.filters: list[str] = []
-        self.connections = 0
-        self.lenient = False
-        self.stays = False  # after a DISCONNECT
-        self._server = server
-        self._over = threading.Event()
-        self._running = server.soon(self._run)
-
-    def opened(self, make: Make, **options: Any) -> Any:
-        """Open a client, which is closed when the test ends, however it does."""
-        client = make(self._server.url, **options)
-        self._server.closing(client)
-        return client.open()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            end = self._server.accept()
-            self.connections += 1
-            end.welcome()
-            try:
-                self._serve(end)
-            except (AssertionError, OSError):  # the client closed
-                pass
-            end.cut()
-
-    def _serve(self, end: Any) -> None:
-        while True:
-            packet = end.receive()
-            if isinstance(packet, Publish):
-                if "poison" in packet.topic and not self.lenient:
-                    return
-                self.taken.append(packet.payload)
-                if packet.qos:
-                    end.send(PubAck(packet.packet_id) if packet.qos == 1 else PubRec(packet.packet_id))
-            elif isinstance(packet, Subscribe):
-                names = [name for name, _ in packet.topic_filters]
-                if any("poison" in name for name in names) and not self.lenient:
-                    return
-                self.filters += names
-                end.send(SubAck(packet.packet_id, [qos for _, qos in packet.topic_filters]))
-            elif isinstance(packet, PubRel):
-                end.send(PubComp(packet.packet_id))
-            elif isinstance(packet, PingReq):
-                end.send("d0 00")
-            elif isinstance(packet, Disconnect):
-                if not self.stays:
-                    self._over.set()
-                return
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -168,13 +104,31 @@ def test_a_topic_filter_that_ends_the_connection_fails_alone(make: Make, server:
     client.close()
 
 
+def test_an_unsubscribe_that_ends_the_connection_fails_alone(make: Make, server: Scripted) -> None:
+    picky = Picky(server)
+    picky.refuses = ()
+    client = picky.opened(make, client_id="c", reconnect=AT_ONCE)
+    client.subscribe(["a", "poison", "b"])
+    picky.refuses = (Unsubscribe,)
+    several = client.unsubscribe_nowait(["a", "poison", "b"])
+    message = client.publish_nowait("c", b"c", 1)
+    with pytest.raises(UnsubscribeRejected, match="'poison'") as caught:
+        several.result(PATIENCE)
+    assert caught.value.topic_filters == ("poison",)
+    assert message.result(PATIENCE) is None
+    assert set(client.session.subscriptions) == {"poison"}
+    assert client.state.name == "connected"
+    assert picky.connections == 5
+    client.close()
+
+
 def test_a_subscription_that_is_not_allowed_any_more_is_reported(make: Make, server: Scripted) -> None:
     picky = Picky(server)
-    picky.lenient = True
+    picky.refuses = ()
     errors: list[MQTTError] = []
     client = picky.opened(make, client_id="c", reconnect=AT_ONCE, on_error=errors.append)
     client.subscribe(["a", "poison", "b"])
-    picky.lenient, picky.stays = False, True
+    picky.refuses, picky.stays = (Subscribe,), True
     client.reconnect_now()
     client.publish("c", b"c", 1, timeout=PATIENCE)
     assert [error.topic_filter for error in errors if isinstance(error, SubscribeRejected)] == ["poison"]

@@ -79,7 +79,7 @@ fault("a delete is undone by a crash", (STORE + "commit", "self._safe.pop(key, N
 fault("requests that were not answered are forgotten", (SESSION + "restore", "[*self.requests_sent.values(), *self.requests]", "[*self.requests]"))
 fault("the identifiers of such requests are never free again", (SESSION + "restore", "self.identifiers.release(packet_id)", "pass"))
 fault("a session that was lost is not restored", (SESSION + "restore", "requests = batches + requests", "requests = requests"))
-fault("a subscription stays after its UNSUBACK", (SESSION + "taken_back", "self.discard_subscription(topic_filter)", "pass"))
+fault("a subscription stays after its UNSUBACK", (SESSION + "_conclude", "if return_code != FAILURE:", "if False:"))
 
 # The client without waiting.
 fault("giving up leaves the futures as they are", (CORE + "give_up", "self.pending.fail_all(", "str("))

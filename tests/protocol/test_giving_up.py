@@ -61,8 +61,8 @@ class TestRejectedMessages:
     def test_it_leaves_the_session_and_its_identifier_is_free(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
-        _, second, third = sent(sender, ONE, TWO, ONE)
-        assert sender.reject(second) == (second, "b", b"22", 2, False)
+        _, _, third = sent(sender, ONE, TWO, ONE)
+        sender.reject(2)
         assert 2 not in identifiers
         assert sender.published_tokens == [1, third]
         assert [packet for _, packet in sender.resume(session_present=True)[0]] == [
@@ -70,20 +70,12 @@ class TestRejectedMessages:
             Publish("a", b"1", 1, dup=True, packet_id=3),
         ]
 
-    def test_what_is_answered_or_not_sent_cannot_be(self) -> None:
-        sender = Sender(Identifiers(), max_in_flight=2)
-        answered, released, waiting = sent(sender, ONE, TWO, ONE)
-        sender.puback(1)
-        sender.pubrec(2)
-        assert [sender.reject(token) for token in (answered, released, waiting, 99)] == [None] * 4
-        assert len(sender) == 2
-
     def test_a_journal_forgets_it(self) -> None:
         session, store = Session(), MemoryStore()
         session.keep_in(store, "c")
-        (token,) = sent(session.sender, ONE)
+        sent(session.sender, ONE)
         assert len(store) == 1
-        session.sender.reject(token)
+        session.sender.reject(1)
         assert len(store) == 0
 
 
@@ -216,35 +208,41 @@ class TestSplitRequests:
         ]
 
 
-class TestRejectedSubscriptions:
-    def test_it_is_answered_as_refused_and_not_restored(self) -> None:
+def rejected(session: Session, packet_id: int) -> tuple[int | None, tuple[tuple[str, int], ...]]:
+    request, return_codes = session.reject(packet_id)
+    return request.token, return_codes
+
+
+class TestRejectedRequests:
+    def test_a_subscribe_is_answered_as_refused_and_not_restored(self) -> None:
         session = Session()
         session.subscriptions["poison"] = 0
         token = session.subscribe([("poison", 1)])
         session.next_request()
-        assert session.unanswered() == {"poison"}
-        assert session.reject("poison") == [(token, (("poison", FAILURE),))]
+        assert session.unanswered() == {("subscribe", "poison")}
+        assert rejected(session, 1) == (token, (("poison", FAILURE),))
         assert session.unanswered() == set()
         assert session.subscriptions == {}
         assert len(session.identifiers) == 0
         assert session.suspects.closed_over == {"poison"}
 
-    def test_other_requests_wait_on(self) -> None:
+    def test_an_unsubscribe_is_answered_as_refused_and_its_subscription_stands(self) -> None:
         session = Session()
         session.subscriptions["poison"] = 1
-        session.subscribe([("poison", 1), ("b", 1)])  # together with another: it is not known which
-        session.unsubscribe(["poison"])
-        while session.next_request() is not None:
-            pass
-        assert session.reject("poison") == []
-        assert len(session.requests_sent) == 2
-        assert session.subscriptions == {}  # it is not asked for on the next connection
+        token = session.unsubscribe(["poison"])
+        session.next_request()
+        assert session.unanswered() == {("unsubscribe", "poison")}
+        assert rejected(session, 1) == (token, (("poison", FAILURE),))
+        assert session.unanswered() == set()
+        assert session.subscriptions == {"poison": 1}
+        assert len(session.identifiers) == 0
+        assert session.suspects.closed_over == set()
 
     def test_a_part_completes_its_call_with_what_the_others_were_granted(self) -> None:
         session = Session()
         token = begin(session, "a", "poison", "c")
         session.granted(1, [1])
-        assert session.reject("poison") == []  # "c" is not answered yet
+        assert rejected(session, 2) == (token, ())  # "c" is not answered yet
         answered = session.granted(3, [1])
         assert answered is not None
         assert (answered[0].token, answered[1]) == (token, (("a", 1), ("poison", FAILURE), ("c", 1)))
@@ -253,23 +251,25 @@ class TestRejectedSubscriptions:
         session = Session()
         token = begin(session, "a", "poison")
         session.granted(1, [1])
-        assert session.reject("poison") == [(token, (("a", 1), ("poison", FAILURE)))]
+        assert rejected(session, 2) == (token, (("a", 1), ("poison", FAILURE)))
 
     def test_once_granted_it_is_suspected_no_longer(self) -> None:
         session = Session()
-        session.reject("a")
-        session.subscribe([("a", 1)])
+        for _ in range(2):
+            session.subscribe([("a", 1)])
         session.next_request()
-        session.granted(1, [1])
+        session.reject(1)
+        session.next_request()
+        session.granted(2, [1])
         assert session.suspects.closed_over == set()
         assert session.subscriptions == {"a": 1}
 
-    def test_messages_and_subscriptions_that_are_unanswered(self) -> None:
+    def test_messages_and_requests_that_are_unanswered(self) -> None:
         session = Session()
         session.subscribe([("a", 1), ("b", 0)])
-        session.unsubscribe(["c"])
+        session.unsubscribe(["a"])
         while session.next_request() is not None:
             pass
         (token,) = sent(session.sender, ONE)
         session.sender.enqueue_packet(b"of QoS 0")
-        assert session.unanswered() == {"a", "b", token}
+        assert session.unanswered() == {("subscribe", "a"), ("subscribe", "b"), ("unsubscribe", "a"), token}

@@ -515,7 +515,7 @@ class TestClientRequests:
         assert sends(machine) == "82 0c 00 01 00 03 61 2f 23 01 00 01 62 02 a2 07 00 02 00 03 61 2f 23"
         assert feed(machine, SubAck(1, [1, 0x80])) == [Subscribed(first, (("a/#", 1), ("b", 0x80)))]
         assert machine.session.subscriptions == {"a/#": 1}
-        assert feed(machine, UnsubAck(2)) == [Unsubscribed(second)]
+        assert feed(machine, UnsubAck(2)) == [Unsubscribed(second, (("a/#", 0),))]
         assert machine.session.subscriptions == {}
 
     @pytest.mark.parametrize(

@@ -205,6 +205,19 @@ def test_an_identifier_that_is_used_again_is_another_message() -> None:
     assert sends(machine) == "32 06 00 01 63 00 02 33"  # once, and without DUP
 
 
+def test_a_connection_that_ends_before_it_has_proven_itself_accuses_nothing() -> None:
+    session = Session()
+    session.publish(Message("a", b"1", 1))
+    cautious(session)
+    for _ in range(5):
+        machine = connected(session)
+        assert sends(machine) == PING
+        assert cut(machine) == []
+    machine = proven(session)
+    assert sends(machine) == A_AGAIN
+    assert feed(machine, PubAck(1)) == [Delivered([1])]
+
+
 def test_new_messages_wait_until_the_suspects_are_answered_and_acknowledgements_do_not() -> None:
     session = Session()
     session.publish(Message("a", b"1", 1))
@@ -246,6 +259,55 @@ def test_a_subscribe_of_several_is_split_and_its_call_gets_every_return_code() -
     assert sends(machine) == "82 06 00 01 00 01 62 01"
     assert feed(machine, SubAck(1, [1])) == [Subscribed(token, (("a", 1), ("p", 0x80), ("b", 1)))]
     assert session.subscriptions == {"a": 1, "b": 1}
+
+
+def test_an_unsubscribe_is_given_up_too_and_the_others_of_its_call_are_done() -> None:
+    session = Session()
+    session.subscriptions.update({"a": 1, "p": 1, "b": 0})
+    token = session.unsubscribe(["a", "p", "b"])
+    for _ in range(2):
+        machine = connected(session)
+        assert sends(machine) == "a2 0b 00 01 00 01 61 00 01 70 00 01 62"
+        assert cut(machine) == []
+        session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "a2 05 00 01 00 01 61"
+    assert feed(machine, UnsubAck(1)) == []
+    assert sends(machine) == "a2 05 00 02 00 01 70"
+    assert cut(machine) == []
+    session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "a2 05 00 01 00 01 70"
+    assert cut(machine) == []  # the call still waits for the third
+    session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "a2 05 00 01 00 01 62"
+    assert feed(machine, UnsubAck(1)) == [Unsubscribed(token, (("a", 0), ("p", 0x80), ("b", 0)))]
+    assert session.subscriptions == {"p": 1}  # as the server has it
+    assert sends(machine) == ""
+    assert not session.suspects.cautious
+
+
+def test_a_subscribe_and_an_unsubscribe_of_one_filter_are_suspected_apart() -> None:
+    """The server takes the SUBSCRIBE, on the second attempt, and never the UNSUBSCRIBE."""
+    session = Session()
+    subscribing, unsubscribing = session.subscribe([("p", 0)]), session.unsubscribe(["p"])
+    cautious(session)
+    session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "82 06 00 01 00 01 70 00"
+    assert cut(machine) == []
+    session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "82 06 00 01 00 01 70 00"
+    assert feed(machine, SubAck(1, [0])) == [Subscribed(subscribing, (("p", 0),))]
+    assert sends(machine) == "a2 05 00 02 00 01 70"
+    assert cut(machine) == []
+    session.identifiers.start_at(1)
+    machine = proven(session)
+    assert sends(machine) == "a2 05 00 01 00 01 70"
+    assert cut(machine) == [Unsubscribed(unsubscribing, (("p", 0x80),))]
+    assert session.suspects.closed_over == set()
 
 
 def test_a_subscription_that_is_restored_is_given_up_alone() -> None:
@@ -304,7 +366,7 @@ def test_requests_and_messages_keep_the_order_of_their_calls() -> None:
     assert sends(machine) == B_AGAIN
     assert feed(machine, PubAck(3)) == [Delivered([3])]
     assert sends(machine) == "a2 05 00 03 00 01 78"
-    assert feed(machine, UnsubAck(3)) == [Unsubscribed(unsubscribing)]
+    assert feed(machine, UnsubAck(3)) == [Unsubscribed(unsubscribing, (("x", 0),))]
 
 
 def test_requests_that_are_made_meanwhile_are_not_suspected() -> None:

@@ -9,9 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from picky import Picky
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
+from scripted import Scripted
 
-from mqttws import ConnectError, HandshakeRejected, Reconnect, SessionTakenOver
+from mqttws import (
+    ConnectError,
+    HandshakeRejected,
+    Reconnect,
+    SessionTakenOver,
+    TimedOut,
+    Unsubscribe,
+    UnsubscribeRejected,
+)
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Peer, Rejection
 from pubsub import ConnectionStateChange, MqttOverWSProvider, NotConnected, PublishFailed
@@ -281,3 +291,20 @@ def test_a_provider_whose_recover_raises_is_logged(
     with caplog.at_level(logging.ERROR), pytest.raises(ConnectError):
         api.call(api.ps.connect)
     assert "of the provider" in caplog.text
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_unsubscribe_that_ends_the_connection_is_given_up_by_name(
+    stack: Any, make: Callable[..., Api], recorder: Recorder, caplog: pytest.LogCaptureFixture, waits: bool
+) -> None:
+    server = stack.enter_context(Scripted("ws"))
+    picky = Picky(server)
+    picky.refuses = ()
+    api = make(MqttOverWSProvider(server.url, client_id="c", reconnect=SOON))
+    subscription = subscribe(api, "poison", recorder)
+    picky.refuses = (Unsubscribe,)
+    with pytest.raises(UnsubscribeRejected if waits else TimedOut, match="'poison'" if waits else "within 0 s"):
+        api.call(subscription.unsubscribe, PATIENCE if waits else 0.0)
+    assert subscription.closed
+    api.call(api.ps.publish, "a", 1, qos=1)  # all else goes on
+    assert [record.getMessage() for record in caplog.records if "UNSUBSCRIBE" in record.getMessage()]

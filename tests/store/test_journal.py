@@ -294,5 +294,5 @@ def test_what_an_answered_request_changed_is_safe_before_its_caller_learns_of_th
         assert isinstance(event, Closed)
         assert isinstance(event.error, StoreError)
     else:
-        assert event == Unsubscribed(2)
+        assert event == Unsubscribed(2, (("f", 0),))
     assert reborn(store).subscriptions == ({"f": 1, "g": 1} if full else {"g": 1})

@@ -114,6 +114,9 @@ class Asyncio:
     def subscribe_nowait(self, *arguments: Any) -> Future[Any]:
         return self.later(self.client.subscribe_nowait, *arguments)
 
+    def unsubscribe_nowait(self, *arguments: Any) -> Future[Any]:
+        return self.later(self.client.unsubscribe_nowait, *arguments)
+
     def unsubscribe(self, *arguments: Any, **options: Any) -> None:
         self.call(self.client.unsubscribe(*arguments, **options))
 
