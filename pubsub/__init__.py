@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pubsub.message import Message
     from pubsub.providers.aws_iot import AWSIoTProvider
     from pubsub.providers.base import ClientOptions, Provider
+    from pubsub.providers.sharded import Sharded
     from pubsub.providers.websocket import MqttOverWSProvider
     from pubsub.shared import (
         add_pluggable,
@@ -64,6 +65,7 @@ _HOLDS = {
     "message": "Message",
     "providers.aws_iot": "AWSIoTProvider",
     "providers.base": "ClientOptions Provider",
+    "providers.sharded": "Sharded",
     "providers.websocket": "MqttOverWSProvider",
     "shared": (
         "add_pluggable close configure connect default flush publish publish_nowait reauthenticate remove_pluggable "
@@ -99,6 +101,7 @@ __all__ = [
     "PubSub",
     "PubSubError",
     "PublishFailed",
+    "Sharded",
     "Subscription",
     "SubscriptionEnded",
     "add_pluggable",

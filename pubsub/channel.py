@@ -17,6 +17,7 @@ from typing import Any
 from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected, UnsubscribeRejected
 from pubsub.errors import NotConnected
 from pubsub.held import Held
+from pubsub.pool.core import PoolCore
 from pubsub.providers.base import Provider
 from pubsub.publishing import Sent
 from pubsub.receipt import Receipt
@@ -49,6 +50,7 @@ class Channel:
         is_closing: whether it was asked to end.
         overflow: what becomes of a message for which the queue has no space; see the option of that name.
         runner: the thread or the task that takes its messages.
+        parts: where it is made of several connections, the state of each.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Channel:
         self._may_precede = not options.get("clean_session", True)
         self._held = Held(provider.hold_bytes, provider.hold_seconds)
         self._space: Any = None  # a future, while the runner waits for space among the messages that are held
+        self.parts: dict[str, ConnectionState] = {}
         self.client: Client = runtime.new_client(
             provider,
             **{
@@ -88,6 +91,8 @@ class Channel:
                 "recover": provider.recover,
             },
         )
+        if isinstance(self.client, PoolCore):
+            self.client.on_part = self._on_part
 
     @property
     def connected(self) -> bool:
@@ -292,14 +297,26 @@ class Channel:
         if state.name == "connected":
             if self._may_precede and self._held.begin(time.monotonic()):
                 self._runtime.later(self.provider.hold_seconds, self._stop_holding)
-            if not state.session_present:
-                with self._runtime.lock:
-                    self._router.session_lost()
-                    self._may_precede = self._may_precede and self._has_store
             settle(self.opened)
+        if state.session_present is False:
+            with self._runtime.lock:
+                self._router.session_lost()
+                self._may_precede = self._may_precede and self._has_store
         if state.error is not None:
             self._last_error = self.explain(state.error)
         self._change(connection_state(state, self._last_error), self._last_error if state.error is not None else None)
+
+    def _on_part(self, index: int, state: State | None) -> None:
+        """Note the state of one of several connections; None: it is gone."""
+        name = f"{self.provider.name}-{index}"
+        error = None if state is None or state.error is None else self.explain(state.error)
+        previous = self.parts.get(name, ConnectionState.DISCONNECTED)
+        if state is None:
+            self.parts.pop(name, None)
+            return
+        now = self.parts[name] = connection_state(state, error or self._last_error)
+        if now is not previous:
+            self._changes.tell(ConnectionStateChange(name, now, previous, error))
 
     def _on_error(self, error: MQTTError) -> None:
         if isinstance(error, SubscribeRejected):

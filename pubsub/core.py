@@ -17,7 +17,10 @@ from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
 from pubsub.observers import Callback, Observer, make_observer
+from pubsub.pool.core import PoolCore
+from pubsub.pool.sizing import Connections, split
 from pubsub.providers.base import Provider
+from pubsub.providers.sharded import Sharded
 from pubsub.publishing import Delivery, Publication, Sent
 from pubsub.runtime import Runtime
 from pubsub.states import ConnectionState
@@ -190,12 +193,18 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def connection_states(self) -> dict[str, ConnectionState]:
-        """The state of each provider's connection, by the provider's name."""
+        """The state of each provider's connection, by the provider's name.
+
+        With `Sharded` that is the worst of its connections, and each of them is there under `{name}-{number}`.
+        """
+        states: dict[str, ConnectionState] = {}
         with self._runtime.lock:
-            return {
-                name: self._channels[name].state if name in self._channels else ConnectionState.DISCONNECTED
-                for name in self._providers
-            }
+            for name in self._providers:
+                channel = self._channels.get(name)
+                states[name] = channel.state if channel is not None else ConnectionState.DISCONNECTED
+                if channel is not None:
+                    states.update(channel.parts.copy())
+        return states
 
     @property
     def connection_state(self) -> ConnectionState:
@@ -240,6 +249,31 @@ class PubSubCore(Generic[O, F]):
                 channel = self._channels.get(each.name)
             if channel is not None:
                 channel.client.reconnect_now()
+
+    def resize(self, connections: Connections, provider: str | None = None) -> None:
+        """Have another number of connections, where the provider is `Sharded`.
+
+        It returns at once. Topic Filters move to new connections and away from those that go, without a message lost
+        or delivered twice; a topic moves when none of its messages is on its way.
+
+        Args:
+            connections: as for `Sharded`.
+            provider: the name of one; None for all that are `Sharded`.
+
+        Raises:
+            ProviderError: there is no such provider, or it is not `Sharded`.
+            TypeError, ValueError: this is no number of connections.
+        """
+        sharded = [each for each in self.select(provider) if isinstance(each, Sharded)]
+        if not sharded:
+            raise ProviderError("no provider that this is for is Sharded: each has one connection")
+        split(connections)
+        for each in sharded:
+            each.connections = connections
+            with self._runtime.lock:
+                channel = self._channels.get(each.name)
+            if channel is not None and isinstance(channel.client, PoolCore):
+                channel.client.resize(connections)
 
     # Subscribing.
 

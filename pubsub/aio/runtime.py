@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mqttws
 from mqttws import MQTTError
+from pubsub.aio.pool import Pool
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
+from pubsub.providers.sharded import Sharded
 from pubsub.runtime import Runtime, logger
 
 __all__ = ["Tasks"]
@@ -32,9 +35,13 @@ class Tasks(Runtime):
         super().renew()
         self.spawned: set[asyncio.Future[Any]] = set()
 
-    def new_client(self, provider: Provider, **options: Any) -> mqttws.aio.Client:
+    def new_client(self, provider: Provider, **options: Any) -> mqttws.aio.Client | Pool:
         """See `Runtime.new_client`."""
-        return mqttws.aio.Client(provider.url_async, **options)
+        make = partial(mqttws.aio.Client, provider.url_async)
+        if not isinstance(provider, Sharded):
+            return make(**options)
+        most = provider.max_subscriptions
+        return Pool(self, make, options, provider.connections, provider.most_connections, most, provider.budget)
 
     def new_future(self) -> asyncio.Future[None]:
         """See `Runtime.new_future`."""

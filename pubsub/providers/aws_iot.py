@@ -349,6 +349,11 @@ class AWSIoTProvider(Provider):
             )
         return first
 
+    @property
+    def max_subscriptions(self) -> int | None:
+        """See `Provider.max_subscriptions`."""
+        return self._limits.max_subscriptions
+
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return which of AWS IoT's limits a message is beyond, before it is sent."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)

@@ -83,6 +83,16 @@ class Provider(ABC):
         self._settings: dict[str, Any] = dict(self._own)
         self._options = options
 
+    @property
+    def connection_options(self) -> Mapping[str, Any]:
+        """The options that it was given for its connections."""
+        return self._options
+
+    @property
+    def max_subscriptions(self) -> int | None:
+        """How many Topic Filters the server takes of one connection; None: nothing is known."""
+        return None
+
     @abstractmethod
     def url(self) -> Urls:
         """Return the URL to connect to, or several, all of which one attempt tries.

@@ -20,8 +20,10 @@ from typing import Any
 import mqttws
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
+from pubsub.providers.sharded import Sharded
 from pubsub.runtime import Runtime, logger
 from pubsub.sync.outcome import Outcome, Promise
+from pubsub.sync.pool import Pool
 
 __all__ = ["Notifier", "Threads"]
 
@@ -133,9 +135,13 @@ class Threads(Runtime):
         self.notifier.begin()
         return self.notifier.calls.put
 
-    def new_client(self, provider: Provider, **options: Any) -> mqttws.Client:
+    def new_client(self, provider: Provider, **options: Any) -> mqttws.Client | Pool:
         """See `Runtime.new_client`."""
-        return mqttws.Client(provider.url, **options)
+        make = partial(mqttws.Client, provider.url)
+        if not isinstance(provider, Sharded):
+            return make(**options)
+        most = provider.max_subscriptions
+        return Pool(self, make, options, provider.connections, provider.most_connections, most, provider.budget)
 
     def new_future(self) -> Outcome:
         """See `Runtime.new_future`."""

@@ -1,0 +1,174 @@
+"""A pool of connections for asyncio: what is awaited.
+
+Each part has a task of its own that takes its messages (a reader), besides that of its client. The readers put what is
+to be delivered into one queue, from which the task of the channel takes it: so callbacks are called one after the
+other, as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import mqttws
+from mqttws import MQTTError, Publish
+from pubsub.pool.core import LOOK, PoolCore
+from pubsub.pool.part import Part
+
+__all__ = ["Pool"]
+
+#: Messages in the queue, beyond which the readers wait.
+PLACES = 1_000
+#: Seconds that an orderly close may take, where nothing else is said.
+CLOSE_TIMEOUT = 5.0
+
+
+class Pool(PoolCore):
+    """Several asyncio clients with the verbs of one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._queue: deque[Publish] = deque()
+        self._is_over = False
+        self._came: asyncio.Future[None] | None = None  # while the queue is empty and waited for
+        self._space: asyncio.Future[None] | None = None  # while the queue is full, and readers wait
+        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(*arguments)
+
+    def new_answer(self) -> asyncio.Future[list[int]]:
+        """See `PoolCore.new_answer`."""
+        return asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            MQTTError: the first part could not. The others go on trying, as after a loss.
+        """
+        if self._is_closing:
+            return
+        self._is_open = True
+        first = self._parts[0]
+        first.is_open = True
+        await first.client.open()
+        self._spawn(self._read(first))
+        for part in self._unopened():
+            self.start(part)
+        self.runtime.later(LOOK, self.look)
+
+    def start(self, part: Part) -> None:
+        """See `PoolCore.start`."""
+        if not part.is_open and not self._is_closing:
+            part.is_open = True
+            self._spawn(self._open(part))
+
+    async def _open(self, part: Part) -> None:
+        await part.client.open(wait=False)
+        await self._read(part)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, part: Part) -> None:
+        client: mqttws.aio.Client = part.client
+        try:
+            async for publish in client.messages():
+                while (over := self.took(part, publish)) is not None:
+                    await asyncio.shield(over)
+                while len(self._queue) >= PLACES and not self._is_closing:
+                    if self._space is None or self._space.done():
+                        self._space = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._space)
+        except MQTTError:
+            pass  # the client has ended, which its state says
+
+    def put(self, publish: Publish) -> None:
+        """See `PoolCore.put`."""
+        self._queue.append(publish)
+        if self._came is not None:
+            _wake(self._came)
+            self._came = None
+
+    def end(self) -> None:
+        """See `PoolCore.end`."""
+        self._is_over = True
+        _wake(self._came)
+        _wake(self._space)
+
+    async def messages(self) -> AsyncIterator[Publish]:
+        """Take the messages of all parts, one after the other, until the pool is closed.
+
+        Raises:
+            Exception: why a part has ended for good, and with it the pool.
+        """
+        while True:
+            while self._queue:
+                publish = self._queue.popleft()
+                if self._space is not None and len(self._queue) < PLACES // 2:
+                    _wake(self._space)
+                    self._space = None
+                yield publish
+            if self._is_over:
+                break
+            self._came = asyncio.get_running_loop().create_future()
+            await self._came
+        if self.error is not None and not self._is_closing:
+            raise self.error
+
+    async def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, *, timeout: float | None = None
+    ) -> None:
+        """Publish a message through the part of its topic, and wait; see `mqttws.aio.Client.publish`."""
+        slot, part = self.carrier(topic)
+        try:
+            await part.client.publish(topic, payload, qos, retain, timeout=timeout)
+        finally:
+            self.published(slot)
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until all that was published before is sent or acknowledged; see `mqttws.aio.Client.flush`."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        for part in list(self._parts):
+            if part.publishes and not part.is_closed:
+                await part.client.flush(max(0.0, deadline - asyncio.get_running_loop().time()))
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Close every part, those that publish first: what waits there is sent and acknowledged."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (CLOSE_TIMEOUT if timeout is None else timeout)
+        self._is_closing = True
+        _wake(self._space)
+        for parts in (
+            [part for part in self._parts if part.publishes],
+            [part for part in self._parts if not part.publishes],
+        ):
+            await _all(part.client.close(max(0.0, deadline - loop.time())) for part in parts)
+        self.end()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.1, deadline - loop.time()))
+
+    def retire(self, part: Part) -> None:
+        """See `PoolCore.retire`."""
+        self._spawn(self._retire(part))
+
+    async def _retire(self, part: Part) -> None:
+        try:
+            await part.client.flush(CLOSE_TIMEOUT)
+        except MQTTError:
+            pass
+        await part.client.close(CLOSE_TIMEOUT)
+        self.gone(part)
+
+
+async def _all(works: Iterable[Any]) -> None:
+    await asyncio.gather(*works)
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

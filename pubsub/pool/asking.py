@@ -1,0 +1,160 @@
+"""What a pool subscribes to: each Topic Filter on its part, and what is asked while it moves afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mqttws import MQTTError, SubscribeRejected
+from pubsub.pool.gather import Gather, settle_with
+from pubsub.pool.part import Part
+from pubsub.pool.places import Place
+from pubsub.pool.receiving import Receiving
+from pubsub.pool.sizing import least
+from pubsub.router import REFUSED
+
+__all__ = ["Asking"]
+
+#: What is to be asked: (Topic Filter, QoS), and where its answer goes.
+Ask = tuple[str, int, Gather | None, int]
+
+
+class Asking(Receiving):
+    """The verbs that subscribe and unsubscribe."""
+
+    def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Any:
+        """Subscribe, each Topic Filter on its part. Return a future of the return codes."""
+        answer = self.new_answer()
+        gather = Gather(len(topic_filters), settle_with(answer))
+        self._subscribe([(topic_filter, qos, gather, at) for at, (topic_filter, qos) in enumerate(topic_filters)])
+        return answer
+
+    def _subscribe(self, asks: Sequence[Ask]) -> None:
+        to_ask: dict[Part, list[Ask]] = {}
+        with self.lock:
+            for ask in asks:
+                self._place(ask, to_ask)
+            sent = [
+                (part, each, part.client.subscribe_nowait([(name, qos) for name, qos, _, _ in each]))
+                for part, each in to_ask.items()
+            ]
+            starting = self._unopened() if self._is_open else []
+        for part in starting:
+            self.start(part)
+        for part, each, answer in sent:
+            answer.add_done_callback(partial(self._subscribed, part, each))
+
+    def _place(self, ask: Ask, to_ask: dict[Part, list[Ask]]) -> None:
+        """Find the part of a Topic Filter, under the lock."""
+        topic_filter, qos, gather, at = ask
+        place = self.places.get(topic_filter)
+        if place is None:
+            place = self._new_place(topic_filter, qos)
+            for older in self.places.overlapping(topic_filter) if place.part is not None else ():
+                if older.part is not place.part and older.qos < qos and older.handover is None:
+                    older.qos = qos  # it owns messages that are to come at this QoS
+                    assert older.part is not None
+                    to_ask.setdefault(older.part, []).append((older.topic_filter, qos, None, 0))
+        elif place.handover is not None:
+            self._deferred.append(partial(self._subscribe, [ask]))
+            self.moves.when_over(place.handover, self._again)
+            return
+        place.qos = max(place.qos, qos)
+        on = [place.part] if place.part is not None else self._receiving()
+        if gather is not None:
+            gather.expect(len(on) - 1)
+        for part in on:
+            to_ask.setdefault(part, []).append((topic_filter, place.qos, gather, at))
+
+    def _new_place(self, topic_filter: str, qos: int) -> Place[Part]:
+        place: Place[Part] = Place(topic_filter, qos, None, 0)
+        if place.is_shared:
+            return self.places.add(topic_filter, qos, None)
+        part = least(self._receiving(), self.places, self._most_filters, topic_filter)
+        if part is None and self._is_auto and len(self._parts) < self._most_connections:
+            part = self._add(False, True, is_first=not self._is_open)
+        if part is None:  # full: the server has the last word
+            part = min(self._receiving(), key=self.places.count)
+        return self.places.add(topic_filter, qos, part)
+
+    def _subscribed(self, part: Part, asks: Sequence[Ask], answer: Any) -> None:
+        error = ConnectionError("the answer was cancelled") if answer.cancelled() else answer.exception()
+        codes = [0] * len(asks) if error is not None else answer.result()
+        for (topic_filter, _, gather, at), code in zip(asks, codes, strict=True):
+            if code == REFUSED:
+                self._refused(part, topic_filter)
+            if gather is not None and error is not None:
+                gather.fail(error)
+            elif gather is not None:
+                gather.give(at, code)
+
+    def _refused(self, part: Part, topic_filter: str) -> None:
+        with self.lock:
+            place = self.places.get(topic_filter)
+            if place is not None and place.part is part and place.handover is None:
+                self.places.remove(place)
+
+    def unsubscribe_nowait(self, topic_filters: Sequence[str]) -> Any:
+        """Unsubscribe. Return a future."""
+        answer = self.new_answer()
+        self._unsubscribe(topic_filters, Gather(len(topic_filters), settle_with(answer)))
+        return answer
+
+    def _unsubscribe(self, topic_filters: Sequence[str], gather: Gather) -> None:
+        to_ask: dict[Part, list[str]] = {}
+        given = 0
+        with self.lock:
+            for topic_filter in topic_filters:
+                given += self._displace(topic_filter, gather, to_ask)
+            sent = [(len(each), part.client.unsubscribe_nowait(each)) for part, each in to_ask.items()]
+        for count, answer in sent:
+            answer.add_done_callback(partial(self._unsubscribed, gather, count))
+        for _ in range(given):
+            gather.give(0, 0)
+        self.moves.begin()
+
+    def _displace(self, topic_filter: str, gather: Gather, to_ask: dict[Part, list[str]]) -> int:
+        """Begin to give up a Topic Filter, under the lock. Return 1 if there is nothing to wait for."""
+        place = self.places.get(topic_filter)
+        if place is None:
+            return 1
+        if place.handover is not None:
+            self._deferred.append(partial(self._unsubscribe, [topic_filter], gather))
+            self.moves.when_over(place.handover, self._again)
+            return 0
+        if place.part is not None and any(
+            other.part is not place.part and other.age > place.age for other in self.places.overlapping(topic_filter)
+        ):
+            handover = self.moves.add([place], place.part, None)
+            self.moves.when_over(handover, partial(gather.give, 0, 0))
+            return 0
+        on = [place.part] if place.part is not None else self._receiving()
+        self.places.remove(place)
+        gather.expect(len(on) - 1)
+        for part in on:
+            to_ask.setdefault(part, []).append(topic_filter)
+        return 0
+
+    @staticmethod
+    def _unsubscribed(gather: Gather, count: int, answer: Any) -> None:
+        error = ConnectionError("the answer was cancelled") if answer.cancelled() else answer.exception()
+        for _ in range(count):
+            if error is not None:
+                gather.fail(error)
+            else:
+                gather.give(0, 0)
+
+    def _again(self) -> None:
+        """Ask what had to wait for a handover."""
+        with self.lock:
+            deferred, self._deferred = self._deferred, []
+        for ask in deferred:
+            ask()
+
+    def _on_error(self, part: Part, error: MQTTError) -> None:
+        if isinstance(error, SubscribeRejected):
+            self._refused(part, error.topic_filter)
+        on_error = self._options.get("on_error")
+        if on_error is not None:
+            on_error(error)

@@ -1,0 +1,234 @@
+"""A pool without its waiting: its parts, and the verbs of a client that only ask.
+
+It is a client to all above it, and a user of clients itself. Each part has a queue, a pace and a reconnection of its
+own, as any client has; so one that is full or down holds up what goes through it, and nothing else. What the pool adds
+is which part a call is for, and which of the messages that come are copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mqttws import MQTTError, State
+from pubsub.pool.asking import Asking
+from pubsub.pool.part import Part
+from pubsub.pool.places import Place
+from pubsub.pool.sizing import CALM, FULL, Connections, excess, split
+
+__all__ = ["LOOK", "PoolCore"]
+
+#: Seconds from one look at the load to the next, where a pool sizes itself.
+LOOK = 1.0
+
+
+class PoolCore(Asking):
+    """A pool without its waiting."""
+
+    @property
+    def state(self) -> State:
+        """The worst of the states of the parts."""
+        return self._told
+
+    @property
+    def parts(self) -> dict[int, State]:
+        """The state of each part, by its number."""
+        return {part.index: part.state for part in list(self._parts)}
+
+    @property
+    def pending(self) -> int:
+        """How many messages are not sent or not acknowledged yet."""
+        return sum(part.client.pending for part in list(self._parts))
+
+    def reconnect_now(self) -> None:
+        """End each connection and make a new one, within the budget."""
+        for part in list(self._parts):
+            part.client.reconnect_now()
+
+    # Publishing.
+
+    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
+        """Publish a message through the part of its topic. Return a future."""
+        slot, part = self.carrier(topic)
+        try:
+            future = part.client.publish_nowait(topic, payload, qos, retain)
+        except BaseException:
+            self.published(slot)
+            raise
+        future.add_done_callback(partial(self.published, slot))
+        return future
+
+    def carrier(self, topic: str) -> tuple[int, Part]:
+        """Return the slot and the part of a topic, and note that a message is on its way: `published` must follow."""
+        slot = self._slots.slot(topic)
+        with self.lock:
+            return slot, self._slots.begin(slot)
+
+    def published(self, slot: int, future: Any = None) -> None:
+        """Note that a message of a slot is complete, or has failed."""
+        with self.lock:
+            idle = self._slots.done(slot)
+        if idle is not None:
+            self.look_over()
+
+    def withdraw(self, future: Any) -> bool:
+        """Take back a message that has not been sent. Return whether it was."""
+        return any(part.client.withdraw(future) for part in list(self._parts) if part.publishes)
+
+    # How many parts there are.
+
+    def resize(self, connections: Connections) -> None:
+        """Have another number of connections from now on. Returns at once; filters and topics move as they can."""
+        sizes = split(connections)
+        with self.lock:
+            self._is_auto = connections == "auto"
+            publishing, receiving = self._publishing(), self._receiving()
+            if not self._is_auto:
+                publishing[0].receives = sizes.shared
+                if not sizes.shared:
+                    receiving = [part for part in receiving if part is not publishing[0]]
+                for _ in range(len(publishing), sizes.publishing):
+                    self._add(True, False, is_first=False)
+                for _ in range(len(receiving), 0 if sizes.shared else sizes.receiving):
+                    self._add(False, True, is_first=False)
+                for part in receiving[0 if sizes.shared else sizes.receiving :]:
+                    part.is_retiring = part is not publishing[0]
+                for part in publishing[sizes.publishing :]:
+                    part.is_retiring = True
+            starting = self._unopened() if self._is_open else []
+        for part in starting:
+            self.start(part)
+        self.look_over()
+
+    def look_over(self) -> None:
+        """Move what is on parts that are to go, and close those that have nothing left."""
+        idle = []
+        with self.lock:
+            if self._is_closing:
+                return
+            for part in list(self._parts):
+                if part.is_retiring and part in self._slots.parts:
+                    self._slots.remove(part)
+                if part.is_retiring or not part.receives:
+                    self._move_away(part)
+                if part.is_retiring and not part.is_closed and self._is_idle(part):
+                    part.is_closed = True
+                    idle.append(part)
+        for part in idle:
+            self._leave_shared(part)
+        self.moves.begin()
+
+    def _move_away(self, part: Part) -> None:
+        targets: dict[Part, list[Place[Part]]] = {}
+        for place in self.places.on(part):
+            if place.handover is None:
+                others = [other for other in self._receiving() if other is not part]
+                free = [other for other in others if not self._is_full(other, len(targets.get(other, ())))]
+                if free:
+                    target = min(free, key=lambda each: self.places.count(each) + len(targets.get(each, ())))
+                    targets.setdefault(target, []).append(place)
+        for target, places in targets.items():
+            self.moves.add(places, part, target)
+
+    def _is_full(self, part: Part, coming: int) -> bool:
+        return self._most_filters is not None and self.places.count(part) + coming >= self._most_filters
+
+    def _is_idle(self, part: Part) -> bool:
+        return not self.places.on(part) and not self.moves.concerns(part) and not self._slots.owned(part)
+
+    def _leave_shared(self, part: Part) -> None:
+        """Unsubscribe a part from what all have, take what has come by then, and close it."""
+        with self.lock:
+            shared = [place.topic_filter for place in self.places.shared] if part.receives else []
+            answer = part.client.unsubscribe_nowait(shared) if shared and part.stood else None
+        if answer is None:
+            self._drain(part)
+        else:
+            answer.add_done_callback(partial(self._drain, part))
+
+    def _drain(self, part: Part, answer: Any = None) -> None:
+        with self.lock:
+            drained = part.when_drained(partial(self.retire, part))
+        if drained:
+            self.retire(part)
+
+    def _rebalance(self, part: Part) -> None:
+        """Give a part that has just connected its share of the filters."""
+        with self.lock:
+            receiving = self._receiving()
+            if part in receiving:
+                share = -(-sum(self.places.count(each) for each in receiving) // len(receiving))
+                space = share - self.places.count(part)
+                for source in receiving:
+                    given = excess(source, self.places, share, lambda place: place.handover is None)[: max(0, space)]
+                    if source is not part and given:
+                        space -= len(given)
+                        self.moves.add(given, source, part)
+        self.moves.begin()
+
+    def look(self) -> None:
+        """Look at the load once a second, where the pool sizes itself."""
+        if self._is_closing or self.error is not None:
+            return
+        if self._is_auto and self._rate is not None:
+            self._size(self._rate)
+        self.runtime.later(LOOK, self.look)
+
+    def _size(self, rate: float) -> None:
+        with self.lock:
+            publishing, receiving = self._publishing(), self._receiving()
+            space = self._most_connections - len(self._parts)
+            backlog = sum(part.client.pending > rate / 2 for part in publishing)
+            busy = [part for part in receiving if part.recent > FULL * rate * LOOK and self.places.count(part) > 1]
+            load = sum(part.recent for part in receiving)
+            for part in self._parts:
+                part.recent = 0
+            pending = sum(part.client.pending for part in publishing)
+            connecting = any(not part.stood for part in self._parts)
+            self._calm = 0 if backlog or busy or connecting else self._calm + 1
+            if not connecting and (backlog or busy):
+                for _ in range(min(space, -(-backlog // 2))):
+                    self._add(True, False, is_first=False)
+                    space -= 1
+                for _ in range(min(space, len(busy))):
+                    self._add(False, True, is_first=False)
+            elif self._calm >= CALM:
+                self._calm = 0
+                if len(publishing) > 1 and pending < rate / 10:
+                    publishing[-1].is_retiring = True
+                if len(receiving) > 1 and load < FULL / 2 * rate * (len(receiving) - 1) and self._fits(receiving[:-1]):
+                    receiving[-1].is_retiring = True
+            starting = self._unopened() if self._is_open else []
+        for part in starting:
+            self.start(part)
+        self.look_over()
+
+    def _fits(self, parts: Sequence[Part]) -> bool:
+        """Return whether fewer parts have space for all filters, and some to spare."""
+        return self._most_filters is None or len(self.places) <= FULL * self._most_filters * len(parts)
+
+    # What the parts call.
+
+    def _on_state(self, part: Part, state: State) -> None:
+        first = lost = False
+        with self.lock:
+            part.state = state
+            if state.name == "connected":
+                first, part.stood = not part.stood, True
+                if first and part.publishes and not part.is_retiring:
+                    self._slots.add(part)
+            lost = state.name == "disrupted"
+            if state.name == "disconnected" and not part.is_closed and not self._is_closing and self.error is None:
+                self.error = state.error or MQTTError(f"part {part.index} of the pool has ended")
+            self._note(state)
+            if self.on_part is not None:
+                self._states.append((self.on_part, (part.index, state)))
+            failed = self.error is not None
+        self._tell()
+        if failed:
+            self.end()
+        elif lost:
+            self.moves.lost(part)
+        elif first and part.receives and not part.is_first:
+            self._rebalance(part)

@@ -1,0 +1,70 @@
+"""Several answers as one, and several states as one. No input or output."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mqttws import State
+
+__all__ = ["Gather", "settle_with", "worst"]
+
+#: The states of a client, the best first.
+_RANKS = {"connected": 0, "connecting": 1, "reconnecting": 2, "disrupted": 3, "disconnected": 4}
+
+
+class Gather:
+    """The answer to one SUBSCRIBE or UNSUBSCRIBE of a pool, which several parts give.
+
+    Args:
+        count: how many Topic Filters it is about.
+        settle: called once with their return codes, in order, or with the error of a part that has ended.
+    """
+
+    def __init__(self, count: int, settle: Callable[[list[int], BaseException | None], object]) -> None:
+        self._codes = [0] * count
+        self._left = count
+        self._settle = settle
+        self._lock = threading.Lock()  # a leaf: nothing is called while it is held
+
+    def expect(self, more: int) -> None:
+        """Expect so many more answers: where several parts have the same Topic Filter."""
+        with self._lock:
+            self._left += more
+
+    def give(self, index: int, code: int) -> None:
+        """Take the answer about one Topic Filter. Of several, the highest counts: a refusal before all."""
+        with self._lock:
+            self._codes[index] = max(self._codes[index], code)
+            self._left -= 1
+            over = self._left == 0
+        if over:
+            self._settle(self._codes, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Note that a part has ended, and will not answer."""
+        with self._lock:
+            over, self._left = self._left <= 0, -1
+        if not over:
+            self._settle([], error)
+
+
+def worst(states: Iterable[State]) -> State:
+    """Return the worst of several states; disconnected where there is none."""
+    return max(states, key=lambda state: _RANKS[state.name], default=State("disconnected"))
+
+
+def settle_with(future: Any) -> Callable[[list[int], BaseException | None], object]:
+    """Return what settles a future, unless it was cancelled."""
+
+    def settle(codes: list[int], error: BaseException | None) -> None:
+        claim = getattr(future, "set_running_or_notify_cancel", None)
+        if future.done() or (claim is not None and not claim()):
+            return
+        if error is None:
+            future.set_result(codes)
+        else:
+            future.set_exception(error)
+
+    return settle

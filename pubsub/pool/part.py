@@ -1,0 +1,91 @@
+"""One connection of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mqttws import State
+
+__all__ = ["Part"]
+
+
+class Part:
+    """One connection of a pool. Guarded by the pool's lock.
+
+    Args:
+        index: its number; the lowest that is free.
+        publishes: whether messages leave through it.
+        receives: whether Topic Filters are put on it.
+        is_first: whether it was there from the beginning: then the state of the pool waits for it.
+
+    Attributes:
+        client: makes the connection.
+        state: of the client.
+        stood: whether it has been connected.
+        is_open: whether it was told to connect.
+        is_retiring: whether it is to be closed as soon as nothing is left on it.
+        processed: how many of its messages were passed on, or left out.
+        recent: how many since they were counted last.
+        unacknowledged: how many were passed on and are not acknowledged yet.
+    """
+
+    client: Any
+
+    def __init__(self, index: int, publishes: bool, receives: bool, is_first: bool) -> None:
+        self.index = index
+        self.publishes = publishes
+        self.receives = receives
+        self.is_first = is_first
+        self.state = State("disconnected")
+        self.stood = self.is_open = self.is_retiring = self.is_closed = False
+        self.processed = self.recent = self.unacknowledged = 0
+        self._drains: list[tuple[int, int | None, Callable[[], object]]] = []
+
+    @property
+    def counts(self) -> bool:
+        """Whether its state counts: one that the pool grows by does from its first connection or failure on."""
+        return not self.is_closed and (self.is_first or self.stood or self.state.name in ("disrupted", "reconnecting"))
+
+    @property
+    def fails(self) -> bool:
+        """Whether it has not been connected, and an attempt has failed."""
+        return not self.stood and self.state.name in ("disrupted", "reconnecting")
+
+    def when_drained(self, call: Callable[[], object], most: int | None = None) -> bool:
+        """Have a function called when all has been processed that has come by now.
+
+        Args:
+            call: the function.
+            most: messages that may be unacknowledged then; None: any number.
+
+        Returns:
+            Whether it has been already: then the function is not called.
+        """
+        received = self.client.received
+        if self.processed >= received and (most is None or self.unacknowledged <= most):
+            return True
+        self._drains.append((received, most, call))
+        return False
+
+    def count(self) -> None:
+        """Count a message that was processed."""
+        self.processed += 1
+        self.recent += 1
+
+    def due(self) -> list[Callable[[], object]]:
+        """Return what is to be called now, outside the lock."""
+        if not self._drains:
+            return []
+        waiting, due = [], []
+        for drain in self._drains:
+            received, most, call = drain
+            if received <= self.processed and (most is None or self.unacknowledged <= most):
+                due.append(call)
+            else:
+                waiting.append(drain)
+        self._drains = waiting
+        return due
+
+    def __repr__(self) -> str:
+        return f"<Part {self.index} {self.state.name}>"

@@ -1,0 +1,201 @@
+"""The parts of a pool: what makes them, what their states come to, and what a face adds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from mqttws import ConnectBudget, MQTTError, Publish, State, WouldDeadlock
+from pubsub.pool.gather import worst
+from pubsub.pool.moving import Moves
+from pubsub.pool.part import Part
+from pubsub.pool.places import Places
+from pubsub.pool.sizing import Connections, split
+from pubsub.pool.slots import Slots
+from pubsub.runtime import Runtime, logger
+
+__all__ = ["Parts"]
+
+
+class Parts(ABC):
+    """The parts of a pool.
+
+    Args:
+        runtime: of the `PubSub` that it belongs to.
+        make: makes a client of options.
+        options: of a client, for each part.
+        connections: how many parts; see `Sharded`.
+        most_connections: bound of what "auto" grows to.
+        most_filters: that one part may have; None: any number.
+        budget: of the CONNECTs of all parts.
+
+    Attributes:
+        on_part: called with the index of a part and its state when that has changed; None instead of a state when the
+            part is gone.
+    """
+
+    on_part: Callable[[int, State | None], object] | None = None
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        make: Callable[..., Any],
+        options: Mapping[str, Any],
+        connections: Connections,
+        most_connections: int,
+        most_filters: int | None,
+        budget: ConnectBudget,
+    ) -> None:
+        self.runtime = runtime
+        self.places: Places[Part] = Places()
+        self.moves = Moves(self)
+        self.error: Exception | None = None
+        self._lock = threading.RLock()
+        self._make = make
+        self._options = {**options, "connect_budget": options.get("connect_budget") or budget}
+        self._client_id = options.get("client_id") or f"pubsub-{os.urandom(8).hex()}"
+        self._is_auto = connections == "auto"
+        self._most_connections = most_connections
+        self._most_filters = most_filters
+        self._rate: float | None = options.get("publish_rate")
+        self._slots: Slots[Part] = Slots()
+        self._parts: list[Part] = []
+        self._unacknowledged: dict[int, tuple[Part, Publish]] = {}
+        self._deferred: list[Callable[[], object]] = []
+        self._is_open = self._is_closing = False
+        self._calm = 0
+        self._told = State("disconnected")
+        self._states: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._telling = False
+        sizes = split(connections)
+        for _ in range(sizes.publishing):
+            self._add(True, sizes.shared, is_first=True)
+        for _ in range(0 if sizes.shared else sizes.receiving):
+            self._add(False, True, is_first=True)
+
+    @property
+    def lock(self) -> Any:
+        """The lock of the pool. It is an `RLock` only because that one knows its owner; see `Runtime.lock`."""
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise WouldDeadlock("this thread is inside a pool already: a signal handler interrupted it; do this later")
+        return self._lock
+
+    # What a face adds.
+
+    @abstractmethod
+    def new_answer(self) -> Any:
+        """Make a future of return codes."""
+
+    @abstractmethod
+    def start(self, part: Part) -> None:
+        """Connect a part, and begin to read its messages."""
+
+    @abstractmethod
+    def retire(self, part: Part) -> None:
+        """Close a part in the background, and call `gone`."""
+
+    @abstractmethod
+    def put(self, publish: Publish) -> None:
+        """Let a message be taken, under the lock."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Let the messages end."""
+
+    @abstractmethod
+    def look_over(self) -> None:
+        """Move what is on parts that are to go, and close those that have nothing left."""
+
+    @abstractmethod
+    def deliver(self, part: Part, publish: Publish) -> None:
+        """Pass on a message, under the lock."""
+
+    @abstractmethod
+    def _on_state(self, part: Part, state: State) -> None:
+        """Take a change of state of a part."""
+
+    @abstractmethod
+    def _on_error(self, part: Part, error: MQTTError) -> None:
+        """Take an error that a part reports."""
+
+    # The parts.
+
+    def _receiving(self) -> list[Part]:
+        return [part for part in self._parts if part.receives and not part.is_retiring]
+
+    def _publishing(self) -> list[Part]:
+        return [part for part in self._parts if part.publishes and not part.is_retiring]
+
+    def _unopened(self) -> list[Part]:
+        return [part for part in self._parts if not part.is_open]
+
+    def _add(self, publishes: bool, receives: bool, *, is_first: bool) -> Part:
+        """Make a part, under the lock. It is to be started."""
+        taken = {part.index for part in self._parts}
+        index = next(number for number in range(len(taken) + 1) if number not in taken)
+        part = Part(index, publishes, receives, is_first)
+        options = {
+            **self._options,
+            "client_id": f"{self._client_id}-{index}",
+            "will": self._options.get("will") if index == 0 else None,  # one for the whole
+            "on_state": partial(self._on_state, part),
+            "on_error": partial(self._on_error, part),
+        }
+        part.client = self._make(**options)
+        self._parts.append(part)
+        if publishes and is_first:
+            self._slots.add(part)
+        if receives:
+            for place in self.places.shared:
+                part.client.subscribe_nowait([(place.topic_filter, place.qos)])
+        return part
+
+    def gone(self, part: Part) -> None:
+        """Note that a part is closed."""
+        with self.lock:
+            if part in self._parts:
+                self._parts.remove(part)
+            self._note(None)
+            if self.on_part is not None:
+                self._states.append((self.on_part, (part.index, None)))
+        self._tell()
+
+    # Their states.
+
+    def _note(self, cause: State | None) -> None:
+        """Note the state of the whole, under the lock, if it has changed or a session was lost."""
+        whole = worst(self._state_of(part) for part in self._parts if part.counts)
+        lost = cause is not None and cause.session_present is False
+        if whole.name == self._told.name and not lost:
+            return
+        self._told = State(
+            whole.name, whole.error, whole.delay, False if lost else whole.session_present, whole.endpoint
+        )
+        on_state = self._options.get("on_state")
+        if on_state is not None:
+            self._states.append((on_state, (self._told,)))
+
+    def _state_of(self, part: Part) -> State:
+        is_new = part.state.name == "disconnected" and not part.stood and not self._is_closing and self.error is None
+        return State("connecting") if is_new and self._is_open else part.state
+
+    def _tell(self) -> None:
+        """Call back about states, in order, whichever thread comes first."""
+        while True:
+            with self.lock:
+                if self._telling or not self._states:
+                    return
+                self._telling = True
+                call, arguments = self._states.popleft()
+            try:
+                call(*arguments)
+            except Exception:  # a defect of ours
+                logger.exception("a state of a pool could not be reported")
+            finally:
+                with self.lock:
+                    self._telling = False

@@ -1,0 +1,174 @@
+"""Which part has which Topic Filter, and which of several filters owns a message. No input or output.
+
+A message comes once through each part that has a filter which matches its topic. The one idea: of all filters that
+match, the oldest owns the message. It is delivered where it comes through the owner's part, and what comes through
+others is a copy. A filter that is added never takes a topic from another, so that nothing changes for messages on
+their way; where an owner leaves, its topics are handed over (`handover`).
+
+Overlapping filters are put on one part where there is space, since copies count against a server's rates.
+
+`$share/<group>/<filter>` stands on every part: the server sends each message to one member of the group, so each part
+gets its share, and none is a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any, Generic, TypeVar
+
+from mqttws import TopicTree
+from pubsub.topics import split_share
+
+__all__ = ["Place", "Places"]
+
+P = TypeVar("P", bound=Hashable)
+
+
+class Place(Generic[P]):
+    """A Topic Filter in use.
+
+    Attributes:
+        topic_filter: as it is subscribed to.
+        matched: what topics are matched with.
+        is_shared: whether it is that of a shared subscription.
+        qos: the QoS asked for.
+        part: that has it; None for a shared subscription, which all have.
+        age: the lower, the older.
+        handover: the `Handover` that it is part of; None for none.
+    """
+
+    __slots__ = ("age", "handover", "is_shared", "matched", "part", "qos", "topic_filter")
+
+    def __init__(self, topic_filter: str, qos: int, part: P | None, age: int) -> None:
+        group, self.matched = split_share(topic_filter)
+        self.is_shared = group is not None
+        self.topic_filter = topic_filter
+        self.qos = qos
+        self.part = part
+        self.age = age
+        self.handover: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Place {self.topic_filter!r} on {self.part}>"
+
+
+class _Level(Generic[P]):
+    """One level of the tree of filters, for overlaps."""
+
+    __slots__ = ("below", "here")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Level[P]] = {}
+        self.here: dict[str, Place[P]] = {}
+
+
+class Places(Generic[P]):
+    """All filters of a pool."""
+
+    def __init__(self) -> None:
+        self._by_filter: dict[str, Place[P]] = {}
+        self._tree: TopicTree[Place[P]] = TopicTree()
+        self._root: _Level[P] = _Level()
+        self._on: dict[P, dict[str, Place[P]]] = {}
+        self._shared: dict[str, Place[P]] = {}
+        self._age = 0
+
+    def __len__(self) -> int:
+        return len(self._by_filter)
+
+    def get(self, topic_filter: str) -> Place[P] | None:
+        """Return the place of a filter, if it is in use."""
+        return self._by_filter.get(topic_filter)
+
+    @property
+    def shared(self) -> list[Place[P]]:
+        """The shared subscriptions, which each part has."""
+        return list(self._shared.values())
+
+    def on(self, part: P) -> list[Place[P]]:
+        """Return what one part alone has, the oldest first."""
+        return list(self._on.get(part, {}).values())
+
+    def count(self, part: P) -> int:
+        """Return how many filters a part has, shared subscriptions included."""
+        return len(self._on.get(part, ())) + len(self._shared)
+
+    def add(self, topic_filter: str, qos: int, part: P | None) -> Place[P]:
+        """Add a filter that is not in use. It is younger than all others."""
+        self._age += 1
+        place = self._by_filter[topic_filter] = Place(topic_filter, qos, part, self._age)
+        self._tree.set(place.matched, topic_filter, place)
+        if part is None:
+            self._shared[topic_filter] = place
+        else:
+            self._on.setdefault(part, {})[topic_filter] = place
+            level = self._root
+            for word in place.matched.split("/"):
+                level = level.below.setdefault(word, _Level())
+            level.here[topic_filter] = place
+        return place
+
+    def remove(self, place: Place[P]) -> None:
+        """Remove a filter."""
+        del self._by_filter[place.topic_filter]
+        self._tree.discard(place.matched, place.topic_filter)
+        if place.part is None:
+            del self._shared[place.topic_filter]
+            return
+        self._leave(place)
+        path = [self._root]
+        words = place.matched.split("/")
+        for word in words:
+            path.append(path[-1].below[word])
+        del path[-1].here[place.topic_filter]
+        for level, word in zip(reversed(path[:-1]), reversed(words), strict=True):
+            if level.below[word].here or level.below[word].below:
+                break
+            del level.below[word]
+
+    def move(self, place: Place[P], part: P) -> None:
+        """Note that another part has a filter now."""
+        self._leave(place)
+        place.part = part
+        self._on.setdefault(part, {})[place.topic_filter] = place
+
+    def _leave(self, place: Place[P]) -> None:
+        assert place.part is not None
+        on = self._on[place.part]
+        del on[place.topic_filter]
+        if not on:
+            del self._on[place.part]
+
+    def match(self, topic: str) -> list[Place[P]]:
+        """Return the filters that match a topic, shared subscriptions included, in any order."""
+        return [place for _, place in self._tree.match(topic)]
+
+    def overlapping(self, topic_filter: str) -> Iterator[Place[P]]:
+        """Find the filters, of one part each, that may match a topic which this one matches, too; itself left out."""
+        words = split_share(topic_filter)[1].split("/")
+        for place in _overlaps(self._root, words, 0):
+            if place.topic_filter != topic_filter:
+                yield place
+
+
+def _overlaps(level: _Level[P], words: list[str], depth: int) -> Iterator[Place[P]]:
+    if depth == len(words):
+        yield from level.here.values()
+        if "#" in level.below:  # "a" and "a/#"
+            yield from level.below["#"].here.values()
+        return
+    word = words[depth]
+    if word == "#":
+        yield from _all(level)
+        return
+    for other, below in level.below.items():
+        if other == "#":
+            yield from below.here.values()
+        elif word in ("+", other) or other == "+":
+            yield from _overlaps(below, words, depth + 1)
+
+
+def _all(level: _Level[P]) -> Iterator[Place[P]]:
+    yield from level.here.values()
+    for below in level.below.values():
+        yield from _all(below)

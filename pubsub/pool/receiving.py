@@ -1,0 +1,111 @@
+"""The messages of a pool: which are delivered, which are copies, and which wait. See `places` and `handover`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mqttws import Publish
+from pubsub.pool.handover import Step
+from pubsub.pool.part import Part
+from pubsub.pool.parts import Parts
+from pubsub.pool.places import Place
+
+__all__ = ["Receiving"]
+
+#: A message's way: to be delivered, a copy to be left out, held by a handover, or to wait for its end.
+DELIVER, COPY, HELD, WAIT = range(4)
+
+
+class Receiving(Parts):
+    """What the readers of the parts call, and what acknowledges."""
+
+    def took(self, part: Part, publish: Publish) -> Any:
+        """Take a message that came through a part.
+
+        Returns:
+            None; or a future: the message is to be passed again when it is done.
+        """
+        with self.lock:
+            way, copy = self._judge(part, publish)
+            if way == WAIT:
+                return self.moves.over_future()
+            if way == DELIVER:
+                self.deliver(part, publish)
+            part.count()
+            due = part.due()
+        if way == COPY:
+            part.client.acknowledge(publish)
+        if copy is not None:
+            copy[0].client.acknowledge(copy[1])
+        for call in due:
+            call()
+        return None
+
+    def deliver(self, part: Part, publish: Publish) -> None:
+        """Pass on a message, under the lock."""
+        if publish.qos:
+            self._unacknowledged[id(publish)] = (part, publish)
+            part.unacknowledged += 1
+        self.put(publish)
+
+    def _judge(self, part: Part, publish: Publish) -> tuple[int, Any]:
+        """Decide about a message, under the lock. Returns its way; and what was held and is a copy of it, or None."""
+        places = self.places.match(publish.topic)
+        owner, is_shared, is_here = None, False, False
+        for place in places:
+            if place.is_shared:
+                is_shared = True
+                continue
+            is_here = is_here or place.part is part
+            if owner is None or place.age < owner.age:
+                owner = place
+        if owner is None:
+            return DELIVER, None  # of a shared subscription; or nobody wants it, which the router knows, too
+        handover, topic, payload = owner.handover, publish.topic, publish.payload
+        if owner.part is part:
+            if publish.retain:
+                return DELIVER, None
+            if handover is None:
+                return (COPY if self.moves.is_known(topic, payload) else DELIVER), None
+            copy = handover.came_old(topic, payload)
+            if handover.is_overdrawn:
+                self.runtime.later(0.0, partial(self.moves.call_off, handover))
+            return DELIVER, copy
+        if handover is not None and part is self._heir(owner, places):
+            holds = handover.step is Step.HOLDING
+            if publish.retain and not holds:
+                return DELIVER, None
+            if holds and handover.is_full:
+                return WAIT, None
+            return (HELD if handover.came_new(topic, payload, publish.retain, (part, publish)) else COPY), None
+        if publish.retain and is_here:
+            return DELIVER, None  # it answers the SUBSCRIBE of a younger filter; the router knows who has had it
+        return (COPY if is_here or not is_shared else DELIVER), None
+
+    @staticmethod
+    def _heir(owner: Place[Part], places: Sequence[Place[Part]]) -> Part | None:
+        """Return the part that is to deliver what the owner's part delivers now."""
+        assert owner.handover is not None
+        if owner.handover.target is not None:
+            return owner.handover.target
+        others = [place for place in places if place is not owner and not place.is_shared]
+        return min(others, key=lambda place: place.age).part if others else None
+
+    def give_back(self, messages: Sequence[Publish]) -> None:
+        """Let messages be taken once more."""
+        with self.lock:
+            for publish in messages:
+                self.put(publish)
+
+    def acknowledge(self, message: Publish) -> None:
+        """Acknowledge a message of QoS 1 or 2 to the part that it came through."""
+        part, _ = self._unacknowledged.pop(id(message), (None, None))
+        if part is not None:
+            part.client.acknowledge(message)
+            with self.lock:
+                part.unacknowledged -= 1
+                due = part.due()
+            for call in due:
+                call()

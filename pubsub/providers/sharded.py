@@ -1,0 +1,129 @@
+"""A provider with several connections instead of one, for servers that bound what one connection may carry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, ClassVar
+
+from mqttws import ConnectBudget
+from pubsub.errors import ProviderError
+from pubsub.pool.sizing import Connections, split
+from pubsub.providers.base import Provider
+
+__all__ = ["Sharded"]
+
+
+class Sharded(Provider):
+    """Makes a provider have several connections, which publish and subscribe as one.
+
+    A topic is always published through one connection, so the order of its messages is kept. Each Topic Filter is
+    subscribed to on one connection, and nobody gets a message twice. `$share/<group>/<filter>` is subscribed to on all
+    that receive: the server spreads its messages over them.
+
+    The client identifiers are `{client_id}-{number}`, from 0; policies must allow them all. The first connection has
+    the will. The states are `connection_states`: the worst under the provider's name, and that of each connection
+    under `{name}-{number}`.
+
+    Args:
+        provider: makes each connection, with its options.
+        connections: "auto": as many as the server's limits ask for, where the provider knows them; or a number, half of
+            which publish and the others receive (1: one does both); or (publishing, receiving). `PubSub.resize`
+            changes it.
+        name: by which `provider=` selects it; None: that of the provider.
+        most_connections: bound of "auto".
+        connect_rate: CONNECTs a second, of all connections together, above 0.
+
+    Raises:
+        ProviderError: the provider asks for sessions that outlive a connection: filters move from one to another, and
+            what a server keeps for one would be lost or come twice.
+    """
+
+    kind: ClassVar[str] = "Sharded"
+
+    def __init__(
+        self,
+        provider: Provider,
+        connections: Connections = "auto",
+        *,
+        name: str | None = None,
+        most_connections: int = 256,
+        connect_rate: float = 50.0,
+    ) -> None:
+        if isinstance(provider, Sharded) or not isinstance(provider, Provider):
+            raise TypeError(f"provider is a {type(provider).__name__}; expected a provider of one connection")
+        split(connections)
+        if most_connections < 2:
+            raise ValueError(f"most_connections is {most_connections}; it must be at least 2")
+        options = provider.connection_options
+        if not options.get("clean_session", True) or options.get("store") is not None:
+            raise ProviderError(
+                f"{provider.name} has clean_session=False: a session that the server keeps belongs to one connection, "
+                "and filters move between several; use clean_session=True, or one connection"
+            )
+        super().__init__(name=name if name is not None else provider.name, offline=provider.offline)
+        self.provider = provider
+        self.connections = connections
+        self.most_connections = most_connections
+        self.budget = ConnectBudget(connect_rate)
+
+    @property
+    def max_subscriptions(self) -> int | None:
+        """See `Provider.max_subscriptions`; of each connection."""
+        return self.provider.max_subscriptions
+
+    def url(self) -> str:
+        """See `Provider.url`."""
+        return self.provider.url()
+
+    def url_async(self) -> str | Awaitable[str]:
+        """See `Provider.url_async`."""
+        return self.provider.url_async()
+
+    def client_options(self) -> dict[str, Any]:
+        """See `Provider.client_options`; of each connection."""
+        return self.provider.client_options()
+
+    def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
+        """See `Provider.objection_to_publish`."""
+        return self.provider.objection_to_publish(topic, payload, qos)
+
+    def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
+        """See `Provider.objections_to_subscribe`: what all connections together have no space for is refused."""
+        most, objections = self.max_subscriptions, dict[str, Exception]()
+        count = len(standing)
+        for topic_filter, qos in wanted.items():
+            is_new = topic_filter not in standing
+            is_full = most is not None and is_new and count >= most * self._most_receiving()
+            full = [f"{number}" for number in range(most or 0)] if is_full else []
+            found = self.provider.objections_to_subscribe({topic_filter: qos}, full)
+            objections.update(found)
+            count += is_new and not found
+        return objections
+
+    def _most_receiving(self) -> int:
+        return self.most_connections - 1 if self.connections == "auto" else split(self.connections).receiving
+
+    def explain(self, error: Exception) -> Exception:
+        """See `Provider.explain`."""
+        return self.provider.explain(error)
+
+    def recover(self, error: Exception) -> bool:
+        """See `Provider.recover`."""
+        return self.provider.recover(error)
+
+    def reauthenticate(self) -> None:
+        """See `Provider.reauthenticate`."""
+        self.provider.reauthenticate()
+
+    def configure(self, settings: Mapping[str, Any]) -> bool:
+        """See `Provider.configure`."""
+        return self.provider.configure(settings)
+
+    def same_as(self, other: Provider) -> bool:
+        """See `Provider.same_as`."""
+        return self is other or (
+            isinstance(other, Sharded)
+            and (self.name, self.connections, self.most_connections, self.budget.rate)
+            == (other.name, other.connections, other.most_connections, other.budget.rate)
+            and self.provider.same_as(other.provider)
+        )

@@ -1,0 +1,163 @@
+"""A pool of connections for threads: what waits.
+
+Each part has a thread of its own that takes its messages (a reader), besides that of its client. The readers put what
+is to be delivered into one queue, from which the thread of the channel takes it: so callbacks are called one after the
+other, as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import mqttws
+from mqttws import MQTTError, Publish, TimedOut
+from pubsub.pool.core import LOOK, PoolCore
+from pubsub.pool.part import Part
+
+__all__ = ["Pool"]
+
+#: Messages in the queue, beyond which the readers wait.
+PLACES = 1_000
+#: Seconds that an orderly close may take, where nothing else is said.
+CLOSE_TIMEOUT = 5.0
+
+
+class Pool(PoolCore):
+    """Several blocking clients with the verbs of one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._queue: queue.SimpleQueue[Publish | None] = queue.SimpleQueue()
+        self._has_space = threading.Event()
+        super().__init__(*arguments)
+
+    def new_answer(self) -> Future[list[int]]:
+        """See `PoolCore.new_answer`."""
+        return Future()
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            MQTTError: the first part could not. The others go on trying, as after a loss.
+        """
+        with self.lock:
+            if self._is_closing:
+                return
+            self._is_open = True
+            first = self._parts[0]
+            first.is_open = True
+        first.client.open()
+        self._begin_reader(first)
+        with self.lock:
+            starting = self._unopened()
+        for part in starting:
+            self.start(part)
+        self.runtime.later(LOOK, self.look)
+
+    def start(self, part: Part) -> None:
+        """See `PoolCore.start`."""
+        with self.lock:
+            if part.is_open or self._is_closing:
+                return
+            part.is_open = True
+        part.client.open(wait=False)
+        self._begin_reader(part)
+
+    def _begin_reader(self, part: Part) -> None:
+        self._in_background(partial(self._read, part), f"pubsub reader {part.index}")
+
+    @staticmethod
+    def _in_background(target: Callable[[], object], name: str) -> threading.Thread:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self, part: Part) -> None:
+        client: mqttws.Client = part.client
+        try:
+            for publish in client.messages():
+                while (over := self.took(part, publish)) is not None:
+                    over.result()
+                self._wait_for_space()
+        except MQTTError:
+            pass  # the client has ended, which its state says
+
+    def put(self, publish: Publish) -> None:
+        """See `PoolCore.put`."""
+        self._queue.put(publish)
+
+    def end(self) -> None:
+        """See `PoolCore.end`."""
+        self._queue.put(None)
+        self._has_space.set()
+
+    def _wait_for_space(self) -> None:
+        if self._queue.qsize() >= PLACES and not self._is_closing:
+            self._has_space.clear()
+            if self._queue.qsize() >= PLACES and not self._is_closing:
+                self._has_space.wait()
+
+    def messages(self) -> Iterator[Publish]:
+        """Take the messages of all parts, one after the other, until the pool is closed.
+
+        Raises:
+            Exception: why a part has ended for good, and with it the pool.
+        """
+        while (publish := self._queue.get()) is not None:
+            if not self._has_space.is_set() and self._queue.qsize() < PLACES // 2:
+                self._has_space.set()
+            yield publish
+        if self.error is not None and not self._is_closing:
+            raise self.error
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, *, timeout: float | None = None) -> None:
+        """Publish a message through the part of its topic, and wait; see `mqttws.Client.publish`."""
+        slot, part = self.carrier(topic)
+        try:
+            part.client.publish(topic, payload, qos, retain, timeout=timeout)
+        finally:
+            self.published(slot)
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all that was published before is sent or acknowledged; see `mqttws.Client.flush`."""
+        deadline = time.monotonic() + timeout
+        for part in list(self._parts):
+            if part.publishes and not part.is_closed:
+                part.client.flush(max(0.0, deadline - time.monotonic()))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close every part, those that publish first: what waits there is sent and acknowledged."""
+        deadline = time.monotonic() + (CLOSE_TIMEOUT if timeout is None else timeout)
+        with self.lock:
+            self._is_closing = True
+            publishing = [part for part in self._parts if part.publishes]
+            receiving = [part for part in self._parts if not part.publishes]
+        self._has_space.set()
+        for parts in (publishing, receiving):  # side by side: none takes the time of the others
+            closing = [
+                self._in_background(
+                    partial(part.client.close, max(0.0, deadline - time.monotonic())), f"pubsub closing {part.index}"
+                )
+                for part in parts
+            ]
+            for thread in closing:
+                thread.join(max(0.0, deadline - time.monotonic()) + 1.0)
+        self.end()
+
+    def retire(self, part: Part) -> None:
+        """See `PoolCore.retire`."""
+        self._in_background(partial(self._retire, part), f"pubsub closing {part.index}")
+
+    def _retire(self, part: Part) -> None:
+        try:
+            part.client.flush(CLOSE_TIMEOUT)
+        except (TimedOut, MQTTError):
+            pass
+        part.client.close(CLOSE_TIMEOUT)
+        self.gone(part)

@@ -1,0 +1,222 @@
+"""A pool without sockets: a server whose answers overtake messages, as those of real ones do, in an order of chance.
+
+Each connection has a queue at the server, a window of messages in flight, and a way in each direction. `World.step`
+lets one thing happen anywhere: a request arrives, a message is sent, an answer is taken, a reader takes a message, the
+program acknowledges one. What happens next is drawn, so that every order comes about.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from random import Random
+from typing import Any
+
+from mqttws import ConnectBudget, Publish, State, topic_matches
+from pubsub.pool.core import PoolCore
+from pubsub.pool.part import Part
+from pubsub.pool.sizing import Connections
+from pubsub.topics import split_share
+
+
+class Link:
+    """A client of the pool, with the server's end of its connection."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        self.world = world
+        self.client_id: str = options["client_id"]
+        self.will = options["will"]
+        self.on_state: Callable[[State], object] = options["on_state"]
+        self.filters: dict[str, int] = {}
+        self.requests: deque[Callable[[], None]] = deque()  # on their way to the server
+        self.queue: deque[Publish] = deque()  # at the server
+        self.in_flight = 0
+        self.way: deque[Publish | Callable[[], None]] = deque()  # to the client
+        self.inbox: deque[Publish] = deque()
+        self.received = 0
+        self.pending = 0
+        self.is_open = False
+        self.subscribed: list[str] = []
+
+    # What a pool uses of a client.
+
+    def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Future[list[int]]:
+        answer: Future[list[int]] = Future()
+
+        def arrive() -> None:
+            self.filters.update(topic_filters)
+            self.subscribed += [name for name, _ in topic_filters]
+            self.way.append(lambda: answer.set_result([qos for _, qos in topic_filters]))
+
+        self.requests.append(arrive)
+        return answer
+
+    def unsubscribe_nowait(self, topic_filters: Sequence[str]) -> Future[None]:
+        answer: Future[None] = Future()
+
+        def arrive() -> None:
+            for name in topic_filters:
+                self.filters.pop(name, None)
+            self.way.append(lambda: answer.set_result(None))
+
+        self.requests.append(arrive)
+        return answer
+
+    def acknowledge(self, publish: Publish) -> None:
+        def arrive() -> None:
+            self.in_flight -= 1
+            self.send()
+
+        self.requests.append(arrive)
+
+    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Future[None]:
+        answer: Future[None] = Future()
+        self.pending += 1
+
+        def arrive() -> None:
+            self.world.route(topic, payload)
+            self.way.append(done)
+
+        def done() -> None:
+            self.pending -= 1
+            answer.set_result(None)
+
+        self.requests.append(arrive)
+        return answer
+
+    def withdraw(self, future: Any) -> bool:
+        return False
+
+    # What the world does.
+
+    def choices(self) -> list[Callable[[], None]]:
+        """What can happen here now."""
+        if not self.is_open:
+            return []
+        found: list[Callable[[], None]] = []
+        if self.requests:
+            found.append(lambda: self.requests.popleft()())
+        if self.way:
+            found.append(self._take)
+        if self.inbox:
+            found.append(self._read)
+        return found
+
+    def send(self) -> None:
+        """Send what the window lets leave. A server does it as soon as it can."""
+        while self.queue and self.in_flight < self.world.window:
+            self.in_flight += 1
+            self.way.append(self.queue.popleft())
+
+    def _take(self) -> None:
+        first = self.way.popleft()
+        if isinstance(first, Publish):
+            self.inbox.append(first)
+            self.received += 1
+        else:
+            first()
+
+    def _read(self) -> None:
+        part = next(part for part in self.world.pool._parts if part.client is self)
+        if self.world.pool.took(part, self.inbox[0]) is None:
+            self.inbox.popleft()
+
+
+class World:
+    """A server, and the runtime of a pool."""
+
+    def __init__(self, random: Random, connections: Connections, most_filters: int | None = None) -> None:
+        self.random = random
+        self.window = random.choice((10, 20, 100))
+        self.links: list[Link] = []
+        self.soon: list[Callable[[], object]] = []
+        self.put: deque[Publish] = deque()
+        self.delivered: dict[str, list[int]] = {}
+        self.gone: list[Part] = []
+        self.pool = Pool(self, connections, most_filters)
+
+    def make(self, **options: Any) -> Link:
+        self.links.append(Link(self, **options))
+        return self.links[-1]
+
+    def route(self, topic: str, payload: bytes) -> None:
+        groups: dict[str, list[Link]] = {}
+        for link in self.links:
+            own = [name for name in link.filters if split_share(name)[0] is None]
+            if link.is_open and any(topic_matches(name, topic) for name in own):
+                link.queue.append(Publish(topic, payload, 1, packet_id=1))
+            for name in link.filters.keys() - own:
+                if link.is_open and topic_matches(split_share(name)[1], topic):
+                    groups.setdefault(name, []).append(link)
+        for members in groups.values():
+            self.random.choice(members).queue.append(Publish(topic, payload, 1, packet_id=1))
+        for link in self.links:
+            link.send()
+
+    def step(self) -> bool:
+        """Let one thing happen. Returns whether anything could."""
+        choices = [choice for link in self.links for choice in link.choices()]
+        if self.soon:
+            choices.append(lambda: self.soon.pop(0)())  # type: ignore[func-returns-value, arg-type]
+        if self.put:
+            choices += [self._consume] * 2
+        if not choices:
+            return False
+        self.random.choice(choices)()
+        return True
+
+    def settle(self) -> None:
+        """Let everything happen that can."""
+        for _ in range(200_000):
+            if not self.step():
+                return
+        raise AssertionError("the world comes to no rest")
+
+    def _consume(self) -> None:
+        publish = self.put.popleft()
+        self.delivered.setdefault(publish.topic, []).append(int(publish.payload))
+        self.pool.acknowledge(publish)
+
+    # The runtime.
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        if seconds == 0:
+            self.soon.append(function)
+
+    def new_future(self) -> Future[None]:
+        return Future()
+
+
+class Pool(PoolCore):
+    """The face of a pool in this world."""
+
+    def __init__(self, world: World, connections: Connections, most_filters: int | None) -> None:
+        self.world = world
+        options = {"client_id": "name", "will": ("status", b"gone"), "publish_rate": 100.0}
+        super().__init__(world, world.make, options, connections, 12, most_filters, ConnectBudget(1_000))  # type: ignore[arg-type]
+        self._is_open = True
+        for part in self._unopened():
+            self.start(part)
+
+    def new_answer(self) -> Future[list[int]]:
+        return Future()
+
+    def start(self, part: Part) -> None:
+        part.is_open = part.client.is_open = True
+
+        def connected() -> None:
+            part.client.on_state(State("connected", session_present=False))
+
+        self.world.soon.append(connected)
+
+    def retire(self, part: Part) -> None:
+        part.client.is_open = False
+        self.world.gone.append(part)
+        self.gone(part)
+
+    def put(self, publish: Publish) -> None:
+        self.world.put.append(publish)
+
+    def end(self) -> None:
+        raise AssertionError(f"the pool has ended: {self.error}")
