@@ -126,7 +126,10 @@ class PoolCore(Asking):
                 others = [other for other in self._receiving() if other is not part]
                 free = [other for other in others if not self._is_full(other, len(targets.get(other, ())))]
                 if free:
-                    target = min(free, key=lambda each: self.places.count(each) + len(targets.get(each, ())))
+                    target = min(
+                        free,
+                        key=lambda each: (not each.is_trusted, self.places.count(each) + len(targets.get(each, ()))),
+                    )
                     targets.setdefault(target, []).append(place)
         for target, places in targets.items():
             self.moves.add(places, part, target)
@@ -213,11 +216,9 @@ class PoolCore(Asking):
     def _on_state(self, part: Part, state: State) -> None:
         first = lost = False
         with self.lock:
-            part.state = state
-            if state.name == "connected":
-                first, part.stood = not part.stood, True
-                if first and part.publishes and not part.is_retiring:
-                    self._slots.add(part)
+            first = part.note(state)
+            if first and part.publishes and not part.is_retiring:
+                self._slots.add(part)
             lost = state.name == "disrupted"
             if state.name == "disconnected" and not part.is_closed and not self._is_closing and self.error is None:
                 self.error = state.error or MQTTError(f"part {part.index} of the pool has ended")

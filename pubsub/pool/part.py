@@ -23,6 +23,7 @@ class Part:
         client: makes the connection.
         state: of the client.
         stood: whether it has been connected.
+        fails: whether it has not been, and an attempt has failed.
         is_open: whether it was told to connect.
         is_retiring: whether it is to be closed as soon as nothing is left on it.
         processed: how many of its messages were passed on, or left out.
@@ -38,19 +39,29 @@ class Part:
         self.receives = receives
         self.is_first = is_first
         self.state = State("disconnected")
-        self.stood = self.is_open = self.is_retiring = self.is_closed = False
+        self.stood = self.fails = self.is_open = self.is_retiring = self.is_closed = False
         self.processed = self.recent = self.unacknowledged = 0
         self._drains: list[tuple[int, int | None, Callable[[], object]]] = []
 
     @property
     def counts(self) -> bool:
         """Whether its state counts: one that the pool grows by does from its first connection or failure on."""
-        return not self.is_closed and (self.is_first or self.stood or self.state.name in ("disrupted", "reconnecting"))
+        return not self.is_closed and (self.is_first or self.stood or self.fails)
 
     @property
-    def fails(self) -> bool:
-        """Whether it has not been connected, and an attempt has failed."""
-        return not self.stood and self.state.name in ("disrupted", "reconnecting")
+    def is_trusted(self) -> bool:
+        """Whether it may be expected to stand: it has, or it was there from the beginning and has not failed."""
+        return self.stood or (self.is_first and not self.fails)
+
+    def note(self, state: State) -> bool:
+        """Note its state. Return whether this is its first connection."""
+        self.state = state
+        is_first = state.name == "connected" and not self.stood
+        if state.name == "connected":
+            self.stood, self.fails = True, False
+        elif state.name == "disrupted" and not self.stood:
+            self.fails = True
+        return is_first
 
     def when_drained(self, call: Callable[[], object], most: int | None = None) -> bool:
         """Have a function called when all has been processed that has come by now.

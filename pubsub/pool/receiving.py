@@ -87,9 +87,9 @@ class Receiving(Parts):
     @staticmethod
     def _heir(owner: Place[Part], places: Sequence[Place[Part]]) -> Part | None:
         """Return the part that is to deliver what the owner's part delivers now."""
-        assert owner.handover is not None
-        if owner.handover.target is not None:
-            return owner.handover.target
+        target: Part | None = owner.handover.target
+        if target is not None:
+            return target
         others = [place for place in places if place is not owner and not place.is_shared]
         return min(others, key=lambda place: place.age).part if others else None
 

@@ -67,7 +67,7 @@ def least(parts: Sequence[Part], places: Places[Part], most: int | None, topic_f
     if not free:
         return None
     beside = {place.part for place in places.overlapping(topic_filter)}
-    return min(free, key=lambda part: (part.fails, part not in beside, places.count(part), part.index))
+    return min(free, key=lambda part: (not part.is_trusted, part not in beside, places.count(part), part.index))
 
 
 def excess(source: Part, places: Places[Part], share: int, is_free: Callable[[Place[Part]], bool]) -> list[Place[Part]]:

@@ -1,0 +1,341 @@
+"""The parts of a pool without connections: slots, places, sizes, answers and states."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pools import World
+
+from mqttws import State, topic_matches
+from pubsub.pool.gather import Gather, worst
+from pubsub.pool.handover import Handover
+from pubsub.pool.places import Place, Places
+from pubsub.pool.sizing import Sizes, split
+from pubsub.pool.slots import Slots
+
+LEVELS = st.sampled_from(["a", "b", ""])
+FILTERS = st.builds(
+    lambda levels, last: "/".join([*levels, *last]),
+    st.lists(st.sampled_from(["a", "b", "+"]), min_size=1, max_size=3),
+    st.sampled_from([[], ["#"]]),
+) | st.just("#")
+TOPICS = [f"{a}{b}{c}" for a in ("a", "b") for b in ("", "/a", "/b") for c in ("", "/a", "/b", "/a/b")]
+
+
+class TestSlots:
+    def test_a_topic_keeps_its_slot_in_each_process(self) -> None:
+        slots: Slots[str] = Slots()
+        assert [slots.slot(topic) for topic in ("a", "a/b", "größe")] == [0xE8B7BE43 % 4096, 28, 2441]
+
+    def test_without_a_part_nothing_can_be_published(self) -> None:
+        with pytest.raises(LookupError):
+            Slots[str]().begin(0)
+
+    def test_a_new_part_gets_its_share_and_nothing_else_moves(self) -> None:
+        slots: Slots[int] = Slots(120)
+        for part in range(3):
+            slots.add(part)
+        before = [slots.begin(slot) for slot in range(120)]
+        for slot in range(120):
+            slots.done(slot)
+        slots.add(3)
+        after = [slots.begin(slot) for slot in range(120)]
+        assert [after.count(part) for part in range(4)] == [30] * 4
+        assert {now for was, now in zip(before, after, strict=True) if was != now} == {3}
+
+    def test_what_a_part_had_goes_to_the_others_and_nothing_else_moves(self) -> None:
+        slots: Slots[int] = Slots(120)
+        for part in range(4):
+            slots.add(part)
+        before = [slots.begin(slot) for slot in range(120)]
+        for slot in range(120):
+            slots.done(slot)
+        assert slots.remove(1)
+        after = [slots.begin(slot) for slot in range(120)]
+        assert sorted(after.count(part) for part in (0, 2, 3)) == [40, 40, 40]
+        assert all(was == now for was, now in zip(before, after, strict=True) if was != 1)
+        assert slots.parts == (0, 2, 3)
+
+    def test_a_slot_moves_only_when_nothing_of_it_is_on_its_way(self) -> None:
+        slots: Slots[str] = Slots(2)
+        slots.add("old")
+        for _ in range(3):
+            slots.begin(0)
+        slots.begin(1)
+        slots.add("new")
+        assert not slots.remove("old")
+        assert [slots.done(0), slots.done(0)] == [None, None]
+        assert slots.begin(0) == "old"
+        assert slots.done(1) is None
+        assert slots.begin(1) == "new"
+        assert slots.done(0) is None
+        assert slots.done(0) == "old", "the last slot has left"
+        assert slots.owned("old") == 0
+
+    def test_the_last_part_stays(self) -> None:
+        slots: Slots[str] = Slots(4)
+        slots.add("a")
+        slots.add("a")
+        with pytest.raises(ValueError, match="last"):
+            slots.remove("a")
+
+    @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "begin", "done"]), st.integers(0, 7)), max_size=80))
+    def test_a_topic_is_never_on_two_parts_at_once(self, steps: list[tuple[str, int]]) -> None:
+        slots: Slots[int] = Slots(8)
+        slots.add(0)
+        under_way: dict[int, list[int]] = {slot: [] for slot in range(8)}
+        for verb, number in steps:
+            if verb == "add":
+                slots.add(number)
+            elif verb == "remove" and number in slots.parts and len(slots.parts) > 1:
+                slots.remove(number)
+            elif verb == "begin":
+                under_way[number].append(slots.begin(number))
+            elif verb == "done" and under_way[number]:
+                under_way[number].pop()
+                slots.done(number)
+            assert all(len(set(parts)) <= 1 for parts in under_way.values())
+            assert sum(slots.owned(part) for part in range(8)) == 8
+
+
+class TestPlaces:
+    @given(st.lists(FILTERS, unique=True, min_size=1, max_size=8), FILTERS)
+    def test_what_overlaps_is_found(self, filters: list[str], wanted: str) -> None:
+        """All that match a topic which this one matches; of the others, none that is plainly apart."""
+        places: Places[int] = Places()
+        for topic_filter in filters:
+            places.add(topic_filter, 0, 1)
+        found = {place.topic_filter for place in places.overlapping(wanted)}
+        needed = {
+            other
+            for other in filters
+            if other != wanted and any(topic_matches(other, topic) and topic_matches(wanted, topic) for topic in TOPICS)
+        }
+        assert needed <= found <= set(filters) - {wanted}
+
+    @given(st.lists(FILTERS, unique=True, min_size=1, max_size=8))
+    def test_nothing_is_left_of_what_was_removed(self, filters: list[str]) -> None:
+        places: Places[int] = Places()
+        added = [places.add(topic_filter, 0, 1) for topic_filter in filters]
+        for place in added:
+            places.move(place, 2)
+            places.remove(place)
+        assert len(places) == places.count(1) == places.count(2) == 0
+        assert not places._root.below
+        assert not places._root.here
+        assert places.match("a") == []
+
+    def test_a_shared_subscription_is_on_all_and_overlaps_nothing(self) -> None:
+        places: Places[int] = Places()
+        shared = places.add("$share/g/a/#", 1, None)
+        places.add("a/b", 1, 1)
+        assert places.shared == [shared]
+        assert (places.count(1), places.count(2)) == (2, 1)
+        assert [place.topic_filter for place in places.overlapping("a/+")] == ["a/b"]
+        assert len(places.match("a/b")) == 2
+        places.remove(shared)
+        assert places.shared == []
+
+
+class TestSizes:
+    @pytest.mark.parametrize(
+        ("connections", "sizes"),
+        [
+            ("auto", Sizes(1, 1)),
+            (1, Sizes(1, 1, shared=True)),
+            (2, Sizes(1, 1)),
+            (5, Sizes(2, 3)),
+            ((4, 1), Sizes(4, 1)),
+        ],
+    )
+    def test_what_may_be_asked_for(self, connections: Any, sizes: Sizes) -> None:
+        assert split(connections) == sizes
+
+    @pytest.mark.parametrize("connections", ["many", 1.5, True, None, (1,), (1, "2")])
+    def test_what_is_no_number_is_refused(self, connections: Any) -> None:
+        with pytest.raises(TypeError, match="connections"):
+            split(connections)
+
+    @pytest.mark.parametrize("connections", [0, -3, (0, 1), (1, 0)])
+    def test_one_must_publish_and_one_receive(self, connections: Any) -> None:
+        with pytest.raises(ValueError, match="connections"):
+            split(connections)
+
+
+def test_answers_of_several_are_one() -> None:
+    outcomes: list[Any] = []
+    gather = Gather(2, lambda codes, error: outcomes.append((codes, error)))
+    gather.expect(1)
+    gather.give(1, 1)
+    gather.give(0, 0x80)
+    assert outcomes == []
+    gather.give(1, 0)
+    assert outcomes == [([0x80, 1], None)]
+    failed = Gather(2, lambda codes, error: outcomes.append(error))
+    cause = ConnectionError()
+    failed.fail(cause)
+    failed.fail(ConnectionError())
+    assert outcomes[1:] == [cause]
+
+
+def test_the_worst_state_counts() -> None:
+    assert worst([State("connected"), State("reconnecting"), State("connecting")]).name == "reconnecting"
+    assert worst([]).name == "disconnected"
+
+
+class TestOneHandover:
+    """What is known of a topic in each step, without a server."""
+
+    @staticmethod
+    def begun(*, holds: bool) -> Handover[str]:
+        from pubsub.pool.handover import Step
+
+        handover: Handover[str] = Handover([Place("t", 1, "old", 1)], "old", "new")
+        handover.step = Step.FOLLOWING
+        if holds:
+            handover.hold()
+        return handover
+
+    def test_what_is_held_is_let_go_of_by_its_copy_and_the_rest_delivered_in_order(self) -> None:
+        handover = self.begun(holds=True)
+        for number in range(4):
+            assert handover.came_new("t", b"%d" % number, False, number)
+        assert handover.came_new("u", b"x", False, "x")
+        assert [handover.came_old("t", b"0"), handover.came_old("t", b"1")] == [0, 1]
+        assert handover.trail() == [2, 3, "x"]
+
+    def test_the_slower_part_delivers_nothing_again(self) -> None:
+        handover = self.begun(holds=True)
+        for number in range(3):
+            assert handover.came_old("t", b"%d" % number) is None
+        assert handover.trail() == []
+        assert [handover.is_known("t", b"%d" % number) for number in range(4)] == [True, True, True, False]
+
+    def test_a_retained_message_is_held_in_its_place_and_is_no_copy(self) -> None:
+        handover = self.begun(holds=True)
+        handover.came_new("t", b"1", False, "live")
+        handover.came_new("t", b"1", True, "retained")
+        handover.came_old("t", b"1")
+        assert handover.trail() == ["retained"]
+
+    def test_a_payload_that_comes_again_and_again_is_never_lost(self) -> None:
+        handover = self.begun(holds=False)
+        handover.came_old("t", b"alive")
+        handover.came_old("t", b"alive")
+        handover.hold()
+        assert handover.trail() == []
+        assert not handover.is_known("t", b"alive"), "in doubt it is delivered"
+
+    def test_what_is_held_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        handover = self.begun(holds=True)
+        monkeypatch.setattr("pubsub.pool.handover.MOST_HELD_BYTES", 100)
+        handover.came_new("t", bytes(99), False, 1)
+        assert not handover.is_full
+        handover.came_new("t", bytes(1), False, 2)
+        assert handover.is_full
+        handover.came_old("t", bytes(99))
+        assert not handover.is_full
+
+    def test_one_that_follows_for_too_long_is_called_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pubsub.pool.handover.MOST_HASHES", 10)
+        handover = self.begun(holds=False)
+        for number in range(11):
+            handover.came_old(f"t/{number}", b"x")
+        assert handover.is_overdrawn
+
+
+class TestPool:
+    """The pool itself, in a world without sockets."""
+
+    def test_each_part_has_an_identifier_and_one_has_the_will(self) -> None:
+        world = World(Random(1), (2, 2))
+        assert [link.client_id for link in world.links] == ["name-0", "name-1", "name-2", "name-3"]
+        assert [link.will for link in world.links] == [("status", b"gone"), None, None, None]
+
+    def test_an_identifier_is_free_again_when_its_part_is_gone(self) -> None:
+        world = World(Random(1), (2, 2))
+        world.settle()
+        world.pool.resize((1, 1))
+        world.settle()
+        world.pool.resize((1, 2))
+        assert sorted(part.index for part in world.pool._parts) == [0, 1, 2]
+
+    def test_the_state_is_the_worst_and_one_that_it_grows_by_counts_from_its_first_outcome(self) -> None:
+        world = World(Random(1), (1, 1))
+        assert world.pool.state.name == "disconnected"
+        world.settle()
+        assert world.pool.state.name == "connected"
+        world.pool.resize((1, 2))
+        new = world.pool._parts[-1]
+        new.client.on_state(State("connecting"))
+        assert world.pool.state.name == "connected"
+        new.client.on_state(State("disrupted", ConnectionError("refused")))
+        assert world.pool.state.name == "disrupted"
+        assert world.pool.parts[new.index].name == "disrupted"
+        new.client.on_state(State("connected", session_present=False))
+        assert world.pool.state.name == "connected"
+
+    def test_nothing_is_put_on_one_that_cannot_connect(self) -> None:
+        world = World(Random(1), (1, 2))
+        refused = world.pool._parts[-1]
+        world.soon.pop()  # it never connects
+        refused.client.on_state(State("disrupted", ConnectionError("refused")))
+        world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(10)])
+        assert world.pool.places.on(refused) == []
+
+    def test_a_pool_that_is_full_asks_the_server_all_the_same(self) -> None:
+        world = World(Random(1), (1, 1), most_filters=3)
+        world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(5)])
+        assert len(world.pool.places) == 5
+
+    def test_one_that_sizes_itself_adds_what_its_filters_need(self) -> None:
+        world = World(Random(1), "auto", most_filters=3)
+        world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(8)])
+        assert [world.pool.places.count(part) for part in world.pool._receiving()] == [3, 3, 2]
+
+    def test_overlapping_filters_are_put_on_one_part(self) -> None:
+        world = World(Random(1), (1, 3))
+        world.pool.subscribe_nowait([("a/b", 1), ("c", 1), ("a/+", 1)])
+        of = {name: place.part for name in ("a/b", "c", "a/+") if (place := world.pool.places.get(name))}
+        assert of["a/b"] is of["a/+"] is not of["c"]
+
+    def test_the_owner_of_a_message_gets_the_highest_qos_that_is_asked_for(self) -> None:
+        world = World(Random(1), (1, 2), most_filters=1)
+        world.pool.subscribe_nowait([("a/b", 0)])
+        world.settle()
+        world.pool.subscribe_nowait([("a/+", 1)])
+        world.settle()
+        owner = world.pool.places.get("a/b")
+        assert owner is not None
+        assert owner.part is not None
+        assert owner.part.client.filters == {"a/b": 1}
+
+    def test_a_shared_subscription_brings_each_message_once_over_all_parts(self) -> None:
+        world = World(Random(3), (1, 3))
+        answer = world.pool.subscribe_nowait([("$share/g/t/#", 1)])
+        world.settle()
+        assert answer.result() == [1]
+        world.pool.resize((1, 4))
+        world.settle()
+        for number in range(200):
+            world.pool.publish_nowait(f"t/{number % 5}", b"%d" % number, 1, False)
+        world.settle()
+        assert sorted(number for numbers in world.delivered.values() for number in numbers) == list(range(200))
+        receiving = world.pool._receiving()
+        assert len(receiving) == 4
+        assert all(part.processed > 20 for part in receiving)
+        gone = world.pool.unsubscribe_nowait(["$share/g/t/#"])
+        world.settle()
+        assert gone.done()
+        assert all(not part.client.filters for part in receiving)
+
+    def test_a_signal_handler_inside_the_pool_is_refused(self) -> None:
+        from mqttws import WouldDeadlock
+
+        world = World(Random(1), (1, 1))
+        with world.pool.lock, pytest.raises(WouldDeadlock):
+            world.pool.publish_nowait("t", b"", 0, False)
