@@ -50,7 +50,7 @@ class Channel:
         is_closing: whether it was asked to end.
         overflow: what becomes of a message for which the queue has no space; see the option of that name.
         runner: the thread or the task that takes its messages.
-        parts: where it is made of several connections, the state of each.
+        parts: where it is made of several connections, the state of each by its number.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Channel:
         self._may_precede = not options.get("clean_session", True)
         self._held = Held(provider.hold_bytes, provider.hold_seconds)
         self._space: Any = None  # a future, while the runner waits for space among the messages that are held
-        self.parts: dict[str, ConnectionState] = {}
+        self.parts: dict[int, ConnectionState] = {}
         self.client: Client = runtime.new_client(
             provider,
             **{
@@ -310,11 +310,11 @@ class Channel:
         """Note the state of one of several connections; None: it is gone."""
         name = f"{self.provider.name}-{index}"
         error = None if state is None or state.error is None else self.explain(state.error)
-        previous = self.parts.get(name, ConnectionState.DISCONNECTED)
+        previous = self.parts.get(index, ConnectionState.DISCONNECTED)
         if state is None:
-            self.parts.pop(name, None)
+            self.parts.pop(index, None)
             return
-        now = self.parts[name] = connection_state(state, error or self._last_error)
+        now = self.parts[index] = connection_state(state, error or self._last_error)
         if now is not previous:
             self._changes.tell(ConnectionStateChange(name, now, previous, error))
 

@@ -203,7 +203,7 @@ class PubSubCore(Generic[O, F]):
                 channel = self._channels.get(name)
                 states[name] = channel.state if channel is not None else ConnectionState.DISCONNECTED
                 if channel is not None:
-                    states.update(channel.parts.copy())
+                    states.update((f"{name}-{index}", state) for index, state in sorted(channel.parts.copy().items()))
         return states
 
     @property

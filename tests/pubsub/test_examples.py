@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SAYS = {
     "threads": ["connection: Connected", "answer: {'sum': 6}", "done", "retained: {'unit': '°C'}"],
     "event_loop": ["answer: {'sum': 0}", "answer: {'sum': 2}", "answer: {'sum': 4}", "retained: {'unit': '°C'}"],
+    "shards": [
+        "connections: 8, state: Connected",
+        "more than one connection takes: True",
+        "each message once: True",
+    ],
     "rx": ["attic: 24.5 °C", "hall: 20 °C", "attic: 23 °C"],
 }
 

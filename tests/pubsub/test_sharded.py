@@ -143,7 +143,7 @@ def test_each_connection_has_an_identifier_and_a_state(make: Make, server: Serve
     api.call(api.ps.connect, timeout=PATIENCE)
     assert sorted(server.connected) == ["name-0", "name-1", "name-2"]
     name = MqttOverWSProvider.kind
-    wait_for(lambda: set(api.ps.connection_states.values()) == {ConnectionState.CONNECTED})
+    wait_for(lambda: list(api.ps.connection_states.values()) == [ConnectionState.CONNECTED] * 4)
     assert list(api.ps.connection_states) == [name, f"{name}-0", f"{name}-1", f"{name}-2"]
     assert api.ps.connection_state is ConnectionState.CONNECTED
     api.call(api.ps.close)
