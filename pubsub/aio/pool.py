@@ -119,12 +119,19 @@ class Pool(PoolCore):
             raise self.error
 
     async def publish(
-        self, topic: str, payload: bytes, qos: int, retain: bool, *, timeout: float | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        *,
+        timeout: float | None = None,
+        expire_after: float | None = None,
     ) -> None:
         """Publish a message through the part of its topic, and wait; see `mqttws.aio.Client.publish`."""
         slot, part = self.carrier(topic)
         try:
-            await part.client.publish(topic, payload, qos, retain, timeout=timeout)
+            await part.client.publish(topic, payload, qos, retain, timeout=timeout, expire_after=expire_after)
         finally:
             self.published(slot)
 

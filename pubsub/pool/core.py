@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from mqttws import MQTTError, State
+from mqttws import MQTTError, State, Waiting
 from pubsub.pool.asking import Asking
 from pubsub.pool.part import Part
 from pubsub.pool.places import Place
@@ -41,6 +41,23 @@ class PoolCore(Asking):
         """How many messages are not sent or not acknowledged yet."""
         return sum(part.client.pending for part in list(self._parts))
 
+    @property
+    def waiting(self) -> Waiting:
+        """What waits to be sent."""
+        each = [part.client.waiting for part in list(self._parts)]
+        oldest = max((waiting.oldest for waiting in each), default=0.0)
+        return Waiting(sum(waiting.messages for waiting in each), sum(waiting.size for waiting in each), oldest)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because too many waited."""
+        return self._dropped + sum(int(part.client.dropped) for part in list(self._parts))
+
+    @property
+    def expired(self) -> int:
+        """How many messages were dropped because they waited for too long."""
+        return self._expired + sum(int(part.client.expired) for part in list(self._parts))
+
     def reconnect_now(self) -> None:
         """End each connection and make a new one, within the budget."""
         for part in list(self._parts):
@@ -48,11 +65,13 @@ class PoolCore(Asking):
 
     # Publishing.
 
-    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
+    def publish_nowait(
+        self, topic: str, payload: bytes, qos: int, retain: bool, *, expire_after: float | None = None
+    ) -> Any:
         """Publish a message through the part of its topic. Return a future."""
         slot, part = self.carrier(topic)
         try:
-            future = part.client.publish_nowait(topic, payload, qos, retain)
+            future = part.client.publish_nowait(topic, payload, qos, retain, expire_after=expire_after)
         except BaseException:
             self.published(slot)
             raise

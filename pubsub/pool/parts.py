@@ -69,6 +69,7 @@ class Parts(ABC):
         self._deferred: list[Callable[[], object]] = []
         self._is_open = self._is_closing = False
         self._calm = 0
+        self._dropped = self._expired = 0  # by parts that are gone
         self._told = State("disconnected")
         self._states: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._telling = False
@@ -160,6 +161,8 @@ class Parts(ABC):
         with self.lock:
             if part in self._parts:
                 self._parts.remove(part)
+                self._dropped += part.client.dropped
+                self._expired += part.client.expired
             self._note(None)
             if self.on_part is not None:
                 self._states.append((self.on_part, (part.index, None)))

@@ -9,6 +9,7 @@ from mqttws import ConnectBudget
 from pubsub.errors import ProviderError
 from pubsub.pool.sizing import Connections, split
 from pubsub.providers.base import Provider
+from pubsub.providers.endpoints import Urls
 
 __all__ = ["Sharded"]
 
@@ -71,11 +72,11 @@ class Sharded(Provider):
         """See `Provider.max_subscriptions`; of each connection."""
         return self.provider.max_subscriptions
 
-    def url(self) -> str:
+    def url(self) -> Urls:
         """See `Provider.url`."""
         return self.provider.url()
 
-    def url_async(self) -> str | Awaitable[str]:
+    def url_async(self) -> Urls | Awaitable[Urls]:
         """See `Provider.url_async`."""
         return self.provider.url_async()
 

@@ -116,11 +116,20 @@ class Pool(PoolCore):
         if self.error is not None and not self._is_closing:
             raise self.error
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, *, timeout: float | None = None) -> None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        *,
+        timeout: float | None = None,
+        expire_after: float | None = None,
+    ) -> None:
         """Publish a message through the part of its topic, and wait; see `mqttws.Client.publish`."""
         slot, part = self.carrier(topic)
         try:
-            part.client.publish(topic, payload, qos, retain, timeout=timeout)
+            part.client.publish(topic, payload, qos, retain, timeout=timeout, expire_after=expire_after)
         finally:
             self.published(slot)
 

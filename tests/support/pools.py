@@ -35,7 +35,7 @@ class Link:
         self.way: deque[Publish | Callable[[], None]] = deque()  # to the client
         self.inbox: deque[Publish] = deque()
         self.received = 0
-        self.pending = 0
+        self.pending = self.dropped = self.expired = 0
         self.is_open = False
         self.subscribed: list[str] = []
 
@@ -70,7 +70,9 @@ class Link:
 
         self.requests.append(arrive)
 
-    def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Future[None]:
+    def publish_nowait(
+        self, topic: str, payload: bytes, qos: int, retain: bool, *, expire_after: float | None
+    ) -> Future[None]:
         answer: Future[None] = Future()
         self.pending += 1
 
