@@ -21,10 +21,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-#: Not compiled: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the framing is the
-#: base of the handshake, and that of the lenient one, with `__slots__`, which no compiled class takes. Users subclass
-#: the store, which a compiled class does not allow.
-INTERPRETED = {f"mqttws/protocol/{name}.py" for name in ("framing", "handshake", "lenient", "store")}
+#: Not compiled: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the plain framing
+#: is the base of both, and they of the lenient one, with `__slots__`, which no compiled class takes. Users subclass the
+#: store, which a compiled class does not allow.
+INTERPRETED = {f"mqttws/protocol/{name}.py" for name in ("plain", "framing", "handshake", "lenient", "store")}
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]

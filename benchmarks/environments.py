@@ -73,6 +73,12 @@ class Environments:
         if mosquitto() is None and not apt_get("mosquitto"):
             self.missing["mosquitto"] = "there is no mosquitto here"
 
+    def install_only(self, *names: str) -> None:
+        """Make the environments of some Python libraries."""
+        self.directory.mkdir(exist_ok=True)
+        for name in names:
+            self._install_python(name, PYTHON_PEERS[name])
+
     def _install_python(self, name: str, packages: list[str]) -> None:
         ours = name.startswith("mqttws")
         marker = self.directory / name / "installed"

@@ -55,14 +55,16 @@ if TYPE_CHECKING:
     )
     from mqttws.protocol.ages import Age
     from mqttws.protocol.client import ClientMachine
-    from mqttws.protocol.connection import ClientConnection, ServerConnection
+    from mqttws.protocol.connection import ClientConnection
     from mqttws.protocol.events import (
         Closed,
         Connected,
         ConnectReceived,
         Delivered,
+        Ended,
         Event,
         Expired,
+        Opened,
         Rejected,
         Sent,
         Skipped,
@@ -73,10 +75,11 @@ if TYPE_CHECKING:
         UnsubscribeReceived,
         UpgradeRequested,
     )
-    from mqttws.protocol.framing import Ended, Framing, Opened
     from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
     from mqttws.protocol.pacing import TokenBucket
+    from mqttws.protocol.plain import Framing
     from mqttws.protocol.server import ServerMachine
+    from mqttws.protocol.server_connection import ServerConnection
     from mqttws.protocol.session import Session
     from mqttws.protocol.store import Store
     from mqttws.stores.sqlite import SQLiteStore
@@ -103,17 +106,18 @@ _HOLDS = {
     ),
     "protocol.ages": "Age",
     "protocol.client": "ClientMachine",
-    "protocol.connection": "ClientConnection ServerConnection",
+    "protocol.connection": "ClientConnection",
     "protocol.events": (
-        "Closed ConnectReceived Connected Delivered Event Expired Rejected Sent Skipped Stalled "
+        "Closed ConnectReceived Connected Delivered Ended Event Expired Opened Rejected Sent Skipped Stalled "
         "SubscribeReceived Subscribed UnsubscribeReceived Unsubscribed UpgradeRequested"
     ),
-    "protocol.framing": "Ended Framing Opened",
+    "protocol.plain": "Framing",
     "protocol.handshake": "ClientWebSocket ServerWebSocket",
     "budget": "ConnectBudget",
     "client.reconnect": "Reconnect",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
+    "protocol.server_connection": "ServerConnection",
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",

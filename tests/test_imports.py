@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mqttws.broker import Broker
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"asyncio", "ssl", "wsproto", "h11"}
 
@@ -49,10 +51,46 @@ def test_packets_alone_load_nothing_heavy() -> None:
     assert not loaded & HEAVY
 
 
-def test_what_is_needed_is_loaded_when_it_is() -> None:
-    loaded = loaded_by("import mqttws; mqttws.ClientConnection")
-    assert {"wsproto", "h11"} <= loaded
-    assert "asyncio" not in loaded
+#: What takes time to load and serves special cases alone: a callback, a random wait, user information in a URL.
+SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse", "ipaddress", "base64", "uuid", "json"}
+#: Parts of ours that a client over TCP, without a proxy, has no use for.
+UNUSED = {
+    "mqttws.client.packet_log", "mqttws.client.proxy", "mqttws.client.socks", "mqttws.client.tls",
+    "mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.handshake", "mqttws.protocol.lenient",
+    "mqttws.protocol.server", "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker",
+}  # fmt: skip
+#: What a user begins with -> what it must not load.
+FACES = {
+    "from mqttws import connect": HEAVY | SPECIAL | UNUSED,
+    "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED,
+    "from mqttws import ClientConnection, ClientMachine, Framing": HEAVY | SPECIAL | UNUSED | {"socket", "threading"},
+    "from mqttws import ClientWebSocket": {"asyncio", "ssl", "socket", "threading", "mqttws.client"},
+    "from mqttws import ServerConnection": {"asyncio", "ssl", "socket", "threading", "mqttws.client"},
+    "from mqttws.aio import connect": {"wsproto", "h11", "hashlib", "urllib.parse", "mqttws.sync"} | UNUSED,
+}
+
+
+@pytest.mark.parametrize("statement", FACES)
+def test_what_each_face_leaves_alone(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert any(module.startswith("mqttws.") for module in loaded)
+    assert not loaded & FACES[statement]
+
+
+#: URL scheme -> what a client has not loaded when its first message is acknowledged.
+FIRST_MESSAGE = {
+    "mqtt": HEAVY | SPECIAL | UNUSED,
+    "ws": {"asyncio", "ssl", "mqttws.client.proxy", "mqttws.client.tls", "mqttws.protocol.server"},
+}
+
+
+@pytest.mark.parametrize("scheme", FIRST_MESSAGE)
+def test_what_a_first_message_leaves_alone(scheme: str) -> None:
+    with Broker() as broker:
+        url = broker.url_of(scheme)
+        loaded = loaded_by(f"import mqttws; mqttws.connect({url!r}).publish('t', b'x', 1)")
+    assert not loaded & FIRST_MESSAGE[scheme]
+    assert (scheme == "ws") == ("wsproto" in loaded)
 
 
 @pytest.mark.parametrize(

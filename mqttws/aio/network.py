@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import random
 import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
@@ -96,8 +94,14 @@ class Network(Owner):
 
     report = staticmethod(report_exception)
     packet_log = staticmethod(packet_log)
-    random = staticmethod(random.random)
     random_bytes = staticmethod(os.urandom)
+
+    @staticmethod
+    def random() -> float:
+        """See `Driver.random`."""
+        from random import random  # it takes longer to load than most clients live before they need it
+
+        return random()
 
     def make_future(self) -> Future:
         """See `Driver.make_future`."""
@@ -526,7 +530,7 @@ class Network(Owner):
     def forget_parent(self) -> None:
         """In a forked child: begin anew. The event loop and its futures are the parent's."""
         if self._options.store is not None:
-            self._options = replace(self._options, store=None)
+            self._options.store = None
             self._has_lost_store = True
         core = self.core
         self._begin()

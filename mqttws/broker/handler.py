@@ -41,7 +41,6 @@ from mqttws.errors import (
     SessionTakenOver,
     StoreError,
 )
-from mqttws.protocol.connection import ServerConnection
 from mqttws.protocol.events import (
     Closed,
     ConnectReceived,
@@ -50,6 +49,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
+from mqttws.protocol.server_connection import ServerConnection
 
 log = logging.getLogger("mqttws.broker")
 

@@ -32,12 +32,12 @@ from mqttws.broker.hooks import Peer
 from mqttws.broker.hub import Hub
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
-from mqttws.protocol.connection import ServerConnection
-from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 from mqttws.protocol.pacing import TokenBucket
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
+from mqttws.protocol.server_connection import ServerConnection
 from mqttws.sockets import READ_SIZE, free, read_less
 
 log = logging.getLogger("mqttws.broker")

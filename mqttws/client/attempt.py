@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from mqttws.client.layers import Link
-from mqttws.client.options import Options
-from mqttws.client.proxy import choose_proxy
+from mqttws.client.options import ENVIRONMENT, Options
 from mqttws.client.url import Endpoint, parse_url
 from mqttws.codec import compiled
 from mqttws.codec.connecting import Connect
 from mqttws.errors import ConnectError, ConnectTimeout
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
-from mqttws.protocol.framing import Framing
-from mqttws.protocol.handshake import ClientWebSocket
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.session import Session
 
 
-@dataclass(slots=True)
 class Attempt:
     """An attempt to connect.
 
@@ -33,11 +29,14 @@ class Attempt:
         where: host and port, as an error names them.
     """
 
-    host: str
-    port: int
-    link: Link
-    deadline: float
-    where: str
+    __slots__ = ("deadline", "host", "link", "port", "where")
+
+    def __init__(self, host: str, port: int, link: Link, deadline: float, where: str) -> None:
+        self.host = host
+        self.port = port
+        self.link = link
+        self.deadline = deadline
+        self.where = where
 
     def failed(self, error: OSError) -> ConnectError:
         """Say what went wrong with the TCP connection."""
@@ -76,9 +75,15 @@ def make_attempt(
         endpoint = parse_url(url)
     except (TypeError, ValueError) as error:
         raise ConnectError(str(error)) from None
-    proxy = None if options.unix_socket is not None else choose_proxy(options.proxy, endpoint)
+    proxy = None
+    if may_have_proxy(options, endpoint):
+        from mqttws.client.proxy import choose_proxy
+
+        proxy = choose_proxy(options.proxy, endpoint)
     framing: Framing = Framing()
     if endpoint.websocket:
+        from mqttws.protocol.handshake import ClientWebSocket  # it loads wsproto and h11
+
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
     machine_class: Callable[..., ClientMachine] = ClientMachine
     if log is not None and not compiled:  # a compiled machine takes no subclasses, and shows no packets
@@ -111,6 +116,14 @@ def make_attempt(
     if options.unix_socket is not None:
         return Attempt(endpoint.host, endpoint.port, link, deadline, f"the socket {options.unix_socket}")
     return Attempt(endpoint.host, endpoint.port, link, deadline, f"{endpoint.host}:{endpoint.port}")
+
+
+def may_have_proxy(options: Options, endpoint: Endpoint) -> bool:
+    """Return whether there may be a proxy: most clients need none of what it takes to find one and to speak to it."""
+    if options.proxy == ENVIRONMENT:
+        named = endpoint.scheme == "wss" and any(name.lower() == "https_proxy" for name in os.environ)
+        return named and options.unix_socket is None
+    return options.proxy is not None and options.unix_socket is None
 
 
 def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = None) -> Connect:

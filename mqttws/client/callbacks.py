@@ -7,7 +7,6 @@ its two arguments, because a closure for each message costs more than the rest o
 from __future__ import annotations
 
 import functools
-import inspect
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -56,6 +55,10 @@ def check_callback(callback: object) -> None:
 
 def is_coroutine_function(callback: object) -> bool:
     """Return whether a callback makes a coroutine when it is called; `functools.partial` is looked through."""
+    if callback is None:
+        return False
+    import inspect  # a program without callbacks can do without loading it
+
     while isinstance(callback, functools.partial):
         callback = callback.func
     if callable(callback) and not inspect.isroutine(callback):

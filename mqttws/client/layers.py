@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mqttws.client.options import CLOSE_TIMEOUT
-from mqttws.client.proxy import Tunnel
-from mqttws.client.socks import SocksTunnel
 from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTTError
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 
-if TYPE_CHECKING:
-    from mqttws.client.tls import TLSPipe  # it loads ssl, which a plain connection can do without
-
+if TYPE_CHECKING:  # a plain connection does without them, and without ssl and h11, which they load
+    from mqttws.client.proxy import Tunnel
+    from mqttws.client.socks import SocksTunnel
+    from mqttws.client.tls import TLSPipe
 
 #: Seconds to wait, after DISCONNECT, for a server to close a TCP connection that has no closing handshake.
 LINGER = 0.5

@@ -7,11 +7,11 @@ client: the same options, checked, with their defaults and their descriptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from mqttws.client.reconnect import END_ON, Reconnect, Turns
+from mqttws.client.value import Value
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import ConnectError, MQTTError
@@ -92,8 +92,7 @@ class ClientOptions(ConnectionOptions, total=False):
     recover: Callable[[ConnectError], bool] | None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Value):
     """The state of a client.
 
     Attributes:
@@ -106,11 +105,21 @@ class State:
         endpoint: host and port, where the name is "connected" or "disrupted"; None where no attempt was made.
     """
 
-    name: StateName
-    error: Exception | None = None
-    delay: float | None = None
-    session_present: bool | None = None
-    endpoint: str | None = None
+    __slots__ = __match_args__ = ("name", "error", "delay", "session_present", "endpoint")
+
+    def __init__(
+        self,
+        name: StateName,
+        error: Exception | None = None,
+        delay: float | None = None,
+        session_present: bool | None = None,
+        endpoint: str | None = None,
+    ) -> None:
+        self.name = name
+        self.error = error
+        self.delay = delay
+        self.session_present = session_present
+        self.endpoint = endpoint
 
 
 class Waiting(NamedTuple):
@@ -127,7 +136,6 @@ class Waiting(NamedTuple):
     oldest: float
 
 
-@dataclass(kw_only=True)
 class Options:
     """The options of a client, the same for both drivers.
 
@@ -205,10 +213,10 @@ class Options:
     keep_alive: int = 60
     clean_session: bool = True
     will: Any = None
-    username: Any = field(default=None, repr=False)
-    password: str | bytes | None = field(default=None, repr=False)
+    username: Any = None
+    password: str | bytes | None = None
     tls: Any = None
-    headers: Any = field(default=(), repr=False)
+    headers: Any = ()
     reconnect: bool | Reconnect = True
     connect_budget: Turns | None = None
     retry_first: bool = False
@@ -235,12 +243,16 @@ class Options:
     ack_timeout: float | None = None
     publish_rate: float | None = None
     resend_after: float | None = None
-    proxy: str | None = field(default=ENVIRONMENT, repr=False)
+    proxy: str | None = ENVIRONMENT
     unix_socket: str | None = None
     bind_address: str | None = None
     recover: Callable[[ConnectError], bool] | None = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, **options: Unpack[ClientOptions]) -> None:
+        unknown = options.keys() - Options.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+        self.__dict__.update(options)
         self._check_kinds()
         for name in _POSITIVE:
             if getattr(self, name) < 1:

@@ -12,9 +12,9 @@ ends it is the server's word that another connection took the session over, sinc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mqttws.client.value import Value
 from mqttws.errors import SessionTakenOver
 
 #: What ends a client that has been connected, unless `end_on` says otherwise.
@@ -29,8 +29,7 @@ class Turns(Protocol):
         """Reserve the next turn. Return when it is, `now` or later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(Value):
     """How a client reconnects.
 
     Attributes:
@@ -48,25 +47,37 @@ class Reconnect:
             process can share a `ConnectBudget` instead.
     """
 
-    initial: float = 1.0
-    maximum: float = 60.0
-    attempts: int | None = None
-    stable_after: float = 10.0
-    takeovers: int = 5
-    interval: float = 0.0
-    spread: float = 0.0
+    __slots__ = __match_args__ = (
+        "initial", "maximum", "attempts", "stable_after", "takeovers", "interval", "spread",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        if self.initial <= 0 or self.maximum < self.initial:
-            raise ValueError(f"0 < initial <= maximum does not hold: initial={self.initial}, maximum={self.maximum}")
-        if self.attempts is not None and self.attempts < 1:
-            raise ValueError(f"attempts is {self.attempts}; it must be at least 1, or None for no limit")
-        if not self.interval >= 0:
-            raise ValueError(f"interval is {self.interval}; it must be 0 or more seconds")
-        if not self.spread >= 0:
-            raise ValueError(f"spread is {self.spread}; it must be 0 or more seconds")
-        if self.takeovers < 1:
-            raise ValueError(f"takeovers is {self.takeovers}; it must be at least 1")
+    def __init__(
+        self,
+        initial: float = 1.0,
+        maximum: float = 60.0,
+        attempts: int | None = None,
+        stable_after: float = 10.0,
+        takeovers: int = 5,
+        interval: float = 0.0,
+        spread: float = 0.0,
+    ) -> None:
+        if initial <= 0 or maximum < initial:
+            raise ValueError(f"0 < initial <= maximum does not hold: initial={initial}, maximum={maximum}")
+        if attempts is not None and attempts < 1:
+            raise ValueError(f"attempts is {attempts}; it must be at least 1, or None for no limit")
+        if not interval >= 0:
+            raise ValueError(f"interval is {interval}; it must be 0 or more seconds")
+        if not spread >= 0:
+            raise ValueError(f"spread is {spread}; it must be 0 or more seconds")
+        if takeovers < 1:
+            raise ValueError(f"takeovers is {takeovers}; it must be at least 1")
+        self.initial = initial
+        self.maximum = maximum
+        self.attempts = attempts
+        self.stable_after = stable_after
+        self.takeovers = takeovers
+        self.interval = interval
+        self.spread = spread
 
     def delay(self, attempt: int, random: float) -> float | None:
         """Return how long to wait before an attempt.

@@ -7,8 +7,8 @@ information. Nothing of a URL is decoded, normalised or encoded again: signature
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
+
+from mqttws.client.value import Value
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -25,8 +25,7 @@ _SCHEMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Value):
     """A parsed URL.
 
     Attributes:
@@ -39,13 +38,26 @@ class Endpoint:
         password: from the URL, percent-decoded: "%ff" is that byte; None where it has none.
     """
 
-    scheme: str
-    host: str
-    port: int
-    host_header: str
-    target: str = field(repr=False)
-    username: str | None = field(repr=False)
-    password: bytes | None = field(repr=False)
+    __slots__ = __match_args__ = ("scheme", "host", "port", "host_header", "target", "username", "password")
+    secret_fields = frozenset({"target", "username", "password"})
+
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        host_header: str,
+        target: str,
+        username: str | None,
+        password: bytes | None,
+    ) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.host_header = host_header
+        self.target = target
+        self.username = username
+        self.password = password
 
     @property
     def websocket(self) -> bool:
@@ -98,13 +110,19 @@ def parse_url(url: str) -> Endpoint:
         host_header=host if port == default_port else f"{host}:{port}",
         target=target if target.startswith("/") else "/" + target,
         username=_decoded_user(user) if match["user"] is not None else None,
-        password=unquote_to_bytes(password) if colon else None,
+        password=_unquoted(password) if colon else None,
     )
+
+
+def _unquoted(text: str) -> bytes:
+    from urllib.parse import unquote_to_bytes  # most URLs have no user information, and can do without loading this
+
+    return unquote_to_bytes(text)
 
 
 def _decoded_user(user: str) -> str:
     try:
-        return unquote_to_bytes(user).decode()
+        return _unquoted(user).decode()
     except UnicodeDecodeError:
         raise ValueError("the user name of the URL is not UTF-8 once it is percent-decoded") from None
 

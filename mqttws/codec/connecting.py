@@ -70,7 +70,7 @@ class Connect(Packet):
     __slots__ = ("clean_session", "client_id", "keep_alive", "password", "protocol_level", "username", "will")
 
     type = 1
-    fields = ("client_id", "clean_session", "keep_alive", "will", "username", "password", "protocol_level")
+    __match_args__ = ("client_id", "clean_session", "keep_alive", "will", "username", "password", "protocol_level")
     secret_fields = frozenset({"username", "password"})  # AWS custom authorizers carry a token in the user name
 
     def __init__(
@@ -204,7 +204,7 @@ class ConnAck(Packet):
     __slots__ = ("return_code", "session_present")
 
     type = 2
-    fields = ("return_code", "session_present")
+    __match_args__ = ("return_code", "session_present")
 
     def __init__(self, return_code: int = 0, session_present: bool = False) -> None:
         if not 0 <= return_code <= 5:

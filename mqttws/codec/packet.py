@@ -1,7 +1,7 @@
 """What the fourteen control packets have in common.
 
-A packet is defined by its fields: they are checked on construction, and equality, hash and repr use them. Do not change
-a packet once it is made. This is not enforced, because enforcing it costs as much as building the packet.
+A packet is defined by its fields (`Value`): they are checked on construction, and equality, hash and repr use them. Do
+not change a packet once it is made. This is not enforced, because enforcing it costs as much as building the packet.
 
 A packet class checks its fields in its constructor, for both directions. It raises `LocalProtocolError` for values that
 break a rule; `packets.decode` converts this to `MalformedPacket`, because there the values are the peer's.
@@ -17,7 +17,46 @@ from mqttws.codec.wire import Reader, encode_remaining_length
 from mqttws.errors import LocalProtocolError
 
 
-class Packet:
+class Value:
+    """The base of packets and events: named fields, which equality, hash and repr use.
+
+    A dataclass would do the same. But a program waits for its imports before its first message, and importing
+    `dataclasses` and generating the methods of twenty classes takes as long as importing half of the codec and the
+    machines.
+    """
+
+    __slots__ = ()
+
+    #: The names of the fields, in the order of the constructor.
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    #: Fields whose values a repr must not show.
+    secret_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field) for field in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._values()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._repr_fields())})"
+
+    def _repr_fields(self) -> list[str]:
+        return [
+            f"{field}={'***' if field in self.secret_fields and value is not None else shorten(value)}"
+            for field, value in zip(self.__match_args__, self._values(), strict=True)
+        ]
+
+
+class Packet(Value):
     """The base of all control packets."""
 
     __slots__ = ()
@@ -28,10 +67,6 @@ class Packet:
     flags: ClassVar[int] = 0
     #: The statement that a wrong low nibble breaks.
     flags_statement: ClassVar[str] = "MQTT-2.2.2-2"
-    #: The names of the fields, in the order of the constructor.
-    fields: ClassVar[tuple[str, ...]] = ()
-    #: Fields whose values a repr must not show.
-    secret_fields: ClassVar[frozenset[str]] = frozenset()
 
     def encode(self) -> bytes:
         """Encode the whole packet: fixed header, variable header, payload."""
@@ -56,29 +91,6 @@ class Packet:
         """
         reader.end()
         return cls()
-
-    def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, field) for field in self.fields)
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._values() == other._values()
-
-    def __hash__(self) -> int:
-        return hash((self.type, self._values()))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), self._values()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._repr_fields())})"
-
-    def _repr_fields(self) -> list[str]:
-        return [
-            f"{field}={'***' if field in self.secret_fields and value is not None else shorten(value)}"
-            for field, value in zip(self.fields, self._values(), strict=True)
-        ]
 
 
 def shorten(value: object) -> str:

@@ -154,7 +154,7 @@ class Publish(Packet):
     __slots__ = ("dup", "packet_id", "payload", "qos", "retain", "topic")
 
     type = 3
-    fields = ("topic", "payload", "qos", "retain", "dup", "packet_id")
+    __match_args__ = ("topic", "payload", "qos", "retain", "dup", "packet_id")
 
     def __init__(
         self,
@@ -275,7 +275,7 @@ class PacketIdOnly(Packet):
 
     __slots__ = ("packet_id",)
 
-    fields: ClassVar[tuple[str, ...]] = ("packet_id",)
+    __match_args__: ClassVar[tuple[str, ...]] = ("packet_id",)
     #: The first two bytes.
     header: ClassVar[bytes]
 

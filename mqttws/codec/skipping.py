@@ -23,7 +23,7 @@ class Oversize(Packet):
 
     __slots__ = ("publish", "size")
 
-    fields = ("publish", "size")
+    __match_args__ = ("publish", "size")
 
     def __init__(self, publish: Publish, size: int) -> None:
         self.publish = publish

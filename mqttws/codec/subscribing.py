@@ -43,7 +43,7 @@ class Subscribe(Packet):
     type = 8
     flags = 0b0010
     flags_statement = "MQTT-3.8.1-1"
-    fields = ("packet_id", "topic_filters")
+    __match_args__ = ("packet_id", "topic_filters")
 
     def __init__(self, packet_id: int, topic_filters: Iterable[tuple[str, int]]) -> None:
         self.packet_id = packet_id
@@ -93,7 +93,7 @@ class SubAck(Packet):
     __slots__ = ("packet_id", "return_codes")
 
     type = 9
-    fields = ("packet_id", "return_codes")
+    __match_args__ = ("packet_id", "return_codes")
 
     def __init__(self, packet_id: int, return_codes: Iterable[int]) -> None:
         self.packet_id = packet_id
@@ -139,7 +139,7 @@ class Unsubscribe(Packet):
     type = 10
     flags = 0b0010
     flags_statement = "MQTT-3.10.1-1"
-    fields = ("packet_id", "topic_filters")
+    __match_args__ = ("packet_id", "topic_filters")
 
     def __init__(self, packet_id: int, topic_filters: Iterable[str]) -> None:
         self.packet_id = packet_id

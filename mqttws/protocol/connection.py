@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from mqttws.codec.publishing import Message, Publish
@@ -25,19 +25,15 @@ from mqttws.errors import (
     ConnectionClosed,
     ConnectTimeout,
     LimitExceeded,
-    LocalProtocolError,
     MQTTError,
     ProtocolError,
     SessionTakenOver,
 )
-from mqttws.protocol import framing as ws
+from mqttws.protocol import plain as ws
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.events import Event
-from mqttws.protocol.framing import Ended, Framing, FramingEvent, Opened
-from mqttws.protocol.handshake import Headers, ServerWebSocket
-from mqttws.protocol.machine import CLOSED, CONNECTED, NEW, Machine
-from mqttws.protocol.server import ServerMachine
-from mqttws.protocol.session import Session
+from mqttws.protocol.events import Ended, Event, Opened
+from mqttws.protocol.machine import CLOSED, CONNECTED, Machine
+from mqttws.protocol.plain import Framing, FramingEvent
 
 M = TypeVar("M", bound=Machine)
 
@@ -324,63 +320,3 @@ class ClientConnection(Connection[ClientMachine]):
             elif self.machine.state is not CONNECTED:
                 error = ConnectError(f"before the CONNACK, {error}")
         self.machine.close(error)
-
-
-class ServerConnection(Connection[ServerMachine]):
-    """A server's connection.
-
-    Args:
-        machine: a new one.
-        framing: a new one; with a `ServerWebSocket` the first event is `UpgradeRequested`.
-        now: seconds.
-        open_timeout: seconds until the CONNECT must be there, the upgrade included.
-        close_timeout: seconds to wait for the client's part in closing.
-    """
-
-    __slots__ = ()
-
-    def accept_upgrade(self, now: float, headers: Headers = ()) -> None:
-        """Answer the upgrade with 101.
-
-        Raises:
-            LocalProtocolError: no request waits.
-        """
-        self._apply(self._websocket().accept_upgrade(headers), now)
-
-    def reject_upgrade(self, status: int, now: float, headers: Headers = (), body: bytes = b"") -> None:
-        """Answer the upgrade with another status, and close.
-
-        Raises:
-            LocalProtocolError: no request waits.
-        """
-        self._websocket().reject_upgrade(status, headers, body)
-        self.close(ConnectionClosed(f"the upgrade was rejected with HTTP status {status}"), now)
-
-    def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
-        """Accept the CONNECT; see `ServerMachine.accept`."""
-        self.machine.accept(session, session_present, now, keep_alive=keep_alive)
-        self._settle(now)
-
-    def refuse(self, return_code: int, now: float) -> None:
-        """Refuse the CONNECT; see `ServerMachine.refuse`."""
-        self.machine.refuse(return_code)
-        self._settle(now)
-
-    def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
-        """Answer a SUBSCRIBE; see `ServerMachine.suback`."""
-        self.machine.suback(packet_id, return_codes)
-
-    def unsuback(self, packet_id: int) -> None:
-        """Answer an UNSUBSCRIBE; see `ServerMachine.unsuback`."""
-        self.machine.unsuback(packet_id)
-
-    def _websocket(self) -> ServerWebSocket:
-        if not isinstance(self._framing, ServerWebSocket):
-            raise LocalProtocolError("there is no upgrade over plain TCP", "§6")
-        return self._framing
-
-    def _is_open(self) -> bool:
-        return self.machine.state is not NEW
-
-    def _time_out(self) -> None:
-        self.machine.close(ConnectionClosed(f"the client sent no CONNECT within {self._open_timeout:.3g} s"))

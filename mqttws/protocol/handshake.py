@@ -24,8 +24,9 @@ from wsproto.utilities import LocalProtocolError as WSLocalProtocolError
 from wsproto.utilities import RemoteProtocolError as WSRemoteProtocolError
 
 from mqttws.errors import ConnectError, HandshakeRejected, LocalProtocolError, RemoteProtocolError
-from mqttws.protocol.events import UpgradeRequested
-from mqttws.protocol.framing import PROTOCOL_ERROR, Ended, FramingEvent, Opened, WebSocketFraming, shown
+from mqttws.protocol.events import Ended, Opened, UpgradeRequested
+from mqttws.protocol.framing import WebSocketFraming, shown
+from mqttws.protocol.plain import PROTOCOL_ERROR, FramingEvent
 
 #: The WebSocket subprotocols that a server of ours speaks; the second is what clients of MQTT 3.1 offer. Spec: §6
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from mqttws.codec.wire import decode_remaining_length
-from mqttws.protocol.framing import FramingEvent
 from mqttws.protocol.handshake import Headers, ServerWebSocket
+from mqttws.protocol.plain import FramingEvent
 
 
 class LenientServerWebSocket(ServerWebSocket):

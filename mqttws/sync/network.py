@@ -15,7 +15,6 @@ outside the thread: a lone message of QoS 0 is written by the thread that publis
 from __future__ import annotations
 
 import os
-import random
 import selectors
 import socket
 import threading
@@ -23,7 +22,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 
@@ -103,8 +101,14 @@ class Network(Owner):
     make_receipt = staticmethod(Receipt.make)
     report = staticmethod(report_exception)
     packet_log = staticmethod(packet_log)
-    random = staticmethod(random.random)
     random_bytes = staticmethod(os.urandom)
+
+    @staticmethod
+    def random() -> float:
+        """See `Driver.random`."""
+        from random import random  # it takes longer to load than most clients live before they need it
+
+        return random()
 
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
         """See `Driver.call_back`."""
@@ -306,7 +310,7 @@ class Network(Owner):
         """In a forked child: begin anew. The thread, the futures and what waits to be sent are the parent's."""
         core, sockets = self.core, (self._selector, self._socket, self._wake_in, self._wake_out)
         if self._options.store is not None:
-            self._options = replace(self._options, store=None)
+            self._options.store = None
             self._has_lost_store = True
         self._begin()
         for each in sockets:

@@ -306,8 +306,8 @@ _OTHERS: Final = {
         "Bytes as they were read from the socket at once; TCP keeps their order, and not their pieces.",
         "§4.2",
         (),
-        "mqttws.protocol.framing:Framing.receive_data",
-        "mqttws.protocol.framing:Framing.data_to_send",
+        "mqttws.protocol.plain:Framing.receive_data",
+        "mqttws.protocol.plain:Framing.data_to_send",
         ("tests/protocol/test_frames.py::test_plain_framing_hands_bytes_on_as_they_are",),
     ),
     "http/body": Explanation(

@@ -21,7 +21,7 @@ from math import inf
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.connection import ClientConnection, ServerConnection
+from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import (
     ConnectReceived,
     Event,
@@ -29,9 +29,10 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
-from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
+from mqttws.protocol.server_connection import ServerConnection
 from mqttws.protocol.session import Session
 
 __all__ = ["FakeClock", "Pair"]

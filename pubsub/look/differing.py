@@ -43,7 +43,7 @@ def _essence(record: Record, numbers: _Numbers) -> tuple[Any, ...]:
     if packet is None:
         return record.sender, record.name, record.data
     values = []
-    for name in packet.fields:
+    for name in packet.__match_args__:
         value = getattr(packet, name)
         if name == "packet_id" and value is not None:
             value = numbers.of(record, value)

@@ -20,7 +20,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
@@ -318,7 +317,7 @@ class AWSIoTProvider(Provider):
         if reconnect is False or rate is None:
             return reconnect
         given = reconnect if isinstance(reconnect, Reconnect) else Reconnect()
-        return replace(given, interval=max(given.interval, 1 / rate))
+        return given.__replace__(interval=max(given.interval, 1 / rate))
 
     def _tls(self, way: str) -> Any:
         """Make a TLS context, where the default one will not do."""

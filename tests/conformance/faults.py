@@ -45,6 +45,7 @@ SERVER = "mqttws.protocol.server:ServerMachine."
 SENDER = "mqttws.protocol.sending:Sender."
 RECEIVER = "mqttws.protocol.receiving:Receiver."
 FRAMING = "mqttws.protocol.framing:"
+PLAIN = "mqttws.protocol.plain:"
 HANDSHAKE = "mqttws.protocol.handshake:"
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
@@ -464,8 +465,8 @@ fault(
     (HANDLER + "_on_connect", "authenticator = self._hub.hooks.authenticator", 'authenticator = self._hub.hooks.authenticator or (lambda peer, connect: connect.username == "extension")'),
 )
 fault("7.1.1-1", "a broker cuts long writes short", ("mqttws.broker.link:Link._write", "self._transport.write(data)", "self._transport.write(data[:1_000_000])"))
-fault("7.1.2-1", "a client cuts long writes short", (FRAMING + "Framing.send", "self._out.append(data)", "self._out.append(data[:1_000_000])"))
-fault("U-1", "a client that says nothing stays", ("mqttws.protocol.connection:ServerConnection._time_out", "self.machine.close(", "print("))
+fault("7.1.2-1", "a client cuts long writes short", (PLAIN + "Framing.send", "self._out.append(data)", "self._out.append(data[:1_000_000])"))
+fault("U-1", "a client that says nothing stays", ("mqttws.protocol.server_connection:ServerConnection._time_out", "self.machine.close(", "print("))
 fault("U-2", "a server that says nothing is waited for", ("mqttws.protocol.connection:ClientConnection._time_out", "self.machine.close(", "print("))
 fault("U-3", "a missing PINGRESP is not noticed", (CLIENT + "handle_timeout", "if self._reading and self._ping_sent is not None and", "if False and"))
 fault("U-4", "a refusal without a CONNACK", (HANDLER + "_answer_connect", "connection.refuse(answer.return_code, now)", 'connection.close(ConnectionClosed(""), now)'))

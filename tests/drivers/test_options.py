@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import pickle
 import ssl
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from drivers import PATIENCE
 from scripted import Scripted
 
 import mqttws
-from mqttws import Connect, Message, MQTTError, TimedOut
+from mqttws import Connect, Message, MQTTError, Reconnect, State, TimedOut
 from mqttws.client.options import ClientOptions, Options
 
 Make = Callable[..., Any]
@@ -161,7 +162,36 @@ def test_lone_surrogates_are_a_value_error_that_says_so(make: Make) -> None:
 
 
 def test_the_typed_options_are_the_options() -> None:
-    assert set(ClientOptions.__annotations__) == {field.name for field in dataclasses.fields(Options)}
+    assert set(ClientOptions.__annotations__) == set(Options.__annotations__)
+
+
+def test_an_option_that_there_is_not_is_named() -> None:
+    with pytest.raises(TypeError, match="there is no option kep_alive, max_qued"):
+        Options(max_qued=1, keep_alive=5, kep_alive=5)  # type: ignore[call-arg]
+
+
+def test_options_show_no_secret() -> None:
+    assert "hunter2" not in repr(Options(username="u", password="hunter2", proxy="http://u:hunter2@h:1"))
+
+
+def test_a_policy_and_a_state_are_values() -> None:
+    policy = Reconnect(initial=2.0, attempts=3)
+    assert policy == Reconnect(2.0, attempts=3)
+    assert policy != Reconnect(2.0)
+    assert hash(policy) == hash(Reconnect(2.0, attempts=3))
+    assert repr(Reconnect()) == (
+        "Reconnect(initial=1.0, maximum=60.0, attempts=None, stable_after=10.0, takeovers=5, interval=0.0, spread=0.0)"
+    )
+    assert policy.__replace__(spread=1.0) == Reconnect(2.0, attempts=3, spread=1.0)
+    with pytest.raises(ValueError, match="spread is -1"):
+        policy.__replace__(spread=-1)
+    for copied in (copy.copy(policy), copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert copied == policy
+    assert State("connected") == State("connected")
+    assert State("connected") != State("disconnected")
+    assert State("connected").__eq__(policy) is NotImplemented
+    with pytest.raises(AttributeError):
+        policy.initail = 5.0  # type: ignore[attr-defined]
 
 
 def test_a_type_checker_sees_what_is_wrong(tmp_path: Path) -> None:

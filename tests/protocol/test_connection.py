@@ -30,8 +30,8 @@ from mqttws import (
 )
 from mqttws.errors import LimitExceeded
 from mqttws.protocol.events import Closed, Connected, ConnectReceived, SubscribeReceived, UpgradeRequested
-from mqttws.protocol.framing import Framing
 from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.plain import Framing
 from mqttws.testing import FakeClock, Pair
 
 CONNECT = Connect("c", clean_session=False)

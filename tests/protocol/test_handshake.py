@@ -17,10 +17,10 @@ from mqttws import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from mqttws.protocol.events import UpgradeRequested
+from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.frames import binary_frame
-from mqttws.protocol.framing import Ended, FramingEvent, Opened
 from mqttws.protocol.handshake import MAX_EARLY, MAX_HEAD, MAX_LINES, ClientWebSocket, ServerWebSocket
+from mqttws.protocol.plain import FramingEvent
 
 #: RFC 6455 §1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

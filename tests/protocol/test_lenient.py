@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from mqttws import PingResp, Publish
-from mqttws.protocol.framing import Ended, Opened, UpgradeRequested
+from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.lenient import LenientServerWebSocket
 

@@ -20,7 +20,7 @@ from mqttws import (
     StoreError,
 )
 from mqttws.protocol.events import Closed, Connected, Delivered, Subscribed, Unsubscribed
-from mqttws.protocol.framing import Framing
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.store import MemoryStore
 from mqttws.testing import Pair
 

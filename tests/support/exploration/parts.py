@@ -28,11 +28,12 @@ from mqttws.codec.decoder import Decoder
 from mqttws.codec.publishing import Message, PubAck, PubComp, Publish
 from mqttws.errors import MQTTError, ProtocolError
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.connection import ClientConnection, ServerConnection
+from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import Closed, Delivered, Sent, Subscribed, Unsubscribed
-from mqttws.protocol.framing import Framing
 from mqttws.protocol.journal import Journal
+from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
+from mqttws.protocol.server_connection import ServerConnection
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import MemoryStore
 

@@ -1,0 +1,194 @@
+"""How long a user waits for the first message: from the start of a process to a PUBACK; and what it takes in memory.
+
+Each library is given the few lines that a user of it would write, in an environment of its own. Each round starts each
+of them once, one after the other, so that a busy machine is as busy for all. What counts are ratios of one run: to the
+time of paho, or to that of an interpreter that does nothing. The broker is ours, in another process, for all of them.
+
+    python benchmarks/first_message.py              makes the environments, 30 rounds, prints the table
+    python benchmarks/first_message.py --rounds 5 --json FILE
+
+The start of `pubsub pub` ends where it connects: with the first byte that a listener of this script gets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from environments import Environments
+
+#: Tells the parent the moment by a byte, and its memory in KiB by the rest; then ends without tearing anything down.
+_TELL = """
+import os, sys
+def tell():
+    os.write(1, b".")
+    with open("/proc/self/status") as status:
+        os.write(1, next(line.split()[1] for line in status if line.startswith("VmRSS:")).encode())
+    os._exit(0)
+scheme, host, port = sys.argv[1:]
+"""
+_OURS = """
+from mqttws import connect
+client = connect(f"{scheme}://{host}:{port}/" if scheme == "ws" else f"{scheme}://{host}:{port}")
+client.publish("first/message", b"x", qos=1)
+tell()
+"""
+_PAHO = """
+from paho.mqtt.client import CallbackAPIVersion, Client
+client = Client(CallbackAPIVersion.VERSION2, transport="websockets" if scheme == "ws" else "tcp")
+if scheme == "ws":
+    client.ws_set_options(path="/")
+client.connect(host, int(port))
+client.loop_start()
+client.publish("first/message", b"x", qos=1).wait_for_publish(10)
+tell()
+"""
+_NOTHING = "tell()\n"
+
+#: Case -> library, program, scheme.
+PROGRAMS = {
+    "pass": ("mqttws", _NOTHING, "mqtt"),
+    "paho, TCP": ("paho", _PAHO, "mqtt"),
+    "mqttws, TCP": ("mqttws", _OURS, "mqtt"),
+    "paho, WebSocket": ("paho", _PAHO, "ws"),
+    "mqttws, WebSocket": ("mqttws", _OURS, "ws"),
+}
+#: (what, case, the case that it is compared with, at most so many times it)
+TARGETS = [
+    ("first PUBACK over TCP", "mqttws, TCP", "paho, TCP", 0.5),
+    ("first PUBACK over WebSocket", "mqttws, WebSocket", "paho, WebSocket", 0.6),
+    ("start of `pubsub pub`", "pubsub pub", "pass", 2.5),
+]
+
+
+class Case:
+    """What was measured of one program.
+
+    Attributes:
+        seconds: from the start of the process to the moment that counts, of each round.
+        kib: resident memory at that moment, of each round.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.kib: list[int] = []
+
+    @property
+    def ms(self) -> float:
+        """The median, in milliseconds."""
+        return statistics.median(self.seconds) * 1e3
+
+    @property
+    def mib(self) -> float:
+        """The median, in MiB."""
+        return statistics.median(self.kib) / 1024 if self.kib else 0.0
+
+
+def run_program(command: list[str], case: Case) -> None:
+    """Run one of the programs to its end."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = os.read(process.stdout.fileno(), 1)
+        case.seconds.append(time.perf_counter() - start)
+        if told != b".":
+            raise RuntimeError(f"{command[0]} ended without its message being acknowledged")
+        case.kib.append(int(process.stdout.read()))
+
+
+def run_pub(pubsub: str, case: Case) -> None:
+    """Run `pubsub pub` until it connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
+        start = time.perf_counter()
+        command = [pubsub, "pub", url, "first/message", "x"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1)
+                case.seconds.append(time.perf_counter() - start)
+                process.kill()
+
+
+def measure(environments: Environments, rounds: int) -> dict[str, Case]:
+    """Measure all cases, by turns."""
+    broker = subprocess.Popen(
+        [environments.python("mqttws"), "-c", _BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert broker.stdin is not None
+    assert broker.stdout is not None
+    with broker:
+        ports = json.loads(broker.stdout.readline())
+        cases: dict[str, Case] = {}
+        runs: dict[str, Callable[[Case], None]] = {"pubsub pub": lambda case: run_pub(_pubsub(environments), case)}
+        for name, (library, program, scheme) in PROGRAMS.items():
+            command = [environments.python(library), "-c", _TELL + program, scheme, "127.0.0.1", str(ports[scheme])]
+            runs[name] = lambda case, command=command: run_program(command, case)  # type: ignore[misc]
+        for run in runs.values():  # compiles what there is to compile, fills the caches; does not count
+            run(Case())
+        for _ in range(rounds):
+            for name, run in runs.items():
+                run(cases.setdefault(name, Case()))
+        broker.stdin.close()
+    return cases
+
+
+_BROKER = """
+import json, sys
+from mqttws.broker import Broker
+with Broker() as broker:
+    print(json.dumps({scheme: broker.url_of(scheme).rpartition(":")[2].strip("/mqt") for scheme in ("ws", "mqtt")}))
+    sys.stdout.flush()
+    sys.stdin.read()
+"""
+
+
+def _pubsub(environments: Environments) -> str:
+    return str(Path(environments.python("mqttws")).parent / "pubsub")
+
+
+def table(cases: dict[str, Case]) -> str:
+    """Show what was measured, and the verdict about each target."""
+    bare = cases["pass"]
+    lines = ["| process | to the moment, ms | beyond `pass` | resident, MiB beyond `pass` |", "|---|---|---|---|"]
+    for name, case in sorted(cases.items(), key=lambda item: item[1].ms):
+        memory = f"{case.mib - bare.mib:.1f}" if case.kib else "-"
+        lines.append(f"| {name} | {case.ms:.1f} | {case.ms - bare.ms:.1f} | {memory} |")
+    lines += ["", "| target | at most | measured |", "|---|---|---|"]
+    for what, name, other, most in TARGETS:
+        lines.append(f"| {what} | {most} x {other} | {cases[name].ms / cases[other].ms:.2f} |")
+    for scheme in ("TCP", "WebSocket"):
+        ours, theirs = (cases[f"{library}, {scheme}"].mib - bare.mib for library in ("mqttws", "paho"))
+        lines.append(f"| memory of one connection, {scheme} | 0.75 x paho, {scheme} | {ours / theirs:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--environments", type=Path, default=Path(__file__).parent.parent / ".venv-peers")
+    parser.add_argument("--json", type=Path, help="write the medians to a file, too")
+    arguments = parser.parse_args()
+    environments = Environments(arguments.environments)
+    environments.install_only("paho", "mqttws")
+    if environments.missing:
+        sys.exit(f"cannot be measured: {environments.missing}")
+    cases = measure(environments, arguments.rounds)
+    print(table(cases))
+    if arguments.json is not None:
+        medians = {name: {"ms": round(case.ms, 2), "mib": round(case.mib, 2)} for name, case in cases.items()}
+        arguments.json.write_text(json.dumps(medians, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
