@@ -1,0 +1,134 @@
+"""Each page as a new user would try it: its first example, in an empty file, with the wheel and what it requires alone.
+
+One environment serves all pages. What a page says to install beside the wheel, above its first example, is installed
+when the pages that say nothing have been tried.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INSTALL = re.compile(r"`pip install ([^`]+)`")
+PATIENCE = 60.0
+
+
+class Example(NamedTuple):
+    """The first example of a page.
+
+    Attributes:
+        language: "python" or "sh".
+        text: of it.
+        needs: what the page says to install before it, beside the wheel.
+    """
+
+    language: str
+    text: str
+    needs: tuple[str, ...]
+
+
+def first_example(page: Path) -> Example | None:
+    """Find the first example; None for a page without one."""
+    text = page.read_text(encoding="utf-8")
+    found = BLOCK.search(text)
+    if found is None:
+        return None
+    said = [shlex.split(words) for words in INSTALL.findall(text[: found.start()])]
+    return Example(found[1], found[2], tuple(sorted({word for words in said for word in words if word != "."})))
+
+
+EXAMPLES = {page.relative_to(ROOT).as_posix(): example for page in PAGES if (example := first_example(page))}
+#: Those that need nothing more come first: the environment is empty for them.
+NAMES = sorted(EXAMPLES, key=lambda name: (EXAMPLES[name].needs, name))
+
+
+class Environment:
+    """An environment of its own, with the wheel.
+
+    Args:
+        folder: where to make it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "env" / "bin"
+        self._installed: set[str] = set()
+        self._run(sys.executable, "-m", "venv", "--without-pip", folder / "env")
+        self._run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+        (self._wheel,) = folder.glob("mqttws_pubsub-*.whl")
+        self._pip(str(self._wheel))
+
+    def install(self, needs: tuple[str, ...]) -> None:
+        """Install what a page says; of this package, its extra."""
+        missing = [need.replace("mqttws-pubsub", str(self._wheel)) for need in needs if need not in self._installed]
+        if missing:
+            self._pip(*missing)
+            self._installed.update(needs)
+
+    def _pip(self, *what: str) -> None:
+        self._run(sys.executable, "-m", "pip", "--python", self.bin / "python", "install", "--quiet", *what)
+
+    @staticmethod
+    def _run(*command: str | Path) -> None:
+        done = subprocess.run(
+            [*command], cwd=ROOT, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}, capture_output=True,
+            text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{command[1:4]}: {done.stderr[-1000:]}")
+
+    def command(self, example: Example, folder: Path) -> list[str | Path]:
+        """Write the example into a file, and return what a user would call."""
+        python = self.bin / "python"
+        if example.language == "sh":
+            return ["bash", "-euo", "pipefail", "-c", example.text]
+        if ">>>" in example.text:
+            (folder / "session.txt").write_text(example.text, encoding="utf-8")
+            return [python, "-m", "doctest", "session.txt"]
+        if re.search(r"^def test_", example.text, re.MULTILINE):
+            (folder / "test_example.py").write_text(example.text, encoding="utf-8")
+            return [python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_example.py"]
+        (folder / "example.py").write_text(example.text, encoding="utf-8")
+        return [python, "-I", "-W", "error", "example.py"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    try:
+        return Environment(tmp_path_factory.mktemp("first"))
+    except RuntimeError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no environment can be made here: {error}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_example_works_with_the_wheel_alone(name: str, environment: Environment, tmp_path: Path) -> None:
+    example = EXAMPLES[name]
+    environment.install(example.needs)
+    # Nothing of the tree, nor of this environment, is to be found.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PUBSUB"))}
+    variables["PATH"] = os.pathsep.join([str(environment.bin), "/usr/bin", "/bin"])
+    done = subprocess.run(
+        environment.command(example, tmp_path), cwd=tmp_path, env=variables, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_each_page_that_a_user_reads_has_an_example() -> None:
+    """A page whose example no longer is one for this test would be left out without a word."""
+    guides = {page.relative_to(ROOT).as_posix() for page in PAGES if page.parent.name in ("guide", "migrating")}
+    without = {"docs/guide/shell.md"}  # its commands need a server
+    assert guides - without <= EXAMPLES.keys()
+    assert {"README.md", "docs/tutorial.md", "docs/pubsub.md", "docs/aws.md", "docs/tap.md"} <= EXAMPLES.keys()
