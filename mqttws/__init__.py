@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqttws.budget import ConnectBudget
     from mqttws.client.options import ClientOptions, ConnectionOptions, State, Waiting, check_options
+    from mqttws.client.profiles import PROFILES, Profile, Rule
     from mqttws.client.reconnect import Reconnect
     from mqttws.client.tls import tls_context
     from mqttws.codec import compiled as compiled
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         TakeoverSuspected,
         TimedOut,
         UnsubscribeRejected,
+        Unsupported,
         WouldDeadlock,
     )
     from mqttws.protocol.ages import Age
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from mqttws.protocol.store import Store
     from mqttws.stores.sqlite import SQLiteStore
     from mqttws.sync.client import Client, connect
+    from mqttws.sync.shares import delivers_shared
 
 __version__ = "0.1.0"
 
@@ -102,7 +105,7 @@ _HOLDS = {
         "ConnectionRefused HandshakeRejected IllFormedText KeepAliveTimeout LimitExceeded LocalProtocolError "
         "MQTTError MalformedPacket MessageExpired PacketTooLarge ProtocolError PublishRejected QueueFull "
         "RemoteProtocolError SessionLost SessionTakenOver StoreError SubscribeRejected TakeoverSuspected TimedOut "
-        "UnsubscribeRejected WouldDeadlock"
+        "UnsubscribeRejected Unsupported WouldDeadlock"
     ),
     "protocol.ages": "Age",
     "protocol.client": "ClientMachine",
@@ -114,6 +117,7 @@ _HOLDS = {
     "protocol.plain": "Framing",
     "protocol.handshake": "ClientWebSocket ServerWebSocket",
     "budget": "ConnectBudget",
+    "client.profiles": "PROFILES Profile Rule",
     "client.reconnect": "Reconnect",
     "protocol.pacing": "TokenBucket",
     "protocol.server": "ServerMachine",
@@ -121,6 +125,7 @@ _HOLDS = {
     "protocol.session": "Session",
     "protocol.store": "Store",
     "sync.client": "Client connect",
+    "sync.shares": "delivers_shared",
     "client.options": "ClientOptions ConnectionOptions State Waiting check_options",
     "stores.sqlite": "SQLiteStore",
     "client.tls": "tls_context",
@@ -131,6 +136,7 @@ _WHERE |= dict.fromkeys(("Authority", "Identity", "mint_authority"), "testing.ce
 _SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 
 __all__ = [
+    "PROFILES",
     "AccessDenied",
     "Age",
     "CertificateError",
@@ -174,6 +180,7 @@ __all__ = [
     "PacketTooLarge",
     "PingReq",
     "PingResp",
+    "Profile",
     "ProtocolError",
     "PubAck",
     "PubComp",
@@ -185,6 +192,7 @@ __all__ = [
     "Reconnect",
     "Rejected",
     "RemoteProtocolError",
+    "Rule",
     "SQLiteStore",
     "Sent",
     "ServerConnection",
@@ -212,6 +220,7 @@ __all__ = [
     "UnsubscribeReceived",
     "UnsubscribeRejected",
     "Unsubscribed",
+    "Unsupported",
     "UpgradeRequested",
     "Waiting",
     "WouldDeadlock",
@@ -220,6 +229,7 @@ __all__ = [
     "check_topic_filter",
     "compiled",
     "connect",
+    "delivers_shared",
     "dissect",
     "tls_context",
     "topic_matches",

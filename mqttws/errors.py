@@ -22,6 +22,7 @@ The tree (each name is importable from `mqttws`)::
         AccessDenied                     on a server: the client is not permitted to do what it requested
         LimitExceeded                    on a server: the client exceeded a limit
       SessionLost                        the server has lost a session that it should have kept
+      Unsupported                        the server is known not to take this, so it was not sent
       PublishRejected(topic, size)       the server ends the connection each time this message is sent
       SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
       UnsubscribeRejected(topic_filters) the server ends the connection each time this is sent
@@ -219,6 +220,10 @@ class SessionLost(MQTTError):
     Messages that the server held for this client are lost. The client sends its unacknowledged messages again and
     renews its subscriptions.
     """
+
+
+class Unsupported(MQTTError):
+    """The server is known, by its profile (the option `server`), not to take this; nothing was sent."""
 
 
 class PublishRejected(MQTTError):

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from mqttws.aio.client import Client, connect
+from mqttws.aio.shares import delivers_shared
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "connect", "delivers_shared"]

@@ -19,6 +19,7 @@ from mqttws.aio.network import Network, Url
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
+from mqttws.client.guarding import put_guard
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
@@ -40,6 +41,7 @@ class Client:
         ValueError: the URL is not one, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
         TypeError: there is no such option, or one is of the wrong kind.
+        Unsupported: the `server` is known not to take the will.
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
@@ -48,6 +50,7 @@ class Client:
         self._network = Network(self._options, url)
         self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
+        put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
 
     # The user's verbs.
 

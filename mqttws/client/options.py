@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
+from mqttws.client.profiles import ServerName
 from mqttws.client.reconnect import END_ON, Reconnect, Turns
 from mqttws.client.value import Value
 from mqttws.codec.connecting import Connect
@@ -63,6 +64,8 @@ class ConnectionOptions(TypedDict, total=False):
     connect_timeout: float | None
     answer_timeout: float | None
     url_order: UrlOrder
+    server: ServerName
+    max_qos: int
     on_error: Callable[[MQTTError], object] | None
     max_in_flight: int
     max_queued: int
@@ -163,6 +166,11 @@ class Options:
         answer_timeout: seconds, above 0, from the TCP connection to the CONNACK; None: what is left of `timeout`.
         url_order: where there are several URLs, the order in which those are tried that have not failed lately:
             "given" or "random".
+        server: whose profile is used: what is known to break there is refused, with `Unsupported`, or warned of once
+            in the log, before it is sent: "plain" (nothing is known), "mosquitto", "nats", "rabbitmq" or "aws-iot";
+            see `PROFILES`.
+        max_qos: 0 to 2; messages and subscriptions of a higher QoS are sent with this one, which is warned of once. A
+            profile may set a lower one.
         on_message: called with each message, instead of iterating over them.
         on_state: called with each `State`.
         on_error: called with what no call is there to be told: a subscription that the server refused to restore.
@@ -225,6 +233,8 @@ class Options:
     connect_timeout: float | None = None
     answer_timeout: float | None = None
     url_order: UrlOrder = "given"
+    server: ServerName = "plain"
+    max_qos: int = 2
     on_message: Callable[[Publish], object] | None = None
     on_state: Callable[[State], object] | None = None
     on_error: Callable[[MQTTError], object] | None = None
@@ -270,6 +280,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
+        if not 0 <= self.max_qos <= 2:
+            raise ValueError(f"max_qos is {self.max_qos}; it must be 0, 1 or 2")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
         for name, choices in _CHOICES.items():
@@ -347,14 +359,21 @@ class Options:
 
 _ABOVE_0 = ("ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout", "expire_after")
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
-_CHOICES = {"overflow": get_args(Overflow), "oversize": get_args(Oversize), "url_order": get_args(UrlOrder)}
+_CHOICES = {
+    "overflow": get_args(Overflow),
+    "oversize": get_args(Oversize),
+    "url_order": get_args(UrlOrder),
+    "server": get_args(ServerName),
+}
 _STORE_VERBS = ("put", "delete", "load", "commit")
 #: What an option may be -> the options that may.
 _KINDS: dict[tuple[type, ...], str] = {
     (str, type(None)): "client_id proxy unix_socket bind_address",
     (str, bytes, type(None)): "username password",
     (bool,): "clean_session retry_first manual_ack",
-    (int,): "keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
+    (
+        int,
+    ): "max_qos keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
     (int, float): "timeout",
     (int, float, type(None)): " ".join(("ping_timeout", *_ABOVE_0)),
     (bool, Reconnect): "reconnect",

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Unpack
 
-from mqttws import ConnectionOptions, check_options
+from mqttws import PROFILES, ConnectionOptions, check_options
 from pubsub.providers.endpoints import Urls
 
 __all__ = ["ClientOptions", "Provider"]
@@ -82,6 +82,8 @@ class Provider(ABC):
         self._own = {key: value for key, value in (settings or {}).items() if value is not None}
         self._settings: dict[str, Any] = dict(self._own)
         self._options = options
+        self._profile = PROFILES[options.get("server", "plain")]
+        self._max_qos = min(options.get("max_qos", 2), self._profile.max_qos)
 
     @property
     def connection_options(self) -> Mapping[str, Any]:
@@ -116,8 +118,11 @@ class Provider(ABC):
         return dict(self._options)
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
-        """Return why the server would not take a message; None if nothing is known against it."""
-        return None
+        """Return why the server would not take a message; None if nothing is known against it.
+
+        What is known is the profile of the option `server`.
+        """
+        return self._profile.objection_to_publish(topic, len(payload), min(qos, self._max_qos))
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
         """Return why the server would not take some Topic Filters; nothing of those that it may take.
@@ -126,7 +131,11 @@ class Provider(ABC):
             wanted: Topic Filter -> QoS asked for.
             standing: the Topic Filters that the connection has already.
         """
-        return {}
+        found = {
+            topic_filter: self._profile.objection_to_subscribe(topic_filter, min(qos, self._max_qos))
+            for topic_filter, qos in wanted.items()
+        }
+        return {topic_filter: objection for topic_filter, objection in found.items() if objection is not None}
 
     def explain(self, error: Exception) -> Exception:
         """Return what an error of the connection is: itself, or one that says more."""

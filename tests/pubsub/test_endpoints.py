@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
-from mqttws import Reconnect
+from mqttws import Reconnect, Unsupported
 from mqttws.broker import Broker
 from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider, MqttOverWSProvider, ProviderError, PublishFailed
@@ -129,3 +129,19 @@ def test_aws_fails_over_to_another_endpoint(make: Callable[..., Api], recorder: 
             recorder.wait_for_values(1)
         api.call(api.ps.publish, "a", 2, qos=1, timeout=PATIENCE)
         recorder.wait(lambda: len(recorder.messages) == 2)
+
+
+def test_the_profile_of_a_server_is_asked_before_anything_is_sent(
+    make: Callable[..., Api], world: Any, recorder: Recorder
+) -> None:
+    api = make(world.provider(server="nats"))
+    with pytest.raises(Unsupported, match="closes the connection over a space"):
+        api.call(api.ps.publish, "a b", 1, qos=1)
+    api.call(api.ps.subscribe(["$share/g/a", "fine"]).subscribe, recorder)
+    recorder.wait(lambda: recorder.errors)
+    assert "delivers nothing" in str(recorder.errors[0])
+    world.wait(lambda: world.subscribed)
+    assert [topic_filter for topic_filter, _ in world.subscribed] == ["fine"]
+    api = make(world.provider(max_qos=1, name="lower"))
+    api.call(api.ps.publish, "low", 1, qos=2)
+    assert world.published == ["low"]

@@ -1,0 +1,309 @@
+"""What a server does that applications meet: one short conversation for each, whose outcome is a few words.
+
+Our broker's outcomes are the reference: they are the standard's. Where a server's differ, its profile must say so.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
+from typing import Any
+
+import mqttws
+from mqttws import PROFILES, ConnectionClosed, MQTTError, Publish, SubscribeRejected
+
+#: Seconds in which something must come, and in which nothing more may.
+SOON, SILENCE = 5.0, 0.5
+#: Seconds in which the first message must come.
+FIRST = 2.0
+_numbers = count()
+
+Behaviour = Callable[["Conversation"], str]
+BEHAVIOURS: dict[str, tuple[str, Behaviour]] = {}
+#: What the standard has, and our broker does, where it is not "delivered".
+REFERENCE = {
+    "space_in_filter": "taken",
+    "qos_2": "answered with PUBREC",
+    "subscribe_qos_2": "granted QoS 2",
+    "overlap": "one copy",
+    "shared": "delivered once",
+}
+
+
+def behaviour(what: str) -> Callable[[Behaviour], Behaviour]:
+    """Enter a conversation into the list, under the name of its function."""
+
+    def enter(function: Behaviour) -> Behaviour:
+        BEHAVIOURS[function.__name__] = what, function
+        return function
+
+    return enter
+
+
+class Conversation:
+    """Clients of one server, each with what it has received.
+
+    Args:
+        url: of the server.
+        other: of another node of its cluster; the same where it has one.
+    """
+
+    def __init__(self, url: Any, other: Any = None) -> None:
+        self.url = url
+        self.other = other or url
+        self.top = f"t{time.time_ns()}x{next(_numbers)}"  # what earlier runs left is of no interest
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def client(self, **options: Any) -> tuple[mqttws.Client, queue.Queue[Publish]]:
+        """Connect."""
+        came: queue.Queue[Publish] = queue.Queue()
+        url = options.pop("url", self.url)
+        made = mqttws.Client(url, **{"on_message": came.put, "reconnect": False, "timeout": SOON, **options})
+        self._stack.enter_context(made)
+        return made, came
+
+    def sends(self, topic: str, topic_filter: str | None = None, qos: int = 1, payload: bytes = b"x") -> str:
+        """Say what becomes of a message."""
+        taker, came = self.client()
+        publisher, _ = self.client()
+        try:
+            taker.subscribe(topic_filter or f"{topic.partition('/')[0]}/#", qos)
+            publisher.publish(topic, payload, qos)
+        except (MQTTError, OSError) as error:
+            return _named(error)
+        return _copies(_taken(came), topic)
+
+
+def _taken(came: queue.Queue[Publish]) -> list[Publish]:
+    """Take what comes, until nothing more does."""
+    taken: list[Publish] = []
+    try:
+        while True:
+            taken.append(came.get(timeout=SILENCE if taken else FIRST))
+    except queue.Empty:
+        return taken
+
+
+def _copies(taken: list[Publish], topic: str) -> str:
+    if not taken:
+        return "not delivered"
+    topics = {message.topic for message in taken}
+    if topics != {topic}:
+        return "delivered under another topic"
+    return "delivered" if len(taken) == 1 else f"{len(taken)} copies"
+
+
+def _named(error: Exception) -> str:
+    if isinstance(error, SubscribeRejected):
+        return "subscription refused"
+    if isinstance(error, ConnectionClosed):
+        return "connection closed"
+    return "no answer" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+@behaviour("a space in a Topic Name")
+def space_in_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a b")
+
+
+@behaviour("a space in a Topic Filter")
+def space_in_filter(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a/b", f"{on.top} c/#").replace("not delivered", "taken")
+
+
+@behaviour("a full stop in a Topic Name, `a.b/c`")
+def dot_in_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a.b/c")
+
+
+@behaviour("`*` in a Topic Name")
+def star_in_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a*/b")
+
+
+@behaviour("`>` as a level of a Topic Name")
+def greater_in_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/>/b")
+
+
+@behaviour("a letter beyond ASCII in a Topic Name")
+def letter_in_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/grün")
+
+
+@behaviour("an empty level, `a//b`")
+def empty_level(on: Conversation) -> str:
+    return on.sends(f"{on.top}//b")
+
+
+@behaviour("a slash at the end, `a/`")
+def slash_at_end(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a/", f"{on.top}/a/")
+
+
+@behaviour("a slash at the beginning, `/a`")
+def slash_at_beginning(on: Conversation) -> str:
+    return on.sends(f"/{on.top}", f"/{on.top}")
+
+
+@behaviour("`a/#` for the topic `a`")
+def parent_level(on: Conversation) -> str:
+    return on.sends(f"{on.top}", f"{on.top}/#")
+
+
+@behaviour("a Topic Name of nine levels")
+def nine_levels(on: Conversation) -> str:
+    return on.sends("/".join([on.top, *"bcdefghi"]))
+
+
+@behaviour("a Topic Name of 300 bytes")
+def long_topic(on: Conversation) -> str:
+    return on.sends(f"{on.top}/{'x' * (299 - len(on.top))}")
+
+
+@behaviour("a payload of 1.5 MiB")
+def large_payload(on: Conversation) -> str:
+    return on.sends(f"{on.top}/a", payload=bytes(3 * 1024 * 1024 // 2))
+
+
+@behaviour("a message of QoS 2")
+def qos_2(on: Conversation) -> str:
+    publisher, _ = on.client()
+    try:
+        publisher.publish(f"{on.top}/a", b"x", 2)
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    return "answered with PUBACK" if publisher.session.sender.lowered else "answered with PUBREC"
+
+
+@behaviour("a subscription with QoS 2")
+def subscribe_qos_2(on: Conversation) -> str:
+    taker, _ = on.client()
+    try:
+        return f"granted QoS {taker.subscribe(f'{on.top}/#', 2)}"
+    except (MQTTError, OSError) as error:
+        return _named(error)
+
+
+@behaviour("two Topic Filters that overlap")
+def overlap(on: Conversation) -> str:
+    taker, came = on.client()
+    publisher, _ = on.client()
+    taker.subscribe([(f"{on.top}/#", 1), (f"{on.top}/+", 1)])
+    publisher.publish(f"{on.top}/a", b"x", 1)
+    return {"delivered": "one copy"}.get(found := _copies(_taken(came), f"{on.top}/a"), found)
+
+
+@behaviour("a shared subscription, `$share/group/a`")
+def shared(on: Conversation) -> str:
+    (one, first), (other, second), (publisher, _) = on.client(), on.client(), on.client()
+    try:
+        for taker in (one, other):
+            taker.subscribe(f"$share/group/{on.top}/#", 1)
+        for _ in range(4):
+            publisher.publish(f"{on.top}/a", b"x", 1)
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    came = len(_taken(first)) + len(_taken(second))
+    return {0: "granted, not delivered", 4: "delivered once"}.get(came, f"{came} of 4 delivered")
+
+
+@behaviour("a retained message")
+def retained(on: Conversation) -> str:
+    publisher, _ = on.client()
+    try:
+        publisher.publish(f"{on.top}/a", b"x", 1, retain=True)
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    return _retained(on, on.url)
+
+
+@behaviour("a retained message, subscribed to with a wildcard")
+def retained_by_wildcard(on: Conversation) -> str:
+    publisher, _ = on.client()
+    try:
+        publisher.publish(f"{on.top}/a", b"x", 1, retain=True)
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    return _retained(on, on.url, "+")
+
+
+@behaviour("a retained message, at another node of the cluster")
+def retained_elsewhere(on: Conversation) -> str:
+    publisher, _ = on.client()
+    publisher.publish(f"{on.top}/a", b"x", 1, retain=True)
+    return _retained(on, on.other)
+
+
+def _retained(on: Conversation, url: str, level: str = "a") -> str:
+    deadline = time.monotonic() + 3.0
+    while True:  # some servers store it after they have answered
+        taker, came = on.client(url=url)
+        taker.subscribe(f"{on.top}/{level}", 1)
+        taken = _taken(came)
+        if taken or time.monotonic() > deadline:
+            return ("delivered" if taken[0].retain else "delivered without RETAIN") if taken else "not delivered"
+
+
+@behaviour("a kept session: what comes while it is away")
+def kept_session(on: Conversation) -> str:
+    options: dict[str, Any] = {"client_id": on.top, "clean_session": False}
+    try:
+        taker, _ = on.client(**options)
+        taker.subscribe(f"{on.top}/#", 1)
+        taker.close()
+        publisher, _ = on.client()
+        publisher.publish(f"{on.top}/a", b"x", 1)
+        taker, came = on.client(**options)
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    return _copies(_taken(came), f"{on.top}/a") if taker.state.session_present else "session lost"
+
+
+@behaviour("a will")
+def will(on: Conversation) -> str:
+    taker, came = on.client()
+    taker.subscribe(f"{on.top}/will", 1)
+    try:
+        leaver, _ = on.client(will=(f"{on.top}/will", b"gone", 1))
+    except (MQTTError, OSError) as error:
+        return _named(error)
+    leaver.close(send_will=True)
+    return _copies(_taken(came), f"{on.top}/will")
+
+
+def observe(url: Any, other: Any = None) -> dict[str, str]:
+    """Have the conversations with a server. Returns the outcome of each.
+
+    Args:
+        url: of the server.
+        other: of another node; None where there is one alone.
+    """
+    found = {}
+    for name, (_, function) in BEHAVIOURS.items():
+        if name != "retained_elsewhere" or other is not None:
+            with Conversation(url, other) as on:
+                found[name] = function(on)
+    return found
+
+
+def differences(found: dict[str, str]) -> set[str]:
+    """Name the conversations whose outcome is another one than the standard's."""
+    return {name for name, outcome in found.items() if outcome != REFERENCE.get(name, "delivered")}
+
+
+def known(server: str) -> set[str]:
+    """Name the conversations that the profile of a server has a rule for."""
+    profile = PROFILES[server]
+    names = {rule.name for rule in profile.rules}
+    lowers = profile.max_qos < 2 or "qos_2" in names
+    return names | ({"qos_2", "subscribe_qos_2"} if lowers else set())

@@ -1,0 +1,59 @@
+"""What `make cluster` writes: the table of docs/servers.md, and the tables of clusters in docs/scale.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from behaviours import BEHAVIOURS, REFERENCE
+
+from mqttws import PROFILES
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def replace_part(path: Path, name: str, text: str) -> None:
+    """Put a text between two comments of a page that name it."""
+    begin, end = f"<!-- {name}: written by make cluster -->", f"<!-- end of {name} -->"
+    page = path.read_text("utf-8")
+    assert begin in page, f"{path} has no place for {name}"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}", "utf-8")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out a table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
+
+
+def behaviours_table(found: dict[str, tuple[str, dict[str, str]]], date: str) -> str:
+    """Lay out what was seen of each server; what differs from the standard is bold.
+
+    Args:
+        found: server -> its version, and the outcome of each conversation.
+        date: when.
+    """
+    names = [name for name in found if name != "plain"]
+    heads = [f"{PROFILES[name].server} {found[name][0]}" for name in names]
+    rows = []
+    for conversation, (what, _) in BEHAVIOURS.items():
+        usual = REFERENCE.get(conversation, "delivered")
+        cells = [found[name][1].get(conversation, "") for name in names]
+        rows.append([what, usual, *(cell if cell in (usual, "") else f"**{cell}**" for cell in cells)])
+    return f"Seen on {date}.\n\n" + table(["", "the standard, and this broker", *heads], rows)
+
+
+def rules_table() -> str:
+    """Lay out the rules of all profiles."""
+    rows: list[list[str]] = []
+    for server, profile in PROFILES.items():
+        for rule in profile.rules:
+            rows.append(
+                [f"`{server}`", f"{profile.server} {rule.says}", "refused" if rule.refuses else "warned of once"]
+            )
+        if profile.max_qos < 2:
+            says = f"{profile.server} takes QoS {profile.max_qos} at most (`max_qos`)"
+            rows.append([f"`{server}`", says, f"sent as QoS {profile.max_qos}, warned of once"])
+    return table(["`server=`", "what is known", "before it is sent, it is"], rows)

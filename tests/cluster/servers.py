@@ -1,0 +1,66 @@
+"""The servers whose behaviour is tried, each while a block lasts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster_nats import NATS
+from foreign_brokers import BROKERS, Running
+
+from mqttws.broker import Broker, Limits
+from mqttws.testing import mint_authority
+from pubsub import AWSIoTProvider
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+
+#: Version, what clients connect to, and the same of another node, where there is one.
+Server = tuple[str, Any, Any]
+
+
+@contextmanager
+def embedded() -> Iterator[Server]:
+    """Run our broker, whose answers are the reference."""
+    with Broker(sys_interval=None, limits=Limits(max_packet_size=4 * 1024 * 1024)) as broker:
+        yield "", broker.url, None
+
+
+@contextmanager
+def nats() -> Iterator[Server]:
+    """Run NATS, with three nodes."""
+    with NATS() as cluster:
+        cluster.settle()
+        yield cluster.product.split()[-1], cluster.urls[0], cluster.urls[1]
+
+
+@contextmanager
+def foreign(name: str, scheme: str) -> Iterator[Server]:
+    """Run Mosquitto or RabbitMQ, with one node."""
+    identity = mint_authority().issue("127.0.0.1", "localhost")  # their TLS listeners need one
+    with tempfile.TemporaryDirectory(prefix="server-") as made:
+        folder = Path(made)
+        pem = folder / "both.pem"
+        pem.write_bytes(identity.key + identity.certificate)
+        manager: Any = BROKERS[name](folder, pem, pem)
+        with manager as running:
+            assert isinstance(running, Running)
+            yield running.version, running.urls[scheme], None
+
+
+@contextmanager
+def aws_stand_in() -> Iterator[Server]:
+    """Run the local endpoint, which does what AWS documents; AWS itself is not asked."""
+    with LocalIoTEndpoint() as iot:
+        provider = AWSIoTProvider(iot.region, iot.url, iot.credentials)
+        yield "local stand-in", provider.url, None
+
+
+SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
+    "plain": embedded,
+    "mosquitto": lambda: foreign("mosquitto", "mqtt"),
+    "nats": nats,
+    "rabbitmq": lambda: foreign("rabbitmq", "ws"),
+    "aws-iot": aws_stand_in,
+}

@@ -1,0 +1,198 @@
+"""Server profiles: what is known to break is refused, lowered or warned of before anything is sent; both drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import Scripted
+
+import mqttws
+import mqttws.aio
+from mqttws import PROFILES, LocalProtocolError, Publish, SubAck, Subscribe, Unsupported, topic_matches
+from mqttws.broker import Broker
+from mqttws.broker.hooks import Access, Peer
+from mqttws.client.profiles import overlap
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def asked() -> list[tuple[str, str, int]]:
+    return []
+
+
+@pytest.fixture
+def url(asked: list[tuple[str, str, int]]) -> Iterator[str]:
+    """A broker that notes what it is asked for."""
+
+    def authorize(peer: Peer, access: Access) -> bool:
+        asked.append((access.action, access.topic, access.qos))
+        return True
+
+    with Broker(authorizer=authorize, sys_interval=None) as broker:
+        yield broker.url_of("mqtt")
+
+
+@pytest.mark.parametrize(
+    ("server", "message", "says"),
+    [
+        ("nats", ("a b", b"x", 0), "closes the connection over a space"),
+        ("nats", ("a b", b"x", 1), "closes the connection over a space"),
+        ("rabbitmq", ("a*", b"x", 1), r"with '\*' in its Topic Name"),
+        ("aws-iot", ("a", b"x", 2), "over QoS 2"),
+        ("aws-iot", ("a/b/c/d/e/f/g/h/i", b"x", 0), "7 slashes"),
+        ("aws-iot", ("a" * 257, b"x", 0), "256 bytes"),
+        ("aws-iot", ("a", bytes(128 * 1024 + 1), 0), "128 KiB"),
+    ],
+)
+def test_a_message_that_breaks_the_server_is_not_sent(
+    make: Make, url: str, asked: list[Any], server: str, message: Any, says: str
+) -> None:
+    client = make(url, server=server).open()
+    for verb in (client.publish, client.publish_nowait):
+        with pytest.raises(Unsupported, match=says):
+            verb(*message)
+    client.publish("last", b"x", 1)
+    assert asked == [("publish", "last", 1)]
+
+
+@pytest.mark.parametrize(("server", "will"), [("nats", ("a b",)), ("aws-iot", ("a", b"x", 2)), ("rabbitmq", ("*",))])
+def test_a_will_that_breaks_the_server_is_refused_when_the_client_is_made(make: Make, server: str, will: Any) -> None:
+    with pytest.raises(Unsupported, match=r"^the will to"):
+        make("mqtt://127.0.0.1", server=server, will=will)
+
+
+@pytest.mark.parametrize(
+    ("server", "topic_filter"),
+    [("nats", "a b/#"), ("nats", "$share/g/a"), ("rabbitmq", "$share/g/a"), ("aws-iot", "a/b/c/d/e/f/g/h/+")],
+)
+def test_a_topic_filter_that_breaks_the_server_is_not_sent(
+    make: Make, url: str, asked: list[Any], server: str, topic_filter: str
+) -> None:
+    client = make(url, server=server).open()
+    for wanted in (topic_filter, ["fine", topic_filter], [("fine", 1), (topic_filter, 1)]):
+        with pytest.raises(Unsupported, match="is not sent"):
+            client.subscribe(wanted)
+        with pytest.raises(Unsupported, match="is not sent"):
+            client.subscribe_nowait(wanted)
+    assert not asked
+
+
+def test_the_plain_profile_sends_all_of_it(make: Make, url: str) -> None:
+    client = make(url).open()
+    client.publish("a b/c.d/*", b"x", 2)
+    assert client.subscribe(["$share/g/a b", ("#", 2)]) == (0, 2)
+
+
+@pytest.mark.parametrize("options", [{"max_qos": 1}, {"server": "rabbitmq"}])
+def test_a_qos_that_the_server_does_not_take_is_lowered(
+    make: Make, tcp_server: Scripted, options: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "mqttws")
+    client = make(tcp_server.url, client_id="c", **options)
+    opening = tcp_server.soon(client.open)
+    end = tcp_server.accept().welcome()
+    opening.result(PATIENCE)
+    for number in (1, 2):
+        client.publish_nowait("a", b"x", 2)
+        end.expect(Publish("a", b"x", 1, packet_id=number))
+    client.publish_nowait("a")
+    end.expect(Publish("a"))
+    client.subscribe_nowait("a", 2)
+    subscribe = end.receive()
+    assert isinstance(subscribe, Subscribe)
+    assert subscribe.topic_filters == (("a", 1),)
+    end.send(SubAck(subscribe.packet_id, (1,)))
+    client.subscribe_nowait([("b", 2), ("c", 0), "d"], 2)
+    subscribe = end.receive()
+    assert isinstance(subscribe, Subscribe)
+    assert subscribe.topic_filters == (("b", 1), ("c", 0), ("d", 1))
+    assert [record.getMessage() for record in caplog.records if "QoS 2" in record.getMessage()] == [
+        f"c: QoS 2 is sent as QoS 1, the most that {PROFILES[options.get('server', 'plain')].server} takes"
+    ]
+
+
+def test_what_the_server_does_in_another_way_is_warned_of_once(
+    make: Make, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "mqttws")
+    client = make(url, server="rabbitmq", client_id="c").open()
+    for _ in range(3):
+        client.publish("a.b", b"x", 1, True)
+    client.subscribe(["a/+", "b/#"])
+    assert [record.getMessage() for record in caplog.records if record.name == "mqttws"] == [
+        "c: RabbitMQ delivers a message to 'a.b' under 'a/b'",
+        "c: RabbitMQ keeps a retained message on one node",
+        "c: RabbitMQ sends no retained messages for Topic Filters with wildcards",
+    ]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_copies_for_topic_filters_that_overlap_are_warned_of(
+    make: Make, url: str, caplog: pytest.LogCaptureFixture, at_once: bool
+) -> None:
+    caplog.set_level(logging.WARNING, "mqttws")
+    client = make(url, server="nats", client_id="c").open()
+    client.subscribe(["a/+", "b"])
+    client.subscribe("a/+")
+    assert not caplog.records
+    client.subscribe(["x/+", "x/y"] if at_once else "a/#")
+    assert [record.getMessage() for record in caplog.records] == [
+        "c: NATS sends a copy for each Topic Filter that matches"
+    ]
+
+
+def test_ill_formed_calls_are_refused_as_without_a_profile(make: Make, url: str) -> None:
+    client = make(url, server="nats").open()
+    for wrong in (("a", b"x", 3), ("a/#", b"x"), ("a", b"x", "1")):
+        with pytest.raises((LocalProtocolError, TypeError)):
+            client.publish(*wrong)
+    with pytest.raises(TypeError):
+        client.publish(5)
+    with pytest.raises(LocalProtocolError):
+        client.subscribe("a", 3)
+    with pytest.raises(LocalProtocolError):
+        client.subscribe("a#")
+
+
+def test_options_are_checked(make: Make) -> None:
+    with pytest.raises(ValueError, match="server is 'emqx'; it must be one of plain, mosquitto, nats, rabbitmq, aws"):
+        make("mqtt://127.0.0.1", server="emqx")
+    with pytest.raises(ValueError, match="max_qos is 3; it must be 0, 1 or 2"):
+        make("mqtt://127.0.0.1", max_qos=3)
+    with pytest.raises(TypeError, match="max_qos must be int, not bool"):
+        make("mqtt://127.0.0.1", max_qos=True)
+
+
+def test_one_message_shows_whether_shared_subscriptions_are_delivered(driver: type[Any], make: Make, url: str) -> None:
+    def probe(*arguments: Any, **options: Any) -> bool:
+        if driver.__name__ == "Blocking":
+            return mqttws.delivers_shared(*arguments, **options)
+        return asyncio.run(mqttws.aio.delivers_shared(*arguments, **options))
+
+    assert probe(url, server="nats") is True
+    with Broker(authorizer=lambda peer, access: not access.group, sys_interval=None) as refuses:
+        assert probe(refuses.url, "t") is False
+    with Broker(authorizer=lambda peer, access: access.action == "subscribe", sys_interval=None) as withholds:
+        assert probe(withholds.url, "t", timeout=0.3) is False
+
+
+LEVELS = ("a", "b", "$x")
+TOPICS = ["/".join(levels) for length in (1, 2, 3) for levels in product((*LEVELS, ""), repeat=length)]
+FILTERS = st.lists(st.sampled_from([*LEVELS, "+"]), min_size=1, max_size=2).flatmap(
+    lambda levels: st.sampled_from(["/".join(levels), "/".join([*levels, "#"]), "#"])
+)
+
+
+@given(FILTERS, FILTERS)
+def test_topic_filters_overlap_where_a_topic_matches_both(one: str, other: str) -> None:
+    both = [topic for topic in TOPICS if topic and topic_matches(one, topic) and topic_matches(other, topic)]
+    assert overlap(one, other) is bool(both)
