@@ -19,7 +19,6 @@ from mqttws.aio.network import Network, Url
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
-from mqttws.client.guarding import put_guard
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
 from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
@@ -50,7 +49,10 @@ class Client:
         self._network = Network(self._options, url)
         self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
-        put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
+        if self._options.has_profile:  # what it takes is loaded for those alone who ask for it
+            from mqttws.client.guarding import put_guard
+
+            put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
 
     # The user's verbs.
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any
 
-from mqttws.client.callbacks import WARNING
+from mqttws.client.callbacks import WARNING, is_coroutine_function
 from mqttws.client.options import Options, TopicFilters
 from mqttws.client.profiles import PROFILES, Rule
 from mqttws.codec.publishing import Message, as_payload
@@ -39,11 +38,6 @@ class Guard:
         self._standing = standing
         self._warn = warn
         self._warned: set[str] = set()
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to check."""
-        return not self.profile.rules and self.max_qos == 2
 
     def publish(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False, **more: Any) -> Call:
         """Check a message, and return it as it is to be sent.
@@ -111,7 +105,7 @@ def put_guard(
     standing: Callable[[], Iterable[str]],
     log: Callable[[int, tuple[Any, ...]], object],
 ) -> None:
-    """Let a guard see the arguments of a client's verbs first, where there is anything to check.
+    """Let a guard see the arguments of a client's verbs first.
 
     Args:
         client: whose verbs are wrapped.
@@ -123,8 +117,6 @@ def put_guard(
         Unsupported: the server does not take the will.
     """
     guard = Guard(options, standing, lambda text: log(WARNING, ("%s: %s", client.client_id, text)))
-    if guard.idle:
-        return
     guard.check_will(options.will)
     for verb, prepare in (
         ("publish", guard.publish),
@@ -135,7 +127,7 @@ def put_guard(
 
 
 def _wrapped(verb: Callable[..., Any], prepare: Callable[..., Call]) -> Callable[..., Any]:
-    if iscoroutinefunction(verb):
+    if is_coroutine_function(verb):
 
         @wraps(verb)
         async def awaited(*arguments: Any, **options: Any) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
-from mqttws.client.profiles import ServerName
 from mqttws.client.reconnect import END_ON, Reconnect, Turns
 from mqttws.client.value import Value
 from mqttws.codec.connecting import Connect
@@ -37,6 +36,7 @@ StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "dis
 Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
 Oversize = Literal["skip", "end"]
 UrlOrder = Literal["given", "random"]
+ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
 
 #: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
@@ -317,6 +317,11 @@ class Options:
         if not all(text.isascii() and text.isprintable() for pair in _as_pairs(self.headers) for text in pair):
             raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
         self.end_on = _as_predicate(self.end_on)
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether messages and Topic Filters are checked against what is known of the server."""
+        return self.server != "plain" or self.max_qos != 2
 
     @property
     def header_pairs(self) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,6 @@ from typing import Literal
 
 from mqttws.errors import Unsupported
 
-ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
 What = Literal["topic", "filter", "qos", "retain", "payload", "overlap"]
 
 
