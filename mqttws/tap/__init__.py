@@ -1,9 +1,9 @@
-"""A tap between clients and a server: every byte that either sends, read into records. Names are loaded when asked for.
+"""A tap between clients and a server, which decodes every byte of both into records. Names are loaded on first use.
 
-Tap, Line, Ring                         the tap on the network (asyncio), what may decide over its bytes, what it keeps
+Tap, Line, Ring                         the tap on the network (asyncio), an interface to control it, its records
 Conversation                            two streams of bytes in, records out; sans-IO
-Record, Field, Part, Span, Change, Broken     what it finds
-fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      what a record says
+Record, Field, Part, Span, Change, Broken     the results
+fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      descriptions of a record
 to_json, to_line, lines, load           records as JSON, and back
 """
 

@@ -1,7 +1,8 @@
-"""What is forwarded and not read yet. Reading takes longer than forwarding, and is to cost the traffic little.
+"""The data that has been forwarded but not decoded yet. Decoding takes longer than forwarding and must not delay it.
 
-A piece is read soon after it was forwarded. While more comes than can be read, reading takes a tenth of the time, and
-the rest waits: up to a number of bytes. What goes beyond is read at once, and so the traffic waits for the reading.
+A piece is decoded soon after it was forwarded. If data arrives faster than it can be decoded, decoding takes a tenth of
+the time and the rest waits, up to a number of bytes. Beyond that, data is decoded immediately, which delays the
+traffic.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-#: Seconds that reading takes at once.
+#: Seconds of one slice of decoding.
 _SLICE: Final = 0.0005
-#: How long reading pauses, in times of how long it took.
+#: The pause after a slice, as a multiple of its duration.
 _PAUSE: Final = 9
-#: Steps of work between two looks at the clock.
+#: Steps of work between two reads of the clock.
 _LOOK: Final = 8
 
 
 class Backlog:
-    """Work that waits its turn, in order. Work is an iterator: it does a little, and yields.
+    """A queue of work. Work is an iterator that does one step each time it is advanced.
 
     Args:
-        most: bytes that may wait.
+        most: the maximum bytes of waiting data.
     """
 
     def __init__(self, most: int) -> None:
@@ -35,7 +36,7 @@ class Backlog:
         self._due = False
 
     def add(self, size: int, work: Iterator[None]) -> None:
-        """Take work for so many bytes; in an event loop."""
+        """Add work for `size` bytes. Call this in an event loop."""
         self._waiting.append((size, work))
         self._size += size
         while self._size > self._most:
@@ -45,12 +46,12 @@ class Backlog:
             asyncio.get_running_loop().call_soon(self._slice)
 
     def finish(self) -> None:
-        """Do all that waits."""
+        """Do all the work that waits."""
         while self._waiting:
             self._do()
 
     def _do(self, until: float = inf) -> None:
-        """Do the first work, as far as time allows."""
+        """Do the first work, until it is complete or the time is up."""
         size, work = self._waiting[0]
         for number, _ in enumerate(work):
             if number % _LOOK == 0 and time.monotonic() >= until:

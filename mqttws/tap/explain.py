@@ -1,8 +1,8 @@
-"""What each field is: a sentence, the rule, the code that reads and writes it, and the tests that show both.
+"""An explanation of each field: a sentence, the rule, the code that reads and writes it, and its tests.
 
-A field's key is "layer/name" or "PACKET/name", as `Field.key` has it. What several packets share stands once, under
-"*". `tests/tap/test_explain.py` keeps it whole and true: every field that `fields_of` can make is explained, every
-function and test named here is there, and every statement is one of the standard's.
+The key of a field is "layer/name" or "PACKET/name", as in `Field.key`. Fields of several packets are under "*".
+`tests/tap/test_explain.py` checks that every field that `fields_of` can make is explained, that every function and test
+named here exists, and that every statement is in the standard.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from mqttws.tap.http import KNOWN_HEADERS
 
 
 class Explanation(NamedTuple):
-    """What a field is.
+    """The explanation of a field.
 
     Attributes:
-        sentence: what it is, in one sentence.
-        section: where the standard has it, such as "§3.1.2.1" or "RFC 6455 §5.2".
+        sentence: a description in one sentence.
+        section: the section of the standard, such as "§3.1.2.1" or "RFC 6455 §5.2".
         statements: the normative statements about it, such as "MQTT-3.1.2-1".
         reads: the function that reads it, as "module:name".
-        writes: the function that writes it; "" where this project never does.
-        tests: those that show it, as pytest names them.
+        writes: the function that writes it; "" if this project never does.
+        tests: its tests, by their pytest names.
     """
 
     sentence: str
@@ -66,31 +66,31 @@ _CODE: Final = {
 #: "PACKET/field" or "*/field" -> sentence, section ("" for the packet's), statements, tests beside the common ones.
 _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
     "*/packet type and flags": (
-        "The high four bits name the packet; the low four are fixed for each but PUBLISH.",
+        "The high four bits are the packet type; the low four are fixed for each type except PUBLISH.",
         "§2.2.1",
         ("MQTT-2.2.2-1", "MQTT-2.2.2-2"),
         (_PACKETS_TEST + "test_every_type_with_every_nibble",),
     ),
     "PUBLISH/packet type and flags": (
-        "The high four bits, 3, name the packet; then come DUP, two bits of QoS, and RETAIN.",
+        "The high four bits, 3, are the packet type; then come DUP, two bits of QoS, and RETAIN.",
         "§3.3.1",
         ("MQTT-3.3.1-1", "MQTT-3.3.1-2", "MQTT-3.3.1-4", "MQTT-3.3.1-5"),
         (_PACKETS_TEST + "test_every_type_with_every_nibble",),
     ),
     "*/remaining length": (
-        "How many bytes follow, seven bits a byte, the least significant first; the high bit says that another comes.",
+        "How many bytes follow, in seven bits per byte, least significant first; the high bit means that one follows.",
         "§2.2.3",
         (),
         ("tests/codec/test_wire.py::test_remaining_length_both_ways",),
     ),
     "*/packet identifier": (
-        "The number, never 0, by which a packet and its answers are known to belong together.",
+        "The number, never 0, that links a packet to its answers.",
         "§2.3.1",
         ("MQTT-2.3.1-1",),
         (_BROKEN,),
     ),
     "*/not read": (
-        "What could not be read: a rule broken before it leaves open what it is, or the packet is too long.",
+        "Bytes that were not decoded, because of an error before them, or because the packet is too long.",
         "§4.8",
         ("MQTT-4.8.0-1",),
         (_PACKETS_TEST + "test_every_truncation_is_malformed_or_another_packet",),
@@ -114,13 +114,13 @@ _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
         (_PACKETS_TEST + "test_every_connect_flag_byte",),
     ),
     "CONNECT/keep alive": (
-        "The longest silence of the client, in seconds, 0 for any; after one and a half times that the server closes.",
+        "The longest silence of the client in seconds, 0 for any; the server closes after one and a half times that.",
         "§3.1.2.10",
         ("MQTT-3.1.2-23", "MQTT-3.1.2-24"),
         (),
     ),
     "CONNECT/client identifier": (
-        "The name under which the server keeps the session; an empty one lets it make one up.",
+        "The name under which the server keeps the session; if it is empty, the server assigns one.",
         "§3.1.3.1",
         ("MQTT-3.1.3-2", "MQTT-3.1.3-4", "MQTT-3.1.3-6", "MQTT-3.1.3-7"),
         (),
@@ -132,9 +132,9 @@ _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
         ("MQTT-3.1.2-8",),
         (),
     ),
-    "CONNECT/user name": ("The user name, for the server to decide about.", "§3.1.3.4", ("MQTT-3.1.3-11",), ()),
+    "CONNECT/user name": ("The user name, which the server can authenticate.", "§3.1.3.4", ("MQTT-3.1.3-11",), ()),
     "CONNECT/password": (
-        "The password, any bytes; it travels as it is, which is why TLS is needed.",
+        "The password, any bytes; it is not encrypted, which is why TLS is needed.",
         "§3.1.3.5",
         (),
         (),
@@ -152,32 +152,32 @@ _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
         (),
     ),
     "PUBLISH/Topic Name": (
-        "Where the message belongs: text without wildcards.",
+        "The name of the information channel to which the message is published, without wildcards.",
         "§3.3.2.1",
         ("MQTT-3.3.2-1", "MQTT-3.3.2-2"),
         (),
     ),
-    "PUBLISH/payload": ("The Application Message, any bytes; MQTT does not say what they are.", "§3.3.3", (), ()),
+    "PUBLISH/payload": ("The Application Message, any bytes; MQTT does not define their format.", "§3.3.3", (), ()),
     "SUBSCRIBE/a Topic Filter": (
-        "The topics that are asked for; '+' stands for one level, '#' for all that follow.",
+        "The requested topics; '+' matches one level, '#' all remaining levels.",
         "§3.8.3",
         ("MQTT-3.8.3-1", "MQTT-3.8.3-3"),
         (),
     ),
     "SUBSCRIBE/requested QoS": (
-        "Six bits that are 0, then the highest QoS at which the client wants the messages.",
+        "Six bits that are 0, then the maximum QoS with which the client wants to receive the messages.",
         "§3.8.3",
         ("MQTT-3.8.3-4",),
         (_PACKETS_TEST + "test_every_qos_byte_also_in_the_last_filter",),
     ),
     "SUBACK/return codes": (
-        "The QoS granted for the Topic Filter in the same place of the SUBSCRIBE; 0x80 refuses it.",
+        "The QoS granted for the Topic Filter at the same position of the SUBSCRIBE; 0x80 refuses it.",
         "§3.9.3",
         ("MQTT-3.8.4-5", "MQTT-3.9.3-1", "MQTT-3.9.3-2"),
         (),
     ),
     "UNSUBSCRIBE/a Topic Filter": (
-        "A Topic Filter that is taken back; it is compared with those subscribed to, character by character.",
+        "A Topic Filter to unsubscribe from; it is compared with the subscriptions character by character.",
         "§3.10.3",
         ("MQTT-3.10.3-1", "MQTT-3.10.3-2", "MQTT-3.10.4-1"),
         (),
@@ -215,7 +215,7 @@ _FRAMES: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, str]]]] = {
         _FRAME_CODE,
     ),
     "second byte": (
-        "Whether the payload is masked, as a client's must be, and its length; 126 and 127: the length follows.",
+        "Whether the payload is masked, as a client's must be, and its length; with 126 and 127 the length follows.",
         "RFC 6455 §5.2",
         (),
         _FRAME_CODE,
@@ -228,15 +228,15 @@ _FRAMES: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, str]]]] = {
         ("mqttws.protocol.frames:mask", _FRAMING + "WebSocketFraming._next_key"),
     ),
     "payload": (
-        "Bytes of MQTT: where packets begin and end has nothing to do with where frames do.",
+        "Bytes of MQTT; the boundaries of packets are independent of those of frames.",
         "RFC 6455 §5.6",
         ("MQTT-6.0.0-2",),
         ("mqttws.protocol.frames:mask", _FRAMING + "WebSocketFraming.send"),
     ),
-    "control payload": ("What a ping carries, and its pong repeats.", "RFC 6455 §5.5.2", (), _CONTROL_CODE),
-    "close code": ("Why the WebSocket is closed: 1000 is an orderly end.", "RFC 6455 §7.4", (), _CONTROL_CODE),
-    "reason": ("Why the WebSocket is closed, in words.", "RFC 6455 §7.1.6", (), _CONTROL_CODE),
-    "rest": ("The beginning of a frame whose header is not all there.", "RFC 6455 §5.2", (), _FRAME_CODE),
+    "control payload": ("The payload of a ping, which its pong repeats.", "RFC 6455 §5.5.2", (), _CONTROL_CODE),
+    "close code": ("Why the WebSocket is closed; 1000 means a normal closure.", "RFC 6455 §7.4", (), _CONTROL_CODE),
+    "reason": ("Why the WebSocket is closed, as text.", "RFC 6455 §7.1.6", (), _CONTROL_CODE),
+    "rest": ("The beginning of a frame whose header is incomplete.", "RFC 6455 §5.2", (), _FRAME_CODE),
 }
 
 _REQUEST_CODE: Final = (
@@ -256,54 +256,54 @@ _RESPONSE_ONLY: Final = frozenset(
 )
 #: Field of a head -> sentence, section, statements.
 _HEADS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
-    "method": ("What is asked for: a WebSocket is opened by GET.", "RFC 6455 §4.1", ()),
-    "path": ("Which WebSocket of the server is meant.", "RFC 9112 §3.2", ()),
-    "query separator": ("What stands between the parts of a query.", "RFC 3986 §3.4", ()),
+    "method": ("The method of the request; a WebSocket is opened with GET.", "RFC 6455 §4.1", ()),
+    "path": ("The path of the WebSocket on the server.", "RFC 9112 §3.2", ()),
+    "query separator": ("The separator between the parts of a query.", "RFC 3986 §3.4", ()),
     "parameter name": (
-        "The name of a parameter of the query; a signature is one of them.",
+        "The name of a query parameter, for example of a signature.",
         "RFC 3986 §3.4",
         (),
     ),
-    "parameter value": ("The value of a parameter; in a signed URL it may be a credential.", "RFC 3986 §3.4", ()),
+    "parameter value": ("The value of a query parameter; in a signed URL it can be a credential.", "RFC 3986 §3.4", ()),
     "version": ("The version of HTTP; a WebSocket needs 1.1.", "RFC 9112 §2.3", ()),
     "status code": ("101 opens the WebSocket; anything else does not.", "RFC 6455 §4.2.2", ()),
-    "reason": ("The status in words; nobody has to read it.", "RFC 9112 §4", ()),
-    "space": ("What stands between the parts of the first line.", "RFC 9112 §3", ()),
+    "reason": ("The status as text, for people.", "RFC 9112 §4", ()),
+    "space": ("The separator between the parts of the first line.", "RFC 9112 §3", ()),
     "end of line": ("The end of a line: CR, LF.", "RFC 9112 §2.2", ()),
-    "blank line": ("The end of the head: frames follow, or a body.", "RFC 9112 §2.1", ()),
-    "colon": ("What stands between the name of a header and its value.", "RFC 9112 §5", ()),
-    "header name": ("The name of a header, in any case of letters.", "RFC 9110 §5.1", ()),
-    "header value": ("The value of a header that means nothing to the WebSocket.", "RFC 9110 §5.5", ()),
-    "rest": ("The beginning of a line whose end is not there.", "RFC 9112 §2.2", ()),
-    "host": ("The host and port that the client means.", "RFC 9110 §7.2", ()),
+    "blank line": ("The end of the head; frames or a body follow.", "RFC 9112 §2.1", ()),
+    "colon": ("The separator between the name of a header and its value.", "RFC 9112 §5", ()),
+    "header name": ("The name of a header; its case does not matter.", "RFC 9110 §5.1", ()),
+    "header value": ("The value of a header that does not affect the WebSocket.", "RFC 9110 §5.5", ()),
+    "rest": ("The beginning of an incomplete line.", "RFC 9112 §2.2", ()),
+    "host": ("The host and port of the request.", "RFC 9110 §7.2", ()),
     "upgrade": ("The protocol to change to: websocket.", "RFC 6455 §4.1", ()),
-    "connection": ("That the connection is to change its protocol: Upgrade.", "RFC 6455 §4.1", ()),
-    "sec-websocket-key": ("16 random bytes in base64, which the server shows that it has read.", "RFC 6455 §4.1", ()),
+    "connection": ("Upgrade: the connection is to change its protocol.", "RFC 6455 §4.1", ()),
+    "sec-websocket-key": ("16 random bytes in base64, from which the server computes its answer.", "RFC 6455 §4.1", ()),
     "sec-websocket-version": ("The version of the WebSocket protocol: 13.", "RFC 6455 §4.1", ()),
     "sec-websocket-protocol": (
         "The subprotocols that the client offers, or the one that the server has chosen: 'mqtt'.",
         "RFC 6455 §1.9",
         ("MQTT-6.0.0-3", "MQTT-6.0.0-4"),
     ),
-    "sec-websocket-extensions": ("Extensions, such as compression; none is spoken here.", "RFC 6455 §9", ()),
+    "sec-websocket-extensions": ("Extensions, such as compression; none is supported here.", "RFC 6455 §9", ()),
     "sec-websocket-accept": (
-        "SHA-1 of the key and a fixed text, in base64: the server has read the key.",
+        "SHA-1 of the key and a fixed text, in base64: proof that the server has read the key.",
         "RFC 6455 §4.2.2",
         (),
     ),
-    "origin": ("The page that a browser's client belongs to.", "RFC 6455 §10.2", ()),
-    "date": ("The time at the server, by which a client can see that its own clock is off.", "RFC 9110 §6.6.1", ()),
+    "origin": ("The origin of the page that opens the WebSocket in a browser.", "RFC 6455 §10.2", ()),
+    "date": ("The server's time, by which a client can detect that its own clock is wrong.", "RFC 9110 §6.6.1", ()),
     "retry-after": ("When to try again, in seconds or as a date.", "RFC 9110 §10.2.3", ()),
-    "location": ("Where to go instead.", "RFC 9110 §10.2.2", ()),
-    "content-length": ("How many bytes the body has.", "RFC 9110 §8.6", ()),
-    "transfer-encoding": ("How the body is cut into pieces.", "RFC 9112 §6.1", ()),
-    "server": ("What the server calls itself.", "RFC 9110 §10.2.4", ()),
-    "user-agent": ("What the client calls itself.", "RFC 9110 §10.1.5", ()),
+    "location": ("The URL of a redirect.", "RFC 9110 §10.2.2", ()),
+    "content-length": ("The size of the body in bytes.", "RFC 9110 §8.6", ()),
+    "transfer-encoding": ("The encoding of the body, for example chunked.", "RFC 9112 §6.1", ()),
+    "server": ("The server's name and version.", "RFC 9110 §10.2.4", ()),
+    "user-agent": ("The client's name and version.", "RFC 9110 §10.1.5", ()),
 }
 
 _OTHERS: Final = {
     "tcp/data": Explanation(
-        "Bytes as they were read from the socket at once; TCP keeps their order, and not their pieces.",
+        "Bytes of one read from the socket; TCP preserves the order of bytes, but not the boundaries of writes.",
         "§4.2",
         (),
         "mqttws.protocol.plain:Framing.receive_data",
@@ -311,15 +311,15 @@ _OTHERS: Final = {
         ("tests/protocol/test_frames.py::test_plain_framing_hands_bytes_on_as_they_are",),
     ),
     "http/body": Explanation(
-        "The body of an answer that opens no WebSocket.",
+        "The body of an answer that does not open the WebSocket.",
         "RFC 9112 §6",
         (),
         "mqttws.protocol.handshake:ClientWebSocket._refused",
         "mqttws.protocol.handshake:ServerWebSocket.reject_upgrade",
         ("tests/protocol/test_handshake.py::TestClientRefused::test_with_a_body_at_every_split",),
     ),
-    "other/bytes that are no MQTT": Explanation(
-        "Bytes that cannot be read as MQTT; they are forwarded as they are.",
+    "other/bytes that are not MQTT": Explanation(
+        "Bytes that are not MQTT; they are forwarded unchanged.",
         "§4.8",
         ("MQTT-4.8.0-1",),
         "mqttws.codec.decoder:Decoder.feed",
@@ -359,7 +359,7 @@ def _of_packet(packet: str) -> dict[str, Explanation]:
     for name in _COUNTED.get(packet, ()):
         what = name.removeprefix("a ")
         made[f"{packet}/length of {name}" if name != what else f"{packet}/length of the {name}"] = Explanation(
-            f"How many bytes of the {what} follow, in two bytes, the most significant first.",
+            f"The length of the {what} in bytes, as two bytes, most significant first.",
             "§1.5.3",
             (),
             reads,
@@ -377,7 +377,7 @@ def _of_the_rest() -> dict[str, Explanation]:
     for name, (sentence, section, statements) in _HEADS.items():
         code = _RESPONSE_CODE if name in _RESPONSE_ONLY else _REQUEST_CODE
         made[f"HTTP/{name}"] = Explanation(sentence, section, statements, *code, _HEAD_TESTS)
-    made["packet/packet type and flags"] = made["packet/not read"] = _OTHERS["other/bytes that are no MQTT"]
+    made["packet/packet type and flags"] = made["packet/not read"] = _OTHERS["other/bytes that are not MQTT"]
     return made
 
 
@@ -385,7 +385,7 @@ _ALL: dict[str, Explanation] = {}
 
 
 def explanations() -> dict[str, Explanation]:
-    """Return every explanation by its key: for a page that shows them."""
+    """Return all explanations by key."""
     if not _ALL:
         _ALL.update(_of_packets())
         _ALL.update(_of_the_rest())
@@ -393,7 +393,7 @@ def explanations() -> dict[str, Explanation]:
 
 
 def explain(key: str) -> Explanation:
-    """Return what a field is.
+    """Return the explanation of a field.
 
     Args:
         key: see `Field.key`.

@@ -1,7 +1,7 @@
-"""A record -> its bytes, field by field, and the line that describes it. Each byte is in exactly one field.
+"""Split a record into fields, and describe it in one line. Each byte is in exactly one field.
 
-Packets are taken apart by `codec.dissect`, which lets them decode themselves; heads and frames by `http` and `frame`.
-What none of them can read is a field of its own, so that nothing is left out.
+`codec.dissect` splits packets, by letting them decode themselves; `http` and `frame` split heads and frames. Bytes that
+none of them can decode become one field, so that nothing is omitted.
 
 Spec: §2, §3
 """
@@ -41,11 +41,11 @@ _BITS: Final = {
 
 
 def fields_of(record: Record) -> list[Field]:
-    """Take a record apart.
+    """Split a record into fields.
 
     Returns:
-        Its fields in order; together they are all of `record.data`. The values of secret ones are as they are, and
-        marked: whoever shows them decides.
+        The fields in order; together they cover all of `record.data`. Secret values are marked but not hidden; that is
+        left to the caller.
     """
     data = record.data
     if not data:
@@ -60,16 +60,16 @@ def fields_of(record: Record) -> list[Field]:
         return frame_fields(data)
     if record.layer == HTTP and record.name != "body":
         return head_fields(data)
-    name = {TCP: "data", HTTP: "body"}.get(record.layer, "bytes that are no MQTT")
+    name = {TCP: "data", HTTP: "body"}.get(record.layer, "bytes that are not MQTT")
     return [Field(0, len(data), name, data, f"{record.layer}/{name}")]
 
 
 def packet_fields(data: bytes, size: int | None = None) -> list[Field]:
-    """Take a packet apart.
+    """Split a packet into fields.
 
     Args:
-        data: its bytes; of a long one, the first ones.
-        size: how many it has; None: those.
+        data: the bytes of the packet; of a long packet, the first ones.
+        size: the size of the packet; None if `data` is the whole packet.
     """
     if not data:
         return []
@@ -93,19 +93,19 @@ def packet_fields(data: bytes, size: int | None = None) -> list[Field]:
 
 
 def _split(found: Dissected) -> list[tuple[int, bytes, int | str | bytes]]:
-    """Make one field of each return code of a SUBACK; every other field is one already."""
+    """Split the return codes of a SUBACK into one field each; return any other field unchanged."""
     if found.name == "return codes":
         return [(found.start + at, found.data[at : at + 1], code) for at, code in enumerate(found.data)]
     return [(found.start, found.data, found.value)]
 
 
 def _rest_of_publish(data: bytes, end: int) -> list[Field]:
-    """Name what is kept of a PUBLISH that is too long to be kept whole."""
+    """Return the field for the kept part of the payload of a PUBLISH that is too long to keep whole."""
     return [Field(end, len(data) - end, "payload", data[end:], "PUBLISH/payload")]
 
 
 def _foreign_fields(data: bytes, packet: str) -> list[Field]:
-    """Name what is there of a packet of another version of MQTT: the fixed header is the same in all of them."""
+    """Return the fields of a packet of another MQTT version. The fixed header is the same in all versions."""
     try:
         header = decode_remaining_length(data, 1)
     except MalformedPacket:
@@ -130,7 +130,7 @@ def _foreign_fields(data: bytes, packet: str) -> list[Field]:
 
 
 def _bits(packet: str, name: str, piece: bytes) -> tuple[tuple[str, int, int], ...]:
-    """Cut a byte of flags into its bits, the highest first."""
+    """Split a byte of flags into its bits, the highest first."""
     if name == "packet type and flags":
         widths: tuple[tuple[str, int], ...] = _FIRST_PUBLISH if packet == "PUBLISH" else _FIRST
     else:
@@ -145,10 +145,10 @@ def _bits(packet: str, name: str, piece: bytes) -> tuple[tuple[str, int, int], .
 
 
 def summary(record: Record, secrets: bool = False) -> str:
-    """Describe a record in one line, without its name. What a peer has sent is shown escaped.
+    """Describe a record in one line, without its name. Text from a peer is escaped.
 
     Args:
-        record: any.
+        record: any record.
         secrets: whether to show a user name and the query of a target.
     """
     if record.layer == MQTT:
@@ -164,7 +164,7 @@ def _packet_summary(record: Record, secrets: bool) -> str:
     packet = record.packet
     if packet is None:
         version = record.notes.get("version")
-        return f"{record.size:,} bytes, " + (f"MQTT of level {version}" if version else "not read")
+        return f"{record.size:,} bytes, " + (f"MQTT of level {version}" if version else "not decoded")
     if isinstance(packet, Connect):
         words = [
             shorten(packet.client_id),

@@ -1,4 +1,4 @@
-"""WebSocket frames, bit by bit. `protocol.framing` judges and acts; this names what is there, and the rules broken.
+"""WebSocket frames, bit by bit. `protocol.framing` acts on frames; this module names their parts and broken rules.
 
 Spec: RFC 6455 §5
 """
@@ -18,7 +18,7 @@ OPCODES: Final = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "pin
 
 
 def opcode_name(first: int) -> str:
-    """Name the kind of a frame by its first byte."""
+    """Return the name of a frame's opcode, from its first byte."""
     return OPCODES.get(first & 0x0F, f"opcode {first & 0x0F}")
 
 
@@ -26,10 +26,10 @@ def check_frame(header: bytes, size: int, sender: str, fragmented: bool) -> tupl
     """Check the header of a frame.
 
     Args:
-        header: all of it, with the masking key.
-        size: of the payload, bytes.
+        header: the whole header, including the masking key.
+        size: the size of the payload in bytes.
         sender: "client" or "server".
-        fragmented: whether a message has begun that this frame may go on with.
+        fragmented: whether an unfinished message precedes this frame.
     """
     broken = []
     first, masked = header[0], bool(header[1] & 0x80)
@@ -44,22 +44,24 @@ def check_frame(header: bytes, size: int, sender: str, fragmented: bool) -> tupl
     if opcode not in OPCODES:
         broken.append(Broken("RFC 6455 §5.2", f"the opcode {opcode} is reserved"))
     if control and (size > 125 or not first & 0x80):
-        broken.append(Broken("RFC 6455 §5.5", "a control frame must be whole, with a payload of at most 125 bytes"))
+        broken.append(
+            Broken("RFC 6455 §5.5", "a control frame must not be fragmented or have a payload of more than 125 bytes")
+        )
     if len(header) != header_size(size, masked) or size >> 63:
         broken.append(Broken("RFC 6455 §5.2", "the length is not in its shortest form"))
     if opcode == CONTINUATION and not fragmented:
-        broken.append(Broken("RFC 6455 §5.4", "a continuation of no message"))
+        broken.append(Broken("RFC 6455 §5.4", "a continuation frame without a message to continue"))
     if opcode in (TEXT, BINARY) and fragmented:
         broken.append(Broken("RFC 6455 §5.4", "a new message inside a fragmented one"))
     if opcode == TEXT:
-        broken.append(Broken("MQTT-6.0.0-1", "a text frame; MQTT travels in binary ones"))
+        broken.append(Broken("MQTT-6.0.0-1", "a text frame; MQTT must be sent in binary frames"))
     if opcode == CLOSE and size == 1:
-        broken.append(Broken("RFC 6455 §5.5.1", "a close frame with one byte: the code takes two"))
+        broken.append(Broken("RFC 6455 §5.5.1", "a close frame with one byte; the close code has two"))
     return tuple(broken)
 
 
 def payload_of(data: bytes) -> bytes:
-    """Unmask the payload of a frame; of one that is not all there, as much as there is."""
+    """Return the unmasked payload of a frame; of an incomplete frame, the part that is there."""
     start = _header_length(data)
     if data[1] & 0x80:
         return mask(data[start:], data[start - 4 : start])
@@ -67,13 +69,13 @@ def payload_of(data: bytes) -> bytes:
 
 
 def turned(key: bytes, count: int) -> bytes:
-    """Turn a masking key to the byte that is so many behind the one it is turned to; an empty key stays empty."""
+    """Rotate a masking key by `count` bytes; an empty key stays empty."""
     turn = count % 4
     return key[turn:] + key[:turn]
 
 
 def key_at(record: Record, start: int) -> bytes:
-    """Return the masking key of a frame's payload, turned to an offset in the record; empty for none."""
+    """Return the masking key of a frame, rotated for an offset in the record; empty if the frame is not masked."""
     if "frame" in record.notes:
         return turned(bytes.fromhex(record.notes.get("masking_key", "")), start)
     if record.data[1] < 128:
@@ -83,11 +85,11 @@ def key_at(record: Record, start: int) -> bytes:
 
 
 def rest_fields(data: bytes, key: bytes) -> list[Field]:
-    """Take apart the next bytes of a frame that did not come in one piece.
+    """Return the fields of a later part of a frame that did not arrive in one piece.
 
     Args:
-        data: bytes of its payload, as sent.
-        key: the masking key, turned to the first of them; empty for none.
+        data: bytes of the payload, as sent.
+        key: the masking key, rotated for the first of them; empty if the frame is not masked.
     """
     return [Field(0, len(data), "payload", mask(data, key) if key else data, "frame/payload")]
 
@@ -97,7 +99,7 @@ def _header_length(data: bytes) -> int:
 
 
 def frame_fields(data: bytes) -> list[Field]:
-    """Take a frame apart: each byte is in one field. Values of masked fields are the unmasked ones."""
+    """Split a frame into fields; each byte is in exactly one. Values of masked fields are unmasked."""
     if len(data) < 2 or len(data) < _header_length(data):
         return [Field(0, len(data), "beginning of a header", data, "frame/rest")] if data else []
     first, second = data[0], data[1]

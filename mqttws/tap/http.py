@@ -1,7 +1,7 @@
-"""The heads of HTTP that open a WebSocket, byte by byte: `h11` judges them, this names what is there.
+"""The HTTP heads that open a WebSocket, byte by byte. `h11` validates them; this module only names their parts.
 
-A head is cut at its spaces, colons and line ends, as they are; nothing is refused. What a request asks for is kept, so
-that the response can be compared with it: `Sec-WebSocket-Accept` is computed from the key.
+A head is split at its spaces, colons and line ends; nothing is refused. The request is kept so that the response can be
+compared with it: `Sec-WebSocket-Accept` is computed from the key.
 
 Spec: RFC 9112 §2 to §6, RFC 6455 §4
 """
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from mqttws.tap.record import Broken, Field
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: Headers whose values are, or may hold, credentials.
+#: Headers whose values are or can contain credentials.
 _SECRET_HEADERS: Final = frozenset(
     {
         "authorization",
@@ -27,7 +27,7 @@ _SECRET_HEADERS: Final = frozenset(
         "x-amz-customauthorizer-signature",
     }
 )
-#: Parameters of a signed URL that are no secret; every other value in a query is hidden.
+#: Parameters of a signed URL that are not secret; every other value in a query is hidden.
 _PLAIN_PARAMETERS: Final = frozenset({"x-amz-algorithm", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"})
 #: The headers that have an explanation; the others share one.
 KNOWN_HEADERS: Final = frozenset(
@@ -41,12 +41,12 @@ _LINE_END: Final = re.compile(rb"\r?\n")
 
 
 class Head(NamedTuple):
-    """What a head says, as far as it matters here.
+    """The parts of a head that matter here.
 
     Attributes:
         name: the method, or the status code.
         headers: (name in lower case, value) pairs.
-        upgrade: whether it asks for a WebSocket, or opens one.
+        upgrade: whether it requests or opens a WebSocket.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Head(NamedTuple):
     upgrade: bool
 
     def get(self, name: str) -> str | None:
-        """Return the value of the first header of this name; None where there is none."""
+        """Return the value of the first header with this name, or None."""
         return next((value for key, value in self.headers if key == name), None)
 
 
@@ -64,7 +64,7 @@ def accept_for(key: str) -> str:
 
 
 def read_head(data: bytes) -> Head:
-    """Read what a head says."""
+    """Parse a head."""
     lines = _LINE_END.split(data)
     words = lines[0].split(b" ")
     headers = []
@@ -86,7 +86,7 @@ def check_response(response: Head, request: Head | None) -> tuple[Broken, ...]:
     expected = accept_for(request.get("sec-websocket-key") or "")
     if response.get("sec-websocket-accept") != expected:
         seen = response.get("sec-websocket-accept")
-        broken.append(Broken("RFC 6455 §4.2.2", f"Sec-WebSocket-Accept is {seen!r}; the key makes it {expected!r}"))
+        broken.append(Broken("RFC 6455 §4.2.2", f"Sec-WebSocket-Accept is {seen!r}; for this key it is {expected!r}"))
     offered = [word.strip() for word in (request.get("sec-websocket-protocol") or "").split(",") if word.strip()]
     chosen = response.get("sec-websocket-protocol")
     if chosen not in offered:
@@ -114,7 +114,7 @@ def check_request(request: Head) -> tuple[Broken, ...]:
 
 
 class _Cutter:
-    """Cuts a head from left to right; each cut is a field."""
+    """Splits a head into fields, from left to right."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -122,7 +122,7 @@ class _Cutter:
         self.fields: list[Field] = []
 
     def take(self, end: int, name: str, key: str, secret: bool = False) -> str:
-        """Take what lies before an offset, if anything does."""
+        """Make a field of the bytes before an offset, if there are any. Return their text."""
         text = self.data[self.position : end].decode("latin-1")
         if end > self.position:
             self.fields.append(Field(self.position, end - self.position, name, text, key, secret))
@@ -130,13 +130,13 @@ class _Cutter:
         return text
 
     def until(self, separator: bytes, end: int) -> int:
-        """Return where a separator is, or the end."""
+        """Return the offset of a separator, or `end`."""
         found = self.data.find(separator, self.position, end)
         return end if found < 0 else found
 
 
 def head_fields(data: bytes) -> list[Field]:
-    """Take a head apart: each byte is in one field."""
+    """Split a head into fields; each byte is in exactly one."""
     cutter = _Cutter(data)
     for number, match in enumerate(_LINE_END.finditer(data)):
         blank = number > 0 and match.start() == cutter.position

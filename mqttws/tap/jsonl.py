@@ -22,22 +22,22 @@ from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, 
 
 #: The first line of a file.
 HEADER: Final = {"mqttws": "tap", "version": 1}
-#: What stands in the place of a secret: a value, and each byte of it.
+#: The replacement for a secret value, and for each of its bytes.
 HIDDEN: Final = "hidden"
 _STAR: Final = b"*"
-#: How many lines that are none are noted.
+#: The maximum number of invalid lines to report.
 _MAX_FAULTS: Final = 1000
-#: The layers that are read back together.
+#: The layers that are loaded together.
 _SOURCES: Final[tuple[tuple[str, ...], ...]] = ((TCP,), (HTTP, FRAME, OTHER), (MQTT,))
 
 
 def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> dict[str, Any]:
-    """Make the JSON form of a record.
+    """Return the JSON form of a record.
 
     Args:
-        record: any.
-        secrets: whether to show passwords, tokens and signatures; else each byte of them becomes `*`.
-        fields: whether to take it apart.
+        record: any record.
+        secrets: whether to show passwords, tokens and signatures; if False, each byte of them becomes `*`.
+        fields: whether to include the fields.
     """
     data = record.data if secrets else hide(record)
     made: dict[str, Any] = {
@@ -78,17 +78,17 @@ def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> di
 
 
 def hide(record: Record) -> bytes:
-    """Return the bytes of a record with `*` for each that is secret; in a masked frame, what is `*` unmasked."""
+    """Return the bytes of a record with each secret byte replaced by `*`; in a masked frame, by `*` masked."""
     return _starred(record.data, 0, record.hidden)
 
 
 def _starred(data: bytes, start: int, hidden: Iterable[Span]) -> bytes:
-    """Put `*` in the place of secret bytes.
+    """Replace secret bytes by `*`.
 
     Args:
         data: some bytes of a record.
         start: the offset of the first one in the record.
-        hidden: as in `Record`; without keys where the bytes are unmasked.
+        hidden: as in `Record`; without keys if the bytes are unmasked.
     """
     shown = bytearray(data)
     for secret, size, key in hidden:
@@ -100,7 +100,7 @@ def _starred(data: bytes, start: int, hidden: Iterable[Span]) -> bytes:
 
 
 def _field(field: Field, hidden: tuple[Span, ...]) -> dict[str, Any]:
-    """Make the JSON form of a field, without what is to be hidden."""
+    """Return the JSON form of a field, without secrets."""
     made: dict[str, Any] = {"start": field.start, "size": field.size, "name": field.name, "key": field.key}
     value = field.value
     if field.secret:
@@ -120,7 +120,7 @@ def _payload(packet: Publish) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Make a value that JSON can hold: bytes become `{"hex": ...}`."""
+    """Convert a value for JSON; bytes become `{"hex": ...}`."""
     if isinstance(value, (bytes, bytearray)):
         return {"hex": bytes(value).hex()}
     if isinstance(value, dict):
@@ -133,15 +133,15 @@ def _plain(value: Any) -> Any:
 
 
 def to_line(record: Record, *, secrets: bool = False) -> str:
-    """Make the line of a record, without its end."""
+    """Return the line of a record, without a line end."""
     return json.dumps(to_json(record, secrets=secrets), separators=(",", ":"))
 
 
 class Loader:
-    """Reads lines of records as they come.
+    """Loads records from lines, one line at a time.
 
     Attributes:
-        faults: what could not be read: (number of the line, why).
+        faults: the invalid lines, as (line number, reason).
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -149,12 +149,12 @@ class Loader:
         self._limit = limit
         self._line = 0
         self._numbers = count(1)
-        # Connection -> what reads it, and the layers that are read. Those of its first bytes: a file of all layers has
-        # the piece before what is made of it.
+        # Connection -> its reader, and the layers to read: those of its first record. In a file with all layers that
+        # is `tcp`, because a piece comes before the records made from it.
         self._conversations: dict[int, tuple[Conversation, tuple[str, ...]]] = {}
 
     def add(self, line: str | bytes) -> list[Record]:
-        """Take the next line. Returns the records that it completes; a line that is none is noted, and passed over."""
+        """Load the next line. Return the records that it completes; report an invalid line in `faults` and skip it."""
         self._line += 1
         if not line.strip():
             return []
@@ -162,7 +162,7 @@ class Loader:
             piece = _parse(line)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if len(self.faults) < _MAX_FAULTS:
-                self.faults.append((self._line, f"this is no record: {_complaint(error)}"))
+                self.faults.append((self._line, f"this is not a record: {_complaint(error)}"))
             return []
         if piece is None:
             return []
@@ -175,11 +175,11 @@ class Loader:
 
 
 class Loaded(NamedTuple):
-    """What a file of records holds.
+    """The contents of a file of records.
 
     Attributes:
-        records: made anew from the bytes in it.
-        faults: what in it could not be read: (number of the line, why).
+        records: the records, made again from the bytes in the file.
+        faults: the invalid lines, as (line number, reason).
     """
 
     records: list[Record]
@@ -187,7 +187,7 @@ class Loaded(NamedTuple):
 
 
 def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
-    """Read all lines of a file; see `Loader`."""
+    """Load all lines of a file; see `Loader`."""
     loader = Loader(limit)
     records = [record for line in lines for record in loader.add(line)]
     return Loaded(records, loader.faults)
@@ -204,20 +204,20 @@ def _replay(
 
 
 def _parse(line: str | bytes) -> tuple[str, int, str, str, bytes, float, dict[str, Any]] | None:
-    """Read a line. Returns what is needed of it; None for the header."""
+    """Parse a line. Return the parts that are needed; None for the header."""
     made = json.loads(line)
     if not isinstance(made, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     if made.get("mqttws") == "tap":
         if made.get("version") != HEADER["version"]:
             raise ValueError(f"the version of the file is {made.get('version')!r}; this reads {HEADER['version']}")
         return None
     layer, connection, sender = made["layer"], made["connection"], made["sender"]
     if layer not in LAYERS or sender not in (CLIENT, SERVER) or type(connection) is not int:
-        raise ValueError("its layer, connection or sender is none")
+        raise ValueError("its layer, connection or sender is not valid")
     notes = made.get("notes", {})
     if not isinstance(notes, dict):
-        raise ValueError("its notes are no object")
+        raise ValueError("its notes are not an object")
     return layer, connection, sender, str(made["name"]), bytes.fromhex(made["data"]), float(made["time"]), notes
 
 
@@ -226,7 +226,7 @@ def _complaint(error: Exception) -> str:
 
 
 def lines(records: Iterable[Record], *, secrets: bool = False) -> Iterator[str]:
-    """Make the lines of a file, the header first."""
+    """Yield the lines of a file, starting with the header."""
     yield json.dumps(HEADER, separators=(",", ":"))
     for record in records:
         yield to_line(record, secrets=secrets)

@@ -1,4 +1,4 @@
-"""What a record means for the state of either end, in a sentence."""
+"""Describe the effect of a record on the state of either end, in one sentence."""
 
 from __future__ import annotations
 
@@ -7,65 +7,65 @@ from typing import Final
 from mqttws.codec.connecting import ConnAck
 from mqttws.tap.record import FRAME, HTTP, MQTT, OTHER, TCP, Record
 
-#: Packet -> what it means. QoS 0 to 2 of PUBLISH differ.
+#: Packet -> its effect. QoS 0 to 2 of PUBLISH differ.
 _PACKETS: Final = {
-    "CONNECT": "The client asks for a session; it waits for CONNACK, and may send more meanwhile.",
-    "PUBLISH 0": "The message is on its way once; nobody answers, and the sender forgets it.",
-    "PUBLISH 1": "The sender keeps the message until PUBACK; without one it sends it again, with DUP.",
-    "PUBLISH 2": "The sender keeps the message until PUBREC; the receiver remembers its identifier.",
-    "PUBACK": "The receiver owns the message; the sender drops it, and the identifier is free.",
-    "PUBREC": "The receiver owns the message; the sender drops it, and keeps its identifier.",
-    "PUBREL": "The sender lets the identifier go; the receiver may forget it, and never delivers twice.",
-    "PUBCOMP": "Both have forgotten the identifier; it is free.",
-    "SUBSCRIBE": "The client asks for messages, and waits for SUBACK.",
-    "SUBACK": "The server tells the QoS granted for each Topic Filter, or that it refuses it.",
-    "UNSUBSCRIBE": "The client takes Topic Filters back, and waits for UNSUBACK.",
-    "UNSUBACK": "The server sends nothing more for these Topic Filters.",
-    "PINGREQ": "The client shows that it is there, and asks the server to do so.",
-    "PINGRESP": "The server shows that it is there.",
-    "DISCONNECT": "The client ends the connection in order: the server drops the will, and closes.",
+    "CONNECT": "The client opens a session. It waits for CONNACK, but may already send other packets.",
+    "PUBLISH 0": "The message is sent once and not acknowledged; the sender does not keep it.",
+    "PUBLISH 1": "The sender keeps the message until PUBACK; otherwise it sends it again, with DUP.",
+    "PUBLISH 2": "The sender keeps the message until PUBREC; the receiver stores its identifier.",
+    "PUBACK": "The receiver owns the message; the sender discards it, and the identifier is free.",
+    "PUBREC": "The receiver owns the message; the sender discards it but keeps the identifier.",
+    "PUBREL": "The sender releases the identifier; the receiver may discard it, and never delivers twice.",
+    "PUBCOMP": "Both ends have discarded the identifier; it is free.",
+    "SUBSCRIBE": "The client requests messages, and waits for SUBACK.",
+    "SUBACK": "The server grants a QoS for each Topic Filter, or refuses it.",
+    "UNSUBSCRIBE": "The client cancels subscriptions, and waits for UNSUBACK.",
+    "UNSUBACK": "The server sends no more messages for these Topic Filters.",
+    "PINGREQ": "The client shows that it is connected, and requests an answer.",
+    "PINGRESP": "The server shows that it is connected.",
+    "DISCONNECT": "The client closes the connection cleanly: the server discards the will and closes.",
 }
 _FRAMES: Final = {
-    "binary": "A message of the WebSocket, or the beginning of one, whose payload goes on the stream of MQTT bytes.",
-    "continuation": "The next fragment of a message of the WebSocket.",
-    "text": "A text message; MQTT must not travel in one, and the receiver must close.",
-    "ping": "The sender asks for a pong with the same payload.",
-    "pong": "The answer to a ping, or a sign of life that nobody asked for.",
-    "close": "The sender ends the WebSocket; the other end answers with a close frame.",
+    "binary": "A WebSocket message, or its beginning; its payload continues the stream of MQTT bytes.",
+    "continuation": "The next fragment of a WebSocket message.",
+    "text": "A text message. MQTT must be sent in binary messages, so the receiver must close.",
+    "ping": "The sender requests a pong with the same payload.",
+    "pong": "The answer to a ping, or an unsolicited keep-alive.",
+    "close": "The sender closes the WebSocket; the other end answers with a close frame.",
 }
 _TCP: Final = {
-    "open": "The connection is there.",
+    "open": "The connection is open.",
     "FIN": "This end sends nothing more.",
-    "RST": "The connection is gone; what was on its way may be lost.",
+    "RST": "The connection is reset; data in transit may be lost.",
 }
 
 
 def meaning(record: Record) -> str:
-    """Say what a record means; "" for nothing beyond its parts."""
+    """Describe the effect of a record; return "" if it has none of its own."""
     if record.layer == MQTT:
         return _of_packet(record)
     if record.layer == HTTP:
         if record.name == "101":
-            return "The WebSocket is open: what follows is frames."
+            return "The WebSocket is open; frames follow."
         if record.name.isdecimal():
             return "The server does not open the WebSocket."
-        return "" if record.name == "body" else "The client asks for a WebSocket, and waits for 101."
+        return "" if record.name == "body" else "The client requests a WebSocket, and waits for 101."
     if record.name == "gap":
-        return "These bytes were not captured; what follows them cannot be read."
+        return "These bytes were not captured; the data after them cannot be decoded."
     if record.layer == OTHER:
-        return "These bytes are forwarded as they are; they cannot be read as MQTT."
+        return "These bytes are not MQTT; they are forwarded unchanged."
     if "frame" in record.notes:
-        return "More of a frame that did not come in one piece."
+        return "A later part of a frame that did not arrive in one piece."
     return {FRAME: _FRAMES, TCP: _TCP}[record.layer].get(record.name, "")
 
 
 def _of_packet(record: Record) -> str:
     if record.packet is None:
-        return "This packet cannot be read; a receiver must close the connection." if record.broken else ""
+        return "This packet is malformed; a receiver must close the connection." if record.broken else ""
     if record.name == "CONNACK":
         if isinstance(record.packet, ConnAck) and record.packet.return_code:
-            return "The server refuses, and closes the connection."
-        return "The server accepts: both are connected."
+            return "The server refuses the connection and closes it."
+        return "The server accepts the connection: both ends are connected."
     if record.name == "PUBLISH":
         return _PACKETS[f"PUBLISH {record.data[0] >> 1 & 3}"]
     return _PACKETS[record.name]

@@ -1,4 +1,4 @@
-"""What the bytes of an Application Message may be: JSON, text, CBOR, or just bytes. MQTT does not say; this guesses.
+"""Guess the format of an Application Message: JSON, text, CBOR, or bytes. MQTT itself does not define it.
 
 Spec: RFC 8259, RFC 8949
 """
@@ -15,11 +15,11 @@ _SIMPLE: Final = {20: False, 21: True, 22: None}
 
 
 class Payload(NamedTuple):
-    """What a payload seems to be.
+    """The probable format of a payload.
 
     Attributes:
         kind: "empty", "JSON", "text", "CBOR" or "bytes".
-        value: what it means: of JSON and CBOR the value, of text the str, else the bytes.
+        value: the decoded value of JSON and CBOR, the str of text, otherwise the bytes.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Payload(NamedTuple):
 
 
 def read_payload(data: bytes) -> Payload:
-    """Guess what a payload is."""
+    """Guess the format of a payload, and decode it."""
     if not data:
         return Payload("empty", b"")
     try:
@@ -44,11 +44,11 @@ def read_payload(data: bytes) -> Payload:
 
 
 def _no_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _read_cbor(data: bytes) -> Payload:
-    """Take a payload as CBOR where it is one whole array, map or tagged value; any byte below 18 is a whole number."""
+    """Decode one whole CBOR array, map or tagged value. Other items are ambiguous: a byte below 0x18 is an integer."""
     if data[0] >> 5 in (4, 5, 6):
         try:
             value, end = _item(data, 0, 0)
@@ -60,7 +60,7 @@ def _read_cbor(data: bytes) -> Payload:
 
 
 def _item(data: bytes, position: int, depth: int) -> tuple[Any, int]:
-    """Decode one data item. Returns it, and the offset behind it."""
+    """Decode one data item. Return it, and the offset after it."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
     major, extra = data[position] >> 5, data[position] & 31
@@ -95,7 +95,7 @@ def _item(data: bytes, position: int, depth: int) -> tuple[Any, int]:
 
 
 def _argument(data: bytes, position: int) -> tuple[int | None, int]:
-    """Decode what follows the major type. Returns it (None: of no length told), and the offset behind it."""
+    """Decode the argument after the major type. Return it (None: indefinite length), and the offset after it."""
     extra = data[position] & 31
     position += 1
     if extra < 24:
@@ -111,7 +111,7 @@ def _argument(data: bytes, position: int) -> tuple[int | None, int]:
 
 
 def _items(data: bytes, position: int, count: int | None, each: int, depth: int) -> tuple[list[Any], int]:
-    """Decode the items of an array, a map, or a string in pieces; where no count is told, up to the break."""
+    """Decode the items of an array, a map or a string in chunks; without a count, up to the break."""
     items: list[Any] = []
     if count is not None and count * each > len(data) - position:
         raise ValueError("more items than bytes")

@@ -1,8 +1,8 @@
-"""The tap on the network: it listens, connects on, and moves bytes both ways. Only this part knows asyncio.
+"""The tap on the network: it listens, connects to the server, and forwards bytes both ways, with asyncio.
 
-Each connection has two ends: `near`, towards the client, and `far`, towards the server. What one end sends is written
-to the other, byte for byte, and then read into records (see `backlog`). While an end takes nothing, the other is not
-read. FIN goes on as FIN, in each direction alone, and RST as RST. Where there is a `Line`, it decides what goes on.
+Each connection has two ends: `near`, towards the client, and `far`, towards the server. Bytes from one end are written
+to the other unchanged, and then decoded into records (see `backlog`). While one end is full, the other is not read. FIN
+is forwarded as FIN, separately for each direction, and RST as RST. A `Line`, if there is one, controls the forwarding.
 """
 
 from __future__ import annotations
@@ -34,54 +34,53 @@ T = TypeVar("T")
 
 logger = logging.getLogger("mqttws.tap")
 
-#: Seconds until the connection to the server must be there, TLS included.
+#: Seconds to connect to the server, including TLS.
 CONNECT_TIMEOUT: Final = 30.0
-#: Turns of the event loop that asyncio takes from accepting a connection to telling its protocol.
+#: Iterations of the event loop from asyncio's accept to `connection_made`.
 _ACCEPTING: Final = 3
 #: Seconds to wait for sockets that have been reset.
 CLOSE_TIMEOUT: Final = 5.0
-#: How many bytes may wait for an end that takes nothing, before the other is not read.
+#: How many bytes may wait for one end before reading from the other is paused.
 _HIGH_WATER: Final = 256 * 1024
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
-#: (what, towards which end, bytes). What: "send", "fin", "rst", "pause" (do not read that end), "resume".
+#: (action, end, bytes). The action is "send", "fin", "rst", "pause" (stop reading from that end) or "resume".
 Action = tuple[str, str, bytes]
 
 
 class Line(Protocol):
-    """What decides over the bytes of one connection, in the place of forwarding them. Sans-IO; `now` is in seconds."""
+    """The interface of an object that controls one connection, instead of forwarding. Sans-IO; `now` in seconds."""
 
     def receive_data(self, sender: str, data: bytes, records: list[Record], now: float) -> None:
-        """Take what an end has sent, and the records that it completes."""
+        """Receive data from an end, with the records that it completes."""
 
     def receive_end(self, sender: str, reset: bool, now: float) -> None:
-        """Take the news that an end sends nothing more."""
+        """Receive the end of a direction: FIN, or RST if `reset` is True."""
 
     def actions(self, now: float) -> Iterable[Action]:
-        """Take what is to be done now."""
+        """Return the actions to perform now."""
 
     def next_deadline(self) -> float | None:
-        """Return when `actions` must be asked at the latest; None for never."""
+        """Return the time at which to call `actions` again; None if only after further data."""
 
 
 class Tap:
-    """A tap before one server: `async with Tap(url) as tap`, or, in a thread, `with Tap(url) as tap`.
+    """A tap for one server: `async with Tap(url) as tap`, or, in a thread, `with Tap(url) as tap`.
 
     Args:
-        url: of the server; see `parse_url`.
-        on_records: called in the event loop's thread with the records of each piece, and whether no unit is under way.
-        keep: bytes of memory for the records that are kept, and as many for what is not read yet.
-        near_tls: the context of the near side, with a certificate; None: clients come without TLS.
-        far_tls: the context for a server that speaks TLS; None: the system's authorities are trusted.
-        host: the address to listen at.
-        port: to listen at; 0: one that is free.
-        limit: bytes of one unit that are kept.
-        make_line: (number of the connection, its conversation) -> its `Line`; None: everything is forwarded.
-
-        share: another tap, whose numbers and records this one takes part in; None: its own.
+        url: the URL of the server; see `parse_url`.
+        on_records: called in the event loop's thread with the records of each piece, and whether no unit is incomplete.
+        keep: bytes of memory for records, and as many for data that is not decoded yet.
+        near_tls: the context for clients, with a certificate; None: clients connect without TLS.
+        far_tls: the context for a server with TLS; None trusts the system's authorities.
+        host: the address to listen on.
+        port: the port to listen on; 0 for any free port.
+        limit: the bytes of one unit that are kept.
+        make_line: (number of the connection, its conversation) -> its `Line`; None forwards everything.
+        share: another tap, whose numbering and records this one shares; None for separate ones.
 
     Raises:
-        ValueError: the URL is none.
+        ValueError: the URL is not valid.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Tap:
 
     @property
     def url(self) -> str:
-        """The URL to point a client at; with the path and the query of the server's, which may be a credential."""
+        """The URL for clients. It has the path and the query of the server's URL, which can be a credential."""
         assert self._server is not None, "the tap is not open"
         host, port = self._server.sockets[0].getsockname()[:2]
         secure = self.near_tls is not None
@@ -133,24 +132,24 @@ class Tap:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{target}"
 
     async def open(self) -> Self:
-        """Begin to listen; once.
+        """Start to listen. Call this once.
 
         Raises:
-            OSError: the address cannot be listened at.
+            OSError: the address or the port is not available.
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Pair(self).near, self._host, self._port)
         return self
 
     async def close(self) -> None:
-        """Listen no more, and cut every connection."""
+        """Stop listening, and reset every connection."""
         self.closed = True
         if self._server is not None:
             loop = asyncio.get_running_loop()
             with suppress(NotImplementedError):  # Windows
                 for listener in self._server.sockets:
                     loop.remove_reader(listener.fileno())
-            for _ in range(_ACCEPTING):  # what is being accepted becomes a pair: a closed server would drop its socket
+            for _ in range(_ACCEPTING):  # let accepted sockets become pairs: a closed server would leave them open
                 await asyncio.sleep(0)
             self._server.close()
         for pair in list(self._pairs):
@@ -190,12 +189,12 @@ class Tap:
         self._end_thread()
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine function in the tap's thread, and wait for what it returns."""
-        assert self._thread is not None, "the tap runs in no thread of its own"
+        """Run a coroutine function in the tap's thread and return its result."""
+        assert self._thread is not None, "the tap does not run in a thread"
         return asyncio.run_coroutine_threadsafe(function(), self._thread[0]).result()
 
     def taken(self) -> list[Record]:
-        """Return the records that are kept, from a thread other than the tap's."""
+        """Return the kept records. Call this from another thread than the tap's."""
 
         async def take() -> list[Record]:
             self.backlog.finish()
@@ -204,24 +203,24 @@ class Tap:
         return self.run(take)
 
     def has(self, connection: int) -> bool:
-        """Return whether a connection through this tap is open, by its number."""
+        """Return whether the connection with this number is open."""
         return any(pair.number == connection for pair in self._pairs)
 
     def inject(self, connection: int, sender: str, data: bytes, *, framed: bool = False) -> None:
-        """Send bytes in the place of an end, as if it had sent them. In the event loop's thread.
+        """Send bytes as if an end had sent them. Call this in the event loop's thread.
 
         Args:
-            connection: the number of a connection that is open.
-            sender: in whose place: "client" or "server".
+            connection: the number of an open connection.
+            sender: "client" or "server".
             data: a packet; with `framed`, a whole frame.
-            framed: whether the bytes are sent as they are; otherwise a packet in a WebSocket gets its frame.
+            framed: whether to send the bytes unchanged; if False, a packet in a WebSocket gets a frame.
 
         Raises:
-            ValueError: there is no such connection or end, it is closed, or it has sent the beginning of a unit.
+            ValueError: there is no such connection or end, it is closed, or its last unit is incomplete.
         """
         pair = next((pair for pair in self._pairs if pair.number == connection), None)
         if pair is None or sender not in (CLIENT, SERVER):
-            raise ValueError(f"connection {connection} has no end {sender!r} that is open")
+            raise ValueError(f"connection {connection} has no open end {sender!r}")
         pair.inject(sender, data, framed)
 
     def _end_thread(self) -> None:
@@ -234,36 +233,36 @@ class Tap:
     # For the pairs.
 
     def begin(self, pair: _Pair) -> tuple[Conversation, Line | None]:
-        """Take a new connection in."""
+        """Register a new connection."""
         self._pairs.add(pair)
         conversation = Conversation(next(self._connections), self._numbers, self._limit)
         return conversation, self.make_line(conversation.connection, conversation) if self.make_line else None
 
     def end(self, pair: _Pair) -> None:
-        """Let a connection go."""
+        """Remove a connection that has ended."""
         self._pairs.discard(pair)
         self._left.set()
 
     def show(self, records: list[Record], settled: bool) -> None:
-        """Keep records, and hand them on."""
+        """Keep records, and pass them to `on_records`."""
         self.records.add(records)
         if self._on_records is not None:
             try:
                 self._on_records(records, settled)
             except Exception:
-                logger.exception("what shows the records failed; the bytes are forwarded all the same")
+                logger.exception("on_records raised an exception; the bytes are still forwarded")
 
     def now(self) -> float:
-        """Return seconds since the epoch, of a clock that only goes forward."""
+        """Return seconds since the epoch, from a monotonic clock."""
         return self._clock + time.monotonic()
 
 
 class _End(asyncio.Protocol):
-    """One side of a connection: a socket, and TLS over it where there is TLS.
+    """One side of a connection: a socket, with or without TLS.
 
     Args:
         pair: the connection.
-        side: "client" for the near end, "server" for the far one: whom it talks to.
+        side: its peer: "client" for the near end, "server" for the far end.
     """
 
     def __init__(self, pair: _Pair, side: str) -> None:
@@ -271,12 +270,12 @@ class _End(asyncio.Protocol):
         self.side = side
         self.transport: asyncio.Transport | None = None
         self.tls: TLSLayer | None = None
-        self.gone = False  # the socket is closed
-        self.ended = False  # nothing more comes from it
-        self._paused = 0  # reasons not to read it
-        self._fin = False  # nothing more is sent to it
+        self.gone = False  # whether the socket is closed
+        self.ended = False  # whether the peer has sent FIN
+        self._paused = 0  # the number of reasons not to read
+        self._fin = False  # whether FIN was sent to the peer
 
-    # What asyncio calls.
+    # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -310,7 +309,7 @@ class _End(asyncio.Protocol):
         if not self.ended:
             self.ended = True
             self._pair.finished(self)
-        return True  # the other direction goes on
+        return True  # the other direction stays open
 
     def pause_writing(self) -> None:
         self._pair.other(self).pause()
@@ -322,10 +321,10 @@ class _End(asyncio.Protocol):
         self.gone = True
         self._pair.lost(self, error)
 
-    # What the pair calls.
+    # Called by the pair.
 
     def send(self, data: bytes) -> None:
-        """Write to the socket, unless it is closing or was sent FIN: there is nobody to take it."""
+        """Write to the socket, unless it is closing or FIN was sent."""
         if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
         if self.tls is not None:
@@ -340,7 +339,7 @@ class _End(asyncio.Protocol):
             self.transport.write(data)
 
     def finish(self) -> None:
-        """Send FIN, behind what waits."""
+        """Send FIN after the waiting data."""
         if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
         if self.tls is not None:
@@ -361,23 +360,23 @@ class _End(asyncio.Protocol):
         if connection is not None:
             try:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
-            except OSError:  # it is gone already
+            except OSError:  # it is closed already
                 pass
         self.transport.abort()
 
     def close(self) -> None:
-        """Close the socket once what waits is written."""
+        """Close the socket once the waiting data is written."""
         if self.transport is not None:
             self.transport.close()
 
     def pause(self) -> None:
-        """Do not read the socket; as often as `resume` is called, it is read again."""
+        """Pause reading until `resume` has been called as often as `pause`."""
         self._paused += 1
         if self._paused == 1 and self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Take one `pause` back."""
+        """Undo one `pause`."""
         self._paused -= 1
         if self._paused == 0 and self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
@@ -403,10 +402,10 @@ class _Pair:
         return self._conversation.connection
 
     def inject(self, sender: str, data: bytes, framed: bool) -> None:
-        """Send bytes in the place of an end; see `Tap.inject`."""
+        """Send bytes as if an end had sent them; see `Tap.inject`."""
         end = self._end_of(sender)
         if self._over or self._conversation.under_way(sender):
-            raise ValueError(f"the {sender} is closing, or has sent the beginning of a unit")
+            raise ValueError(f"the {sender} is closing, or its last unit is incomplete")
         if self._conversation.upgrade is not None and not framed:
             data = binary_frame(data, os.urandom(4) if sender == CLIENT else None)
         self.received(end, data, None)
@@ -421,17 +420,17 @@ class _Pair:
     # Opening.
 
     def made(self, end: _End) -> None:
-        """Take the news that a socket is there."""
+        """Handle an open socket: of the near end, connect to the server."""
         if self._tap.closed:
             self.cut()
         elif end is self.near:
             loop = asyncio.get_running_loop()
-            # Until the server can be written to. Python 3.11.2 forgets a pause in `connection_made` itself.
+            # Do not read until the server is connected. Python 3.11.2 ignores a pause in `connection_made` itself.
             loop.call_soon(end.pause)
             self._dialing = loop.create_task(self._dial())
 
     async def _dial(self) -> None:
-        """Connect to the server, and let the client speak."""
+        """Connect to the server, then start reading from the client."""
         endpoint = self._tap.endpoint
         loop = asyncio.get_running_loop()
         try:
@@ -461,14 +460,14 @@ class _Pair:
         self.near.resume()
 
     def secured(self, end: _End) -> None:
-        """Take the news that TLS is there."""
+        """Handle the end of a TLS handshake."""
         if end is self.far and self._secured is not None and not self._secured.done():
             self._secured.set_result(None)
 
     # Moving bytes.
 
     def received(self, end: _End, data: bytes, piece: Piece | None) -> None:
-        """Forward what an end has sent, and read it; where there is a line, the line decides by what is read."""
+        """Forward data and decode it; with a line, decode it first, because the line decides by the records."""
         now = self._tap.now()
         if self._line is None:
             self.other(end).send(data)
@@ -480,11 +479,11 @@ class _Pair:
     def _reading(
         self, side: str, data: bytes, now: float, piece: Piece | None, line: Line | None = None
     ) -> Iterator[None]:
-        """Make the records of a piece, and show them; where there is a line, after it has decided."""
+        """Decode a piece and show its records; with a line, after it has acted on them."""
         try:
             yield from self._conversation.reading(side, data, now)
         except Exception:
-            logger.exception("a record could not be made; the bytes are forwarded all the same")
+            logger.exception("a record could not be made; the bytes are still forwarded")
         records = self._conversation.taken()
         if piece is not None and records:
             records[0].notes["tls_record"] = piece.size
@@ -494,7 +493,7 @@ class _Pair:
         self._show(records)
 
     def _read_end(self, side: str, now: float, reset: bool = False) -> None:
-        """Make the record of an end, behind those of what came before it."""
+        """Make the record of the end of a direction, after those of the data before it."""
 
         def reading() -> Iterator[None]:
             self._show(self._conversation.receive_end(side, now, reset))
@@ -503,10 +502,10 @@ class _Pair:
         self._tap.backlog.add(0, reading())
 
     def finished(self, end: _End) -> None:
-        """Take the news that an end sends nothing more, and forward it."""
+        """Handle EOF from an end, and forward it."""
         now = self._tap.now()
         if self._dialing is not None and not self._dialing.done():
-            self._fail(f"the {end.side} closed the connection during the handshake of TLS")
+            self._fail(f"the {end.side} closed the connection during the TLS handshake")
             return
         self._read_end(end.side, now)
         if self._line is not None:
@@ -516,7 +515,7 @@ class _Pair:
             self._finish_end(self.other(end))
 
     def broke(self, end: _End, why: str) -> None:
-        """Take the news that an end cannot be talked to."""
+        """Handle a TLS error of an end."""
         if end is self.far and self._secured is not None and not self._secured.done():
             self._fail(why)
             return
@@ -530,7 +529,7 @@ class _Pair:
             self.cut()
 
     def lost(self, end: _End, error: Exception | None) -> None:
-        """Take the news that a socket is closed; where it broke, break the other one."""
+        """Handle the loss of a socket; after an error, reset the other one."""
         other = self.other(end)
         if self._secured is not None and not self._secured.done():
             self._secured.set_exception(error or OSError("the connection was closed"))
@@ -561,7 +560,7 @@ class _Pair:
         self._tap.end(self)
 
     def _finish_end(self, end: _End) -> None:
-        """Send FIN to an end; once both have theirs, nothing more can come, and the sockets are closed."""
+        """Send FIN to an end. Once both ends have got FIN, close the sockets."""
         end.finish()
         self._fins.add(end.side)
         if len(self._fins) == 2:
@@ -574,10 +573,10 @@ class _Pair:
             settled = not (self._conversation.under_way(CLIENT) or self._conversation.under_way(SERVER))
             self._tap.show(records, settled)
 
-    # The line, where there is one.
+    # With a line.
 
     def _act(self) -> None:
-        """Do what the line wants done now, and come back when it wants to be asked."""
+        """Perform the line's actions, and set a timer for its next deadline."""
         assert self._line is not None
         for what, side, data in self._line.actions(self._tap.now()):
             self._do(what, self._end_of(side), data)

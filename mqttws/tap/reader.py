@@ -1,12 +1,12 @@
-"""Two streams of bytes -> records. Sans-IO: pieces come in as they were read, records come out in order.
+"""Decode two streams of bytes into records. Sans-IO: pieces go in as they were read, records come out in order.
 
-One `Conversation` reads one connection, each direction by a `_Stream`. What a stream is, its first bytes tell: a head
-of HTTP, or MQTT. After a head that asks for a WebSocket come frames, and MQTT inside them. What cannot be read becomes
-records of the layer `other`, and the reading goes on as far as it can: nothing here decides what is forwarded, and
-nothing raises for what a peer has sent.
+A `Conversation` decodes one connection, with a `_Stream` for each direction. The first bytes of a stream show whether
+it is HTTP or MQTT. After the head of a WebSocket upgrade come frames, which contain MQTT. Bytes that cannot be decoded
+become records of the layer `other`, and decoding continues as far as possible. This module does not affect what is
+forwarded, and never raises because of a peer's data.
 
-At most `limit` bytes of a head or a packet are kept, however long it is. A frame that does not come in one piece is
-several records: the first has its header, the others, named "rest of", more of its payload.
+At most `limit` bytes of a head or a packet are kept. A frame that does not arrive in one piece becomes several records:
+the first contains the header, the others, named "rest of", more of the payload.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mqttws.tap.state import Ends
 
 #: How many bytes of one packet are kept.
 LIMIT: Final = 1024 * 1024
-#: The longest head that is gathered.
+#: The maximum size of a head in bytes.
 _MAX_HEAD: Final = 64 * 1024
 _METHOD: Final = re.compile(rb"[A-Z]{3,10} ")
 _METHOD_SO_FAR: Final = re.compile(rb"[A-Z]{0,10}")
@@ -41,22 +41,22 @@ _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 #: Control packet type -> the name of the packet in the standard.
 NAMES: Final = {number: packet.__name__.upper() for number, packet in PACKETS.items()}
 
-# What a stream is.
+# The modes of a stream.
 _UNKNOWN, _HEAD, _BODY, _FRAMES, _MQTT, _LOST = "unknown", "head", "body", "frames", "mqtt", "lost"
 
 
 class Conversation:
-    """Reads what both ends of one connection send.
+    """Decodes the data of both ends of one connection.
 
     Args:
-        connection: its number, from 1.
-        numbers: gives the numbers of the records; shared by the connections of a tap.
-        limit: bytes of one unit that are kept.
-        frames: whether both streams begin with frames, and without an upgrade.
+        connection: the number of the connection, from 1.
+        numbers: the numbers for records, shared by the connections of a tap.
+        limit: the bytes of one unit that are kept.
+        frames: whether both streams begin with frames, without an upgrade.
 
     Attributes:
         ends: the state of both ends.
-        upgrade: the request for the WebSocket; None where there was none.
+        upgrade: the request for the WebSocket; None if there was none.
     """
 
     def __init__(
@@ -69,32 +69,33 @@ class Conversation:
         self._limit = limit
         self._streams = {end: _Stream(self, end, _FRAMES if frames else _UNKNOWN) for end in (CLIENT, SERVER)}
         self._records: list[Record] = []
-        # What each end sent of a unit that may hold secrets; a head and a CONNECT are shorter than the limit.
+        # The lower records of the current unit of each end, in case it contains secrets to hide in them as well.
+        # Bounded: a head and a CONNECT, which can contain secrets, are shorter than the limit.
         self._below: dict[str, dict[int, Record]] = {CLIENT: {}, SERVER: {}}
         self._below_size = {CLIENT: 0, SERVER: 0}
 
     def opened(self, time: float, **notes: str | int) -> list[Record]:
-        """Note that the connection is there; `notes` are kept in the record."""
+        """Record that the connection is open; the record contains `notes`."""
         self.make(CLIENT, time, TCP, "open", 0, b"", 0, ()).notes.update(notes)
         return self.taken()
 
     def receive_data(self, sender: str, data: bytes, time: float) -> list[Record]:
-        """Take what one end has sent.
+        """Decode data from one end.
 
         Args:
             sender: "client" or "server".
-            data: one piece, as it was read; TLS taken off.
+            data: one piece, as it was read, after TLS.
             time: seconds since the epoch.
 
         Returns:
-            The records that it completes, the piece itself first.
+            The records that it completes; the piece itself is the first one.
         """
         for _ in self.reading(sender, data, time):
             pass
         return self.taken()
 
     def reading(self, sender: str, data: bytes, time: float) -> Iterator[None]:
-        """Do as `receive_data` does, unit by unit: for who has other things to do. `taken` gives the records."""
+        """Decode data as `receive_data` does, one unit per step. `taken` returns the records."""
         if data:
             stream = self._streams[sender]
             yield from stream.receive(data, time)
@@ -103,17 +104,17 @@ class Conversation:
                 self._below_size[sender] = 0
 
     def receive_end(self, sender: str, time: float, reset: bool = False) -> list[Record]:
-        """Take the news that one end sends nothing more: FIN, or RST."""
+        """Record the end of one direction: FIN, or RST if `reset` is True."""
         self._streams[sender].end(time, "RST" if reset else "FIN")
         return self.taken()
 
     def receive_gap(self, sender: str, size: int, time: float) -> list[Record]:
-        """Take the news that bytes are missing, in a capture: what follows in this direction cannot be read."""
+        """Record missing bytes in a capture. Later data in this direction cannot be decoded."""
         self._streams[sender].miss(size, time)
         return self.taken()
 
     def under_way(self, sender: str) -> bool:
-        """Return whether a unit of this end has begun and is not complete."""
+        """Return whether this end has sent an incomplete unit."""
         return self._streams[sender].under_way
 
     def make(
@@ -127,7 +128,7 @@ class Conversation:
         size: int,
         parts: tuple[Part, ...],
     ) -> Record:
-        """Make the next record. For the streams."""
+        """Make the next record. Called by the streams."""
         record = Record(next(self._numbers), time, self.connection, sender, layer, name, offset, data, size, parts)
         self._records.append(record)
         if layer in (TCP, FRAME) and self._below_size[sender] < 2 * self._limit:
@@ -136,16 +137,16 @@ class Conversation:
         return record
 
     def other(self, sender: str) -> _Stream:
-        """Return the stream of the other end. For the streams."""
+        """Return the stream of the other end. Called by the streams."""
         return self._streams[OTHER_END[sender]]
 
     @property
     def limit(self) -> int:
-        """How many bytes of one unit are kept."""
+        """The bytes of one unit that are kept."""
         return self._limit
 
     def hide(self, record: Record) -> None:
-        """Mark the bytes of a record that are secret, and those of the records below that carry them."""
+        """Mark the secret bytes of a record, and the bytes of lower records that contain them."""
         for field in fields_of(record):
             if field.secret:
                 self._hide(record, field.start, field.size)
@@ -163,7 +164,7 @@ class Conversation:
             at += part.size
 
     def taken(self) -> list[Record]:
-        """Take the records that have been made."""
+        """Return and remove the records that have been made."""
         records, self._records = self._records, []
         return records
 
@@ -172,11 +173,11 @@ Unit = tuple[int, bytes, int, tuple[Part, ...]]  # offset, bytes kept, size, par
 
 
 class _Cutter:
-    """Gathers bytes into units, and notes in which records below they came.
+    """Collects bytes into units, and keeps track of the lower records that contain them.
 
     Args:
-        measure: (bytes, offset) -> the size of the unit that begins there; None while it cannot be told.
-        limit: bytes of a unit that are kept.
+        measure: (bytes, offset) -> the size of the unit that begins there; None if more bytes are needed.
+        limit: the bytes of a unit that are kept.
     """
 
     __slots__ = ("_gathered", "_kept", "_limit", "_measure", "_parts", "_size", "offset")
@@ -192,20 +193,20 @@ class _Cutter:
 
     @property
     def under_way(self) -> bool:
-        """Whether a unit has begun."""
+        """Whether a unit is incomplete."""
         return self._gathered > 0
 
     def take(self, data: bytes, position: int, record: int, start: int) -> tuple[Unit | None, int]:
-        """Take a unit, or what there is of it.
+        """Take a unit, or the available part of it.
 
         Args:
             data: bytes of the stream.
-            position: where to begin.
-            record: the record in which `data` lies.
-            start: the offset of `data` in it.
+            position: the offset at which to start.
+            record: the record that contains `data`.
+            start: the offset of `data` in that record.
 
         Returns:
-            The unit, or None where it is not complete; and where to go on.
+            The unit, or None if it is incomplete; and the offset at which to continue.
         """
         size = self._size
         if size is None:
@@ -233,7 +234,7 @@ class _Cutter:
         return unit, end
 
     def drop(self) -> Unit:
-        """Take what has begun, as it is."""
+        """Return the incomplete unit, and start a new one."""
         unit = self.offset, bytes(self._kept), self._gathered, tuple(self._parts)
         self.offset += self._gathered
         self._kept, self._parts, self._size, self._gathered = bytearray(), [], None, 0
@@ -248,12 +249,12 @@ class _Cutter:
 
 
 class _Stream:
-    """Reads what one end sends.
+    """Decodes the data of one end.
 
     Args:
-        conversation: that it is part of.
+        conversation: the connection.
         sender: the end.
-        mode: what it begins with.
+        mode: the initial mode.
     """
 
     def __init__(self, conversation: Conversation, sender: str, mode: str) -> None:
@@ -283,11 +284,11 @@ class _Stream:
 
     @property
     def under_way(self) -> bool:
-        """Whether a unit has begun and is not complete."""
+        """Whether a unit is incomplete."""
         return bool(self._head) or self._frames.under_way or self._packets.under_way or self._frame_left > 0
 
     def receive(self, data: bytes, time: float) -> Iterator[None]:
-        """Take one piece, unit by unit."""
+        """Decode one piece, one unit per step."""
         self._time = time
         record = self._conversation.make(self._sender, time, TCP, "data", self._offset, data, len(data), ())
         self._offset += len(data)
@@ -307,14 +308,14 @@ class _Stream:
             yield
 
     def end(self, time: float, name: str) -> None:
-        """Take the end of the stream; show what has begun and was not completed."""
+        """Record the end of the stream, and any incomplete unit before it."""
         self._time = time
         self._cut_short()
         record = self._conversation.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
         self._conversation.ends.close(record)
 
     def miss(self, size: int, time: float) -> None:
-        """Pass over bytes that are not there, and read no more."""
+        """Record missing bytes, and stop decoding."""
         self._time = time
         self._cut_short()
         self._other(b"", 0, 0, self._offset, (), "gap", size)
@@ -322,7 +323,7 @@ class _Stream:
         self._mode = _LOST
 
     def _cut_short(self) -> None:
-        """Show what has begun and will not be completed."""
+        """Record a unit that will not be completed."""
         if self._head:
             self._other(self._head, 0, 0, self._head_offset, tuple(self._head_parts), "cut short")
             self._head, self._head_parts = b"", []
@@ -332,10 +333,10 @@ class _Stream:
                 made = self._other(kept, 0, 0, offset, parts, "cut short", size)
                 made.notes["unit"] = layer
 
-    # What it is.
+    # HTTP, and the detection of MQTT.
 
     def _receive_head(self, data: bytes, position: int, number: int) -> int:
-        """Gather the head of HTTP, or find that the stream is MQTT. Returns where to go on in the piece."""
+        """Collect an HTTP head, or detect MQTT. Return the offset at which to continue."""
         if not self._head:
             self._head_offset = self._offset - len(data) + position
         before = len(self._head)
@@ -414,10 +415,10 @@ class _Stream:
                 self._mode = _HEAD
         return end
 
-    # Frames. What a data frame carries is read as it comes: the peer, too, acts on it before the frame is complete.
+    # Frames. The payload of a data frame is decoded as it arrives, because the peer does not wait for all of it.
 
     def _measure_frame(self, data: bytes, position: int) -> int | None:
-        """Measure what is gathered of a frame: the header, or the whole of a control frame."""
+        """Return how much of a frame to collect: the header, or the whole of a control frame."""
         measured = parse_header(data, position)
         if measured is None:
             return None
@@ -447,7 +448,7 @@ class _Stream:
         return position + more
 
     def _on_frame(self, offset: int, data: bytes, header: int, payload: int, parts: tuple[Part, ...]) -> None:
-        """Make the record of a frame, with as much of its payload as is there."""
+        """Make the record of a frame, with the available part of its payload."""
         first, masked = data[0], data[1] > 127
         name = "binary" if first == BINARY_FRAME else opcode_name(first)
         record = self._conversation.make(self._sender, self._time, FRAME, name, offset, data, header + payload, parts)
@@ -463,7 +464,7 @@ class _Stream:
             if opcode < 8:
                 self._fragmented = not first & 0x80
         if opcode in (TEXT, BINARY):
-            self._in_mqtt = not first & 0x70  # an extension has changed it otherwise
+            self._in_mqtt = not first & 0x70  # with a reserved bit set, an extension has transformed the payload
         self._frame_left = header + payload - len(data)
         self._frame_first = record
         self._frame_key = data[header - 4 : header] if masked else b""
@@ -471,7 +472,7 @@ class _Stream:
         self._deliver_masked(data[header:], record.number, header)
 
     def _go_on_with_frame(self, data: bytes, position: int, number: int) -> int:
-        """Make a record of the next bytes of a frame that did not come in one piece."""
+        """Make a record of the next bytes of a frame that did not arrive in one piece."""
         piece = data[position : position + self._frame_left]
         self._frame_left -= len(piece)
         first = self._frame_first
@@ -488,14 +489,14 @@ class _Stream:
         return position + len(piece)
 
     def _deliver_masked(self, payload: bytes, number: int, start: int) -> None:
-        """Unmask a piece of a payload, and give it to the packets."""
+        """Unmask a piece of a payload and decode its packets."""
         key = self._frame_key
         self._frame_key = turned(key, len(payload))
         if self._frame_carries and payload:
             self._deliver(mask(payload, key) if key else payload, number, start)
 
     def _deliver(self, payload: bytes, number: int, start: int) -> None:
-        """Give the payload of a frame to the packets."""
+        """Decode the packets in the payload of a frame."""
         position = 0
         while position < len(payload):
             if self._fault is not None:
@@ -514,7 +515,7 @@ class _Stream:
         if header is None:
             return None
         if self._first and first & 0xF0 == 0x10 and first != 0x10:
-            # Only a CONNECT of MQTT 3.1 may have flags. What else begins so is another protocol, such as TLS.
+            # Only a CONNECT of MQTT 3.1 may have flags. Any other such first byte is another protocol, such as TLS.
             start = header[1]
             if not _MQTT_3_1.startswith(data[start : start + len(_MQTT_3_1)]):
                 raise MalformedPacket(
@@ -536,7 +537,7 @@ class _Stream:
         return position
 
     def _lose(self, fault: MalformedPacket, data: bytes, position: int, number: int, start: int) -> None:
-        """Read no more packets: where the next one would begin, nobody can tell."""
+        """Stop decoding packets: the beginning of the next one is unknown."""
         self._fault = fault
         offset, kept, _, parts = self._packets.drop()
         if self._mode is _MQTT:
@@ -562,7 +563,7 @@ class _Stream:
             record.broken = (Broken(fault.statement, fault.message),)
             if data[0] >> 4 == 1:
                 self._note_version(record)
-        except MQTTError as error:  # of a packet that is not all kept
+        except MQTTError as error:  # the packet is not kept completely
             record.notes["unread"] = str(error)
         conversation.ends.follow(record)
 
@@ -575,7 +576,7 @@ class _Stream:
         return decode(data[0], data[header[1] :])
 
     def _note_version(self, record: Record) -> None:
-        """Note the Protocol Level of a CONNECT that is of another version: a server may speak it."""
+        """Record the Protocol Level of a CONNECT of another version, which the server may support."""
         at = record.data.find(b"\x00\x04MQTT")
         if 0 < at <= 5 and len(record.data) > at + 6 and record.data[at + 6] > 4:
             self._conversation.ends.version = record.data[at + 6]
@@ -598,7 +599,7 @@ class _Stream:
 
 
 def _kind(data: bytes, sender: str) -> str | None:
-    """Tell what a stream is by its first bytes; None while they do not tell."""
+    """Return the mode of a stream from its first bytes; None if more bytes are needed."""
     if sender == SERVER:
         if data.startswith(b"HTTP/"):
             return _HEAD
@@ -609,7 +610,7 @@ def _kind(data: bytes, sender: str) -> str | None:
 
 
 def _body_size(head: Head) -> int | None:
-    """Tell how long the body behind a head is; None: to the end of the stream."""
+    """Return the size of the body after a head; None if it ends with the stream."""
     if head.get("transfer-encoding") is not None:
         return None
     length = head.get("content-length")

@@ -1,9 +1,9 @@
-"""A record: one unit of one layer that one end of a connection sent. What every view of a session is made of.
+"""A record: one unit of one layer, sent by one end of a connection. All views of a session are made from records.
 
-The layers, from the lowest: `tcp`, a piece as it was read from the socket, TLS taken off; `http`, a head or a body;
-`frame`, a WebSocket frame; `mqtt`, a packet; `other`, bytes that are none of these. A record names the parts of the
-records below it that hold its bytes, so that each byte of a payload can be followed down to the piece it came in.
-What needs work (fields, the line that describes it) is done when it is asked for, not while bytes are forwarded.
+The layers, from the lowest: `tcp`, a piece as it was read from the socket, after TLS; `http`, a head or a body;
+`frame`, a WebSocket frame; `mqtt`, a packet; `other`, bytes that are none of these. A record lists the parts of lower
+records that contain its bytes, so that each byte of a payload can be traced to the piece in which it arrived.
+Expensive parts (fields, the descriptive line) are computed on demand, not while bytes are forwarded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a record means for the state of one end.
+    """A change of the state of one end that a record causes.
 
     Attributes:
         end: "client" or "server".
@@ -60,7 +60,7 @@ class Broken(NamedTuple):
 
     Attributes:
         statement: the normative statement, such as "MQTT-3.3.1-4", or a section, such as "RFC 6455 §5.1".
-        message: what was seen, and what was expected.
+        message: what was found, and what was expected.
     """
 
     statement: str
@@ -68,7 +68,7 @@ class Broken(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Bytes of a record that are a secret.
+    """Secret bytes of a record.
 
     Attributes:
         start: the offset of the first one.

@@ -1,4 +1,4 @@
-"""The records that are kept: the last ones, up to a number of bytes."""
+"""A bounded buffer of the last records."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from mqttws.tap.record import Record
 
-#: What a record takes beside its bytes, about.
+#: The approximate memory overhead of a record, in bytes.
 _EACH: Final = 600
 
 
 class Ring:
-    """Keeps the last records.
+    """A buffer that keeps the last records.
 
     Args:
-        keep: bytes of memory, about; at least the last record is kept.
+        keep: the approximate maximum bytes of memory; at least the last record is kept.
 
     Attributes:
-        dropped: how many are no longer there.
+        dropped: the number of records that were dropped.
     """
 
     def __init__(self, keep: int = 64 * 1024 * 1024) -> None:
@@ -29,7 +29,7 @@ class Ring:
         self.dropped = 0
 
     def add(self, records: Iterable[Record]) -> None:
-        """Take records, and drop the oldest ones where there is no place left."""
+        """Add records, and drop the oldest ones to make space."""
         for record in records:
             self._records.append(record)
             self._size += len(record.data) + _EACH
@@ -38,7 +38,7 @@ class Ring:
             self.dropped += 1
 
     def since(self, number: int) -> list[Record]:
-        """Return the records with a number greater than this one, oldest first."""
+        """Return the records with a number greater than `number`, oldest first."""
         found = []
         for record in reversed(self._records):
             if record.number <= number:
@@ -47,7 +47,7 @@ class Ring:
         return found[::-1]
 
     def get(self, number: int) -> Record | None:
-        """Return the record of a number; None where it is not kept."""
+        """Return the record with this number, or None if it is not kept."""
         if not self._records:
             return None
         place = number - self._records[0].number

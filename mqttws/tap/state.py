@@ -1,7 +1,7 @@
-"""What each packet means for both ends, and the rules that it breaks by coming when it comes.
+"""The effect of each packet on the state of both ends, and the rules that a packet breaks in that state.
 
-A tap sees what both ends send and has a part in neither. It keeps for each end the state of the connection, by the
-tables of the two machines (`HANDLERS`), and for each packet identifier in flight its step in the flows of QoS 1 and 2::
+A tap sees the packets of both ends. For each end it keeps the state of the connection, using the tables of the two
+machines (`HANDLERS`), and for each packet identifier in flight its step in the flows of QoS 1 and 2::
 
     step        packet of the publisher     packet of the receiver     next step
     (none)      PUBLISH, QoS 1                                         published 1
@@ -11,7 +11,7 @@ tables of the two machines (`HANDLERS`), and for each packet identifier in fligh
     received    PUBREL                                                 released
     released                                PUBCOMP                    (none)
 
-Nothing here decides what is forwarded.
+This module does not affect what is forwarded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STEPS: Final[dict[tuple[str, type[Packet]], str]] = {
     ("subscribe", SubAck): "",
     ("unsubscribe", UnsubAck): "",
 }
-#: What a SUBACK or UNSUBACK breaks that answers no request.
+#: The statement that a SUBACK or UNSUBACK without a request breaks.
 _ANSWERS_NOTHING: Final = {SubAck: "MQTT-3.8.4-2", UnsubAck: "MQTT-3.10.4-4"}
 
 
@@ -57,12 +57,12 @@ class _Flow:
 
 
 class Ends:
-    """Both ends of one connection, as far as what they send tells.
+    """The state of both ends of one connection, inferred from their packets.
 
     Attributes:
         states: "client" and "server" -> the state of the connection there: new, connecting, connected or closed.
-        version: the Protocol Level that the client asked for; 4 before it did.
-        keep_alive: seconds; 0 for none.
+        version: the Protocol Level of the CONNECT; 4 before the CONNECT.
+        keep_alive: seconds; 0 if it is disabled.
     """
 
     __slots__ = ("_asked", "_clean_session", "_disconnected", "_flows", "_last_sent", "keep_alive", "states", "version")
@@ -75,13 +75,13 @@ class Ends:
         self._disconnected = False
         # The end that began the flow -> packet identifier -> where it is.
         self._flows: dict[str, dict[int, _Flow]] = {CLIENT: {}, SERVER: {}}
-        # CONNECT and PINGREQ that wait; of a client that asks without end the last ones.
+        # The CONNECT and PINGREQ packets without an answer. Bounded: a client may send PINGREQ without end.
         self._asked: deque[tuple[int, float]] = deque(maxlen=1000)
         self._last_sent = 0.0
 
     @property
     def waiting(self) -> list[tuple[str, int, str, int]]:
-        """What is not answered: (the end that began it, packet identifier, step, number of the record)."""
+        """The unfinished flows: (the end that began it, packet identifier, step, number of the record)."""
         return [
             (end, packet_id, flow.step, flow.last)
             for end, flows in self._flows.items()
@@ -89,7 +89,7 @@ class Ends:
         ]
 
     def follow(self, record: Record) -> None:
-        """Note on a record of the layer `mqtt` what it means, and which rules it breaks by coming now."""
+        """Update the state for a record of the layer `mqtt`; add its changes and broken rules to the record."""
         packet = record.packet
         if packet is None:
             return
@@ -125,7 +125,7 @@ class Ends:
             self._move(record, CLIENT, CLOSED)
 
     def close(self, record: Record) -> None:
-        """Note what it means that one end sends nothing more (FIN), or that the connection is gone (RST)."""
+        """Update the state for the end of one direction (FIN) or of the connection (RST)."""
         self._move(record, record.sender, CLOSED)
         if record.name == "RST":
             self._move(record, OTHER_END[record.sender], CLOSED)
@@ -133,7 +133,7 @@ class Ends:
     # Rules.
 
     def _check_turn(self, record: Record, packet: Packet) -> None:
-        """Check that this packet may come from this end in this state, by the table of the end that receives it."""
+        """Check that this end may send this packet in this state, using the table of the receiving machine."""
         if self._disconnected and record.sender == CLIENT:
             _break(record, "MQTT-3.14.4-2", f"the client sent {record.name} after DISCONNECT")
             return
@@ -141,11 +141,11 @@ class Ends:
             machine: type[ClientMachine] | type[ServerMachine] = ServerMachine
             state = self.states[SERVER]
             if state is CONNECTING and type(packet) is not Connect:
-                state = CONNECTED  # a client may go on without waiting for the CONNACK [§3.1.4]
+                state = CONNECTED  # a client need not wait for the CONNACK [§3.1.4]
         else:
             machine, state = ClientMachine, self.states[CLIENT]
             if state is CLOSED:
-                state = CONNECTED  # what the server sent before it learnt of the end
+                state = CONNECTED  # the server may have sent this before the end reached it
         if state is not CLOSED and (state, type(packet)) not in machine.HANDLERS:
             error = machine.violation(state, packet)
             _break(record, error.statement, error.message)
@@ -182,7 +182,7 @@ class Ends:
                 self._move(record, end, CLOSED)
             return
         if packet.session_present and self._clean_session:
-            _break(record, "MQTT-3.2.2-1", "a session is present, though a clean one was asked for")
+            _break(record, "MQTT-3.2.2-1", "session present is set, although the client requested a clean session")
         for end in (SERVER, CLIENT):
             if self.states[end] is CONNECTING:
                 self._move(record, end, CONNECTED)
@@ -200,7 +200,7 @@ class Ends:
         before = flows.get(packet_id)
         if before is not None and not (dup and before.step == step):
             statement = "MQTT-2.3.1-2" if record.sender == CLIENT else "MQTT-2.3.1-4"
-            _break(record, statement, f"the packet identifier {packet_id} is in flight already (record {before.first})")
+            _break(record, statement, f"the packet identifier {packet_id} is already in flight (record {before.first})")
         flows[packet_id] = _Flow(step, record, topic_filters)
         self._show(record, packet_id, before.step if before else "", step)
 
@@ -209,7 +209,7 @@ class Ends:
         flow = flows.get(packet_id)
         if flow is None or (flow.step, type(packet)) not in STEPS:
             self._out_of_step(record, packet_id, packet, flow)
-            if flow is None and isinstance(packet, PubRel):  # a session that was there before this connection
+            if flow is None and isinstance(packet, PubRel):  # of a session older than this connection
                 flows[packet_id] = _Flow("released", record)
                 self._show(record, packet_id, "", "released", began)
             return
@@ -224,19 +224,19 @@ class Ends:
         self._show(record, packet_id, before, flow.step, began)
 
     def _out_of_step(self, record: Record, packet_id: int, packet: Packet, flow: _Flow | None) -> None:
-        """Say what is wrong with an answer: an unknown identifier is what a re-delivery leaves behind, and is not."""
+        """Report an unexpected answer. An unknown identifier breaks no rule: it can result from a re-delivery."""
         statement = _ANSWERS_NOTHING.get(type(packet))
         if statement is not None:
-            _break(record, statement, f"a {record.name} for {packet_id}, which nothing waits for")
+            _break(record, statement, f"a {record.name} for {packet_id}, which was not requested")
         elif flow is not None:
             _break(record, "§4.3", f"a {record.name} for {packet_id}, which is {flow.step!r}")
         else:
             record.notes["unknown"] = f"the packet identifier {packet_id} is not in flight on this connection"
 
-    # What is noted.
+    # Additions to the record.
 
     def _ask(self, record: Record) -> None:
-        """Note a CONNECT or a PINGREQ, which have no identifier: they are answered in their order."""
+        """Record a CONNECT or a PINGREQ. They have no identifier and are answered in order."""
         self._asked.append((record.number, record.time))
 
     def _answer(self, record: Record, number: int, time: float) -> None:

@@ -16,7 +16,7 @@ _LAYERS = (
     ("frames", "headers and control frames of the WebSocket"),
     ("packets", "MQTT without payloads"),
     ("payloads", "payloads"),
-    ("no MQTT", "bytes that are no MQTT"),
+    ("not MQTT", "bytes that are not MQTT"),
 )
 
 

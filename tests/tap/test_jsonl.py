@@ -39,7 +39,7 @@ def test_the_form_of_a_record() -> None:
         "data": "320d00016100017b2261223a20317d",
         "parts": [[6, 0, 15]],
         "summary": """'a' QoS 1 id 1, 8 bytes of JSON: '{"a": 1}'""",
-        "meaning": "The sender keeps the message until PUBACK; without one it sends it again, with DUP.",
+        "meaning": "The sender keeps the message until PUBACK; otherwise it sends it again, with DUP.",
         "fields": [
             {
                 "start": 0,
@@ -93,7 +93,7 @@ def test_foreign_lines_are_noted_and_the_others_are_read() -> None:
     loaded = load(mixed)
     assert [record.name for record in loaded.records] == [record.name for record in session()]
     assert len(loaded.faults) == len(bad)
-    assert loaded.faults[0] == (2, "this is no record: Expecting value: line 1 column 1 (char 0)")
+    assert loaded.faults[0] == (2, "this is not a record: Expecting value: line 1 column 1 (char 0)")
     assert all(len(why) < 200 for _, why in loaded.faults)
 
 
