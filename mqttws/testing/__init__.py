@@ -1,9 +1,9 @@
-"""Helpers for tests of one's own, each loaded when it is asked for.
+"""Helpers for the tests of an application, each loaded on first use.
 
-FakeClock, Pair                         a clock that stands still; a client and a server connected in memory
-MemoryStore                             a store that dies with the process
+FakeClock, Pair                         a clock that the test controls; a client and a server connected in memory
+MemoryStore                             a store in memory, which ends with the process
 Authority, Identity, mint_authority     certificates for development (the extra `certs`)
-Faults, Rules                           a tap that breaks what passes, by rules; rules as TOML
+Faults, Rules                           a tap that injects faults by rules; rules as TOML
 """
 
 from __future__ import annotations

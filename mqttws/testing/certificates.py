@@ -1,8 +1,8 @@
-"""Certificates of one's own: an authority for development and tests, and what it signs.
+"""A certificate authority for development and tests.
 
-Real deployments have a real authority. This one is for a broker on one's own machine that is to be reached over TLS
-without switching verification off: clients are given the authority's certificate, and everything else is as in earnest.
-Everything is PEM, in memory; nothing is written unless `write` is called. Needs `cryptography` (the extra `certs`).
+Use it to reach a local broker over TLS without disabling verification: give clients the authority's certificate, and
+everything else works as in production. Do not use it in production. Everything is PEM, in memory; nothing is written
+unless `write` is called. Needs `cryptography` (the extra `certs`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cryptography import x509
 
-#: How far in the past certificates begin to be valid, for clocks that differ.
+#: How far in the past the validity of certificates starts, to tolerate different clocks.
 _BACKDATED = timedelta(days=1)
 
 
@@ -36,17 +36,21 @@ class Identity:
     key: bytes = field(repr=False)
 
     def write(self, directory: str | Path, name: str) -> tuple[Path, Path]:
-        """Write `name`.crt and `name`.key, the key readable by its owner alone.
+        """Write `name`.crt and `name`.key. Only the owner can read the key.
+
+        Args:
+            directory: an existing directory.
+            name: the name of the files, without a suffix.
 
         Returns:
             The paths of the certificate and of the key.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: a file cannot be written.
         """
         certificate, key = Path(directory) / f"{name}.crt", Path(directory) / f"{name}.key"
         certificate.write_bytes(self.certificate)
-        key.unlink(missing_ok=True)  # the mode below is given to new files only
+        key.unlink(missing_ok=True)  # the mode below applies to new files only
         with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(self.key)
         return certificate, key
@@ -55,7 +59,8 @@ class Identity:
         """Make a server's TLS context, TLS 1.2 or later.
 
         Args:
-            client_authority: PEM; clients must then show a certificate that it has signed. None: they need none.
+            client_authority: a CA certificate in PEM; clients must then have a certificate that it signed. None does
+                not request client certificates.
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -66,10 +71,10 @@ class Identity:
         return context
 
     def client_context(self, authority: bytes) -> ssl.SSLContext:
-        """Make the TLS context of a client that shows this certificate.
+        """Make the TLS context of a client with this certificate.
 
         Args:
-            authority: PEM; who must have signed the server's certificate.
+            authority: the CA certificate in PEM that must have signed the server's certificate.
         """
         context = ssl.create_default_context(cadata=authority.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -77,16 +82,16 @@ class Identity:
         return context
 
     def _load_into(self, context: ssl.SSLContext) -> None:
-        """Hand both over; `ssl` takes them from files only."""
-        with tempfile.TemporaryDirectory() as directory:  # which is its owner's alone
+        """Load certificate and key into a context; `ssl` reads them from files only."""
+        with tempfile.TemporaryDirectory() as directory:  # only the owner can read it
             context.load_cert_chain(*self.write(directory, "identity"))
 
 
 class Authority:
-    """An authority that signs certificates. `mint_authority` makes one.
+    """A certificate authority. `mint_authority` makes one.
 
     Attributes:
-        certificate: PEM; what clients are to trust.
+        certificate: its certificate in PEM, which clients must trust.
     """
 
     def __init__(self, certificate: x509.Certificate, key: Any) -> None:
@@ -100,13 +105,13 @@ class Authority:
         """Sign a new certificate with a new key.
 
         Args:
-            *names: the host names and IP addresses for which a server's certificate is to hold.
-            common_name: of the subject; None: the first of `names`.
-            days: how long it is valid, from now; negative: expired already.
+            *names: the host names and IP addresses that a server's certificate is valid for.
+            common_name: the common name of the subject; None uses the first of `names`.
+            days: how long it is valid, from now; a negative number makes an expired certificate.
             identity_for: "server" or "client".
 
         Raises:
-            ValueError: there is neither a name nor a common name, or `identity_for` is something else.
+            ValueError: there is neither a name nor a common name, or `identity_for` has another value.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -135,7 +140,7 @@ class Authority:
         return Identity(_pem(_signed(builder, self._key)), _key_pem(key))
 
     def client_context(self) -> ssl.SSLContext:
-        """Make the TLS context of a client that trusts this authority and no other."""
+        """Make the TLS context of a client that trusts only this authority."""
         context = ssl.create_default_context(cadata=self.certificate.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
@@ -145,8 +150,8 @@ def mint_authority(common_name: str = "mqttws development authority", days: floa
     """Make a new authority.
 
     Args:
-        common_name: of its subject.
-        days: how long it is valid, from now.
+        common_name: the common name of its subject.
+        days: how long its certificate is valid, from now.
 
     Raises:
         ModuleNotFoundError: `cryptography` is not installed.

@@ -1,7 +1,7 @@
-"""A clock that stands still, and a client and a server connected in memory.
+"""A clock that the test controls, and a client and a server connected in memory.
 
-Nothing here opens a socket, starts a thread or waits. Time passes when the test says so, and bytes that are under
-way can be delivered piece by piece, or lost::
+Nothing here opens a socket, starts a thread or waits. The test advances the time, and can deliver bytes in transit in
+pieces, or lose them::
 
     pair = Pair(Connect("c1", clean_session=False)).open()
     pair.client.publish(Message("a/b", b"x", qos=1))
@@ -10,8 +10,8 @@ way can be delivered piece by piece, or lost::
     pair.cut()
     pair = pair.again().open()
 
-The server of a pair takes whatever the client asks for: it accepts, grants what is asked, and acknowledges. A test
-that wants it otherwise turns `automatic` off, and acts on `pair.server_events` by itself.
+The server of a pair accepts the connection, grants every subscription, and acknowledges every message. For another
+behaviour, set `automatic` to False and handle `pair.server_events` in the test.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ __all__ = ["FakeClock", "Pair"]
 
 
 class FakeClock:
-    """A clock that stands still until it is told otherwise: call it for the time, in seconds."""
+    """A clock that only `advance` moves. Call it to get the time in seconds."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; 0 or more seconds."""
+        """Advance the time by 0 or more seconds."""
         if seconds < 0:
             raise ValueError(f"time went back by {-seconds} s")
         self.now += seconds
 
 
 class Pair:
-    """A `ClientConnection` and a `ServerConnection`, and the bytes under way between them.
+    """A `ClientConnection` and a `ServerConnection`, and the bytes in transit between them.
 
     Args:
         connect: the client's CONNECT.
-        client_session: what the client keeps; a new one where it is not given.
-        server_session: what the server keeps; None: it has lost everything, and says so.
-        websocket: whether there is a WebSocket in between, or plain TCP.
-        clock: the time of both; a new one where it is not given.
-        automatic: whether the server grants and both sides acknowledge by themselves.
+        client_session: the client's session; by default a new one.
+        server_session: the server's session; None: the server has no session and reports so.
+        websocket: whether to connect over a WebSocket; otherwise over plain TCP.
+        clock: the clock of both; by default a new one.
+        automatic: whether the server grants and both sides acknowledge automatically.
         max_filters: see `ClientMachine`.
 
     Attributes:
-        to_server: what the client has sent and the server has not received yet.
-        to_client: the other way.
-        client_events: what the client has learnt, in order.
-        server_events: what the server has learnt, in order.
+        to_server: the bytes from the client that the server has not received yet.
+        to_client: the bytes from the server that the client has not received yet.
+        client_events: the events of the client, in order.
+        server_events: the events of the server, in order.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Pair:
         return [event for event in self.server_events if isinstance(event, Publish)]
 
     def open(self) -> Pair:
-        """Go through the handshakes. Returns the pair itself."""
+        """Do the handshakes. Return the pair itself."""
         self.run()
         if not (self.client.connected and self.server.connected):
             raise AssertionError(f"the pair did not connect: {self.client_events} {self.server_events}")
@@ -176,7 +176,7 @@ class Pair:
         self.clock.advance(end - self.clock())
 
     def cut(self) -> None:
-        """Lose the connection, and with it what is under way."""
+        """Break the connection, and lose the bytes in transit."""
         self.client.receive_eof(self.clock())
         self.server.receive_eof(self.clock())
         self.collect()
@@ -198,7 +198,7 @@ class Pair:
                 self._answer(event)
 
     def _answer(self, event: Event) -> None:
-        """Be a server that grants everything."""
+        """Answer as a server that grants everything."""
         if isinstance(event, UpgradeRequested):
             self.server.accept_upgrade(self.clock())
         elif isinstance(event, ConnectReceived):

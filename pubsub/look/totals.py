@@ -52,7 +52,7 @@ class Totals:
         elif record.layer == "http":
             self.sizes["HTTP"] += record.size
         elif record.layer == "other":
-            self.sizes["no MQTT"] += record.size
+            self.sizes["not MQTT"] += record.size
         elif record.name == "data":
             self._pieces += 1
             self.sizes["all"] += record.size

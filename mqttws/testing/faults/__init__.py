@@ -1,8 +1,8 @@
-"""Faults on the way between clients and a broker, by rules: a tap that does not forward everything as it came.
+"""Fault injection between clients and a broker: a tap that changes, delays or drops data by rules.
 
 faults.py    `Faults`: the tap with rules, from Python
-rules.py     what a rule matches, and rules as TOML
-kinds.py     what can be done to a packet, a frame or a head
-toxics.py    what can be done to the bytes of a direction: those of Toxiproxy
-line.py      what decides over one connection; sans-IO
+rules.py     the conditions of rules, and rules as TOML
+kinds.py     the faults of a packet, a frame or a head
+toxics.py    the faults of the bytes of a direction, as in Toxiproxy
+line.py      applies the rules to one connection; sans-IO
 """

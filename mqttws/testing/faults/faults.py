@@ -1,4 +1,4 @@
-"""`Faults`: a tap with rules, before any broker.
+"""`Faults`: a tap that injects faults by rules, for use with any broker.
 
 ::
 
@@ -30,10 +30,10 @@ from mqttws.testing.faults.toxics import TOXICS
 
 
 class _Doing:
-    """Takes what is to be done: each kind of fault is a method, with the parameters of its function.
+    """Chooses the fault of a rule: each kind of fault is a method, with the parameters of its function.
 
     Args:
-        add: makes the rule of a kind and its parameters, and takes it in.
+        add: adds a rule with this kind and parameters.
         known: the kinds.
     """
 
@@ -56,7 +56,7 @@ class _Doing:
 
 
 def on_name(what: type[Packet] | str) -> str:
-    """Name units as records do: a class of packets, or the name itself."""
+    """Return the name of units in records, for a class of packets or for the name itself."""
     return what if isinstance(what, str) else what.__name__.upper()
 
 
@@ -64,17 +64,17 @@ class Faults:
     """A tap with rules, in a thread: `with Faults(url) as faults`.
 
     Args:
-        url: of the server.
-        rules: to begin with, such as `Rules` of a file; None: none.
-        seed: of all chances; None: that of the rules, or 0.
+        url: the URL of the server.
+        rules: the initial rules, for example from a file; None for none.
+        seed: the seed of all random choices; None uses that of the rules, or 0.
         near_tls: see `Tap`.
         far_tls: see `Tap`.
 
     Attributes:
-        decided: what was done, as rules in which no chance is left: they do the same again.
+        decided: the applied faults as rules without randomness, which repeat the same run.
     """
 
-    #: What a tap must keep of a packet that is to be broken: all of it.
+    #: The tap keeps whole packets, because a fault can need all of one.
     LIMIT: Final = MAX_REMAINING_LENGTH + 5
 
     def __init__(
@@ -94,7 +94,7 @@ class Faults:
 
     @property
     def url(self) -> str:
-        """The URL to point clients at."""
+        """The URL for clients."""
         return self._tap.url
 
     def on(self, what: type[Packet] | str = "", **conditions: Any) -> Any:
@@ -106,7 +106,7 @@ class Faults:
                 chance.
 
         Returns:
-            What has a method for each kind of fault; see `mqttws.testing.faults.kinds`.
+            An object with a method for each kind of fault; see `mqttws.testing.faults.kinds`.
         """
 
         def add(kind: str, parameters: dict[str, Any]) -> None:
@@ -115,14 +115,14 @@ class Faults:
         return _Doing(add, KINDS)
 
     def stream(self, sender: str = SERVER, **conditions: Any) -> Any:
-        """Add a rule over all bytes of an end, for connections that begin from now on.
+        """Add a rule for all bytes of an end, for connections that start from now on.
 
         Args:
             sender: "client" or "server".
             **conditions: see `Toxic`: connection, chance.
 
         Returns:
-            What has a method for each toxic; see `mqttws.testing.faults.toxics`.
+            An object with a method for each toxic; see `mqttws.testing.faults.toxics`.
         """
 
         def add(kind: str, parameters: dict[str, Any]) -> None:
@@ -131,16 +131,16 @@ class Faults:
         return _Doing(add, TOXICS)
 
     def clear(self) -> None:
-        """Take every rule back; connections keep the toxics that they have."""
+        """Remove every rule. Open connections keep their toxics."""
         self._rules.rules.clear()
         self._rules.toxics.clear()
 
     def taken(self) -> list[Record]:
-        """Return the records; `notes["fault"]` of one says what was done to it."""
+        """Return the records; `notes["fault"]` of a record names the fault that was applied to it."""
         return self._tap.taken()
 
     def make_line(self, connection: int, conversation: Conversation) -> FaultyLine:
-        """Make what decides over a connection; for a `Tap` of one's own."""
+        """Make the `Line` of a connection, for use with another `Tap`."""
         return FaultyLine(self._rules, conversation, self.decided, time.time())
 
     def __enter__(self) -> Self:

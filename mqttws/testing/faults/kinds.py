@@ -1,4 +1,4 @@
-"""What can be done to a unit: a packet, a frame or a head. One function each; its parameters are those of a rule.
+"""The faults of a unit, which is a packet, a frame or a head. One function each; its parameters are those of a rule.
 
 A function gets the `Unit`, and says what becomes of it by the unit's verbs: `forward` bytes as packets, `write` bytes
 as they are, send bytes `back` to the sender, or end the connection. A unit of which nothing is said is gone.
@@ -42,15 +42,15 @@ class Unit:
         self.drawn: dict[str, Any] = {}
 
     def forward(self, data: bytes, delay: float = 0.0) -> None:
-        """Send MQTT bytes on, in a frame where there are frames; a frame or a head as it is."""
+        """Forward MQTT bytes, in a frame over WebSocket; forward a frame or a head unchanged."""
         self.write(self.framed(data) if self.record.layer in (MQTT, OTHER) else data, delay)
 
     def write(self, data: bytes, delay: float = 0.0) -> None:
-        """Send bytes on as they are; what comes behind them waits for them."""
+        """Forward bytes unchanged; later bytes wait for them."""
         self.done.append(("write", delay, data))
 
     def aside(self, data: bytes, delay: float) -> None:
-        """Send MQTT bytes on later; what comes behind them overtakes them."""
+        """Forward MQTT bytes later; later bytes overtake them."""
         self.done.append(("aside", delay, self.framed(data) if self.record.layer in (MQTT, OTHER) else data))
 
     def back(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ class Unit:
         self.done.append(("back", 0.0, self.framed(data, OTHER_END[self.record.sender])))
 
     def back_raw(self, data: bytes) -> None:
-        """Send bytes to the sender as they are."""
+        """Send bytes to the sender unchanged."""
         self.done.append(("back", 0.0, data))
 
     def end(self, how: str) -> None:
@@ -68,7 +68,7 @@ class Unit:
         self.done.append((how, 0.0, b""))
 
     def framed(self, data: bytes, sender: str | None = None, first: int = 0x82) -> bytes:
-        """Put bytes into a frame, where there are frames."""
+        """Put bytes into a frame over WebSocket; return them unchanged over TCP."""
         if not self.websocket:
             return data
         return self.frame(first, data, (sender or self.record.sender) == CLIENT)
@@ -86,7 +86,7 @@ class Unit:
 
 
 def as_bytes(packet: Packet | bytes | str) -> bytes:
-    """Take a packet as its bytes."""
+    """Return the bytes of a packet."""
     if isinstance(packet, Packet):
         return packet.encode()
     return bytes.fromhex(packet) if isinstance(packet, str) else bytes(packet)
@@ -100,7 +100,7 @@ def drop(unit: Unit) -> None:
 
 
 def delay(unit: Unit, *, seconds: float, jitter: float = 0.0) -> None:
-    """Forward it late, and all that comes behind it."""
+    """Forward it and everything after it late."""
     late = max(0.0, seconds + jitter * unit.chance.uniform(-1, 1)) if jitter else seconds
     if jitter:
         unit.drawn = {"seconds": round(late, 6), "jitter": 0.0}
@@ -108,34 +108,34 @@ def delay(unit: Unit, *, seconds: float, jitter: float = 0.0) -> None:
 
 
 def hold(unit: Unit, *, seconds: float) -> None:
-    """Hold it back; what comes behind it overtakes it. For acknowledgements."""
+    """Hold it back while later units pass. For acknowledgements."""
     unit.aside(unit.data, seconds)
 
 
 def duplicate(unit: Unit, *, times: int = 1) -> None:
-    """Forward it, and again so many times."""
+    """Forward it, and then again `times` times."""
     for _ in range(times + 1):
         unit.forward(unit.data)
 
 
 def reorder(unit: Unit) -> None:
-    """Forward it behind the next unit."""
+    """Forward it after the next unit."""
     unit.done.append(("swap", 0.0, unit.framed(unit.data)))
 
 
 def replace(unit: Unit, *, packet: Packet | bytes | str) -> None:
-    """Forward another packet in its place."""
+    """Forward another packet instead."""
     unit.forward(as_bytes(packet))
 
 
 def inject(unit: Unit, *, packet: Packet | bytes | str) -> None:
-    """Forward it, and another packet behind it."""
+    """Forward it, and then another packet."""
     unit.forward(unit.data)
     unit.forward(as_bytes(packet))
 
 
 def answer(unit: Unit, *, packet: Packet | bytes | str) -> None:
-    """Forward nothing, and answer in the other end's place."""
+    """Forward nothing, and answer instead of the other end."""
     unit.back(as_bytes(packet))
 
 
@@ -146,12 +146,12 @@ def truncate(unit: Unit, *, size: int, end: str = "rst") -> None:
 
 
 def reset(unit: Unit) -> None:
-    """Reset the connection in its place."""
+    """Reset the connection instead."""
     unit.end("rst")
 
 
 def close(unit: Unit) -> None:
-    """Close the connection in its place, by FIN both ways."""
+    """Close the connection instead, by FIN in both directions."""
     unit.end("fin")
 
 
@@ -175,7 +175,7 @@ def corrupt(unit: Unit, *, at: int = -1, value: int = -1) -> None:
 
 
 def set_field(unit: Unit, *, name: str, value: int | str) -> None:
-    """Put another value into a field, such as "packet identifier" or "return code": a number, or hexadecimal."""
+    """Set the value of a field, such as "packet identifier" or "return code": a number, or hexadecimal."""
     data = unit.data
     for field in fields_of(unit.record):
         if field.name == name:
@@ -191,7 +191,7 @@ def set_flags(unit: Unit, *, flags: int) -> None:
 
 
 def refuse(unit: Unit, *, return_code: int) -> None:
-    """Turn a CONNACK into a refusal, and close behind it."""
+    """Turn a CONNACK into a refusal, and close the connection."""
     unit.forward(bytes((0x20, 2, 0, return_code)))
     unit.end("fin")
 
@@ -204,7 +204,7 @@ def fail_subscription(unit: Unit) -> None:
 
 
 def wrong_count(unit: Unit, *, more: int = 1) -> None:
-    """Give a SUBACK so many return codes more, or fewer."""
+    """Add `more` return codes to a SUBACK; a negative number removes some."""
     packet = unit.record.packet
     if isinstance(packet, SubAck):
         codes = [*packet.return_codes, *[0] * max(0, more)][: len(packet.return_codes) + more]
@@ -215,7 +215,7 @@ def wrong_count(unit: Unit, *, more: int = 1) -> None:
 
 
 def stranger(unit: Unit, *, offset: int = 1000) -> None:
-    """Give an acknowledgement the identifier of nobody."""
+    """Give an acknowledgement a packet identifier that is not in use."""
     packet = unit.record.packet
     if isinstance(packet, (PacketIdOnly, SubAck)):
         other = (packet.packet_id + offset - 1) % 65_535 + 1
@@ -225,17 +225,17 @@ def stranger(unit: Unit, *, offset: int = 1000) -> None:
 
 
 def session_lost(unit: Unit) -> None:
-    """Let a CONNACK say that there is no session."""
+    """Set session present to 0 in a CONNACK."""
     unit.forward(b"\x20\x02\x00" + unit.data[3:])
 
 
 def session_kept(unit: Unit) -> None:
-    """Let a CONNACK say that there is a session."""
+    """Set session present to 1 in a CONNACK."""
     unit.forward(b"\x20\x02\x01" + unit.data[3:])
 
 
 def wrong_length(unit: Unit, *, more: int) -> None:
-    """Announce so many bytes more than there are, or fewer."""
+    """Announce `more` bytes than there are; a negative number announces fewer."""
     header = decode_remaining_length(unit.data, 1)
     if header is None:
         unit.forward(unit.data)
@@ -245,12 +245,12 @@ def wrong_length(unit: Unit, *, more: int) -> None:
 
 
 def endless_length(unit: Unit) -> None:
-    """Announce its length in five bytes, which no packet may have."""
+    """Encode its remaining length in five bytes, which is not allowed."""
     unit.forward(unit.data[:1] + b"\xff\xff\xff\xff\x01" + unit.data[2:])
 
 
 def long_length(unit: Unit) -> None:
-    """Announce its length in a form longer than need be, which is allowed."""
+    """Encode its remaining length in more bytes than necessary, which is allowed."""
     header = decode_remaining_length(unit.data, 1)
     if header is None or header[1] != 2:
         unit.forward(unit.data)
@@ -259,7 +259,7 @@ def long_length(unit: Unit) -> None:
 
 
 def garbage(unit: Unit, *, size: int) -> None:
-    """Forward so many bytes of chance in its place."""
+    """Forward `size` random bytes instead."""
     made = unit.chance.randbytes(size)
     unit.forward(made)
 
@@ -274,7 +274,7 @@ def split(unit: Unit, *, size: int = 1, seconds: float = 0.0) -> None:
 
 
 def fragment(unit: Unit, *, size: int = 1, pings: bool = False) -> None:
-    """Send it as one message in fragments of `size` bytes, with a ping between two of them where asked for."""
+    """Send it as one message in fragments of `size` bytes; with `pings`, a ping between two of them."""
     pieces = [unit.data[start : start + size] for start in range(0, len(unit.data), size)]
     for number, piece in enumerate(pieces):
         first = (2 if number == 0 else 0) | (0x80 if number == len(pieces) - 1 else 0)
@@ -284,12 +284,12 @@ def fragment(unit: Unit, *, size: int = 1, pings: bool = False) -> None:
 
 
 def join(unit: Unit, *, count: int = 2) -> None:
-    """Let it wait until so many units are together, and send them in one frame."""
+    """Wait until there are `count` units, and send them in one frame."""
     unit.done.append(("join", float(count), unit.data))
 
 
 def empty_frames(unit: Unit, *, count: int = 1) -> None:
-    """Send so many empty frames before it."""
+    """Send `count` empty frames before it."""
     if unit.websocket:
         for _ in range(count):
             unit.forward(b"")
@@ -307,24 +307,24 @@ def reserved_bits(unit: Unit, *, bits: int = 4) -> None:
 
 
 def reserved_opcode(unit: Unit, *, opcode: int = 3) -> None:
-    """Send it in a frame of a kind that there is not."""
+    """Send it in a frame with a reserved opcode."""
     unit.write(unit.framed(unit.data, first=0x80 | opcode & 15))
 
 
 def wrong_mask(unit: Unit) -> None:
-    """Mask it where it must not be, or leave it unmasked where it must be."""
+    """Mask it if it must not be masked, or leave it unmasked if it must be."""
     unit.write(unit.frame(0x82, unit.data, unit.record.sender != CLIENT) if unit.websocket else unit.data)
 
 
 def close_frame(unit: Unit, *, code: int = 1001, reason: str = "") -> None:
-    """Send a close frame in its place, and close."""
+    """Send a close frame instead, and close the connection."""
     if unit.websocket:
         unit.write(unit.framed(code.to_bytes(2, "big") + reason.encode(), first=0x88))
     unit.end("fin")
 
 
 def ping_flood(unit: Unit, *, count: int = 1000, size: int = 0) -> None:
-    """Send so many pings before it."""
+    """Send `count` pings before it."""
     if unit.websocket:
         unit.write(b"".join(unit.framed(bytes(size), first=0x89) for _ in range(count)))
     unit.forward(unit.data)
@@ -341,7 +341,7 @@ def http(
     body: str = "",
     reason: str = "",
 ) -> None:
-    """Answer a request in the server's place, or another answer in the place of the server's; then close."""
+    """Answer a request instead of the server, or replace its answer; then close the connection."""
     content = body.encode()
     lines = [f"HTTP/1.1 {status} {reason}".rstrip()]
     given = list(headers.items() if isinstance(headers, Mapping) else headers)
@@ -356,7 +356,7 @@ def http(
 
 
 def set_header(unit: Unit, *, name: str, value: str | None = None) -> None:
-    """Give a header another value, or take it out (None)."""
+    """Set a header to another value, or remove it (None)."""
     lines = unit.data.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     kept = [line for line in lines if line.partition(":")[0].strip().lower() != name.lower()]
     if value is not None:

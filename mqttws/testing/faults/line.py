@@ -1,7 +1,7 @@
-"""What decides over one connection: units are matched by the rules, and bytes shaped by the toxics. Sans-IO.
+"""Apply the rules to one connection: rules match units, and toxics shape bytes. Sans-IO.
 
-Where no rule matches anything in what has come, its bytes go on as they are. Where one does, the units are taken out of
-their frames and sent on one by one, and what the rule says becomes of the one that it matches.
+If no rule matches a unit in the received data, the bytes are forwarded unchanged. If one does, the units are taken out
+of their frames and forwarded one by one, and the rule is applied to the unit that it matches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mqttws.testing.faults.kinds import KINDS, Unit
 from mqttws.testing.faults.rules import Rule, Rules, Toxic
 from mqttws.testing.faults.toxics import TOXICS, Shaper, Timed
 
-#: How many bytes may wait in one direction before its sender is not read.
+#: How many bytes may wait in one direction before reading from its sender is paused.
 _HIGH_WATER = 256 * 1024
 
 
@@ -28,9 +28,9 @@ class FaultyLine:
     """One connection.
 
     Args:
-        rules: of the run.
-        conversation: that reads it.
-        decided: takes what was decided, as rules without chance.
+        rules: the rules.
+        conversation: the decoder of the connection.
+        decided: receives the applied rules, without randomness.
         now: seconds.
     """
 
@@ -43,7 +43,7 @@ class FaultyLine:
         self._actions: list[Action] = []
         self._ways = {end: _Way(self, end, now) for end in (CLIENT, SERVER)}
 
-    # What `Line` asks for.
+    # The interface `Line`.
 
     def receive_data(self, sender: str, data: bytes, records: list[Record], now: float) -> None:
         """See `mqttws.tap.Line`."""
@@ -69,10 +69,10 @@ class FaultyLine:
         deadlines = [deadline for way in self._ways.values() if (deadline := way.deadline()) is not None]
         return min(deadlines, default=None)
 
-    # For the ways.
+    # Called by the directions.
 
     def act(self, what: str, end: str, data: bytes = b"") -> None:
-        """Have something done."""
+        """Add an action."""
         self._actions.append((what, end, data))
 
     def send_back(self, sender: str, data: bytes, now: float) -> None:
@@ -80,34 +80,34 @@ class FaultyLine:
         self._ways[OTHER_END[sender]].write(data, 0.0, now)
 
     def cut(self, now: float) -> None:
-        """Reset both ends, and forget what waits."""
+        """Reset both ends, and discard waiting data."""
         self._silent = True
         for end, way in self._ways.items():
             way.forget()
             self.act("rst", end)
 
     def close(self, now: float) -> None:
-        """Send FIN both ways, behind what waits."""
+        """Send FIN in both directions, after waiting data."""
         for way in self._ways.values():
             way.finish(now)
         self._silent = True
 
     def fall_silent(self) -> None:
-        """Forward nothing more, either way; what waits still leaves."""
+        """Forward nothing more in either direction, except waiting data."""
         self._silent = True
 
     def rule_for(self, record: Record, place: int, now: float, chance: random.Random) -> Rule | None:
-        """Find the rule that is to be applied to a unit."""
+        """Return the rule to apply to a unit, or None."""
         if isinstance(record.packet, Connect):
             self._client_id = record.packet.client_id
         found = None
-        for rule in self._rules.rules:  # each counts, though only the first is applied
+        for rule in self._rules.rules:  # every rule counts its matches, but only the first is applied
             if rule.matches(record, place, self._client_id, now, chance) and found is None:
                 found = rule
         return found
 
     def decide(self, rule: Rule, record: Record, place: int, drawn: dict[str, object]) -> None:
-        """Note what was decided, for a replay."""
+        """Record an applied rule, for a replay."""
         made = Rule(
             rule.kind,
             {**rule.parameters, **drawn},
@@ -133,16 +133,16 @@ class FaultyLine:
         return made
 
     def settled(self, sender: str) -> bool:
-        """Return whether no unit of an end is under way."""
+        """Return whether no unit of an end is incomplete."""
         return not self._conversation.under_way(sender)
 
     def chance_for(self, sender: str, what: str) -> random.Random:
-        """Make a generator of chance that nothing but the seed, the connection and the direction decides on."""
+        """Make a random generator that depends only on the seed, the connection, the direction and `what`."""
         return random.Random(f"{self._rules.seed}/{self._conversation.connection}/{sender}/{what}")
 
     @property
     def websocket(self) -> bool:
-        """Whether packets travel in frames."""
+        """Whether packets are sent in frames."""
         return self._conversation.upgrade is not None
 
 
@@ -151,7 +151,7 @@ class _Way:
 
     Args:
         line: the connection.
-        sender: who sends in it.
+        sender: the end that sends in this direction.
         now: seconds.
     """
 
@@ -161,7 +161,7 @@ class _Way:
         self._target = OTHER_END[sender]
         self._chance = line.chance_for(sender, "units")
         self._shapers = line.shapers(sender)
-        self._raw = b""  # what has come and is not decided on
+        self._raw = b""  # received data that is not forwarded yet
         self._units: list[tuple[Record, Rule | None, int]] = []
         self._place = 0
         self._swapped: bytes | None = None  # waits for the next unit
@@ -178,7 +178,7 @@ class _Way:
         ]
 
     def receive(self, data: bytes, records: list[Record], now: float) -> None:
-        """Take a piece, and the records that it completes."""
+        """Receive a piece, with the records that it completes."""
         self._raw += data
         for record in records:
             if record.layer in (MQTT, HTTP, OTHER) or (
@@ -194,7 +194,7 @@ class _Way:
             self._decide(raw, units, now)
 
     def _decide(self, raw: bytes, units: list[tuple[Record, Rule | None, int]], now: float) -> None:
-        """Forward what has come, as it is where nothing matches."""
+        """Apply the rules to received data; forward it unchanged if nothing matches."""
         if not any(rule for _, rule, _ in units) and self._swapped is None and not self._joined:
             self.write(raw, 0.0, now)
             return
@@ -241,20 +241,20 @@ class _Way:
             self.write(unit.framed(joined), 0.0, now)
 
     def _flush_then(self, now: float) -> None:
-        """Let what is written leave before a reset."""
+        """Send the written data before a reset."""
         for piece in self._queue:
             if piece.what == "send":
                 self._line.act("send", self._target, piece.data)
 
-    # Out.
+    # Output.
 
     def write(self, data: bytes, delay: float, now: float) -> None:
-        """Let bytes leave, behind those before them."""
+        """Send bytes after `delay` seconds, in order."""
         if data:
             self._put(Timed(now + delay, "send", data))
 
     def finish(self, now: float) -> None:
-        """Let FIN leave, behind what waits."""
+        """Send FIN after waiting data."""
         if self._finished:
             return
         self._finished = True
@@ -267,7 +267,7 @@ class _Way:
         self._put(Timed(now, "fin"))
 
     def forget(self) -> None:
-        """Let nothing of what waits leave."""
+        """Discard waiting data."""
         self._queue.clear()
         self._aside.clear()
         self._ends.clear()
@@ -285,7 +285,7 @@ class _Way:
             self._line.act("pause", self._sender)
 
     def release(self, now: float) -> None:
-        """Have done what is due."""
+        """Perform what is due."""
         while self._ends and min(self._ends)[0] <= now:
             _, how = self._ends.pop(self._ends.index(min(self._ends)))
             if how == "rst":
@@ -304,7 +304,7 @@ class _Way:
             self._line.act("resume", self._sender)
 
     def deadline(self) -> float | None:
-        """Return when something is due; None for never."""
+        """Return the time at which something is due, or None."""
         due = [end for end, _ in self._ends if end != float("inf")]
         if self._queue:
             due.append(self._queue[0].due)

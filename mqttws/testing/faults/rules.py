@@ -1,8 +1,8 @@
-"""What a rule matches, and what it does; rules as TOML.
+"""Rules: the conditions, the fault, and the TOML form.
 
-A rule counts what it matches by itself, over all connections: `nth=3` is the third PUBACK that fits the rest of it.
-Chance is drawn of a generator of each connection and direction, by the seed: what other connections do at the same time
-changes nothing. What was decided is a list of rules again, each for one unit, in which no chance is left.
+Each rule counts its own matches, over all connections: `nth=3` is the third unit that meets the other conditions. Random
+choices come from a generator for each connection and direction, made from the seed, so other connections do not affect
+them. The applied faults are again a list of rules, each for one unit and without randomness.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mqttws.testing.faults.toxics import TOXICS
 
 
 def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> None:
-    """Check that there is such a kind, and that it takes these parameters.
+    """Check that a kind exists and accepts these parameters.
 
     Raises:
-        ValueError: there is none, or it takes others.
+        ValueError: it does not.
     """
     if kind not in known:
         raise ValueError(f"there is no fault {kind!r}; there are {', '.join(sorted(known))}")
@@ -38,23 +38,23 @@ def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[st
 
 @dataclass
 class Rule:
-    """One rule over units.
+    """A rule for units.
 
     Attributes:
-        kind: what is done; one of `KINDS`.
+        kind: the fault; one of `KINDS`.
         parameters: its parameters.
         on: the name of the units: "PUBACK", "GET", "101", "ping", "binary"; "" for every packet.
         sender: "client" or "server"; "" for either.
-        nth: which of those that fit, from 1; 0 for each.
-        every: each so many-th of them; 0 for each.
+        nth: which of the matching units, from 1; 0 for each.
+        every: every `every`-th of the matching units; 0 for each.
         topic: a Topic Filter that the topic of a PUBLISH must match; "" for any.
-        packet_id: of the packet; 0 for any.
-        client_id: of the connection's CONNECT; "" for any.
-        connection: its number, from 1; 0 for any.
-        place: which unit of its direction it must be, from 1; 0 for any. For replays.
-        times: how often at most; 0 for always.
-        within: seconds since the first match during which it works; 0 for always.
-        chance: from 0 to 1.
+        packet_id: the packet identifier; 0 for any.
+        client_id: the client identifier of the connection; "" for any.
+        connection: the number of the connection, from 1; 0 for any.
+        place: the number of the unit in its direction, from 1; 0 for any. For replays.
+        times: the maximum number of times; 0 for no limit.
+        within: seconds after the first match during which the rule applies; 0 for no limit.
+        chance: the probability, 0 to 1.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Rule:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
     def matches(self, record: Record, place: int, client_id: str, now: float, chance: random.Random) -> bool:
-        """Return whether this rule is to be applied to a unit, and count it."""
+        """Return whether to apply this rule to a unit; count the unit."""
         if not self._fits(record, place, client_id):
             return False
         self._seen += 1
@@ -119,14 +119,14 @@ class Rule:
 
 @dataclass
 class Toxic:
-    """One rule over the bytes of a direction.
+    """A rule for the bytes of a direction.
 
     Attributes:
-        kind: what is done; one of `TOXICS`.
+        kind: the fault; one of `TOXICS`.
         parameters: its parameters.
-        sender: whose bytes: "client" or "server".
-        connection: its number, from 1; 0 for any.
-        chance: from 0 to 1, that a connection gets it.
+        sender: the end that sends the bytes: "client" or "server".
+        connection: the number of the connection, from 1; 0 for any.
+        chance: the probability, 0 to 1, that it applies to a connection.
     """
 
     kind: str
@@ -146,9 +146,9 @@ class Rules:
     """The rules of a run.
 
     Attributes:
-        seed: of all chances.
-        rules: over units; of those that match, the first is applied.
-        toxics: over bytes; all are applied, in this order.
+        seed: the seed of all random choices.
+        rules: the rules for units; the first that matches is applied.
+        toxics: the rules for bytes; all are applied, in this order.
     """
 
     seed: int = 0
@@ -156,7 +156,7 @@ class Rules:
     toxics: list[Toxic] = field(default_factory=list)
 
     def to_toml(self) -> str:
-        """Write them as TOML, which `Rules.from_toml` reads."""
+        """Return the rules as TOML, which `Rules.from_toml` reads."""
         lines = [f"seed = {self.seed}"]
         for rule in self.rules:
             lines += ["", "[[rule]]", f"do = {_toml(rule.kind)}"]
@@ -170,10 +170,10 @@ class Rules:
 
     @classmethod
     def from_toml(cls, text: str) -> Rules:
-        """Read rules.
+        """Read rules from TOML.
 
         Raises:
-            ValueError: they are no rules; the message says which one, and why.
+            ValueError: a rule is not valid; the message names it and the reason.
         """
         made = tomllib.loads(text)
         unknown = made.keys() - {"seed", "rule", "stream"}
@@ -196,7 +196,7 @@ _CONDITIONS = (
 
 
 def _set(made: Rule | Toxic, names: Iterable[str]) -> list[tuple[str, Any]]:
-    """List what is not as it would be anyway."""
+    """Return the fields that do not have their default values."""
     defaults = type(made).__dataclass_fields__
     return [(name, getattr(made, name)) for name in names if getattr(made, name) != defaults[name].default]
 

@@ -1,7 +1,7 @@
-"""What can be done to the bytes of one direction, whatever they mean: the toxics of Toxiproxy.
+"""The faults of the bytes of one direction, independent of their meaning: the toxics of Toxiproxy.
 
-Each function makes a `Shaper` of its parameters. A shaper takes pieces with the time at which each may leave, and gives
-pieces with later times, or fewer bytes.
+Each function makes a `Shaper` from its parameters. A shaper receives pieces, each with the time at which to send it,
+and yields pieces with later times or fewer bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 
 class Timed(NamedTuple):
-    """A piece, or an end, and when it may leave.
+    """A piece of data, or the end, and when it may be sent.
 
     Attributes:
         due: seconds.
@@ -26,18 +26,18 @@ class Timed(NamedTuple):
 
 
 class Shaper:
-    """Passes on what comes, as it is.
+    """Forwards data unchanged.
 
     Attributes:
-        swallows: whether nothing passes.
-        end: what is to happen so many seconds after the connection began: ("fin" or "rst", seconds); None for nothing.
+        swallows: whether it forwards nothing.
+        end: ("fin" or "rst", seconds after the start of the connection); None for no end.
     """
 
     swallows = False
     end: tuple[str, float] | None = None
 
     def shape(self, piece: Timed) -> Iterator[Timed]:
-        """Take a piece or an end. Yields what becomes of it."""
+        """Yield the result for a piece or an end."""
         yield piece
 
 
@@ -117,12 +117,12 @@ class _Ending(Shaper):
 
 
 def latency(chance: random.Random, *, seconds: float, jitter: float = 0.0) -> Shaper:
-    """Delay all bytes by `seconds`, more or less by up to `jitter`; their order stays."""
+    """Delay all bytes by `seconds`, plus or minus up to `jitter`; the order is kept."""
     return _Latency(chance, seconds, jitter)
 
 
 def bandwidth(chance: random.Random, *, rate: float) -> Shaper:
-    """Let no more than `rate` bytes a second pass."""
+    """Forward at most `rate` bytes per second."""
     if rate <= 0:
         raise ValueError(f"the rate is {rate}; it must be above 0")
     return _Bandwidth(rate)
@@ -134,7 +134,7 @@ def slow_close(chance: random.Random, *, seconds: float) -> Shaper:
 
 
 def timeout(chance: random.Random, *, seconds: float) -> Shaper:
-    """Let nothing pass, and close after `seconds`; 0: never."""
+    """Forward nothing, and close the connection after `seconds`; 0: never."""
     return _Ending("fin", seconds or float("inf"), True)
 
 
@@ -144,16 +144,16 @@ def reset_peer(chance: random.Random, *, seconds: float = 0.0) -> Shaper:
 
 
 def slicer(chance: random.Random, *, size: int, variation: int = 0, seconds: float = 0.0) -> Shaper:
-    """Cut the bytes into pieces of `size`, more or less by up to `variation`, `seconds` apart."""
+    """Cut the bytes into pieces of `size`, plus or minus up to `variation`, `seconds` apart."""
     return _Slicer(chance, size, variation, seconds)
 
 
 def limit_data(chance: random.Random, *, size: int) -> Shaper:
-    """Let `size` bytes pass, then close."""
+    """Forward `size` bytes, then close the connection."""
     return _Limit(size)
 
 
-#: What can be done to bytes.
+#: The faults of bytes.
 TOXICS: Final[dict[str, Callable[..., Shaper]]] = {
     maker.__name__: maker for maker in (latency, bandwidth, slow_close, timeout, reset_peer, slicer, limit_data)
 }
