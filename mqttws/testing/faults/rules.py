@@ -1,8 +1,8 @@
 """Rules: the conditions, the fault, and the TOML form.
 
-Each rule counts its own matches, over all connections: `nth=3` is the third unit that meets the other conditions. Random
-choices come from a generator for each connection and direction, made from the seed, so other connections do not affect
-them. The applied faults are again a list of rules, each for one unit and without randomness.
+Each rule counts its own matches, over all connections: `nth=3` is the third unit that meets the other conditions.
+Random choices come from a generator for each connection and direction, made from the seed, so other connections do not
+affect them. The applied faults are again a list of rules, each for one unit and without randomness.
 """
 
 from __future__ import annotations
