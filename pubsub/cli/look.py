@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
-from pubsub.cli.options import port, positive
+from pubsub.cli.options import documentation, port, positive
 from pubsub.cli.streams import complain
 from pubsub.look.differing import MOST, compare
-from pubsub.look.documentation import templates
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
 from pubsub.look.reading import Source, Unreadable, read_all
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secrets", action="store_true", help="show and save passwords, tokens and signatures as they are"
     )
-    parser.add_argument("--docs", metavar="URL",
+    parser.add_argument("--docs", type=documentation, metavar="URL",
                         help="documentation that the links of --web and of a saved page lead into (default: the "
                              "project's, where it is published)")  # fmt: skip
     parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto", help="(default: auto)")
@@ -101,10 +100,6 @@ def _check_docs(arguments: argparse.Namespace) -> None:
         return
     if not arguments.web and not any(name.endswith(".html") for name in arguments.save):
         raise Failure("--docs is for --web, or for --save with a .html file", USAGE)
-    try:
-        templates(arguments.docs)
-    except ValueError as error:
-        raise Failure(str(error), USAGE) from None
 
 
 def _refuse_live_options(arguments: argparse.Namespace) -> None:
@@ -219,7 +214,14 @@ def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
 async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
     """Look until Ctrl-C."""
     looking = asyncio.ensure_future(
-        look(url, view, lambda tap: _announce(tap, arguments), web=_announce_page if arguments.web else None, **options)
+        look(
+            url,
+            view,
+            lambda tap: _announce(tap, arguments),
+            web=_announce_page if arguments.web else None,
+            docs=arguments.docs,
+            **options,
+        )
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

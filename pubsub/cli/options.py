@@ -75,6 +75,17 @@ def port(text: str) -> int:
     return int(text)
 
 
+def documentation(text: str) -> str:
+    """Read the URL of documentation."""
+    from pubsub.look.documentation import templates
+
+    try:
+        templates(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def header(text: str) -> tuple[str, str]:
     """Read a header."""
     name, colon, value = text.partition(":")

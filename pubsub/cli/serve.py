@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mqttws import SQLiteStore, StoreError
 from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
-from pubsub.cli.options import port
+from pubsub.cli.options import documentation, port
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
 
 if TYPE_CHECKING:
@@ -78,17 +78,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_aws_arguments(parser)
     parser.add_argument("--look", action="store_true",
                         help="a page that shows the broker and its traffic; see standard error")  # fmt: skip
+    parser.add_argument("--docs", type=documentation, metavar="URL",
+                        help="documentation that the links of that page lead into (default: the project's, where it is "
+                             "published)")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="store_true", help="show on standard error who comes and goes")
 
 
 #: Options that only the plain broker has, and those that only the AWS IoT endpoint has.
 _PLAIN_ONLY = (
-    *("tcp_port", "wss_port", "no_ws", "no_tcp", "path", "cert", "key", "client_ca", "users", "store", "look"),
+    *("tcp_port", "wss_port", "no_ws", "no_tcp", "path", "cert", "key", "client_ca", "users", "store", "look", "docs"),
     *_BOUNDS,
 )
 _AWS_ONLY = ("identities", "cognito_port", "explain")
 #: Option -> another that it is useless without.
 _NEEDS = {
+    "docs": ("look",),
     "key": ("cert",),
     "client_ca": ("cert",),
     "ca_out": ("tls_dev",),
@@ -261,7 +265,7 @@ async def _serve_with_page(arguments: argparse.Namespace, store: SQLiteStore | N
         arguments.host = "127.0.0.1"
         return _make_broker(arguments, store, listeners)
 
-    await serve_with_page(make, _ports(arguments), arguments.host, _tls(arguments), _asked())
+    await serve_with_page(make, _ports(arguments), arguments.host, _tls(arguments), _asked(), arguments.docs)
 
 
 async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:

@@ -31,6 +31,7 @@ async def serve_with_page(
     host: str,
     tls: ssl.SSLContext | None,
     ended: asyncio.Event,
+    docs: str | None = None,
 ) -> None:
     """Serve until an event is set.
 
@@ -40,6 +41,7 @@ async def serve_with_page(
         host: to listen at.
         tls: the context of those with TLS.
         ended: ends it.
+        docs: where the links of the page lead; see `pubsub.look.documentation.templates`.
     """
     page: Page | None = None
     taps: list[Tap] = []
@@ -73,6 +75,7 @@ async def serve_with_page(
             inject=inject,
             broker=lambda: _state(broker),
             publish=lambda topic, payload, qos, retain: broker.publish(topic, payload, qos, retain),
+            docs=docs,
         )
         stack.push_async_callback(page.stop)
         complain(f"open {await page.start()}")

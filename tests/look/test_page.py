@@ -567,9 +567,22 @@ def test_the_page_of_a_file(browser: Any, tmp_path: Path) -> None:
         thread.join(PATIENCE)
 
 
+def test_the_command_takes_the_address_of_the_documentation(browser: Any) -> None:
+    with Broker() as broker:
+        command = [sys.executable, "-m", "pubsub", "look", broker.url, "--web", "--docs", SITE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as looking:
+            assert looking.stderr is not None
+            try:
+                look = Look(browser, looking.stderr.readline().split()[1].rstrip(";"))
+                assert look.until("given.links.code").startswith(SITE)
+            finally:
+                looking.terminate()
+                looking.communicate(timeout=PATIENCE)
+
+
 def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> None:
     """`pubsub serve --look`: traffic of both listeners, the broker's state, and a message that the page publishes."""
-    command = [sys.executable, "-m", "pubsub", "serve", "--look", "--ws-port", "0", "--tcp-port", "0"]
+    command = [sys.executable, "-m", "pubsub", "serve", "--look", "--docs", SITE, "--ws-port", "0", "--tcp-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         assert serving.stderr is not None
@@ -582,6 +595,7 @@ def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> No
                 two.publish("rooms/1/lamp", "on", 1, retain=True)
                 assert next(one.messages(timeout=PATIENCE)).payload == b"on"
                 look.until("connections.size === 2")
+                assert look.run("return given.links.code").startswith(SITE)
                 look.run("document.getElementById('tab-broker').click()")
                 text = look.until(
                     "document.querySelector('#broker .cards') && document.querySelector('#broker').innerText"

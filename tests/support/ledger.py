@@ -174,14 +174,20 @@ def _outcome(name: str, outcomes: Mapping[str, str], tests: Mapping[str, list[st
 
 def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], tests: Mapping[str, list[str]]) -> str:
     ledger, faults = statements(), _faults()
-    lines = [f"# {_TITLES[chapter]}", "", "[All chapters](../conformance.md)", ""]
+    lines = [
+        f"# {_TITLES[chapter]}",
+        "",
+        "The normative statements of this chapter: what each demands, the code that implements it, its tests, and the",
+        "faults that are planted to check the tests.",
+        "",
+    ]
     for name in names:
         entry = ledger[name]
         section = f" ({entry.section})" if entry.section else ""
         lines += [
             f"## {name}{section}",
             "",
-            f"{entry.says}. Binds: {entry.binds}. {_outcome(name, outcomes, tests)}.",
+            f"{entry.says}. Binds: {entry.binds}. Result: {_outcome(name, outcomes, tests)}.",
             "",
         ]
         if entry.untested:
@@ -191,7 +197,7 @@ def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], t
         lines += ["Tests:", "", *(f"- {link}" for link in _test_links(tests.get(name, []))), ""]
         if name in faults:
             lines += ["Planted faults:", "", *(f"- {link}" for link in faults[name]), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, "**Next:** [all chapters](../conformance.md).", ""])
 
 
 def code_link(where: str) -> str:
