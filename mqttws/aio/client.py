@@ -227,18 +227,19 @@ class Client:
             if future.done():
                 future.result()
                 return
-        kind: type[Exception]
-        kind, reason, fate = TimedOut, f" within {seconds:g} s", "was sent, and may still be delivered"
+        kind: type[Exception] = TimedOut
+        failure, fate = f"the message to {topic!r} was not delivered", "was sent, and may still be delivered"
         try:
             if await network.wait(future, seconds):
                 return
+            failure = self._core.late(failure, seconds)
         except WouldDeadlock as error:
-            kind, reason = WouldDeadlock, f": {error}"
+            kind, failure = WouldDeadlock, f"{failure}: {error}"
         finally:
             if future.cancelled() and network.call(pending.withdraw, token):
                 fate = "was not sent and will not be"
                 network.notify()  # another message may wait instead
-        raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}")
+        raise kind(f"{failure}; it {fate}")
 
     def publish_nowait(
         self,
@@ -436,7 +437,7 @@ class Client:
     async def _wait(self, future: asyncio.Future[Any], timeout: float | None, failure: str) -> Any:
         seconds = self._options.timeout if timeout is None else timeout
         if not await self._network.wait(future, seconds):
-            raise TimedOut(f"{failure} within {seconds:g} s")
+            raise TimedOut(self._core.late(failure, seconds))
         return future.result()
 
     def _age(self, expire_after: float | None) -> Age | None:
@@ -457,10 +458,8 @@ class Client:
                     raise
                 network.check_progress()
                 if not await network.change(deadline):
-                    raise TimedOut(
-                        f"the message to {message.topic!r} was not delivered within {seconds:g} s; it was not sent and "
-                        f"will not be: {error}"
-                    ) from None
+                    late = self._core.late(f"the message to {message.topic!r} was not delivered", seconds)
+                    raise TimedOut(f"{late}; it was not sent and will not be: {error}") from None
 
 
 def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:

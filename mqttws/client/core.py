@@ -380,7 +380,14 @@ class Core(Generic[F]):
         """Why no answer can come before messages are taken; empty where nothing keeps the client from reading."""
         if self.link is None or self.reading:
             return ""
-        return f"messages of {self._waiting_size():,} bytes wait to be taken, so nothing more is read"
+        return (
+            f"messages of {self._waiting_size():,} bytes wait to be taken, so nothing more is read (max_inbound_bytes)"
+        )
+
+    def late(self, failure: str, seconds: float) -> str:
+        """Say that the time of a call is up, and why where messages wait that nothing has taken."""
+        stalled = self.stalled
+        return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
 
     def drop(self, now: float) -> None:
         """End the connection, or the attempt to make one, in favour of another; the driver is to see to it at once."""

@@ -259,9 +259,7 @@ class Options:
     recover: Callable[[ConnectError], bool] | None = None
 
     def __init__(self, **options: Unpack[ClientOptions]) -> None:
-        unknown = options.keys() - Options.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+        _check_names("connect and Client have", options, Options.__annotations__)
         self.__dict__.update(options)
         self._check_kinds()
         for name in _POSITIVE:
@@ -388,6 +386,18 @@ _KINDS: dict[tuple[type, ...], str] = {
 }
 
 
+def _check_names(who: str, options: Iterable[str], known: Collection[str], others: Iterable[str] = ()) -> None:
+    """Check that there are such options; see `check_options`. None of the values is shown: it may be a secret."""
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        from difflib import get_close_matches  # hardly any program needs it
+
+        for position, name in enumerate(unknown):
+            nearest = get_close_matches(name, [*known, *others], 1)
+            unknown[position] = repr(name) + (f" (did you mean {nearest[0]!r}?)" if nearest else "")
+        raise TypeError(f"{who} no option {', '.join(unknown)}")
+
+
 def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
     """Check the kind of an option. No value is shown: it may be a secret."""
     if isinstance(value, kinds) and (type(value) is not bool or bool in kinds):
@@ -443,15 +453,20 @@ def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
     return lambda error: isinstance(error, kinds)
 
 
-def check_options(**options: Unpack[ConnectionOptions]) -> None:
+def check_options(
+    who: str = "connect and Client have", others: Iterable[str] = (), /, **options: Unpack[ConnectionOptions]
+) -> None:
     """Check options without making a client: each by itself, and those that go into the CONNECT as the standard asks.
 
     Args:
+        who: for the error of an option that there is not: what has no such option, and the verb.
+        others: names that may be meant by it, beside those of the options.
         **options: see `ConnectionOptions`. Headers that are an iterator are used up.
 
     Raises:
         TypeError, ValueError, LocalProtocolError: as for `Client`.
     """
+    _check_names(who, options, ConnectionOptions.__annotations__, others)
     made = Options(**options)
     client_id = made.client_id if made.client_id is not None else "drawn-at-random"
     Connect(client_id, made.clean_session, made.keep_alive, made.will, made.username, made.password_bytes)

@@ -212,9 +212,10 @@ class Client:
             self._wait(future, deadline - time.monotonic(), "")
         except (TimeoutError, WouldDeadlock) as error:
             fate = "was not sent and will not be" if self._withdraw(token) else "was sent, and may still be delivered"
-            reason = f": {error}" if isinstance(error, WouldDeadlock) else f" within {seconds:g} s"
-            kind = WouldDeadlock if isinstance(error, WouldDeadlock) else TimedOut
-            raise kind(f"the message to {topic!r} was not delivered{reason}; it {fate}") from None
+            failure = f"the message to {topic!r} was not delivered"
+            if isinstance(error, WouldDeadlock):
+                raise WouldDeadlock(f"{failure}: {error}; it {fate}") from None
+            raise TimedOut(f"{self._core.late(failure, seconds)}; it {fate}") from None
 
     def publish_nowait(
         self,
@@ -449,7 +450,7 @@ class Client:
                 if future.done():
                     return future.result()
                 if time.monotonic() >= deadline:
-                    raise TimedOut(f"{failure} within {seconds:g} s") from None
+                    raise TimedOut(self._core.late(failure, seconds)) from None
 
     def _send_at_once(self, message: Message) -> bool:
         packet = encode_publish(message.topic, message.payload, 0, message.retain)
@@ -479,7 +480,10 @@ class Client:
                     if self._options.overflow == "raise":
                         raise
                     if time.monotonic() >= deadline:
-                        raise TimedOut(f"the message to {message.topic!r} will not be sent: {error}") from None
+                        stalled = core.stalled
+                        raise TimedOut(
+                            f"the message to {message.topic!r} will not be sent: {error}{stalled and '; '}{stalled}"
+                        ) from None
                     waiting = core.session.sender.waiting
                     waiter = network.watch()  # under the lock, under which fewer come to wait
             if not network.is_current:

@@ -61,10 +61,6 @@ class Provider(ABC):
         settings: Mapping[str, Any] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        unknown = sorted(set(options) - set(ClientOptions.__annotations__))
-        if unknown:
-            known = ", ".join(ClientOptions.__annotations__)
-            raise TypeError(f"{self.kind} has no option {unknown[0]!r}; it has {known}")
         if offline not in ("queue", "raise"):
             raise ValueError(f"offline is {offline!r}; expected 'queue' or 'raise'")
         self.name = name if name is not None else self.kind
@@ -77,7 +73,10 @@ class Provider(ABC):
         headers: Any = options.get("headers")
         if isinstance(headers, Iterator):  # it would be used up by the check
             options["headers"] = tuple(headers)
-        check_options(**options)  # type: ignore[misc] # without the two that were taken out
+        code = type(self).__init__.__code__
+        own = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        names = (*own, "hold_seconds", "hold_bytes")
+        check_options(f"{self.kind} has", names, **options)  # type: ignore[misc] # without the two that were taken out
         self.offline = offline
         self._own = {key: value for key, value in (settings or {}).items() if value is not None}
         self._settings: dict[str, Any] = dict(self._own)

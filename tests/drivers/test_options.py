@@ -166,8 +166,16 @@ def test_the_typed_options_are_the_options() -> None:
 
 
 def test_an_option_that_there_is_not_is_named() -> None:
-    with pytest.raises(TypeError, match="there is no option kep_alive, max_qued"):
-        Options(max_qued=1, keep_alive=5, kep_alive=5)  # type: ignore[call-arg]
+    """With the right spelling, wherever it is given, and without its value."""
+    message = "connect and Client have no option 'keepalive' (did you mean 'keep_alive'?), 'xyzzy'"
+    for make in (mqttws.connect, mqttws.Client, mqttws.aio.connect, mqttws.aio.Client):
+        with pytest.raises(TypeError) as caught:
+            make(NOWHERE, keepalive=5, xyzzy="hunter2")  # type: ignore[call-arg]
+        assert str(caught.value) == message
+    with pytest.raises(TypeError, match=r"a pool has no option 'cleansession'.*'clean_session'"):
+        mqttws.check_options("a pool has", cleansession=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"'siz'.*'size'"):
+        mqttws.check_options("a pool has", ["size"], siz=3)  # type: ignore[call-arg]
 
 
 def test_options_show_no_secret() -> None:

@@ -26,6 +26,7 @@ from mqttws import (
     QueueFull,
     SubAck,
     Subscribe,
+    TimedOut,
     Unsubscribe,
     WouldDeadlock,
 )
@@ -394,6 +395,45 @@ def test_a_wait_that_could_never_end_says_so(make: Make, server: Scripted) -> No
             client.publish("b", b"x", 1)
         outcome.append(caught.value)
     assert "may still be delivered" in str(outcome[0]) or "will not be" in str(outcome[0])
+
+
+def flood(client: Any, server: Scripted, end: End) -> None:
+    """Send what is more than a client takes, and wait until it reads nothing more."""
+    server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
+    wait_until(lambda: core_of(client).stalled)
+
+
+def core_of(client: Any) -> Any:
+    return client.client._core if isinstance(client, Asyncio) else client._core
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("call", ["publish", "subscribe", "unsubscribe", "flush"])
+def test_a_wait_that_ends_while_nothing_takes_the_messages_names_them(make: Make, server: Scripted, call: str) -> None:
+    """There is neither `on_message` nor an iteration, though another thread may begin one."""
+    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5)
+    flood(client, server, end)
+    if call == "flush":
+        client.publish_nowait("b", b"x", 1)
+    arguments = {"publish": ("b", b"x", 1), "subscribe": ("b",), "unsubscribe": ("b",), "flush": ()}[call]
+    with pytest.raises(TimedOut, match=r"within 0\.5 s: messages of [\d,]+ bytes wait .*max_inbound_bytes"):
+        getattr(client, call)(*arguments)
+
+
+def test_so_does_one_for_which_the_queue_has_no_space(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5, max_queued=1, max_in_flight=1)
+    flood(client, server, end)
+    client.publish_nowait("b", b"x", 1)
+    wait_until(lambda: core_of(client).session.sender.in_flight == 1)
+    client.publish_nowait("b", b"x", 1)
+    with pytest.raises(TimedOut, match=r"(?=.*wait to be sent already)(?=.*max_inbound_bytes)"):
+        client.publish("b", b"x", 1)
 
 
 def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:

@@ -34,7 +34,7 @@ def test_another_provider_of_the_same_name_is_refused(api: Api) -> None:
 def test_what_is_no_provider_is_told(api: Api) -> None:
     with pytest.raises(TypeError, match="str"):
         api.ps.add_pluggable("MqttOverWSProvider")
-    with pytest.raises(TypeError, match="no option 'clientId'"):
+    with pytest.raises(TypeError, match=r"MqttOverWSProvider has no option 'clientId' \(did you mean 'client_id'\?\)"):
         MqttOverWSProvider("ws://broker.example", clientId="c")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="'drop'"):
         MqttOverWSProvider("ws://broker.example", offline="drop")  # type: ignore[arg-type]
