@@ -18,8 +18,8 @@ import source_pages  # noqa: E402
 #: File at the top of the repository -> its page of the site.
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 _NAMES = "|".join(map(re.escape, PAGES))
-#: A link to the source: the folders to go up, one of which leaves docs/, and the file.
-_SOURCE = re.compile(r"\]\(\.\./((?:\.\./)*)((?:mqttws|pubsub|sigv4|tests)/[^)#]*\.py)(#[^)]*)?\)")
+#: A link to the source: its label, the folders to go up, one of which leaves docs/, the file, and the line.
+_SOURCE = re.compile(r"\[([^]]+)\]\(\.\./((?:\.\./)*)((?:mqttws|pubsub|sigv4|tests)/[^)#]*\.py)(?:#L(\d+))?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -28,7 +28,7 @@ def on_files(files: Any, config: Any) -> Any:
         text = re.sub(rf"\]\(({_NAMES})", lambda match: f"]({PAGES[match[1]]}", (ROOT / name).read_text("utf-8"))
         files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
     texts = (Path(file.abs_src_path).read_text("utf-8") for file in files.documentation_pages() if file.abs_src_path)
-    linked = {match[2] for text in texts for match in _SOURCE.finditer(text)}
+    linked = {match[3] for text in texts for match in _SOURCE.finditer(text)}
     for path, content in source_pages.files(ROOT, linked | source_pages.explained()).items():
         files.append(File.generated(config, f"source/{path}", content=content))
     return files
@@ -43,10 +43,16 @@ def options() -> str:
     return "\n".join(f"### pubsub {name}\n\n```text\n{parser.format_help()}```\n" for name, parser in parsers.items())
 
 
+def _source_link(match: re.Match[str]) -> str:
+    label, up, path, line = match.groups()
+    anchor = source_pages.anchor(ROOT, path, label, int(line or 0))
+    return f"[{label}]({up}source/{path}.html{'#' if anchor else ''}{anchor})"
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turn links out of docs/ into links within the site: `../SECURITY.md`, and `../mqttws/url.py#L12`."""
     if page.file.src_uri == "commands.md":
         text, mark, end = markdown.rpartition("**Next:**")
         markdown = f"{text}## All options\n\n{options()}\n{mark}{end}"
-    markdown = _SOURCE.sub(lambda match: f"]({match[1]}source/{match[2]}.html{match[3] or ''})", markdown)
+    markdown = _SOURCE.sub(_source_link, markdown)
     return re.sub(rf"\]\(\.\./((?:\.\./)*)({_NAMES})", lambda match: f"]({match[1]}{PAGES[match[2]]}", markdown)

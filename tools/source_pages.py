@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from pygments import highlight
@@ -77,6 +78,27 @@ def explained() -> set[str]:
     }
 
 
+def anchor(root: Path, path: str, label: str, line: int) -> str:
+    """Return the anchor in the page of a file that a link leads to; "" for its top.
+
+    Pages that a command has written know the lines of the code as it was then; a name is found wherever it stands now.
+
+    Args:
+        root: the root of the repository.
+        path: of the file, from there.
+        label: of the link: "module:Class.method", "path::Class::test", "Class.method", or any other text.
+        line: that the link has; 0 for none.
+    """
+    text = (root / path).read_text("utf-8")
+    names = {name for found in _names(text).values() for name in found}
+    label = label.strip("`").replace("::", ":")
+    for name in (label.replace(":", "."), label.partition(":")[2].replace(":", ".")):
+        if name in names:
+            return name
+    return f"L{line}" if 0 < line <= text.count("\n") else ""
+
+
+@cache
 def _names(text: str) -> dict[int, list[str]]:
     """Line -> the classes and functions that begin there; of a name that is given again, the first."""
     found: dict[str, int] = {}

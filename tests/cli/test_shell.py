@@ -215,7 +215,8 @@ def test_request_and_response(broker: Broker) -> None:
 
 #: A value for each option of `serve` that takes one.
 VALUES = {"cert": "cert.pem", "key": "cert.pem", "client_ca": "cert.pem", "identities": "x.toml", "users": "users",
-          "ca_out": "ca.pem", "name": "host", "path": "/p", "allow_origin": "https://o", "store": "s.db"}  # fmt: skip
+          "ca_out": "ca.pem", "name": "host", "path": "/p", "allow_origin": "https://o", "store": "s.db",
+          "docs": "https://docs.example/"}  # fmt: skip
 
 
 def serve_options() -> list[argparse.Action]:
