@@ -25,7 +25,7 @@ def test_every_row_is_a_rule() -> None:
     assert len({matrix.file_name("x", row) for row in matrix.FAULTS}) == len(matrix.FAULTS)
 
 
-@pytest.mark.parametrize("row", ["none", "RST in the place of a PUBACK", "a length of five bytes"])
+@pytest.mark.parametrize("row", ["none", "RST instead of a PUBACK", "a remaining length of five bytes"])
 def test_our_client_recovers(row: str) -> None:
     assert matrix.Cell("mqttws", row, 30.0).run() == ""
 
