@@ -36,6 +36,9 @@ library does. A machine found these facts; they apply to the named versions, and
 A replay reads `client: action`, step by step; `tests/differential/conversation.py` has the bytes. `make differential` writes this
 page.
 """
+TAIL = """
+**Next:** [proof](proof.md), or [interoperability](interop.md) in normal use.
+"""
 
 
 def judge(difference: Difference) -> tuple[str, str]:
@@ -146,10 +149,10 @@ def main() -> int:
                 else:
                     departures += number
     day = datetime.datetime.now(datetime.UTC).date()
-    summary = f"{departures} departures of others, {ours} of ours; seeds from {options.seed}, {day}."
+    summary = f"{departures} departures of others, {ours} of this library; seeds from {options.seed}, {day}."
     page = page.replace(HEAD, f"{HEAD}\n{summary}\n")
     if not options.only:
-        PAGE.write_text(page)
+        PAGE.write_text(page + TAIL)
     print(page if options.only else summary)
     return 1 if ours else 0
 
