@@ -16,6 +16,7 @@ from typing import Any, Self, Unpack, overload
 from mqttws.aio.future import Receipt
 from mqttws.aio.iteration import Messages
 from mqttws.aio.network import Network, Url
+from mqttws.aio.waits import NEXT_TURN
 from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
@@ -207,39 +208,50 @@ class Client:
             TimedOut: it took too long.
             MQTTError: the client was closed, or gave up, or is not open.
         """
-        message = Message(topic, payload, qos, retain)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
-        network, pending = self._network, self._core.pending
-        seconds = self._options.timeout if timeout is None else timeout
-        self._core.check_waiting()
+        network, core = self._network, self._network.core
+        pending, seconds = core.pending, self._options.timeout if timeout is None else timeout
+        call: tuple[Any, ...]
+        if qos or type(qos) is not int or age is not None:
+            call = pending.publish_message, Message(topic, payload, qos, retain), age
+        else:
+            packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
+            call = pending.publish_packet, packet
+        core.check_waiting()
+        future: asyncio.Future[Any]
         try:
-            token, future = network.call(pending.publish, message, age)
+            future = network.call(*call)
         except QueueFull:
             started = network.loop.time()
-            token, future = await self._submit(message, age, started + seconds, seconds)
+            future = await self._submit(call, topic, started + seconds, seconds)
             seconds = max(0.0, seconds - (network.loop.time() - started))
         if age is not None:
             network.await_expiry()
-        if qos:
-            network.flush_soon()
-        else:
-            network.flush_first()
-            if future.done():
-                future.result()
-                return
-        kind: type[Exception] = TimedOut
-        failure, fate = f"the message to {topic!r} was not delivered", "was sent, and may still be delivered"
+        deadlock: WouldDeadlock | None = None
+        withdrawn = False
         try:
+            if qos:
+                network.flush_soon()
+            else:
+                network.flush_first()
+                if not future.done():
+                    await NEXT_TURN  # at whose beginning what was published in this one is written
             if await network.wait(future, seconds):
                 return
-            failure = self._core.late(failure, seconds)
         except WouldDeadlock as error:
-            kind, failure = WouldDeadlock, f"{failure}: {error}"
+            deadlock = error
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
         finally:
-            if future.cancelled() and network.call(pending.withdraw, token):
-                fate = "was not sent and will not be"
+            if future.cancelled() and network.call(pending.withdraw_future, future):
+                withdrawn = True
                 network.notify()  # another message may wait instead
-        raise kind(f"{failure}; it {fate}")
+        failure = f"the message to {topic!r} was not delivered"
+        fate = "was not sent and will not be" if withdrawn else "was sent, and may still be delivered"
+        if deadlock is not None:
+            raise WouldDeadlock(f"{failure}: {deadlock}; it {fate}")
+        raise TimedOut(f"{core.late(failure, seconds)}; it {fate}")
 
     def publish_nowait(
         self,
@@ -444,21 +456,19 @@ class Client:
         """Return the age of a message that is published now."""
         return self._options.age(expire_after, time.monotonic(), time.time())
 
-    async def _submit(
-        self, message: Message, age: Age | None, deadline: float, seconds: float
-    ) -> tuple[int, asyncio.Future[Any]]:
-        """Queue a message for which too many wait, once fewer do."""
+    async def _submit(self, call: tuple[Any, ...], topic: str, deadline: float, seconds: float) -> asyncio.Future[Any]:
+        """Make a call that queues a message for which too many wait, once fewer do."""
         network, overflow = self._network, self._options.overflow
         while True:
             try:
-                submitted: tuple[int, asyncio.Future[Any]] = network.call(self._core.pending.publish, message, age)
-                return submitted
+                future: asyncio.Future[Any] = network.call(*call)
+                return future
             except QueueFull as error:
                 if overflow == "raise":
                     raise
                 network.check_progress()
                 if not await network.change(deadline):
-                    late = self._core.late(f"the message to {message.topic!r} was not delivered", seconds)
+                    late = self._core.late(f"the message to {topic!r} was not delivered", seconds)
                     raise TimedOut(f"{late}; it was not sent and will not be: {error}") from None
 
 

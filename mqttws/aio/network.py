@@ -20,6 +20,7 @@ from mqttws.aio.dial import connect
 from mqttws.aio.future import Receipt
 from mqttws.aio.owner import Future, Owner
 from mqttws.aio.pump import Pump
+from mqttws.aio.waits import EXPIRED, HOPELESS, Waits
 from mqttws.client.callbacks import WARNING
 from mqttws.client.core import CALLBACK_SLICE, Core
 from mqttws.client.endpoints import Endpoints
@@ -83,7 +84,7 @@ class Network(Owner):
         self._expiry: asyncio.TimerHandle | None = None  # when the next message has waited for too long
         self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
         self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
-        self._answers: dict[Future, asyncio.Task[Any] | None] = {}  # waited for, by whom; None: it would never come
+        self._waits = Waits()  # for outcomes
         self.flushing = self.unflushed = False
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
@@ -105,7 +106,7 @@ class Network(Owner):
 
     def make_future(self) -> Future:
         """See `Driver.make_future`."""
-        return self.loop.create_future()
+        return asyncio.Future(loop=self._loop or self.loop)  # without the call of `create_future`
 
     def make_receipt(self, sent: HighWaterMark[Future], token: int) -> Future:
         """See `Driver.make_receipt`."""
@@ -179,7 +180,7 @@ class Network(Owner):
             self._expiry.cancel()
             self._expiry = None
         self._waiters.clear()
-        self._answers.clear()
+        self._waits.clear()
 
     def await_expiry(self) -> None:
         """Give up what waits to be sent at the time at which it has waited for too long."""
@@ -251,26 +252,18 @@ class Network(Owner):
             future.result()
             return True
         self.check_progress()
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            future.cancel()
-
-        timer = self.loop.call_later(seconds, expire)
-        self._answers[future] = asyncio.current_task()
+        waits = self._waits.begin(future, seconds, self.loop)
         try:
             await future
         except asyncio.CancelledError:
-            if self._answers[future] is None:
+            reason = waits.get(future)
+            if reason is HOPELESS:
                 self.check_progress()
-            if not expired:
+            if reason is not EXPIRED:
                 raise
             return False
         finally:
-            timer.cancel()
-            del self._answers[future]
+            waits.pop(future, None)
         return True
 
     async def change(self, deadline: float | None) -> bool:
@@ -337,11 +330,12 @@ class Network(Owner):
         return takers == {task}
 
     def _end_deadlocks(self) -> None:
-        """End the waits, begun before the client stalled, that could never end."""
-        for future, task in list(self._answers.items()):
-            if task is not None and self._only_taker(task) and not future.done():
-                self._answers[future] = None
-                future.cancel()
+        """Where the client stalls, end the waits, begun before, that could never end."""
+        if not self.core.stalled:
+            return
+        for future, task in self._waits.tasks():
+            if not future.done() and self._only_taker(task):
+                self._waits.end(future)
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change."""
@@ -358,7 +352,7 @@ class Network(Owner):
             core.callbacks.run()
         if self._waiters:
             self.notify()
-        if self._answers and core.stalled:
+        if not core.reading:
             self._end_deadlocks()
         if core.deliverable and not self._delivering and self._delivery is None:
             self._delivering = True

@@ -108,6 +108,10 @@ class Pending(Generic[F]):
         future = self._futures[token] = self._make_future()
         return token, future
 
+    def publish_message(self, message: Message, age: Age | None) -> F:
+        """Do as `publish` does. Returns the future alone."""
+        return self.publish(message, age)[1]
+
     def publish_packet(self, packet: bytes) -> F:
         """Send a message of QoS 0 when its turn comes.
 

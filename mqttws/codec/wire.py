@@ -71,6 +71,8 @@ def encode_remaining_length(length: int) -> bytes:
     """
     if length < 128:
         return bytes((length,))
+    if length < 16_384:
+        return bytes((length & 0x7F | 0x80, length >> 7))
     if length > MAX_REMAINING_LENGTH:
         raise LocalProtocolError(
             f"the packet would have a remaining length of {length:,} bytes; the maximum is 268,435,455", "§2.2.3"

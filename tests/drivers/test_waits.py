@@ -1,0 +1,134 @@
+"""The asyncio driver's waits: time-outs that share a timer, and messages that leave together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from drivers import PATIENCE
+
+import mqttws.aio
+from mqttws.aio.network import Pump
+from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
+from mqttws.broker import Broker
+from mqttws.errors import TimedOut
+
+
+def scheduled(loop: asyncio.AbstractEventLoop) -> int:
+    """Count the timers that are set."""
+    return sum(not timer.cancelled() for timer in loop._scheduled)  # type: ignore[attr-defined]
+
+
+def test_waits_of_one_length_share_a_timer_and_end_in_their_order() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        waits, futures, ended = Waits(), [loop.create_future() for _ in range(100)], []
+        before = scheduled(loop)
+        begun = [waits.begin(future, 0.02, loop) for future in futures]
+        assert scheduled(loop) == before + 1
+        for future in futures:
+            future.add_done_callback(ended.append)
+        del begun[0][futures[50]]  # it is over: its time never comes
+        late = loop.create_future()
+        await asyncio.sleep(0.01)
+        waits.begin(late, 0.02, loop)
+        assert scheduled(loop) == before + 1
+        await asyncio.wait(futures[:1], timeout=PATIENCE)
+        assert ended == futures[:50] + futures[51:]
+        assert begun[0][futures[0]] is EXPIRED
+        assert not late.done()
+        await asyncio.wait([late], timeout=PATIENCE)
+        assert late.cancelled()
+        assert scheduled(loop) == before
+        assert not waits._by_length
+
+    asyncio.run(run())
+
+
+def test_a_wait_that_can_never_end_says_so_and_no_other_is_touched() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        waits, hopeless, other = Waits(), loop.create_future(), loop.create_future()
+        begun = waits.begin(hopeless, 10.0, loop)
+        waits.begin(other, 20.0, loop)
+        assert waits.tasks() == [(hopeless, asyncio.current_task()), (other, asyncio.current_task())]
+        waits.end(hopeless)
+        assert begun[hopeless] is HOPELESS
+        assert hopeless.cancelled()
+        assert not other.done()
+        assert waits.tasks() == [(other, asyncio.current_task())]
+
+    asyncio.run(run())
+
+
+def test_lengths_that_nobody_waits_for_any_more_are_forgotten_with_their_timers() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        waits, future, before = Waits(), loop.create_future(), scheduled(loop)
+        for number in range(100):
+            begun = waits.begin(future, 1_000.0 + number, loop)
+            del begun[future]
+        assert scheduled(loop) <= before + IDLE_LENGTHS
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_many_tasks_publish_in_one_turn_leaves_in_two_pieces(monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
+    written = 0
+    write = Pump._write
+
+    def counted(self: Pump, now: float) -> None:
+        nonlocal written
+        transport = self._transport
+
+        class Counting:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(transport, name)
+
+            def write(self, data: bytes) -> None:
+                nonlocal written
+                written += 1
+                assert transport is not None
+                transport.write(data)
+
+        self._transport = Counting()  # type: ignore[assignment]
+        try:
+            write(self, now)
+        finally:
+            self._transport = transport
+
+    async def run(url: str) -> int:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            await client.publish("t", b"", 1)
+            monkeypatch.setattr(Pump, "_write", counted)
+            await asyncio.gather(*(client.publish("t", b"%d" % number, qos) for number in range(64)))
+            return written
+
+    with Broker() as broker:
+        assert asyncio.run(run(broker.url_of("mqtt"))) <= 2 + 64 * (qos == 2)
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "timed out"])
+def test_a_message_of_qos_0_that_could_not_leave_is_taken_back(ending: str) -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
+            pump = client._network._pump
+            assert pump is not None
+            pump.pause_writing()  # as where the peer takes nothing
+            publishing = asyncio.create_task(client.publish("t", b"1", timeout=0.05))
+            await asyncio.sleep(0)
+            if ending == "cancelled":
+                publishing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await publishing
+            else:
+                with pytest.raises(TimedOut, match=r"was not sent and will not be"):
+                    await publishing
+            assert client.pending == 0
+            pump.resume_writing()
+            await client.publish("t", b"2")
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
