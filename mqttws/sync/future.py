@@ -5,20 +5,23 @@ lock and two lists for each, which takes several times as long as encoding the m
 are first asked for: by a wait, a callback, a cancellation.
 
 There is no lock but that condition's, so that futures share nothing, neither with each other nor with a parent process.
-Two operations of a dictionary, each atomic, take its place. `setdefault` of the state decides between an outcome and a
-cancellation. `setdefault` of the condition makes the future whole: a future is settled first and looked at second, a
-waiter makes the condition first and looks at the state second, so one of them always sees the other.
+Operations of a dictionary and a list, each atomic, take its place. `setdefault` of the state decides between an outcome
+and a cancellation. A future is settled first and looked at second; a thread that waits, or adds a callback, notes that
+first and looks at the state second, so one of them always sees the other. A callback leaves the list by `pop`, and the
+thread that has popped it calls it; so with the locks of the threads that wait for the result. The condition is for the
+rest: `cancel`, `exception` and the functions of `concurrent.futures`.
 
 A message of QoS 0 gets a `Receipt`, which is neither kept nor settled: it compares its token with a `HighWaterMark`.
 
 Of the standard class this uses the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks`, and
-that the last two are touched only while `_condition` is held; `tests/drivers/test_future.py` holds both classes to the
+that the waiters are touched only while `_condition` is held; `tests/drivers/test_future.py` holds both classes to the
 same behaviour.
 """
 
 from __future__ import annotations
 
 import threading
+from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
 from operator import attrgetter
@@ -33,6 +36,9 @@ _CANCELLED_AND_NOTIFIED = "CANCELLED_AND_NOTIFIED"
 _FINISHED = "FINISHED"
 #: What the standard class makes for each future, in the order in which it is made here: the condition last.
 _PARTS = ("_waiters", "_done_callbacks", "_condition")
+#: Where the locks are of the threads that wait for the result. Who makes that makes `_done_callbacks` next, by whose
+#: presence a future is known for one that somebody looks at.
+_SLEEPERS = "_sleepers"
 
 
 class Condition(threading.Condition):
@@ -76,9 +82,29 @@ class LightFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the outcome: return it, or raise it. See `concurrent.futures.Future.result`."""
+        if self._state is _PENDING and not self._wait(timeout):
+            raise TimeoutError
         if self._state is _FINISHED and self._exception is None:
             return self._result
         return super().result(timeout)
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until this is done, or the time is up. Returns whether it is done."""
+        parts, lock = self.__dict__, allocate_lock()
+        lock.acquire()
+        sleepers = parts.setdefault(_SLEEPERS, [])
+        sleepers.append(lock)
+        try:
+            parts.setdefault("_done_callbacks", [])
+            self._prepare_waiting()
+            if not self.done():
+                lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        finally:
+            try:
+                sleepers.remove(lock)
+            except ValueError:  # it has been released
+                pass
+        return self.done()
 
     def cancel(self) -> bool:
         """See `concurrent.futures.Future.cancel`. The message or the request is sent all the same."""
@@ -86,13 +112,17 @@ class LightFuture(Future[Any]):
             if self.__dict__.setdefault("_state", _CANCELLED) == _FINISHED:
                 return False
             self._condition.notify_all()
+        self._wake_sleepers()
         self._invoke_callbacks()
         return True
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         """See `concurrent.futures.Future.add_done_callback`."""
         if not self.done():
-            super().add_done_callback(fn)
+            self.__dict__.setdefault("_done_callbacks", []).append(fn)
+            self._prepare_waiting()
+            if self.done():
+                self._invoke_callbacks()
             return
         try:
             fn(self)
@@ -112,11 +142,23 @@ class LightFuture(Future[Any]):
             elif outcome is not None:
                 self._result = outcome
             parts.setdefault("_state", _FINISHED)
-        if "_condition" in parts:
-            self._notify()
+        if "_done_callbacks" in parts:
+            self._wake_sleepers()
+            if "_condition" in parts:
+                self._notify()
+            self._invoke_callbacks()
+
+    def _wake_sleepers(self) -> None:
+        """Wake the threads that wait for the result."""
+        sleepers = self.__dict__.get(_SLEEPERS)
+        while sleepers:
+            try:
+                sleepers.pop().release()
+            except IndexError:  # its thread has given up
+                break
 
     def _notify(self) -> None:
-        """Tell the waiters and the callbacks, once."""
+        """Tell those that wait by the condition, once."""
         with self._condition:
             if self._has_notified:
                 return
@@ -129,7 +171,6 @@ class LightFuture(Future[Any]):
                 for waiter in self._waiters:
                     (waiter.add_result if self._exception is None else waiter.add_exception)(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
         """Call each callback once, whichever thread comes first. An exception is reported, and stops no other."""
@@ -155,7 +196,11 @@ class LightFuture(Future[Any]):
         failure: BaseException | None = None
         for future in futures:
             parts = future.__dict__
-            if outcome is None and parts.setdefault("_state", _FINISHED) is _FINISHED and "_condition" not in parts:
+            if (
+                outcome is None
+                and parts.setdefault("_state", _FINISHED) is _FINISHED
+                and "_done_callbacks" not in parts
+            ):
                 continue
             try:
                 future.settle(outcome)
@@ -166,7 +211,7 @@ class LightFuture(Future[Any]):
 
     def fail_in_child(self, error: Exception) -> None:
         """After a fork, in the child: fail without the condition, the waiters and the callbacks of the parent."""
-        for part in _PARTS:
+        for part in (*_PARTS, _SLEEPERS):
             self.__dict__.pop(part, None)
         self.settle(error)
 

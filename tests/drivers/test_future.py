@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import CancelledError, Future, as_completed, wait
 
@@ -150,6 +151,54 @@ def test_no_wait_is_lost_in_a_race():
         future.settle(5)
         thread.join(20)
         assert results == [5]
+
+
+@pytest.mark.parametrize("ending", ["settled", "cancelled"])
+def test_all_threads_that_wait_are_awake_before_a_callback_runs(kind, ending):
+    make, settle = kind
+    future, began, awake = make(), threading.Barrier(4), threading.Barrier(4)
+
+    def take():
+        began.wait(10)
+        with contextlib.suppress(CancelledError):
+            future.result(10)
+        awake.wait(10)
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    future.add_done_callback(lambda done: awake.wait(10))  # broken, and reported, where the threads still wait
+    for thread in threads:
+        thread.start()
+    began.wait(10)
+    future.cancel() if ending == "cancelled" else settle(future, 1)
+    for thread in threads:
+        thread.join(20)
+    assert not awake.broken
+
+
+def test_no_callback_is_lost_in_a_race():
+    for _ in range(300):
+        future, barrier, called = LightFuture(), threading.Barrier(2), []
+
+        def add(future=future, barrier=barrier, called=called):
+            barrier.wait(10)
+            future.add_done_callback(called.append)
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        barrier.wait(10)
+        LightFuture.settle_all([future], None)
+        thread.join(20)
+        assert called == [future]
+
+
+def test_a_wait_that_is_over_leaves_nothing_in_the_future():
+    future = LightFuture()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            future.result(0.001)
+    assert not future.__dict__["_sleepers"]
+    future.settle(1)
+    assert future.result() == 1
 
 
 class TestReceipts:
