@@ -8,6 +8,7 @@ is forwarded as FIN, separately for each direction, and RST as RST. A `Line`, if
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -27,6 +28,7 @@ from mqttws.sockets import acknowledge_at_once, read_less
 from mqttws.tap.backlog import Backlog
 from mqttws.tap.reader import LIMIT, Conversation
 from mqttws.tap.record import CLIENT, SERVER, Record
+from mqttws.tap.retarget import Retarget
 from mqttws.tap.ring import Ring
 from mqttws.tap.tls import Piece, TLSLayer
 
@@ -77,6 +79,9 @@ class Tap:
         port: the port to listen on; 0 for any free port.
         limit: the bytes of one unit that are kept.
         make_line: (number of the connection, its conversation) -> its `Line`; None forwards everything.
+        fresh_url: returns a URL of the same server for each connection, such as one that is signed anew, at once or when
+            awaited. Its target and Host replace those of the client's upgrade request; the records show what the
+            client sent.
         share: another tap, whose numbering and records this one shares; None for separate ones.
 
     Raises:
@@ -95,8 +100,10 @@ class Tap:
         port: int = 0,
         limit: int = LIMIT,
         make_line: Callable[[int, Conversation], Line] | None = None,
+        fresh_url: Callable[[], str | Awaitable[str]] | None = None,
         share: Tap | None = None,
     ) -> None:
+        self._fresh_url = fresh_url
         self._endpoint = parse_url(url)
         self._on_records = on_records
         self.near_tls = near_tls
@@ -232,6 +239,18 @@ class Tap:
 
     # For the pairs.
 
+    async def find_server(self) -> tuple[Endpoint, Retarget | None]:
+        """Return where to connect to, and what changes the client's upgrade request.
+
+        Raises:
+            Exception: there is no fresh URL.
+        """
+        if self._fresh_url is None:
+            return self._endpoint, None
+        url = self._fresh_url()
+        endpoint = parse_url(await url if inspect.isawaitable(url) else url)
+        return endpoint, Retarget(endpoint)
+
     def begin(self, pair: _Pair) -> tuple[Conversation, Line | None]:
         """Register a new connection."""
         self._pairs.add(pair)
@@ -270,6 +289,7 @@ class _End(asyncio.Protocol):
         self.side = side
         self.transport: asyncio.Transport | None = None
         self.tls: TLSLayer | None = None
+        self.retarget: Retarget | None = None  # changes the first head that is sent to it
         self.gone = False  # whether the socket is closed
         self.ended = False  # whether the peer has sent FIN
         self._paused = 0  # the number of reasons not to read
@@ -327,6 +347,12 @@ class _End(asyncio.Protocol):
         """Write to the socket, unless it is closing or FIN was sent."""
         if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
+        if self.retarget is not None:
+            data = self.retarget.feed(data)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
         if self.tls is not None:
             self.tls.send(data)
             data = self.tls.data_to_send()
@@ -342,6 +368,8 @@ class _End(asyncio.Protocol):
         """Send FIN after the waiting data."""
         if self.transport is None or self.gone or self._fin or self.transport.is_closing():
             return
+        if self.retarget is not None:
+            self._write(self.retarget.rest())
         if self.tls is not None:
             self.tls.close()
             self.flush()
@@ -435,6 +463,10 @@ class _Pair:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
+                try:
+                    endpoint, self.far.retarget = await self._tap.find_server()
+                except Exception as error:  # code of the user
+                    raise OSError(f"there is no URL: {error}") from None
                 await loop.create_connection(lambda: self.far, endpoint.host, endpoint.port)
                 if endpoint.tls:
                     assert self._tap.far_tls is not None

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import mqttws
 from pubsub.cli import USAGE, Failure
+
+if TYPE_CHECKING:
+    from mqttws.tap import Record
 
 
 def add_aws_link_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a signed connection."""
-    aws = parser.add_argument_group("AWS IoT", "the URL, or -h, names the endpoint")
+    aws = parser.add_argument_group("AWS IoT", "the URL, or the host, is that of the endpoint")
     aws.add_argument("--aws", action="store_true", help="sign each connection for AWS IoT")
     aws.add_argument("--region", metavar="REGION", help="(default: that of the endpoint's name)")
     aws.add_argument("--profile", metavar="NAME",
@@ -43,14 +49,46 @@ def aws_provider(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
             from pubsub.aws.settings import read_settings
 
             settings = read_settings(arguments.cognito)
-        provider = AWSIoTProvider(
-            arguments.region, _endpoint(arguments.url), _credentials(arguments.profile), **options
-        )
+        provider = AWSIoTProvider(arguments.region, _endpoint(arguments.url), _credentials(arguments), **options)
         provider.configure(settings)
         provider.client_options()
     except (ValueError, OSError, ProviderError) as error:
         raise Failure(str(error), USAGE) from None
     return provider
+
+
+def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Callable[[Record], str | None]]:
+    """Make what lets a tap sign the connections of its clients for AWS IoT.
+
+    Args:
+        url: the endpoint.
+        arguments: of the command.
+
+    Returns:
+        Options of `Tap`; and what says of a record why AWS IoT refused, where it is a refusal.
+
+    Raises:
+        Failure: as `aws_provider`.
+    """
+    arguments.url = url
+    provider = aws_provider(arguments, {})
+
+    async def fresh_url() -> str:
+        made = provider.url_async()
+        urls = await made if inspect.isawaitable(made) else made
+        return str(urls if isinstance(urls, str) else urls[0])
+
+    def explain(record: Record) -> str | None:
+        if record.layer != "http" or record.sender != "server" or record.name != "403":
+            return None
+        lines = record.data.decode("latin-1").split("\r\n")[1:]
+        pairs = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        error = mqttws.HandshakeRejected(403, [pair for pair in pairs if pair[0]])
+        reason = str(provider.explain(error))
+        provider.recover(error)  # a clock that is off is put right for the next connection
+        return reason
+
+    return {"fresh_url": fresh_url}, explain
 
 
 def _endpoint(url: str) -> str:
@@ -61,19 +99,20 @@ def _endpoint(url: str) -> str:
     return url
 
 
-def _credentials(profile: str | None) -> Any:
-    """Return the source of credentials of a profile; None: the provider's own chain."""
-    if profile is None:
+def _credentials(arguments: argparse.Namespace) -> Any:
+    """Return the source of credentials: of a profile, or of the usual chain. None: of the configured identity pool."""
+    if arguments.cognito:
         return None
     try:
-        import_module("botocore")  # its chain knows more kinds of profiles
+        import_module("botocore")  # its chain knows more kinds of sources and profiles
     except ModuleNotFoundError:
-        from sigv4 import SharedFileProvider
+        from sigv4 import ChainProvider, SharedFileProvider
 
-        return SharedFileProvider(profile)
-    from sigv4 import BotocoreProvider
+        return SharedFileProvider(arguments.profile) if arguments.profile else ChainProvider()
+    from sigv4 import BotocoreProvider, ChainProvider, EnvironmentProvider
 
-    return BotocoreProvider(profile)
+    botocore = BotocoreProvider(arguments.profile)
+    return botocore if arguments.profile else ChainProvider(EnvironmentProvider(), botocore)
 
 
 def check_without_aws(arguments: argparse.Namespace) -> None:

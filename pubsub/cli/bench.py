@@ -26,7 +26,9 @@ from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
 from pubsub.cli import FAILED, INTERRUPTED, OK, USAGE, Failure
+from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
 from pubsub.cli.options import add_link_arguments, client_options, failure_of, positive, whole
+from pubsub.cli.streams import complain
 
 #: The attribute of a plan -> its option, how that is read, what its value is called, what it says.
 _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
     parser.add_argument("url", metavar="URL", help="ws://, wss://, mqtt:// or mqtts://HOST[:PORT][/PATH]")
     add_link_arguments(parser)
+    add_aws_link_arguments(parser)
     load = parser.add_argument_group("load")
     for name, (option, kind, value, says) in _LOAD.items():
         default = getattr(Plan, name)
@@ -89,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             plot.draw(document, arguments.plot)
         except OSError as error:
             raise Failure(f"the plot cannot be written: {error}") from None
-    return _code(run, document)
+    return _code(run, document, arguments)
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -120,10 +123,32 @@ def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]
     def make(**more: Any) -> Client:
         return Client(arguments.url, **options, **more)
 
+    if arguments.aws:
+        make = _signed_clients(arguments, options)
+    else:
+        check_without_aws(arguments)
     try:
         make()
     except (ValueError, mqttws.LocalProtocolError) as error:
         raise Failure(str(error), USAGE) from None
+    return make
+
+
+def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> Callable[..., Client]:
+    """Return what makes clients each of whose connections is signed for AWS IoT.
+
+    They keep to no rate of their own: what AWS IoT drops beyond its limits is for the bench to show.
+
+    Raises:
+        Failure: the options do not fit together.
+    """
+    provider = aws_provider(arguments, {name: value for name, value in options.items() if value is not None})
+    arguments.explain = provider.explain
+
+    def make(**more: Any) -> Client:
+        signed = provider.client_options() | {"publish_rate": None, "resend_after": None}
+        return Client(provider.url_async, recover=provider.recover, **signed, **more)
+
     return make
 
 
@@ -171,11 +196,14 @@ def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Cal
     return show, lambda: print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _code(run: Run, document: dict[str, Any]) -> int:
+def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> int:
     """The exit code: what the one error means where no connection was made at all."""
     error = run.fleet.connections.first_error
     if error is not None and not run.fleet.connections.made:
-        return failure_of(error).code
+        failure = failure_of(error, arguments)
+        if arguments.aws:  # the report has what the driver says; this is what AWS IoT means by it
+            complain(f"pubsub bench: {failure}")
+        return failure.code
     if run.end is None and run.interrupts:
         return INTERRUPTED
     return FAILED if document["problems"] else OK

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
+from pubsub.cli.aws_link import add_aws_link_arguments, check_without_aws, signed_taps
 from pubsub.cli.options import documentation, port, positive
 from pubsub.cli.streams import complain
 from pubsub.look.differing import MOST, compare
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca-file", metavar="FILE", help="PEM file of the authorities that the broker is verified against"
     )
     live.add_argument("--insecure", action="store_true", help="do not verify the broker's certificate")
+    add_aws_link_arguments(parser)
     live.add_argument("--faults", metavar="FILE", help="TOML file of rules that break what passes; see docs/tap.md")
     live.add_argument("--seed", type=int, metavar="N", help="seed of the rules' chances (default: the file's)")
     live.add_argument(
@@ -103,7 +105,20 @@ def _check_docs(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_live_options(arguments: argparse.Namespace) -> None:
-    for name in ("port", "tls_dev", "ca_out", "ca_file", "insecure", "faults", "seed", "record_faults"):
+    for name in (
+        "aws",
+        "region",
+        "profile",
+        "cognito",
+        "port",
+        "tls_dev",
+        "ca_out",
+        "ca_file",
+        "insecure",
+        "faults",
+        "seed",
+        "record_faults",
+    ):
         if getattr(arguments, name):
             raise Failure(f"--{name.replace('_', '-')} is for a broker's URL, and has no effect on a file", USAGE)
 
@@ -177,6 +192,11 @@ def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
             Path(arguments.ca_out).write_bytes(certificate)
     except (OSError, ModuleNotFoundError) as error:
         raise Failure(f"TLS cannot be had: {error}") from None
+    if arguments.aws:
+        signing, view.explain = signed_taps(url, arguments)
+        options |= signing
+    else:
+        check_without_aws(arguments)
     faults = _faults(url, arguments)
     if faults is not None:
         options |= {"make_line": faults.make_line, "limit": faults.LIMIT}

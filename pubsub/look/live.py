@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from mqttws.tap import Record, Tap
-from pubsub.look.ladder import Ladder
+from pubsub.look.ladder import Ladder, plain
 from pubsub.look.saving import Saver
 from pubsub.look.totals import Totals
 from pubsub.look.web import BATCH, Page
@@ -28,7 +28,13 @@ class View:
         ladder: makes the lines.
         savers: write the files; closed by `close`.
         show: takes a line; None: no lines.
+
+    Attributes:
+        explain: says of a record what it means, beyond what it is; None where there is nothing to say.
+        totals: of the session.
     """
+
+    explain: Callable[[Record], str | None] | None = None
 
     def __init__(self, ladder: Ladder, savers: Iterable[Saver], show: Callable[[str], Any] | None) -> None:
         self._ladder = ladder
@@ -44,6 +50,9 @@ class View:
             if self._show is not None:
                 for line in self._ladder.lines(record):
                     self._show(line)
+            meaning = self.explain(record) if self.explain is not None else None
+            if meaning is not None and self._show is not None:
+                self._show(f"{'':30}! #{record.connection}: {plain(meaning)}")
         for saver in self._savers:
             saver.add(records, settled)
 

@@ -1,0 +1,50 @@
+"""Another request target and Host in the head of a client's upgrade request, as a signed URL needs them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mqttws.client.url import Endpoint
+
+#: Bytes of a head, beyond which it is passed on as it is: the server refuses it.
+_MOST: Final = 64 * 1024
+_END: Final = re.compile(rb"\r?\n\r?\n")
+_HOST: Final = re.compile(rb"^host[ \t]*:[^\r\n]*", re.IGNORECASE | re.MULTILINE)
+
+
+class Retarget:
+    """What a client sends, with another target and another Host in its first head.
+
+    Args:
+        endpoint: where both are taken from.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._head: bytearray | None = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what the client has sent. Returns what is to be sent on; nothing before the head is complete."""
+        if self._head is None:
+            return data
+        self._head += data
+        found = _END.search(self._head)
+        if found is None:
+            return self.rest() if len(self._head) > _MOST else b""
+        head, rest = bytes(self._head[: found.start()]), bytes(self._head[found.start() :])
+        self._head = None
+        return self._rewritten(head) + rest
+
+    def rest(self) -> bytes:
+        """Take what is left, as it came: no head will be completed."""
+        rest, self._head = bytes(self._head or b""), None
+        return rest
+
+    def _rewritten(self, head: bytes) -> bytes:
+        line, end, headers = head.partition(b"\n")
+        words = line.split(b" ")
+        if len(words) == 3:
+            words[1] = self._endpoint.target.encode("latin-1", "replace")
+        host = b"Host: " + self._endpoint.host_header.encode("latin-1", "replace")
+        return b" ".join(words) + end + _HOST.sub(lambda _: host, headers, count=1)
