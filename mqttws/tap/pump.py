@@ -79,8 +79,8 @@ class Tap:
         port: the port to listen on; 0 for any free port.
         limit: the bytes of one unit that are kept.
         make_line: (number of the connection, its conversation) -> its `Line`; None forwards everything.
-        fresh_url: returns a URL of the same server for each connection, such as one that is signed anew, at once or when
-            awaited. Its target and Host replace those of the client's upgrade request; the records show what the
+        fresh_url: returns, at once or when awaited, a URL of the same server for each connection, such as one that is
+            signed anew. Its target and Host replace those of the client's upgrade request; the records show what the
             client sent.
         share: another tap, whose numbering and records this one shares; None for separate ones.
 
