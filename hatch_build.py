@@ -24,7 +24,9 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 #: Not compiled: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the plain framing
 #: is the base of both, and they of the lenient one, with `__slots__`, which no compiled class takes. Users subclass the
 #: store, which a compiled class does not allow.
-INTERPRETED = {f"mqttws/protocol/{name}.py" for name in ("plain", "framing", "handshake", "lenient", "store")}
+INTERPRETED = {
+    f"mqttws/protocol/{name}.py" for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store")
+}
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -122,7 +122,7 @@ def run_pub(pubsub: str, case: Case) -> None:
 def measure(environments: Environments, rounds: int) -> dict[str, Case]:
     """Measure all cases, by turns."""
     broker = subprocess.Popen(
-        [environments.python("mqttws"), "-c", _BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [environments.python("mqttws"), "-P", "-c", _BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert broker.stdin is not None
     assert broker.stdout is not None
@@ -131,7 +131,15 @@ def measure(environments: Environments, rounds: int) -> dict[str, Case]:
         cases: dict[str, Case] = {}
         runs: dict[str, Callable[[Case], None]] = {"pubsub pub": lambda case: run_pub(_pubsub(environments), case)}
         for name, (library, program, scheme) in PROGRAMS.items():
-            command = [environments.python(library), "-c", _TELL + program, scheme, "127.0.0.1", str(ports[scheme])]
+            command = [
+                environments.python(library),
+                "-P",
+                "-c",
+                _TELL + program,
+                scheme,
+                "127.0.0.1",
+                str(ports[scheme]),
+            ]
             runs[name] = lambda case, command=command: run_program(command, case)  # type: ignore[misc]
         for run in runs.values():  # compiles what there is to compile, fills the caches; does not count
             run(Case())

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from mqttws.protocol.ages import Age
     from mqttws.protocol.client import ClientMachine
+    from mqttws.protocol.client_handshake import ClientWebSocket
     from mqttws.protocol.connection import ClientConnection
     from mqttws.protocol.events import (
         Closed,
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
         UnsubscribeReceived,
         UpgradeRequested,
     )
-    from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+    from mqttws.protocol.handshake import ServerWebSocket
     from mqttws.protocol.pacing import TokenBucket
     from mqttws.protocol.plain import Framing
     from mqttws.protocol.server import ServerMachine
@@ -115,7 +116,8 @@ _HOLDS = {
         "SubscribeReceived Subscribed UnsubscribeReceived Unsubscribed UpgradeRequested"
     ),
     "protocol.plain": "Framing",
-    "protocol.handshake": "ClientWebSocket ServerWebSocket",
+    "protocol.client_handshake": "ClientWebSocket",
+    "protocol.handshake": "ServerWebSocket",
     "budget": "ConnectBudget",
     "client.profiles": "PROFILES Profile Rule",
     "client.reconnect": "Reconnect",

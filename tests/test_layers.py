@@ -35,6 +35,7 @@ WORLD = {
 HTTP = {
     "mqttws.protocol.framing": {"wsproto"},
     "mqttws.protocol.handshake": {"wsproto", "h11"},
+    "mqttws.protocol.client_handshake": {"h11"},
     "mqttws.client.proxy": {"h11"},
 }
 #: Import paths of 0.1 that lead to `pubsub.aws.local`.

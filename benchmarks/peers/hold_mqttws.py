@@ -17,7 +17,7 @@ import time
 from timing import main, raise_open_files, resident_kib
 
 from mqttws import ClientConnection, ClientMachine, Connect, Session
-from mqttws.protocol.handshake import ClientWebSocket
+from mqttws.protocol.client_handshake import ClientWebSocket
 
 #: How many connections are under way at once; fewer than a listener lets wait.
 SIDE_BY_SIDE = 100

@@ -82,7 +82,7 @@ def make_attempt(
         proxy = choose_proxy(options.proxy, endpoint)
     framing: Framing = Framing()
     if endpoint.websocket:
-        from mqttws.protocol.handshake import ClientWebSocket  # it loads wsproto and h11
+        from mqttws.protocol.client_handshake import ClientWebSocket
 
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
     machine_class: Callable[..., ClientMachine] = ClientMachine

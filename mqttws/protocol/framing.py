@@ -8,6 +8,9 @@ their length is in its shortest form, and that no fragmented message is under wa
 byte for byte. MQTT takes no notice of where messages end [MQTT-6.0.0-2], so a payload is handed on as it arrives and
 never held back; only a frame's header is.
 
+wsproto is imported by the functions that use it: most connections need it at their end, if at all, and importing it,
+and h11 with it, takes a client longer than to connect and to publish a first message.
+
 Going out, whatever waits together leaves as one binary message.
 
 Spec: §6, RFC 6455
@@ -17,12 +20,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import Connection, ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
-from wsproto.frame_protocol import CloseReason
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mqttws.errors import ConnectionClosed, RemoteProtocolError
 from mqttws.protocol.events import Ended
@@ -37,75 +36,40 @@ from mqttws.protocol.frames import (
 )
 from mqttws.protocol.plain import NORMAL, UNSUPPORTED_DATA, Framing, FramingEvent
 
-#: Looked up once: each look-up of an enumeration's member takes as long as cutting out a frame's header.
-_OPEN = ConnectionState.OPEN
-
-
-class _Frames:
-    """wsproto's side of an open WebSocket, made when there is work for it: for most connections there never is.
-
-    It takes the place of the `WSConnection` that has done the handshake, which with h11 holds some 4 KiB.
-
-    Args:
-        role: which end this is.
-    """
-
-    __slots__ = ("_connection", "_role")
-
-    def __init__(self, role: ConnectionType) -> None:
-        self._role = role
-        self._connection: Connection | None = None
-
-    @property
-    def state(self) -> ConnectionState:
-        """See `WSConnection.state`."""
-        return ConnectionState.OPEN if self._connection is None else self._connection.state
-
-    def _made(self) -> Connection:
-        if self._connection is None:
-            self._connection = Connection(self._role)
-        return self._connection
-
-    def send(self, event: Event) -> bytes:
-        """See `WSConnection.send`."""
-        return self._made().send(event)
-
-    def receive_data(self, data: bytes) -> None:
-        """See `WSConnection.receive_data`."""
-        self._made().receive_data(data)
-
-    def events(self) -> Iterable[Event]:
-        """See `WSConnection.events`."""
-        return self._made().events()
+if TYPE_CHECKING:
+    from wsproto.connection import Connection
+    from wsproto.events import CloseConnection, TextMessage
 
 
 class WebSocketFraming(Framing, ABC):
     """What the two ends of a WebSocket share: the frames. How each opens it is in `handshake`.
 
     Args:
-        role: which end this is.
+        is_client: which end this is.
         entropy: gives so many bytes that no one can guess; masking keys are made of it.
     """
 
     __slots__ = (
+        "_closing",
         "_entropy",
         "_fragmented",
         "_header",
         "_is_client",
+        "_is_open",
         "_key",
         "_keys",
         "_left",
         "_ours",
-        "_role",
         "_ws",
     )
 
-    def __init__(self, role: ConnectionType, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, is_client: bool, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__()
         self.opened = False
-        self._ws: WSConnection | _Frames = WSConnection(role)
-        self._role = role
-        self._is_client = role is ConnectionType.CLIENT
+        self._ws: Connection | None = None  # wsproto's side, made when it has something to do
+        self._is_client = is_client
+        self._is_open = False  # between the handshake and the first closing frame, of either end
+        self._closing = False  # whether a closing frame was sent first
         self._entropy = entropy
         self._keys: list[bytes] = []  # drawn and not used yet, the next one last
         # The frame under way:
@@ -125,7 +89,7 @@ class WebSocketFraming(Framing, ABC):
 
     def send(self, data: bytes) -> None:
         """See `Framing.send`. After `close` it does nothing."""
-        if self._ws.state is _OPEN:
+        if self._is_open:
             self._out.append(self.frame(data))
 
     def frame(self, data: bytes) -> bytes:
@@ -134,15 +98,25 @@ class WebSocketFraming(Framing, ABC):
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """See `Framing.close`. Spec: RFC 6455 §7.1.2."""
-        if self._ws.state is _OPEN:
-            self._out.append(self._ws.send(CloseConnection(code=code, reason=reason)))
-        elif self._ws.state is not ConnectionState.LOCAL_CLOSING:
+        if self._is_open:
+            from wsproto.events import CloseConnection
+
+            self._is_open, self._closing = False, True
+            self._out.append(self._wsproto().send(CloseConnection(code=code, reason=reason)))
+        elif not self._closing:
             self.finished = True
 
     def _open(self) -> None:
-        """Begin with the frames: nothing of the handshake is needed any more."""
-        self.opened = True
-        self._ws = _Frames(self._role)
+        """Begin with the frames."""
+        self.opened = self._is_open = True
+
+    def _wsproto(self) -> Connection:
+        """Return wsproto's side of the open WebSocket."""
+        if self._ws is None:
+            from wsproto.connection import Connection, ConnectionType
+
+            self._ws = Connection(ConnectionType.CLIENT if self._is_client else ConnectionType.SERVER)
+        return self._ws
 
     def _next_key(self) -> bytes:
         """Draw a masking key; 64 at a time, since a call for entropy costs the same for few bytes and for many."""
@@ -173,7 +147,7 @@ class WebSocketFraming(Framing, ABC):
                 else:
                     self._receive_unusual(chunk, payloads, events)
                 continue
-            if not self._fragmented and self._ws.state is _OPEN:
+            if not self._fragmented and self._is_open:
                 position = (take_masked if masked else take_plain)(data, position, payloads)
                 if position == end:
                     break
@@ -188,7 +162,7 @@ class WebSocketFraming(Framing, ABC):
                 and header == header_size(size, masked)  # which also tells whether it is masked as it must be
                 and size < 1 << 63
                 and not self._fragmented
-                and self._ws.state is _OPEN
+                and self._is_open
             )
             self._left = size
             following = position + header
@@ -213,13 +187,17 @@ class WebSocketFraming(Framing, ABC):
 
     def _receive_unusual(self, data: bytes, payloads: list[bytes], events: list[FramingEvent]) -> None:
         """Let wsproto have a piece of a frame, and act on what it makes of it."""
-        ws = self._ws
+        from wsproto.connection import ConnectionState
+        from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+        ws = self._wsproto()
         ws.receive_data(data)
         for event in ws.events():
+            self._is_open = ws.state is ConnectionState.OPEN
             if isinstance(event, BytesMessage):
                 payloads.append(bytes(event.data))
             elif isinstance(event, Ping):
-                if ws.state is _OPEN:
+                if self._is_open:
                     self._out.append(ws.send(event.response()))
             elif isinstance(event, (TextMessage, CloseConnection)):
                 if payloads:
@@ -230,12 +208,16 @@ class WebSocketFraming(Framing, ABC):
 
     def _end(self, event: TextMessage | CloseConnection) -> Ended:
         """Answer what ends the WebSocket: a closing frame, a frame that cannot be read, or a text message."""
-        ws = self._ws
+        from wsproto.connection import ConnectionState
+        from wsproto.events import TextMessage
+        from wsproto.frame_protocol import CloseReason
+
+        ws = self._wsproto()
         if isinstance(event, TextMessage):
             self.close(UNSUPPORTED_DATA, "MQTT takes binary messages")
             self.finished = True
             return Ended(RemoteProtocolError("the peer sent a text message; MQTT takes binary ones", "MQTT-6.0.0-1"))
-        if ws.state in (_OPEN, ConnectionState.LOCAL_CLOSING):
+        if ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
             # wsproto tells a frame that it cannot read by the same event as the peer's closing frame.
             self.close(event.code)
             self.finished = True

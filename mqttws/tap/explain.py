@@ -241,10 +241,10 @@ _FRAMES: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, str]]]] = {
 
 _REQUEST_CODE: Final = (
     "mqttws.protocol.handshake:ServerWebSocket._receive_handshake",
-    "mqttws.protocol.handshake:ClientWebSocket",
+    "mqttws.protocol.client_handshake:ClientWebSocket",
 )
 _RESPONSE_CODE: Final = (
-    "mqttws.protocol.handshake:ClientWebSocket._receive_response",
+    "mqttws.protocol.client_handshake:ClientWebSocket._receive_response",
     "mqttws.protocol.handshake:ServerWebSocket.accept_upgrade",
 )
 _HEAD_TESTS: Final = (
@@ -314,7 +314,7 @@ _OTHERS: Final = {
         "The body of an answer that does not open the WebSocket.",
         "RFC 9112 §6",
         (),
-        "mqttws.protocol.handshake:ClientWebSocket._refused",
+        "mqttws.protocol.client_handshake:ClientWebSocket._rejected",
         "mqttws.protocol.handshake:ServerWebSocket.reject_upgrade",
         ("tests/protocol/test_handshake.py::TestClientRefused::test_with_a_body_at_every_split",),
     ),

@@ -21,6 +21,7 @@ from math import inf
 from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Publish
 from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import (
     ConnectReceived,
@@ -29,7 +30,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.server_connection import ServerConnection

@@ -47,6 +47,7 @@ RECEIVER = "mqttws.protocol.receiving:Receiver."
 FRAMING = "mqttws.protocol.framing:"
 PLAIN = "mqttws.protocol.plain:"
 HANDSHAKE = "mqttws.protocol.handshake:"
+CLIENT_HANDSHAKE = "mqttws.protocol.client_handshake:"
 ROUTER = "mqttws.broker.router:Router."
 REGISTRY = "mqttws.broker.registry:Registry."
 HANDLER = "mqttws.broker.handler:Handler."
@@ -456,8 +457,8 @@ fault(
     (FRAMING + "WebSocketFraming._receive_unusual", "payloads.append(bytes(event.data))", 'payloads.append(bytes(event.data) if event.message_finished else b"")'),
 )
 fault("6.0.0-2", "one packet a message", ("mqttws.codec.decoder:Decoder._cut", "while position < last:", "while position < last and not packets:"))
-fault("6.0.0-3", "another subprotocol is offered", (HANDSHAKE + "ClientWebSocket.__init__", "subprotocols=[subprotocol]", 'subprotocols=["mqttv3.1"]'))
-fault("6.0.0-4", "a client takes any answer", (HANDSHAKE + "ClientWebSocket._accepted", "if event.subprotocol == self._subprotocol:", "if True:"))
+fault("6.0.0-3", "another subprotocol is offered", (CLIENT_HANDSHAKE + "ClientWebSocket._upgrade_lines", 'self._subprotocol.encode("ascii")', 'b"mqttv3.1"'))
+fault("6.0.0-4", "a client takes any answer", (CLIENT_HANDSHAKE + "ClientWebSocket._accepted", "if subprotocol == self._subprotocol:", "if True:"))
 fault("6.0.0-4", "a server selects none", (HANDSHAKE + "ServerWebSocket.accept_upgrade", "AcceptConnection(subprotocol=subprotocol,", "AcceptConnection(subprotocol=None,"))
 fault(
     "7.0.0-2",

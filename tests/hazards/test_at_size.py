@@ -33,7 +33,7 @@ from mqttws import Connect, ConnectError, MQTTError, PingReq, PubAck, Publish, Q
 from mqttws.broker import Broker, Limits
 from mqttws.client.url import parse_url
 from mqttws.protocol.client import ClientMachine
-from mqttws.protocol.handshake import ClientWebSocket
+from mqttws.protocol.client_handshake import ClientWebSocket
 from pubsub import MqttOverWSProvider, PubSub
 
 MIB = 1024 * 1024

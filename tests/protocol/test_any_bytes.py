@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mqttws import ClientConnection, ClientMachine, Connect, Message, ServerConnection, ServerMachine, Session
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Closed
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.testing import Pair
 
 CONNECT = Connect("c", clean_session=False)

@@ -29,8 +29,9 @@ from mqttws import (
     SessionTakenOver,
 )
 from mqttws.errors import LimitExceeded
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Closed, Connected, ConnectReceived, SubscribeReceived, UpgradeRequested
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import Framing
 from mqttws.testing import FakeClock, Pair
 

@@ -15,10 +15,11 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from mqttws import ConnectionClosed, RemoteProtocolError
 from mqttws.protocol import frames
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Ended, Opened
 from mqttws.protocol.frames import binary_frame, header_size, mask, parse_header, take_masked, take_plain
 from mqttws.protocol.framing import WebSocketFraming
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import NORMAL, Framing, FramingEvent
 
 KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import pickle
+import re
 import traceback
 
+import h11
 import pytest
 
 from mqttws import (
@@ -17,9 +19,12 @@ from mqttws import (
     LocalProtocolError,
     RemoteProtocolError,
 )
+from mqttws.protocol import client_handshake
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Ended, Opened, UpgradeRequested
 from mqttws.protocol.frames import binary_frame
-from mqttws.protocol.handshake import MAX_EARLY, MAX_HEAD, MAX_LINES, ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import MAX_EARLY, ServerWebSocket
+from mqttws.protocol.heads import MAX_HEAD, MAX_LINES
 from mqttws.protocol.plain import FramingEvent
 
 #: RFC 6455 §1.3
@@ -204,6 +209,81 @@ class TestClientAccepted:
         assert websocket.finished
         assert feed(websocket, [b"more"]) == []
         assert websocket.receive_eof() is None
+
+
+@pytest.fixture
+def nonce(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let each client draw the same key. Returns what the accept header must be."""
+    monkeypatch.setattr(client_handshake.os, "urandom", bytes)
+    return accept_for(ClientWebSocket("h", "/").data_to_send())
+
+
+class TestPlainWays:
+    """Plain requests and answers are written and read without h11, and alike."""
+
+    @pytest.mark.parametrize(
+        ("host", "headers", "plain"),
+        [
+            ("broker.example", [], True),
+            ("broker.example.:8083", [("X-A", "b c"), ("x-a", "d")], True),
+            ("[::1]:1", [("Authorization", "Basic dXNlcjpwYXNz")], True),
+            ("h", [("X-Empty", "")], False),
+            ("h", [("X-Two-Spaces", "a  b")], False),
+            ("h", [("Content-Length", "0")], False),
+            ("b\u00fccher.example", [], False),  # IDNA
+        ],
+    )
+    def test_a_request(
+        self, monkeypatch: pytest.MonkeyPatch, nonce: str, host: str, headers: list[tuple[str, str]], plain: bool
+    ) -> None:
+        by_ourselves = ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send()
+        sends = []
+        send = h11.Connection.send
+        monkeypatch.setattr(h11.Connection, "send", lambda self, event: sends.append(event) or send(self, event))
+        assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
+        assert bool(sends) != plain
+        monkeypatch.setattr(client_handshake, "_PLAIN_TARGET", re.compile("nothing"))
+        assert ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send() == by_ourselves
+
+    @pytest.mark.parametrize(
+        ("lines", "plain"),
+        [
+            ([GOOD], True),
+            ([GOOD, "X-A: b c", "Server: x/1.0 (y)"], True),
+            (["sec-websocket-protocol:mqtt"], True),
+            (["X-Which: none"], True),
+            (["Sec-WebSocket-Protocol: other"], True),
+            ([GOOD, "Sec-WebSocket-Extensions: x"], True),
+            ([GOOD, "Connection: close"], True),  # the last of two counts
+            ([GOOD, "X-A: \tb  c "], False),
+            ([GOOD, "X-A: b", " folded"], False),
+            ([GOOD, "X-Empty:"], False),
+            ([GOOD, "Content-Length: 0"], False),
+            ([GOOD, "Bad Header"], False),
+            ([GOOD, "X-A: \u00fc"], False),
+            ([GOOD, "X-A: \0"], False),
+        ],
+    )
+    def test_an_answer(self, monkeypatch: pytest.MonkeyPatch, nonce: str, lines: list[str], plain: bool) -> None:
+        data = response(nonce, *lines) + b"\x82\x01x"
+        assert (client_handshake._read_switching(data[:-3]) is not None) == plain
+        by_ourselves = ClientWebSocket("h", "/").receive_data(data)
+        monkeypatch.setattr(client_handshake, "_read_switching", lambda head: None)
+        by_h11 = ClientWebSocket("h", "/").receive_data(data)
+        assert list(map(repr, by_ourselves)) == list(map(repr, by_h11))
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 1010 x\r\n\r\n",
+            b"HTTP/1.0 101 x\r\n\r\n",
+            b"HTTP/1.1 101 x\nA: b\r\n\r\n",
+            b"HTTP/1.1 101 x\r\nA: b\n\n",
+        ],
+    )
+    def test_what_is_no_plain_101_is_left_to_h11(self, head: bytes) -> None:
+        assert client_handshake._read_switching(head) is None
 
 
 class TestClientRefused:

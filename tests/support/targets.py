@@ -42,9 +42,10 @@ from mqttws import (
 from mqttws.broker.retained import Retained
 from mqttws.codec.topics import TopicTree
 from mqttws.codec.wire import decode_remaining_length
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.events import Closed, ConnectReceived, Ended, SubscribeReceived, UnsubscribeReceived
 from mqttws.protocol.framing import WebSocketFraming
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import Framing
 from pubsub.aws.local.policy import Authorizer, ConnectionContext, PolicyDocument, PolicyError
 from sigv4 import Credentials, Rejected, Verified, verify

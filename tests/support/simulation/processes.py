@@ -15,9 +15,10 @@ from mqttws.codec.connecting import Connect
 from mqttws.codec.publishing import Message, Publish
 from mqttws.errors import MQTTError
 from mqttws.protocol.client import ClientMachine
+from mqttws.protocol.client_handshake import ClientWebSocket
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.events import Closed, Connected, Delivered, Sent, Subscribed
-from mqttws.protocol.handshake import ClientWebSocket, ServerWebSocket
+from mqttws.protocol.handshake import ServerWebSocket
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.server import ServerMachine
 from mqttws.protocol.server_connection import ServerConnection

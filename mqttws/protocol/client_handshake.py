@@ -1,0 +1,248 @@
+"""A client's part in the opening handshake of a WebSocket: a request of HTTP, then 101, or a refusal.
+
+Nearly every request and every 101 is plain: one line and some headers of visible ASCII. These are written and read
+here, since importing h11 takes a client longer than the handshake. h11 writes the request and reads the answer
+where anything is out of the ordinary, a refusal with its body above all, and finds what HTTP does not allow. What makes
+an answer the one to our request is checked here either way.
+
+Spec: §6, RFC 6455 §4.1, §4.2.2
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from binascii import b2a_base64
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from mqttws.errors import ConnectError, HandshakeRejected
+from mqttws.protocol.events import Ended, Opened
+from mqttws.protocol.framing import WebSocketFraming, shown
+from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
+from mqttws.protocol.plain import PROTOCOL_ERROR, FramingEvent
+
+if TYPE_CHECKING:
+    import h11
+
+#: How much of the body of a refusal is kept.
+MAX_REFUSAL_BODY = 4096
+#: A key and this, hashed, are what a server proves by that it speaks WebSocket. Spec: RFC 6455 §1.3
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: A Host header of plain labels, or with an address of IPv6; and a request target.
+_PLAIN_HOST = re.compile(r"([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_PLAIN_TARGET = re.compile(r"[!-~]+")
+#: A line of a header: a token, and a value of visible ASCII with single spaces. Spec: RFC 9110 §5.1, §5.5
+_PLAIN_LINE = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+): ?([!-~]+(?: [!-~]+)*)")
+#: Headers that mean something to HTTP itself.
+_OF_HTTP = frozenset({b"host", b"content-length", b"transfer-encoding"})
+#: Headers of an answer that belong to the upgrade.
+_OF_UPGRADE = frozenset(
+    {b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"}
+)
+
+_Lines = list[tuple[bytes, bytes]]
+
+
+class _Unusable(Exception):
+    """An answer that is no answer to our request."""
+
+
+class ClientWebSocket(WebSocketFraming):
+    """The client's end of a WebSocket.
+
+    Args:
+        host: the Host header, exactly as it is to be sent.
+        target: path and query, exactly as they are to be sent.
+        headers: more headers of the request.
+        subprotocol: what is offered, and must be chosen by the server.
+        entropy: see `WebSocketFraming`.
+
+    Raises:
+        ConnectError: the request cannot be made of this.
+
+    Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    """
+
+    __slots__ = ("_body", "_head", "_http", "_nonce", "_refusal", "_subprotocol")
+
+    def __init__(
+        self,
+        host: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        subprotocol: str = "mqtt",
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        super().__init__(is_client=True, entropy=entropy)
+        self._subprotocol = subprotocol
+        self._head = Head()
+        self._http: h11.Connection | None = None
+        self._refusal: tuple[int, _Lines] | None = None  # status and headers
+        self._body = b""
+        self._nonce = b2a_base64(os.urandom(16), newline=False)
+        self._out.append(_request(host, target, self._upgrade_lines(headers)))
+
+    def _upgrade_lines(self, headers: Iterable[tuple[str, str]]) -> _Lines:
+        """Make the headers of the request, without that of the host; visible ASCII and spaces only.
+
+        Raises:
+            ConnectError: one holds something else.
+        """
+        headers = list(headers)
+        if not all(text.isascii() and text.isprintable() for header in headers for text in header):
+            raise _not_allowed()
+        return [
+            (b"Upgrade", b"websocket"),
+            (b"Connection", b"Upgrade"),
+            (b"Sec-WebSocket-Key", self._nonce),
+            (b"Sec-WebSocket-Version", b"13"),
+            (b"Sec-WebSocket-Protocol", self._subprotocol.encode("ascii")),
+            *((name.encode(), value.encode()) for name, value in headers),
+        ]
+
+    def start(self) -> list[FramingEvent]:
+        """See `Framing.start`."""
+        return []
+
+    def receive_eof(self) -> Ended | None:
+        """Take the news that the peer sends nothing more: a refusal may end in this way."""
+        return None if self._refusal is None or self.finished else self._rejected()
+
+    def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
+        try:
+            if self._http is not None:
+                return self._receive_response(data)
+            split = self._head.receive_data(data)
+            if split is None:
+                return []
+            head, rest = split
+            lines = _read_switching(head)
+            if lines is None:
+                return self._receive_response(head + rest)
+            events = self._accepted(lines)
+            return events + self._receive_frames(rest) if self.opened else events
+        except (_Unusable, HeadTooLarge, UnicodeError) as error:
+            self.finished = True
+            return [Ended(ConnectError(f"the server's answer to the upgrade cannot be used: {shown(error)}"))]
+
+    def _receive_response(self, data: bytes) -> list[FramingEvent]:
+        """Let h11 read an answer that is not a plain 101."""
+        import h11
+
+        http = self._http
+        if http is None:
+            http = self._http = h11.Connection(h11.CLIENT)
+            http.send(h11.Request(method="GET", target="/", headers=[("Host", "h"), ("Upgrade", "websocket")]))
+        http.receive_data(data)
+        while True:
+            try:
+                event = http.next_event()
+            except h11.RemoteProtocolError:
+                raise _Unusable("Bad HTTP message") from None
+            if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                events = self._accepted(list(event.headers))
+                return events + self._receive_frames(http.trailing_data[0]) if self.opened else events
+            if isinstance(event, (h11.InformationalResponse, h11.Response)):
+                self._refusal = event.status_code, list(event.headers)
+                if isinstance(event, h11.InformationalResponse):
+                    return [self._rejected()]
+            elif isinstance(event, h11.Data):
+                self._body = (self._body + event.data)[:MAX_REFUSAL_BODY]
+                if len(self._body) == MAX_REFUSAL_BODY:
+                    return [self._rejected()]
+            elif isinstance(event, h11.EndOfMessage):
+                return [self._rejected()]
+            else:  # it needs more data
+                return []
+
+    def _accepted(self, lines: _Lines) -> list[FramingEvent]:
+        """Check that a 101 is the answer to our request. Spec: RFC 6455 §4.1.
+
+        Raises:
+            _Unusable: it is not.
+        """
+        found = {name: value for name, value in lines if name in _OF_UPGRADE}
+        tokens = [token.strip().lower() for token in found.get(b"connection", b"").split(b",")]
+        if b"upgrade" not in tokens:
+            raise _Unusable("Missing header, 'Connection: Upgrade'")
+        if found.get(b"upgrade", b"").lower() != b"websocket":
+            raise _Unusable("Missing header, 'Upgrade: websocket'")
+        if found.get(b"sec-websocket-accept") != _accept_of(self._nonce):
+            raise _Unusable("Bad accept token")
+        if b"sec-websocket-extensions" in found:
+            raise _Unusable("unrecognized extensions")
+        subprotocol = found[b"sec-websocket-protocol"].decode("ascii") if b"sec-websocket-protocol" in found else None
+        if subprotocol == self._subprotocol:
+            self._http = None
+            self._open()
+            return [Opened()]
+        if subprotocol is not None:
+            raise _Unusable(f"unrecognized subprotocol {subprotocol}")
+        self._is_open = True  # the WebSocket is, though no MQTT may flow
+        self.close(PROTOCOL_ERROR, "no subprotocol")
+        self.finished = True
+        detail = f"the server chose the subprotocol {subprotocol!r}; it must be {self._subprotocol!r}"
+        others = texts_of(line for line in lines if line[0] not in _OF_UPGRADE)
+        return [Ended(HandshakeRejected(101, others, b"", detail))]
+
+    def _rejected(self) -> Ended:
+        assert self._refusal is not None
+        self.finished = True
+        status, headers = self._refusal
+        return Ended(HandshakeRejected(status, texts_of(headers), self._body))
+
+
+def _request(host: str, target: str, lines: _Lines) -> bytes:
+    """Write the request.
+
+    Raises:
+        ConnectError: it holds what HTTP does not allow.
+    """
+    written = [b"%s: %s" % line for line in lines]
+    if (
+        _PLAIN_HOST.fullmatch(host)
+        and _PLAIN_TARGET.fullmatch(target)
+        and not any(name.lower() in _OF_HTTP for name, _ in lines)
+        and all(map(_PLAIN_LINE.fullmatch, written))
+    ):
+        head = [b"GET %s HTTP/1.1" % target.encode(), b"Host: %s" % host.encode(), *written]
+        return b"\r\n".join([*head, b"", b""])
+    import h11
+
+    try:
+        request = h11.Request(
+            method="GET", target=target.encode("ascii"), headers=[(b"Host", host.encode("idna")), *lines]
+        )
+        return h11.Connection(h11.CLIENT).send(request) or b""
+    except (h11.LocalProtocolError, UnicodeError):
+        raise _not_allowed() from None
+
+
+def _not_allowed() -> ConnectError:
+    """Make the error for a request that cannot be: what h11 says of it could repeat a credential in it."""
+    return ConnectError(
+        "the upgrade request cannot be made: the host, path, query or a header holds what HTTP does not allow"
+    )
+
+
+def _read_switching(head: bytes) -> _Lines | None:
+    """Read the headers of a plain 101, their names in lower case; None where it is another answer, or not plain."""
+    status_line, *lines = head[:-4].split(b"\r\n")
+    if not head.endswith(b"\r\n\r\n") or not status_line.startswith(b"HTTP/1.1 101 ") or b"\n" in status_line:
+        return None
+    found = []
+    for line in lines:
+        match = _PLAIN_LINE.fullmatch(line)
+        if match is None or (name := match[1].lower()) in _OF_HTTP:
+            return None
+        found.append((name, match[2]))
+    return found
+
+
+def _accept_of(key: bytes) -> bytes:
+    """Return the Sec-WebSocket-Accept that answers a key. Spec: RFC 6455 §4.2.2."""
+    from hashlib import sha1
+
+    return b2a_base64(sha1(key + _GUID).digest(), newline=False)

@@ -1,0 +1,58 @@
+"""The head of an HTTP message, gathered before anything reads it: within bounds, whatever pieces it comes in.
+
+Both ends of the opening handshake of a WebSocket use it. Spec: RFC 6455 §4, RFC 9112 §2
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from sys import intern
+
+#: How many bytes the head of a request or a response may take.
+MAX_HEAD = 16 * 1024
+#: How many header lines it may have.
+MAX_LINES = 100
+#: The blank line that ends a head.
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+
+class HeadTooLarge(Exception):
+    """A head has more bytes or lines than it may."""
+
+
+class Head:
+    """A head that is not all there yet."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of it is there."""
+        return bool(self._data)
+
+    def receive_data(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Take bytes. Returns the head, and what lies behind it; None while it is not all there.
+
+        Raises:
+            HeadTooLarge: it goes beyond a bound.
+        """
+        data, seen = self._data + data, len(self._data)
+        blank_line = _END_OF_HEAD.search(data, max(0, seen - 3))
+        if (blank_line.end() if blank_line else len(data)) > MAX_HEAD:
+            raise HeadTooLarge("the head of the HTTP message is too long")
+        if blank_line is None:
+            self._data = data
+            return None
+        self._data = b""
+        if data.count(b"\n", 0, blank_line.end()) > MAX_LINES + 2:
+            raise HeadTooLarge(f"the head of the HTTP message has over {MAX_LINES} lines")
+        return data[: blank_line.end()], data[blank_line.end() :]
+
+
+def texts_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    """Decode headers. They are interned: a server keeps those of each connection, and most are alike."""
+    return tuple((intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))) for name, value in headers)
