@@ -14,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pytest
 import mqttws
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap
+from pubsub.look import documentation
 from pubsub.look.documentation import published, templates
 from pubsub.look.live import show_page
 from pubsub.look.saving import saver_for
@@ -300,6 +303,21 @@ def test_a_broken_rule_is_a_link(browser: Any, tmp_path: Path) -> None:
 )
 def test_where_documentation_may_be(url: str, statement: str, code: str) -> None:
     assert templates(url) == {"statement": statement, "code": code}
+
+
+def test_the_documentation_of_a_release_is_that_of_its_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = Message()
+    released["Project-URL"] = "Source, https://h/o/r"
+    released["Project-URL"] = "Documentation, https://h/o/r/blob/v1/docs/index.md"
+    monkeypatch.setattr(documentation, "metadata", lambda name: released)
+    assert published() == "https://h/o/r/blob/v1/docs/index.md"
+    assert templates(None) == templates("https://h/o/r/blob/v1/docs/index.md")
+
+    def not_installed(name: str) -> Message:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(documentation, "metadata", not_installed)
+    assert templates(None) == {}
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "docs/", "https:///docs", "data:text/html,x", ""])
