@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mqttws.client.layers import Link
 from mqttws.client.options import ENVIRONMENT, Options
@@ -16,6 +17,9 @@ from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.connection import ClientConnection
 from mqttws.protocol.plain import Framing
 from mqttws.protocol.session import Session
+
+if TYPE_CHECKING:
+    from mqttws.client.tls import TLSPipe  # it loads ssl, which a plain connection can do without
 
 
 class Attempt:
@@ -55,6 +59,7 @@ def make_attempt(
     client_id: str,
     session: Session,
     now: float,
+    make_tls: Callable[[str, int], TLSPipe],
     log: Callable[[str], None] | None = None,
 ) -> Attempt:
     """Make an attempt.
@@ -65,6 +70,7 @@ def make_attempt(
         client_id: of the client.
         session: of the client.
         now: seconds.
+        make_tls: makes the TLS to a host and port.
         log: takes a line for each packet; None for no such log.
 
     Raises:
@@ -104,11 +110,7 @@ def make_attempt(
     )
     connection = ClientConnection(machine, framing, now, open_timeout=options.timeout)
     tunnel = proxy.tunnel(endpoint) if proxy is not None else None
-    tls = None
-    if endpoint.tls:
-        from mqttws.client.tls import TLSPipe, tls_context
-
-        tls = TLSPipe(options.tls if options.tls is not None else tls_context(), endpoint.host)
+    tls = make_tls(endpoint.host, endpoint.port) if endpoint.tls else None
     link = Link(connection, tunnel, tls, linger=not endpoint.websocket)
     deadline = now + min(options.timeout, options.connect_timeout or options.timeout)
     if proxy is not None:

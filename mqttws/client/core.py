@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from mqttws.client import attempt
 from mqttws.client.callbacks import DEBUG, INFO, WARNING, Callbacks
@@ -52,6 +52,9 @@ from mqttws.protocol.events import (
     Unsubscribed,
 )
 from mqttws.protocol.session import Session
+
+if TYPE_CHECKING:
+    from mqttws.client.tls import TLSMemory, TLSPipe
 
 #: Seconds that callbacks may take before the network gets its turn.
 CALLBACK_SLICE = 0.05
@@ -140,6 +143,7 @@ class Core(Generic[F]):
         self._dropped = False  # whether the user asked for a new connection
         self._endpoint: str | None = None
         self._has_lowered = False  # whether it was logged
+        self._tls: TLSMemory | None = None
         self.session.sender.accepts_puback = True
         self._attempts = 0
         self._short_lived = 0
@@ -229,9 +233,16 @@ class Core(Generic[F]):
         self._attempted_at = now
         write = self._driver.packet_log()
         note = None if write is None else partial(self.callbacks.add, write, self.client_id)
-        made = attempt.make_attempt(url, self.options, self.client_id, self.session, now, note)
+        made = attempt.make_attempt(url, self.options, self.client_id, self.session, now, self._make_tls, note)
         self._endpoint = made.where
         return made
+
+    def _make_tls(self, host: str, port: int) -> TLSPipe:
+        if self._tls is None:
+            from mqttws.client.tls import TLSMemory  # it loads ssl, which a plain connection can do without
+
+            self._tls = TLSMemory(self.options.tls)
+        return self._tls.pipe(host, port)
 
     def establish(self, made: attempt.Attempt, now: float) -> None:
         """Go on with an attempt: there is a TCP connection."""

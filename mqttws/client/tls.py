@@ -12,7 +12,10 @@ from pathlib import Path
 
 from mqttws.errors import CertificateError, ConnectError
 
-_CHUNK = 64 * 1024
+#: A record holds no more. Spec: RFC 8446 §5.1
+_CHUNK = 16 * 1024
+#: Servers whose sessions are remembered.
+_SERVERS = 8
 
 TLSOption = ssl.SSLContext | bool | None
 
@@ -65,20 +68,61 @@ def tls_context(
     return context
 
 
+class TLSMemory:
+    """What the connections of a client have in common: the context, and the last session with each server.
+
+    A session spares the next handshake its certificates and most of its arithmetic. A server gives it as a ticket,
+    after the handshake (TLS 1.3) or in it, and need not accept it again: then the handshake is a whole one. A context
+    with `ssl.OP_NO_TICKET` has none. The identity that a certificate of the client's has proved is the session's, so
+    that another certificate wants another context. Spec: RFC 8446 §2.2
+
+    Args:
+        context: see `tls_context`; None: one is made when it is needed, once.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._last: dict[tuple[str, int], TLSPipe] = {}
+
+    def pipe(self, host: str, port: int) -> TLSPipe:
+        """Make the TLS of a new connection.
+
+        Raises:
+            ssl.SSLError, OSError: the context cannot be made.
+        """
+        if self._context is None:
+            self._context = tls_context()  # to read the system's authorities takes longer than a handshake
+        last = self._last.pop((host, port), None)
+        pipe = self._last[host, port] = TLSPipe(self._context, host, last.session if last is not None else None)
+        if len(self._last) > _SERVERS:
+            del self._last[next(iter(self._last))]
+        return pipe
+
+
 class TLSPipe:
     """A client's TLS over bytes.
 
     Args:
         context: see `tls_context`.
         server_hostname: for SNI, and to check the certificate against.
+        session: of an earlier connection to the same server; None for none.
     """
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
+    def __init__(self, context: ssl.SSLContext, server_hostname: str, session: ssl.SSLSession | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname, session=session)
+        self._offered = session
         self.established = False
         self.eof = False  # the peer has said that it sends nothing more
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The session for the next connection; None where this one brought none, or failed with the one it offered."""
+        if not self.established:
+            return self._offered
+        session = self._tls.session
+        return session if session is not None and session.has_ticket else None
 
     def receive_data(self, data: bytes) -> bytes:
         """Take ciphertext.
@@ -90,25 +134,32 @@ class TLSPipe:
             CertificateError: the server's certificate cannot be trusted.
             ConnectError: the handshake failed otherwise, or the stream was tampered with.
         """
-        self._incoming.write(data)
+        incoming, tls = self._incoming, self._tls
+        incoming.write(data)
+        plaintext = []
         try:
             if not self.established:
-                self._tls.do_handshake()
-                self.established = True
-            plaintext = []
-            while chunk := self._tls.read(_CHUNK):
+                tls.do_handshake()
+                self.established, self._offered = True, None
+            # The exception of a read that finds nothing takes longer than all the rest: none is tried in vain.
+            while incoming.pending or tls.pending():
+                chunk = tls.read(_CHUNK)
+                if not chunk:
+                    self.eof = True
+                    break
                 plaintext.append(chunk)
-            self.eof = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
             self.eof = True
         except ssl.SSLCertVerificationError as error:
+            self._offered = None
             raise CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
+            self._offered = None
             stage = "an established TLS stream broke" if self.established else "the TLS handshake failed"
             raise ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}") from None
-        return b"".join(plaintext) if self.established else b""
+        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
     def send(self, data: bytes) -> None:
         """Take plaintext to send; only once `established`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -14,6 +15,8 @@ from scripted import End
 
 from mqttws import CertificateError, ConnectError, tls_context
 from mqttws.broker import Broker
+from mqttws.client import tls
+from mqttws.client.tls import TLSMemory, TLSPipe
 from mqttws.testing import Authority, mint_authority
 
 Make = Callable[..., Any]
@@ -215,3 +218,131 @@ def test_a_server_that_is_silent_is_given_up_in_time(make: Make, authority: Auth
         with pytest.raises(ConnectError, match="did not answer within"):
             client.open()
         assert client.state.name == "disconnected"
+
+
+def test_a_reconnect_resumes_the_session_of_tls(make: Make, authority: Authority) -> None:
+    with Broker(mqtts_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
+        states = States()
+        client = make(broker.url_of("mqtts"), tls=authority.client_context(), on_state=states)
+        client.open()
+        assert resumed(client) is False
+        for connections in (2, 3):  # a ticket serves once: each connection brings another
+            client.publish("a", b"", 1)
+            client.reconnect_now()
+            states.wait("connected", connections)
+            client.publish("a", b"", 1)
+            assert resumed(client) is True
+
+
+def test_a_session_is_for_its_server_alone(authority: Authority) -> None:
+    memory = TLSMemory(authority.client_context())
+    server = authority.issue("localhost", "127.0.0.1").server_context()
+    first = memory.pipe("localhost", 1)
+    shake(first, server)
+    assert first.session is not None
+    for host, port in (("127.0.0.1", 1), ("localhost", 2)):
+        other = memory.pipe(host, port)
+        assert other.session is None
+        assert not shake(other, server).session_reused
+    again = memory.pipe("localhost", 1)
+    assert again.session is not None
+    assert shake(again, server).session_reused
+
+
+def test_a_session_outlives_an_attempt_that_reached_no_server_and_no_other(authority: Authority) -> None:
+    memory = TLSMemory(authority.client_context())
+    server = authority.issue("localhost").server_context()
+    shake(memory.pipe("localhost", 1), server)
+    assert memory.pipe("localhost", 1).session is not None  # there was no TCP connection
+    failing = memory.pipe("localhost", 1)
+    failing.receive_data(b"")
+    with pytest.raises(ConnectError, match="the TLS handshake failed"):
+        failing.receive_data(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert failing.session is None
+    assert not shake(memory.pipe("localhost", 1), server).session_reused
+
+
+def test_the_sessions_of_few_servers_are_kept(authority: Authority) -> None:
+    memory = TLSMemory(authority.client_context())
+    for port in range(100):
+        memory.pipe("localhost", port)
+    assert len(memory._last) == 8
+
+
+def test_the_authorities_of_the_system_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(tls, "tls_context", lambda: made.append(None) or ssl.create_default_context())
+    memory = TLSMemory(None)
+    assert not made
+    for port in range(3):
+        memory.pipe("localhost", port)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("records", [1, 2, 50])
+@pytest.mark.parametrize("size", [0, 1, 100, 16_384])
+def test_records_are_decrypted_that_come_together(authority: Authority, records: int, size: int) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost")
+    server = shake(pipe, authority.issue("localhost").server_context())
+    plain = [bytes((number,)) * size for number in range(records)]
+    for piece in plain:
+        server.write(piece)
+    cipher = server.sent()
+    assert pipe.receive_data(cipher) == b"".join(plain)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1_000])
+def test_records_that_come_in_pieces(authority: Authority, step: int) -> None:
+    pipe = TLSPipe(authority.client_context(), "localhost")
+    server = shake(pipe, authority.issue("localhost").server_context())
+    for number in range(5):
+        server.write(bytes((number,)) * 300)
+    server.unwrap()
+    cipher = server.sent()
+    came = [pipe.receive_data(cipher[start : start + step]) for start in range(0, len(cipher), step)]
+    assert b"".join(came) == b"".join(bytes((number,)) * 300 for number in range(5))
+    assert pipe.eof
+
+
+class ServerEnd:
+    """The other end of a `TLSPipe`, in memory."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.write = self._tls.write
+        self.sent = self._outgoing.read
+
+    @property
+    def session_reused(self) -> bool | None:
+        return self._tls.session_reused
+
+    def shake_hands(self, data: bytes) -> bytes:
+        self._incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self.sent()
+
+    def unwrap(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+
+
+def shake(pipe: TLSPipe, context: ssl.SSLContext) -> ServerEnd:
+    """Do the handshake, and let the client have its tickets."""
+    server = ServerEnd(context)
+    pipe.receive_data(b"")
+    while True:
+        answer = server.shake_hands(pipe.data_to_send())
+        if not answer:
+            break
+        assert pipe.receive_data(answer) == b""
+    assert pipe.established
+    return server
+
+
+def resumed(client: Any) -> bool | None:
+    link = getattr(client, "client", client)._core.link
+    assert link is not None
+    reused: bool | None = link._tls._tls.session_reused
+    return reused
