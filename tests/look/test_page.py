@@ -14,8 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from email.message import Message
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,7 @@ import pytest
 import mqttws
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap
-from pubsub.look import documentation
-from pubsub.look.documentation import published, templates
+from pubsub.look.documentation import published
 from pubsub.look.live import show_page
 from pubsub.look.saving import saver_for
 from pubsub.look.web import Page
@@ -279,51 +276,6 @@ def test_a_broken_rule_is_a_link(browser: Any, tmp_path: Path) -> None:
     look.choose("PUBLISH")
     found = look.run("const link = document.querySelector('.rule a'); return [link.innerText, link.href]")
     assert found == ["MQTT-3.3.2-2", f"{SITE}conformance/3/index.html#mqtt-332-2"]
-
-
-@pytest.mark.parametrize(
-    ("url", "statement", "code"),
-    [
-        (
-            "https://h/docs",
-            "https://h/docs/conformance/{chapter}/index.html#{anchor}",
-            "https://h/docs/source/{path}.html#{name}",
-        ),
-        (
-            "file:///srv/site/index.html",
-            "file:///srv/site/conformance/{chapter}/index.html#{anchor}",
-            "file:///srv/site/source/{path}.html#{name}",
-        ),
-        (
-            "https://h/o/r/blob/v1/docs/index.md",
-            "https://h/o/r/blob/v1/docs/conformance/{chapter}.md#{anchor}",
-            "https://h/o/r/blob/v1/{path}",
-        ),
-    ],
-)
-def test_where_documentation_may_be(url: str, statement: str, code: str) -> None:
-    assert templates(url) == {"statement": statement, "code": code}
-
-
-def test_the_documentation_of_a_release_is_that_of_its_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
-    released = Message()
-    released["Project-URL"] = "Source, https://h/o/r"
-    released["Project-URL"] = "Documentation, https://h/o/r/blob/v1/docs/index.md"
-    monkeypatch.setattr(documentation, "metadata", lambda name: released)
-    assert published() == "https://h/o/r/blob/v1/docs/index.md"
-    assert templates(None) == templates("https://h/o/r/blob/v1/docs/index.md")
-
-    def not_installed(name: str) -> Message:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(documentation, "metadata", not_installed)
-    assert templates(None) == {}
-
-
-@pytest.mark.parametrize("url", ["javascript:alert(1)", "docs/", "https:///docs", "data:text/html,x", ""])
-def test_what_is_no_address_of_documentation(url: str) -> None:
-    with pytest.raises(ValueError, match="not the URL of documentation"):
-        templates(url)
 
 
 def test_the_states_follow_the_cursor(browser: Any, saved: str) -> None:
