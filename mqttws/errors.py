@@ -166,6 +166,7 @@ class ConnectionClosed(MQTTError):
         code: the WebSocket close code of the peer (1000 to 4999), or None if there was none.
         said: the reason in the peer's close frame; on a server, the reason to send in its own. The message does not
             contain it, because the peer can send any text.
+        fate: of a message that was not delivered: what becomes of it, if the store or the session keeps it.
     """
 
     def __init__(
@@ -175,9 +176,11 @@ class ConnectionClosed(MQTTError):
         self.message = message
         self.code = code
         self.said = said
+        self.fate = ""
 
     def __str__(self) -> str:
-        return self.message if self.code is None else f"{self.message} (WebSocket close code {self.code})"
+        text = self.message if self.code is None else f"{self.message} (WebSocket close code {self.code})"
+        return f"{text}; {self.fate}" if self.fate else text
 
 
 class ConnectionBroken(ConnectionClosed):

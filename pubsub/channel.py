@@ -278,10 +278,15 @@ class Channel:
             self.error = self.explain(error)
 
     def explain_failure(self, error: Exception) -> Exception:
-        """Return why a message failed: if the connection ended first, why that did."""
-        if type(error) is ConnectionClosed and self.error is not None:
-            return self.error
-        return self.explain(error)
+        """Return why a message failed: if the connection ended first, why that did, and what becomes of the message."""
+        fate = error.fate if isinstance(error, ConnectionClosed) else ""
+        cause = error.__cause__ if fate and isinstance(error.__cause__, Exception) else error
+        reason = self.error if type(cause) is ConnectionClosed and self.error is not None else self.explain(cause)
+        if not fate:
+            return reason
+        kept = ConnectionClosed(str(reason))
+        kept.fate, kept.__cause__ = fate, reason
+        return kept
 
     def explain(self, error: Exception) -> Exception:
         """Return what the provider makes of an error."""

@@ -415,6 +415,6 @@ def _kept(error: Exception, options: Options) -> Exception:
     else:
         fate = "the session keeps the message, and it is sent again when the client is opened again"
     kind = type(error) if isinstance(error, ConnectionClosed) else ConnectionClosed
-    kept = kind(f"{error}; {fate}")
-    kept.__cause__ = error
+    kept = kind(str(error))
+    kept.fate, kept.__cause__ = fate, error
     return kept

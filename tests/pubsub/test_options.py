@@ -235,3 +235,25 @@ def test_time_outs_are_of_both_kinds(make: Callable[..., Api]) -> None:
         with pytest.raises(TimedOut):
             api.call(api.ps.flush, 0.02)
         api.call(api.ps.close, 0.1)
+
+
+def test_a_refused_message_that_is_kept_has_the_providers_reason_and_its_fate(
+    stack: Any, make: Callable[..., Api], tmp_path: Path
+) -> None:
+    class Explaining(MqttOverWSProvider):
+        def explain(self, error: Exception) -> Exception:
+            return PermissionError("no policy") if isinstance(error, mqttws.ConnectionRefused) else error
+
+    broker = stack.enter_context(Broker(authenticator=lambda peer, connect: Refused(5)))
+    store = stack.enter_context(SQLiteStore(tmp_path / "session"))
+    api = make(Explaining(broker.url, client_id="device", clean_session=False, store=store))
+    outcome = api.call(lambda: [api.ps.publish_nowait("a", 1, qos=1)])[0]
+    with pytest.raises(PublishFailed) as caught:
+        api.call(lambda: waited(outcome))
+    error = caught.value.errors["a"]
+    assert str(error) == "no policy; the store keeps the message, and a client with it will send it"
+    assert isinstance(error.__cause__, PermissionError)
+    outcome = api.call(lambda: [api.ps.publish_nowait("a", 1, qos=0)])[0]
+    with pytest.raises(PublishFailed) as caught:
+        api.call(lambda: waited(outcome))
+    assert isinstance(caught.value.errors["a"], PermissionError)  # of QoS 0, nothing is kept
