@@ -1,8 +1,7 @@
 """MQTT 3.1.1 over WebSocket and TCP: packets, sans-IO state machines, blocking and asyncio clients, a broker.
 
-This is the one public namespace; beside it stand `mqttws.aio`, `mqttws.broker`, `mqttws.tap` and
-`mqttws.testing`. What it names is
-loaded when it is first asked for: `import mqttws` itself loads neither asyncio nor ssl nor wsproto.
+This is the public namespace, together with `mqttws.aio`, `mqttws.broker`, `mqttws.tap` and `mqttws.testing`. Its names
+are loaded on first use: `import mqttws` itself loads neither asyncio nor ssl nor wsproto.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ _HOLDS = {
     "client.tls": "tls_context",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
-#: Names of 0.1 that stand elsewhere now; they are kept for programs that use them.
+#: Names of 0.1 that have moved; kept for programs that use them.
 _WHERE |= dict.fromkeys(("Authority", "Identity", "mint_authority"), "testing.certificates")
 _SUBMODULES = frozenset({"aio", "broker", "tap", "testing"})
 

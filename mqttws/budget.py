@@ -1,7 +1,7 @@
 """A budget of CONNECTs that the clients of one process share.
 
 A server that restarts loses all of its clients in one moment, and those of one process come back in one moment. A
-`ConnectBudget` gives each attempt its turn, so that no more than so many begin in a second, however many clients there
+`ConnectBudget` schedules the attempts, so that no more than so many start per second, however many clients there
 are::
 
     budget = ConnectBudget(500)
@@ -26,7 +26,7 @@ class ConnectBudget:
 
     Args:
         rate: attempts a second, above 0.
-        burst: how many may begin at once, at least 1, where none has begun for a while.
+        burst: how many may start at the same time after a pause, at least 1.
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:

@@ -1,6 +1,6 @@
-"""The asyncio client: the verbs. What goes on between them is in `network`.
+"""The asyncio client: its methods. The task that connects and moves bytes is in `network`.
 
-Everything runs in one event loop, to which `open` binds the client. None of this may be called in another thread.
+Everything runs in one event loop, to which `open` binds the client. Do not call the methods in another thread.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class Client:
-    """A client of one server, reconnecting as long as it is open. To await it opens it, and so does `async with`.
+    """A client of one server, which reconnects as long as it is open. Awaiting it opens it, and so does `async with`.
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns either, at once or when awaited, and is asked once for each attempt.
+            returns either or an awaitable of it, and is called once for each attempt.
         **options: see `Options`.
 
     Raises:
-        ValueError: the URL is not one, or an option is out of its range.
+        ValueError: the URL is not valid, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option, or one is of the wrong kind.
-        Unsupported: the `server` is known not to take the will.
+        TypeError: there is no such option, or one has the wrong type.
+        Unsupported: the `server` does not support the will.
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
@@ -50,12 +50,12 @@ class Client:
         self._network = Network(self._options, url)
         self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
-        if self._options.has_profile:  # what it takes is loaded for those alone who ask for it
+        if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
 
             put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
 
-    # The user's verbs.
+    # The public methods.
 
     @property
     def _core(self) -> Core[asyncio.Future[Any]]:
@@ -78,53 +78,56 @@ class Client:
 
     @property
     def pending(self) -> int:
-        """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
+        """The number of published messages that are not sent (QoS 0) or not completely acknowledged (QoS 1, 2) yet."""
         sender = self._core.session.sender
         return sender.waiting + sender.in_flight
 
     @property
     def received(self) -> int:
-        """How many messages have come so far, those that wait to be taken included."""
+        """The number of messages received so far, including those that wait for the program."""
         return self._core.received
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because too many waited; see `Options.overflow`."""
+        """The number of messages that were dropped because the queue was full; see `Options.overflow`."""
         return self._core.pending.dropped
 
     @property
     def expired(self) -> int:
-        """How many messages were dropped because they waited to be sent for too long; see `Options.expire_after`."""
+        """The number of messages that expired before they were sent; see `Options.expire_after`."""
         return self._core.pending.expired
 
     @property
     def waiting(self) -> Waiting:
-        """What waits to be sent."""
+        """The queue of messages that are not sent yet."""
         return self._core.waiting(time.monotonic())
 
     async def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
 
-        With the option `retry_first` this returns after the first attempt, whatever came of it: see `state`.
+        With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: seconds; None: the attempt ends by itself after the `timeout` of the options.
-            wait: False: return at once, and make attempts until one succeeds, as with `retry_first`.
+            timeout: seconds; None: the attempt ends after the `timeout` of the options.
+            wait: False: return immediately, and make attempts until one succeeds, as with `retry_first`.
+
+        Returns:
+            The client itself.
 
         Raises:
-            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). No
-                other one is made: reconnecting is for connections that stood.
+            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
+                is no further attempt: only a connection that was established is reconnected.
             TimedOut: it took too long.
-            MQTTError: the client is open already.
+            MQTTError: the client is already open.
         """
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
         assert opened is not None
         if not wait:
-            opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call is there to be told
+            opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # no call reports it
             return self
         try:
-            # An attempt that is bounded by the options ends by itself, and says more than that it took too long.
+            # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
             seconds = self._options.timeout + 1.0 if timeout is None else timeout
             await self._wait(opened, seconds, "there was no connection")
         except BaseException:
@@ -135,14 +138,14 @@ class Client:
         return self
 
     async def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
-        """Send what waits, await its acknowledgements, send DISCONNECT and close. May be called twice.
+        """Send waiting messages, wait for acknowledgements, send DISCONNECT and close. A second call has no effect.
 
-        What is not acknowledged in time fails. With `clean_session=False` messages that were sent stay in the session
-        for the next `open`; with a store all messages of QoS 1 and 2 stay.
+        Calls whose messages are not acknowledged in time fail. With `clean_session=False` sent messages stay in the
+        session for the next `open`; with a store all QoS 1 and 2 messages do.
 
         Args:
-            timeout: seconds to wait; None: 5. The connection is ended then.
-            send_will: whether to end the connection without DISCONNECT, so that the server publishes the will.
+            timeout: seconds to wait before the connection is closed in any case; None: 5.
+            send_will: whether to close the connection without DISCONNECT, so that the server publishes the will.
         """
         network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
         network.bind()
@@ -154,12 +157,12 @@ class Client:
         network.call(self._core.stop, time.monotonic(), seconds, send_will)
         network.hurry()
         if task is asyncio.current_task():
-            return  # the URL is being asked for: that is the caller
+            return  # the caller is the user's function for the URL, which this task is awaiting
         try:
             await asyncio.wait({task}, timeout=seconds + 1.0)
             await network.end_callbacks(seconds)
         finally:
-            if not task.done():  # this was cancelled, or the server takes nothing
+            if not task.done():  # this call was cancelled, or the server does not read
                 network.call(self._core.stop, time.monotonic(), 0.0)
                 network.flush_now()
                 task.cancel()
@@ -171,8 +174,8 @@ class Client:
             timeout: seconds; None: the `timeout` of the options.
 
         Raises:
-            TimedOut: it took too long; what is left goes on.
-            MQTTError: the client was closed, or gave up, or is not open.
+            TimedOut: it took too long; the messages are still being delivered.
+            MQTTError: the client was closed, has given up, or is not open.
         """
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
@@ -188,25 +191,25 @@ class Client:
         timeout: float | None = None,
         expire_after: float | None = None,
     ) -> None:
-        """Publish a message, and wait until it is delivered to the server as its QoS promises.
+        """Publish a message, and wait until it is delivered to the server with its QoS.
 
-        Cancelling it, or its time running out, takes the message back where it has not been sent yet; where it has,
-        it may still be delivered.
+        Cancellation and the time-out withdraw the message if it has not been sent yet; otherwise it may still be
+        delivered.
 
         Args:
             topic: a Topic Name.
-            payload: bytes, or a str that is sent as UTF-8.
-            qos: 0: handed to the network; 1 or 2: acknowledged in full.
+            payload: bytes, or a str, which is encoded as UTF-8.
+            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
             retain: whether the server keeps it for later subscribers.
             timeout: seconds; None: the `timeout` of the options.
-            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the options.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is ill-formed.
+            LocalProtocolError: the topic or the QoS is not valid.
             MessageExpired: it waited for too long, and was not sent.
             TimedOut: it took too long.
-            MQTTError: the client was closed, or gave up, or is not open.
+            MQTTError: the client was closed, has given up, or is not open.
         """
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         network, core = self._network, self._network.core
@@ -262,11 +265,11 @@ class Client:
         *,
         expire_after: float | None = None,
     ) -> asyncio.Future[None]:
-        """Publish a message when its turn comes; also before `open` and while disconnected.
+        """Queue a message for publishing; also before `open` and while disconnected.
 
         Args:
-            topic: as for `publish`, and so are the others.
-            payload: bytes, or a str that is sent as UTF-8.
+            topic: a Topic Name.
+            payload: bytes, or a str, which is encoded as UTF-8.
             qos: 0, 1 or 2.
             retain: whether the server keeps it for later subscribers.
             expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
@@ -275,8 +278,8 @@ class Client:
             A future that is done when `publish` would return.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is ill-formed.
-            QueueFull: too many messages wait already; nothing has changed.
+            LocalProtocolError: the topic or the QoS is not valid.
+            QueueFull: too many messages are already waiting; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
         network, pending = self._network, self._network.core.pending
@@ -298,13 +301,13 @@ class Client:
             network.busy = False
 
     def withdraw(self, future: asyncio.Future[None] | Receipt) -> bool:
-        """Take back a message that has not been sent yet; its future is then done by nobody.
+        """Withdraw a message that has not been sent yet. Its future never completes.
 
         Args:
-            future: as `publish_nowait` gave it.
+            future: the future that `publish_nowait` returned.
 
         Returns:
-            Whether the message will not be sent. One that has been sent may still be delivered.
+            Whether the message was withdrawn. A message that has been sent may still be delivered.
         """
         withdrawn = self._network.call(self._core.pending.withdraw_future, future)
         self._network.notify()  # another message may wait instead
@@ -319,18 +322,18 @@ class Client:
     ) -> tuple[int, ...]: ...
 
     async def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
-        """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
+        """Subscribe, and wait for the server's answer. Reconnecting restores granted subscriptions.
 
         Args:
             topic_filters: a Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
-            qos: asked for where no pair says otherwise.
+            qos: the requested QoS of Topic Filters that are not in a pair, 0 to 2.
             timeout: seconds; None: the `timeout` of the options.
 
         Returns:
-            For one Topic Filter the QoS granted; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
+            For one Topic Filter the granted QoS; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is ill-formed.
+            LocalProtocolError: a Topic Filter or a QoS is not valid.
             SubscribeRejected: the one Topic Filter was refused.
             TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
@@ -349,7 +352,7 @@ class Client:
     ) -> asyncio.Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> asyncio.Future[Any]:
-        """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
+        """Subscribe once there is a connection. Return a future with the result of `subscribe`."""
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     async def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
@@ -364,14 +367,14 @@ class Client:
         await self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> asyncio.Future[None]:
-        """Unsubscribe when there is a connection. Returns a future that is done when `unsubscribe` would return."""
+        """Unsubscribe once there is a connection. Return a future that is done when `unsubscribe` would return."""
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
     def messages(self, timeout: float | None = None) -> Messages:
         """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
 
         Args:
-            timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+            timeout: seconds without a message after which the iteration ends; None: it ends with the client.
 
         Raises:
             MQTTError: the client gave up. After `close` the iteration ends.
@@ -385,12 +388,13 @@ class Client:
     def on(self, topic_filter: str, callback: Callable[[Publish], object]) -> None:
         """Call a function with each message whose topic matches a Topic Filter.
 
-        A message goes to every callback that matches, once to each, in the order in which they were added; only one
-        that no callback matches goes to `on_message`, or to an iteration. It is acknowledged when all have returned.
-        This subscribes to nothing: see `subscribe`.
+        A message goes to every matching callback, once to each, in the order in which they were added. A message
+        without a matching callback goes to `on_message` or to an iteration. It is acknowledged when all callbacks have
+        returned. This does not subscribe: see `subscribe`.
 
         Args:
-            topic_filter: a Topic Filter; of a shared one, `$share/<group>/<filter>`, the last part is compared.
+            topic_filter: a Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
+                compared.
             callback: a function, or a coroutine function, which is awaited before the next callback and message.
 
         Raises:
@@ -401,11 +405,11 @@ class Client:
         self._network.call(self._core.routes.add, topic_filter, callback)
 
     def off(self, topic_filter: str, callback: Callable[[Publish], object] | None = None) -> None:
-        """Call a function no more that `on` has named. One that is not there has no effect.
+        """Remove a callback that was added with `on`. An unknown one has no effect.
 
         Args:
-            topic_filter: as it was given to `on`.
-            callback: the function; None: all of that Topic Filter.
+            topic_filter: the Topic Filter that was passed to `on`.
+            callback: the function; None: all functions of that Topic Filter.
 
         Raises:
             LocalProtocolError: the Topic Filter is ill-formed.
@@ -413,20 +417,23 @@ class Client:
         self._network.call(self._core.routes.remove, topic_filter, callback)
 
     def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""
+        """Acknowledge a QoS 1 or 2 message. Only with `manual_ack`; has no effect if repeated or too late."""
         if message.qos:
             self._network.call(self._core.acknowledge, message)
             self._network.flush_soon()
 
     def give_back(self, messages: Sequence[Publish]) -> None:
-        """Return messages that an iteration gave and that are not acknowledged, where `manual_ack` is set.
+        """Return unacknowledged messages to the client, for another iteration. Only with `manual_ack`.
 
-        An iteration gives them once more, in their order, before all others.
+        An iteration yields them again, in order, before all others.
+
+        Args:
+            messages: messages that an iteration has yielded.
         """
         self._network.call(self._network.give_back, messages)
 
     def reconnect_now(self) -> None:
-        """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
+        """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""
         self._network.call(self._core.drop, time.monotonic())
         self._network.hurry()
 
@@ -457,7 +464,7 @@ class Client:
         return self._options.age(expire_after, time.monotonic(), time.time())
 
     async def _submit(self, call: tuple[Any, ...], topic: str, deadline: float, seconds: float) -> asyncio.Future[Any]:
-        """Make a call that queues a message for which too many wait, once fewer do."""
+        """Make a call that queues a message, once there is space in the queue."""
         network, overflow = self._network, self._options.overflow
         while True:
             try:
@@ -487,7 +494,7 @@ def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
 
 
 def _forget_all() -> None:
-    """In a forked child the connections are the parent's."""
+    """Forget all connections in a forked child, because they belong to the parent."""
     for network in list(_networks):
         network.forget_parent()
 

@@ -32,12 +32,12 @@ async def connect(
         host: name or address.
         port: 1 to 65,535.
         make_protocol: makes what takes the connection.
-        endpoints: knows in which order to try the addresses of a name, and is told which one was reached.
+        endpoints: orders the addresses of a name, and records which one was reached.
         unix_socket: path of a Unix socket to connect to instead; None for none.
         bind_address: the address of this machine to connect from; None: the system chooses.
 
     Raises:
-        OSError: there is no such name, or every address has failed; the error is that of the last.
+        OSError: the name does not exist, or every address has failed; the error is that of the last one.
     """
     loop = asyncio.get_running_loop()
     local = (bind_address, 0) if bind_address is not None else None
@@ -71,7 +71,7 @@ async def _resolve(host: str, port: int) -> list[Address]:
     def wake() -> None:
         try:
             loop.call_soon_threadsafe(note)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed
             pass
 
     lookup = look_up(host, port)

@@ -20,7 +20,7 @@ class Messages(AsyncIterator[Publish]):
 
     Args:
         network: of the client.
-        timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+        timeout: seconds without a message after which the iteration ends; None: it ends with the client.
 
     Attributes:
         task: the task that takes the messages, as far as is known.

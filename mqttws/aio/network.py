@@ -1,7 +1,7 @@
-"""What an asyncio client does between its verbs: a task that connects and connects again, and the callbacks.
+"""The task of an asyncio client that connects and reconnects, and the callbacks.
 
-Everything runs in one event loop, to which `open` binds the client: see `owner`, and `docs/concurrency.md`. Bytes are
-written once for each turn of the loop (`flush_soon`), however many calls have been made in it.
+Everything runs in one event loop, to which `open` binds the client: see `owner` and `docs/concurrency.md`. Bytes are
+written once per iteration of the loop (`flush_soon`), however many calls were made in it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | S
 
 _Awaited = tuple[Callback, Awaitable[object]]
 
-#: How many states and errors may wait for a callback that is awaited.
+#: The maximum number of states and errors that wait for an async callback.
 MAX_CALLS = 1_000
 
 
@@ -57,15 +57,15 @@ class Network(Owner):
     """The connections of one client, and its core.
 
     Args:
-        options: of the client.
+        options: the options of the client.
         url: see `Client`.
 
     Attributes:
-        core: what it drives.
-        task: connects, and connects again; None while the client is closed.
+        core: the core that it drives.
+        task: the task that connects and reconnects; None while the client is closed.
         iterations: the iterations over the messages.
-        flushing: whether the end of this turn of the loop is to write what is unflushed.
-        unflushed: whether there may be something to write by then.
+        flushing: whether a flush is scheduled for the end of this iteration of the loop.
+        unflushed: whether there may be output to write by then.
     """
 
     def __init__(self, options: Options, url: Url) -> None:
@@ -75,7 +75,7 @@ class Network(Owner):
         self._begin()
 
     def _begin(self) -> None:
-        """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
+        """Create all state; also in a forked child, where no object of the parent may be used."""
         super().__init__()
         self.core: Core[Future] = Core(self._options, self, time.monotonic(), time.time())
         self.task: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class Network(Owner):
         if self._calling is not None:
             if len(self._calls) == MAX_CALLS:
                 self._calls.popleft()
-                write_record(WARNING, "a callback does not return; the oldest of what waits for it was dropped", ())
+                write_record(WARNING, "a callback does not return; the oldest call that waits for it was dropped", ())
             self._calls.append((callback, argument))
             return
         result = _guarded(callback, argument)
@@ -183,7 +183,7 @@ class Network(Owner):
         self._waits.clear()
 
     def await_expiry(self) -> None:
-        """Give up what waits to be sent at the time at which it has waited for too long."""
+        """Expire messages at the time at which they have waited too long."""
         due = self.core.next_expiry
         if due is None:
             return
@@ -232,7 +232,7 @@ class Network(Owner):
             self._pump.move()
 
     def hurry(self) -> None:
-        """Have the task look at once what has changed."""
+        """Wake the task to check for changes."""
         self.flush_soon()
         now = time.monotonic()
         self._hasten(now if self.core.called_off(now) else self.core.deadline or now)
@@ -439,7 +439,7 @@ class Network(Owner):
                 self.run_callbacks()
         except asyncio.CancelledError:
             pass  # by `close`, or by the end of the loop
-        except Exception as error:  # a defect of ours: nobody must wait for ever because of it
+        except Exception as error:  # a defect of this package must not make callers wait for ever
             report_exception(self._run)
             failure = error
         finally:
@@ -481,7 +481,7 @@ class Network(Owner):
                 pump.end()
 
     async def _dial(self) -> Pump | None:
-        """Ask for the URL, and make the TCP connection. Returns None where that was called off."""
+        """Get the URL, and make the TCP connection. Return None if that was abandoned."""
         attempt = pump = None
         try:
             async with asyncio.timeout(self._seconds_left(self._options.timeout)) as self._patience:
@@ -532,7 +532,7 @@ class Network(Owner):
 
 
 def _first_awaitable(takers: deque[Callback], message: Publish) -> _Awaited | None:
-    """Call callbacks until one returns what is to be awaited. Returns that one and it; None where all have returned."""
+    """Call callbacks until one returns an awaitable. Return the callback and the awaitable; None if none did."""
     while takers:
         callback = takers.popleft()
         result = _guarded(callback, message)

@@ -1,4 +1,4 @@
-"""How calls reach what the event loop of an asyncio client owns: at once, or by a post.
+"""How calls reach the state that the event loop of an asyncio client owns: directly, or by a post.
 
 Everything runs in one event loop, so there is no lock. Yet a signal handler or a finalizer may run in the middle of a
 call, and call in its turn: it finds the client `busy`, and is posted to the loop.
@@ -24,7 +24,7 @@ class Owner(ABC):
 
     Attributes:
         busy: whether a call is in the middle of its work on the core.
-        posted: what is to be called when none is.
+        posted: the calls to make once no other call is being made.
         core: of the client.
     """
 
@@ -37,7 +37,7 @@ class Owner(ABC):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the client is bound to: the first one that it is used in, until `bind` binds it anew."""
+        """The event loop of the client: the first one that it is used in, until `bind` changes it."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
@@ -137,7 +137,7 @@ class Owner(ABC):
 
     @abstractmethod
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of an event loop; its futures fail. Messages that wait to be sent stay."""
+        """Release an event loop; its futures fail. Messages that are not sent yet stay queued."""
 
     @abstractmethod
     def flush_soon(self) -> None:

@@ -62,7 +62,7 @@ class Pump(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the TCP connection."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
-        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` tells whether all is written
+        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` means that everything is written
         read_less(transport)
         self._socket = transport.get_extra_info("socket")
         self._network.established(self)
@@ -76,7 +76,7 @@ class Pump(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Note that the peer sends nothing more."""
         self._receive(self._link.receive_eof)
-        return True  # what is still to be written is written first
+        return True  # keep the transport open: output is still to be written
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the socket is broken, or closed."""
@@ -113,7 +113,7 @@ class Pump(asyncio.Protocol):
         self.move()
 
     def move(self) -> None:
-        """Write, act on what has happened, and set the timer."""
+        """Write, handle events, and set the timer."""
         link, network, now = self._link, self._network, time.monotonic()
         if self._transport is None or self.ended.done() or network.busy:
             return
@@ -123,7 +123,7 @@ class Pump(asyncio.Protocol):
             if stopping:
                 network.core.disconnect(now)
             self._write(now)
-            if stopping and network.core.disconnect(now):  # what has just been written was all that it waited for
+            if stopping and network.core.disconnect(now):  # that was the last data it waited for: DISCONNECT is due now
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)

@@ -1,4 +1,4 @@
-"""An attempt to connect: from a URL to the layers that are to move over a TCP connection, before there is one."""
+"""An attempt to connect: make the protocol layers for a URL, before the TCP connection is open."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Attempt:
     """An attempt to connect.
 
     Attributes:
-        host: name or address for the TCP connection: the server's, or the proxy's.
+        host: name or address for the TCP connection: of the server or of the proxy.
         port: 1 to 65,535.
-        link: what is to move over it.
-        deadline: when there must be a TCP connection.
-        where: host and port, as an error names them.
+        link: the layers above the TCP connection.
+        deadline: the time by which the TCP connection must be open.
+        where: host and port for error messages.
     """
 
     __slots__ = ("deadline", "host", "link", "port", "where")
@@ -43,8 +43,8 @@ class Attempt:
         self.where = where
 
     def failed(self, error: OSError) -> ConnectError:
-        """Say what went wrong with the TCP connection."""
-        # asyncio words the errors of the system in its own way; those of the resolver have numbers below 0.
+        """Return the error for a failed TCP connection."""
+        # asyncio changes the messages of system errors; resolver errors have numbers below 0.
         if error.errno is not None and error.errno > 0:
             reason = os.strerror(error.errno)
         else:
@@ -65,16 +65,16 @@ def make_attempt(
     """Make an attempt.
 
     Args:
-        url: where it is to lead.
-        options: of the client.
-        client_id: of the client.
-        session: of the client.
+        url: the URL to connect to.
+        options: the options of the client.
+        client_id: the client identifier.
+        session: the session of the client.
         now: seconds.
-        make_tls: makes the TLS to a host and port.
-        log: takes a line for each packet; None for no such log.
+        make_tls: makes the TLS layer for a host and a port.
+        log: called with a line for each packet; None for no such log.
 
     Raises:
-        ConnectError: this cannot be connected to, or the upgrade request cannot be made.
+        ConnectError: the URL is not valid, or the upgrade request cannot be made.
         ssl.SSLError, OSError: the TLS context cannot be made.
     """
     try:
@@ -121,7 +121,7 @@ def make_attempt(
 
 
 def may_have_proxy(options: Options, endpoint: Endpoint) -> bool:
-    """Return whether there may be a proxy: most clients need none of what it takes to find one and to speak to it."""
+    """Return whether a proxy is possible. If not, the modules for proxies need not be imported."""
     if options.proxy == ENVIRONMENT:
         named = endpoint.scheme == "wss" and any(name.lower() == "https_proxy" for name in os.environ)
         return named and options.unix_socket is None
@@ -132,9 +132,9 @@ def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = N
     """Make the CONNECT.
 
     Args:
-        options: of the client.
-        client_id: of the client.
-        endpoint: whose user name and password are taken, where the options have none.
+        options: the options of the client.
+        client_id: the client identifier.
+        endpoint: the source of user name and password, if the options have none.
 
     Raises:
         LocalProtocolError: an option breaks a rule of the standard.

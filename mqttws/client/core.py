@@ -56,19 +56,19 @@ from mqttws.protocol.session import Session
 if TYPE_CHECKING:
     from mqttws.client.tls import TLSMemory, TLSPipe
 
-#: Seconds that callbacks may take before the network gets its turn.
+#: Seconds of callbacks after which the network is served again.
 CALLBACK_SLICE = 0.05
-#: WebSocket close codes that go with an orderly end, beside none: "normal", and a closing frame without a code.
+#: The WebSocket close codes of a clean end: none, "normal", and a close frame without a code.
 ORDERLY_CODES = frozenset({None, 1000, 1005})
 
 
 class Verdict(NamedTuple):
-    """What is to follow from the end of a connection or of an attempt.
+    """The consequence of the end of a connection or of an attempt.
 
     Attributes:
-        error: why it ended.
-        recovers: whether the next attempt is made at once, since `recover` has changed something.
-        fatal: whether no other attempt is made.
+        error: the reason of the end.
+        recovers: whether to make the next attempt immediately, because `recover` has changed something.
+        fatal: whether to make no further attempt.
     """
 
     error: Exception
@@ -77,31 +77,31 @@ class Verdict(NamedTuple):
 
 
 class Core(Generic[F]):
-    """A client without waiting.
+    """A client without I/O and waiting.
 
     Args:
-        options: of the client.
-        driver: what it is driven by.
+        options: the options of the client.
+        driver: the driver.
         now: seconds.
-        wall: the same moment in seconds since 1970.
+        wall: the same time in seconds since 1970.
 
     Attributes:
-        options: of the client.
+        options: the options of the client.
         client_id: the client identifier.
-        session: what outlives a connection.
+        session: the session, which outlives connections.
         pending: the futures that callers wait for.
-        callbacks: what is to be called outside the lock.
-        running: whether the client is open: from `begin` until it was closed, or gave up.
-        stopping: whether it is being closed.
+        callbacks: the calls to make outside the lock.
+        running: whether the client is open: from `begin` until it is closed or gives up.
+        stopping: whether the client is being closed.
         opened: done when the first attempt has succeeded or failed; with `retry_first` it never fails.
         state: see `State`.
-        error: why the last connection ended; once the client has, why that was: None for `close`.
+        error: why the last connection, or the client, ended; None after `close`.
         link: the Network Connection; None while there is none.
-        inbox: the messages that wait to be taken by an iteration.
-        calls: those that wait for a callback; with `on_message`, which gets what no other takes, the same.
+        inbox: the messages that wait for an iteration.
+        calls: the messages that wait for a callback; with `on_message` the same object as `inbox`.
         routes: the callbacks by Topic Filter.
-        received: how many messages have come.
-        reading: whether more is to be read from the network.
+        received: the number of received messages.
+        reading: whether to read from the network.
     """
 
     def __init__(self, options: Options, driver: Driver[F], now: float = 0.0, wall: float = 0.0) -> None:
@@ -128,19 +128,19 @@ class Core(Generic[F]):
         self.calls = self.inbox if options.on_message is not None else Inbox()
         self.routes = Routes()
         self.received = 0
-        self._sorted_out = (0, 0)  # of one read: how many messages were put among the calls, and their bytes
+        self._sorted_out = (0, 0)  # of one read: the number of messages added to `calls`, and their bytes
         self.reading = True
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
-        self._retries = False  # whether one that fails is followed by others
+        self._retries = False  # whether further attempts follow if it fails
         self._close_at = 0.0
-        self._last_token = 0  # what is asked for later is not waited for
-        self._says_goodbye = True  # by a DISCONNECT
+        self._last_token = 0  # `close` does not wait for later requests
+        self._says_goodbye = True  # whether to send DISCONNECT
         # Whether the server should have the session when a connection is made.
         self._expects_session = options.store is not None and bool(
             self.session.subscriptions or self.session.sender.in_flight
         )
-        self._dropped = False  # whether the user asked for a new connection
+        self._dropped = False  # whether the program requested a new connection
         self._endpoint: str | None = None
         self._has_lowered = False  # whether it was logged
         self._tls: TLSMemory | None = None
@@ -148,15 +148,15 @@ class Core(Generic[F]):
         self._attempts = 0
         self._short_lived = 0
         self._attempted_at: float | None = None
-        self._turn: float | None = None  # that was reserved for the next attempt
+        self._turn: float | None = None  # the time reserved for the next attempt
         self._connected_at: float | None = None
-        attempt.make_connect(options, self.client_id)  # checks the options in the call that gives them
+        attempt.make_connect(options, self.client_id)  # raises for invalid options now, not at the first attempt
 
     def check_waiting(self) -> None:
-        """Check that to wait for the network can come to an end.
+        """Check that waiting for the network can end.
 
         Raises:
-            MQTTError: the client has not been opened, or could not be.
+            MQTTError: the client has not been opened, or opening it failed.
         """
         if not self.running and self.pending.ended is None:
             raise self.error or MQTTError("the client is not open: open it, or use the _nowait form, which queues")
@@ -203,7 +203,7 @@ class Core(Generic[F]):
         self._turn = None
 
     def unopened(self) -> None:
-        """Note that `open` failed, and may be called again: what is published until then waits for it."""
+        """Record that `open` failed. It may be called again; messages published until then wait for it."""
         self.pending.ended = None
 
     def turn(self, now: float) -> float:
@@ -219,7 +219,7 @@ class Core(Generic[F]):
         return now
 
     def begin_attempt(self) -> None:
-        """Begin an attempt. The URL is to be asked for next, outside the lock."""
+        """Start an attempt. The caller gets the URL next, outside the lock."""
         self.error, self._dropped = None, False
         self._set_state(State("connecting"))
 
@@ -252,7 +252,7 @@ class Core(Generic[F]):
         self.reading = True
 
     def advance(self, now: float) -> None:
-        """Act on what has happened on the link."""
+        """Handle the events of the link."""
         assert self.link is not None
         events, messages, pending = self.link.events, self.inbox.messages, self.pending
         came = len(events)
@@ -305,7 +305,7 @@ class Core(Generic[F]):
             self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")
 
     def _sort(self, message: Publish) -> None:
-        """Put a message where it will be taken from: callbacks take some, iterations all others."""
+        """Queue a message for its callbacks, or for the iterations if no callback matches."""
         if not self.routes.takers(message.topic):
             self.inbox.messages.append(message)
             return
@@ -315,7 +315,7 @@ class Core(Generic[F]):
         self._sorted_out = (self._sorted_out[0] + 1, self._sorted_out[1] + size)
 
     def takers(self, message: Publish) -> Sequence[Callback]:
-        """Return the callbacks that get a message. Where these were removed meanwhile it goes to the iterations."""
+        """Return the callbacks for a message. If they have been removed since, it goes to the iterations."""
         on_message = self.options.on_message
         takers = self.routes.takers(message.topic) if self.routes else []
         if takers or on_message is not None:
@@ -325,7 +325,7 @@ class Core(Generic[F]):
         return ()
 
     def pass_time(self, now: float) -> None:
-        """Note the time, and give up what has waited to be sent for too long: in each turn, and at `next_expiry`."""
+        """Expire messages that have waited too long. Call this in each turn, and at `next_expiry`."""
         sender = self.session.sender
         sender.pass_time(now)
         tokens = sender.expire(now)
@@ -338,7 +338,7 @@ class Core(Generic[F]):
         return self.session.sender.next_expiry
 
     def waiting(self, now: float) -> Waiting:
-        """Return what waits to be sent."""
+        """Return the size and the age of the queue of messages that are not sent yet."""
         sender = self.session.sender
         sender.pass_time(now)
         since = sender.since()
@@ -367,7 +367,7 @@ class Core(Generic[F]):
         self.pending.resolve(self.opened, None)
 
     def _waiting_size(self) -> int:
-        """Return how many bytes the messages hold that wait to be taken."""
+        """Return the bytes of the messages that wait for the program."""
         return self.inbox.size() + (0 if self.calls is self.inbox else self.calls.size())
 
     def _regulate(self, now: float) -> None:
@@ -388,7 +388,7 @@ class Core(Generic[F]):
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come before messages are taken; empty where nothing keeps the client from reading."""
+        """Why no answer can arrive until messages are consumed; empty if the client is reading."""
         if self.link is None or self.reading:
             return ""
         return (
@@ -401,13 +401,13 @@ class Core(Generic[F]):
         return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
 
     def drop(self, now: float) -> None:
-        """End the connection, or the attempt to make one, in favour of another; the driver is to see to it at once."""
+        """Close the connection, or abandon the attempt, for a new one. The driver must act on this immediately."""
         self._dropped = True
         if self.link is not None:
             self.link.disconnect(now, 0.0)
 
     def stop(self, now: float, timeout: float, send_will: bool = False) -> None:
-        """Close the client: what waits is sent, then `disconnect` and `lost` follow. Another call can only hasten it.
+        """Close the client: send what waits, then call `disconnect` and `lost`. A second call can only shorten this.
 
         Args:
             now: seconds.
@@ -437,7 +437,7 @@ class Core(Generic[F]):
         link = self.link
         if not self.stopping or link is None or link.connection.closed:
             return False
-        if not self.reading:  # what is waited for comes behind what has not been read
+        if not self.reading:  # the awaited answers come after data that is not being read
             self.reading = True
             link.connection.resume_reading(now)
         if self._drains(now):
@@ -450,7 +450,7 @@ class Core(Generic[F]):
         return self.stopping and not self._drains(now)
 
     def called_off(self, now: float) -> bool:
-        """Return whether the attempt under way, or the wait for the next one, is in vain."""
+        """Return whether to abandon the current attempt, or the wait for the next one."""
         return self._dropped or self.ending(now)
 
     def judge(self, error: Exception | None, now: float) -> Verdict:
@@ -491,7 +491,7 @@ class Core(Generic[F]):
         if verdict.recovers:
             return now
         if self._dropped:
-            error = ConnectionClosed("a new connection was asked for")
+            error = ConnectionClosed("a new connection was requested")
             self._attempts, self._short_lived, delay = 1, 0, 0.0
         else:
             patience = None
@@ -517,7 +517,7 @@ class Core(Generic[F]):
         return now + delay
 
     def _tries_another(self, error: Exception | None) -> bool:
-        """Note what has become of the endpoint. Returns whether another one is to be tried at once."""
+        """Record the result of the endpoint. Return whether to try another one immediately."""
         endpoints = self._driver.endpoints
         if self._connected_at is None:
             return endpoints.failed(silent=isinstance(error, ConnectTimeout))
@@ -531,7 +531,7 @@ class Core(Generic[F]):
         seconds, again and again, make one likely, but not where a message or a request can be the cause.
         """
         random_id = self.options.client_id is None
-        if random_id and isinstance(error, SessionTakenOver):  # nobody else has such an identifier
+        if random_id and isinstance(error, SessionTakenOver):  # no other client has a random identifier
             error = ConnectionClosed(error.message, error.code)
         if self._connected_at is None or self._policy is None:
             self._short_lived = 0  # a server that cannot be reached is another matter
@@ -589,7 +589,7 @@ class Core(Generic[F]):
         return bool(self.calls.messages) and not self.stopping
 
     def acknowledge(self, publish: Publish) -> None:
-        """Acknowledge a message whose consumer has taken it."""
+        """Acknowledge a message that its consumer has finished."""
         if publish.qos:
             self.session.receiver.acknowledge(publish)
             if publish.qos == 2 and self.options.store is not None:  # it must not come again

@@ -1,6 +1,6 @@
-"""What a client without waiting needs of its driver: futures, callbacks, the log, and randomness.
+"""The interface of a driver for the client's core: futures, callbacks, the log, and randomness.
 
-Time is not among it: every method that needs the time takes it as `now`.
+Time is not part of it: every method of the core that needs the time has an argument `now`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ F = TypeVar("F")
 
 
 class Driver(Protocol[F]):
-    """A driver, as `Core` sees it. F is its kind of future.
+    """The interface of a driver for `Core`. F is its type of futures.
 
     Attributes:
-        endpoints: where it connects to.
+        endpoints: the endpoints to connect to.
     """
 
     endpoints: Endpoints
@@ -30,22 +30,22 @@ class Driver(Protocol[F]):
         """Make the future of a message of QoS 0."""
 
     def settle(self, futures: list[F], outcome: object) -> None:
-        """Give futures their outcome, a result or an exception; one that was cancelled stays so."""
+        """Set the outcome of futures, a result or an exception; skip cancelled ones."""
 
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
-        """Run a callback of the user. An exception in it is reported and stops nothing."""
+        """Run a callback of the user. An exception in it is logged and stops nothing."""
 
     def report(self, callback: Callable[..., Any]) -> None:
-        """Write to the log the exception that a callback has just raised."""
+        """Log the exception that a callback has just raised."""
 
     def log(self, level: int, message: tuple[Any, ...]) -> None:
-        """Write to the log: the message and its arguments."""
+        """Log a message with its arguments."""
 
     def packet_log(self) -> Callable[[str, str], None] | None:
-        """Return what writes a line for each packet, of the client identifier and the line; None for no such log."""
+        """Return a function that logs a line for a packet, given the client identifier; None without such a log."""
 
     def random(self) -> float:
-        """Draw a number, evenly distributed from 0 up to 1."""
+        """Return a random number, uniformly distributed from 0 to 1."""
 
     def random_bytes(self, size: int) -> bytes:
-        """Draw bytes."""
+        """Return random bytes."""

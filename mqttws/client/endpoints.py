@@ -86,7 +86,7 @@ class Endpoints:
             silent: whether the server took the TCP connection, and then did not answer.
 
         Returns:
-            Whether another address is to be tried at once.
+            Whether to try another address immediately.
         """
         self._note_failure()
         if silent and self._reached is not None and any(address not in self._tried for address in self._found):
@@ -141,7 +141,7 @@ def check_url(url: object) -> None:
     """Check what a client is given to connect to; a callable is not asked yet.
 
     Raises:
-        ValueError: it is no URL, or a list that is empty or has something in it that is none.
+        ValueError: it is not a URL, or a list that is empty or contains something else.
         TypeError: it is nothing of the kind.
     """
     if _is_several(url):

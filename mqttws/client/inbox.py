@@ -1,4 +1,4 @@
-"""The messages that came in and wait to be taken, and how many bytes they hold.
+"""The received messages that wait for the program, and their size in bytes.
 
 Threads take messages without a lock, by `messages.popleft()`. So the bytes are not counted for each message, but for
 all messages of one read: they count until the last message of that read is taken.
@@ -16,7 +16,7 @@ OVERHEAD: Final = 400
 
 
 class Inbox:
-    """The messages that wait to be taken.
+    """The messages that wait for the program.
 
     Attributes:
         messages: in order.

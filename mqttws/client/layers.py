@@ -1,7 +1,7 @@
-"""What lies between a TCP socket and a `ClientConnection`: a proxy's tunnel, then TLS. Bytes in, bytes out.
+"""The layers between a TCP socket and a `ClientConnection`: the tunnel of a proxy, then TLS. Bytes in, bytes out.
 
-With this both drivers move the same plain bytes, and neither knows which layers there are. It also knows how a
-connection ends: what may still be waited for, and for how long. Times come in as `now`.
+With this class both drivers move plain bytes and do not depend on the layers. It also decides how a connection is
+closed: what to wait for, and for how long. The time is an argument, `now`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTT
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 
-if TYPE_CHECKING:  # a plain connection does without them, and without ssl and h11, which they load
+if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, which they load
     from mqttws.client.proxy import Tunnel
     from mqttws.client.socks import SocksTunnel
     from mqttws.client.tls import TLSPipe
@@ -27,15 +27,15 @@ class Link:
 
     Args:
         connection: the innermost layer; its deadline for opening covers the outer ones.
-        tunnel: the outermost layer; None for none.
-        tls: the layer between; None for none.
-        linger: whether to leave closing to the server after DISCONNECT, which it must do [MQTT-3.14.4-2]. A socket
-            that is closed while messages are still coming in is reset, and then DISCONNECT may get lost. A WebSocket
-            has its own closing handshake instead.
+        tunnel: the outermost layer; None without a proxy.
+        tls: the layer in between; None without TLS.
+        linger: whether to wait for the server to close the connection after DISCONNECT, as it must [MQTT-3.14.4-2].
+            Closing a socket while messages still arrive resets it, and the DISCONNECT can get lost. A WebSocket has a
+            closing handshake instead.
 
     Attributes:
-        connection: as given.
-        events: what has happened on the connection, to be taken from the left.
+        connection: the innermost layer.
+        events: the queue of the connection's events.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Link:
         self._tls = tls
         self._tls_closed = False
         self._linger = linger
-        self._received = 0  # bytes, since `take_received`
+        self._received = 0  # bytes since the last `take_received`
         self._eof = False
-        self._cut_at: float | None = None  # when to wait for nothing any more; None as long as it is not closed
+        self._cut_at: float | None = None  # the deadline of closing; None while the connection is open
         if tls is not None and tunnel is None:
             tls.receive_data(b"")  # begins the handshake
 
-    # In.
+    # Input.
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the socket. Spec: [MQTT-4.8.0-2]."""
+        """Handle bytes from the socket. Spec: [MQTT-4.8.0-2]."""
         self._received += len(data)
         try:
             if self._tunnel is not None:
@@ -76,7 +76,7 @@ class Link:
         except ConnectError as error:
             self._end(error, now)
             return
-        except Exception as error:  # of this process, memory that ran out say: it costs this connection alone
+        except Exception as error:  # a failure in this process, such as MemoryError, ends only this connection
             failure = ConnectError(f"what the server sent could not be processed: {type(error).__name__}")
             failure.__cause__ = error
             self._end(failure, now)
@@ -86,12 +86,12 @@ class Link:
         self._settle(now)
 
     def take_received(self) -> int:
-        """Return how many bytes have come since this was called last."""
+        """Return the number of bytes received since the last call."""
         size, self._received = self._received, 0
         return size
 
     def receive_eof(self, now: float) -> None:
-        """Take the news that the socket gives nothing more."""
+        """Handle EOF from the socket."""
         self._eof = True
         if self._tunnel is not None:
             self._end(ConnectError("the proxy closed the connection before it opened the tunnel"), now)
@@ -102,33 +102,39 @@ class Link:
         self._settle(now)
 
     def broke(self, error: OSError | None, now: float) -> None:
-        """Take the news that the socket is broken."""
+        """Handle an error of the socket."""
         reason = (error.strerror or str(error)) if error is not None else "the socket was closed"
         self._end(ConnectError(f"the connection broke: {reason}"), now)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what time has made due."""
+        """Handle the deadlines that have passed."""
         self.connection.handle_timeout(now)
         self._settle(now)
 
     def disconnect(self, now: float, timeout: float, *, goodbye: bool = True) -> None:
-        """Begin an orderly end, which may take some seconds; with or without a DISCONNECT."""
+        """Start to close the connection gracefully, with or without a DISCONNECT.
+
+        Args:
+            now: seconds.
+            timeout: seconds that closing may take at most.
+            goodbye: whether to send DISCONNECT.
+        """
         self.connection.disconnect(now, goodbye)
         self._settle(now)
         if self._cut_at is not None:
             self._cut_at = min(self._cut_at, now + timeout)
 
-    # Out.
+    # Output.
 
     def data_to_send(self, now: float) -> bytes:
-        """Take the bytes that are to be written to the socket now. Only an empty piece means that there is no more."""
+        """Return the next bytes to write to the socket. Only an empty result means that there are no more."""
         if self._tunnel is not None:
             return self._tunnel.data_to_send()
         if self._tls is not None and not self._tls.established:
             return self._tls.data_to_send()
         data = self.connection.data_to_send(now)
         self._settle(now)
-        if not data and self._cut_at is not None and self._lingering:  # all is said
+        if not data and self._cut_at is not None and self._lingering:  # everything is sent
             self._cut_at = min(self._cut_at, now + LINGER)
         if self._tls is None:
             return data
@@ -140,30 +146,30 @@ class Link:
         return self._tls.data_to_send()
 
     def has_more(self, data: bytes) -> bool:
-        """Return whether `data_to_send`, which has just given this, may have more to give before something happens."""
+        """Return whether a further call of `data_to_send`, which has just returned `data`, can return more."""
         return len(data) >= PIECE or self._cut_at is not None
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
-        """Make the bytes that carry a PUBLISH of QoS 0, to be written to the socket at once.
+        """Return the bytes of a QoS 0 PUBLISH for the socket, to be written immediately.
 
         Returns:
-            The bytes; None where it may not overtake what waits, or where a layer between has bytes of its own.
+            The bytes; None if other data must be sent first, or if there is a tunnel or TLS.
         """
         if self._tls is not None or self._tunnel is not None:
             return None
         return self.connection.frame_now(packet, now)
 
     def next_deadline(self) -> float | None:
-        """Tell when `handle_timeout` must be called, or `over` be asked, at the latest; None for never."""
+        """Return the time by which `handle_timeout` and `over` must be called; None if there is no deadline."""
         deadline = self.connection.next_deadline()
         return deadline if self._cut_at is None else earlier(deadline, self._cut_at)
 
     def over(self, now: float, unsent: bool) -> bool:
-        """Tell whether the socket is to be closed now.
+        """Return whether to close the socket now.
 
         Args:
             now: seconds.
-            unsent: whether something of what `data_to_send` gave is not written yet.
+            unsent: whether some bytes from `data_to_send` are not written yet.
         """
         if self._cut_at is None:
             return False
@@ -171,7 +177,7 @@ class Link:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing more to say and nothing to wait for."""
+        """Whether everything is sent and there is no answer to wait for."""
         return self.connection.finished and not self._lingering
 
     @property
@@ -181,11 +187,11 @@ class Link:
 
     @property
     def _open(self) -> bool:
-        """Whether bytes of the innermost layer can travel."""
+        """Whether the tunnel and TLS are established."""
         return self._tunnel is None and (self._tls is None or self._tls.established)
 
     def _end(self, error: ConnectError, now: float) -> None:
-        """End at once: there is nobody to take leave of."""
+        """Close immediately, without a closing handshake."""
         reason: MQTTError = error
         if self.connection.connected:
             reason = ConnectionBroken(str(error))
@@ -194,7 +200,11 @@ class Link:
         self._cut_at = now
 
     def _settle(self, now: float) -> None:
-        """Once the connection is over, bound its closing; where no answer can be hoped for, end it at once."""
+        """Set the deadline of closing once the connection is closed.
+
+        A closed connection still has output, and a peer that may answer. Without a working tunnel or TLS, or after a
+        keep-alive time-out, the peer cannot answer, so there is nothing to wait for.
+        """
         if self._cut_at is None and self.connection.closed:
             hopeless = not self._open or isinstance(self.connection.error, KeepAliveTimeout)
             self._cut_at = now if hopeless else now + CLOSE_TIMEOUT

@@ -1,7 +1,7 @@
 """The options of a client, and the states that it reports.
 
-`ClientOptions` is for callers: a type checker sees a misspelt option or one of another kind. `Options` is for the
-client: the same options, checked, with their defaults and their descriptions.
+`ClientOptions` is for callers: a type checker detects a misspelt option or a wrong type. `Options` is for the client:
+the same options, checked, with their defaults and descriptions.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mqttws.protocol.ages import Age
 from mqttws.protocol.store import Store
 
 if TYPE_CHECKING:
-    from mqttws.client.tls import TLSOption  # it loads ssl, which a plain connection can do without
+    from mqttws.client.tls import TLSOption  # it loads ssl, which a plain connection does not need
 
-#: Topic Filters as a caller gives them: one, or several, each with a QoS of its own or not.
+#: One Topic Filter, or several, each with or without a QoS.
 TopicFilters = str | Sequence[str | tuple[str, int]]
-#: More headers of the WebSocket's upgrade request.
+#: Additional headers of the WebSocket upgrade request.
 HeadersOption = Mapping[str, str] | Iterable[tuple[str, str]]
 #: A will, or the arguments of one.
 WillOption = (
     Message | tuple[str] | tuple[str, bytes | str] | tuple[str, bytes | str, int] | tuple[str, bytes | str, int, bool]
 )
-#: Which errors end a client: exception classes, or a function that says so.
+#: The errors that end a client: exception classes, or a function that returns whether an error does.
 EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bool]
 
 StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
@@ -38,15 +38,15 @@ Oversize = Literal["skip", "end"]
 UrlOrder = Literal["given", "random"]
 ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
 
-#: Take the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
+#: Use the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
 
-#: Seconds that an orderly close may take, where nothing else is said.
+#: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """The options of a connection, which a provider of `pubsub` takes, too; `Options` describes each."""
+    """The options of a connection, which the providers of `pubsub` accept as well; `Options` describes each."""
 
     client_id: str | None
     keep_alive: int
@@ -87,7 +87,7 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 class ClientOptions(ConnectionOptions, total=False):
-    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio twins; `Options` describes each."""
+    """The options of `mqttws.connect`, `mqttws.Client` and their asyncio versions; `Options` describes each."""
 
     on_message: Callable[[Publish], object] | None
     on_state: Callable[[State], object] | None
@@ -99,13 +99,13 @@ class State(Value):
     """The state of a client.
 
     Attributes:
-        name: "connecting"; "connected"; "disrupted", the connection was lost or an attempt failed; "reconnecting",
-            an attempt will be made; "disconnected", no attempt will be made.
-        error: why, where the name is "disrupted" or "disconnected", None after `close`; where it is "connected", a
-            `SessionLost` if the server no longer had the session that it was to keep.
-        delay: seconds until the attempt, where the name is "reconnecting".
-        session_present: whether the server had kept the session, where the name is "connected".
-        endpoint: host and port, where the name is "connected" or "disrupted"; None where no attempt was made.
+        name: "connecting"; "connected"; "disrupted": the connection was lost or an attempt failed; "reconnecting":
+            another attempt will be made; "disconnected": no further attempt will be made.
+        error: with "disrupted" and "disconnected", the reason, or None after `close`; with "connected", a `SessionLost`
+            if the server has lost a session that it should have kept.
+        delay: with "reconnecting", seconds until the attempt.
+        session_present: with "connected", whether the server had kept the session.
+        endpoint: with "connected" and "disrupted", the host and the port; None if no attempt was made.
     """
 
     __slots__ = __match_args__ = ("name", "error", "delay", "session_present", "endpoint")
@@ -126,12 +126,12 @@ class State(Value):
 
 
 class Waiting(NamedTuple):
-    """What waits to be sent.
+    """The queue of messages that are not sent yet.
 
     Attributes:
-        messages: how many. Those that have been sent and are not acknowledged are not among them.
-        size: bytes of topics and payloads; with QoS 0, of whole packets.
-        oldest: seconds that the oldest of them has waited.
+        messages: the number of messages, without those that are sent and not acknowledged.
+        size: the bytes of topics and payloads; with QoS 0, of whole packets.
+        oldest: how many seconds the oldest message has waited.
     """
 
     messages: int
@@ -145,75 +145,77 @@ class Options:
     Attributes:
         client_id: 1 to 65,535 bytes of UTF-8; None: "mqttws-" and 16 random hexadecimal digits.
         keep_alive: seconds, 0 to 65,535; 0 disables.
-        clean_session: whether the server forgets the session when the connection ends. What is not acknowledged is
-            sent again and what was subscribed is subscribed again on reconnecting either way.
-        will: what the server publishes when the connection ends without a DISCONNECT: a `Message`, or a tuple of its
-            arguments, such as ("status", "gone", 1, True).
+        clean_session: whether the server discards the session when the connection ends. In either case, reconnecting
+            sends unacknowledged messages again and restores the subscriptions.
+        will: the message that the server publishes when the connection ends without a DISCONNECT: a `Message`, or a
+            tuple of its arguments, such as ("status", "gone", 1, True).
         username: str, or bytes of UTF-8; None: from the URL, if it has one.
         password: bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
-        tls: an `ssl.SSLContext`, see `tls_context`; None or True: the default one, where the URL asks for TLS.
-        headers: more headers of the WebSocket's upgrade request: a mapping, or (name, value) pairs.
-        reconnect: how a lost connection is made again; True: with the defaults of `Reconnect`; False: not.
-        connect_budget: gives each attempt its turn: a `ConnectBudget` that clients of one process share, so that a
-            server that comes back does not meet all of them at once; None: attempts begin when they are due.
-        retry_first: whether a first attempt that fails is followed by others, as a lost connection is. `open` then
-            returns after the first attempt, whatever came of it.
-        end_on: which errors end the client once it has been connected (with `retry_first`, from the beginning): an
-            exception class, a collection of them, or a function that returns whether an error does. All others are
-            followed by another attempt.
-        timeout: seconds, above 0; bounds one attempt to connect, and each wait that is given no bound of its own.
-        connect_timeout: seconds, above 0, that making the TCP connection may take; None: the `timeout`.
-        answer_timeout: seconds, above 0, from the TCP connection to the CONNACK; None: what is left of `timeout`.
-        url_order: where there are several URLs, the order in which those are tried that have not failed lately:
-            "given" or "random".
-        server: whose profile is used: what is known to break there is refused, with `Unsupported`, or warned of once
-            in the log, before it is sent: "plain" (nothing is known), "mosquitto", "nats", "rabbitmq" or "aws-iot";
-            see `PROFILES`.
-        max_qos: 0 to 2; messages and subscriptions of a higher QoS are sent with this one, which is warned of once. A
-            profile may set a lower one.
-        on_message: called with each message, instead of iterating over them.
+        tls: an `ssl.SSLContext`, see `tls_context`; None or True: the default context, if the URL requires TLS.
+        headers: additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs.
+        reconnect: how to reconnect: a `Reconnect`, True for its defaults, False for no reconnecting.
+        connect_budget: schedules the attempts: a `ConnectBudget` shared by the clients of a process, so that they do
+            not all reconnect to a restarted server at the same time. None: attempts start when they are due.
+        retry_first: whether to make further attempts after a failed first attempt, as after a lost connection. `open`
+            then returns after the first attempt, even if it failed.
+        end_on: the errors that end the client after it has been connected (with `retry_first`, from the start): an
+            exception class, a collection of them, or a function that returns whether an error does. All other errors
+            lead to another attempt.
+        timeout: seconds, above 0: the time-out of one attempt to connect, and the default of each call that waits.
+        connect_timeout: seconds, above 0, for the TCP connection; None: the `timeout`.
+        answer_timeout: seconds, above 0, from the TCP connection to the CONNACK; None: the rest of `timeout`.
+        url_order: with several URLs, the order in which to try those that have not failed recently: "given" or
+            "random".
+        server: the profile to use: "plain" (no restrictions), "mosquitto", "nats", "rabbitmq" or "aws-iot". Requests
+            that this server does not support are refused with `Unsupported` before they are sent, or logged once as a
+            warning; see `PROFILES`.
+        max_qos: 0 to 2: the maximum QoS of messages and subscriptions. A higher QoS is lowered to it and logged once as
+            a warning. A profile can set a lower maximum.
+        on_message: called with each message, instead of an iteration.
         on_state: called with each `State`.
-        on_error: called with what no call is there to be told: a subscription that the server refused to restore.
-        manual_ack: whether QoS 1 and 2 messages are acknowledged by `acknowledge` only.
-        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
-        max_queued: how many messages may wait to be sent, at least 1.
-        max_queued_bytes: how many bytes of topics and payloads may wait to be sent.
-        overflow: what a message meets where as many wait already. "block": `publish` waits for room, `publish_nowait`
-            raises `QueueFull`; "raise": both raise it; "drop_oldest": the one that has waited longest is dropped, and
-            "drop_newest": the new one, and the call of the one that is dropped fails with `QueueFull`.
-        expire_after: seconds, above 0, that a message may wait to be sent, where its call says nothing else: then it
-            is dropped, and its call fails with `MessageExpired`. One that has been sent once is not: it is delivered
-            as its QoS promises. With a store the seconds go on while no process runs, by the clock of the machine.
-            None: for as long as it takes.
-        store: where messages of QoS 1 and 2, identifiers and subscriptions are kept so that they outlive the process,
-            such as `SQLiteStore`. A message is stored before it is sent, and when `publish_nowait` returns; what a
-            process has left undone, the next one with the same store and client identifier does. It needs a
-            `client_id`, and `clean_session` False. Closed by whoever made it, after the client; of one client at a
-            time with each client identifier.
-        max_inbound_bytes: how many bytes the messages that wait to be taken may hold before nothing more is read from
-            the network, acknowledgements included; at least 1. Each message counts with what the network brought for
-            it and 400 bytes for its objects. The messages of one read, 64 KiB, may come on top.
+        on_error: called with errors that belong to no call, for example a subscription that the server refused to
+            restore.
+        manual_ack: whether QoS 1 and 2 messages are acknowledged only by `acknowledge`.
+        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_queued: the maximum number of messages that wait to be sent, at least 1.
+        max_queued_bytes: the maximum bytes of topics and payloads that wait to be sent.
+        overflow: the effect of a message beyond these limits. "block": `publish` waits for space, `publish_nowait`
+            raises `QueueFull`; "raise": both raise it; "drop_oldest" and "drop_newest": the oldest waiting message or
+            the new one is dropped, and its call fails with `QueueFull`.
+        expire_after: seconds, above 0, that a message may wait to be sent; the default for calls without their own.
+            After that time it is dropped, and its call fails with `MessageExpired`. A message that has been sent once
+            does not expire: it is delivered with its QoS. With a store, time also passes while no process runs, by the
+            system's clock. None: no limit.
+        store: stores QoS 1 and 2 messages, identifiers and subscriptions so that they survive the process, for example
+            `SQLiteStore`. A message is stored before it is sent, and before `publish_nowait` returns. The next process
+            with the same store and client identifier continues where this one stopped. Requires `client_id`, and
+            `clean_session=False`. The caller closes the store after the client. Only one client at a time may use a
+            store with the same client identifier.
+        max_inbound_bytes: the bytes of received messages that wait for the program, at which the client stops reading
+            from the network, including acknowledgements; at least 1. A message counts with its bytes on the network
+            and 400 bytes for its objects. The messages of one read, 64 KiB, can exceed the limit.
         max_packet_size: bytes; a larger message from the server is not buffered.
-        oversize: what becomes of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with
-            a `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
-        max_filters: how many Topic Filters go into one SUBSCRIBE or UNSUBSCRIBE, at least 1.
+        oversize: the effect of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with a
+            `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
+        max_filters: the maximum number of Topic Filters in one SUBSCRIBE or UNSUBSCRIBE, at least 1.
         ping_timeout: seconds; see `ClientMachine`.
-        ack_timeout: seconds, above 0, without any acknowledgement while one is due, after which `on_error` is called
-            with a `TimedOut` and the server is pinged, whatever the keep alive is: a connection that is dead is
-            noticed within `ack_timeout` and `ping_timeout`. None: only as the keep alive has it.
-        publish_rate: PUBLISH packets a second, above 0, that the server takes of one connection in both directions
-            together: messages of QoS 1 and 2 beyond it wait for their turn; None for no bound.
-        resend_after: seconds, above 0, after which a message of QoS 1 that is not acknowledged is sent again on the
-            same connection; None: only on the next one. For servers that drop what is beyond their rate.
-        proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; the URL of a proxy, http:// or socks5h://, for
-            any connection; None for none.
-        unix_socket: path of a Unix socket to connect to, instead of the host and the port of the URL.
-        bind_address: the address of this machine to connect from; None: the system chooses.
-        recover: asked first of all when an attempt has failed, the first one too: True when it has learnt enough to
-            make the next attempt differ (a clock's offset, fresh credentials), which is then made at once.
+        ack_timeout: seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
+            with a `TimedOut` and the server is pinged, regardless of the keep alive, so that a dead connection is
+            detected within `ack_timeout` and `ping_timeout`. None: it is detected by the keep alive only.
+        publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
+            together. QoS 1 and 2 messages beyond it are delayed. None: no limit.
+        resend_after: seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
+            connection; None: only on the next connection. For servers that drop messages beyond their rate.
+        proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; or the URL of a proxy, http:// or socks5h://,
+            for any connection; None: no proxy.
+        unix_socket: the path of a Unix socket to connect to, instead of the host and the port of the URL.
+        bind_address: the local address to connect from; None: the system chooses.
+        recover: called first when an attempt has failed, including the first one. It returns True if it has changed
+            something for the next attempt (for example the offset of a clock, or new credentials), which is then made
+            immediately.
 
     Raises:
-        TypeError: an option is of the wrong kind.
+        TypeError: an option has the wrong type.
         ValueError: a number is out of its range.
     """
 
@@ -286,7 +288,7 @@ class Options:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.retry_first and not self.reconnect:
-            raise ValueError("retry_first asks for other attempts, and reconnect=False for none")
+            raise ValueError("retry_first=True needs reconnecting, but reconnect=False disables it")
         if self.store is not None and (self.clean_session or not self.client_id):
             raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
 

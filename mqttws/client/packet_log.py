@@ -1,7 +1,7 @@
 """A line for each packet of a client, for a log: what it is, without payloads and credentials.
 
-`LoggedMachine` takes the place of a connection's `ClientMachine` only where somebody wants the lines, so that there is
-no cost where nobody does. It decodes what it sends and receives a second time.
+`LoggedMachine` replaces the `ClientMachine` of a connection only if the log is enabled: a disabled log costs nothing.
+It decodes all sent and received packets a second time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LoggedMachine(ClientMachine):
         return data
 
     def may_overtake(self, now: float) -> bool:
-        """Return False: a message that leaves at once would not be seen here."""
+        """Return False: a message that is sent immediately would bypass this log."""
         return False
 
     def _log(self, direction: str, decoder: Decoder, data: bytes) -> None:
@@ -58,7 +58,7 @@ class LoggedMachine(ClientMachine):
             return
         try:
             packets = decoder.feed(data)
-            fault = _fault_of(decoder)  # what came before it is there all the same
+            fault = _fault_of(decoder)  # the packets before it are logged as well
         except MalformedPacket as error:
             packets, fault = [], error
         for packet in packets:

@@ -55,7 +55,7 @@ class Pending(Generic[F]):
         options: of the client.
         session: of the client.
         driver: makes the futures and settles them.
-        callbacks: what is to be called outside the lock.
+        callbacks: the calls to make outside the lock.
 
     Attributes:
         sent: which messages of QoS 0 are sent.
@@ -83,11 +83,11 @@ class Pending(Generic[F]):
         self.flushes: list[tuple[int, F]] = []
 
     def publish(self, message: Message, age: Age | None = None) -> tuple[int, F]:
-        """Send a message when its turn comes. Returns its token, 0 where it will not be sent, and its future.
+        """Queue a message. Return its token, which is 0 if it will not be sent, and its future.
 
         Args:
             message: the message.
-            age: how long it may wait, where that is bounded, or is to outlive the process.
+            age: how long it may wait; None for no limit.
 
         Raises:
             QueueFull: too many messages wait already; nothing has changed.
@@ -151,7 +151,7 @@ class Pending(Generic[F]):
         return future
 
     def _not_taken(self, error: QueueFull) -> F:
-        """Make the future of a message that the queue had no room for, where that is not for the caller to hear."""
+        """Return a failed future if the option `overflow` drops new messages; otherwise raise the error."""
         if self._options.overflow != "drop_newest":
             raise error
         self.dropped += 1
@@ -172,7 +172,7 @@ class Pending(Generic[F]):
                 self.resolve(future, QueueFull("it was dropped: newer ones came"))
 
     def publish_safe(self, message: Message, age: Age | None = None) -> F:
-        """Do as `publish` does, and let the message outlive the process from now on, where there is a store.
+        """Queue a message as `publish` does; with a store, store it before returning.
 
         With a store this holds in every state: the future of a message that is published after the end has failed,
         and the message is in the store.
@@ -293,7 +293,7 @@ class Pending(Generic[F]):
             self.flushes = [(token, future) for token, future in self.flushes if future not in done]
             self._callbacks.add(self._settle, done, None)
 
-    # What the core learns from the network.
+    # Results from the network.
 
     def delivered(self, tokens: list[int]) -> None:
         """Note that messages of QoS 1 or 2 are acknowledged in full."""
@@ -309,7 +309,7 @@ class Pending(Generic[F]):
         self.resolve(future, error)
 
     def gave_up(self, tokens: Sequence[int]) -> None:
-        """Note that messages have waited to be sent for as long as they may."""
+        """Fail the messages that have expired."""
         self.expired += len(tokens)
         futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]
         known = [future for future in futures if future is not None]
@@ -346,7 +346,7 @@ class Pending(Generic[F]):
             self.resolve(request.future, request.finish([code for codes in answered for code in codes]))
 
     def restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
-        """Tell which subscriptions the server refused to restore: no call waits to be told."""
+        """Report the subscriptions that the server refused to restore to `on_error`, because no call waits for them."""
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
                 self.report(self._refusal(topic_filter))
@@ -358,7 +358,7 @@ class Pending(Generic[F]):
             self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
     def fail_all(self, error: Exception) -> None:
-        """Let everything fail that is not complete, and all that will be asked for."""
+        """Fail everything that is incomplete, and all later requests."""
         self.ended = error
         self._session.abandon(keep_sent=not self._options.clean_session)
         self._callbacks.add(self._settle, self.sent.fail(error), error)

@@ -26,7 +26,7 @@ class Rule:
         name: of the conversation of `tests/cluster` that shows it.
         what: it is about.
         beyond: a regular expression that finds it in a Topic Name or a Topic Filter; or the highest QoS, or the most
-            bytes, that are taken; None where it is always so.
+            bytes, that are accepted; None if the rule always applies.
         says: what the server does.
         refuses: whether it is refused, or warned of.
     """
@@ -75,18 +75,18 @@ class Profile:
         return self._broken(values)
 
     def objection_to_publish(self, topic: str, size: int, qos: int, retain: bool = False) -> Unsupported | None:
-        """Return why a message is not to be sent; None where nothing is known against it."""
+        """Return why a message must not be sent, or None."""
         return self.objection(f"the message to {topic!r}", self.publish_rules(topic, size, qos, retain))
 
     def objection_to_subscribe(self, topic_filter: str, qos: int = 0) -> Unsupported | None:
-        """Return why a Topic Filter is not to be sent; None where nothing is known against it."""
+        """Return why a Topic Filter must not be sent, or None."""
         return self.objection(f"the Topic Filter {topic_filter!r}", self.subscribe_rules(topic_filter, qos))
 
     def _broken(self, values: Mapping[str, str | int]) -> list[Rule]:
         return [rule for rule in self.rules if rule.what in values and rule.broken_by(values[rule.what])]
 
     def objection(self, subject: str, rules: list[Rule]) -> Unsupported | None:
-        """Return why something that breaks these rules is not to be sent; None where it may be."""
+        """Return why a request that breaks these rules must not be sent, or None."""
         says = [rule.says for rule in rules if rule.refuses]
         return Unsupported(f"{subject} is not sent: {self.server} {'; it '.join(says)}") if says else None
 

@@ -135,6 +135,6 @@ class Tunnel:
         return self._http.trailing_data[0] if self.established else b""
 
     def data_to_send(self) -> bytes:
-        """Take the bytes that are to be sent now."""
+        """Return the bytes to send now."""
         data, self._out = self._out, b""
         return data

@@ -1,13 +1,13 @@
-"""When to try again: a pure function, with the random number as an argument.
+"""The delays between attempts to connect: a pure function, with the random number as an argument.
 
-The first attempt after a loss is made at once, or, where there is a `spread`, after a wait drawn evenly from 0 to it.
-From then on the wait is drawn evenly from 0 to a ceiling that doubles from attempt to attempt ("full jitter"), so that
-clients which lost the same server spread out. Attempts are counted on until a connection has stood for a while: a
-server that accepts and closes at once is met with growing waits.
+The first attempt after a loss is made immediately or, with a `spread`, after a random delay from 0 to it. Later delays
+are random, from 0 to a ceiling that doubles with each attempt ("full jitter"), so that the clients of one server spread
+out. The count of attempts is reset only after a connection has lasted for a while, so the delays also grow for a server
+that accepts connections and closes them immediately.
 
-A client that has been connected was right about its server, its credentials and its certificate a moment ago. So no
-refusal ends it by default: servers, proxies, authorizers and clocks are out of order for a while, and come back. What
-ends it is the server's word that another connection took the session over, since the two would fight for it.
+A client that was connected had the right server, credentials and certificate a moment ago. So by default no refusal
+ends it: failures of servers, proxies, authorizers and clocks are usually temporary. It ends only if the server says
+that another connection took over the session, because otherwise the two clients would disconnect each other endlessly.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Protocol, runtime_checkable
 from mqttws.client.value import Value
 from mqttws.errors import SessionTakenOver
 
-#: What ends a client that has been connected, unless `end_on` says otherwise.
+#: The errors that end a client after it has been connected; the default of `end_on`.
 END_ON = (SessionTakenOver,)
 
 
 @runtime_checkable
 class Turns(Protocol):
-    """What gives each attempt its turn: a `ConnectBudget`."""
+    """The interface of a `ConnectBudget`, which schedules attempts."""
 
     def reserve(self, now: float) -> float:
-        """Reserve the next turn. Return when it is, `now` or later."""
+        """Reserve the time of the next attempt. Return it: `now` or later."""
 
 
 class Reconnect(Value):
@@ -34,17 +34,16 @@ class Reconnect(Value):
 
     Attributes:
         initial: seconds, above 0; the ceiling of the wait before the second attempt.
-        maximum: seconds; the ceiling never grows beyond.
-        attempts: how many attempts are made in a row before giving up; None: no limit.
-        stable_after: seconds a connection must last for the count to begin anew.
-        takeovers: how many connections in a row the server must have closed in order, each within `stable_after` of
-            accepting it and without a message or request that could be the cause, before `TakeoverSuspected` is
-            reported as the reason. A client identifier made at random is never suspected.
-        interval: seconds, 0 or more, from the beginning of one attempt to that of the next, at least. For servers that
-            bound how often a client identifier may connect.
-        spread: seconds, 0 or more; the ceiling of the wait before the first attempt after a loss, which is drawn evenly
-            like all others. For fleets whose clients lose the same server in the same moment; the clients of one
-            process can share a `ConnectBudget` instead.
+        maximum: seconds; the maximum of the ceiling.
+        attempts: the number of consecutive attempts before the client gives up; None: no limit.
+        stable_after: seconds that a connection must last to reset the count of attempts.
+        takeovers: how many connections in a row the server must close cleanly before `TakeoverSuspected` is reported,
+            each within `stable_after` and without a message or request that could be the cause. A random client
+            identifier is never suspected.
+        interval: the minimum seconds, 0 or more, between the starts of two attempts. For servers that limit how often
+            a client identifier may connect.
+        spread: seconds, 0 or more; the maximum delay before the first attempt after a loss. For fleets whose clients
+            lose the same server at the same time; the clients of one process can share a `ConnectBudget` instead.
     """
 
     __slots__ = __match_args__ = (
@@ -80,14 +79,14 @@ class Reconnect(Value):
         self.spread = spread
 
     def delay(self, attempt: int, random: float) -> float | None:
-        """Return how long to wait before an attempt.
+        """Return the delay before an attempt.
 
         Args:
-            attempt: 0 for the first after a loss, 1 for the second, and so on.
-            random: evenly distributed, 0 up to 1.
+            attempt: 0 for the first attempt after a loss, 1 for the second, and so on.
+            random: a random number, uniformly distributed from 0 to 1.
 
         Returns:
-            Seconds; None where no further attempt is to be made.
+            Seconds; None if no further attempt is to be made.
         """
         if self.attempts is not None and attempt >= self.attempts:
             return None

@@ -34,7 +34,7 @@ class HighWaterMark(Generic[F]):
         return token <= self.token or self.error is not None
 
     def watch(self, token: int, future: F) -> bool:
-        """Settle a future when its message has an outcome. Returns False where it has one already."""
+        """Settle a future when its message has an outcome. Return False if it already has one."""
         self._watched[token] = future
         # The owner may have advanced just before, and then does not look again.
         return not (self.knows(token) and self._watched.pop(token, None) is not None)
@@ -44,7 +44,7 @@ class HighWaterMark(Generic[F]):
         return self._watched.pop(token, None)
 
     def find(self, future: object) -> int | None:
-        """Return the token under which a future is watched; None where it is not."""
+        """Return the token of a watched future, or None."""
         return next((token for token, known in list(self._watched.items()) if known is future), None)
 
     def advance(self, token: int) -> list[F]:
@@ -65,7 +65,7 @@ class HighWaterMark(Generic[F]):
 
 @runtime_checkable
 class Receipt(Protocol):
-    """The future of a message of QoS 0. Each driver has a kind of its own.
+    """The future of a QoS 0 message. Each driver has its own class.
 
     Attributes:
         token: of the message.

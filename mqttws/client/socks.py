@@ -81,11 +81,11 @@ class SocksTunnel:
         return rest
 
     def data_to_send(self) -> bytes:
-        """Take the bytes that are to be sent now."""
+        """Return the bytes to send now."""
         data, self._out = self._out, b""
         return data
 
-    # The steps. Each returns whether it could go on with what is there.
+    # The steps. Each returns whether it had enough data.
 
     def _take(self, size: int, version: int) -> bytes | None:
         if self._in and self._in[0] != version:
@@ -108,7 +108,7 @@ class SocksTunnel:
             self._out += self._request
             self._step = self._on_reply
         else:
-            raise ConnectError("the proxy asks for another way of authentication than it was offered")
+            raise ConnectError("the proxy requires an authentication method that was not offered")
         return True
 
     def _on_status(self) -> bool:

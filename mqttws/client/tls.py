@@ -21,10 +21,10 @@ TLSOption = ssl.SSLContext | bool | None
 
 
 def check_context(tls: object) -> None:
-    """Check the option `tls`, where there is one.
+    """Check the option `tls`.
 
     Raises:
-        TypeError: it is no context.
+        TypeError: it is not a context.
     """
     if not isinstance(tls, ssl.SSLContext):
         hint = "; ws:// and mqtt:// are the URLs without TLS" if tls is False else ""
@@ -50,11 +50,11 @@ def tls_context(
         key: PEM file of its private key; None: in the same file.
         key_password: of the private key.
         alpn: application protocols to offer, such as "x-amzn-mqtt-ca".
-        insecure_no_verification: trust whoever answers. Only for tests: anyone on the way can read and change all.
+        insecure_no_verification: trust any server. Only for tests: an intermediary can read and change all data.
 
     Raises:
         OSError: a file cannot be read.
-        ssl.SSLError: a file is not what it should be.
+        ssl.SSLError: a file does not have the expected contents.
     """
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -173,5 +173,5 @@ class TLSPipe:
             pass  # the peer's part is not waited for
 
     def data_to_send(self) -> bytes:
-        """Take the ciphertext that is to be sent now."""
+        """Return the ciphertext to send now."""
         return self._outgoing.read()

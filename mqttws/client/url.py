@@ -80,11 +80,11 @@ def parse_url(url: str) -> Endpoint:
         ValueError: it is not one. The message shows neither query nor user information.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+        raise TypeError(f"a URL must be a str, not {type(url).__name__}")
     bad = next((character for character in url if not "!" <= character <= "~"), None)
     if bad is not None:
         raise ValueError(
-            f"the URL holds {bad!r}; only visible ASCII may stand in it, all else percent-encoded (IDNA in a host)"
+            f"the URL contains {bad!r}; it must be visible ASCII, with all else percent-encoded (IDNA in a host)"
         )
     match = _URL.fullmatch(url)
     scheme = match["scheme"].lower() if match else ""
@@ -99,7 +99,7 @@ def parse_url(url: str) -> Endpoint:
         raise ValueError(f"the port of the URL is {port}; it must be 1 to 65,535")
     target = match["target"] or "/"
     if not websocket and target != "/":
-        raise ValueError(f"a {scheme}:// URL has no path and no query: MQTT over TCP knows none")
+        raise ValueError(f"a {scheme}:// URL must not have a path or a query: MQTT over TCP has none")
     host = match["host"]
     check_host(host)
     user, colon, password = (match["user"] or "").partition(":")
@@ -128,17 +128,15 @@ def _decoded_user(user: str) -> str:
 
 
 def check_host(host: str) -> None:
-    """Check that a resolver can be asked for a host.
+    """Check that a host can be resolved.
 
     Raises:
-        ValueError: it has a label that is empty, or longer than 63 characters. Spec: RFC 1035 §2.3.4
+        ValueError: a label is empty or longer than 63 characters. Spec: RFC 1035 §2.3.4
     """
     if not all(0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
         raise ValueError(f"the host {host!r} has a label that is empty or longer than 63 characters")
 
 
 def _shown(url: str) -> str:
-    """Show as much of what is no URL as can be no secret: where a user's name could stand, a password could, too."""
-    return (
-        "it has user information, and is not shown" if "@" in url else repr(re.split("[?#]", url, maxsplit=1)[0][:80])
-    )
+    """Return the part of an invalid URL that cannot be a secret: user information can contain a password."""
+    return "it has user information and is not shown" if "@" in url else repr(re.split("[?#]", url, maxsplit=1)[0][:80])

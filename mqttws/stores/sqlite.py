@@ -3,7 +3,7 @@
 All that is put or deleted between two commits waits in a dictionary and becomes one transaction: a thousand messages
 of one turn cost one. What is put during a commit waits for the next one, so that only a commit waits for a commit.
 
-The file is in WAL mode and locked for as long as it is open, so that a second process gets an error at once. A process
+The file is in WAL mode and locked while it is open, so that a second process gets an error immediately. A process
 that is killed loses nothing that was committed; a machine that loses power may lose the last moments, unless
 `synchronous` is "full".
 """
@@ -20,24 +20,24 @@ from typing import Self
 
 from mqttws.errors import StoreError
 
-#: "MQws", by which a file of ours is told from another's.
+#: "MQws", which identifies the files of this package.
 _APPLICATION = 0x4D517773
 #: The layout of the file.
 _VERSION = 1
-#: SQLite's own bound for the log: 4 MiB.
+#: SQLite's own limit for the log: 4 MiB.
 _LOG_PAGES = 1000
 
 
 class SQLiteStore:
-    """A store in a file; see `mqttws.protocol.store`. May be used by several threads at once.
+    """A store in a file; see `mqttws.protocol.store`. Thread-safe.
 
     Args:
-        path: of the file, made where there is none; beside it stands another with "-wal" behind its name.
+        path: the path of the file, which is created if necessary; its log has the same name with "-wal" appended.
         synchronous: "normal": what is committed outlives the process, however it ends; "full": a loss of power, too,
             at the cost of waiting for the disk (milliseconds) in each commit.
 
     Raises:
-        StoreError: the file is in use by another process or another store, is none of ours, or cannot be opened.
+        StoreError: the file is in use by another process or another store, has another format, or cannot be opened.
         ValueError: `synchronous` is neither.
     """
 
@@ -46,7 +46,7 @@ class SQLiteStore:
             raise ValueError(f"synchronous is {synchronous!r}; it must be 'normal' or 'full'")
         self._path = os.fspath(path)
         self._pending: dict[bytes, bytes | None] = {}
-        self._batch: dict[bytes, bytes | None] = {}  # what is being committed
+        self._batch: dict[bytes, bytes | None] = {}  # the changes that are being committed
         self._make_locks()
         _stores.add(self)
         self._process = os.getpid()
@@ -63,7 +63,7 @@ class SQLiteStore:
         self._connection = connection
 
     def _prepare(self, connection: sqlite3.Connection, synchronous: str) -> None:
-        """Lock the file, and lay it out where it is new."""
+        """Lock the file; create the tables of a new one."""
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,8 +1,8 @@
-"""The blocking client: the verbs of a user's threads.
+"""The blocking client: the methods that the threads of a program call.
 
-A verb takes the lock, changes the core, wakes the network thread, and, if it is to wait, waits for a future. Inside a
-callback, which runs in the network thread itself, it takes that thread's turns instead. In a signal handler or a
-finaliser that has interrupted another verb it is posted to the network thread. See `network`.
+A method takes the lock, changes the core, wakes the network thread, and, if it blocks, waits for a future. In a
+callback, which runs in the network thread, it runs the network loop itself instead of waiting. In a signal handler or a
+finaliser that has interrupted another method, the call is posted to the network thread. See `network`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class Client:
-    """A client of one server, reconnecting as long as it is open. May be used by several threads at once.
+    """A client of one server, which reconnects as long as it is open. Thread-safe.
 
     Args:
         url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns either, and is asked once for each attempt.
+            returns either and is called once for each attempt.
         **options: see `Options`.
 
     Raises:
-        ValueError: the URL is not one, or an option is out of its range.
+        ValueError: the URL is not valid, or an option is out of its range.
         LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option, or one is of the wrong kind.
-        Unsupported: the `server` is known not to take the will.
+        TypeError: there is no such option, or one has the wrong type.
+        Unsupported: the `server` does not support the will.
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
@@ -56,16 +56,16 @@ class Client:
         self._network = Network(self._options, url)
         self._has_ages = self._options.expire_after is not None or self._options.store is not None
         _networks.add(self._network)
-        if self._options.has_profile:  # what it takes is loaded for those alone who ask for it
+        if self._options.has_profile:  # imported only if needed
             from mqttws.client.guarding import put_guard
 
             put_guard(self, self._options, lambda: list(self._core.session.subscriptions), self._network.log)
 
-    # The user's verbs.
+    # The public methods.
 
     @property
     def _core(self) -> Core[LightFuture]:
-        return self._network.core  # another one after a fork
+        return self._network.core  # replaced after a fork
 
     @property
     def client_id(self) -> str:
@@ -79,33 +79,33 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """What outlives a connection; to be looked at only."""
+        """The session, which outlives connections; read-only."""
         return self._core.session
 
     @property
     def pending(self) -> int:
-        """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
+        """The number of published messages that are not sent (QoS 0) or not completely acknowledged (QoS 1, 2) yet."""
         sender = self._core.session.sender
         return sender.waiting + sender.in_flight
 
     @property
     def received(self) -> int:
-        """How many messages have come so far, those that wait to be taken included."""
+        """The number of messages received so far, including those that wait for the program."""
         return self._core.received
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because too many waited; see `Options.overflow`."""
+        """The number of messages that were dropped because the queue was full; see `Options.overflow`."""
         return self._core.pending.dropped
 
     @property
     def expired(self) -> int:
-        """How many messages were dropped because they waited to be sent for too long; see `Options.expire_after`."""
+        """The number of messages that expired before they were sent; see `Options.expire_after`."""
         return self._core.pending.expired
 
     @property
     def waiting(self) -> Waiting:
-        """What waits to be sent."""
+        """The queue of messages that are not sent yet."""
         network = self._network
         if network.owned():
             return network.core.waiting(time.monotonic())
@@ -115,17 +115,20 @@ class Client:
     def open(self, timeout: float | None = None, *, wait: bool = True) -> Self:
         """Connect.
 
-        With the option `retry_first` this returns after the first attempt, whatever came of it: see `state`.
+        With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: seconds; None: the attempt ends by itself after the `timeout` of the options.
-            wait: False: return at once, and make attempts until one succeeds, as with `retry_first`.
+            timeout: seconds; None: the attempt ends after the `timeout` of the options.
+            wait: False: return immediately, and make attempts until one succeeds, as with `retry_first`.
+
+        Returns:
+            The client itself.
 
         Raises:
-            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). No
-                other one is made: reconnecting is for connections that stood.
+            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
+                is no further attempt: only a connection that was established is reconnected.
             TimedOut: it took too long.
-            MQTTError: the client is open already.
+            MQTTError: the client is already open.
         """
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
@@ -133,7 +136,7 @@ class Client:
         if not wait:
             return self
         try:
-            # An attempt that is bounded by the options ends by itself, and tells more than that it took too long.
+            # An attempt ends by itself after the `timeout` of the options, with a better error than TimedOut.
             self._wait(opened, self._options.timeout + 1.0 if timeout is None else timeout, "there was no connection")
         except BaseException:
             self.close(timeout=0.0)
@@ -143,30 +146,29 @@ class Client:
         return self
 
     def close(self, timeout: float | None = None, *, send_will: bool = False) -> None:
-        """Send what waits, await its acknowledgements, send DISCONNECT and close. May be called twice.
+        """Send waiting messages, wait for acknowledgements, send DISCONNECT and close. A second call has no effect.
 
-        What is not acknowledged in time fails. With `clean_session=False` messages that were sent stay in the session
-        for the next `open`; with a store all messages of QoS 1 and 2 stay. Inside a callback this returns at once,
-        and the client closes when the callback has returned; so does it in a signal handler that has interrupted a
-        call of this client.
+        Calls whose messages are not acknowledged in time fail. With `clean_session=False` sent messages stay in the
+        session for the next `open`; with a store all QoS 1 and 2 messages do. In a callback, and in a signal handler
+        that has interrupted a call of this client, this returns immediately and the client closes afterwards.
 
         Args:
-            timeout: seconds to wait; None: 5. The connection is ended then.
-            send_will: whether to end the connection without DISCONNECT, so that the server publishes the will.
+            timeout: seconds to wait before the connection is closed in any case; None: 5.
+            send_will: whether to close the connection without DISCONNECT, so that the server publishes the will.
         """
         seconds = CLOSE_TIMEOUT if timeout is None else timeout
         self._network.stop(seconds, send_will)
         self._network.join(seconds + 1.0)
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+        """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
             timeout: seconds; None: the `timeout` of the options.
 
         Raises:
-            TimedOut: it took too long; what is left goes on.
-            MQTTError: the client was closed, or gave up, or is not open.
+            TimedOut: it took too long; the messages are still being delivered.
+            MQTTError: the client was closed, has given up, or is not open.
         """
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
@@ -182,23 +184,23 @@ class Client:
         timeout: float | None = None,
         expire_after: float | None = None,
     ) -> None:
-        """Publish a message, and wait until it is delivered to the server as its QoS promises.
+        """Publish a message, and wait until it is delivered to the server with its QoS.
 
         Args:
             topic: a Topic Name.
-            payload: bytes, or a str that is sent as UTF-8.
-            qos: 0: handed to the network; 1 or 2: acknowledged in full.
+            payload: bytes, or a str, which is encoded as UTF-8.
+            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
             retain: whether the server keeps it for later subscribers.
             timeout: seconds; None: the `timeout` of the options.
-            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the options.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is ill-formed.
+            LocalProtocolError: the topic or the QoS is not valid.
             MessageExpired: it waited for too long, and was not sent.
-            TimedOut: it took too long. A message that had not been sent yet never will be; one that had been may
+            TimedOut: it took too long. A message that has not been sent yet is withdrawn; one that has been sent may
                 still be delivered.
-            MQTTError: the client was closed, or gave up, or is not open.
+            MQTTError: the client was closed, has given up, or is not open.
         """
         message = Message(topic, payload, qos, retain)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
@@ -226,11 +228,11 @@ class Client:
         *,
         expire_after: float | None = None,
     ) -> Future[None]:
-        """Publish a message when its turn comes; also before `open` and while disconnected.
+        """Queue a message for publishing; also before `open` and while disconnected.
 
         Args:
-            topic: as for `publish`, and so are the others.
-            payload: bytes, or a str that is sent as UTF-8.
+            topic: a Topic Name.
+            payload: bytes, or a str, which is encoded as UTF-8.
             qos: 0, 1 or 2.
             retain: whether the server keeps it for later subscribers.
             expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
@@ -239,8 +241,8 @@ class Client:
             A future that is done when `publish` would return.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is ill-formed.
-            QueueFull: too many messages wait already; nothing has changed.
+            LocalProtocolError: the topic or the QoS is not valid.
+            QueueFull: too many messages are already waiting; nothing has changed.
             StoreError: the message cannot be stored; nothing has changed.
         """
         network = self._network
@@ -249,13 +251,13 @@ class Client:
         future: LightFuture
         if self._has_ages or expire_after is not None:
             message, age = Message(topic, payload, qos, retain), self._age(expire_after)
-            if not core.running:  # no thread is there to give up what has waited for too long
+            if not core.running:  # there is no thread that would expire old messages
                 network.call(core.pass_time, time.monotonic())
             future = network.request(pending.publish_safe, message, age)
             if not core.running and not network.owned():
                 core.callbacks.run()
             return future
-        # What `request` does, without its calls.
+        # The same as `request`, inlined for speed.
         if qos or type(qos) is not int:
             message = Message(topic, payload, qos, retain)
             if network.owned():
@@ -280,18 +282,18 @@ class Client:
                     return future
                 future = pending.publish_packet(packet)
                 network.wake()
-        if not core.running:  # no thread is there to settle a message that was dropped for this one
+        if not core.running:  # there is no thread that would settle the future of a message dropped for this one
             core.callbacks.run()
         return future
 
     def withdraw(self, future: Future[None]) -> bool:
-        """Take back a message that has not been sent yet; its future is then done by nobody.
+        """Withdraw a message that has not been sent yet. Its future never completes.
 
         Args:
-            future: as `publish_nowait` gave it.
+            future: the future that `publish_nowait` returned.
 
         Returns:
-            Whether the message will not be sent. One that has been sent may still be delivered.
+            Whether the message was withdrawn. A message that has been sent may still be delivered.
         """
         network = self._network
         if network.owned():
@@ -299,7 +301,7 @@ class Client:
         with network.lock:
             network.take_posted()
             withdrawn = network.core.pending.withdraw_future(future)
-            network.notify()  # another message may wait instead
+            network.notify()  # wake a thread that waits for space in the queue
         return withdrawn
 
     @overload
@@ -311,18 +313,18 @@ class Client:
     ) -> tuple[int, ...]: ...
 
     def subscribe(self, topic_filters: TopicFilters, qos: int = 0, *, timeout: float | None = None) -> Any:
-        """Subscribe, and wait for the server's answer. Reconnecting restores what was granted.
+        """Subscribe, and wait for the server's answer. Reconnecting restores granted subscriptions.
 
         Args:
             topic_filters: a Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
-            qos: asked for where no pair says otherwise.
+            qos: the requested QoS of Topic Filters that are not in a pair, 0 to 2.
             timeout: seconds; None: the `timeout` of the options.
 
         Returns:
-            For one Topic Filter the QoS granted; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
+            For one Topic Filter the granted QoS; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is ill-formed.
+            LocalProtocolError: a Topic Filter or a QoS is not valid.
             SubscribeRejected: the one Topic Filter was refused.
             TimedOut: there was no answer in time.
             MQTTError: the client was closed, or gave up.
@@ -339,7 +341,7 @@ class Client:
     ) -> Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> Future[Any]:
-        """Subscribe when there is a connection. Returns a future of what `subscribe` would return."""
+        """Subscribe once there is a connection. Return a future with the result of `subscribe`."""
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
@@ -361,7 +363,7 @@ class Client:
         """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
 
         Args:
-            timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+            timeout: seconds without a message after which the iteration ends; None: it ends with the client.
 
         Raises:
             MQTTError: messages go to `on_message`. While iterating: the client gave up. After `close` it ends.
@@ -372,12 +374,13 @@ class Client:
     def on(self, topic_filter: str, callback: Callable[[Publish], object]) -> None:
         """Call a function with each message whose topic matches a Topic Filter.
 
-        A message goes to every callback that matches, once to each, in the order in which they were added; only one
-        that no callback matches goes to `on_message`, or to an iteration. It is acknowledged when all have returned.
-        This subscribes to nothing: see `subscribe`.
+        A message goes to every matching callback, once to each, in the order in which they were added. A message
+        without a matching callback goes to `on_message` or to an iteration. It is acknowledged when all callbacks have
+        returned. This does not subscribe: see `subscribe`.
 
         Args:
-            topic_filter: a Topic Filter; of a shared one, `$share/<group>/<filter>`, the last part is compared.
+            topic_filter: a Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
+                compared.
             callback: is called in the network thread, as `on_message` is.
 
         Raises:
@@ -390,11 +393,11 @@ class Client:
         self._network.call(self._core.routes.add, topic_filter, callback)
 
     def off(self, topic_filter: str, callback: Callable[[Publish], object] | None = None) -> None:
-        """Call a function no more that `on` has named. One that is not there has no effect.
+        """Remove a callback that was added with `on`. An unknown one has no effect.
 
         Args:
-            topic_filter: as it was given to `on`.
-            callback: the function; None: all of that Topic Filter.
+            topic_filter: the Topic Filter that was passed to `on`.
+            callback: the function; None: all functions of that Topic Filter.
 
         Raises:
             LocalProtocolError: the Topic Filter is ill-formed.
@@ -402,19 +405,22 @@ class Client:
         self._network.call(self._core.routes.remove, topic_filter, callback)
 
     def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a message of QoS 1 or 2, where `manual_ack` is set. A second time, or too late: no effect."""
+        """Acknowledge a QoS 1 or 2 message. Only with `manual_ack`; has no effect if repeated or too late."""
         if message.qos:
             self._network.acknowledge(message)
 
     def give_back(self, messages: Sequence[Publish]) -> None:
-        """Return messages that an iteration gave and that are not acknowledged, where `manual_ack` is set.
+        """Return unacknowledged messages to the client, for another iteration. Only with `manual_ack`.
 
-        An iteration gives them once more, in their order, before all others.
+        An iteration yields them again, in order, before all others.
+
+        Args:
+            messages: messages that an iteration has yielded.
         """
         self._network.call(self._network.give_back, messages)
 
     def reconnect_now(self) -> None:
-        """End the connection, DISCONNECT included, and make a new one at once, with a fresh URL."""
+        """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""
         self._network.call(self._network.drop)
 
     def __enter__(self) -> Self:
@@ -431,7 +437,7 @@ class Client:
     # Waiting.
 
     def _wait(self, future: LightFuture | Future[Any], timeout: float | None, failure: str) -> Any:
-        """Wait for a future; inside a callback by taking turns."""
+        """Wait for a future; in a callback, by running the network loop."""
         network = self._network
         network.check_not_owned()
         seconds = self._options.timeout if timeout is None else timeout
@@ -511,13 +517,13 @@ def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
 
     Raises:
         ConnectError: see `Client.open`.
-        ValueError: the URL is not one.
+        ValueError: the URL is not valid, or an option is out of its range.
     """
     return Client(url, **options).open()
 
 
 def _close_all() -> None:
-    """Send DISCONNECT for what is still open when the interpreter ends."""
+    """Send DISCONNECT on open connections when the interpreter exits."""
     networks = [network for network in list(_networks) if network.core.running]
     for network in networks:
         network.stop(0.5)
@@ -527,7 +533,7 @@ def _close_all() -> None:
 
 
 def _forget_all() -> None:
-    """In a forked child the connections are the parent's."""
+    """Forget all connections in a forked child, because they belong to the parent."""
     for network in list(_networks):
         network.forget_parent()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from mqttws.resolver import Address, Lookup, look_up, resolve
 from mqttws.sockets import ATTEMPT_DELAY, is_address, unix_address
 
-#: What `connect_ex` answers while it is under way; the second one on Windows.
+#: The results of `connect_ex` while the connection is in progress; the second one on Windows.
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
 
 
@@ -37,7 +37,7 @@ class Dialer:
         reached: the address that `advance` has returned a socket for.
 
     Raises:
-        OSError: `host` is no proper address.
+        OSError: `host` is not a valid address.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Dialer:
 
         Args:
             now: seconds.
-            ready: the sockets of which the selector has told something.
+            ready: the sockets that the selector has reported.
 
         Returns:
             A connected socket that does not block; None: not yet.
 
         Raises:
-            OSError: there is no such name, or every address has failed; the error is that of the last.
+            OSError: the name does not exist, or every address has failed; the error is that of the last one.
         """
         if self._lookup is not None:
             outcome = self._lookup.outcome
@@ -111,7 +111,7 @@ class Dialer:
         return self._next_start if self._waiting else None
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abandon the attempts in progress."""
         for candidate in list(self._pending):
             self._forget(candidate)
             candidate.close()

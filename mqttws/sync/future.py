@@ -74,7 +74,7 @@ class LightFuture(Future[Any]):
         return parts[name]
 
     def _prepare_waiting(self) -> None:
-        """See to it that this future is settled. Called before the first wait, and again where that is interrupted."""
+        """Make sure that this future will be settled. Called before the first wait, and again if it is interrupted."""
 
     def done(self) -> bool:
         """Return whether there is an outcome, or a cancellation."""

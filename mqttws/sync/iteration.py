@@ -23,7 +23,7 @@ class Messages(Iterator[Publish]):
 
     Args:
         network: of the client.
-        timeout: seconds of silence after which the iteration ends; None: it goes on as long as the client.
+        timeout: seconds without a message after which the iteration ends; None: it ends with the client.
 
     Attributes:
         thread: the identity of the thread that takes the messages, as far as is known.

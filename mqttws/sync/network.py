@@ -1,15 +1,15 @@
-"""The network thread of a blocking client: a lock, a selector, and turns.
+"""The network thread of a blocking client: a lock, a selector, and a state machine.
 
-Everything is done in turns, and each turn is one step of this sequence::
+The thread executes turns. Each turn is one step of this sequence::
 
     _idle -> _ask -> _dial -> _move ... -> (lost) -> _idle     or the end
 
-`_idle` waits until an attempt is due, `_ask` asks for the URL, `_dial` makes the TCP connection, `_move` writes, waits
-and reads. After each step callbacks run. The thread takes turn after turn; a call that waits inside a callback, which
-runs in this very thread, takes the turns itself until what it waits for has come.
+`_idle` waits until an attempt is due, `_ask` gets the URL, `_dial` makes the TCP connection, and `_move` writes, waits
+and reads. Callbacks run after each step. A callback runs in this thread, so a call in it that waits executes the turns
+itself until it is done.
 
-Other threads change the core under a lock, or by posts: see `owner`, and `docs/concurrency.md`. One thing is done
-outside the thread: a lone message of QoS 0 is written by the thread that publishes it (`send_at_once`).
+Other threads change the core under a lock, or post calls: see `owner` and `docs/concurrency.md`. Only one thing happens
+outside the thread: a single QoS 0 message is written by the thread that publishes it (`send_at_once`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mqttws.sync.owner import Owner, slice_until
 
 Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
-#: Seconds from one call to the next within which they belong to one burst.
+#: Calls that are at most this many seconds apart belong to one burst.
 BURST = 20e-6
 
 
@@ -63,11 +63,11 @@ class Network(Owner):
     """The thread of one client, and its core.
 
     Args:
-        options: of the client.
+        options: the options of the client.
         url: see `Client`.
 
     Attributes:
-        core: what it drives.
+        core: the core that it drives.
         iterations: the iterations over the messages.
     """
 
@@ -78,7 +78,7 @@ class Network(Owner):
         self._begin()
 
     def _begin(self) -> None:
-        """Make everything new: in a forked child, too, where nothing of the parent's may be used."""
+        """Create all state; also in a forked child, where no object of the parent may be used."""
         super().__init__()
         self.core: Core[LightFuture] = Core(self._options, self, time.monotonic(), time.time())
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
@@ -258,13 +258,13 @@ class Network(Owner):
         data = link.frame_now(packet, now)
         if data is None:
             return False
-        # Ctrl-C may raise an exception in this thread between any two steps, when the socket has taken the bytes and
-        # nobody knows of it yet. So their count is put down by the very call that makes the socket take them.
+        # Ctrl-C can raise an exception in this thread between any two steps, also after the socket has accepted the
+        # bytes and before their count is stored. So the call that sends them stores the count as well.
         counts: list[int] = []
         self._sending = data, counts
         try:
             counts.extend(map(self._socket.send, (data,)))
-        except OSError:  # it is full, or broken: the thread will meet that, too
+        except OSError:  # full or broken: the network thread will find out as well
             return False
         finally:
             self._note_sending()
@@ -274,7 +274,7 @@ class Network(Owner):
         return True
 
     def _note_sending(self) -> None:
-        """Note how much the socket has taken of what was sent at once."""
+        """Record how many bytes of `send_at_once` the socket has accepted."""
         if self._sending is not None:
             data, counts = self._sending
             if counts:
@@ -282,19 +282,19 @@ class Network(Owner):
             self._sending = None
 
     def drop(self) -> None:
-        """Make a new connection at once. Under the lock."""
+        """Make a new connection immediately. Requires the lock."""
         self.core.drop(time.monotonic())
         self._due = 0.0
 
     def take_turns(self, done: Callable[[], bool], deadline: float) -> None:
-        """Inside a callback: move bytes until something is done.
+        """Execute turns in a callback until a condition is true.
 
         Args:
-            done: tells.
-            deadline: when to give up.
+            done: the condition.
+            deadline: the time at which to give up.
 
         Raises:
-            WouldDeadlock: this very callback must return first.
+            WouldDeadlock: the condition cannot become true before this callback returns.
         """
         while not done() and time.monotonic() < deadline:
             if self._step is None:
@@ -307,7 +307,7 @@ class Network(Owner):
                 )
 
     def forget_parent(self) -> None:
-        """In a forked child: begin anew. The thread, the futures and what waits to be sent are the parent's."""
+        """Start again in a forked child. The thread, the futures and the queued messages belong to the parent."""
         core, sockets = self.core, (self._selector, self._socket, self._wake_in, self._wake_out)
         if self._options.store is not None:
             self._options.store = None
@@ -323,7 +323,7 @@ class Network(Owner):
     # The thread.
 
     def _run(self) -> None:
-        """Take turns until the end."""
+        """Execute turns until the client has ended."""
         with self.lock:
             if self._thread is not threading.current_thread():  # `start` was interrupted, and has cleaned up
                 return
@@ -334,7 +334,7 @@ class Network(Owner):
                     self._turn(None)
                 if self.core.calls.messages:
                     self.deliver()
-        except BaseException as error:  # a defect of ours: nobody must wait for ever because of it
+        except BaseException as error:  # a defect of this package must not make callers wait for ever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
             failure.__cause__ = error
@@ -422,15 +422,15 @@ class Network(Owner):
             self._step = self._ask
 
     def _pass_time(self, now: float) -> float | None:
-        """While there is no connection: give up what has waited for too long. Returns when to look again."""
+        """Expire old messages while there is no connection. Return when to call this again."""
         with self.lock:
             self.core.pass_time(now)
             self.notify(False)
             return now if self.core.callbacks.due else self.core.next_expiry
 
     def _ask(self, until: float | None) -> None:
-        """Ask for the URL, and begin to connect."""
-        self._step = None  # what waits inside the user's callable waits in vain
+        """Get the URL, and start to connect."""
+        self._step = None  # a wait in the user's callable for the URL could never end
         try:
             url = self.endpoints.choose(self.endpoints.ask())
             with self.lock:
@@ -483,11 +483,13 @@ class Network(Owner):
         core, now = self.core, time.monotonic()
         link = core.link
         assert link is not None
+        # The order matters. Write first: what other threads have queued must not wait for the next readable byte. Then
+        # the deadlines and events, which can add output for the next turn. Callbacks run after the lock is released.
         with self.lock:
             if core.stopping:
                 core.disconnect(now)
             broken = self._write(now)
-            if core.stopping and core.disconnect(now):  # what has just been written was all that it waited for
+            if core.stopping and core.disconnect(now):  # that was the last data it waited for: DISCONNECT is due now
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)
@@ -496,8 +498,8 @@ class Network(Owner):
             self.notify(bool(core.inbox.messages))
             over = link.over(now, bool(self._unsent))
             if core.callbacks.due and not over:
-                return  # a thread that waits until something is sent goes on while this one reads
-            # Inside a callback no messages are delivered, or callbacks would nest.
+                return  # run callbacks first: a thread that waits for a sent message continues while this one reads
+            # In a callback no messages are delivered, because callbacks would nest.
             waits = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
             deadline = now if waits else earlier(link.next_deadline(), core.next_expiry)
             if core.stopping:
@@ -568,7 +570,7 @@ class Network(Owner):
         return data
 
     def _watch(self, connection: socket.socket) -> None:
-        """Have the selector tell what is of interest now."""
+        """Register the events of interest with the selector."""
         selector = self._selector
         assert selector is not None
         events = selectors.EVENT_READ if self.core.reading else 0

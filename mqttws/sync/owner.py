@@ -33,7 +33,7 @@ class Waiter:
     def __init__(self, waiters: deque[threading.Lock]) -> None:
         self._waiters = waiters
         self._change = threading.Lock()
-        self._change.acquire()  # an event: whoever notifies releases it, once
+        self._change.acquire()  # used as an event: a notification releases it, once
         waiters.append(self._change)
 
     def wait(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Owner:
         woken: whether the thread is about to look what there is to do.
     """
 
-    #: Makes the lock; a test makes one that reports to be taken twice.
+    #: The factory of the lock; a test uses one that reports a second acquisition by the same thread.
     make_lock = staticmethod(threading.RLock)
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class Owner:
             self.woken = True
 
     def watch(self) -> Waiter:
-        """Watch for the next change: fewer messages wait to be sent, or the client has ended."""
+        """Return an event for the next change: there is more space in the queue, or the client has ended."""
         return Waiter(self._waiters)
 
     def watch_messages(self) -> Waiter:

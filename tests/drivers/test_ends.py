@@ -160,7 +160,7 @@ def test_an_error_of_the_users_url_is_another_attempts_reason(make: Make, server
     server.accept().welcome()
     states.wait("connected", 2)
     reasons = [str(state.error) for state in states.seen if state.name == "disrupted"][1:]
-    assert reasons == ["no credentials today", "a URL is a str, not int"]
+    assert reasons == ["no credentials today", "a URL must be a str, not int"]
 
 
 def test_recover_decides_before_everything_else(make: Make, server: Scripted) -> None:
