@@ -105,7 +105,7 @@ def test_reconnect_now_even_without_reconnecting(make: Make, server: Scripted) -
     assert end.rest() == Disconnect().encode()
     server.accept().welcome()
     states.wait("connected", 2)
-    assert "asked for" in str(states.wait("disrupted").error)
+    assert "requested" in str(states.wait("disrupted").error)
 
 
 def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scripted) -> None:
