@@ -34,11 +34,11 @@ def draw(runs: list[Run], directory: Path, order: list[str]) -> list[tuple[str, 
     """Draw all plots. Returns (file name, caption) pairs."""
     drawn = []
     for name, plot, caption in (
-        ("ratios.png", _ratios, "Speed as a multiple of ours in pure Python, case by case; logarithmic."),
-        ("payload.png", _payload, "What a packet costs, by the size of its payload."),
-        ("batch.png", _batch, "Messages a second that a connection turns into frames, by how many leave together."),
-        ("memory.png", _memory, "What each held connection costs a broker in memory, by how many it holds."),
-        ("matching.png", _matching, "What it costs to find the one subscription that matches: by how many are held."),
+        ("ratios.png", _ratios, "Speed relative to mqttws in pure Python, case by case; logarithmic scale."),
+        ("payload.png", _payload, "Time per packet, by the size of its payload."),
+        ("batch.png", _batch, "Messages per second that a connection turns into frames, by the number sent together."),
+        ("memory.png", _memory, "Memory per connection of a broker, by the number of connections."),
+        ("matching.png", _matching, "Time to find the one matching subscription, by the number of subscriptions."),
     ):
         plot(runs, order)
         pyplot.tight_layout()
