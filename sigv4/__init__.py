@@ -11,23 +11,40 @@ and files.
 
 from __future__ import annotations
 
-from .credentials import (
-    Credentials,
-    CredentialsLike,
-    CredentialsProvider,
-    CredentialsSource,
-    fetch,
-    fetch_async,
-)
-from .errors import CredentialsUnavailable, RegionUnknown, SigningError, SigV4Error
-from .explaining import Explanation, explain
-from .iot import IOT_SERVICE, IotUrlSigner, SignedUrl, presign_iot_url, region_from_endpoint
-from .presigning import Presigned, SignedHeaders, presign, sign_headers
-from .providers import BotocoreProvider, ChainProvider, EnvironmentProvider, SharedFileProvider
-from .signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
-from .verifying import IOT_SERVICES, Lookup, Rejected, Verified, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sigv4.credentials import (
+        Credentials,
+        CredentialsLike,
+        CredentialsProvider,
+        CredentialsSource,
+        fetch,
+        fetch_async,
+    )
+    from sigv4.errors import CredentialsUnavailable, RegionUnknown, SigningError, SigV4Error
+    from sigv4.explaining import Explanation, explain
+    from sigv4.iot import IOT_SERVICE, IotUrlSigner, SignedUrl, presign_iot_url, region_from_endpoint
+    from sigv4.presigning import Presigned, SignedHeaders, presign, sign_headers
+    from sigv4.providers import BotocoreProvider, ChainProvider, EnvironmentProvider, SharedFileProvider
+    from sigv4.signing import EMPTY_SHA256, UNSIGNED_PAYLOAD
+    from sigv4.verifying import IOT_SERVICES, Lookup, Rejected, Verified, verify
 
 __version__ = "0.1.0"
+
+#: Module -> the public names that it holds.
+_HOLDS = {
+    "credentials": "Credentials CredentialsLike CredentialsProvider CredentialsSource fetch fetch_async",
+    "errors": "CredentialsUnavailable RegionUnknown SigningError SigV4Error",
+    "explaining": "Explanation explain",
+    "iot": "IOT_SERVICE IotUrlSigner SignedUrl presign_iot_url region_from_endpoint",
+    "presigning": "Presigned SignedHeaders presign sign_headers",
+    "providers": "BotocoreProvider ChainProvider EnvironmentProvider SharedFileProvider",
+    "signing": "EMPTY_SHA256 UNSIGNED_PAYLOAD",
+    "verifying": "IOT_SERVICES Lookup Rejected Verified verify",
+}
+_WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 
 __all__ = [
     "EMPTY_SHA256",
@@ -63,3 +80,15 @@ __all__ = [
     "sign_headers",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'sigv4' has no attribute {name!r}")
+    value = getattr(import_module(f"sigv4.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -67,6 +67,7 @@ FACES = {
     "from mqttws import ClientConnection, ClientMachine, Framing": HEAVY | SPECIAL | UNUSED | {"socket", "threading"},
     "from mqttws import ClientWebSocket": HEAVY | SPECIAL | {"socket", "threading", "mqttws.client"},
     "from mqttws import ServerConnection": {"asyncio", "ssl", "socket", "threading", "mqttws.client"},
+    "from sigv4 import CredentialsUnavailable": HEAVY | SPECIAL | {"sigv4.verifying", "sigv4.iot", "sigv4.signing"},
     "from mqttws.aio import connect": {"wsproto", "h11", "hashlib", "urllib.parse", "mqttws.sync"} | UNUSED,
 }
 
@@ -74,7 +75,7 @@ FACES = {
 @pytest.mark.parametrize("statement", FACES)
 def test_what_each_face_leaves_alone(statement: str) -> None:
     loaded = loaded_by(statement)
-    assert any(module.startswith("mqttws.") for module in loaded)
+    assert any(module.startswith(("mqttws.", "sigv4.")) for module in loaded)
     assert not loaded & FACES[statement]
 
 
@@ -93,6 +94,16 @@ def test_what_a_first_message_leaves_alone(scheme: str) -> None:
         loaded = loaded_by(f"import mqttws; mqttws.connect({url!r}).publish('t', b'x', 1)")
     assert not loaded & FIRST_MESSAGE[scheme]
     assert (scheme == "ws") == ("mqttws.protocol.client_handshake" in loaded)
+
+
+def test_what_pub_leaves_alone() -> None:
+    with Broker() as broker:
+        words = ["pub", broker.url_of("mqtt"), "t", "x", "-q", "1"]
+        loaded = loaded_by(f"from pubsub.cli import main; assert main({words!r}) == 0")
+    assert "mqttws.sync.client" in loaded
+    assert not loaded & (
+        HEAVY | SPECIAL | UNUSED | {"getpass", "pathlib", "shlex", "sigv4.signing", "sigv4.credentials"}
+    )
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
         prog="pubsub", description="Publish and subscribe over MQTT.", epilog="pubsub COMMAND --help says more."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Without its `prog`, argparse would format a usage line here, and import `shutil` for that.
+    commands = parser.add_subparsers(prog="pubsub", dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
             name,

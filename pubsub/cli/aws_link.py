@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -74,6 +73,8 @@ def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
     provider = aws_provider(arguments, {})
 
     async def fresh_url() -> str:
+        import inspect
+
         made = provider.url_async()
         urls = await made if inspect.isawaitable(made) else made
         return str(urls if isinstance(urls, str) else urls[0])

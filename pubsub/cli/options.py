@@ -7,20 +7,18 @@ topics; `bench` takes a URL.
 from __future__ import annotations
 
 import argparse
-import getpass
-import logging
 import os
-import ssl
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
 from sigv4 import CredentialsUnavailable
+
+if TYPE_CHECKING:  # what few connections need is imported where they do: `pub` is to start quickly
+    import ssl
 
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
 
@@ -33,7 +31,8 @@ _REFUSED = {
     "--tls-engine-kpass-sha1": "Python's ssl has no engines",
     "--keyform": "Python's ssl reads PEM alone",
 }
-_TLS_VERSIONS = {"tlsv1.2": ssl.TLSVersion.TLSv1_2, "tlsv1.3": ssl.TLSVersion.TLSv1_3}
+#: The versions of TLS, by their names in `ssl.TLSVersion`.
+_TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 
 
 # Readers of values.
@@ -226,6 +225,8 @@ def _split_url(url: str) -> tuple[str, str]:
     scheme, separator, rest = url.partition("://")
     if scheme.lower() not in ("mqtt", "mqtts"):
         return url, ""
+    from urllib.parse import unquote
+
     authority, _, topic = rest.partition("/")
     return scheme + separator + authority, unquote(topic)
 
@@ -292,19 +293,27 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
 def log_to_standard_error(arguments: argparse.Namespace) -> None:
     """With `--debug`, show what happens: states, and each packet without its secrets."""
     if arguments.debug and sys.stderr is not None:
+        import logging
+
         logging.basicConfig(level=logging.DEBUG, format="%(message)s")
 
 
 def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None]:
     """Find user name and password: in the options, the URL, the environment, in this order."""
-    in_url = urlsplit(arguments.url) if "@" in arguments.url else None
     username: str | None = arguments.username
-    if username is None and in_url is not None and in_url.username is not None:
-        username = unquote(in_url.username)
+    in_url = None
+    if "@" in arguments.url:
+        from urllib.parse import unquote, urlsplit
+
+        in_url = urlsplit(arguments.url)
+        if username is None and in_url.username is not None:
+            username = unquote(in_url.username)
     if username is None:
         username = os.environ.get(USERNAME)
     if arguments.ask_password:
-        return username, getpass.getpass(f"password of {username or 'the user'}: ")
+        from getpass import getpass
+
+        return username, getpass(f"password of {username or 'the user'}: ")
     password: str | bytes | None = None if arguments.password is None else os.fsencode(arguments.password)
     if password is None and arguments.username is None and in_url is not None and in_url.password is not None:
         return None, None  # the client takes both from the URL
@@ -321,8 +330,10 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         return None
     if arguments.key and not arguments.cert:
         raise Failure("--key needs --cert, the certificate that it belongs to", USAGE)
-    if urlsplit(arguments.url).scheme.lower() not in ("wss", "mqtts"):
+    if arguments.url.partition("://")[0].lower() not in ("wss", "mqtts"):
         raise Failure("the options of TLS need a URL with TLS: wss:// or mqtts://", USAGE)
+    import ssl
+
     try:
         context = mqttws.tls_context(
             ca_file=arguments.cafile,
@@ -339,7 +350,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         if arguments.ciphers:
             context.set_ciphers(arguments.ciphers)
         if arguments.tls_version:
-            context.minimum_version = context.maximum_version = _TLS_VERSIONS[arguments.tls_version]
+            context.minimum_version = context.maximum_version = ssl.TLSVersion[_TLS_VERSIONS[arguments.tls_version]]
         if arguments.psk is not None:
             _use_pre_shared_key(context, arguments)
     except OSError as error:  # an ssl.SSLError is one
@@ -349,14 +360,19 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 def _key_password(arguments: argparse.Namespace) -> str | None:
     if arguments.ask_key_password:
-        return getpass.getpass("password of the private key: ")
+        from getpass import getpass
+
+        return getpass("password of the private key: ")
     if arguments.key_password_file is None:
         return None
-    return Path(arguments.key_password_file).read_text().partition("\n")[0]
+    with open(arguments.key_password_file) as file:
+        return file.readline().rstrip("\n")
 
 
 def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) -> None:
     """Prove who the client is by a key that both sides have. Spec: RFC 4279."""
+    import ssl
+
     if not hasattr(context, "set_psk_client_callback"):
         raise Failure("--psk needs Python 3.13 or later", USAGE)
     try:

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 
 import mqttws
 from pubsub.cli import OK, USAGE, Failure
@@ -115,7 +114,8 @@ def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
         payload = b""
     elif arguments.file is not None:
         try:
-            payload = Path(arguments.file).read_bytes()
+            with open(arguments.file, "rb") as file:
+                payload = file.read()
         except OSError as error:
             raise Failure(f"the file cannot be read: {error}", USAGE) from None
     elif arguments.message is not None:

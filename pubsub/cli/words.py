@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-from pathlib import Path
 
 from pubsub.cli import USAGE, Failure
 
@@ -30,13 +28,16 @@ def expand(command: str, words: list[str]) -> list[str]:
     found: list[str] = []
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            with open(file, encoding="utf-8") as opened:
+                lines = opened.read().splitlines()
         except FileNotFoundError:
             if chosen is not None:
-                raise Failure(f"the file of options {str(file)!r} is not there", USAGE) from None
+                raise Failure(f"the file of options {file!r} is not there", USAGE) from None
             lines = []
         except (OSError, UnicodeDecodeError) as error:
-            raise Failure(f"the file of options {str(file)!r} cannot be read: {error}", USAGE) from None
+            raise Failure(f"the file of options {file!r} cannot be read: {error}", USAGE) from None
+        if lines:
+            import shlex
         for number, line in enumerate(lines, 1):
             try:
                 found += shlex.split(line, comments=True)
@@ -45,22 +46,22 @@ def expand(command: str, words: list[str]) -> list[str]:
     return _joined(found + rest)
 
 
-def _chosen_file(words: list[str]) -> tuple[Path | None, list[str]]:
+def _chosen_file(words: list[str]) -> tuple[str | None, list[str]]:
     for position, word in enumerate(words):
         if word == "--":
             break
         if word == "-o" and position + 1 < len(words):
-            return Path(words[position + 1]), words[:position] + words[position + 2 :]
+            return words[position + 1], words[:position] + words[position + 2 :]
     return None, words
 
 
-def _default_file(command: str) -> Path | None:
+def _default_file(command: str) -> str | None:
     home = os.environ.get("XDG_CONFIG_HOME")
     if not home:
         if not os.environ.get("HOME") and sys.platform != "win32":
             return None
         home = os.path.join(os.path.expanduser("~"), ".config")
-    return Path(home) / "pubsub" / command
+    return os.path.join(home, "pubsub", command)
 
 
 def _joined(words: list[str]) -> list[str]:
