@@ -1,0 +1,165 @@
+"""How much a `Sharded` provider carries within AWS IoT's limits: filters, and QoS 1 messages a second.
+
+    python benchmarks/shards.py --filters 5000 --rate 10000 --seconds 60
+
+The local endpoint runs in a process of its own and keeps AWS IoT's limits for each connection: 100 messages a second
+both ways together, 50 subscriptions, 8 Topic Filters a SUBSCRIBE, one CONNECT a second for each client id. Each topic's
+messages are numbered, so that what is lost, doubled or out of order is counted. Every message is published once and
+received once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from mqttws import MQTTError
+from pubsub import BYTES, AWSIoTProvider, Message, Sharded
+from pubsub.aio import PubSub
+from pubsub.aws.local.endpoint import LocalIoTEndpoint
+from pubsub.errors import PublishFailed
+from sigv4 import Credentials
+
+#: Of the 100 messages a second that a connection may carry, those that are planned for it.
+PLANNED = 65.0
+#: Filters of the 50 that one may have.
+FILTERS = 45
+#: Times a second at which the publisher looks how many messages are due.
+TURNS = 50
+
+
+@dataclass
+class Outcome:
+    """What was measured."""
+
+    filters: int
+    wanted_rate: int
+    seconds: float
+    publishing: int
+    receiving: int
+    published: int = 0
+    refused: int = 0
+    rate: float = 0.0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    throttled: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    python: str = platform.python_version()
+
+
+class Tally:
+    """Checks the numbers of each topic as they come."""
+
+    def __init__(self, filters: int) -> None:
+        self.last = [-1] * filters
+        self.count = self.doubled = self.out_of_order = 0
+        self.delays: list[float] = []
+
+    def next(self, message: Message) -> None:
+        """Take a message: its topic's number, its own, and when it was published."""
+        topic, number, sent = message.payload.split()
+        index, this = int(topic), int(number)
+        last = self.last[index]
+        self.count += 1
+        if this <= last:
+            self.doubled += 1
+        else:
+            self.out_of_order += this != last + 1
+            self.last[index] = this
+        self.delays.append(time.monotonic() - float(sent))
+
+
+async def measure(url: str, region: str, credentials: Credentials, outcome: Outcome) -> None:
+    """Subscribe, publish at the rate for the time, wait for the rest, and fill in the outcome."""
+    provider = AWSIoTProvider(region, url, credentials, client_id="bench", max_queued=100_000)
+    sharded = Sharded(provider, (outcome.publishing, outcome.receiving), most_connections=1_000, connect_rate=100)
+    tally = Tally(outcome.filters)
+    topics = [f"bench/{number}" for number in range(outcome.filters)]
+    async with PubSub(sharded, codec=BYTES, timeout=120) as ps:
+        subscription = ps.subscribe(topics, qos=1).subscribe(tally.next)
+        await subscription.ready(120)
+        await ps.connect(timeout=120)
+        print(f"{len(ps.connection_states) - 1} connections, {outcome.filters} filters", file=sys.stderr)
+        numbers = [0] * outcome.filters
+        begin = time.monotonic()
+        while (elapsed := time.monotonic() - begin) < outcome.seconds:
+            while outcome.published < elapsed * outcome.wanted_rate:
+                index = outcome.published % outcome.filters
+                payload = b"%d %d %f" % (index, numbers[index], time.monotonic())
+                try:
+                    ps.publish_nowait(topics[index], payload, qos=1).add_done_callback(lambda done: done.exception())
+                except PublishFailed:  # its connection's queue is full
+                    outcome.refused += 1
+                    break
+                numbers[index] += 1
+                outcome.published += 1
+            await asyncio.sleep(1 / TURNS)
+        try:
+            await ps.flush(60)
+        except MQTTError as error:
+            print(error, file=sys.stderr)
+        deadline = time.monotonic() + 20
+        while tally.count < outcome.published and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        outcome.rate = round(tally.count / (time.monotonic() - begin))
+    outcome.doubled, outcome.out_of_order = tally.doubled, tally.out_of_order
+    outcome.lost = outcome.published - (tally.count - tally.doubled)
+    delays = sorted(tally.delays) or [0.0]
+    outcome.p50_ms = round(1_000 * delays[len(delays) // 2], 1)
+    outcome.p99_ms = round(1_000 * delays[len(delays) * 99 // 100], 1)
+
+
+async def serve() -> None:
+    """Run the endpoint until standard input ends; then say what it has discarded."""
+    async with LocalIoTEndpoint() as iot:
+        keys = iot.credentials
+        print(json.dumps([iot.url, iot.region, keys.access_key, keys.secret_key]), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        metrics = await asyncio.to_thread(iot.broker.metrics)
+        print(json.dumps(metrics["publish/messages/denied"]), flush=True)
+
+
+def run(filters: int, rate: int, seconds: float) -> Outcome:
+    """Measure once."""
+    publishing = math.ceil(rate / PLANNED)
+    receiving = max(math.ceil(rate / PLANNED), math.ceil(filters / FILTERS))
+    outcome = Outcome(filters, rate, seconds, publishing, receiving)
+    command = [sys.executable, __file__, "--serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            url, region, access_key, secret_key = json.loads(server.stdout.readline())
+            asyncio.run(measure(url, region, Credentials(access_key, secret_key), outcome))
+            server.stdin.close()
+            outcome.throttled = json.loads(server.stdout.readline())
+        finally:
+            server.kill()
+    return outcome
+
+
+def main() -> None:
+    """Read the arguments, measure, and print the outcome as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--filters", type=int, default=5_000, help="Topic Filters, each of one topic")
+    parser.add_argument("--rate", type=int, default=10_000, help="messages a second, over all topics")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to publish")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(serve())
+    else:
+        print(json.dumps(asdict(run(arguments.filters, arguments.rate, arguments.seconds)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

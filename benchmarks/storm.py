@@ -1,0 +1,178 @@
+"""A reconnect storm: a broker that is killed and comes back, and clients that come back to it within a budget.
+
+    python benchmarks/storm.py --clients 5000 --budget 500      real sockets, one process of clients, one broker
+    python benchmarks/storm.py --fleet 1000000                  simulated: no machine has so many sockets
+
+The broker runs in a process of its own, is killed with SIGKILL, stays away for some seconds, and starts again on the
+same port. It notes when each CONNECT arrives; the clients note when each is connected again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from pathlib import Path
+
+from mqttws import ConnectBudget, Reconnect, State
+from mqttws.aio import Client
+from mqttws.broker import Broker, Limits
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from servers import free_port
+from simulation.fleet import Fleet
+
+#: What a fleet of so many may be told, and what a cluster takes: name, policy, CONNECTs a second.
+PLANS = (
+    ("the defaults", Reconnect(), 10_000),
+    ("spread=120", Reconnect(spread=120, initial=30, maximum=120), 10_000),
+    ("spread=180", Reconnect(spread=180, initial=60, maximum=180), 10_000),
+    ("spread=300", Reconnect(spread=300, initial=60, maximum=300), 5_000),
+    ("spread=3000", Reconnect(spread=3_000, initial=600, maximum=3_000), 500),
+)
+
+
+class Returns:
+    """When each client was connected, since the last `clear`."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def note(self, state: State) -> None:
+        """Take a state of any client."""
+        if state.name == "connected":
+            self.times.append(time.monotonic())
+
+    async def wait(self, count: int, seconds: float) -> None:
+        """Wait until so many are connected."""
+        deadline = time.monotonic() + seconds
+        while len(self.times) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {len(self.times)} of {count} are connected")
+            await asyncio.sleep(0.05)
+
+
+def start(port: int) -> subprocess.Popen[str]:
+    """Start the broker's process, and wait until it listens."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+async def serve(port: int) -> None:
+    """Run the broker until standard input ends; then say when CONNECTs came."""
+    times: list[float] = []
+    limits = Limits(
+        max_connections=20_000, max_pending_per_address=20_000, max_sessions=20_000, max_sessions_per_address=None
+    )
+    broker = Broker(
+        ws_port=None,
+        tcp_port=port,
+        limits=limits,
+        sys_interval=None,
+        authenticator=lambda peer, connect: times.append(time.monotonic()) is None,
+    )
+    async with broker:
+        print(broker.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    print(json.dumps(times), flush=True)
+
+
+async def storm(clients: int, budget: float, outage: float) -> dict[str, float]:
+    """Let clients lose their broker, and measure how they come back."""
+    port = free_port()
+    begun: list[float] = []
+
+    def url() -> str:  # asked for when an attempt begins
+        begun.append(time.monotonic())
+        return f"mqtt://127.0.0.1:{port}"
+
+    broker = start(port)
+    shared, returns = ConnectBudget(budget), Returns()
+    policy = Reconnect(initial=1.0, maximum=5.0)
+    fleet = [
+        Client(
+            url,
+            client_id=f"c{number}",
+            reconnect=policy,
+            connect_budget=shared,
+            on_state=returns.note,
+        )
+        for number in range(clients)
+    ]
+    try:
+        for client in fleet:
+            await client.open(wait=False)
+        await returns.wait(clients, 60 + 2 * clients / budget)
+        returns.times.clear()
+        begun.clear()
+        broker.kill()
+        broker.wait()
+        await asyncio.sleep(outage)
+        broker = await asyncio.to_thread(start, port)
+        up = time.monotonic()
+        await returns.wait(clients, 120)
+        assert broker.stdin is not None
+        assert broker.stdout is not None
+        broker.stdin.close()
+        arrived = json.loads(await asyncio.to_thread(broker.stdout.readline))
+    finally:
+        broker.kill()
+        await asyncio.gather(*(client.close(0) for client in fleet))
+    back = sorted(at - up for at in returns.times)
+    return {
+        "clients": clients,
+        "budget": budget,
+        "outage": outage,
+        "attempts in the busiest second": busiest(begun),
+        "CONNECTs in the busiest second": busiest(arrived),
+        "half": round(back[len(back) // 2], 2),
+        "p99": round(back[len(back) * 99 // 100], 2),
+        "all": round(back[-1], 2),
+    }
+
+
+def busiest(times: list[float]) -> int:
+    """Return how many of the times fall into the second that has most of them."""
+    return max(bisect_left(times, at + 1) - index for index, at in enumerate(times))
+
+
+def plan(clients: int, outage: float) -> None:
+    """Print what each plan comes to, as a table."""
+    print("| policy | CONNECTs a second that the cluster takes | busiest second | half back | 99 % | all | refused |")
+    print("|---|---|---|---|---|---|---|")
+    for name, policy, capacity in PLANS:
+        back = Fleet(clients, policy, capacity=capacity, outage=outage).run()
+        print(
+            f"| {name} | {capacity:,} | {back.peak:,} | {back.half:,.0f} s | {back.p99:,.0f} s | {back.all:,.0f} s "
+            f"| {back.refused:,} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Read the arguments, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--clients", type=int, default=5_000, help="real clients, each with a socket")
+    parser.add_argument("--budget", type=float, default=500.0, help="CONNECTs a second of all")
+    parser.add_argument("--outage", type=float, default=2.0, help="seconds for which the broker is away")
+    parser.add_argument("--fleet", type=int, help="simulate so many clients instead")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve is not None:
+        asyncio.run(serve(arguments.serve))
+    elif arguments.fleet is not None:
+        plan(arguments.fleet, arguments.outage)
+    else:
+        print(json.dumps(asyncio.run(storm(arguments.clients, arguments.budget, arguments.outage)), indent=1))
+
+
+if __name__ == "__main__":
+    main()
