@@ -56,6 +56,8 @@ from mqttws.protocol.session import Session
 if TYPE_CHECKING:
     from mqttws.client.tls import TLSMemory, TLSPipe
 
+#: Seconds after its turn in a budget of CONNECTs, beyond which an attempt takes another turn.
+LATE = 0.05
 #: Seconds of callbacks after which the network is served again.
 CALLBACK_SLICE = 0.05
 #: The WebSocket close codes of a clean end: none, "normal", and a close frame without a code.
@@ -149,6 +151,7 @@ class Core(Generic[F]):
         self._short_lived = 0
         self._attempted_at: float | None = None
         self._turn: float | None = None  # the time reserved for the next attempt
+        self._has_missed = False  # whether that is the second one: only one is given up for being late
         self._connected_at: float | None = None
         attempt.make_connect(options, self.client_id)  # raises for invalid options now, not at the first attempt
 
@@ -200,7 +203,7 @@ class Core(Generic[F]):
         self.error = self.pending.ended = None
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
-        self._turn = None
+        self._turn, self._has_missed = None, False
 
     def unopened(self) -> None:
         """Record that `open` failed. It may be called again; messages published until then wait for it."""
@@ -213,9 +216,12 @@ class Core(Generic[F]):
             return now
         if self._turn is None:
             self._turn = budget.reserve(now)
+        elif now - self._turn > LATE and not self._has_missed:
+            # The process was busy, and others' turns have passed, too: all at once would be beyond the budget.
+            self._turn, self._has_missed = budget.reserve(now), True
         if self._turn > now:
             return self._turn
-        self._turn = None
+        self._turn, self._has_missed = None, False
         return now
 
     def begin_attempt(self) -> None:

@@ -13,7 +13,7 @@ from drivers import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqttws import ConnectBudget
+from mqttws import Client, ConnectBudget
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Peer
 
@@ -128,3 +128,35 @@ def test_a_client_that_waits_for_its_turn_can_be_closed(make: Make) -> None:
 def test_what_gives_no_turns_is_refused(make: Make) -> None:
     with pytest.raises(TypeError, match="connect_budget"):
         make("mqtt://127.0.0.1:1", connect_budget=500)
+
+
+class Given(ConnectBudget):
+    """A budget that gives the turns of a list."""
+
+    def __init__(self, *turns: float) -> None:
+        super().__init__(1)
+        self.left = list(turns)
+
+    def reserve(self, now: float) -> float:
+        return self.left.pop(0)
+
+
+class TestTheCore:
+    """When an attempt that is due may begin."""
+
+    def core(self, budget: ConnectBudget | None) -> Any:
+        return Client("mqtt://127.0.0.1:1", connect_budget=budget)._core
+
+    def test_without_a_budget_at_once(self) -> None:
+        assert self.core(None).turn(5.0) == 5.0
+
+    def test_it_waits_for_its_turn_and_each_attempt_has_one(self) -> None:
+        core = self.core(Given(11.0, 12.0))
+        assert [core.turn(10.0), core.turn(10.5), core.turn(11.0)] == [11.0, 11.0, 11.0]
+        assert core.turn(11.5) == 12.0
+
+    def test_a_turn_that_a_busy_process_missed_is_taken_anew_once(self) -> None:
+        core = self.core(Given(11.0, 15.0, 20.0))
+        assert [core.turn(10.0), core.turn(12.0)] == [11.0, 15.0]
+        assert core.turn(17.0) == 17.0, "late again: it begins all the same"
+        assert core.turn(18.0) == 20.0
