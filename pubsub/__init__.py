@@ -25,7 +25,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqttws import Waiting
     from pubsub.codecs import BYTES, JSON, TEXT, Codec
-    from pubsub.errors import DecodeFailed, NotConnected, ProviderError, PublishFailed, PubSubError, SubscriptionEnded
+    from pubsub.errors import (
+        DecodeFailed,
+        NotConnected,
+        ProviderError,
+        PublishFailed,
+        PubSubError,
+        RequestFailed,
+        SubscriptionEnded,
+    )
     from pubsub.message import Message
     from pubsub.providers.aws_iot import AWSIoTProvider
     from pubsub.providers.base import ClientOptions, Provider
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
         subscribe,
     )
     from pubsub.states import ConnectionState, ConnectionStateChange
-    from pubsub.sync import Messages, Observable, PubSub, Subscription
+    from pubsub.sync import Messages, Observable, PubSub, Requester, Subscription
     from pubsub.watching import StateChanges
 
     connection_state: ConnectionState
@@ -61,7 +69,7 @@ __version__ = "0.1.0"
 #: Module -> the public names that it holds.
 _HOLDS = {
     "codecs": "BYTES Codec JSON TEXT",
-    "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed SubscriptionEnded",
+    "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed RequestFailed SubscriptionEnded",
     "message": "Message",
     "providers.aws_iot": "AWSIoTProvider",
     "providers.base": "ClientOptions Provider",
@@ -72,7 +80,7 @@ _HOLDS = {
         "subscribe"
     ),
     "states": "ConnectionState ConnectionStateChange",
-    "sync": "Messages Observable PubSub Subscription",
+    "sync": "Messages Observable PubSub Requester Subscription",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
 #: What is asked of the module's own instance each time.
@@ -101,6 +109,8 @@ __all__ = [
     "PubSub",
     "PubSubError",
     "PublishFailed",
+    "RequestFailed",
+    "Requester",
     "Sharded",
     "Subscription",
     "SubscriptionEnded",

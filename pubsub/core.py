@@ -16,12 +16,14 @@ from mqttws import ConnectionClosed, Waiting
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.errors import ProviderError
+from pubsub.message import Message
 from pubsub.observers import Callback, Observer, make_observer
 from pubsub.pool.core import PoolCore
 from pubsub.pool.sizing import Connections, split
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
 from pubsub.publishing import Delivery, Publication, Sent
+from pubsub.requests import PREFIX, Responder
 from pubsub.runtime import Runtime
 from pubsub.states import ConnectionState
 from pubsub.subscription import Dedupe, Handle, SubscriptionCore
@@ -312,6 +314,54 @@ class PubSubCore(Generic[O, F]):
             )
 
         return self._observable(make, timeout)  # type: ignore[return-value]
+
+    @property
+    def in_callback(self) -> bool:
+        """Whether this is a callback of a subscription: the next message comes when it has returned."""
+        return any(self._runtime.is_current(channel.runner) for channel in list(self._channels.values()))
+
+    def respond(
+        self,
+        topic: str,
+        function: Callable[[Message], Any],
+        *,
+        prefix: str = PREFIX,
+        qos: int = 1,
+        provider: str | None = None,
+        codec: Codec | None = None,
+        error: Callback | None = None,
+    ) -> Any:
+        """Call a function with each request to a topic, and publish what it returns as the response.
+
+        A request that comes a second time is not answered again. If the function raises, that is logged, and the
+        requester gets `RequestFailed`.
+
+        Args:
+            topic: of the requests, without wildcards; see `requester`.
+            function: takes a `Message`, and returns what the codec takes; with asyncio it may be a coroutine function.
+            prefix: a Topic Name, below which the requesters expect their responses.
+            qos: at which requests are subscribed to and responses published: 0, 1 or 2.
+            provider: the name of one; None: through all.
+            codec: of requests and responses; None: that of the `PubSub`.
+            error: called with each failure of the subscription; None: it is logged.
+
+        Returns:
+            The handle of the subscription; see `subscribe`.
+
+        Raises:
+            LocalProtocolError: a topic or the QoS is ill-formed.
+            ProviderError: there is no provider, or it lacks a setting.
+        """
+        check_topics(topic, qos)
+
+        def publish(to: str, message: Any, through: str) -> None:
+            self.publish_nowait(to, message, qos=qos, provider=through, codec=codec)
+
+        responder = Responder(function, publish, prefix)
+        observable = self.subscribe(
+            f"{topic}/+/+", qos=qos, provider=provider, codec=codec, dedupe=lambda message: message.topic
+        )
+        return observable.subscribe(next=responder.next, error=error)
 
     def _join(self, provider: Provider, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> None:
         while not self.channel(provider).join(subscription, wanted):

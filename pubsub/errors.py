@@ -8,6 +8,7 @@ The tree::
         NotConnected             there is no connection now, and the provider was told not to queue
         PublishFailed(errors)    some of the topics of one `publish` failed
         DecodeFailed(message)    the codec could not read a message
+        RequestFailed            the responder has reported that it failed
         SubscriptionEnded        a subscription ended before what was waited for
 
 None holds a URL with its query, a password or a token.
@@ -24,7 +25,15 @@ from pubsub.other_distribution import check
 if TYPE_CHECKING:
     from pubsub.message import Message
 
-__all__ = ["DecodeFailed", "NotConnected", "ProviderError", "PubSubError", "PublishFailed", "SubscriptionEnded"]
+__all__ = [
+    "DecodeFailed",
+    "NotConnected",
+    "ProviderError",
+    "PubSubError",
+    "PublishFailed",
+    "RequestFailed",
+    "SubscriptionEnded",
+]
 
 
 check()
@@ -44,6 +53,21 @@ class NotConnected(PubSubError):
 
 class SubscriptionEnded(PubSubError):
     """The subscription ended before what was waited for happened."""
+
+
+class RequestFailed(PubSubError):
+    """The responder has reported that it failed; why is in its own log.
+
+    Attributes:
+        topic: of the request.
+    """
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return f"the responder to {self.topic!r} failed; its log says why"
 
 
 class PublishFailed(PubSubError):

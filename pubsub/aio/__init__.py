@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pubsub.aio.api import Observable, PubSub, Subscription
 from pubsub.aio.iteration import Messages
+from pubsub.aio.requester import Requester
 
-__all__ = ["Messages", "Observable", "PubSub", "Subscription"]
+__all__ = ["Messages", "Observable", "PubSub", "Requester", "Subscription"]

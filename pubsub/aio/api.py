@@ -11,6 +11,7 @@ import mqttws
 from mqttws import LocalProtocolError, TimedOut
 from pubsub.aio.handle import Subscription, all_done
 from pubsub.aio.iteration import Inbox, Messages
+from pubsub.aio.requester import Requester
 from pubsub.aio.runtime import Tasks
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
@@ -19,6 +20,7 @@ from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.publishing import FAILURES, Delivery, Publication
+from pubsub.requests import PREFIX, Requests
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -186,6 +188,32 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             await client.publish(topic, *message, timeout=left, expire_after=expire_after)
         except FAILURES as error:
             publication.fail(topic, channel.explain_failure(error))
+
+    def requester(
+        self,
+        name: str | None = None,
+        *,
+        prefix: str = PREFIX,
+        qos: int = 1,
+        provider: str | None = None,
+        codec: Codec | None = None,
+        max_pending: int = 1_000,
+    ) -> Requester:
+        """Make a requester, which publishes requests and waits for their responses; see `respond`.
+
+        Args:
+            name: of the requester: one level of a topic; None: a random one. Responses come below `prefix/name`.
+            prefix: a Topic Name, on which the responders must agree.
+            qos: at which requests are published and responses subscribed to: 0, 1 or 2.
+            provider: the name of one; None: through all.
+            codec: of requests and responses; None: that of the `PubSub`.
+            max_pending: how many requests may wait for their responses at once, at least 1.
+
+        Raises:
+            LocalProtocolError: the name, the prefix or the QoS is ill-formed.
+            ProviderError: there is no provider, or it lacks a setting.
+        """
+        return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
     async def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
         """Connect now.

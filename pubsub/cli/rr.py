@@ -1,4 +1,8 @@
-"""`pubsub rr URL TOPIC MESSAGE -e RESPONSE_TOPIC`: publish a request, and print the first response."""
+"""`pubsub rr URL TOPIC MESSAGE`: publish a request, and print the response.
+
+With `-e` the response is the first message on that topic, as with mosquitto_rr; without it, what comes below a topic of
+this request's own: see `pubsub.requests`, whose responders answer so.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from pubsub.cli.options import (
 )
 from pubsub.cli.streams import Output, standard_input
 from pubsub.cli.sub import add_format_arguments, end_on_sigterm, make_line, messages, report, subscribe
+from pubsub.requests import Requests
 from sigv4 import CredentialsUnavailable
 
 
@@ -27,7 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `rr`."""
     add_connection_arguments(parser)
     parser.add_argument("words", metavar="TOPIC MESSAGE", nargs="*", help="Topic Name, then the message")
-    parser.add_argument("-e", "--response-topic", metavar="TOPIC", help="where the response is expected; needed")
+    parser.add_argument(
+        "-e",
+        "--response-topic",
+        metavar="TOPIC",
+        help="where the response is expected, and the first message is taken for it (default: a topic "
+        "that the request's own topic names, for the responders of pubsub)",
+    )
     parser.add_argument("-W", "--wait", type=positive(float), metavar="S", help="end after S seconds, exit code 27")
     parser.add_argument("-R", "--no-retained", action="store_true", help="take no retained message for the response")
     source = parser.add_argument_group("where the message comes from").add_mutually_exclusive_group()
@@ -43,19 +54,23 @@ def run(arguments: argparse.Namespace) -> int:
     log_to_standard_error(arguments)
     take_server(arguments)
     topic, payload = _split(arguments)
-    if arguments.response_topic is None:
-        raise Failure("-e TOPIC is missing: where the response is expected", USAGE)
     check_topics([topic], mqttws.check_topic)
-    check_topics([arguments.response_topic], mqttws.check_topic_filter)
+    requests: Requests[None] = Requests()
+    replies = arguments.response_topic
+    if replies is None:
+        topic, replies = requests.begin(topic, None).topic, requests.replies
+    check_topics([replies], mqttws.check_topic_filter)
     out = Output()
     line = make_line(arguments, out)
     end_on_sigterm()
     try:
         with make_client(arguments, on_error=lambda error: report(arguments, error)) as client:
-            subscribe(client, [arguments.response_topic], arguments)  # before the request, or the response is missed
+            subscribe(client, [replies], arguments)  # before the request, or the response is missed
             client.publish_nowait(topic, payload, arguments.qos)
             for message in messages(client, out, arguments.wait):
                 if message.retain and arguments.no_retained:
+                    continue
+                if arguments.response_topic is None and not _is_response(requests, message):
                     continue
                 out.write(line(message, time.time_ns()))
                 return OK
@@ -64,6 +79,18 @@ def run(arguments: argparse.Namespace) -> int:
         return OK
     except (mqttws.MQTTError, TimeoutError, CredentialsUnavailable) as error:
         raise failure_of(error, arguments) from None
+
+
+def _is_response(requests: Requests[None], message: mqttws.Publish) -> bool:
+    """Return whether a message is the response.
+
+    Raises:
+        Failure: the responder failed.
+    """
+    taken = requests.take(message.topic)
+    if taken is not None and taken[1]:
+        raise Failure("the responder failed", FAILED)
+    return taken is not None
 
 
 def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:

@@ -17,8 +17,10 @@ from pubsub.errors import PublishFailed
 from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.publishing import FAILURES, Delivery, Publication
+from pubsub.requests import PREFIX, Requests
 from pubsub.sync.handle import Subscription
 from pubsub.sync.iteration import Inbox, Messages
+from pubsub.sync.requester import Requester
 from pubsub.sync.runtime import OwnThread, Threads
 
 __all__ = ["Observable", "PubSub", "Subscription"]
@@ -183,6 +185,32 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             client.publish(topic, *message, timeout=left, expire_after=expire_after)
         except FAILURES as error:
             publication.fail(topic, channel.explain_failure(error))
+
+    def requester(
+        self,
+        name: str | None = None,
+        *,
+        prefix: str = PREFIX,
+        qos: int = 1,
+        provider: str | None = None,
+        codec: Codec | None = None,
+        max_pending: int = 1_000,
+    ) -> Requester:
+        """Make a requester, which publishes requests and waits for their responses; see `respond`.
+
+        Args:
+            name: of the requester: one level of a topic; None: a random one. Responses come below `prefix/name`.
+            prefix: a Topic Name, on which the responders must agree.
+            qos: at which requests are published and responses subscribed to: 0, 1 or 2.
+            provider: the name of one; None: through all.
+            codec: of requests and responses; None: that of the `PubSub`.
+            max_pending: how many requests may wait for their responses at once, at least 1.
+
+        Raises:
+            LocalProtocolError: the name, the prefix or the QoS is ill-formed.
+            ProviderError: there is no provider, or it lacks a setting.
+        """
+        return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
     def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
         """Connect now.

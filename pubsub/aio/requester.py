@@ -1,0 +1,74 @@
+"""Requests that wait for their responses, with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+from mqttws import TimedOut
+from pubsub.aio.handle import all_done
+from pubsub.core import REQUIRED
+from pubsub.message import Message
+from pubsub.requests import RequesterCore
+
+__all__ = ["Requester"]
+
+
+class Requester(RequesterCore):
+    """Asks, and waits for the responses; `PubSub.requester` makes it. Several tasks may use it at once.
+
+    As an async context manager it ends its subscription.
+    """
+
+    async def request(self, topic: str, message: Any = REQUIRED, *, timeout: float | None = None) -> Message:
+        """Publish a request, and wait for its response.
+
+        Args:
+            topic: of the responder; see `PubSub.respond`.
+            message: what the codec takes.
+            timeout: seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
+                then never is.
+
+        Returns:
+            The response.
+
+        Raises:
+            TimedOut: there was no response in time; there may be no responder.
+            RequestFailed: the responder has reported that it failed.
+            PublishFailed: the request could not be published.
+            DecodeFailed: the response cannot be decoded.
+            QueueFull: too many requests wait already.
+            WouldDeadlock: this is a callback of the `PubSub`.
+            MQTTError: there is no connection, or the server refused the subscription.
+        """
+        loop, seconds = asyncio.get_running_loop(), self._runtime.seconds(timeout)
+        deadline = loop.time() + seconds
+        asked = self._begin(topic)
+        try:
+            await self._subscription.ready(seconds)
+            left = max(0.001, deadline - loop.time())
+            await self._ps.publish(asked.topic, message, timeout=left, expire_after=left, **self._options)
+            if not await all_done([asked.waiter], deadline - loop.time()):  # type: ignore[list-item] # asyncio's own
+                raise TimedOut(f"there was no response to the request to {topic!r} within {seconds:g} s")
+            asked.waiter.result()
+        finally:
+            self._requests.forget(asked)
+        response: Message = asked.response
+        return response
+
+    async def close(self, timeout: float | None = None) -> None:
+        """End the subscription to the responses; requests that wait fail with `SubscriptionEnded`.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+        """
+        await self._subscription.unsubscribe(timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._subscription.__aexit__(kind, error, traceback)

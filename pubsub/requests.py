@@ -1,0 +1,234 @@
+"""Requests and responses. MQTT 3.1.1 has no response topic, so the topics themselves show where a response belongs.
+
+The topics::
+
+    request                <topic>/<name>/<number>               calculator/add/5f0c2a9be1d47763/1
+    response               <prefix>/<name>/<number>              replies/5f0c2a9be1d47763/1
+    the responder failed   <prefix>/<name>/<number>/failed
+
+`name` is the requester's: one level, unguessable unless the program chooses it. A requester subscribes to
+`<prefix>/<name>/#` once, whatever it asks; a responder subscribes to `<topic>/+/+`. Payloads are the program's alone.
+
+`Requests` knows what waits for a response, and waits for nothing itself; `RequesterCore` joins it to a `PubSub`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+from mqttws import LocalProtocolError, QueueFull, WouldDeadlock, check_topic
+from pubsub.codecs import Codec
+from pubsub.errors import DecodeFailed, RequestFailed, SubscriptionEnded
+from pubsub.message import Message
+from pubsub.runtime import Future, Runtime, logger, settle
+
+__all__ = ["PREFIX", "Asked", "RequesterCore", "Requests", "Responder"]
+
+#: Where responses are published to, unless both sides agree on another topic.
+PREFIX = "replies"
+_FAILED = "failed"
+
+T = TypeVar("T")
+
+
+class Asked(Generic[T]):
+    """A request that waits for its response.
+
+    Attributes:
+        topic: what it is published to.
+        number: the last level of that topic.
+        waiter: what waits, as given to `Requests.begin`.
+        response: the response, once it is there.
+    """
+
+    def __init__(self, topic: str, number: str, waiter: T) -> None:
+        self.topic = topic
+        self.number = number
+        self.waiter = waiter
+        self.response: Any = None
+
+
+class Requests(Generic[T]):
+    """The requests of one requester. Threads may share it: each step is one operation on a dictionary.
+
+    Args:
+        name: of the requester, one level of a topic; None: 16 random hexadecimal digits.
+        prefix: a Topic Name, below which responses come.
+        most: how many requests may wait at once, at least 1.
+
+    Raises:
+        LocalProtocolError: the name or the prefix cannot be part of a topic.
+        ValueError: `most` is below 1.
+    """
+
+    def __init__(self, name: str | None = None, prefix: str = PREFIX, most: int = 1_000) -> None:
+        self.name = os.urandom(8).hex() if name is None else name
+        check_topic(f"{prefix}/{self.name}")
+        if "/" in self.name or not self.name or not prefix:
+            raise LocalProtocolError(f"{self.name!r} below {prefix!r}: a name is one level of a topic", "MQTT-4.7.3-1")
+        if most < 1:
+            raise ValueError(f"max_pending is {most}; it must be at least 1")
+        self._begin = f"{prefix}/{self.name}/"
+        self._most = most
+        self._numbers = count(1)
+        self._asked: dict[str, Asked[T]] = {}
+
+    def __len__(self) -> int:
+        """Return how many requests wait."""
+        return len(self._asked)
+
+    @property
+    def replies(self) -> str:
+        """The Topic Filter to subscribe to before the first request."""
+        return f"{self._begin}#"
+
+    def begin(self, topic: str, waiter: T) -> Asked[T]:
+        """Begin a request. `forget` must follow.
+
+        Raises:
+            LocalProtocolError: the topic is ill-formed.
+            QueueFull: too many wait already.
+        """
+        if len(self._asked) >= self._most:
+            raise QueueFull(f"{self._most:,} requests wait for their responses already; wait, or raise max_pending")
+        number = str(next(self._numbers))
+        asked = Asked(f"{topic}/{self.name}/{number}", number, waiter)
+        check_topic(asked.topic)
+        self._asked[number] = asked
+        return asked
+
+    def take(self, topic: str) -> tuple[Asked[T], bool] | None:
+        """Take the request that a response belongs to, by the response's topic.
+
+        Returns:
+            The request, and whether the responder failed; None where none waits for it: it comes late, or again.
+        """
+        number, _, rest = topic.removeprefix(self._begin).partition("/")
+        if not topic.startswith(self._begin) or rest not in ("", _FAILED):
+            return None
+        asked = self._asked.pop(number, None)
+        return None if asked is None else (asked, rest == _FAILED)
+
+    def forget(self, asked: Asked[T]) -> None:
+        """Note that nobody waits for a response any more."""
+        self._asked.pop(asked.number, None)
+
+    def take_all(self) -> list[Asked[T]]:
+        """Take all requests that wait."""
+        return [asked for number in list(self._asked) if (asked := self._asked.pop(number, None)) is not None]
+
+
+class RequesterCore:
+    """A requester without its waiting.
+
+    Args:
+        ps: through which it asks.
+        runtime: of that.
+        requests: of this requester.
+        qos: at which requests are published and responses subscribed to.
+        provider: the name of one; None: through all.
+        codec: of both; None: that of the `PubSub`.
+    """
+
+    def __init__(
+        self, ps: Any, runtime: Runtime, requests: Requests[Future], qos: int, provider: str | None, codec: Codec | None
+    ) -> None:
+        self._ps = ps
+        self._runtime = runtime
+        self._requests = requests
+        self._options: dict[str, Any] = {"qos": qos, "provider": provider, "codec": codec}
+        self._subscription = ps.subscribe(requests.replies, **self._options).subscribe(
+            next=self._take, error=self._note, close=self._end
+        )
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait for their responses."""
+        return len(self._requests)
+
+    def _begin(self, topic: str) -> Asked[Future]:
+        """Begin a request.
+
+        Raises:
+            WouldDeadlock: the response would come to the very callback that asks, after this one.
+            QueueFull, LocalProtocolError: see `Requests.begin`.
+        """
+        if self._ps.in_callback:
+            raise WouldDeadlock(
+                "a request inside a callback would wait for a message that is delivered when the callback has "
+                "returned; make it in another thread or task"
+            )
+        return self._requests.begin(topic, self._runtime.new_future())
+
+    def _take(self, message: Message) -> None:
+        taken = self._requests.take(message.topic)
+        if taken is not None:
+            asked, failed = taken
+            asked.response = message
+            settle(asked.waiter, RequestFailed(asked.topic) if failed else None)
+
+    def _note(self, error: Exception) -> None:
+        taken = self._requests.take(error.message.topic) if isinstance(error, DecodeFailed) else None
+        if taken is not None:
+            settle(taken[0].waiter, error)
+        elif not self._subscription_ended():
+            logger.warning("the responses to %s: %s", self._requests.name, error)
+
+    def _subscription_ended(self) -> bool:
+        subscription = getattr(self, "_subscription", None)
+        return subscription is not None and subscription.closed
+
+    def _end(self) -> None:
+        subscription = getattr(self, "_subscription", None)
+        error = subscription.error if subscription is not None else None
+        for asked in self._requests.take_all():
+            settle(asked.waiter, error or SubscriptionEnded("the requester was closed before the response came"))
+
+
+class Responder:
+    """Calls a function with each request, and publishes what it returns as the response.
+
+    Args:
+        function: takes a `Message`; returns what the codec takes, or what is awaited for it.
+        publish: publishes without waiting: a topic, a message, and the name of a provider.
+        prefix: see the top of the module.
+    """
+
+    def __init__(
+        self, function: Callable[[Message], Any], publish: Callable[[str, Any, str], object], prefix: str
+    ) -> None:
+        check_topic(prefix)
+        self._function = function
+        self._publish = publish
+        self._prefix = prefix
+
+    def next(self, message: Message) -> Any:
+        """Answer a request. Returns what is to be awaited, if anything is."""
+        if message.retain:  # nobody waits for that any more
+            return None
+        _, name, number = message.topic.rsplit("/", 2)
+        topic = f"{self._prefix}/{name}/{number}"
+        try:
+            result = self._function(message)
+        except Exception:
+            self._fail(topic, message)
+            raise
+        if hasattr(result, "__await__"):
+            return self._answer_later(topic, message, result)
+        self._publish(topic, result, message.provider)
+        return None
+
+    async def _answer_later(self, topic: str, message: Message, result: Any) -> None:
+        try:
+            answer = await result
+        except Exception:
+            self._fail(topic, message)
+            raise
+        self._publish(topic, answer, message.provider)
+
+    def _fail(self, topic: str, message: Message) -> None:
+        """Report to the requester that there will be no response. Why stays here: it is logged."""
+        self._publish(f"{topic}/{_FAILED}", b"", message.provider)

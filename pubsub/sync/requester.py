@@ -1,0 +1,75 @@
+"""Requests that wait for their responses, with threads."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from mqttws import TimedOut
+from pubsub.core import REQUIRED
+from pubsub.message import Message
+from pubsub.requests import RequesterCore
+
+__all__ = ["Requester"]
+
+
+class Requester(RequesterCore):
+    """Asks, and waits for the responses; `PubSub.requester` makes it. Several threads may use it at once.
+
+    As a context manager it ends its subscription.
+    """
+
+    def request(self, topic: str, message: Any = REQUIRED, *, timeout: float | None = None) -> Message:
+        """Publish a request, and wait for its response.
+
+        Args:
+            topic: of the responder; see `PubSub.respond`.
+            message: what the codec takes.
+            timeout: seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
+                then never is.
+
+        Returns:
+            The response.
+
+        Raises:
+            TimedOut: there was no response in time; there may be no responder.
+            RequestFailed: the responder has reported that it failed.
+            PublishFailed: the request could not be published.
+            DecodeFailed: the response cannot be decoded.
+            QueueFull: too many requests wait already.
+            WouldDeadlock: this is a callback of the `PubSub`.
+            MQTTError: there is no connection, or the server refused the subscription.
+        """
+        seconds = self._runtime.seconds(timeout)
+        deadline = time.monotonic() + seconds
+        asked = self._begin(topic)
+        try:
+            self._subscription.ready(seconds)
+            left = max(0.001, deadline - time.monotonic())
+            self._ps.publish(asked.topic, message, timeout=left, expire_after=left, **self._options)
+            asked.waiter.result(max(0.0, deadline - time.monotonic()))  # type: ignore[call-arg] # an `Outcome`
+        except TimedOut:  # by the subscription: it says more
+            raise
+        except TimeoutError:
+            raise TimedOut(f"there was no response to the request to {topic!r} within {seconds:g} s") from None
+        finally:
+            self._requests.forget(asked)
+        response: Message = asked.response
+        return response
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the subscription to the responses; requests that wait fail with `SubscriptionEnded`.
+
+        Args:
+            timeout: seconds; None: the `timeout` of the `PubSub`.
+        """
+        self._subscription.unsubscribe(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._subscription.__exit__(kind, error, traceback)

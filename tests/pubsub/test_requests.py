@@ -1,0 +1,254 @@
+"""Requests and responses: topics, time-outs, bounds, failures, and what comes late, twice or from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pubsub_faces import PATIENCE, Loop, Threads
+
+import pubsub
+from mqttws import LocalProtocolError, QueueFull, TimedOut, WouldDeadlock
+from pubsub.errors import RequestFailed, SubscriptionEnded
+from pubsub.requests import Requests
+
+
+class TestRequests:
+    """Without a network."""
+
+    def test_the_topics(self) -> None:
+        requests: Requests[str] = Requests("me")
+        assert requests.replies == "replies/me/#"
+        first, second = requests.begin("calculator/add", "one"), requests.begin("b", "two")
+        assert (first.topic, second.topic) == ("calculator/add/me/1", "b/me/2")
+        assert requests.take("replies/me/2") == (second, False)
+        assert requests.take("replies/me/2") is None  # a copy
+        assert requests.take("replies/me/1/failed") == (first, True)
+        assert len(requests) == 0
+
+    @pytest.mark.parametrize(
+        "topic", ["replies/me/2", "replies/me", "replies/you/1", "replies/me/1/x", "replies/me/1/failed/x", "x"]
+    )
+    def test_what_is_no_response(self, topic: str) -> None:
+        requests: Requests[None] = Requests("me")
+        requests.begin("a", None)
+        assert requests.take(topic) is None
+        assert len(requests) == 1
+
+    def test_each_requester_has_a_name_that_nobody_guesses(self) -> None:
+        names = {Requests().name for _ in range(100)}
+        assert len(names) == 100
+        assert all(len(name) == 16 for name in names)
+
+    @pytest.mark.parametrize(
+        "arguments", [{"name": "a/b"}, {"name": "+"}, {"name": ""}, {"prefix": "#"}, {"prefix": ""}, {"name": "\ud800"}]
+    )
+    def test_a_name_that_is_none(self, arguments: dict[str, str]) -> None:
+        with pytest.raises(LocalProtocolError):
+            Requests(**arguments)
+
+    def test_bounded(self) -> None:
+        with pytest.raises(ValueError, match="max_pending"):
+            Requests(most=0)
+        requests: Requests[None] = Requests(most=2)
+        asked = [requests.begin("a", None) for _ in range(2)]
+        with pytest.raises(QueueFull, match="2 requests wait"):
+            requests.begin("a", None)
+        requests.forget(asked[0])
+        requests.forget(asked[0])
+        requests.begin("a", None)
+        assert len(requests.take_all()) == 2
+
+    def test_an_ill_formed_topic_leaves_nothing(self) -> None:
+        requests: Requests[None] = Requests()
+        with pytest.raises(LocalProtocolError):
+            requests.begin("a/+", None)
+        assert len(requests) == 0
+
+
+Make = Callable[..., Threads | Loop]
+
+
+def responding(mine: Any, topic: str, function: Callable[[pubsub.Message], Any], **options: Any) -> Any:
+    handle = mine.call(mine.ps.respond, topic, function, **options)
+    mine.call(handle.ready, PATIENCE)
+    return handle
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_each_request_gets_its_own_response(make: Make, world: Any, qos: int) -> None:
+    service, mine = make(world.provider()), make(world.provider())
+    responding(service, "calculator/double", lambda message: message.value * 2, qos=qos)
+    requester = mine.call(mine.ps.requester, qos=qos)
+    for number in (1, 21, "a"):
+        assert mine.call(requester.request, "calculator/double", number, timeout=PATIENCE).value == number * 2
+    assert requester.pending == 0
+    mine.call(requester.close)
+
+
+def test_many_at_once(make: Make, world: Any) -> None:
+    service, mine = make(world.provider()), make(world.provider())
+    responding(service, "echo", lambda message: message.value)
+    requester = mine.call(mine.ps.requester)
+    answers: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        answers[number] = mine.call(requester.request, "echo", number, timeout=PATIENCE).value
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == {number: number for number in range(20)}
+    mine.call(requester.close)
+
+
+def test_nobody_responds(make: Make, world: Any) -> None:
+    mine = make(world.provider())
+    requester = mine.call(mine.ps.requester, "me", max_pending=1)
+    with pytest.raises(TimedOut, match=r"no response to the request to 'nobody' within 0\.3 s"):
+        mine.call(requester.request, "nobody", 1, timeout=0.3)
+    assert requester.pending == 0
+    assert "nobody/me/1" in world.published
+    mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # nobody waits for it
+    responding(mine_too := make(world.provider()), "somebody", lambda message: "here")
+    assert mine_too is not mine
+    assert mine.call(requester.request, "somebody", 1, timeout=PATIENCE).value == "here"
+    mine.call(requester.close)
+
+
+def test_a_responder_that_fails(make: Make, world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    service, mine = make(world.provider()), make(world.provider())
+
+    def fail(message: pubsub.Message) -> None:
+        raise RuntimeError("the canary stays in the log of the responder")
+
+    responding(service, "fails", fail)
+    requester = mine.call(mine.ps.requester)
+    with pytest.raises(RequestFailed, match="fails") as error:
+        mine.call(requester.request, "fails", 1, timeout=PATIENCE)
+    assert "canary" not in str(error.value)
+    service.call(service.ps.close)
+    assert "canary" in caplog.text
+    mine.call(requester.close)
+
+
+def test_a_request_that_comes_twice_is_answered_once(make: Make, world: Any) -> None:
+    service, mine, calls = make(world.provider()), make(world.provider()), []
+    responding(service, "count", lambda message: calls.append(message.topic) or len(calls))  # type: ignore[func-returns-value]
+    for _ in range(3):
+        mine.call(mine.ps.publish, "count/me/7", 1, qos=1)
+    mine.call(mine.ps.publish, "count/me/8", 1, qos=1, retain=True)
+    requester = mine.call(mine.ps.requester)
+    assert mine.call(requester.request, "count", 1, timeout=PATIENCE).value == 3
+    assert calls[:2] == ["count/me/7", "count/me/8"]
+    late = make(world.provider())
+    responding(late, "count", lambda message: pytest.fail("a retained request is an old one"))
+    mine.call(mine.ps.publish, "count/me/8", b"", qos=1, retain=True)
+    mine.call(requester.close)
+
+
+def test_closing_fails_what_waits(make: Make, world: Any) -> None:
+    mine = make(world.provider())
+    requester = mine.call(mine.ps.requester)
+    outcome: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            mine.call(requester.request, "nobody", 1, timeout=PATIENCE)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    world.wait(lambda: any(topic.startswith("nobody/") for topic in world.published))
+    mine.call(mine.ps.close)
+    thread.join(PATIENCE)
+    assert [type(error) for error in outcome] == [SubscriptionEnded]
+
+
+def test_a_response_that_cannot_be_decoded(make: Make, world: Any) -> None:
+    class Picky:
+        def encode(self, value: Any) -> bytes:
+            return bytes(value)
+
+        def decode(self, payload: bytes) -> Any:
+            raise ValueError("not this one")
+
+    service, mine = make(world.provider()), make(world.provider())
+    responding(service, "a", lambda message: 1)
+    requester = mine.call(mine.ps.requester, codec=Picky())
+    with pytest.raises(pubsub.DecodeFailed, match="not this one"):
+        mine.call(requester.request, "a", b"x", timeout=PATIENCE)
+    mine.call(requester.close)
+
+
+def test_a_subscription_that_is_refused(make: Make, world: Any) -> None:
+    world.forbidden.add("replies/me/#")
+    mine = make(world.provider())
+    requester = mine.call(mine.ps.requester, "me")
+    with pytest.raises(pubsub.errors.MQTTError, match="replies/me/#"):
+        mine.call(requester.request, "a", 1, timeout=PATIENCE)
+
+
+def test_inside_a_callback_of_threads(world: Any) -> None:
+    seen: list[Any] = []
+    done = threading.Event()
+    with pubsub.PubSub(world.provider()) as ps, ps.requester() as requester:
+
+        def ask(message: pubsub.Message) -> None:
+            try:
+                requester.request("a", 1, timeout=PATIENCE)
+            except WouldDeadlock as error:
+                seen.append(error)
+            done.set()
+
+        ps.subscribe("go").subscribe(next=ask).ready(PATIENCE)
+        ps.publish("go", 1)
+        assert done.wait(PATIENCE)
+    assert len(seen) == 1
+
+
+def test_coroutine_functions_answer_and_ask(world: Any) -> None:
+    from pubsub.aio import PubSub
+
+    async def main() -> Any:
+        async def slowly(message: pubsub.Message) -> Any:
+            await asyncio.sleep(0.01)
+            if message.value == "fail":
+                raise RuntimeError
+            return {"answer": message.value}
+
+        async with PubSub(world.provider()) as ps:
+            await ps.respond("slow", slowly).ready(PATIENCE)
+            async with ps.requester() as requester:
+                answers = await asyncio.gather(
+                    *(requester.request("slow", number, timeout=PATIENCE) for number in range(5))
+                )
+                with pytest.raises(RequestFailed):
+                    await requester.request("slow", "fail", timeout=PATIENCE)
+                waiting = asyncio.ensure_future(requester.request("nobody", 1, timeout=PATIENCE))
+                await asyncio.sleep(0.05)
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                assert requester.pending == 0
+                return [answer.value["answer"] for answer in answers]
+
+    assert asyncio.run(main()) == list(range(5))
+
+
+def test_responders_that_share_the_work(make: Make, world: Any) -> None:
+    calls: list[int] = []
+    for number in range(2):
+        service = make(world.provider())
+        responding(service, "$share/group/work", lambda message, number=number: calls.append(number) or number)  # type: ignore[misc]
+    mine = make(world.provider())
+    requester = mine.call(mine.ps.requester)
+    answers = [mine.call(requester.request, "work", 1, timeout=PATIENCE).value for _ in range(10)]
+    assert answers == calls  # each request once, by one of them
+    assert set(answers) == {0, 1}
+    mine.call(requester.close)
