@@ -21,7 +21,7 @@ class Age(NamedTuple):
     Attributes:
         now: when: seconds of the clock of `now`.
         wall: the same moment in seconds since 1970, for the next process.
-        seconds: how long it may wait to be sent, above 0; infinite for no bound.
+        seconds: how long it may wait to be sent, above 0; infinity for no limit.
     """
 
     now: float
@@ -45,14 +45,14 @@ class Ages:
             self._marks.append((last, now))
 
     def add(self, token: int, since: float, seconds: float) -> None:
-        """Note when the last message was published, and how long it may wait; infinite for no bound."""
+        """Record when the last message was published, and how long it may wait; infinity for no limit."""
         self.mark(token, since)
         if seconds != inf:
             self._ends[token] = since + seconds
             heappush(self._due, (since + seconds, token))
 
     def forget(self, first: int | None) -> None:
-        """Drop what is known of messages before the first that waits; None: of all."""
+        """Drop the entries of messages before the first queued one; None: of all messages."""
         marks, ends = self._marks, self._ends
         if first is None:
             marks.clear()
@@ -68,7 +68,7 @@ class Ages:
 
     @property
     def oldest(self) -> float | None:
-        """Since when the first message has waited, as far as is known; None where it came in this turn."""
+        """Since when the first message has waited; None if it was queued in this turn."""
         return self._marks[0][1] if self._marks else None
 
     @property

@@ -1,19 +1,18 @@
 """The client's machine.
 
-The table of §3, as a client sees it: which packet may come in which state. Everything that is missing from it is
-a violation by the server::
+The packets that a client may receive in each state, by §3. Every other packet is a violation by the server::
 
     connecting   ConnAck
     connected    Publish PubAck PubRec PubRel PubComp SubAck UnsubAck PingResp
 
-It waits for the CONNACK before it sends anything else (the standard allows more; AWS IoT does not), then restores
-what the user asked for: the subscriptions where the server had lost them, then the requests not answered and the
-messages in flight. Messages and requests have numbers from one sequence, their tokens, and leave in their order, on the
-first connection as on those that follow.
+The client waits for the CONNACK before it sends anything else (the standard allows more; AWS IoT does not). Then it
+restores its state: the subscriptions, if the server has lost them, then unanswered requests and messages in flight.
+Messages and requests have tokens, numbers from one sequence, and are sent in the order of their tokens on every
+connection.
 
-Keep alive: a PINGREQ goes out when nothing was sent, or nothing was received, for three quarters of the interval.
-The first keeps the promise of §3.1.2.10; the second finds a half-open connection even while messages are being
-published into it. Any byte from the server is a sign of life.
+Keep alive: the client sends PINGREQ if nothing was sent, or nothing was received, for three quarters of the interval.
+The former is required by §3.1.2.10; the latter detects a half-open connection even while messages are published to it.
+Any byte from the server counts as activity.
 """
 
 from __future__ import annotations
@@ -51,18 +50,18 @@ class ClientMachine(Machine):
 
     Args:
         connect: the CONNECT to send.
-        session: what outlives this connection. With `connect.clean_session` the server forgets it at the end; what
-            is not acknowledged yet is sent again on the next connection all the same.
-        ping_timeout: seconds to wait for a sign of life after a PINGREQ; None: a quarter of the keep alive and
-            half a second, at most 20.
+        session: the session, which outlives this connection. With `connect.clean_session` the server discards its
+            side at the end, but unacknowledged messages are still sent again on the next connection.
+        ping_timeout: seconds to wait for any byte after a PINGREQ; None: a quarter of the keep alive and half a
+            second, at most 20.
         max_packet_size: bytes; a larger packet from the server is a fault, `PacketTooLarge`.
         ack_timeout: seconds without any acknowledgement, while one is due, after which the server is pinged and
             `Stalled` is reported; None: never.
-        reject_suspects: whether what the server ends the connection over, each time it is sent, is given up; see
-            `suspects`.
+        reject_suspects: whether to stop sending a message or request because of which the server closes the connection
+            each time; see `suspects`.
         skip_oversize: whether a larger PUBLISH is acknowledged and dropped instead, and reported as `Skipped`.
-        max_filters: how many Topic Filters go into one SUBSCRIBE that restores subscriptions (AWS IoT takes 8).
-        publish_rate: PUBLISH packets a second in both directions together; see `Pace`. None for no bound.
+        max_filters: the maximum number of Topic Filters in a SUBSCRIBE that restores subscriptions (8 at AWS IoT).
+        publish_rate: PUBLISH packets per second in both directions together; see `Pace`. None: no limit.
         resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None: only on the
             next connection.
     """
@@ -113,7 +112,7 @@ class ClientMachine(Machine):
         self._ping_timeout = min(connect.keep_alive / 4 + 0.5, 20.0) if ping_timeout is None else ping_timeout
         self._ping_sent: float | None = None  # when the oldest unanswered PINGREQ was sent
         self._max_filters = max_filters
-        self._probing: Probing | None = None  # while what is suspected is sent alone
+        self._probing: Probing | None = None  # set while suspects are sent one at a time
         paced = publish_rate is not None or resend_after is not None
         self._pace = Pace(session.sender, publish_rate, resend_after) if paced else None
 
@@ -128,13 +127,13 @@ class ClientMachine(Machine):
         """Send SUBSCRIBE.
 
         Args:
-            topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+            topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
 
         Returns:
-            A token, which `Subscribed` brings back.
+            A token, which `Subscribed` contains.
 
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed, or the connection is not there.
+            LocalProtocolError: a Topic Filter is not valid, or there is no connection.
         """
         self._check_state("subscribe", CONNECTED)
         return self.session.subscribe(topic_filters)
@@ -149,13 +148,13 @@ class ClientMachine(Machine):
             A token, which `Unsubscribed` brings back.
 
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed, or the connection is not there.
+            LocalProtocolError: a Topic Filter is not valid, or there is no connection.
         """
         self._check_state("unsubscribe", CONNECTED)
         return self.session.unsubscribe(topic_filters)
 
     def may_overtake(self, now: float) -> bool:
-        """Tell whether a message of QoS 0 can leave at once, without waiting for its turn; if so, it is about to."""
+        """Return whether a QoS 0 message can be sent immediately, before the queue; the caller must then send it."""
         session = self._session
         assert session is not None
         if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting or self._probing:
@@ -197,7 +196,7 @@ class ClientMachine(Machine):
     def resume_reading(self, now: float) -> None:
         """See `Machine.resume_reading`."""
         super().resume_reading(now)
-        if self._stall is not None:  # what has come meanwhile is read only now
+        if self._stall is not None:  # data that arrived during the pause is read only now
             self._stall.restart(now)
 
     def disconnect(self, goodbye: bool = True) -> None:
@@ -227,7 +226,7 @@ class ClientMachine(Machine):
         return deadline
 
     def _keep_alive_at(self) -> float | None:
-        """Return when to ping, or to give the connection up; None for never."""
+        """Return the time at which to ping or to close the connection; None if there is none."""
         if not self._interval:
             return self._dead_at(self._ping_sent) if self._ping_sent is not None and self._reading else None
         ping_at = self._last_sent + self._interval
@@ -238,7 +237,7 @@ class ClientMachine(Machine):
         return min(ping_at, self._dead_at(self._ping_sent))
 
     def handle_timeout(self, now: float) -> None:
-        """Send what is overdue again; ping, or give the connection up. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
+        """Send overdue messages again; ping, or close the connection. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
         if self.state is not CONNECTED:
             return
         if self._pace is not None:
@@ -292,7 +291,7 @@ class ClientMachine(Machine):
                 pass
 
     def _send_probe(self, probing: Probing) -> bool:
-        """Send the next of what is suspected. Returns False where nothing is suspected any more."""
+        """Send the next suspect. Return False if there are no more."""
         packet = probing.next()
         if packet is not None:
             self._out.append(packet)
@@ -363,7 +362,7 @@ class ClientMachine(Machine):
             self.close(ConnectionRefused(packet.return_code))
             return
         if packet.session_present and self._connect.clean_session:
-            raise RemoteProtocolError("a session is present, though a clean one was asked for", "MQTT-3.2.2-1")
+            raise RemoteProtocolError("session present is set, although a clean session was requested", "MQTT-3.2.2-1")
         self.state = CONNECTED
         self.events.append(Connected(packet.session_present))
         self.session.restore(packet.session_present, self._max_filters)
@@ -402,7 +401,7 @@ class ClientMachine(Machine):
         self._answered(self.session.taken_back(packet.packet_id))
 
     def _answered(self, answer: Answer | None) -> None:
-        """Make the change safe before the caller learns of it; no byte leaves that would commit it."""
+        """Commit the change before the caller is notified, because no output follows that would commit it."""
         store = self.session.store
         if answer is not None and (store is None or self._commit(store)):
             self._note_answer(answer)

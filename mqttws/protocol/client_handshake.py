@@ -107,7 +107,7 @@ class ClientWebSocket(WebSocketFraming):
         return []
 
     def receive_eof(self) -> Ended | None:
-        """Take the news that the peer sends nothing more: a refusal may end in this way."""
+        """Handle EOF, which may end a refusal. Return Ended, or None if it has no effect."""
         return None if self._refusal is None or self.finished else self._rejected()
 
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:

@@ -73,19 +73,19 @@ class Connection(ABC, Generic[M]):
         self._eof = False
         self._apply(framing.start(), now)
 
-    # The verbs.
+    # The interface.
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer."""
+        """Handle bytes from the peer."""
         self._apply(self._framing.receive_data(data), now)
 
     def open_within(self, seconds: float, now: float) -> None:
-        """Let the opening take no longer than so many seconds from now."""
+        """Set the deadline for opening to at most `seconds` from now."""
         if self._open_deadline is not None and now + seconds < self._open_deadline:
             self._open_timeout, self._open_deadline = seconds, now + seconds
 
     def receive_eof(self, now: float) -> None:
-        """Take the news that the peer sends nothing more."""
+        """Handle EOF from the peer."""
         self._eof = True
         ended = self._framing.receive_eof()
         if ended is not None:
@@ -95,7 +95,7 @@ class Connection(ABC, Generic[M]):
             self._settle(now)
 
     def data_to_send(self, now: float) -> bytes:
-        """Take the bytes that are to be sent now, in one piece."""
+        """Return the bytes to send now, in one piece."""
         if self._framing.opened:
             data = self.machine.data_to_send(now)
             if data:
@@ -106,25 +106,25 @@ class Connection(ABC, Generic[M]):
         return self._framing.data_to_send()
 
     def events(self) -> Iterator[Event]:
-        """Take what has happened, in order, and what happens meanwhile."""
+        """Yield the events in order, including those that occur during the iteration."""
         events = self.event_queue
         while events:
             yield events.popleft()
 
     def next_event(self) -> Event | None:
-        """Take the next of what has happened; None for nothing."""
+        """Return the next event, or None."""
         events = self.event_queue
         return events.popleft() if events else None
 
     def next_deadline(self) -> float | None:
-        """Tell when `handle_timeout` must be called at the latest; None for never."""
+        """Return the time by which `handle_timeout` must be called; None if there is no deadline."""
         deadline = self.machine.next_deadline()
         if self._open_deadline is None and self._close_deadline is None:
             return deadline
         return earlier(earlier(self._open_deadline, self._close_deadline), deadline)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what time has made due."""
+        """Handle the deadlines that have passed."""
         if self._open_deadline is not None and now >= self._open_deadline:
             self._open_deadline = None
             self._time_out()
@@ -181,22 +181,22 @@ class Connection(ABC, Generic[M]):
         self.machine.discard(publish)
 
     def pause_reading(self) -> None:
-        """Tell that nothing will be read for a while; see `Machine.pause_reading`."""
+        """Record that reading is paused; see `Machine.pause_reading`."""
         self.machine.pause_reading()
 
     def resume_reading(self, now: float) -> None:
-        """Tell that reading goes on."""
+        """Record that reading is resumed."""
         self.machine.resume_reading(now)
 
     def close(self, error: MQTTError, now: float) -> None:
-        """End the connection because of an error of one's own making: a time-out, a take-over, a shutdown."""
+        """Close the connection for a local reason: a time-out, a take-over, a shutdown."""
         self.machine.close(error)
         self._settle(now)
 
     def _apply(self, happened: list[FramingEvent], now: float) -> None:
         machine = self.machine
         for event in happened:
-            if machine.state is CLOSED:  # nothing comes after `Closed`
+            if machine.state is CLOSED:  # `Closed` is the last event
                 break
             if isinstance(event, bytes):
                 machine.receive_data(event, now)
@@ -283,14 +283,14 @@ class ClientConnection(Connection[ClientMachine]):
         return self.machine.unsubscribe(topic_filters)
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
-        """Frame a PUBLISH of QoS 0 that is to leave in front of all that `data_to_send` will give.
+        """Frame a QoS 0 PUBLISH to be sent before everything that `data_to_send` will return.
 
         Args:
             packet: the whole PUBLISH.
             now: seconds.
 
         Returns:
-            Its bytes; None where it would overtake other messages, or is not to be sent.
+            Its bytes; None if it would overtake other messages, or must not be sent.
         """
         if not self.machine.may_overtake(now):
             return None

@@ -1,7 +1,7 @@
-"""What a user of a `Connection` learns.
+"""The events of a `Connection`.
 
-An Application Message that arrives is told by its `Publish` packet itself; everything else by a class of this
-page. `Closed` is always the last event of a connection, and there is always one.
+A received Application Message is reported as its `Publish` packet, everything else as a class of this module. `Closed`
+is always the last event of a connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Closed(Value):
     """The connection is over.
 
     Attributes:
-        error: why; None after an orderly end: our own DISCONNECT, or (to a server) the client's.
+        error: the reason; None after a DISCONNECT: at a client its own, at a server the client's.
     """
 
     __slots__ = ("error",)
@@ -28,10 +28,10 @@ class Closed(Value):
 
 
 class Delivered(Value):
-    """Messages of ours of QoS 1 or 2 are acknowledged in full.
+    """Published QoS 1 or 2 messages are completely acknowledged.
 
     Attributes:
-        tokens: what `publish` returned for them, at least one.
+        tokens: the tokens that `publish` returned for them, at least one.
     """
 
     __slots__ = ("tokens",)
@@ -42,10 +42,10 @@ class Delivered(Value):
 
 
 class Sent(Value):
-    """Messages of ours of QoS 0 are handed to the network: all that were published up to one of them.
+    """Published QoS 0 messages are passed to the network: all those up to a token.
 
     Attributes:
-        token: what `publish` returned for that one.
+        token: the token that `publish` returned for the last of them.
     """
 
     __slots__ = ("token",)
@@ -59,10 +59,10 @@ class Sent(Value):
 
 
 class Expired(Value):
-    """Messages of ours have waited to be sent for as long as they may; they will not be.
+    """Published messages have expired before they were sent; they will not be sent.
 
     Attributes:
-        tokens: what `publish` returned for them, at least one.
+        tokens: the tokens that `publish` returned for them, at least one.
     """
 
     __slots__ = ("tokens",)
@@ -87,12 +87,12 @@ class Connected(Value):
 
 
 class Subscribed(Value):
-    """A SUBACK arrived, or the server ends the connection each time it is asked for one.
+    """A SUBACK arrived, or the server closes the connection each time it receives the SUBSCRIBE.
 
     Attributes:
-        token: what `subscribe` returned; None where the connection itself restored a subscription.
-        return_codes: (Topic Filter, 0, 1, 2 or 0x80) pairs, in the order asked; 0x80 also for one over which the
-            server ends the connection.
+        token: the token that `subscribe` returned; None if the connection itself restored a subscription.
+        return_codes: pairs of a Topic Filter and 0, 1, 2 or 0x80, in the requested order; 0x80 also for one because of
+            which the server closes the connection.
     """
 
     __slots__ = ("return_codes", "token")
@@ -104,7 +104,7 @@ class Subscribed(Value):
 
 
 class Skipped(Value):
-    """A message came that is larger than `max_packet_size`. It was acknowledged, and its payload was not kept.
+    """A message larger than `max_packet_size` was received. It was acknowledged, and its payload was discarded.
 
     Attributes:
         topic: its Topic Name.
@@ -120,11 +120,11 @@ class Skipped(Value):
 
 
 class Stalled(Value):
-    """No acknowledgement has come for a while, though some are due. The server has been pinged.
+    """Acknowledgements are due, but none has arrived for a while. The server has been pinged.
 
     Attributes:
-        count: how many are due.
-        seconds: since when.
+        count: how many acknowledgements are due.
+        seconds: for how long.
     """
 
     __slots__ = ("count", "seconds")
@@ -136,10 +136,10 @@ class Stalled(Value):
 
 
 class Rejected(Value):
-    """A message was given up: the server ends the connection each time it is sent. `Closed` follows.
+    """A message will not be sent again: the server closes the connection each time it is sent. `Closed` follows.
 
     Attributes:
-        token: what `publish` returned for it.
+        token: the token that `publish` returned for it.
         topic: its Topic Name.
         size: bytes of its topic and payload.
     """
@@ -154,12 +154,12 @@ class Rejected(Value):
 
 
 class Unsubscribed(Value):
-    """An UNSUBACK arrived, or the server ends the connection each time it is asked for one.
+    """An UNSUBACK arrived, or the server closes the connection each time it receives the UNSUBSCRIBE.
 
     Attributes:
-        token: what `unsubscribe` returned.
-        return_codes: (Topic Filter, return code) pairs, in the order asked: 0, or 0x80 for one over which the server
-            ends the connection.
+        token: the token that `unsubscribe` returned.
+        return_codes: pairs of a Topic Filter and a return code, in the requested order: 0, or 0x80 for one because of
+            which the server closes the connection.
     """
 
     __slots__ = ("return_codes", "token")
@@ -174,12 +174,12 @@ class Unsubscribed(Value):
 
 
 class UpgradeRequested(Value):
-    """A client asks for the WebSocket: call `accept_upgrade` or `reject_upgrade`.
+    """A client requests the WebSocket upgrade: call `accept_upgrade` or `reject_upgrade`.
 
     Attributes:
         target: the request target as received: path and query.
         headers: (name in lower case, value) pairs as received, Host included.
-        subprotocol: the one that will be spoken: "mqtt" or "mqttv3.1".
+        subprotocol: the selected one: "mqtt" or "mqttv3.1".
     """
 
     __slots__ = ("headers", "subprotocol", "target")
@@ -195,7 +195,7 @@ class UpgradeRequested(Value):
 
 
 class ConnectReceived(Value):
-    """A client's CONNECT: call `accept` or `refuse`. What it sends meanwhile waits."""
+    """A client's CONNECT: call `accept` or `refuse`. Until then, further data from the client waits."""
 
     __slots__ = ("connect",)
     __match_args__ = ("connect",)
@@ -237,7 +237,7 @@ class Ended(Value):
     """Nothing more will arrive.
 
     Attributes:
-        error: the reason; a `ConnectionClosed` if the peer closed the WebSocket in order.
+        error: the reason; a `ConnectionClosed` if the peer closed the WebSocket cleanly.
     """
 
     __slots__ = ("error",)

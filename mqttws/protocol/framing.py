@@ -1,17 +1,16 @@
-"""The frames of an open WebSocket: MQTT bytes inside binary messages, over the interface of `plain`.
+"""The frames of an open WebSocket: MQTT bytes inside binary messages, with the interface of `plain`.
 
-What opens a WebSocket is the business of `handshake`. Once it is open, fragments, pings, the closing handshake and
-every malformed frame are wsproto's. One path of our own lies in front of it, because it carries nearly all traffic and
-wsproto takes 5 to 7 µs for each frame of it: whole binary messages in one frame (first byte 0x82) are cut out by
-ourselves, in one loop where they are all there (see `frames`), provided that they are masked as they must be, that
-their length is in its shortest form, and that no fragmented message is under way. Every other frame goes to wsproto,
-byte for byte. MQTT takes no notice of where messages end [MQTT-6.0.0-2], so a payload is handed on as it arrives and
-never held back; only a frame's header is.
+`handshake` opens the WebSocket. Afterwards wsproto handles fragments, pings, the closing handshake and every malformed
+frame. It takes 5 to 7 µs per frame, so this module has a fast path for nearly all traffic: binary messages in a single
+frame (first byte 0x82). It parses them itself, complete ones in one loop (see `frames`), if they are masked as
+required, if their length is in its shortest form, and if no fragmented message is incomplete. Every other frame goes to
+wsproto, byte for byte. MQTT packets are independent of message boundaries [MQTT-6.0.0-2], so payload bytes are passed
+on as they arrive; only the header of a frame is buffered.
 
-wsproto is imported by the functions that use it: most connections need it at their end, if at all, and importing it,
-and h11 with it, takes a client longer than to connect and to publish a first message.
+wsproto is imported by the functions that use it. Most connections need it only at their end, if at all, and importing
+it together with h11 takes longer than connecting and publishing a first message.
 
-Going out, whatever waits together leaves as one binary message.
+Output that waits together is sent as one binary message.
 
 Spec: §6, RFC 6455
 """
@@ -42,11 +41,11 @@ if TYPE_CHECKING:
 
 
 class WebSocketFraming(Framing, ABC):
-    """What the two ends of a WebSocket share: the frames. How each opens it is in `handshake`.
+    """The frames of a WebSocket, for both ends. The subclasses in `handshake` open it.
 
     Args:
-        is_client: which end this is.
-        entropy: gives so many bytes that no one can guess; masking keys are made of it.
+        is_client: whether this is the client's end.
+        entropy: returns that many unpredictable bytes, for masking keys.
     """
 
     __slots__ = (
@@ -66,14 +65,14 @@ class WebSocketFraming(Framing, ABC):
     def __init__(self, is_client: bool, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__()
         self.opened = False
-        self._ws: Connection | None = None  # wsproto's side, made when it has something to do
+        self._ws: Connection | None = None  # wsproto's state, created on demand
         self._is_client = is_client
-        self._is_open = False  # between the handshake and the first closing frame, of either end
-        self._closing = False  # whether a closing frame was sent first
+        self._is_open = False  # between the handshake and the first close frame of either end
+        self._closing = False  # whether this end has sent the first close frame
         self._entropy = entropy
-        self._keys: list[bytes] = []  # drawn and not used yet, the next one last
-        # The frame under way:
-        self._header = b""  # its header, while that is not all there
+        self._keys: list[bytes] = []  # unused masking keys, the next one last
+        # The current frame:
+        self._header = b""  # its header, while that is incomplete
         self._left = 0  # how much of its payload is to come
         self._key: bytes | None = None  # its masking key, turned to the next byte
         self._ours = False  # whether it goes the short way
@@ -130,7 +129,7 @@ class WebSocketFraming(Framing, ABC):
         """Take bytes of the opening handshake."""
 
     def _receive_frames(self, data: bytes) -> list[FramingEvent]:
-        """Cut the stream at the frames' ends; see the top of the module."""
+        """Split the stream into frames; see the module's docstring."""
         events: list[FramingEvent] = []
         payloads: list[bytes] = []
         masked = not self._is_client
@@ -138,6 +137,7 @@ class WebSocketFraming(Framing, ABC):
             data, self._header = self._header + data, b""
         position, end = 0, len(data)
         while position < end and not self.finished:
+            # Inside a frame whose header has been handled: pass its payload on, as much as has arrived.
             if self._left:
                 chunk = data[position : position + self._left]
                 position += len(chunk)
@@ -148,9 +148,12 @@ class WebSocketFraming(Framing, ABC):
                     self._receive_unusual(chunk, payloads, events)
                 continue
             if not self._fragmented and self._is_open:
+                # The fast path: all complete, plain frames at this position, in one call. It stops at any other frame.
+                # wsproto must see fragmented messages whole, and after a close frame no data may be delivered.
                 position = (take_masked if masked else take_plain)(data, position, payloads)
                 if position == end:
                     break
+            # An incomplete frame, or one for wsproto. Its header must be complete to decide which.
             measured = parse_header(data, position)
             if measured is None:
                 self._header = data[position:]
@@ -159,7 +162,7 @@ class WebSocketFraming(Framing, ABC):
             first = data[position]
             self._ours = (
                 first == BINARY_FRAME
-                and header == header_size(size, masked)  # which also tells whether it is masked as it must be
+                and header == header_size(size, masked)  # also False if the masking is wrong
                 and size < 1 << 63
                 and not self._fragmented
                 and self._is_open
@@ -186,7 +189,7 @@ class WebSocketFraming(Framing, ABC):
         return mask(chunk, key)
 
     def _receive_unusual(self, data: bytes, payloads: list[bytes], events: list[FramingEvent]) -> None:
-        """Let wsproto have a piece of a frame, and act on what it makes of it."""
+        """Pass a piece of a frame to wsproto, and handle its events."""
         from wsproto.connection import ConnectionState
         from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
@@ -207,18 +210,20 @@ class WebSocketFraming(Framing, ABC):
                 break
 
     def _end(self, event: TextMessage | CloseConnection) -> Ended:
-        """Answer what ends the WebSocket: a closing frame, a frame that cannot be read, or a text message."""
+        """Answer an event that ends the WebSocket: a close frame, a malformed frame, or a text message."""
         from wsproto.connection import ConnectionState
         from wsproto.events import TextMessage
         from wsproto.frame_protocol import CloseReason
 
         ws = self._wsproto()
         if isinstance(event, TextMessage):
-            self.close(UNSUPPORTED_DATA, "MQTT takes binary messages")
+            self.close(UNSUPPORTED_DATA, "MQTT requires binary messages")
             self.finished = True
-            return Ended(RemoteProtocolError("the peer sent a text message; MQTT takes binary ones", "MQTT-6.0.0-1"))
+            return Ended(
+                RemoteProtocolError("the peer sent a text message; MQTT requires binary messages", "MQTT-6.0.0-1")
+            )
         if ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
-            # wsproto tells a frame that it cannot read by the same event as the peer's closing frame.
+            # wsproto reports a malformed frame with the same event as a close frame; only the state differs.
             self.close(event.code)
             self.finished = True
             return Ended(RemoteProtocolError(f"a malformed WebSocket frame: {shown(event.reason)}", "RFC 6455 §5"))
@@ -230,7 +235,7 @@ class WebSocketFraming(Framing, ABC):
 
 
 def shown(complaint: object) -> str:
-    """Escape what wsproto or h11 says: it may quote the peer, whose bytes must not command a terminal."""
+    """Escape a message of wsproto or h11. It can quote the peer, whose bytes must not control a terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in str(complaint)

@@ -28,11 +28,11 @@ from mqttws.protocol.framing import WebSocketFraming, shown
 from mqttws.protocol.heads import Head, HeadTooLarge, texts_of
 from mqttws.protocol.plain import FramingEvent
 
-#: The WebSocket subprotocols that a server of ours speaks; the second is what clients of MQTT 3.1 offer. Spec: §6
+#: The WebSocket subprotocols that the server accepts; clients of MQTT 3.1 offer the second one. Spec: §6
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 #: How many bytes a client may send before its upgrade is answered, though it should send none.
 MAX_EARLY = 16 * 1024
-#: A line that goes on with the one before it.
+#: A line that continues the previous one.
 _FOLDED_LINE = re.compile(rb"\n[ \t]")
 #: A line that names protocols to change to. Spec: RFC 9110 §7.8
 _UPGRADE_LINE = re.compile(rb"\nupgrade[ \t]*:([^\r\n]*)\r?(?=\n)", re.IGNORECASE)
@@ -41,7 +41,7 @@ _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]+)([^#]*)", re.IGNORECASE)
 #: 16 bytes in base64: the last character before the padding stands for two bits.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
-#: What a server answers to a head beyond its bounds. Spec: RFC 6585 §5
+#: The server's answer to a head that exceeds its limits. Spec: RFC 6585 §5
 _TOO_LARGE = RejectConnection(status_code=431)
 
 Headers = Iterable[tuple[str, str]]
@@ -109,7 +109,7 @@ class ServerWebSocket(WebSocketFraming):
     def _take_request(self) -> str:
         subprotocol, self._subprotocol = self._subprotocol, None
         if subprotocol is None or self.finished:
-            raise LocalProtocolError("there is no upgrade to accept or reject", "§6")
+            raise LocalProtocolError("there is no upgrade request to accept or reject", "§6")
         return subprotocol
 
     def _reject(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -147,13 +147,13 @@ class ServerWebSocket(WebSocketFraming):
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
 
     def _too_early(self) -> Ended:
-        """End the connection of a client that goes on without waiting for its 101."""
+        """Close the connection of a client that sends frames without waiting for the 101."""
         self._early = b""
         self.finished = True
         return Ended(RemoteProtocolError("the client did not wait for the answer to its upgrade", "RFC 6455 §4.1"))
 
     def _refuse_request(self, error: Exception) -> Ended:
-        """Answer a request that is no upgrade."""
+        """Answer a request that is not an upgrade."""
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, list(hint.headers)) if hint is not None else (400, [])
         body = f"This is a WebSocket endpoint of MQTT: {shown(error)}\n".encode()
@@ -161,7 +161,7 @@ class ServerWebSocket(WebSocketFraming):
             self._reject(status, [*headers, *_framing_headers(body)], body)
         except (h11.LocalProtocolError, WSLocalProtocolError):  # the request leaves HTTP no way to answer
             self.finished = True
-        return Ended(RemoteProtocolError(f"the client's request is no upgrade to WebSocket: {shown(error)}", "§6"))
+        return Ended(RemoteProtocolError(f"the client's request is not a WebSocket upgrade: {shown(error)}", "§6"))
 
 
 def _octets(headers: Headers) -> list[tuple[bytes, bytes]]:

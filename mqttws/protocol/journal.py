@@ -50,8 +50,8 @@ class Journal:
     """The records of one session.
 
     Args:
-        store: where they are.
-        client_id: whose they are.
+        store: the store.
+        client_id: the client identifier of the session.
         now: seconds, of the clock by which the ages are given here.
         wall: the same moment in seconds since 1970.
     """
@@ -67,14 +67,14 @@ class Journal:
     # Messages on their way out.
 
     def set_clock(self, now: float, wall: float) -> bool:
-        """Note what the time is. Returns whether the clock has been set meanwhile: all ages are to be noted anew."""
+        """Record the time. Return whether the clock was set since, so that all ages must be written again."""
         was_set = abs((wall - now) - (self._wall - self._now)) > CLOCK_STEP
         if was_set:
             self._now, self._wall = now, wall
         return was_set
 
     def keep(self, outgoing: Outgoing, phase: str, packet_id: int = 0, age: _KnownAge | None = None) -> None:
-        """Note a message as it is now, with its packet identifier if it has one, and its age if that is known."""
+        """Write the current state of a message, with its packet identifier and its age, if known."""
         token, topic, payload, qos, retain = outgoing
         order = 0
         if phase == RELEASED:  # the peer owns it: only its place among the PUBRELs counts
@@ -95,7 +95,7 @@ class Journal:
         """Read the messages: those with a PUBREC in the order of these, then all others in that of their publishing.
 
         Raises:
-            StoreError: a record is not one of ours.
+            StoreError: a record cannot be read.
         """
         found: list[tuple[int, Record]] = []
         for key, value in self._store.load(self._outgoing):

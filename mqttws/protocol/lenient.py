@@ -17,7 +17,7 @@ from mqttws.protocol.plain import FramingEvent
 
 
 class LenientServerWebSocket(ServerWebSocket):
-    """A `ServerWebSocket` that takes long keys, and gives each packet a message of its own."""
+    """A `ServerWebSocket` that accepts long keys, and sends each packet in a separate message."""
 
     __slots__ = ()
 

@@ -72,7 +72,7 @@ class Machine(ABC):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer."""
-        if self.state is CLOSED or not data:  # an empty message of the WebSocket is no sign of life
+        if self.state is CLOSED or not data:  # an empty WebSocket message does not count for the keep alive
             return
         self._last_received = now
         try:
@@ -83,11 +83,11 @@ class Machine(ABC):
             self._remote_fault(error)
 
     def receive_eof(self, now: float) -> None:
-        """Take the news that the peer sends nothing more."""
+        """Handle EOF from the peer."""
         self.close(self._eof_error())
 
     def data_to_send(self, now: float) -> bytes:
-        """Take the bytes that are to be sent now, in one piece. Only an empty piece means that there is no more."""
+        """Return the next bytes to send, in one piece. Only an empty result means that there are no more."""
         if self.state is CONNECTED and not self._prepared:
             self._send_ready()
         self._prepared = False
@@ -109,13 +109,13 @@ class Machine(ABC):
         return session is not None and (session.receiver.unanswered or session.sender.waiting > 0)
 
     def prepare(self) -> None:
-        """Do all of the next `data_to_send` but handing out its bytes: one commit then serves many machines."""
+        """Do everything of the next `data_to_send` except returning its bytes, so that machines can share a commit."""
         if self.state is CONNECTED and not self._prepared:
             self._send_ready()
             self._prepared = bool(self._out)
 
     def _commit(self, store: Store) -> bool:
-        """Make safe what the bytes that wait are about to promise. Returns False where they must not leave."""
+        """Commit what the waiting bytes acknowledge. Return False if that fails and they must not be sent."""
         try:
             store.commit()
         except StoreError as error:
@@ -126,11 +126,11 @@ class Machine(ABC):
 
     @abstractmethod
     def next_deadline(self) -> float | None:
-        """Tell when `handle_timeout` must be called at the latest; None for never."""
+        """Return the time by which `handle_timeout` must be called; None if there is no deadline."""
 
     @abstractmethod
     def handle_timeout(self, now: float) -> None:
-        """Do what time has made due."""
+        """Handle the deadlines that have passed."""
 
     # Both roles.
 
@@ -169,11 +169,11 @@ class Machine(ABC):
             self._session.receiver.discard(publish)
 
     def pause_reading(self) -> None:
-        """Tell that the driver will read nothing for a while: the peer's silence proves nothing meanwhile."""
+        """Record that the driver has paused reading. Until it resumes, silence of the peer is not a time-out."""
         self._reading = False
 
     def resume_reading(self, now: float) -> None:
-        """Tell that the driver reads again."""
+        """Record that the driver has resumed reading."""
         self._reading = True
         self._last_received = now
 
@@ -216,10 +216,10 @@ class Machine(ABC):
     @staticmethod
     @abstractmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
-        """Name the rule that a packet breaks by coming in a state for which there is no handler."""
+        """Return the error for a packet that is not allowed in a state."""
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
-        """End the machine for a fault of the peer's. Spec: [MQTT-4.8.0-1]."""
+        """Close because of a fault of the peer. Spec: [MQTT-4.8.0-1]."""
         self.close(error)
 
     def _eof_error(self) -> MQTTError | None:
@@ -234,7 +234,7 @@ class Machine(ABC):
             self._out.append(packet.encode())
 
     def _send_ready(self, room: float = PIECE) -> None:
-        """Send the acknowledgements that are due, and the messages whose turn it is, up to a piece.
+        """Send the acknowledgements that are due, and queued messages up to about `room` bytes.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
@@ -251,7 +251,7 @@ class Machine(ABC):
             self._out.append(answer.encode())
 
     def _send_messages(self, room: float, before: float = inf) -> float:
-        """Send the messages whose turn it is, up to a piece, and before a token. Returns how many bytes are left."""
+        """Send queued messages before a token, up to about `room` bytes. Return how many bytes are left."""
         assert self._session is not None
         packets, sent = self._session.sender.take_ready(room, before)
         self._out += packets
@@ -263,7 +263,7 @@ class Machine(ABC):
         """Send the requests that were made before a token. A server has none."""
 
     def _note_sent(self, token: int) -> None:
-        """Tell what is handed over; a second piece before anybody has looked is told together with the first."""
+        """Report sent messages; extend the last event if it has not been consumed yet."""
         last = self.events[-1] if self.events else None
         if isinstance(last, Sent):
             last.token = token
@@ -271,7 +271,7 @@ class Machine(ABC):
             self.events.append(Sent(token))
 
     def _note_delivered(self, token: int) -> None:
-        """Tell what is acknowledged; what was just before it is told in one."""
+        """Report an acknowledged message; extend the last event if it has not been consumed yet."""
         last = self.events[-1] if self.events else None
         if isinstance(last, Delivered):
             last.tokens.append(token)
@@ -279,7 +279,7 @@ class Machine(ABC):
             self.events.append(Delivered([token]))
 
     def _resume(self, session: Session, session_present: bool) -> None:
-        """Take up a session at the beginning of a connection. Spec: [MQTT-4.4.0-1]."""
+        """Resume a session at the start of a connection. Spec: [MQTT-4.4.0-1]."""
         self._session = session
         session.receiver.begin(session_present)
         packets, done = session.sender.resume(session_present)

@@ -83,14 +83,14 @@ def size_of(topic: str, payload: bytes) -> int:
 
 @final
 class Run:
-    """Messages of QoS 0 that wait one behind the other, encoded, and leave together.
+    """Consecutive queued messages of QoS 0, encoded, which are sent together.
 
     Attributes:
         packets: whole PUBLISH packets; an empty one has been taken back.
-        first: the token of the first one; each one behind it has the next number.
+        first: the token of the first one; the others have the following numbers.
         most: how many packets it may take.
         size: how many bytes they take; known only once no message may join the run any more.
-        room: how many bytes more it may take.
+        room: how many more bytes it may contain.
     """
 
     __slots__ = ("first", "most", "packets", "room", "size")
@@ -112,7 +112,7 @@ class Run:
         return b"".join(self.packets)
 
     def strip(self) -> bool:
-        """Drop what has been taken back from the left. Returns whether a packet is left."""
+        """Drop withdrawn packets from the left. Return whether a packet is left."""
         packets = self.packets
         gone = next((position for position, packet in enumerate(packets) if packet), len(packets))
         del packets[:gone]
@@ -120,6 +120,6 @@ class Run:
         return bool(packets)
 
     def packet_of(self, token: int) -> bytes:
-        """Return the packet of a message; nothing where it is not here, or not any more."""
+        """Return the packet of a message; empty if it is not in this run."""
         position = token - self.first
         return self.packets[position] if 0 <= position < len(self.packets) else b""

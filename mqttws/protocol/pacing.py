@@ -1,4 +1,4 @@
-"""Keeping to a rate: a token bucket, and a client's pace for a server that drops what is beyond its rate.
+"""Rate limits: a token bucket, and the pace of a client for a server that drops messages beyond its rate.
 
 Such a server (AWS IoT is one) acknowledges nothing of what it drops. Without a pace, a client would soon wait for
 acknowledgements that never come, and with a full window send nothing any more. So messages of QoS 1 and 2 wait for
@@ -23,7 +23,7 @@ _MARGIN = 0.98
 
 
 class TokenBucket:
-    """Tokens that come at a fixed rate, up to a bound; whatever is limited takes one for each of its steps.
+    """A token bucket: tokens are added at a fixed rate, up to a maximum; each limited step takes one.
 
     Args:
         rate: tokens a second, above 0.
@@ -73,7 +73,7 @@ class Pace:
 
     Args:
         sender: the messages on their way out.
-        rate: PUBLISH packets a second in both directions together, above 0; None for no bound.
+        rate: PUBLISH packets per second in both directions together, above 0; None: no limit.
         resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None for never.
     """
 
@@ -95,7 +95,7 @@ class Pace:
         return self._sender.in_flight
 
     def close(self, in_flight: int, now: float) -> None:
-        """Note what has left since `open`, which returned `in_flight`."""
+        """Record what was sent since `open`, which returned `in_flight`."""
         sender = self._sender
         if self._bucket is not None:
             self._bucket.spend(now, self._bucket.available(now) - sender.allowance)
@@ -133,7 +133,7 @@ class Pace:
         return deadline
 
     def overdue(self, now: float) -> list[bytes]:
-        """Take the messages that are to be sent again, encoded, the oldest first. Spec: [MQTT-3.3.1-1]."""
+        """Return the messages to send again, encoded, the oldest first. Spec: [MQTT-3.3.1-1]."""
         self._at, self._holds = now, False
         packets: list[bytes] = []
         while self._resend_after is not None:

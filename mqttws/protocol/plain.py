@@ -1,6 +1,6 @@
-"""How a stream of MQTT bytes travels: one small interface with ordered events, and plain TCP, where it goes as it is.
+"""The transport of MQTT bytes: an interface with ordered events, and its implementation for plain TCP.
 
-`framing` and `handshake` carry the same bytes inside a WebSocket; only a connection that has one loads them.
+`framing` and `handshake` implement it for a WebSocket; only a WebSocket connection loads them.
 
 Spec: §6
 """
@@ -15,21 +15,21 @@ GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
 POLICY_VIOLATION = 1008
-#: Bytes of a closing frame's reason at most. Spec: RFC 6455 §5.5, §5.5.1
+#: The maximum bytes of the reason in a close frame. Spec: RFC 6455 §5.5, §5.5.1
 MOST_REASON = 123
-#: Ours, from the range for private use: the session was taken over [MQTT-3.1.4-2].
+#: From the range for private use: the session was taken over [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
-#: MQTT bytes come as bytes.
+#: MQTT bytes are reported as bytes.
 FramingEvent = bytes | Opened | UpgradeRequested | Ended
 
 
 class Framing:
-    """The interface, and the raw framing of plain TCP: bytes as they are.
+    """The interface, and its implementation for plain TCP, which passes bytes on unchanged.
 
     Attributes:
-        opened: whether MQTT may flow.
-        finished: whether nothing is left to wait for once `close` has been called.
+        opened: whether MQTT packets may be exchanged.
+        finished: after `close`: whether there is no answer to wait for.
     """
 
     __slots__ = ("_out", "finished", "opened")
@@ -40,36 +40,36 @@ class Framing:
         self._out: list[bytes] = []
 
     def start(self) -> list[FramingEvent]:
-        """Begin; to be called once, before all else."""
+        """Start. Call this once, before any other method."""
         return [Opened()]
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
-        """Take bytes from the peer. Returns what they mean, in order."""
+        """Handle bytes from the peer. Return the resulting events, in order."""
         return [data]
 
     def receive_eof(self) -> Ended | None:
-        """Take the news that the peer sends nothing more. Returns what that means, if it means more than this."""
+        """Handle EOF. Return Ended if EOF is an error here, else None."""
         return None
 
     def send(self, data: bytes) -> None:
-        """Send MQTT bytes, in one message where there are messages."""
+        """Send MQTT bytes; over a WebSocket, in one message."""
         self._out.append(data)
 
     def frame(self, data: bytes) -> bytes:
-        """Put MQTT bytes into one message, where there are messages, without sending them. Only before `close`."""
+        """Return MQTT bytes as they are sent, over a WebSocket in one message. Only before `close`."""
         return data
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Send what closes the connection in order, where there is such a thing."""
+        """Close the transport gracefully; over a WebSocket, send a close frame."""
         self.finished = True
 
     @property
     def has_output(self) -> bool:
-        """Whether there are bytes to be sent."""
+        """Whether there are bytes to send."""
         return bool(self._out)
 
     def data_to_send(self) -> bytes:
-        """Take the bytes that are to be sent now."""
+        """Return the bytes to send now."""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         return data

@@ -1,4 +1,4 @@
-"""A client's connection on which what is suspected is sent alone, one thing after the other; see `suspects`."""
+"""A client's connection on which suspects are sent one at a time; see `suspects`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqttws.protocol.suspects import Key
 
 
 class Probing:
-    """Sends what is suspected of a session on one connection, one thing after the other.
+    """Sends the suspects of a session on one connection, one at a time.
 
     Args:
         session: to be sent.
@@ -20,7 +20,7 @@ class Probing:
 
     Attributes:
         proven: whether the connection has shown that it works.
-        sent: what was sent last, with its packet identifier; None for nothing yet.
+        sent: the last suspect that was sent, with its packet identifier; None before the first.
     """
 
     __slots__ = ("_left", "_resends", "_session", "proven", "sent")

@@ -17,7 +17,7 @@ from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal
 
-#: Stands for a queue into which nothing has been put yet: one of its own takes 760 bytes, and most never need it.
+#: Used instead of an empty queue until it is needed: a deque takes 760 bytes, and most sessions never need one.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
@@ -145,7 +145,7 @@ class Receiver:
         return PubComp(packet_id)
 
     def answers(self) -> list[PubAck | PubRec]:
-        """Take the acknowledgements that are due: of what is taken, and not held up by anything earlier.
+        """Return the acknowledgements that are due: of consumed messages that do not wait for an earlier one.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
         """

@@ -1,4 +1,4 @@
-"""The sending half of QoS 1 and 2, and the queue in front of it; blind to which role it serves.
+"""The sending half of QoS 1 and 2, and its queue. It is the same for both roles.
 
 A message goes through these phases (the whole of §4.3, as a table)::
 
@@ -35,7 +35,7 @@ from mqttws.protocol.outgoing import PUBLISHED, QOS, RELEASED, RUN, TOKEN, WAITI
 if TYPE_CHECKING:
     from mqttws.protocol.journal import Journal, Record
 
-#: Stands for a queue into which nothing has been put yet: one of its own takes 760 bytes, and most never need it.
+#: Used instead of an empty queue until it is needed: a deque takes 760 bytes, and most sessions never need one.
 _EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
@@ -44,7 +44,7 @@ class Sender:
 
     Args:
         identifiers: shared with the SUBSCRIBE and UNSUBSCRIBE of the same direction.
-        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
+        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
         max_queued: how many messages may wait, at least 1.
         max_queued_bytes: how many bytes may wait: of topics and payloads; with QoS 0, of whole packets.
 
@@ -177,7 +177,7 @@ class Sender:
         return self.waiting + self.in_flight
 
     def next_token(self) -> int:
-        """Make the next number for a message, or for whatever else is told by one: 1, 2, 3 and so on."""
+        """Return the next token, for a message or a request: 1, 2, 3 and so on."""
         self._stop_growing()
         self._last_token += 1
         return self._last_token
@@ -185,9 +185,9 @@ class Sender:
     def _check_room(self, size: int) -> None:
         """Check that a message of so many bytes may wait. By itself it may be of any size."""
         if self._count >= self._max_queued:
-            raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the bound")
+            raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the limit")
         if self._count and self._size + size > self._max_queued_bytes:
-            raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the bound")
+            raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the limit")
 
     def enqueue(self, message: Message) -> int:
         """Let a message of QoS 1 or 2 wait for its turn.
@@ -196,7 +196,7 @@ class Sender:
             Its token.
 
         Raises:
-            QueueFull: a bound would be passed; nothing has changed.
+            QueueFull: a limit would be exceeded; nothing has changed.
         """
         if self._growing is not None:
             self._stop_growing()
@@ -226,7 +226,7 @@ class Sender:
             Its token.
 
         Raises:
-            QueueFull: a bound would be passed; nothing has changed.
+            QueueFull: a limit would be exceeded; nothing has changed.
         """
         run = self._growing
         size = len(packet)
@@ -249,7 +249,7 @@ class Sender:
         return run
 
     def _stop_growing(self) -> None:
-        """Let no more messages join the last run, and count what is in it."""
+        """Close the last run for further messages, and count its messages."""
         run = self._growing
         if run is not None:
             count, size, last = len(run.packets), sum(map(len, run.packets)), run.last
@@ -260,7 +260,7 @@ class Sender:
             self._growing = None
 
     def recover(self, messages: Iterable[Record]) -> None:
-        """Take up the messages of an earlier process; the bounds are not for them.
+        """Restore the messages of an earlier process. The limits do not apply to them.
 
         Args:
             messages: as `Journal.outgoing` gives them.
@@ -335,7 +335,7 @@ class Sender:
         Args:
             token: of that message.
             since: seconds, of the clock of `now`.
-            seconds: above 0; infinite for no bound.
+            seconds: above 0; infinity for no limit.
         """
         self._known_ages().add(token, since, seconds)
         last = self._waiting[-1]
@@ -343,7 +343,7 @@ class Sender:
             self.journal.keep(last, WAITING, 0, (since, seconds))
 
     def pass_time(self, now: float) -> None:
-        """Note the time, from which the age of what waits is known; to be called in each turn."""
+        """Record the time, for the age of queued messages. Call this in each turn."""
         if self.waiting:
             last = self._growing.last if self._growing is not None else self._last_token
             self._known_ages().mark(last, now)
@@ -351,7 +351,7 @@ class Sender:
             self.ages.forget(None)
 
     def since(self) -> float | None:
-        """Return since when the message has waited that has waited longest; None where none does, or for no turn."""
+        """Return since when the oldest queued message has waited; None without one, or if it is from this turn."""
         return self._known_ages().oldest if self.waiting else None
 
     @property
@@ -402,7 +402,7 @@ class Sender:
         run.packets[position] = b""
 
     def drop_oldest(self) -> int | None:
-        """Take back the message that has waited longest. Returns its token; None where none waits."""
+        """Withdraw the oldest queued message. Return its token, or None if there is none."""
         self._stop_growing()
         while self._waiting:
             entry = self._waiting[0]
@@ -497,7 +497,7 @@ class Sender:
 
     @property
     def first_waiting(self) -> int | None:
-        """The token of the message that waits for its turn next; None where none does."""
+        """The token of the next queued message, or None."""
         if not self._waiting:
             return None
         entry = self._waiting[0]

@@ -1,6 +1,6 @@
 """The server's machine.
 
-Which packet may come in which state; what is missing is a violation by the client::
+The packets that a server may receive in each state. Every other packet is a violation by the client::
 
     new          Connect
     connecting   (held until the server has accepted or refused)
@@ -91,7 +91,7 @@ class ServerMachine(Machine):
         self._max_packet_size = max_packet_size
         self._packet_timeout = packet_timeout
         self._connect = _NO_CONNECT  # from when it is received to when it is answered
-        self._ahead = bytearray()  # what came behind the CONNECT, while that is not answered
+        self._ahead = bytearray()  # data after the CONNECT, until that is answered
         self.opening_size = 0
         self.packet_begun: float | None = None
         self.keep_alive = 0
@@ -108,7 +108,7 @@ class ServerMachine(Machine):
             self.packet_begun = now
 
     def _receive_opening(self, data: bytes, now: float) -> None:
-        """Take the bytes of the CONNECT, and no more of them: what follows has other bounds, and waits as it is."""
+        """Handle the bytes of the CONNECT only: other limits apply to the bytes after it, which are kept unchanged."""
         self.opening_size += len(data)
         while data and self.state is NEW:
             missing = self._decoder.missing
@@ -132,13 +132,13 @@ class ServerMachine(Machine):
             self.packet_begun = now
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
-        """Accept the CONNECT: CONNACK 0, then what the session still has to send, then what the client sent meanwhile.
+        """Accept the CONNECT: send CONNACK 0 and the session's output, then handle what the client has sent since.
 
         Args:
             session: the one to go on with.
             session_present: whether it was there before.
             now: seconds.
-            keep_alive: seconds to enforce instead of what the client asked for; 0 disables.
+            keep_alive: the keep alive in seconds to enforce instead of the client's; 0 disables it.
 
         Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
         """
@@ -157,7 +157,7 @@ class ServerMachine(Machine):
         self.receive_data(ahead, now)
 
     def refuse(self, return_code: int) -> None:
-        """Refuse the CONNECT: CONNACK, then the end. What the client sent meanwhile is dropped.
+        """Refuse the CONNECT: send CONNACK and close. Data that the client has sent since is dropped.
 
         Args:
             return_code: 1 to 5.

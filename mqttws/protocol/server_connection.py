@@ -62,7 +62,7 @@ class ServerConnection(Connection[ServerMachine]):
 
     def _websocket(self) -> ServerWebSocket:
         if not isinstance(self._framing, ServerWebSocket):
-            raise LocalProtocolError("there is no upgrade over plain TCP", "§6")
+            raise LocalProtocolError("plain TCP has no upgrade", "§6")
         return self._framing
 
     def _is_open(self) -> bool:

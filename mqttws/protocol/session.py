@@ -31,7 +31,7 @@ _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
 
 
 class Request:
-    """A SUBSCRIBE or UNSUBSCRIBE that waits to be sent or answered.
+    """A SUBSCRIBE or UNSUBSCRIBE that is not sent or not answered yet.
 
     Attributes:
         token: the number by which its caller knows it; None where a connection restores subscriptions.
@@ -49,7 +49,7 @@ class Request:
         self.subscribe = tuple(subscribe)
         self.unsubscribe = tuple(unsubscribe)
         self.parts: dict[Request, int | None] | None = None
-        self.packet(1)  # checks the Topic Filters in the call that gives them
+        self.packet(1)  # raises for invalid Topic Filters now
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -73,12 +73,12 @@ class Session:
     """The state that a client and a server share about one client identifier, as one of them sees it.
 
     Args:
-        max_in_flight: how many QoS 1 and 2 messages may be unacknowledged at once, 1 to 65,535.
-        max_queued: how many messages may wait to be sent.
-        max_queued_bytes: how many bytes of topics and payloads may wait to be sent.
+        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_queued: the maximum number of messages that wait to be sent.
+        max_queued_bytes: the maximum bytes of topics and payloads that wait to be sent.
 
     Attributes:
-        subscriptions: Topic Filter -> QoS; at a client what it asked for and was granted, at a server what it granted.
+        subscriptions: Topic Filter -> QoS; at a client the requested QoS of granted ones, at a server the granted QoS.
         sender: the messages on their way out.
         receiver: the messages that came in and are not done.
         identifiers: the packet identifiers of the way out.
@@ -158,7 +158,7 @@ class Session:
             Its token, which `Delivered` will bring back; with QoS 0 `Sent`, or a later one in its place.
 
         Raises:
-            QueueFull: a bound would be passed; nothing has changed.
+            QueueFull: a limit would be exceeded; nothing has changed.
         """
         if not message.qos:
             return self.publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
@@ -174,7 +174,7 @@ class Session:
             Its token, which `Sent` will bring back, or a later one.
 
         Raises:
-            QueueFull: a bound would be passed; nothing has changed.
+            QueueFull: a limit would be exceeded; nothing has changed.
         """
         return self.sender.enqueue_packet(packet)
 
@@ -196,7 +196,7 @@ class Session:
         """Let a SUBSCRIBE wait for its turn.
 
         Args:
-            topic_filters: (Topic Filter, QoS asked for) pairs, at least one.
+            topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
 
         Returns:
             Its token, which `Subscribed` will bring back.
@@ -279,7 +279,7 @@ class Session:
             return None
         request = self.requests_sent.get(packet_id)
         if request is None or not request.subscribe:
-            raise RemoteProtocolError(f"a SubAck for {packet_id}, which is no Subscribe", "MQTT-3.8.4-2")
+            raise RemoteProtocolError(f"a SubAck for {packet_id}, which is not a Subscribe", "MQTT-3.8.4-2")
         if len(return_codes) != len(request.subscribe):
             raise RemoteProtocolError(
                 f"a SubAck with {len(return_codes)} return codes for {len(request.subscribe)} Topic Filters",
@@ -288,7 +288,7 @@ class Session:
         return request, self._conclude(packet_id, request, return_codes)
 
     def _conclude(self, packet_id: int, request: Request, return_codes: Sequence[int]) -> tuple[tuple[str, int], ...]:
-        """Note what has become of a request that was sent.
+        """Record the outcome of a sent request.
 
         Returns:
             The return codes with their Topic Filters, all that were asked for; nothing where the request is a part of
@@ -319,13 +319,13 @@ class Session:
         return self._suspects
 
     def split_request(self) -> int:
-        """Split the request that is to be sent next into one for each Topic Filter. Returns how many these are."""
+        """Split the next request into one for each Topic Filter. Return their number."""
         request = self.requests.popleft()
         parts = [Request(request.token, subscribe=(pair,)) for pair in request.subscribe]
         parts += [Request(request.token, unsubscribe=(topic_filter,)) for topic_filter in request.unsubscribe]
         codes: dict[Request, int | None] = dict.fromkeys(parts)
         for part in reversed(parts):
-            if request.token is not None:  # no call waits for the answer to all of what is restored
+            if request.token is not None:  # no call waits for restored subscriptions
                 part.parts = codes
             self.requests.appendleft(part)
         return len(parts)
@@ -361,7 +361,7 @@ class Session:
             return None
         request = self.requests_sent.get(packet_id)
         if request is None or not request.unsubscribe:
-            raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which is no Unsubscribe", "MQTT-3.10.4-4")
+            raise RemoteProtocolError(f"an UnsubAck for {packet_id}, which is not an Unsubscribe", "MQTT-3.10.4-4")
         return request, self._conclude(packet_id, request, [0] * len(request.unsubscribe))
 
     def owes(self, token: int) -> bool:

@@ -14,7 +14,7 @@ class StallTimer:
     """The time since the last acknowledgement, while one is due.
 
     Args:
-        session: whose acknowledgements are due.
+        session: the session whose acknowledgements are watched.
         timeout: seconds, above 0.
     """
 
@@ -28,7 +28,7 @@ class StallTimer:
         self._reported = False
 
     def sent(self, now: float) -> None:
-        """Note that packets were sent: what is due already keeps its time."""
+        """Record that packets were sent. Acknowledgements that are already due keep their deadline."""
         self._due = self._count()
         if self._since is None and any(self._due):
             self._since = now
@@ -51,7 +51,7 @@ class StallTimer:
         return None if self._since is None or self._reported else self._since + self._timeout
 
     def expire(self, now: float) -> Stalled | None:
-        """Take the report that the time is over, once; None where it is not."""
+        """Return the report that the time is over, once; otherwise None."""
         since, deadline = self._since, self.deadline
         if since is None or deadline is None or now < deadline:
             return None
@@ -59,5 +59,5 @@ class StallTimer:
         return Stalled(sum(self._due), now - since)
 
     def _count(self) -> tuple[int, int, int]:
-        """Count what is due: a PUBACK or PUBREC, a PUBCOMP, a SUBACK or UNSUBACK."""
+        """Count the acknowledgements that are due: PUBACK or PUBREC, PUBCOMP, SUBACK or UNSUBACK."""
         return (*self._session.sender.phases, len(self._session.requests_sent))

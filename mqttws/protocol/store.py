@@ -1,8 +1,8 @@
 """Where sessions are kept so that they outlive the process: a dictionary of bytes, and the moment when it is safe.
 
-A store knows nothing of MQTT. What is put into it or deleted counts at once for whoever looks; it is safe only when
+A store does not depend on MQTT. Changes are visible immediately to every reader; they are durable only when
 `commit` has returned. So a machine makes all the changes of a turn, commits them together, and lets no byte out
-before: what the peer learns is true after any crash.
+before, so that everything the peer has been sent is still true after a crash.
 
 `MemoryStore` keeps nothing beyond the process, but tells what is safe from what is not: tests and the simulator crash
 with it. `mqttws.SQLiteStore` keeps a file.
@@ -14,7 +14,7 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """A dictionary of bytes that outlives the process. Several sessions share one, each under keys of its own."""
+    """A dictionary of bytes that survives the process. Sessions share it, each with its own keys."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a value, safe from the next `commit` on."""
@@ -23,10 +23,10 @@ class Store(Protocol):
         """Delete a value, if there is one, for good from the next `commit` on."""
 
     def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """Give all (key, value) pairs whose keys begin with the prefix, sorted by key; safe or not."""
+        """Return the (key, value) pairs whose keys start with a prefix, sorted by key, committed or not."""
 
     def commit(self) -> None:
-        """Make safe all that was put and deleted. Costs next to nothing where nothing was.
+        """Commit all changes. Cheap if there are none.
 
         Raises:
             StoreError: it cannot be; nothing has become safe, and the next call tries it all again.
@@ -74,5 +74,5 @@ class MemoryStore:
             self.commits += 1
 
     def crash(self) -> None:
-        """Lose what is not safe, as the end of the process would."""
+        """Discard uncommitted changes, as the end of the process would."""
         self._pending.clear()

@@ -35,7 +35,7 @@ _OF_THE_SERVER = frozenset({1001, 1012, 1013})
 
 
 def is_evidence(error: MQTTError | None) -> bool:
-    """Return whether the end of a connection may have been caused by what was sent."""
+    """Return whether the end of a connection may have been caused by a message or request that was sent."""
     return type(error) in (ConnectionClosed, ConnectionBroken) and getattr(error, "code", None) not in _OF_THE_SERVER
 
 
@@ -43,8 +43,8 @@ class Suspects:
     """The evidence of one session, over its connections.
 
     Attributes:
-        cautious: whether what is unanswered is to be sent alone.
-        closed_over: the Topic Filters whose SUBSCRIBE was found, until one is granted.
+        cautious: whether to send unanswered messages and requests one at a time.
+        closed_over: the Topic Filters whose SUBSCRIBE was identified as the cause, until one is granted.
     """
 
     __slots__ = ("_before", "_counts", "cautious", "closed_over")
@@ -52,7 +52,7 @@ class Suspects:
     def __init__(self) -> None:
         self.cautious = False
         self.closed_over: set[str] = set()
-        self._before: frozenset[Key] = frozenset()  # what was unanswered at the last end
+        self._before: frozenset[Key] = frozenset()  # what was unanswered when the last connection ended
         self._counts: dict[Key, int] = {}
 
     def __contains__(self, key: Key) -> bool:

@@ -147,7 +147,7 @@ class TestOpening:
 
     def test_there_is_no_upgrade_over_tcp(self) -> None:
         pair = Pair(CONNECT, websocket=False)
-        with pytest.raises(LocalProtocolError, match="no upgrade over plain TCP"):
+        with pytest.raises(LocalProtocolError, match="plain TCP has no upgrade"):
             pair.server.accept_upgrade(0.0)
         with pytest.raises(LocalProtocolError):
             pair.server.reject_upgrade(403, 0.0)

@@ -439,7 +439,7 @@ class TestText:
         assert isinstance(events[1].error, RemoteProtocolError)
         assert events[1].error.statement == "MQTT-6.0.0-1"
         assert len(events) == 2
-        expected = frame(0x88, (1003).to_bytes(2, "big") + b"MQTT takes binary messages", masked=not masked)
+        expected = frame(0x88, (1003).to_bytes(2, "big") + b"MQTT requires binary messages", masked=not masked)
         sent = framing.data_to_send()
         assert len(sent) == len(expected)
         if masked:
