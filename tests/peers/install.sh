@@ -40,6 +40,17 @@ if ! command -v tshark >/dev/null 2>&1; then
     fi
 fi
 
+# A terminal for the tests of the command line.
+if ! command -v tmux >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tests/peers: installing tmux"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends tmux) \
+            >/dev/null 2>&1 || missing "tmux (apt-get failed)" terminal
+    else
+        missing "tmux (on Debian, as root: apt-get install tmux)" terminal
+    fi
+fi
+
 # Spin checks the model in docs/model, which it compiles to C.
 if ! { command -v spin && command -v cc; } >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

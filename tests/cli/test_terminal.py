@@ -1,0 +1,164 @@
+"""A person's session: commands typed at a shell in tmux, what the screen shows, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pubsub.testing import RecordingBroker
+
+PATIENCE = 30.0
+
+if shutil.which("tmux") is None and os.environ.get("CI") != "true":
+    pytest.skip("tmux is missing: tests/peers/install.sh installs it on Debian", allow_module_level=True)
+
+
+class Terminal:
+    """A shell in a terminal of 100 columns and 30 lines, of a tmux server of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
+        environment = {
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+            "PS1": "$ ",
+            "SHELL": "/bin/sh",
+            "TERM": "xterm-256color",
+        }
+        subprocess.run(
+            [*self._tmux, "new-session", "-d", "-x", "100", "-y", "30", "-c", str(folder), "/bin/sh"],
+            env=environment, check=True, timeout=PATIENCE,
+        )  # fmt: skip
+        self.wait(lambda screen: "$" in screen)
+
+    def _call(self, *words: str) -> str:
+        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, timeout=PATIENCE, check=True)
+        return done.stdout
+
+    def type(self, text: str) -> None:
+        """Type a line, and Enter."""
+        self._call("send-keys", "-l", text)
+        self._call("send-keys", "Enter")
+
+    def press(self, key: str) -> None:
+        """Press a key, by tmux's name."""
+        self._call("send-keys", key)
+
+    def screen(self, escapes: bool = False) -> str:
+        """Return what the screen shows, without the lines that are empty; with the sequences of colours, if wanted."""
+        shown = self._call("capture-pane", "-p", "-J", *(["-e"] if escapes else []))
+        return "\n".join(line.rstrip() for line in shown.splitlines() if line.strip())
+
+    def wait(self, condition: Callable[[str], object], escapes: bool = False) -> str:
+        """Wait until the screen shows something. Returns it."""
+        end = time.monotonic() + PATIENCE
+        while not condition(screen := self.screen(escapes)):
+            assert time.monotonic() < end, screen
+            time.sleep(0.05)
+        return screen
+
+    def end(self) -> None:
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=PATIENCE, check=False)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    made = Terminal(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def broker() -> Iterator[RecordingBroker]:
+    with RecordingBroker() as broker:
+        yield broker
+
+
+def last_exit(screen: str) -> str | None:
+    found = re.findall(r"^(?:\^C)?exit (\d+)$", screen, re.MULTILINE)  # the terminal echoes Ctrl-C
+    return found[-1] if found else None
+
+
+def test_subscribing_colours_topics_shows_no_controls_and_ends_with_ctrl_c(
+    terminal: Terminal, broker: RecordingBroker
+) -> None:
+    terminal.type(f"pubsub sub {broker.url} '#' -v; echo exit $?")
+    broker.wait_for_clients(1)
+    end = time.monotonic() + PATIENCE
+    while not any(broker.subscriptions.values()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    broker.publish("sensors/1", b"21.5")
+    broker.publish("evil", b"\x1b[2Jcleared\x07 \xe2\x80\xaeabc")  # clear the screen, ring, turn the text around
+    shown = terminal.wait(lambda screen: "cleared" in screen, escapes=True)
+    assert re.search(r"\x1b\[[0-9;]+msensors/1\x1b\[[0-9;]*m", shown), shown
+    plain = terminal.screen()
+    assert "sensors/1 21.5" in plain  # it is still there: nothing was cleared
+    assert "\\x1b[2Jcleared\\x07" in plain
+    terminal.press("C-c")
+    screen = terminal.wait(last_exit)
+    assert last_exit(screen) == "0"
+    assert "Traceback" not in screen
+    broker.wait_for_clients(0)
+
+
+def test_no_colour_where_the_person_wants_none(terminal: Terminal, broker: RecordingBroker) -> None:
+    broker.publish("kept", b"x", retain=True)
+    terminal.type(f"NO_COLOR=1 pubsub sub {broker.url} kept -v -C 1; echo exit $?")
+    shown = terminal.wait(last_exit, escapes=True)
+    assert re.search(r"^kept x", shown, re.MULTILINE), shown
+
+
+def test_publishing_lines_shows_its_progress_on_one_line(terminal: Terminal, broker: RecordingBroker) -> None:
+    lines = "i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.05; done"
+    terminal.type(f"({lines}) | pubsub pub {broker.url} a -l -q 1; echo exit $?")
+    terminal.wait(lambda screen: re.search(r"^\d+ messages$", screen, re.MULTILINE))
+    screen = terminal.wait(last_exit)
+    assert last_exit(screen) == "0"
+    assert re.findall(r"^(.* messages)$", screen, re.MULTILINE) == ["60 messages"]
+    assert len(broker.messages.matching("a")) == 60
+
+
+def test_ctrl_c_at_the_keyboard_ends_what_is_typed(terminal: Terminal, broker: RecordingBroker) -> None:
+    terminal.type(f"pubsub pub {broker.url} a -l -q 1; echo exit $?")
+    broker.wait_for_clients(1)
+    terminal.type("typed by hand")
+    broker.messages.wait_for("a", 1, PATIENCE)
+    terminal.press("C-c")
+    screen = terminal.wait(last_exit)
+    assert last_exit(screen) == "130"
+    assert "Traceback" not in screen
+    assert broker.messages.matching("a")[0].payload == b"typed by hand"
+
+
+def test_a_bench_shows_a_line_that_is_written_over_and_reports_after_ctrl_c(
+    terminal: Terminal, broker: RecordingBroker
+) -> None:
+    load = "--publishers 1 --subscribers 1 --rate 20 --duration 60 --warmup 0.1 --drain 0.2"
+    terminal.type(f"pubsub bench {broker.url} {load}; echo exit $?")
+    terminal.wait(lambda screen: "delivered" in screen)
+    terminal.press("C-c")
+    screen = terminal.wait(last_exit)
+    assert "Traceback" not in screen
+    assert "throughput" in screen or "latency" in screen, screen
+
+
+def test_a_password_is_asked_for_and_not_shown(terminal: Terminal) -> None:
+    with RecordingBroker(authenticator=lambda peer, connect: connect.password == b"s3cret!") as broker:
+        terminal.type(f"pubsub pub {broker.url} a x -u me --ask-password -q 1; echo exit $?")
+        terminal.wait(lambda screen: "password of me:" in screen)
+        terminal.type("s3cret!")
+        screen = terminal.wait(last_exit)
+        assert last_exit(screen) == "0"
+        assert "s3cret!" not in screen
