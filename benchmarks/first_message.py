@@ -25,13 +25,16 @@ from pathlib import Path
 
 from environments import Environments
 
-#: Tells the parent the moment by a byte, and its memory in KiB by the rest; then ends without tearing anything down.
+#: Tells the parent the moment by a byte, then its memory in KiB and its CPU seconds, and ends without tearing anything
+#: down.
 _TELL = """
-import os, sys
+import os, sys, time
 def tell():
+    cpu = time.process_time()
     os.write(1, b".")
     with open("/proc/self/status") as status:
-        os.write(1, next(line.split()[1] for line in status if line.startswith("VmRSS:")).encode())
+        kib = next(line.split()[1] for line in status if line.startswith("VmRSS:"))
+    os.write(1, f"{kib} {cpu}".encode())
     os._exit(0)
 scheme, host, port = sys.argv[1:]
 """
@@ -75,11 +78,13 @@ class Case:
     Attributes:
         seconds: from the start of the process to the moment that counts, of each round.
         kib: resident memory at that moment, of each round.
+        cpu: seconds of CPU that it had taken then, of each round: what a busy machine distorts least.
     """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.kib: list[int] = []
+        self.cpu: list[float] = []
 
     @property
     def ms(self) -> float:
@@ -101,7 +106,9 @@ def run_program(command: list[str], case: Case) -> None:
         case.seconds.append(time.perf_counter() - start)
         if told != b".":
             raise RuntimeError(f"{command[0]} ended without its message being acknowledged")
-        case.kib.append(int(process.stdout.read()))
+        kib, cpu = process.stdout.read().split()
+        case.kib.append(int(kib))
+        case.cpu.append(float(cpu))
 
 
 def run_pub(pubsub: str, case: Case) -> None:
@@ -167,10 +174,14 @@ def _pubsub(environments: Environments) -> str:
 def table(cases: dict[str, Case]) -> str:
     """Show what was measured, and the verdict about each target."""
     bare = cases["pass"]
-    lines = ["| process | to the moment, ms | beyond `pass` | resident, MiB beyond `pass` |", "|---|---|---|---|"]
+    lines = [
+        "| process | to the moment, ms | beyond `pass` | CPU, ms | resident, MiB beyond `pass` |",
+        "|---|---|---|---|---|",
+    ]
     for name, case in sorted(cases.items(), key=lambda item: item[1].ms):
         memory = f"{case.mib - bare.mib:.1f}" if case.kib else "-"
-        lines.append(f"| {name} | {case.ms:.1f} | {case.ms - bare.ms:.1f} | {memory} |")
+        cpu = f"{statistics.median(case.cpu) * 1e3:.1f}" if case.cpu else "-"
+        lines.append(f"| {name} | {case.ms:.1f} | {case.ms - bare.ms:.1f} | {cpu} | {memory} |")
     lines += ["", "| target | at most | measured |", "|---|---|---|"]
     for what, name, other, most in TARGETS:
         lines.append(f"| {what} | {most} x {other} | {cases[name].ms / cases[other].ms:.2f} |")

@@ -83,7 +83,7 @@ def test_what_each_face_leaves_alone(statement: str) -> None:
 FIRST_MESSAGE = {
     "mqtt": HEAVY | SPECIAL | UNUSED,
     "ws": (HEAVY | SPECIAL | UNUSED)
-    - {"hashlib", "mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
+    - {"mqttws.protocol.framing", "mqttws.protocol.frames", "mqttws.protocol.client_handshake"},
 }
 
 

@@ -243,6 +243,9 @@ def _read_switching(head: bytes) -> _Lines | None:
 
 def _accept_of(key: bytes) -> bytes:
     """Return the Sec-WebSocket-Accept that answers a key. Spec: RFC 6455 §4.2.2."""
-    from hashlib import sha1
+    try:  # the code by which hashlib does without OpenSSL; that takes 2 MiB and longer to load than all of this page
+        from _sha1 import sha1  # type: ignore[import-not-found]
+    except ImportError:
+        from hashlib import sha1
 
     return b2a_base64(sha1(key + _GUID).digest(), newline=False)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import pickle
 import re
+import sys
 import traceback
 
 import h11
@@ -284,6 +285,12 @@ class TestPlainWays:
     )
     def test_what_is_no_plain_101_is_left_to_h11(self, head: bytes) -> None:
         assert client_handshake._read_switching(head) is None
+
+
+def test_the_accept_header_is_that_of_the_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client_handshake._accept_of(KEY.encode()) == ACCEPT.encode()
+    monkeypatch.setitem(sys.modules, "_sha1", None)  # a Python that is built without it
+    assert client_handshake._accept_of(KEY.encode()) == ACCEPT.encode()
 
 
 class TestClientRefused:
