@@ -203,6 +203,10 @@ class Machine(ABC):
                 events.append(packet)
             elif isinstance(packet, PubAck):
                 self._on_puback(packet, now)
+            elif isinstance(packet, PubRec):
+                self._on_pubrec(packet, now)
+            elif isinstance(packet, PubComp):
+                self._on_pubcomp(packet, now)
             else:
                 self._receive_packet(packet, now)
 
@@ -308,13 +312,15 @@ class Machine(ABC):
             self._note_delivered(token)
 
     def _on_pubrec(self, packet: PubRec, now: float) -> None:
-        self._send(self.session.sender.pubrec(packet.packet_id))
+        assert self._session is not None
+        self._out.append(self._session.sender.pubrec(packet.packet_id).encode())
 
     def _on_pubrel(self, packet: PubRel, now: float) -> None:
         self._send(self.session.receiver.pubrel(packet.packet_id))
 
     def _on_pubcomp(self, packet: PubComp, now: float) -> None:
-        token = self.session.sender.pubcomp(packet.packet_id)
+        assert self._session is not None
+        token = self._session.sender.pubcomp(packet.packet_id)
         if token is not None:
             self._note_delivered(token)
 

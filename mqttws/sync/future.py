@@ -80,6 +80,14 @@ class LightFuture(Future[Any]):
         """Return whether there is an outcome, or a cancellation."""
         return self._state not in (_PENDING, "RUNNING")
 
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+        return self._state in (_CANCELLED, _CANCELLED_AND_NOTIFIED)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome: return the exception of it. See `concurrent.futures.Future.exception`."""
+        return self._exception if self._state is _FINISHED else super().exception(timeout)
+
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the outcome: return it, or raise it. See `concurrent.futures.Future.result`."""
         if self._state is _PENDING and not self._wait(timeout):
@@ -257,6 +265,11 @@ class Receipt(LightFuture):
         """See `LightFuture.result`."""
         self._look()
         return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `LightFuture.exception`."""
+        self._look()
+        return super().exception(timeout)
 
     def withdrawn(self) -> None:
         """Note that the message was withdrawn: this future is never done."""
