@@ -46,6 +46,13 @@ class Sent(NamedTuple):
     withdraw: Callable[[], bool]
     explain: Callable[[Exception], Exception]
 
+    def failure(self) -> BaseException | None:
+        """Return why it failed, once the future is done; None: it did not."""
+        if self.future.cancelled():
+            return TimedOut("it was cancelled")
+        error: BaseException | None = self.future.exception()
+        return self.explain(error) if isinstance(error, Exception) else error
+
 
 class Publication:
     """One call of `publish`.
@@ -80,23 +87,15 @@ class Publication:
         except FAILURES as error:
             self.fail(topic, error)
             return None
+        self._pending.append((topic, sent))
+        if sent.future.done():  # one that is not asked to call back stays a light one
+            failure = sent.failure()
+            if failure is not None:
+                self.fail(topic, failure)
+            return None
         with self._lock:
             self._left += 1
-        self._pending.append((topic, sent))
-        future = sent.future
-
-        def done(_: object) -> None:
-            error: BaseException | None = None
-            if future.cancelled():
-                error = TimedOut("it was cancelled")
-            elif (failure := future.exception()) is not None:
-                error = sent.explain(failure) if isinstance(failure, Exception) else failure
-            self._done(topic, error)
-
-        if future.done():  # a future that is not asked to call back stays a light one
-            done(future)
-        else:
-            future.add_done_callback(done)
+        sent.future.add_done_callback(lambda future: self._done(topic, sent.failure()))
         return None
 
     def fail(self, topic: str, error: BaseException) -> None:

@@ -16,12 +16,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mqttws
 from mqttws.aio import Client
-from pubsub.bench import plot, report
+from pubsub.bench import plot, report, search
 from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
@@ -62,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="the subscribers share the topics (default: each gets all messages)")  # fmt: skip
     load.add_argument("--retain", action="store_true",
                       help="the server keeps the messages; they are removed at the end")  # fmt: skip
+    load.add_argument("--find-max", action="store_true",
+                      help="find the highest rate at which --slo holds, in runs of such a duration")  # fmt: skip
+    load.add_argument("--slo", metavar="SLO", help="what must hold, of p50 to p99.9 (default: p99<10ms)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the report as one JSON document")
     output.add_argument("--plot", metavar="PNG", help="draw latency and throughput; needs the extra 'bench'")
@@ -80,12 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
         ask_for_descriptors(plan.clients)
     except OSError as error:
         raise Failure(str(error)) from None
-    show, wipe = _progress(arguments)
-    run = Run(plan, _clients(arguments, plan), show)
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(_go(run))
-    wipe()
-    document = report.as_json(run, shown_url(arguments.url))
+    if arguments.find_max:
+        return _find_max(arguments, plan)
+    if arguments.slo is not None:
+        raise Failure("--slo goes with --find-max", USAGE)
+    run, document = _measure(arguments, plan)
     print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
     if arguments.plot:
         try:
@@ -93,6 +96,51 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise Failure(f"the plot cannot be written: {error}") from None
     return _code(run, document, arguments)
+
+
+def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, Any]]:
+    """Do one run. Returns it, and its document."""
+    show, wipe = _progress(arguments)
+    run = Run(plan, _clients(arguments, plan), show)
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(_go(run))
+    wipe()
+    return run, report.as_json(run, shown_url(arguments.url))
+
+
+def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
+    """Find the highest rate at which an objective holds, and print it."""
+    try:
+        objective = search.Objective.parse(arguments.slo or "p99<10ms")
+    except ValueError as error:
+        raise Failure(f"--slo: {error}", USAGE) from None
+    if arguments.plot or not plan.publishers:
+        raise Failure("--find-max needs a publisher" if not arguments.plot else "--find-max draws no plot", USAGE)
+    looking, steps, busy = search.Search(plan.rate or search.FIRST_RATE), list[dict[str, Any]](), False
+    while (rate := looking.rate) is not None:
+        run, document = _measure(arguments, replace(plan, rate=rate, run=os.urandom(4).hex()))
+        if not document["connections"]["made"]:
+            return _code(run, document, arguments)
+        if run.interrupts:
+            break
+        failure = search.verdict(document, objective)
+        busy = (document["process"]["cpu_share"] or 0.0) >= report.BUSY if failure else busy
+        steps.append({"rate": rate, "failure": failure, "figure_ms": objective.figure(document)})
+        steps[-1] |= {name: document[name] for name in ("throughput", "process")}
+        looking.note(not failure)
+    found = {
+        "format": report.FORMAT,
+        "url": shown_url(arguments.url),
+        "objective": str(objective),
+        "found_per_second": looking.best or None,
+        "interrupted": looking.rate is not None,
+        "busy": busy,
+        "steps": steps,
+    }
+    print(json.dumps(found) if arguments.json else search.as_text(found), end="\n" if arguments.json else "")
+    if found["interrupted"]:
+        return INTERRUPTED
+    return OK if looking.best else FAILED
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

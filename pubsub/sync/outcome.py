@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from operator import attrgetter
 
 __all__ = ["Outcome", "Promise", "slice_of"]
 
@@ -85,8 +86,8 @@ class Outcome:
 class Condition(threading.Condition):
     """A condition whose `with` takes its lock in one step, in C: see above."""
 
-    __enter__ = property(lambda self: self._lock.__enter__)
-    __exit__ = property(lambda self: self._lock.__exit__)
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class Promise(Future[None]):

@@ -1,0 +1,131 @@
+"""The highest rate at which a broker keeps a service-level objective: runs of rising rates, then halving between two.
+
+`Search` decides which rate is next; it connects to nothing. A rate that fails is tried once more, and only a second
+failure counts: one pause of the machine does not decide a search. `verdict` judges a run by its document.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Self
+
+from pubsub.bench.plan import MAX_RATE
+
+#: Where the search begins, unless the plan has a rate.
+FIRST_RATE = 1_000.0
+#: The lowest rate that is tried.
+LEAST_RATE = 1.0
+#: The search ends when the rates that pass and fail are closer than this, as a part of the lower.
+PRECISION = 0.05
+#: The part of the messages that were due and may be left unsent.
+UNSENT = 0.01
+
+_OBJECTIVE = re.compile(r"(p50|p90|p99|p99\.9)\s*<\s*(\d+(?:\.\d+)?)\s*(us|ms|s)")
+_MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A service-level objective: a quantile of the latency stays below a bound.
+
+    Attributes:
+        quantile: p50, p90, p99 or p99.9.
+        bound: milliseconds, above 0.
+    """
+
+    quantile: str
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an objective, such as "p99<10ms".
+
+        Raises:
+            ValueError: it is none.
+        """
+        found = _OBJECTIVE.fullmatch(text.strip())
+        if found is None or not float(found[2]):
+            raise ValueError(f"{text!r} is no objective; write p50, p90, p99 or p99.9, '<', and us, ms or s: p99<10ms")
+        return cls(found[1], float(found[2]) * _MILLISECONDS[found[3]])
+
+    def __str__(self) -> str:
+        return f"{self.quantile}<{self.bound:g}ms"
+
+    def figure(self, document: dict[str, Any]) -> float | None:
+        """Return the quantile of a run in milliseconds: to the subscriber, or without any to the acknowledgement."""
+        durations = document["latency" if document["plan"]["subscribers"] else "acknowledgement"]
+        value: float | None = durations[f"{self.quantile.replace('.', '_')}_ms"]
+        return value
+
+
+def verdict(document: dict[str, Any], objective: Objective) -> str:
+    """Say why a run fails; nothing where it passes."""
+    messages, figure = document["messages"], objective.figure(document)
+    if document["problems"]:
+        return str(document["problems"][0])
+    if messages["unsent"] > UNSENT * messages["due"]:
+        return f"{messages['unsent']:,} of {messages['due']:,} messages were not sent in time"
+    if messages["lost"]:
+        return f"{messages['lost']:,} deliveries were lost"
+    if figure is None:
+        return "nothing arrived"
+    return "" if figure < objective.bound else f"{objective.quantile} is {figure:.3g} ms"
+
+
+class Search:
+    """Which rate is tried next.
+
+    Args:
+        first: messages a second, where it begins.
+
+    Attributes:
+        best: the highest rate that has passed; 0 for none.
+    """
+
+    def __init__(self, first: float) -> None:
+        self.best = 0.0
+        self._next: float | None = min(max(first, LEAST_RATE), MAX_RATE)
+        self._worst: float | None = None  # the lowest rate that has failed
+        self._failed_once = False
+
+    @property
+    def rate(self) -> float | None:
+        """The rate to try next; None: the search is over."""
+        return self._next
+
+    def note(self, passed: bool) -> None:
+        """Note what has become of that rate."""
+        rate = self._next
+        if rate is None:
+            return
+        if not passed and not self._failed_once:
+            self._failed_once = True
+            return
+        self._failed_once = False
+        if passed:
+            self.best = rate
+        else:
+            self._worst = rate
+        self._next = self._following()
+
+    def _following(self) -> float | None:
+        if self._worst is None:
+            return min(self.best * 2, MAX_RATE) if self.best < MAX_RATE else None
+        if not self.best:
+            return self._worst / 2 if self._worst / 2 >= LEAST_RATE else None
+        return sqrt(self.best * self._worst) if self._worst / self.best > 1 + PRECISION else None
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Show a search to a person."""
+    lines = [f"{document['url']}: the highest rate with {document['objective']}", ""]
+    for step in document["steps"]:
+        figure = "–" if step["figure_ms"] is None else f"{step['figure_ms']:.3g} ms"
+        lines.append(f"{step['rate']:>12,.0f}/s  {figure:>10}  {step['failure'] or 'passed'}")
+    found = document["found_per_second"]
+    lines += ["", "no rate passed" if found is None else f"found: {found:,.0f} messages a second"]
+    if document["busy"]:
+        lines.append("this process was busy where the search failed: it may be the limit, and not the server")
+    return "\n".join(lines) + "\n"
