@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ PROGRAM = Path(__file__).parents[2] / ".venv-peers" / "interop" / "bin" / "nats-
 
 CONFIGURATION = """
 server_name: {name}
-listen: "127.0.0.1:{client}"
-http: "127.0.0.1:{monitor}"
+listen: "{host}:{client}"
+http: "{host}:{monitor}"
 jetstream {{ store_dir: "{folder}" }}
-mqtt {{ listen: "127.0.0.1:{mqtt}", ack_wait: "10s", max_ack_pending: 1000 }}
-websocket {{ listen: "127.0.0.1:{websocket}", no_tls: true }}
-cluster {{ name: tested, listen: "127.0.0.1:{route}", routes: [{routes}] }}
+mqtt {{ listen: "{host}:{mqtt}", ack_wait: "10s", max_ack_pending: 1000 }}
+websocket {{ listen: "{host}:{websocket}", no_tls: true }}
+cluster {{ name: tested, listen: "{host}:{route}", routes: [{routes}] }}
 """
 
 
@@ -30,26 +31,34 @@ class NATS(Cluster):
     Args:
         size: how many nodes.
         scheme: "ws" or "mqtt".
+        places: where the nodes run, an address and the name of a network namespace each; None: here.
     """
 
     resends_after = 10.0  # ack_wait
 
-    def __init__(self, size: int = 3, scheme: str = "ws") -> None:
+    def __init__(
+        self, size: int = 3, scheme: str = "ws", places: Sequence[tuple[str, str | None]] | None = None
+    ) -> None:
         need(PROGRAM.exists(), "nats-server")
         super().__init__()
         version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
         self.product = f"NATS {version.split()[-1].lstrip('v')}"
         kinds = ("client", "monitor", "mqtt", "websocket", "route")
-        ports = [dict(zip(kinds, free_ports(len(kinds)), strict=True)) for _ in range(size)]
-        routes = ", ".join(f'"nats://127.0.0.1:{each["route"]}"' for each in ports)
-        self.monitors: dict[str, int] = {}
-        for number, each in enumerate(ports, 1):
+        places = places or [("127.0.0.1", None)] * size
+        ports = [dict(zip(kinds, free_ports(len(kinds)), strict=True)) for _ in places]
+        pairs = list(zip(places, ports, strict=True))
+        routes = ", ".join(f'"nats://{host}:{each["route"]}"' for (host, _), each in pairs)
+        self.monitors: dict[str, str] = {}
+        for number, ((host, namespace), each) in enumerate(pairs, 1):
             name = f"n{number}"
             path = self.folder / f"{name}.conf"
-            path.write_text(CONFIGURATION.format(name=name, folder=self.folder / name, routes=routes, **each))
-            url = f"ws://127.0.0.1:{each['websocket']}/mqtt" if scheme == "ws" else f"mqtt://127.0.0.1:{each['mqtt']}"
-            self.nodes.append(Node(name, url, [str(PROGRAM), "-c", str(path)], self.folder))
-            self.monitors[name] = each["monitor"]
+            path.write_text(
+                CONFIGURATION.format(name=name, host=host, folder=self.folder / name, routes=routes, **each)
+            )
+            url = f"ws://{host}:{each['websocket']}/mqtt" if scheme == "ws" else f"mqtt://{host}:{each['mqtt']}"
+            command = [str(PROGRAM), "-c", str(path)]
+            self.nodes.append(Node(name, url, command, self.folder, namespace=namespace))
+            self.monitors[name] = f"{host}:{each['monitor']}"
 
     def settle(self) -> None:
         """Wait until each replica of each stream and session is up to date on every node."""
@@ -58,7 +67,7 @@ class NATS(Cluster):
 
     def leaderless(self) -> list[str]:
         """Name the streams and sessions that no living node leads."""
-        alive = {node.name for node in self.nodes if node.running}
+        alive = {node.name for node in self.nodes if node.running and node.name not in self.cut_off}
         return sorted({name for _, name, leader, _ in self._groups() if leader not in alive})
 
     def _in_order(self) -> bool:
@@ -74,7 +83,7 @@ class NATS(Cluster):
         """
         found = []
         for node in self.nodes:
-            if not node.running:
+            if not node.running or node.name in self.cut_off:
                 continue
             with suppress(OSError, ValueError):
                 said = self._ask(node.name)
@@ -88,7 +97,7 @@ class NATS(Cluster):
         return found
 
     def _ask(self, name: str) -> Any:
-        url = f"http://127.0.0.1:{self.monitors[name]}/jsz?accounts=true&streams=true&consumers=true&raft=true"
+        url = f"http://{self.monitors[name]}/jsz?accounts=true&streams=true&consumers=true&raft=true"
         with urllib.request.urlopen(url, timeout=1) as answer:
             return json.load(answer)
 

@@ -7,6 +7,7 @@ A `Node` is one server, which can be killed and started again, on the same ports
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,18 @@ def need(there: object, what: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the system for ports that nobody uses."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Find ports that nobody uses, and that the system gives to no outgoing connection.
+
+    The nodes of a cluster connect to each other, and a node that is down must find its ports free when it comes back.
+    """
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.randrange(10_000, 32_000)  # below the usual range of outgoing connections
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 class Node:
@@ -131,6 +138,7 @@ class Cluster:
         product: name and version.
         folder: temporary.
         nodes: its nodes.
+        cut_off: the names of those that nobody reaches.
         resends_after: seconds after which the server sends again, on the same connection, what is not acknowledged;
             None: only on the next one.
     """
@@ -141,6 +149,7 @@ class Cluster:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
         self.nodes: list[Node] = []
+        self.cut_off: set[str] = set()
 
     @property
     def urls(self) -> list[str]:
@@ -171,6 +180,14 @@ class Cluster:
             node.resume() if node.running else None
             node.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def break_node(self, node: Node) -> None:
+        """Do to a node what the cluster is to survive: kill it."""
+        node.kill()
+
+    def mend_node(self, node: Node) -> None:
+        """Bring it back."""
+        node.start()
 
     def settle(self) -> None:
         """Wait until all nodes serve clients again."""

@@ -68,6 +68,7 @@ class Kill:
         election: seconds until the cluster had a living leader for everything, as far as it says; None: it does not.
         hit: which clients were connected to it.
         pause: the longest time, in seconds, without a new message since.
+        noticed: seconds until the publisher knew; None where it was not connected to the node.
     """
 
     node: str
@@ -75,6 +76,7 @@ class Kill:
     election: float | None = None
     hit: tuple[str, ...] = ()
     pause: float = 0.0
+    noticed: float | None = None
 
 
 @dataclass
@@ -217,7 +219,13 @@ class Load:
         accounts.acknowledged, accounts.lost = len(self._acknowledged), len(self._acknowledged - self._came)
         for kill in reversed(accounts.kills):
             times = [kill.at, *(at for at in self._new_at if kill.at < at < end)]
+            if kill is not accounts.kills[-1]:  # after the last one the load ends
+                times.append(end)
             kill.pause = max((later - at for at, later in pairwise(times)), default=end - kill.at)
+            if "publisher" in kill.hit:
+                kill.noticed = min(
+                    (at - kill.at for at, name, state in self.states
+                     if at > kill.at and (name, state.name) == ("publisher", "disrupted")), default=None)  # fmt: skip
             end = kill.at
         return accounts
 
@@ -243,12 +251,12 @@ class Killer(threading.Thread):
         kill = Kill(node.name, time.monotonic())
         kill.hit = tuple(name for name, where in self._load.endpoints.items() if where == endpoint)
         self._load.accounts.kills.append(kill)
-        node.kill()
+        self._cluster.break_node(node)
         while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
             time.sleep(0.02)  # another's process has no event to wait for
         kill.election = time.monotonic() - kill.at
         time.sleep(max(0.0, kill.at + plan.down - time.monotonic()))
-        node.start()
+        self._cluster.mend_node(node)
         self._cluster.settle()
         time.sleep(max(0.0, kill.at + plan.every - time.monotonic()))
 
@@ -263,7 +271,9 @@ def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, 
         "on_error": load.on_error,
         **options,
     }
-    return {**made, "on_message": load.on_message} if name == "taker" else made
+    if name == "taker":  # it has no acknowledgement due, so that its keep alive alone notices a silent network
+        made |= {"on_message": load.on_message, "keep_alive": min(5, made["keep_alive"])}
+    return made
 
 
 def run_blocking(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
