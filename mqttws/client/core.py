@@ -143,6 +143,7 @@ class Core(Generic[F]):
             self.session.subscriptions or self.session.sender.in_flight
         )
         self._dropped = False  # whether the program requested a new connection
+        self._left_for: TimedOut | None = None  # why this client left a connection that stands
         self._endpoint: str | None = None
         self._has_lowered = False  # whether it was logged
         self._tls: TLSMemory | None = None
@@ -226,7 +227,7 @@ class Core(Generic[F]):
 
     def begin_attempt(self) -> None:
         """Start an attempt. The caller gets the URL next, outside the lock."""
-        self.error, self._dropped = None, False
+        self.error, self._left_for, self._dropped = None, None, False
         self._set_state(State("connecting"))
 
     def make_attempt(self, url: str, now: float) -> attempt.Attempt:
@@ -292,9 +293,7 @@ class Core(Generic[F]):
             elif isinstance(event, Skipped):
                 pending.report(_too_large(event.topic, event.size, self.options.max_packet_size))
             elif isinstance(event, Stalled):
-                pending.report(
-                    TimedOut(f"{event.count} acknowledgements are due, and none has come for {event.seconds:.1f} s")
-                )
+                self._stalled(event, now)
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
@@ -349,6 +348,14 @@ class Core(Generic[F]):
         sender.pass_time(now)
         since = sender.since()
         return Waiting(sender.waiting, sender.waiting_size, 0.0 if since is None else max(0.0, now - since))
+
+    def _stalled(self, event: Stalled, now: float) -> None:
+        """Report that acknowledgements are overdue, and leave the connection where the user chose so."""
+        error = TimedOut(f"{event.count} acknowledgements are due, and none has come for {event.seconds:.1f} s")
+        self.pending.report(error)
+        if self.options.stalled == "leave" and not self.stopping and self.link is not None:
+            self._left_for = error
+            self.link.disconnect(now, 0.0, goodbye=False)
 
     def _found_cause(self, event: Subscribed | Unsubscribed) -> bool:
         """Return whether this is about a Topic Filter that the server ends the connection over."""
@@ -468,7 +475,7 @@ class Core(Generic[F]):
         """
         if self.called_off(now):
             return Verdict(error or ConnectionClosed())
-        options = self.options
+        error, options = self._left_for or error, self.options
         if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
             return Verdict(error, recovers=True)
         if self._tries_another(error):

@@ -35,6 +35,7 @@ EndOn = type[Exception] | Collection[type[Exception]] | Callable[[Exception], bo
 StateName = Literal["connecting", "connected", "disrupted", "reconnecting", "disconnected"]
 Overflow = Literal["block", "raise", "drop_oldest", "drop_newest"]
 Oversize = Literal["skip", "end"]
+Stall = Literal["wait", "leave"]
 UrlOrder = Literal["given", "random"]
 ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
 
@@ -79,6 +80,7 @@ class ConnectionOptions(TypedDict, total=False):
     max_filters: int
     ping_timeout: float | None
     ack_timeout: float | None
+    stalled: Stall
     publish_rate: float | None
     resend_after: float | None
     proxy: str | None
@@ -202,6 +204,9 @@ class Options:
         ack_timeout: seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
             with a `TimedOut` and the server is pinged, regardless of the keep alive, so that a dead connection is
             detected within `ack_timeout` and `ping_timeout`. None: it is detected by the keep alive only.
+        stalled: what to do when the server answers that ping and sends no acknowledgement. "wait": nothing. "leave": close
+            the connection as soon as an acknowledgement is overdue, and connect again, to another URL if there are
+            several. For clusters: a node that waits for an election answers pings, and loses what it receives meanwhile.
         publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
             together. QoS 1 and 2 messages beyond it are delayed. None: no limit.
         resend_after: seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
@@ -253,6 +258,7 @@ class Options:
     max_filters: int = 100
     ping_timeout: float | None = None
     ack_timeout: float | None = None
+    stalled: Stall = "wait"
     publish_rate: float | None = None
     resend_after: float | None = None
     proxy: str | None = ENVIRONMENT
@@ -282,6 +288,8 @@ class Options:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
         if not 0 <= self.max_qos <= 2:
             raise ValueError(f"max_qos is {self.max_qos}; it must be 0, 1 or 2")
+        if self.stalled == "leave" and self.ack_timeout is None:
+            raise ValueError("stalled='leave' needs an ack_timeout, which says when a connection is stalled")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
         for name, choices in _CHOICES.items():
@@ -367,6 +375,7 @@ _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_byt
 _CHOICES = {
     "overflow": get_args(Overflow),
     "oversize": get_args(Oversize),
+    "stalled": get_args(Stall),
     "url_order": get_args(UrlOrder),
     "server": get_args(ServerName),
 }

@@ -88,3 +88,44 @@ def test_a_puback_completes_a_message_of_qos_2(make: Make, server: Scripted, cap
         assert future.result(PATIENCE) is None
     client.publish("now")
     assert sum("with PUBACK" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_stalled_connection_is_left_for_another_url_where_that_is_asked_for(make: Make, qos: int) -> None:
+    states, errors = States(), list[MQTTError]()
+    with Scripted("mqtt") as first, Scripted("mqtt") as second:
+        client = make(
+            [first.url, second.url],
+            client_id="c",
+            ack_timeout=0.2,
+            stalled="leave",
+            reconnect=AT_ONCE,
+            on_state=states,
+            on_error=errors.append,
+        )
+        opening = first.soon(client.open)
+        end = first.accept().welcome()
+        opening.result(PATIENCE)
+        future = client.publish_nowait("a", b"x", qos)
+        assert isinstance(end.receive(), Publish)
+        again = second.accept().welcome()
+        again.expect(Publish("a", b"x", qos, dup=True, packet_id=1))
+        again.send(PubAck(1)) if qos == 1 else again.send(PubRec(1)).expect(PubRel(1)).send(PubComp(1))
+        assert future.result(PATIENCE) is None
+    assert isinstance(states.wait("disrupted").error, TimedOut)
+    assert "disrupted" not in states.names[states.names.index("disrupted") + 1 : states.names.index("connected", 3)]
+    assert [type(error) for error in errors] == [TimedOut]
+
+
+def test_a_client_that_is_closed_meanwhile_leaves_nothing_for_it(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, ack_timeout=0.2, stalled="leave", reconnect=AT_ONCE)
+    client.publish_nowait("a", b"x", 1)
+    assert isinstance(end.receive(), Publish)
+    client.close(timeout=0.6)
+    assert client.state.name == "disconnected"
+    assert client.state.error is None
+
+
+def test_leaving_needs_an_ack_timeout(make: Make) -> None:
+    with pytest.raises(ValueError, match="needs an ack_timeout"):
+        make("mqtt://127.0.0.1", stalled="leave")
