@@ -204,9 +204,9 @@ class Options:
         ack_timeout: seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
             with a `TimedOut` and the server is pinged, regardless of the keep alive, so that a dead connection is
             detected within `ack_timeout` and `ping_timeout`. None: it is detected by the keep alive only.
-        stalled: what to do when the server answers that ping and sends no acknowledgement. "wait": nothing. "leave": close
-            the connection as soon as an acknowledgement is overdue, and connect again, to another URL if there are
-            several. For clusters: a node that waits for an election answers pings, and loses what it receives meanwhile.
+        stalled: what to do when the server answers that ping and sends no acknowledgement. "wait": nothing. "leave":
+            close the connection as soon as an acknowledgement is overdue, and connect again, to another URL if there
+            are several. For clusters: a node that waits for an election answers pings, and loses what it receives.
         publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
             together. QoS 1 and 2 messages beyond it are delayed. None: no limit.
         resend_after: seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same

@@ -29,9 +29,10 @@ OPTIONS: dict[str, Any] = {
     "keep_alive": 30,
     "answer_timeout": 1.0,
     "connect_timeout": 1.0,
-    "ack_timeout": 1.0,
+    "ack_timeout": 0.75,
     "ping_timeout": 1.0,
-    "reconnect": Reconnect(initial=0.1, maximum=0.5),
+    "stalled": "leave",
+    "reconnect": Reconnect(initial=0.1, maximum=0.3),
 }
 #: Seconds without a message after which nothing more is expected. NATS sends again after 10 s (ack_wait).
 QUIET = 25.0

@@ -1,0 +1,192 @@
+"""`make cluster`: the features of each server, and fail-over under load; writes docs/servers.md and docs/scale.md.
+
+Run alone: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. Figures
+are kept in clusters.json beside this file, so that a run of some set-ups leaves those of the others standing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE.parent / "support"))
+sys.path.insert(0, str(HERE))
+
+import pytest
+from behaviours import differences, known, observe
+from cluster_haproxy import NATSBehindHAProxy
+from cluster_nats import NATS
+from cluster_network import NATSInNamespaces
+from cluster_nodes import Cluster
+from cluster_rabbitmq import RabbitMQ
+from failover import Accounts, Plan, apart, run
+from pages import DOCS, behaviours_table, replace_part, rules_table, table
+from servers import SERVERS
+
+RESULTS = HERE / "clusters.json"
+DRIVERS = ("blocking", "asyncio")
+
+
+def in_front(cluster: Cluster) -> dict[str, Any]:
+    """Let both clients know the proxy alone."""
+    assert isinstance(cluster, NATSBehindHAProxy)
+    return {"taker": cluster.front, "publisher": cluster.front}
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A cluster, and what is done to it.
+
+    Attributes:
+        what: in words.
+        make: makes it.
+        urls: gives the clients theirs.
+        options: of the clients, beside those of `failover`.
+        keeps: whether the cluster keeps sessions, so that nothing may be lost.
+    """
+
+    what: str
+    make: Callable[[], Cluster]
+    urls: Callable[[Cluster], dict[str, Any]] = apart
+    options: tuple[tuple[str, Any], ...] = ()
+    keeps: bool = True
+
+
+SET_UPS = {
+    "nats": SetUp("three nodes, each killed in turn", NATS),
+    "haproxy": SetUp("the same, HAProxy in front, one URL", NATSBehindHAProxy, in_front),
+    "hole": SetUp(
+        "three nodes, each a black hole in turn; keep_alive=60", NATSInNamespaces, options=(("keep_alive", 60),)
+    ),
+    "rabbitmq": SetUp("three nodes, each killed in turn; no mirrors", lambda: RabbitMQ(mirrored=False), keeps=False),
+    "rabbitmq-mirrored": SetUp("the same, with `ha-mode: all`", lambda: RabbitMQ(mirrored=True)),
+}
+
+
+def try_set_up(name: str, plan: Plan) -> list[dict[str, Any]]:
+    """Kill the nodes of a cluster in turn, under the load of each driver."""
+    set_up, rows = SET_UPS[name], []
+    for driver in DRIVERS:
+        with set_up.make() as cluster:
+            cluster.settle()
+            accounts = run(driver, cluster, set_up.urls(cluster), plan, **dict(set_up.options))
+        print(f"{cluster.product}, {set_up.what}, {driver}: {accounts}", flush=True)
+        for kill in accounts.kills:
+            print(f"    {kill}", flush=True)
+        rows.append(row(cluster.product, driver, accounts))
+    return rows
+
+
+def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
+    """Put down what docs/scale.md shows of a run."""
+    pauses, elections = accounts.pauses, accounts.elections
+    noticed = [kill.noticed for kill in accounts.kills if kill.noticed is not None]
+    return {
+        "product": product,
+        "driver": driver,
+        "date": date.today().isoformat(),
+        "kills": len(accounts.kills),
+        "acknowledged": accounts.acknowledged,
+        "lost": accounts.lost,
+        "out of order": accounts.disordered,
+        "late": accounts.resent,
+        "duplicates": accounts.duplicates,
+        "sessions lost": accounts.sessions_lost,
+        "pause": [round(median(pauses), 2), round(pauses[-1], 2)],
+        "election": [round(median(elections), 2), round(elections[-1], 2)],
+        "beyond": round(accounts.beyond_election, 2),
+        "noticed": round(max(noticed), 2) if noticed else None,
+    }
+
+
+def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
+    """Say what of a set-up is not as it must be."""
+    faults = []
+    for each in found:
+        subject = f"{name}, {each['driver']}"
+        if SET_UPS[name].keeps and each["lost"]:
+            faults.append(f"{subject}: {each['lost']} lost")
+        if each["out of order"]:
+            faults.append(f"{subject}: {each['out of order']} out of order")
+        if each["beyond"] > 1.0:
+            faults.append(f"{subject}: a pause {each['beyond']} s longer than the cluster's election")
+    return faults
+
+
+def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the clusters' part of docs/scale.md."""
+    head = ["cluster", "set-up", "driver", "kills", "acknowledged", "lost", "out of order", "sent again late",
+            "duplicates", "pause, p50 / max", "its election, p50 / max", "beyond it", "noticed within"]  # fmt: skip
+    rows = []
+    for name, set_up in SET_UPS.items():
+        for each in results.get(name, []):
+            seconds = [f"{each[key][0]:.2f} / {each[key][1]:.2f} s" for key in ("pause", "election")]
+            noticed = f"{each['noticed']:.2f} s" if each["noticed"] is not None else ""
+            counts = [
+                f"{each[key]:,}" for key in ("kills", "acknowledged", "lost", "out of order", "late", "duplicates")
+            ]
+            rows.append(
+                [each["product"], set_up.what, each["driver"], *counts, *seconds, f"{each['beyond']:.2f} s", noticed]
+            )
+    dates = sorted({each["date"] for found in results.values() for each in found})
+    told = (
+        f"Measured on {', '.join(dates)} with Python {platform.python_version()} on {os.cpu_count()} cores of one "
+        "machine, where the cluster, the load and the proxy run side by side."
+    )
+    replace_part(DOCS / "scale.md", "clusters", f"{told}\n\n{table(head, rows)}")
+
+
+def write_servers() -> list[str]:
+    """Try all servers, and write docs/servers.md. Returns what the profiles do not know, or know wrongly."""
+    found, faults = {}, []
+    for name, server in SERVERS.items():
+        with server() as (version, url, other):
+            found[name] = version, observe(url, other)
+        wrong = differences(found[name][1]) ^ (known(name) & set(found[name][1]))
+        faults += [f"the profile {name!r} and the server differ over {each}" for each in sorted(wrong)]
+    replace_part(DOCS / "servers.md", "rules", rules_table())
+    replace_part(DOCS / "servers.md", "behaviours", behaviours_table(found, date.today().isoformat()))
+    return faults
+
+
+def main() -> int:
+    """Run what is asked for. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", metavar="SET-UP", help=f"servers, {', '.join(SET_UPS)}; none: all")
+    parser.add_argument("--kills", type=int, default=20, help="how many in each run, 15 s apart")
+    given = parser.parse_args()
+    unknown = set(given.only) - {*SET_UPS, "servers"}
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    logging.disable(logging.WARNING)  # what the load meets is counted
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    faults = write_servers() if not given.only or "servers" in given.only else []
+    for name in SET_UPS:
+        if given.only and name not in given.only:
+            continue
+        try:
+            results[name] = try_set_up(name, Plan(kills=given.kills))
+        except pytest.skip.Exception as reason:
+            print(f"{name}: not run: {reason}")
+            continue
+        faults += verdict(name, results[name])
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        write_scale(results)
+    print("\n".join(faults) or "everything is as it must be")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
