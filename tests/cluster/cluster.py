@@ -1,7 +1,7 @@
 """`make cluster`: the features of each server, and fail-over under load; writes docs/servers.md and docs/scale.md.
 
-Run alone: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. Figures
-are kept in clusters.json beside this file, so that a run of some set-ups leaves those of the others standing.
+Run alone: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. The
+figures are kept in clusters.json beside this file: a run of some set-ups leaves those of the others standing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-sys.path.insert(0, str(HERE.parent / "support"))
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from behaviours import differences, known, observe
@@ -35,7 +34,7 @@ from failover import Accounts, Plan, apart, run
 from pages import DOCS, behaviours_table, replace_part, rules_table, table
 from servers import SERVERS
 
-RESULTS = HERE / "clusters.json"
+RESULTS = Path(__file__).with_name("clusters.json")
 DRIVERS = ("blocking", "asyncio")
 
 
