@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected, UnsubscribeRejected
+from mqttws import ConnectionClosed, MQTTError, Publish, State, SubscribeRejected, UnsubscribeRejected, WouldDeadlock
 from pubsub.errors import NotConnected
 from pubsub.held import Held
 from pubsub.pool.core import PoolCore
@@ -182,6 +182,21 @@ class Channel:
         """
         if self.provider.offline == "raise" and self.opened.done() and not self.connected:
             raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
+
+    @property
+    def stalled(self) -> str:
+        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        return self.client.stalled
+
+    def check_progress(self) -> None:
+        """Check that what is waited for here may still come.
+
+        Raises:
+            WouldDeadlock: nothing is read before the very callback returns that waits.
+        """
+        stalled = self.stalled
+        if stalled and self._runtime.is_current(self.runner):
+            raise WouldDeadlock(f"{stalled} before this callback returns; use the _nowait form here")
 
     def members(self) -> set[SubscriptionCore]:
         """Return all subscriptions that use it."""

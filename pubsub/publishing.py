@@ -117,15 +117,14 @@ class Publication:
         with self._lock:
             return PublishFailed(self._errors, self._topics)
 
-    def expire(self, seconds: float) -> PublishFailed:
-        """Cancel what is not done, because the time is up. Returns what failed."""
-        late = f"not delivered within {seconds:g} s"
+    def give_up(self, kind: type[MQTTError], failure: str) -> PublishFailed:
+        """Cancel what is not done, because the time is up, or would be in vain. Returns what failed."""
         fates = {True: "it was not sent and will not be", False: "it was sent, and may still be delivered"}
         withdrawn = self.cancel()
         with self._lock:
             errors = dict(self._errors)
         for topic, taken_back in withdrawn:
-            errors[topic] = TimedOut(f"{late}; {fates[taken_back]}")
+            errors[topic] = kind(f"{failure}; {fates[taken_back]}")
         return PublishFailed(errors, self._topics)
 
     def cancel(self) -> list[tuple[str, bool]]:

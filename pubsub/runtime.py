@@ -19,7 +19,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from mqttws import State, Waiting, WouldDeadlock
@@ -69,6 +69,23 @@ def settle(future: Future, error: BaseException | None = None) -> None:
         future.set_exception(error)
 
 
+class Waited(Protocol):
+    """What is asked of a `Channel` for whose answer something waits."""
+
+    @property
+    def stalled(self) -> str:
+        """See `Channel.stalled`."""
+
+    def check_progress(self) -> None:
+        """See `Channel.check_progress`."""
+
+
+def late(failure: str, seconds: float, channels: Iterable[Waited]) -> str:
+    """Say that the time of a call is up, and why where messages wait that nothing has taken."""
+    stalled = next((channel.stalled for channel in channels if channel.stalled), "")
+    return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
+
+
 class _Done:
     """A future with the outcome None, which needs neither a lock nor an event loop."""
 
@@ -97,6 +114,10 @@ class Client(Protocol):
     @property
     def waiting(self) -> Waiting:
         """What waits to be sent."""
+
+    @property
+    def stalled(self) -> str:
+        """Why no answer can come before messages are taken; empty as long as everything is read."""
 
     @property
     def dropped(self) -> int:

@@ -43,6 +43,13 @@ class Connection(Protocol):
     def leave(self, subscription: SubscriptionCore, topic_filters: Iterable[str]) -> Any:
         """See `Channel.leave`."""
 
+    @property
+    def stalled(self) -> str:
+        """See `Channel.stalled`."""
+
+    def check_progress(self) -> None:
+        """See `Channel.check_progress`."""
+
 
 class SubscriptionCore:
     """A subscription without its waiting.
@@ -135,6 +142,11 @@ class SubscriptionCore:
         for channel in channels:
             channel.leave(self, unwanted)
         self._settle_if_answered()
+
+    @property
+    def channels(self) -> list[Connection]:
+        """The connections that it uses."""
+        return list(self._channels.values())
 
     def granted(self) -> dict[str, int]:
         """Return what `ready` returns, once it is settled.

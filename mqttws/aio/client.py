@@ -98,6 +98,11 @@ class Client:
         return self._core.pending.expired
 
     @property
+    def stalled(self) -> str:
+        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        return self._core.stalled
+
+    @property
     def waiting(self) -> Waiting:
         """The queue of messages that are not sent yet."""
         return self._core.waiting(time.monotonic())

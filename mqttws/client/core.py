@@ -132,6 +132,7 @@ class Core(Generic[F]):
         self.received = 0
         self._sorted_out = (0, 0)  # of one read: the number of messages added to `calls`, and their bytes
         self.reading = True
+        self._held = 0  # bytes of the messages that wait, when that was last looked at: others must not count them
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
         self._retries = False  # whether further attempts follow if it fails
@@ -390,7 +391,7 @@ class Core(Generic[F]):
         """
         assert self.link is not None
         most = self.options.max_inbound_bytes
-        size = self._waiting_size()
+        size = self._held = self._waiting_size()
         if self.reading and size >= most:
             self.reading = False
             self.link.connection.pause_reading()
@@ -404,9 +405,7 @@ class Core(Generic[F]):
         """Why no answer can arrive until messages are consumed; empty if the client is reading."""
         if self.link is None or self.reading:
             return ""
-        return (
-            f"messages of {self._waiting_size():,} bytes wait to be taken, so nothing more is read (max_inbound_bytes)"
-        )
+        return f"messages of {self._held:,} bytes wait to be taken, so nothing more is read (max_inbound_bytes)"
 
     def late(self, failure: str, seconds: float) -> str:
         """Say that the time of a call is up, and why where messages wait that nothing has taken."""

@@ -200,7 +200,7 @@ class Options:
         oversize: the effect of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with a
             `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
         max_filters: the maximum number of Topic Filters in one SUBSCRIBE or UNSUBSCRIBE, at least 1.
-        ping_timeout: seconds; see `ClientMachine`.
+        ping_timeout: seconds, above 0; see `ClientMachine`.
         ack_timeout: seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
             with a `TimedOut` and the server is pinged, regardless of the keep alive, so that a dead connection is
             detected within `ack_timeout` and `ping_timeout`. None: it is detected by the keep alive only.
@@ -275,14 +275,7 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_in_flight > 65_535:
             raise ValueError(f"max_in_flight is {self.max_in_flight}; there are 65,535 packet identifiers")
-        for name in (
-            "ack_timeout",
-            "publish_rate",
-            "resend_after",
-            "connect_timeout",
-            "answer_timeout",
-            "expire_after",
-        ):
+        for name in _ABOVE_0.split():
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or None")
@@ -370,7 +363,7 @@ class Options:
         return Reconnect() if self.reconnect else None
 
 
-_ABOVE_0 = ("ack_timeout", "publish_rate", "resend_after", "connect_timeout", "answer_timeout", "expire_after")
+_ABOVE_0 = "ping_timeout ack_timeout publish_rate resend_after connect_timeout answer_timeout expire_after"
 _POSITIVE = ("max_in_flight", "max_queued", "max_queued_bytes", "max_inbound_bytes", "max_packet_size", "max_filters")
 _CHOICES = {
     "overflow": get_args(Overflow),
@@ -389,7 +382,7 @@ _KINDS: dict[tuple[type, ...], str] = {
         int,
     ): "max_qos keep_alive max_in_flight max_queued max_queued_bytes max_inbound_bytes max_packet_size max_filters",
     (int, float): "timeout",
-    (int, float, type(None)): " ".join(("ping_timeout", *_ABOVE_0)),
+    (int, float, type(None)): _ABOVE_0,
     (bool, Reconnect): "reconnect",
     (Turns, type(None)): "connect_budget",
     (Message, tuple, type(None)): "will",

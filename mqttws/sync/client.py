@@ -104,6 +104,11 @@ class Client:
         return self._core.pending.expired
 
     @property
+    def stalled(self) -> str:
+        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        return self._core.stalled
+
+    @property
     def waiting(self) -> Waiting:
         """The queue of messages that are not sent yet."""
         network = self._network
@@ -211,7 +216,7 @@ class Client:
         deadline = time.monotonic() + seconds
         token, future = self._submit(message, age, deadline)
         try:
-            self._wait(future, deadline - time.monotonic(), "")
+            self._wait(future, deadline - time.monotonic(), "", qos > 0)
         except (TimeoutError, WouldDeadlock) as error:
             fate = "was not sent and will not be" if self._withdraw(token) else "was sent, and may still be delivered"
             failure = f"the message to {topic!r} was not delivered"
@@ -436,8 +441,17 @@ class Client:
 
     # Waiting.
 
-    def _wait(self, future: LightFuture | Future[Any], timeout: float | None, failure: str) -> Any:
-        """Wait for a future; in a callback, by running the network loop."""
+    def _wait(
+        self, future: LightFuture | Future[Any], timeout: float | None, failure: str, is_answered: bool = True
+    ) -> Any:
+        """Wait for a future; in a callback, by running the network loop.
+
+        Args:
+            future: of the call.
+            timeout: seconds; None: the `timeout` of the options.
+            failure: what has not happened when the time is up.
+            is_answered: whether an answer of the server's settles it.
+        """
         network = self._network
         network.check_not_owned()
         seconds = self._options.timeout if timeout is None else timeout
@@ -446,7 +460,7 @@ class Client:
             network.take_turns(future.done, deadline)
             deadline = 0.0
         while True:
-            if not network.core.reading and not future.done():
+            if is_answered and not network.core.reading and not future.done():
                 network.check_progress()
             try:
                 return future.result(slice_until(deadline))

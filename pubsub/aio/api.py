@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError, TimedOut
+from mqttws import LocalProtocolError, TimedOut, WouldDeadlock
 from pubsub.aio.handle import Subscription, all_done
 from pubsub.aio.iteration import Inbox, Messages
 from pubsub.aio.requester import Requester
@@ -21,6 +21,7 @@ from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.publishing import FAILURES, Delivery, Publication
 from pubsub.requests import PREFIX, Requests
+from pubsub.runtime import late
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -137,8 +138,11 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
                 if full is not None:
                     await self._wait_for_space(publication, delivery, full, deadline)
             publication.begin()
-            if not await all_done([publication.future], deadline - asyncio.get_running_loop().time()):
-                raise publication.expire(seconds)
+            channels, left = list(self._channels.values()), deadline - asyncio.get_running_loop().time()
+            if not await all_done([publication.future], left, channels if qos else ()):
+                raise publication.give_up(TimedOut, late("not delivered", seconds, channels))
+        except WouldDeadlock as error:
+            raise publication.give_up(WouldDeadlock, f"not delivered: {error}") from None
         except asyncio.CancelledError:
             publication.cancel()
             raise

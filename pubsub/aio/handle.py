@@ -8,18 +8,31 @@ from types import TracebackType
 from typing import Any, Self
 
 from mqttws import TimedOut, UnsubscribeRejected
+from pubsub.runtime import Waited, late
 from pubsub.subscription import Handle
 
 __all__ = ["Subscription", "all_done"]
 
+#: Seconds that a verb waits before it looks whether its answer may still come.
+WAIT_SLICE = 0.5
 
-async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float) -> bool:
-    """Wait for futures, without cancelling them or raising what they raise. Returns whether all are done in time."""
-    waited_for = set(futures)
-    if waited_for:
-        _, pending = await asyncio.wait(waited_for, timeout=max(0.0, seconds))
-        return not pending
-    return True
+
+async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float, channels: Iterable[Waited] = ()) -> bool:
+    """Wait for futures, without cancelling them or raising what they raise. Returns whether all are done in time.
+
+    Raises:
+        WouldDeadlock: what one of the channels is to bring cannot come before this callback returns.
+    """
+    pending, clock = set(futures), asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while pending:
+        for channel in channels:
+            channel.check_progress()
+        left = max(0.0, deadline - clock())
+        _, pending = await asyncio.wait(pending, timeout=min(left, WAIT_SLICE) if channels else left)
+        if not channels or left <= WAIT_SLICE:
+            break
+    return not pending
 
 
 class Subscription(Handle):
@@ -41,8 +54,9 @@ class Subscription(Handle):
         """
         seconds = self._core.runtime.seconds(timeout)
         settled = self._core.settled
-        if not settled.done() and not await all_done([settled], seconds):
-            raise TimedOut(f"the server has not answered the subscription within {seconds:g} s")
+        channels = self._core.channels
+        if not settled.done() and not await all_done([settled], seconds, channels):
+            raise TimedOut(late("the server has not answered the subscription", seconds, channels))
         return self._core.granted()
 
     async def unsubscribe(self, timeout: float | None = None) -> None:

@@ -49,6 +49,11 @@ class PoolCore(Asking):
         return Waiting(sum(waiting.messages for waiting in each), sum(waiting.size for waiting in each), oldest)
 
     @property
+    def stalled(self) -> str:
+        """Why no answer can come on one of them before messages are taken; empty as long as everything is read."""
+        return next((reason for part in list(self._parts) if (reason := str(part.client.stalled))), "")
+
+    @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited."""
         return self._dropped + sum(int(part.client.dropped) for part in list(self._parts))

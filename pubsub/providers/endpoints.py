@@ -5,7 +5,6 @@ All that are given are tried in one attempt to connect; see `mqttws.Client`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any
@@ -73,7 +72,9 @@ async def ask_async(name: str, source: Callable[[], Any]) -> Urls:
     Raises:
         ProviderError: it returned something else.
     """
-    answer = source() if iscoroutinefunction(source) else await asyncio.to_thread(source)
+    from asyncio import to_thread  # a program with threads alone has no use for it
+
+    answer = source() if iscoroutinefunction(source) else await to_thread(source)
     return _checked(name, await answer if isawaitable(answer) else answer)
 
 

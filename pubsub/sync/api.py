@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import mqttws
-from mqttws import LocalProtocolError, TimedOut
+from mqttws import LocalProtocolError, TimedOut, WouldDeadlock
 from pubsub.channel import Channel
 from pubsub.codecs import JSON, Codec
 from pubsub.core import REQUIRED, ObservableCore, PubSubCore
@@ -18,10 +18,11 @@ from pubsub.observers import Observer
 from pubsub.providers.base import Provider
 from pubsub.publishing import FAILURES, Delivery, Publication
 from pubsub.requests import PREFIX, Requests
+from pubsub.runtime import late
 from pubsub.sync.handle import Subscription
 from pubsub.sync.iteration import Inbox, Messages
 from pubsub.sync.requester import Requester
-from pubsub.sync.runtime import OwnThread, Threads
+from pubsub.sync.runtime import OwnThread, Threads, outcome_of
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
@@ -137,9 +138,11 @@ class PubSub(PubSubCore[Observable, Future[None]]):
                 self._wait_for_space(publication, delivery, full, deadline)
         publication.begin()
         try:
-            publication.future.result(max(0.0, deadline - time.monotonic()))
+            outcome_of(publication.future, deadline, list(self._channels.values()) if qos else ())
         except TimeoutError:
-            raise publication.expire(seconds) from None
+            raise publication.give_up(TimedOut, late("not delivered", seconds, list(self._channels.values()))) from None
+        except WouldDeadlock as error:
+            raise publication.give_up(WouldDeadlock, f"not delivered: {error}") from None
 
     def _publish_one(
         self,

@@ -8,7 +8,9 @@ from typing import Self
 
 import mqttws
 from mqttws import TimedOut
+from pubsub.runtime import late
 from pubsub.subscription import Handle
+from pubsub.sync.runtime import outcome_of
 
 __all__ = ["Subscription"]
 
@@ -32,9 +34,9 @@ class Subscription(Handle):
         """
         seconds = self._core.runtime.seconds(timeout)
         try:
-            self._core.settled.result(seconds)
+            outcome_of(self._core.settled, time.monotonic() + seconds, self._core.channels)
         except TimeoutError:
-            raise TimedOut(f"the server has not answered the subscription within {seconds:g} s") from None
+            raise TimedOut(late("the server has not answered the subscription", seconds, self._core.channels)) from None
         return self._core.granted()
 
     def unsubscribe(self, timeout: float | None = None) -> None:

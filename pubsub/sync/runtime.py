@@ -12,7 +12,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,14 +21,37 @@ import mqttws
 from pubsub.channel import Channel
 from pubsub.providers.base import Provider
 from pubsub.providers.sharded import Sharded
-from pubsub.runtime import Runtime, logger
+from pubsub.runtime import Runtime, Waited, logger
 from pubsub.sync.outcome import Outcome, Promise
 from pubsub.sync.pool import Pool
 
-__all__ = ["Notifier", "Threads"]
+__all__ = ["Notifier", "Threads", "outcome_of"]
 
 #: Seconds that a verb waits for the notifier to end what iterations have left.
 COLLECT_TIMEOUT = 0.2
+#: Seconds that a verb waits before it looks whether its answer may still come.
+WAIT_SLICE = 0.5
+
+
+def outcome_of(future: Any, deadline: float, channels: Iterable[Waited]) -> Any:
+    """Wait for a future, and look now and then whether its outcome may still come.
+
+    Raises:
+        WouldDeadlock: it cannot before this callback returns.
+        TimeoutError: the time is up.
+    """
+    while True:
+        if not future.done():
+            for channel in channels:
+                channel.check_progress()
+        left = deadline - time.monotonic()
+        try:
+            return future.result(max(0.0, min(WAIT_SLICE, left)))
+        except TimeoutError:
+            if future.done():
+                return future.result()
+            if left <= WAIT_SLICE:
+                raise
 
 
 class OwnThread(threading.Thread):

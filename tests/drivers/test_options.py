@@ -165,6 +165,13 @@ def test_the_typed_options_are_the_options() -> None:
     assert set(ClientOptions.__annotations__) == set(Options.__annotations__)
 
 
+@pytest.mark.parametrize("name", ["ping_timeout", "ack_timeout", "connect_timeout", "answer_timeout", "expire_after"])
+@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
+def test_times_are_above_0(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be above 0"):
+        Options(**{name: value})  # type: ignore[misc]
+
+
 def test_an_option_that_there_is_not_is_named() -> None:
     """With the right spelling, wherever it is given, and without its value."""
     message = "connect and Client have no option 'keepalive' (did you mean 'keep_alive'?), 'xyzzy'"

@@ -436,6 +436,20 @@ def test_so_does_one_for_which_the_queue_has_no_space(make: Make, server: Script
         client.publish("b", b"x", 1)
 
 
+def test_what_needs_no_answer_is_sent_all_the_same(tcp_server: Scripted) -> None:
+    """The thread that takes the messages publishes at QoS 0, in turn with others whose messages wait."""
+    client, end = connected(mqttws.Client, tcp_server, max_inbound_bytes=20_000)
+    messages = client.messages(PATIENCE)
+    flood(client, tcp_server, end)
+    next(messages)
+    for number in range(200):
+        client.publish_nowait("b", b"%d" % number)
+        client.publish("b", b"now")
+    assert client.stalled
+    messages.close()
+    client.close(timeout=0.1)
+
+
 def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:
     """The messages may still be taken: that is no deadlock, and ends as soon as they are."""
     client = mqttws.Client(tcp_server.url, max_inbound_bytes=20_000)

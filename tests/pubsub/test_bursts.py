@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
-from pubsub_faces import PATIENCE, Loop, Threads
+from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import mqttws
+from mqttws import MQTTError, WouldDeadlock
+from pubsub import PublishFailed
 
 Api = Threads | Loop
 #: More than wait in any queue that is bounded by their number.
@@ -127,3 +130,50 @@ def test_many_retained_messages_and_a_publish(api: Api, world: Any) -> None:
     release.set()
     assert over.wait(PATIENCE)
     assert len(set(got)) == 3_000
+
+
+@pytest.mark.parametrize("call", ["publish", "publish to two", "ready"])
+def test_a_wait_in_an_observer_that_could_never_end_says_so(make: Any, world: Any, call: str) -> None:
+    """Beyond `max_inbound_bytes` nothing is read before the observer returns, no answer either."""
+    api = make(world.provider(max_inbound_bytes=20_000))
+    ps, outcome = api.ps, Recorder()
+    begun = time.monotonic()
+
+    def is_stalled() -> bool:
+        assert time.monotonic() < begun + PATIENCE
+        return any(channel.client.stalled for channel in ps._channels.values())
+
+    def ask() -> Any:
+        if call == "ready":
+            return ps.subscribe("z").subscribe(Recorder().next).ready(PATIENCE * 3)
+        return ps.publish("x" if call == "publish" else ["x", "y"], 1, qos=1, timeout=PATIENCE * 3)
+
+    if isinstance(api, Threads):
+
+        def observe(message: Any) -> None:
+            if not outcome.errors:
+                while not is_stalled():
+                    time.sleep(0.01)
+                with pytest.raises(MQTTError) as caught:
+                    ask()
+                outcome.error(caught.value)
+
+    else:
+
+        async def observe(message: Any) -> None:  # type: ignore[misc]
+            if not outcome.errors:
+                while not is_stalled():
+                    await asyncio.sleep(0.01)
+                with pytest.raises(MQTTError) as caught:
+                    await ask()
+                outcome.error(caught.value)
+
+    api.call(api.call(ps.subscribe("a").subscribe, observe).ready, PATIENCE)
+    for _ in range(300):
+        world.broker.publish("a", b'"' + bytes(1_000).replace(b"\0", b"x") + b'"')
+    outcome.wait(lambda: outcome.errors)
+    error = outcome.errors[0]
+    for each in error.errors.values() if isinstance(error, PublishFailed) else [error]:
+        assert isinstance(each, WouldDeadlock)
+        assert "max_inbound_bytes" in str(each)
+    api.call(ps.publish, "b", 1, qos=1)  # the observer has returned, and everything goes on
