@@ -1,6 +1,6 @@
 """AWS Amplify's PubSub for Python: publish and subscribe through pluggable providers, by MQTT over WebSocket.
 
-An instance of one's own::
+With an instance::
 
     from pubsub import MqttOverWSProvider, PubSub
 
@@ -9,11 +9,10 @@ An instance of one's own::
         for message in ps.subscribe(["a", "b/#"], qos=1, timeout=5):
             print(message.topic, message.value)
 
-or, as in Amplify, the one of the module: `pubsub.add_pluggable`, `pubsub.configure`, `pubsub.subscribe`,
-`pubsub.publish` and so on are the methods of `pubsub.default()`. The same for asyncio is `pubsub.aio`.
+or, as in Amplify, with the module: `pubsub.add_pluggable`, `pubsub.configure`, `pubsub.subscribe`, `pubsub.publish` and
+so on are the methods of the shared instance `pubsub.default()`. `pubsub.aio` is the same for asyncio.
 
-What is named here is loaded when it is first asked for: `import pubsub` itself loads neither asyncio nor ssl nor
-wsproto.
+Names are loaded on first use: `import pubsub` itself loads neither asyncio nor ssl nor wsproto.
 """
 
 from __future__ import annotations

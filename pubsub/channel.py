@@ -35,9 +35,9 @@ class Channel:
 
     Args:
         runtime: of the `PubSub` that it belongs to.
-        provider: tells where to connect, and how.
+        provider: determines where to connect, and how.
         options: of the client; see `Provider.client_options`.
-        changes: is told each change of state.
+        changes: receives each change of state.
         forget: called with this object when it has ended.
 
     Attributes:
@@ -50,7 +50,7 @@ class Channel:
         is_closing: whether it was asked to end.
         overflow: what becomes of a message for which the queue has no space; see the option of that name.
         runner: the thread or the task that takes its messages.
-        parts: where it is made of several connections, the state of each by its number.
+        parts: the states of its connections by number, if there are several.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Channel:
                 space, self._space = self._space, None
             if request is not None:
                 self._watch(request, answer)
-        except BaseException:  # of a signal handler: what was not sent, others may wait for
+        except BaseException:  # from a signal handler: other callers may wait for what was not sent
             self._runtime.notify(self._subscribe_again)
             raise
         if space is not None:
@@ -148,8 +148,8 @@ class Channel:
         """Remove a subscription from Topic Filters.
 
         Returns:
-            The future of the server's answer; None if others use them, or if there is no connection on which the
-            server could answer: then it is told on reconnecting.
+            The future of the server's answer; None if other subscriptions use the Topic Filters, or if there is no
+            connection: then the server is informed on reconnecting.
         """
         with self._runtime.lock:
             unused = self._router.leave(subscription, topic_filters)
@@ -209,7 +209,7 @@ class Channel:
         """Give a message to its subscriptions, or hold it.
 
         Yields:
-            What the runner has to wait for before it goes on: what a callback returned, or a future.
+            What the runner must wait for before it continues: the result of a callback, or a future.
         """
         is_held, space = False, None
         with self._runtime.lock:
@@ -217,7 +217,7 @@ class Channel:
             if not takers and self._is_to_be_held(publish):
                 is_held = self.is_closing or self._held.add(publish)
                 if not is_held:
-                    self.client.give_back([publish])  # before an observer comes: what it claims goes in front of this
+                    self.client.give_back([publish])  # first: messages that a new observer claims come before this one
                     space = self._space = self._runtime.new_future()
         if space is not None:
             yield space
@@ -246,7 +246,7 @@ class Channel:
             topics = ", ".join(repr(topic) for topic in sorted({publish.topic for publish in dropped})[:3])
             logger.warning(
                 "%s: %d messages of the kept session were dropped, and others will be: no observer came for their "
-                "topics (%s ...) within %g s. Unsubscribe from what is not wanted, or raise hold_seconds",
+                "topics (%s ...) within %g s. Unsubscribe from topics that are not needed, or raise hold_seconds",
                 self.provider.name,
                 len(dropped),
                 topics,
@@ -281,14 +281,14 @@ class Channel:
         self._change(ConnectionState.DISCONNECTED, self.error)
 
     def abandon(self, error: Exception) -> None:
-        """End without touching the client, whose process or event loop is gone, with its threads, sockets and locks."""
+        """End without using the client: its process or event loop no longer exists, nor its threads and locks."""
         self.over, self.error, self.state = True, error, ConnectionState.DISCONNECTED
         self.opened = DONE
         for subscription in self._router.members():
             subscription.abandon(error)
 
     def failed(self, error: Exception) -> None:
-        """Note why it is about to end, unless it was asked to: what is published until then fails with this."""
+        """Record why it is about to end, unless it was closed. Messages published until then fail with this."""
         if not self.is_closing:
             self.error = self.explain(error)
 
@@ -354,9 +354,9 @@ class Channel:
         self._report(outcomes)
 
     def _left(self, answer: Any) -> None:
-        """Take the outcome of an UNSUBSCRIBE: that the connection ended first is no failure."""
+        """Handle the outcome of an UNSUBSCRIBE. The end of the connection before the answer is not a failure."""
         error = None if answer.cancelled() else answer.exception()
-        if isinstance(error, UnsubscribeRejected):  # nobody may be waiting for it
+        if isinstance(error, UnsubscribeRejected):  # no call may be waiting for it
             logger.warning("%s: %s", self.provider.name, error)
 
     def _report(self, outcomes: Iterable[Outcome[SubscriptionCore]], error: MQTTError | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Codecs: how what a program publishes becomes a payload, and a payload what an observer gets.
+"""Codecs: the conversion of published values to payloads, and of payloads to received values.
 
-A codec is any object with the two functions `encode(value) -> bytes` and `decode(payload) -> value`. `JSON` is the
-default. It never fails to decode: what is not JSON arrives as text, what is not text as bytes, so that a foreign
-publisher's message is never dropped.
+A codec is any object with the methods `encode(value) -> bytes` and `decode(payload) -> value`. `JSON` is the default.
+Its decoding never fails: a payload that is not JSON is returned as text, and one that is not text as bytes, so that no
+message of another publisher is dropped.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ __all__ = ["BYTES", "JSON", "TEXT", "Codec"]
 
 
 class Codec(Protocol):
-    """Translates between values and payloads."""
+    """The interface of a codec."""
 
     def encode(self, value: Any) -> bytes:
-        """Make a payload. A ValueError or TypeError tells that the value has none."""
+        """Return the payload of a value.
+
+        Raises:
+            ValueError, TypeError: the value cannot be encoded.
+        """
 
     def decode(self, payload: bytes) -> Any:
-        """Read a payload. Any exception is told to the observer as `DecodeFailed`."""
+        """Return the value of a payload. Any exception is reported to the observer as `DecodeFailed`."""
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class _JSON:
-    """JSON in UTF-8, without spaces. Bytes are published as they are: they are a payload already."""
+    """JSON in UTF-8, without spaces. Bytes are published unchanged."""
 
     def encode(self, value: Any) -> bytes:
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -56,20 +60,20 @@ def _encode(text: str, value: object) -> bytes:
     """Encode a text in UTF-8.
 
     Raises:
-        ValueError: it holds a lone surrogate.
+        ValueError: it contains a lone surrogate.
     """
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         surrogate = ord(text[error.start])
         raise ValueError(
-            f"a {type(value).__name__} cannot be published: it holds the surrogate U+{surrogate:04X}, which UTF-8 "
-            "cannot express"
+            f"a {type(value).__name__} cannot be published: it contains the surrogate U+{surrogate:04X}, which UTF-8 "
+            "cannot encode"
         ) from None
 
 
 class _Text:
-    """Text in UTF-8. A payload that is not is a decode failure."""
+    """Text in UTF-8. Decoding fails for other payloads."""
 
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
@@ -84,7 +88,7 @@ class _Text:
 
 
 class _Bytes:
-    """Payloads as they are."""
+    """Payloads as bytes, unchanged."""
 
     def encode(self, value: Any) -> bytes:
         if not isinstance(value, (bytes, bytearray, memoryview)):

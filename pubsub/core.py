@@ -67,7 +67,7 @@ class ObservableCore(Generic[H]):
     @overload
     def subscribe(self, next: object) -> H: ...
     def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> H:
-        """Begin a subscription. It connects in the background if there is no connection.
+        """Start a subscription. It connects in the background if there is no connection.
 
         Args:
             next: called with each `Message`; or an observer object, as the only argument. With asyncio it may be a
@@ -79,8 +79,8 @@ class ObservableCore(Generic[H]):
             The handle of the subscription.
 
         Raises:
-            ProviderError: there is no provider, or it lacks a setting.
-            TypeError: this is no observer.
+            ProviderError: there is no provider, or a setting is missing.
+            TypeError: this is not an observer.
         """
         subscription = self._make(make_observer(next, error, close))
         subscription.begin()
@@ -221,7 +221,7 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def waiting(self) -> Waiting:
-        """What waits to be sent: how many messages, their bytes, and the seconds that the oldest has waited."""
+        """The queue of messages that are not sent yet: their number, their bytes, and the age of the oldest."""
         each = [channel.client.waiting for channel in list(self._channels.values())]
         oldest = max((waiting.oldest for waiting in each), default=0.0)
         return Waiting(sum(waiting.messages for waiting in each), sum(waiting.size for waiting in each), oldest)
@@ -233,13 +233,13 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def expired(self) -> int:
-        """How many messages were dropped because they waited to be sent for too long; see the option `expire_after`."""
+        """The number of messages that expired before they were sent; see the option `expire_after`."""
         return self._expired + sum(channel.client.expired for channel in list(self._channels.values()))
 
     def reauthenticate(self, provider: str | None = None) -> None:
         """Connect anew with fresh credentials: those that a provider keeps are dropped. Subscriptions stay.
 
-        It returns at once; `connection_state_changes` reports what happens. Without a connection the next one is made
+        It returns immediately; `connection_state_changes` reports the result. Without a connection the next one is made
         with fresh credentials.
 
         Args:
@@ -264,7 +264,7 @@ class PubSubCore(Generic[O, F]):
 
         Raises:
             ProviderError: there is no such provider, or it is not `Sharded`.
-            TypeError, ValueError: this is no number of connections.
+            TypeError, ValueError: this is not a valid number of connections.
         """
         sharded = [each for each in self.select(provider) if isinstance(each, Sharded)]
         if not sharded:
@@ -297,8 +297,8 @@ class PubSubCore(Generic[O, F]):
             provider: the name of one; None: through all.
             codec: decodes the messages; None: that of the `PubSub`.
             timeout: seconds of silence after which an iteration ends; None: never.
-            dedupe: makes a key of each `Message`. A message whose key is among the last 10,000 is left out, for servers
-                that deliver copies. None as a key leaves nothing out.
+            dedupe: returns a key for each `Message`. A message whose key is among the last 10,000 is skipped, for
+                servers that deliver copies. A message with None as its key is never skipped.
 
         Raises:
             LocalProtocolError: a Topic Filter or the QoS is ill-formed.
@@ -391,7 +391,7 @@ class PubSubCore(Generic[O, F]):
             retain: whether the server keeps it for later subscribers.
             provider: the name of one; None: through all.
             codec: encodes the message; None: that of the `PubSub`.
-            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the provider.
+            expire_after: seconds, above 0, that it may wait to be sent; None: the `expire_after` of the provider.
 
         Raises:
             PublishFailed: no topic was accepted: the queue is full, or there is no connection and the provider does
@@ -425,7 +425,7 @@ class PubSubCore(Generic[O, F]):
 
         Raises:
             LocalProtocolError: a topic or the QoS is ill-formed.
-            TypeError, ValueError: the codec has no payload for the message, or there is no topic, or no message.
+            TypeError, ValueError: the codec cannot encode the message, or there is no topic or no message.
             ProviderError: there is no such provider.
             MQTTError: a provider's server would not take the message.
         """
@@ -515,7 +515,7 @@ class PubSubCore(Generic[O, F]):
         return channels
 
     def _forget_parent(self) -> None:
-        """In a forked child, forget what is the parent's: its connections and subscriptions have ended here."""
+        """Forget the connections and subscriptions of the parent in a forked child: here they have ended."""
         self._runtime.renew()
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:

@@ -1,17 +1,17 @@
-"""The errors of the PubSub API itself. What goes wrong below arrives as the error of `mqttws` that it is.
+"""The exceptions of the PubSub API itself. Failures of the connection are reported as exceptions of `mqttws`.
 
 The tree::
 
     MQTTError                    (of mqttws)
       PubSubError
-        ProviderError            no provider, no such provider, or one that lacks a setting
-        NotConnected             there is no connection now, and the provider was told not to queue
+        ProviderError            no provider, no such provider, or one with a missing setting
+        NotConnected             there is no connection now, and the provider was made with offline="raise"
         PublishFailed(errors)    some of the topics of one `publish` failed
-        DecodeFailed(message)    the codec could not read a message
-        RequestFailed            the responder has reported that it failed
-        SubscriptionEnded        a subscription ended before what was waited for
+        DecodeFailed(message)    the codec could not decode a message
+        RequestFailed            the responder has reported a failure
+        SubscriptionEnded        a subscription ended before the awaited event
 
-None holds a URL with its query, a password or a token.
+No message contains the query of a URL, a password or a token.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ check()
 
 
 class PubSubError(MQTTError):
-    """The root of what this package adds to the errors of `mqttws`."""
+    """The base of the exceptions that this package adds to those of `mqttws`."""
 
 
 class ProviderError(PubSubError, ValueError):
-    """There is no provider, or none of that name, or it lacks a setting."""
+    """There is no provider, none with that name, or one with a missing setting."""
 
 
 class NotConnected(PubSubError):
@@ -52,14 +52,14 @@ class NotConnected(PubSubError):
 
 
 class SubscriptionEnded(PubSubError):
-    """The subscription ended before what was waited for happened."""
+    """The subscription ended before the awaited event happened."""
 
 
 class RequestFailed(PubSubError):
-    """The responder has reported that it failed; why is in its own log.
+    """The responder has reported a failure; the reason is in its log.
 
     Attributes:
-        topic: of the request.
+        topic: the topic of the request.
     """
 
     def __init__(self, topic: str) -> None:
@@ -67,15 +67,15 @@ class RequestFailed(PubSubError):
         self.topic = topic
 
     def __str__(self) -> str:
-        return f"the responder to {self.topic!r} failed; its log says why"
+        return f"the responder to {self.topic!r} failed; its log contains the reason"
 
 
 class PublishFailed(PubSubError):
     """One call of `publish` failed for at least one of its topics; the others, if any, were delivered.
 
     Attributes:
-        errors: topic -> why. With several providers the first failure of each topic.
-        topics: how many topics the call had.
+        errors: topic -> exception; with several providers the first failure of each topic.
+        topics: the number of topics of the call.
     """
 
     def __init__(self, errors: Mapping[str, BaseException], topics: int) -> None:
@@ -86,11 +86,11 @@ class PublishFailed(PubSubError):
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{topic!r}: {error}" for topic, error in self.errors.items())
-        return f"{len(self.errors)} of {self.topics} topics could not be published to: {reasons}"
+        return f"publishing failed for {len(self.errors)} of {self.topics} topics: {reasons}"
 
 
 class DecodeFailed(PubSubError):
-    """The codec could not read one message. The subscription goes on.
+    """The codec could not decode a message. The subscription continues.
 
     Attributes:
         message: the message; its `value` is its payload.

@@ -49,7 +49,7 @@ class Held:
         return now >= self._until
 
     def add(self, publish: Publish) -> bool:
-        """Keep a message. Returns False, and changes nothing, if there is no space for it."""
+        """Keep a message. Return False, and change nothing, if there is no space for it."""
         size = _size(publish)
         if self._waiting and self._bytes + size > self._most_bytes:
             return False
@@ -58,7 +58,7 @@ class Held:
         return True
 
     def claim(self, is_wanted: Callable[[str], bool]) -> list[Publish]:
-        """Take out the messages whose topic is wanted now."""
+        """Remove and return the messages whose topic has a subscriber now."""
         claimed, left = [], deque[Publish]()
         for publish in self._waiting:
             if is_wanted(publish.topic):

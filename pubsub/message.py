@@ -1,4 +1,4 @@
-"""A message as an observer gets it."""
+"""A message, as observers receive it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Message"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that has arrived.
+    """A received message.
 
-    Each observer gets a `value` of its own: changing it disturbs nobody.
+    Each observer gets a separate `value`, so changing it does not affect others.
 
     Attributes:
         topic: the Topic Name it was published to.
         value: the payload, decoded by the codec of the subscription.
-        payload: the bytes as they came.
-        qos: at which it was delivered: 0, 1 or 2.
-        retain: whether the server had kept it from before the subscription.
-        dup: whether the server has sent it before, and may have delivered it.
-        provider: the name of the provider that it came through.
+        payload: the received bytes.
+        qos: the QoS of the delivery: 0, 1 or 2.
+        retain: whether it is a retained message, sent because of the subscription.
+        dup: whether the server may have delivered it before.
+        provider: the name of the provider that delivered it.
     """
 
     topic: str

@@ -1,4 +1,4 @@
-"""Observers: the three functions that a subscription calls, in the forms in which they may be given.
+"""Observers: the three functions that a subscription calls, and the forms in which they can be given.
 
 An observer is three functions, or an object with methods named `next`, `error` and `close` (or `complete`), or, as in
 Rx, `on_next`, `on_error` and `on_completed`. `Runtime.call` calls them, and logs what they raise.
@@ -16,13 +16,13 @@ Callback = Callable[..., object]
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What to call.
+    """The functions to call.
 
     Attributes:
-        next: with each message, or each change.
-        error: with each failure, an exception. A failure does not by itself end a subscription.
-        close: without arguments, once, at the end.
-        holds: whether `next` also gets what it is to call when it has taken the message (None at QoS 0).
+        next: called with each message, or each change of state.
+        error: called with each failure, an exception. A failure alone does not end a subscription.
+        close: called once, without arguments, at the end.
+        holds: whether `next` has a second argument, a function to call once the message is consumed (None at QoS 0).
     """
 
     next: Callback | None = None
@@ -43,7 +43,7 @@ def make_observer(
     """
     if next is not None and any(hasattr(next, name) for name in ("on_next", "next")):
         if error is not None or close is not None:
-            raise TypeError("give an observer object, or functions; not both")
+            raise TypeError("pass either an observer object or functions, not both")
         return Observer(
             _method(next, "on_next", "next"),
             _method(next, "on_error", "error"),

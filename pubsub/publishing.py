@@ -113,12 +113,12 @@ class Publication:
         return bool(self._pending)
 
     def failure(self) -> PublishFailed:
-        """Return what has failed so far."""
+        """Return the failures so far."""
         with self._lock:
             return PublishFailed(self._errors, self._topics)
 
     def give_up(self, kind: type[MQTTError], failure: str) -> PublishFailed:
-        """Cancel what is not done, because the time is up, or would be in vain. Returns what failed."""
+        """Cancel what is incomplete, at the time-out or because it cannot complete. Return the failures."""
         fates = {True: "it was not sent and will not be", False: "it was sent, and may still be delivered"}
         withdrawn = self.cancel()
         with self._lock:
@@ -128,7 +128,7 @@ class Publication:
         return PublishFailed(errors, self._topics)
 
     def cancel(self) -> list[tuple[str, bool]]:
-        """Take back what has not been sent. Returns what was not done, and whether it was taken back."""
+        """Withdraw what has not been sent. Return what was incomplete, and whether it was withdrawn."""
         not_done = [(topic, sent) for topic, sent in self._pending if not sent.future.done()]
         withdrawn = [(topic, sent.withdraw()) for topic, sent in not_done]
         for _, sent in not_done:

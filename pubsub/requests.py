@@ -9,7 +9,7 @@ The topics::
 `name` is the requester's: one level, unguessable unless the program chooses it. A requester subscribes to
 `<prefix>/<name>/#` once, whatever it asks; a responder subscribes to `<topic>/+/+`. Payloads are the program's alone.
 
-`Requests` knows what waits for a response, and waits for nothing itself; `RequesterCore` joins it to a `PubSub`.
+`Requests` keeps the requests without a response, and does not wait itself; `RequesterCore` connects it to a `PubSub`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Asked(Generic[T]):
     """A request that waits for its response.
 
     Attributes:
-        topic: what it is published to.
+        topic: the topic to publish to.
         number: the last level of that topic.
         waiter: what waits, as given to `Requests.begin`.
         response: the response, once it is there.
@@ -57,7 +57,7 @@ class Requests(Generic[T]):
     Args:
         name: of the requester, one level of a topic; None: 16 random hexadecimal digits.
         prefix: a Topic Name, below which responses come.
-        most: how many requests may wait at once, at least 1.
+        most: the maximum number of waiting requests, at least 1.
 
     Raises:
         LocalProtocolError: the name or the prefix cannot be part of a topic.
@@ -104,7 +104,7 @@ class Requests(Generic[T]):
         """Take the request that a response belongs to, by the response's topic.
 
         Returns:
-            The request, and whether the responder failed; None where none waits for it: it comes late, or again.
+            The request, and whether the responder failed; None if no request waits for it: it is late or repeated.
         """
         number, _, rest = topic.removeprefix(self._begin).partition("/")
         if not topic.startswith(self._begin) or rest not in ("", _FAILED):
@@ -113,7 +113,7 @@ class Requests(Generic[T]):
         return None if asked is None else (asked, rest == _FAILED)
 
     def forget(self, asked: Asked[T]) -> None:
-        """Note that nobody waits for a response any more."""
+        """Record that no call waits for a response any more."""
         self._asked.pop(asked.number, None)
 
     def take_all(self) -> list[Asked[T]]:
@@ -189,10 +189,10 @@ class RequesterCore:
 
 
 class Responder:
-    """Calls a function with each request, and publishes what it returns as the response.
+    """Calls a function with each request, and publishes its result as the response.
 
     Args:
-        function: takes a `Message`; returns what the codec takes, or what is awaited for it.
+        function: called with a `Message`; returns a value for the codec, or an awaitable of one.
         publish: publishes without waiting: a topic, a message, and the name of a provider.
         prefix: see the top of the module.
     """
@@ -206,8 +206,8 @@ class Responder:
         self._prefix = prefix
 
     def next(self, message: Message) -> Any:
-        """Answer a request. Returns what is to be awaited, if anything is."""
-        if message.retain:  # nobody waits for that any more
+        """Answer a request. Return an awaitable, if there is one to await."""
+        if message.retain:  # a retained request is old: no requester waits for it
             return None
         _, name, number = message.topic.rsplit("/", 2)
         topic = f"{self._prefix}/{name}/{number}"

@@ -11,10 +11,10 @@ already causes another SUBSCRIBE, and everything that is retained comes again. E
 a message with the RETAIN flag reaches a member only as the first message of its topic since the member joined. Each
 joining gets a number, and for each topic the highest number at its last message is kept: a member with a higher one
 has not had it. A server that has lost the session gets every SUBSCRIBE again, and its retained messages are passed on
-where they are new: where the payload differs from the last one.
+if they are new: if the payload differs from the last one.
 
 *One SUBSCRIBE.* Members that join a filter while its SUBSCRIBE is unanswered share it, unless a retained message has
-come meanwhile. A higher QoS than asked for so far is asked for again; a lower one changes nothing.
+come in the meantime. A higher QoS than before is requested again; a lower one changes nothing.
 
 *Shared subscriptions.* The server takes `$share/<group>/<filter>` as one name, and users are counted by it. It sends a
 message under the message's own topic, which is matched with `<filter>`. No retained messages come for it.
@@ -43,7 +43,7 @@ MOST_LEFT = 1_000
 
 
 class _Filter(Generic[M]):
-    """A Topic Filter in use: the QoS asked for, its members with their numbers, and its last SUBSCRIBE."""
+    """A Topic Filter in use: the requested QoS, its members with their numbers, and its last SUBSCRIBE."""
 
     __slots__ = ("is_shared", "matched", "members", "qos", "request", "topic_filter")
 
@@ -57,7 +57,7 @@ class _Filter(Generic[M]):
 
 
 class Request(Generic[M]):
-    """A SUBSCRIBE that has to be sent.
+    """A SUBSCRIBE to send.
 
     Attributes:
         wanted: (Topic Filter, QoS) pairs.
@@ -76,7 +76,7 @@ class Request(Generic[M]):
 
     @property
     def is_open(self) -> bool:
-        """Whether its answer is still to be taken."""
+        """Whether its answer has not been handled yet."""
         return self.is_watched and not self.is_answered
 
 
@@ -102,7 +102,7 @@ class Router(Generic[M]):
     def __init__(self) -> None:
         self._filters: dict[str, _Filter[M]] = {}
         self._tree: TopicTree[_Filter[M]] = TopicTree()
-        self._left: OrderedDict[str, None] = OrderedDict()  # what was unsubscribed from, the oldest first
+        self._left: OrderedDict[str, None] = OrderedDict()  # the Topic Filters that were unsubscribed, the oldest first
         self._left_tree: TopicTree[None] = TopicTree()
         self._joined = 0  # joinings so far
         self._retained = 0  # retained messages so far
@@ -112,7 +112,7 @@ class Router(Generic[M]):
 
     @property
     def topic_filters(self) -> dict[str, int]:
-        """The Topic Filters in use, each with the QoS asked for."""
+        """The Topic Filters in use, each with the requested QoS."""
         return {entry.topic_filter: entry.qos for entry in self._filters.values()}
 
     def members(self) -> set[M]:
@@ -193,7 +193,7 @@ class Router(Generic[M]):
         return any(True for _ in self._tree.match(topic))
 
     def wanted_before(self, topic: str) -> bool:
-        """Return whether a topic matches a Topic Filter that its last member has left: nobody wants the message."""
+        """Return whether a topic matches a Topic Filter that was unsubscribed, so that no member needs the message."""
         return any(True for _ in self._left_tree.match(topic))
 
     def answered(self, request: Request[M], return_codes: Sequence[int]) -> list[Outcome[M]]:

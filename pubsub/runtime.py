@@ -113,7 +113,7 @@ class Client(Protocol):
 
     @property
     def waiting(self) -> Waiting:
-        """What waits to be sent."""
+        """The queue of messages that are not sent yet."""
 
     @property
     def stalled(self) -> str:
@@ -162,11 +162,11 @@ class Runtime(ABC):
     """Threads, or an event loop.
 
     Args:
-        timeout: seconds; bounds each wait that is given no timeout.
+        timeout: seconds; the default time-out of each call that waits.
 
     Attributes:
         timeout: as given.
-        abandoned: iterations that are gone, and whose subscriptions are to be ended.
+        abandoned: iterations that were garbage-collected, whose subscriptions must be ended.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -257,7 +257,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
-        """Call a callback of the user, if there is one, and log what it raises. Return what it returned."""
+        """Call a callback of the user, if there is one, and log its exception. Return its result."""
 
     @abstractmethod
     def spawn(self, result: Any) -> None:

@@ -1,6 +1,6 @@
-"""The states of a connection, by Amplify's names, and what a change of state tells.
+"""The states of a connection, with Amplify's names, and the changes of state.
 
-A driver tells five states; Amplify names eight. They map so::
+A driver reports five states; Amplify has eight. They correspond as follows::
 
     driver          Amplify
     connecting      Connecting
@@ -10,8 +10,8 @@ A driver tells five states; Amplify names eight. They map so::
     disconnected    Disconnected
     (`close` was called, the connection still stands)    ConnectedPendingDisconnect
 
-`ConnectedPendingNetwork` and `ConnectedPendingKeepAlive` are named for completeness: no driver here tells them. They
-stand for a browser's "offline" event and for an unanswered ping, which here is a `KeepAliveTimeout` and so
+`ConnectedPendingNetwork` and `ConnectedPendingKeepAlive` are included for completeness, but never reported. In Amplify
+they result from a browser's "offline" event and from an unanswered ping; here the latter is a `KeepAliveTimeout` and so
 `ConnectionDisrupted`.
 """
 
@@ -46,7 +46,8 @@ class ConnectionStateChange:
         provider: the name of the provider.
         state: the state now.
         previous: the state before.
-        reason: why, where something went wrong: it carries the close `code`, the HTTP `status` or the `return_code`.
+        reason: the exception after a failure, with the close `code`, the HTTP `status` or the `return_code`; otherwise
+            None.
     """
 
     provider: str
@@ -63,11 +64,11 @@ _BY_NAME = {
 
 
 def connection_state(state: State, last_error: Exception | None) -> ConnectionState:
-    """Name a driver's state.
+    """Return the Amplify state for a driver's state.
 
     Args:
-        state: of the driver.
-        last_error: why the last connection, or the last attempt, failed.
+        state: the state of the driver.
+        last_error: the error of the last connection or attempt.
     """
     if state.name in _BY_NAME:
         return _BY_NAME[state.name]

@@ -60,8 +60,8 @@ class SubscriptionCore:
         wanted: its first Topic Filters, each with a QoS.
         observer: what to call.
         codec: decodes its messages.
-        providers: whose connections it uses.
-        dedupe: makes the key of a message; a message whose key was there already is left out.
+        providers: the providers whose connections it uses.
+        dedupe: returns the key of a message; a message with a known key is skipped.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class SubscriptionCore:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the thread or the task that calls is one that gives this subscription its messages."""
+        """Whether the calling thread or task delivers the messages of this subscription."""
         return any(self.runtime.is_current(channel.runner) for channel in list(self._channels.values()))
 
     # For the handle.
@@ -208,7 +208,7 @@ class SubscriptionCore:
         return Message(publish.topic, value, publish.payload, publish.qos, publish.retain, publish.dup, provider)
 
     def _is_copy(self, message: Message, dedupe: Dedupe) -> bool:
-        """Return whether a message with the same key has been delivered lately. None is no key."""
+        """Return whether a message with the same key has been delivered recently. None means no key."""
         key = self.runtime.call(dedupe, message)
         if key is None:
             return False
@@ -223,7 +223,7 @@ class SubscriptionCore:
         """Take the answer for one of its Topic Filters. Callbacks are left to another thread.
 
         Args:
-            provider: the name of the one whose answer it is.
+            provider: the name of the provider that answered.
             topic_filter: which one.
             return_code: the QoS granted, or `REFUSED`.
             error: why it was refused; None: the server did not say.
@@ -339,7 +339,7 @@ class Handle:
         self._core.add(check_filters(topics, qos))
 
     def remove(self, topics: str | Iterable[str]) -> None:
-        """Unsubscribe from some of its Topic Filters. Without any it goes on, and gets no messages until `add`.
+        """Unsubscribe from some of its Topic Filters. With none left it continues without messages until `add`.
 
         Raises:
             ValueError: it does not have one of them; nothing has changed.

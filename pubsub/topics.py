@@ -1,4 +1,4 @@
-"""Topics as a caller gives them: one or several, checked before anything is sent."""
+"""The topics of a call, one or several, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHARE = "$share/"
 
 
 def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
-    """Check what a subscription asks for.
+    """Check the Topic Filters and the QoS of a subscription.
 
     Args:
         topics: a Topic Filter or several.
@@ -35,7 +35,7 @@ def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
 
 
 def check_topics(topics: str | Iterable[str], qos: int) -> list[str]:
-    """Check what is published to: Topic Names, and a QoS. Raises as `check_filters` does."""
+    """Check the Topic Names and the QoS of a publish. Raises as `check_filters` does."""
     check_qos(qos)
     names = listed(topics, "a topic", 'publish(["a", "b"], message)')
     for topic in names:
@@ -82,7 +82,7 @@ def listed(topics: str | Iterable[str], what: str, form: str) -> list[str]:
     """Return topics as a list.
 
     Args:
-        topics: as a caller gives them.
+        topics: the argument of the caller.
         what: one of them is, for the error.
         form: the call as it should be, for the error.
 

@@ -44,7 +44,7 @@ class StateChanges:
         """Call `next` with each `ConnectionStateChange` from now on.
 
         Returns:
-            The handle whose `unsubscribe` ends it, and calls `close`.
+            A handle; its `unsubscribe` ends the observation and calls `close`.
         """
         watch = Watch(self._stop)
         self._watches[watch] = make_observer(next, error, close)

@@ -25,12 +25,12 @@ from pubsub.runtime import late
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
-#: Seconds that an orderly end may take, if a call does not say.
+#: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
 class Observable(ObservableCore[Subscription]):
-    """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
+    """The result of `PubSub.subscribe`. Nothing happens until it is subscribed to, iterated over or entered.
 
     As an async context manager it gives `Messages`, an iteration that has begun, and ends it::
 
@@ -46,7 +46,7 @@ class Observable(ObservableCore[Subscription]):
         """Begin a subscription, and iterate over its messages until it ends or is silent for `timeout` seconds.
 
         Raises:
-            ProviderError: there is no provider, or it lacks a setting.
+            ProviderError: there is no provider, or a setting is missing.
         """
         inbox = Inbox()
         subscription = self._make(Observer(inbox.put, None, inbox.close, holds=True))
@@ -78,7 +78,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
     Args:
         *providers: see `add_pluggable`.
         codec: translates messages if a call names no other.
-        timeout: seconds; bounds each wait that is given no timeout.
+        timeout: seconds; the default time-out of each call that waits.
     """
 
     _name = "pubsub.aio.PubSub"
@@ -107,15 +107,15 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             message: what the codec takes; with the default anything that JSON has, or bytes as they are.
             qos: 0: handed to the network; 1 or 2: acknowledged in full.
             retain: whether the server keeps it for later subscribers.
-            provider: the name of one; None: through all.
+            provider: the name of a provider; None: all providers.
             codec: encodes the message; None: that of the `PubSub`.
             timeout: seconds; None: the `timeout` of the `PubSub`.
-            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
             PublishFailed: it failed for some of the topics, or it took too long for them.
-            LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
+            LocalProtocolError: a topic or the QoS is not valid; nothing was sent.
             TypeError, ValueError: the message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
@@ -206,16 +206,17 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Make a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
-            name: of the requester: one level of a topic; None: a random one. Responses come below `prefix/name`.
+            name: the name of the requester, one level of a topic; None: a random one. Responses are published below
+                `prefix/name`.
             prefix: a Topic Name, on which the responders must agree.
             qos: at which requests are published and responses subscribed to: 0, 1 or 2.
-            provider: the name of one; None: through all.
+            provider: the name of a provider; None: all providers.
             codec: of requests and responses; None: that of the `PubSub`.
-            max_pending: how many requests may wait for their responses at once, at least 1.
+            max_pending: the maximum number of requests that wait for a response, at least 1.
 
         Raises:
-            LocalProtocolError: the name, the prefix or the QoS is ill-formed.
-            ProviderError: there is no provider, or it lacks a setting.
+            LocalProtocolError: the name, the prefix or the QoS is not valid.
+            ProviderError: there is no provider, or a setting is missing.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
@@ -223,12 +224,12 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Connect now.
 
         Args:
-            provider: the name of one; None: all.
+            provider: the name of a provider; None: all providers.
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
             MQTTError: it failed.
-            TimedOut: it took too long; it goes on in the background.
+            TimedOut: it took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
         channels = [self.channel(each) for each in self.select(provider)]
@@ -240,13 +241,13 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
                 raise channel.error
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+        """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: it took too long; what is left goes on.
+            TimedOut: it took too long; the messages are still being delivered.
             MQTTError: a connection has ended.
         """
         loop, seconds = asyncio.get_running_loop(), self._runtime.seconds(timeout)
@@ -258,13 +259,13 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
             await client.flush(max(0.0, deadline - loop.time()))
 
     async def close(self, timeout: float | None = None) -> None:
-        """End every subscription, send what may be sent, and close every connection.
+        """End every subscription, send queued messages, and close every connection.
 
-        What was published before is sent, and its acknowledgements are waited for; what is not complete in time fails.
-        Messages that came and were not taken are not acknowledged.
+        This waits for the acknowledgements of published messages; those that are not complete in time fail. Received
+        messages that were not consumed are not acknowledged.
 
         Args:
-            timeout: seconds to wait for an orderly end; None: 5.
+            timeout: seconds to wait before the connections are closed in any case; None: 5.
         """
         await self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
@@ -286,7 +287,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         for channel in channels:
             for subscription in channel.members():
                 subscription.channel_ended(channel, None)
-        # Side by side: one that cannot send what waits must not take the time of the others.
+        # In parallel: a connection that cannot send must not use up the time of the others.
         clients: list[mqttws.aio.Client] = [channel.client for channel in channels]
         await asyncio.gather(*(client.close(timeout) for client in clients))
         runners = [channel.runner for channel in channels if channel.runner is not current]

@@ -13,15 +13,15 @@ from pubsub.subscription import Handle
 
 __all__ = ["Subscription", "all_done"]
 
-#: Seconds that a verb waits before it looks whether its answer may still come.
+#: Seconds that a call waits before it checks whether its answer can still arrive.
 WAIT_SLICE = 0.5
 
 
 async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float, channels: Iterable[Waited] = ()) -> bool:
-    """Wait for futures, without cancelling them or raising what they raise. Returns whether all are done in time.
+    """Wait for futures without cancelling them or raising their exceptions. Return whether all are done in time.
 
     Raises:
-        WouldDeadlock: what one of the channels is to bring cannot come before this callback returns.
+        WouldDeadlock: an answer on one of the channels cannot arrive before this callback returns.
     """
     pending, clock = set(futures), asyncio.get_running_loop().time
     deadline = clock() + seconds
@@ -49,7 +49,7 @@ class Subscription(Handle):
 
         Raises:
             SubscribeRejected: the server refused the only one, or the last of them.
-            MQTTError: there is no connection; or the subscription has ended.
+            MQTTError: there is no connection, or the subscription has ended.
             TimedOut: there was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
@@ -90,7 +90,7 @@ class Subscription(Handle):
         if error is None:
             await self.unsubscribe()
         else:
-            self._end()  # what was raised, a cancellation for example, waits for no server
+            self._end()  # an exception, such as a cancellation, does not wait for the server
 
     def _end(self) -> None:
         """End it, without waiting for the server's answer."""

@@ -80,7 +80,7 @@ class Inbox:
         self._wake()
 
     def discard(self) -> None:
-        """Expect no more messages, and release what is in."""
+        """Accept no more messages, and release the waiting ones."""
         self._is_discarded = True
         self.close()
         while self._waiting:
@@ -112,7 +112,7 @@ class Messages(Subscription):
         super().__init__(core)
         self._inbox = inbox
         self._silence = silence
-        self._given: Waiting | None = None  # what was given out last, while it is in the inbox
+        self._given: Waiting | None = None  # the last message that was yielded, while it is in the inbox
         core.runtime.watch(self, partial(_abandon, core, inbox))
 
     def __aiter__(self) -> Self:

@@ -21,7 +21,7 @@ __all__ = ["Pool"]
 
 #: Messages in the queue, beyond which the readers wait.
 PLACES = 1_000
-#: Seconds that an orderly close may take, where nothing else is said.
+#: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
@@ -143,7 +143,7 @@ class Pool(PoolCore):
                 await part.client.flush(max(0.0, deadline - asyncio.get_running_loop().time()))
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close every part, those that publish first: what waits there is sent and acknowledged."""
+        """Close every part, the publishing ones first, so that queued messages are sent and acknowledged."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (CLOSE_TIMEOUT if timeout is None else timeout)
         self._is_closing = True

@@ -16,7 +16,7 @@ __all__ = ["Requester"]
 
 
 class Requester(RequesterCore):
-    """Asks, and waits for the responses; `PubSub.requester` makes it. Several tasks may use it at once.
+    """Sends requests and waits for their responses. `PubSub.requester` makes it. Several tasks may share it.
 
     As an async context manager it ends its subscription.
     """

@@ -125,7 +125,7 @@ class Tasks(Runtime):
 
 
 async def take_messages(channel: Channel, runtime: Tasks) -> None:
-    """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
+    """Connect, deliver messages to the subscriptions, and end the channel when the client has ended."""
     client: Any = channel.client
     try:
         if not channel.is_closing:

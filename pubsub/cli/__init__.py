@@ -16,16 +16,16 @@ from importlib import import_module
 
 OK, FAILED, USAGE, NO_CONNECTION, REFUSED, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 27, 130
 
-#: Command -> what it does.
+#: Command -> description.
 COMMANDS = {
     "demo": "a broker, two subscriptions and a few messages, all in this process",
     "serve": "run the embedded broker",
     "sub": "subscribe to topics and print what comes",
     "pub": "publish a message to topics",
     "rr": "publish a request and print the response",
-    "bench": "put load on a broker, and measure what it does with it",
+    "bench": "put load on a broker, and measure its throughput and latency",
     "passwd": "add a user to the broker's file of users",
-    "aws": "attach an AWS IoT policy to a Cognito identity, or show whose the credentials are",
+    "aws": "attach an AWS IoT policy to a Cognito identity, or show the identity of the credentials",
     "look": "show every byte between clients and a broker, or of a saved session",
     "dissect": "show packets and frames byte by byte",
     "completion": "print the completion for a shell, or the manual page",
@@ -82,7 +82,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     """Parse a command line.
 
     Raises:
-        SystemExit: it is wrong, or asks for help.
+        SystemExit: it is wrong, or contains an option for help.
         Failure: its file of options cannot be read.
     """
     name = words[0] if words else ""
@@ -107,7 +107,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
     """Make the parser.
 
     Args:
-        loaded: the commands whose arguments are wanted; the modules of the others are not loaded.
+        loaded: the commands whose arguments to add; the modules of the others are not imported.
     """
     parser = argparse.ArgumentParser(
         prog="pubsub", description="Publish and subscribe over MQTT.", epilog="pubsub COMMAND --help says more."

@@ -66,7 +66,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, str]:
 def _identity(arguments: argparse.Namespace, settings: dict[str, str]) -> CognitoIdentity:
     pool = settings.get("aws_cognito_identity_pool_id")
     if pool is None:
-        raise Failure("whose identity? give --identity-id, --identity-pool-id, or --config", USAGE)
+        raise Failure("the identity is missing: give --identity-id, --identity-pool-id, or --config", USAGE)
     try:
         return CognitoIdentity(pool, endpoint=arguments.cognito_endpoint_url, identity_id=arguments.identity_id)
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""`pubsub bench URL`: put load on a broker, and measure what it does with it.
+"""`pubsub bench URL`: put load on a broker, and measure its throughput and latency.
 
-This room reads the options and prints; the work is in `pubsub.bench`. Standard output gets the report, standard error
-everything else. Ctrl-C ends the run early, and what has been measured is reported; a second one ends the waiting for
-what is still under way.
+This module parses the options and prints; the work is done in `pubsub.bench`. The report goes to standard output,
+everything else to standard error. Ctrl-C ends the run early, with a report; a second one ends the wait for messages in
+flight.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "idle": ("--connections", whole, "N", "more clients, that are connected and do nothing"),
     "size": ("--size", whole, "BYTES", f"of a payload, at least {HEADER.size}"),
     "rate": ("--rate", positive(float), "R", "messages a second, of all publishers together"),
-    "window": ("--window", whole, "N", "messages of one publisher that may be under way at once"),
+    "window": ("--window", whole, "N", "maximum messages in flight of one publisher"),
     "duration": ("--duration", positive(float), "S", "seconds to measure"),
     "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, that do not count"),
-    "drain": ("--drain", positive(float), "S", "seconds of silence to wait at the end for what is under way"),
+    "drain": ("--drain", positive(float), "S", "seconds without a message that end the wait for messages in flight"),
     "connect_rate": ("--connect-rate", positive(float), "R", "connections to make a second"),
     "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the run's word"),
 }
@@ -156,7 +156,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]:
-    """Give what makes the clients; what is wrong with their options is told now.
+    """Return the function that makes the clients; raise for invalid options now.
 
     Raises:
         Failure: they cannot be used.
@@ -183,9 +183,9 @@ def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]
 
 
 def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> Callable[..., Client]:
-    """Return what makes clients each of whose connections is signed for AWS IoT.
+    """Return a function that makes clients whose connections are signed for AWS IoT.
 
-    They keep to no rate of their own: what AWS IoT drops beyond its limits is for the bench to show.
+    They have no rate limit, so that the benchmark shows what AWS IoT drops beyond its limits.
 
     Raises:
         Failure: the options do not fit together.

@@ -1,6 +1,6 @@
 """`pubsub completion SHELL`: the completion for bash, zsh or fish, and `pubsub completion man`: the manual page.
 
-All of them are made from the parsers, so that none can lag behind.
+All of them are generated from the parsers, so that they are always complete.
 """
 
 from __future__ import annotations

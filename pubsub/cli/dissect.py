@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise Failure(f"this is not written in hexadecimal: {error}", USAGE) from None
     if not data:
-        raise Failure("there is no byte at all", USAGE)
+        raise Failure("there is no input", USAGE)
     records = [record for record in read(data, arguments.frames) if record.layer != "tcp" and record.data]
     for number, record in enumerate(records):
         if len(records) > 1:

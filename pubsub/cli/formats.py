@@ -241,7 +241,7 @@ def _indented(text: str) -> str:
 def plain_line(message: mqttws.Publish, *, verbose: bool, to_terminal: bool, in_colour: bool) -> bytes:
     """Return the payload, with the topic before it if it is to be `verbose`.
 
-    Nothing that a peer sent may command a terminal: there, what is no visible character is escaped.
+    Text from a peer must not control a terminal: there, invisible characters are escaped.
     """
     topic, payload = message.topic.encode(), message.payload
     if to_terminal:
@@ -253,7 +253,7 @@ def plain_line(message: mqttws.Publish, *, verbose: bool, to_terminal: bool, in_
 
 
 def printable(text: str) -> str:
-    """Escape what is no visible character; line ends and tabs stay."""
+    """Escape invisible characters, except line ends and tabs."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else character.encode("unicode_escape").decode()
         for character in text

@@ -17,7 +17,7 @@ from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
 from sigv4 import CredentialsUnavailable
 
-if TYPE_CHECKING:  # what few connections need is imported where they do: `pub` is to start quickly
+if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
     import ssl
 
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
@@ -41,7 +41,7 @@ _TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 def qos(text: str) -> int:
     """Read a QoS."""
     if text not in ("0", "1", "2"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no QoS; it must be 0, 1 or 2")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a QoS; it must be 0, 1 or 2")
     return int(text)
 
 
@@ -54,7 +54,7 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
         except ValueError:
             number = 0
         if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
         return number
 
     return read
@@ -63,14 +63,14 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 def whole(text: str) -> int:
     """Read a whole number, 0 or more."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number, 0 or more")
     return int(text)
 
 
 def port(text: str) -> int:
     """Read a port, 0 to 65535."""
     if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; it must be 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port; it must be 0 to 65535")
     return int(text)
 
 
@@ -111,7 +111,7 @@ class _Refuse(argparse.Action):
 
 
 def add_link_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what has to be known to be let in by a server, whatever its address."""
+    """Add the options for authentication, which do not depend on the server's address."""
     parser.add_argument("-q", "--qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
     parser.add_argument("-d", "--debug", action="store_true", help="show packets and states on standard error")
     group = parser.add_argument_group("connection")
@@ -147,7 +147,7 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--tls-alpn", action="append", default=[], metavar="NAME",
                      help="application protocol to offer; may be repeated")  # fmt: skip
     tls.add_argument(
-        "--insecure", action="store_true", help="trust whoever answers: anyone on the way can read and change all"
+        "--insecure", action="store_true", help="trust any server: an intermediary can read and change all data"
     )
     psk = "needs Python 3.13"
     tls.add_argument("--psk", metavar="HEX", help=f"pre-shared key in hexadecimal; {psk}")
@@ -179,7 +179,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     will = parser.add_argument_group("will")
     will.add_argument("--will-topic", metavar="TOPIC", help="where the server publishes if this client vanishes")
-    will.add_argument("--will-payload", metavar="TEXT", default="", help="what it publishes (default: nothing)")
+    will.add_argument("--will-payload", metavar="TEXT", default="", help="payload of the will (default: empty)")
     will.add_argument("--will-qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
     will.add_argument("--will-retain", action="store_true", help="the server keeps the will")
 
@@ -193,7 +193,7 @@ def take_server(arguments: argparse.Namespace) -> None:
     Afterwards `arguments.url` is the URL, and `arguments.words` holds topics and messages alone.
 
     Raises:
-        Failure: two of the ways to name a server are used at once.
+        Failure: the server is named in two ways.
     """
     words: list[str] = arguments.words
     named = arguments.host is not None or arguments.port is not None
@@ -232,7 +232,7 @@ def _split_url(url: str) -> tuple[str, str]:
 
 
 def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make the options of a client that `add_link_arguments` asks for.
+    """Return the client options for the arguments of `add_link_arguments`.
 
     Raises:
         Failure: the files cannot be used.
@@ -345,7 +345,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         )
         if arguments.capath:
             if not os.path.isdir(arguments.capath):
-                raise Failure(f"--capath {arguments.capath!r} is no folder", USAGE)
+                raise Failure(f"--capath {arguments.capath!r} is not a folder", USAGE)
             context.load_verify_locations(capath=arguments.capath)
         if arguments.ciphers:
             context.set_ciphers(arguments.ciphers)
@@ -379,7 +379,7 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
         key = bytes.fromhex(arguments.psk)
     except ValueError:
         raise Failure("--psk is not written in hexadecimal", USAGE) from None
-    context.check_hostname = False  # there is no certificate to check: the key proves who the server is, too
+    context.check_hostname = False  # there is no certificate: the key authenticates the server, too
     context.verify_mode = ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # OpenSSL's callback of TLS 1.3 is not Python's
     context.set_ciphers(arguments.ciphers or "PSK")

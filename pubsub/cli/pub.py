@@ -24,7 +24,7 @@ from pubsub.cli.options import (
 from pubsub.cli.streams import complain, standard_input
 from sigv4 import CredentialsUnavailable
 
-#: How many messages may be on their way at once; the client bounds their bytes.
+#: The maximum number of messages in flight; the client limits their bytes.
 WINDOW = 1000
 #: Seconds between two lines of progress, where standard error is a terminal.
 PROGRESS = 1.0
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="seconds from one time to the next")  # fmt: skip
     delivery = parser.add_argument_group("delivery")
     delivery.add_argument("-M", "--max-inflight", type=positive(int), default=100, metavar="N",
-                          help="messages of QoS 1 and 2 that may be unacknowledged at once (default: 100)")  # fmt: skip
+                          help="maximum unacknowledged messages of QoS 1 and 2 (default: 100)")  # fmt: skip
     delivery.add_argument("--store", metavar="FILE",
                           help="file that keeps messages of QoS 1 and 2 until they are acknowledged; a later `pub` "
                           "with the same file and --id sends what an earlier one left")  # fmt: skip
@@ -139,7 +139,7 @@ def _publish(
 ) -> None:
     """Publish each message to each topic, many at a time, and wait until all are delivered.
 
-    No more is read than the server takes: where the client has no room, the oldest message is waited for.
+    Input is read only as fast as the server accepts it: with a full queue it waits for the oldest message.
     """
     under_way: deque[Future[None]] = deque()
     progress = _Progress(arguments)

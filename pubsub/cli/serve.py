@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
 
-#: The ports of the plain broker's listeners where none are given.
+#: The default ports of the broker.
 _PORTS = {"ws": 8083, "wss": 8084, "mqtt": 1883, "mqtts": 8883}
 _BOUNDS = {
-    "max_connections": "connections at once",
+    "max_connections": "open connections",
     "max_packet_size": "bytes of one packet",
     "max_queued": "messages that wait for one client",
     "max_retained": "retained messages",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     What is not given is None or empty, so that `_check` can refuse what would have no effect.
     """
     listeners = parser.add_argument_group(
-        "listeners", "port 0: any free one. With TLS, what is plain text is served only where its port is given."
+        "listeners", "port 0: any free port. With TLS, listeners without TLS are opened only if their port is given."
     )
     listeners.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
@@ -66,10 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--name", action="append", default=[], metavar="HOST",
                      help="one more name that the certificate of --tls-dev holds for; may be repeated")  # fmt: skip
     access = parser.add_argument_group("access")
-    access.add_argument("--users", metavar="FILE", help="file of users (see pubsub passwd); none: anybody may connect")
+    access.add_argument(
+        "--users", metavar="FILE", help="file of users (see pubsub passwd); without it, every client may connect"
+    )
     access.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
-                        help="web origin whose pages may connect, besides the host's own; may be repeated")  # fmt: skip
-    bounds = parser.add_argument_group("bounds")
+                        help="web origin whose pages may connect; may be repeated")  # fmt: skip
+    bounds = parser.add_argument_group("limits")
     for name, what in _BOUNDS.items():
         default = getattr(Limits(), name)
         bounds.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{what} (default: {default:,})")
@@ -113,7 +115,7 @@ _EXCLUDES = (
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse each option that would have no effect: who asks for protection must never be served without it.
+    """Refuse each option that would have no effect: a requested protection must never be missing silently.
 
     Raises:
         Failure: there is one.
@@ -202,7 +204,7 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners:
         **listeners,
         allowed_origins=arguments.allow_origin,
         limits=Limits(**bounds),
-        sys_anonymous=arguments.users is None,  # else nobody could read it
+        sys_anonymous=arguments.users is None,  # otherwise no client could read it
         store=store,
         **options,
     )
@@ -250,7 +252,7 @@ def _server_tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 async def _serve(broker: Broker) -> None:
-    """Serve until a signal asks for the end."""
+    """Serve until a signal arrives."""
     asked = _asked()
     async with broker:
         print("\n".join(broker.urls), flush=True)
@@ -258,7 +260,7 @@ async def _serve(broker: Broker) -> None:
 
 
 async def _serve_with_page(arguments: argparse.Namespace, store: SQLiteStore | None) -> None:
-    """Serve, with the page, until a signal asks for the end."""
+    """Serve, with the page, until a signal arrives."""
     from pubsub.cli.serve_look import serve_with_page
 
     def make(listeners: dict[str, Any]) -> Broker:
@@ -269,7 +271,7 @@ async def _serve_with_page(arguments: argparse.Namespace, store: SQLiteStore | N
 
 
 async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
-    """Serve AWS IoT until a signal asks for the end."""
+    """Serve AWS IoT until a signal arrives."""
     asked = _asked()
     async with endpoint:
         print("\n".join(aws_notes(endpoint)), file=sys.stderr, flush=True)
@@ -278,7 +280,7 @@ async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
 
 
 def _asked() -> asyncio.Event:
-    """Return an event that is set once a signal asks for the end."""
+    """Return an event that a signal sets."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

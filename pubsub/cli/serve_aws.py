@@ -55,7 +55,7 @@ def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
 
 
 def aws_lines(endpoint: LocalIoTEndpoint) -> list[str]:
-    """Give what standard output is told once it listens: URLs, one a line."""
+    """Return the text for standard output once it listens: URLs, one per line."""
     lines = list(endpoint.broker.urls)
     if endpoint.identities.pools:
         lines.append(endpoint.cognito_endpoint)
@@ -63,7 +63,7 @@ def aws_lines(endpoint: LocalIoTEndpoint) -> list[str]:
 
 
 def aws_notes(endpoint: LocalIoTEndpoint) -> list[str]:
-    """Give what standard error is told: how to connect.  Keys that were made for this very run are told on purpose."""
+    """Return the text for standard error: how to connect. Keys that were made for this run are shown on purpose."""
     notes = [f"region {endpoint.region}, account {endpoint.identities.account_id}"]
     if endpoint.has_own_user:
         keys = endpoint.credentials

@@ -27,7 +27,7 @@ def complain(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        pass  # nobody is left to read it
+        pass  # the reader has left
 
 
 def standard_input() -> BinaryIO:
@@ -42,7 +42,7 @@ def standard_input() -> BinaryIO:
 
 
 class Output:
-    """Standard output, as bytes; each write reaches it at once.
+    """Standard output, as bytes, unbuffered.
 
     Raises:
         Failure: it is closed.
@@ -60,7 +60,7 @@ class Output:
         """Write bytes.
 
         Raises:
-            ReaderLeft: nobody reads any more.
+            ReaderLeft: the reader has closed the pipe.
             Failure: they cannot be written; the disk is full, say.
         """
         try:
@@ -77,7 +77,7 @@ class Output:
         """Notice a reader that left while there was nothing to write.
 
         Raises:
-            ReaderLeft: nobody reads any more.
+            ReaderLeft: the reader has closed the pipe.
         """
         try:
             from select import POLLERR, poll
@@ -91,7 +91,7 @@ class Output:
 
 
 def discard_output() -> None:
-    """Let what is still buffered go nowhere: the interpreter flushes once more at its end, and would complain."""
+    """Discard buffered output: the interpreter flushes once more at its exit, and would report an error."""
     if sys.stdout is None:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -61,7 +61,7 @@ def _percent(text: str) -> float:
     except ValueError:
         percent = -1.0
     if not 0.1 <= percent <= 100.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage; it must be 0.1 to 100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage; it must be 0.1 to 100")
     return percent
 
 

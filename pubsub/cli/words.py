@@ -7,7 +7,7 @@ import sys
 
 from pubsub.cli import USAGE, Failure
 
-#: Options whose value may begin with a dash: a message is any text.
+#: Options whose value may begin with a dash, because a message is any text.
 _FREE = frozenset(
     {"-F", "-I", "-P", "-T", "-U", "-e", "-i", "-m", "-t", "-u", "--format", "--message", "--password", "--topic"}
     | {"--username", "--will-payload", "--will-topic"}

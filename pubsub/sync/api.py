@@ -1,4 +1,4 @@
-"""The PubSub API for programs with threads: the verbs that wait. See `runtime` for the threads."""
+"""The PubSub API for programs with threads: the methods that wait. See `runtime` for the threads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pubsub.sync.runtime import OwnThread, Threads, outcome_of
 
 __all__ = ["Observable", "PubSub", "Subscription"]
 
-#: Seconds that an orderly end may take, if a call does not say.
+#: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
 class Observable(ObservableCore[Subscription]):
-    """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
+    """The result of `PubSub.subscribe`. Nothing happens until it is subscribed to, iterated over or entered.
 
-    As a context manager it gives `Messages`, an iteration that has begun, and ends it::
+    As a context manager it returns `Messages`, a started iteration, and ends it::
 
         with ps.subscribe("a") as messages:
             messages.ready(5)
@@ -44,10 +44,10 @@ class Observable(ObservableCore[Subscription]):
     _entered: Messages | None = None
 
     def __iter__(self) -> Messages:
-        """Begin a subscription, and iterate over its messages until it ends or is silent for `timeout` seconds.
+        """Start a subscription, and iterate over its messages until it ends or none arrives for `timeout` seconds.
 
         Raises:
-            ProviderError: there is no provider, or it lacks a setting.
+            ProviderError: there is no provider, or a setting is missing.
         """
         inbox = Inbox()
         subscription = self._make(Observer(inbox.put, None, inbox.close, holds=True))
@@ -57,7 +57,7 @@ class Observable(ObservableCore[Subscription]):
 
     def __enter__(self) -> Messages:
         if self._entered is not None:
-            raise RuntimeError("this observable is entered already; call subscribe again for another iteration")
+            raise RuntimeError("this observable is already entered; call subscribe again for another iteration")
         self._entered = iter(self)
         return self._entered
 
@@ -70,15 +70,15 @@ class Observable(ObservableCore[Subscription]):
 
 
 class PubSub(PubSubCore[Observable, Future[None]]):
-    """Publish and subscribe through one provider or several. May be used by several threads at once.
+    """Publish and subscribe through one provider or several. Thread-safe.
 
-    Connections are made when they are needed. As a context manager it closes them; after `close` it may be used again,
-    and so it may in a forked child.
+    Connections are made when they are needed. As a context manager it closes them. It can be used again after `close`,
+    and in a forked child.
 
     Args:
         *providers: see `add_pluggable`.
-        codec: translates messages if a call names no other.
-        timeout: seconds; bounds each wait that is given no timeout.
+        codec: the default codec of messages.
+        timeout: seconds; the default time-out of each call that waits.
     """
 
     _name = "pubsub.PubSub"
@@ -100,22 +100,22 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         timeout: float | None = None,
         expire_after: float | None = None,
     ) -> None:
-        """Publish a message to one topic or several, and wait until all have it as the QoS promises.
+        """Publish a message to one topic or several, and wait until all are delivered with this QoS.
 
         Args:
             topics: a topic or several.
-            message: what the codec takes; with the default anything that JSON has, or bytes as they are.
-            qos: 0: handed to the network; 1 or 2: acknowledged in full.
+            message: a value that the codec can encode; by default anything that JSON can represent, or bytes.
+            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
             retain: whether the server keeps it for later subscribers.
-            provider: the name of one; None: through all.
-            codec: encodes the message; None: that of the `PubSub`.
+            provider: the name of a provider; None: all providers.
+            codec: the codec of the message; None: the codec of the `PubSub`.
             timeout: seconds; None: the `timeout` of the `PubSub`.
-            expire_after: seconds, above 0, that it may wait to be sent; infinite for no bound; None: the
+            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
-            PublishFailed: it failed for some of the topics, or it took too long for them.
-            LocalProtocolError: a topic or the QoS is ill-formed; nothing was sent.
+            PublishFailed: it failed or took too long for at least one topic.
+            LocalProtocolError: a topic or the QoS is not valid; nothing was sent.
             TypeError, ValueError: the message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
@@ -154,7 +154,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         timeout: float | None,
         expire_after: float | None,
     ) -> None:
-        """Publish to one topic through a connection that stands. The client checks the topic and the QoS, and waits."""
+        """Publish to one topic through an open connection. The client checks the topic and the QoS, and waits."""
         objection = channel.provider.objection_to_publish(topic, payload, qos)
         if objection is not None:
             raise objection
@@ -176,7 +176,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
     def _wait_for_space(
         self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
     ) -> None:
-        """Publish a message for which the queue has no space, if the provider's `overflow` is to wait."""
+        """Wait for space in the queue and publish a message, if the provider's `overflow` is "block"."""
         provider, topic, *message, expire_after = delivery
         channel = self.channel(provider)
         try:
@@ -202,16 +202,17 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Make a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
-            name: of the requester: one level of a topic; None: a random one. Responses come below `prefix/name`.
-            prefix: a Topic Name, on which the responders must agree.
-            qos: at which requests are published and responses subscribed to: 0, 1 or 2.
-            provider: the name of one; None: through all.
-            codec: of requests and responses; None: that of the `PubSub`.
-            max_pending: how many requests may wait for their responses at once, at least 1.
+            name: the name of the requester, one level of a topic; None: a random one. Responses are published below
+                `prefix/name`.
+            prefix: a Topic Name, which must be the same for the responders.
+            qos: the QoS of requests and of the subscription to responses: 0, 1 or 2.
+            provider: the name of a provider; None: all providers.
+            codec: the codec of requests and responses; None: the codec of the `PubSub`.
+            max_pending: the maximum number of requests that wait for a response, at least 1.
 
         Raises:
-            LocalProtocolError: the name, the prefix or the QoS is ill-formed.
-            ProviderError: there is no provider, or it lacks a setting.
+            LocalProtocolError: the name, the prefix or the QoS is not valid.
+            ProviderError: there is no provider, or a setting is missing.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
@@ -219,12 +220,12 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Connect now.
 
         Args:
-            provider: the name of one; None: all.
+            provider: the name of a provider; None: all providers.
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
             MQTTError: it failed.
-            TimedOut: it took too long; it goes on in the background.
+            TimedOut: it took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
@@ -242,13 +243,13 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             raise TimedOut(f"{channel.provider.name} has not connected within {seconds:g} s") from None
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+        """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
             timeout: seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: it took too long; what is left goes on.
+            TimedOut: it took too long; the messages are still being delivered.
             MQTTError: a connection has ended.
         """
         seconds = self._runtime.seconds(timeout)
@@ -259,13 +260,13 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             client.flush(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float | None = None) -> None:
-        """End every subscription, send what may be sent, and close every connection.
+        """End every subscription, send queued messages, and close every connection.
 
-        What was published before is sent, and its acknowledgements are waited for; what is not complete in time fails.
-        Messages that came and were not taken are not acknowledged.
+        This waits for the acknowledgements of published messages; those that are not complete in time fail. Received
+        messages that were not consumed are not acknowledged.
 
         Args:
-            timeout: seconds to wait for an orderly end; None: 5.
+            timeout: seconds to wait before the connections are closed in any case; None: 5.
         """
         self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
@@ -286,7 +287,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         for channel in channels:
             for subscription in channel.members():
                 subscription.channel_ended(channel, None)
-        # Side by side: one that cannot send what waits must not take the time of the others.
+        # In parallel: a connection that cannot send must not use up the time of the others.
         others = [OwnThread(target=self._close_one, args=(channel, deadline), daemon=True) for channel in channels[1:]]
         for thread in others:
             thread.start()

@@ -29,7 +29,7 @@ class Subscription(Handle):
 
         Raises:
             SubscribeRejected: the server refused the only one, or the last of them.
-            MQTTError: there is no connection; or the subscription has ended.
+            MQTTError: there is no connection, or the subscription has ended.
             TimedOut: there was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
@@ -74,7 +74,7 @@ class Subscription(Handle):
         if error is None:
             self.unsubscribe()
         else:
-            self._end()  # what was raised, Ctrl-C for example, waits for no server
+            self._end()  # an exception, such as KeyboardInterrupt, does not wait for the server
 
     def _end(self) -> None:
         """End it, without waiting for the server's answer."""

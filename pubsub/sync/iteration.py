@@ -99,7 +99,7 @@ class Inbox:
         self._places.put(None)
 
     def discard(self) -> None:
-        """Expect no more messages, and release what is in."""
+        """Accept no more messages, and release the waiting ones."""
         self.close()
         self._is_discarded = True
         self._release_all()
@@ -120,7 +120,7 @@ class Messages(Subscription):
         super().__init__(core)
         self._inbox = inbox
         self._silence = silence
-        self._given: Waiting | None = None  # what was given out last, while it is in the inbox
+        self._given: Waiting | None = None  # the last message that was yielded, while it is in the inbox
         core.runtime.watch(self, partial(_abandon, core, inbox))
 
     def __iter__(self) -> Self:

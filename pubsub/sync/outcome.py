@@ -84,18 +84,18 @@ class Outcome:
 
 
 class Condition(threading.Condition):
-    """A condition whose `with` takes its lock in one step, in C: see above."""
+    """A condition whose `with` acquires its lock in one step, in C: see above."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class Promise(Future[None]):
-    """What `publish_nowait` gives. Its callbacks are called where they may wait, not in the thread that moves bytes.
+    """The future of `publish_nowait`. Its callbacks are called where they may wait, not in the network thread.
 
     Args:
         notify: calls a function soon.
-        call: calls a callback, and logs what it raises.
+        call: calls a callback, and logs its exception.
         on_cancel: called when it has been cancelled.
     """
 

@@ -24,7 +24,7 @@ __all__ = ["Pool"]
 
 #: Messages in the queue, beyond which the readers wait.
 PLACES = 1_000
-#: Seconds that an orderly close may take, where nothing else is said.
+#: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
@@ -141,7 +141,7 @@ class Pool(PoolCore):
                 part.client.flush(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float | None = None) -> None:
-        """Close every part, those that publish first: what waits there is sent and acknowledged."""
+        """Close every part, the publishing ones first, so that queued messages are sent and acknowledged."""
         deadline = time.monotonic() + (CLOSE_TIMEOUT if timeout is None else timeout)
         with self.lock:
             self._is_closing = True

@@ -15,7 +15,7 @@ __all__ = ["Requester"]
 
 
 class Requester(RequesterCore):
-    """Asks, and waits for the responses; `PubSub.requester` makes it. Several threads may use it at once.
+    """Sends requests and waits for their responses. `PubSub.requester` makes it. Thread-safe.
 
     As a context manager it ends its subscription.
     """

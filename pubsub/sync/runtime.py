@@ -55,7 +55,7 @@ def outcome_of(future: Any, deadline: float, channels: Iterable[Waited]) -> Any:
 
 
 class OwnThread(threading.Thread):
-    """A thread of ours. Nothing that a callback raises in it ends it."""
+    """A thread of this package. An exception in a callback does not end it."""
 
 
 class Notifier:
@@ -120,7 +120,7 @@ class Notifier:
                 if call is not None:
                     call()
                 self._collect()
-            except BaseException:  # a defect of ours
+            except BaseException:  # a defect of this package
                 logger.exception("a call of the notifier raised an exception")
             if call is not None:
                 continue
@@ -218,7 +218,7 @@ class Threads(Runtime):
 
 
 def take_messages(channel: Channel) -> None:
-    """Connect, give message after message to its subscriptions, and end the channel when the client has ended."""
+    """Connect, deliver messages to the subscriptions, and end the channel when the client has ended."""
     client: Any = channel.client
     try:
         if not channel.is_closing:

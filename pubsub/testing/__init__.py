@@ -1,4 +1,4 @@
-"""A broker for tests that records what is published, and the pytest plugin that brings it as a fixture.
+"""A broker for tests that records published messages, and the pytest plugin with its fixture.
 
     def test_reading_is_published(mqtt_broker):
         device.run_once(mqtt_broker.url)

@@ -19,13 +19,13 @@ KEEP_LINES = 200
 
 
 class RecordingBroker(Broker):
-    """An embedded broker that records what is published.
+    """An embedded broker that records published messages.
 
     Args:
         **options: of `mqttws.broker.Broker`; it listens on free ports of the loopback interface.
 
     Attributes:
-        messages: what was published.
+        messages: the published messages.
         happened: lines about what happened last: connections, subscriptions, messages.
     """
 
@@ -112,7 +112,7 @@ class RecordingBroker(Broker):
         if self._refusals:
             code = self._refusals.pop(0)
             self.happened.append(f"{connect.client_id}: CONNECT refused with return code {code}")
-            return Refused(code, "the test asked for it")
+            return Refused(code, "requested by the test")
         return True if self._authenticate is None else self._authenticate(peer, connect)
 
     def _on_access(self, peer: Peer, access: Access) -> Any:

@@ -1,4 +1,4 @@
-"""What was published at a broker, and what a test asks of it: waiting, counting, and a refusal that can be read."""
+"""The messages published at a broker, for tests: waiting, counting, and readable assertion failures."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Recorder:
         return len(self._messages)
 
     def matching(self, topic_filter: str) -> list[Recorded]:
-        """Return the messages whose topic a Topic Filter matches."""
+        """Return the messages whose topic matches a Topic Filter."""
         mqttws.check_topic_filter(topic_filter)
         return [message for message in self if mqttws.topic_matches(topic_filter, message.topic)]
 
@@ -171,7 +171,7 @@ class Recorder:
 
 
 def _differences(message: Recorded, value: Any, qos: int | None, retain: bool | None) -> list[str]:
-    """Return what differs between a message and what is expected, in lines for a person."""
+    """Return the differences between a message and the expected values, as lines of text."""
     lines = []
     if qos is not None and message.qos != qos:
         lines.append(f"    QoS {message.qos}, expected {qos}")

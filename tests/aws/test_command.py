@@ -95,7 +95,7 @@ def test_what_is_refused(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*attach, "--identity-id", f"{REGION}:1"]) == 4
     assert "AWS IoT refused: ResourceNotFoundException" in capsys.readouterr().err
     assert main(attach) == 2
-    assert "whose identity?" in capsys.readouterr().err
+    assert "the identity is missing" in capsys.readouterr().err
     assert main([*attach, "--config", "there-is-none.js"]) == 2
     unknown = f"{REGION}:00000000-0000-0000-0000-000000000000"
     assert main(["aws", "whoami", "--identity-pool-id", unknown, "--cognito-endpoint-url", moto]) == 4

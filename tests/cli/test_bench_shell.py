@@ -109,9 +109,9 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(tmp_path:
     ("words", "says"),
     [
         (["--size", "10"], "it must be 24"),
-        (["--size", "-1"], "no whole number"),
-        (["--rate", "0"], "no number above 0"),
-        (["--duration", "nan"], "no number above 0"),
+        (["--size", "-1"], "not a whole number"),
+        (["--rate", "0"], "not a number above 0"),
+        (["--duration", "nan"], "not a number above 0"),
         (["--topic", "a/#"], "Topic Name"),
         (["--topic", "a{n}"], "whole level"),
         (["--topic", "a", "--share"], "share"),
@@ -119,7 +119,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(tmp_path:
         (["--keepalive", "-1"], "keep"),
         (["--cafile", "/missing"], "need a URL with TLS"),
         (["--progress", "--quiet"], "not allowed with"),
-        (["--qos", "3"], "no QoS"),
+        (["--qos", "3"], "not a QoS"),
     ],
 )
 def test_options_that_cannot_be(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
