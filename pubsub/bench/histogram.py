@@ -108,6 +108,11 @@ class Histogram:
                 return min(max((least + greatest) // 2, self.least), self.greatest)
         return 0
 
+    def counts(self) -> list[int]:
+        """How many values each bucket has, up to the last that is not empty."""
+        last = _bucket_of(self.greatest) + 1 if self.count else 0
+        return self._counts[:last]
+
     def buckets(self) -> Iterator[tuple[int, int, int]]:
         """Each bucket that is not empty, rising: its least value, its greatest, how many there are."""
         for bucket, count in enumerate(self._counts):

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import mqttws
 from mqttws.aio import Client
-from pubsub.bench import plot, report, search
+from pubsub.bench import exports, plot, report, search
 from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
@@ -69,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the report as one JSON document")
     output.add_argument("--plot", metavar="PNG", help="draw latency and throughput; needs the extra 'bench'")
+    output.add_argument("--hdr", metavar="FILE", help="write the latencies as a log of HdrHistogram")
+    output.add_argument("--openmetrics", metavar="FILE", help="write the figures as OpenMetrics, for Prometheus")
     shown_live = output.add_mutually_exclusive_group()
     shown_live.add_argument("--progress", action="store_true", help="a line a second on standard error, even to a file")
     shown_live.add_argument("--quiet", action="store_true", help="nothing on standard error while it goes well")
@@ -80,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         logging.basicConfig(level=logging.DEBUG, format="%(message)s")
     plan = _plan(arguments)
     _check_plot(arguments.plot)
+    for path in (arguments.hdr, arguments.openmetrics):
+        _check_writable(path)
     try:
         ask_for_descriptors(plan.clients)
     except OSError as error:
@@ -88,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _find_max(arguments, plan)
     if arguments.slo is not None:
         raise Failure("--slo goes with --find-max", USAGE)
+    started = time.time()
     run, document = _measure(arguments, plan)
     print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
     if arguments.plot:
@@ -95,6 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
             plot.draw(document, arguments.plot)
         except OSError as error:
             raise Failure(f"the plot cannot be written: {error}") from None
+    try:
+        if arguments.hdr and run.end is not None:
+            Path(arguments.hdr).write_text(exports.as_hdr_log(run, started))
+        if arguments.openmetrics:
+            Path(arguments.openmetrics).write_text(exports.as_openmetrics(run, document))
+    except OSError as error:
+        raise Failure(f"the figures cannot be written: {error}") from None
     return _code(run, document, arguments)
 
 
@@ -114,8 +127,10 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
         objective = search.Objective.parse(arguments.slo or "p99<10ms")
     except ValueError as error:
         raise Failure(f"--slo: {error}", USAGE) from None
-    if arguments.plot or not plan.publishers:
-        raise Failure("--find-max needs a publisher" if not arguments.plot else "--find-max draws no plot", USAGE)
+    if arguments.plot or arguments.hdr or arguments.openmetrics:
+        raise Failure("--plot, --hdr and --openmetrics show one run; --find-max makes many", USAGE)
+    if not plan.publishers:
+        raise Failure("--find-max needs a publisher", USAGE)
     looking, steps, busy = search.Search(plan.rate or search.FIRST_RATE), list[dict[str, Any]](), False
     while (rate := looking.rate) is not None:
         run, document = _measure(arguments, replace(plan, rate=rate, run=os.urandom(4).hex()))
@@ -210,9 +225,19 @@ def _check_plot(path: str | None) -> None:
         return
     if not plot.available():
         raise Failure("--plot needs matplotlib: pip install 'mqttws-pubsub[bench]'", USAGE)
-    folder = Path(path).parent
-    if Path(path).is_dir() or not os.access(Path(path) if Path(path).exists() else folder, os.W_OK):
-        raise Failure(f"the plot cannot be written to {path!r}", USAGE)
+    _check_writable(path, "the plot")
+
+
+def _check_writable(path: str | None, what: str = "the figures") -> None:
+    """Check, before anything runs, that a file can be written in the end.
+
+    Raises:
+        Failure: it cannot.
+    """
+    if path is None:
+        return
+    if Path(path).is_dir() or not os.access(Path(path) if Path(path).exists() else Path(path).parent, os.W_OK):
+        raise Failure(f"{what} cannot be written to {path!r}", USAGE)
 
 
 async def _go(run: Run) -> None:

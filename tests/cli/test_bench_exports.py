@@ -1,0 +1,141 @@
+"""What `pubsub bench` writes for other programs: HdrHistogram's log, and OpenMetrics."""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from benching import bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqttws.broker import Broker
+from pubsub.bench.exports import encode
+from pubsub.bench.histogram import LARGEST, Histogram
+
+
+def filled(*values: int) -> Histogram:
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    return histogram
+
+
+def unzipped(encoded: str) -> bytes:
+    data = base64.b64decode(encoded)
+    cookie, size = struct.unpack(">ii", data[:8])
+    assert (cookie, size) == (0x1C849314, len(data) - 8)
+    return zlib.decompress(data[8:])
+
+
+def varints(data: bytes) -> Iterator[int]:
+    """Read numbers as ZigZag LEB128, of nine bytes at most."""
+    value = position = 0
+    for byte in data:
+        last = position == 56
+        value |= (byte if last else byte & 0x7F) << position
+        if byte & 0x80 and not last:
+            position += 7
+            continue
+        yield (value >> 1) ^ -(value & 1)
+        value = position = 0
+
+
+def decoded(encoded: str) -> dict[int, int]:
+    """Read an encoded histogram: the least value of each bucket with two significant digits -> how many there are."""
+    plain = unzipped(encoded)
+    cookie, size, offset, digits, least, most, ratio = struct.unpack(">iiiiqqd", plain[:40])
+    assert (cookie, size, offset, digits, least, most, ratio) == (
+        0x1C849313, len(plain) - 40, 0, 2, 1, LARGEST, 1.0,
+    )  # fmt: skip
+    counts, index = dict[int, int](), 0
+    for number in varints(plain[40:]):
+        if number < 0:
+            index -= number
+            continue
+        # The index is that of 128 buckets for each power of two, behind 256 of one value each.
+        bucket, sub = (index >> 7) - 1, (index & 127) + 128
+        if bucket < 0:
+            bucket, sub = 0, sub - 128
+        counts[sub << bucket] = number
+        index += 1
+    return counts
+
+
+def test_the_bytes_of_an_encoded_histogram() -> None:
+    assert unzipped(encode(filled(1, 1, 5))) == bytes.fromhex(
+        "1c849313"  # cookie: encoding V2
+        "00000004"  # bytes of the counts
+        "00000000"  # normalizing offset
+        "00000002"  # significant digits
+        "0000000000000001"  # lowest value
+        "00003fffffffffff"  # highest value
+        "3ff0000000000000"  # ratio to other units: 1.0
+        "01"  # one zero: no 0
+        "04"  # two of 1
+        "05"  # three zeros: no 2, 3, 4
+        "02"  # one of 5
+    )
+
+
+@given(st.lists(st.integers(0, LARGEST), max_size=50))
+def test_what_is_encoded_is_what_was_counted(values: list[int]) -> None:
+    histogram = filled(*values)
+    assert decoded(encode(histogram)) == {least: count for least, _, count in histogram.buckets()}
+
+
+@given(st.integers(1, (1 << 62)))
+def test_counts_of_any_size(count: int) -> None:
+    histogram = filled(3)
+    histogram._counts[3] = count
+    assert decoded(encode(histogram)) == {3: count}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, embedded: Broker) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("exports")
+    paths = folder / "run.hdr", folder / "run.om"
+    words = ("--rate", "100", "--duration", "1", "--qos", "1")
+    done = bench(embedded.url, *words, "--hdr", str(paths[0]), "--openmetrics", str(paths[1]))
+    assert (done.returncode, done.stderr) == (0, "")
+    return paths[0].read_text(), paths[1].read_text()
+
+
+def test_a_log_of_hdrhistogram(written: tuple[str, str]) -> None:
+    lines = written[0].splitlines()
+    assert lines[0] == "#[Histogram log format version 1.3]"
+    assert re.fullmatch(r"#\[StartTime: \d{10}\.\d{3} \(seconds since epoch\)\]", lines[1])
+    rows = [line.split(",") for line in lines[3:]]
+    assert [row[0] for row in rows] == ["Tag=latency", "Tag=acknowledgement", "Tag=connecting"]
+    for row, count in zip(rows, (100, 100, 2), strict=True):
+        counts = decoded(row[4])
+        assert sum(counts.values()) == count
+        assert max(counts) / 1e6 <= float(row[3]) + 0.001
+        assert 0.9 < float(row[2]) < 5
+
+
+def test_metrics(written: tuple[str, str]) -> None:
+    text = written[1]
+    assert text.endswith("# EOF\n")
+    assert 'pubsub_bench_messages_total{kind="published"} 100\n' in text
+    assert 'pubsub_bench_messages_total{kind="lost"} 0\n' in text
+    assert 'pubsub_bench_connections_total{kind="made"} 2\n' in text
+    buckets = [int(count) for count in re.findall(r"^pubsub_bench_latency_seconds_bucket.* (\d+)$", text, re.MULTILINE)]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 100
+    assert "pubsub_bench_latency_seconds_count 100\n" in text
+    for line in text.splitlines():  # each sample is a name of a metric that was announced, labels, and a number
+        if not line.startswith("#"):
+            assert re.fullmatch(r'pubsub_bench_\w+(\{(kind|le)="[\w.+-]+"\})? [\d.e+-]+', line), line
+
+
+@pytest.mark.parametrize("option", ["--hdr", "--openmetrics"])
+def test_a_file_that_cannot_be_written_is_told_before_the_run(embedded: Broker, tmp_path: Path, option: str) -> None:
+    done = bench(embedded.url, "--duration", "30", option, str(tmp_path / "missing" / "file"))
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
