@@ -34,6 +34,18 @@ def add(sender: Sender, since: float, seconds: float, qos: int = 1) -> int:
     return token
 
 
+def test_what_is_sent_long_before_it_would_expire_leaves_nothing() -> None:
+    """A program that bounds the age of each message does not collect their ends for as long as they may wait."""
+    ages = Ages()
+    for token in range(1, 1_001):
+        ages.add(token, 100.0 + token, 3_600.0)
+        ages.forget(token)  # all before it are sent
+        assert len(ages._due) <= 10
+    assert ages.next_end == 100.0 + 1_000 + 3_600.0
+    ages.forget(None)
+    assert (len(ages._due) <= 10, ages.next_end) == (True, None)
+
+
 class TestExpiring:
     @pytest.mark.parametrize("qos", [0, 1, 2])
     def test_a_message_that_waits_expires_to_the_second(self, qos: int) -> None:
