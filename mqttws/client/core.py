@@ -265,7 +265,7 @@ class Core(Generic[F]):
         events, messages, pending = self.link.events, self.inbox.messages, self.pending
         came = len(events)
         take = messages.append if not self.stopping else _leave  # it is not acknowledged, and will come again
-        if self.routes and not self.stopping and self.calls is not self.inbox:
+        if self.calls is not self.inbox and not self.stopping and self.routes:
             take = self._sort
         while events:
             event = events.popleft()
@@ -334,14 +334,14 @@ class Core(Generic[F]):
         """Expire messages that have waited too long. Call this in each turn, and at `next_expiry`."""
         sender = self.session.sender
         sender.pass_time(now)
-        tokens = sender.expire(now)
-        if tokens:
+        if sender.ages is not None and (tokens := sender.expire(now)):
             self.pending.gave_up(tokens)
 
     @property
     def next_expiry(self) -> float | None:
         """When `pass_time` must be called at the latest; None for never."""
-        return self.session.sender.next_expiry
+        sender = self.session.sender
+        return None if sender.ages is None else sender.next_expiry
 
     def waiting(self, now: float) -> Waiting:
         """Return the size and the age of the queue of messages that are not sent yet."""

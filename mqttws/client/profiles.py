@@ -76,6 +76,8 @@ class Profile:
 
     def objection_to_publish(self, topic: str, size: int, qos: int, retain: bool = False) -> Unsupported | None:
         """Return why a message must not be sent, or None."""
+        if not self.rules:
+            return None
         return self.objection(f"the message to {topic!r}", self.publish_rules(topic, size, qos, retain))
 
     def objection_to_subscribe(self, topic_filter: str, qos: int = 0) -> Unsupported | None:

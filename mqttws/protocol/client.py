@@ -177,7 +177,8 @@ class ClientMachine(Machine):
         """See `Machine.data_to_send`. What has waited for too long does not leave."""
         if self.state is not CONNECTED:
             return super().data_to_send(now)
-        self._expire(now)
+        if self.session.sender.ages is not None:
+            self._expire(now)
         in_flight = 0 if self._pace is None else self._pace.open(now)
         data = super().data_to_send(now)
         if self._pace is not None:
@@ -188,8 +189,7 @@ class ClientMachine(Machine):
 
     def _expire(self, now: float) -> None:
         """Give up the messages that have waited for as long as they may."""
-        sender = self.session.sender
-        tokens = sender.expire(now) if sender.ages is not None else None
+        tokens = self.session.sender.expire(now)
         if tokens:
             self.events.append(Expired(tokens))
 
@@ -218,7 +218,9 @@ class ClientMachine(Machine):
         if self.state is not CONNECTED:
             return None
         deadline = self._keep_alive_at()
-        deadline = _earlier(deadline, self.session.sender.next_expiry)
+        sender = self.session.sender
+        if sender.ages is not None:
+            deadline = _earlier(deadline, sender.next_expiry)
         if self._stall is not None and self._reading:
             deadline = _earlier(deadline, self._stall.deadline)
         if self._pace is not None:
@@ -242,7 +244,8 @@ class ClientMachine(Machine):
             return
         if self._pace is not None:
             self._out += self._pace.overdue(now)
-        self._expire(now)
+        if self.session.sender.ages is not None:
+            self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
         if stalled is not None:
             self.events.append(stalled)
