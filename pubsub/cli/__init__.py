@@ -32,6 +32,8 @@ COMMANDS = {
 }
 #: Commands whose `-h` names the host, as with Mosquitto's; their help is `--help`.
 _WITH_HOST = frozenset({"sub", "pub", "rr"})
+#: Commands that do nothing but print: without a standard output they are in vain.
+_PRINTING = frozenset({"sub", "rr", "bench", "look", "dissect", "completion", "demo"})
 
 
 class Failure(Exception):
@@ -59,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
             raise
         quiet = getattr(arguments, "quiet", False) and name in _WITH_HOST
+        if sys.stdout is None and name in _PRINTING:
+            raise Failure("there is no standard output to write to")
         code: int = import_module(f"pubsub.cli.{name}").run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()

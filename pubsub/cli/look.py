@@ -20,7 +20,7 @@ from mqttws.tap import Record, Tap
 from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, check_without_aws, signed_taps
 from pubsub.cli.options import documentation, port, positive
-from pubsub.cli.streams import complain
+from pubsub.cli.streams import complain, show
 from pubsub.look.differing import MOST, compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.live import View, contexts, look, show_page
@@ -136,7 +136,7 @@ def _view(arguments: argparse.Namespace) -> View:
             raise Failure(str(error), USAGE) from None
         except OSError as error:
             raise Failure(f"{name} cannot be written: {error.strerror or error}") from None
-    return View(ladder, savers, None if arguments.quiet else print)
+    return View(ladder, savers, None if arguments.quiet else show)
 
 
 # Files.

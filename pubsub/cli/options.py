@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mqttws
 from pubsub.cli import FAILED, NO_CONNECTION, REFUSED, USAGE, Failure
 from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_without_aws
+from pubsub.cli.streams import ask_secret
 from sigv4 import CredentialsUnavailable
 
 if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
@@ -311,9 +312,7 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None
     if username is None:
         username = os.environ.get(USERNAME)
     if arguments.ask_password:
-        from getpass import getpass
-
-        return username, getpass(f"password of {username or 'the user'}: ")
+        return username, ask_secret(f"password of {username or 'the user'}: ")
     password: str | bytes | None = None if arguments.password is None else os.fsencode(arguments.password)
     if password is None and arguments.username is None and in_url is not None and in_url.password is not None:
         return None, None  # the client takes both from the URL
@@ -360,9 +359,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 def _key_password(arguments: argparse.Namespace) -> str | None:
     if arguments.ask_key_password:
-        from getpass import getpass
-
-        return getpass("password of the private key: ")
+        return ask_secret("password of the private key: ")
     if arguments.key_password_file is None:
         return None
     with open(arguments.key_password_file) as file:

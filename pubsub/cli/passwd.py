@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from mqttws.broker import hash_password
 from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.options import PASSWORD
+from pubsub.cli.streams import ask_secret
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _ask() -> str:
     password = os.environ.get(PASSWORD)
     if password is None:
-        password = getpass.getpass("password: ")
-        if getpass.getpass("once more: ") != password:
+        password = ask_secret("password: ")
+        if ask_secret("once more: ") != password:
             raise Failure("the two passwords differ")
     if not password:
         raise Failure("the password is empty")

@@ -22,6 +22,7 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import complain, standard_input
+from pubsub.cli.sub import end_on_sigterm
 from sigv4 import CredentialsUnavailable
 
 #: The maximum number of messages in flight; the client limits their bytes.
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     topics, payloads = _split(arguments)
     check_topics(topics, mqttws.check_topic)
     options: dict[str, object] = {"max_in_flight": arguments.max_inflight}
+    end_on_sigterm()
     try:
         if arguments.store is not None:
             return _publish_with_store(topics, payloads, arguments, options)

@@ -21,6 +21,7 @@ from mqttws.broker import Broker, Limits, Users
 from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.options import documentation, port
 from pubsub.cli.serve_aws import add_aws_arguments, aws_endpoint, aws_lines, aws_notes
+from pubsub.cli.streams import show
 
 if TYPE_CHECKING:
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
@@ -255,7 +256,7 @@ async def _serve(broker: Broker) -> None:
     """Serve until a signal arrives."""
     asked = _asked()
     async with broker:
-        print("\n".join(broker.urls), flush=True)
+        show("\n".join(broker.urls), flush=True)
         await asked.wait()
 
 
@@ -275,7 +276,7 @@ async def _serve_aws(endpoint: LocalIoTEndpoint) -> None:
     asked = _asked()
     async with endpoint:
         print("\n".join(aws_notes(endpoint)), file=sys.stderr, flush=True)
-        print("\n".join(aws_lines(endpoint)), flush=True)
+        show("\n".join(aws_lines(endpoint)), flush=True)
         await asked.wait()
 
 

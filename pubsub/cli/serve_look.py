@@ -16,7 +16,7 @@ import mqttws
 from mqttws.broker import Broker
 from mqttws.tap import Record, Tap
 from pubsub.cli.formats import printable
-from pubsub.cli.streams import complain
+from pubsub.cli.streams import complain, show
 from pubsub.look.web import Page
 
 #: How many bytes of a retained payload are shown.
@@ -79,7 +79,7 @@ async def serve_with_page(
         )
         stack.push_async_callback(page.stop)
         complain(f"open {await page.start()}")
-        print("\n".join(tap.url for tap in taps), flush=True)
+        show("\n".join(tap.url for tap in taps), flush=True)
         await ended.wait()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import BinaryIO
 
 from pubsub.cli import FAILED, USAGE, Failure
@@ -28,6 +29,39 @@ def complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         pass  # the reader has left
+
+
+def show(text: str, flush: bool = False) -> None:
+    """Print a line to standard output.
+
+    Raises:
+        ReaderLeft: nobody reads any more.
+        Failure: it cannot be written; the disk is full, say.
+    """
+    try:
+        print(text, flush=flush)
+    except BrokenPipeError:
+        discard_output()
+        raise ReaderLeft from None
+    except OSError as error:
+        discard_output()
+        raise Failure(f"cannot write to standard output: {error.strerror or error}") from None
+
+
+def ask_secret(prompt: str) -> str:
+    """Ask for a secret at the terminal, without showing it.
+
+    Raises:
+        Failure: there is no terminal.
+    """
+    from getpass import GetPassWarning, getpass
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GetPassWarning)  # it would be shown as it is typed
+            return getpass(prompt)
+    except (GetPassWarning, EOFError):
+        raise Failure(f"there is no terminal to ask for the {prompt.strip(': ')} at", USAGE) from None
 
 
 def standard_input() -> BinaryIO:

@@ -96,8 +96,16 @@ async def look(
     """
     page: Page | None = None
 
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
     def add(records: list[Record], settled: bool) -> None:
-        view.add(records, settled)
+        if failed.done():
+            return
+        try:
+            view.add(records, settled)
+        except Exception as error:  # the reader of the output has left, or a disk is full: that ends the look
+            failed.set_exception(error)
+            return
         if page is not None:
             page.note_change()
 
@@ -108,7 +116,9 @@ async def look(
         announce(tap)
         try:
             while True:
-                await asyncio.sleep(1.0)
+                await asyncio.wait({failed}, timeout=1.0)
+                if failed.done():
+                    failed.result()
                 view.tell_waiting(time.time())
                 sys.stdout.flush()
         finally:

@@ -52,6 +52,71 @@ def test_a_full_disk_under_what_prints_once(words: list[str]) -> None:
     assert not any("Traceback" in line for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    "words", [["bench", "ws://127.0.0.1:1"], ["look", "-"], ["dissect", "c000"], ["completion", "bash"], ["demo"]]
+)
+def test_what_only_prints_has_no_use_without_an_output(words: list[str]) -> None:
+    code, lines = run('exec "$@" >&- </dev/null', *words)
+    assert (code, lines) == (1, [f"pubsub {words[0]}: there is no standard output to write to"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_server_that_cannot_say_where_it_listens() -> None:
+    code, lines = run('exec "$@" >/dev/full', "serve", "--ws-port", "0")
+    assert (code, lines) == (1, ["pubsub serve: cannot write to standard output: No space left on device"])
+
+
+def test_no_terminal_to_ask_for_a_password_at(broker: Broker) -> None:
+    command = 'exec setsid "$@" </dev/null'
+    code, lines = run(command, "pub", broker.url, "a", "x", "-u", "me", "--ask-password")
+    assert (code, lines) == (2, ["pubsub pub: there is no terminal to ask for the password of me at"])
+
+
+@pytest.mark.parametrize("reader", ["head -n 1 >/dev/null", "true"])
+def test_a_look_whose_reader_has_enough(broker: Broker, reader: str, tmp_path: Path) -> None:
+    stream = tmp_path / "stream.hex"
+    stream.write_text("101000064d51545404040000" + "c000" * 20_000)
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" | {reader}; exit ${{PIPESTATUS[0]}}', "bash", *PUBSUB, "look", str(stream)],
+        stderr=subprocess.PIPE, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_live_look_whose_reader_has_left_ends(broker: Broker) -> None:
+    """At the next record, without a traceback for each."""
+    with subprocess.Popen(
+        [*PUBSUB, "look", broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        url = next(word.rstrip(";") for line in process.stderr for word in line.split() if word.startswith("ws://"))
+        process.stdout.close()
+        with mqttws.connect(url, retry_first=True) as client:
+            deadline = time.monotonic() + PATIENCE
+            while process.poll() is None and time.monotonic() < deadline:
+                client.publish_nowait("a", bytes(5_000))
+                time.sleep(0.05)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == ""
+
+
+def test_sigterm_ends_lines_as_ctrl_c_does(broker: Broker) -> None:
+    with subprocess.Popen(
+        [*PUBSUB, "pub", broker.url, "a", "-l", "-q", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        with mqttws.connect(broker.url) as client:
+            client.subscribe("a", 1)
+            process.stdin.write(b"a line\n")
+            process.stdin.flush()
+            assert next(client.messages(timeout=PATIENCE)).payload == b"a line"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.parametrize("words", [["sub"], ["rr", "kept", "x", "-e", "kept"]], ids=lambda words: words[0])
 def test_no_standard_output(broker: Broker, words: list[str]) -> None:
     code, lines = run('exec "$@" >&-', words[0], broker.url, *(words[1:] or ["kept"]), "-W", "9")
