@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -384,6 +385,15 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
         if cipher["protocol"] != "TLSv1.3" and "PSK" not in cipher["name"]:
             raise Failure(f"--psk takes only ciphers of a pre-shared key, not {cipher['name']}", USAGE)
     context.set_psk_client_callback(lambda hint: (arguments.psk_identity, key))
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: with a DISCONNECT."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def failure_of(error: Exception, arguments: argparse.Namespace | None = None) -> Failure:

@@ -15,6 +15,7 @@ from pubsub.cli import OK, USAGE, Failure
 from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
+    end_on_sigterm,
     failure_of,
     log_to_standard_error,
     make_client,
@@ -22,7 +23,6 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import complain, standard_input
-from pubsub.cli.sub import end_on_sigterm
 from sigv4 import CredentialsUnavailable
 
 #: The maximum number of messages in flight; the client limits their bytes.

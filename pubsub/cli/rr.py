@@ -16,6 +16,7 @@ from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure
 from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
+    end_on_sigterm,
     failure_of,
     log_to_standard_error,
     make_client,
@@ -23,7 +24,7 @@ from pubsub.cli.options import (
     take_server,
 )
 from pubsub.cli.streams import Output, standard_input
-from pubsub.cli.sub import add_format_arguments, end_on_sigterm, make_line, messages, report, subscribe
+from pubsub.cli.sub import add_format_arguments, make_line, messages, report, subscribe
 from pubsub.requests import Requests
 from sigv4 import CredentialsUnavailable
 

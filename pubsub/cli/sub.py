@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,6 +12,7 @@ from pubsub.cli import FAILED, OK, TIME_UP, USAGE, Failure, formats
 from pubsub.cli.options import (
     add_connection_arguments,
     check_topics,
+    end_on_sigterm,
     failure_of,
     log_to_standard_error,
     make_client,
@@ -96,15 +96,6 @@ def report(arguments: argparse.Namespace, error: Exception) -> None:
     """Show an error that does not end the command."""
     if not arguments.quiet:
         complain(f"pubsub {arguments.command}: {error}")
-
-
-def end_on_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does: with a DISCONNECT."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def subscribe(client: mqttws.Client, topics: list[str], arguments: argparse.Namespace) -> None:
