@@ -23,7 +23,7 @@ from typing import Any
 
 import mqttws
 from mqttws.aio import Client
-from pubsub.bench import exports, plot, report, search
+from pubsub.bench import compare, exports, plot, report, search
 from pubsub.bench.plan import ALL, HEADER, NUMBER, RUN, SHARE, Plan
 from pubsub.bench.run import Run
 from pubsub.bench.system import ask_for_descriptors, make_loop
@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--find-max", action="store_true",
                       help="find the highest rate at which --slo holds, in runs of such a duration")  # fmt: skip
     load.add_argument("--slo", metavar="SLO", help="what must hold, of p50 to p99.9 (default: p99<10ms)")
+    load.add_argument("--compare", metavar="URL", help="another broker: runs take turns, and the ratios are shown")
+    load.add_argument("--rounds", type=whole, metavar="N",
+                      help=f"runs of each broker to compare (default: {compare.ROUNDS})")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the report as one JSON document")
     output.add_argument("--plot", metavar="PNG", help="draw latency and throughput; needs the extra 'bench'")
@@ -89,10 +92,16 @@ def run(arguments: argparse.Namespace) -> int:
         ask_for_descriptors(plan.clients)
     except OSError as error:
         raise Failure(str(error)) from None
+    if arguments.find_max and arguments.compare is not None:
+        raise Failure("--find-max and --compare do not go together", USAGE)
     if arguments.find_max:
         return _find_max(arguments, plan)
     if arguments.slo is not None:
         raise Failure("--slo goes with --find-max", USAGE)
+    if arguments.compare is not None:
+        return _compare(arguments, plan)
+    if arguments.rounds is not None:
+        raise Failure("--rounds goes with --compare", USAGE)
     started = time.time()
     run, document = _measure(arguments, plan)
     print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
@@ -121,14 +130,53 @@ def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, 
     return run, report.as_json(run, shown_url(arguments.url))
 
 
+def _check_one_run(arguments: argparse.Namespace, option: str) -> None:
+    """Check that no option of the output shows a single run.
+
+    Raises:
+        Failure: one does.
+    """
+    if arguments.plot or arguments.hdr or arguments.openmetrics:
+        raise Failure(f"--plot, --hdr and --openmetrics show one run; {option} makes many", USAGE)
+
+
+def _compare(arguments: argparse.Namespace, plan: Plan) -> int:
+    """Have two brokers take turns under the same load, and print the ratios."""
+    _check_one_run(arguments, "--compare")
+    if arguments.aws:
+        raise Failure("--compare and --aws do not go together", USAGE)
+    urls = arguments.url, arguments.compare
+    runs: tuple[list[dict[str, float]], list[dict[str, float]]] = [], []
+    problems: tuple[dict[str, None], dict[str, None]] = {}, {}  # each once
+    for turn in compare.order(arguments.rounds or compare.ROUNDS):
+        mine = argparse.Namespace(**vars(arguments) | {"url": urls[turn]})
+        run, document = _measure(mine, replace(plan, run=os.urandom(4).hex()))
+        if not document["connections"]["made"]:
+            return _code(run, document, mine)
+        if run.interrupts:
+            break
+        runs[turn].append(compare.figures(document))
+        problems[turn].update(dict.fromkeys(document["problems"]))
+    found = {
+        "format": report.FORMAT,
+        "url": shown_url(urls[0]),
+        "other_url": shown_url(urls[1]),
+        "figures": compare.compared(runs),
+        "problems": {letter: list(said) for letter, said in zip("AB", problems, strict=True)},
+    }
+    print(json.dumps(found) if arguments.json else compare.as_text(found), end="\n" if arguments.json else "")
+    if not found["figures"]:
+        return INTERRUPTED
+    return FAILED if any(problems) else OK
+
+
 def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
     """Find the highest rate at which an objective holds, and print it."""
     try:
         objective = search.Objective.parse(arguments.slo or "p99<10ms")
     except ValueError as error:
         raise Failure(f"--slo: {error}", USAGE) from None
-    if arguments.plot or arguments.hdr or arguments.openmetrics:
-        raise Failure("--plot, --hdr and --openmetrics show one run; --find-max makes many", USAGE)
+    _check_one_run(arguments, "--find-max")
     if not plan.publishers:
         raise Failure("--find-max needs a publisher", USAGE)
     looking, steps, busy = search.Search(plan.rate or search.FIRST_RATE), list[dict[str, Any]](), False

@@ -1,0 +1,112 @@
+"""Two brokers under the same load: runs that take turns, and the ratio of their figures with its confidence interval.
+
+The rounds are pairs: A and B, then B and A, and so on, so that a change of the machine's pace meets both alike. For
+each figure the logarithms of B's ratio to A in each round are averaged; the interval is that of Student's t with 95 %.
+An interval that contains 1 shows no difference.
+"""
+
+from __future__ import annotations
+
+import statistics
+from math import exp, log, sqrt
+from typing import Any, NamedTuple
+
+#: Rounds, unless others are asked for.
+ROUNDS = 5
+#: Figure -> what it is called, and whether more of it is better.
+FIGURES: dict[str, tuple[str, bool]] = {
+    "published": ("published a second", True),
+    "acknowledged": ("acknowledged a second", True),
+    "delivered": ("delivered a second", True),
+    "p50": ("latency p50, ms", False),
+    "p99": ("latency p99, ms", False),
+    "connecting": ("connecting p50, ms", False),
+}
+#: The 97.5th percentile of Student's t, by degrees of freedom from 1; beyond them the last is a little too wide.
+_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+
+
+class Ratio(NamedTuple):
+    """How many times A's figure B's is.
+
+    Attributes:
+        ratio: the geometric mean of the rounds.
+        low: where the interval of 95 % begins; None with one round.
+        high: where it ends.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
+
+    @property
+    def shows_difference(self) -> bool:
+        """Whether the interval leaves out 1."""
+        return self.low is not None and self.high is not None and not self.low <= 1.0 <= self.high
+
+
+def order(rounds: int) -> list[int]:
+    """Return which broker's turn it is, 0 for A and 1 for B."""
+    return [turn for number in range(rounds) for turn in ((0, 1) if number % 2 == 0 else (1, 0))]
+
+
+def figures(document: dict[str, Any]) -> dict[str, float]:
+    """Take from a run what is compared, as far as it has that and it is above 0."""
+    rates = {name: document["throughput"][f"{name}_per_second"] for name in ("published", "acknowledged", "delivered")}
+    latency, connecting = document["latency"], document["connections"]["connecting"]
+    found = rates | {"p50": latency["p50_ms"], "p99": latency["p99_ms"], "connecting": connecting["p50_ms"]}
+    return {name: value for name, value in found.items() if value}
+
+
+def ratio_of(pairs: list[tuple[float, float]]) -> Ratio:
+    """Compare the figures of both brokers, one pair for each round, at least one; all above 0."""
+    logarithms = [log(b / a) for a, b in pairs]
+    mean = statistics.fmean(logarithms)
+    if len(pairs) < 2:
+        return Ratio(exp(mean), None, None)
+    t = _T[min(len(pairs) - 1, len(_T)) - 1]
+    half = t * statistics.stdev(logarithms) / sqrt(len(pairs))
+    return Ratio(exp(mean), exp(mean - half), exp(mean + half))
+
+
+def compared(runs: tuple[list[dict[str, float]], list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """Compare the runs of both brokers.
+
+    Args:
+        runs: the figures of A's runs and of B's, in the order of the rounds.
+
+    Returns:
+        Figure -> both medians, the ratio with its interval, and the verdict: "A", "B", or "none" for no difference.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, (_, more_is_better) in FIGURES.items():
+        pairs = [(a[name], b[name]) for a, b in zip(*runs, strict=False) if name in a and name in b]
+        if not pairs:
+            continue
+        ratio = ratio_of(pairs)
+        better = "B" if (ratio.ratio > 1) is more_is_better else "A"
+        found[name] = {
+            "a": statistics.median(a for a, _ in pairs),
+            "b": statistics.median(b for _, b in pairs),
+            "rounds": len(pairs),
+            **ratio._asdict(),
+            "better": better if ratio.shows_difference else "none",
+        }
+    return found
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Show a comparison to a person."""
+    lines = [f"A  {document['url']}", f"B  {document['other_url']}", ""]
+    lines.append(f"{'':<24}{'A':>12}{'B':>12}{'B / A':>9}   95 % interval")
+    for name, found in document["figures"].items():
+        interval = "–" if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
+        better = "" if found["better"] == "none" else f"   {found['better']} is better"
+        lines.append(
+            f"{FIGURES[name][0]:<24}{found['a']:>12,.4g}{found['b']:>12,.4g}{found['ratio']:>9.3f}   {interval}{better}"
+        )
+    lines += [f"{letter}: {said}" for letter, problems in document["problems"].items() for said in problems]
+    return "\n".join(lines) + "\n"
