@@ -94,11 +94,22 @@ class Environment:
         if ">>>" in example.text:
             (folder / "session.txt").write_text(example.text, encoding="utf-8")
             return [python, "-m", "doctest", "session.txt"]
-        if re.search(r"^def test_", example.text, re.MULTILINE):
+        if re.search(r"^(async )?def test_", example.text, re.MULTILINE):
             (folder / "test_example.py").write_text(example.text, encoding="utf-8")
             return [python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_example.py"]
         (folder / "example.py").write_text(example.text, encoding="utf-8")
         return [python, "-I", "-W", "error", "example.py"]
+
+    def try_out(self, example: Example, folder: Path) -> str:
+        """Run an example in an empty folder; nothing of the tree is to be found. Returns what it prints."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PUBSUB"))}
+        done = subprocess.run(
+            self.command(example, folder), cwd=folder, env={**kept, "PATH": f"{self.bin}:/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert "Traceback" not in done.stderr
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -115,15 +126,32 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def test_the_first_example_works_with_the_wheel_alone(name: str, environment: Environment, tmp_path: Path) -> None:
     example = EXAMPLES[name]
     environment.install(example.needs)
-    # Nothing of the tree, nor of this environment, is to be found.
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PUBSUB"))}
-    variables["PATH"] = os.pathsep.join([str(environment.bin), "/usr/bin", "/bin"])
-    done = subprocess.run(
-        environment.command(example, tmp_path), cwd=tmp_path, env=variables, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
+    environment.try_out(example, tmp_path)
+
+
+def test_the_fixtures_for_asyncio_with_pytest_asyncio(environment: Environment, tmp_path: Path) -> None:
+    """In an environment of its own: a plugin is for the whole of a run."""
+    environment.install(("pytest", "pytest-asyncio"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    text = """\
+import pytest
+
+pytestmark = pytest.mark.asyncio
+
+@pytest.fixture
+def nothing():
+    pass
+
+async def test_it(mqtt_broker, mqtt_client_async, pubsub_client_async, nothing):
+    async with mqtt_client_async as client, pubsub_client_async as ps:
+        await client.publish("a", b"1", qos=1)
+        await ps.publish("b", 2, qos=1)
+    assert [message.value for message in mqtt_broker.messages] == [1, 2]
+
+def test_without(mqtt_broker, mqtt_client):
+    mqtt_client.publish("a", b"1", qos=1)
+"""
+    assert "2 passed" in environment.try_out(Example("python", text, ()), tmp_path)
 
 
 def test_each_page_that_a_user_reads_has_an_example() -> None:
