@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import mqttws
-from mqttws import MQTTError, Publish
+from mqttws import ConnectionClosed, MQTTError, Publish
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
@@ -139,8 +139,12 @@ class Pool(PoolCore):
         """Wait until all that was published before is sent or acknowledged; see `mqttws.aio.Client.flush`."""
         deadline = asyncio.get_running_loop().time() + timeout
         for part in list(self._parts):
-            if part.publishes and not part.is_closed:
-                await part.client.flush(max(0.0, deadline - asyncio.get_running_loop().time()))
+            try:
+                if part.client.pending:
+                    await part.client.flush(max(0.0, deadline - asyncio.get_running_loop().time()))
+            except ConnectionClosed:
+                if not part.is_closed:  # one that is retired had nothing left
+                    raise
 
     async def close(self, timeout: float | None = None) -> None:
         """Close every part, the publishing ones first, so that queued messages are sent and acknowledged."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import mqttws
-from mqttws import MQTTError, Publish, TimedOut
+from mqttws import ConnectionClosed, MQTTError, Publish, TimedOut
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
@@ -137,8 +137,12 @@ class Pool(PoolCore):
         """Wait until all that was published before is sent or acknowledged; see `mqttws.Client.flush`."""
         deadline = time.monotonic() + timeout
         for part in list(self._parts):
-            if part.publishes and not part.is_closed:
-                part.client.flush(max(0.0, deadline - time.monotonic()))
+            try:
+                if part.client.pending:
+                    part.client.flush(max(0.0, deadline - time.monotonic()))
+            except ConnectionClosed:
+                if not part.is_closed:  # one that is retired had nothing left
+                    raise
 
     def close(self, timeout: float | None = None) -> None:
         """Close every part, the publishing ones first, so that queued messages are sent and acknowledged."""
