@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from mqttws import MQTTError, SubscribeRejected
 from pubsub.pool.gather import Gather, settle_with
+from pubsub.pool.handover import Handover
 from pubsub.pool.part import Part
 from pubsub.pool.places import Place
 from pubsub.pool.receiving import Receiving
@@ -48,18 +49,21 @@ class Asking(Receiving):
     def _place(self, ask: Ask, to_ask: dict[Part, list[Ask]]) -> None:
         """Find the part of a Topic Filter, under the lock."""
         topic_filter, qos, gather, at = ask
+        self._deferred.pop(topic_filter, None)  # it is wanted again
         place = self.places.get(topic_filter)
+        if place is not None and place.handover is not None:
+            # It stands, and is answered so. What it may bring that is retained comes when it has moved.
+            self._defer(place.handover, topic_filter, partial(self._subscribe, [(topic_filter, qos, None, 0)]))
+            if gather is not None:
+                self._soon(partial(gather.give, at, max(place.qos, qos)))
+            return
         if place is None:
             place = self._new_place(topic_filter, qos)
             for older in self.places.overlapping(topic_filter) if place.part is not None else ():
-                if older.part is not place.part and older.qos < qos and older.handover is None:
+                if older.part is not place.part and older.qos < qos:
                     older.qos = qos  # it owns messages that are to come at this QoS
                     assert older.part is not None
                     to_ask.setdefault(older.part, []).append((older.topic_filter, qos, None, 0))
-        elif place.handover is not None:
-            self._deferred.append(partial(self._subscribe, [ask]))
-            self.moves.when_over(place.handover, self._again)
-            return
         place.qos = max(place.qos, qos)
         on = [place.part] if place.part is not None else self._receiving()
         if gather is not None:
@@ -71,7 +75,10 @@ class Asking(Receiving):
         place: Place[Part] = Place(topic_filter, qos, None, 0)
         if place.is_shared:
             return self.places.add(topic_filter, qos, None)
-        part = least(self._receiving(), self.places, self._most_filters, topic_filter)
+        moving = {each.handover.source for each in self.places.overlapping(topic_filter) if each.handover is not None}
+        # A part that is giving up topics must not get them by another filter.
+        parts = [part for part in self._receiving() if part not in moving] or self._receiving()
+        part = least(parts, self.places, self._most_filters, topic_filter)
         if part is None and self._is_auto and len(self._parts) < self._most_connections:
             part = self._add(False, True, is_first=not self._is_open)
         if part is None:  # full: the server has the last word
@@ -119,10 +126,13 @@ class Asking(Receiving):
         place = self.places.get(topic_filter)
         if place is None:
             return 1
-        if place.handover is not None:
-            self._deferred.append(partial(self._unsubscribe, [topic_filter], gather))
-            self.moves.when_over(place.handover, self._again)
-            return 0
+        moving = [
+            each.handover for each in (place, *self.places.overlapping(topic_filter)) if each.handover is not None
+        ]
+        if moving:  # the old part must not lose what it still has to deliver; whoever asks need not wait for that
+            silent = Gather(1, lambda codes, error: None)
+            self._defer(moving[0], topic_filter, partial(self._unsubscribe, [topic_filter], silent))
+            return 1
         if place.part is not None and any(
             other.part is not place.part and other.age > place.age for other in self.places.overlapping(topic_filter)
         ):
@@ -145,11 +155,20 @@ class Asking(Receiving):
             else:
                 gather.give(0, 0)
 
+    def _defer(self, handover: Handover[Part], topic_filter: str, ask: Callable[[], object]) -> None:
+        """Keep what was asked last about a Topic Filter until a handover is over, under the lock."""
+        self._deferred[topic_filter] = ask
+        self.moves.when_over(handover, self._again)
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        """Call a function outside the lock, and not before this call of the channel's has returned."""
+        self.runtime.later(0.0, call)
+
     def _again(self) -> None:
         """Ask what had to wait for a handover."""
         with self.lock:
-            deferred, self._deferred = self._deferred, []
-        for ask in deferred:
+            deferred, self._deferred = self._deferred, {}
+        for ask in deferred.values():
             ask()
 
     def _on_error(self, part: Part, error: MQTTError) -> None:

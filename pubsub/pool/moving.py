@@ -30,6 +30,8 @@ FENCE: Final = "pubsub/nobody/subscribes/to/this"
 PATIENCE: Final = 10.0
 #: Messages that a part may have in flight when nothing waits at the server: fewer than any server allows.
 FEW: Final = 6
+#: Round trips that must say so, one after the other: a server may write an answer before the messages of its turn.
+ROUNDS: Final = 2
 
 
 class Ground(Protocol):
@@ -42,7 +44,7 @@ class Ground(Protocol):
     def lock(self) -> Any:
         """The pool's lock."""
 
-    def deliver(self, part: Part, publish: Any) -> None:
+    def deliver(self, part: Part, publish: Any, number: int) -> None:
         """Pass on a message, under the lock."""
 
     def look_over(self) -> None:
@@ -148,7 +150,7 @@ class Moves:
         if is_next:
             self._next(handover, step)
 
-    def _exhaust(self, handover: Handover[Part], part: Part, then: Callable[[], object]) -> None:
+    def _exhaust(self, handover: Handover[Part], part: Part, then: Callable[[], object], rounds: int = ROUNDS) -> None:
         """Call a function when all has come through a part that the server held for it, if that is of use then."""
         step = handover.step
 
@@ -157,7 +159,7 @@ class Moves:
                 if handover.step is not step:
                     return
                 answer = part.client.unsubscribe_nowait([FENCE])
-                acknowledged = part.processed - part.unacknowledged
+                acknowledged = part.acknowledged
             answer.add_done_callback(partial(when_answered, acknowledged))
 
         def when_answered(acknowledged: int, answer: Any) -> None:
@@ -172,10 +174,12 @@ class Moves:
         def when_drained(in_flight: int) -> None:
             if handover.step is not step:
                 return
-            if in_flight <= FEW:  # at most, when the server answered: the window was open, and nothing waited for it
-                then()
-            else:
+            if in_flight > FEW:
                 self._exhaust(handover, part, then)
+            elif rounds > 1:
+                self._exhaust(handover, part, then, rounds - 1)
+            else:  # the window was open when the server answered, and nothing waited for it
+                then()
 
         with self._pool.lock:
             calm = part.when_drained(when_calm, FEW)
@@ -217,8 +221,8 @@ class Moves:
         with pool.lock:
             if handover.step is not Step.HOLDING:
                 return
-            for part, publish in handover.trail():
-                pool.deliver(part, publish)
+            for part, publish, number in handover.trail():
+                pool.deliver(part, publish, number)
             for place in handover.places:
                 place.handover = None
                 if handover.target is None:

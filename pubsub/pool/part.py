@@ -28,7 +28,6 @@ class Part:
         is_retiring: whether it is to be closed as soon as nothing is left on it.
         processed: how many of its messages were passed on, or left out.
         recent: how many since they were counted last.
-        unacknowledged: how many were passed on and are not acknowledged yet.
     """
 
     client: Any
@@ -40,7 +39,8 @@ class Part:
         self.is_first = is_first
         self.state = State("disconnected")
         self.stood = self.fails = self.is_open = self.is_retiring = self.is_closed = False
-        self.processed = self.recent = self.unacknowledged = 0
+        self.processed = self.recent = 0
+        self._open: dict[int, None] = {}  # messages that are not acknowledged, by their number, in order
         self._drains: list[tuple[int, int | None, Callable[[], object]]] = []
 
     @property
@@ -63,18 +63,32 @@ class Part:
             self.fails = True
         return is_first
 
+    def hold(self) -> int:
+        """Note that the message being processed is not acknowledged yet. Return its number, for `let_go`."""
+        self._open[self.processed] = None
+        return self.processed
+
+    def let_go(self, number: int) -> None:
+        """Note that a message was acknowledged."""
+        self._open.pop(number, None)
+
+    @property
+    def acknowledged(self) -> int:
+        """How many messages the server knows to be acknowledged: up to the first that is not. Spec: [MQTT-4.6.0-2]."""
+        return next(iter(self._open), self.processed)
+
     def when_drained(self, call: Callable[[], object], most: int | None = None) -> bool:
         """Have a function called when all has been processed that has come by now.
 
         Args:
             call: the function.
-            most: messages that may be unacknowledged then; None: any number.
+            most: messages that may be in flight then; None: any number.
 
         Returns:
             Whether it has been already: then the function is not called.
         """
         received = self.client.received
-        if self.processed >= received and (most is None or self.unacknowledged <= most):
+        if self._is_drained(received, most):
             return True
         self._drains.append((received, most, call))
         return False
@@ -91,12 +105,15 @@ class Part:
         waiting, due = [], []
         for drain in self._drains:
             received, most, call = drain
-            if received <= self.processed and (most is None or self.unacknowledged <= most):
+            if self._is_drained(received, most):
                 due.append(call)
             else:
                 waiting.append(drain)
         self._drains = waiting
         return due
+
+    def _is_drained(self, received: int, most: int | None) -> bool:
+        return self.processed >= received and (most is None or self.client.received - self.acknowledged <= most)
 
     def __repr__(self) -> str:
         return f"<Part {self.index} {self.state.name}>"

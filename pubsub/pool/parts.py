@@ -65,8 +65,8 @@ class Parts(ABC):
         self._rate: float | None = options.get("publish_rate")
         self._slots: Slots[Part] = Slots()
         self._parts: list[Part] = []
-        self._unacknowledged: dict[int, tuple[Part, Publish]] = {}
-        self._deferred: list[Callable[[], object]] = []
+        self._unacknowledged: dict[int, tuple[Part, Publish, int]] = {}
+        self._deferred: dict[str, Callable[[], object]] = {}  # by Topic Filter
         self._is_open = self._is_closing = False
         self._calm = 0
         self._dropped = self._expired = 0  # by parts that are gone
@@ -113,7 +113,7 @@ class Parts(ABC):
         """Move what is on parts that are to go, and close those that have nothing left."""
 
     @abstractmethod
-    def deliver(self, part: Part, publish: Publish) -> None:
+    def deliver(self, part: Part, publish: Publish, number: int) -> None:
         """Pass on a message, under the lock."""
 
     @abstractmethod

@@ -32,8 +32,10 @@ class Receiving(Parts):
             if way == WAIT:
                 return self.moves.over_future()
             if way == DELIVER:
-                self.deliver(part, publish)
+                self.deliver(part, publish, part.hold() if publish.qos else 0)
             part.count()
+            if copy is not None:
+                copy[0].let_go(copy[2])
             due = part.due()
         if way == COPY:
             part.client.acknowledge(publish)
@@ -43,11 +45,10 @@ class Receiving(Parts):
             call()
         return None
 
-    def deliver(self, part: Part, publish: Publish) -> None:
+    def deliver(self, part: Part, publish: Publish, number: int) -> None:
         """Pass on a message, under the lock."""
         if publish.qos:
-            self._unacknowledged[id(publish)] = (part, publish)
-            part.unacknowledged += 1
+            self._unacknowledged[id(publish)] = (part, publish, number)
         self.put(publish)
 
     def _judge(self, part: Part, publish: Publish) -> tuple[int, Any]:
@@ -79,7 +80,12 @@ class Receiving(Parts):
                 return DELIVER, None
             if holds and handover.is_full:
                 return WAIT, None
-            return (HELD if handover.came_new(topic, payload, publish.retain, (part, publish)) else COPY), None
+            message = (part, publish, part.processed)
+            if not handover.came_new(topic, payload, publish.retain, message):
+                return COPY, None
+            if publish.qos:
+                part.hold()
+            return HELD, None
         if publish.retain and is_here:
             return DELIVER, None  # it answers the SUBSCRIBE of a younger filter; the router knows who has had it
         return (COPY if is_here or not is_shared else DELIVER), None
@@ -101,11 +107,11 @@ class Receiving(Parts):
 
     def acknowledge(self, message: Publish) -> None:
         """Acknowledge a message of QoS 1 or 2 to the part that it came through."""
-        part, _ = self._unacknowledged.pop(id(message), (None, None))
+        part, _, number = self._unacknowledged.pop(id(message), (None, None, 0))
         if part is not None:
             part.client.acknowledge(message)
             with self.lock:
-                part.unacknowledged -= 1
+                part.let_go(number)
                 due = part.due()
             for call in due:
                 call()

@@ -32,8 +32,11 @@ class Link:
         self.requests: deque[Callable[[], None]] = deque()  # on their way to the server
         self.queue: deque[Publish] = deque()  # at the server
         self.in_flight = 0
+        self.batch: list[Publish] = []  # to be written in this turn, after the answers of this turn
         self.way: deque[Publish | Callable[[], None]] = deque()  # to the client
         self.inbox: deque[Publish] = deque()
+        self.came: deque[Publish] = deque()  # not acknowledged on the wire
+        self.done: set[int] = set()  # acknowledged by the program
         self.received = 0
         self.pending = self.dropped = self.expired = 0
         self.is_open = False
@@ -47,7 +50,7 @@ class Link:
         def arrive() -> None:
             self.filters.update(topic_filters)
             self.subscribed += [name for name, _ in topic_filters]
-            self.way.append(lambda: answer.set_result([qos for _, qos in topic_filters]))
+            self.answer(lambda: answer.set_result([qos for _, qos in topic_filters]))
 
         self.requests.append(arrive)
         return answer
@@ -58,17 +61,22 @@ class Link:
         def arrive() -> None:
             for name in topic_filters:
                 self.filters.pop(name, None)
-            self.way.append(lambda: answer.set_result(None))
+            self.answer(lambda: answer.set_result(None))
 
         self.requests.append(arrive)
         return answer
 
     def acknowledge(self, publish: Publish) -> None:
+        """Acknowledge in the order in which messages came, as a client must."""
+
         def arrive() -> None:
             self.in_flight -= 1
             self.send()
 
-        self.requests.append(arrive)
+        self.done.add(id(publish))
+        while self.came and id(self.came[0]) in self.done:
+            self.done.discard(id(self.came.popleft()))
+            self.requests.append(arrive)
 
     def publish_nowait(
         self, topic: str, payload: bytes, qos: int, retain: bool, *, expire_after: float | None
@@ -78,7 +86,7 @@ class Link:
 
         def arrive() -> None:
             self.world.route(topic, payload)
-            self.way.append(done)
+            self.answer(done)
 
         def done() -> None:
             self.pending -= 1
@@ -99,6 +107,8 @@ class Link:
         found: list[Callable[[], None]] = []
         if self.requests:
             found.append(lambda: self.requests.popleft()())
+        if self.batch:
+            found.append(self._write)
         if self.way:
             found.append(self._take)
         if self.inbox:
@@ -109,12 +119,22 @@ class Link:
         """Send what the window lets leave. A server does it as soon as it can."""
         while self.queue and self.in_flight < self.world.window:
             self.in_flight += 1
-            self.way.append(self.queue.popleft())
+            self.batch.append(self.queue.popleft())
+
+    def answer(self, answer: Callable[[], None]) -> None:
+        """Send an answer: it is written before the messages that the same turn has brought."""
+        self.way.append(answer)
+        self._write()
+
+    def _write(self) -> None:
+        self.way.extend(self.batch)
+        self.batch.clear()
 
     def _take(self) -> None:
         first = self.way.popleft()
         if isinstance(first, Publish):
             self.inbox.append(first)
+            self.came.append(first)
             self.received += 1
         else:
             first()
