@@ -136,13 +136,8 @@ def test_the_fixtures_for_asyncio_with_pytest_asyncio(environment: Environment, 
     text = """\
 import pytest
 
-pytestmark = pytest.mark.asyncio
-
-@pytest.fixture
-def nothing():
-    pass
-
-async def test_it(mqtt_broker, mqtt_client_async, pubsub_client_async, nothing):
+@pytest.mark.asyncio
+async def test_it(mqtt_broker, mqtt_client_async, pubsub_client_async):
     async with mqtt_client_async as client, pubsub_client_async as ps:
         await client.publish("a", b"1", qos=1)
         await ps.publish("b", 2, qos=1)
