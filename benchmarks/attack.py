@@ -6,7 +6,7 @@
 For each attack a broker is started with its default bounds and a file of users, then a client that publishes to itself
 with QoS 1 every 10 ms and a newcomer every half second, each with right credentials, and then the attackers: threads of
 another process, each with connections of its own, that do what they can. Written down are the resident memory of the
-broker at its peak, what the client's messages took there and back, and how many newcomers were let in. Only loopback
+broker at its peak, what the client's messages took there and back, and how many newcomers were accepted. Only loopback
 is used.
 """
 
@@ -50,7 +50,7 @@ def dial(port: int) -> socket.socket:
 
 
 def join(port: int, client_id: str, **fields: Any) -> socket.socket:
-    """Connect as a client over plain TCP; an error where it is not let in."""
+    """Connect as a client over plain TCP; an error where it is not accepted."""
     connection = dial(port)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(Connect(client_id, **{**BAD, **fields}).encode())
@@ -311,7 +311,7 @@ def serving(folder: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
 
 
 def resident(process: subprocess.Popen[str], field: str) -> float:
-    """Tell the resident memory of a process in MiB: VmRSS now, VmHWM at its peak."""
+    """Return the resident memory of a process in MiB: VmRSS now, VmHWM at its peak."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     match = re.search(rf"^{field}:\s+(\d+) kB", status, re.M)
     assert match is not None
@@ -342,7 +342,7 @@ def round_trips(port: int, until: Callable[[], bool], took: list[float], ready: 
 
 
 def newcomers(port: int, until: Callable[[], bool]) -> list[float | None]:
-    """Connect every half second; tell how long each took to be let in, None for not within ten seconds."""
+    """Connect every half second; tell how long each took to be accepted, None for not within ten seconds."""
     took: list[float | None] = []
     while not until():
         began = time.monotonic()

@@ -143,7 +143,7 @@ def seconds_for(sign: Signer, count: int) -> float:
 
 
 def measure(seconds: float) -> dict[str, float]:
-    """Give the URLs a second of each signer, the best of some rounds by turns, in about `seconds` for all."""
+    """Return the URLs a second of each signer, the best of some rounds by turns, in about `seconds` for all."""
     signers = {name: make() for name, make in SIGNERS.items()}
     share = seconds / len(signers) / ROUNDS
     counts = {name: max(100, int(share / seconds_for(sign, 500) * 500)) for name, sign in signers.items()}

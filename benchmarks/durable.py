@@ -25,7 +25,7 @@ STORES: dict[str, str | None] = {"memory": None, "SQLite, normal": "normal", "SQ
 
 
 async def run(kind: str | None, qos: int, messages: int, directory: Path) -> float:
-    """Publish to a durable subscriber that is away. Returns messages a second."""
+    """Publish to a durable subscriber that is away. Return messages a second."""
     with ExitStack() as stack:
         stores = [
             None if kind is None else stack.enter_context(SQLiteStore(directory / name, synchronous=kind))

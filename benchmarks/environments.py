@@ -43,11 +43,11 @@ class Environments:
         }
 
     def python(self, library: str) -> str:
-        """Tell the interpreter of a library's environment."""
+        """Return the interpreter of a library's environment."""
         return str(self.directory / library / "bin" / "python")
 
     def interpreter(self, library: str) -> str:
-        """Tell what runs a library, be it Python or Node."""
+        """Return what runs a library, be it Python or Node."""
         return "node" if library in ("mqttjs", "mqttpacket", "aedes") else self.python(library)
 
     def command(self, library: str, kind: str) -> list[str]:
@@ -119,7 +119,7 @@ class Environments:
         return sources
 
     def versions(self) -> dict[str, str]:
-        """Tell the version of everything that takes part."""
+        """Return the version of everything that takes part."""
         versions = {}
         for name, packages in PYTHON_PEERS.items():
             if name in self.missing or not packages:
@@ -145,7 +145,7 @@ def mosquitto() -> str | None:
 
 
 def apt_get(*packages: str) -> bool:
-    """Install packages of Debian, where we may. Returns whether they are there now."""
+    """Install packages of Debian, where we may. Return whether they are there now."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     print(f"installing {', '.join(packages)} with apt-get", file=sys.stderr)

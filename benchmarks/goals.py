@@ -97,7 +97,7 @@ TARGETS = _targets()
 
 
 def reached(run: Run, target: Target, ours: str | None = None) -> float | None:
-    """Tell how many times better we are than the target's peer (or the figure itself, for a bound); None: unknown."""
+    """Return how many times better we are than the target's peer (or the figure itself, for a bound); None: unknown."""
     own = find(run, target.case, ours or target.ours, target.figure)
     if own is None or not target.peer:
         return None if own is None else own["median"]
@@ -109,6 +109,6 @@ def reached(run: Run, target: Target, ours: str | None = None) -> float | None:
 
 
 def share(target: Target, ratio: float) -> float:
-    """Tell how much of the target that is; 1 and more: it is met."""
+    """Return how much of the target that is; 1 and more: it is met."""
     less_is_better = not target.peer and target.figure not in MORE_IS_BETTER
     return target.factor / ratio if less_is_better else ratio / target.factor

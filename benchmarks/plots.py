@@ -31,7 +31,7 @@ BARS = [
 
 
 def draw(runs: list[Run], directory: Path, order: list[str]) -> list[tuple[str, str]]:
-    """Draw all plots. Returns (file name, caption) pairs."""
+    """Draw all plots. Return (file name, caption) pairs."""
     drawn = []
     for name, plot, caption in (
         ("ratios.png", _ratios, "Speed relative to mqttws in pure Python, case by case; logarithmic scale."),

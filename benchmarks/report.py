@@ -163,7 +163,7 @@ def table(runs: list[Run], columns: list[Column]) -> str:
 
 
 def spread(runs: list[Run]) -> str:
-    """Tell how far the rounds of a run lie apart, and the runs."""
+    """Return how far the rounds of a run lie apart, and the runs."""
     rounds: list[float] = []
     medians: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
@@ -184,7 +184,7 @@ def spread(runs: list[Run]) -> str:
 
 
 def verdict(target: Target, ratio: float | None) -> str:
-    """Tell whether a target is met, and how much of it is reached where it is not."""
+    """Return whether a target is met, and how much of it is reached where it is not."""
     if ratio is None:
         return "not measured"
     reached_share = share(target, ratio)
@@ -216,7 +216,7 @@ def verdicts(runs: list[Run]) -> str:
 
 
 def facts(runs: list[Run]) -> list[str]:
-    """Tell what was run, on what, and what was not."""
+    """Return what was run, on what, and what was not."""
     machine, versions = runs[0]["machine"], runs[0]["versions"]
     loads = ", ".join(f"{run['machine']['load_average']:.2f}" for run in runs)
     counted = f"{len(runs)} complete runs" if len(runs) > 1 else "One run"

@@ -41,7 +41,7 @@ def find(run: Run, case: str, library: str, figure: str) -> dict[str, float] | N
 
 
 def middle(values: Iterable[float | None]) -> float | None:
-    """Take the median of what is there; None where nothing is."""
+    """Take the median of what is there; None if nothing is."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 

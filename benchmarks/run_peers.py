@@ -120,7 +120,7 @@ class Bench:
         return figures
 
     def run(self, cases: list[Case], libraries: list[str], rounds: int) -> dict[str, Any]:
-        """Make one run: so many interleaved rounds of all cases, with these libraries or, where there are none, all."""
+        """Make one run: so many interleaved rounds of all cases, with these libraries or, if there are none, all."""
         facts, start = machine(), time.monotonic()
         figures: dict[str, dict[str, list[dict[str, float]]]] = {case.name: {} for case in cases}
         failures: dict[str, dict[str, str]] = {}

@@ -37,7 +37,7 @@ def run_taps(pipe: Connection, urls: dict[str, str]) -> None:
 
 
 def rate(url: str, qos: int, seconds: float) -> float:
-    """Publish for a time, at most 1,000 messages ahead. Returns the messages a second."""
+    """Publish for a time, at most 1,000 messages ahead. Return the messages a second."""
     import mqttws
 
     payload = bytes(64)

@@ -102,7 +102,7 @@ class Channel:
     # For the verbs.
 
     def join(self, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> bool:
-        """Add a subscription to Topic Filters. Returns False if this connection has ended."""
+        """Add a subscription to Topic Filters. Return False if this connection has ended."""
         with self._runtime.lock:
             standing = self._router.topic_filters
         objections = self.provider.objections_to_subscribe(wanted, standing)  # code of the provider: outside the lock
@@ -162,7 +162,7 @@ class Channel:
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, expire_after: float | None = None
     ) -> Sent | None:
-        """Send a message when its turn comes. Returns None if this connection has ended.
+        """Send a message when its turn comes. Return None if this connection has ended.
 
         Raises:
             NotConnected: the connection is lost, and the provider does not queue.

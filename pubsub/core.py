@@ -380,7 +380,7 @@ class PubSubCore(Generic[O, F]):
         codec: Codec | None = None,
         expire_after: float | None = None,
     ) -> F:
-        """Publish without waiting. Returns a future of what `publish` would return or raise.
+        """Publish without waiting. Return a future of what `publish` would return or raise.
 
         Its callbacks may wait, for it is not the thread that moves bytes that calls them.
 
@@ -493,7 +493,7 @@ class PubSubCore(Generic[O, F]):
                 self._expired += channel.client.expired
 
     def _take_out(self, provider: str | Provider) -> str:
-        """Remove a provider, by itself or by its name. Returns its name.
+        """Remove a provider, by itself or by its name. Return its name.
 
         Raises:
             ProviderError: there is no such provider.

@@ -38,7 +38,7 @@ class Held:
         self._bytes = 0
 
     def begin(self, now: float) -> bool:
-        """Begin the time. Returns False if it had begun, or never ends."""
+        """Begin the time. Return False if it had begun, or never ends."""
         if self._until < inf or self._seconds == inf:
             return False
         self._until = now + self._seconds

@@ -38,7 +38,7 @@ class Sent(NamedTuple):
 
     Attributes:
         future: of its delivery.
-        withdraw: takes it back if it has not been sent. Returns whether it did.
+        withdraw: takes it back if it has not been sent. Return whether it did.
         explain: returns what the error of the future means.
     """
 

@@ -31,7 +31,7 @@ class Receipt:
         self._holders: set[object] = {self}
 
     def hold(self) -> Release:
-        """Note one more that has to take it. Returns what that one calls when it has."""
+        """Note one more that has to take it. Return what that one calls when it has."""
         holder = object()
         self._holders.add(holder)
         return partial(self.release, holder)

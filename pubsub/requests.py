@@ -117,7 +117,7 @@ class Requests(Generic[T]):
         self._asked.pop(asked.number, None)
 
     def take_all(self) -> list[Asked[T]]:
-        """Take all requests that wait."""
+        """Return all requests that wait."""
         return [asked for number in list(self._asked) if (asked := self._asked.pop(number, None)) is not None]
 
 

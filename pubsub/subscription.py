@@ -180,13 +180,13 @@ class SubscriptionCore:
     # For the channel.
 
     def joined(self, channel: Connection) -> bool:
-        """Note a connection that it uses, under the lock. Returns whether it has not ended."""
+        """Note a connection that it uses, under the lock. Return whether it has not ended."""
         if not self.closed:
             self._channels[channel.provider.name] = channel
         return not self.closed
 
     def deliver(self, publish: Publish, provider: str, receipt: Receipt | None) -> Any:
-        """Give a message to the observer. Returns what its `next` returned."""
+        """Give a message to the observer. Return what its `next` returned."""
         if self.closed:
             return None
         payload = publish.payload
@@ -279,7 +279,7 @@ class SubscriptionCore:
             self.runtime.spawn(self.runtime.call(self._observer.error, error))
 
     def _leave(self, error: Exception | None) -> list[Any] | None:
-        """End it without telling the observer. Returns what `end` returns; None if it had ended before."""
+        """End it without telling the observer. Return what `end` returns; None if it had ended before."""
         with self.runtime.lock:
             if self.closed:
                 return None

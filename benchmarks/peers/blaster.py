@@ -82,7 +82,7 @@ class Peer:
         return packet
 
     def _size(self) -> int | None:
-        """Tell the size of the packet that comes next; None while its length is not there."""
+        """Return the size of the packet that comes next; None while its length is not there."""
         if len(self.mqtt) < 3:
             return 2 if len(self.mqtt) == 2 and not self.mqtt[1] else None
         length = self.mqtt[1]

@@ -2,7 +2,7 @@
 
 `deliver` keeps so many deliveries under way that a broker is always busy and never floods: a broker that drops
 messages of QoS 0 under pressure would not be measured, but spared. Every delivery is counted; only a run in which all
-arrive is a run. `hold` counts what connections cost a broker that keeps them: one growing crowd, looked at on the way.
+arrive is a run. `hold` counts what connections cost a broker that keeps them: one growing crowd, examined on the way.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ TOPIC = "bench/load"
 BATCH = 32
 #: How many connections are made at once: as many as a listener lets wait.
 SIDE_BY_SIDE = 100
-#: How many connections are held when the broker's memory is looked at, half a second after the last of them came.
+#: How many connections are held when the broker's memory is examined, half a second after the last of them came.
 HELD = (250, 1_000, 2_000)
 PAUSE = 0.5
 
 
 def broker_cpu(pid: int) -> float:
-    """Tell the CPU seconds that the broker has used."""
+    """Return the CPU seconds that the broker has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def broker_kib(pid: int) -> float:
-    """Tell the memory that the broker holds."""
+    """Return the memory that the broker holds."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])

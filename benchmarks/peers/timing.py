@@ -29,7 +29,7 @@ def nanoseconds(run: Callable[[int], object], per_run: int = 1) -> float:
     """Time a loop.
 
     Args:
-        run: does the work so many times as it is told.
+        run: does the work so many times as instructed.
         per_run: how many packets that is, each time.
 
     Returns:
@@ -106,7 +106,7 @@ def resident_kib() -> float:
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files as it may. Returns how many that is."""
+    """Let this process open as many files as it may. Return how many that is."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most

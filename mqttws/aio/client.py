@@ -73,7 +73,7 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """What outlives a connection; to be looked at only."""
+        """What outlives a connection; to be examined only."""
         return self._core.session
 
     @property

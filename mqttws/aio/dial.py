@@ -84,7 +84,7 @@ async def _resolve(host: str, port: int) -> list[Address]:
 
 
 async def _race(addresses: list[Address], local: tuple[str, int] | None) -> tuple[socket.socket, Address]:
-    """Connect to the addresses, one beside the other. Returns the first socket that is connected, and its address."""
+    """Connect to the addresses, one beside the other. Return the first socket that is connected, and its address."""
     loop = asyncio.get_running_loop()
     waiting = list(addresses)
     attempts: dict[asyncio.Task[None], tuple[socket.socket, Address]] = {}

@@ -240,7 +240,7 @@ class Network(Owner):
     # Waiting.
 
     async def wait(self, future: Future, seconds: float) -> bool:
-        """Wait for a future. Returns whether it has an outcome; without one it is cancelled.
+        """Wait for a future. Return whether it has an outcome; without one it is cancelled.
 
         Raises:
             Exception: the outcome.
@@ -293,7 +293,7 @@ class Network(Owner):
         return deadline is None or loop.time() < deadline
 
     async def message_came(self, timeout: float | None) -> bool:
-        """Wait for a message. Returns False where the time is up, or the client was closed.
+        """Wait for a message. Return False where the time is up, or the client was closed.
 
         Raises:
             MQTTError: the client gave up, or is not open.

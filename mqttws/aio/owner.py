@@ -74,7 +74,7 @@ class Owner(ABC):
             self.busy = False
 
     def request(self, function: Callable[..., Future], *arguments: Any) -> Future:
-        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
+        """Do as `call` does with what makes a future. Return that future, or one that follows it."""
         if self.busy:
             future = self.loop.create_future()
             self.post(self._follow, future, function, arguments)

@@ -69,7 +69,7 @@ class Pump(asyncio.Protocol):
         self.move()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         acknowledge_at_once(self._socket)
         self._receive(self._link.receive_data, data)
 

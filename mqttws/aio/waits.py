@@ -2,7 +2,7 @@
 
 asyncio makes a timer for each wait, and nearly every one is cancelled again; that takes longer than the rest of a wait.
 Here all waits of one length share a timer: they are kept in the order in which they began, which is that of their
-deadlines, so that only the first of them has to be looked at.
+deadlines, so that only the first of them has to be examined.
 """
 
 from __future__ import annotations

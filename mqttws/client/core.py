@@ -132,7 +132,7 @@ class Core(Generic[F]):
         self.received = 0
         self._sorted_out = (0, 0)  # of one read: the number of messages added to `calls`, and their bytes
         self.reading = True
-        self._held = 0  # bytes of the messages that wait, when that was last looked at: others must not count them
+        self._held = 0  # bytes of the messages that wait, when that was last examined: others must not count them
         self._policy = options.policy
         self._opening = False  # whether the first attempt is under way
         self._retries = False  # whether further attempts follow if it fails
@@ -539,7 +539,7 @@ class Core(Generic[F]):
     def _read_signs(self, error: Exception, now: float) -> Exception:
         """Take what the end of a connection says about the next one: how long to wait, and what may be the cause.
 
-        Only the server's word is taken for a take-over. Connections that it accepts and closes in order within
+        Only the server's word is taken for a take-over. Connections that it accepts and closes cleanly within
         seconds, again and again, make one likely, but not where a message or a request can be the cause.
         """
         random_id = self.options.client_id is None

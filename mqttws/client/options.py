@@ -335,7 +335,7 @@ class Options:
         return self.password.encode() if isinstance(self.password, str) else self.password
 
     def age(self, expire_after: float | None, now: float, wall: float) -> Age | None:
-        """Return the age of a message that is published now; None where nobody asks for it.
+        """Return the age of a message that is published now; None if nobody asks for it.
 
         Args:
             expire_after: of the call; None: that of the client.
@@ -343,7 +343,7 @@ class Options:
             wall: the same moment in seconds since 1970.
 
         Raises:
-            TypeError, ValueError: `expire_after` is no number above 0.
+            TypeError, ValueError: `expire_after` is not a number above 0.
         """
         if expire_after is None:
             expire_after = self.expire_after

@@ -109,7 +109,7 @@ class Pending(Generic[F]):
         return token, future
 
     def publish_message(self, message: Message, age: Age | None) -> F:
-        """Do as `publish` does. Returns the future alone."""
+        """Do as `publish` does. Return the future alone."""
         return self.publish(message, age)[1]
 
     def publish_packet(self, packet: bytes) -> F:
@@ -200,7 +200,7 @@ class Pending(Generic[F]):
         return future
 
     def withdraw(self, token: int) -> bool:
-        """Take back a message that has not been sent. Returns whether it could be."""
+        """Take back a message that has not been sent. Return whether it could be."""
         if not self._sender.withdraw(token):
             return False
         self._futures.pop(token, None)
@@ -215,7 +215,7 @@ class Pending(Generic[F]):
         return True
 
     def withdraw_future(self, future: object) -> bool:
-        """Take back a message by its future. Returns whether it could be."""
+        """Take back a message by its future. Return whether it could be."""
         if isinstance(future, Receipt):
             if future.sent is not self.sent or not self.withdraw(future.token):
                 return False
@@ -227,7 +227,7 @@ class Pending(Generic[F]):
         return token is not None and self.withdraw(token)
 
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
-        """Subscribe when there is a connection. Returns the future of the granted QoS, or of the return codes.
+        """Subscribe when there is a connection. Return the future of the granted QoS, or of the return codes.
 
         Raises:
             LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
@@ -246,7 +246,7 @@ class Pending(Generic[F]):
         return SubscribeRejected(topic_filter, topic_filter in self._session.suspects.closed_over)
 
     def unsubscribe(self, topic_filters: str | Sequence[str]) -> F:
-        """Unsubscribe when there is a connection. Returns the future of None.
+        """Unsubscribe when there is a connection. Return the future of None.
 
         Raises:
             LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
@@ -377,7 +377,7 @@ class Pending(Generic[F]):
         self.flushes.clear()
 
     def take_all(self, error: Exception) -> list[F]:
-        """Take every future that is kept here: the caller fails them itself."""
+        """Return every future that is kept here: the caller fails them itself."""
         requests = {id(request): request.future for request in self._requests.values()}
         futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
         futures += [future for _, future in self.flushes]

@@ -40,7 +40,7 @@ class HighWaterMark(Generic[F]):
         return not (self.knows(token) and self._watched.pop(token, None) is not None)
 
     def forget(self, token: int) -> F | None:
-        """Stop watching. Returns the future that was watched."""
+        """Stop watching. Return the future that was watched."""
         return self._watched.pop(token, None)
 
     def find(self, future: object) -> int | None:
@@ -48,7 +48,7 @@ class HighWaterMark(Generic[F]):
         return next((token for token, known in list(self._watched.items()) if known is future), None)
 
     def advance(self, token: int) -> list[F]:
-        """Note that all messages up to a token are sent. Returns the futures to settle, in order."""
+        """Note that all messages up to a token are sent. Return the futures to settle, in order."""
         self.token = token
         watched = self._watched
         if not watched:
@@ -57,7 +57,7 @@ class HighWaterMark(Generic[F]):
         return [future for each in tokens if (future := watched.pop(each, None)) is not None]
 
     def fail(self, error: Exception) -> list[F]:
-        """Note that nothing more will be sent. Returns the futures to settle."""
+        """Note that nothing more will be sent. Return the futures to settle."""
         self.error = error
         watched = self._watched
         return [future for each in sorted(watched) if (future := watched.pop(each, None)) is not None]

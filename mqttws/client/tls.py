@@ -118,7 +118,7 @@ class TLSPipe:
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The session for the next connection; None where this one brought none, or failed with the one it offered."""
+        """The session for the next connection; None if this one brought none, or failed with the one it offered."""
         if not self.established:
             return self._offered
         session = self._tls.session

@@ -34,8 +34,8 @@ class Endpoint(Value):
         port: 1 to 65,535.
         host_header: the Host header: as in the URL, the port left out where it is the scheme's default.
         target: path and query, as in the URL; at least "/".
-        username: from the URL, percent-decoded; None where it has none.
-        password: from the URL, percent-decoded: "%ff" is that byte; None where it has none.
+        username: from the URL, percent-decoded; None if it has none.
+        password: from the URL, percent-decoded: "%ff" is that byte; None if it has none.
     """
 
     __slots__ = __match_args__ = ("scheme", "host", "port", "host_header", "target", "username", "password")

@@ -89,7 +89,7 @@ class Ages:
         return tokens
 
     def each(self, tokens: Iterable[int]) -> Iterator[tuple[float, float] | None]:
-        """Return of each message since when it has waited, and how long it may; None where that is not known.
+        """Return of each message since when it has waited, and how long it may; None if that is not known.
 
         Args:
             tokens: rising.

@@ -335,7 +335,7 @@ class ClientMachine(Machine):
             pass
 
     def _send_request(self) -> bool:
-        """Send the next request. Returns False where no identifier is free."""
+        """Send the next request. Return False where no identifier is free."""
         ready = self.session.next_request()
         if ready is None:
             return False

@@ -46,7 +46,7 @@ _Lines = list[tuple[bytes, bytes]]
 
 
 class _Unusable(Exception):
-    """An answer that is no answer to our request."""
+    """An answer that is not an answer to our request."""
 
 
 class ClientWebSocket(WebSocketFraming):
@@ -228,7 +228,7 @@ def _not_allowed() -> ConnectError:
 
 
 def _read_switching(head: bytes) -> _Lines | None:
-    """Read the headers of a plain 101, their names in lower case; None where it is another answer, or not plain."""
+    """Read the headers of a plain 101, their names in lower case; None if it is another answer, or not plain."""
     status_line, *lines = head[:-4].split(b"\r\n")
     if not head.endswith(b"\r\n\r\n") or not status_line.startswith(b"HTTP/1.1 101 ") or b"\n" in status_line:
         return None

@@ -217,7 +217,7 @@ class Connection(ABC, Generic[M]):
 
     @abstractmethod
     def _is_open(self) -> bool:
-        """Tell whether the opening is over, for better or worse."""
+        """Return whether the opening is over, for better or worse."""
 
     @abstractmethod
     def _time_out(self) -> None:
@@ -231,7 +231,7 @@ class Connection(ABC, Generic[M]):
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
-    """Tell the earlier of two times; None is never."""
+    """Return the earlier of two times; None is never."""
     if one is None:
         return other
     if other is None or one < other:
@@ -253,7 +253,7 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
 
 
 def _fitting(reason: str) -> str:
-    """Cut a reason to what a closing frame holds: 125 bytes with its code. Spec: RFC 6455 §5.5."""
+    """Cut a reason to what a close frame holds: 125 bytes with its code. Spec: RFC 6455 §5.5."""
     encoded = reason.encode()
     if len(encoded) <= ws.MOST_REASON:
         return reason

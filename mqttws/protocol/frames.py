@@ -34,7 +34,7 @@ _TRANSLATE_FROM: Final = 512
 #: How many short payloads are unmasked together at most: the integers stay small enough for the processor's cache.
 _TOGETHER: Final = 64
 
-#: After so many frames of one size more of them are expected, and so many are looked at first.
+#: After so many frames of one size more of them are expected, and so many are examined first.
 _ALIKE: Final = 4
 _RUN: Final = 8
 
@@ -98,7 +98,7 @@ def parse_header(data: bytes, start: int) -> tuple[int, int] | None:
     """Measure the frame that begins at an offset, without judging it.
 
     Returns:
-        The sizes of its header and of its payload; None where the header is not all there.
+        The sizes of its header and of its payload; None if the header is not all there.
     """
     if len(data) - start < 2:
         return None
@@ -114,7 +114,7 @@ def parse_header(data: bytes, start: int) -> tuple[int, int] | None:
 
 
 def header_size(size: int, masked: bool) -> int:
-    """Tell how long the header of a payload must be: the length in its shortest form. Spec: RFC 6455 §5.2."""
+    """Return how long the header of a payload must be: the length in its shortest form. Spec: RFC 6455 §5.2."""
     return (2 if size < 126 else 4 if size < 65_536 else 10) + 4 * masked
 
 

@@ -73,7 +73,7 @@ class ServerWebSocket(WebSocketFraming):
         return []
 
     def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
-        """Answer 101. Returns what follows from it.
+        """Answer 101. Return what follows from it.
 
         Args:
             headers: more headers of the response.

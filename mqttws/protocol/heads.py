@@ -35,7 +35,7 @@ class Head:
         return bool(self._data)
 
     def receive_data(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Take bytes. Returns the head, and what lies behind it; None while it is not all there.
+        """Handle received bytes. Return the head, and what lies behind it; None while it is not all there.
 
         Raises:
             HeadTooLarge: it goes beyond a bound.

@@ -55,7 +55,7 @@ class Identifiers:
         self._last = packet_id - 1
 
     def allocate(self) -> int | None:
-        """Take the next free identifier; None while all 65,535 are in use."""
+        """Return the next free identifier; None while all 65,535 are in use."""
         in_use = self._in_use
         if len(in_use) == LAST_PACKET_ID:
             return None

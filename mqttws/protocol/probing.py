@@ -48,7 +48,7 @@ class Probing:
         return not (self._resends or self._left or self._is_waiting())
 
     def next(self) -> bytes | None:
-        """Take the next packet; None where an answer must come first, no identifier is free, or nothing is left."""
+        """Return the next packet; None if an answer must come first, no identifier is free, or nothing is left."""
         if not self.proven or self._is_waiting():
             return None
         if self._left and (not self._resends or (self._session.requests[0].token or 0) < self._resends[0][0]):

@@ -135,7 +135,7 @@ class Receiver:
             incoming.copies = 0
 
     def pubrel(self, packet_id: int) -> PubComp:
-        """Take a PUBREL, known or not. Returns the answer. Spec: [MQTT-4.3.3-2]."""
+        """Take a PUBREL, known or not. Return the answer. Spec: [MQTT-4.3.3-2]."""
         incoming = self._received.pop(packet_id, None)
         if incoming is not None and not incoming.taken:  # released before our PUBREC: there is none to send any more
             incoming.taken = True

@@ -280,7 +280,7 @@ class Sender:
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
 
     def withdraw_unless(self, wanted: Callable[[str, int, bool], bool]) -> int:
-        """Take back the messages of QoS 1 and 2 that wait and are not wanted. Returns how many.
+        """Take back the messages of QoS 1 and 2 that wait and are not wanted. Return how many.
 
         Args:
             wanted: takes the topic, the QoS and RETAIN.
@@ -293,7 +293,7 @@ class Sender:
         return len(self._take_out(unwanted)) if unwanted else 0
 
     def _take_out(self, tokens: set[int]) -> list[int]:
-        """Take back messages, those of them that wait. Returns their tokens."""
+        """Take back messages, those of them that wait. Return their tokens."""
         self._stop_growing()
         taken: list[int] = []
         left: deque[Outgoing | Run] = deque()
@@ -362,7 +362,7 @@ class Sender:
         return self._known_ages().next_end
 
     def expire(self, now: float) -> list[int]:
-        """Take back the messages that have waited for as long as they may. Returns their tokens.
+        """Take back the messages that have waited for as long as they may. Return their tokens.
 
         A message that has been sent once waits no more, whatever becomes of it: it is delivered as its QoS promises.
         """
@@ -377,7 +377,7 @@ class Sender:
                 self.journal.keep(entry, WAITING, 0, age)
 
     def withdraw(self, token: int) -> bool:
-        """Take back a message that still waits. Returns whether there was one."""
+        """Take back a message that still waits. Return whether there was one."""
         self._stop_growing()
         for entry in self._waiting:
             if isinstance(entry, Run):
@@ -453,7 +453,7 @@ class Sender:
             before: a token; only messages with lower ones are taken.
 
         Returns:
-            The packets, in order; and up to which token all of QoS 0 are among them, None where none is.
+            The packets, in order; and up to which token all of QoS 0 are among them, None if none is.
 
         Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
         """
@@ -504,7 +504,7 @@ class Sender:
         return entry.first if isinstance(entry, Run) else entry[TOKEN]
 
     def puback(self, packet_id: int) -> int | None:
-        """Take a PUBACK. Returns the token of the message that is done, if one is."""
+        """Take a PUBACK. Return the token of the message that is done, if one is."""
         outgoing = self._published.get(packet_id)
         if outgoing is not None and outgoing[QOS] == 1:
             del self._published[packet_id]
@@ -518,7 +518,7 @@ class Sender:
         return None
 
     def pubrec(self, packet_id: int) -> PubRel:
-        """Take a PUBREC. Returns the answer."""
+        """Take a PUBREC. Return the answer."""
         outgoing = self._published.get(packet_id)
         if outgoing is not None:
             if outgoing[QOS] != 2:
@@ -530,7 +530,7 @@ class Sender:
         return PubRel(packet_id)
 
     def pubcomp(self, packet_id: int) -> int | None:
-        """Take a PUBCOMP. Returns the token of the message that is done, if one is."""
+        """Take a PUBCOMP. Return the token of the message that is done, if one is."""
         outgoing = self._released.pop(packet_id, None)
         if outgoing is not None:
             return self._done(outgoing, packet_id)

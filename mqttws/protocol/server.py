@@ -40,7 +40,7 @@ REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
 #: one of 3.1.1. Spec: MQTT 5.0 §3.1.2.2, §3.2
 _CONNACK_5 = b"\x20\x03\x00\x84\x00"
 _PINGRESP = PingResp().encode()
-#: Stands for the CONNECT where there is none to answer: the password of one that is answered need not lie about.
+#: Stands for the CONNECT if there is none to answer: the password of one that is answered need not lie about.
 _NO_CONNECT = Connect()
 
 

@@ -34,7 +34,7 @@ class Request:
     """A SUBSCRIBE or UNSUBSCRIBE that is not sent or not answered yet.
 
     Attributes:
-        token: the number by which its caller knows it; None where a connection restores subscriptions.
+        token: the number by which its caller knows it; None if a connection restores subscriptions.
         subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
         unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
         parts: where a request was split: its parts in order, each with its return code once there is one.
@@ -144,7 +144,7 @@ class Session:
             self._journal.subscribed(topic_filter, qos)
 
     def discard_subscription(self, topic_filter: str) -> bool:
-        """Note that a subscription is gone. Returns whether there was one."""
+        """Note that a subscription is gone. Return whether there was one."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         if self._journal is not None:
@@ -230,7 +230,7 @@ class Session:
         return request.token
 
     def next_request(self) -> tuple[int, Request] | None:
-        """Take the next request that may be sent now, with its packet identifier. Spec: [MQTT-2.3.1-2]."""
+        """Return the next request that may be sent now, with its packet identifier. Spec: [MQTT-2.3.1-2]."""
         if not self.requests:
             return None
         packet_id = self.identifiers.allocate()
@@ -267,7 +267,7 @@ class Session:
         """Take a SUBACK: note which Topic Filters stand now.
 
         Returns:
-            The request, and its (Topic Filter, return code) pairs; None where nothing has that identifier, as when a
+            The request, and its (Topic Filter, return code) pairs; None if nothing has that identifier, as when a
             PUBACK comes a second time.
 
         Raises:

@@ -361,7 +361,7 @@ class Client:
         self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
-        """Unsubscribe when there is a connection. Returns a future that is done when `unsubscribe` would return."""
+        """Unsubscribe when there is a connection. Return a future that is done when `unsubscribe` would return."""
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
     def messages(self, timeout: float | None = None) -> Messages:

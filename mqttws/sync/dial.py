@@ -107,7 +107,7 @@ class Dialer:
         return None
 
     def next_deadline(self) -> float | None:
-        """Tell when `advance` must be called at the latest; None for never."""
+        """Return when `advance` must be called at the latest; None for never."""
         return self._next_start if self._waiting else None
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ are first asked for: by a wait, a callback, a cancellation.
 
 There is no lock but that condition's, so that futures share nothing, neither with each other nor with a parent process.
 Operations of a dictionary and a list, each atomic, take its place. `setdefault` of the state decides between an outcome
-and a cancellation. A future is settled first and looked at second; a thread that waits, or adds a callback, notes that
+and a cancellation. A future is settled first and examined second; a thread that waits, or adds a callback, notes that
 first and looks at the state second, so one of them always sees the other. A callback leaves the list by `pop`, and the
 thread that has popped it calls it; so with the locks of the threads that wait for the result. The condition is for the
 rest: `cancel`, `exception` and the functions of `concurrent.futures`.
@@ -97,7 +97,7 @@ class LightFuture(Future[Any]):
         return super().result(timeout)
 
     def _wait(self, timeout: float | None) -> bool:
-        """Wait until this is done, or the time is up. Returns whether it is done."""
+        """Wait until this is done, or the time is up. Return whether it is done."""
         parts, lock = self.__dict__, allocate_lock()
         lock.acquire()
         sleepers = parts.setdefault(_SLEEPERS, [])

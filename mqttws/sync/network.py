@@ -136,7 +136,7 @@ class Network(Owner):
         """Do nothing: `call` wakes the thread, which may read again."""
 
     def await_message(self, taken: list[Publish], timeout: float | None) -> bool:
-        """Wait for a message, and take it in one step. Returns False where the time is up, or the client was closed.
+        """Wait for a message, and take it in one step. Return False where the time is up, or the client was closed.
 
         Raises:
             WouldDeadlock: this is the thread that reads the messages.
@@ -525,7 +525,7 @@ class Network(Owner):
             self.notify(bool(core.inbox.messages))
 
     def _write(self, now: float) -> OSError | None:
-        """Write all that the socket takes. Under the lock. Returns what broke it, if anything did."""
+        """Write all that the socket takes. Under the lock. Return what broke it, if anything did."""
         link, connection = self.core.link, self._socket
         assert link is not None
         assert connection is not None
@@ -587,7 +587,7 @@ class Network(Owner):
         self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
-        """Wait until something happens, or until the earlier of two times. Returns the sockets it happened to."""
+        """Wait until something happens, or until the earlier of two times. Return the sockets it happened to."""
         assert self._selector is not None
         until = deadline if until is None else earlier(until, deadline)
         timeout = None if until is None else max(0.0, until - time.monotonic())

@@ -105,7 +105,7 @@ class Owner:
             self.wake()
 
     def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
-        """Do as `call` does with what makes a future. Returns that future, or one that follows it."""
+        """Do as `call` does with what makes a future. Return that future, or one that follows it."""
         if self.owned():
             future: LightFuture = LightFuture()
             self.post(self._follow, future, function, arguments)

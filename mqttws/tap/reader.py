@@ -368,7 +368,7 @@ class _Stream:
         self._head_parts.append(Part(number, start, end - start))
 
     def _go_on_as_mqtt(self, data: bytes, position: int, number: int) -> int:
-        """Give the first bytes, which were kept until it was clear what they are, to the packets."""
+        """Pass on the first bytes, which were kept until the protocol was known."""
         head, parts = self._head, self._head_parts
         self._head, self._head_parts = b"", []
         at = 0

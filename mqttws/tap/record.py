@@ -119,11 +119,11 @@ class Record:
         data: those bytes; of a unit that is longer than what a reader keeps, the first ones. A frame's are as sent,
             masked or not.
         parts: where its bytes lie in the records of the next lower layer.
-        packet: of the layer `mqtt`: the packet; None where it cannot be read.
+        packet: of the layer `mqtt`: the packet; None if it cannot be read.
         changes: what it means for either end.
         broken: the rules that it breaks.
         answers: the number of the record that it answers; 0 for none.
-        round_trip: seconds since that one; 0 where it answers none.
+        round_trip: seconds since that one; 0 if it answers none.
         hidden: the bytes that are a secret: a password, a token, a signature.
         notes: what else is known of it, by name; texts and numbers.
     """

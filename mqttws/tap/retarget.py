@@ -25,7 +25,7 @@ class Retarget:
         self._head: bytearray | None = bytearray()
 
     def feed(self, data: bytes) -> bytes:
-        """Take what the client has sent. Returns what is to be sent on; nothing before the head is complete."""
+        """Take what the client has sent. Return what is to be sent on; nothing before the head is complete."""
         if self._head is None:
             return data
         self._head += data

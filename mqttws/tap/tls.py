@@ -49,7 +49,7 @@ class TLSLayer:
             self._shake()
 
     def receive_data(self, data: bytes) -> list[Piece]:
-        """Take ciphertext. Returns the plaintext in it, one piece a TLS record.
+        """Take ciphertext. Return the plaintext in it, one piece a TLS record.
 
         Raises:
             ssl.SSLError: the handshake failed, or the stream was tampered with.

@@ -167,7 +167,7 @@ class Pair:
             self.deliver_to_client()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and every timer of both go off when it is due; bytes are delivered meanwhile."""
+        """Let time pass, and every timer of both go off when it is due; bytes are delivered in the meantime."""
         end = self.clock() + seconds
         while (due := self._next_deadline()) <= end:
             self.clock.advance(max(0.0, due - self.clock()))

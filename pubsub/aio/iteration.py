@@ -45,7 +45,7 @@ class Inbox:
             self.discard()
 
     async def peek(self, timeout: float | None) -> Waiting | None:
-        """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
+        """Wait for a message, and leave it in. Return None if none came in time, or no more will come.
 
         Cancelling it takes nothing out.
 

@@ -10,7 +10,7 @@ The one idea: at any time at most one refresh is in flight, and it is a `Future`
 for, threads and event loops alike.  Who asks while the old credentials still live gets those and does not wait,
 except the one who began the refresh; if that fails, so does he.
 
-Time: AWS gives the end of credentials by its own clock, and the `Date` of its answer says what that clock shows.
+Time: AWS states the expiry of credentials by its own clock, and the `Date` of its answer contains that clock's time.
 So the life of credentials is a difference, and a local clock that is wrong does no harm.
 """
 
@@ -62,7 +62,7 @@ class CognitoIdentity:
     Args:
         identity_pool_id: The pool: `region:guid`.
         region: Its region; None to take it from the pool's id.
-        logins: The tokens of the user's logins, or a callable that gives them at each refresh (a coroutine function
+        logins: The tokens of the user's logins, or a callable that returns them at each refresh (a coroutine function
             only with the awaitable form); None, or no logins at all, for a guest.
         account_id: The AWS account of the pool, twelve digits; Cognito does not need it.
         endpoint: URL of the service; None for AWS's.
@@ -162,7 +162,7 @@ class CognitoIdentity:
     # --- one refresh at a time ---
 
     def _begin(self) -> tuple[Credentials | Future[Credentials], bool]:
-        """Return what can be used at once, or the refresh to wait for and whether the caller is to carry it out."""
+        """Return usable credentials, or the refresh to wait for and whether the caller must carry it out."""
         with self._lock:
             now = self._clock()
             held = self._held if self._held is not None and self._held.lives(now) else None
@@ -187,7 +187,7 @@ class CognitoIdentity:
             else:
                 self._refresh_in_worker(loop, future, task.result())
 
-        # A task of its own, so that cancelling who asked does not cancel what others wait for.
+        # A separate task, so that cancelling one caller does not cancel the refresh that others wait for.
         self._task = loop.create_task(_awaited_logins(self._logins))
         self._task.add_done_callback(go_on)
 

@@ -47,7 +47,7 @@ class CognitoError(CredentialsUnavailable):
 
 
 class Granted(NamedTuple):
-    """Credentials, and how many seconds they had left when they were granted; None where the answer has no Date."""
+    """Credentials, and how many seconds they had left when they were granted; None if the answer has no Date."""
 
     credentials: Credentials
     life: float | None
@@ -111,7 +111,7 @@ class CognitoAPI:
         """Ask for credentials, as the enhanced flow does.
 
         Returns:
-            The identity, which may be another than asked for when logins were joined to it, and its credentials.
+            The identity, which can differ from the requested one if logins were merged, and its credentials.
         """
         body = {"IdentityId": identity_id, "Logins": dict(logins), "CustomRoleArn": role_arn}
         answer, response = self._call("GetCredentialsForIdentity", body, logins)
@@ -181,7 +181,7 @@ class CognitoAPI:
             message = str(told.get("message") or told.get("Message") or "")
             raise _refused(name, code.rpartition("#")[2].partition(":")[0], message, response, logins.values())
         if not isinstance(answer, dict):
-            raise CognitoError(f"{name}: the answer is no JSON object", status=response.status)
+            raise CognitoError(f"{name}: the answer is not a JSON object", status=response.status)
         return answer, response
 
     def _post(self, name: str, url: str, headers: Mapping[str, str], body: bytes) -> Response:

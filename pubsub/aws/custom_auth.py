@@ -34,7 +34,7 @@ class CustomAuthorizer:
         name: The authorizer; None for the default one of the domain.
         token: The token, or a callable that gives it for each connection.  Hidden.
         token_key: What the authorizer calls it.
-        signature: The token's signature, in base64; None where the authorizer wants none.
+        signature: The token's signature, in base64; None if the authorizer wants none.
         via: Where to say it: "headers", "query" or "username".
         username: The user name, with "username" before the parameters.
         password: The password of the CONNECT, which the authorizer may look at.  Hidden.

@@ -71,7 +71,7 @@ class FreshHeaders:
 
 
 def _user_information(authorizer: CustomAuthorizer) -> str:
-    """Write user name and password as a URL has them: what is asked for at each attempt is the URL."""
+    """Encode user name and password for a URL, because the URL is what each attempt asks the provider for."""
     username, password = authorizer.connect_username(), authorizer.password
     if username is None:
         return ""

@@ -9,7 +9,7 @@
         SubscribeRefused      and SubscribeRejected    ... or over this Topic Filter, or refuses it
         BeyondLimit           and ValueError           a message was not sent: AWS IoT would cut the connection off
 
-`Reason` is one word for programs; the message says what was seen and what to do.  AWS IoT itself says little: a 403
+`Reason` is for programs; the message says what was found and what to do.  AWS IoT itself says little: a 403
 with "Forbidden" may have several causes.  What the response's date, its error type and the end of the
 credentials say is said here.  The local endpoint, in its mode `explain`, names the very mistake.
 """
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _POLICY_VIOLATION = 1008  # a WebSocket close code. Spec: RFC 6455 §7.4.1
-#: What the local endpoint, or `sigv4.explain`, calls what has to do with expiry.
+#: The codes of the local endpoint and of `sigv4.explain` that concern expiry.
 _EXPIRED_CODES = frozenset({"credentials_expired", "expired"})
 _MAYBE_SECRET = re.compile(r"[A-Za-z0-9+/=%_]{20,}")
 
@@ -76,7 +76,7 @@ class UpgradeRefused(AWSIoTError, HandshakeRejected):
     """The upgrade was refused.
 
     Attributes:
-        request_id: AWS's id of the request, to be given to its support; None where there was none.
+        request_id: AWS's id of the request, for its support; None if there was none.
     """
 
     def __init__(self, error: HandshakeRejected, reason: Reason, detail: str) -> None:
@@ -174,9 +174,9 @@ def explain_error(
         error: Of the driver.
         clock: What is known of the time.
         ends: When the credentials that were used end, by AWS's clock; None when they do not, or it is unknown.
-        client_id: Of the connection, where it is known.
-        last_asked: What was published or subscribed to last: a kind and a topic; None where nothing was.
-        last_cut: What an earlier call made of the end of a connection; None where nothing ended.
+        client_id: The client id of the connection, if known.
+        last_asked: The kind and the topic of the last publish or subscription; None if there was none.
+        last_cut: The result of an earlier call for the end of a connection; None if there was none.
     """
     if isinstance(error, AWSIoTError):
         return error
@@ -205,7 +205,7 @@ def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) ->
     if said:  # by the local endpoint, in its mode `explain`
         limited = isinstance(error, LimitExceeded) or _names_a_limit(said)
         return ConnectionCut(error, Reason.LIMIT if limited else Reason.POLICY, said)
-    last = f"{last_asked[0]} {last_asked[1][:100]!r}" if last_asked else "what was last sent"
+    last = f"{last_asked[0]} {last_asked[1][:100]!r}" if last_asked else "the last request"
     if isinstance(error, LimitExceeded):
         return ConnectionCut(error, Reason.LIMIT, f"{last} is probably beyond a limit")
     return ConnectionCut(
@@ -223,7 +223,7 @@ def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: Conne
         reason, detail = cut.reason, cut.message
     elif isinstance(error, PublishRejected):
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Publish (or iot:RetainPublish) on this topic"
-    else:  # a subscription too many was not asked for
+    else:  # the provider itself refuses a subscription beyond the limit, so this is not the reason
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Subscribe on this Topic Filter"
     if isinstance(error, PublishRejected):
         return PublishRefused(error, reason, detail)
@@ -276,5 +276,5 @@ def _read_body(body: bytes) -> tuple[str, str]:
 
 
 def _without_secrets(message: str) -> str:
-    """Strike out what may be a key, a token or a signature: a server could repeat what it was sent."""
+    """Remove anything that can be a key, a token or a signature, because a server can repeat what it received."""
     return _MAYBE_SECRET.sub("...", message[:500])

@@ -1,12 +1,12 @@
 """One POST to a service of AWS and its answer.
 
 Why the standard library's `http.client`: a client of Cognito sends two small requests an hour, so that
-pools, HTTP/2 and a further dependency would earn nothing; and `http.client` does only what it is told.  It
-follows no redirect, so that tokens go where they were sent and nowhere else.  It blocks: on an event loop,
+pools, HTTP/2 and a further dependency would have no advantage, and `http.client` does nothing implicitly.  It
+follows no redirect, so tokens are sent only to the given host.  It blocks: on an event loop,
 call it in a worker thread.
 
 What is added here: TLS that is verified, proxies as the environment names them, one deadline for the whole
-exchange, a bound on the answer, and errors that say what failed and hold no body, no header and no path.
+exchange, a limit for the answer, and errors that say what failed and contain no body, no header and no path.
 
 It knows nothing of AWS's protocols.
 """
@@ -28,7 +28,7 @@ __all__ = ["Response", "TransferError", "check_url", "post"]
 
 
 class TransferError(OSError):
-    """There was no answer, or none that can be used; the message says where it was asked for."""
+    """There was no answer, or no usable one; the message names the host."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,7 +81,7 @@ def post(
     most: int = 65_536,
     context: ssl.SSLContext | None = None,
 ) -> Response:
-    """Send one POST on a connection of its own, and read the answer.
+    """Send one POST on a new connection, and read the answer.
 
     Args:
         url: `https://host[:port]/path`, or `http://…` for a service on this machine.
@@ -92,7 +92,7 @@ def post(
         context: The TLS context; None for one that verifies by the system's authorities.
 
     Raises:
-        ValueError: The URL is no such URL.
+        ValueError: The URL is not valid.
         TransferError: There was no answer in time, or none that can be used.
     """
     parts = check_url(url)
@@ -158,7 +158,7 @@ def _exchange(
         answer = connection.getresponse()
         received = answer.read(most + 1)
         if answer.length and len(received) <= most:
-            raise http.client.IncompleteRead(received)  # which read() leaves unsaid when it is given a bound
+            raise http.client.IncompleteRead(received)  # read() with a size does not report it
     except (OSError, http.client.HTTPException):
         if overdue.is_set():
             raise TimeoutError from None
@@ -204,7 +204,7 @@ def _checked_proxy(proxy: str, scheme: str) -> SplitResult:
         via, port = None, 0
     if via is None or via.scheme != "http" or not via.hostname or port == 0:
         # Neither the proxy's URL nor what the standard library says of it is shown: it may hold a password.
-        raise TransferError(f"the environment's proxy for {scheme} is no http://host:port; correct it, or unset it")
+        raise TransferError(f"the environment's proxy for {scheme} is not http://host:port; correct it, or unset it")
     return via
 
 

@@ -1,11 +1,11 @@
-"""A clock that is put right by what a server's `Date` says, for machines whose own clock is wrong.
+"""A clock that is corrected by the `Date` of a server, for machines whose own clock is wrong.
 
-AWS refuses a signature whose date is more than five minutes off, and its refusal carries the right time.  So the
-difference is learnt from that, once, and counts from then on.  The machine's own clock is not touched.
+AWS refuses a signature whose date is off by more than five minutes, and its refusal contains the correct time.  The
+difference is taken from it once, and applied from then on.  The machine's own clock is not changed.
 
-The one idea: a server that gives another time at each refusal must not make us try for ever.  So after something was
-learnt, nothing more is for a while.  But several connections may share a clock, and what they had dated just before
-the lesson is refused just after it: as many more attempts are worth while as there were such dates.
+A server that returns another time with each refusal must not cause endless attempts, so the offset is not changed again
+for a while.  But connections can share a clock, and requests that they dated just before the correction are refused
+just after it.  So as many further attempts are allowed as there were such dates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_DATED = 100
 
 
 def read_date(text: str | None) -> datetime | None:
-    """Read the `Date` of an HTTP response; None where there is none, or it is none."""
+    """Return the `Date` of an HTTP response; None if it is missing or not valid."""
     try:
         read = None if text is None else parsedate_to_datetime(text)
     except ValueError:
@@ -32,13 +32,13 @@ def read_date(text: str | None) -> datetime | None:
 
 
 class LearntClock:
-    """A clock, with an offset that is learnt.
+    """A clock with an offset that is learnt from a server.
 
     Args:
-        clock: Gives this machine's time in seconds since 1970.
-        skew: Seconds; a smaller difference is none, and nothing is learnt from it.
-        pause: Seconds after something was learnt in which nothing more is.
-        monotonic: Gives seconds that only go forward, for the pause.
+        clock: Returns this machine's time in seconds since 1970.
+        skew: Seconds; smaller differences are ignored.
+        pause: Seconds after a correction in which the offset is not changed again.
+        monotonic: Returns a monotonic time in seconds, for the pause.
 
     Attributes:
         offset: Seconds to add to this machine's time.
@@ -58,22 +58,22 @@ class LearntClock:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._learnt_at: float | None = None
-        self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # when, since the last lesson
-        self._overtaken = 0  # how many dates the last lesson came too late for
+        self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # when requests were dated since the last correction
+        self._overtaken = 0  # how many requests were dated just before the last correction
         self.offset = 0.0
 
     def now(self) -> datetime:
-        """Return the time, as far as it is known."""
+        """Return the corrected time."""
         return datetime.fromtimestamp(self._clock() + self.offset, UTC)
 
     def date(self) -> datetime:
-        """Return the time for a request that is to be dated, and remember that one was."""
+        """Return the time for the date of a request, and record that a request was dated."""
         with self._lock:
             self._dated.append(self._monotonic())
             return self.now()
 
     def off_by(self, date: datetime) -> float:
-        """Return by how many seconds this clock, with what it has learnt, is ahead of a server's date."""
+        """Return by how many seconds this clock, as corrected, is ahead of a server's date."""
         return (self.now() - date).total_seconds()
 
     def is_off(self, date: datetime) -> bool:
@@ -81,13 +81,13 @@ class LearntClock:
         return abs(self.off_by(date)) > self._skew
 
     def learn(self, date: datetime) -> bool:
-        """Take a server's date for the right time, where it differs by more than the skew.
+        """Correct the offset by a server's date, if it differs by more than the skew.
 
         Args:
-            date: That of the refusal of a request.
+            date: The date of the refusal of a request.
 
         Returns:
-            Whether something was learnt since that request was dated: then another one is worth while.
+            Whether the offset has changed since that request was dated, so that another attempt is worthwhile.
         """
         with self._lock:
             now = self._monotonic()

@@ -1,4 +1,4 @@
-"""The limits of AWS IoT's message broker, and where it departs from MQTT 3.1.1, each as a named setting.
+"""The limits of AWS IoT's message broker and its deviations from MQTT 3.1.1, each as a named setting.
 
     LocalIoTEndpoint(limits=IoTLimits(publish_rate=None, max_payload=1_000))
 
@@ -34,7 +34,7 @@ class IoTLimits:
         max_filters: Topic Filters in one SUBSCRIBE.  Beyond: the connection ends.
         max_subscriptions: Topic Filters of a connection.  Beyond: SUBACK 0x80.
         connect_rate: CONNECTs a second of the account.  Beyond: CONNACK 3.
-        client_connect_rate: CONNECTs a second with one client id; three may come at once, since AWS documents no burst.
+        client_connect_rate: CONNECTs per second with one client id, with a burst of three; AWS documents no burst.
             Beyond: CONNACK 3.
         publish_rate: Messages a second of one connection, in and out together.
         publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
@@ -83,7 +83,7 @@ class IoTLimits:
         for name in self.__slots__:
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"{name} is {value}; expected 0 or more, or None for no limit where that is allowed")
+                raise ValueError(f"{name} is {value}; expected 0 or more, or None for no limit if that is allowed")
         if self.publish_surplus not in ("discard", "delay"):
             raise ValueError(f"publish_surplus is {self.publish_surplus!r}; expected 'discard' or 'delay'")
         for name in ("connect_rate", "client_connect_rate", "publish_rate", "byte_rate"):
@@ -99,15 +99,15 @@ class IoTLimits:
             raise ValueError(f"max_qos is {self.max_qos}; expected 0, 1 or 2")
 
     def keep_alive(self, asked: int) -> int:
-        """Return the keep alive that counts, in seconds, for the one that a client asks for (0 for none)."""
+        """Return the effective keep alive in seconds for the one that a client requests (0: disabled)."""
         return self.max_keep_alive if asked == 0 else min(max(asked, self.min_keep_alive), self.max_keep_alive)
 
     def objection_to_filter(self, topic_filter: str, qos: int = 0) -> str | None:
-        """Return why a Topic Filter cannot be subscribed to; None where it can.
+        """Return why a Topic Filter cannot be subscribed to, or None.
 
         Args:
-            topic_filter: As it is asked for, `$share/...` included.
-            qos: The QoS asked for.
+            topic_filter: The requested Topic Filter, including `$share/...`.
+            qos: The requested QoS.
         """
         if filter_of_share(topic_filter) == "":
             return f"the Topic Filter {_shown(topic_filter)} is malformed; expected $share/<name>/<Topic Filter>"
@@ -123,11 +123,11 @@ class IoTLimits:
         return None
 
     def objection_to_publish(self, topic: str, payload_size: int | None, qos: int) -> str | None:
-        """Return why a message cannot be published; None where it can.
+        """Return why a message cannot be published, or None.
 
         Args:
             topic: Its Topic Name.
-            payload_size: In bytes; None where it is not to be looked at.
+            payload_size: In bytes; None to skip the check.
             qos: Its QoS.
         """
         objection = self._objection_to_size("the topic", topic)

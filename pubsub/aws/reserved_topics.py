@@ -7,7 +7,7 @@ the provider refuses such a request before it is sent, and the local endpoint cl
     may_publish("$aws/events/presence/connected/lamp")       False: that is for AWS IoT to say
     may_subscribe("$aws/events/presence/connected/+")        True
 
-A Topic Filter may be wider than what is documented; it is refused only where it can match nothing that is.
+A Topic Filter may match more than the documented topics; it is refused only if it cannot match any of them.
 
 Spec: "Reserved topics" and "Shared subscriptions" in the AWS IoT Core developer guide.
 """
@@ -81,7 +81,7 @@ def may_publish(topic: str) -> bool:
 
 
 def may_subscribe(topic_filter: str) -> bool:
-    """Return whether AWS IoT takes a Topic Filter, as far as reserved topics go. A shared one is not looked at."""
+    """Return whether AWS IoT takes a Topic Filter, as far as reserved topics go. A shared one is not examined."""
     if not topic_filter.startswith("$") or topic_filter.startswith(_SHARE):
         return True
     return any(_meet(topic_filter.split("/"), template) for template in _SUBSCRIBE)
@@ -91,7 +91,7 @@ def filter_of_share(topic_filter: str) -> str | None:
     """Return the Topic Filter of a shared subscription, `$share/{ShareName}/{TopicFilter}`.
 
     Returns:
-        "" for a malformed one; None for a Topic Filter that is no shared subscription.
+        "" for a malformed one; None for a Topic Filter that is not a shared subscription.
     """
     if topic_filter != _SHARE[:-1] and not topic_filter.startswith(_SHARE):
         return None

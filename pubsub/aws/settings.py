@@ -69,7 +69,7 @@ _PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class SettingsError(ValueError):
-    """A configuration cannot be read; the message says where, what was seen and what would do."""
+    """A configuration cannot be read; the message says where, what was found and what was expected."""
 
 
 def read_settings(source: SettingsSource) -> dict[str, str]:

@@ -120,13 +120,13 @@ class _Reader:
         return self._source.count("\n", 0, at) + 1
 
     def next(self) -> _Token:
-        """Take the next token; at the end, the same one again and again."""
+        """Return the next token; at the end, the same one again and again."""
         token = self._tokens[self._at]
         self._at = min(self._at + 1, len(self._tokens) - 1)
         return token
 
     def take(self, text: str) -> bool:
-        """Take the next token if it is this punctuation, and return whether it was."""
+        """Return the next token if it is this punctuation, and return whether it was."""
         found = self._peek().kind == "punct" and self._peek().text == text
         if found:
             self.next()

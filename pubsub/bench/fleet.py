@@ -1,4 +1,4 @@
-"""The connections of a run: made at the pace that was asked for, watched, and closed."""
+"""The connections of a run: opened at the requested rate, monitored, and closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqttws.aio import Client
 from pubsub.bench.plan import ALL, HEADER, Plan
 from pubsub.bench.workers import Publisher, Subscriber, Tally
 
-#: How many connections are made at once.
+#: How many connections are opened at the same time.
 AT_ONCE = 100
 #: After how many failures in a row the others are not tried: a silent server would be waited for again and again.
 MOST_FAILURES = 100
@@ -27,10 +27,10 @@ class Connections:
 
     Attributes:
         made: how many were.
-        failed: how many could not be, whoever was at fault.
+        failed: how many failed, for whatever reason.
         refused: of those, how many the server refused.
         rejected: subscribers whose subscription the server rejected.
-        lowered: subscribers that were granted a lower QoS than they asked for.
+        lowered: subscribers that were granted a lower QoS than requested.
         lost: how often one ended that was not to.
         reconnected: how often one was made again.
         ended: clients that gave up.
@@ -81,7 +81,7 @@ class Fleet:
         plan: of the run.
         make_client: makes a client, which is not open, with the options that it is given.
         tally: to count in.
-        clock: gives the time in nanoseconds.
+        clock: returns the time in nanoseconds.
 
     Attributes:
         publishers: those that are connected.

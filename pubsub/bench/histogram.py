@@ -44,7 +44,7 @@ class Histogram:
     Attributes:
         count: how many values.
         total: their sum.
-        least: the least of them; 0 where there is none.
+        least: the smallest value; 0 if there is none.
         greatest: the greatest.
     """
 
@@ -82,17 +82,17 @@ class Histogram:
                 self._counts[bucket] += count
 
     def mean(self) -> float:
-        """The mean, exact; 0 where there is no value."""
+        """The exact mean; 0 if there is no value."""
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, part: float) -> int:
         """The value at a rank.
 
         Args:
-            part: 0 to 1; 0.99 asks for the least value that 99 % of all do not exceed.
+            part: 0 to 1; 0.99 means the smallest value that 99 % of all values do not exceed.
 
         Returns:
-            That value, off by at most `RELATIVE_ERROR` of it; 0 where there is no value.
+            That value, with a relative error of at most `RELATIVE_ERROR`; 0 if there is no value.
 
         Raises:
             ValueError: `part` is out of its range.

@@ -23,10 +23,10 @@ ALL, SHARE = "all", "share"
 
 _MIB = 1024 * 1024
 MAX_SIZE = 32 * _MIB
-#: Bytes of payloads that may be under way at once, and pairs of a publisher and a subscriber that are kept account of.
+#: The maximum bytes of payloads in flight, and of pairs of a publisher and a subscriber that are tracked.
 MAX_UNDER_WAY = 1024 * _MIB
 MAX_PAIRS = 1_000_000
-#: Gaps in what was received that are remembered, in all.
+#: The maximum number of gaps between received messages that are tracked.
 MAX_GAPS = 1_000_000
 MAX_CLIENTS = 100_000
 MAX_SECONDS = 86_400.0
@@ -44,7 +44,7 @@ class Plan:
         qos: of messages and subscriptions.
         size: bytes of a payload, at least those of its header.
         rate: messages a second, of all publishers together, above 0; None: as fast as it goes.
-        window: how many messages of a publisher may be under way at once, 1 to 65,535.
+        window: the maximum number of messages in flight of a publisher, 1 to 65,535.
         duration: seconds that are measured.
         warmup: seconds before, that are not.
         drain: seconds of silence after which nothing more is waited for.
@@ -52,7 +52,7 @@ class Plan:
         spread: `ALL` or `SHARE`.
         retain: whether the server keeps the messages. They are removed in the end.
         connect_rate: connections a second to make; None: as fast as it goes.
-        run: tells this run from others, 8 hexadecimal digits.
+        run: identifies this run, 8 hexadecimal digits.
 
     Raises:
         ValueError: something is out of its range, or does not fit together.
@@ -84,7 +84,7 @@ class Plan:
         if not self.clients:
             raise ValueError("there is nothing to do: no publishers, no subscribers, no connections")
         if self.clients > MAX_CLIENTS:
-            raise ValueError(f"{self.clients:,} connections are asked for; one process makes at most {MAX_CLIENTS:,}")
+            raise ValueError(f"{self.clients:,} connections are requested; one process makes at most {MAX_CLIENTS:,}")
         if not 1 <= self.window <= 65_535:
             raise ValueError(f"the window is {self.window:,}; it must be 1 to 65,535")
         if self.rate is not None and self.rate > MAX_RATE:
@@ -128,7 +128,7 @@ class Plan:
         return min(256, MAX_GAPS // max(1, pairs))
 
     def heard_by(self, subscriber: int) -> range:
-        """The publishers whose messages a subscriber is to get."""
+        """The publishers whose messages a subscriber receives."""
         if self.spread == ALL:
             return range(self.publishers)
         if self.publishers >= self.subscribers:

@@ -11,7 +11,7 @@ DECADES = 5
 
 
 def available() -> bool:
-    """Tell whether there is matplotlib, without loading it."""
+    """Return whether there is matplotlib, without loading it."""
     return find_spec("matplotlib") is not None
 
 
@@ -39,7 +39,7 @@ def draw(document: dict[str, Any], path: str) -> None:
 
 
 def curve(buckets: list[list[float]]) -> tuple[list[float], list[float]]:
-    """The latency at each percentile that the buckets can tell.
+    """The latency at each percentile that the buckets can distinguish.
 
     Args:
         buckets: least, greatest and count, rising.

@@ -1,4 +1,4 @@
-"""What is told of a run: one document for programs, and the same for people."""
+"""The report of a run: a JSON document for programs, and text for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pubsub.bench.system import peak_memory
 FORMAT = 1
 MILLISECOND = 1_000_000
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p99_9_ms": 0.999}
-#: From what share of one core on this process is likely to be what is measured, and not the server.
+#: The share of one core from which on this process, not the server, is likely to be the bottleneck.
 BUSY = 0.9
 #: Characters of the longest bar.
 BAR = 40
@@ -105,7 +105,7 @@ def _seconds(run: Run) -> float:
 
 
 def _durations(histogram: Histogram) -> dict[str, Any]:
-    """Show durations; where there are none, the figures are null."""
+    """Return the durations in milliseconds; null if there are none."""
     figures = {
         "mean_ms": histogram.mean(),
         "min_ms": histogram.least,
@@ -162,7 +162,7 @@ def problems(run: Run) -> list[str]:
 
 
 def notes(document: dict[str, Any]) -> Iterator[str]:
-    """Say what a reader of the figures should know, though it is no failure."""
+    """Yield warnings that a reader of the results should know, although nothing failed."""
     messages, connections = document["messages"], document["connections"]
     if document["interrupted"]:
         yield "the run was interrupted"
@@ -174,12 +174,12 @@ def notes(document: dict[str, Any]) -> Iterator[str]:
     if messages["lost"] and not document["plan"]["qos"]:
         yield f"{messages['lost']:,} deliveries were lost, as QoS 0 permits; the latencies leave them out"
     if connections["subscriptions_lowered"]:
-        yield f"{connections['subscriptions_lowered']:,} subscribers were granted a lower QoS than they asked for"
+        yield f"{connections['subscriptions_lowered']:,} subscribers were granted a lower QoS than requested"
     share = document["process"]["cpu_share"]
     if share is not None and share >= BUSY:
         yield (
-            f"this process used {share:.0%} of one core: it may be what was measured, and not the server. Several "
-            "runs at once spread the load"
+            f"this process used {share:.0%} of one core: it may be the bottleneck, not the server. Use several "
+            "parallel runs to spread the load"
         )
 
 

@@ -1,8 +1,8 @@
-"""One run, in one event loop: connect, publish and measure, wait for what is under way, close.
+"""One run, in one event loop: connect, publish and measure, wait for messages in flight, close.
 
 Nothing in it lasts longer than the plan says: connecting ends with the time-outs of the clients, measuring with the
 duration, waiting with a silence (and at the latest after ten of them), closing after seconds. `interrupt` ends the
-stage that is under way: the first time it leads to the waiting, the second time past it.
+current stage: the first time the run continues with the waiting, the second time it skips that as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pubsub.bench.workers import Tally, Turns
 SECOND = 1_000_000_000
 #: How many silences are waited for at most.
 MOST_SILENCES = 10
-#: Seconds between two looks at what is under way.
+#: Seconds between two checks of the messages in flight.
 LOOK = 0.05
 #: A part of a second that is shorter than this shows no rate.
 SHORTEST = SECOND // 5
@@ -66,18 +66,18 @@ class Run:
     """One run.
 
     Args:
-        plan: what is to be done.
+        plan: the plan.
         make_client: see `Fleet`.
         observe: called about once a second, with this very object.
 
     Attributes:
         stage: `CONNECTING`, `MEASURING`, `WAITING` or `CLOSING`.
-        tally: what has been counted.
+        tally: the counts.
         fleet: the connections.
         begin: when measuring began; None: it has not.
         end: when it ended; None: it has not.
         seconds: rates and latencies over time.
-        due: how many messages the schedule asked for; None: there is no schedule.
+        due: the number of scheduled messages; None without a schedule.
         interrupts: how often `interrupt` was called.
     """
 
@@ -98,12 +98,12 @@ class Run:
 
     @property
     def expected(self) -> int:
-        """How many deliveries what was published should lead to."""
+        """The expected number of deliveries of the published messages."""
         listeners = self.fleet.listeners()
         return sum(publisher.sequence * listeners[publisher.number] for publisher in self.fleet.publishers)
 
     def interrupt(self) -> None:
-        """End the stage that is under way; closing cannot be ended."""
+        """End the current stage, unless it is closing."""
         self.interrupts += 1
         if self._task is not None:
             self._task.cancel()
@@ -114,7 +114,7 @@ class Run:
             await self._do(CONNECTING, self.fleet.connect())
             if self.fleet.connections.made and not self.interrupts:
                 gc.collect()
-                gc.freeze()  # what stays until the end need not be looked at again and again meanwhile
+                gc.freeze()  # objects that live until the end need not be examined by each collection
                 try:
                     await self._do(MEASURING, self._measure())
                 finally:
@@ -162,14 +162,14 @@ class Run:
         await self._seconds_until(end, last, begin)
 
     def _release(self) -> None:
-        """Have the publishers hand over what is due, whenever something is."""
+        """Publish messages whenever they are due."""
         assert self._turns is not None
         following = self._turns.release(time.monotonic_ns())
         if following is not None:
             self._timer = asyncio.get_running_loop().call_at(following / SECOND, self._release)
 
     async def _seconds_until(self, moment: int, last: Mark, begin: int) -> Mark:
-        """Wait for a moment, noting every second. Returns the mark that was made at it."""
+        """Wait for a moment, noting every second. Return the mark that was made at it."""
         tick = last.now
         while tick < moment:
             tick = min(tick + SECOND, moment)
@@ -242,7 +242,7 @@ class Run:
         )
 
     async def _close(self) -> None:
-        """Close everything; the retained messages are removed when nobody listens any more."""
+        """Close everything. The retained messages are removed after the subscribers have disconnected."""
         self._stop_publishers()
         self.tally.over = True
         self.tally.take_recent()

@@ -28,7 +28,7 @@ _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
 
 @dataclass(frozen=True)
 class Objective:
-    """A service-level objective: a quantile of the latency stays below a bound.
+    """A service-level objective: a quantile of the latency stays below a limit.
 
     Attributes:
         quantile: p50, p90, p99 or p99.9.
@@ -47,7 +47,9 @@ class Objective:
         """
         found = _OBJECTIVE.fullmatch(text.strip())
         if found is None or not float(found[2]):
-            raise ValueError(f"{text!r} is no objective; write p50, p90, p99 or p99.9, '<', and us, ms or s: p99<10ms")
+            raise ValueError(
+                f"{text!r} is not an objective; write p50, p90, p99 or p99.9, '<', and us, ms or s: p99<10ms"
+            )
         return cls(found[1], float(found[2]) * _MILLISECONDS[found[3]])
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class Objective:
 
 
 def verdict(document: dict[str, Any], objective: Objective) -> str:
-    """Say why a run fails; nothing where it passes."""
+    """Return why a run fails; "" if it passes."""
     messages, figure = document["messages"], objective.figure(document)
     if document["problems"]:
         return str(document["problems"][0])
@@ -78,7 +80,7 @@ class Search:
     """Which rate is tried next.
 
     Args:
-        first: messages a second, where it begins.
+        first: the initial rate in messages per second.
 
     Attributes:
         best: the highest rate that has passed; 0 for none.
@@ -96,7 +98,7 @@ class Search:
         return self._next
 
     def note(self, passed: bool) -> None:
-        """Note what has become of that rate."""
+        """Record the result for that rate."""
         rate = self._next
         if rate is None:
             return

@@ -1,4 +1,4 @@
-"""What a run asks of the operating system: descriptors, short waits, what it has used."""
+"""What a run needs from the operating system: descriptors, short waits, and resource usage."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_loop() -> asyncio.AbstractEventLoop:
 if hasattr(selectors, "EpollSelector"):
 
     class _PunctualSelector(selectors.EpollSelector):
-        """Waits as long as it is told to.
+        """Waits with a resolution of microseconds.
 
         `epoll_wait` knows whole milliseconds, and is given the next greater one: a message would leave up to 1 ms
         behind its schedule. `select` knows microseconds, and can wait for the descriptor of an epoll.

@@ -1,4 +1,4 @@
-"""Publishers and subscribers of a run, and what they count. They know neither sockets nor event loops nor clocks.
+"""The publishers and subscribers of a run, and their counts, without sockets, event loops or clocks.
 
 A payload begins with a header: the run, the publisher, the number of the message among the publisher's, and the time
 from which its latency counts. Where there is a schedule that is the time at which the message was *due*, however
@@ -30,7 +30,7 @@ class Publishing(Protocol):
     """What a publisher needs of a client."""
 
     def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
-        """Publish; give a future."""
+        """Publish; return a future."""
 
 
 class Tally:
@@ -42,8 +42,8 @@ class Tally:
         failed: of them, those whose client gave up.
         delivered: messages that came to a subscriber, each counted once for each subscriber.
         duplicated: those that came once more.
-        out_of_order: those that came behind a later one of the same publisher.
-        foreign: what came and is none of this run's, or was retained.
+        out_of_order: those that arrived after a later one of the same publisher.
+        foreign: received messages that are not from this run, or were retained.
         latency: from the time in the header to the subscriber.
         acknowledgement: from the same time to the acknowledgement; not at QoS 0.
         lag: from the time at which a message was due until it was handed over.
@@ -64,7 +64,7 @@ class Tally:
         self.reasons: dict[str, int] = {}
 
     def take_recent(self) -> Histogram:
-        """Give the latencies since the last time, and count them into all."""
+        """Return the latencies since the last time, and count them into all."""
         recent, self.recent = self.recent, Histogram()
         self.latency.merge(recent)
         return recent
@@ -88,13 +88,13 @@ class Publisher:
         number: in the header of its messages, and in its topic.
         client: a client.
         tally: to count in.
-        clock: gives the time in nanoseconds.
+        clock: returns the time in nanoseconds.
         plan: of the run.
         padding: what follows the header.
 
     Attributes:
         sequence: how many messages it has handed over.
-        limit: how many it may, by now; None: as many as the window has room for.
+        limit: how many it may, by now; None: as many as the window has space for.
         under_way: how many of them are not settled.
         intended: gives the time at which a message of it is due, by its sequence; None: when it is handed over.
     """
@@ -120,7 +120,7 @@ class Publisher:
         return 0 if self.limit is None else self.limit - self.sequence
 
     def step(self) -> None:
-        """Hand over as many messages as are due and the window has room for."""
+        """Publish the messages that are due, as far as the window allows."""
         while self.under_way < self._window and (self.limit is None or self.sequence < self.limit):
             now = self._clock()
             stamp = now if self.intended is None else self.intended(self.sequence)
@@ -179,7 +179,7 @@ class Flow:
         return _LATE if self._fill(sequence) else _AGAIN
 
     def _fill(self, sequence: int) -> bool:
-        """Take a number out of the gap that it is in. Returns whether it is in one."""
+        """Take a number out of the gap that it is in. Return whether it is in one."""
         index = bisect_right(self._gaps, sequence, key=lambda gap: gap[0]) - 1
         if index < 0 or sequence >= self._gaps[index][1]:
             return False
@@ -200,7 +200,7 @@ class Subscriber:
     Args:
         heard: the publishers whose messages it is to get.
         tally: to count in.
-        clock: gives the time in nanoseconds.
+        clock: returns the time in nanoseconds.
         plan: of the run.
     """
 
@@ -257,7 +257,7 @@ class Turns:
             publisher.intended = partial(schedule.intended, turn)
 
     def release(self, now: int) -> int | None:
-        """Hand over what is due. Returns when to call again, in nanoseconds; None: no more."""
+        """Publish the messages that are due. Return the time in nanoseconds of the next call; None: no more."""
         due, turns = self._schedule.due_by(min(now, self._end - 1)), len(self._publishers)
         for message in range(self.released, min(due, self.released + turns)):  # each publisher at most once
             turn = message % turns

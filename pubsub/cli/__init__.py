@@ -45,7 +45,7 @@ class Failure(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code."""
+    """Run one command. Return the exit code."""
     from pubsub.cli.streams import ReaderLeft, complain, discard_output
     from pubsub.other_distribution import check
 

@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, Any]]:
-    """Do one run. Returns it, and its document."""
+    """Do one run. Return it, and its document."""
     show, wipe = _progress(arguments)
     run = Run(plan, _clients(arguments, plan), show)
     with asyncio.Runner(loop_factory=make_loop) as runner:

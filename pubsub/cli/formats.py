@@ -151,7 +151,7 @@ def _mosquitto_json(message: mqttws.Publish, now: int, pretty: bool, *, parsed: 
 def json_line(message: mqttws.Publish, *, pretty: bool = False, to_terminal: bool = False) -> bytes:
     """Return a message as JSON.
 
-    Whatever the payload is, its bytes can be had back: from `payload_base64` where they are no UTF-8, else from
+    Whatever the payload is, its bytes can be had back: from `payload_base64` where they are not UTF-8, else from
     `raw` where there is one, else from `payload`, as UTF-8. `payload` is the value where the payload is JSON.
     Numbers, escapes and repeated keys in it stand as they came, since no reader has converted them.
 

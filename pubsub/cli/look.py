@@ -257,7 +257,7 @@ def _announce_page(url: str) -> None:
 
 
 def _announce(tap: Tap, arguments: argparse.Namespace) -> None:
-    """Tell the URL to point a client at; its query may be a credential."""
+    """Return the URL to point a client at; its query may be a credential."""
     shown, mark, _ = tap.url.partition("?")
     if mark and arguments.secrets:
         shown = tap.url

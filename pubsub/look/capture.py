@@ -32,7 +32,7 @@ _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
 
 class CutShort(Exception):
-    """The capture ends, or makes no sense, from here on; what came before is good."""
+    """The capture ends here or is not valid from here on; everything before it is usable."""
 
 
 class Segment(NamedTuple):
@@ -118,7 +118,7 @@ def _pcapng_frames(file: BinaryIO) -> Iterator[tuple[float, int, bytes]]:
 
 
 def _section(file: BinaryIO, size: bytes) -> str:
-    """Read the rest of a section header block, behind its size. Returns the order of bytes."""
+    """Read the rest of a section header block, after its size. Return the byte order."""
     magic = _read(file, 4, "its header")
     order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(magic)
     length = struct.unpack((order or "<") + "I", size)[0]
@@ -145,7 +145,7 @@ def _resolution(options: bytes, order: str) -> float:
 
 
 def _ip_of(link: int, frame: bytes) -> bytes | None:
-    """Take the packet of IP out of a frame; None where there is none."""
+    """Return the IP packet in a frame, or None."""
     if link == 1:
         at = 12
         while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
@@ -156,7 +156,7 @@ def _ip_of(link: int, frame: bytes) -> bytes | None:
 
 
 def _segment_of(time: float, packet: bytes) -> Segment | None:
-    """Take the segment of TCP out of a packet of IP; None where there is none."""
+    """Return the TCP segment in an IP packet, or None."""
     if len(packet) < 20:
         return None
     if packet[0] >> 4 == 4:
@@ -222,7 +222,7 @@ class Streams:
         self.names: dict[int, tuple[tuple[str, int], tuple[str, int]]] = {}
 
     def add(self, segment: Segment) -> Iterator[Piece]:
-        """Take a segment. Yields what it completes."""
+        """Add a segment. Yield the data that it completes."""
         known_before = self._count
         key, from_client = self._find(segment)
         number, halves = self._connections[key]
@@ -249,7 +249,7 @@ class Streams:
             yield from self._skip(number, from_client, half)
 
     def finish(self) -> Iterator[Piece]:
-        """Give up what waits for segments that will not come. Yields it, with the gaps."""
+        """Stop waiting for missing segments. Yield the waiting data, with the gaps."""
         for number, halves in self._connections.values():
             for from_client, half in halves.items():
                 while half.waiting:
@@ -271,7 +271,7 @@ class Streams:
         return key, from_client
 
     def _ready(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
-        """Yield what is next in order."""
+        """Yield the data that is next in order."""
         while half.waiting and not half.ended:
             assert half.expected is not None
             start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
@@ -303,6 +303,6 @@ class Streams:
 
 
 def _distance(one: int, other: int) -> int:
-    """Tell how far a sequence number is ahead of another; negative: behind. Spec: RFC 9293 §3.4."""
+    """Return how far a sequence number is ahead of another; negative if it is lower. Spec: RFC 9293 §3.4."""
     ahead = one - other & 0xFFFFFFFF
     return ahead - (1 << 32) if ahead >> 31 else ahead

@@ -1,6 +1,6 @@
 """Where two sessions differ: their packets side by side, connection by connection, times and identifiers aside.
 
-Packet identifiers are compared by where they come up first, since each client numbers as it likes.
+Packet identifiers are compared by their first occurrence, because each client chooses its own.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _essence(record: Record, numbers: _Numbers) -> tuple[Any, ...]:
 
 
 def compare(one: Iterable[Record], other: Iterable[Record], secrets: bool = False) -> Iterator[str]:
-    """Compare two sessions. Yields a line for each packet that only one of them has; none where there is none."""
+    """Compare two sessions. Yield a line for each packet that is only in one of them."""
     sides = []
     for records in (one, other):
         numbers = _Numbers()

@@ -1,4 +1,4 @@
-"""Records -> lines for a terminal: the ladder of both directions, and, where asked for, fields and bytes.
+"""Convert records to lines for a terminal: the ladder of both directions and, on request, fields and bytes.
 
 Everything that a peer has sent goes through `plain` before it is shown: no escape of a peer's reaches the terminal.
 """
@@ -16,7 +16,7 @@ Flow = tuple[int, str, str]
 
 
 def plain(text: str) -> str:
-    """Escape what is not printable: control characters, and those that change the direction of text."""
+    """Escape unprintable characters: control characters, and those that change the direction of text."""
     if text.isprintable():
         return text
     return "".join(
@@ -34,7 +34,7 @@ class Ladder:
         secrets: whether to show passwords, tokens and signatures.
 
     Attributes:
-        waiting: what is not answered -> the record that began it.
+        waiting: an unanswered request -> the record that started it.
     """
 
     def __init__(self, verbose: int = 0, colour: bool = False, secrets: bool = False) -> None:
@@ -88,7 +88,7 @@ class Ladder:
         return summary(record, self._secrets) + (f" ({record.notes['unknown']})" if "unknown" in record.notes else "")
 
     def _follow(self, record: Record) -> list[int]:
-        """Keep the chain of each flow: PUBLISH, PUBREC, PUBREL, PUBCOMP. Returns the one of this record."""
+        """Keep the chain of each flow: PUBLISH, PUBREC, PUBREL, PUBCOMP. Return the one of this record."""
         chain: list[int] = []
         for end, what, _, after in record.changes:
             if not what.startswith(("sends", "requests")):

@@ -1,4 +1,4 @@
-"""A tap, shown as it goes: the ladder, files that are saved meanwhile, and a summary in the end."""
+"""A live view of a tap: the ladder, files that are saved at the same time, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pubsub.look.saving import Saver
 from pubsub.look.totals import Totals
 from pubsub.look.web import BATCH, Page
 
-#: Seconds after which what is not answered is told of, once.
+#: Seconds after which an unanswered packet is reported, once.
 _LONG = 2.0
 
 
@@ -30,7 +30,7 @@ class View:
         show: takes a line; None: no lines.
 
     Attributes:
-        explain: says of a record what it means, beyond what it is; None where there is nothing to say.
+        explain: returns an explanation of a record, or None.
         totals: of the session.
     """
 
@@ -57,7 +57,7 @@ class View:
             saver.add(records, settled)
 
     def tell_waiting(self, now: float) -> None:
-        """Tell what has waited long for an answer, each once."""
+        """Report each packet that has waited long for an answer, once."""
         waiting = self._ladder.waiting
         for (connection, end, what), record in list(waiting.items()):
             if now - record.time > _LONG and record.number not in self._told and self._show is not None:

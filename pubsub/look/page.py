@@ -33,7 +33,7 @@ def render(data: dict[str, Any], nonce: str | None = None) -> str:
 
 
 def saved_parts(docs: str | None = None) -> tuple[str, str]:
-    """Return what comes before and after the rows of a page that holds a session and needs no server.
+    """Return the parts before and after the rows of a page that contains a session and needs no server.
 
     Args:
         docs: see `pubsub.look.documentation.templates`.

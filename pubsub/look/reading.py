@@ -1,6 +1,6 @@
 """Any file -> records: our own lines, captures, raw streams, hexadecimal.
 
-Records come as they are read, so that a file of any length can be shown. What cannot be read is told by `complaints`,
+Records are yielded as they are read, so that a file of any length can be shown. `complaints` lists what cannot be read,
 and the rest is read.
 """
 
@@ -100,7 +100,7 @@ def from_hex(text: str) -> bytes:
     """
     if not _HEX.fullmatch(text):
         bad = next(character for character in text if not _HEX.fullmatch(character))
-        raise ValueError(f"{bad!r} is no hexadecimal digit")
+        raise ValueError(f"{bad!r} is not a hexadecimal digit")
     digits = re.sub(r"0x|\\x|[\s,:;_-]", "", text)
     if len(digits) % 2:
         raise ValueError(f"there are {len(digits)} digits, and two digits make a byte")
@@ -108,7 +108,7 @@ def from_hex(text: str) -> bytes:
 
 
 def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:
-    """Read a file of hexadecimal; None where it is none."""
+    """Read a file of hexadecimal digits; return None if it is something else."""
     try:
         if not _HEX.fullmatch(start.decode("ascii")):
             return None
@@ -169,7 +169,7 @@ class _Captured:
                 for piece in tcp.add(segment):
                     yield from self._add(piece, tcp)
         except CutShort as cut:
-            self._complaints.append(f"{cut}; what came before is shown")
+            self._complaints.append(f"{cut}; everything before it is shown")
         for piece in tcp.finish():
             yield from self._add(piece, tcp)
         foreign = sum(1 for stream in self._streams.values() if stream.dropped or stream.waiting)
@@ -195,7 +195,7 @@ class _Captured:
         yield from self._keep(stream, made)
 
     def _keep(self, stream: _Stream, made: list[Record]) -> list[Record]:
-        """Let records wait until one of them is MQTT. Returns those that may be shown."""
+        """Let records wait until one of them is MQTT. Return those that may be shown."""
         if stream.waiting is None:
             return made
         stream.waiting += made
@@ -211,7 +211,7 @@ class _Captured:
 
 
 def read_all(name: str, keep: int, complain: Callable[[str], None]) -> deque[Record]:
-    """Read the last `keep` records of a file at once, for a comparison."""
+    """Read the last `keep` records of a file, for a comparison."""
     source = Source(name)
     records = deque(source.records(), maxlen=keep)
     for complaint in source.complaints:

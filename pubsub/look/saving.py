@@ -1,6 +1,6 @@
 """Records -> files, as they come: our own lines, a capture that Wireshark opens, events for qlog's tools, a page.
 
-Secrets are stars in each of them unless they are asked for. Whether bytes are secret is known when their unit is
+Secrets are replaced by stars in each of them unless requested. Whether bytes are secret is known when their unit is
 complete; until then the records of a connection wait.
 
 Spec: draft-ietf-opsawg-pcapng, draft-ietf-quic-qlog-main-schema-04
@@ -48,7 +48,7 @@ class Saver(ABC):
 
         Args:
             records: the next ones.
-            settled: whether no unit is under way on their connection.
+            settled: whether no unit of their connection is incomplete.
         """
         self._held += records
         if settled or len(self._held) > _MAX_HELD:
@@ -94,7 +94,7 @@ class Lines(Saver):
 class Capture(Saver):
     """A capture: the pieces as segments of TCP, between addresses made up, TLS taken off.
 
-    The server's port is that of the scheme, by which Wireshark knows what is inside.
+    The server's port is the default of the scheme, by which Wireshark selects its dissector.
     """
 
     def _begin(self) -> None:
@@ -160,7 +160,7 @@ def _checksum(data: bytes) -> int:
 
 
 class Qlog(Saver):
-    """Events for qlog's tools: each record but the pieces is one, in a namespace of ours."""
+    """Events for qlog's tools: one for each record except TCP pieces, in a separate namespace."""
 
     def _begin(self) -> None:
         self._first = True

@@ -42,16 +42,16 @@ class Page:
     """Serves the page.
 
     Args:
-        records_since: gives the records with a number greater than one.
-        record: gives the record of a number; None where it is not kept.
+        records_since: returns the records with a number greater than its argument.
+        record: returns the record with a number, or None if it is not kept.
         inject: sends bytes in the place of an end, as `Tap.inject` does; None: nothing can be sent.
-        broker: gives the state of the embedded broker; None: there is none.
+        broker: returns the state of the embedded broker; None if there is none.
         publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
         allow_secrets: whether the page may show secrets when it is asked to.
         docs: where its links lead; see `pubsub.look.documentation.templates`.
 
     Raises:
-        ValueError: `docs` is no such URL.
+        ValueError: `docs` is not a valid URL.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Page:
         self._hosts: frozenset[str] = frozenset()
 
     async def start(self, port: int = 0) -> str:
-        """Listen on the loopback interface. Returns the URL to open, once.
+        """Listen on the loopback interface. Return the URL to open, once.
 
         Raises:
             OSError: the port is taken.
@@ -100,7 +100,7 @@ class Page:
             await asyncio.wait(self._tasks)
 
     def note_change(self) -> None:
-        """Send what is new to the pages that are open."""
+        """Send new records to the open pages."""
         self._changed.set()
 
     # One connection.
@@ -201,7 +201,7 @@ class Page:
                 await asyncio.sleep(0)
             await self._changed.wait()
 
-    # What a page asks for.
+    # The requests of a page.
 
     async def _act(self, path: str, body: bytes) -> dict[str, Any]:
         try:
@@ -236,7 +236,7 @@ def _decode(layer: str, sender: str, data: bytes) -> dict[str, Any]:
 
 
 async def _read_request(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request | None, bytes]:
-    """Read a request and its body. Returns None at the end of the connection."""
+    """Read a request and its body. Return None at the end of the connection."""
     request, body = None, b""
     while True:
         event = http.next_event()

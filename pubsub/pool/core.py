@@ -103,7 +103,7 @@ class PoolCore(Asking):
     # How many parts there are.
 
     def resize(self, connections: Connections) -> None:
-        """Have another number of connections from now on. Returns at once; filters and topics move as they can."""
+        """Have another number of connections from now on. Return at once; filters and topics move as they can."""
         sizes = split(connections)
         with self.lock:
             self._is_auto = connections == "auto"

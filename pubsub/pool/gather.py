@@ -51,7 +51,7 @@ class Gather:
 
 
 def worst(states: Iterable[State]) -> State:
-    """Return the worst of several states; disconnected where there is none."""
+    """Return the worst of several states; disconnected if there is none."""
     return max(states, key=lambda state: _RANKS[state.name], default=State("disconnected"))
 
 

@@ -52,7 +52,7 @@ class Receiving(Parts):
         self.put(publish)
 
     def _judge(self, part: Part, publish: Publish) -> tuple[int, Any]:
-        """Decide about a message, under the lock. Returns its way; and what was held and is a copy of it, or None."""
+        """Decide about a message, under the lock. Return its way; and what was held and is a copy of it, or None."""
         places = self.places.match(publish.topic)
         owner, is_shared, is_here = None, False, False
         for place in places:

@@ -33,7 +33,7 @@ def split(connections: Connections) -> Sizes:
     """Return how many connections publish and receive in the beginning.
 
     Raises:
-        TypeError, ValueError: this is no number of connections.
+        TypeError, ValueError: this is not a number of connections.
     """
     if connections == "auto":
         return Sizes(1, 1)

@@ -80,7 +80,7 @@ class Slots(Generic[P]):
         self._share(part)
 
     def remove(self, part: P) -> bool:
-        """Give the slots of a part to the others. Return whether it has none any more; else `done` tells.
+        """Move the slots of a part to the others. Return whether it has none left; otherwise `done` reports it later.
 
         Raises:
             ValueError: it is the only one.

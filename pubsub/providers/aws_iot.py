@@ -1,9 +1,9 @@
 """The provider for AWS IoT: a fresh signature at every attempt, or a custom authorizer, or a client certificate.
 
-How the client proves its identity decides what is done at each attempt:
+The kind of authentication determines what happens at each attempt:
 
-    credentials          url(): fetch the credentials valid now, sign the endpoint's URL by the clock as it is known
-    a callable endpoint  url() is what it returns: signed elsewhere, by a backend that keeps the credentials
+    credentials          url(): fetch the current credentials, sign the endpoint's URL with the corrected time
+    a callable endpoint  url() is its result: signed elsewhere, by a backend that keeps the credentials
     custom authorizer    url(), and headers that are made anew: the token may be fresh, too
     certificate          url() is fixed; the TLS context carries the certificate, and on port 443 the ALPN name
 
@@ -51,9 +51,9 @@ __all__ = ["AWSIoTProvider"]
 
 logger = logging.getLogger("pubsub")
 
-#: Seconds after which a message counts as throttled: AWS IoT acknowledges what it takes within a moment.
+#: Seconds after which a message counts as throttled: AWS IoT acknowledges accepted messages much sooner.
 _RESEND_AFTER = 5.0
-#: Seconds after credentials were let go of in which no others are.
+#: Seconds after discarding credentials in which they are not discarded again.
 _PAUSE = 60.0
 
 
@@ -134,7 +134,7 @@ class AWSIoTProvider(Provider):
         super().__init__(name=name, offline=offline, settings=settings, **options)
         self._clock = LearntClock(clock, skew=skew)
         self._made_with = (self._limits, skew, clock)
-        self._last_asked: tuple[str, str] | None = None  # what was published or subscribed to last
+        self._last_asked: tuple[str, str] | None = None  # the last publish or subscription
         self._last_cut: ConnectionCut | None = None
         self._warned_of: tuple[str, str] | None = None
         self._clamp_keep_alive()
@@ -144,7 +144,7 @@ class AWSIoTProvider(Provider):
         self._ends: datetime | None = None
         self._let_go_at: float | None = None
 
-    # --- what it was made with ---
+    # --- configuration ---
 
     def same_as(self, other: Provider) -> bool:
         """Return whether another provider was made alike: its limits, skew and clock, too."""
@@ -344,7 +344,7 @@ class AWSIoTProvider(Provider):
         if others:
             raise ProviderError(
                 f"{self.name}: its endpoints on port 443 need a name of the protocol in TLS (ALPN), the others none; "
-                "give endpoints of one port, or alpn="
+                "give endpoints with the same port, or alpn="
             )
         return first
 
@@ -394,10 +394,10 @@ class AWSIoTProvider(Provider):
         return meaning
 
     def recover(self, error: Exception) -> bool:
-        """Learn the time from a 403, or let go of credentials that have expired.
+        """Correct the clock by a 403, or discard expired credentials.
 
         Returns:
-            Whether another attempt is to be made at once.
+            Whether to make another attempt immediately.
         """
         if not isinstance(error, HandshakeRejected) or error.status != 403 or self._way() == "signed":
             return False

@@ -19,7 +19,7 @@ __all__ = ["ClientOptions", "Provider"]
 
 
 class ClientOptions(ConnectionOptions, total=False):
-    """The options of a provider: those of a client, which mean what they mean to `mqttws.connect`, and two of its own.
+    """The options of a provider: those of `mqttws.connect`, and two more.
 
     Attributes:
         hold_seconds: how long, from the first connection, messages of a kept session (`clean_session=False`) wait,
@@ -46,7 +46,7 @@ class Provider(ABC):
         **options: see `ClientOptions`.
 
     Raises:
-        TypeError: there is no such option, or it is of the wrong kind.
+        TypeError: there is no such option, or it has the wrong type.
         ValueError, LocalProtocolError: an option is out of its range, or breaks a rule of the standard.
     """
 
@@ -127,7 +127,7 @@ class Provider(ABC):
         """Return why the server would not take some Topic Filters; nothing of those that it may take.
 
         Args:
-            wanted: Topic Filter -> QoS asked for.
+            wanted: Topic Filter -> requested QoS.
             standing: the Topic Filters that the connection has already.
         """
         found = {
@@ -141,7 +141,7 @@ class Provider(ABC):
         return error
 
     def recover(self, error: Exception) -> bool:
-        """Learn from an attempt that failed. Return whether another one is to be made at once, whatever the error."""
+        """Handle a failed attempt. Return whether to make another one immediately, whatever the error."""
         return False
 
     def reauthenticate(self) -> None:  # noqa: B027 - most providers hold nothing to forget

@@ -18,10 +18,10 @@ EndpointOption = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaita
 
 
 def freeze(endpoint: Any) -> Any:
-    """Return what was given, such that a list of the caller's may change afterwards.
+    """Return the endpoints, copied so that the caller may change a list afterwards.
 
     Raises:
-        TypeError: it is no endpoint.
+        TypeError: it is not an endpoint.
     """
     if endpoint is None or isinstance(endpoint, str) or callable(endpoint):
         return endpoint
@@ -39,7 +39,7 @@ def given(name: str, endpoint: Any, example: str) -> list[str]:
         example: of an endpoint.
 
     Raises:
-        ProviderError: there is none, or one is no text.
+        ProviderError: there is none, or one is not a str.
     """
     if not endpoint:
         raise ProviderError(
@@ -53,7 +53,7 @@ def given(name: str, endpoint: Any, example: str) -> list[str]:
 
 
 def one_or_all(urls: list[str]) -> Urls:
-    """Return the URL where there is one, else all."""
+    """Return the URL if there is only one, else all."""
     return urls[0] if len(urls) == 1 else urls
 
 

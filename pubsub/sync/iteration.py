@@ -56,7 +56,7 @@ class Inbox:
             self._places.put(None)
 
     def peek(self, timeout: float | None) -> Waiting | None:
-        """Wait for a message, and leave it in. Returns None if none came in time, or no more will come.
+        """Wait for a message, and leave it in. Return None if none came in time, or no more will come.
 
         Args:
             timeout: seconds; None: as long as it takes.

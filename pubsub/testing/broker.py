@@ -64,7 +64,7 @@ class RecordingBroker(Broker):
         return {session.client_id: session.subscriptions for session in self.sessions() if session.subscriptions}
 
     def wait_for_clients(self, count: int, timeout: float = 5.0) -> list[str]:
-        """Wait until so many clients are connected, no more and no fewer. Returns their identifiers.
+        """Wait until so many clients are connected, no more and no fewer. Return their identifiers.
 
         Raises:
             AssertionError: there were others when the time was up.

@@ -122,7 +122,7 @@ class Recorder:
         retain: bool | None = None,
         timeout: float = 5.0,
     ) -> Recorded:
-        """Check that a message was published, waiting for it. Returns it.
+        """Check that a message was published, waiting for it. Return it.
 
         Args:
             topic: its Topic Name, or a Topic Filter.

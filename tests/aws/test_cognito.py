@@ -563,9 +563,9 @@ def without(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "status", "given", "told"),
     [
-        ("GetId", 200, b"<html>", "GetId: the answer is no JSON object"),
-        ("GetId", 200, [], "GetId: the answer is no JSON object"),
-        ("GetId", 200, b"[" * 60_000, "GetId: the answer is no JSON object"),
+        ("GetId", 200, b"<html>", "GetId: the answer is not a JSON object"),
+        ("GetId", 200, [], "GetId: the answer is not a JSON object"),
+        ("GetId", 200, b"[" * 60_000, "GetId: the answer is not a JSON object"),
         ("GetId", 200, {}, "GetId: the answer has no IdentityId"),
         ("GetId", 200, {"IdentityId": 3}, "GetId: the answer has no IdentityId"),
         ("GetId", 502, b"<html>", "GetId was refused (HTTP 502)"),

@@ -1,4 +1,4 @@
-"""The local AWS IoT endpoint, by clients on real sockets: who is let in, what may be done, what is told."""
+"""The local AWS IoT endpoint, by clients on real sockets: who is accepted, what may be done, what is told."""
 
 from __future__ import annotations
 

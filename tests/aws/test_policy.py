@@ -518,7 +518,7 @@ def test_decides_as_the_reference_does(
         ),
         (
             [allow("iot:Publish", ROOT + "topic/a/#")],
-            f"names '{ROOT}topic/a/#': '+' and '#' are no wildcards in a policy; write '*' for them",
+            f"names '{ROOT}topic/a/#': '+' and '#' are not wildcards in a policy; use '*' instead",
         ),
         (
             [allow("iot:Publish", "arn:aws:iot:eu-west-1:123456789012:topic/a/x")],

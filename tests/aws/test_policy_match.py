@@ -107,7 +107,7 @@ def test_a_text_without_wildcards_matches_itself_alone(one: str, other: str) -> 
 
 
 class CountingText(str):
-    """A text that counts how many of its characters are looked at one by one."""
+    """A text that counts how many of its characters are examined one by one."""
 
     steps = 0
 

@@ -247,7 +247,7 @@ def test_or_what_was_asked_for_last() -> None:
     cut = explained(ConnectionClosed("x", 1008), last_asked=("the message to", "no"))
     assert cut.reason is Reason.POLICY
     assert "the message to 'no' was probably the cause" in str(cut)
-    assert "what was last sent" in str(explained(ConnectionClosed("x", 1008)))
+    assert "the last request" in str(explained(ConnectionClosed("x", 1008)))
     assert explained(LimitExceeded("x")).reason is Reason.LIMIT
     other = ConnectionClosed("x", 1001)
     assert explained(other) is other

@@ -28,7 +28,7 @@ class Clerk:
         self.check = SignatureCheck(ring, REGION, replay_grace=2.0, clock=lambda: self.now)
 
     def use(self, signed_at: float) -> str:
-        """Use the signature of a second. Returns "taken", or the kind of the refusal."""
+        """Use the signature of a second. Return "taken", or the kind of the refusal."""
         url = urlsplit(str(presign_iot_url(f"wss://{HOST}/mqtt", KEYS, REGION, datetime.fromtimestamp(signed_at, UTC))))
         answer = self.check.examine("GET", f"{url.path}?{url.query}", [("host", HOST)])
         assert isinstance(answer, Key | Forbidden)

@@ -60,7 +60,7 @@ def flood(peer: Wire, data: bytes, stop: threading.Event) -> list[threading.Thre
     ids=["PINGREQ", "SUBSCRIBE", "$SYS/#", "PUBREL", "retained walks"],
 )
 def test_a_flood_from_ten_clients_leaves_the_others_their_turns(start, client, data):
-    """What one read of each asks for takes up to 100 ms, a second for the ten: others are heard meanwhile."""
+    """What one read of each asks for takes up to 100 ms, a second for the ten: others are heard in the meantime."""
     broker = start(sys_anonymous=True)
     for number in range(2_000):
         broker.publish(f"{number}/a/b/c/d", b"r", retain=True)

@@ -22,7 +22,7 @@ def break_a_rule(peer: Wire) -> None:
 
 
 def close_the_websocket(peer: Wire) -> None:
-    peer.socket.sendall(bytes.fromhex("88 82 00 00 00 00 03 e8"))  # a closing frame, 1000, and no DISCONNECT
+    peer.socket.sendall(bytes.fromhex("88 82 00 00 00 00 03 e8"))  # a close frame, 1000, and no DISCONNECT
 
 
 @pytest.mark.statement("MQTT-3.1.2-8")

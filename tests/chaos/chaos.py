@@ -120,7 +120,7 @@ class Chaos:
             assert self._heard.wait_for(lambda: word in process.said, PATIENCE), f"{process.name} never says {word}"
 
     def run(self) -> Counter[str]:
-        """Run it to its end. Returns the figures.
+        """Run it to its end. Return the figures.
 
         Raises:
             AssertionError: a promise was broken, or something hangs.

@@ -1,6 +1,6 @@
 """A proxy that fails: each line through it lives for some bytes, then breaks in the midst of them, or freezes.
 
-A line that breaks is closed in order or reset, with a part of what was under way lost. A line that freezes stays open
+A line that breaks is closed cleanly or reset, with a part of what was under way lost. A line that freezes stays open
 and carries nothing any more, as when a cable is pulled: only a keep alive finds out.
 """
 

@@ -17,7 +17,7 @@ from pubsub.cli import main
 
 
 def looked(limit: float, first: float) -> tuple[float, list[float]]:
-    """Search among rates of which those up to a limit pass. Returns what is found, and what was tried."""
+    """Search among rates of which those up to a limit pass. Return what is found, and what was tried."""
     looking, tried = Search(first), list[float]()
     while (rate := looking.rate) is not None:
         tried.append(rate)
@@ -67,7 +67,7 @@ def test_objectives(text: str, quantile: str, bound: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "p98<1ms", "p99>1ms", "p99<1", "p99<0ms", "p99<-1ms", "p99<1ms p50<1ms"])
 def test_what_is_no_objective_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="is no objective"):
+    with pytest.raises(ValueError, match="is not an objective"):
         Objective.parse(text)
 
 
@@ -128,7 +128,7 @@ def test_an_objective_that_cannot_hold(embedded: Broker) -> None:
     ("words", "said"),
     [
         (["--slo", "p99<1ms"], "--slo goes with --find-max"),
-        (["--find-max", "--slo", "p99"], "is no objective"),
+        (["--find-max", "--slo", "p99"], "is not an objective"),
         (["--find-max", "--publishers", "0"], "--find-max needs a publisher"),
     ],
 )

@@ -29,7 +29,7 @@ def broker() -> Iterator[Broker]:
 
 
 def run(command: str, *words: str, **options: object) -> tuple[int, list[str]]:
-    """Run a command in a shell that redirects its streams. Returns the exit code and the lines of standard error."""
+    """Run a command in a shell that redirects its streams. Return the exit code and the lines of standard error."""
     done = subprocess.run(
         ["sh", "-c", command, "sh", *PUBSUB, *words], stderr=subprocess.PIPE, timeout=PATIENCE, **options
     )

@@ -59,7 +59,7 @@ class Terminal:
         return "\n".join(line.rstrip() for line in shown.splitlines() if line.strip())
 
     def wait(self, condition: Callable[[str], object], escapes: bool = False) -> str:
-        """Wait until the screen shows something. Returns it."""
+        """Wait until the screen shows something. Return it."""
         end = time.monotonic() + PATIENCE
         while not condition(screen := self.screen(escapes)):
             assert time.monotonic() < end, screen

@@ -282,11 +282,11 @@ def will(on: Conversation) -> str:
 
 
 def observe(url: Any, other: Any = None) -> dict[str, str]:
-    """Have the conversations with a server. Returns the outcome of each.
+    """Have the conversations with a server. Return the outcome of each.
 
     Args:
         url: of the server.
-        other: of another node; None where there is one alone.
+        other: of another node; None if there is one alone.
     """
     found = {}
     for name, (_, function) in BEHAVIOURS.items():

@@ -148,7 +148,7 @@ def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def write_servers() -> list[str]:
-    """Try all servers, and write docs/servers.md. Returns what the profiles do not know, or know wrongly."""
+    """Try all servers, and write docs/servers.md. Return what the profiles do not know, or know wrongly."""
     found, faults = {}, []
     for name, server in SERVERS.items():
         with server() as (version, url, other):
@@ -161,7 +161,7 @@ def write_servers() -> list[str]:
 
 
 def main() -> int:
-    """Run what is asked for. Returns the exit code."""
+    """Run what is asked for. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", metavar="SET-UP", help=f"servers, {', '.join(SET_UPS)}; none: all")
     parser.add_argument("--kills", type=int, default=20, help="how many in each run, 15 s apart")

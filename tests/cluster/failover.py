@@ -69,7 +69,7 @@ class Kill:
         election: seconds until the cluster had a living leader for everything, as far as it says; None: it does not.
         hit: which clients were connected to it.
         pause: the longest time, in seconds, without a new message since.
-        noticed: seconds until the publisher knew; None where it was not connected to the node.
+        noticed: seconds until the publisher knew; None if it was not connected to the node.
     """
 
     node: str
@@ -263,7 +263,7 @@ class Killer(threading.Thread):
 
 
 def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Give the options of the client with a name."""
+    """Return the options of the client with a name."""
     made = {
         **OPTIONS,
         "client_id": name,

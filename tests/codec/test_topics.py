@@ -181,7 +181,7 @@ def test_a_topic_of_very_many_levels_needs_no_stack() -> None:
 
 
 def test_a_look_up_of_many_branches_goes_on_in_steps() -> None:
-    """Each "+" beside a level of that name doubles the nodes: 1 + 2 + 4 are looked at, two in each step."""
+    """Each "+" beside a level of that name doubles the nodes: 1 + 2 + 4 are examined, two in each step."""
     tree: TopicTree[str] = TopicTree()
     topic_filters = ["/".join(levels) for levels in itertools.product("a+", repeat=3)]
     for topic_filter in topic_filters:

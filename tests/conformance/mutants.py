@@ -79,7 +79,7 @@ class Runner:
             self._failure = f"{report.nodeid}: {reason[:100]}"
 
     def _in_child(self, fault: Fault | None, items: list[pytest.Item]) -> str | None:
-        """Run tests in a child until one fails. Returns which, and how; None where none does."""
+        """Run tests in a child until one fails. Return which, and how; None if none does."""
         with tempfile.TemporaryFile() as notes:
             child = os.fork()
             if child == 0:

@@ -27,7 +27,7 @@ FILTERS = st.builds(
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Tell what §4.7 says, by a regular expression."""
+    """Return what §4.7 says, by a regular expression."""
     levels = [{"+": "[^/]*"}.get(level, re.escape(level)) for level in topic_filter.split("/")]
     expression = "/".join(levels)
     if topic_filter == "#":

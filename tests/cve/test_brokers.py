@@ -40,7 +40,7 @@ def test_cve_2017_7651_mosquitto_large_connects_take_memory_before_anybody_is_kn
 def test_cve_2017_7653_mosquitto_ill_formed_text_is_passed_on_and_ends_whom_it_reaches(broker, wire, client):
     other = client(broker, "other")
     other.subscribe(("#", 0))
-    assert client(broker).send("30 04 00 02 c3 28").rest() == b""  # C3 28 is no UTF-8
+    assert client(broker).send("30 04 00 02 c3 28").rest() == b""  # C3 28 is not UTF-8
     other.quiet()
 
 
@@ -49,7 +49,7 @@ def test_cve_2018_12543_mosquitto_a_topic_that_begins_with_a_dollar_ends_the_pro
 
 
 def test_cve_2018_12546_mosquitto_a_retained_message_is_delivered_to_who_may_not_read_it_any_more(start, client):
-    """Access to a topic was looked at when a message was retained, not when it was delivered."""
+    """Access to a topic was examined when a message was retained, not when it was delivered."""
     allowed = {"secret"}
     broker = start(authorizer=lambda peer, access: access.action != "receive" or access.topic in allowed)
     broker.publish("secret", b"kept", retain=True)
@@ -99,7 +99,7 @@ def test_cve_2021_34432_mosquitto_a_publish_with_an_empty_topic_ends_the_process
 
 
 def test_cve_2023_0809_mosquitto_a_first_packet_that_is_no_connect_takes_memory(broker, wire):
-    """Its announced length was set aside before its type was looked at."""
+    """Its announced length was set aside before its type was examined."""
     for first in ("30 ff ff 3f", "82 ff ff 3f 00 01", "10 ff ff 3f"):
         assert wire(broker).send(first).rest() == b""
 
@@ -114,7 +114,7 @@ def test_cve_2023_28366_mosquitto_copies_of_one_qos_2_message_take_memory_each(s
 
 
 def test_cve_2023_3592_mosquitto_a_will_that_is_ill_formed_is_never_given_back(broker, wire):
-    """The will's topic is empty, holds a wildcard, or is no UTF-8: nobody is let in, and nothing stays."""
+    """The will's topic is empty, holds a wildcard, or is not UTF-8: nobody is accepted, and nothing stays."""
     for topic in ("00 00", "00 01 23", "00 01 ff"):
         rest = bytes.fromhex(f"00 04 4d 51 54 54 04 06 00 3c 00 01 63 {topic} 00 00")
         assert wire(broker).send(bytes((0x10, len(rest))), rest).rest() == b""

@@ -86,7 +86,7 @@ def test_cve_2025_43859_h11_the_end_of_a_chunk_may_be_anything(start, wire, endi
 
 
 def test_cve_2026_44248_netty_a_part_of_a_message_beyond_the_bound_is_gathered_before_it_is_refused():
-    """The bound was looked at when all was there. Here the fixed header is refused, by the first bytes."""
+    """The bound was examined when all was there. Here the fixed header is refused, by the first bytes."""
     decoder = mqttws.Decoder(max_packet_size=1_000)
     with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
         decoder.feed(bytes.fromhex("82 e9 07"))
@@ -99,7 +99,7 @@ def test_cve_2026_59881_aiohttp_the_client_takes_compressed_frames_that_were_not
 
 
 def test_cve_2026_54274_aiohttp_a_frame_that_never_ends_is_gathered(start, wire):
-    """Its bound was looked at when all was there. Here a packet is answered while the rest of 1 GiB is to come."""
+    """Its bound was examined when all was there. Here a packet is answered while the rest of 1 GiB is to come."""
     peer = wire(start(), "ws")
     peer.connect("c")
     peer.socket.sendall(b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + PingReq().encode())

@@ -19,7 +19,7 @@ from foreign_brokers import Running, aedes, amqtt, embedded, free_ports, mosquit
 
 from mqttws.testing import mint_authority
 
-#: Seconds that a broker may take for what comes later than its PINGRESP; and when a difference is looked at again.
+#: Seconds that a broker may take for what comes later than its PINGRESP; and when a difference is examined again.
 SLOW = 0.4
 GRACE = {"ours": 0.01, "mosquitto": 0.01, "aedes": 0.02, "amqtt": 0.05, "rabbitmq": 0.1, "nats-server": 0.05}
 
@@ -171,7 +171,7 @@ class Duel:
 
 
 def address(running: Running) -> tuple[str, int]:
-    """Give the address of a broker's plain TCP listener."""
+    """Return the address of a broker's plain TCP listener."""
     parts = urlsplit(running.urls["mqtt"])
     assert parts.hostname is not None
     assert parts.port is not None

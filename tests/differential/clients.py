@@ -143,7 +143,7 @@ class Outcome:
         return ", ".join(self.sent) or "sends nothing"
 
     def is_right(self, case: Case) -> bool:
-        """Tell whether it did what the standard says."""
+        """Return whether it did what the standard says."""
         return self.words(case) == case.right
 
 
@@ -250,7 +250,7 @@ def try_out(agent: Agent, case: Case) -> Outcome:
 
 
 def there(name: str) -> bool:
-    """Tell whether a library is installed."""
+    """Return whether a library is installed."""
     command = AGENTS[name]
     if name == "mqtt.js":
         return shutil.which("node") is not None and (NODE_MODULES / "mqtt").exists()
@@ -269,7 +269,7 @@ def agent_of(name: str) -> Iterator[Agent]:
 
 
 def outcomes_of(name: str, afresh: bool = True) -> tuple[str, list[tuple[Case, Outcome]]]:
-    """Let a client meet every case. Returns its version, and what it did.
+    """Let a client meet every case. Return its version, and what it did.
 
     Args:
         name: of the client.

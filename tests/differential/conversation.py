@@ -248,7 +248,7 @@ class Run:
         self._clients: dict[str, Client] = {}
 
     def play(self, steps: list[Step]) -> list[Seen]:
-        """Have the conversation. Returns what was seen after each step."""
+        """Have the conversation. Return what was seen after each step."""
         self.clear()
         try:
             return [self._do(step) for step in steps]

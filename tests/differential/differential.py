@@ -56,7 +56,7 @@ def judge(difference: Difference) -> tuple[str, str]:
 
 
 def broker_page(name: str, version: str, found: Duel) -> tuple[str, dict[str, int]]:
-    """Write what one broker does otherwise. Returns that, and how many differences there are of each verdict."""
+    """Write what one broker does otherwise. Return that, and how many differences there are of each verdict."""
     counts: dict[str, int] = {}
     rows = []
     for each in sorted(found.found.values(), key=lambda each: (judge(each)[0], each.statement, each.step)):
@@ -86,7 +86,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def client_page(outcomes: dict[str, tuple[str, list[tuple[Case, Outcome]]]]) -> tuple[str, dict[str, int]]:
-    """Write what the clients do otherwise. Returns that, and the number of departures of each."""
+    """Write what the clients do otherwise. Return that, and the number of departures of each."""
     counts = dict.fromkeys(outcomes, 0)
     rows = []
     for number, (case, _) in enumerate(next(iter(outcomes.values()))[1]):
@@ -117,7 +117,7 @@ Departures: {", ".join(f"{name} {count}" for name, count in counts.items())}.
 
 
 def main() -> int:
-    """Run. Returns the exit status: 0 where nothing of ours departs."""
+    """Run. Return the exit status: 0 if nothing of ours departs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=120.0, help="for each broker")
     parser.add_argument("--seed", type=int, default=1, help="the first one")

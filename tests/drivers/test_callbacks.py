@@ -168,7 +168,7 @@ def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> Non
 
 
 def test_many_threads_and_callbacks_at_once(blocking: Make, broker: Broker) -> None:
-    """Each message makes the callback subscribe, publish and unsubscribe, and wait; threads publish meanwhile."""
+    """Each message makes the callback subscribe, publish and unsubscribe, and wait; threads publish in the meantime."""
     echoes: list[bytes] = []
     complete = threading.Event()
 

@@ -92,7 +92,7 @@ def _faults(finds: list[tuple[str, Find]]) -> str:
 
 
 def main() -> int:
-    """Explore. Returns the exit status: 0 where nothing is wrong and every fault is found."""
+    """Explore. Return the exit status: 0 if nothing is wrong and every fault is found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=0.0, help="for one scenario at most; default: no bound")
     parser.add_argument("--only", default="", help="scenarios and faults with this in their names; writes nothing")

@@ -87,7 +87,7 @@ def draw(explorer: Explorer, key: Callable[[State], Hashable], label: Callable[[
 
 
 def pictures() -> dict[str, str]:
-    """Make both. Returns each by the name of its file."""
+    """Make both. Return each by the name of its file."""
     hop = Explorer(delivery(2, losses=1, losing=(0,)))
     hop.run()
     mapping = Mapping(hop.world, 0)

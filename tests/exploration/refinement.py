@@ -51,12 +51,12 @@ ALLOWED: dict[str, frozenset[str]] = {
 
 
 def tool() -> str | None:
-    """Find what the model is checked by; None where it is missing."""
+    """Find what the model is checked by; None if it is missing."""
     return shutil.which("spin") if shutil.which("cc") or shutil.which("gcc") else None
 
 
 def verify(first: int, second: int, losses: int = 1, *, show: bool = False) -> str:
-    """Let Spin check the model, with two messages of these QoS. Returns what its verifier says."""
+    """Let Spin check the model, with two messages of these QoS. Return what its verifier says."""
     with tempfile.TemporaryDirectory() as folder:
         defines = [f"-DQ0={first}", f"-DQ1={second}", f"-DLOSSES={losses}"]
         commands = [
@@ -195,7 +195,7 @@ class Mapping:
 
 
 def reaches(steps: Steps, before: Mapped, after: Mapped, allowed: frozenset[str], most: int = 9) -> bool:
-    """Tell whether the model goes from one state to another by steps of these kinds."""
+    """Return whether the model goes from one state to another by steps of these kinds."""
     if before == after:
         return True
     frontier, known = {before}, {before}

@@ -123,7 +123,7 @@ class Cell:
         self.decided = ""
 
     def run(self) -> str:
-        """Run it. Returns what came of it, in words; "" where nothing is wrong."""
+        """Run it. Return what came of it, in words; "" where nothing is wrong."""
         with Broker(ws_port=None) as broker, Faults(broker.url_of("mqtt"), seed=1) as faults:
             add_fault(faults, self._row)
             with mqttws.connect(broker.url_of("mqtt"), client_id="beside", on_message=self._take) as beside:

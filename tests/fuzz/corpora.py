@@ -38,7 +38,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Give the seeds of every target."""
+    """Return the seeds of every target."""
     connect = Connect("id", True, 60, Message("will", b"gone", 1, True), "user", b"password").encode()
     publishes = b"".join(
         packet.encode()

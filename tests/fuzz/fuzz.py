@@ -3,7 +3,7 @@
     python tests/fuzz/fuzz.py decoder 60
 
 New inputs that reach new code are gathered beside the seeds in tests/fuzz/found/TARGET, which is not kept in the
-repository; an input that breaks an invariant is written to tests/fuzz/found/crash-…, to be looked at, and then kept in
+repository; an input that breaks an invariant is written to tests/fuzz/found/crash-…, to be examined, and then kept in
 the corpus for ever. What a target promises is said in `tests/support/targets.py`.
 """
 

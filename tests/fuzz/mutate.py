@@ -57,7 +57,7 @@ def seeds_of(target: str) -> list[bytes]:
 
 
 def run(target: str, total: int, seed: int = 0) -> tuple[int, int]:
-    """Throw at least `total` bytes at a target. Returns the number of bytes and of inputs."""
+    """Throw at least `total` bytes at a target. Return the number of bytes and of inputs."""
     check = TARGETS[target]
     thrown = count = 0
     for data in inputs(seeds_of(target), seed):

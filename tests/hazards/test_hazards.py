@@ -117,7 +117,7 @@ FINE = STEP / FINES
 
 
 def full_jitter(down: float) -> list[float]:
-    """Tell how many attempts of one client each step of the clock is to see, by the policy's definition alone.
+    """Return how many attempts of one client each step of the clock is to see, by the policy's definition alone.
 
     Attempt 0 comes at once, attempt k after k waits, of which wait j is drawn evenly from 0 to c_j, that is 1 s, 2 s,
     4 s ... 60 s. So its density is f_k(t) = (F_k-1(t) - F_k-1(t - c_k)) / c_k; and as nobody makes an attempt after one

@@ -46,7 +46,7 @@ def test_connections_from_one_address(attack, dial):
 
 
 def test_more_connections_than_descriptors(attack, dial, wire):
-    """The system refuses, not the broker: it serves those it has, and takes new ones when there is room again."""
+    """The system refuses, not the broker: it serves those it has, and takes new ones when there is space again."""
     victim = attack(files=64)
     connections = [dial(victim) for _ in range(150)]
     victim.control.served()

@@ -75,7 +75,7 @@ def test_requests(victim, dial, head, expected):
 
 
 def test_what_is_hidden_behind_a_request(victim, dial):
-    """A second request, or frames, sent together with a request that is refused, are not looked at."""
+    """A second request, or frames, sent together with a request that is refused, are not examined."""
     for smuggled in (GOOD + b"\r\n", b"\x82\x8e\0\0\0\0" + CONNECT):
         connection = dial(victim, "ws")
         connection.sendall(GOOD + b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled)
@@ -93,7 +93,7 @@ def test_compression_is_not_agreed_to(victim, wire):
 
 
 def closing(peer: Wire) -> int:
-    """Take the closing frame, then the end; return the code."""
+    """Take the close frame, then the end; return the code."""
     while True:
         opcode, payload = peer.frame()
         if opcode == 8:

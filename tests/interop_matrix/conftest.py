@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the peers that take long to install, unless they are asked for."""
     if config.getoption("--all-peers"):
         return
-    here = Path(__file__).parent  # the hook is told of every test there is
+    here = Path(__file__).parent  # the hook is informed of every test there is
     cells = [item for item in items if item.path.parent == here and isinstance(item, pytest.Function)]
     far = {item for item in cells if FAR & set(item.callspec.params.values())}
     config.hook.pytest_deselected(items=list(far))

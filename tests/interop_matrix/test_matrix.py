@@ -71,7 +71,7 @@ class Stage:
 
 
 def receive(client: Peer) -> Received:
-    """Take the next message."""
+    """Return the next message."""
     try:
         return client.messages.get(timeout=PATIENCE)
     except queue.Empty:
@@ -215,7 +215,7 @@ UNSUPPORTED = {
 
 
 def unsupported(library: str, server: str, scheme: str, scenario: str) -> str | None:
-    """Say why a scenario is not tried between these two; None where it is."""
+    """Say why a scenario is not tried between these two; None if it is."""
     sides = [f"{library} client", f"{server} broker"]
     if scheme.startswith("ws"):
         sides.append(f"{server} broker over ws")

@@ -1,4 +1,4 @@
-"""AWS's own clients, unmodified and in processes of their own, at the local endpoint: let in, and refused."""
+"""AWS's own clients, unmodified and in processes of their own, at the local endpoint: accepted, and refused."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def last(events: list[object]) -> MQTTError | None:
 
 
 def close_code(frame: bytes) -> int | None:
-    """The code in a closing frame of a server."""
+    """The code in a close frame of a server."""
     assert frame[0] == 0x88
     return int.from_bytes(frame[2:4], "big") if frame[1] else None
 
@@ -263,7 +263,7 @@ class TestClosing:
         sent = pair.client.data_to_send(pair.clock())
         if websocket:
             assert sent[0] == 0x82
-            assert sent[8] == 0x88  # DISCONNECT and the closing frame in one write
+            assert sent[8] == 0x88  # DISCONNECT and the close frame in one write
             assert not pair.client.finished
         else:
             assert sent == Disconnect().encode()
@@ -505,7 +505,7 @@ class TestHelpers:
     ],
 )
 def test_the_reason_in_a_closing_frame_reaches_the_client(said: str, arrives: str) -> None:
-    """RFC 6455 §5.5.1: a closing frame may hold a reason, of 123 bytes at most."""
+    """RFC 6455 §5.5.1: a close frame may hold a reason, of 123 bytes at most."""
     pair = Pair(CONNECT).open()
     pair.server.close(AccessDenied("a secret for the log", said=said), pair.clock())
     pair.run()

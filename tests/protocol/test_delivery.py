@@ -32,7 +32,7 @@ TWO = Message("a", b"2", 2)
 
 
 def enqueue(sender: Sender, *messages: Message) -> list[int]:
-    """Queue messages. Returns their tokens."""
+    """Queue messages. Return their tokens."""
     return [
         sender.enqueue(message)
         if message.qos

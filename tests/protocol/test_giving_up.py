@@ -22,7 +22,7 @@ TWO = Message("b", b"22", 2)
 
 
 def sent(sender: Sender, *messages: Message) -> list[int]:
-    """Send messages of QoS 1 and 2. Returns their tokens."""
+    """Send messages of QoS 1 and 2. Return their tokens."""
     tokens = [sender.enqueue(message) for message in messages]
     sender.take_ready()
     return tokens
@@ -159,7 +159,7 @@ class TestMessagesBeforeAToken:
 
 
 def begin(session: Session, *filters: str, token: bool = True) -> int | None:
-    """Let a SUBSCRIBE wait, split into its parts, and send these. Returns its token."""
+    """Let a SUBSCRIBE wait, split into its parts, and send these. Return its token."""
     made = session.subscribe([(topic_filter, 1) for topic_filter in filters]) if token else None
     assert session.split_request() == len(filters)
     while session.next_request() is not None:

@@ -214,7 +214,7 @@ class TestClientAccepted:
 
 @pytest.fixture
 def nonce(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let each client draw the same key. Returns what the accept header must be."""
+    """Let each client draw the same key. Return what the accept header must be."""
     monkeypatch.setattr(client_handshake.os, "urandom", bytes)
     return accept_for(ClientWebSocket("h", "/").data_to_send())
 

@@ -149,7 +149,7 @@ class TestEveryStateWithEveryPacket:
         machine = role(state=state)
         good = ConnAck().encode() if role is client and state is CONNECTING else Publish("a").encode()
         machine.receive_data(good + bytes.fromhex(bad), NOW)
-        if role is server and state is CONNECTING:  # what comes before the answer is looked at after it
+        if role is server and state is CONNECTING:  # what comes before the answer is examined after it
             assert take(machine) == []
             machine.accept(Session(), False, NOW)
         events = take(machine)
@@ -461,7 +461,7 @@ class TestFlows:
         assert sends(again[0]) == "32 06 00 01 61 00 04 34"
 
     def reconnect(self, role, session: Session, present: bool) -> tuple[Machine, bytes, list[object]]:  # type: ignore[no-untyped-def]
-        """Begin the next connection. Returns its machine, what it sends after CONNECT or CONNACK, and its events."""
+        """Begin the next connection. Return its machine, what it sends after CONNECT or CONNACK, and its events."""
         machine = role(session=session, state=CONNECTING)
         if role is client:
             events = feed(machine, ConnAck(0, present))

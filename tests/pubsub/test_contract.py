@@ -356,7 +356,7 @@ def test_publishing_tells_for_each_topic_what_failed(make: Callable[..., Api]) -
 
 def test_a_full_queue_is_told_for_the_topics_that_did_not_fit(make: Callable[..., Api], world: Any) -> None:
     api = make(world.provider(max_queued=2, max_in_flight=1))
-    topics = [f"t/{number}" for number in range(3_000)]  # far more than the network can take away meanwhile
+    topics = [f"t/{number}" for number in range(3_000)]  # far more than the network can take away in the meantime
 
     def publish_all() -> Any:
         return api.ps.publish_nowait(topics, 1, qos=1)

@@ -27,7 +27,7 @@ Api = Threads | Loop
 
 
 def take(api: Api, messages: Any) -> Message:
-    """Take the next message of an iteration."""
+    """Return the next message of an iteration."""
     if isinstance(api, Threads):
         return next(messages)
 

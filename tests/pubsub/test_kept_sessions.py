@@ -114,7 +114,7 @@ def test_messages_beyond_the_bound_wait_in_the_connection(start: Callable[..., A
     recorder = Recorder()
     subscribe(api, "orders", recorder)
     recorder.wait(lambda: len(recorder.messages) >= 3)
-    api.call(api.ps.publish, "other", 1, qos=1)  # acknowledgements are read meanwhile
+    api.call(api.ps.publish, "other", 1, qos=1)  # acknowledgements are read in the meantime
     late = Recorder()
     subscribe(api, "alarms", late)
     late.wait_for_values(*range(30))

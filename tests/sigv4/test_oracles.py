@@ -204,7 +204,7 @@ def agree_in_the_query_with_botocore(request, expires):
     query = "&".join(f"{key}={value}" for key, value in pairs.items())
     once = {key: values[0] for key, values in parse_qs(query, keep_blank_values=True, errors="surrogateescape").items()}
     query = urlencode(once, quote_via=quote, safe="-_.~", errors="surrogateescape")
-    assume(_is_utf8(once))  # botocore writes what is no UTF-8 as a replacement character
+    assume(_is_utf8(once))  # botocore writes what is not UTF-8 as a replacement character
     request["target"] = f"{path}?{query}"
     theirs = botocore_signs(botocore.auth.SigV4QueryAuth, request, request["target"], expires=expires)
     assert presign(**request, expires=expires).signature == signature_of(theirs.url)

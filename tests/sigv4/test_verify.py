@@ -1,4 +1,4 @@
-"""The door: what the signers sign is let in, and anything else is refused, without an exception, whatever comes."""
+"""The door: what the signers sign is accepted, and anything else is refused, without an exception, whatever comes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def iot_target(credentials=KEYS, **options) -> str:
     return target_of(presign_iot_url(ENDPOINT, credentials, **{"now": NOW, **options}))
 
 
-# --- let in ---------------------------------------------------------------------------------------------------------
+# --- accepted ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_verified_tells_who_signed_what_and_until_when():
@@ -213,7 +213,7 @@ def test_whatever_presign_signs_is_let_in(
 
 # --- every change of one character ----------------------------------------------------------------------------------
 #
-# The rule: a changed target is the same request when it means the same.  Then, and only then, is it let in.  What it
+# The rule: a changed target is the same request when it means the same.  Then, and only then, is it accepted.  What it
 # means is told here in another way than `sigv4` tells it.
 
 

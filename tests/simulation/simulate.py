@@ -18,7 +18,7 @@ BATCH = 500
 
 
 def run(first: int) -> tuple[Counter[str], list[str]]:
-    """Run a batch. Returns what happened in it, and each failure, shrunk."""
+    """Run a batch. Return what happened in it, and each failure, shrunk."""
     logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
     figures: Counter[str] = Counter()
     failures = []
@@ -37,7 +37,7 @@ def run(first: int) -> tuple[Counter[str], list[str]]:
 
 
 def main() -> int:
-    """Run them all. Returns the exit status."""
+    """Run them all. Return the exit status."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     begin = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     figures: Counter[str] = Counter()

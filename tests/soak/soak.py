@@ -1,4 +1,4 @@
-"""A soak: mixed traffic and faults for as long as it is told, and then the accounts. `make soak T=3600`.
+"""A soak: mixed traffic and faults for as long as instructed, and then the accounts. `make soak T=3600`.
 
     python tests/soak/soak.py --seconds 3600 [--clients 200] [--plot docs/soak.png]
 
@@ -50,7 +50,7 @@ SLOPE, JUDGED_FROM = 1.0, 1_800
 
 
 class Proxy:
-    """Passes bytes on, and cuts connections when it is told to."""
+    """Passes bytes on, and cuts connections on request."""
 
     def __init__(self, host: str, port: int) -> None:
         self._to = host, port
@@ -266,7 +266,7 @@ def slope(samples: Samples, who: str) -> float:
 
 
 def ends(samples: Samples, who: str) -> list[tuple[float, int]]:
-    """Give the first and the last of the points that `slope` looks at."""
+    """Return the first and the last of the points that `slope` looks at."""
     points = samples.column(who, "rss")[samples.count // 5 :]
     return [points[0], points[-1]]
 

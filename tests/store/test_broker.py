@@ -295,7 +295,7 @@ def test_a_broker_that_is_killed(tmp_path: Path, stack: ExitStack) -> None:
         assert [message.payload for message in peer.messages(50)] == [b"%d" % n for n in range(1, 51)]
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert not Path(f"{path}-wal").exists()  # it was closed in order
+    assert not Path(f"{path}-wal").exists()  # it was closed cleanly
     SQLiteStore(path).close()
 
 

@@ -200,7 +200,7 @@ def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[...,
 
 
 def publish_ten(client: Any) -> tuple[list[Any], int]:
-    """Publish ten messages. Returns the futures of those that were taken, and the number of those that were not."""
+    """Publish ten messages. Return the futures of those that were taken, and the number of those that were not."""
     futures, refused = [], 0
     for number in range(10):
         try:

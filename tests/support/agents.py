@@ -41,7 +41,7 @@ def need(there: object, what: str) -> None:
 
 @cache
 def has_module(python: Path, module: str) -> bool:
-    """Tell whether that Python can import a module."""
+    """Return whether that Python can import a module."""
     return (
         python.exists()
         and subprocess.run([python, "-c", f"import {module}"], stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -175,7 +175,7 @@ class MosquittoAgent:
         self._clients: list[MosquittoClient] = []
 
     def ask(self, do: str) -> str:
-        """Tell the version."""
+        """Return the version."""
         assert do == "version"
         said = subprocess.run(["mosquitto_sub", "--version"], capture_output=True, text=True, check=False).stdout
         return said.split()[2]

@@ -164,7 +164,7 @@ def theirs(frame: ElementTree.Element) -> Iterator[Taken]:
 
 
 def disagreements(count: int, seed: int, websocket: bool, directory: Path) -> list[str]:
-    """Compare so many packets. Returns what differs, in words; nothing where all agree."""
+    """Compare so many packets. Return what differs, in words; nothing where all agree."""
     path = directory / "agree.pcapng"
     saver = saver_for(str(path), True)
     conversation = Conversation()

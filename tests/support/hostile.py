@@ -173,6 +173,6 @@ def drip(connection: socket.socket, data: bytes, seconds: float = PATIENCE) -> b
         except (ConnectionResetError, BrokenPipeError):
             return answer
         answer += more
-        if not more or 0x88 in more:  # the end, or a closing frame of the WebSocket
+        if not more or 0x88 in more:  # the end, or a close frame of the WebSocket
             return answer
     raise AssertionError("unreachable")

@@ -62,7 +62,7 @@ def statements() -> dict[str, Statement]:
 
 
 def find(where: str) -> object:
-    """Find code by "module:name". Raises ImportError or AttributeError where there is none."""
+    """Find code by "module:name". Raises ImportError or AttributeError if there is none."""
     module, _, path = where.partition(":")
     found: object = importlib.import_module(module)
     for name in path.split("."):

@@ -177,7 +177,7 @@ class World:
             link.send()
 
     def step(self) -> bool:
-        """Let one thing happen. Returns whether anything could."""
+        """Let one thing happen. Return whether anything could."""
         choices = [choice for link in self.links for choice in link.choices()]
         if self.soon:
             choices.append(lambda: self.soon.pop(0)())  # type: ignore[func-returns-value, arg-type]

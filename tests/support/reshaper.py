@@ -22,7 +22,7 @@ BINARY, CONTINUATION, FIN, PING, PONG = 2, 0, 0x80, 9, 10
 
 
 def packets(data: bytes) -> tuple[list[bytes], bytes]:
-    """Cut MQTT bytes into packets. Returns those that are whole, and the rest."""
+    """Cut MQTT bytes into packets. Return those that are whole, and the rest."""
     whole = []
     while len(data) >= 2:
         length = size = 0
@@ -238,7 +238,7 @@ def _masked(payload: bytes, key: bytes) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """Take a frame. Returns its first byte, its payload and the rest; None while it is not whole."""
+    """Take a frame. Return its first byte, its payload and the rest; None while it is not whole."""
     if len(data) < 2:
         return None
     size, start = data[1] & 127, 2

@@ -41,7 +41,7 @@ class End:
         self.socket = connection
         self.socket.settimeout(PATIENCE)
         self.websocket = websocket
-        self.closing = b""  # the payload of the client's closing frame
+        self.closing = b""  # the payload of the client's close frame
         self._raw = b""
         self._decoder = Decoder()
         self._packets: deque[Packet] = deque()
@@ -100,7 +100,7 @@ class End:
         return self.send("20 02 01 00" if session_present else "20 02 00 00")
 
     def rest(self) -> bytes:
-        """Take all MQTT bytes until the client closes, packets not yet taken in front."""
+        """Return all MQTT bytes until the client closes, including packets that were not taken yet."""
         data = b"".join(packet.encode() for packet in self._packets) + bytes(self._decoder._partial)
         self._packets.clear()
         deadline = time.monotonic() + PATIENCE
@@ -110,7 +110,7 @@ class End:
         return data
 
     def packets(self) -> list[Packet]:
-        """Take every packet until the client closes; one of which a part was received goes on where it was cut."""
+        """Return every packet until the client closes; one of which a part was received goes on where it was cut."""
         deadline = time.monotonic() + PATIENCE
         while more := self._read():
             self._packets.extend(self._decoder.feed(more))
@@ -189,7 +189,7 @@ class Scripted:
         self._stack.callback(client.close, timeout=1.0)
 
     def accept(self) -> End:
-        """Take the next connection."""
+        """Return the next connection."""
         connection, _ = self._listener.accept()
         self._stack.enter_context(connection)
         return End(connection, self._websocket)

@@ -92,7 +92,7 @@ def server_in(state: str) -> ServerMachine:
 def transitions(
     make: Callable[[str], Any], handlers: dict[tuple[str, type[Packet]], str]
 ) -> dict[tuple[str, str], list[str]]:
-    """Give each packet in each state: (state, next state) -> the packets that lead there."""
+    """Return each packet in each state: (state, next state) -> the packets that lead there."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for state in (NEW, CONNECTING, CONNECTED):
         for packet in SAMPLES:

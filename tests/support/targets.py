@@ -183,7 +183,7 @@ def handshake(data: bytes) -> None:
 
 
 def regimes(data: bytes) -> list[tuple[list[bytes], bool]]:
-    """Give the ways to drive a machine: the pieces, and whether what it says is taken after each, as a driver does.
+    """Return the ways to drive a machine: the pieces, and whether what it says is taken after each, as a driver does.
 
     Whether an acknowledgement answers anything depends on what was sent before it: only the first two must agree.
     """
@@ -221,7 +221,7 @@ def live(
 
 
 def first_packet(data: bytes) -> int:
-    """Measure the packet at the beginning; 0 where there is none to measure."""
+    """Measure the packet at the beginning; 0 if there is none to measure."""
     try:
         header = decode_remaining_length(data, 1)
     except MalformedPacket:
@@ -344,7 +344,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 def door(data: bytes) -> None:
     """Check `sigv4.verify`: it never raises, and never by the net that catches its own faults (code "setup"); nothing
-    is let in that the signer did not sign; what it says shows no secret, and is printable.
+    is accepted that the signer did not sign; what it says shows no secret, and is printable.
     """
     target, *lines = data.decode("latin-1").split("\n")
     headers = [(name, value) for name, _, value in (line.partition(":") for line in lines)]

@@ -102,7 +102,7 @@ class Wire:
     # In.
 
     def receive(self) -> Packet:
-        """Take the next packet."""
+        """Return the next packet."""
         while not self._packets:
             data = self._read()
             assert data, "the broker closed the connection"
@@ -129,7 +129,7 @@ class Wire:
         assert self.receive() == PingResp()
 
     def rest(self) -> bytes:
-        """Take all bytes until the broker closes, packets not yet taken in front."""
+        """Return all bytes until the broker closes, including packets that were not taken yet."""
         data = b"".join(packet.encode() for packet in self._packets)
         self._packets.clear()
         while True:
@@ -139,7 +139,7 @@ class Wire:
             data += more
 
     def _read(self) -> bytes:
-        """Read MQTT bytes; b"" at the end of the connection, or at a closing frame."""
+        """Read MQTT bytes; b"" at the end of the connection, or at a close frame."""
         if not self.websocket or b" 101 " not in self.head:
             try:
                 return self.socket.recv(65536)
@@ -151,7 +151,7 @@ class Wire:
                 return payload if opcode == 2 else b""
 
     def frame(self) -> tuple[int, bytes]:
-        """Take the next WebSocket frame: opcode and payload; 8 and b"" where the connection just ends."""
+        """Return the next WebSocket frame: opcode and payload; 8 and b"" where the connection just ends."""
         if not self._fill(2):
             return 8, b""
         opcode, size = self._raw[0] & 15, self._raw[1]

@@ -138,7 +138,7 @@ def test_what_each_byte_is() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (("zz",), 2, "'z' is no hexadecimal digit"),
+        (("zz",), 2, "'z' is not a hexadecimal digit"),
         (("123",), 2, "two digits make a byte"),
         (("4002 0000",), 1, "MQTT-2.3.1-1"),
         (("3005 00",), 1, "it ends too early"),

@@ -46,7 +46,7 @@ class Wire:
             self.got = {"client": b"", "server": b""}
 
     def send(self, sender: str, data: bytes) -> bytes:
-        """Send bytes of one end. Returns what the other end has got since."""
+        """Send bytes of one end. Return what the other end has got since."""
         other = {"client": "server", "server": "client"}[sender]
         before = len(self.got[other])
         records = self.conversation.receive_data(sender, data, self.now)

@@ -224,7 +224,7 @@ def test_a_capture_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -
             records, complaints = read(path)
             assert 0 < len(packets(records)) <= whole
             assert len(complaints) <= 1
-            assert all("what came before is shown" in complaint for complaint in complaints)
+            assert all("everything before it is shown" in complaint for complaint in complaints)
 
 
 def test_other_connections_are_left_out(tmp_path: Path) -> None:

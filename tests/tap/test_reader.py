@@ -237,7 +237,7 @@ def test_a_packet_is_there_before_its_frame_is() -> None:
     assert not conversation.under_way("client")
 
 
-# What is no MQTT.
+# What is not MQTT.
 
 
 def test_bytes_that_are_no_mqtt_are_shown_as_such() -> None:

@@ -168,7 +168,7 @@ class LocalCognito:
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
-            raise _Refused("SerializationException", "the request's body is no JSON object")
+            raise _Refused("SerializationException", "the request's body is not a JSON object")
         with self._lock:
             return request(given, now)
 
@@ -207,7 +207,7 @@ class LocalCognito:
     # --- identities ---
 
     def _identify(self, given: dict[str, Any]) -> _Identity:
-        """Find the identity asked for, and join to it the logins that come along."""
+        """Return the requested identity, after adding the logins of the request to it."""
         identity_id = _text(given, "IdentityId")
         identity = self._identities.get(identity_id)
         if identity is None:

@@ -6,7 +6,7 @@
 
     with LocalIoTEndpoint(Identities.load("identities.toml"), tls=True, explain=True) as iot: ...
 
-It is the embedded broker with the hooks of `endpoint_hooks`, and beside it the local Cognito service, where there are
+It is the embedded broker with the hooks of `endpoint_hooks`, and the local Cognito service if there are
 identity pools.  It is for development and tests, and listens on this machine alone by default.
 
 This module only puts together, starts and stops: every decision is made in another.
@@ -46,10 +46,10 @@ class LocalIoTEndpoint:
         port: Of the WebSocket listener; 0 for a free one.
         mqtts_port: Of the listener for MQTT over TLS with client certificates (8883 at AWS); None for none.  It
             needs `tls`.
-        cognito_port: Of the local Cognito service, where there are identity pools; None for no such service.
+        cognito_port: The port of the local Cognito service, if there are identity pools; None for no such service.
         tls: True: wss, with a certificate of a new authority (needs the extra `certs`).  Or a server's TLS context.
         names: The names that the new certificate holds for, besides those of this machine.
-        explain: Whether a refused client is sent its mistake: in the body of the 403, or in the closing frame.
+        explain: Whether a refused client is sent its mistake: in the body of the 403, or in the close frame.
         limits: The limits and departures of AWS IoT.
         skew: Seconds that a client's clock may be off.
         refuse_replays: Whether a signed URL is taken only once.
@@ -153,7 +153,7 @@ class LocalIoTEndpoint:
         """The URL of the local Cognito service.
 
         Raises:
-            RuntimeError: It does not run, or there are no identity pools.
+            RuntimeError: It is not running, or there are no identity pools.
         """
         if self._cognito is None:
             raise RuntimeError("no Cognito service runs: start the endpoint, with an identity pool")
@@ -191,7 +191,7 @@ class LocalIoTEndpoint:
         return path
 
     def client_context(self) -> ssl.SSLContext:
-        """Make the TLS context of a client that trusts this endpoint and nobody else."""
+        """Make the TLS context of a client that trusts only this endpoint."""
         return self._minted().client_context()
 
     def issue_certificate(
@@ -227,7 +227,7 @@ class LocalIoTEndpoint:
 
     def _minted(self) -> Authority:
         if self._authority is None:
-            raise AttributeError("there is no authority of the endpoint's own; make it with tls=True")
+            raise AttributeError("the endpoint has no authority; create the endpoint with tls=True")
         return self._authority
 
     # --- its life ---

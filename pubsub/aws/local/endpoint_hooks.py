@@ -55,7 +55,7 @@ _ALTERNATIVES = {
 
 
 _MOST_CLIENT_IDS = 10_000  # of those that connected last, how many are remembered
-_CONNECT_BURST = 3.0  # how many CONNECTs with one client id may come at once: AWS does not document it
+_CONNECT_BURST = 3.0  # the burst of CONNECTs with one client id: AWS does not document it
 
 
 class _Client:
@@ -80,7 +80,7 @@ class _ConnectRates:
         self._of_client: dict[str, TokenBucket] = {}  # the one least lately used first
 
     def objection(self, client_id: str, now: float) -> str | None:
-        """Count a CONNECT. Return why it is one too many; None where it is not."""
+        """Count a CONNECT. Return why it exceeds the rate, or None."""
         if self._account is not None and not self._account.take(now):
             return f"the account is beyond its {self._account.rate:g} CONNECTs a second"
         if self._rate is None:
@@ -104,7 +104,7 @@ class IoTHooks:
         publish: Publishes a lifecycle message: topic and payload.
         clock: Gives the time in seconds since 1970.
         monotonic: Gives seconds that only go forward, for the rate of messages.
-        explains: Whether a client whose connection is closed is sent the reason.
+        explains: Whether to send a client the reason when its connection is closed.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class IoTHooks:
         return None
 
     def authenticate(self, peer: Peer, connect: Connect) -> Accepted | Refused:
-        """Find the principal of a client, compile what it may do, and ask whether it may connect."""
+        """Find the principal of a client, compile its policies, and check whether it may connect."""
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
             return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT keeps for itself")
@@ -179,7 +179,7 @@ class IoTHooks:
         request = read_request(peer.target, peer.headers, connect.username, connect.password, connect.client_id)
         authorizer = identities.authorizer(request.name)
         if authorizer is None:
-            asked = f"there is no custom authorizer {request.name!r}" if request.name else "it shows no certificate"
+            asked = f"there is no custom authorizer {request.name!r}" if request.name else "it has no certificate"
             return f"it is not known who the client is: {asked}"
         grant = authorizer.answer(request)
         return grant if isinstance(grant, str) else (Principal(grant.principal), Sides(None, tuple(grant.policies)))

@@ -66,7 +66,7 @@ class Identities:
         partition: `aws`, `aws-cn` or `aws-us-gov`.
 
     Attributes:
-        ring: The keys of users, and those that the local Cognito service gives out.
+        ring: The keys of users, and those that the local Cognito service issues.
     """
 
     def __init__(self, region: str = "us-east-1", *, account_id: str = "123456789012", partition: str = "aws") -> None:
@@ -114,7 +114,7 @@ class Identities:
         """Add a policy, or replace the one of that name.
 
         Raises:
-            PolicyError: It is no policy document.
+            PolicyError: It is not a policy document.
         """
         if not isinstance(document, PolicyDocument):
             document = PolicyDocument.parse(document, name=name)
@@ -149,7 +149,7 @@ class Identities:
             users: The policies of the role of users who have signed in.
             attached: AWS IoT policies that each of those users has from the start, besides those that `attach_policy`
                 gives it.
-            logins: Name of a login provider -> a function that gives the user that a token is of, or None.
+            logins: Name of a login provider -> a function that returns the user of a token, or None.
 
         Raises:
             ValueError: There is no policy of such a name.
@@ -192,7 +192,7 @@ class Identities:
     def add_thing(
         self, name: str, *, type_name: str | None = None, attributes: Mapping[str, str] | None = None
     ) -> None:
-        """Add a thing to the registry; a client whose id is its name stands for it."""
+        """Add a thing to the registry. A client with its name as client id represents it."""
         with self._lock:
             self._things[name] = _Thing(type_name, dict(attributes or {}))
 
@@ -221,7 +221,7 @@ class Identities:
             The certificate's id: the SHA-256 of the certificate.
 
         Raises:
-            ValueError: It is no certificate, or there is no such policy or thing.
+            ValueError: It is not a certificate, or there is no such policy or thing.
         """
         pem = certificate.decode() if isinstance(certificate, bytes) else certificate
         certificate_id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()

@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
 
     Args:
         path: Of the file.
-        make: Makes what is filled, `Identities`, of a region, `account_id` and `partition`.
+        make: Makes the `Identities` to fill, from a region, `account_id` and `partition`.
 
     Raises:
         OSError: It, or a file that it names, cannot be read.
@@ -119,7 +119,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
 
 
 class _Fault(ValueError):
-    """A fault whose place is in its message already."""
+    """A fault whose message already contains its place."""
 
 
 class _Table(Mapping[str, Any]):

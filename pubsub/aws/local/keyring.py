@@ -1,10 +1,10 @@
-"""The keys that local services have given out: who gives them writes them here, who verifies signatures looks here.
+"""The keys that local services have issued: issuers add them here, and verifiers of signatures look them up here.
 
 The local Cognito service mints keys, the local AWS IoT endpoint finds them again by their access key.  Neither knows
 the other; a ring is what they share.  It reads no clock.
 
-The one idea: a key stays known for a while after its end, so that a client that still uses it can be told that it has
-expired, and not that nobody knows it.
+A key stays known for a while after its expiry, so that a client that still uses it gets the error that it has expired,
+not that it is unknown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Principal:
         name: What messages call it: a Cognito identity's id, or the name of a user.
         identity_id: The Cognito identity, `region:guid`; None for another kind of principal.
         identity_pool_id: Its pool.
-        providers: The names of the providers of its logins; empty for a guest, and where there is no identity.
+        providers: The names of the providers of its logins; empty for a guest, and without an identity.
         role_arn: The role that the keys are of, if any.
     """
 
@@ -48,7 +48,7 @@ class Principal:
 
     @property
     def authenticated_by(self) -> tuple[str, ...]:
-        """What Cognito calls `amr`; empty where there is no Cognito identity."""
+        """Cognito's `amr` claim; empty without a Cognito identity."""
         if self.identity_id is None:
             return ()
         return ("authenticated", *self.providers) if self.providers else ("unauthenticated",)

@@ -60,7 +60,7 @@ class Decision:
         allowed: Whether it is allowed.
         action: For example `iot:Publish`.
         resource: The ARN.
-        policy: The name of the policy whose statement decided; None when no statement allows.
+        policy: The name of the policy with the deciding statement; None if no statement allows.
         statement: The statement that decided: `statement 2 (Sid 'Talk')`; None as above.
         reason: One line for the developer.
     """
@@ -142,7 +142,7 @@ class Authorizer:
         clock: Gives the time in seconds since 1970; read only where a policy has a condition on the time.
 
     Raises:
-        ValueError: Neither side is given: nobody could ever be allowed.
+        ValueError: Neither side is given, so that nothing could ever be allowed.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Authorizer:
         resource = self.context.arn(_KINDS[action], name)
         rules = self._rules_for(action)
 
-        @cache  # one time for one decision, and none where nothing asks for it
+        @cache  # one time per decision, computed only if a condition needs it
         def now_once() -> datetime:
             return datetime.fromtimestamp(self._clock(), UTC)
 

@@ -72,7 +72,7 @@ class Condition:
         """Read one condition.
 
         Args:
-            name: The operator, with what is before and after it: `ForAnyValue:StringLikeIfExists`.
+            name: The operator with its prefix and suffix: `ForAnyValue:StringLikeIfExists`.
             key: The key, in any case.
             values: The values written for it; none at all is allowed, and matches nothing.
             variables: Whether `${…}` is read in them.
@@ -97,7 +97,7 @@ class Condition:
             absent = tuple(_boolean(value) for value in values)
             return cls(source, normal_key(key), False, None, False, absent, (), own)
         if base not in _OPERATORS:
-            raise ValueError(f"{name!r} is no condition operator that is known; is it misspelt?")
+            raise ValueError(f"{name!r} is not a known condition operator; is it misspelt?")
         negated, prepare = _OPERATORS[base]
         binds = tuple(prepare(value, variables) for value in values)
         read = (Template.parse(value, variables=variables) for value in values)

@@ -28,7 +28,7 @@ _STATEMENT_ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotR
 
 
 class PolicyError(ValueError):
-    """A policy document is not one; the message says where, what was seen and what would do."""
+    """A policy document is not valid; the message says where, what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Statement:
     conditions: tuple[Condition, ...]
 
     def covers(self, action: str) -> bool:
-        """Return whether it is about an action, whose case does not matter."""
+        """Return whether it applies to an action; the case is ignored."""
         lowered = action.lower()
         return any(pattern.match(lowered) for pattern in self.actions) != self.not_actions
 
@@ -84,7 +84,7 @@ class PolicyDocument:
                 number.
 
         Raises:
-            PolicyError: It is no policy document.
+            PolicyError: It is not a policy document.
         """
         where = f"policy {name!r}"
         document = _load(source, where)
@@ -207,7 +207,7 @@ def _load(source: str | bytes | Mapping[str, Any], where: str) -> Mapping[str, A
         raise PolicyError(f"{where}: it is nested too deeply to be a policy") from None
     except PolicyError:
         raise
-    except ValueError as fault:  # both what is no JSON and what is no UTF-8
+    except ValueError as fault:  # not JSON, or not UTF-8
         raise PolicyError(f"{where}: it is not JSON: {fault}") from None
     if not isinstance(document, dict):
         raise PolicyError(f"{where}: it is {_seen(document)}; expected an object with Version and Statement")

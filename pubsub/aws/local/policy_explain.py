@@ -30,7 +30,7 @@ def why_not(side: str, policies: Sequence[PolicyDocument], action: str, resource
         side: What the side is called: `role` or `IoT`.
         policies: Its policies, possibly none.
         action: For example `iot:Publish`.
-        resource: The ARN asked for.
+        resource: The requested ARN.
         keys: What is known of the request, the time included.
     """
     if not policies:
@@ -100,7 +100,7 @@ def _slip(template: Template, resource: str, keys: Keys) -> str | None:
         return "that is another partition, region or account than " + ":".join(head)
     parts = template.resolve(lookup)
     if parts is not None and Pattern(tuple(_as_policy_wildcards(parts))).match(resource):
-        return "'+' and '#' are no wildcards in a policy; write '*' for them"
+        return "'+' and '#' are not wildcards in a policy; use '*' instead"
     return None
 
 

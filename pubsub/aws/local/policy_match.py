@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Lookup", "Pattern", "Template", "Variable", "Wildcard", "normal_key"]
 
 Lookup: TypeAlias = Callable[[str], str | None]
-"""Gives the value of a variable by its normal key, or None where this connection has none."""
+"""Gives the value of a variable by its normal key, or None if this connection has none."""
 
 _ESCAPES = {"*": "*", "?": "?", "$": "$"}
 _VARIABLE = re.compile(r"\s*(?P<name>[^\s,'{}]+)\s*(?:,\s*'(?P<default>[^']*)'\s*)?")
@@ -42,7 +42,7 @@ class Variable(NamedTuple):
     default: str | None
 
     def value(self, lookup: Lookup) -> str | None:
-        """Return what it stands for, or None where it has no value and no default."""
+        """Return what it stands for, or None if it has no value and no default."""
         found = lookup(self.name)
         return self.default if found is None else found
 

@@ -8,7 +8,7 @@ come to mean the same.
 
 A client chooses its own client id, so that must not reach further than a policy means.  With `+` for a client id,
 `topicfilter/${iot:ClientId}/#` would allow what all clients are sent; with `bob/private`, `topic/${iot:ClientId}/log`
-would lie in what is Bob's.  So, where something is allowed, such a value counts as none (`careful_lookup`).
+would be within Bob's topics.  So, for statements that allow, such a value counts as missing (`careful_lookup`).
 
 Spec: "AWS IoT Core policy variables", "Thing policy variables" and "X.509 certificate policy variables" in
 the AWS IoT Core developer guide.
@@ -36,7 +36,7 @@ _WIDENS_A_TOPIC = frozenset("+#/*?$")
 
 
 def keys_of_role(keys: Keys) -> Keys:
-    """Return the keys that the policies of an IAM role may ask for: a thing is known to AWS IoT policies alone."""
+    """Return the keys that the policies of an IAM role can use: only AWS IoT policies know things."""
     return {key: values for key, values in keys.items() if not key.startswith(_THING)}
 
 
@@ -104,7 +104,7 @@ class ConnectionContext:
         certificate: Attributes of the client's certificate, by what follows `iot:Certificate.` or by
             `CertificateId`; each one value or several: `{"Subject.CommonName": "bulb", "SerialNumber": "1"}`.
         will_topic: The topic of the CONNECT's will; None without one.
-        persistent: Whether the CONNECT asks for a session that persists (`clean_session` of False).
+        persistent: Whether the CONNECT requests a persistent session (`clean_session=False`).
         extra: Any other keys, for example `aws:PrincipalArn`.
     """
 
@@ -184,7 +184,7 @@ def _thing_keys(thing: Thing | None) -> _Given:
 def _certificate_keys(certificate: Mapping[str, str | Sequence[str]]) -> _Given:
     """Return each attribute as its first value, as `.0`, `.1` … and as `.List` for all.
 
-    AWS keeps at most five values of one attribute, and gives no value that holds a wildcard character.
+    AWS keeps at most five values of one attribute, and ignores values that contain a wildcard character.
     """
     keys: _Given = {}
     available = []

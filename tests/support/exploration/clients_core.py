@@ -24,7 +24,7 @@ CLOSING = 1000.0
 
 
 def ends_on(error: Exception) -> bool:
-    """Tell whether no other attempt follows: what the client does by itself, as a function that can be put away."""
+    """Return whether no other attempt follows: what the client does by itself, as a function that can be put away."""
     return isinstance(error, END_ON)
 
 

@@ -79,7 +79,7 @@ class Explorer:
         self._begins = array("Q", [0])
 
     def run(self) -> Result:
-        """Explore. Returns what came of it."""
+        """Explore. Return what came of it."""
         result, began = self.result, time.monotonic()
         gc.collect()
         gc.disable()  # millions of tuples of numbers, and no cycle among them
@@ -140,7 +140,7 @@ class Explorer:
         result.complete = True
 
     def trace_to(self, number: int) -> list[Action]:
-        """Give the actions that lead to a state."""
+        """Return the actions that lead to a state."""
         actions = list(self._actions)
         trace = []
         while number:

@@ -76,7 +76,7 @@ class Meaning:
         self._seen: dict[int, int] = {}
 
     def of(self, value: Any) -> Hashable:
-        """Give the meaning of a value."""
+        """Return the meaning of a value."""
         kind = type(value)
         if kind in _ATOMS:
             return value
@@ -93,7 +93,7 @@ class Meaning:
         return (_WALKS.get(kind) or _walk_of(kind))(self, value)
 
     def fields_of(self, value: Any) -> Hashable:
-        """Give the meaning of an object, field by field."""
+        """Return the meaning of an object, field by field."""
         kind = type(value)
         fields = _FIELDS.get(kind)
         if fields is None:
@@ -107,11 +107,11 @@ class Meaning:
         return tuple(found)
 
     def token(self, token: int | None) -> int | None:
-        """Give the place of a token among those of the same session."""
+        """Return the place of a token among those of the same session."""
         return None if token is None else self._ranks.get(self._client, {}).get(token, token)
 
     def of_session_of(self, client_id: str, value: Any) -> Hashable:
-        """Give the meaning of something that belongs to one session: its tokens are that session's."""
+        """Return the meaning of something that belongs to one session: its tokens are that session's."""
         outer, self._client = self._client, client_id
         found = self.fields_of(value)
         self._client = outer

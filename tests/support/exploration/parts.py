@@ -109,7 +109,7 @@ def check_out(store: MemoryStore | None, data: bytes) -> None:
 
 
 def length_of(data: bytes) -> int:
-    """Tell how long the packet is that begins here; one byte too much where that cannot be told yet."""
+    """Return how long the packet is that begins here; one byte too much where that cannot be told yet."""
     length = shift = 0
     for place in range(1, len(data)):
         length |= (data[place] & 127) << shift
@@ -154,7 +154,7 @@ class Owners:
                 self.of.pop(answer.packet_id, None)
 
     def done(self, payload: bytes) -> None:
-        """Take the news that a message is done."""
+        """Handle the completion of a message."""
         self.of = {packet_id: owner for packet_id, owner in self.of.items() if owner != payload}
 
 
@@ -165,7 +165,7 @@ class Pieces:
         self.begun = b""
 
     def add(self, data: bytes) -> list[bytes]:
-        """Take a piece. Returns the packets that it completes."""
+        """Take a piece. Return the packets that it completes."""
         data = self.begun + data
         whole, self.begun = (b"", data) if length_of(data) > len(data) else (data, b"")
         return split(whole)
@@ -208,7 +208,7 @@ class Part:
         raise NotImplementedError
 
     def sessions(self) -> Sequence[Session]:
-        """Give every session in it."""
+        """Return every session in it."""
         raise NotImplementedError
 
     def meaning(self) -> Hashable:
@@ -225,7 +225,7 @@ class ClientPart(Part):
         accepted: the payloads of the program's messages that were acknowledged.
         open: token -> payload of those that the process still answers for.
         asked: token -> the step of each SUBSCRIBE and UNSUBSCRIBE that is not answered; a program whose process ends
-            meanwhile asks again.
+            in the meantime asks again.
         names: token -> payload of all; a store forgets the payload of a message that the peer owns.
     """
 
@@ -319,14 +319,14 @@ class ClientPart(Part):
         self._act()
 
     def deliver(self, data: bytes) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         assert self.connection is not None
         self.owners.received(self.pieces.add(data))
         self.connection.receive_data(data, NOW)
         self._act()
 
     def end(self) -> None:
-        """Take the news that the connection has ended."""
+        """Handle the end of the connection."""
         assert self.connection is not None
         self.connection.receive_eof(NOW)
         self._act()
@@ -363,7 +363,7 @@ class ClientPart(Part):
         self._act()
 
     def take(self) -> None:
-        """Take the next message."""
+        """Return the next message."""
         publish = self.inbox.pop(0)
         self._check_taken(publish)
         self.seen.append((publish.payload, publish.qos, publish.topic))
@@ -578,7 +578,7 @@ class BrokerPart(Part):
         self.ends[index, 0] = End(self, index, 0)
 
     def deliver(self, index: int, slot: int, data: bytes) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         end = self.ends[index, slot]
         self._owners(end).received(end.pieces.add(data))
         end.connection.receive_data(data, NOW)
@@ -586,7 +586,7 @@ class BrokerPart(Part):
         self._flush()
 
     def end(self, index: int, slot: int) -> None:
-        """Take the news that a connection has ended."""
+        """Handle the end of a connection."""
         end = self.ends[index, slot]
         end.connection.receive_eof(NOW)
         end.act()

@@ -78,7 +78,7 @@ class Table:
         self.values: list[Any] = []
 
     def number(self, key: Hashable, value: Any) -> int:
-        """Give the number of a key; a new one is given with the value that it stands for."""
+        """Return the number of a key; a new one is given with the value that it stands for."""
         number = self.numbers.setdefault(key, len(self.values))
         if number == len(self.values):
             self.values.append(value)
@@ -131,7 +131,7 @@ class World:
     # The parts.
 
     def intern(self, part: Part) -> int:
-        """Give the number of a part's state."""
+        """Return the number of a part's state."""
         key = part.meaning()
         number = self.parts.numbers.get(key)
         if number is None:
@@ -143,7 +143,7 @@ class World:
         return number
 
     def part(self, number: int) -> Any:
-        """Thaw a part: a copy, for whoever asks."""
+        """Thaw a part: a copy, for any caller."""
         return thaw(self.parts.values[number])
 
     def run(self, place: int, number: int, verb: str, arguments: tuple[Any, ...], crash: int = 0) -> Step:
@@ -181,7 +181,7 @@ class World:
     # The wires.
 
     def wire(self, wire: Wire) -> int:
-        """Give the number of a wire's state."""
+        """Return the number of a wire's state."""
         if wire[2] == GONE:
             wire = ((), *wire[1:])
         if wire[3] == GONE:
@@ -303,11 +303,11 @@ class World:
         return -1 if action[0] in ("up", "end up") else action[1]
 
     def is_fault(self, action: Action) -> bool:
-        """Tell whether an action is one of those that the bounds count."""
+        """Return whether an action is one of those that the bounds count."""
         return action[0] in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "crashing", "expire")
 
     def _step(self, state: State, action: Action, crash: int) -> tuple[int, list[int], Step]:
-        """Let one part do its step. Returns the part's place, the state so far, and what followed."""
+        """Let one part do its step. Return the part's place, the state so far, and what followed."""
         verb, client = action[0], action[1]
         after = list(state)
         at = 2 + 3 * client
@@ -343,7 +343,7 @@ class World:
         return at, after, step
 
     def after(self, state: State, action: Action) -> State:
-        """Give the state that follows from an action.
+        """Return the state that follows from an action.
 
         Raises:
             Violation: a promise is broken by it.

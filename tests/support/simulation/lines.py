@@ -85,7 +85,7 @@ class End:
         self._eof = False
 
     def receive(self, data: bytes) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         self.connection.receive_data(data, self._world.now)
         self.handled()
 

@@ -60,7 +60,7 @@ class Simulation:
         heapq.heappush(self._events, (due, self._count, action))
 
     def run(self) -> Simulation:
-        """Let everything happen, until the world is at rest. Returns the simulation itself.
+        """Let everything happen, until the world is at rest. Return the simulation itself.
 
         Raises:
             Violation: a promise was broken.
@@ -173,7 +173,7 @@ class Simulation:
 
 
 def fails(schedule: Schedule) -> Violation | None:
-    """Run a schedule. Returns the promise that it breaks, if it breaks one."""
+    """Run a schedule. Return the promise that it breaks, if it breaks one."""
     try:
         Simulation(schedule).run()
     except Violation as violation:
