@@ -90,7 +90,7 @@ def try_set_up(name: str, plan: Plan) -> list[dict[str, Any]]:
 
 def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
     """Put down what docs/scale.md shows of a run."""
-    pauses, elections = accounts.pauses, accounts.elections
+    pauses, own = accounts.pauses, accounts.own
     noticed = [kill.noticed for kill in accounts.kills if kill.noticed is not None]
     return {
         "product": product,
@@ -104,8 +104,8 @@ def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
         "duplicates": accounts.duplicates,
         "sessions lost": accounts.sessions_lost,
         "pause": [round(median(pauses), 2), round(pauses[-1], 2)],
-        "election": [round(median(elections), 2), round(elections[-1], 2)],
-        "beyond": round(accounts.beyond_election, 2),
+        "own": [round(median(own), 2), round(own[-1], 2)],
+        "beyond": round(accounts.beyond_own, 2),
         "noticed": round(max(noticed), 2) if noticed else None,
     }
 
@@ -120,18 +120,28 @@ def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
         if each["out of order"]:
             faults.append(f"{subject}: {each['out of order']} out of order")
         if each["beyond"] > 1.0:
-            faults.append(f"{subject}: a pause {each['beyond']} s longer than the cluster's election")
+            faults.append(f"{subject}: a pause {each['beyond']} s longer than the cluster's own")
     return faults
 
 
 def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
     """Write the clusters' part of docs/scale.md."""
-    head = ["cluster", "set-up", "driver", "kills", "acknowledged", "lost", "out of order", "sent again late",
-            "duplicates", "pause, p50 / max", "its election, p50 / max", "beyond it", "noticed within"]  # fmt: skip
+    head = [
+        "cluster",
+        "set-up",
+        "driver",
+        "kills",
+        "acknowledged",
+        "lost",
+        "out of order",
+        "sent again late",
+        "duplicates",
+    ]
+    head += ["pause, p50 / max", "the cluster's own, p50 / max", "beyond it", "noticed within"]
     rows = []
     for name, set_up in SET_UPS.items():
         for each in results.get(name, []):
-            seconds = [f"{each[key][0]:.2f} / {each[key][1]:.2f} s" for key in ("pause", "election")]
+            seconds = [f"{each[key][0]:.2f} / {each[key][1]:.2f} s" for key in ("pause", "own")]
             noticed = f"{each['noticed']:.2f} s" if each["noticed"] is not None else ""
             counts = [
                 f"{each[key]:,}" for key in ("kills", "acknowledged", "lost", "out of order", "late", "duplicates")

@@ -77,6 +77,8 @@ def _run(*command: str) -> None:
 class NATSInNamespaces(NATS):
     """A cluster of NATS whose nodes become black holes, instead of being killed."""
 
+    swallows = True
+
     def __init__(self) -> None:
         self._namespaces = Namespaces(3)
         self._namespaces.open()

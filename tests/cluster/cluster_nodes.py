@@ -141,10 +141,13 @@ class Cluster:
         cut_off: the names of those that nobody reaches.
         resends_after: seconds after which the server sends again, on the same connection, what is not acknowledged;
             None: only on the next one.
+        swallows: whether a node that is broken stays connected, as far as the others know: what it was sending is sent
+            again only after those seconds.
     """
 
     product: str
     resends_after: float | None = None
+    swallows = False
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))

@@ -67,6 +67,8 @@ class Kill:
         node: its name.
         at: when.
         election: seconds until the cluster had a living leader for everything, as far as it says; None: it does not.
+        own: how long the cluster itself may keep messages back, in seconds: its election; or, where it goes on sending
+            to a connection whose packets are swallowed, the time after which it sends again, if that is longer.
         hit: which clients were connected to it.
         pause: the longest time, in seconds, without a new message since.
         noticed: seconds until the publisher knew; None if it was not connected to the node.
@@ -75,6 +77,7 @@ class Kill:
     node: str
     at: float
     election: float | None = None
+    own: float = 0.0
     hit: tuple[str, ...] = ()
     pause: float = 0.0
     noticed: float | None = None
@@ -115,22 +118,22 @@ class Accounts:
         return sorted(kill.pause for kill in self.kills if kill.hit) or [0.0]
 
     @property
-    def elections(self) -> list[float]:
-        """What the cluster took of them."""
-        return sorted(kill.election or 0.0 for kill in self.kills) or [0.0]
+    def own(self) -> list[float]:
+        """What the cluster itself took after each kill."""
+        return sorted(kill.own for kill in self.kills) or [0.0]
 
     @property
-    def beyond_election(self) -> float:
+    def beyond_own(self) -> float:
         """The longest part of a pause, in seconds, that was not the cluster's."""
-        return max((kill.pause - (kill.election or 0.0) for kill in self.kills), default=0.0)
+        return max((kill.pause - kill.own for kill in self.kills), default=0.0)
 
     def __str__(self) -> str:
-        pauses, elections = self.pauses, self.elections
+        pauses, own = self.pauses, self.own
         return (
             f"acknowledged {self.acknowledged}, lost {self.lost}, out of order {self.disordered}, sent again late "
             f"{self.resent}, duplicates {self.duplicates}, failed {self.failed}, pause p50 {median(pauses):.2f} max "
-            f"{pauses[-1]:.2f}, election p50 {median(elections):.2f} max {elections[-1]:.2f}, beyond it "
-            f"{self.beyond_election:.2f}, delay {self.delay:.2f}, sessions lost {self.sessions_lost}"
+            f"{pauses[-1]:.2f}, the cluster's own p50 {median(own):.2f} max {own[-1]:.2f}, beyond it "
+            f"{self.beyond_own:.2f}, delay {self.delay:.2f}, sessions lost {self.sessions_lost}"
         )
 
 
@@ -255,7 +258,9 @@ class Killer(threading.Thread):
         self._cluster.break_node(node)
         while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
             time.sleep(0.02)  # another's process has no event to wait for
-        kill.election = time.monotonic() - kill.at
+        kill.election = kill.own = time.monotonic() - kill.at
+        if self._cluster.swallows and "taker" in kill.hit:
+            kill.own = max(kill.election, self._cluster.resends_after or 0.0)
         time.sleep(max(0.0, kill.at + plan.down - time.monotonic()))
         self._cluster.mend_node(node)
         self._cluster.settle()

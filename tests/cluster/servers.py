@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_nats import NATS
+from cluster_rabbitmq import RabbitMQ
 from foreign_brokers import BROKERS, Running
 
 from mqttws.broker import Broker, Limits
@@ -36,17 +37,25 @@ def nats() -> Iterator[Server]:
 
 
 @contextmanager
-def foreign(name: str, scheme: str) -> Iterator[Server]:
-    """Run Mosquitto or RabbitMQ, with one node."""
+def rabbitmq() -> Iterator[Server]:
+    """Run RabbitMQ, with three nodes."""
+    with RabbitMQ(mirrored=True) as cluster:
+        cluster.settle()
+        yield cluster.product.split()[-1], cluster.urls[0], cluster.urls[1]
+
+
+@contextmanager
+def mosquitto() -> Iterator[Server]:
+    """Run Mosquitto."""
     identity = mint_authority().issue("127.0.0.1", "localhost")  # their TLS listeners need one
     with tempfile.TemporaryDirectory(prefix="server-") as made:
         folder = Path(made)
         pem = folder / "both.pem"
         pem.write_bytes(identity.key + identity.certificate)
-        manager: Any = BROKERS[name](folder, pem, pem)
+        manager: Any = BROKERS["mosquitto"](folder, pem, pem)
         with manager as running:
             assert isinstance(running, Running)
-            yield running.version, running.urls[scheme], None
+            yield running.version, running.urls["mqtt"], None
 
 
 @contextmanager
@@ -59,8 +68,8 @@ def aws_stand_in() -> Iterator[Server]:
 
 SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "plain": embedded,
-    "mosquitto": lambda: foreign("mosquitto", "mqtt"),
+    "mosquitto": mosquitto,
     "nats": nats,
-    "rabbitmq": lambda: foreign("rabbitmq", "ws"),
+    "rabbitmq": rabbitmq,
     "aws-iot": aws_stand_in,
 }

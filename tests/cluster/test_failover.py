@@ -41,7 +41,7 @@ def test_nothing_is_lost_though_each_node_is_killed(nats: NATS, driver: str, fig
     assert sum(len(kill.hit) for kill in accounts.kills) >= 2, accounts.kills
     assert (accounts.lost, accounts.failed, accounts.disordered, accounts.sessions_lost) == (0, 0, 0, 0), accounts
     assert accounts.acknowledged > 100
-    assert accounts.beyond_election <= 1.0 + LOAD, accounts.kills
+    assert accounts.beyond_own <= 1.0 + LOAD, accounts.kills
 
 
 @pytest.mark.parametrize("driver", ["blocking", "asyncio"])
