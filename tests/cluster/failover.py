@@ -114,8 +114,8 @@ class Accounts:
 
     @property
     def pauses(self) -> list[float]:
-        """The pause after each kill that hit a client."""
-        return sorted(kill.pause for kill in self.kills if kill.hit) or [0.0]
+        """The pause after each kill."""
+        return sorted(kill.pause for kill in self.kills) or [0.0]
 
     @property
     def own(self) -> list[float]:
