@@ -83,6 +83,7 @@ class Provider(ABC):
         self._options = options
         self._profile = PROFILES[options.get("server", "plain")]
         self._max_qos = min(options.get("max_qos", 2), self._profile.max_qos)
+        self._knows_nothing = not self._profile.rules
 
     @property
     def connection_options(self) -> Mapping[str, Any]:
@@ -121,6 +122,8 @@ class Provider(ABC):
 
         What is known is the profile of the option `server`.
         """
+        if self._knows_nothing:
+            return None
         return self._profile.objection_to_publish(topic, len(payload), min(qos, self._max_qos))
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
@@ -130,6 +133,8 @@ class Provider(ABC):
             wanted: Topic Filter -> requested QoS.
             standing: the Topic Filters that the connection has already.
         """
+        if self._knows_nothing:
+            return {}
         found = {
             topic_filter: self._profile.objection_to_subscribe(topic_filter, min(qos, self._max_qos))
             for topic_filter, qos in wanted.items()
