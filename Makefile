@@ -8,7 +8,7 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
+.PHONY: instructions instructions-compare first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
 
 help:              ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -113,6 +113,19 @@ bench-compare:     ## what became slower than the kept JSON, as a ratio to the f
 	$(PYTHON) benchmarks/run_peers.py --libraries floor,paho,mosquitto,mqttws,mqttws-compiled,mqttws-uvloop \
 		--out benchmarks/new.json
 	$(PYTHON) benchmarks/compare.py benchmarks/results.json benchmarks/new.json
+
+valgrind:
+	@command -v valgrind >/dev/null || apt-get install -y -qq --no-install-recommends valgrind
+
+instructions: $(VENV)/installed valgrind  ## counts the instructions of the hot paths; writes benchmarks/instructions.json
+	$(BIN)/python benchmarks/instructions.py --write benchmarks/instructions.json
+
+instructions-compare: $(VENV)/installed valgrind  ## what takes over 3 % more instructions than the kept JSON says
+	$(BIN)/python benchmarks/instructions.py --compare benchmarks/instructions.json
+
+first-message: $(VENV)/installed  ## the time from the start of a process to its first PUBACK, beside paho's; writes docs/imports.md
+	$(BIN)/python benchmarks/first_message.py
+	$(BIN)/python benchmarks/import_times.py docs/imports.md
 
 simulate: $(VENV)/installed-test  ## a million schedules of faults in the simulator; N=... for another number
 	$(BIN)/python tests/simulation/simulate.py $(or $(N),1000000)
