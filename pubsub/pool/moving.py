@@ -26,8 +26,9 @@ __all__ = ["Moves"]
 
 #: Nobody subscribes to this: an UNSUBSCRIBE of it is answered, and changes nothing.
 FENCE: Final = "pubsub/nobody/subscribes/to/this"
-#: Seconds that a step may take.
+#: Seconds that a step may take; and the second one, in which the old part still delivers to a program that is behind.
 PATIENCE: Final = 10.0
+HOLD_PATIENCE: Final = 60.0
 #: Messages that a part may have in flight when nothing waits at the server: fewer than any server allows.
 FEW: Final = 6
 #: Round trips that must say so, one after the other: a server may write an answer before the messages of its turn.
@@ -208,7 +209,7 @@ class Moves:
             self._trail(handover)
             return
         answer.add_done_callback(partial(self._unsubscribed, handover))
-        self._pool.runtime.later(PATIENCE, partial(self._expire, handover, Step.HOLDING))
+        self._pool.runtime.later(HOLD_PATIENCE, partial(self._expire, handover, Step.HOLDING))
 
     def _unsubscribed(self, handover: Handover[Part], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
