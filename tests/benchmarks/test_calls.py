@@ -16,7 +16,7 @@ MOST = {
     "pubsub publish, QoS 0": (25, 25),
     "pubsub publish of JSON, QoS 0": (27, 27),
     "pubsub publish, QoS 1": (30, 145),
-    "pubsub publish_nowait, QoS 0": (90, 90),
+    "pubsub publish_nowait, QoS 0": (75, 75),
 }
 
 
