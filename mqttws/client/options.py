@@ -335,7 +335,7 @@ class Options:
         return self.password.encode() if isinstance(self.password, str) else self.password
 
     def age(self, expire_after: float | None, now: float, wall: float) -> Age | None:
-        """Return the age of a message that is published now; None if nobody asks for it.
+        """Return the age of a message that is published now; None if it is not needed.
 
         Args:
             expire_after: of the call; None: that of the client.

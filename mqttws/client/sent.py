@@ -4,7 +4,7 @@ So no future is kept here and settled for each message, though each caller gets 
 mark when it is asked. Only a future with a waiter or a callback is kept (`watch`), by its token.
 
 There is no lock: each change is one operation on a dictionary. Threads may watch while the owner advances; a future
-leaves the dictionary once, by `pop`, and whoever has popped it settles it.
+leaves the dictionary once, by `pop`, and the thread that has popped it settles it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ F = TypeVar("F")
 
 
 class HighWaterMark(Generic[F]):
-    """How far the sending of a client's messages of QoS 0 has come, from its opening, or before it, to its end.
+    """The progress of sending a client's QoS 0 messages, over its lifetime.
 
     Attributes:
         token: all messages of QoS 0 up to this token are sent.

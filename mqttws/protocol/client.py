@@ -308,25 +308,25 @@ class ClientMachine(Machine):
             return False
         return True
 
-    def _send_ready(self, room: float = PIECE) -> None:
+    def _send_ready(self, space: float = PIECE) -> None:
         """Send what `Machine` does, and the requests, each in its turn among the messages."""
         session = self._session
         assert session is not None
         if self._probing is not None and self._send_probe(self._probing):
             self._send_answers()
             return
-        while session.requests and room > 0:
+        while session.requests and space > 0:
             token = session.requests[0].token
             if token is not None and session.sender.waiting:
-                room = self._send_messages(room, before=token)
+                space = self._send_messages(space, before=token)
                 following = session.sender.first_waiting
                 if following is not None and following < token:
                     break  # it waits for an identifier, or for the next piece
             if not self._send_request():
                 break
         if session.requests:
-            room = 0.0
-        super()._send_ready(room)
+            space = 0.0
+        super()._send_ready(space)
 
     def _send_requests(self, before: int) -> None:
         """See `Machine._send_requests`."""

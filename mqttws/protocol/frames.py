@@ -1,16 +1,16 @@
-"""Masking, and the binary frame that nearly all traffic is made of. Pure functions of bytes.
+"""Masking, and the single binary frame, which is nearly all traffic. Pure functions of bytes.
 
-Whole frames are cut in one loop, `take_plain` for a client and `take_masked` for a server; `framing` measures others.
-Where frames of one size follow each other, as acknowledgements do and the messages of many a sensor, their headers lie
-at even distances: a client compares all of them, and takes them out, by a few slices with a step (some 30 ns a frame,
-and not 166).
+One loop parses complete frames: `take_plain` for a client and `take_masked` for a server. `framing` handles the others.
+If frames of one size follow each other, as acknowledgements and the messages of many sensors do, their headers are at
+equal distances. A client then compares and removes all of them with a few slices with a step (about 30 ns per frame
+instead of 166).
 
-Masking is what takes longest, and Python has no XOR of bytes. The standard library gives two ways around that:
+Masking takes the most time, because Python has no XOR for bytes. The standard library offers two ways:
 
-- Both sides as large integers: cheap to begin, dear for each byte. Short payloads that come together are unmasked
-  together: their bytes and their keys are joined, and one XOR does for all.
-- Each of the four lanes, the bytes under one byte of the key, through the table of that byte: dear to begin, cheap for
-  each byte.
+- Both sides as large integers: low fixed cost, high cost per byte. Short payloads that arrive together are unmasked
+  together: their bytes and their keys are joined, and one XOR is enough.
+- Each of the four lanes, the bytes under one byte of the key, with the translation table of that byte: high fixed cost,
+  low cost per byte.
 
 Spec: RFC 6455 §5.2, §5.3
 """

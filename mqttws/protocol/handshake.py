@@ -1,11 +1,10 @@
 """A server's part in the opening handshake of a WebSocket: a request of HTTP, and 101 or a refusal.
 
-HTTP is h11's, and what makes a request an upgrade is wsproto's. Ours is what neither of them does: a bound for all
-that comes before the WebSocket is open (`heads`), a closer look at requests that a proxy in front may read otherwise,
-the subprotocol, and a decision that may be awaited between a request and its answer. A client's part is in
-`client_handshake`. What h11 and wsproto complain of is
-escaped before it is shown to anybody. With the answer 101 the frames begin, and both libraries' objects are let go;
-see `framing`.
+h11 parses HTTP, and wsproto checks the upgrade. This module adds what neither of them does: a limit for all data before
+the WebSocket is open (`heads`), checks for requests that a proxy could interpret differently, the subprotocol, and an
+answer that may come later than the request. The client's part is in `client_handshake`. Messages of h11 and wsproto are
+escaped before they are shown. Frames follow the answer 101, and the objects of both libraries are released; see
+`framing`.
 
 Spec: §6, RFC 6455 §4
 """
@@ -50,7 +49,7 @@ Headers = Iterable[tuple[str, str]]
 class ServerWebSocket(WebSocketFraming):
     """The server's end of a WebSocket.
 
-    A request that is no upgrade, or offers none of `SUBPROTOCOLS`, is rejected here; any other is told by
+    A request that is not an upgrade, or offers none of `SUBPROTOCOLS`, is rejected here; any other is reported as
     `UpgradeRequested`.
 
     Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]

@@ -1,8 +1,7 @@
-"""A server's end of a WebSocket for clients that hold to less of its standard than it asks.
+"""A server's end of a WebSocket for clients that do not follow its standard completely.
 
-They exist: an SDK of AWS that is still in use sends a key of 128 bytes, looks for header names of the response in lower
-case, and takes only one packet out of a message that holds several. For them alone this is here; `ServerWebSocket`
-is what everybody else gets.
+An SDK of AWS that is still in use sends a key of 128 bytes, expects lower-case header names in the response, and reads
+only one packet from a message with several. This class is for such clients only; all others use `ServerWebSocket`.
 """
 
 from __future__ import annotations

@@ -237,8 +237,8 @@ class Machine(ABC):
         if self.state is CONNECTED:
             self._out.append(packet.encode())
 
-    def _send_ready(self, room: float = PIECE) -> None:
-        """Send the acknowledgements that are due, and queued messages up to about `room` bytes.
+    def _send_ready(self, space: float = PIECE) -> None:
+        """Send the acknowledgements that are due, and queued messages up to about `space` bytes.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-6]
         """
@@ -246,7 +246,7 @@ class Machine(ABC):
         assert session is not None
         self._send_answers()
         if session.sender.waiting:
-            self._send_messages(room)
+            self._send_messages(space)
 
     def _send_answers(self) -> None:
         """Send the acknowledgements that are due."""
@@ -254,14 +254,14 @@ class Machine(ABC):
         for answer in self._session.receiver.answers():
             self._out.append(answer.encode())
 
-    def _send_messages(self, room: float, before: float = inf) -> float:
-        """Send queued messages before a token, up to about `room` bytes. Return how many bytes are left."""
+    def _send_messages(self, space: float, before: float = inf) -> float:
+        """Send queued messages before a token, up to about `space` bytes. Return how many bytes are left."""
         assert self._session is not None
-        packets, sent = self._session.sender.take_ready(room, before)
+        packets, sent = self._session.sender.take_ready(space, before)
         self._out += packets
         if sent is not None:
             self._note_sent(sent)
-        return room if before is inf else room - sum(map(len, packets))
+        return space if before is inf else space - sum(map(len, packets))
 
     def _send_requests(self, before: int) -> None:  # noqa: B027 # nothing to do at a server
         """Send the requests that were made before a token. A server has none."""

@@ -1,11 +1,10 @@
-"""What is on its way out: packet identifiers, a message of QoS 1 or 2, a run of messages of QoS 0.
+"""Outgoing state: packet identifiers, a message of QoS 1 or 2, a run of messages of QoS 0.
 
-A message of QoS 0 has no phases and no identifier: it waits as the bytes that will leave, in a `Run` with those that
-were published next to it. Handing over thousands of them is then one join, and no message costs an object of its own.
+A QoS 0 message has no phases and no identifier. It is queued as its encoded bytes, in a `Run` with the messages that
+were published next to it. Sending thousands of them is one join, and no message needs an object.
 
-One of QoS 1 or 2 is a plain tuple. The garbage collector lets go of a tuple (of the very type) whose values refer to
-nothing else when it first meets it, and of an object with attributes never: it would walk over all that wait, again and
-again, while they become more.
+A QoS 1 or 2 message is a plain tuple. The garbage collector stops tracking a tuple of atomic values when it first
+examines it, but never an object with attributes: it would traverse all queued messages again and again.
 """
 
 from __future__ import annotations
@@ -90,17 +89,17 @@ class Run:
         first: the token of the first one; the others have the following numbers.
         most: how many packets it may take.
         size: how many bytes they take; known only once no message may join the run any more.
-        room: how many more bytes it may contain.
+        space: how many more bytes it may contain.
     """
 
-    __slots__ = ("first", "most", "packets", "room", "size")
+    __slots__ = ("first", "most", "packets", "size", "space")
 
-    def __init__(self, first: int, most: int, room: int) -> None:
+    def __init__(self, first: int, most: int, space: int) -> None:
         self.packets: list[bytes] = []
         self.first = first
         self.most = most
         self.size = 0
-        self.room = room
+        self.space = space
 
     @property
     def last(self) -> int:

@@ -8,7 +8,7 @@ A message goes through these phases (the whole of §4.3, as a table)::
     RELEASED    2     violation   PUBREL again        done
     (unknown identifier)   ignored     PUBREL              ignored
 
-An answer with an unknown identifier is what a re-delivery leaves behind, not a violation. The identifier is
+An answer with an unknown identifier results from a re-delivery; it is not a violation. The identifier is
 given at the moment of sending and is free again after the last answer.
 
 The phase is where the message is: among those published, or those released. With a `Journal` it notes what must
@@ -182,7 +182,7 @@ class Sender:
         self._last_token += 1
         return self._last_token
 
-    def _check_room(self, size: int) -> None:
+    def _check_space(self, size: int) -> None:
         """Check that a message of so many bytes may wait. By itself it may be of any size."""
         if self._count >= self._max_queued:
             raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the limit")
@@ -203,7 +203,7 @@ class Sender:
         topic, payload = message.topic, message.payload
         size = len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
         if self._count >= self._max_queued or self._size + size > self._max_queued_bytes:
-            self._check_room(size)
+            self._check_space(size)
         token = self._last_token + 1
         outgoing = (token, topic, payload, message.qos, message.retain)
         if self._waiting is _EMPTY:
@@ -230,16 +230,16 @@ class Sender:
         """
         run = self._growing
         size = len(packet)
-        if run is None or size > run.room or (count := len(run.packets)) == run.most:
+        if run is None or size > run.space or (count := len(run.packets)) == run.most:
             run, count = self._begin_run(size), 0
-        run.room -= size
+        run.space -= size
         run.packets.append(packet)
         return run.first + count
 
     def _begin_run(self, size: int) -> Run:
         """Begin a run with a message of so many bytes. It may grow to what the bounds leave."""
         self._stop_growing()
-        self._check_room(size)
+        self._check_space(size)
         most = self._max_queued - self._count
         if self._waiting is _EMPTY:
             self._waiting = deque()
@@ -445,11 +445,11 @@ class Sender:
         self._published.clear()
         self._released.clear()
 
-    def take_ready(self, room: float = inf, before: float = inf) -> tuple[list[bytes], int | None]:
+    def take_ready(self, space: float = inf, before: float = inf) -> tuple[list[bytes], int | None]:
         """Take the messages that may be sent now, encoded, each with its identifier.
 
         Args:
-            room: bytes; once they are reached the rest waits for the next call.
+            space: bytes; once they are reached, the rest waits for the next call.
             before: a token; only messages with lower ones are taken.
 
         Returns:
@@ -462,7 +462,7 @@ class Sender:
         sent: int | None = None
         window = self._max_in_flight - len(published) - len(self._released)
         allowance = self.allowance
-        while waiting and room > 0:
+        while waiting and space > 0:
             entry = waiting[0]
             if type(entry) is Run:
                 if entry.first >= before:
@@ -490,7 +490,7 @@ class Sender:
                 self._size -= len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
                 packet = encode_publish(topic, payload, qos, retain, False, packet_id)
             waiting.popleft()
-            room -= len(packet)
+            space -= len(packet)
             packets.append(packet)
         self.allowance = allowance
         return packets, sent

@@ -177,7 +177,7 @@ class ServerMachine(Machine):
 
         Args:
             packets: one or more, whole.
-            in_turn: whether messages that wait and may be sent now go out in front of them.
+            in_turn: whether to send queued messages that may be sent now before them.
         """
         if self.state is CONNECTED:
             if in_turn and self.session.sender.waiting:

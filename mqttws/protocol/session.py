@@ -26,7 +26,7 @@ from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import Store
 from mqttws.protocol.suspects import SUBSCRIBE, UNSUBSCRIBE, Key, Suspects
 
-#: Stands for the requests of a session that has had none, as all of a server: a queue of its own takes 760 bytes.
+#: Used for the requests of a session without any, such as a server's: a deque takes 760 bytes.
 _NO_REQUESTS: Final[deque[Any]] = deque(maxlen=0)
 
 
@@ -65,7 +65,7 @@ class Request:
         return Unsubscribe(packet_id, self.unsubscribe)
 
 
-#: A request, and its (Topic Filter, return code) pairs; none where it is a part, and others are not answered yet.
+#: A request, and its (Topic Filter, return code) pairs; empty for a part of a request whose other parts are unanswered.
 Answer = tuple[Request, tuple[tuple[str, int], ...]]
 
 

@@ -4,8 +4,8 @@ A store does not depend on MQTT. Changes are visible immediately to every reader
 `commit` has returned. So a machine makes all the changes of a turn, commits them together, and lets no byte out
 before, so that everything the peer has been sent is still true after a crash.
 
-`MemoryStore` keeps nothing beyond the process, but tells what is safe from what is not: tests and the simulator crash
-with it. `mqttws.SQLiteStore` keeps a file.
+`MemoryStore` does not survive the process, but distinguishes committed changes from others, so that tests and the
+simulator can simulate a crash. `mqttws.SQLiteStore` uses a file.
 """
 
 from __future__ import annotations

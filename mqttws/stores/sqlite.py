@@ -97,8 +97,8 @@ class SQLiteStore:
     def _log_pages(self) -> int:
         """Return how many pages of 4 KiB the log beside the file may have before it is moved into the file.
 
-        On a small disk it takes a quarter of the room at the most; it would fill the disk otherwise, with records that
-        are long gone.
+        On a small disk it takes at most a quarter of the free space. Otherwise it could fill the disk with records that
+        were deleted long ago.
         """
         try:
             free = shutil.disk_usage(os.path.dirname(os.path.abspath(self._path))).free

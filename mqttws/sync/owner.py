@@ -43,7 +43,7 @@ class Waiter:
         finally:
             try:
                 self._waiters.remove(self._change)
-            except ValueError:  # it has come
+            except ValueError:  # the change has happened
                 pass
 
 

@@ -20,8 +20,8 @@ def delivers_shared(url: Url, topic: str | None = None, **options: Unpack[Client
 
     Args:
         url: see `Client`.
-        topic: a Topic Name that nobody else publishes to; None: "mqttws/probe/" and 16 random hexadecimal digits.
-        **options: see `Options`; without `on_message`, and with a `client_id` that nobody uses. The `timeout`, here 5
+        topic: a Topic Name that is not used otherwise; None: "mqttws/probe/" and 16 random hexadecimal digits.
+        **options: see `Options`; without `on_message`, and with an unused `client_id`. The `timeout`, here 5
             seconds by default, bounds each step.
 
     Raises:

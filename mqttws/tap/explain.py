@@ -183,7 +183,7 @@ _FIELDS: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]]] = {
         (),
     ),
 }
-#: The fields that are strings or binary data, each behind two bytes of length.
+#: The fields that are strings or binary data, each after two bytes of length.
 _COUNTED: Final = {
     "CONNECT": ("protocol name", "client identifier", "will topic", "will message", "user name", "password"),
     "PUBLISH": ("Topic Name",),

@@ -241,9 +241,9 @@ class _Cutter:
         return unit
 
     def _keep(self, data: bytes, position: int, end: int, record: int, start: int) -> None:
-        room = self._limit - len(self._kept)
-        if room > 0 and end > position:
-            self._kept += data[position : min(end, position + room)]
+        space = self._limit - len(self._kept)
+        if space > 0 and end > position:
+            self._kept += data[position : min(end, position + space)]
             self._parts.append(Part(record, start + position, end - position))
         self._gathered += end - position
 
@@ -398,7 +398,7 @@ class _Stream:
         self._mode = _HEAD if self._body_left == 0 else _BODY
 
     def not_upgraded(self) -> None:
-        """Take the news that the server did not open the WebSocket: the client may send another request."""
+        """Handle a refused upgrade: the client may send another request."""
         if self._mode is _FRAMES and not self._frames.under_way and self._frames.offset == self._offset:
             self._mode = _HEAD
 

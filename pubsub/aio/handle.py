@@ -69,8 +69,8 @@ class Subscription(Handle):
 
         Raises:
             TimedOut: there was no answer in time. The subscription has ended all the same.
-            UnsubscribeRejected: the server ends the connection over it, and may go on to send messages, which nobody
-                gets here.
+            UnsubscribeRejected: the server closes the connection because of it, and may send further messages, which
+                are discarded.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)

@@ -1,8 +1,8 @@
-"""A pool of connections for asyncio: what is awaited.
+"""A pool of connections for asyncio: the methods that are awaited.
 
-Each part has a task of its own that takes its messages (a reader), besides that of its client. The readers put what is
-to be delivered into one queue, from which the task of the channel takes it: so callbacks are called one after the
-other, as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
+Each part has a separate task (a reader) that takes its messages, in addition to its client's task. The readers put
+messages into one queue, from which the task of the channel delivers them: so callbacks are called one after the other,
+as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A histogram of durations in constant memory, whose quantiles have a known relative error.
 
-The buckets are log-linear, as those of HdrHistogram: each power of two is cut into 128 equal parts. A value below 256
-has a bucket of its own; any other is known by its eight leading bits, so that a bucket is at most 1/128 as wide as the
-values in it, and its middle is off by at most 1/256 of them (`RELATIVE_ERROR`). What is counted is exact, and so are
-the least value, the greatest and the sum.
+The buckets are log-linear, as in HdrHistogram: each power of two is divided into 128 equal parts. A value below 256
+has a separate bucket. Any other value is identified by its eight leading bits, so that the width of a bucket is at most
+1/128 of its values, and its middle differs from them by at most 1/256 (`RELATIVE_ERROR`). The count, the minimum, the
+maximum and the sum are exact.
 """
 
 from __future__ import annotations

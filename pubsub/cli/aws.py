@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     attach.add_argument("--endpoint-url", metavar="URL", help="of AWS IoT's control plane (default: AWS's)")
     attach.add_argument("--profile", metavar="NAME", help="of the AWS configuration, to sign with")
     whoami = verbs.add_parser("whoami", help="print the identity, and where its credentials came from")
-    whoami.add_argument("--profile", metavar="NAME", help="of the AWS configuration, where there is no identity pool")
+    whoami.add_argument(
+        "--profile", metavar="NAME", help="profile of the AWS configuration, if there is no identity pool"
+    )
     for verb in (attach, whoami):
         verb.add_argument("--identity-id", metavar="ID", help="the Cognito identity (default: a guest of the pool)")
         verb.add_argument("--config", metavar="FILE",

@@ -35,7 +35,7 @@ def show(text: str, flush: bool = False) -> None:
     """Print a line to standard output.
 
     Raises:
-        ReaderLeft: nobody reads any more.
+        ReaderLeft: the reader has closed the pipe.
         Failure: it cannot be written; the disk is full, say.
     """
     try:

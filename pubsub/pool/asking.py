@@ -129,7 +129,7 @@ class Asking(Receiving):
         moving = [
             each.handover for each in (place, *self.places.overlapping(topic_filter)) if each.handover is not None
         ]
-        if moving:  # the old part must not lose what it still has to deliver; whoever asks need not wait for that
+        if moving:  # the old part must still deliver its messages; the caller need not wait for that
             silent = Gather(1, lambda codes, error: None)
             self._defer(moving[0], topic_filter, partial(self._unsubscribe, [topic_filter], silent))
             return 1

@@ -168,7 +168,7 @@ class Handover(Generic[P]):
         return is_known
 
     def hold(self) -> None:
-        """Go on to the second step: the old part is told to unsubscribe next."""
+        """Go on to the second step: the old part unsubscribes next."""
         self.step = Step.HOLDING
 
     def trail(self) -> list[Any]:

@@ -265,7 +265,7 @@ class Moves:
         if handover.step is step is Step.FOLLOWING and handover.target is not None:
             self.call_off(handover)
         else:
-            self._next(handover, step)  # what has no connection, or is stuck, holds up nobody
+            self._next(handover, step)  # a part without a connection, or one that is stuck, must not block others
 
     def _finish(self, handover: Handover[Part]) -> None:
         with self._pool.lock:

@@ -24,7 +24,7 @@ class Part:
         state: of the client.
         stood: whether it has been connected.
         fails: whether it has not been, and an attempt has failed.
-        is_open: whether it was told to connect.
+        is_open: whether it has been opened.
         is_retiring: whether it is to be closed as soon as nothing is left on it.
         processed: how many of its messages were passed on, or left out.
         recent: how many since they were counted last.

@@ -63,7 +63,7 @@ class Receiving(Parts):
             if owner is None or place.age < owner.age:
                 owner = place
         if owner is None:
-            return DELIVER, None  # of a shared subscription; or nobody wants it, which the router knows, too
+            return DELIVER, None  # of a shared subscription; or without a subscriber, which the router finds out
         handover, topic, payload = owner.handover, publish.topic, publish.payload
         if owner.part is part:
             if publish.retain:

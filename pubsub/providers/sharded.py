@@ -18,8 +18,8 @@ class Sharded(Provider):
     """Makes a provider have several connections, which publish and subscribe as one.
 
     A topic is always published through one connection, so the order of its messages is kept. Each Topic Filter is
-    subscribed to on one connection, and nobody gets a message twice. `$share/<group>/<filter>` is subscribed to on all
-    that receive: the server spreads its messages over them.
+    subscribed to on one connection, and no message is delivered twice. `$share/<group>/<filter>` is subscribed to on
+    all that receive: the server distributes its messages among them.
 
     The client identifiers are `{client_id}-{number}`, from 0; policies must allow them all. The first connection has
     the will. The states are `connection_states`: the worst under the provider's name, and that of each connection

@@ -1,7 +1,7 @@
-"""A pool of connections for threads: what waits.
+"""A pool of connections for threads: the methods that wait.
 
-Each part has a thread of its own that takes its messages (a reader), besides that of its client. The readers put what
-is to be delivered into one queue, from which the thread of the channel takes it: so callbacks are called one after the
+Each part has a separate thread (a reader) that takes its messages, in addition to its client's thread. The readers put
+messages into one queue, from which the thread of the channel delivers them: so callbacks are called one after the
 other, as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
 """
 

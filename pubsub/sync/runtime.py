@@ -229,7 +229,7 @@ def take_messages(channel: Channel) -> None:
             for step in channel.handle(publish):
                 if isinstance(step, Outcome):  # and not what a callback happened to return
                     step.result()
-    except BaseException as error:  # nobody must wait for ever because of a defect
+    except BaseException as error:  # a defect must not make callers wait for ever
         channel.failed(error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}"))
     finally:
         client.close()

@@ -119,7 +119,7 @@ class LocalAuthorizer:
 
     def answer(self, request: AuthorizerRequest) -> AuthorizerGrant | str:
         """Return a grant, or the reason for a refusal: one line, without the token."""
-        # The name of a header has no case of its own.
+        # Header names are case-insensitive.
         token = request.parameters.get(self._token_key, request.parameters.get(self._token_key.lower()))
         if token is None:
             return f"custom authorizer {self.name!r}: the client gave no {self._token_key!r}"
