@@ -11,6 +11,11 @@ from typing import Any
 
 import ledger
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing about what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 pytest_plugins = ["pytester"]  # the tests of our plugin for pytest run it in a run of its own
 

@@ -8,15 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from scripted import End, Scripted
 from wire import PATIENCE, Wire
 
 import mqttws
 from mqttws.broker import Broker
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import packet_strategies as some
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from targets import TARGETS
 
@@ -49,7 +49,6 @@ def test_a_broken_invariant_is_told_with_its_input(mutate, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(deadline=None)
 @given(data=st.binary(max_size=200))
 def test_any_bytes(target: str, data: bytes) -> None:
     TARGETS[target](data)
@@ -59,21 +58,18 @@ _PACKETS = st.lists(some.packets.map(lambda packet: packet.encode()), max_size=6
 
 
 @pytest.mark.parametrize("target", ["decoder", "server", "client"])
-@settings(deadline=None)
 @given(stream=_PACKETS, rest=st.binary(max_size=10))
 @example(stream=b"", rest=bytes.fromhex("38862f1b0000"))  # a topic longer than its packet, which is too large itself
 def test_any_packets(target: str, stream: bytes, rest: bytes) -> None:
     TARGETS[target](stream + rest)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_PACKETS, st.booleans()), max_size=4), st.binary(max_size=10))
 def test_any_frames(messages: list[tuple[bytes, bool]], rest: bytes) -> None:
     stream = b"".join(binary_frame(payload, b"abcd" if masked else None) for payload, masked in messages)
     TARGETS["frames"](stream + rest)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(some.topics, some.topic_filters), max_size=12))
 def test_any_topics(lines: list[str]) -> None:
     TARGETS["topics"]("\n".join(lines).encode())

@@ -383,7 +383,7 @@ ANY, HOSTS = text(), text(but="/?#@:[]")  # these end a host, by the rules of UR
 HEADERS = st.lists(st.tuples(ANY, ANY), max_size=3)
 
 
-@settings(deadline=None, max_examples=1_000)
+@settings(max_examples=1_000)
 @given(host=HOSTS, path=ANY, query=ANY, headers=HEADERS)
 def test_a_request_is_the_intended_one_or_none(
     host: str, path: str, query: str, headers: list[tuple[str, str]]

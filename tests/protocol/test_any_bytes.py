@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import packet_strategies as some
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mqttws import ClientConnection, ClientMachine, Connect, Message, ServerConnection, ServerMachine, Session
@@ -46,7 +46,6 @@ def play(pair: Pair, deliver: Callable[[bytes, float], None], chunks: list[bytes
         check(events)
 
 
-@settings(deadline=None)
 @given(_STREAMS, st.data())
 @example(b"\r\n\r\n", None)
 @example(b"\n\n", None)
@@ -69,7 +68,6 @@ def test_before_the_handshake(stream: bytes, data: st.DataObject | None) -> None
 _PACKETS = st.lists(some.packets.map(lambda packet: packet.encode()), max_size=5).map(b"".join)
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), _PACKETS), st.booleans(), st.booleans(), st.data())
 def test_after_it(stream: bytes, websocket: bool, to_server: bool, data: st.DataObject) -> None:
     pair = Pair(CONNECT, websocket=websocket).open()
@@ -86,7 +84,6 @@ def test_after_it(stream: bytes, websocket: bool, to_server: bool, data: st.Data
 
 
 @pytest.mark.statement("MQTT-3.1.4-1")
-@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 255))
 def test_a_connect_with_any_byte_changed_is_accepted_or_closed(position: int, value: int) -> None:
     data = bytearray(Connect("id", True, 60, Message("w", b"m", 1), "user", b"password").encode())

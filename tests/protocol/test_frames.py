@@ -83,7 +83,6 @@ class TestMask:
     @example(b"x" * 511, KEY)
     @example(b"x" * 512, KEY)
     @example(b"x" * 515, KEY)
-    @settings(deadline=None)  # the first long payload finds the tables still to be built
     def test_it_is_the_naive_xor(self, payload: bytes, key: bytes) -> None:
         assert mask(payload, key) == naive(payload, key)
 
@@ -171,7 +170,6 @@ class TestTaking:
     )
     @example(False, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
     @example(True, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
-    @settings(deadline=None)
     def test_it_is_the_plain_way(self, masked: bool, shapes: list[tuple[int, bytes, int]], cut: int) -> None:
         # One in ten is masked wrongly, one has its length in two bytes, whatever it is.
         stream = b"".join(
@@ -200,7 +198,6 @@ class TestTaking:
         st.integers(0, 300),
     )
     @example([(0x82, b"\x82\x01\x82", 61), (0x82, b"\x82", 61)], 0)
-    @settings(deadline=None)
     def test_runs_of_frames_of_one_size(self, runs: list[tuple[int, bytes, int]], missing: int) -> None:
         stream = b"?" + b"".join(frame(first, payload, masked=False) * count for first, payload, count in runs)
         stream = stream[: max(1, len(stream) - missing)]
@@ -593,7 +590,7 @@ def outcome_of_ours(server: bool, chunks: list[bytes]) -> tuple[bytes, list[byte
     return b"".join(event for event in events if isinstance(event, bytes)), pongs, end
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.booleans(), st.lists(_FRAMES, max_size=6), st.data())
 def test_the_short_way_is_wsprotos_way(server: bool, shapes: list[tuple[int, bytes]], data: st.DataObject) -> None:
     stream = bytearray(b"".join(frame(first, payload, masked=server) for first, payload in shapes))

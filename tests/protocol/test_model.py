@@ -176,7 +176,7 @@ class LossyLine(RuleBasedStateMachine):
             assert session.receiver.received == frozenset()
 
 
-LossyLine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+LossyLine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
 TestLossyLine = pytest.mark.statement("MQTT-4.4.0-1")(
     pytest.mark.statement("MQTT-4.3.3-2")(pytest.mark.statement("MQTT-4.6.0-6")(LossyLine.TestCase))
 )

@@ -8,15 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from pubsub_faces import FACES, PATIENCE, Loop, Recorder, Threads
 
 from mqttws.broker import Broker
 from mqttws.broker.hooks import Access, Peer, Verdict
 from pubsub import MqttOverWSProvider
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 class World:

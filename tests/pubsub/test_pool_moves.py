@@ -66,7 +66,7 @@ def run(seed: int, actions: list[tuple[str, object]], connections: tuple[int, in
     return world
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), Actions)
 def test_each_message_is_delivered_once_and_in_order(seed: int, actions: list[tuple[str, object]]) -> None:
     run(seed, actions)

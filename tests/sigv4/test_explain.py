@@ -585,7 +585,7 @@ junk = st.text(max_size=30) | st.binary(max_size=30) | st.none() | st.integers()
 
 
 @given(junk, junk, junk | st.lists(st.tuples(junk, junk), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_never_raises(method, target, headers):
     explanation = explain(method, target, headers, lookup=KNOWN.get, now=NOW)
     assert explanation.code != "none"
@@ -593,7 +593,7 @@ def test_it_never_raises(method, target, headers):
 
 
 @given(st.text("abc/+", max_size=10), st.sampled_from([KEYS, TEMPORARY]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_another_secret_is_never_taken_for_another_mistake(more, credentials):
     wrong = Credentials(credentials.access_key, f"qX9zq{more}", credentials.token)
     url = presign_iot_url(f"wss://{HOST}/mqtt", wrong, now=NOW)

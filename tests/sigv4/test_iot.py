@@ -216,7 +216,7 @@ words = st.text("az09-._~/%+ &=ü", max_size=8)
     st.lists(st.integers(0, 3 * 86_400), min_size=1, max_size=6),
     st.none() | st.integers(1, 604_800),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_prepared_signer_agrees_with_the_general_one_at_any_time(path, query, credentials, seconds, expires):
     signer = IotUrlSigner(f"wss://host.example:8443/{path}?{query}", "eu-west-1", expires=expires)
     for second in seconds:

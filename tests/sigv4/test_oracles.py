@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sigv4 import UNSIGNED_PAYLOAD, Credentials, presign, sign_headers
 from sigv4.presigning import NEVER_SIGNED
 
-MANY = settings(max_examples=400, deadline=None)
+MANY = settings(max_examples=400)
 
 # --- requests, awkward ones included --------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ def agree_for_s3_with_botocore(request, expires):
 
 
 @given(requests, zones)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_time_zone_of_now_makes_no_difference(request, hours):
     elsewhere = {**request, "now": request["now"].astimezone(timezone(timedelta(hours=hours)))}
     assert presign(**elsewhere).target == presign(**request).target

@@ -191,7 +191,7 @@ def test_a_token_that_was_not_encoded_is_refused_with_that_reason():
     st.none() | st.integers(1, 604_800),
     st.integers(-300, 300),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_presign_signs_is_let_in(
     credentials, target, sign_token, normalize_path, double_encode, expires, late
 ):
@@ -465,7 +465,7 @@ junk_headers = st.lists(st.tuples(token_names, junk_text | st.just("AWS4-HMAC-SH
 
 
 @given(wire_text, wire_text | junk_queries, junk_headers | st.lists(st.tuples(wire_text, wire_text), max_size=3))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_no_request_makes_it_raise_or_shake(method, target, headers):
     answer = judge(target, method=method, headers=headers)
     assert isinstance(answer, Rejected)
@@ -485,7 +485,7 @@ anything = st.one_of(
 
 
 @given(anything, anything, anything, anything, anything, anything, anything, anything, anything)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_nothing_at_all_makes_it_raise(method, target, headers, body_hash, lookup, now, skew, services, region):
     assert not verify(
         method, target, headers, body_hash, lookup=lookup, now=now, skew=skew, services=services, region=region

@@ -6,15 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from mqttws.broker import Broker
 from mqttws.tap import Tap
 from mqttws.testing import Authority, Identity, mint_authority
-
-# The load of the machine is not what these tests are about.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
