@@ -351,8 +351,10 @@ class PubSubCore(Generic[O, F]):
         Raises:
             LocalProtocolError: a topic or the QoS is ill-formed.
             ProviderError: there is no provider, or it lacks a setting.
+            TypeError: the function is a coroutine function, and this is not asyncio.
         """
         check_topics(topic, qos)
+        self._runtime.check_callback(function)
 
         def publish(to: str, message: Any, through: str) -> None:
             self.publish_nowait(to, message, qos=qos, provider=through, codec=codec)

@@ -260,6 +260,14 @@ class Runtime(ABC):
         """Call a callback of the user, if there is one, and log its exception. Return its result."""
 
     @abstractmethod
+    def check_callback(self, callback: Callable[..., object] | None) -> None:
+        """Check a callback of the user, if there is one.
+
+        Raises:
+            TypeError: what it returns would have to be awaited, which only asyncio can do.
+        """
+
+    @abstractmethod
     def spawn(self, result: Any) -> None:
         """Take what a callback returned. An awaitable is awaited in a task."""
 

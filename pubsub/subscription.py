@@ -74,6 +74,8 @@ class SubscriptionCore:
         providers: Iterable[Provider],
         dedupe: Dedupe | None = None,
     ) -> None:
+        for callback in observer.next, observer.error, observer.close:
+            runtime.check_callback(callback)
         self.runtime = runtime
         self.closed = False
         self.error: Exception | None = None

@@ -47,7 +47,10 @@ class StateChanges:
             A handle; its `unsubscribe` ends the observation and calls `close`.
         """
         watch = Watch(self._stop)
-        self._watches[watch] = make_observer(next, error, close)
+        observer = make_observer(next, error, close)
+        for callback in observer.next, observer.close:
+            self._runtime.check_callback(callback)
+        self._watches[watch] = observer
         return watch
 
     def tell(self, change: ConnectionStateChange) -> None:

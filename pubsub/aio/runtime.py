@@ -84,6 +84,9 @@ class Tasks(Runtime):
             logger.exception("a callback raised an exception: %r", callback)
             return None
 
+    def check_callback(self, callback: Callable[..., object] | None) -> None:
+        """See `Runtime.check_callback`: a function and a coroutine function are both right here."""
+
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`."""
         if inspect.isawaitable(result):

@@ -9,6 +9,7 @@ callbacks of futures, and what finalisers left.
 from __future__ import annotations
 
 import heapq
+import inspect
 import queue
 import threading
 import time
@@ -208,6 +209,11 @@ class Threads(Runtime):
                 raise
             logger.exception("a callback raised %s, which ends nothing here: %r", type(error).__name__, callback)
         return None
+
+    def check_callback(self, callback: Callable[..., object] | None) -> None:
+        """See `Runtime.check_callback`."""
+        if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None)):  # noqa: B004
+            raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
 
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`: with threads a result means nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -252,3 +253,22 @@ def test_responders_that_share_the_work(make: Make, world: Any) -> None:
     assert answers == calls  # each request once, by one of them
     assert set(answers) == {0, 1}
     mine.call(requester.close)
+
+
+def test_with_threads_a_coroutine_function_is_refused(world: Any) -> None:
+    """It would never be awaited, and its messages would be acknowledged all the same."""
+
+    async def answer(message: pubsub.Message) -> int:
+        return 1
+
+    class Callable:
+        async def __call__(self, message: pubsub.Message) -> None: ...
+
+    with pubsub.PubSub(world.provider()) as ps:
+        with pytest.raises(TypeError, match=r"only pubsub\.aio awaits"):
+            ps.respond("a", answer)
+        for callback in (answer, Callable(), functools.partial(answer)):
+            with pytest.raises(TypeError, match=r"only pubsub\.aio awaits"):
+                ps.subscribe("a").subscribe(next=callback)
+        with pytest.raises(TypeError, match=r"only pubsub\.aio awaits"):
+            ps.subscribe("a").subscribe(next=print, close=answer)
