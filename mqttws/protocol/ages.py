@@ -8,7 +8,7 @@ exact to a turn and costs a message nothing.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -36,7 +36,8 @@ class Ages:
 
     def __init__(self) -> None:
         self._marks: deque[tuple[int, float]] = deque()  # a token, and when all up to it were there; both rise
-        self._ends: dict[int, float] = {}  # by token, in their order: when the message expires
+        # By token, in their order: when the message expires. A plain dict looks for its first key past all that are gone.
+        self._ends: OrderedDict[int, float] = OrderedDict()
         self._due: list[tuple[float, int]] = []  # a heap of the same, and of some that are gone
 
     def mark(self, last: int, now: float) -> None:

@@ -144,10 +144,10 @@ class ClientWebSocket(WebSocketFraming):
             if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
                 events = self._accepted(list(event.headers))
                 return events + self._receive_frames(http.trailing_data[0]) if self.opened else events
-            if isinstance(event, (h11.InformationalResponse, h11.Response)):
+            if isinstance(event, h11.InformationalResponse):
+                continue  # 100 or 103: the answer follows. RFC 9110 §15.2
+            if isinstance(event, h11.Response):
                 self._refusal = event.status_code, list(event.headers)
-                if isinstance(event, h11.InformationalResponse):
-                    return [self._rejected()]
             elif isinstance(event, h11.Data):
                 self._body = (self._body + event.data)[:MAX_REFUSAL_BODY]
                 if len(self._body) == MAX_REFUSAL_BODY:
@@ -163,7 +163,10 @@ class ClientWebSocket(WebSocketFraming):
         Raises:
             _Unusable: it is not.
         """
-        found = {name: value for name, value in lines if name in _OF_UPGRADE}
+        found: dict[bytes, bytes] = {}
+        for name, value in lines:
+            if name in _OF_UPGRADE:  # several lines are one list; what must be one value is then none. RFC 9110 §5.3
+                found[name] = b"%s, %s" % (found[name], value) if name in found else value
         tokens = [token.strip().lower() for token in found.get(b"connection", b"").split(b",")]
         if b"upgrade" not in tokens:
             raise _Unusable("Missing header, 'Connection: Upgrade'")

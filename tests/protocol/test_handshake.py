@@ -164,6 +164,36 @@ class TestClientAccepted:
         )
         assert feed(websocket, [head.encode()]) == [Opened()]
 
+    @pytest.mark.parametrize("others", [("Connection: keep-alive",), ("Connection: x, y", "Connection: close")])
+    @pytest.mark.parametrize("more", [(), ("X-Empty:",)])  # which h11 reads
+    def test_connection_options_on_several_lines_are_one_list(
+        self, others: tuple[str, ...], more: tuple[str, ...]
+    ) -> None:
+        """Spec: RFC 9110 §5.3."""
+        websocket, accept = client()
+        assert feed(websocket, [response(accept, GOOD, *others, *more)]) == [Opened()]
+
+    @pytest.mark.parametrize("more", [(), ("X-Empty:",)])  # which h11 reads
+    @pytest.mark.parametrize(
+        ("header", "values"),
+        [
+            ("Sec-WebSocket-Accept", ("AAAA", "{accept}")),
+            ("Sec-WebSocket-Accept", ("{accept}", "{accept}")),
+            ("Sec-WebSocket-Protocol", ("other", "mqtt")),
+            ("Sec-WebSocket-Protocol", ("mqtt", "mqtt")),
+            ("Upgrade", ("h2c", "websocket")),
+        ],
+    )
+    def test_what_must_come_once_does(self, header: str, values: tuple[str, str], more: tuple[str, ...]) -> None:
+        """Whatever reads the last line and whatever reads the first would differ. Spec: RFC 6455 §11.3.3, §11.3.4."""
+        websocket, accept = client()
+        head = response(accept, GOOD, *more).decode()
+        kept = [line for line in head.split("\r\n")[:-2] if not line.startswith(header)]
+        lines = [*kept, *(f"{header}: {value.format(accept=accept)}" for value in values), "", ""]
+        (ended,) = feed(websocket, ["\r\n".join(lines).encode()])
+        assert isinstance(ended, Ended)
+        assert type(ended.error) is ConnectError
+
     @pytest.mark.statement("MQTT-6.0.0-4")
     def test_without_the_subprotocol_it_is_refused(self) -> None:
         websocket, accept = client()
@@ -346,12 +376,20 @@ class TestClientRefused:
         assert ended.error.status == int(head.split()[1])
         assert ended.error.body == b""
 
-    def test_an_interim_response_is_a_refusal_too(self) -> None:
-        websocket, _ = client()
-        (ended,) = feed(websocket, [b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"])
-        assert isinstance(ended, Ended)
-        assert isinstance(ended.error, HandshakeRejected)
-        assert ended.error.status == 102
+    @pytest.mark.parametrize("answer", ["101 Switching Protocols", "403 Forbidden"])
+    def test_interim_responses_are_skipped(self, answer: str) -> None:
+        """A client must take any number of 1xx before the answer. Spec: RFC 9110 §15.2"""
+        websocket, accept = client()
+        interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        events = feed(websocket, one_by_one(interim + response(accept, GOOD, status=answer)))
+        events += [event for event in [websocket.receive_eof()] if event is not None]
+        (event,) = events
+        if answer.startswith("101"):
+            assert event == Opened()
+        else:
+            assert isinstance(event, Ended)
+            assert isinstance(event.error, HandshakeRejected)
+            assert event.error.status == 403
 
     def test_a_redirect_tells_where_to(self) -> None:
         websocket, _ = client()
