@@ -7,8 +7,10 @@ what an `SSLSocket` has already decrypted; here there is nothing to overlook.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mqttws.errors import CertificateError, ConnectError
 
@@ -16,6 +18,8 @@ from mqttws.errors import CertificateError, ConnectError
 _CHUNK = 16 * 1024
 #: Servers whose sessions are remembered.
 _SERVERS = 8
+#: Seconds after which the certificate of a server is verified again, whatever sessions there have been since.
+_MOST_UNVERIFIED = 24 * 3600.0
 
 TLSOption = ssl.SSLContext | bool | None
 
@@ -74,7 +78,10 @@ class TLSMemory:
     A session spares the next handshake its certificates and most of its arithmetic. A server gives it as a ticket,
     after the handshake (TLS 1.3) or in it, and need not accept it again: then the handshake is a whole one. A context
     with `ssl.OP_NO_TICKET` has none. The identity that a certificate of the client's has proved is the session's, so
-    that another certificate wants another context. Spec: RFC 8446 §2.2
+    that another certificate wants another context. Spec: RFC 8446 §2.2, §C.4
+
+    A resumed handshake verifies no certificate: it relies on an earlier one that did. See `Resumable.usable`. A session
+    is offered to the server once, so that one that cannot deal with it gets a whole handshake next.
 
     Args:
         context: see `tls_context`; None: one is made when it is needed, once.
@@ -99,30 +106,58 @@ class TLSMemory:
         return pipe
 
 
+class Resumable(NamedTuple):
+    """A session, and what was verified for it.
+
+    Attributes:
+        session: as OpenSSL has it.
+        verified_at: when the certificate was verified last: seconds of `time.monotonic`.
+        verification: how the context did so.
+    """
+
+    session: ssl.SSLSession
+    verified_at: float
+    verification: object
+
+    def usable(self, context: ssl.SSLContext) -> bool:
+        """Return whether the certificate was verified lately, and as the context would verify it now."""
+        is_recent = time.monotonic() - self.verified_at < _MOST_UNVERIFIED
+        return is_recent and self.verification == _verification_by(context)
+
+
 class TLSPipe:
     """A client's TLS over bytes.
 
     Args:
         context: see `tls_context`.
         server_hostname: for SNI, and to check the certificate against.
-        session: of an earlier connection to the same server; None for none.
+        offered: the session of an earlier connection to the same server; None for none.
     """
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str, session: ssl.SSLSession | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext, server_hostname: str, offered: Resumable | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname, session=session)
-        self._offered = session
+        self._offered = offered = offered if offered is not None and offered.usable(context) else None
+        self._tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_hostname=server_hostname,
+            session=offered.session if offered is not None else None,
+        )
+        self._verified_at = offered.verified_at if offered is not None else 0.0
+        self._verification: object = None
         self.established = False
         self.eof = False  # the peer has said that it sends nothing more
 
     @property
-    def session(self) -> ssl.SSLSession | None:
+    def session(self) -> Resumable | None:
         """The session for the next connection; None if this one brought none, or failed with the one it offered."""
         if not self.established:
             return self._offered
         session = self._tls.session
-        return session if session is not None and session.has_ticket else None
+        if session is None or not session.has_ticket:
+            return None
+        return Resumable(session, self._verified_at, self._verification)
 
     def receive_data(self, data: bytes) -> bytes:
         """Take ciphertext.
@@ -140,7 +175,10 @@ class TLSPipe:
         try:
             if not self.established:
                 tls.do_handshake()
-                self.established, self._offered = True, None
+                if not tls.session_reused:
+                    self._verified_at = time.monotonic()
+                self._verification = _verification_by(tls.context)
+                self.established = True
             # The exception of a read that finds nothing takes longer than all the rest: none is tried in vain.
             while incoming.pending or tls.pending():
                 chunk = tls.read(_CHUNK)
@@ -174,4 +212,10 @@ class TLSPipe:
 
     def data_to_send(self) -> bytes:
         """Return the ciphertext to send now."""
+        self._offered = None  # with the first of it the server gets the session
         return self._outgoing.read()
+
+
+def _verification_by(context: ssl.SSLContext) -> object:
+    """Return how a context verifies certificates, to be compared. What it trusts can only grow: a count shows that."""
+    return context.verify_mode, context.check_hostname, context.verify_flags, context.cert_store_stats()

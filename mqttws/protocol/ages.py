@@ -36,7 +36,7 @@ class Ages:
 
     def __init__(self) -> None:
         self._marks: deque[tuple[int, float]] = deque()  # a token, and when all up to it were there; both rise
-        # By token, in their order: when the message expires. A plain dict looks for its first key past all that are gone.
+        # By token, in their order: when each expires. A dict looks for its first key past all that are gone.
         self._ends: OrderedDict[int, float] = OrderedDict()
         self._due: list[tuple[float, int]] = []  # a heap of the same, and of some that are gone
 

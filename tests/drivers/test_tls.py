@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,6 +260,68 @@ def test_a_session_outlives_an_attempt_that_reached_no_server_and_no_other(autho
     with pytest.raises(ConnectError, match="the TLS handshake failed"):
         failing.receive_data(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert failing.session is None
+    assert not shake(memory.pipe("localhost", 1), server).session_reused
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_not_resumed_by_a_context_that_has_begun_to_verify(
+    authority: Authority, version: ssl.TLSVersion
+) -> None:
+    """A resumed handshake verifies no certificate, so it would have trusted a stranger."""
+    context = tls_context(insecure_no_verification=True)
+    context.maximum_version = version
+    memory, server = TLSMemory(context), authority.issue("localhost").server_context()
+    first = memory.pipe("localhost", 1)
+    shake(first, server)
+    assert first.session is not None
+    context.verify_mode = ssl.CERT_REQUIRED
+    with pytest.raises(CertificateError):
+        shake(memory.pipe("localhost", 1), server)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda context: setattr(context, "check_hostname", False),
+        lambda context: setattr(context, "verify_flags", ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_TRUSTED_FIRST),
+        lambda context: context.load_verify_locations(cadata=mint_authority().certificate.decode()),
+    ],
+    ids=["hostname", "flags", "authority"],
+)
+def test_a_session_is_not_resumed_once_its_context_verifies_otherwise(
+    authority: Authority, change: Callable[[ssl.SSLContext], object]
+) -> None:
+    context = authority.client_context()
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    memory, server = TLSMemory(context), authority.issue("localhost").server_context()
+    shake(memory.pipe("localhost", 1), server)
+    change(context)
+    assert memory.pipe("localhost", 1).session is None
+
+
+def test_a_certificate_is_verified_again_each_day(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("mqttws.client.tls.time", SimpleNamespace(monotonic=lambda: now[0]))
+    memory, server = TLSMemory(authority.client_context()), authority.issue("localhost").server_context()
+    reused = []
+    for _ in range(5):
+        reused.append(shake(memory.pipe("localhost", 1), server).session_reused)
+        now[0] += 8 * 3600.0
+    assert reused == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_offered_once_to_a_server_that_then_closes(authority: Authority, version: ssl.TLSVersion) -> None:
+    """A server that cannot deal with a session, and closes, would be offered it for ever."""
+    context = authority.client_context()
+    context.maximum_version = version
+    memory, server = TLSMemory(context), authority.issue("localhost").server_context()
+    shake(memory.pipe("localhost", 1), server)
+    closing = memory.pipe("localhost", 1)
+    closing.receive_data(b"")
+    assert closing.session is not None  # it has not left
+    assert closing.data_to_send()
+    assert closing.session is None
     assert not shake(memory.pipe("localhost", 1), server).session_reused
 
 
