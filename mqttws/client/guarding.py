@@ -11,6 +11,7 @@ from typing import Any
 
 from mqttws.client.callbacks import WARNING, is_coroutine_function
 from mqttws.client.options import Options, TopicFilters
+from mqttws.client.pending import as_list
 from mqttws.client.profiles import PROFILES, Rule
 from mqttws.codec.publishing import Message, as_payload
 
@@ -61,8 +62,9 @@ class Guard:
         if isinstance(topic_filters, str):
             self._check_filters([(topic_filters, qos)])
             return (topic_filters, qos), more
-        given = [each if isinstance(each, str) else (each[0], self._lowered(each[1])) for each in topic_filters]
-        self._check_filters([(each, qos) if isinstance(each, str) else each for each in given])
+        given = [(each[0], self._lowered(each[1])) if _is_pair(each) else each for each in as_list(topic_filters)]
+        pairs = [(each, qos) if isinstance(each, str) else each for each in given]
+        self._check_filters([pair for pair in pairs if _is_pair(pair)])  # what is none is refused later
         return (given, qos), more
 
     def check_will(self, will: Message | None) -> None:
@@ -124,6 +126,11 @@ def put_guard(
         ("subscribe_nowait", guard.subscribe),  # which `subscribe` calls
     ):
         setattr(client, verb, _wrapped(getattr(client, verb), prepare))
+
+
+def _is_pair(each: Any) -> bool:
+    """Return whether one of several Topic Filters has a QoS."""
+    return isinstance(each, (tuple, list)) and len(each) == 2 and isinstance(each[0], str)
 
 
 def _wrapped(verb: Callable[..., Any], prepare: Callable[..., Call]) -> Callable[..., Any]:

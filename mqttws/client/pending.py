@@ -232,7 +232,7 @@ class Pending(Generic[F]):
         Raises:
             LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
         """
-        wanted = [(entry, qos) if isinstance(entry, str) else _as_pair(entry) for entry in _as_list(topic_filters)]
+        wanted = [(entry, qos) if isinstance(entry, str) else _as_pair(entry) for entry in as_list(topic_filters)]
         Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
 
         def finish(codes: list[int]) -> object:
@@ -251,7 +251,7 @@ class Pending(Generic[F]):
         Raises:
             LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
         """
-        unwanted = _as_list(topic_filters)
+        unwanted = as_list(topic_filters)
         Unsubscribe(1, tuple(unwanted))
 
         def finish(codes: list[int]) -> object:
@@ -393,7 +393,7 @@ class Pending(Generic[F]):
             self._callbacks.add(self._settle, [future], outcome)
 
 
-def _as_list(entries: Any) -> list[Any]:
+def as_list(entries: Any) -> list[Any]:
     """Make a list of what names Topic Filters. The keys of a mapping are none."""
     if isinstance(entries, str):
         return [entries]

@@ -25,8 +25,8 @@ class Rule:
     Attributes:
         name: of the conversation of `tests/cluster` that shows it.
         what: it is about.
-        beyond: a regular expression that finds it in a Topic Name or a Topic Filter; or the highest QoS, or the most
-            bytes, that are accepted; None if the rule always applies.
+        beyond: a regular expression that finds it in a Topic Name or a Topic Filter, each of whose bytes in UTF-8 is
+            one character; or the highest QoS, or the most bytes, that are accepted; None if the rule always applies.
         says: what the server does.
         refuses: whether it is refused, or warned of.
     """
@@ -40,7 +40,8 @@ class Rule:
     def broken_by(self, value: str | int) -> bool:
         """Return whether a topic, a Topic Filter, a QoS or a number of bytes is beyond it."""
         if isinstance(self.beyond, str):
-            return re.search(self.beyond, str(value)) is not None
+            octets = str(value).encode("utf-8", "surrogatepass")  # what is not allowed is refused later
+            return re.search(self.beyond, octets.decode("latin-1")) is not None
         return self.beyond is None or int(value) > self.beyond
 
 

@@ -8,8 +8,8 @@ There is no lock but that condition's, so that futures share nothing, neither wi
 Operations of a dictionary and a list, each atomic, take its place. `setdefault` of the state decides between an outcome
 and a cancellation. A future is settled first and examined second; a thread that waits, or adds a callback, notes that
 first and looks at the state second, so one of them always sees the other. A callback leaves the list by `pop`, and the
-thread that has popped it calls it; so with the locks of the threads that wait for the result. The condition is for the
-rest: `cancel`, `exception` and the functions of `concurrent.futures`.
+thread that has popped it calls it. The lock of a thread that waits for the result may be released twice. The condition
+is for the rest: `cancel`, `exception` and the functions of `concurrent.futures`.
 
 A message of QoS 0 gets a `Receipt`, which is neither kept nor settled: it compares its token with a `HighWaterMark`.
 
@@ -108,10 +108,7 @@ class LightFuture(Future[Any]):
             if not self.done():
                 lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         finally:
-            try:
-                sleepers.remove(lock)
-            except ValueError:  # it has been released
-                pass
+            sleepers.remove(lock)
         return self.done()
 
     def cancel(self) -> bool:
@@ -157,13 +154,15 @@ class LightFuture(Future[Any]):
             self._invoke_callbacks()
 
     def _wake_sleepers(self) -> None:
-        """Wake the threads that wait for the result."""
-        sleepers = self.__dict__.get(_SLEEPERS)
-        while sleepers:
+        """Wake the threads that wait for the result; each takes its lock out of the list itself.
+
+        An exception of a signal handler between two steps, Ctrl-C for example, loses none: the next call wakes all.
+        """
+        for lock in list(self.__dict__.get(_SLEEPERS, ())):
             try:
-                sleepers.pop().release()
-            except IndexError:  # its thread has given up
-                break
+                lock.release()
+            except RuntimeError:  # it has been released
+                pass
 
     def _notify(self) -> None:
         """Tell those that wait by the condition, once."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
+import time
 from concurrent.futures import CancelledError, Future, as_completed, wait
 
 import pytest
@@ -291,3 +293,33 @@ class TestReceipts:
             LightFuture.settle_all(mark.advance(1), None)
             thread.join(20)
             assert results == [None]
+
+    @pytest.mark.parametrize("step", range(40))
+    def test_an_interruption_between_two_steps_loses_no_wait(self, step):
+        """Ctrl-C can come after each instruction while a future is settled; settling it again then wakes the rest."""
+        future, results = LightFuture(), []
+        thread = threading.Thread(target=lambda: results.append(future.result(10)))
+        thread.start()
+        while "_done_callbacks" not in future.__dict__:
+            time.sleep(0.001)
+        left = [step]
+
+        def interrupt(frame, event, _):
+            if frame.f_code is not LightFuture._wake_sleepers.__code__:
+                return interrupt
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                left[0] -= 1
+                if left[0] < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return interrupt
+
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        with contextlib.suppress(KeyboardInterrupt):
+            future.settle(None)
+        sys.settrace(before)
+        future.settle(None)
+        thread.join(5)
+        assert results == [None]

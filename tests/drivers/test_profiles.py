@@ -50,6 +50,7 @@ def url(asked: list[tuple[str, str, int]]) -> Iterator[str]:
         ("aws-iot", ("a", b"x", 2), "over QoS 2"),
         ("aws-iot", ("a/b/c/d/e/f/g/h/i", b"x", 0), "7 slashes"),
         ("aws-iot", ("a" * 257, b"x", 0), "256 bytes"),
+        ("aws-iot", ("\u00fc" * 129, b"x", 0), "256 bytes"),
         ("aws-iot", ("a", bytes(128 * 1024 + 1), 0), "128 KiB"),
     ],
 )
@@ -161,6 +162,9 @@ def test_ill_formed_calls_are_refused_as_without_a_profile(make: Make, url: str)
         client.subscribe("a", 3)
     with pytest.raises(LocalProtocolError):
         client.subscribe("a#")
+    for filters in ([("a",)], [None], [("a", 1, 2)], [5, "a"], {"a": 1}, 5):
+        with pytest.raises(TypeError):
+            client.subscribe(filters)
 
 
 def test_options_are_checked(make: Make) -> None:
