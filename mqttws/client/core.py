@@ -241,16 +241,18 @@ class Core(Generic[F]):
         self._attempted_at = now
         write = self._driver.packet_log()
         note = None if write is None else partial(self.callbacks.add, write, self.client_id)
-        made = attempt.make_attempt(url, self.options, self.client_id, self.session, now, self._make_tls, note)
+        made = attempt.make_attempt(
+            url, self.options, self.client_id, self.session, now, partial(self._make_tls, now), note
+        )
         self._endpoint = made.where
         return made
 
-    def _make_tls(self, host: str, port: int) -> TLSPipe:
+    def _make_tls(self, now: float, host: str, port: int) -> TLSPipe:
         if self._tls is None:
             from mqttws.client.tls import TLSMemory  # it loads ssl, which a plain connection can do without
 
             self._tls = TLSMemory(self.options.tls)
-        return self._tls.pipe(host, port)
+        return self._tls.pipe(host, port, now)
 
     def establish(self, made: attempt.Attempt, now: float) -> None:
         """Go on with an attempt: there is a TCP connection."""

@@ -7,7 +7,6 @@ what an `SSLSocket` has already decrypted; here there is nothing to overlook.
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -91,8 +90,13 @@ class TLSMemory:
         self._context = context
         self._last: dict[tuple[str, int], TLSPipe] = {}
 
-    def pipe(self, host: str, port: int) -> TLSPipe:
+    def pipe(self, host: str, port: int, now: float) -> TLSPipe:
         """Make the TLS of a new connection.
+
+        Args:
+            host: of the server.
+            port: of the server.
+            now: seconds.
 
         Raises:
             ssl.SSLError, OSError: the context cannot be made.
@@ -100,7 +104,7 @@ class TLSMemory:
         if self._context is None:
             self._context = tls_context()  # to read the system's authorities takes longer than a handshake
         last = self._last.pop((host, port), None)
-        pipe = self._last[host, port] = TLSPipe(self._context, host, last.session if last is not None else None)
+        pipe = self._last[host, port] = TLSPipe(self._context, host, now, last.session if last is not None else None)
         if len(self._last) > _SERVERS:
             del self._last[next(iter(self._last))]
         return pipe
@@ -111,7 +115,7 @@ class Resumable(NamedTuple):
 
     Attributes:
         session: as OpenSSL has it.
-        verified_at: when the certificate was verified last: seconds of `time.monotonic`.
+        verified_at: when the connection was begun for which the certificate was verified last: seconds.
         verification: how the context did so.
     """
 
@@ -119,9 +123,9 @@ class Resumable(NamedTuple):
     verified_at: float
     verification: object
 
-    def usable(self, context: ssl.SSLContext) -> bool:
+    def usable(self, context: ssl.SSLContext, now: float) -> bool:
         """Return whether the certificate was verified lately, and as the context would verify it now."""
-        is_recent = time.monotonic() - self.verified_at < _MOST_UNVERIFIED
+        is_recent = now - self.verified_at < _MOST_UNVERIFIED
         return is_recent and self.verification == _verification_by(context)
 
 
@@ -131,20 +135,24 @@ class TLSPipe:
     Args:
         context: see `tls_context`.
         server_hostname: for SNI, and to check the certificate against.
+        now: seconds.
         offered: the session of an earlier connection to the same server; None for none.
     """
 
-    def __init__(self, context: ssl.SSLContext, server_hostname: str, offered: Resumable | None = None) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, server_hostname: str, now: float, offered: Resumable | None = None
+    ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._offered = offered = offered if offered is not None and offered.usable(context) else None
+        self._offered = offered = offered if offered is not None and offered.usable(context, now) else None
         self._tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_hostname=server_hostname,
             session=offered.session if offered is not None else None,
         )
-        self._verified_at = offered.verified_at if offered is not None else 0.0
+        # When the certificate was verified: now, unless the session is resumed.
+        self._verified_at, self._verified_before = now, offered.verified_at if offered is not None else now
         self._verification: object = None
         self.established = False
         self.eof = False  # the peer has said that it sends nothing more
@@ -175,8 +183,8 @@ class TLSPipe:
         try:
             if not self.established:
                 tls.do_handshake()
-                if not tls.session_reused:
-                    self._verified_at = time.monotonic()
+                if tls.session_reused:
+                    self._verified_at = self._verified_before
                 self._verification = _verification_by(tls.context)
                 self.established = True
             # The exception of a read that finds nothing takes longer than all the rest: none is tried in vain.

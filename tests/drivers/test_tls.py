@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,14 +237,14 @@ def test_a_reconnect_resumes_the_session_of_tls(make: Make, authority: Authority
 def test_a_session_is_for_its_server_alone(authority: Authority) -> None:
     memory = TLSMemory(authority.client_context())
     server = authority.issue("localhost", "127.0.0.1").server_context()
-    first = memory.pipe("localhost", 1)
+    first = memory.pipe("localhost", 1, 0.0)
     shake(first, server)
     assert first.session is not None
     for host, port in (("127.0.0.1", 1), ("localhost", 2)):
-        other = memory.pipe(host, port)
+        other = memory.pipe(host, port, 0.0)
         assert other.session is None
         assert not shake(other, server).session_reused
-    again = memory.pipe("localhost", 1)
+    again = memory.pipe("localhost", 1, 0.0)
     assert again.session is not None
     assert shake(again, server).session_reused
 
@@ -253,14 +252,14 @@ def test_a_session_is_for_its_server_alone(authority: Authority) -> None:
 def test_a_session_outlives_an_attempt_that_reached_no_server_and_no_other(authority: Authority) -> None:
     memory = TLSMemory(authority.client_context())
     server = authority.issue("localhost").server_context()
-    shake(memory.pipe("localhost", 1), server)
-    assert memory.pipe("localhost", 1).session is not None  # there was no TCP connection
-    failing = memory.pipe("localhost", 1)
+    shake(memory.pipe("localhost", 1, 0.0), server)
+    assert memory.pipe("localhost", 1, 0.0).session is not None  # there was no TCP connection
+    failing = memory.pipe("localhost", 1, 0.0)
     failing.receive_data(b"")
     with pytest.raises(ConnectError, match="the TLS handshake failed"):
         failing.receive_data(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert failing.session is None
-    assert not shake(memory.pipe("localhost", 1), server).session_reused
+    assert not shake(memory.pipe("localhost", 1, 0.0), server).session_reused
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -271,12 +270,12 @@ def test_a_session_is_not_resumed_by_a_context_that_has_begun_to_verify(
     context = tls_context(insecure_no_verification=True)
     context.maximum_version = version
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()
-    first = memory.pipe("localhost", 1)
+    first = memory.pipe("localhost", 1, 0.0)
     shake(first, server)
     assert first.session is not None
     context.verify_mode = ssl.CERT_REQUIRED
     with pytest.raises(CertificateError):
-        shake(memory.pipe("localhost", 1), server)
+        shake(memory.pipe("localhost", 1, 0.0), server)
 
 
 @pytest.mark.parametrize(
@@ -294,19 +293,15 @@ def test_a_session_is_not_resumed_once_its_context_verifies_otherwise(
     context = authority.client_context()
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()
-    shake(memory.pipe("localhost", 1), server)
+    shake(memory.pipe("localhost", 1, 0.0), server)
     change(context)
-    assert memory.pipe("localhost", 1).session is None
+    assert memory.pipe("localhost", 1, 0.0).session is None
 
 
-def test_a_certificate_is_verified_again_each_day(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1_000.0]
-    monkeypatch.setattr("mqttws.client.tls.time", SimpleNamespace(monotonic=lambda: now[0]))
+def test_a_certificate_is_verified_again_each_day(authority: Authority) -> None:
     memory, server = TLSMemory(authority.client_context()), authority.issue("localhost").server_context()
-    reused = []
-    for _ in range(5):
-        reused.append(shake(memory.pipe("localhost", 1), server).session_reused)
-        now[0] += 8 * 3600.0
+    hours = (0, 8, 16, 24, 32)
+    reused = [shake(memory.pipe("localhost", 1, 1_000.0 + 3_600 * hour), server).session_reused for hour in hours]
     assert reused == [False, True, True, False, True]
 
 
@@ -316,19 +311,19 @@ def test_a_session_is_offered_once_to_a_server_that_then_closes(authority: Autho
     context = authority.client_context()
     context.maximum_version = version
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()
-    shake(memory.pipe("localhost", 1), server)
-    closing = memory.pipe("localhost", 1)
+    shake(memory.pipe("localhost", 1, 0.0), server)
+    closing = memory.pipe("localhost", 1, 0.0)
     closing.receive_data(b"")
     assert closing.session is not None  # it has not left
     assert closing.data_to_send()
     assert closing.session is None
-    assert not shake(memory.pipe("localhost", 1), server).session_reused
+    assert not shake(memory.pipe("localhost", 1, 0.0), server).session_reused
 
 
 def test_the_sessions_of_few_servers_are_kept(authority: Authority) -> None:
     memory = TLSMemory(authority.client_context())
     for port in range(100):
-        memory.pipe("localhost", port)
+        memory.pipe("localhost", port, 0.0)
     assert len(memory._last) == 8
 
 
@@ -338,14 +333,14 @@ def test_the_authorities_of_the_system_are_read_once(monkeypatch: pytest.MonkeyP
     memory = TLSMemory(None)
     assert not made
     for port in range(3):
-        memory.pipe("localhost", port)
+        memory.pipe("localhost", port, 0.0)
     assert len(made) == 1
 
 
 @pytest.mark.parametrize("records", [1, 2, 50])
 @pytest.mark.parametrize("size", [0, 1, 100, 16_384])
 def test_records_are_decrypted_that_come_together(authority: Authority, records: int, size: int) -> None:
-    pipe = TLSPipe(authority.client_context(), "localhost")
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
     server = shake(pipe, authority.issue("localhost").server_context())
     plain = [bytes((number,)) * size for number in range(records)]
     for piece in plain:
@@ -356,7 +351,7 @@ def test_records_are_decrypted_that_come_together(authority: Authority, records:
 
 @pytest.mark.parametrize("step", [1, 7, 1_000])
 def test_records_that_come_in_pieces(authority: Authority, step: int) -> None:
-    pipe = TLSPipe(authority.client_context(), "localhost")
+    pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
     server = shake(pipe, authority.issue("localhost").server_context())
     for number in range(5):
         server.write(bytes((number,)) * 300)
