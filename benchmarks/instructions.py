@@ -5,8 +5,8 @@
 
 Each case runs in an interpreter under callgrind twice, with `COUNT` and with three times as many repetitions. The
 difference of the two totals, divided by the repetitions between them, is the cost of one repetition: the start of
-the interpreter and the imports cancel. Hashes are not random and the collector is off, so that a count repeats to some
-tenths of a percent. It depends on the build of Python, whose version is kept beside the counts and must be the same.
+the interpreter and the imports cancel. Hashes are not random and the collector is off, so that a count repeats to
+less than 1 %. It depends on the build of Python, whose version is kept beside the counts and must be the same.
 """
 
 from __future__ import annotations
