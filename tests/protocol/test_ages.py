@@ -172,7 +172,7 @@ class TestExpiring:
 class TestTheOldest:
     def test_known_to_a_turn_without_a_time_for_each(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
-        assert sender.since() is None
+        assert (sender.since(), sender.next_expiry) == (None, None)
         sender.enqueue(one())
         sender.enqueue_packet(ZERO)
         assert sender.since() is None  # it came in this turn
