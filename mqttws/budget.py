@@ -32,7 +32,7 @@ class ConnectBudget:
     def __init__(self, rate: float, burst: int = 1) -> None:
         if not rate > 0:
             raise ValueError(f"rate is {rate}; it must be above 0 attempts a second")
-        if burst < 1:
+        if not burst >= 1:
             raise ValueError(f"burst is {burst}; it must be at least 1")
         self.rate = rate
         self.burst = burst

@@ -62,7 +62,7 @@ class TestTurns:
             thread.join(PATIENCE)
         assert len({round(turn * 1_000) for turn in turns}) == 2_000
 
-    @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0)])
+    @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, math.nan)])
     def test_what_is_no_rate_is_refused(self, rate: float, burst: int) -> None:
         with pytest.raises(ValueError, match="rate" if burst else "burst"):
             ConnectBudget(rate, burst)
