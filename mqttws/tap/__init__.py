@@ -1,7 +1,7 @@
 """A tap between clients and a server, which decodes every byte of both into records. Names are loaded on first use.
 
 Tap, Line, Ring                         the tap on the network (asyncio), an interface to control it, its records
-Conversation                            two streams of bytes in, records out; sans-IO
+SessionReader                           two streams of bytes in, records out; sans-IO
 Record, Field, Part, Span, Change, Broken     the results
 fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      descriptions of a record
 to_json, to_line, lines, load           records as JSON, and back
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mqttws.tap.meaning import meaning
     from mqttws.tap.payload import Payload, read_payload
     from mqttws.tap.pump import Action, Line, Tap
-    from mqttws.tap.reader import Conversation
+    from mqttws.tap.reader import SessionReader
     from mqttws.tap.record import Broken, Change, Field, Part, Record, Span
     from mqttws.tap.ring import Ring
 
@@ -30,7 +30,7 @@ _HOLDS = {
     "meaning": "meaning",
     "payload": "Payload read_payload",
     "pump": "Action Line Tap",
-    "reader": "Conversation",
+    "reader": "SessionReader",
     "record": "Broken Change Field Part Record Span",
     "ring": "Ring",
 }
@@ -40,7 +40,6 @@ __all__ = [
     "Action",
     "Broken",
     "Change",
-    "Conversation",
     "Explanation",
     "Field",
     "Line",
@@ -50,6 +49,7 @@ __all__ = [
     "Payload",
     "Record",
     "Ring",
+    "SessionReader",
     "Span",
     "Tap",
     "explain",

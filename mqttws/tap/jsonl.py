@@ -17,7 +17,7 @@ from mqttws.tap.fields import fields_of, summary
 from mqttws.tap.frame import turned
 from mqttws.tap.meaning import meaning
 from mqttws.tap.payload import read_payload
-from mqttws.tap.reader import LIMIT, Conversation
+from mqttws.tap.reader import LIMIT, SessionReader
 from mqttws.tap.record import CLIENT, FRAME, HTTP, LAYERS, MQTT, OTHER, SERVER, TCP, Field, Record, Span
 
 #: The first line of a file.
@@ -151,7 +151,7 @@ class Loader:
         self._numbers = count(1)
         # Connection -> its reader, and the layers to read: those of its first record. In a file with all layers that
         # is `tcp`, because a piece comes before the records made from it.
-        self._conversations: dict[int, tuple[Conversation, tuple[str, ...]]] = {}
+        self._readers: dict[int, tuple[SessionReader, tuple[str, ...]]] = {}
 
     def add(self, line: str | bytes) -> list[Record]:
         """Load the next line. Return the records that it completes; report an invalid line in `faults` and skip it."""
@@ -167,11 +167,11 @@ class Loader:
         if piece is None:
             return []
         layer, connection, sender, name, data, time, notes = piece
-        if connection not in self._conversations:
+        if connection not in self._readers:
             chosen = next(source for source in _SOURCES if layer in source)
-            self._conversations[connection] = Conversation(connection, self._numbers, self._limit), chosen
-        conversation, source = self._conversations[connection]
-        return _replay(conversation, sender, name, data, time, notes) if layer in source else []
+            self._readers[connection] = SessionReader(connection, self._numbers, self._limit), chosen
+        reader, source = self._readers[connection]
+        return _replay(reader, sender, name, data, time, notes) if layer in source else []
 
 
 class Loaded(NamedTuple):
@@ -194,13 +194,13 @@ def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
 
 
 def _replay(
-    conversation: Conversation, sender: str, name: str, data: bytes, time: float, notes: dict[str, Any]
+    reader: SessionReader, sender: str, name: str, data: bytes, time: float, notes: dict[str, Any]
 ) -> list[Record]:
     if name == "open":
-        return conversation.opened(time, **notes)
+        return reader.opened(time, **notes)
     if name in ("FIN", "RST"):
-        return conversation.receive_end(sender, time, name == "RST")
-    return conversation.receive_data(sender, data, time)
+        return reader.receive_end(sender, time, name == "RST")
+    return reader.receive_data(sender, data, time)
 
 
 def _parse(line: str | bytes) -> tuple[str, int, str, str, bytes, float, dict[str, Any]] | None:

@@ -26,7 +26,7 @@ from mqttws.client.url import Endpoint, parse_url
 from mqttws.protocol.frames import binary_frame
 from mqttws.sockets import acknowledge_at_once, read_less
 from mqttws.tap.backlog import Backlog
-from mqttws.tap.reader import LIMIT, Conversation
+from mqttws.tap.reader import LIMIT, SessionReader
 from mqttws.tap.record import CLIENT, SERVER, Record
 from mqttws.tap.retarget import Retarget
 from mqttws.tap.ring import Ring
@@ -78,7 +78,7 @@ class Tap:
         host: the address to listen on.
         port: the port to listen on; 0 for any free port.
         limit: the bytes of one unit that are kept.
-        make_line: (number of the connection, its conversation) -> its `Line`; None forwards everything.
+        make_line: (number of the connection, its reader) -> its `Line`; None forwards everything.
         fresh_url: returns, at once or when awaited, a URL of the same server for each connection, such as one that is
             signed anew. Its target and Host replace those of the client's upgrade request; the records show what the
             client sent.
@@ -99,7 +99,7 @@ class Tap:
         host: str = "127.0.0.1",
         port: int = 0,
         limit: int = LIMIT,
-        make_line: Callable[[int, Conversation], Line] | None = None,
+        make_line: Callable[[int, SessionReader], Line] | None = None,
         fresh_url: Callable[[], str | Awaitable[str]] | None = None,
         share: Tap | None = None,
     ) -> None:
@@ -251,11 +251,11 @@ class Tap:
         endpoint = parse_url(await url if inspect.isawaitable(url) else url)
         return endpoint, Retarget(endpoint)
 
-    def begin(self, pair: _Pair) -> tuple[Conversation, Line | None]:
+    def begin(self, pair: _Pair) -> tuple[SessionReader, Line | None]:
         """Register a new connection."""
         self._pairs.add(pair)
-        conversation = Conversation(next(self._connections), self._numbers, self._limit)
-        return conversation, self.make_line(conversation.connection, conversation) if self.make_line else None
+        reader = SessionReader(next(self._connections), self._numbers, self._limit)
+        return reader, self.make_line(reader.connection, reader) if self.make_line else None
 
     def end(self, pair: _Pair) -> None:
         """Remove a connection that has ended."""
@@ -417,7 +417,7 @@ class _Pair:
         self._tap = tap
         self.near = _End(self, CLIENT)
         self.far = _End(self, SERVER)
-        self._conversation, self._line = tap.begin(self)
+        self._reader, self._line = tap.begin(self)
         self._dialing: asyncio.Task[None] | None = None
         self._secured: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -427,14 +427,14 @@ class _Pair:
     @property
     def number(self) -> int:
         """The number of the connection."""
-        return self._conversation.connection
+        return self._reader.connection
 
     def inject(self, sender: str, data: bytes, framed: bool) -> None:
         """Send bytes as if an end had sent them; see `Tap.inject`."""
         end = self._end_of(sender)
-        if self._over or self._conversation.under_way(sender):
+        if self._over or self._reader.under_way(sender):
             raise ValueError(f"the {sender} is closing, or its last unit is incomplete")
-        if self._conversation.upgrade is not None and not framed:
+        if self._reader.upgrade is not None and not framed:
             data = binary_frame(data, os.urandom(4) if sender == CLIENT else None)
         self.received(end, data, None)
 
@@ -475,7 +475,7 @@ class _Pair:
                     self.far.flush()
                     await self._secured
         except (OSError, TimeoutError) as error:
-            self._show(self._conversation.opened(self._tap.now(), failed=f"no connection to {endpoint}: {error}"))
+            self._show(self._reader.opened(self._tap.now(), failed=f"no connection to {endpoint}: {error}"))
             logger.warning("no connection to %s: %s", endpoint, error)
             self.cut()
             return
@@ -486,7 +486,7 @@ class _Pair:
         peer = self.near.transport.get_extra_info("peername")
         if peer is not None:
             notes["client"] = f"{peer[0]}:{peer[1]}"
-        self._show(self._conversation.opened(self._tap.now(), **notes))
+        self._show(self._reader.opened(self._tap.now(), **notes))
         if self._tap.near_tls is not None:
             self.near.tls = TLSLayer(self._tap.near_tls)
         self.near.resume()
@@ -513,10 +513,10 @@ class _Pair:
     ) -> Iterator[None]:
         """Decode a piece and show its records; with a line, after it has acted on them."""
         try:
-            yield from self._conversation.reading(side, data, now)
+            yield from self._reader.reading(side, data, now)
         except Exception:
             logger.exception("a record could not be made; the bytes are still forwarded")
-        records = self._conversation.taken()
+        records = self._reader.taken()
         if piece is not None and records:
             records[0].notes["tls_record"] = piece.size
         if line is not None:
@@ -528,7 +528,7 @@ class _Pair:
         """Make the record of the end of a direction, after those of the data before it."""
 
         def reading() -> Iterator[None]:
-            self._show(self._conversation.receive_end(side, now, reset))
+            self._show(self._reader.receive_end(side, now, reset))
             yield
 
         self._tap.backlog.add(0, reading())
@@ -551,7 +551,7 @@ class _Pair:
         if end is self.far and self._secured is not None and not self._secured.done():
             self._fail(why)
             return
-        logger.warning("connection %d: %s: %s", self._conversation.connection, end.side, why)
+        logger.warning("connection %d: %s: %s", self._reader.connection, end.side, why)
         self.cut()
 
     def _fail(self, why: str) -> None:
@@ -602,7 +602,7 @@ class _Pair:
 
     def _show(self, records: list[Record]) -> None:
         if records:
-            settled = not (self._conversation.under_way(CLIENT) or self._conversation.under_way(SERVER))
+            settled = not (self._reader.under_way(CLIENT) or self._reader.under_way(SERVER))
             self._tap.show(records, settled)
 
     # With a line.

@@ -1,6 +1,6 @@
 """Decode two streams of bytes into records. Sans-IO: pieces go in as they were read, records come out in order.
 
-A `Conversation` decodes one connection, with a `_Stream` for each direction. The first bytes of a stream show whether
+A `SessionReader` decodes one connection, with a `_Stream` for each direction. The first bytes of a stream show whether
 it is HTTP or MQTT. After the head of a WebSocket upgrade come frames, which contain MQTT. Bytes that cannot be decoded
 become records of the layer `other`, and decoding continues as far as possible. This module does not affect what is
 forwarded, and never raises because of a peer's data.
@@ -45,7 +45,7 @@ NAMES: Final = {number: packet.__name__.upper() for number, packet in PACKETS.it
 _UNKNOWN, _HEAD, _BODY, _FRAMES, _MQTT, _LOST = "unknown", "head", "body", "frames", "mqtt", "lost"
 
 
-class Conversation:
+class SessionReader:
     """Decodes the data of both ends of one connection.
 
     Args:
@@ -252,13 +252,13 @@ class _Stream:
     """Decodes the data of one end.
 
     Args:
-        conversation: the connection.
+        reader: the connection.
         sender: the end.
         mode: the initial mode.
     """
 
-    def __init__(self, conversation: Conversation, sender: str, mode: str) -> None:
-        self._conversation = conversation
+    def __init__(self, reader: SessionReader, sender: str, mode: str) -> None:
+        self._reader = reader
         self._sender = sender
         self._mode = mode
         self._time = 0.0
@@ -269,7 +269,7 @@ class _Stream:
         self._head_offset = 0
         self._body_left: int | None = None  # of a body; None: to the end of the stream
         # Frames:
-        self._frames = _Cutter(self._measure_frame, conversation.limit)
+        self._frames = _Cutter(self._measure_frame, reader.limit)
         self._frame_left = 0  # of the frame under way: bytes to come
         self._frame_first: Record | None = None  # its first record
         self._frame_key = b""  # turned to its next byte
@@ -277,7 +277,7 @@ class _Stream:
         self._fragmented = False
         self._in_mqtt = False  # whether the message under way carries MQTT
         # Packets:
-        self._packets = _Cutter(self._measure_packet, conversation.limit)
+        self._packets = _Cutter(self._measure_packet, reader.limit)
         self._decoder = Decoder()
         self._first = True
         self._fault: MalformedPacket | None = None
@@ -290,7 +290,7 @@ class _Stream:
     def receive(self, data: bytes, time: float) -> Iterator[None]:
         """Decode one piece, one unit per step."""
         self._time = time
-        record = self._conversation.make(self._sender, time, TCP, "data", self._offset, data, len(data), ())
+        record = self._reader.make(self._sender, time, TCP, "data", self._offset, data, len(data), ())
         self._offset += len(data)
         position = 0
         while position < len(data):
@@ -311,8 +311,8 @@ class _Stream:
         """Record the end of the stream, and any incomplete unit before it."""
         self._time = time
         self._cut_short()
-        record = self._conversation.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
-        self._conversation.ends.close(record)
+        record = self._reader.make(self._sender, time, TCP, name, self._offset, b"", 0, ())
+        self._reader.ends.close(record)
 
     def miss(self, size: int, time: float) -> None:
         """Record missing bytes, and stop decoding."""
@@ -379,21 +379,19 @@ class _Stream:
 
     def _on_head(self, data: bytes, parts: tuple[Part, ...]) -> None:
         head = read_head(data)
-        record = self._conversation.make(
-            self._sender, self._time, HTTP, head.name, self._head_offset, data, len(data), parts
-        )
+        record = self._reader.make(self._sender, self._time, HTTP, head.name, self._head_offset, data, len(data), parts)
         if self._sender == CLIENT:
-            self._conversation.upgrade = head
+            self._reader.upgrade = head
             record.broken = check_request(head)
         else:
-            record.broken = check_response(head, self._conversation.upgrade)
-        self._conversation.hide(record)
+            record.broken = check_response(head, self._reader.upgrade)
+        self._reader.hide(record)
         if head.upgrade:
             self._mode = _FRAMES
             self._frames.offset = self._head_offset + len(data)
             return
         if self._sender == SERVER:
-            self._conversation.other(SERVER).not_upgraded()
+            self._reader.other(SERVER).not_upgraded()
         self._body_left = _body_size(head)
         self._mode = _HEAD if self._body_left == 0 else _BODY
 
@@ -406,9 +404,7 @@ class _Stream:
         end = len(data) if self._body_left is None else min(len(data), position + self._body_left)
         parts = (Part(number, position, end - position),)
         offset = self._offset - len(data) + position
-        self._conversation.make(
-            self._sender, self._time, HTTP, "body", offset, data[position:end], end - position, parts
-        )
+        self._reader.make(self._sender, self._time, HTTP, "body", offset, data[position:end], end - position, parts)
         if self._body_left is not None:
             self._body_left -= end - position
             if not self._body_left:
@@ -451,7 +447,7 @@ class _Stream:
         """Make the record of a frame, with the available part of its payload."""
         first, masked = data[0], data[1] > 127
         name = "binary" if first == BINARY_FRAME else opcode_name(first)
-        record = self._conversation.make(self._sender, self._time, FRAME, name, offset, data, header + payload, parts)
+        record = self._reader.make(self._sender, self._time, FRAME, name, offset, data, header + payload, parts)
         opcode = first & 0x0F
         plain = (
             first == BINARY_FRAME
@@ -478,7 +474,7 @@ class _Stream:
         first = self._frame_first
         assert first is not None
         parts = (Part(number, position, len(piece)),)
-        record = self._conversation.make(
+        record = self._reader.make(
             self._sender, self._time, FRAME, f"rest of {first.name}", self._frames.offset, piece, len(piece), parts
         )
         record.notes["frame"] = first.number
@@ -549,12 +545,12 @@ class _Stream:
         record.broken = (Broken(fault.statement, fault.message),)
 
     def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Part, ...]) -> None:
-        conversation = self._conversation
-        record = conversation.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
+        reader = self._reader
+        record = reader.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
         if data[0] >> 4 == 1:
-            conversation.hide(record)
-        if conversation.ends.version > 4 and not (self._sender == CLIENT and data[0] >> 4 == 1):
-            record.notes["version"] = conversation.ends.version
+            reader.hide(record)
+        if reader.ends.version > 4 and not (self._sender == CLIENT and data[0] >> 4 == 1):
+            record.notes["version"] = reader.ends.version
             return
         try:
             record.packet = self._decode(data, size)
@@ -565,7 +561,7 @@ class _Stream:
                 self._note_version(record)
         except MQTTError as error:  # the packet is not kept completely
             record.notes["unread"] = str(error)
-        conversation.ends.follow(record)
+        reader.ends.follow(record)
 
     def _decode(self, data: bytes, size: int) -> Packet | None:
         if len(data) == size:
@@ -579,7 +575,7 @@ class _Stream:
         """Record the Protocol Level of a CONNECT of another version, which the server may support."""
         at = record.data.find(b"\x00\x04MQTT")
         if 0 < at <= 5 and len(record.data) > at + 6 and record.data[at + 6] > 4:
-            self._conversation.ends.version = record.data[at + 6]
+            self._reader.ends.version = record.data[at + 6]
             record.notes["version"] = record.data[at + 6]
 
     def _other(
@@ -595,7 +591,7 @@ class _Stream:
         if parts is None:
             parts = (Part(number, start, len(data)),)
         size = len(data) if size is None else size
-        return self._conversation.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
+        return self._reader.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
 
 
 def _kind(data: bytes, sender: str) -> str | None:

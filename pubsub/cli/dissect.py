@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mqttws.tap import Conversation, Record, explain, fields_of, summary
+from mqttws.tap import Record, SessionReader, explain, fields_of, summary
 from pubsub.cli import FAILED, OK, USAGE, Failure
 from pubsub.look.ladder import plain
 from pubsub.look.reading import from_hex, sender_of
@@ -65,12 +65,12 @@ def read(data: bytes, frames: bool) -> list[Record]:
 def _read(data: bytes, frames: bool) -> list[Record]:
     masked = len(data) > 1 and data[1] > 127
     sender = ("client" if masked else "server") if frames else sender_of(data)
-    conversation = Conversation(frames=frames)
-    records = conversation.receive_data(sender, data, 0.0)
+    reader = SessionReader(frames=frames)
+    records = reader.receive_data(sender, data, 0.0)
     for record in records:  # whether it may come now is not the question
         if record.packet is not None:
             record.broken = ()
-    return records + (conversation.receive_end(sender, 0.0) if conversation.under_way(sender) else [])
+    return records + (reader.receive_end(sender, 0.0) if reader.under_way(sender) else [])
 
 
 def _bad(records: list[Record]) -> bool:

@@ -11,7 +11,7 @@ from mqttws.tap import Field, Record, explain, fields_of, hide, summary
 
 #: What each kind of text is coloured with: the parameters of the escape.
 _COLOURS = {"client": "36", "server": "33", "broken": "31;1", "dim": "2", "other": "35"}
-#: A conversation's connection, the end that began, and what: a packet identifier's flow.
+#: The connection of a session, the end that began, and what: a packet identifier's flow.
 Flow = tuple[int, str, str]
 
 

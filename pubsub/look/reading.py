@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from mqttws.tap import Conversation, Loader, Record
+from mqttws.tap import Loader, Record, SessionReader
 from pubsub.look.capture import CutShort, Piece, Streams, is_capture, segments
 
 CLIENT, SERVER = "client", "server"
@@ -127,13 +127,13 @@ def sender_of(data: bytes) -> str:
 
 def _raw(pieces: Iterable[bytes]) -> Iterator[Record]:
     """Read one stream of bytes: what one end has sent."""
-    conversation = Conversation()
+    reader = SessionReader()
     sender = ""
     for piece in pieces:
         sender = sender or sender_of(piece)
-        yield from conversation.receive_data(sender, piece, 0.0)
-    if conversation.under_way(sender):
-        yield from conversation.receive_end(sender, 0.0)
+        yield from reader.receive_data(sender, piece, 0.0)
+    if reader.under_way(sender):
+        yield from reader.receive_end(sender, 0.0)
 
 
 # Captures.
@@ -142,8 +142,8 @@ def _raw(pieces: Iterable[bytes]) -> Iterator[Record]:
 class _Stream:
     """A connection of a capture: its records wait until it has shown that it is MQTT."""
 
-    def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
+    def __init__(self, reader: SessionReader) -> None:
+        self.reader = reader
         self.waiting: list[Record] | None = []
         self.size = 0
         self.dropped = False
@@ -179,19 +179,19 @@ class _Captured:
     def _add(self, piece: Piece, tcp: Streams) -> Iterator[Record]:
         stream = self._streams.get(piece.connection)
         if stream is None:
-            stream = self._streams[piece.connection] = _Stream(Conversation(piece.connection, self._numbers))
+            stream = self._streams[piece.connection] = _Stream(SessionReader(piece.connection, self._numbers))
             (client, server) = tcp.names[piece.connection]
             notes = {"client": f"{client[0]} port {client[1]}", "server": f"{server[0]} port {server[1]}"}
-            self._keep(stream, stream.conversation.opened(piece.time, **notes))
+            self._keep(stream, stream.reader.opened(piece.time, **notes))
         if stream.dropped or piece.kind == "open":
             return
         sender = CLIENT if piece.from_client else SERVER
         if piece.kind == "gap":
-            made = stream.conversation.receive_gap(sender, int(piece.data), piece.time)
+            made = stream.reader.receive_gap(sender, int(piece.data), piece.time)
         elif piece.kind == "data":
-            made = stream.conversation.receive_data(sender, piece.data, piece.time)
+            made = stream.reader.receive_data(sender, piece.data, piece.time)
         else:
-            made = stream.conversation.receive_end(sender, piece.time, piece.kind == "RST")
+            made = stream.reader.receive_end(sender, piece.time, piece.kind == "RST")
         yield from self._keep(stream, made)
 
     def _keep(self, stream: _Stream, made: list[Record]) -> list[Record]:

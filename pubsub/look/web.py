@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 
 import mqttws
-from mqttws.tap import Conversation, Record
+from mqttws.tap import Record, SessionReader
 from pubsub.look.documentation import templates
 from pubsub.look.page import as_row, explained, render
 
@@ -226,8 +226,8 @@ def _decode(layer: str, sender: str, data: bytes) -> dict[str, Any]:
     """Read bytes that were changed, as the end would that receives them."""
     if sender not in ("client", "server"):
         raise ValueError(f"{sender!r} is neither client nor server")
-    conversation = Conversation(frames=layer == "frame")
-    records = conversation.receive_data(sender, data, 0.0) + conversation.receive_end(sender, 0.0)
+    reader = SessionReader(frames=layer == "frame")
+    records = reader.receive_data(sender, data, 0.0) + reader.receive_end(sender, 0.0)
     wanted = ("frame", "mqtt", "other") if layer == "frame" else ("mqtt", "other")
     return {"records": [as_row(record, fields=True) for record in records if record.layer in wanted]}
 

@@ -34,7 +34,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Conversation, packet_fields
+from mqttws.tap import SessionReader, packet_fields
 from pubsub.look.saving import saver_for
 
 REQUEST = (
@@ -167,11 +167,11 @@ def disagreements(count: int, seed: int, websocket: bool, directory: Path) -> li
     """Compare so many packets. Return what differs, in words; nothing where all agree."""
     path = directory / "agree.pcapng"
     saver = saver_for(str(path), True)
-    conversation = Conversation()
-    saver.add(conversation.opened(0.0), True)
+    reader = SessionReader()
+    saver.add(reader.opened(0.0), True)
     if websocket:
-        saver.add(conversation.receive_data("client", REQUEST, 0.0), True)
-        saver.add(conversation.receive_data("server", RESPONSE, 0.0), True)
+        saver.add(reader.receive_data("client", REQUEST, 0.0), True)
+        saver.add(reader.receive_data("server", RESPONSE, 0.0), True)
     # tshark learns the version of MQTT from the CONNECT.
     sent = [Connect("first"), *packets(count - 1, seed)]
     for number, packet in enumerate(sent):
@@ -179,7 +179,7 @@ def disagreements(count: int, seed: int, websocket: bool, directory: Path) -> li
         data = packet.encode()
         if websocket:
             data = binary_frame(data, number.to_bytes(4, "big") if sender == "client" else None)
-        saver.add(conversation.receive_data(sender, data, 1.0 + number), True)
+        saver.add(reader.receive_data(sender, data, 1.0 + number), True)
     saver.close()
     found = [ours(packet) for packet in sent]
     seen = list(_dissected_by_tshark(path))

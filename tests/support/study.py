@@ -40,7 +40,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW
-from mqttws.tap import Conversation, summary
+from mqttws.tap import SessionReader, summary
 from mqttws.tap.state import STEPS
 from mqttws.testing import Pair
 
@@ -157,7 +157,7 @@ class Recorded(Pair):
     """A pair whose bytes a tap reads."""
 
     def __init__(self, **options: Any) -> None:
-        self.conversation = Conversation()
+        self.reader = SessionReader()
         self.steps: list[tuple[str, str, list[tuple[str, str]]]] = []
         super().__init__(Connect("c"), **options)
 
@@ -170,7 +170,7 @@ class Recorded(Pair):
         super().deliver_to_client(count)
 
     def _record(self, sender: str, data: bytes) -> None:
-        for record in self.conversation.receive_data(sender, data, self.clock()):
+        for record in self.reader.receive_data(sender, data, self.clock()):
             if record.layer in ("mqtt", "http") or record.name == "close":
                 words = summary(record).partition(", ")[0] if record.layer == "http" else summary(record)
                 changes = [(end, f"{what}: {after or 'done'}") for end, what, _, after in record.changes]

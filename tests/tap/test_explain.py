@@ -14,7 +14,7 @@ from ledger import ROOT, find, statements
 import mqttws
 from mqttws.codec.packets import PACKETS
 from mqttws.protocol.frames import mask
-from mqttws.tap import Conversation, Record, explain, explanations, fields_of, packet_fields
+from mqttws.tap import Record, SessionReader, explain, explanations, fields_of, packet_fields
 
 KEY = b"\x12\x34\x56\x78"
 
@@ -38,7 +38,7 @@ def check_whole(record: Record) -> None:
 @given(some.packets)
 def test_every_byte_of_every_packet(packet: mqttws.Packet) -> None:
     sender = "server" if type(packet).__name__ in ("ConnAck", "SubAck", "UnsubAck", "PingResp") else "client"
-    records = Conversation().receive_data(sender, packet.encode(), 0.0)
+    records = SessionReader().receive_data(sender, packet.encode(), 0.0)
     assert [record.layer for record in records] == ["tcp", "mqtt"]
     assert records[1].packet == packet
     for record in records:
@@ -47,14 +47,14 @@ def test_every_byte_of_every_packet(packet: mqttws.Packet) -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=80), max_size=5), st.booleans())
 def test_every_byte_of_anything(pieces: list[bytes], upgrade: bool) -> None:
-    conversation = Conversation()
+    reader = SessionReader()
     records = []
     if upgrade:
-        records += conversation.receive_data("client", REQUEST.encode(), 0.0)
+        records += reader.receive_data("client", REQUEST.encode(), 0.0)
     for piece in pieces:
         for sender in ("client", "server"):
-            records += conversation.receive_data(sender, piece, 1.0)
-    records += conversation.receive_end("client", 2.0) + conversation.receive_end("server", 2.0)
+            records += reader.receive_data(sender, piece, 1.0)
+    records += reader.receive_end("client", 2.0) + reader.receive_end("server", 2.0)
     for record in records:
         check_whole(record)
     assert [record.number for record in records] == list(range(1, len(records) + 1))
@@ -69,10 +69,10 @@ def test_every_kind_of_frame(first: int, size: int, form: int, masked: bool) -> 
         form
     ]
     header = bytes((first, length[0] | (0x80 if masked else 0))) + length[1:] + (KEY if masked else b"")
-    conversation = Conversation()
-    conversation.receive_data("client", REQUEST.encode(), 0.0)
+    reader = SessionReader()
+    reader.receive_data("client", REQUEST.encode(), 0.0)
     payload = bytes(range(size))
-    for record in conversation.receive_data("client", header + (mask(payload, KEY) if masked else payload), 0.0):
+    for record in reader.receive_data("client", header + (mask(payload, KEY) if masked else payload), 0.0):
         check_whole(record)
 
 
@@ -96,7 +96,7 @@ REQUEST = (
     ],
 )
 def test_every_byte_of_a_head(sender: str, head: str) -> None:
-    records = Conversation().receive_data(sender, head.encode(), 0.0)
+    records = SessionReader().receive_data(sender, head.encode(), 0.0)
     assert records[1].layer == "http"
     assert [field.name for field in fields_of(records[1])].count("blank line") == 1
     for record in records:
@@ -104,7 +104,7 @@ def test_every_byte_of_a_head(sender: str, head: str) -> None:
 
 
 def test_the_values_of_secrets_are_marked() -> None:
-    (_, head) = Conversation().receive_data("client", REQUEST.encode(), 0.0)
+    (_, head) = SessionReader().receive_data("client", REQUEST.encode(), 0.0)
     assert [(field.name, field.value) for field in fields_of(head) if field.secret] == [
         ("X-Amz-Signature", "s"),
         ("authorization", "secret"),
@@ -159,6 +159,6 @@ def test_nothing_is_explained_that_there_is_not() -> None:
 
 def test_numbers_go_on_over_connections() -> None:
     numbers = count(1)
-    first, second = Conversation(1, numbers), Conversation(2, numbers)
+    first, second = SessionReader(1, numbers), SessionReader(2, numbers)
     made = first.opened(0.0) + second.opened(0.0) + first.receive_data("client", b"\xc0\x00", 1.0)
     assert [(record.number, record.connection) for record in made] == [(1, 1), (2, 2), (3, 1), (4, 1)]

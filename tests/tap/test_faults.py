@@ -19,7 +19,7 @@ import mqttws
 from mqttws import ConnAck, Connect, ConnectionRefused, HandshakeRejected, Packet, PubAck, Publish, SubAck, Subscribe
 from mqttws.broker import Broker
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Conversation
+from mqttws.tap import SessionReader
 from mqttws.testing import Faults, Rules
 from mqttws.testing.faults.kinds import KINDS
 from mqttws.testing.faults.line import FaultyLine
@@ -34,10 +34,10 @@ class Wire:
     """Both directions of a connection through a line, with a clock that is moved."""
 
     def __init__(self, *rules: Rule, toxics: tuple[Toxic, ...] = (), websocket: bool = False, seed: int = 1) -> None:
-        self.conversation = Conversation()
+        self.reader = SessionReader()
         self.decided = Rules(seed)
         self.now = 100.0
-        self.line = FaultyLine(Rules(seed, list(rules), list(toxics)), self.conversation, self.decided, self.now)
+        self.line = FaultyLine(Rules(seed, list(rules), list(toxics)), self.reader, self.decided, self.now)
         self.got = {"client": b"", "server": b""}
         self.others: list[tuple[str, str]] = []
         if websocket:
@@ -49,14 +49,14 @@ class Wire:
         """Send bytes of one end. Return what the other end has got since."""
         other = {"client": "server", "server": "client"}[sender]
         before = len(self.got[other])
-        records = self.conversation.receive_data(sender, data, self.now)
+        records = self.reader.receive_data(sender, data, self.now)
         self.line.receive_data(sender, data, records, self.now)
         self.act()
         return self.got[other][before:]
 
     def packet(self, sender: str, packet: Packet) -> bytes:
         data = packet.encode()
-        if self.conversation.upgrade is not None:
+        if self.reader.upgrade is not None:
             data = binary_frame(data, b"abcd" if sender == "client" else None)
         return self.send(sender, data)
 

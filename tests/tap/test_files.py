@@ -17,7 +17,7 @@ import tsharks
 
 from mqttws import ConnAck, Connect, Disconnect, Packet, PubAck, Publish, SubAck, Subscribe
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Conversation, Record
+from mqttws.tap import Record, SessionReader
 from pubsub.look.differing import compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.reading import Source, Unreadable
@@ -46,17 +46,17 @@ TALK: list[tuple[str, Packet]] = [
 
 def session(websocket: bool = False, talk: list[tuple[str, Packet]] = TALK) -> list[Record]:
     """A session, a second a packet."""
-    conversation = Conversation()
-    records = conversation.opened(1000.0, server="h")
+    reader = SessionReader()
+    records = reader.opened(1000.0, server="h")
     if websocket:
-        records += conversation.receive_data("client", REQUEST, 1000.25)
-        records += conversation.receive_data("server", RESPONSE, 1000.5)
+        records += reader.receive_data("client", REQUEST, 1000.25)
+        records += reader.receive_data("server", RESPONSE, 1000.5)
     for second, (sender, packet) in enumerate(talk, 1001):
         data = packet.encode()
         if websocket:
             data = binary_frame(data, KEY if sender == "client" else None)
-        records += conversation.receive_data(sender, data, float(second))
-    return records + conversation.receive_end("server", 1100.0) + conversation.receive_end("client", 1101.0)
+        records += reader.receive_data(sender, data, float(second))
+    return records + reader.receive_end("server", 1100.0) + reader.receive_end("client", 1101.0)
 
 
 def save(records: list[Record], path: Path, secrets: bool = False) -> Path:
@@ -313,9 +313,9 @@ def test_no_escape_of_a_peer_reaches_the_terminal(verbose: int) -> None:
     ]
     records = session(True, talk)
     head = f"GET /{HOSTILE}?{HOSTILE}={HOSTILE} HTTP/1.1\r\n{HOSTILE}: {HOSTILE}\r\n\r\n".encode()
-    records += Conversation(2).receive_data("client", head, 2000.0)
-    records += Conversation(3).receive_data("server", b"HTTP/1.1 " + HOSTILE.encode() + b"\r\n\r\n", 2000.0)
-    records += Conversation(4, frames=True).receive_data("server", b"\x88\x12\x03\xe8\x1b[31m" + bytes(11), 2000.0)
+    records += SessionReader(2).receive_data("client", head, 2000.0)
+    records += SessionReader(3).receive_data("server", b"HTTP/1.1 " + HOSTILE.encode() + b"\r\n\r\n", 2000.0)
+    records += SessionReader(4, frames=True).receive_data("server", b"\x88\x12\x03\xe8\x1b[31m" + bytes(11), 2000.0)
     for line in lines_of(records, verbose=verbose, secrets=True):
         assert line.isprintable(), line
     assert plain(HOSTILE) == r"\x1b]0;owned\x07\x9b31m\u202e\x00"

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 import mqttws
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Conversation, Record, lines, load, read_payload, to_json
+from mqttws.tap import Record, SessionReader, lines, load, read_payload, to_json
 
 KEY = b"abcd"
 
 
 def session() -> list[Record]:
-    conversation = Conversation()
-    records = conversation.opened(1.0, server="mqtt://h")
-    records += conversation.receive_data("client", mqttws.Connect("c", username="u", password=b"bait").encode(), 2.0)
-    records += conversation.receive_data("server", mqttws.ConnAck().encode(), 2.5)
-    records += conversation.receive_data("client", mqttws.Publish("a", b'{"a": 1}', 1, packet_id=1).encode(), 3.0)
-    return records + conversation.receive_end("client", 4.0)
+    reader = SessionReader()
+    records = reader.opened(1.0, server="mqtt://h")
+    records += reader.receive_data("client", mqttws.Connect("c", username="u", password=b"bait").encode(), 2.0)
+    records += reader.receive_data("server", mqttws.ConnAck().encode(), 2.5)
+    records += reader.receive_data("client", mqttws.Publish("a", b'{"a": 1}', 1, packet_id=1).encode(), 3.0)
+    return records + reader.receive_end("client", 4.0)
 
 
 def test_the_form_of_a_record() -> None:
@@ -67,13 +67,13 @@ def test_the_form_of_a_record() -> None:
 
 
 def test_secrets_are_stars_in_every_layer() -> None:
-    conversation = Conversation()
+    reader = SessionReader()
     request = b"GET /?X-Amz-Signature=bait HTTP/1.1\r\nUpgrade: websocket\r\nAuthorization: bait\r\n\r\n"
-    records = conversation.receive_data("client", request, 0.0)
+    records = reader.receive_data("client", request, 0.0)
     connect = mqttws.Connect("c", username="bait", password=b"bait").encode()
     stream = binary_frame(connect[:20], KEY) + binary_frame(connect[20:], KEY)
     for start in range(len(stream)):
-        records += conversation.receive_data("client", stream[start : start + 1], 0.0)
+        records += reader.receive_data("client", stream[start : start + 1], 0.0)
     text = "\n".join(lines(records))
     assert "bait" not in text
     assert b"bait".hex() not in text
@@ -105,7 +105,7 @@ def test_a_file_of_packets_alone_is_read_too() -> None:
 
 @given(some.packets)
 def test_every_packet_can_be_written(packet: mqttws.Packet) -> None:
-    for record in Conversation().receive_data("client", packet.encode(), 0.0):
+    for record in SessionReader().receive_data("client", packet.encode(), 0.0):
         json.dumps(to_json(record, secrets=True), allow_nan=False)
 
 

@@ -27,7 +27,7 @@ from mqttws import (
     Unsubscribe,
 )
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Conversation, Record, summary
+from mqttws.tap import Record, SessionReader, summary
 
 KEY = b"\x01\x02\x03\x04"
 REQUEST = (
@@ -54,10 +54,10 @@ def broken(record: Record) -> list[str]:
 
 
 class Talk:
-    """A conversation, packet by packet, one second each."""
+    """A session, packet by packet, one second each."""
 
     def __init__(self, connected: bool = True, keep_alive: int = 0) -> None:
-        self.conversation = Conversation()
+        self.reader = SessionReader()
         self.now = 0.0
         if connected:
             self.client(Connect("c", keep_alive=keep_alive))
@@ -71,25 +71,25 @@ class Talk:
 
     def _send(self, sender: str, packet: mqttws.Packet) -> Record:
         self.now += 1.0
-        return only(self.conversation.receive_data(sender, packet.encode(), self.now))
+        return only(self.reader.receive_data(sender, packet.encode(), self.now))
 
 
 # Layers.
 
 
-def opened() -> Conversation:
-    conversation = Conversation()
-    conversation.receive_data("client", REQUEST, 0.0)
-    conversation.receive_data("server", RESPONSE, 0.0)
-    return conversation
+def opened() -> SessionReader:
+    reader = SessionReader()
+    reader.receive_data("client", REQUEST, 0.0)
+    reader.receive_data("server", RESPONSE, 0.0)
+    return reader
 
 
 def test_the_upgrade_is_read_and_compared() -> None:
-    conversation = Conversation()
-    piece, request = conversation.receive_data("client", REQUEST, 1.0)
+    reader = SessionReader()
+    piece, request = reader.receive_data("client", REQUEST, 1.0)
     assert (piece.layer, piece.name, piece.size, piece.time) == ("tcp", "data", len(REQUEST), 1.0)
     assert (request.layer, request.name, request.broken) == ("http", "GET", ())
-    _, response = conversation.receive_data("server", RESPONSE, 2.0)
+    _, response = reader.receive_data("server", RESPONSE, 2.0)
     assert (response.layer, response.name, response.broken) == ("http", "101", ())
 
 
@@ -98,9 +98,9 @@ def test_the_upgrade_is_read_and_compared() -> None:
     [(b"s3pPLMB", b"s3pPLMC", "RFC 6455 §4.2.2"), (b"Protocol: mqtt", b"Protocol: chat", "MQTT-6.0.0-4")],
 )
 def test_a_wrong_answer_to_the_upgrade_is_marked(old: bytes, new: bytes, statement: str) -> None:
-    conversation = Conversation()
-    conversation.receive_data("client", REQUEST, 1.0)
-    _, response = conversation.receive_data("server", RESPONSE.replace(old, new), 2.0)
+    reader = SessionReader()
+    reader.receive_data("client", REQUEST, 1.0)
+    _, response = reader.receive_data("server", RESPONSE.replace(old, new), 2.0)
     assert broken(response) == [statement]
 
 
@@ -113,15 +113,15 @@ def test_a_wrong_answer_to_the_upgrade_is_marked(old: bytes, new: bytes, stateme
     ],
 )
 def test_a_wrong_upgrade_is_marked(old: bytes, new: bytes, statement: str) -> None:
-    _, request = Conversation().receive_data("client", REQUEST.replace(old, new), 1.0)
+    _, request = SessionReader().receive_data("client", REQUEST.replace(old, new), 1.0)
     assert broken(request) == [statement]
 
 
 def test_several_packets_in_a_frame_and_a_packet_over_frames() -> None:
-    conversation = opened()
+    reader = opened()
     ping, publish = PingReq().encode(), Publish("a", b"xyz").encode()
     frame = binary_frame(ping + publish[:3], KEY)
-    made = conversation.receive_data("client", frame, 1.0)
+    made = reader.receive_data("client", frame, 1.0)
     assert [(record.layer, record.name) for record in made] == [
         ("tcp", "data"),
         ("frame", "binary"),
@@ -129,7 +129,7 @@ def test_several_packets_in_a_frame_and_a_packet_over_frames() -> None:
     ]
     assert made[1].parts == ((made[0].number, 0, len(frame)),)
     assert made[2].parts == ((made[1].number, 6, 2),)
-    rest = conversation.receive_data("client", binary_frame(publish[3:], KEY), 2.0)
+    rest = reader.receive_data("client", binary_frame(publish[3:], KEY), 2.0)
     packet = only(rest)
     assert packet.packet == Publish("a", b"xyz")
     assert packet.parts == ((made[1].number, 8, 3), (rest[1].number, 6, len(publish) - 3))
@@ -137,14 +137,14 @@ def test_several_packets_in_a_frame_and_a_packet_over_frames() -> None:
 
 
 def test_a_refused_upgrade_and_another_request_on_the_same_connection() -> None:
-    conversation = Conversation()
-    conversation.receive_data("client", REQUEST, 0.0)
+    reader = SessionReader()
+    reader.receive_data("client", REQUEST, 0.0)
     refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"
-    made = conversation.receive_data("server", refusal, 1.0)
+    made = reader.receive_data("server", refusal, 1.0)
     assert [(record.layer, record.name) for record in made[1:]] == [("http", "401"), ("http", "body")]
-    assert [record.name for record in conversation.receive_data("client", REQUEST, 2.0)] == ["data", "GET"]
-    assert [record.name for record in conversation.receive_data("server", RESPONSE, 2.0)] == ["data", "101"]
-    assert only(conversation.receive_data("client", binary_frame(b"\xc0\x00", KEY), 3.0)).name == "PINGREQ"
+    assert [record.name for record in reader.receive_data("client", REQUEST, 2.0)] == ["data", "GET"]
+    assert [record.name for record in reader.receive_data("server", RESPONSE, 2.0)] == ["data", "101"]
+    assert only(reader.receive_data("client", binary_frame(b"\xc0\x00", KEY), 3.0)).name == "PINGREQ"
 
 
 @pytest.mark.parametrize(
@@ -171,18 +171,18 @@ def test_a_server_that_masks() -> None:
 
 
 def test_a_new_message_inside_a_fragmented_one() -> None:
-    conversation = opened()
-    conversation.receive_data("server", bytes.fromhex("0200"), 1.0)
-    ping = conversation.receive_data("server", bytes.fromhex("8900"), 1.0)
+    reader = opened()
+    reader.receive_data("server", bytes.fromhex("0200"), 1.0)
+    ping = reader.receive_data("server", bytes.fromhex("8900"), 1.0)
     assert [(record.name, record.broken) for record in ping[1:]] == [("ping", ())]
-    assert broken(conversation.receive_data("server", bytes.fromhex("8200"), 1.0)[1]) == ["RFC 6455 §5.4"]
+    assert broken(reader.receive_data("server", bytes.fromhex("8200"), 1.0)[1]) == ["RFC 6455 §5.4"]
 
 
 @given(st.lists(some.packets, min_size=1, max_size=6), st.booleans(), st.data())
 def test_however_it_is_cut_the_packets_are_the_same(
     sent: list[mqttws.Packet], websocket: bool, data: st.DataObject
 ) -> None:
-    conversation = opened() if websocket else Conversation()
+    reader = opened() if websocket else SessionReader()
     stream = b"".join(packet.encode() for packet in sent)
     if not websocket and sent[0].encode()[0] in range(0x41, 0x5B):
         stream = b"\xc0\x00" + stream  # else it could be the beginning of a method
@@ -193,7 +193,7 @@ def test_however_it_is_cut_the_packets_are_the_same(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     records = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        records += conversation.receive_data("client", stream[start:end], 0.0)
+        records += reader.receive_data("client", stream[start:end], 0.0)
     found = [record.packet for record in packets(records)]
     assert found[-len(sent) :] == sent
     pieces = {record.number: record for record in records}
@@ -205,15 +205,15 @@ def test_however_it_is_cut_the_packets_are_the_same(
 
 def test_a_long_packet_is_not_kept_whole_and_what_follows_it_is_found() -> None:
     for websocket in (False, True):
-        conversation = Conversation(limit=1000)
+        reader = SessionReader(limit=1000)
         if websocket:
-            conversation.receive_data("client", REQUEST, 0.0)
+            reader.receive_data("client", REQUEST, 0.0)
         payload = os.urandom(100_000)
         long, after = Publish("a", payload, 1, packet_id=7).encode(), Publish("b", b"2").encode()
         stream = binary_frame(long + after, KEY) if websocket else long + after
         records = []
         for start in range(0, len(stream), 999):
-            records += conversation.receive_data("client", stream[start : start + 999], 0.0)
+            records += reader.receive_data("client", stream[start : start + 999], 0.0)
         first, second = packets(records)
         assert (first.size, first.data) == (len(long), long[:1000])
         assert first.packet == Publish("a", payload[: 1000 - (len(long) - len(payload))], 1, packet_id=7)
@@ -224,17 +224,17 @@ def test_a_long_packet_is_not_kept_whole_and_what_follows_it_is_found() -> None:
 
 def test_a_packet_is_there_before_its_frame_is() -> None:
     """As for a peer, which acts on it."""
-    conversation = opened()
+    reader = opened()
     frame = binary_frame(b"\xc0\x00" + Publish("a", bytes(1000)).encode(), KEY)
-    made = conversation.receive_data("client", frame[:100], 1.0)
+    made = reader.receive_data("client", frame[:100], 1.0)
     assert [record.name for record in made] == ["data", "binary", "PINGREQ"]
     assert (made[1].size, made[1].data) == (len(frame), frame[:100])
-    assert conversation.under_way("client")
-    rest = conversation.receive_data("client", frame[100:], 2.0)
+    assert reader.under_way("client")
+    rest = reader.receive_data("client", frame[100:], 2.0)
     assert [record.name for record in rest] == ["data", "rest of binary", "PUBLISH"]
     assert rest[2].packet == Publish("a", bytes(1000))
     assert rest[2].parts == ((made[1].number, 10, 90), (rest[1].number, 0, len(frame) - 100))
-    assert not conversation.under_way("client")
+    assert not reader.under_way("client")
 
 
 # What is not MQTT.
@@ -242,7 +242,7 @@ def test_a_packet_is_there_before_its_frame_is() -> None:
 
 def test_bytes_that_are_no_mqtt_are_shown_as_such() -> None:
     hello = bytes.fromhex("16030100c8010000c40303")  # the beginning of TLS
-    made = Conversation().receive_data("client", hello, 0.0)
+    made = SessionReader().receive_data("client", hello, 0.0)
     assert [(record.layer, record.data) for record in made] == [("tcp", hello), ("other", hello)]
     assert broken(made[1]) == ["MQTT-2.2.2-2"]
 
@@ -250,22 +250,22 @@ def test_bytes_that_are_no_mqtt_are_shown_as_such() -> None:
 def test_a_connect_of_mqtt_3_1_may_have_flags() -> None:
     data = Connect("c", protocol_level=3).encode()
     for size in range(1, len(data)):
-        conversation = Conversation()
-        made = conversation.receive_data("client", b"\x18" + data[1:size], 0.0)
-        made += conversation.receive_data("client", data[size:], 0.0)
+        reader = SessionReader()
+        made = reader.receive_data("client", b"\x18" + data[1:size], 0.0)
+        made += reader.receive_data("client", data[size:], 0.0)
         assert only(made).name == "CONNECT"
 
 
 def test_after_a_length_that_is_none_nothing_is_mqtt() -> None:
-    conversation = Conversation()
-    made = conversation.receive_data("client", bytes.fromhex("c000 30ffffffffff 0000"), 0.0)
+    reader = SessionReader()
+    made = reader.receive_data("client", bytes.fromhex("c000 30ffffffffff 0000"), 0.0)
     assert [record.layer for record in made] == ["tcp", "mqtt", "other"]
     assert broken(made[2]) == ["§2.2.3"]
-    assert [record.layer for record in conversation.receive_data("client", b"more", 1.0)] == ["tcp", "other"]
+    assert [record.layer for record in reader.receive_data("client", b"more", 1.0)] == ["tcp", "other"]
 
 
 def test_a_malformed_packet_is_marked_and_the_next_one_is_read() -> None:
-    made = packets(Conversation().receive_data("client", bytes.fromhex("c000 3602 0000 c000"), 0.0))
+    made = packets(SessionReader().receive_data("client", bytes.fromhex("c000 3602 0000 c000"), 0.0))
     assert [(record.name, record.packet is None) for record in made] == [
         ("PINGREQ", False),
         ("PUBLISH", True),
@@ -275,18 +275,18 @@ def test_a_malformed_packet_is_marked_and_the_next_one_is_read() -> None:
 
 
 def test_another_version_of_mqtt_is_not_taken_for_ours() -> None:
-    conversation = Conversation()
+    reader = SessionReader()
     connect = bytes.fromhex("10 0e 0004 4d515454 05 02 003c 00 0001 63")
-    record = only(conversation.receive_data("client", connect, 0.0))
+    record = only(reader.receive_data("client", connect, 0.0))
     assert (record.notes["version"], broken(record)) == (5, ["MQTT-3.1.2-2"])
-    answer = only(conversation.receive_data("server", bytes.fromhex("2003 0000 00"), 1.0))
+    answer = only(reader.receive_data("server", bytes.fromhex("2003 0000 00"), 1.0))
     assert (answer.name, answer.packet, answer.broken) == ("CONNACK", None, ())
 
 
 def test_what_is_cut_short_is_shown() -> None:
-    conversation = Conversation()
-    conversation.receive_data("client", b"\xc0\x00\x30\x05\x00", 0.0)
-    cut, fin = conversation.receive_end("client", 1.0)
+    reader = SessionReader()
+    reader.receive_data("client", b"\xc0\x00\x30\x05\x00", 0.0)
+    cut, fin = reader.receive_end("client", 1.0)
     assert (cut.layer, cut.name, cut.data, cut.parts) == ("other", "cut short", b"\x30\x05\x00", ((1, 2, 3),))
     assert fin.name == "FIN"
 
@@ -304,7 +304,7 @@ def test_the_connection_at_either_end() -> None:
     assert [change.after for change in answer.changes] == ["connected", "connected"]
     assert (answer.answers, answer.round_trip) == (2, 1.0)
     assert talk.client(Disconnect()).changes == (("client", "connection", "connected", "closed"),)
-    (fin,) = talk.conversation.receive_end("server", 9.0)
+    (fin,) = talk.reader.receive_end("server", 9.0)
     assert fin.changes == (("server", "connection", "connected", "closed"),)
 
 
@@ -322,14 +322,14 @@ def test_the_flows_of_qos_1_and_2() -> None:
     assert [step.changes[0].after for step in steps] == ["published 2", "received", "released", ""]
     assert [step.answers for step in steps[1:]] == [step.number for step in steps[:-1]]
     assert not any(step.broken for step in steps)
-    assert talk.conversation.ends.waiting == []
+    assert talk.reader.ends.waiting == []
 
 
 def test_the_two_directions_of_identifiers_are_two() -> None:
     talk = Talk()
     talk.client(Publish("a", b"", 1, packet_id=1))
     assert talk.server(Publish("a", b"", 1, packet_id=1)).broken == ()
-    assert [each[:3] for each in talk.conversation.ends.waiting] == [
+    assert [each[:3] for each in talk.reader.ends.waiting] == [
         ("client", 1, "published 1"),
         ("server", 1, "published 1"),
     ]

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from mqttws.codec.packet import Packet
 from mqttws.codec.wire import MAX_REMAINING_LENGTH
 from mqttws.tap.pump import Tap
-from mqttws.tap.reader import Conversation
+from mqttws.tap.reader import SessionReader
 from mqttws.tap.record import SERVER, Record
 from mqttws.testing.faults.kinds import KINDS
 from mqttws.testing.faults.line import FaultyLine
@@ -139,9 +139,9 @@ class Faults:
         """Return the records; `notes["fault"]` of a record names the fault that was applied to it."""
         return self._tap.taken()
 
-    def make_line(self, connection: int, conversation: Conversation) -> FaultyLine:
+    def make_line(self, connection: int, reader: SessionReader) -> FaultyLine:
         """Make the `Line` of a connection, for use with another `Tap`."""
-        return FaultyLine(self._rules, conversation, self.decided, time.time())
+        return FaultyLine(self._rules, reader, self.decided, time.time())
 
     def __enter__(self) -> Self:
         self._tap.__enter__()

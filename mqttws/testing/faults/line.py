@@ -14,7 +14,7 @@ from itertools import count
 
 from mqttws.codec.connecting import Connect
 from mqttws.tap.pump import Action
-from mqttws.tap.reader import Conversation
+from mqttws.tap.reader import SessionReader
 from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, Record
 from mqttws.testing.faults.kinds import KINDS, Unit
 from mqttws.testing.faults.rules import Rule, Rules, Toxic
@@ -29,14 +29,14 @@ class FaultyLine:
 
     Args:
         rules: the rules.
-        conversation: the decoder of the connection.
+        reader: the decoder of the connection.
         decided: receives the applied rules, without randomness.
         now: seconds.
     """
 
-    def __init__(self, rules: Rules, conversation: Conversation, decided: Rules, now: float) -> None:
+    def __init__(self, rules: Rules, reader: SessionReader, decided: Rules, now: float) -> None:
         self._rules = rules
-        self._conversation = conversation
+        self._reader = reader
         self._decided = decided
         self._client_id = ""
         self._silent = False
@@ -123,27 +123,27 @@ class FaultyLine:
         made: list[Shaper] = []
         chance = self.chance_for(sender, "toxics")
         for toxic in self._rules.toxics:
-            if toxic.sender != sender or toxic.connection not in (0, self._conversation.connection):
+            if toxic.sender != sender or toxic.connection not in (0, self._reader.connection):
                 continue
             if toxic.chance < 1 and chance.random() >= toxic.chance:
                 continue
-            self._decided.toxics.append(Toxic(toxic.kind, toxic.parameters, sender, self._conversation.connection))
+            self._decided.toxics.append(Toxic(toxic.kind, toxic.parameters, sender, self._reader.connection))
             own = self.chance_for(sender, f"toxic {len(made)}")  # so that a replay draws the same
             made.append(TOXICS[toxic.kind](own, **toxic.parameters))
         return made
 
     def settled(self, sender: str) -> bool:
         """Return whether no unit of an end is incomplete."""
-        return not self._conversation.under_way(sender)
+        return not self._reader.under_way(sender)
 
     def chance_for(self, sender: str, what: str) -> random.Random:
         """Make a random generator that depends only on the seed, the connection, the direction and `what`."""
-        return random.Random(f"{self._rules.seed}/{self._conversation.connection}/{sender}/{what}")
+        return random.Random(f"{self._rules.seed}/{self._reader.connection}/{sender}/{what}")
 
     @property
     def websocket(self) -> bool:
         """Whether packets are sent in frames."""
-        return self._conversation.upgrade is not None
+        return self._reader.upgrade is not None
 
 
 class _Way:
