@@ -64,7 +64,7 @@ class TestTurns:
 
     @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, math.nan)])
     def test_what_is_no_rate_is_refused(self, rate: float, burst: int) -> None:
-        with pytest.raises(ValueError, match="rate" if burst else "burst"):
+        with pytest.raises(ValueError, match="burst is" if not burst >= 1 else "rate is"):
             ConnectBudget(rate, burst)
 
 
