@@ -35,6 +35,16 @@ def add(sender: Sender, since: float, seconds: float, qos: int = 1) -> int:
     return token
 
 
+def test_without_an_age_nothing_expires_and_nothing_is_recorded() -> None:
+    sender = Sender(Identifiers())
+    sender.enqueue(one())
+    sender.enqueue_packet(ZERO)
+    assert sender.next_expiry is None
+    assert sender.expire(inf) == []
+    assert sender.ages is None
+    assert len(drain(sender)) == 2
+
+
 def test_what_is_sent_long_before_it_would_expire_leaves_nothing() -> None:
     """A program that bounds the age of each message does not collect their ends for as long as they may wait."""
     ages = Ages()
