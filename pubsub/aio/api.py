@@ -56,7 +56,7 @@ class Observable(ObservableCore[Subscription]):
 
     async def __aenter__(self) -> Messages:
         if self._entered is not None:
-            raise RuntimeError("this observable is entered already; call subscribe again for another iteration")
+            raise RuntimeError("this observable is already entered; call subscribe again for another iteration")
         self._entered = aiter(self)
         return self._entered
 

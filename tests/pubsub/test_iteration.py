@@ -119,7 +119,7 @@ def test_an_observable_is_entered_once_at_a_time(api: Api) -> None:
     observable = api.ps.subscribe("a")
     for _ in range(2):  # one after the other it may be
         messages = enter(api, observable)
-        with pytest.raises(RuntimeError, match="entered already"):
+        with pytest.raises(RuntimeError, match="already entered"):
             enter(api, observable)
         leave(api, observable)
         assert messages.closed
