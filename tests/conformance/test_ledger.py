@@ -82,7 +82,7 @@ def test_the_pages_tell_the_worst(marks):
     for outcome in ("passed", "failed"):
         outcomes[tests[-1]] = outcome
         lines = ledger.pages(outcomes, marks)[ledger.FOLDER / "1.md"].splitlines()
-        assert lines[lines.index("## MQTT-1.5.3-1") + 2].endswith(f"Binds: both. {outcome}.")
+        assert lines[lines.index("## MQTT-1.5.3-1") + 2].endswith(f"Binds: both. Result: {outcome}.")
 
 
 @sources
