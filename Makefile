@@ -8,6 +8,9 @@ COMPILED := .venv-compiled
 JOBS ?= 2
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 
+# The tests start some thousand interpreters, none of which is to compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: instructions instructions-compare first-message valgrind differential explore demo test matrix matrix-sid docs release release-check coverage lint peers compiled test-compiled bench bench-peers bench-report bench-compare fuzz mutate soak mutants interop clean help simulate chaos attack stress agree study through-tap faults tap-bench cluster
 
 help:              ## show this list
