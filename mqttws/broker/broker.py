@@ -23,6 +23,7 @@ from mqttws.broker.hooks import (
     ConnectedHook,
     DisconnectedHook,
     Hooks,
+    PacketHook,
     PublishedHook,
     UpgradeHook,
 )
@@ -65,6 +66,7 @@ class Broker:
         on_connected: called when a client has connected.
         on_disconnected: called when its connection has ended.
         on_published: called with each accepted message. Runs of messages are then routed one by one.
+        on_packet: called with each packet that is received or sent, for debugging and tests.
         limits: the limits; by default those of `Limits()`.
         departures: deviations from the standard; by default none.
         sys_interval: seconds between two updates of "$SYS"; None updates it only when a client subscribes to it.
@@ -93,6 +95,7 @@ class Broker:
         on_connected: ConnectedHook | None = None,
         on_disconnected: DisconnectedHook | None = None,
         on_published: PublishedHook | None = None,
+        on_packet: PacketHook | None = None,
         limits: Limits | None = None,
         departures: Departures | None = None,
         sys_interval: float | None = 10.0,
@@ -110,7 +113,7 @@ class Broker:
         self._paths = tuple(paths)
         self._allowed_origins = tuple(allowed_origins)
         self._sys_interval = sys_interval
-        hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected, on_published)
+        hooks = Hooks(on_upgrade, authenticator, authorizer, on_connected, on_disconnected, on_published, on_packet)
         self._store = store
         self._recovered = False
         persistence = None if store is None else Persistence(store)

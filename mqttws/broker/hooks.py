@@ -11,6 +11,9 @@ In the order in which a connection calls them::
     on_published(peer, message)                     a message is accepted, and is routed next; peer None: it is a will,
                                                     a message from the embedding program
     on_disconnected(peer, error)                    once for each `on_connected`; error None: the client sent DISCONNECT
+    on_packet(peer, sent, packet)                   each packet that is received, or sent; for debugging and tests: it
+                                                    decodes everything a second time. A `MalformedPacket` is the last.
+                                                    The compiled build does not call it
 
 All hooks of a connection get the same `Peer` and may store data in its `context`. An exception in a hook closes the
 connection that it was called for, and no other.
@@ -29,8 +32,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mqttws.codec.connecting import Connect
+from mqttws.codec.packet import Packet
 from mqttws.codec.publishing import Message
-from mqttws.errors import MQTTError
+from mqttws.errors import MalformedPacket, MQTTError
 
 if TYPE_CHECKING:
     import ssl
@@ -208,6 +212,7 @@ Authorizer = Callable[[Peer, Access], "bool | Verdict"]
 ConnectedHook = Callable[[Peer], object]
 PublishedHook = Callable[["Peer | None", Message], object]
 DisconnectedHook = Callable[[Peer, "MQTTError | None"], object]
+PacketHook = Callable[[Peer, bool, "Packet | MalformedPacket"], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,7 @@ class Hooks:
     on_connected: ConnectedHook | None = None
     on_disconnected: DisconnectedHook | None = None
     on_published: PublishedHook | None = None
+    on_packet: PacketHook | None = None
 
     def authorize(self, peer: Peer, access: Access) -> Verdict:
         """Return the authorizer's verdict; without an authorizer everything is permitted."""

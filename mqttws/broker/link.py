@@ -24,12 +24,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import cast
 
 from mqttws.broker.handler import Handler
 from mqttws.broker.hooks import Peer
 from mqttws.broker.hub import Hub
+from mqttws.codec import compiled
 from mqttws.codec.publishing import Publish
 from mqttws.errors import ConnectionClosed, MQTTError
 from mqttws.protocol.handshake import ServerWebSocket
@@ -208,7 +210,13 @@ class Link(asyncio.Protocol):
             transport.get_extra_info("sockname")[:2],
             transport.get_extra_info("ssl_object"),
         )
-        machine = ServerMachine(
+        on_packet = self._hub.hooks.on_packet
+        machine_class: Callable[..., ServerMachine] = ServerMachine
+        if on_packet is not None and not compiled:  # a compiled machine takes no subclasses
+            from mqttws.broker.watching import WatchedMachine
+
+            machine_class = partial(WatchedMachine, partial(on_packet, peer))
+        machine = machine_class(
             max_packet_size=limits.max_packet_size,
             max_connect_size=min(limits.max_connect_size, limits.max_packet_size),
             max_filters=None if limits.max_filters is None else max(limits.max_filters, _MAX_FILTERS),

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import mqttws
-from mqttws.broker import Access, Broker, Peer, Refused
+from mqttws.broker import Broker, Peer, Refused
 from pubsub.testing.messages import Recorded, Recorder
 
 #: Seconds that a client which is closing may still be connected when a test has ended.
 GRACE = 1.0
-#: Lines about what happened that are kept for the report of a test that fails.
+#: Lines that are kept for the report of a test that fails, and the most characters of one.
 KEEP_LINES = 200
+WIDTH = 200
 
 
 class RecordingBroker(Broker):
@@ -26,7 +27,7 @@ class RecordingBroker(Broker):
 
     Attributes:
         messages: the published messages.
-        happened: lines about what happened last: connections, subscriptions, messages.
+        happened: lines about what happened last: each packet (not with the compiled build), and each end.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -38,15 +39,15 @@ class RecordingBroker(Broker):
         self._resumed = threading.Event()
         self._resumed.set()
         self._authenticate = options.pop("authenticator", None)
-        self._authorize = options.pop("authorizer", None)
         self._hook_connected = options.pop("on_connected", None)
         self._hook_disconnected = options.pop("on_disconnected", None)
+        self._hook_packet = options.pop("on_packet", None)
         super().__init__(
             authenticator=self._on_connect,
-            authorizer=self._on_access,
             on_connected=self._on_connected,
             on_disconnected=self._on_disconnected,
             on_published=self._on_published,
+            on_packet=self._on_packet,
             **options,
         )
 
@@ -111,17 +112,10 @@ class RecordingBroker(Broker):
     def _on_connect(self, peer: Peer, connect: mqttws.Connect) -> Any:
         if self._refusals:
             code = self._refusals.pop(0)
-            self.happened.append(f"{connect.client_id}: CONNECT refused with return code {code}")
             return Refused(code, "requested by the test")
         return True if self._authenticate is None else self._authenticate(peer, connect)
 
-    def _on_access(self, peer: Peer, access: Access) -> Any:
-        if access.action == "subscribe":
-            self.happened.append(f"{peer.client_id}: subscribe {access.topic} at QoS {access.qos}")
-        return True if self._authorize is None else self._authorize(peer, access)
-
     def _on_connected(self, peer: Peer) -> None:
-        self.happened.append(f"{peer.client_id}: connected")
         with self._changed:
             self._clients[peer.client_id] = peer
             self._changed.notify_all()
@@ -129,7 +123,8 @@ class RecordingBroker(Broker):
             self._hook_connected(peer)
 
     def _on_disconnected(self, peer: Peer, error: mqttws.MQTTError | None) -> None:
-        self.happened.append(f"{peer.client_id}: {'disconnected' if error is None else f'connection ended: {error}'}")
+        if error is not None:
+            self.happened.append(f"{peer.client_id}: connection ended: {error}")
         with self._changed:
             if self._clients.get(peer.client_id) is peer:
                 del self._clients[peer.client_id]
@@ -139,10 +134,16 @@ class RecordingBroker(Broker):
 
     def _on_published(self, peer: Peer | None, message: mqttws.Message) -> None:
         client_id = "" if peer is None else peer.client_id
-        self.happened.append(
-            f"{client_id or 'the broker'}: publish {message.topic} at QoS {message.qos}, {message.payload[:80]!r}"
-        )
         self.messages.add(Recorded(message.topic, message.payload, message.qos, message.retain, client_id))
+
+    def _on_packet(self, peer: Peer, sent: bool, packet: Any) -> None:
+        name = peer.client_id or getattr(packet, "client_id", "") or f"{peer.address[0]}:{peer.address[1]}"
+        shown = repr(packet)
+        if len(shown) > WIDTH:
+            shown = f"{shown[:WIDTH]}..."
+        self.happened.append(f"{name} {'<-' if sent else '->'} {shown}")
+        if self._hook_packet is not None:
+            self._hook_packet(peer, sent, packet)
 
     def left_open(self) -> list[str]:
         """Return the clients that are still connected, having let those that are closing finish."""

@@ -14,9 +14,11 @@ from mqttws import (
     ConnAck,
     Connect,
     KeepAliveTimeout,
+    MalformedPacket,
     Message,
     PubAck,
     Publish,
+    compiled,
 )
 from mqttws.broker import Accepted, Access, Limits, Peer, Refused, Rejection, Verdict
 from mqttws.broker.hooks import Hooks
@@ -58,6 +60,21 @@ def test_all_hooks_get_the_same_peer_and_may_keep_things_in_it(start, wire):
         ("access", "c", Access("receive", "a", 1, False)),
         ("disconnected", "c", None),
     ]
+
+
+@pytest.mark.skipif(compiled, reason="a compiled machine takes no subclasses")
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+def test_each_packet_is_shown_in_its_order(start, wire, scheme):
+    shown = []
+    broker = start(on_packet=lambda peer, sent, packet: shown.append((sent, packet)))
+    peer = wire(broker, scheme).send("10 0d 00 04 4d 51 54 54 04 02 00 3c 00 01 63")  # CONNECT, client identifier "c"
+    peer.expect("20 02 00 00")  # CONNACK
+    peer.send("30 05 00 01 61 78 79", "f0 00").rest()  # PUBLISH "xy" to "a"; then packet type 15, which is reserved
+    assert shown[:3] == [(False, Connect("c")), (True, ConnAck(0)), (False, Publish("a", b"xy"))]
+    sent, fault = shown[3]
+    assert not sent
+    assert isinstance(fault, MalformedPacket)
+    assert len(shown) == 4
 
 
 def test_the_peer_tells_where_it_comes_from(start, wire):

@@ -89,7 +89,7 @@ def test_a_client_that_is_left_open_is_named(project: pytest.Pytester) -> None:
     run(project, text).assert_outcomes(passed=1)
 
 
-def test_the_report_of_a_failure_shows_what_happened_at_the_broker(project: pytest.Pytester) -> None:
+def test_the_report_of_a_failure_shows_the_last_packets_of_its_broker(project: pytest.Pytester) -> None:
     result = run(
         project,
         """
@@ -106,8 +106,11 @@ def test_the_report_of_a_failure_shows_what_happened_at_the_broker(project: pyte
             "*-{'n': 2}",
             "*+{'n': 1}",
             "*MQTT at ws://*",
-            "*subscribe a/+*",
-            "*publish a/b*",
+            "* -> Connect(*",
+            "* <- ConnAck(return_code=0*",
+            "* -> Subscribe(*a/+*",
+            "* -> Publish(topic='a/b'*",
+            "* <- Publish(topic='a/b'*",
         ]
     )
 
