@@ -40,7 +40,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "Journal": "_releases _store",
         "MemoryStore": "commits",
         "ServerMachine": "opening_size",
-        "Router": "figures _open_topics _open_characters limits hooks departures sys notices memory subscribers",
+        "Router": "metrics _open_topics _open_characters limits hooks departures sys notices memory subscribers",
         "Subscriptions": "_answers _named _characters",
         "Retained": "number",
         "_Node": "number order",
