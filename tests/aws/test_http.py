@@ -316,7 +316,7 @@ def test_hosts_named_in_no_proxy_are_asked_directly(peer_of: PeerOf, monkeypatch
 
 def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://u:hunter2@127.0.0.1:1080")
-    with pytest.raises(TransferError, match=r"proxy for https is no http://host:port") as caught:
+    with pytest.raises(TransferError, match=r"proxy for https is not http://host:port") as caught:
         post("https://service.test/", {}, b"")
     assert "hunter2" not in str(caught.value)
 

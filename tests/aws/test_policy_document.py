@@ -101,7 +101,7 @@ def test_an_older_version_reads_no_variables() -> None:
         (edited(Resource="arn:aws:iot:::topic/${x"), "never closes it"),
         (edited(Condition=[]), "Condition is []"),
         (edited(Condition={"Bool": 1}), "Condition 'Bool' is 1"),
-        (edited(Condition={"StringEqual": {"a:b": "c"}}), "'StringEqual' is no condition operator"),
+        (edited(Condition={"StringEqual": {"a:b": "c"}}), "'StringEqual' is not a known condition operator"),
         (edited(Condition={"Any:StringEquals": {"a:b": "c"}}), "expected ForAllValues: or ForAnyValue:"),
         (edited(Condition={"NullIfExists": {"a:b": "true"}}), "Null takes neither"),
         (edited(Condition={"Null": {"a:b": "maybe"}}), "Null a:b: 'maybe' is no boolean"),

@@ -329,7 +329,7 @@ def test_requests_that_are_refused_do_not_fill_the_log(victim, join):
     for _ in range(50):
         assert set(hog.subscribe(*(("$SYS/#", 0) for _ in range(100)))) == {0x80}
     assert len(victim.log().splitlines()) < 120
-    victim.until_logged("were left out: requests refused")
+    victim.until_logged("were suppressed: requests refused")
 
 
 def test_what_a_client_says_reaches_the_log_escaped(attack, wire, join):

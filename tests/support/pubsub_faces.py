@@ -53,7 +53,7 @@ class Recorder:
     def wait_for_values(self, *values: Any) -> None:
         """Wait for as many messages, and compare them."""
         self.wait(lambda: len(self.messages) >= len(values))
-        assert self.values == list(values)
+        assert self.values == list(values), self.values
 
 
 class Threads:
