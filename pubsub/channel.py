@@ -10,6 +10,7 @@ order in which they were decided. The client calls back outside its own lock. Pu
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -79,6 +80,8 @@ class Channel:
         # Whether the server may send what Topic Filters of an earlier process brought; `_on_state` learns more.
         self._may_precede = not options.get("clean_session", True)
         self._held = Held(provider.hold_bytes, provider.hold_seconds)
+        self._returned: deque[Publish] = deque()  # given back to the client for an observer that came, in order
+        self._put_behind: Publish | None = None
         self._space: Any = None  # a future, while the runner waits for space among the messages that are held
         self.parts: dict[int, ConnectionState] = {}
         self.client: Client = runtime.new_client(
@@ -119,6 +122,7 @@ class Channel:
                 claimed = self._held.claim(self._router.is_wanted)
                 if claimed:
                     self.client.give_back(claimed)
+                    self._returned.extendleft(reversed(claimed))
                 space, self._space = self._space, None
             if request is not None:
                 self._watch(request, answer)
@@ -213,6 +217,9 @@ class Channel:
         """
         is_held, space = False, None
         with self._runtime.lock:
+            if self._returned and not self._is_in_turn(publish):
+                self.client.give_back([publish], after=len(self._returned))
+                return
             takers = self._router.route(publish)
             if not takers and self._is_to_be_held(publish):
                 is_held = self.is_closing or self._held.add(publish)
@@ -229,6 +236,22 @@ class Channel:
             yield subscription.deliver(publish, self.provider.name, receipt)
         if receipt is not None:
             receipt.release()
+
+    def _is_in_turn(self, publish: Publish) -> bool:
+        """Return whether a message comes after all that were given back to the client for a new observer.
+
+        The runner may have taken one just before those were given back: it came after them, and is put behind them.
+        """
+        if publish is self._returned[0]:
+            self._returned.popleft()
+            if not self._returned:
+                self._put_behind = None
+            return True
+        if publish is self._put_behind:  # once is enough: what was given back is gone
+            self._returned.clear()
+            return True
+        self._put_behind = publish
+        return False
 
     def _is_to_be_held(self, publish: Publish) -> bool:
         if not publish.qos or not self._may_precede or self._held.is_over(time.monotonic()):

@@ -142,8 +142,8 @@ class Client(Protocol):
     def acknowledge(self, message: Any) -> None:
         """Acknowledge a message of QoS 1 or 2."""
 
-    def give_back(self, messages: Sequence[Any]) -> None:
-        """Have messages given once more, before all others."""
+    def give_back(self, messages: Sequence[Any], after: int = 0) -> None:
+        """Have messages given once more, before all others but the first few."""
 
     def reconnect_now(self) -> None:
         """End the connection and make a new one."""

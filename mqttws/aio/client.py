@@ -427,15 +427,17 @@ class Client:
             self._network.call(self._core.acknowledge, message)
             self._network.flush_soon()
 
-    def give_back(self, messages: Sequence[Publish]) -> None:
+    def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
         """Return unacknowledged messages to the client, for another iteration. Only with `manual_ack`.
 
         An iteration yields them again, in order, before all others.
 
         Args:
             messages: messages that an iteration has yielded.
+            after: how many of the messages that wait are yielded before these; for one that was taken while others were
+                given back.
         """
-        self._network.call(self._network.give_back, messages)
+        self._network.call(self._network.give_back, messages, after)
 
     def reconnect_now(self) -> None:
         """Close the connection with DISCONNECT, and make a new one immediately, with a new URL."""

@@ -308,10 +308,9 @@ class Network(Owner):
                 return False
         return True
 
-    def give_back(self, messages: Sequence[Publish]) -> None:
+    def give_back(self, messages: Sequence[Publish], after: int) -> None:
         """Let messages be taken once more."""
-        for message in reversed(messages):
-            self.core.inbox.give_back(message)
+        self.core.inbox.give_back(messages, after)
         self.notify()
 
     def check_progress(self) -> None:

@@ -7,6 +7,7 @@ all messages of one read: they count until the last message of that read is take
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from mqttws.codec.publishing import Publish
@@ -47,6 +48,7 @@ class Inbox:
             self._size -= reads.popleft()[1]
         return self._size
 
-    def give_back(self, message: Publish) -> None:
-        """Take back a message that was taken, to be the first again."""
-        self.messages.appendleft(message)
+    def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
+        """Take back messages that were taken, to be the first again, in order; or the next after the first few."""
+        for place, message in enumerate(messages, after):
+            self.messages.insert(place, message)

@@ -99,8 +99,8 @@ class Receiving(Parts):
         others = [place for place in places if place is not owner and not place.is_shared]
         return min(others, key=lambda place: place.age).part if others else None
 
-    def give_back(self, messages: Sequence[Publish]) -> None:
-        """Let messages be taken once more."""
+    def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
+        """Let messages be taken once more, after those that wait. Sessions are not kept, so none came before these."""
         with self.lock:
             for publish in messages:
                 self.put(publish)

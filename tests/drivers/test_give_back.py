@@ -20,7 +20,8 @@ def test_messages_given_back_come_first_and_wake_an_iteration() -> None:
         messages = client.messages(timeout=PATIENCE)
         first, second, third = next(messages), next(messages), next(messages)
         client.give_back([first, second])
-        assert [next(messages) for _ in range(2)] == [first, second]
+        client.give_back([third], after=2)  # taken, say, just before the two were given back
+        assert [next(messages) for _ in range(3)] == [first, second, third]
         assert next(messages).payload == b"3"
         waiting = threading.Thread(target=next, args=(messages,))
         waiting.start()
@@ -38,7 +39,8 @@ def test_messages_given_back_come_first_and_wake_an_iteration_of_asyncio() -> No
             messages = client.messages(timeout=PATIENCE)
             first, second, third = [await anext(messages) for _ in range(3)]
             client.give_back([first, second])
-            assert [await anext(messages) for _ in range(2)] == [first, second]
+            client.give_back([third], after=2)
+            assert [await anext(messages) for _ in range(3)] == [first, second, third]
             assert (await anext(messages)).payload == b"3"
             waiting = asyncio.ensure_future(anext(messages))
             await asyncio.sleep(0)
