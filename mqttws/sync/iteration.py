@@ -79,6 +79,6 @@ class Messages(Iterator[Publish]):
         # Called by the garbage collector in any thread, at any allocation: it takes no lock.
         taken: Any = getattr(self, "_taken", None)
         if taken and not self._handed_out:
-            self._network.post(self._network.core.inbox.give_back, taken[0])
+            self._network.post(self._network.core.inbox.give_back, taken[:1])
         elif taken and taken[0].qos and not self._manual_ack:
             self._network.post(self._network.core.acknowledge, taken[0])
