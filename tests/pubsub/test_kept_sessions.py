@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ import mqttws
 from mqttws import Publish
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider
+from pubsub.channel import Channel
 from pubsub.held import Held
 
 Api = Threads | Loop
@@ -75,6 +76,36 @@ def test_each_observer_gets_what_waited_for_it_in_order(
         assert {message.qos for message in recorder.messages} == {qos}
     publish(broker, range(5, 6), qos)
     recorder.wait_for_values(0, 1, 2, 3, 4, 5)
+
+
+def test_a_message_that_is_taken_just_before_its_observer_comes_stays_the_last(
+    broker: Broker, stack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that takes the messages has taken the fifth and has not routed it, while four wait."""
+
+    def start() -> Threads:
+        api = Threads(MqttOverWSProvider(broker.url, client_id="gate", clean_session=False))
+        stack.callback(api.ps.close)
+        return api
+
+    first_life(start)
+    publish(broker, range(5))
+    taken, observed, handle = threading.Event(), threading.Event(), Channel.handle
+
+    def wait_before_the_fifth(self: Channel, message: Publish) -> Iterator[Any]:
+        if (message.topic, message.payload) == (TOPICS[1], b"4") and not taken.is_set():
+            taken.set()
+            observed.wait(PATIENCE)
+        yield from handle(self, message)
+
+    monkeypatch.setattr(Channel, "handle", wait_before_the_fifth)
+    api = start()
+    subscribe(api, TOPICS[0], Recorder())
+    assert taken.wait(PATIENCE)
+    recorder = Recorder()
+    subscribe(api, TOPICS[1], recorder)
+    observed.set()
+    recorder.wait_for_values(0, 1, 2, 3, 4)
 
 
 def test_what_waited_is_acknowledged_once_its_observer_has_taken_it(start: Callable[..., Api], broker: Broker) -> None:
