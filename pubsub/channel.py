@@ -238,16 +238,16 @@ class Channel:
             receipt.release()
 
     def _is_in_turn(self, publish: Publish) -> bool:
-        """Return whether a message comes after all that were given back to the client for a new observer.
+        """Return whether a message may be handled now, while messages given back for a new observer are expected.
 
-        The runner may have taken one just before those were given back: it came after them, and is put behind them.
+        The runner may have taken one just before those were given back. It arrived after them: it must wait for them.
         """
         if publish is self._returned[0]:
             self._returned.popleft()
             if not self._returned:
                 self._put_behind = None
             return True
-        if publish is self._put_behind:  # once is enough: what was given back is gone
+        if publish is self._put_behind:  # it was put behind them and is here again: they are gone
             self._returned.clear()
             return True
         self._put_behind = publish
@@ -371,7 +371,7 @@ class Channel:
 
     def _answered(self, request: Request[SubscriptionCore], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
-            return  # the connection has ended for good; `ended` tells every subscription
+            return  # the connection has ended for good; `ended` informs every subscription
         with self._runtime.lock:
             outcomes = self._router.answered(request, answer.result())
         self._report(outcomes)

@@ -53,7 +53,7 @@ class Receipt:
         if self.future is not None:
             return self.future.done()
         sent = self.sent
-        return self.token <= sent.token or sent.error is not None  # what `knows` tells, without its call
+        return self.token <= sent.token or sent.error is not None  # what `knows` returns, without its call
 
     def result(self) -> Any:
         """See `asyncio.Future.result`."""

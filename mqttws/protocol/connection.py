@@ -173,7 +173,7 @@ class Connection(ABC, Generic[M]):
         return self.machine.publish(message)
 
     def acknowledge(self, publish: Publish) -> None:
-        """Tell that a message has been taken by its consumer; see `Machine.acknowledge`."""
+        """Note that a message has been taken by its consumer; see `Machine.acknowledge`."""
         self.machine.acknowledge(publish)
 
     def discard(self, publish: Publish) -> None:

@@ -149,7 +149,7 @@ class Machine(ABC):
         return self._session.publish(message)
 
     def acknowledge(self, publish: Publish) -> None:
-        """Tell that a message has been taken by its consumer. With QoS 0, a second time, or too late: no effect.
+        """Note that a message has been taken by its consumer. With QoS 0, a second time, or too late: no effect.
 
         Args:
             publish: the very object that arrived as an event.

@@ -165,7 +165,7 @@ class LightFuture(Future[Any]):
                 pass
 
     def _notify(self) -> None:
-        """Tell those that wait by the condition, once."""
+        """Wake those that wait by the condition, once."""
         with self._condition:
             if self._has_notified:
                 return

@@ -17,7 +17,7 @@ from pubsub.bench.histogram import LARGEST, Histogram
 from pubsub.bench.run import SECOND, Run
 
 #: What an encoded histogram begins with: cookie, bytes of the counts, normalizing offset, significant digits, lowest
-#: and highest value that can be told apart, ratio to other units.
+#: and highest value that can be distinguished, ratio to other units.
 _HEAD = struct.Struct(">iiiiqqd")
 _COOKIE, _COMPRESSED = 0x1C849313, 0x1C849314
 _DIGITS = 2

@@ -167,7 +167,7 @@ class Flow:
         self._gaps: list[tuple[int, int]] = []  # from, to (exclusive): jumped over, rising
 
     def take(self, sequence: int) -> int:
-        """Note a message. Tells whether it is new, new and late, or here again."""
+        """Note a message. Return whether it is new, new and late, or here again."""
         if sequence == self._next:
             self._next += 1
             return _NEW

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import exploration
 import pytest
 from exploration import Explorer, Live, Program, Result, Scenario, as_test, delivery
+from exploration.meaning import MEANINGLESS
 from exploration.scenarios import take_over
 
 from mqttws import compiled
 
 HERE = Path(__file__).parent
+PRODUCT = HERE.parent.parent / "mqttws"
 sys.path.insert(0, str(HERE))
 
 from faults import FAULTS  # noqa: E402  (found by the line above)
@@ -67,6 +71,18 @@ def test_live_parts_that_are_never_copied_agree_in_each_state(scenario: Scenario
             state = explorer.world.after(state, action)
             live.do(*action)
             assert live.state == state
+
+
+def test_what_is_left_out_of_a_state_exists() -> None:
+    """A renamed counter would count as meaning: states would never repeat."""
+    files = (*PRODUCT.rglob("*.py"), *Path(exploration.__file__).parent.glob("*.py"))
+    sources = [path.read_text("utf-8") for path in files]
+    for name, attributes in MEANINGLESS.items():
+        there = [source for source in sources if re.search(rf"^class {name}\b", source, re.MULTILINE)]
+        assert there, name
+        for attribute in attributes:
+            written = re.compile(rf"self\.{attribute}\b|\"{attribute}\"|^    {attribute}:", re.MULTILINE)
+            assert any(map(written.search, there)), f"{name}.{attribute}"
 
 
 def test_two_explorations_find_the_same() -> None:
