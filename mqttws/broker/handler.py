@@ -28,6 +28,7 @@ from mqttws.broker.hooks import Accepted, Answer, Peer, Refused, Rejection
 from mqttws.broker.hub import Hub
 from mqttws.broker.origin import objection_to_origin
 from mqttws.broker.router import is_sys
+from mqttws.broker.stored import StoredPace
 from mqttws.broker.subscriber import IDENTIFIER, Outlet, Subscriber
 from mqttws.broker.subscriptions import Unfinished
 from mqttws.codec.connecting import Connect
@@ -112,6 +113,7 @@ class Handler:
         "_hub",
         "_line",
         "_routing",
+        "_stored",
         "_task",
         "_upgrading",
         "peer",
@@ -133,6 +135,7 @@ class Handler:
         self._allowance_at = hub.loop.time()
         self._held = False  # whether reading is paused until the next PUBLISH is allowed
         self._routing: tuple[Unfinished, Callable[[], None]] | None = None  # an unfinished lookup, and what follows it
+        self._stored: StoredPace | None = None  # of a resumed session, if stored messages have a rate
 
     def take_events(self, now: float, until: float = inf) -> bool:
         """Handle events until the time `until` of `time.perf_counter`. Return whether there is more to do now."""
@@ -235,6 +238,9 @@ class Handler:
             connection.refuse(answer.return_code, now)
             return
         self.subscriber, session_present = registry.attach(peer, connect, answer, self._line)
+        sender, stored_rate = self.subscriber.session.sender, self._hub.limits.stored_rate
+        if stored_rate is not None and sender.waiting:
+            self._stored = StoredPace(self._hub.loop, sender, stored_rate, self._line.wake)
         connection.accept(self.subscriber.session, session_present, now, keep_alive=answer.keep_alive)
         self._line.accepted()
         self._say("clients connected", "client %s: connected", peer, level=logging.INFO)
@@ -380,6 +386,8 @@ class Handler:
         subscriber, self.subscriber = self.subscriber, None
         if subscriber is None:
             return
+        if self._stored is not None:
+            self._stored.stop()
         wanted = event.error is not None and not self._hub.stopping
         will = self._hub.registry.detach(subscriber, now, will=wanted)
         if will is not None:

@@ -75,6 +75,9 @@ class Limits:
             reading is paused until the rate is met.
         byte_rate: bytes per second of one connection, in both directions together, with bursts of up to one second's
             worth. Beyond: reading is paused until the rate is met.
+        stored_rate: messages per second that a resumed session gets of those that were stored for it. Beyond: they
+            wait, and so do newer messages of QoS 1 and 2, which must not overtake them. What was in flight is sent
+            again at once.
         control_characters: whether topics and client identifiers may contain control characters and non-characters.
             If False, the connection is closed; a client identifier gets CONNACK 2.
     """
@@ -111,6 +114,7 @@ class Limits:
     max_payload: int | None = None
     publish_rate: float | None = None
     byte_rate: float | None = None
+    stored_rate: float | None = None
     control_characters: bool = False
 
     def __post_init__(self) -> None:

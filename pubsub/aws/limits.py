@@ -21,6 +21,10 @@ from pubsub.aws.reserved_topics import filter_of_share, may_publish, may_subscri
 
 __all__ = ["IoTLimits"]
 
+#: Rates below one message a second would let none through: a token bucket holds one second's worth.
+_WHOLE = ("publish_rate", "subscribe_rate", "inbound_rate", "outbound_rate")
+_RATES = (*_WHOLE, "connect_rate", "client_connect_rate", "byte_rate", "stored_rate")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IoTLimits:
@@ -39,6 +43,11 @@ class IoTLimits:
         publish_rate: Messages a second of one connection, in and out together.
         publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
         byte_rate: Bytes a second of one connection, in and out together.  Beyond: what the client sends is delayed.
+        subscribe_rate: Topic Filters a second that the clients of the account subscribe to.  Beyond: SUBACK 0x80.
+        inbound_rate: Messages a second that they publish.  Beyond: discarded, and not acknowledged.
+        outbound_rate: Messages a second that they receive.  Beyond: discarded.
+        stored_rate: Messages a second that a resumed session receives of those that were stored for it.
+        websocket_life: Seconds that a WebSocket connection lasts.  Beyond: it ends.
         max_qos: The highest QoS: a subscription is granted no more; a message of more ends the connection.
         min_keep_alive: Seconds; a shorter keep alive counts as this.
         max_keep_alive: Seconds; a longer one, and 0, counts as this.
@@ -68,6 +77,11 @@ class IoTLimits:
     publish_rate: float | None = 100.0
     publish_surplus: Literal["discard", "delay"] = "discard"
     byte_rate: float | None = 512.0 * 1024
+    subscribe_rate: float | None = 500.0
+    inbound_rate: float | None = 20_000.0
+    outbound_rate: float | None = 20_000.0
+    stored_rate: float | None = 10.0
+    websocket_life: float | None = 86_400.0
     max_qos: int = 1
     min_keep_alive: int = 30
     max_keep_alive: int = 1200
@@ -86,10 +100,12 @@ class IoTLimits:
                 raise ValueError(f"{name} is {value}; expected 0 or more, or None for no limit if that is allowed")
         if self.publish_surplus not in ("discard", "delay"):
             raise ValueError(f"publish_surplus is {self.publish_surplus!r}; expected 'discard' or 'delay'")
-        for name in ("connect_rate", "client_connect_rate", "publish_rate", "byte_rate"):
-            rate, least = getattr(self, name), 1.0 if name == "publish_rate" else 0.0
+        for name in _RATES:
+            rate, least = getattr(self, name), 1.0 if name in _WHOLE else 0.0
             if rate is not None and not (rate > 0 and rate >= least):
                 raise ValueError(f"{name} is {rate}; expected {least:g} or more a second, or None for no limit")
+        if self.websocket_life is not None and not self.websocket_life > 0:
+            raise ValueError(f"websocket_life is {self.websocket_life}; expected seconds above 0, or None for no limit")
         if not 0 < self.min_keep_alive <= self.max_keep_alive <= 65_535:
             raise ValueError(
                 f"min_keep_alive is {self.min_keep_alive} and max_keep_alive {self.max_keep_alive}; expected two "

@@ -97,7 +97,14 @@ class LocalIoTEndpoint:
             identities.ring, identities.region, skew=skew, explains=explain, refuse_replays=refuse_replays, clock=clock
         )
         hooks = self._hooks = IoTHooks(
-            identities, self.limits, signatures, self._publish, clock, time.monotonic, explain
+            identities,
+            self.limits,
+            signatures,
+            self._publish,
+            lambda client_id: self.broker.disconnect(client_id),
+            clock,
+            time.monotonic,
+            explain,
         )
         self.broker = Broker(
             host,
@@ -222,7 +229,7 @@ class LocalIoTEndpoint:
         Raises:
             RuntimeError: The endpoint does not run.
         """
-        self._hooks.delete(client_id)
+        self._hooks.ends(client_id, "API_INITIATED_DISCONNECT")
         return self.broker.disconnect(client_id, will=not prevent_will, forget=clean_session)
 
     def _minted(self) -> Authority:
@@ -322,5 +329,6 @@ def _broker_limits(limits: IoTLimits) -> Limits:
         max_payload=limits.max_payload,
         publish_rate=limits.publish_rate if limits.publish_surplus == "delay" else None,
         byte_rate=limits.byte_rate,
+        stored_rate=limits.stored_rate,
         control_characters=True,
     )

@@ -14,6 +14,7 @@ the connection's context.  Each later question is a lookup in that.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,21 +62,21 @@ _CONNECT_BURST = 3.0  # the burst of CONNECTs with one client id: AWS does not d
 class _Client:
     """A client that is connected, or connecting."""
 
-    __slots__ = ("authorizer", "deleted", "messages", "presence")
+    __slots__ = ("authorizer", "ended_by", "ending", "messages", "presence")
 
     def __init__(self, authorizer: Authorizer, presence: Presence, messages: TokenBucket | None) -> None:
         self.authorizer = authorizer
         self.presence = presence
         self.messages = messages  # one token for each message, in or out; None: no limit
-        self.deleted = False  # by DeleteConnection
+        self.ending: asyncio.TimerHandle | None = None  # the end of its WebSocket connection
+        self.ended_by = ""  # AWS's name for the reason, if the endpoint ends it without a fault of the client
 
 
 class _ConnectRates:
     """CONNECTs a second: of the account, and with each client id."""
 
     def __init__(self, limits: IoTLimits) -> None:
-        rate = limits.connect_rate
-        self._account = None if rate is None else TokenBucket(rate, max(1.0, rate))
+        self._account = _bucket(limits.connect_rate)
         self._rate = limits.client_connect_rate
         self._of_client: dict[str, TokenBucket] = {}  # the one least lately used first
 
@@ -94,6 +95,11 @@ class _ConnectRates:
         return f"the client id {client_id!r} is beyond its {self._rate:g} CONNECTs a second"
 
 
+def _bucket(rate: float | None) -> TokenBucket | None:
+    """Return a bucket with at most one second's worth of tokens; None for no limit."""
+    return None if rate is None else TokenBucket(rate, max(1.0, rate))
+
+
 class IoTHooks:
     """The hooks.
 
@@ -102,8 +108,9 @@ class IoTHooks:
         limits: The limits that are kept.
         signatures: Decides about the signature of an upgrade request.
         publish: Publishes a lifecycle message: topic and payload.
+        disconnect: Closes the connection of a client id.
         clock: Gives the time in seconds since 1970.
-        monotonic: Gives seconds that only go forward, for the rate of messages.
+        monotonic: Gives seconds that only go forward, for the rates of messages and Topic Filters.
         explains: Whether to send a client the reason when its connection is closed.
     """
 
@@ -113,6 +120,7 @@ class IoTHooks:
         limits: IoTLimits,
         signatures: SignatureCheck,
         publish: Callable[[str, bytes], object],
+        disconnect: Callable[[str], object],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         explains: bool,
@@ -122,11 +130,15 @@ class IoTHooks:
         self._limits = limits
         self._signatures = signatures
         self._publish = publish
+        self._disconnect = disconnect
         self._clock = clock
         self._monotonic = monotonic
         self._connects = _ConnectRates(limits)
         self._connected: dict[str, _Client] = {}  # by client id
         self._rate = limits.publish_rate if limits.publish_surplus == "discard" else None
+        # Of the account: all clients together.
+        self._subscribed = _bucket(limits.subscribe_rate)
+        self._moved = {"publish": _bucket(limits.inbound_rate), "receive": _bucket(limits.outbound_rate)}
 
     # --- who is it ---
 
@@ -159,8 +171,7 @@ class IoTHooks:
         if not decision:
             return Refused(5, decision.reason)
         presence = Presence(client_id, principal.name, peer.address[0], self._clock)
-        messages = None if self._rate is None else TokenBucket(self._rate, self._rate)
-        peer.context = _Client(authorizer, presence, messages)
+        peer.context = _Client(authorizer, presence, _bucket(self._rate))
         keep_alive = self._limits.keep_alive(connect.keep_alive)
         # A client id belongs to the account: any of its users takes over the connection that has it.
         return Accepted(client_id, keep_alive, owner=self._identities.account_id)
@@ -222,9 +233,10 @@ class IoTHooks:
                 return self._denied(decision)
         elif not (decision := client.authorizer.receive(access.topic)):
             return Verdict(False, reason=decision.reason)
-        if client.messages is not None and not client.messages.take(self._monotonic()):
-            said = f"it is beyond the {client.messages.rate:g} messages a second of one connection, and discarded"
-            return Verdict(False, reason=said, acknowledge=False)
+        for bucket, whose in ((client.messages, "one connection"), (self._moved[access.action], "the account")):
+            if bucket is not None and not bucket.take(self._monotonic()):
+                said = f"it is beyond the {bucket.rate:g} messages a second of {whose}, and discarded"
+                return Verdict(False, reason=said, acknowledge=False)
         if access.action == "publish" and access.topic.startswith("$") and not self._limits.reserved_topics:
             return Verdict(False, reason="it is for a service of AWS, and there is none here: acknowledged and dropped")
         return ALLOWED
@@ -236,7 +248,12 @@ class IoTHooks:
         if objection is not None:
             return self._closing(objection)
         decision: Decision = client.authorizer.subscribe(topic_filter)
-        return Verdict(True, max_qos=self._limits.max_qos) if decision else self._denied(decision)
+        if not decision:
+            return self._denied(decision)
+        rate = self._subscribed
+        if rate is not None and not rate.take(self._monotonic()):
+            return Verdict(False, reason=f"it is beyond the {rate.rate:g} Topic Filters a second of the account")
+        return Verdict(True, max_qos=self._limits.max_qos)
 
     def _denied(self, decision: Decision) -> Verdict:
         return (
@@ -252,23 +269,35 @@ class IoTHooks:
 
     def on_connected(self, peer: Peer) -> None:
         """Publish that a client has connected."""
-        self._connected[peer.client_id] = peer.context
+        client: _Client = peer.context
+        self._connected[peer.client_id] = client
+        if self._limits.websocket_life is not None and peer.target is not None:
+            loop = asyncio.get_running_loop()
+            client.ending = loop.call_later(
+                self._limits.websocket_life, self._end, peer.client_id, "WEBSOCKET_TTL_EXPIRATION"
+            )
         if self._limits.lifecycle_events:
-            self._tell(peer.context.presence.connected())
+            self._tell(client.presence.connected())
 
     def on_disconnected(self, peer: Peer, error: MQTTError | None) -> None:
         """Publish that a client has disconnected."""
         client: _Client = peer.context
         if self._connected.get(peer.client_id) is client:
             del self._connected[peer.client_id]
+        if client.ending is not None:
+            client.ending.cancel()
         if self._limits.lifecycle_events:
-            self._tell(client.presence.disconnected(error, deleted=client.deleted))
+            self._tell(client.presence.disconnected(error, client.ended_by))
 
-    def delete(self, client_id: str) -> None:
-        """Note that a client's connection is about to be closed by DeleteConnection."""
+    def ends(self, client_id: str, reason: str) -> None:
+        """Note why a client's connection is about to be closed: AWS's name of the reason."""
         client = self._connected.get(client_id)
         if client is not None:
-            client.deleted = True
+            client.ended_by = reason
+
+    def _end(self, client_id: str, reason: str) -> None:
+        self.ends(client_id, reason)
+        self._disconnect(client_id)
 
     def _tell(self, message: tuple[str, bytes] | None) -> None:
         if message is not None:

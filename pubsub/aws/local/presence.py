@@ -66,14 +66,14 @@ class Presence:
         """Return the message that it has connected; None for a client id that no topic can end with."""
         return self._message("connected", {"ipAddress": self._address})
 
-    def disconnected(self, error: MQTTError | None, *, deleted: bool = False) -> tuple[str, bytes] | None:
+    def disconnected(self, error: MQTTError | None, reason: str = "") -> tuple[str, bytes] | None:
         """Return the message that it has disconnected; None as above.
 
         Args:
             error: Why; None for the client's DISCONNECT.
-            deleted: Whether it was closed by DeleteConnection.
+            reason: AWS's name for the reason, where the error does not show it.
         """
-        reason = "API_INITIATED_DISCONNECT" if deleted else disconnect_reason(error)
+        reason = reason or disconnect_reason(error)
         by_client = reason == "CLIENT_INITIATED_DISCONNECT"
         return self._message("disconnected", {"clientInitiatedDisconnect": by_client, "disconnectReason": reason})
 
