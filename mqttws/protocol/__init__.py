@@ -1,1 +1,1 @@
-"""Sans-IO state machines: bytes and `now` in, bytes and events out. No socket, clock, thread, log or random here."""
+"""Sans-IO state machines: they take bytes and the time, and return bytes and events. They do no I/O."""

@@ -1,9 +1,9 @@
-"""How long messages wait to be sent: since when, and until when at most.
+"""The ages of queued messages: since when each has waited to be sent, and when it expires.
 
-Tokens rise, and messages leave the queue in their order. So what is noted of those before the first that waits is of no
-use any more, and all of it is dropped from the left. The time is noted for a message only where its age matters (it is
-to expire, or to outlive the process); for all others it is noted at each turn for the last one that is there, which is
-exact to a turn and costs a message nothing.
+Tokens increase, and messages leave the queue in token order, so entries for tokens below the first queued one are
+obsolete and are dropped from the left. A time is recorded for a single message only if its age matters: if the message
+can expire, or a store keeps it. For all others, each turn records the time for the last token in the queue. That is
+exact to one turn and costs nothing per message.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Age(NamedTuple):
     """When a message was published, and how long it may wait.
 
     Attributes:
-        now: when: seconds of the clock of `now`.
-        wall: the same moment in seconds since 1970, for the next process.
-        seconds: how long it may wait to be sent, above 0; infinity for no limit.
+        now: When it was published, in seconds of the clock of `now`.
+        wall: The same moment in seconds since 1970, for a later process.
+        seconds: How many seconds it may wait to be sent, above 0; infinity for no limit.
     """
 
     now: float
@@ -30,30 +30,32 @@ class Age(NamedTuple):
 
 
 class Ages:
-    """The ages of the messages that wait in one queue."""
+    """The ages of the messages in one queue."""
 
     __slots__ = ("_due", "_ends", "_marks")
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque()  # a token, and when all up to it were there; both rise
-        # By token, in their order: when each expires. A dict looks for its first key past all that are gone.
+        # (token, time): all messages up to the token had been queued by that time. Both values increase.
+        self._marks: deque[tuple[int, float]] = deque()
+        # Token -> expiry time, in token order. A plain dict would scan all deleted entries to find its first key.
         self._ends: OrderedDict[int, float] = OrderedDict()
-        self._due: list[tuple[float, int]] = []  # a heap of the same, and of some that are gone
+        # A heap of (expiry time, token) with the same entries, and some that `_ends` no longer contains.
+        self._due: list[tuple[float, int]] = []
 
     def mark(self, last: int, now: float) -> None:
-        """Note that all messages up to a token wait now."""
+        """Record that all messages up to the token `last` are queued now."""
         if not self._marks or self._marks[-1][0] < last:
             self._marks.append((last, now))
 
     def add(self, token: int, since: float, seconds: float) -> None:
-        """Record when the last message was published, and how long it may wait; infinity for no limit."""
+        """Record since when the last queued message has waited, and how many seconds it may; infinity: no limit."""
         self.mark(token, since)
         if seconds != inf:
             self._ends[token] = since + seconds
             heappush(self._due, (since + seconds, token))
 
     def forget(self, first: int | None) -> None:
-        """Drop the entries of messages before the first queued one; None: of all messages."""
+        """Drop the entries of all messages before the token `first`, which is the first queued; None: drop all."""
         marks, ends = self._marks, self._ends
         if first is None:
             marks.clear()
@@ -69,19 +71,19 @@ class Ages:
 
     @property
     def oldest(self) -> float | None:
-        """Since when the first message has waited; None if it was queued in this turn."""
+        """The time since which the first message has waited; None if it was queued in this turn."""
         return self._marks[0][1] if self._marks else None
 
     @property
     def next_end(self) -> float | None:
-        """When the next message expires; None for never."""
+        """The time at which the next message expires; None if none does."""
         due = self._due
         while due and due[0][1] not in self._ends:
             heappop(due)
         return due[0][0] if due else None
 
-    def take_over(self, now: float) -> set[int]:
-        """Take the tokens of the messages that have expired; some may wait no more."""
+    def pop_expired(self, now: float) -> set[int]:
+        """Remove and return the tokens of expired messages. Some of these may have left the queue already."""
         tokens: set[int] = set()
         while (end := self.next_end) is not None and end <= now:
             token = heappop(self._due)[1]
@@ -90,10 +92,10 @@ class Ages:
         return tokens
 
     def each(self, tokens: Iterable[int]) -> Iterator[tuple[float, float] | None]:
-        """Return of each message since when it has waited, and how long it may; None if that is not known.
+        """Yield since when each message has waited, and how many seconds it may; None if that is unknown.
 
         Args:
-            tokens: rising.
+            tokens: The tokens of queued messages, in increasing order.
         """
         marks = iter(self._marks)
         mark = next(marks, None)

@@ -1,14 +1,14 @@
-"""The client's machine.
+"""The client's protocol state machine: one connection, from CONNECT to its end.
 
-The packets that a client may receive in each state, by §3. Every other packet is a violation by the server::
+The packets that a client may receive in each state (§3) are these. Any other packet is a protocol violation::
 
     connecting   ConnAck
     connected    Publish PubAck PubRec PubRel PubComp SubAck UnsubAck PingResp
 
 The client waits for the CONNACK before it sends anything else (the standard allows more; AWS IoT does not). Then it
 restores its state: the subscriptions, if the server has lost them, then unanswered requests and messages in flight.
-Messages and requests have tokens, numbers from one sequence, and are sent in the order of their tokens on every
-connection.
+Messages and requests are numbered in one sequence. These numbers, called tokens, fix the order in which they are sent
+on every connection.
 
 Keep alive: the client sends PINGREQ if nothing was sent, or nothing was received, for three quarters of the interval.
 The former is required by §3.1.2.10; the latter detects a half-open connection even while messages are published to it.
@@ -46,24 +46,25 @@ from mqttws.protocol.suspects import is_evidence
 
 
 class ClientMachine(Machine):
-    """One Network Connection of a client.
+    """The client's state machine for one Network Connection.
 
     Args:
-        connect: the CONNECT to send.
-        session: the session, which outlives this connection. With `connect.clean_session` the server discards its
+        connect: The CONNECT to send.
+        session: The session, which outlives this connection. With `connect.clean_session` the server discards its
             side at the end, but unacknowledged messages are still sent again on the next connection.
-        ping_timeout: seconds to wait for any byte after a PINGREQ; None: a quarter of the keep alive and half a
+        ping_timeout: Seconds to wait for any byte after a PINGREQ; None: a quarter of the keep alive and half a
             second, at most 20.
-        max_packet_size: bytes; a larger packet from the server is a fault, `PacketTooLarge`.
-        ack_timeout: seconds without any acknowledgement, while one is due, after which the server is pinged and
-            `Stalled` is reported; None: never.
-        reject_suspects: whether to stop sending a message or request because of which the server closes the connection
-            each time; see `suspects`.
-        skip_oversize: whether a larger PUBLISH is acknowledged and dropped instead, and reported as `Skipped`.
-        max_filters: the maximum number of Topic Filters in a SUBSCRIBE that restores subscriptions (8 at AWS IoT).
+        max_packet_size: Bytes. A larger packet from the server ends the connection with `PacketTooLarge`.
+        max_filters: Maximum number of Topic Filters in a SUBSCRIBE that restores subscriptions (8 at AWS IoT).
         publish_rate: PUBLISH packets per second in both directions together; see `Pace`. None: no limit.
-        resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None: only on the
+        resend_after: Seconds after which a QoS 1 message that is not acknowledged is sent again; None: only on the
             next connection.
+        ack_timeout: Seconds without any acknowledgement, while one is due, after which the server is pinged and
+            `Stalled` is reported; None: never.
+        reject_suspects: Whether to stop sending a message or request each time after which the server closes the
+            connection; see `suspects`.
+        skip_oversize: Whether a PUBLISH larger than `max_packet_size` is acknowledged and discarded, and reported as
+            `Skipped`, instead of ending the connection.
     """
 
     __slots__ = (
@@ -127,13 +128,15 @@ class ClientMachine(Machine):
         """Send SUBSCRIBE.
 
         Args:
-            topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
+            topic_filters: Pairs of a Topic Filter and the requested QoS, at least one.
 
         Returns:
             A token, which `Subscribed` contains.
 
         Raises:
-            LocalProtocolError: a Topic Filter is not valid, or there is no connection.
+            LocalProtocolError: A Topic Filter is not valid, or the machine is not connected.
+
+        Spec: §3.8
         """
         self._check_state("subscribe", CONNECTED)
         return self.session.subscribe(topic_filters)
@@ -145,10 +148,12 @@ class ClientMachine(Machine):
             topic_filters: Topic Filters, at least one.
 
         Returns:
-            A token, which `Unsubscribed` brings back.
+            A token, which `Unsubscribed` contains.
 
         Raises:
-            LocalProtocolError: a Topic Filter is not valid, or there is no connection.
+            LocalProtocolError: A Topic Filter is not valid, or the machine is not connected.
+
+        Spec: §3.10
         """
         self._check_state("unsubscribe", CONNECTED)
         return self.session.unsubscribe(topic_filters)
@@ -167,14 +172,14 @@ class ClientMachine(Machine):
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
         before = len(self.events)
-        Machine.receive_data(self, data, now)  # before Python 3.12 `super()` takes as long as two calls more
+        Machine.receive_data(self, data, now)  # not `super()`, which costs as much as two calls before Python 3.12
         if self._stall is not None and self.state is CONNECTED:
             self._stall.received(now)
         if self._pace is not None:
             self._pace.count(now, sum(isinstance(event, Publish) for event in islice(self.events, before, None)))
 
     def data_to_send(self, now: float) -> bytes:
-        """See `Machine.data_to_send`. What has waited for too long does not leave."""
+        """See `Machine.data_to_send`. Expired messages are not sent."""
         if self.state is not CONNECTED:
             return super().data_to_send(now)
         if self.session.sender.ages is not None:
@@ -188,7 +193,7 @@ class ClientMachine(Machine):
         return data
 
     def _expire(self, now: float) -> None:
-        """Give up the messages that have waited for as long as they may."""
+        """Drop the messages that have expired, and report them."""
         tokens = self.session.sender.expire(now)
         if tokens:
             self.events.append(Expired(tokens))
@@ -196,14 +201,14 @@ class ClientMachine(Machine):
     def resume_reading(self, now: float) -> None:
         """See `Machine.resume_reading`."""
         super().resume_reading(now)
-        if self._stall is not None:  # data that arrived during the pause is read only now
+        if self._stall is not None:  # acknowledgements that arrived during the pause are read only now
             self._stall.restart(now)
 
     def disconnect(self, goodbye: bool = True) -> None:
-        """End the connection in order: what may be sent is sent, then DISCONNECT, then nothing.
+        """Send everything that may be sent now, then DISCONNECT, and close.
 
         Args:
-            goodbye: whether to send DISCONNECT; without it the server publishes the will.
+            goodbye: Whether to send DISCONNECT. Without it the server publishes the Will Message.
 
         Spec: §3.14, [MQTT-3.14.4-1], [MQTT-3.14.4-2], [MQTT-3.1.2-8]
         """
@@ -228,7 +233,7 @@ class ClientMachine(Machine):
         return deadline
 
     def _keep_alive_at(self) -> float | None:
-        """Return the time at which to ping or to close the connection; None if there is none."""
+        """Return the time at which to ping the server or to close the connection; None if there is none."""
         if not self._interval:
             return self._dead_at(self._ping_sent) if self._ping_sent is not None and self._reading else None
         ping_at = self._last_sent + self._interval
@@ -253,6 +258,7 @@ class ClientMachine(Machine):
         deadline = self._keep_alive_at()
         if deadline is None or now < deadline:
             return
+        # While reading is paused, a PINGRESP may have arrived without being read, so silence proves nothing.
         if self._reading and self._ping_sent is not None and now >= self._dead_at(self._ping_sent):
             silence = now - self._last_received
             self.close(KeepAliveTimeout(f"the server has been silent for {silence:.1f} s, a ping included"))
@@ -268,7 +274,7 @@ class ClientMachine(Machine):
         return max(ping_sent, self._last_received) + self._ping_timeout
 
     def close(self, error: MQTTError | None = None) -> None:
-        """See `Machine.close`. The end may show what the server does not take."""
+        """See `Machine.close`. The end may identify a message or request that the server does not accept."""
         if self._rejects and self.state is CONNECTED and is_evidence(error):
             probing = self._probing
             alone = probing.alone if probing is not None else None
@@ -279,7 +285,7 @@ class ClientMachine(Machine):
         super().close(error)
 
     def _give_up(self, packet_id: int, sent: Outgoing | Request) -> None:
-        """Give up what the server does not take."""
+        """Stop sending a message or request that the server does not accept, and report that."""
         session = self.session
         if isinstance(sent, Request):
             self._note_answer(session.reject(packet_id))
@@ -290,7 +296,7 @@ class ClientMachine(Machine):
         if session.store is not None:
             try:
                 session.store.commit()
-            except StoreError:  # the next process will find it out, too
+            except StoreError:  # the connection ends anyway; a later process will find out the same
                 pass
 
     def _send_probe(self, probing: Probing) -> bool:
@@ -309,7 +315,7 @@ class ClientMachine(Machine):
         return True
 
     def _send_ready(self, space: float = PIECE) -> None:
-        """Send what `Machine` does, and the requests, each in its turn among the messages."""
+        """See `Machine._send_ready`. Send requests too, in token order with the messages."""
         session = self._session
         assert session is not None
         if self._probing is not None and self._send_probe(self._probing):
@@ -321,7 +327,7 @@ class ClientMachine(Machine):
                 space = self._send_messages(space, before=token)
                 following = session.sender.first_waiting
                 if following is not None and following < token:
-                    break  # it waits for an identifier, or for the next piece
+                    break  # an earlier message needs an identifier, or the next piece
             if not self._send_request():
                 break
         if session.requests:
@@ -335,7 +341,7 @@ class ClientMachine(Machine):
             pass
 
     def _send_request(self) -> bool:
-        """Send the next request. Return False where no identifier is free."""
+        """Send the next request. Return False if no packet identifier is free."""
         ready = self.session.next_request()
         if ready is None:
             return False
@@ -393,7 +399,7 @@ class ClientMachine(Machine):
             raise PacketTooLarge(message, "§2.2.3", publish.topic, packet.size)
         if publish.packet_id is not None:
             if not self.session.receiver.receive(publish, publish.packet_id):
-                return  # a copy
+                return  # a duplicate
             self.session.receiver.acknowledge(publish)
         self.events.append(Skipped(publish.topic, packet.size))
 
@@ -404,13 +410,13 @@ class ClientMachine(Machine):
         self._answered(self.session.taken_back(packet.packet_id))
 
     def _answered(self, answer: Answer | None) -> None:
-        """Commit the change before the caller is notified, because no output follows that would commit it."""
+        """Commit the change before it is reported: no output follows that would cause a commit."""
         store = self.session.store
         if answer is not None and (store is None or self._commit(store)):
             self._note_answer(answer)
 
     def _note_answer(self, answer: Answer) -> None:
-        """Report the answer to a request, once that is whole."""
+        """Report the answer to a request once all its parts are answered."""
         request, return_codes = answer
         if not return_codes:
             return
@@ -426,5 +432,5 @@ class ClientMachine(Machine):
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
-    """Return the earlier of two times; None stands for never."""
+    """Return the earlier of two times; None means never."""
     return one if other is None else other if one is None else min(one, other)

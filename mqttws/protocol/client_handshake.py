@@ -1,9 +1,9 @@
-"""A client's part in the opening handshake of a WebSocket: a request of HTTP, then 101, or a refusal.
+"""The client's opening handshake of a WebSocket: an HTTP upgrade request, answered by 101 or by a refusal.
 
-Nearly every request and every 101 is plain: one line and some headers of visible ASCII. These are written and read
-here, since importing h11 takes a client longer than the handshake. h11 writes the request and reads the answer
-where anything is out of the ordinary, a refusal with its body above all, and finds what HTTP does not allow. What makes
-an answer the one to our request is checked here either way.
+Nearly every request and every 101 response is plain: one line and some headers of visible ASCII. This module writes and
+parses these itself, because importing h11 takes longer than the handshake. h11 handles everything else: unusual
+requests, refusals with their bodies, and everything that HTTP does not allow. In both cases this module checks that a
+101 is the answer to its request.
 
 Spec: §6, RFC 6455 §4.1, §4.2.2
 """
@@ -25,19 +25,19 @@ from mqttws.protocol.plain import PROTOCOL_ERROR, FramingEvent
 if TYPE_CHECKING:
     import h11
 
-#: How much of the body of a refusal is kept.
+#: How many bytes of the body of a refusal are kept.
 MAX_REFUSAL_BODY = 4096
-#: A key and this, hashed, are what a server proves by that it speaks WebSocket. Spec: RFC 6455 §1.3
+#: The server hashes the client's key followed by this to prove that it implements WebSocket. Spec: RFC 6455 §1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: A Host header of plain labels, or with an address of IPv6; and a request target.
+#: A Host header of plain labels or an IPv6 address; and a request target.
 _PLAIN_HOST = re.compile(r"([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 _PLAIN_TARGET = re.compile(r"[!-~]+")
-#: A line of a header: a token, and a value of visible ASCII with single spaces. Spec: RFC 9110 §5.1, §5.5
+#: A header line: a token, and a value of visible ASCII with single spaces. Spec: RFC 9110 §5.1, §5.5
 _PLAIN_LINE = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]+): ?([!-~]+(?: [!-~]+)*)")
-#: Headers that mean something to HTTP itself.
+#: Headers that affect the framing or routing of the HTTP message. h11 handles messages in which they are unexpected.
 _OF_HTTP = frozenset({b"host", b"content-length", b"transfer-encoding"})
-#: Headers of an answer that belong to the upgrade.
+#: Response headers that belong to the upgrade.
 _OF_UPGRADE = frozenset(
     {b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"}
 )
@@ -46,23 +46,23 @@ _Lines = list[tuple[bytes, bytes]]
 
 
 class _Unusable(Exception):
-    """An answer that is not an answer to our request."""
+    """The response is not a valid answer to the upgrade request."""
 
 
 class ClientWebSocket(WebSocketFraming):
     """The client's end of a WebSocket.
 
     Args:
-        host: the Host header, exactly as it is to be sent.
-        target: path and query, exactly as they are to be sent.
-        headers: more headers of the request.
-        subprotocol: what is offered, and must be chosen by the server.
-        entropy: see `WebSocketFraming`.
+        host: The Host header, exactly as it is to be sent.
+        target: Path and query, exactly as they are to be sent.
+        headers: Additional request headers, as (name, value) pairs.
+        subprotocol: The subprotocol to offer; the server must select it.
+        entropy: The source of masking keys; see `WebSocketFraming`.
 
     Raises:
-        ConnectError: the request cannot be made of this.
+        ConnectError: HTTP does not allow one of these values.
 
-    Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    Spec: RFC 6455 §4.1, [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
 
     __slots__ = ("_body", "_head", "_http", "_nonce", "_refusal", "_subprotocol")
@@ -85,10 +85,10 @@ class ClientWebSocket(WebSocketFraming):
         self._out.append(_request(host, target, self._upgrade_lines(headers)))
 
     def _upgrade_lines(self, headers: Iterable[tuple[str, str]]) -> _Lines:
-        """Make the headers of the request, without that of the host; visible ASCII and spaces only.
+        """Return the request headers, except Host.
 
         Raises:
-            ConnectError: one holds something else.
+            ConnectError: One contains characters other than visible ASCII and spaces.
         """
         headers = list(headers)
         if not all(text.isascii() and text.isprintable() for header in headers for text in header):
@@ -107,7 +107,7 @@ class ClientWebSocket(WebSocketFraming):
         return []
 
     def receive_eof(self) -> Ended | None:
-        """Handle EOF, which may end a refusal. Return Ended, or None if it has no effect."""
+        """Handle EOF, which may end the body of a refusal. Return Ended if it does, else None."""
         return None if self._refusal is None or self.finished else self._rejected()
 
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
@@ -128,12 +128,13 @@ class ClientWebSocket(WebSocketFraming):
             return [Ended(ConnectError(f"the server's answer to the upgrade cannot be used: {shown(error)}"))]
 
     def _receive_response(self, data: bytes) -> list[FramingEvent]:
-        """Let h11 read an answer that is not a plain 101."""
+        """Parse a response that is not a plain 101 with h11."""
         import h11
 
         http = self._http
         if http is None:
             http = self._http = h11.Connection(h11.CLIENT)
+            # h11 parses a response only after a request. The real one has been sent; this one is discarded.
             http.send(h11.Request(method="GET", target="/", headers=[("Host", "h"), ("Upgrade", "websocket")]))
         http.receive_data(data)
         while True:
@@ -145,7 +146,7 @@ class ClientWebSocket(WebSocketFraming):
                 events = self._accepted(list(event.headers))
                 return events + self._receive_frames(http.trailing_data[0]) if self.opened else events
             if isinstance(event, h11.InformationalResponse):
-                continue  # 100 or 103: the answer follows. RFC 9110 §15.2
+                continue  # 100 or 103: the final response follows. RFC 9110 §15.2
             if isinstance(event, h11.Response):
                 self._refusal = event.status_code, list(event.headers)
             elif isinstance(event, h11.Data):
@@ -154,18 +155,19 @@ class ClientWebSocket(WebSocketFraming):
                     return [self._rejected()]
             elif isinstance(event, h11.EndOfMessage):
                 return [self._rejected()]
-            else:  # it needs more data
+            else:  # h11 needs more data
                 return []
 
     def _accepted(self, lines: _Lines) -> list[FramingEvent]:
-        """Check that a 101 is the answer to our request. Spec: RFC 6455 §4.1.
+        """Check that a 101 response answers the upgrade request. Spec: RFC 6455 §4.1.
 
         Raises:
-            _Unusable: it is not.
+            _Unusable: It does not.
         """
         found: dict[bytes, bytes] = {}
         for name, value in lines:
-            if name in _OF_UPGRADE:  # several lines are one list; what must be one value is then none. RFC 9110 §5.3
+            if name in _OF_UPGRADE:
+                # Repeated lines form one list (RFC 9110 §5.3), so a repeated single value does not match below.
                 found[name] = b"%s, %s" % (found[name], value) if name in found else value
         tokens = [token.strip().lower() for token in found.get(b"connection", b"").split(b",")]
         if b"upgrade" not in tokens:
@@ -183,7 +185,7 @@ class ClientWebSocket(WebSocketFraming):
             return [Opened()]
         if subprotocol is not None:
             raise _Unusable(f"unrecognized subprotocol {subprotocol}")
-        self._is_open = True  # the WebSocket is, though no MQTT may flow
+        self._is_open = True  # the WebSocket is open, but MQTT must not be sent over it
         self.close(PROTOCOL_ERROR, "no subprotocol")
         self.finished = True
         detail = f"the server chose the subprotocol {subprotocol!r}; it must be {self._subprotocol!r}"
@@ -198,10 +200,10 @@ class ClientWebSocket(WebSocketFraming):
 
 
 def _request(host: str, target: str, lines: _Lines) -> bytes:
-    """Write the request.
+    """Encode the request.
 
     Raises:
-        ConnectError: it holds what HTTP does not allow.
+        ConnectError: It contains something that HTTP does not allow.
     """
     written = [b"%s: %s" % line for line in lines]
     if (
@@ -224,14 +226,14 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
 
 
 def _not_allowed() -> ConnectError:
-    """Make the error for a request that cannot be: what h11 says of it could repeat a credential in it."""
+    """Return the error for an invalid request. It does not include h11's message, which could quote a credential."""
     return ConnectError(
         "the upgrade request cannot be made: the host, path, query or a header holds what HTTP does not allow"
     )
 
 
 def _read_switching(head: bytes) -> _Lines | None:
-    """Read the headers of a plain 101, their names in lower case; None if it is another answer, or not plain."""
+    """Parse the headers of a plain 101, with names in lower case; return None for any other response."""
     status_line, *lines = head[:-4].split(b"\r\n")
     if not head.endswith(b"\r\n\r\n") or not status_line.startswith(b"HTTP/1.1 101 ") or b"\n" in status_line:
         return None
@@ -245,8 +247,8 @@ def _read_switching(head: bytes) -> _Lines | None:
 
 
 def _accept_of(key: bytes) -> bytes:
-    """Return the Sec-WebSocket-Accept that answers a key. Spec: RFC 6455 §4.2.2."""
-    try:  # the code by which hashlib does without OpenSSL; that takes 2 MiB and longer to load than all of this page
+    """Return the Sec-WebSocket-Accept for a key. Spec: RFC 6455 §4.2.2."""
+    try:  # hashlib's fallback without OpenSSL, which takes 2 MiB and longer to load than this whole module
         from _sha1 import sha1  # type: ignore[import-not-found]
     except ImportError:
         from hashlib import sha1

@@ -1,14 +1,14 @@
-"""Framing and machine in one: the object that a driver moves bytes for.
+"""A sans-IO MQTT connection: a framing (WebSocket or TCP) and a protocol state machine behind one interface.
 
-A driver's whole work, whatever the role and whatever the transport::
+A driver does the following, for either role and any transport::
 
-    write connection.data_to_send(now)          after every call of the others
-    close the transport                         when connection.finished, once that is written
+    write connection.data_to_send(now)          after every call of another method
+    close the transport                         when connection.finished, after writing
     call connection.handle_timeout(now)         at connection.next_deadline()
-    call connection.receive_data(data, now)     or receive_eof(now)
-    act on each of connection.events()
+    call connection.receive_data(data, now)     for received bytes; receive_eof(now) at EOF
+    handle each of connection.events()
 
-A connection serves one Network Connection and has no reset. Its last event is `Closed`.
+A connection object serves one Network Connection and cannot be reused. Its last event is `Closed`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ M = TypeVar("M", bound=Machine)
 
 
 class Connection(ABC, Generic[M]):
-    """What the connections of both roles share.
+    """The base class of the connections of both roles.
 
     Args:
-        machine: a new one.
-        framing: a new one.
-        now: seconds, of any clock that only goes forward.
-        open_timeout: seconds until the client must have its CONNACK; at a server until the CONNECT must be there.
-        close_timeout: seconds to wait for the peer's part in closing.
+        machine: A new state machine.
+        framing: A new framing.
+        now: The current time in seconds, of any monotonic clock.
+        open_timeout: Seconds within which a client must receive the CONNACK, or a server the CONNECT.
+        close_timeout: Seconds to wait for the peer during the closing handshake.
     """
 
     __slots__ = (
@@ -95,7 +95,7 @@ class Connection(ABC, Generic[M]):
             self._settle(now)
 
     def data_to_send(self, now: float) -> bytes:
-        """Return the bytes to send now, in one piece."""
+        """Return the bytes to send now, in one piece; empty if there are none."""
         if self._framing.opened:
             data = self.machine.data_to_send(now)
             if data:
@@ -139,32 +139,32 @@ class Connection(ABC, Generic[M]):
 
     @property
     def event_queue(self) -> deque[Event]:
-        """What has happened, in order, for a driver that takes the events from the left itself."""
+        """The queue of events, in order, for a driver that removes them from the left itself."""
         return self.machine.events
 
     @property
     def error(self) -> MQTTError | None:
-        """Why the connection has ended; None while it has not, and after an orderly end."""
+        """The reason for which the connection ended; None while it is open, and after a normal end."""
         return self.machine.error
 
     @property
     def connected(self) -> bool:
-        """Whether the CONNECT has been accepted, and the connection has not ended since."""
+        """Whether the CONNECT was accepted and the connection has not ended since."""
         return self.machine.state is CONNECTED
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended; bytes may still have to be moved until it is `finished`."""
+        """Whether the connection has ended. Until it is `finished`, there may still be bytes to exchange."""
         return self.machine.state is CLOSED
 
     @property
     def finished(self) -> bool:
-        """Whether the transport is to be closed, once `data_to_send` is written."""
+        """Whether to close the transport, after writing `data_to_send`."""
         return self.machine.state is CLOSED and (self._eof or self._framing.finished)
 
     @property
     def has_output(self) -> bool:
-        """Whether `data_to_send` may have something to give, or the end is still to be said."""
+        """Whether `data_to_send` may return bytes, or the close frame has not been requested yet."""
         machine = self.machine
         return machine.has_output or self._framing.has_output or (machine.state is CLOSED and not self._closing)
 
@@ -173,11 +173,11 @@ class Connection(ABC, Generic[M]):
         return self.machine.publish(message)
 
     def acknowledge(self, publish: Publish) -> None:
-        """Note that a message has been taken by its consumer; see `Machine.acknowledge`."""
+        """Acknowledge a message that its consumer has processed; see `Machine.acknowledge`."""
         self.machine.acknowledge(publish)
 
     def discard(self, publish: Publish) -> None:
-        """Drop a message without telling the peer; see `Machine.discard`."""
+        """Drop a message without acknowledging it; see `Machine.discard`."""
         self.machine.discard(publish)
 
     def pause_reading(self) -> None:
@@ -189,7 +189,7 @@ class Connection(ABC, Generic[M]):
         self.machine.resume_reading(now)
 
     def close(self, error: MQTTError, now: float) -> None:
-        """Close the connection for a local reason: a time-out, a take-over, a shutdown."""
+        """Close the connection for a local reason: a timeout, a session takeover, a shutdown."""
         self.machine.close(error)
         self._settle(now)
 
@@ -209,7 +209,7 @@ class Connection(ABC, Generic[M]):
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        """Let the timers follow the machine's state."""
+        """Stop or start the timers for opening and closing, according to the machine's state."""
         if self._open_deadline is not None and self._is_open():
             self._open_deadline = None
         if self.machine.state is CLOSED and self._close_deadline is None and not self.finished:
@@ -217,21 +217,21 @@ class Connection(ABC, Generic[M]):
 
     @abstractmethod
     def _is_open(self) -> bool:
-        """Return whether the opening is over, for better or worse."""
+        """Return whether the opening is complete or has failed."""
 
     @abstractmethod
     def _time_out(self) -> None:
         """End the connection because the opening took too long."""
 
     def _on_opened(self, now: float) -> None:
-        """MQTT may flow."""
+        """Handle the event that MQTT packets may be exchanged."""
 
     def _on_ended(self, error: MQTTError) -> None:
         self.machine.close(error)
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
-    """Return the earlier of two times; None is never."""
+    """Return the earlier of two times; None means never."""
     if one is None:
         return other
     if other is None or one < other:
@@ -240,7 +240,7 @@ def earlier(one: float | None, other: float | None) -> float | None:
 
 
 def _close_code(error: MQTTError | None) -> tuple[int, str]:
-    """Choose the WebSocket close code, and the reason sent with it. Spec: RFC 6455 §7.4."""
+    """Return the WebSocket close code for an error, and the reason to send with it. Spec: RFC 6455 §7.4."""
     if isinstance(error, SessionTakenOver):
         return ws.TAKEN_OVER, "session taken over"
     if isinstance(error, (AccessDenied, LimitExceeded)):
@@ -253,7 +253,7 @@ def _close_code(error: MQTTError | None) -> tuple[int, str]:
 
 
 def _fitting(reason: str) -> str:
-    """Cut a reason to what a close frame holds: 125 bytes with its code. Spec: RFC 6455 §5.5."""
+    """Truncate a reason to fit a close frame, which holds 125 bytes including the code. Spec: RFC 6455 §5.5."""
     encoded = reason.encode()
     if len(encoded) <= ws.MOST_REASON:
         return reason
@@ -261,10 +261,17 @@ def _fitting(reason: str) -> str:
 
 
 class ClientConnection(Connection[ClientMachine]):
-    """A client's connection. After it is made, `data_to_send` begins the handshake or sends CONNECT.
+    """A client's connection. The first `data_to_send` returns the upgrade request or the CONNECT.
 
-    It waits for the server's part in closing only where the end is an orderly one: a server that is silent, refuses or
-    breaks the rules is not worth it, and the client is to connect anew.
+    It waits for the server's close frame only after a normal end. After an error it is `finished` immediately, so that
+    the client can reconnect without delay.
+
+    Args:
+        machine: A new `ClientMachine`.
+        framing: A new `ClientWebSocket`, or a new `Framing` for TCP.
+        now: The current time in seconds, of any monotonic clock.
+        open_timeout: Seconds within which the CONNACK must be received, including the upgrade.
+        close_timeout: Seconds to wait for the server during the closing handshake.
     """
 
     __slots__ = ()
@@ -283,21 +290,21 @@ class ClientConnection(Connection[ClientMachine]):
         return self.machine.unsubscribe(topic_filters)
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
-        """Frame a QoS 0 PUBLISH to be sent before everything that `data_to_send` will return.
+        """Frame a QoS 0 PUBLISH that the caller writes before everything that `data_to_send` returns next.
 
         Args:
-            packet: the whole PUBLISH.
-            now: seconds.
+            packet: The whole PUBLISH.
+            now: The current time in seconds.
 
         Returns:
-            Its bytes; None if it would overtake other messages, or must not be sent.
+            The bytes to write; None if the message would overtake others, or must not be sent now.
         """
         if not self.machine.may_overtake(now):
             return None
         return self._framing.frame(packet)
 
     def disconnect(self, now: float, goodbye: bool = True) -> None:
-        """Send DISCONNECT and close in order; see `ClientMachine.disconnect`."""
+        """Send DISCONNECT and close the connection; see `ClientMachine.disconnect`."""
         self.machine.disconnect(goodbye)
         self._settle(now)
 
@@ -305,7 +312,7 @@ class ClientConnection(Connection[ClientMachine]):
         return self.machine.state in (CONNECTED, CLOSED)
 
     def _time_out(self) -> None:
-        refusal = self._framing.receive_eof()  # its body may be dripping in
+        refusal = self._framing.receive_eof()  # report a refusal even if its body is incomplete
         self.machine.close(
             refusal.error if refusal else ConnectTimeout(f"the server did not answer within {self._open_timeout:.3g} s")
         )

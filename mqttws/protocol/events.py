@@ -1,7 +1,7 @@
-"""The events of a `Connection`.
+"""The events that a `Connection` reports.
 
-A received Application Message is reported as its `Publish` packet, everything else as a class of this module. `Closed`
-is always the last event of a connection.
+A received Application Message is reported as its `Publish` packet, everything else as an instance of a class of this
+module. `Closed` is always the last event of a connection.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mqttws.errors import MQTTError
 
 
 class Closed(Value):
-    """The connection is over.
+    """The connection has ended.
 
     Attributes:
-        error: the reason; None after a DISCONNECT: at a client its own, at a server the client's.
+        error: The reason; None after a DISCONNECT that a client sent or a server received.
     """
 
     __slots__ = ("error",)
@@ -28,10 +28,10 @@ class Closed(Value):
 
 
 class Delivered(Value):
-    """Published QoS 1 or 2 messages are completely acknowledged.
+    """Published QoS 1 or 2 messages were completely acknowledged.
 
     Attributes:
-        tokens: the tokens that `publish` returned for them, at least one.
+        tokens: The tokens that `publish` returned for them, at least one.
     """
 
     __slots__ = ("tokens",)
@@ -42,10 +42,10 @@ class Delivered(Value):
 
 
 class Sent(Value):
-    """Published QoS 0 messages are passed to the network: all those up to a token.
+    """Published QoS 0 messages were sent: all those up to a token.
 
     Attributes:
-        token: the token that `publish` returned for the last of them.
+        token: The token that `publish` returned for the last of them.
     """
 
     __slots__ = ("token",)
@@ -59,10 +59,10 @@ class Sent(Value):
 
 
 class Expired(Value):
-    """Published messages have expired before they were sent; they will not be sent.
+    """Published messages expired in the queue and will not be sent.
 
     Attributes:
-        tokens: the tokens that `publish` returned for them, at least one.
+        tokens: The tokens that `publish` returned for them, at least one.
     """
 
     __slots__ = ("tokens",)
@@ -76,7 +76,7 @@ class Connected(Value):
     """The server accepted the CONNECT.
 
     Attributes:
-        session_present: whether the server had kept the session. Spec: §3.2.2.2
+        session_present: Whether the server has stored the session. Spec: §3.2.2.2.
     """
 
     __slots__ = ("session_present",)
@@ -90,9 +90,9 @@ class Subscribed(Value):
     """A SUBACK arrived, or the server closes the connection each time it receives the SUBSCRIBE.
 
     Attributes:
-        token: the token that `subscribe` returned; None if the connection itself restored a subscription.
-        return_codes: pairs of a Topic Filter and 0, 1, 2 or 0x80, in the requested order; 0x80 also for one because of
-            which the server closes the connection.
+        token: The token that `subscribe` returned; None if the connection itself restored the subscriptions.
+        return_codes: Pairs of a Topic Filter and 0, 1, 2 or 0x80, in the requested order. 0x80 also marks a Topic
+            Filter whose SUBSCRIBE the server answers by closing the connection.
     """
 
     __slots__ = ("return_codes", "token")
@@ -107,8 +107,8 @@ class Skipped(Value):
     """A message larger than `max_packet_size` was received. It was acknowledged, and its payload was discarded.
 
     Attributes:
-        topic: its Topic Name.
-        size: bytes of its PUBLISH.
+        topic: Its Topic Name.
+        size: The size of its PUBLISH in bytes.
     """
 
     __slots__ = ("size", "topic")
@@ -120,11 +120,11 @@ class Skipped(Value):
 
 
 class Stalled(Value):
-    """Acknowledgements are due, but none has arrived for a while. The server has been pinged.
+    """Acknowledgements are due, but none has arrived for some time. A PINGREQ has been sent.
 
     Attributes:
-        count: how many acknowledgements are due.
-        seconds: for how long.
+        count: The number of acknowledgements that are due.
+        seconds: The time without any acknowledgement.
     """
 
     __slots__ = ("count", "seconds")
@@ -139,9 +139,9 @@ class Rejected(Value):
     """A message will not be sent again: the server closes the connection each time it is sent. `Closed` follows.
 
     Attributes:
-        token: the token that `publish` returned for it.
-        topic: its Topic Name.
-        size: bytes of its topic and payload.
+        token: The token that `publish` returned for it.
+        topic: Its Topic Name.
+        size: The size of its topic and payload in bytes.
     """
 
     __slots__ = ("size", "token", "topic")
@@ -157,9 +157,9 @@ class Unsubscribed(Value):
     """An UNSUBACK arrived, or the server closes the connection each time it receives the UNSUBSCRIBE.
 
     Attributes:
-        token: the token that `unsubscribe` returned.
-        return_codes: pairs of a Topic Filter and a return code, in the requested order: 0, or 0x80 for one because of
-            which the server closes the connection.
+        token: The token that `unsubscribe` returned.
+        return_codes: Pairs of a Topic Filter and a return code, in the requested order: 0, or 0x80 for a Topic Filter
+            whose UNSUBSCRIBE the server answers by closing the connection.
     """
 
     __slots__ = ("return_codes", "token")
@@ -177,9 +177,9 @@ class UpgradeRequested(Value):
     """A client requests the WebSocket upgrade: call `accept_upgrade` or `reject_upgrade`.
 
     Attributes:
-        target: the request target as received: path and query.
+        target: The request target as received: path and query.
         headers: (name in lower case, value) pairs as received, Host included.
-        subprotocol: the selected one: "mqtt" or "mqttv3.1".
+        subprotocol: The selected subprotocol: "mqtt" or "mqttv3.1".
     """
 
     __slots__ = ("headers", "subprotocol", "target")
@@ -195,7 +195,11 @@ class UpgradeRequested(Value):
 
 
 class ConnectReceived(Value):
-    """A client's CONNECT: call `accept` or `refuse`. Until then, further data from the client waits."""
+    """A client's CONNECT: call `accept` or `refuse`. Until then, further data from the client is held.
+
+    Attributes:
+        connect: The packet.
+    """
 
     __slots__ = ("connect",)
     __match_args__ = ("connect",)
@@ -205,7 +209,11 @@ class ConnectReceived(Value):
 
 
 class SubscribeReceived(Value):
-    """A client's SUBSCRIBE: call `suback`."""
+    """A client's SUBSCRIBE: call `suback`.
+
+    Attributes:
+        subscribe: The packet.
+    """
 
     __slots__ = ("subscribe",)
     __match_args__ = ("subscribe",)
@@ -215,7 +223,11 @@ class SubscribeReceived(Value):
 
 
 class UnsubscribeReceived(Value):
-    """A client's UNSUBSCRIBE: call `unsuback`."""
+    """A client's UNSUBSCRIBE: call `unsuback`.
+
+    Attributes:
+        unsubscribe: The packet.
+    """
 
     __slots__ = ("unsubscribe",)
     __match_args__ = ("unsubscribe",)
@@ -237,7 +249,7 @@ class Ended(Value):
     """Nothing more will arrive.
 
     Attributes:
-        error: the reason; a `ConnectionClosed` if the peer closed the WebSocket cleanly.
+        error: The reason; a `ConnectionClosed` if the peer closed the WebSocket cleanly.
     """
 
     __slots__ = ("error",)

@@ -1,16 +1,16 @@
-"""Masking, and the single binary frame, which is nearly all traffic. Pure functions of bytes.
+"""Pure functions for WebSocket frames: masking, and encoding and parsing binary messages of a single frame.
 
-One loop parses complete frames: `take_plain` for a client and `take_masked` for a server. `framing` handles the others.
-If frames of one size follow each other, as acknowledgements and the messages of many sensors do, their headers are at
-equal distances. A client then compares and removes all of them with a few slices with a step (about 30 ns per frame
-instead of 166).
+Nearly all traffic consists of such frames. One loop parses complete ones: `take_plain` for a client and `take_masked`
+for a server. `framing` handles all others. If frames of one size follow each other, as acknowledgements and messages of
+many sensors do, their headers are at equal distances. A client then compares and removes all of them with a few
+extended slices (about 30 ns per frame instead of 166).
 
 Masking takes the most time, because Python has no XOR for bytes. The standard library offers two ways:
 
-- Both sides as large integers: low fixed cost, high cost per byte. Short payloads that arrive together are unmasked
-  together: their bytes and their keys are joined, and one XOR is enough.
-- Each of the four lanes, the bytes under one byte of the key, with the translation table of that byte: high fixed cost,
-  low cost per byte.
+- Treat payload and key as large integers: low fixed cost, high cost per byte. Short payloads that arrive together are
+  unmasked together: their bytes and their keys are joined, and one XOR is enough.
+- Translate each of the four lanes (every fourth byte, masked by the same byte of the key) with that byte's table: high
+  fixed cost, low cost per byte.
 
 Spec: RFC 6455 §5.2, §5.3
 """
@@ -23,18 +23,18 @@ from typing import Final
 BINARY_FRAME: Final = 0x82
 
 _FIRST: Final = bytes((BINARY_FRAME,))
-#: The first two bytes of a binary frame, by the second.
+#: The first two bytes of a binary frame, indexed by the second.
 _SHORT_HEADERS: Final = tuple(bytes((BINARY_FRAME, second)) for second in range(256))
 
-#: For each byte of a masking key the table that `bytes.translate` wants. Built when a long payload first comes, and
-#: assigned in one step: threads whose first long payloads come together may build it twice, and see it whole.
+#: For each byte of a masking key, the table for `bytes.translate`. Built at the first long payload and assigned in one
+#: step: threads may build it at the same time, but none sees it incomplete.
 _xor_tables: tuple[bytes, ...] = ()
 #: From this size on, four passes of `translate` are faster than one XOR of two large integers.
 _TRANSLATE_FROM: Final = 512
-#: How many short payloads are unmasked together at most: the integers stay small enough for the processor's cache.
+#: The maximum number of short payloads to unmask together, so that the integers fit into the processor's cache.
 _TOGETHER: Final = 64
 
-#: After so many frames of one size more of them are expected, and so many are examined first.
+#: After `_ALIKE` further frames of one size a run is expected, and `_RUN` frames are compared first.
 _ALIKE: Final = 4
 _RUN: Final = 8
 
@@ -42,11 +42,11 @@ _from_bytes: Final = int.from_bytes
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask or unmask a payload: each byte is XORed with that of the key, in turn.
+    """Mask or unmask a payload: XOR each byte with a byte of the key, cyclically.
 
     Args:
-        payload: any number of bytes.
-        key: 4 bytes.
+        payload: Any number of bytes.
+        key: The masking key, 4 bytes.
 
     Spec: RFC 6455 §5.3
     """
@@ -63,23 +63,23 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
 
 def _build_tables() -> tuple[bytes, ...]:
-    global _xor_tables  # built at first use, for it takes 10 ms
+    global _xor_tables  # built at first use, because that takes 10 ms
     tables = tuple([bytes([value ^ byte for value in range(256)]) for byte in range(256)])
     _xor_tables = tables
     return tables
 
 
 def _xor(data: bytes, keys: bytes) -> bytes:
-    """XOR so many bytes with as many others."""
+    """XOR two byte strings of equal length."""
     return (_from_bytes(data, "little") ^ _from_bytes(keys, "little")).to_bytes(len(data), "little")
 
 
 def binary_frame(payload: bytes, key: bytes | None) -> bytes:
-    """Build a whole binary message of one frame.
+    """Return a binary message that consists of one frame.
 
     Args:
-        payload: any number of bytes.
-        key: the masking key of 4 bytes, for a client; None for a server.
+        payload: Any number of bytes.
+        key: The masking key of 4 bytes, for a client; None for a server.
     """
     size = len(payload)
     bit = 0 if key is None else 0x80
@@ -95,10 +95,9 @@ def binary_frame(payload: bytes, key: bytes | None) -> bytes:
 
 
 def parse_header(data: bytes, start: int) -> tuple[int, int] | None:
-    """Measure the frame that begins at an offset, without judging it.
+    """Return the sizes of the header and the payload of the frame at an offset, without checking them.
 
-    Returns:
-        The sizes of its header and of its payload; None if the header is not all there.
+    Return None if the header is incomplete.
     """
     if len(data) - start < 2:
         return None
@@ -114,20 +113,20 @@ def parse_header(data: bytes, start: int) -> tuple[int, int] | None:
 
 
 def header_size(size: int, masked: bool) -> int:
-    """Return how long the header of a payload must be: the length in its shortest form. Spec: RFC 6455 §5.2."""
+    """Return the size of the header with the payload length in its shortest form. Spec: RFC 6455 §5.2."""
     return (2 if size < 126 else 4 if size < 65_536 else 10) + 4 * masked
 
 
 def take_plain(data: bytes, position: int, payloads: list[bytes]) -> int:
-    """Take whole binary messages of one frame, not masked and of at most 65,535 bytes: what a client receives.
+    """Parse unmasked binary messages of one frame and at most 65,535 bytes, as a client receives them.
 
     Args:
-        data: bytes of the stream.
-        position: where a frame begins.
-        payloads: what is taken is appended to it. How it is cut means nothing.
+        data: Received bytes.
+        position: The offset at which a frame begins.
+        payloads: The list to which payload bytes are appended, in order. Its items are not aligned with messages.
 
     Returns:
-        The offset of the first frame that is another, or not all there, or whose length is not in its shortest form.
+        The offset of the first frame that is of another kind, is incomplete, or has a length not in its shortest form.
     """
     end = len(data)
     size_before = alike = 0
@@ -135,6 +134,7 @@ def take_plain(data: bytes, position: int, payloads: list[bytes]) -> int:
         size = data[position + 1]
         start = position + 2
         if size > 125:
+            # 126: the length is in the next two bytes. 127: a length of eight bytes. From 128 on: masked, an error.
             if size != 126 or start + 2 > end:
                 break
             size = data[start] * 256 + data[start + 1]
@@ -158,18 +158,21 @@ def take_plain(data: bytes, position: int, payloads: list[bytes]) -> int:
 
 
 def _take_run(data: bytes, position: int, size: int, payloads: list[bytes]) -> int:
-    """Take the frames with payloads of one size, at most 125 bytes, that follow each other.
+    """Parse consecutive frames with payloads of one size, at most 125 bytes.
 
-    It looks at twice as many each time, so that what it looks at in vain is less than what it takes, but for the first
-    few. The arguments and the outcome are otherwise those of `take_plain`.
+    The number of frames to compare doubles each time. So the frames that are compared without success are at most as
+    many as those parsed, and `_RUN` more. Arguments and result are otherwise those of `take_plain`.
     """
     step = size + 2
     count = _RUN
     while True:
         frames = bytearray(data[position : position + count * step])
         whole = len(frames) // step
+        # Every `step` bytes there should be the same two header bytes. `lstrip` removes those that match from the left,
+        # so what remains begins with the first frame that differs.
         firsts, seconds = frames[: whole * step : step], frames[1 : whole * step : step]
         taken = min(whole - len(firsts.lstrip(_FIRST)), whole - len(seconds.lstrip(bytes((size,)))))
+        # Remove the frames after the run, then the first header byte of each frame, then the second one.
         del frames[taken * step :]
         del frames[::step]
         del frames[:: step - 1]
@@ -181,9 +184,9 @@ def _take_run(data: bytes, position: int, size: int, payloads: list[bytes]) -> i
 
 
 def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
-    """Take whole binary messages of one frame, masked and of at most 65,535 bytes: what a server receives.
+    """Parse masked binary messages of one frame and at most 65,535 bytes, as a server receives them.
 
-    The arguments and the outcome are those of `take_plain`.
+    Arguments and result are those of `take_plain`.
     """
     end = len(data)
     pieces: list[bytes] = []
@@ -203,6 +206,7 @@ def take_masked(data: bytes, position: int, payloads: list[bytes]) -> int:
         following = start + size
         if following > end:
             break
+        # Short payloads are collected and unmasked together. A long one is unmasked alone, after those before it.
         if pieces and (size > 125 or len(pieces) == _TOGETHER):
             payloads.append(_xor(b"".join(pieces), b"".join(keys)))
             pieces.clear()

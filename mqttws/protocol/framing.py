@@ -1,16 +1,16 @@
-"""The frames of an open WebSocket: MQTT bytes inside binary messages, with the interface of `plain`.
+"""WebSocket framing: MQTT bytes inside binary messages, with the interface of `plain`.
 
-`handshake` opens the WebSocket. Afterwards wsproto handles fragments, pings, the closing handshake and every malformed
-frame. It takes 5 to 7 µs per frame, so this module has a fast path for nearly all traffic: binary messages in a single
-frame (first byte 0x82). It parses them itself, complete ones in one loop (see `frames`), if they are masked as
-required, if their length is in its shortest form, and if no fragmented message is incomplete. Every other frame goes to
-wsproto, byte for byte. MQTT packets are independent of message boundaries [MQTT-6.0.0-2], so payload bytes are passed
-on as they arrive; only the header of a frame is buffered.
+`client_handshake` and `handshake` open the WebSocket. Afterwards wsproto handles fragments, pings, the closing
+handshake and every malformed frame. It takes 5 to 7 µs per frame, so this module has a fast path for nearly all
+traffic: binary messages in a single frame (first byte 0x82). It parses them itself, complete ones in one loop (see
+`frames`), if they are masked as required, if their length is in its shortest form, and if no fragmented message is
+incomplete. Every other frame goes to wsproto, byte for byte. MQTT packets are independent of message boundaries
+[MQTT-6.0.0-2], so payload bytes are passed on as they arrive; only the header of a frame is buffered.
 
 wsproto is imported by the functions that use it. Most connections need it only at their end, if at all, and importing
 it together with h11 takes longer than connecting and publishing a first message.
 
-Output that waits together is sent as one binary message.
+All output of one turn is sent as one binary message.
 
 Spec: §6, RFC 6455
 """
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 
 class WebSocketFraming(Framing, ABC):
-    """The frames of a WebSocket, for both ends. The subclasses in `handshake` open it.
+    """The framing of a WebSocket, for both roles. The subclasses open the WebSocket.
 
     Args:
-        is_client: whether this is the client's end.
-        entropy: returns that many unpredictable bytes, for masking keys.
+        is_client: Whether this is the client's end.
+        entropy: A function that returns the given number of unpredictable bytes, for masking keys.
     """
 
     __slots__ = (
@@ -67,20 +67,20 @@ class WebSocketFraming(Framing, ABC):
         self.opened = False
         self._ws: Connection | None = None  # wsproto's state, created on demand
         self._is_client = is_client
-        self._is_open = False  # between the handshake and the first close frame of either end
+        self._is_open = False  # from the handshake to the first close frame sent or received
         self._closing = False  # whether this end has sent the first close frame
         self._entropy = entropy
         self._keys: list[bytes] = []  # unused masking keys, the next one last
         # The current frame:
         self._header = b""  # its header, while that is incomplete
-        self._left = 0  # how much of its payload is to come
-        self._key: bytes | None = None  # its masking key, turned to the next byte
-        self._ours = False  # whether it goes the short way
+        self._left = 0  # how many bytes of its payload have not arrived yet
+        self._key: bytes | None = None  # its masking key, rotated so that it begins with the next byte to use
+        self._ours = False  # whether it is handled here, not by wsproto
         self._fragmented = False  # whether wsproto is inside a fragmented message
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
         """See `Framing.receive_data`."""
-        if self.finished or not data:  # to h11, no bytes would mean the end
+        if self.finished or not data:  # h11 takes an empty input for EOF
             return []
         if self.opened:
             return self._receive_frames(data)
@@ -106,11 +106,11 @@ class WebSocketFraming(Framing, ABC):
             self.finished = True
 
     def _open(self) -> None:
-        """Begin with the frames."""
+        """Switch from the handshake to frames."""
         self.opened = self._is_open = True
 
     def _wsproto(self) -> Connection:
-        """Return wsproto's side of the open WebSocket."""
+        """Return wsproto's state of the open WebSocket; create it if necessary."""
         if self._ws is None:
             from wsproto.connection import Connection, ConnectionType
 
@@ -118,7 +118,7 @@ class WebSocketFraming(Framing, ABC):
         return self._ws
 
     def _next_key(self) -> bytes:
-        """Draw a masking key; 64 at a time, since a call for entropy costs the same for few bytes and for many."""
+        """Return a masking key. 64 are drawn at a time: a call for entropy costs the same for few bytes as for many."""
         if not self._keys:
             drawn = self._entropy(256)
             self._keys = [drawn[start : start + 4] for start in range(252, -1, -4)]
@@ -126,10 +126,10 @@ class WebSocketFraming(Framing, ABC):
 
     @abstractmethod
     def _receive_handshake(self, data: bytes) -> list[FramingEvent]:
-        """Take bytes of the opening handshake."""
+        """Handle bytes of the opening handshake."""
 
     def _receive_frames(self, data: bytes) -> list[FramingEvent]:
-        """Split the stream into frames; see the module's docstring."""
+        """Split received bytes into frames; see the module's docstring."""
         events: list[FramingEvent] = []
         payloads: list[bytes] = []
         masked = not self._is_client
@@ -181,6 +181,7 @@ class WebSocketFraming(Framing, ABC):
         return events
 
     def _unmask(self, chunk: bytes) -> bytes:
+        """Unmask part of a payload, and rotate the key for the next part."""
         key = self._key
         if key is None:
             return chunk
@@ -210,7 +211,7 @@ class WebSocketFraming(Framing, ABC):
                 break
 
     def _end(self, event: TextMessage | CloseConnection) -> Ended:
-        """Answer an event that ends the WebSocket: a close frame, a malformed frame, or a text message."""
+        """Handle an event that ends the WebSocket: a close frame, a malformed frame, or a text message."""
         from wsproto.connection import ConnectionState
         from wsproto.events import TextMessage
         from wsproto.frame_protocol import CloseReason
@@ -235,7 +236,7 @@ class WebSocketFraming(Framing, ABC):
 
 
 def shown(complaint: object) -> str:
-    """Escape a message of wsproto or h11. It can quote the peer, whose bytes must not control a terminal."""
+    """Escape an error message of wsproto or h11. It can quote the peer, whose bytes must not control a terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in str(complaint)

@@ -1,10 +1,10 @@
-"""A server's part in the opening handshake of a WebSocket: a request of HTTP, and 101 or a refusal.
+"""The server's opening handshake of a WebSocket: an HTTP upgrade request, answered by 101 or by a refusal.
 
 h11 parses HTTP, and wsproto checks the upgrade. This module adds what neither of them does: a limit for all data before
 the WebSocket is open (`heads`), checks for requests that a proxy could interpret differently, the subprotocol, and an
-answer that may come later than the request. The client's part is in `client_handshake`. Messages of h11 and wsproto are
-escaped before they are shown. Frames follow the answer 101, and the objects of both libraries are released; see
-`framing`.
+answer that may come later than the request. Error messages of h11 and wsproto are escaped before they are shown. After
+the 101 the objects of both libraries are released, and `framing` handles the frames. The client's handshake is in
+`client_handshake`.
 
 Spec: §6, RFC 6455 §4
 """
@@ -29,15 +29,15 @@ from mqttws.protocol.plain import FramingEvent
 
 #: The WebSocket subprotocols that the server accepts; clients of MQTT 3.1 offer the second one. Spec: §6
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")
-#: How many bytes a client may send before its upgrade is answered, though it should send none.
+#: How many bytes a client may send before its upgrade is answered, although it should send none.
 MAX_EARLY = 16 * 1024
-#: A line that continues the previous one.
+#: The beginning of a line that continues the previous one.
 _FOLDED_LINE = re.compile(rb"\n[ \t]")
-#: A line that names protocols to change to. Spec: RFC 9110 §7.8
+#: An Upgrade header line. Spec: RFC 9110 §7.8
 _UPGRADE_LINE = re.compile(rb"\nupgrade[ \t]*:([^\r\n]*)\r?(?=\n)", re.IGNORECASE)
 #: A target in absolute form: the authority, then path and query. Spec: RFC 9112 §3.2.2
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]+)([^#]*)", re.IGNORECASE)
-#: 16 bytes in base64: the last character before the padding stands for two bits.
+#: 16 bytes in base64: the last character before the padding encodes only two bits.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 #: The server's answer to a head that exceeds its limits. Spec: RFC 6585 §5
@@ -49,55 +49,59 @@ Headers = Iterable[tuple[str, str]]
 class ServerWebSocket(WebSocketFraming):
     """The server's end of a WebSocket.
 
-    A request that is not an upgrade, or offers none of `SUBPROTOCOLS`, is rejected here; any other is reported as
-    `UpgradeRequested`.
+    A request that is not an upgrade, or offers none of `SUBPROTOCOLS`, is rejected immediately; any other is reported
+    as `UpgradeRequested`.
 
-    Spec: [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+    Spec: RFC 6455 §4.2, [MQTT-6.0.0-3], [MQTT-6.0.0-4]
     """
 
     __slots__ = ("_early", "_head", "_subprotocol", "_upgrade")
 
-    #: What the key of a request must look like.
+    #: The required form of Sec-WebSocket-Key.
     KEY: ClassVar[re.Pattern[bytes]] = _KEY
 
     def __init__(self) -> None:
         super().__init__(is_client=False)
         self._head = Head()
         self._upgrade: WSConnection | None = WSConnection(ConnectionType.SERVER)
-        self._subprotocol: str | None = None  # chosen, while the decision is awaited
-        self._early = b""  # what the client has sent since
+        self._subprotocol: str | None = None  # the selected one, while the request is not answered
+        self._early = b""  # bytes that arrived after the request and before the answer
 
     def start(self) -> list[FramingEvent]:
         """See `Framing.start`."""
         return []
 
     def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
-        """Answer 101. Return what follows from it.
+        """Answer 101. Return the resulting events.
 
         Args:
-            headers: more headers of the response.
+            headers: Additional response headers, as (name, value) pairs.
 
         Raises:
-            LocalProtocolError: no request waits, or HTTP does not allow a header.
+            LocalProtocolError: There is no request to answer, or HTTP does not allow a header.
+
+        Spec: RFC 6455 §4.2.2
         """
         extra_headers = _checked(200, headers)
         subprotocol = self._take_request()
         self._answer(AcceptConnection(subprotocol=subprotocol, extra_headers=extra_headers))
-        self._upgrade = None  # with h11 it holds some 4 KiB
+        self._upgrade = None  # it keeps about 4 KiB, including h11's objects
         self._open()
         early, self._early = self._early, b""
         return [Opened(), *self._receive_frames(early)]
 
     def reject_upgrade(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
-        """Answer anything but 101.
+        """Answer the upgrade request with a status other than 101.
 
         Args:
             status: 300 to 599, but not 304, which has no body.
-            headers: of the response; its length is added.
-            body: of the response.
+            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added.
+            body: The body of the response.
 
         Raises:
-            LocalProtocolError: no request waits, or HTTP does not allow the status or a header.
+            LocalProtocolError: There is no request to answer, or HTTP does not allow the status or a header.
+
+        Spec: RFC 6455 §4.2.2
         """
         if not 300 <= status <= 599 or status == 304:
             raise LocalProtocolError(f"the HTTP status is {status}; it must be 300 to 599, and not 304", "§6")
@@ -106,6 +110,7 @@ class ServerWebSocket(WebSocketFraming):
         self._reject(status, octets, body)
 
     def _take_request(self) -> str:
+        """Mark the request as answered, and return the selected subprotocol."""
         subprotocol, self._subprotocol = self._subprotocol, None
         if subprotocol is None or self.finished:
             raise LocalProtocolError("there is no upgrade request to accept or reject", "§6")
@@ -146,19 +151,19 @@ class ServerWebSocket(WebSocketFraming):
         return [Ended(RemoteProtocolError("the client does not offer the subprotocol 'mqtt'", "MQTT-6.0.0-3"))]
 
     def _too_early(self) -> Ended:
-        """Close the connection of a client that sends frames without waiting for the 101."""
+        """End the connection of a client that sends frames without waiting for the 101."""
         self._early = b""
         self.finished = True
         return Ended(RemoteProtocolError("the client did not wait for the answer to its upgrade", "RFC 6455 §4.1"))
 
     def _refuse_request(self, error: Exception) -> Ended:
-        """Answer a request that is not an upgrade."""
+        """Reject a request that is not a valid upgrade."""
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, list(hint.headers)) if hint is not None else (400, [])
         body = f"This is a WebSocket endpoint of MQTT: {shown(error)}\n".encode()
         try:
             self._reject(status, [*headers, *_framing_headers(body)], body)
-        except (h11.LocalProtocolError, WSLocalProtocolError):  # the request leaves HTTP no way to answer
+        except (h11.LocalProtocolError, WSLocalProtocolError):  # HTTP allows no response to this request
             self.finished = True
         return Ended(RemoteProtocolError(f"the client's request is not a WebSocket upgrade: {shown(error)}", "§6"))
 
@@ -182,7 +187,7 @@ def _framing_headers(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _choose_websocket(head: bytes) -> bytes:
-    """Choose WebSocket where an upgrade offers several protocols, which wsproto does not. Spec: RFC 6455 §4.2.1 (3)."""
+    """Select WebSocket if an upgrade offers several protocols; wsproto does not. Spec: RFC 6455 §4.2.1 (3)."""
     lines = _UPGRADE_LINE.findall(head)
     offered = [protocol.strip().lower() for line in lines for protocol in line.split(b",")]
     if len(offered) < 2 or b"websocket" not in offered:
@@ -191,7 +196,7 @@ def _choose_websocket(head: bytes) -> bytes:
 
 
 def _split_target(target: str, headers: tuple[tuple[str, str], ...]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Take the path and query out of a target in absolute form, whose authority counts for the Host.
+    """Split a target in absolute form: return its path and query, and the headers with its authority as Host.
 
     Spec: RFC 9112 §3.2.2
     """
@@ -204,12 +209,13 @@ def _split_target(target: str, headers: tuple[tuple[str, str], ...]) -> tuple[st
 
 
 def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], ...]:
-    """Read the headers of a request as they came; wsproto takes some of them out, and decodes the host.
+    """Return the headers of a request as received; wsproto removes some of them, and decodes the host.
 
     Raises:
-        wsproto's RemoteProtocolError: the request is of HTTP/1.0; or it has a body or a folded line, which a proxy in
-            front may have read otherwise than we do; or its key is no key, or one of two. Spec: RFC 6455 §4.1, §4.2.1,
-            §11.3, RFC 9112 §5.2
+        wsproto.utilities.RemoteProtocolError: The request uses HTTP/1.0; or it has a body or a folded line, which a
+            proxy may have interpreted differently; or its key is invalid or repeated.
+
+    Spec: RFC 6455 §4.1, §4.2.1, §11.3, RFC 9112 §5.2
     """
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)

@@ -1,6 +1,8 @@
-"""The head of an HTTP message, gathered before anything reads it: within bounds, whatever pieces it comes in.
+"""Buffering of an HTTP head (start line and headers) until it is complete, with limits on its size.
 
-Both ends of the opening handshake of a WebSocket use it. Spec: RFC 6455 §4, RFC 9112 §2
+Both sides of the opening handshake of a WebSocket use it, before any parser sees the data.
+
+Spec: RFC 6455 §4, RFC 9112 §2
 """
 
 from __future__ import annotations
@@ -9,20 +11,20 @@ import re
 from collections.abc import Iterable
 from sys import intern
 
-#: How many bytes the head of a request or a response may take.
+#: The maximum size of the head of a request or a response, in bytes.
 MAX_HEAD = 16 * 1024
-#: How many header lines it may have.
+#: The maximum number of its header lines.
 MAX_LINES = 100
 #: The blank line that ends a head.
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 class HeadTooLarge(Exception):
-    """A head has more bytes or lines than it may."""
+    """The head of an HTTP message has too many bytes or lines."""
 
 
 class Head:
-    """A head that is not all there yet."""
+    """The head of an HTTP message, while it is incomplete."""
 
     __slots__ = ("_data",)
 
@@ -31,14 +33,14 @@ class Head:
 
     @property
     def begun(self) -> bool:
-        """Whether a part of it is there."""
+        """Whether part of it has arrived."""
         return bool(self._data)
 
     def receive_data(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Handle received bytes. Return the head, and what lies behind it; None while it is not all there.
+        """Handle received bytes. Return the head and the bytes after it; None while the head is incomplete.
 
         Raises:
-            HeadTooLarge: it goes beyond a bound.
+            HeadTooLarge: It exceeds a limit.
         """
         data, seen = self._data + data, len(self._data)
         blank_line = _END_OF_HEAD.search(data, max(0, seen - 3))
@@ -54,5 +56,5 @@ class Head:
 
 
 def texts_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    """Decode headers. They are interned: a server keeps those of each connection, and most are alike."""
+    """Decode headers. The strings are interned: a server keeps those of each connection, and most are equal."""
     return tuple((intern(name.decode("latin-1").lower()), intern(value.decode("latin-1"))) for name, value in headers)

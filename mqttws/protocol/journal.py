@@ -1,16 +1,16 @@
-"""What of one session goes into a store, and how it is read back.
+"""The records by which a session is kept in a store: how they are written and read back.
 
-One record for each thing that must outlive the process; a client and a server keep the same ones::
+A client and a server keep the same records::
 
     key                                   value
-    "o" client_id token (8 bytes)         a QoS 1 or 2 message on its way out, its phase and its packet identifier
-    "i" client_id packet identifier (2)   nothing: that identifier of the peer's is taken, and not released yet
+    "o" client_id token (8 bytes)         an outgoing QoS 1 or 2 message, its phase and its packet identifier
+    "i" client_id packet identifier (2)   empty: the peer uses this identifier and has not released it yet
     "s" client_id Topic Filter            its QoS (1 byte)
 
-A client identifier stands there with its length in front, so that none begins with another. A message is written when
-it is accepted and when its phase changes, without its payload once the peer owns it, and deleted on its last
-acknowledgement. As long as it waits to be sent its age is written before its topic, where that is known. An identifier
-that came in is noted when the consumer has taken the message, not before: until then it is to come again.
+The length of the client identifier precedes it, so that no key prefix is the beginning of another. A message is written
+when it is accepted and when its phase changes, without its payload once the peer has taken ownership, and deleted on
+its last acknowledgement. While it is queued, its age, if known, is written before its topic. The identifier of an
+incoming message is recorded only when the consumer has processed the message. Until then the peer must send it again.
 
 Spec: §3.1.2.4, §4.1
 """
@@ -25,23 +25,23 @@ from mqttws.errors import MQTTError, StoreError
 from mqttws.protocol.outgoing import PUBLISHED, RELEASED, WAITING, Outgoing
 from mqttws.protocol.store import Store
 
-#: phase; QoS, RETAIN, whether there is an age; packet identifier or 0; number of the PUBREC or 0; length of the topic.
+#: Phase; QoS and flags (`_RETAIN`, `_AGED`); packet identifier or 0; number of the PUBREC or 0; length of the topic.
 _HEAD = struct.Struct(">BBHQH")
-#: When the message was published, in seconds since 1970; how many seconds it may wait, infinite for no bound.
+#: When the message was published, in seconds since 1970; how many seconds it may wait, infinity for no limit.
 _AGE = struct.Struct(">dd")
 _RETAIN, _AGED = 4, 8
-#: Seconds by which the clock of the machine may be off before the ages are noted anew.
+#: By how many seconds the system clock may be changed before all ages are written again.
 CLOCK_STEP = 1.0
 _PHASES = (WAITING, PUBLISHED, RELEASED)
 
 #: Since when a message has waited, by the clock of `now`, and how many seconds it may.
 _KnownAge = tuple[float, float]
-#: A message, its phase, its packet identifier (0: none) and its age, where that is known.
+#: A message, its phase, its packet identifier (0: none) and its age, if known.
 Record = tuple[Outgoing, str, int, _KnownAge | None]
 
 
 def key_of(kind: bytes, client_id: str) -> bytes:
-    """Make the beginning of the keys of one kind and one client identifier."""
+    """Return the prefix of all keys of one kind and one client identifier."""
     name = client_id.encode()
     return kind + len(name).to_bytes(2, "big") + name
 
@@ -50,10 +50,10 @@ class Journal:
     """The records of one session.
 
     Args:
-        store: the store.
-        client_id: the client identifier of the session.
-        now: seconds, of the clock by which the ages are given here.
-        wall: the same moment in seconds since 1970.
+        store: The store.
+        client_id: The client identifier of the session.
+        now: The current time in seconds, of the clock on which ages are based.
+        wall: The same moment in seconds since 1970.
     """
 
     def __init__(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
@@ -64,10 +64,10 @@ class Journal:
         self._subscription = key_of(b"s", client_id)
         self._releases = 0
 
-    # Messages on their way out.
+    # Outgoing messages.
 
     def set_clock(self, now: float, wall: float) -> bool:
-        """Record the time. Return whether the clock was set since, so that all ages must be written again."""
+        """Record the time. Return whether the system clock was changed, so that all ages must be written again."""
         was_set = abs((wall - now) - (self._wall - self._now)) > CLOCK_STEP
         if was_set:
             self._now, self._wall = now, wall
@@ -77,7 +77,7 @@ class Journal:
         """Write the current state of a message, with its packet identifier and its age, if known."""
         token, topic, payload, qos, retain = outgoing
         order = 0
-        if phase == RELEASED:  # the peer owns it: only its place among the PUBRELs counts
+        if phase == RELEASED:  # the peer has the message: only the order of the PUBRELs matters now
             self._releases = order = self._releases + 1
             payload = b""
         name = topic.encode()
@@ -88,14 +88,14 @@ class Journal:
         self._store.put(self._outgoing + token.to_bytes(8, "big"), head + name + payload)
 
     def drop(self, token: int) -> None:
-        """Note that a message is done, or taken back."""
+        """Delete a message that was acknowledged or withdrawn."""
         self._store.delete(self._outgoing + token.to_bytes(8, "big"))
 
     def outgoing(self) -> list[Record]:
-        """Read the messages: those with a PUBREC in the order of these, then all others in that of their publishing.
+        """Return the messages: first those with a PUBREC, in the order of the PUBRECs; then all others, by token.
 
         Raises:
-            StoreError: a record cannot be read.
+            StoreError: A record is malformed.
         """
         found: list[tuple[int, Record]] = []
         for key, value in self._store.load(self._outgoing):
@@ -114,46 +114,46 @@ class Journal:
                 raise StoreError(f"a message in the store cannot be read ({error}); was it written by us?") from None
             self._releases = max(self._releases, order)
             found.append((order, (outgoing, state, packet_id, age)))
-        found.sort(key=lambda entry: entry[0] or self._releases + 1)
+        found.sort(key=lambda entry: entry[0] or self._releases + 1)  # stable: the store returned the rest by token
         return [entry for _, entry in found]
 
     def _read_age(self, published: float, seconds: float) -> _KnownAge:
-        """Read an age. A message that was published later than now is a new one: the clock was set back."""
+        """Convert a stored age. A time of publishing in the future (the clock was set back) counts as now."""
         if not (isfinite(published) and seconds > 0):
             raise ValueError(f"an age of {published} and {seconds} s")
         return self._now - max(0.0, self._wall - published), seconds
 
-    # Identifiers of messages that came in.
+    # Identifiers of incoming messages.
 
     def taken(self, packet_id: int) -> None:
-        """Note that a QoS 2 message was taken by its consumer."""
+        """Record that the consumer has acknowledged a QoS 2 message."""
         self._store.put(self._incoming + packet_id.to_bytes(2, "big"), b"")
 
     def released(self, packet_id: int) -> None:
-        """Note that its identifier is free again."""
+        """Record that the peer has released the identifier."""
         self._store.delete(self._incoming + packet_id.to_bytes(2, "big"))
 
     def incoming(self) -> list[int]:
-        """Read the identifiers."""
+        """Return the recorded identifiers."""
         return [int.from_bytes(key[-2:], "big") for key, _ in self._store.load(self._incoming)]
 
     # Subscriptions.
 
     def subscribed(self, topic_filter: str, qos: int) -> None:
-        """Note a subscription."""
+        """Record a subscription."""
         self._store.put(self._subscription + topic_filter.encode(), bytes((qos,)))
 
     def unsubscribed(self, topic_filter: str) -> None:
-        """Note that a subscription is gone."""
+        """Delete a subscription."""
         self._store.delete(self._subscription + topic_filter.encode())
 
     def subscriptions(self) -> dict[str, int]:
-        """Read the subscriptions."""
+        """Return the subscriptions: Topic Filter -> QoS."""
         length = len(self._subscription)
         return {key[length:].decode(): value[0] for key, value in self._store.load(self._subscription)}
 
     def erase(self) -> None:
-        """Note that the session is over."""
+        """Delete all records of the session."""
         for prefix in (self._outgoing, self._incoming, self._subscription):
             for key, _ in self._store.load(prefix):
                 self._store.delete(key)

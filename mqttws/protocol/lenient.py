@@ -1,7 +1,7 @@
-"""A server's end of a WebSocket for clients that do not follow its standard completely.
+"""A server's end of a WebSocket for clients that deviate from RFC 6455.
 
-An SDK of AWS that is still in use sends a key of 128 bytes, expects lower-case header names in the response, and reads
-only one packet from a message with several. This class is for such clients only; all others use `ServerWebSocket`.
+An AWS SDK that is still in use sends a key of 128 bytes, expects lower-case header names in the response, and reads
+only the first packet of a WebSocket message. Use this class for such clients only, and `ServerWebSocket` for others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mqttws.protocol.plain import FramingEvent
 
 
 class LenientServerWebSocket(ServerWebSocket):
-    """A `ServerWebSocket` that accepts long keys, and sends each packet in a separate message."""
+    """A `ServerWebSocket` that accepts long keys, and sends each packet in a separate WebSocket message."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ class LenientServerWebSocket(ServerWebSocket):
     KEY: ClassVar[re.Pattern[bytes]] = re.compile(rb"[A-Za-z0-9+/]{22,172}={0,2}")
 
     def accept_upgrade(self, headers: Headers = ()) -> list[FramingEvent]:
-        """See `ServerWebSocket.accept_upgrade`. To HTTP, names in lower case are the same."""
+        """See `ServerWebSocket.accept_upgrade`. Header names are sent in lower case, which is equivalent in HTTP."""
         position = len(self._out)
         events = super().accept_upgrade(headers)
         status_line, *lines = self._out[position].split(b"\r\n")
@@ -34,17 +34,17 @@ class LenientServerWebSocket(ServerWebSocket):
         return events
 
     def send(self, data: bytes) -> None:
-        """See `Framing.send`; the data are whole packets."""
+        """See `Framing.send`. The data must be whole packets."""
         for packet in _packets(data):
             super().send(packet)
 
 
 def _packets(data: bytes) -> Iterator[bytes]:
-    """Take whole packets apart. Spec: §2.2."""
+    """Split concatenated packets. Spec: §2.2."""
     start = 0
     while start < len(data):
         read = decode_remaining_length(data, start + 1)
-        assert read is not None  # they are our own
+        assert read is not None  # this process encoded them
         length, body = read
         yield data[start : body + length]
         start = body + length

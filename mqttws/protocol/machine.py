@@ -1,9 +1,9 @@
-"""What the client's and the server's machine share: bytes in, packets handled, bytes and events out.
+"""The base class of the protocol state machines of client and server.
 
-A machine serves one Network Connection and knows nothing of how its bytes travel. It is driven by five verbs
-(`receive_data`, `receive_eof`, `data_to_send`, `next_deadline`, `handle_timeout`) and learns the time from their
-argument. A fault of the caller raises and changes nothing; a fault of the peer ends the machine, and arrives as
-the last event, `Closed`.
+A machine serves one Network Connection. It takes received bytes, and returns bytes to send and events; how the bytes
+are transported does not matter. A driver calls five methods (`receive_data`, `receive_eof`, `data_to_send`,
+`next_deadline`, `handle_timeout`) and passes the time to them. An error of the caller raises an exception and changes
+nothing. An error of the peer ends the connection, and is reported by the last event, `Closed`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from mqttws.protocol.events import Closed, Delivered, Event, Sent
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import Store
 
-#: How many bytes of messages one piece takes up before the rest waits for the next. Less than a run (`outgoing.RUN`),
-#: so that a run is a piece: masking twice as much at a time takes twice as long for each byte.
+#: The size in bytes from which a piece of output takes no further messages. It is less than that of a run
+#: (`outgoing.RUN`), so that a run makes a piece: masking twice as much at once takes twice as long for each byte.
 PIECE = 32 * 1024
 
 # The states of a machine, in the order in which they can follow each other.
 NEW = "new"  # nothing sent, nothing received
-CONNECTING = "connecting"  # CONNECT sent; at a server: received and not answered
-CONNECTED = "connected"  # CONNACK 0 received; at a server: sent
+CONNECTING = "connecting"  # client: CONNECT sent; server: CONNECT received, not answered yet
+CONNECTED = "connected"  # client: CONNACK 0 received; server: CONNACK 0 sent
 CLOSED = "closed"
 
 
 class Machine(ABC):
-    """The common part; see `ClientMachine` and `ServerMachine`.
+    """The base class of `ClientMachine` and `ServerMachine`.
 
     Args:
-        max_packet_size: bytes; a larger packet from the peer is a fault.
+        max_packet_size: Bytes. A larger packet from the peer ends the connection.
     """
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Machine(ABC):
         "state",
     )
 
-    #: (state, packet class) -> the name of the method that handles it. What is missing is a protocol violation.
+    #: (state, packet class) -> the name of the method that handles it. Any other pair is a protocol violation.
     HANDLERS: ClassVar[dict[tuple[str, type[Packet]], str]]
 
     def __init__(self, max_packet_size: int = MAX_PACKET_SIZE) -> None:
@@ -68,10 +68,15 @@ class Machine(ABC):
         self._reading = True
         self._prepared = False
 
-    # The verbs.
+    # The interface for drivers.
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer."""
+        """Handle bytes from the peer.
+
+        Args:
+            data: Received bytes, divided anywhere.
+            now: The current time in seconds.
+        """
         if self.state is CLOSED or not data:  # an empty WebSocket message does not count for the keep alive
             return
         self._last_received = now
@@ -87,7 +92,13 @@ class Machine(ABC):
         self.close(self._eof_error())
 
     def data_to_send(self, now: float) -> bytes:
-        """Return the next bytes to send, in one piece. Only an empty result means that there are no more."""
+        """Return the next bytes to send, in one piece. Call this again until it returns no bytes.
+
+        With a store, all changes are committed first; if that fails, the connection ends and nothing is sent.
+
+        Args:
+            now: The current time in seconds.
+        """
         if self.state is CONNECTED and not self._prepared:
             self._send_ready()
         self._prepared = False
@@ -102,20 +113,20 @@ class Machine(ABC):
 
     @property
     def has_output(self) -> bool:
-        """Whether `data_to_send` may have something to give."""
+        """Whether `data_to_send` may return bytes."""
         if self._out:
             return True
         session = self._session
         return session is not None and (session.receiver.unanswered or session.sender.waiting > 0)
 
     def prepare(self) -> None:
-        """Do everything of the next `data_to_send` except returning its bytes, so that machines can share a commit."""
+        """Encode the next output without returning it, so that machines that share a store can share one commit."""
         if self.state is CONNECTED and not self._prepared:
             self._send_ready()
             self._prepared = bool(self._out)
 
     def _commit(self, store: Store) -> bool:
-        """Commit what the waiting bytes acknowledge. Return False if that fails and they must not be sent."""
+        """Commit the changes that the queued bytes depend on. Return False if that fails: do not send the bytes."""
         try:
             store.commit()
         except StoreError as error:
@@ -135,41 +146,51 @@ class Machine(ABC):
     # Both roles.
 
     def publish(self, message: Message) -> int:
-        """Send a message, as soon as the connection and the window allow.
+        """Queue a message. It is sent as soon as the limit of messages in flight allows.
+
+        Args:
+            message: The Application Message.
 
         Returns:
-            Its token, which `Delivered` brings back; with QoS 0 `Sent`, or a later one in its place.
+            Its token. The event `Delivered` contains it; with QoS 0, the event `Sent` contains it or a higher one.
 
         Raises:
-            QueueFull: too many messages wait already; nothing has changed.
-            LocalProtocolError: the connection is not there.
+            QueueFull: The limit of queued messages or bytes is reached; nothing has changed.
+            LocalProtocolError: The machine is not connected.
+
+        Spec: §3.3, §4.3
         """
         self._check_state("publish", CONNECTED)
         assert self._session is not None
         return self._session.publish(message)
 
     def acknowledge(self, publish: Publish) -> None:
-        """Note that a message has been taken by its consumer. With QoS 0, a second time, or too late: no effect.
+        """Acknowledge a message that its consumer has processed.
+
+        This has no effect for QoS 0, the second time, or after the connection ended.
 
         Args:
-            publish: the very object that arrived as an event.
+            publish: The same object that was reported as an event.
+
+        Spec: [MQTT-4.3.2-2], [MQTT-4.3.3-2]
         """
         if publish.qos and self._session is not None:
             self._session.receiver.acknowledge(publish)
 
     def discard(self, publish: Publish) -> None:
-        """Drop a message without acknowledging it. With QoS 0 or 2, a second time, or too late: no effect.
+        """Drop a QoS 1 message without acknowledging it.
 
-        This departs from the standard; it is for a server that stands in for one that does.
+        This deviates from the standard; it is for imitating a server that does so. It has no effect for QoS 0 or 2,
+        the second time, or after the connection ended.
 
         Args:
-            publish: the very object that arrived as an event.
+            publish: The same object that was reported as an event.
         """
         if publish.qos == 1 and self._session is not None:
             self._session.receiver.discard(publish)
 
     def pause_reading(self) -> None:
-        """Record that the driver has paused reading. Until it resumes, silence of the peer is not a time-out."""
+        """Record that the driver has paused reading. Until it resumes, the peer's silence is not a timeout."""
         self._reading = False
 
     def resume_reading(self, now: float) -> None:
@@ -178,7 +199,7 @@ class Machine(ABC):
         self._last_received = now
 
     def close(self, error: MQTTError | None = None) -> None:
-        """End the machine. Only the first call counts."""
+        """End the connection. Only the first call has an effect."""
         if self.state is not CLOSED:
             self.state = CLOSED
             self.error = error
@@ -186,13 +207,17 @@ class Machine(ABC):
 
     @property
     def session(self) -> Session:
-        """The session; there is none at a server before the client is accepted."""
+        """The session. A server has none before it accepts the client.
+
+        Raises:
+            LocalProtocolError: There is none yet.
+        """
         if self._session is None:
             raise LocalProtocolError("there is no session before the CONNECT is accepted", "MQTT-3.1.4-4")
         return self._session
 
     def _receive_packets(self, packets: list[Packet], now: float) -> None:
-        """Handle packets in order; what nearly all of them are goes the short way."""
+        """Handle packets in order. The most frequent types are dispatched without the table `HANDLERS`."""
         events = self.events
         for packet in packets:
             if self.state is not CONNECTED:
@@ -223,7 +248,7 @@ class Machine(ABC):
         """Return the error for a packet that is not allowed in a state."""
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
-        """Close because of a fault of the peer. Spec: [MQTT-4.8.0-1]."""
+        """Close the connection because of a protocol error of the peer. Spec: [MQTT-4.8.0-1]."""
         self.close(error)
 
     def _eof_error(self) -> MQTTError | None:
@@ -263,8 +288,8 @@ class Machine(ABC):
             self._note_sent(sent)
         return space if before is inf else space - sum(map(len, packets))
 
-    def _send_requests(self, before: int) -> None:  # noqa: B027 # nothing to do at a server
-        """Send the requests that were made before a token. A server has none."""
+    def _send_requests(self, before: int) -> None:  # noqa: B027 # a server has no requests
+        """Send the requests with tokens below `before`."""
 
     def _note_sent(self, token: int) -> None:
         """Report sent messages; extend the last event if it has not been consumed yet."""
@@ -292,7 +317,7 @@ class Machine(ABC):
             self._note_delivered(token)
 
     def _send_again(self, packets: list[tuple[int, PubRel | Publish]]) -> None:
-        """Send again what an earlier connection had left unanswered, each packet after the token of its message."""
+        """Send again the packets that were unanswered on an earlier connection, given with their messages' tokens."""
         for token, packet in packets:
             self._send_requests(token)
             self._out.append(packet.encode())
@@ -301,7 +326,7 @@ class Machine(ABC):
 
     def _on_publish(self, publish: Publish, now: float) -> None:
         packet_id = publish.packet_id
-        assert packet_id is not None  # QoS 0 has gone the short way
+        assert packet_id is not None  # `_receive_packets` handles QoS 0
         if self.session.receiver.receive(publish, packet_id):
             self.events.append(publish)
 
@@ -325,7 +350,7 @@ class Machine(ABC):
             self._note_delivered(token)
 
 
-#: What a connected machine of either role understands.
+#: The handlers of the packets that both roles may receive when connected.
 DELIVERY_HANDLERS: dict[tuple[str, type[Packet]], str] = {
     (CONNECTED, Publish): "_on_publish",
     (CONNECTED, PubAck): "_on_puback",

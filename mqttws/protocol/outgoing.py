@@ -1,7 +1,7 @@
-"""Outgoing state: packet identifiers, a message of QoS 1 or 2, a run of messages of QoS 0.
+"""Data structures for outgoing messages: packet identifiers, QoS 1 and 2 messages, and runs of QoS 0 messages.
 
-A QoS 0 message has no phases and no identifier. It is queued as its encoded bytes, in a `Run` with the messages that
-were published next to it. Sending thousands of them is one join, and no message needs an object.
+A QoS 0 message has no phases and no identifier. It is queued as its encoded bytes, in a `Run` with the QoS 0 messages
+published directly before and after it. Sending thousands of them takes one join, and no message needs an object.
 
 A QoS 1 or 2 message is a plain tuple. The garbage collector stops tracking a tuple of atomic values when it first
 examines it, but never an object with attributes: it would traverse all queued messages again and again.
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Final, final
 
-#: A message of QoS 1 or 2 on its way out: its token, the number by which its publisher knows it; topic, payload, QoS
-#: and RETAIN. Compare it by value, which its token makes unique: compiled, it has no identity.
+#: An outgoing QoS 1 or 2 message: its token (the number that its publisher received), topic, payload, QoS and RETAIN.
+#: Compare it by value, not identity: its token makes it unique, and mypyc does not preserve the identity of tuples.
 Outgoing = tuple[int, str, bytes, int, bool]
-# The places in it of what is asked for alone.
+# Indices of single items.
 TOKEN: Final = 0
 QOS: Final = 3
 
@@ -23,15 +23,15 @@ WAITING = "waiting"
 PUBLISHED = "published"
 RELEASED = "released"
 
-#: The highest packet identifier; after it they begin anew with 1. Spec: §2.3.1
+#: The highest packet identifier; 1 follows it. Spec: §2.3.1
 LAST_PACKET_ID = 65_535
 
-#: A run takes no more messages from this many bytes on, so that a connection can send a part of what waits.
+#: The maximum size of a run in bytes. It is limited so that a connection can send part of the queue.
 RUN = 64 * 1024
 
 
 class Identifiers:
-    """The packet identifiers of one direction: 1 to 65,535, handed out in turn, never one that is in use.
+    """The packet identifiers of one direction: 1 to 65,535, allocated cyclically, never one that is in use.
 
     Spec: §2.3.1, [MQTT-2.3.1-2] to [MQTT-2.3.1-4]
     """
@@ -40,7 +40,7 @@ class Identifiers:
 
     def __init__(self) -> None:
         self._last = 0
-        self._in_use: dict[int, None] = {}  # a set, but that an empty set takes three times as much
+        self._in_use: dict[int, None] = {}  # used as a set; an empty set takes three times the memory
 
     def __len__(self) -> int:
         """Count the identifiers in use."""
@@ -50,7 +50,7 @@ class Identifiers:
         return packet_id in self._in_use
 
     def start_at(self, packet_id: int) -> None:
-        """Let the next identifier be this one, if it is free; 1 to 65,535."""
+        """Make this the next identifier, if it is free; 1 to 65,535."""
         self._last = packet_id - 1
 
     def allocate(self) -> int | None:
@@ -66,30 +66,30 @@ class Identifiers:
         return packet_id
 
     def take(self, packet_id: int) -> None:
-        """Take one that an earlier process had taken."""
+        """Mark an identifier as in use that an earlier process allocated."""
         self._last = max(self._last, packet_id)
         self._in_use[packet_id] = None
 
     def release(self, packet_id: int) -> None:
-        """Give an identifier back."""
+        """Mark an identifier as free."""
         self._in_use.pop(packet_id, None)
 
 
 def size_of(topic: str, payload: bytes) -> int:
-    """Return how many bytes a message counts for while it waits: its topic, as UTF-8, and its payload."""
+    """Return the size of a message for the limit of the queue: bytes of its topic in UTF-8 and its payload."""
     return len(payload) + (len(topic) if topic.isascii() else len(topic.encode()))
 
 
 @final
 class Run:
-    """Consecutive queued messages of QoS 0, encoded, which are sent together.
+    """Consecutive queued QoS 0 messages, encoded, which are sent together.
 
     Attributes:
-        packets: whole PUBLISH packets; an empty one has been taken back.
-        first: the token of the first one; the others have the following numbers.
-        most: how many packets it may take.
-        size: how many bytes they take; known only once no message may join the run any more.
-        space: how many more bytes it may contain.
+        packets: Whole PUBLISH packets; a withdrawn one is replaced by empty bytes.
+        first: The token of the first one; the tokens of the others follow.
+        most: The maximum number of packets.
+        size: The size of the packets in bytes; set when the run stops growing.
+        space: How many more bytes it may take.
     """
 
     __slots__ = ("first", "most", "packets", "size", "space")
@@ -107,11 +107,11 @@ class Run:
         return self.first + len(self.packets) - 1
 
     def encode(self) -> bytes:
-        """Put the packets together."""
+        """Return the packets, concatenated."""
         return b"".join(self.packets)
 
     def strip(self) -> bool:
-        """Drop withdrawn packets from the left. Return whether a packet is left."""
+        """Remove withdrawn packets from the left. Return whether any packet remains."""
         packets = self.packets
         gone = next((position for position, packet in enumerate(packets) if packet), len(packets))
         del packets[:gone]

@@ -1,8 +1,8 @@
-"""Rate limits: a token bucket, and the pace of a client for a server that drops messages beyond its rate.
+"""Rate limits: a token bucket, and a client's pacing for a server that drops messages above a rate.
 
-Such a server (AWS IoT is one) acknowledges nothing of what it drops. Without a pace, a client would soon wait for
-acknowledgements that never come, and with a full window send nothing any more. So messages of QoS 1 and 2 wait for
-their turn, and one of QoS 1 that is not acknowledged in time is sent again. The time is an argument, as everywhere.
+Such a server (AWS IoT is one) does not acknowledge the messages that it drops. Without pacing, a client would soon have
+all its messages in flight waiting for acknowledgements that never come, and send nothing more. So QoS 1 and 2 messages
+are delayed to stay below the rate, and a QoS 1 message that is not acknowledged in time is sent again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "TokenBucket"]
 
-#: How much of a server's rate is used: its clock and the network's delays are not ours.
+#: The fraction of the server's rate that is used, because its clock differs and network delays vary.
 _MARGIN = 0.98
 
 
 class TokenBucket:
-    """A token bucket: tokens are added at a fixed rate, up to a maximum; each limited step takes one.
+    """A token bucket: tokens are added at a fixed rate, up to a maximum; each limited action takes one.
 
     Args:
-        rate: tokens a second, above 0.
-        burst: how many tokens there are at most, above 0; there are as many in the beginning.
+        rate: Tokens per second, above 0.
+        burst: The maximum number of tokens, above 0, and the number at the beginning.
+
+    Raises:
+        ValueError: `rate` or `burst` is not above 0.
     """
 
     __slots__ = ("_at", "_tokens", "burst", "rate")
@@ -38,13 +41,13 @@ class TokenBucket:
         self.rate = rate
         self.burst = burst
         self._tokens = burst
-        self._at: float | None = None  # when they were counted; None: never
+        self._at: float | None = None  # the time for which `_tokens` is correct; None before the first use
 
     def available(self, now: float) -> float:
-        """Return how many tokens there are; below 0 where more were spent than there were.
+        """Return the number of tokens; negative after spending more than there were.
 
         Args:
-            now: seconds, of any clock that does not go back.
+            now: The current time in seconds, of any monotonic clock.
         """
         if self._at is not None and now > self._at:
             self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
@@ -52,44 +55,60 @@ class TokenBucket:
         return self._tokens
 
     def take(self, now: float, count: float = 1.0) -> bool:
-        """Take tokens if there are that many. Return whether there were."""
+        """Take tokens if there are enough. Return whether there were.
+
+        Args:
+            now: The current time in seconds, of any monotonic clock.
+            count: How many tokens to take, above 0.
+        """
         if self.available(now) < count:
             return False
         self._tokens -= count
         return True
 
     def spend(self, now: float, count: float = 1.0) -> None:
-        """Take tokens whether they are there or not; what is missing, at most `burst`, has to come first."""
+        """Take tokens even if there are too few. The number becomes negative, down to `-burst`.
+
+        Args:
+            now: The current time in seconds, of any monotonic clock.
+            count: How many tokens to take, above 0.
+        """
         self._tokens = max(-self.burst, self.available(now) - count)
 
     def ready_at(self, now: float, count: float = 1.0) -> float:
-        """Return when there will be so many tokens, at most `burst`, if none are taken until then."""
+        """Return the time at which there will be enough tokens, if none are taken until then.
+
+        Args:
+            now: The current time in seconds, of any monotonic clock.
+            count: How many tokens are needed, above 0; more than `burst` counts as `burst`.
+        """
         missing = min(count, self.burst) - self.available(now)
         return now if missing <= 0 else now + missing / self.rate
 
 
 class Pace:
-    """The pace of one connection.
+    """The rate limit and the retransmissions of one connection.
 
     Args:
-        sender: the messages on their way out.
+        sender: The outgoing messages.
         rate: PUBLISH packets per second in both directions together, above 0; None: no limit.
-        resend_after: seconds after which a message of QoS 1 that is not acknowledged is sent again; None for never.
+        resend_after: Seconds after which a QoS 1 message that is not acknowledged is sent again; None: never.
     """
 
     __slots__ = ("_at", "_bucket", "_holds", "_resend_after", "_sender", "_sent")
 
     def __init__(self, sender: Sender, rate: float | None, resend_after: float | None) -> None:
         self._sender = sender
-        # Half a second's worth at once: the server counts what the network has brought closer together.
+        # Bursts are limited to half a second's worth: network delays can merge two of them before the server.
         self._bucket = None if rate is None else TokenBucket(rate * _MARGIN, max(1.0, rate / 2))
         self._resend_after = resend_after
-        self._sent: dict[int, tuple[float, Outgoing]] = {}  # by packet identifier: when; the oldest first
+        # Packet identifier -> when the message was sent, and the message; the oldest first.
+        self._sent: dict[int, tuple[float, Outgoing]] = {}
         self._at = 0.0
-        self._holds = False  # whether a message has been held back since, and its time has not come
+        self._holds = False  # whether a message is held back because of the rate
 
     def open(self, now: float) -> int:
-        """Let as many messages leave as the rate allows; `close` must follow. Return how many are in flight."""
+        """Allow the sender as many messages as the rate permits. Return how many are in flight, for `close`."""
         self._at = now
         self._sender.allowance = inf if self._bucket is None else self._bucket.available(now)
         return self._sender.in_flight
@@ -104,26 +123,26 @@ class Pace:
         self._note(sender.in_flight - in_flight, now)
 
     def resumed(self, now: float) -> None:
-        """Note that all that is in flight has left again, at the beginning of a connection."""
+        """Record that all messages in flight were sent again, at the beginning of a connection."""
         self._at = now
         self.count(now, self._note(self._sender.in_flight, now))
 
     def alone(self, packet_id: int, outgoing: Outgoing) -> None:
-        """Note that a message of an earlier connection leaves by itself, between `open` and `close`."""
+        """Record that a message in flight was sent again by itself, between `open` and `close`."""
         self._sender.allowance -= 1
         if self._resend_after is not None:
             self._sent[packet_id] = (self._at, outgoing)
 
     def count(self, now: float, messages: int = 1) -> None:
-        """Count messages that came in, or left without waiting for their turn."""
+        """Count messages that were received, or were sent without `open`."""
         if self._bucket is not None and messages:
             self._bucket.spend(now, messages)
 
     def next_deadline(self) -> float | None:
-        """Return when a message may leave that cannot now; None for never."""
+        """Return when a message that is held back may be sent, or one must be sent again; None for never."""
         deadline = None
         if self._bucket is not None and self._holds:
-            deadline = self._bucket.ready_at(self._at) + 0.001  # or rounding makes it too early, again and again
+            deadline = self._bucket.ready_at(self._at) + 0.001  # rounding could make it slightly too early, repeatedly
         self._forget_done()
         if self._resend_after is not None and self._sent:
             overdue_at = next(iter(self._sent.values()))[0] + self._resend_after
@@ -150,7 +169,7 @@ class Pace:
         return packets
 
     def _note(self, count: int, now: float) -> int:
-        """Note when the messages left that were published last. Return how many there are, at most `count`."""
+        """Record the time of sending of the last `count` messages in flight. Return how many there are."""
         published = self._sender.last_published(count) if count > 0 else []
         if self._resend_after is not None:
             for packet_id, outgoing in published:
@@ -159,6 +178,7 @@ class Pace:
         return len(published)
 
     def _forget_done(self) -> None:
+        """Remove acknowledged messages from the left of `_sent`."""
         while self._sent:
             packet_id, (_, outgoing) = next(iter(self._sent.items()))
             if self._sender.awaits_puback(packet_id, outgoing):

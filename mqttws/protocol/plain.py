@@ -1,6 +1,6 @@
-"""The transport of MQTT bytes: an interface with ordered events, and its implementation for plain TCP.
+"""The interface of a framing, which carries MQTT bytes over a transport, and its implementation for plain TCP.
 
-`framing` and `handshake` implement it for a WebSocket; only a WebSocket connection loads them.
+`framing` implements it for a WebSocket; only a WebSocket connection imports that.
 
 Spec: §6
 """
@@ -15,21 +15,21 @@ GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 UNSUPPORTED_DATA = 1003
 POLICY_VIOLATION = 1008
-#: The maximum bytes of the reason in a close frame. Spec: RFC 6455 §5.5, §5.5.1
+#: The maximum size of the reason in a close frame, in bytes. Spec: RFC 6455 §5.5, §5.5.1
 MOST_REASON = 123
-#: From the range for private use: the session was taken over [MQTT-3.1.4-2].
+#: From the range for private use: another client took over the session [MQTT-3.1.4-2].
 TAKEN_OVER = 4001
 
-#: MQTT bytes are reported as bytes.
+#: The events of a framing; received MQTT bytes are reported as bytes.
 FramingEvent = bytes | Opened | UpgradeRequested | Ended
 
 
 class Framing:
-    """The interface, and its implementation for plain TCP, which passes bytes on unchanged.
+    """The framing of a transport; this class is that of plain TCP, which passes bytes on unchanged.
 
     Attributes:
-        opened: whether MQTT packets may be exchanged.
-        finished: after `close`: whether there is no answer to wait for.
+        opened: Whether MQTT packets may be exchanged.
+        finished: After `close`: whether the transport can be closed without waiting for the peer.
     """
 
     __slots__ = ("_out", "finished", "opened")
@@ -40,7 +40,7 @@ class Framing:
         self._out: list[bytes] = []
 
     def start(self) -> list[FramingEvent]:
-        """Start. Call this once, before any other method."""
+        """Start, and return the resulting events. Call this once, before any other method."""
         return [Opened()]
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
@@ -56,11 +56,16 @@ class Framing:
         self._out.append(data)
 
     def frame(self, data: bytes) -> bytes:
-        """Return MQTT bytes as they are sent, over a WebSocket in one message. Only before `close`."""
+        """Return MQTT bytes as they are sent; over a WebSocket, in one message. Call this only before `close`."""
         return data
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close the transport gracefully; over a WebSocket, send a close frame."""
+        """Close the transport gracefully; over a WebSocket, send a close frame.
+
+        Args:
+            code: The WebSocket close code.
+            reason: The reason in the close frame, at most 123 bytes in UTF-8.
+        """
         self.finished = True
 
     @property

@@ -1,4 +1,7 @@
-"""A client's connection on which suspects are sent one at a time; see `suspects`."""
+"""Probing: a client sends suspect messages and requests one at a time, to find out after which the server closes.
+
+`suspects` describes the procedure.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from mqttws.protocol.suspects import Key
 
 
 class Probing:
-    """Sends the suspects of a session on one connection, one at a time.
+    """The suspects of a session that are sent one at a time on one connection.
 
     Args:
-        session: to be sent.
-        resends: the messages that are to be sent again, with their tokens, in order.
+        session: The session.
+        resends: The messages to send again, with their tokens, in order.
 
     Attributes:
-        proven: whether the connection has shown that it works.
-        sent: the last suspect that was sent, with its packet identifier; None before the first.
+        proven: Whether the server has answered a PINGREQ on this connection.
+        sent: The last suspect that was sent, with its packet identifier; None before the first.
     """
 
     __slots__ = ("_left", "_resends", "_session", "proven", "sent")
@@ -30,11 +33,11 @@ class Probing:
         self.sent: tuple[int, Outgoing | Request] | None = None
         self._session = session
         self._resends = deque(resends)
-        self._left = len(session.requests)  # those that come later are not suspected
+        self._left = len(session.requests)  # later requests are not suspects
 
     @property
     def alone(self) -> Key | None:
-        """What was sent alone and is not answered; None for nothing."""
+        """The suspect that was sent alone and is not answered; None if there is none."""
         if self.sent is None or not self._is_waiting():
             return None
         _, sent = self.sent
@@ -44,22 +47,22 @@ class Probing:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left."""
+        """Whether all suspects have been answered."""
         return not (self._resends or self._left or self._is_waiting())
 
     def next(self) -> bytes | None:
-        """Return the next packet; None if an answer must come first, no identifier is free, or nothing is left."""
+        """Return the next packet; None if an answer is due first, no identifier is free, or none is left."""
         if not self.proven or self._is_waiting():
             return None
         if self._left and (not self._resends or (self._session.requests[0].token or 0) < self._resends[0][0]):
             request = self._next_request()
             if request is not None:
-                return request  # without an identifier it waits until a message gives one back
+                return request  # otherwise, no identifier is free before a message is acknowledged
         while self._resends:
             _, publish = self._resends.popleft()
             assert publish.packet_id is not None
             outgoing = self._session.sender.published(publish.packet_id)
-            if outgoing is not None:  # an answer may have come late
+            if outgoing is not None:  # None if a late answer has arrived
                 self.sent = publish.packet_id, outgoing
                 return publish.encode()
         return None

@@ -1,9 +1,9 @@
-"""The receiving half of QoS 1 and 2; blind to which role it serves.
+"""The receiver's side of the QoS 1 and 2 flows. It is the same for both roles.
 
-A message is acknowledged when its consumer has taken it, and acknowledgements leave in the order in which the
-messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order they are taken in.
+A message is acknowledged after its consumer has processed it. Acknowledgements are sent in the order in which the
+messages arrived [MQTT-4.6.0-2] [MQTT-4.6.0-3], in whatever order the consumer finishes.
 
-With a `Journal` it notes what must outlive the process, at the moment at which it changes.
+With a `Journal`, state that must outlive the process is recorded when it changes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
 class _Incoming:
-    """A message that came in with QoS 1 or 2: whether its consumer has taken it, and how many copies to answer."""
+    """An incoming QoS 1 or 2 message: whether its consumer has processed it, and how many copies to answer."""
 
     __slots__ = ("copies", "packet_id", "publish", "taken")
 
     def __init__(self, publish: Publish | None, packet_id: int) -> None:
-        self.publish = publish  # kept until it is taken, so that its identity stays its own
+        self.publish = publish  # referenced until it is taken, so that no other object gets the same `id()`
         self.packet_id = packet_id
-        self.taken = publish is None  # in the time of an earlier process
+        self.taken = publish is None  # None: an earlier process took it
         self.copies = 0 if publish is None else 1
 
 
 class Receiver:
-    """The receiving half. What it owes the peer waits in it until `answers` is called.
+    """The incoming QoS 1 and 2 messages of a session. Acknowledgements are kept until `answers` is called.
 
     Attributes:
-        journal: notes the QoS 2 messages that were taken; None for none.
+        journal: Records the QoS 2 messages that were taken; None without a store.
     """
 
     __slots__ = ("_received", "_unanswered", "_untaken", "journal")
@@ -45,8 +45,8 @@ class Receiver:
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
-        self._untaken: dict[int, _Incoming] = {}  # QoS 1: by identity of the Publish, until it is taken
-        # What this Network Connection has still to answer, in order, for QoS 1 and for QoS 2.
+        self._untaken: dict[int, _Incoming] = {}  # QoS 1: by `id()` of the Publish, until it is taken
+        # The messages to acknowledge on this Network Connection, in order, of QoS 1 and of QoS 2.
         self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (_EMPTY, _EMPTY)
 
     @property
@@ -55,21 +55,21 @@ class Receiver:
         return frozenset(self._received)
 
     def __len__(self) -> int:
-        """Count the same."""
+        """Return the number of QoS 2 messages received and not yet released."""
         return len(self._received)
 
     @property
     def unanswered(self) -> bool:
-        """Whether messages of this Network Connection are still to be acknowledged."""
+        """Whether messages of this Network Connection are not acknowledged yet."""
         return bool(self._unanswered[0] or self._unanswered[1])
 
     def recover(self, packet_ids: Iterable[int]) -> None:
-        """Take up the identifiers of QoS 2 messages that were taken in the time of an earlier process."""
+        """Restore the identifiers of QoS 2 messages that an earlier process took."""
         for packet_id in packet_ids:
             self._received[packet_id] = _Incoming(None, packet_id)
 
     def begin(self, session_present: bool) -> None:
-        """Begin a new Network Connection: what the old one had not answered will come again."""
+        """Begin a new Network Connection: messages not acknowledged on the old one will be sent again."""
         for unanswered in self._unanswered:
             for incoming in unanswered:
                 incoming.copies = 0
@@ -82,10 +82,10 @@ class Receiver:
             self._received.clear()
 
     def receive(self, publish: Publish, packet_id: int) -> bool:
-        """Take a PUBLISH of QoS 1 or 2.
+        """Handle a PUBLISH of QoS 1 or 2.
 
         Returns:
-            Whether it is to be delivered (False: a copy of a QoS 2 message that has been).
+            Whether to deliver it; False if it repeats a QoS 2 message that was delivered.
 
         Spec: §4.3.2, §4.3.3, [MQTT-4.3.2-2], [MQTT-4.3.3-2]
         """
@@ -106,27 +106,27 @@ class Receiver:
         return False
 
     def acknowledge(self, publish: Publish) -> None:
-        """Note that the consumer has taken a message. A second time, or too late, it does nothing.
+        """Record that the consumer has processed a message. Repeated or late calls have no effect.
 
         Args:
-            publish: the very object that was delivered.
+            publish: The same object that was delivered.
         """
         at_least_once = publish.qos == 1
         incoming = self._untaken.get(id(publish)) if at_least_once else self._received.get(publish.packet_id or 0)
         if incoming is not None and incoming.publish is publish:
-            # First of all, and in one step: the exception of a signal handler after this leaves nothing to be answered.
+            # This comes first and is one step, so that an exception of a signal handler later cannot lose the answer.
             incoming.taken = True
-            incoming.publish = None  # the payload is the consumer's now
+            incoming.publish = None  # free the payload
             if at_least_once:
                 self._untaken.pop(id(publish), None)
             if self.journal is not None and publish.qos == 2:
                 self.journal.taken(incoming.packet_id)
 
     def discard(self, publish: Publish) -> None:
-        """Drop a QoS 1 message that no consumer is to take: it is not answered, and holds up no other's answer.
+        """Drop a QoS 1 message: it is not acknowledged, and does not delay later acknowledgements.
 
         Args:
-            publish: the very object that was delivered.
+            publish: The same object that was delivered.
         """
         incoming = self._untaken.pop(id(publish), None)
         if incoming is not None:
@@ -135,9 +135,9 @@ class Receiver:
             incoming.copies = 0
 
     def pubrel(self, packet_id: int) -> PubComp:
-        """Take a PUBREL, known or not. Return the answer. Spec: [MQTT-4.3.3-2]."""
+        """Handle a PUBREL, even for an unknown identifier. Return the answer. Spec: [MQTT-4.3.3-2]."""
         incoming = self._received.pop(packet_id, None)
-        if incoming is not None and not incoming.taken:  # released before our PUBREC: there is none to send any more
+        if incoming is not None and not incoming.taken:  # released before the PUBREC, which is not needed any more
             incoming.taken = True
             incoming.copies = 0
         elif incoming is not None and self.journal is not None:
@@ -145,7 +145,7 @@ class Receiver:
         return PubComp(packet_id)
 
     def answers(self) -> list[PubAck | PubRec]:
-        """Return the acknowledgements that are due: of consumed messages that do not wait for an earlier one.
+        """Return the acknowledgements that are due: those of processed messages with no unprocessed one before them.
 
         Spec: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
         """
@@ -159,7 +159,7 @@ class Receiver:
 
 
 def _due(unanswered: deque[_Incoming]) -> Iterator[int]:
-    """Take the identifiers to answer from the front of a queue."""
+    """Remove processed messages from the left of a queue. Yield the identifiers to acknowledge."""
     while unanswered and unanswered[0].taken:
         incoming = unanswered.popleft()
         for _ in range(incoming.copies):

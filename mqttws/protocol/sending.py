@@ -1,6 +1,6 @@
-"""The sending half of QoS 1 and 2, and its queue. It is the same for both roles.
+"""The sender's side of the QoS 1 and 2 flows, and the queue of outgoing messages. It is the same for both roles.
 
-A message goes through these phases (the whole of §4.3, as a table)::
+A sent message goes through these phases (all of §4.3 as a table)::
 
     phase       QoS   PUBACK      PUBREC              PUBCOMP
     PUBLISHED   1     done        violation           violation
@@ -8,15 +8,15 @@ A message goes through these phases (the whole of §4.3, as a table)::
     RELEASED    2     violation   PUBREL again        done
     (unknown identifier)   ignored     PUBREL              ignored
 
-An answer with an unknown identifier results from a re-delivery; it is not a violation. The identifier is
-given at the moment of sending and is free again after the last answer.
+An acknowledgement with an unknown identifier can result from a retransmission, so it is not a violation. An identifier
+is allocated when the message is sent, and is free again after its last acknowledgement.
 
-The phase is where the message is: among those published, or those released. With a `Journal` it notes what must
-outlive the process, at the moment at which it changes.
+The phase of a message is given by the dict that contains it: `_published` or `_released`. With a `Journal`, state that
+must outlive the process is recorded when it changes.
 
-A caller's thread may be interrupted by the exception of a signal handler, which Python raises only where a function is
-called or has returned, or a loop goes on. So what counts messages is changed by assignments that follow each other
-without a call between, next to the one call that adds or removes the message.
+The caller's thread can be interrupted by an exception of a signal handler. CPython raises it only when a function is
+called or returns, or a loop repeats. So the counters are changed by consecutive assignments without a call between
+them, next to the one call that adds or removes the message.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ _EMPTY: Final[deque[Any]] = deque(maxlen=0)
 
 
 class Sender:
-    """The sending half.
+    """The outgoing messages of a session: the queue, and the messages in flight.
 
     Args:
-        identifiers: shared with the SUBSCRIBE and UNSUBSCRIBE of the same direction.
-        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
-        max_queued: how many messages may wait, at least 1.
-        max_queued_bytes: how many bytes may wait: of topics and payloads; with QoS 0, of whole packets.
+        identifiers: The packet identifiers, shared with SUBSCRIBE and UNSUBSCRIBE in the same direction.
+        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_queued: The maximum number of queued messages, at least 1.
+        max_queued_bytes: The maximum bytes of queued topics and payloads; for QoS 0, of whole packets.
 
     Attributes:
-        allowance: how many messages may leave before more are allowed; those of QoS 0 leave all the same, and count.
-        journal: notes the messages of QoS 1 and 2; None for none.
-        accepts_puback: whether a PUBACK completes a message of QoS 2. It breaks the standard; some servers know no
-            more than QoS 1 and answer so, and the message would be sent again for ever.
-        lowered: how many messages were completed so.
-        ages: how long the messages wait; None as long as nothing is known of that.
+        allowance: How many messages may be sent now. QoS 0 messages are sent in any case, and reduce it.
+        journal: Records the QoS 1 and 2 messages; None without a store.
+        accepts_puback: Whether a PUBACK completes a QoS 2 message. This deviates from the standard: some servers
+            support only QoS 1 and answer so, and the message would otherwise be sent again on each connection.
+        lowered: How many QoS 2 messages were completed by a PUBACK.
+        ages: The ages of the queued messages; None while none is recorded.
     """
 
     __slots__ = (
@@ -93,8 +93,8 @@ class Sender:
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
         self._waiting: deque[Outgoing | Run] = _EMPTY
-        self._growing: Run | None = None  # the last of what waits, where another message may join it
-        # Without what is in the growing run:
+        self._growing: Run | None = None  # the last queue entry, if it is a run that takes further messages
+        # These do not include the growing run:
         self._last_token = 0
         self._count = 0
         self._size = 0
@@ -103,68 +103,68 @@ class Sender:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for their turn."""
+        """The number of queued messages."""
         return self._count + (len(self._growing.packets) if self._growing is not None else 0)
 
     @property
     def waiting_size(self) -> int:
-        """How many bytes of them: of topics and payloads; with QoS 0, of whole packets."""
+        """The bytes of queued topics and payloads; for QoS 0, of whole packets."""
         return self._size + (sum(map(len, self._growing.packets)) if self._growing is not None else 0)
 
     @property
     def in_flight(self) -> int:
-        """How many messages are sent and not acknowledged in full."""
+        """The number of messages that were sent and are not completely acknowledged."""
         return len(self._published) + len(self._released)
 
     @property
     def is_ready(self) -> bool:
-        """Whether a message of QoS 1 or 2 waits for nothing but the `allowance`."""
+        """Whether only the `allowance` prevents a queued message from being sent."""
         return self.waiting > 0 and self.in_flight < self._max_in_flight
 
     def last_published(self, count: int) -> list[tuple[int, Outgoing]]:
-        """Return the messages that were published last and are not acknowledged, with their packet identifiers."""
+        """Return up to `count` of the messages sent last and not acknowledged, with their packet identifiers."""
         last = list(islice(reversed(self._published.items()), count))
         last.reverse()
         return last
 
     def awaits_puback(self, packet_id: int, outgoing: Outgoing) -> bool:
-        """Return whether that very message is in flight, and of QoS 1."""
+        """Return whether this QoS 1 message is in flight."""
         return outgoing[QOS] == 1 and self._published.get(packet_id) == outgoing
 
     @property
     def size(self) -> int:
-        """How many bytes of topics and payloads wait or are in flight."""
+        """The bytes of topics and payloads that are queued or in flight."""
         self._stop_growing()
         in_flight = (*self._published.values(), *self._released.values())
         return self._size + sum(size_of(outgoing[1], outgoing[2]) for outgoing in in_flight)
 
     @property
     def tokens(self) -> set[int]:
-        """The tokens of the messages of QoS 1 and 2 that wait or are in flight."""
+        """The tokens of the QoS 1 and 2 messages that are queued or in flight."""
         waiting = (entry for entry in self._waiting if not isinstance(entry, Run))
         return {outgoing[TOKEN] for outgoing in (*waiting, *self._published.values(), *self._released.values())}
 
     @property
     def phases(self) -> tuple[int, int]:
-        """How many messages wait for a PUBACK or PUBREC, and how many for a PUBCOMP."""
+        """How many messages need a PUBACK or PUBREC, and how many a PUBCOMP."""
         return len(self._published), len(self._released)
 
     def published(self, packet_id: int) -> Outgoing | None:
-        """Return the message that was sent with an identifier and has no answer; None for none."""
+        """Return the message that was sent with an identifier and needs a PUBACK or PUBREC; None if there is none."""
         return self._published.get(packet_id)
 
     @property
     def published_tokens(self) -> list[int]:
-        """The tokens of the messages that were sent and have no answer."""
+        """The tokens of the messages that need a PUBACK or PUBREC."""
         return [outgoing[TOKEN] for outgoing in self._published.values()]
 
     def reject(self, packet_id: int) -> None:
-        """Give up a message that was sent and has no answer."""
+        """Drop a message that was sent and needs a PUBACK or PUBREC."""
         self._done(self._published.pop(packet_id), packet_id)
 
     @property
     def oldest(self) -> int | None:
-        """The lowest token of a message that waits or is in flight; None for none."""
+        """The lowest token of the messages that are queued or in flight; None if there are none."""
         self._stop_growing()
         tokens = [next(iter(self._published.values()))[TOKEN]] if self._published else []
         tokens += [outgoing[TOKEN] for outgoing in self._released.values()]
@@ -173,7 +173,7 @@ class Sender:
         return min(tokens, default=None)
 
     def __len__(self) -> int:
-        """Count the messages that wait or are in flight."""
+        """Return the number of messages that are queued or in flight."""
         return self.waiting + self.in_flight
 
     def next_token(self) -> int:
@@ -183,20 +183,20 @@ class Sender:
         return self._last_token
 
     def _check_space(self, size: int) -> None:
-        """Check that a message of so many bytes may wait. By itself it may be of any size."""
+        """Check the limits for a message of `size` bytes. In an empty queue, a message of any size is allowed."""
         if self._count >= self._max_queued:
             raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the limit")
         if self._count and self._size + size > self._max_queued_bytes:
             raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the limit")
 
     def enqueue(self, message: Message) -> int:
-        """Let a message of QoS 1 or 2 wait for its turn.
+        """Queue a QoS 1 or 2 message.
 
         Returns:
             Its token.
 
         Raises:
-            QueueFull: a limit would be exceeded; nothing has changed.
+            QueueFull: A limit would be exceeded; nothing has changed.
         """
         if self._growing is not None:
             self._stop_growing()
@@ -217,16 +217,16 @@ class Sender:
         return token
 
     def enqueue_packet(self, packet: bytes) -> int:
-        """Let a message of QoS 0 wait for its turn.
+        """Queue a QoS 0 message.
 
         Args:
-            packet: the whole PUBLISH.
+            packet: The whole PUBLISH.
 
         Returns:
             Its token.
 
         Raises:
-            QueueFull: a limit would be exceeded; nothing has changed.
+            QueueFull: A limit would be exceeded; nothing has changed.
         """
         run = self._growing
         size = len(packet)
@@ -237,7 +237,7 @@ class Sender:
         return run.first + count
 
     def _begin_run(self, size: int) -> Run:
-        """Begin a run with a message of so many bytes. It may grow to what the bounds leave."""
+        """Begin a run with a message of `size` bytes. The limits of the queue also limit the run."""
         self._stop_growing()
         self._check_space(size)
         most = self._max_queued - self._count
@@ -249,7 +249,7 @@ class Sender:
         return run
 
     def _stop_growing(self) -> None:
-        """Close the last run for further messages, and count its messages."""
+        """Close the growing run, and add its messages to the counters."""
         run = self._growing
         if run is not None:
             count, size, last = len(run.packets), sum(map(len, run.packets)), run.last
@@ -263,7 +263,7 @@ class Sender:
         """Restore the messages of an earlier process. The limits do not apply to them.
 
         Args:
-            messages: as `Journal.outgoing` gives them.
+            messages: The records that `Journal.outgoing` returns.
         """
         for outgoing, phase, packet_id, age in messages:
             self._last_token = max(self._last_token, outgoing[TOKEN])
@@ -280,10 +280,10 @@ class Sender:
                 (self._released if phase == RELEASED else self._published)[packet_id] = outgoing
 
     def withdraw_unless(self, wanted: Callable[[str, int, bool], bool]) -> int:
-        """Take back the messages of QoS 1 and 2 that wait and are not wanted. Return how many.
+        """Withdraw the queued QoS 1 and 2 messages that are not wanted. Return their number.
 
         Args:
-            wanted: takes the topic, the QoS and RETAIN.
+            wanted: A function that takes the topic, the QoS and RETAIN, and returns whether to keep the message.
         """
         unwanted = {
             entry[TOKEN]
@@ -293,7 +293,7 @@ class Sender:
         return len(self._take_out(unwanted)) if unwanted else 0
 
     def _take_out(self, tokens: set[int]) -> list[int]:
-        """Take back messages, those of them that wait. Return their tokens."""
+        """Withdraw those of the given messages that are queued. Return their tokens."""
         self._stop_growing()
         taken: list[int] = []
         left: deque[Outgoing | Run] = deque()
@@ -314,7 +314,7 @@ class Sender:
         return taken
 
     def _uncount(self, outgoing: Outgoing) -> None:
-        """Count a message no more that waits no more, and take it out of the store."""
+        """Remove a withdrawn message from the counters and from the store."""
         size = size_of(outgoing[1], outgoing[2])
         self._count -= 1
         self._size -= size
@@ -324,18 +324,19 @@ class Sender:
     # Ages.
 
     def _known_ages(self) -> Ages:
+        """Return the ages of the queued messages only."""
         if self.ages is None:
             self.ages = Ages()
         self.ages.forget(self.first_waiting)
         return self.ages
 
     def limit_age(self, token: int, since: float, seconds: float = inf) -> None:
-        """Note when the message that was enqueued last was published, and how long it may wait.
+        """Record when the message that was queued last was published, and how long it may wait.
 
         Args:
-            token: of that message.
-            since: seconds, of the clock of `now`.
-            seconds: above 0; infinity for no limit.
+            token: The token of that message.
+            since: When it was published, in seconds of the clock of `now`.
+            seconds: How many seconds it may wait, above 0; infinity for no limit.
         """
         self._known_ages().add(token, since, seconds)
         last = self._waiting[-1]
@@ -343,7 +344,7 @@ class Sender:
             self.journal.keep(last, WAITING, 0, (since, seconds))
 
     def pass_time(self, now: float) -> None:
-        """Record the time, for the age of queued messages. Call this in each turn."""
+        """Record the time as that of all messages queued since the last call. Call this in each turn."""
         if self.waiting:
             last = self._growing.last if self._growing is not None else self._last_token
             self._known_ages().mark(last, now)
@@ -351,40 +352,40 @@ class Sender:
             self.ages.forget(None)
 
     def since(self) -> float | None:
-        """Return since when the oldest queued message has waited; None without one, or if it is from this turn."""
+        """Return since when the oldest queued message has waited; None if there is none or it is of this turn."""
         return self._known_ages().oldest if self.waiting else None
 
     @property
     def next_expiry(self) -> float | None:
-        """When `expire` has something to do; None for never."""
+        """The time at which the next queued message expires; None if none does."""
         if self.ages is None:
             return None
         return self._known_ages().next_end
 
     def expire(self, now: float) -> list[int]:
-        """Take back the messages that have waited for as long as they may. Return their tokens.
+        """Withdraw the queued messages that have expired. Return their tokens.
 
-        A message that has been sent once waits no more, whatever becomes of it: it is delivered as its QoS promises.
+        A message that has been sent does not expire any more: it is delivered according to its QoS.
         """
-        due = self._known_ages().take_over(now) if self.ages is not None else None
+        due = self._known_ages().pop_expired(now) if self.ages is not None else None
         return self._take_out(due) if due else []
 
     def note_ages(self) -> None:
-        """Write the ages of all that waits into the journal anew, whose clock has been set."""
+        """Write the ages of all queued messages into the journal again, after the system clock was changed."""
         waiting = [entry for entry in self._waiting if not isinstance(entry, Run)]
         if self.journal is not None and self.ages is not None:
             for entry, age in zip(waiting, self.ages.each(entry[TOKEN] for entry in waiting), strict=True):
                 self.journal.keep(entry, WAITING, 0, age)
 
     def withdraw(self, token: int) -> bool:
-        """Take back a message that still waits. Return whether there was one."""
+        """Remove a message from the queue. Return whether it was queued."""
         self._stop_growing()
         for entry in self._waiting:
             if isinstance(entry, Run):
                 packet = entry.packet_of(token)
                 if packet:
                     self._take_from(entry, token - entry.first)
-                    if not entry.strip():  # or runs without a packet would become more and more
+                    if not entry.strip():  # otherwise empty runs would accumulate
                         self._waiting.remove(entry)
                     return True
             elif entry[TOKEN] == token:
@@ -394,7 +395,7 @@ class Sender:
         return False
 
     def _take_from(self, run: Run, position: int) -> None:
-        """Take a packet out of a run that does not grow."""
+        """Remove a packet from a run that is not growing."""
         size = len(run.packets[position])
         self._count -= 1
         self._size -= size
@@ -424,10 +425,10 @@ class Sender:
         return None
 
     def clear(self, keep_sent: bool = False) -> None:
-        """Drop every message, waiting or in flight; where there is a journal, those of QoS 0.
+        """Drop all messages, queued or in flight. With a journal, drop only those of QoS 0.
 
         Args:
-            keep_sent: whether to keep the messages of QoS 1 and 2 that are in flight.
+            keep_sent: Whether to keep the QoS 1 and 2 messages that are in flight.
         """
         self._stop_growing()
         if self.journal is not None:
@@ -446,14 +447,14 @@ class Sender:
         self._released.clear()
 
     def take_ready(self, space: float = inf, before: float = inf) -> tuple[list[bytes], int | None]:
-        """Take the messages that may be sent now, encoded, each with its identifier.
+        """Remove from the queue and encode the messages that may be sent now. Those of QoS 1 and 2 are then in flight.
 
         Args:
-            space: bytes; once they are reached, the rest waits for the next call.
-            before: a token; only messages with lower ones are taken.
+            space: Bytes. Once they are reached, the rest stays queued for the next call.
+            before: A token; only messages with lower ones are returned.
 
         Returns:
-            The packets, in order; and up to which token all of QoS 0 are among them, None if none is.
+            The packets, in order; and the highest token of the QoS 0 messages among them, None if there are none.
 
         Spec: [MQTT-4.3.1-1], [MQTT-4.3.2-1], [MQTT-4.3.3-1]
         """
@@ -504,7 +505,11 @@ class Sender:
         return entry.first if isinstance(entry, Run) else entry[TOKEN]
 
     def puback(self, packet_id: int) -> int | None:
-        """Take a PUBACK. Return the token of the message that is done, if one is."""
+        """Handle a PUBACK. Return the token of the message that it completes, or None.
+
+        Raises:
+            RemoteProtocolError: The message is of QoS 2.
+        """
         outgoing = self._published.get(packet_id)
         if outgoing is not None and outgoing[QOS] == 1:
             del self._published[packet_id]
@@ -518,7 +523,11 @@ class Sender:
         return None
 
     def pubrec(self, packet_id: int) -> PubRel:
-        """Take a PUBREC. Return the answer."""
+        """Handle a PUBREC. Return the answer.
+
+        Raises:
+            RemoteProtocolError: The message is of QoS 1.
+        """
         outgoing = self._published.get(packet_id)
         if outgoing is not None:
             if outgoing[QOS] != 2:
@@ -530,7 +539,11 @@ class Sender:
         return PubRel(packet_id)
 
     def pubcomp(self, packet_id: int) -> int | None:
-        """Take a PUBCOMP. Return the token of the message that is done, if one is."""
+        """Handle a PUBCOMP. Return the token of the message that it completes, or None.
+
+        Raises:
+            RemoteProtocolError: No PUBREC has arrived for the message.
+        """
         outgoing = self._released.pop(packet_id, None)
         if outgoing is not None:
             return self._done(outgoing, packet_id)
@@ -547,12 +560,12 @@ class Sender:
     def resume(self, session_present: bool) -> tuple[list[tuple[int, PubRel | Publish]], list[int]]:
         """Begin a new Network Connection.
 
-        Where the peer has lost the session, messages with a PUBREC are taken for delivered: the peer had accepted
-        them, and sending them again could deliver them twice. All others are sent again either way.
+        If the peer has lost the session, messages with a PUBREC count as delivered: the peer had accepted them, and
+        sending them again could deliver them twice. All others are sent again in either case.
 
         Returns:
-            The packets to send again, each after the token of its message (0 for a PUBREL, which goes first); and the
-            tokens of the messages that are done by this.
+            The packets to send again, each with the token of its message (0 for a PUBREL, so that they are sent
+            first); and the tokens of the messages that now count as delivered.
 
         Spec: §4.4, [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4], [MQTT-3.3.1-1]
         """

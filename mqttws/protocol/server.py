@@ -1,13 +1,14 @@
-"""The server's machine.
+"""The server's protocol state machine: one connection, from CONNECT to its end.
 
-The packets that a server may receive in each state. Every other packet is a violation by the client::
+The packets that a server may receive in each state are these. Any other packet is a protocol violation::
 
     new          Connect
     connecting   (held until the server has accepted or refused)
     connected    Publish PubAck PubRec PubRel PubComp Subscribe Unsubscribe PingReq Disconnect
 
-It keeps the rules of one connection. Who may connect, which session it resumes, where messages go and what a
-subscription is granted is the broker's to decide: `accept` or `refuse`, `suback`, `unsuback`, `acknowledge`.
+The machine enforces the rules of one connection. All decisions are made by the broker: whether a client may connect,
+which session it resumes, which QoS a subscription is granted, and where messages are delivered. It calls `accept` or
+`refuse`, `suback`, `unsuback` and `acknowledge`.
 """
 
 from __future__ import annotations
@@ -32,32 +33,32 @@ from mqttws.protocol.events import ConnectReceived, SubscribeReceived, Unsubscri
 from mqttws.protocol.machine import CONNECTED, CONNECTING, DELIVERY_HANDLERS, NEW, Machine
 from mqttws.protocol.session import Session
 
-#: How many bytes a client may send ahead, while its CONNECT waits for an answer. Spec: §3.1.4
+#: How many bytes a client may send after its CONNECT before the CONNACK. Spec: §3.1.4
 MAX_AHEAD = 128 * 1024
-#: A CONNECT that cannot be read but must be answered: the statement broken -> the CONNACK return code.
+#: Errors in a CONNECT that must be answered: the violated statement -> the CONNACK return code.
 REFUSALS = {"MQTT-3.1.2-2": 1, "MQTT-3.1.3-8": 2}
-#: The CONNACK of MQTT 5 that says "Unsupported Protocol Version", without properties. A client of MQTT 5 could not read
-#: one of 3.1.1. Spec: MQTT 5.0 §3.1.2.2, §3.2
+#: The CONNACK of MQTT 5 with "Unsupported Protocol Version" and no properties. A client of MQTT 5 could not decode
+#: that of 3.1.1. Spec: MQTT 5.0 §3.1.2.2, §3.2
 _CONNACK_5 = b"\x20\x03\x00\x84\x00"
 _PINGRESP = PingResp().encode()
-#: Stands for the CONNECT if there is none to answer: the password of one that is answered need not lie about.
+#: Replaces the CONNECT once it is answered, so that its password does not stay in memory.
 _NO_CONNECT = Connect()
 
 
 class ServerMachine(Machine):
-    """One Network Connection of a server.
+    """The server's state machine for one Network Connection.
 
     Args:
-        max_packet_size: bytes; a larger packet from the client is a fault.
-        max_connect_size: bytes; a larger CONNECT is one.
-        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may hold; None for any number.
-        packet_timeout: seconds from the first byte of a packet to its last, for a connected client; None for any
-            number. Any byte is a sign of life, which a client could give for ever with one packet that never ends.
+        max_packet_size: Bytes. A larger packet from the client ends the connection.
+        max_connect_size: Bytes. A larger CONNECT ends the connection; None: `max_packet_size` applies.
+        max_filters: The maximum number of Topic Filters in a SUBSCRIBE or UNSUBSCRIBE; None for no limit.
+        packet_timeout: Maximum seconds from the first byte of a packet to its last, for a connected client; None for
+            no limit. Without one, a client could stay within its keep alive by sending a single packet very slowly.
 
     Attributes:
-        keep_alive: seconds to enforce; 0 for none.
-        opening_size: how many bytes came before the CONNECT was accepted.
-        packet_begun: when the packet under way began; None for none.
+        keep_alive: The keep alive to enforce, in seconds; 0 for none.
+        opening_size: How many bytes were received before the CONNECT was accepted.
+        packet_begun: When the first byte of an incomplete packet arrived; None if there is none.
     """
 
     __slots__ = (
@@ -90,8 +91,8 @@ class ServerMachine(Machine):
         self._decoder.max_filters = max_filters
         self._max_packet_size = max_packet_size
         self._packet_timeout = packet_timeout
-        self._connect = _NO_CONNECT  # from when it is received to when it is answered
-        self._ahead = bytearray()  # data after the CONNECT, until that is answered
+        self._connect = _NO_CONNECT  # the CONNECT, while it is not answered
+        self._ahead = bytearray()  # bytes after the CONNECT, while it is not answered
         self.opening_size = 0
         self.packet_begun: float | None = None
         self.keep_alive = 0
@@ -108,7 +109,7 @@ class ServerMachine(Machine):
             self.packet_begun = now
 
     def _receive_opening(self, data: bytes, now: float) -> None:
-        """Handle the bytes of the CONNECT only: other limits apply to the bytes after it, which are kept unchanged."""
+        """Decode only the CONNECT: other limits apply to the bytes after it, which are kept until it is answered."""
         self.opening_size += len(data)
         while data and self.state is NEW:
             missing = self._decoder.missing
@@ -117,7 +118,7 @@ class ServerMachine(Machine):
         if self.state is CONNECTING and data:
             self._ahead += data
             try:
-                check_first_byte(self._ahead[0], self._decoder.lenient)  # garbage shows in its first byte
+                check_first_byte(self._ahead[0], self._decoder.lenient)  # reject garbage without waiting
             except MalformedPacket as error:
                 self._ahead.clear()
                 self.close(error)
@@ -132,13 +133,16 @@ class ServerMachine(Machine):
             self.packet_begun = now
 
     def accept(self, session: Session, session_present: bool, now: float, *, keep_alive: int | None = None) -> None:
-        """Accept the CONNECT: send CONNACK 0 and the session's output, then handle what the client has sent since.
+        """Accept the CONNECT: send CONNACK 0 and the session's output, then handle the bytes received meanwhile.
 
         Args:
-            session: the one to go on with.
-            session_present: whether it was there before.
-            now: seconds.
-            keep_alive: the keep alive in seconds to enforce instead of the client's; 0 disables it.
+            session: The session to use.
+            session_present: Whether it is a stored session that the client resumes.
+            now: The current time in seconds.
+            keep_alive: The keep alive in seconds to enforce instead of the client's; 0 disables it.
+
+        Raises:
+            LocalProtocolError: There is no CONNECT to answer, or it asks for a clean session and one is present.
 
         Spec: [MQTT-3.1.4-4], [MQTT-3.2.0-1], [MQTT-3.2.2-1] to [MQTT-3.2.2-3]
         """
@@ -147,7 +151,7 @@ class ServerMachine(Machine):
             raise LocalProtocolError("a clean session is never present", "MQTT-3.2.2-1")
         self.keep_alive = self._connect.keep_alive if keep_alive is None else keep_alive
         self.state = CONNECTED
-        # That byte is reserved in MQTT 3.1.
+        # In MQTT 3.1 the session present flag is reserved.
         self._out.append(ConnAck(0, session_present and self._connect.protocol_level > 3).encode())
         self._resume(session, session_present)
         self._last_received = now
@@ -157,10 +161,13 @@ class ServerMachine(Machine):
         self.receive_data(ahead, now)
 
     def refuse(self, return_code: int) -> None:
-        """Refuse the CONNECT: send CONNACK and close. Data that the client has sent since is dropped.
+        """Refuse the CONNECT: send CONNACK and close. Bytes received meanwhile are dropped.
 
         Args:
             return_code: 1 to 5.
+
+        Raises:
+            LocalProtocolError: There is no CONNECT to answer, or the return code is not 1 to 5.
 
         Spec: [MQTT-3.1.4-5], [MQTT-3.2.2-4], [MQTT-3.2.2-5]
         """
@@ -173,11 +180,11 @@ class ServerMachine(Machine):
         self.close(ConnectionRefused(return_code))
 
     def send_encoded(self, packets: bytes, in_turn: bool) -> None:
-        """Send PUBLISH packets of QoS 0 that are encoded already: a server encodes them once for all its subscribers.
+        """Send encoded PUBLISH packets of QoS 0. A server encodes a message once for all its subscribers.
 
         Args:
-            packets: one or more, whole.
-            in_turn: whether to send queued messages that may be sent now before them.
+            packets: One or more whole packets.
+            in_turn: Whether to send queued messages that may be sent now before them.
         """
         if self.state is CONNECTED:
             if in_turn and self.session.sender.waiting:
@@ -185,7 +192,14 @@ class ServerMachine(Machine):
             self._out.append(packets)
 
     def suback(self, packet_id: int, return_codes: Iterable[int]) -> None:
-        """Answer a SUBSCRIBE: for each Topic Filter the QoS granted, or 0x80. Spec: [MQTT-3.8.4-1]."""
+        """Answer a SUBSCRIBE.
+
+        Args:
+            packet_id: The packet identifier of the SUBSCRIBE.
+            return_codes: For each Topic Filter, in order, the granted QoS, or 0x80 for a failure.
+
+        Spec: [MQTT-3.8.4-1], [MQTT-3.8.4-5]
+        """
         self._send(SubAck(packet_id, return_codes))
 
     def unsuback(self, packet_id: int) -> None:
@@ -200,7 +214,7 @@ class ServerMachine(Machine):
         return None if deadline == inf else deadline
 
     def handle_timeout(self, now: float) -> None:
-        """End the connection of a client that has fallen silent, or drips. Spec: [MQTT-3.1.2-24]."""
+        """Close the connection if the client is silent, or sends a packet too slowly. Spec: [MQTT-3.1.2-24]."""
         if self.state is not CONNECTED or not self._reading:
             return
         if now >= self._silent_at():
@@ -217,7 +231,7 @@ class ServerMachine(Machine):
         return self.packet_begun + self._packet_timeout
 
     def _receive_packets(self, packets: list[Packet], now: float) -> None:
-        if packets:  # what is under way now has begun with these data
+        if packets:  # a packet that is incomplete now began with this data
             self.packet_begun = None
         super()._receive_packets(packets, now)
 

@@ -1,4 +1,4 @@
-"""A server's connection: see `connection` for what a driver does with it. No client loads this."""
+"""The server's sans-IO connection. `connection` describes how a driver uses it. Clients do not import this module."""
 
 from __future__ import annotations
 
@@ -16,28 +16,42 @@ class ServerConnection(Connection[ServerMachine]):
     """A server's connection.
 
     Args:
-        machine: a new one.
-        framing: a new one; with a `ServerWebSocket` the first event is `UpgradeRequested`.
-        now: seconds.
-        open_timeout: seconds until the CONNECT must be there, the upgrade included.
-        close_timeout: seconds to wait for the client's part in closing.
+        machine: A new `ServerMachine`.
+        framing: A new framing; with a `ServerWebSocket` the first event is `UpgradeRequested`.
+        now: The current time in seconds, of any monotonic clock.
+        open_timeout: Seconds within which the CONNECT must be received, including the upgrade.
+        close_timeout: Seconds to wait for the client during the closing handshake.
     """
 
     __slots__ = ()
 
     def accept_upgrade(self, now: float, headers: Headers = ()) -> None:
-        """Answer the upgrade with 101.
+        """Answer the upgrade request with 101.
+
+        Args:
+            now: The current time in seconds.
+            headers: Additional response headers, as (name, value) pairs.
 
         Raises:
-            LocalProtocolError: no request waits.
+            LocalProtocolError: There is no request to answer, or HTTP does not allow a header.
+
+        Spec: RFC 6455 §4.2.2
         """
         self._apply(self._websocket().accept_upgrade(headers), now)
 
     def reject_upgrade(self, status: int, now: float, headers: Headers = (), body: bytes = b"") -> None:
-        """Answer the upgrade with another status, and close.
+        """Answer the upgrade request with a status other than 101, and close.
+
+        Args:
+            status: 300 to 599, but not 304.
+            now: The current time in seconds.
+            headers: Response headers, as (name, value) pairs; Content-Length and Connection are added.
+            body: The body of the response.
 
         Raises:
-            LocalProtocolError: no request waits.
+            LocalProtocolError: There is no request to answer, or HTTP does not allow the status or a header.
+
+        Spec: RFC 6455 §4.2.2
         """
         self._websocket().reject_upgrade(status, headers, body)
         self.close(ConnectionClosed(f"the upgrade was rejected with HTTP status {status}"), now)

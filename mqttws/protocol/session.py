@@ -1,9 +1,9 @@
-"""A session: what outlives a Network Connection, at either end.
+"""The session of a client or server: the state that outlives a Network Connection.
 
-It holds the identifiers, both halves of the QoS flows, the subscriptions, and (at a client) the SUBSCRIBE and
-UNSUBSCRIBE requests that are not answered yet. A machine works on it while a connection lasts; between
-connections messages and requests wait in it. With a store (`keep_in`) its messages, identifiers and subscriptions
-outlive the process, too; requests do not, as their callers do not.
+It contains the packet identifiers, both sides of the QoS flows, the subscriptions, and at a client the SUBSCRIBE and
+UNSUBSCRIBE requests that are not answered yet. While there is a connection, a machine uses it; between connections it
+queues messages and requests. With a store (`keep_in`) its messages, identifiers and subscriptions also outlive the
+process; requests do not, because their callers do not.
 
 Spec: §3.1.2.4, [MQTT-4.1.0-1], [MQTT-4.1.0-2]
 """
@@ -34,10 +34,10 @@ class Request:
     """A SUBSCRIBE or UNSUBSCRIBE that is not sent or not answered yet.
 
     Attributes:
-        token: the number by which its caller knows it; None if a connection restores subscriptions.
+        token: The number that its caller received; None if a connection restores subscriptions.
         subscribe: (Topic Filter, QoS) pairs to subscribe to; empty for an UNSUBSCRIBE.
         unsubscribe: Topic Filters to unsubscribe from; empty for a SUBSCRIBE.
-        parts: where a request was split: its parts in order, each with its return code once there is one.
+        parts: After a split, all parts in order, each with its return code once it has one; None if not split.
     """
 
     __slots__ = ("parts", "subscribe", "token", "unsubscribe")
@@ -49,17 +49,17 @@ class Request:
         self.subscribe = tuple(subscribe)
         self.unsubscribe = tuple(unsubscribe)
         self.parts: dict[Request, int | None] | None = None
-        self.packet(1)  # raises for invalid Topic Filters now
+        self.packet(1)  # raise an error for invalid Topic Filters now, not when the request is sent
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """What may be suspected of it, each Topic Filter by itself."""
+        """The keys under which `Suspects` tracks it, one for each Topic Filter."""
         if self.subscribe:
             return [(SUBSCRIBE, topic_filter) for topic_filter, _ in self.subscribe]
         return [(UNSUBSCRIBE, topic_filter) for topic_filter in self.unsubscribe]
 
     def packet(self, packet_id: int) -> Subscribe | Unsubscribe:
-        """Make the packet."""
+        """Return the request as a packet."""
         if self.subscribe:
             return Subscribe(packet_id, self.subscribe)
         return Unsubscribe(packet_id, self.unsubscribe)
@@ -70,21 +70,23 @@ Answer = tuple[Request, tuple[tuple[str, int], ...]]
 
 
 class Session:
-    """The state that a client and a server share about one client identifier, as one of them sees it.
+    """One side's state of the session between a client and a server.
 
     Args:
-        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
-        max_queued: the maximum number of messages that wait to be sent.
-        max_queued_bytes: the maximum bytes of topics and payloads that wait to be sent.
+        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_queued: The maximum number of queued messages, at least 1.
+        max_queued_bytes: The maximum bytes of queued topics and payloads.
 
     Attributes:
-        subscriptions: Topic Filter -> QoS; at a client the requested QoS of granted ones, at a server the granted QoS.
-        sender: the messages on their way out.
-        receiver: the messages that came in and are not done.
-        identifiers: the packet identifiers of the way out.
-        requests: at a client: the SUBSCRIBE and UNSUBSCRIBE requests to be sent, in order.
-        requests_sent: those to be answered, by packet identifier, in order.
-        store: what must be committed before a byte leaves; None for nothing.
+        subscriptions: Topic Filter -> QoS: at a client the requested QoS of granted ones, at a server the granted QoS.
+        sender: The outgoing messages.
+        receiver: The incoming messages that are not completely acknowledged.
+        identifiers: The packet identifiers of outgoing packets.
+        requests: At a client: the SUBSCRIBE and UNSUBSCRIBE requests to send, in order.
+        requests_sent: At a client: the requests that are not answered, by packet identifier, in order.
+        store: The store to commit before bytes are sent; None without one.
+
+    Spec: §3.1.2.4
     """
 
     __slots__ = (
@@ -113,16 +115,16 @@ class Session:
         self._journal: Journal | None = None
 
     def keep_in(self, store: Store, client_id: str, now: float = 0.0, wall: float = 0.0) -> None:
-        """Let a new session outlive the process: take up what a store holds of it, and note in it all that changes.
+        """Keep a new session in a store: restore what the store contains of it, and record all changes from now on.
 
         Args:
-            store: also of other sessions, if wanted.
-            client_id: by which the session is found in it; at most one at a time is in use under each.
-            now: seconds, of any clock that only goes forward.
-            wall: the same moment in seconds since 1970: ages outlive the process.
+            store: The store. Sessions with different client identifiers can share it.
+            client_id: The client identifier. At most one session may use each at a time.
+            now: The current time in seconds, of any monotonic clock.
+            wall: The same moment in seconds since 1970, for ages that outlive the process.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: The store cannot be read.
         """
         journal = Journal(store, client_id, now, wall)
         self.sender.recover(journal.outgoing())
@@ -132,19 +134,19 @@ class Session:
         self._journal = self.sender.journal = self.receiver.journal = journal
 
     def erase(self) -> None:
-        """Take a session that is over out of its store, if it has one."""
+        """Delete a session that has ended from its store, if it has one."""
         if self._journal is not None:
             self._journal.erase()
             self._journal = self.sender.journal = self.receiver.journal = None
 
     def set_subscription(self, topic_filter: str, qos: int) -> None:
-        """Note a subscription that stands now."""
+        """Record a subscription."""
         self.subscriptions[topic_filter] = qos
         if self._journal is not None:
             self._journal.subscribed(topic_filter, qos)
 
     def discard_subscription(self, topic_filter: str) -> bool:
-        """Note that a subscription is gone. Return whether there was one."""
+        """Remove a subscription. Return whether there was one."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         if self._journal is not None:
@@ -152,73 +154,80 @@ class Session:
         return True
 
     def publish(self, message: Message) -> int:
-        """Let a message wait for its turn.
+        """Queue a message.
+
+        Args:
+            message: The Application Message.
 
         Returns:
-            Its token, which `Delivered` will bring back; with QoS 0 `Sent`, or a later one in its place.
+            Its token. The event `Delivered` contains it; with QoS 0, the event `Sent` contains it or a higher one.
 
         Raises:
-            QueueFull: a limit would be exceeded; nothing has changed.
+            QueueFull: A limit would be exceeded; nothing has changed.
         """
         if not message.qos:
             return self.publish_packet(encode_publish(message.topic, message.payload, 0, message.retain))
         return self.sender.enqueue(message)
 
     def publish_packet(self, packet: bytes) -> int:
-        """Let a message of QoS 0 wait for its turn, encoded: the short way for those who have checked it already.
+        """Queue an encoded QoS 0 message. This is the fast path for callers that have checked it already.
 
         Args:
-            packet: the whole PUBLISH.
+            packet: The whole PUBLISH.
 
         Returns:
-            Its token, which `Sent` will bring back, or a later one.
+            Its token. The event `Sent` contains it or a higher one.
 
         Raises:
-            QueueFull: a limit would be exceeded; nothing has changed.
+            QueueFull: A limit would be exceeded; nothing has changed.
         """
         return self.sender.enqueue_packet(packet)
 
     def limit_age(self, token: int, age: Age) -> None:
-        """Note when the message that was published last was, and how long it may wait to be sent.
+        """Record when the message queued last was published, and how long it may wait to be sent.
 
-        When that time is up, `Expired` brings back its token, unless it has been sent once. Between connections
-        `sender.expire` has to be called, at `sender.next_expiry`.
+        If it expires before it is sent, the event `Expired` contains its token. Between connections, call
+        `sender.expire` at `sender.next_expiry`.
 
         Args:
-            token: what `publish` has just returned.
-            age: as it is now.
+            token: The token that `publish` has just returned.
+            age: The time of publishing, and the maximum waiting time.
         """
         if self._journal is not None and self._journal.set_clock(age.now, age.wall):
             self.sender.note_ages()
         self.sender.limit_age(token, age.now, age.seconds)
 
     def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:
-        """Let a SUBSCRIBE wait for its turn.
+        """Queue a SUBSCRIBE.
 
         Args:
-            topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
+            topic_filters: Pairs of a Topic Filter and the requested QoS, at least one.
 
         Returns:
-            Its token, which `Subscribed` will bring back.
+            Its token, which the event `Subscribed` contains.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
+            LocalProtocolError: A Topic Filter or a QoS is not valid; nothing has changed.
+
+        Spec: §3.8, [MQTT-3.8.3-3]
         """
         if not topic_filters:
             raise LocalProtocolError("a Subscribe needs at least one Topic Filter", "MQTT-3.8.3-3")
         return self._request(Request(self.sender.next_token(), subscribe=topic_filters))
 
     def unsubscribe(self, topic_filters: Sequence[str]) -> int:
-        """Let an UNSUBSCRIBE wait for its turn.
+        """Queue an UNSUBSCRIBE.
 
         Args:
             topic_filters: Topic Filters, at least one.
 
         Returns:
-            Its token, which `Unsubscribed` will bring back.
+            Its token, which the event `Unsubscribed` contains.
 
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
+            LocalProtocolError: A Topic Filter is not valid; nothing has changed.
+
+        Spec: §3.10, [MQTT-3.10.3-2]
         """
         return self._request(Request(self.sender.next_token(), unsubscribe=topic_filters))
 
@@ -240,11 +249,11 @@ class Session:
         return packet_id, request
 
     def restore(self, session_present: bool, max_filters: int) -> None:
-        """Begin a new Network Connection: what the server has lost is asked for again, then what it has not answered.
+        """Begin a new Network Connection: queue the subscriptions that the server lost, then unanswered requests.
 
         Args:
-            session_present: whether the server still has the subscriptions.
-            max_filters: how many Topic Filters go into one SUBSCRIBE.
+            session_present: Whether the server still has the subscriptions.
+            max_filters: The maximum number of Topic Filters in one SUBSCRIBE.
 
         Spec: §3.1.2.4
         """
@@ -253,8 +262,8 @@ class Session:
         requests = [*self.requests_sent.values(), *self.requests]
         self.requests_sent.clear()
         if not session_present:
-            # What an earlier connection had begun to restore begins anew. (Where the server has kept the session,
-            # that was begun in it, and goes on below.)
+            # Drop the SUBSCRIBEs by which an earlier connection was restoring subscriptions: all are restored anew.
+            # (If the session is present, they were meant for it, and the unanswered ones are sent again.)
             requests = [request for request in requests if request.token is not None]
             wanted = iter(self.subscriptions.items())
             batches = []
@@ -264,14 +273,15 @@ class Session:
         self.requests = deque(requests)
 
     def granted(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
-        """Take a SUBACK: note which Topic Filters stand now.
+        """Handle a SUBACK: record the granted subscriptions.
 
         Returns:
-            The request, and its (Topic Filter, return code) pairs; None if nothing has that identifier, as when a
-            PUBACK comes a second time.
+            The request, and its (Topic Filter, return code) pairs; None if the identifier is not in use, which can
+            result from a repeated acknowledgement.
 
         Raises:
-            RemoteProtocolError: it answers what is no SUBSCRIBE, or not all of it; nothing has changed.
+            RemoteProtocolError: The identifier is not that of a SUBSCRIBE, or the number of return codes is wrong;
+                nothing has changed.
 
         Spec: [MQTT-3.8.4-2], [MQTT-3.8.4-5]
         """
@@ -291,8 +301,8 @@ class Session:
         """Record the outcome of a sent request.
 
         Returns:
-            The return codes with their Topic Filters, all that were asked for; nothing where the request is a part of
-            one, and others are not answered yet.
+            The (Topic Filter, return code) pairs of the whole request; empty if it was split, and other parts are not
+            answered yet.
         """
         del self.requests_sent[packet_id]
         self.identifiers.release(packet_id)
@@ -313,7 +323,7 @@ class Session:
 
     @property
     def suspects(self) -> Suspects:
-        """At a client: what the server may end connections over."""
+        """At a client: the messages and requests that may have caused the server to close connections."""
         if self._suspects is None:
             self._suspects = Suspects()
         return self._suspects
@@ -325,21 +335,21 @@ class Session:
         parts += [Request(request.token, unsubscribe=(topic_filter,)) for topic_filter in request.unsubscribe]
         codes: dict[Request, int | None] = dict.fromkeys(parts)
         for part in reversed(parts):
-            if request.token is not None:  # no call waits for restored subscriptions
+            if request.token is not None:  # restored subscriptions have no caller, so their answers are not collected
                 part.parts = codes
             self.requests.appendleft(part)
         return len(parts)
 
     def unanswered(self) -> set[Key]:
-        """Return what is sent and not answered."""
+        """Return the keys of the messages and requests that were sent and are not answered."""
         asked = (key for request in self.requests_sent.values() for key in request.keys)
         return {*self.sender.published_tokens, *asked}
 
     def reject(self, packet_id: int) -> Answer:
-        """Take a request for one Topic Filter, which was sent and is not answered, for refused.
+        """Treat an unanswered request for one Topic Filter as refused.
 
         Returns:
-            As `granted`.
+            The same as `granted`.
         """
         request = self.requests_sent[packet_id]
         for topic_filter, _ in request.subscribe:
@@ -347,13 +357,13 @@ class Session:
         return request, self._conclude(packet_id, request, (FAILURE,))
 
     def taken_back(self, packet_id: int) -> Answer | None:
-        """Take an UNSUBACK: note which Topic Filters are gone.
+        """Handle an UNSUBACK: remove the subscriptions.
 
         Returns:
-            As `granted`, with 0 for each Topic Filter.
+            The same as `granted`, with 0 for each Topic Filter.
 
         Raises:
-            RemoteProtocolError: it answers what is no UNSUBSCRIBE; nothing has changed.
+            RemoteProtocolError: The identifier is not that of an UNSUBSCRIBE; nothing has changed.
 
         Spec: [MQTT-3.10.4-4]
         """
@@ -365,7 +375,7 @@ class Session:
         return request, self._conclude(packet_id, request, [0] * len(request.unsubscribe))
 
     def owes(self, token: int) -> bool:
-        """Return whether a message or request of before a token is not done."""
+        """Return whether a message or request with a token below `token` is not complete."""
         oldest = self.sender.oldest
         if oldest is not None and oldest < token:
             return True
@@ -373,13 +383,13 @@ class Session:
         return any(request.token is not None and request.token < token for request in requests)
 
     def abandon(self, keep_sent: bool = False) -> None:
-        """Drop every message on its way out and every request: their calls fail.
+        """Drop all outgoing messages and all requests, whose calls fail.
 
-        What a store keeps stays, to be sent when there is a connection again.
+        Messages in a store are kept, and sent on the next connection.
 
         Args:
-            keep_sent: whether the messages of QoS 1 and 2 that have been sent stay, too: they belong to a session
-                that the server keeps. Spec: §3.1.2.4
+            keep_sent: Whether to keep the QoS 1 and 2 messages in flight too, because they belong to a session that
+                the server stores. Spec: §3.1.2.4.
         """
         self.sender.clear(keep_sent)
         for packet_id in self.requests_sent:

@@ -1,7 +1,7 @@
-"""A client's watch over the acknowledgements that are due on one connection.
+"""Detection of a server that stops sending acknowledgements, for one connection of a client.
 
-A server that answers pings and acknowledges nothing would otherwise go unnoticed, and so would a dead one where the
-keep alive is off. Only an acknowledgement counts as progress; any one does, for any message or request.
+Pings do not detect a server that answers them but acknowledges nothing, nor any failure if the keep alive is off. Only
+an acknowledgement counts as progress, but of any message or request.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ class StallTimer:
     """The time since the last acknowledgement, while one is due.
 
     Args:
-        session: the session whose acknowledgements are watched.
-        timeout: seconds, above 0.
+        session: The session of the messages and requests.
+        timeout: Seconds without an acknowledgement after which to report, above 0.
     """
 
     __slots__ = ("_due", "_reported", "_session", "_since", "_timeout")
@@ -34,24 +34,24 @@ class StallTimer:
             self._since = now
 
     def received(self, now: float) -> None:
-        """Note that packets came. If one of them was an acknowledgement, the time starts anew."""
+        """Record that packets were received. If one was an acknowledgement, restart the time."""
         due = self._count()
         if due != self._due:
             self._due = due
             self.restart(now)
 
     def restart(self, now: float) -> None:
-        """Let the time start anew, if anything is due."""
+        """Restart the time, if any acknowledgement is due."""
         self._since = now if any(self._due) else None
         self._reported = False
 
     @property
     def deadline(self) -> float | None:
-        """When `expire` has something to report; None for never."""
+        """The time at which `expire` will report; None if it will not."""
         return None if self._since is None or self._reported else self._since + self._timeout
 
     def expire(self, now: float) -> Stalled | None:
-        """Return the report that the time is over, once; otherwise None."""
+        """Return the event to report if the time has run out, once; otherwise None."""
         since, deadline = self._since, self.deadline
         if since is None or deadline is None or now < deadline:
             return None
@@ -59,5 +59,5 @@ class StallTimer:
         return Stalled(sum(self._due), now - since)
 
     def _count(self) -> tuple[int, int, int]:
-        """Count the acknowledgements that are due: PUBACK or PUBREC, PUBCOMP, SUBACK or UNSUBACK."""
+        """Return the number of acknowledgements due: PUBACK or PUBREC, PUBCOMP, SUBACK or UNSUBACK."""
         return (*self._session.sender.phases, len(self._session.requests_sent))

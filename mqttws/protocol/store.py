@@ -1,10 +1,10 @@
-"""Where sessions are kept so that they outlive the process: a dictionary of bytes, and the moment when it is safe.
+"""The interface of a store, in which sessions outlive the process: a dictionary of bytes with a commit.
 
-A store does not depend on MQTT. Changes are visible immediately to every reader; they are durable only when
-`commit` has returned. So a machine makes all the changes of a turn, commits them together, and lets no byte out
-before, so that everything the peer has been sent is still true after a crash.
+A store does not depend on MQTT. Changes are visible to every reader immediately, but durable only after `commit` has
+returned. A machine makes all the changes of a turn, commits them together, and only then returns bytes to send. So
+after a crash the store is never behind what was sent to the peer.
 
-`MemoryStore` does not survive the process, but distinguishes committed changes from others, so that tests and the
+`MemoryStore` does not outlive the process, but distinguishes committed changes from others, so that tests and the
 simulator can simulate a crash. `mqttws.SQLiteStore` uses a file.
 """
 
@@ -14,22 +14,22 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """A dictionary of bytes that survives the process. Sessions share it, each with its own keys."""
+    """A dictionary of bytes that outlives the process. Sessions share it and use different keys."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Set a value, safe from the next `commit` on."""
+        """Set a value. The change is durable after the next `commit`."""
 
     def delete(self, key: bytes) -> None:
-        """Delete a value, if there is one, for good from the next `commit` on."""
+        """Delete a value, if there is one. The change is durable after the next `commit`."""
 
     def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs whose keys start with a prefix, sorted by key, committed or not."""
 
     def commit(self) -> None:
-        """Commit all changes. Cheap if there are none.
+        """Make all changes durable. This must be cheap if there are none.
 
         Raises:
-            StoreError: it cannot be; nothing has become safe, and the next call tries it all again.
+            StoreError: That is not possible. No change has become durable; the next call tries again with all.
         """
 
 
@@ -37,7 +37,7 @@ class MemoryStore:
     """A store in memory, for tests.
 
     Attributes:
-        commits: how many times something was made safe.
+        commits: How many times changes were committed.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class MemoryStore:
         self._pending: dict[bytes, bytes | None] = {}
 
     def __len__(self) -> int:
-        """Count the values, safe or not."""
+        """Return the number of values, committed or not."""
         return len(self.load(b""))
 
     def put(self, key: bytes, value: bytes) -> None:

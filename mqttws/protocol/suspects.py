@@ -1,17 +1,19 @@
-"""What a server ends the connection over: a message, or a Topic Filter of a request, found by sending it alone.
+"""Identification of the message or Topic Filter that makes the server close each connection, by sending it alone.
 
-A server may close the connection on what it will not process (§4.8): a message that is too large for it, a topic that
-a policy forbids. Sent again on each connection, as QoS 1 asks for, such a message would end them all, and with them
-everything else. So the ends of connections are taken as evidence::
+A server may close the connection instead of processing a packet (§4.8), because a message is too large for it or a
+policy forbids the topic. QoS 1 requires that such a message is sent again on each connection, so it would end them all,
+and no other message could get through. Therefore each end of a connection is recorded as evidence::
 
     ended with X unanswered                         X is one of many: everything is sent again as usual
-    ended so again                                  from here on what is unanswered is sent alone, each after the
-                                                    answer to the one before; the first after the answer to a PINGREQ
-    ended with X alone unanswered, a first time     X is sent alone once more
-    ended with X alone unanswered, a second time    X is rejected by name and leaves the session
+    ended with X unanswered again                   from now on, unanswered messages and requests are sent one at a
+                                                    time, each after the answer to the previous one, and the first
+                                                    after the answer to a PINGREQ
+    ended with only X unanswered, the first time    X is sent alone once more
+    ended with only X unanswered, the second time   X is rejected, and removed from the session
 
-Only an end that the server or the network made counts, and none that names another reason: a restart, a take-over, a
-time-out. The PINGREQ shows that the connection worked a moment before. Messages keep their order throughout.
+Only an end caused by the server or the network counts, and only if the server gives no other reason (a restart, a
+session takeover, a timeout). The answer to the PINGREQ shows that the connection worked a moment before. The order of
+messages never changes.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from typing import Final
 
 from mqttws.errors import ConnectionBroken, ConnectionClosed, MQTTError
 
-# What is asked for a Topic Filter.
+# The kind of request for a Topic Filter.
 SUBSCRIBE: Final = "subscribe"
 UNSUBSCRIBE: Final = "unsubscribe"
 
-#: What may be suspected: a message by its token; a request by what it asks and for which Topic Filter.
+#: A suspect: the token of a message; or the kind of a request and a Topic Filter.
 Key = int | tuple[str, str]
 
-#: How often something must have been alone unanswered at the end of a connection.
+#: How many connections must have ended with only this suspect unanswered.
 ENOUGH = 2
-#: WebSocket close codes by which a server speaks of itself: it goes away, restarts, is overloaded.
+#: WebSocket close codes with which a server gives a reason of its side: going away, restart, overload.
 _OF_THE_SERVER = frozenset({1001, 1012, 1013})
 
 
@@ -40,11 +42,11 @@ def is_evidence(error: MQTTError | None) -> bool:
 
 
 class Suspects:
-    """The evidence of one session, over its connections.
+    """The evidence collected from the connections of one session.
 
     Attributes:
-        cautious: whether to send unanswered messages and requests one at a time.
-        closed_over: the Topic Filters whose SUBSCRIBE was identified as the cause, until one is granted.
+        cautious: Whether to send unanswered messages and requests one at a time.
+        closed_over: The Topic Filters whose SUBSCRIBE was identified as the cause, until they are granted.
     """
 
     __slots__ = ("_before", "_counts", "cautious", "closed_over")
@@ -59,14 +61,14 @@ class Suspects:
         return key in self._before
 
     def note_end(self, unanswered: Iterable[Key], alone: Key | None) -> bool:
-        """Note that the server or the network ended a connection.
+        """Record that the server or the network ended a connection.
 
         Args:
-            unanswered: what was.
-            alone: the one that was sent alone; None for none.
+            unanswered: The keys of the messages and requests that were not answered.
+            alone: The key of the suspect that was sent alone; None if there was none.
 
         Returns:
-            Whether that one is to be given up.
+            Whether to reject that suspect.
         """
         now = frozenset(unanswered)
         self.cautious = self.cautious or bool(self._before & now)
@@ -80,7 +82,7 @@ class Suspects:
         return True
 
     def clear(self) -> None:
-        """Note that everything that was suspected has been answered."""
+        """Record that all suspects have been answered."""
         self.cautious = False
         self._before = frozenset()
         self._counts.clear()
