@@ -1,1 +1,1 @@
-"""A client without waiting: what both drivers are made of. No socket, lock, thread, event loop, clock or chance."""
+"""The client without I/O, which the blocking and the asyncio driver share. It reads no clock and has no lock."""

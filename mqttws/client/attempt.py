@@ -1,4 +1,4 @@
-"""An attempt to connect: make the protocol layers for a URL, before the TCP connection is open."""
+"""An attempt to connect: create the protocol layers for a URL, before the TCP connection is open."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mqttws.protocol.plain import Framing
 from mqttws.protocol.session import Session
 
 if TYPE_CHECKING:
-    from mqttws.client.tls import TLSPipe  # it loads ssl, which a plain connection can do without
+    from mqttws.client.tls import TLSPipe  # it imports ssl, which a plain connection does not need
 
 
 class Attempt:
     """An attempt to connect.
 
     Attributes:
-        host: name or address for the TCP connection: of the server or of the proxy.
+        host: The name or address for the TCP connection: of the server or of the proxy.
         port: 1 to 65,535.
-        link: the layers above the TCP connection.
-        deadline: the time by which the TCP connection must be open.
-        where: host and port for error messages.
+        link: The layers above the TCP connection.
+        deadline: The time by which the TCP connection must be open.
+        where: Host and port for error messages.
     """
 
     __slots__ = ("deadline", "host", "link", "port", "where")
@@ -44,7 +44,7 @@ class Attempt:
 
     def failed(self, error: OSError) -> ConnectError:
         """Return the error for a failed TCP connection."""
-        # asyncio changes the messages of system errors; resolver errors have numbers below 0.
+        # asyncio changes the messages of system errors. The numbers of resolver errors are negative.
         if error.errno is not None and error.errno > 0:
             reason = os.strerror(error.errno)
         else:
@@ -62,20 +62,20 @@ def make_attempt(
     make_tls: Callable[[str, int], TLSPipe],
     log: Callable[[str], None] | None = None,
 ) -> Attempt:
-    """Make an attempt.
+    """Create an attempt with all its layers.
 
     Args:
-        url: the URL to connect to.
-        options: the options of the client.
-        client_id: the client identifier.
-        session: the session of the client.
-        now: seconds.
-        make_tls: makes the TLS layer for a host and a port.
-        log: called with a line for each packet; None for no such log.
+        url: The URL to connect to.
+        options: The options of the client.
+        client_id: The client identifier.
+        session: The session of the client.
+        now: The current time in seconds.
+        make_tls: A function that creates the TLS layer for a host and a port.
+        log: A function that is called with a line for each packet; None: packets are not logged.
 
     Raises:
-        ConnectError: the URL is not valid, or the upgrade request cannot be made.
-        ssl.SSLError, OSError: the TLS context cannot be made.
+        ConnectError: The URL is not valid, or HTTP does not allow the upgrade request.
+        ssl.SSLError, OSError: The TLS context cannot be created.
     """
     try:
         endpoint = parse_url(url)
@@ -92,7 +92,7 @@ def make_attempt(
 
         framing = ClientWebSocket(endpoint.host_header, endpoint.target, options.header_pairs)
     machine_class: Callable[..., ClientMachine] = ClientMachine
-    if log is not None and not compiled:  # a compiled machine takes no subclasses, and shows no packets
+    if log is not None and not compiled:  # a compiled class cannot be subclassed, so it cannot log packets
         from mqttws.client.packet_log import LoggedMachine
 
         machine_class = partial(LoggedMachine, log)
@@ -121,7 +121,7 @@ def make_attempt(
 
 
 def may_have_proxy(options: Options, endpoint: Endpoint) -> bool:
-    """Return whether a proxy is possible. If not, the modules for proxies need not be imported."""
+    """Return whether a proxy may be used. If not, the modules for proxies are not imported."""
     if options.proxy == ENVIRONMENT:
         named = endpoint.scheme == "wss" and any(name.lower() == "https_proxy" for name in os.environ)
         return named and options.unix_socket is None
@@ -129,15 +129,15 @@ def may_have_proxy(options: Options, endpoint: Endpoint) -> bool:
 
 
 def make_connect(options: Options, client_id: str, endpoint: Endpoint | None = None) -> Connect:
-    """Make the CONNECT.
+    """Return the CONNECT packet of a client.
 
     Args:
-        options: the options of the client.
-        client_id: the client identifier.
-        endpoint: the source of user name and password, if the options have none.
+        options: The options of the client.
+        client_id: The client identifier.
+        endpoint: The source of user name and password, if the options have none.
 
     Raises:
-        LocalProtocolError: an option breaks a rule of the standard.
+        LocalProtocolError: The standard does not allow an option.
     """
     username, password = options.username, options.password_bytes
     if username is None and endpoint is not None:

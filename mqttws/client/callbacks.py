@@ -1,7 +1,8 @@
-"""The calls that a client owes its user: futures to settle, callbacks to run, records to log. None runs under a lock.
+"""A queue of calls to make outside the driver's lock: settling futures, running callbacks, and logging.
 
-The core, whose driver may hold one, notes the calls; the driver makes them when it holds none. Each is a function and
-its two arguments, because a closure for each message costs more than the rest of what is done for it here.
+The driver may hold its lock while it calls the core, so the core only queues such calls. The driver makes them after it
+has released the lock. Each entry is a function and its two arguments, because creating a closure for each message would
+take longer than everything else that is done for it here.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ WARNING: Final = 30
 
 
 class Callbacks:
-    """The calls that are due, in order.
+    """The queued calls, in order.
 
     Attributes:
-        due: the calls: asked for truth without a call, where that is asked for each message.
+        due: The queue. It is public so that hot paths can test whether it is empty without a method call.
     """
 
     def __init__(self) -> None:
         self.due: deque[tuple[Callable[[Any, Any], object], Any, Any]] = deque()
 
     def add(self, function: Callable[[Any, Any], object], first: object, second: object) -> None:
-        """Note a call."""
+        """Queue a call."""
         self.due.append((function, first, second))
 
     def run(self) -> None:
-        """Make the calls, one at a time: each may add others."""
+        """Make the calls in order, including those that they add."""
         due = self.due
         while due:
             function, first, second = due.popleft()
@@ -44,20 +45,20 @@ class Callbacks:
 
 
 def check_callback(callback: object) -> None:
-    """Check that something can be called.
+    """Check that a callback is callable.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: It is not.
     """
     if not callable(callback):
         raise TypeError(f"the callback must be a function of a message, not {type(callback).__name__}")
 
 
 def is_coroutine_function(callback: object) -> bool:
-    """Return whether a callback makes a coroutine when it is called; `functools.partial` is looked through."""
+    """Return whether a callback returns a coroutine; `functools.partial` objects are unwrapped."""
     if callback is None:
         return False
-    import inspect  # a program without callbacks can do without loading it
+    import inspect  # not imported by programs without callbacks
 
     while isinstance(callback, functools.partial):
         callback = callback.func

@@ -1,13 +1,15 @@
-"""What both drivers are made of: a client without waiting.
+"""The client's core: all state and decisions of a client, without I/O. Both drivers use it.
 
-`Core` holds the session, the messages that came in, the pending futures, the state, and every decision about when a
-connection is made and when the client has ended. It neither waits nor locks nor reads a clock. A driver calls it under
-its lock, if it has one. What runs user code is noted in `callbacks`, which the driver runs outside the lock.
+`Core` contains the session, the received messages, the pending futures and the state. It decides when to connect and
+when the client has ended. It does not wait, lock or read a clock. A driver calls it under its lock, if it has one.
+Calls of user code are queued in `callbacks`, which the driver runs outside the lock.
 
-The life of a client::
+The driver calls these methods, in this order::
 
-    begin -> begin_attempt -> make_attempt -> establish -> advance ... -> lost -> begin_attempt ...
-                                                                             └-> (give_up) the end, until `begin`
+    begin -> begin_attempt -> make_attempt -> establish -> advance ... -> judge -> lost -> begin_attempt ...
+                                                                                    └-> the end, until `begin`
+
+If an attempt fails, `judge` and `lost` follow it immediately.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ from mqttws.protocol.session import Session
 if TYPE_CHECKING:
     from mqttws.client.tls import TLSMemory, TLSPipe
 
-#: Seconds after its turn in a budget of CONNECTs, beyond which an attempt takes another turn.
+#: How many seconds after its reserved time an attempt may start; a later one reserves anew. See `ConnectBudget`.
 LATE = 0.05
-#: Seconds of callbacks after which the network is served again.
+#: Seconds of running callbacks after which the driver handles the network again.
 CALLBACK_SLICE = 0.05
-#: The WebSocket close codes of a clean end: none, "normal", and a close frame without a code.
+#: The WebSocket close codes of a normal end: none (TCP), "normal", and a close frame without a code.
 ORDERLY_CODES = frozenset({None, 1000, 1005})
 
 
@@ -68,9 +70,9 @@ class Verdict(NamedTuple):
     """The consequence of the end of a connection or of an attempt.
 
     Attributes:
-        error: the reason of the end.
-        recovers: whether to make the next attempt immediately, because `recover` has changed something.
-        fatal: whether to make no further attempt.
+        error: The reason of the end.
+        recovers: Whether to make the next attempt immediately: `recover` returned True, or another endpoint is left.
+        fatal: Whether to make no further attempt.
     """
 
     error: Exception
@@ -79,31 +81,31 @@ class Verdict(NamedTuple):
 
 
 class Core(Generic[F]):
-    """A client without I/O and waiting.
+    """A client without I/O.
 
     Args:
-        options: the options of the client.
-        driver: the driver.
-        now: seconds.
-        wall: the same time in seconds since 1970.
+        options: The options of the client.
+        driver: The driver.
+        now: The current time in seconds.
+        wall: The same moment in seconds since 1970.
 
     Attributes:
-        options: the options of the client.
-        client_id: the client identifier.
-        session: the session, which outlives connections.
-        pending: the futures that callers wait for.
-        callbacks: the calls to make outside the lock.
-        running: whether the client is open: from `begin` until it is closed or gives up.
-        stopping: whether the client is being closed.
-        opened: done when the first attempt has succeeded or failed; with `retry_first` it never fails.
-        state: see `State`.
-        error: why the last connection, or the client, ended; None after `close`.
-        link: the Network Connection; None while there is none.
-        inbox: the messages that wait for an iteration.
-        calls: the messages that wait for a callback; with `on_message` the same object as `inbox`.
-        routes: the callbacks by Topic Filter.
-        received: the number of received messages.
-        reading: whether to read from the network.
+        options: The options of the client.
+        client_id: The client identifier.
+        session: The session, which outlives connections.
+        pending: The futures of incomplete calls.
+        callbacks: The calls to make outside the lock.
+        running: Whether the client is open: from `begin` until it is closed or gives up.
+        stopping: Whether the client is being closed.
+        opened: A future, done when the first attempt has succeeded or failed; with `retry_first` it never fails.
+        state: The current `State`.
+        error: The reason for which the last connection or the client ended; None after `close`.
+        link: The Network Connection; None while there is none.
+        inbox: The messages for iterations.
+        calls: The messages for callbacks; with `on_message` the same object as `inbox`.
+        routes: The callbacks by Topic Filter.
+        received: The number of received messages.
+        reading: Whether to read from the network.
     """
 
     def __init__(self, options: Options, driver: Driver[F], now: float = 0.0, wall: float = 0.0) -> None:
@@ -113,8 +115,8 @@ class Core(Generic[F]):
         )
         self.session = Session(options.max_in_flight, options.max_queued, options.max_queued_bytes)
         if not options.clean_session:
-            # The server may still hold identifiers of an earlier process: a new QoS 2 message under one of them would
-            # be taken for a copy of that process's message. Spec: [MQTT-2.3.1-2]
+            # The server may still have packet identifiers of an earlier process in use. It would treat a new QoS 2
+            # message with one of them as a duplicate of that process's message. Spec: [MQTT-2.3.1-2]
             self.session.identifiers.start_at(1 + int(driver.random() * 65_535))
         if options.store is not None:
             self.session.keep_in(options.store, self.client_id, now, wall)
@@ -132,36 +134,37 @@ class Core(Generic[F]):
         self.received = 0
         self._sorted_out = (0, 0)  # of one read: the number of messages added to `calls`, and their bytes
         self.reading = True
-        self._held = 0  # bytes of the messages that wait, when that was last examined: others must not count them
+        # The bytes of messages queued for the program, when last counted. Only the owner may count them: see `Inbox`.
+        self._held = 0
         self._policy = options.policy
-        self._opening = False  # whether the first attempt is under way
+        self._opening = False  # whether the first attempt is not finished
         self._retries = False  # whether further attempts follow if it fails
         self._close_at = 0.0
-        self._last_token = 0  # `close` does not wait for later requests
+        self._last_token = 0  # `close` waits only for messages and requests with lower tokens
         self._says_goodbye = True  # whether to send DISCONNECT
         # Whether the server should have the session when a connection is made.
         self._expects_session = options.store is not None and bool(
             self.session.subscriptions or self.session.sender.in_flight
         )
         self._dropped = False  # whether the program requested a new connection
-        self._left_for: TimedOut | None = None  # why this client left a connection that stands
+        self._left_for: TimedOut | None = None  # why this client closed a stalled connection
         self._endpoint: str | None = None
-        self._has_lowered = False  # whether it was logged
+        self._has_lowered = False  # whether the log has the warning about `Sender.lowered`
         self._tls: TLSMemory | None = None
         self.session.sender.accepts_puback = True
         self._attempts = 0
         self._short_lived = 0
         self._attempted_at: float | None = None
         self._turn: float | None = None  # the time reserved for the next attempt
-        self._has_missed = False  # whether that is the second one: only one is given up for being late
+        self._has_missed = False  # whether that is the second reserved time, which is kept even if it is late
         self._connected_at: float | None = None
-        attempt.make_connect(options, self.client_id)  # raises for invalid options now, not at the first attempt
+        attempt.make_connect(options, self.client_id)  # raise an error for invalid options now, not when connecting
 
     def check_waiting(self) -> None:
-        """Check that waiting for the network can end.
+        """Check that the client is open or has ended, so that a call that waits can complete.
 
         Raises:
-            MQTTError: the client has not been opened, or opening it failed.
+            MQTTError: The client has not been opened, or opening it failed.
         """
         if not self.running and self.pending.ended is None:
             raise self.error or MQTTError("the client is not open: open it, or use the _nowait form, which queues")
@@ -170,17 +173,17 @@ class Core(Generic[F]):
         """Check that messages can be iterated over.
 
         Raises:
-            MQTTError: they go to `on_message`.
+            MQTTError: The client has an `on_message`, which receives them.
         """
         if self.options.on_message is not None:
             raise MQTTError("the messages go to on_message; without it they can be iterated over")
 
     @property
     def over(self) -> bool:
-        """Whether no more messages will come.
+        """Whether no more messages will arrive.
 
         Raises:
-            MQTTError: the client gave up, or has not been opened.
+            MQTTError: The client gave up, or has not been opened.
         """
         self.check_waiting()
         if not self.running and self.error is not None:
@@ -193,10 +196,10 @@ class Core(Generic[F]):
         """Open the client.
 
         Args:
-            retries: whether a first attempt that fails is followed by others.
+            retries: Whether to make further attempts if the first one fails.
 
         Raises:
-            MQTTError: it is open already.
+            MQTTError: It is open already.
         """
         if self.running:
             raise MQTTError("the client is open already")
@@ -208,18 +211,19 @@ class Core(Generic[F]):
         self._turn, self._has_missed = None, False
 
     def unopened(self) -> None:
-        """Record that `open` failed. It may be called again; messages published until then wait for it."""
+        """Record that `open` failed. It can be called again; messages published until then are queued."""
         self.pending.ended = None
 
     def turn(self, now: float) -> float:
-        """Return when the attempt that is due may begin: `now`, or later where clients share a budget of CONNECTs."""
+        """Return when the attempt that is due may begin: `now`, or later with a `connect_budget`."""
         budget = self.options.connect_budget
         if budget is None:
             return now
         if self._turn is None:
             self._turn = budget.reserve(now)
         elif now - self._turn > LATE and not self._has_missed:
-            # The process was busy, and others' turns have passed, too: all at once would be beyond the budget.
+            # The process was busy. The reserved times of other clients have passed too, and if all of them started
+            # now, they would exceed the budget.
             self._turn, self._has_missed = budget.reserve(now), True
         if self._turn > now:
             return self._turn
@@ -227,16 +231,20 @@ class Core(Generic[F]):
         return now
 
     def begin_attempt(self) -> None:
-        """Start an attempt. The caller gets the URL next, outside the lock."""
+        """Start an attempt. The caller determines the URL next, outside the lock."""
         self.error, self._left_for, self._dropped = None, None, False
         self._set_state(State("connecting"))
 
     def make_attempt(self, url: str, now: float) -> attempt.Attempt:
-        """Go on with an attempt: this is the URL. A TCP connection is to be made next.
+        """Continue an attempt with its URL. The caller opens the TCP connection next.
+
+        Args:
+            url: The URL to connect to.
+            now: The current time in seconds.
 
         Raises:
-            ConnectError: this cannot be connected to, or the upgrade request cannot be made.
-            ssl.SSLError, OSError: the TLS context cannot be made.
+            ConnectError: The URL is not valid, or HTTP does not allow the upgrade request.
+            ssl.SSLError, OSError: The TLS context cannot be created.
         """
         self._attempted_at = now
         write = self._driver.packet_log()
@@ -249,13 +257,13 @@ class Core(Generic[F]):
 
     def _make_tls(self, now: float, host: str, port: int) -> TLSPipe:
         if self._tls is None:
-            from mqttws.client.tls import TLSMemory  # it loads ssl, which a plain connection can do without
+            from mqttws.client.tls import TLSMemory  # it imports ssl, which a plain connection does not need
 
             self._tls = TLSMemory(self.options.tls)
         return self._tls.pipe(host, port, now)
 
     def establish(self, made: attempt.Attempt, now: float) -> None:
-        """Go on with an attempt: there is a TCP connection."""
+        """Continue an attempt after its TCP connection was opened."""
         if self.options.answer_timeout is not None:
             made.link.connection.open_within(self.options.answer_timeout, now)
         self.link = made.link
@@ -265,8 +273,11 @@ class Core(Generic[F]):
         """Handle the events of the link."""
         assert self.link is not None
         events, messages, pending = self.link.events, self.inbox.messages, self.pending
+        # Nearly all events are messages, so their number is that of all events minus the others.
         came = len(events)
-        take = messages.append if not self.stopping else _leave  # it is not acknowledged, and will come again
+        # While the client is being closed, messages are not queued. Those of QoS 1 and 2 are not acknowledged either,
+        # so that the server sends them again.
+        take = messages.append if not self.stopping else _leave
         if self.calls is not self.inbox and not self.stopping and self.routes:
             take = self._sort
         while events:
@@ -290,7 +301,7 @@ class Core(Generic[F]):
                 self._connected(event.session_present, now)
             elif isinstance(event, Rejected):
                 pending.rejected(event.token, PublishRejected(event.topic, event.size))
-                self._attempts = self._short_lived = 0  # the cause is found
+                self._attempts = self._short_lived = 0  # the cause is identified
             elif isinstance(event, Expired):
                 pending.gave_up(event.tokens)
             elif isinstance(event, Skipped):
@@ -300,6 +311,7 @@ class Core(Generic[F]):
             elif isinstance(event, Closed):
                 self.error = event.error
         if came:
+            # `_sort` has already counted the messages that it added to `calls`.
             size, (sorted_out, sorted_size) = self.link.take_received(), self._sorted_out
             self._sorted_out = (0, 0)
             self.received += came
@@ -323,7 +335,7 @@ class Core(Generic[F]):
         self._sorted_out = (self._sorted_out[0] + 1, self._sorted_out[1] + size)
 
     def takers(self, message: Publish) -> Sequence[Callback]:
-        """Return the callbacks for a message. If they have been removed since, it goes to the iterations."""
+        """Return the callbacks for a message. If they were removed meanwhile, queue it for iterations."""
         on_message = self.options.on_message
         takers = self.routes.takers(message.topic) if self.routes else []
         if takers or on_message is not None:
@@ -341,7 +353,7 @@ class Core(Generic[F]):
 
     @property
     def next_expiry(self) -> float | None:
-        """When `pass_time` must be called at the latest; None for never."""
+        """The time by which `pass_time` must be called; None if there is none."""
         sender = self.session.sender
         return None if sender.ages is None else sender.next_expiry
 
@@ -353,7 +365,7 @@ class Core(Generic[F]):
         return Waiting(sender.waiting, sender.waiting_size, 0.0 if since is None else max(0.0, now - since))
 
     def _stalled(self, event: Stalled, now: float) -> None:
-        """Report that acknowledgements are overdue, and leave the connection where the user chose so."""
+        """Report that acknowledgements are overdue. With `stalled="leave"`, close the connection."""
         error = TimedOut(f"{event.count} acknowledgements are due, and none has come for {event.seconds:.1f} s")
         self.pending.report(error)
         if self.options.stalled == "leave" and not self.stopping and self.link is not None:
@@ -361,7 +373,7 @@ class Core(Generic[F]):
             self.link.disconnect(now, 0.0, goodbye=False)
 
     def _found_cause(self, event: Subscribed | Unsubscribed) -> bool:
-        """Return whether this is about a Topic Filter that the server ends the connection over."""
+        """Return whether an answer reports a Topic Filter that makes the server close the connection."""
         found = self.session.suspects.closed_over
         return any(
             code == FAILURE and (isinstance(event, Unsubscribed) or topic_filter in found)
@@ -383,13 +395,13 @@ class Core(Generic[F]):
         self.pending.resolve(self.opened, None)
 
     def _waiting_size(self) -> int:
-        """Return the bytes of the messages that wait for the program."""
+        """Return the bytes of the messages queued for the program."""
         return self.inbox.size() + (0 if self.calls is self.inbox else self.calls.size())
 
     def _regulate(self, now: float) -> None:
-        """Read on or not, by how many bytes of messages wait to be taken.
+        """Pause reading while the messages queued for the program exceed `max_inbound_bytes`, and resume it at half.
 
-        As long as they are within their bound everything is read, so that no acknowledgement waits for the program.
+        Below the limit everything is read, so that acknowledgements are never delayed by a slow program.
         """
         assert self.link is not None
         most = self.options.max_inbound_bytes
@@ -404,29 +416,31 @@ class Core(Generic[F]):
 
     @property
     def stalled(self) -> str:
-        """Why no answer can arrive until messages are consumed; empty if the client is reading."""
+        """The reason for which no answer can arrive until messages are consumed; empty while the client reads."""
         if self.link is None or self.reading:
             return ""
         return f"messages of {self._held:,} bytes wait to be taken, so nothing more is read (max_inbound_bytes)"
 
     def late(self, failure: str, seconds: float) -> str:
-        """Say that the time of a call is up, and why where messages wait that nothing has taken."""
+        """Return the message of a timeout; it includes the reason if reading is paused."""
         stalled = self.stalled
         return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
 
     def drop(self, now: float) -> None:
-        """Close the connection, or abandon the attempt, for a new one. The driver must act on this immediately."""
+        """Close the connection or abandon the attempt, and make a new one. The driver must act on this immediately."""
         self._dropped = True
         if self.link is not None:
             self.link.disconnect(now, 0.0)
 
     def stop(self, now: float, timeout: float, send_will: bool = False) -> None:
-        """Close the client: send what waits, then call `disconnect` and `lost`. A second call can only shorten this.
+        """Start to close the client: queued messages are sent first. The driver then calls `disconnect` and `lost`.
+
+        A further call can only reduce the timeout.
 
         Args:
-            now: seconds.
-            timeout: seconds until the connection is ended, whatever still waits.
-            send_will: whether to end it without DISCONNECT.
+            now: The current time in seconds.
+            timeout: Seconds after which the connection is closed even if messages are incomplete.
+            send_will: Whether to close the connection without DISCONNECT, so that the server publishes the will.
         """
         self._close_at = min(self._close_at, now + timeout) if self.stopping else now + timeout
         self._says_goodbye = self._says_goodbye and not send_will
@@ -434,24 +448,24 @@ class Core(Generic[F]):
             self.stopping, self._last_token = True, self.session.sender.next_token()
 
     def _drains(self, now: float) -> bool:
-        """Return whether a client that is being closed still has time, and something to wait for."""
+        """Return whether a client that is being closed has time left, and incomplete messages or requests."""
         return now < self._close_at and self.session.owes(self._last_token)
 
     @property
     def deadline(self) -> float | None:
-        """When `disconnect` must be called at the latest; None for never."""
+        """The time by which `disconnect` must be called; None if the client is not being closed."""
         return self._close_at if self.stopping else None
 
     def disconnect(self, now: float) -> bool:
-        """Where the client is to be closed and nothing is worth waiting for, begin to close its connection.
+        """Start to close the connection if the client is being closed and has nothing more to wait for.
 
         Returns:
-            Whether there is more to be written because of that.
+            Whether this produced output.
         """
         link = self.link
         if not self.stopping or link is None or link.connection.closed:
             return False
-        if not self.reading:  # the awaited answers come after data that is not being read
+        if not self.reading:  # the answers to wait for follow data that has not been read
             self.reading = True
             link.connection.resume_reading(now)
         if self._drains(now):
@@ -460,7 +474,7 @@ class Core(Generic[F]):
         return True
 
     def ending(self, now: float) -> bool:
-        """Return whether the client is to be closed, and no attempt to connect is worth while."""
+        """Return whether the client is being closed and need not connect again."""
         return self.stopping and not self._drains(now)
 
     def called_off(self, now: float) -> bool:
@@ -468,11 +482,13 @@ class Core(Generic[F]):
         return self._dropped or self.ending(now)
 
     def judge(self, error: Exception | None, now: float) -> Verdict:
-        """Decide what follows from the end of a connection or of an attempt. Runs user code: outside the lock.
+        """Decide what follows from the end of a connection or of an attempt.
+
+        This calls user code, so do not call it under the lock.
 
         Args:
-            error: why it ended.
-            now: seconds.
+            error: The reason of the end.
+            now: The current time in seconds.
         """
         if self.called_off(now):
             return Verdict(error or ConnectionClosed())
@@ -488,14 +504,14 @@ class Core(Generic[F]):
         return Verdict(error, fatal=(not self._opening or self._retries) and self._asked(options.end_on, error))
 
     def lost(self, verdict: Verdict, now: float) -> float | None:
-        """Note that an attempt failed, or that the connection has ended.
+        """Record that an attempt failed, or that the connection has ended.
 
         Args:
-            verdict: what `judge` returned.
-            now: seconds.
+            verdict: The result of `judge`.
+            now: The current time in seconds.
 
         Returns:
-            When to begin the next attempt; None for never: then the client is disconnected, and every future failed.
+            When to begin the next attempt; None for never: the client is disconnected, and all futures have failed.
         """
         self.link = None
         error = verdict.error
@@ -539,16 +555,16 @@ class Core(Generic[F]):
         return False
 
     def _read_signs(self, error: Exception, now: float) -> Exception:
-        """Take what the end of a connection says about the next one: how long to wait, and what may be the cause.
+        """Draw conclusions from the end of a connection: update the counters, and return the error to report.
 
-        Only the server's word is taken for a take-over. Connections that it accepts and closes cleanly within
-        seconds, again and again, make one likely, but not where a message or a request can be the cause.
+        A takeover is certain only if the server says so. It is likely if the server repeatedly accepts connections and
+        closes them normally within seconds, unless a message or a request can be the cause.
         """
         random_id = self.options.client_id is None
         if random_id and isinstance(error, SessionTakenOver):  # no other client has a random identifier
             error = ConnectionClosed(error.message, error.code)
         if self._connected_at is None or self._policy is None:
-            self._short_lived = 0  # a server that cannot be reached is another matter
+            self._short_lived = 0  # the server could not be reached, which is no sign of a takeover
             return error
         if now - self._connected_at >= self._policy.stable_after:
             self._attempts = self._short_lived = 0
@@ -568,12 +584,12 @@ class Core(Generic[F]):
         )
 
     def give_up(self, error: Exception | None) -> None:
-        """End the client: every future fails, and the state is disconnected."""
+        """End the client: all futures fail, and the state is "disconnected"."""
         if self.pending.ended is not None:
             return
         was_running, self.running = self.running, False
         self.link = self._connected_at = None
-        cause = error if was_running else error or self.error  # of an `open` that failed
+        cause = error if was_running else error or self.error  # `self.error`: from an `open` that failed
         self.pending.fail_all(cause or ConnectionClosed("the client was closed before this was complete"))
         self.pending.resolve(self.opened, self.pending.ended)
         if was_running:
@@ -581,10 +597,13 @@ class Core(Generic[F]):
             self._set_state(State("disconnected", error=error))
 
     def fork(self, child: Core[F]) -> ConnectionClosed:
-        """In a forked child: leave the connection to the parent. The new core of the child says so until it is opened.
+        """Prepare the core of a forked child process. The connection stays with the parent.
+
+        Args:
+            child: The new core, whose calls fail until it is opened.
 
         Returns:
-            Why the parent's futures fail in the child.
+            The error with which the parent's futures fail in the child.
         """
         error = ConnectionClosed("the process was forked, and the connection is the parent's")
         child.routes = self.routes
@@ -593,7 +612,7 @@ class Core(Generic[F]):
         return error
 
     def take_futures(self, error: Exception) -> list[F]:
-        """In a forked child: take the parent's futures, which are to fail there."""
+        """In a forked child process: remove and return the parent's futures, which must fail there."""
         futures = self.pending.take_all(error)
         return futures if self.opened is None else [*futures, self.opened]
 
@@ -606,14 +625,14 @@ class Core(Generic[F]):
         """Acknowledge a message that its consumer has finished."""
         if publish.qos:
             self.session.receiver.acknowledge(publish)
-            if publish.qos == 2 and self.options.store is not None:  # it must not come again
+            if publish.qos == 2 and self.options.store is not None:  # after a crash it must not be delivered again
                 try:
                     self.options.store.commit()
-                except StoreError:  # the PUBREC will meet it, too, and end the connection over it
+                except StoreError:  # sending the PUBREC commits again, and ends the connection if that fails
                     pass
 
     def _asked(self, question: Callable[[Any], bool], error: Exception) -> bool:
-        """Ask a function of the user about an error. One that raises is reported, and taken for a no."""
+        """Return a user function's answer about an error. An exception in it is reported, and means False."""
         try:
             return bool(question(error))
         except Exception:
@@ -632,10 +651,10 @@ class Core(Generic[F]):
 
 
 def _too_large(topic: str, size: int, most: int) -> PacketTooLarge:
-    """Make the report of a message that was skipped."""
+    """Return the error to report for a message that was skipped."""
     message = f"a message of {size:,} bytes to {topic!r} was skipped: at most {most:,} are taken (max_packet_size)"
     return PacketTooLarge(message, "§2.2.3", topic, size)
 
 
 def _leave(message: Publish) -> None:
-    """Take no message any more."""
+    """Ignore a message."""

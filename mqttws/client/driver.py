@@ -1,4 +1,4 @@
-"""The interface of a driver for the client's core: futures, callbacks, the log, and randomness.
+"""The interface between the client's core and a driver: futures, callbacks, logging, and random numbers.
 
 Time is not part of it: every method of the core that needs the time has an argument `now`.
 """
@@ -18,22 +18,22 @@ class Driver(Protocol[F]):
     """The interface of a driver for `Core`. F is its type of futures.
 
     Attributes:
-        endpoints: the endpoints to connect to.
+        endpoints: The endpoints to connect to.
     """
 
     endpoints: Endpoints
 
     def make_future(self) -> F:
-        """Make a future."""
+        """Return a new future."""
 
     def make_receipt(self, sent: HighWaterMark[F], token: int) -> F:
-        """Make the future of a message of QoS 0."""
+        """Return the future of a QoS 0 message."""
 
     def settle(self, futures: list[F], outcome: object) -> None:
-        """Set the outcome of futures, a result or an exception; skip cancelled ones."""
+        """Set the result or the exception of futures; skip cancelled ones."""
 
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
-        """Run a callback of the user. An exception in it is logged and stops nothing."""
+        """Run a callback of the user. Log an exception that it raises."""
 
     def report(self, callback: Callable[..., Any]) -> None:
         """Log the exception that a callback has just raised."""
@@ -42,7 +42,7 @@ class Driver(Protocol[F]):
         """Log a message with its arguments."""
 
     def packet_log(self) -> Callable[[str, str], None] | None:
-        """Return a function that logs a line for a packet, given the client identifier; None without such a log."""
+        """Return a function that logs a line for a packet, given the client identifier; None if it is disabled."""
 
     def random(self) -> float:
         """Return a random number, uniformly distributed from 0 to 1."""

@@ -1,10 +1,10 @@
-"""Several addresses of one service: which one the next attempt is made to.
+"""The choice among several URLs and addresses of a service for each attempt to connect.
 
-An attempt to connect tries each URL once, those first that have not failed lately, before the client waits. A callable
-is asked once an attempt, and may return several. A name with several addresses is treated alike: where a server takes
-the TCP connection and is silent, the other addresses of its name are tried before the next URL.
+An attempt tries each URL once before the client waits, beginning with those that have not failed recently. A callable
+is called once for each attempt, and may return several URLs. A host name with several addresses is treated alike: if a
+server accepts the TCP connection but does not answer, the other addresses of its name are tried before the next URL.
 
-A connection that is lost counts as a failure of its URL and of its address, so that the next attempt begins elsewhere.
+A lost connection counts as a failure of its URL and of its address, so that the next attempt begins with another.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from mqttws.client.url import parse_url
 from mqttws.errors import ConnectError
 
 A = TypeVar("A", bound=Hashable)
-#: How many failures of different URLs, and of different addresses, are remembered.
+#: The maximum number of URLs, and of addresses, whose failures are remembered.
 MOST_FAILURES = 1_000
 
 
 class Endpoints:
-    """Where a client connects to.
+    """The URLs and addresses to which a client connects.
 
     Args:
-        source: a URL, several, or a callable that returns either, or something to be awaited.
-        order: "given" or "random", among those that have not failed lately.
-        random: returns a random number, 0 up to 1.
+        source: A URL, a sequence of URLs, or a callable that returns either, or an awaitable of either.
+        order: The order of those that have not failed recently: "given" or "random".
+        random: A function that returns a random number, uniformly distributed from 0 to 1.
     """
 
     def __init__(self, source: Any, order: str, random: Callable[[], float]) -> None:
@@ -35,27 +35,27 @@ class Endpoints:
         self._random = random
         self._urls = _Failures()
         self._addresses = _Failures()
-        self._round: list[Any] = []  # what this attempt has still to try
-        self._current: Any = None
-        self._again = False  # whether it is tried again, at another of its addresses
-        self._found: list[Hashable] = []  # the addresses of its name
-        self._tried: set[Hashable] = set()  # those of them that took a TCP connection in this attempt
-        self._reached: Hashable | None = None
+        self._round: list[Any] = []  # the URLs that this attempt has not tried yet
+        self._current: Any = None  # the URL being tried
+        self._again = False  # whether to try it again, at another of its addresses
+        self._found: list[Hashable] = []  # the addresses of its host name
+        self._tried: set[Hashable] = set()  # those that have accepted a TCP connection in this attempt
+        self._reached: Hashable | None = None  # the last of these
 
     def ask(self) -> Any:
-        """Return what `choose` is to be given; with asyncio it may have to be awaited before. Runs user code."""
+        """Return the argument for `choose`. It may be an awaitable, to be awaited first. This may call user code."""
         if self._round:
             return self._round
         return self._source() if callable(self._source) else self._source
 
     def choose(self, answer: Any) -> Any:
-        """Return the URL to try next; it is not checked.
+        """Return the URL to try next. It is not checked.
 
         Args:
-            answer: to `ask`.
+            answer: The result of `ask`.
 
         Raises:
-            ConnectError: a callable returned an empty list.
+            ConnectError: A callable returned an empty list.
         """
         if answer is not self._round:
             urls = list(answer) if _is_several(answer) else [answer]
@@ -69,24 +69,24 @@ class Endpoints:
         return self._current
 
     def sort(self, addresses: Sequence[A]) -> list[A]:
-        """Return the addresses of the host in the order in which to try them."""
+        """Return the addresses of the host name in the order in which to try them."""
         self._found = list(addresses)
         left = [address for address in addresses if address not in self._tried] or list(addresses)
         return self._sorted(left, self._addresses, key=lambda address: address)
 
     def reached(self, address: Hashable) -> None:
-        """Note which address took the TCP connection."""
+        """Record the address that accepted the TCP connection."""
         self._reached = address
         self._tried.add(address)
 
     def failed(self, *, silent: bool) -> bool:
-        """Note that the attempt to connect failed.
+        """Record that connecting failed.
 
         Args:
-            silent: whether the server took the TCP connection, and then did not answer.
+            silent: Whether the error was a timeout: a server that accepted the TCP connection has not answered.
 
         Returns:
-            Whether to try another address immediately.
+            Whether to try another address or URL immediately.
         """
         self._note_failure()
         if silent and self._reached is not None and any(address not in self._tried for address in self._found):
@@ -95,13 +95,13 @@ class Endpoints:
         return bool(self._round)
 
     def connected(self) -> None:
-        """Note that there is a connection."""
+        """Record that the client is connected."""
         self._round = []
         self._urls.forget(_key(self._current))
         self._addresses.forget(self._reached)
 
     def lost(self) -> None:
-        """Note that the connection was lost."""
+        """Record that the connection was lost."""
         self._note_failure()
         self._round = []
 
@@ -117,10 +117,10 @@ class Endpoints:
 
 
 class _Failures:
-    """What has failed lately, and in which order."""
+    """The most recent failures and their order."""
 
     def __init__(self) -> None:
-        self._last: dict[Hashable, int] = {}  # the number of its last failure, of all failures; the oldest first
+        self._last: dict[Hashable, int] = {}  # key -> sequence number of its last failure; the oldest first
         self._count = 0
 
     def note(self, key: Hashable) -> None:
@@ -138,11 +138,11 @@ class _Failures:
 
 
 def check_url(url: object) -> None:
-    """Check what a client is given to connect to; a callable is not asked yet.
+    """Check the URL argument of a client. A callable is not called.
 
     Raises:
-        ValueError: it is not a URL, or a list that is empty or contains something else.
-        TypeError: it is nothing of the kind.
+        ValueError: It is a malformed URL, or a sequence that is empty or contains one.
+        TypeError: It is neither a str, nor a sequence of str, nor a callable.
     """
     if _is_several(url):
         if not url:
@@ -160,8 +160,8 @@ def _is_several(url: object) -> bool:
 
 
 def _key(url: Any) -> Hashable:
-    """Return by what a URL is known again: a signed one is another each time."""
+    """Return the part of a URL that identifies its endpoint. The query is omitted: a signed one differs each time."""
     try:
         return str(parse_url(url))
-    except (TypeError, ValueError):  # the attempt will say so
+    except (TypeError, ValueError):  # the attempt reports the error
         return None

@@ -1,6 +1,7 @@
-"""What a profile knows, put before the verbs of a client.
+"""Checking of a client's calls against the profile of its server, before anything is sent.
 
-The plain profile costs nothing: only a client with another one, or with a `max_qos`, has its verbs wrapped.
+The methods `publish`, `publish_nowait` and `subscribe_nowait` are wrapped only if the client has a profile other than
+"plain", or a `max_qos`. Otherwise there is no cost.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from mqttws.client.pending import as_list
 from mqttws.client.profiles import PROFILES, Rule
 from mqttws.codec.publishing import Message, as_payload
 
-#: The arguments of a call, as they are to be.
+#: The arguments for the wrapped method.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Guard:
-    """Refuses or warns of what a server is known not to do, and lowers a QoS that it does not take.
+    """The checks of one client: it rejects unsupported calls, warns of deviations, and lowers the QoS if necessary.
 
     Args:
-        options: of the client.
-        standing: gives the Topic Filters that the client has.
-        warn: writes a warning.
+        options: The options of the client.
+        standing: A function that returns the Topic Filters to which the client is subscribed.
+        warn: A function that logs a warning.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class Guard:
         self._warned: set[str] = set()
 
     def publish(self, topic: str, payload: bytes | str = b"", qos: int = 0, retain: bool = False, **more: Any) -> Call:
-        """Check a message, and return it as it is to be sent.
+        """Check the arguments of `publish`. Return them with the QoS lowered if necessary.
 
         Raises:
-            Unsupported: the server does not take it.
+            Unsupported: The server does not support the message.
         """
         qos = self._lowered(qos)
         if isinstance(topic, str):
@@ -53,10 +54,10 @@ class Guard:
         return (topic, payload, qos, retain), more
 
     def subscribe(self, topic_filters: TopicFilters, qos: int = 0, **more: Any) -> Call:
-        """Check Topic Filters, and return them as they are to be sent.
+        """Check the arguments of `subscribe`. Return them with the QoS lowered if necessary.
 
         Raises:
-            Unsupported: the server does not take one of them.
+            Unsupported: The server does not support one of the Topic Filters.
         """
         qos = self._lowered(qos)
         if isinstance(topic_filters, str):
@@ -64,14 +65,14 @@ class Guard:
             return (topic_filters, qos), more
         given = [(each[0], self._lowered(each[1])) if _is_pair(each) else each for each in as_list(topic_filters)]
         pairs = [(each, qos) if isinstance(each, str) else each for each in given]
-        self._check_filters([pair for pair in pairs if _is_pair(pair)])  # what is none is refused later
+        self._check_filters([pair for pair in pairs if _is_pair(pair)])  # the client rejects all others
         return (given, qos), more
 
     def check_will(self, will: Message | None) -> None:
-        """Check a will, as a message.
+        """Check a Will Message.
 
         Raises:
-            Unsupported: the server does not take it.
+            Unsupported: The server does not support it.
         """
         if will is not None:
             rules = self.profile.publish_rules(will.topic, len(will.payload), will.qos, will.retain)
@@ -90,7 +91,7 @@ class Guard:
             self._note(rule.name, f"{self.profile.server} {rule.says}")
 
     def _lowered(self, qos: Any) -> Any:
-        if type(qos) is not int or not self.max_qos < qos <= 2:  # what is no QoS is refused later
+        if type(qos) is not int or not self.max_qos < qos <= 2:  # the client rejects invalid values
             return qos
         self._note("max_qos", f"QoS {qos} is sent as QoS {self.max_qos}, the most that {self.profile.server} takes")
         return self.max_qos
@@ -107,29 +108,29 @@ def put_guard(
     standing: Callable[[], Iterable[str]],
     log: Callable[[int, tuple[Any, ...]], object],
 ) -> None:
-    """Let a guard see the arguments of a client's verbs first.
+    """Wrap the methods of a client so that a `Guard` checks their arguments first.
 
     Args:
-        client: whose verbs are wrapped.
-        options: of the client.
-        standing: see `Guard`.
-        log: see `Driver.log`.
+        client: The client.
+        options: The options of the client.
+        standing: See `Guard`.
+        log: See `Driver.log`.
 
     Raises:
-        Unsupported: the server does not take the will.
+        Unsupported: The server does not support the will.
     """
     guard = Guard(options, standing, lambda text: log(WARNING, ("%s: %s", client.client_id, text)))
     guard.check_will(options.will)
     for verb, prepare in (
         ("publish", guard.publish),
         ("publish_nowait", guard.publish),
-        ("subscribe_nowait", guard.subscribe),  # which `subscribe` calls
+        ("subscribe_nowait", guard.subscribe),  # `subscribe` calls it
     ):
         setattr(client, verb, _wrapped(getattr(client, verb), prepare))
 
 
 def _is_pair(each: Any) -> bool:
-    """Return whether one of several Topic Filters has a QoS."""
+    """Return whether an item is a (Topic Filter, QoS) pair."""
     return isinstance(each, (tuple, list)) and len(each) == 2 and isinstance(each[0], str)
 
 

@@ -1,7 +1,7 @@
-"""The received messages that wait for the program, and their size in bytes.
+"""The queue of received messages for the program, and its size in bytes.
 
-Threads take messages without a lock, by `messages.popleft()`. So the bytes are not counted for each message, but for
-all messages of one read: they count until the last message of that read is taken.
+Threads remove messages without a lock, by `messages.popleft()`. So the size is not updated for each message. Instead
+the bytes of one read from the network count until the last message of that read has been removed.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ from typing import Final
 
 from mqttws.codec.publishing import Publish
 
-#: Bytes that a message takes beside its topic and its payload: the objects that hold it.
+#: Bytes added for each message, for its objects in memory.
 OVERHEAD: Final = 400
 
 
 class Inbox:
-    """The messages that wait for the program.
+    """The received messages that the program has not taken yet.
 
     Attributes:
-        messages: in order.
+        messages: The messages, in order.
     """
 
     def __init__(self) -> None:
         self.messages: deque[Publish] = deque()
         self._came = 0
-        self._reads: deque[tuple[int, int]] = deque()  # how many had come by the end of a read, and its bytes
+        # For each read: how many messages had been added by its end, in total, and the bytes of this read.
+        self._reads: deque[tuple[int, int]] = deque()
         self._size = 0
 
     def note(self, count: int, size: int) -> None:
-        """Note that messages were added.
+        """Record that messages were added.
 
         Args:
-            count: how many.
-            size: bytes of the network that brought them.
+            count: The number of messages.
+            size: The number of bytes read from the network for them.
         """
         size += count * OVERHEAD
         self._came += count
@@ -42,13 +43,13 @@ class Inbox:
         self._reads.append((self._came, size))
 
     def size(self) -> int:
-        """Return how many bytes the messages hold that wait, at most. Only the owner asks."""
+        """Return an upper bound of the bytes of the queued messages. Only the owner of the core may call this."""
         reads, taken = self._reads, self._came - len(self.messages)
         while reads and reads[0][0] <= taken:
             self._size -= reads.popleft()[1]
         return self._size
 
     def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
-        """Take back messages that were taken, to be the first again, in order; or the next after the first few."""
+        """Put removed messages back to the left, in order; or after the first `after` messages."""
         for place, message in enumerate(messages, after):
             self.messages.insert(place, message)

@@ -1,7 +1,7 @@
-"""The layers between a TCP socket and a `ClientConnection`: the tunnel of a proxy, then TLS. Bytes in, bytes out.
+"""The layers between a TCP socket and a `ClientConnection`: the tunnel of a proxy, then TLS. It does no I/O.
 
-With this class both drivers move plain bytes and do not depend on the layers. It also decides how a connection is
-closed: what to wait for, and for how long. The time is an argument, `now`.
+With `Link`, both drivers only move bytes between it and a socket. It also decides how a connection is closed: what to
+wait for, and for how long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mqttws.errors import ConnectError, ConnectionBroken, KeepAliveTimeout, MQTT
 from mqttws.protocol.connection import ClientConnection, earlier
 from mqttws.protocol.machine import PIECE
 
-if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, which they load
+if TYPE_CHECKING:  # a plain connection does not need them, nor ssl and h11, which they import
     from mqttws.client.proxy import Tunnel
     from mqttws.client.socks import SocksTunnel
     from mqttws.client.tls import TLSPipe
@@ -26,16 +26,16 @@ class Link:
     """The layers of one Network Connection of a client.
 
     Args:
-        connection: the innermost layer; its deadline for opening covers the outer ones.
-        tunnel: the outermost layer; None without a proxy.
-        tls: the layer in between; None without TLS.
-        linger: whether to wait for the server to close the connection after DISCONNECT, as it must [MQTT-3.14.4-2].
-            Closing a socket while messages still arrive resets it, and the DISCONNECT can get lost. A WebSocket has a
-            closing handshake instead.
+        connection: The innermost layer; its deadline for opening includes the other layers.
+        tunnel: The outermost layer; None without a proxy.
+        tls: The layer in between; None without TLS.
+        linger: Whether to wait for the server to close the connection after DISCONNECT. Closing a socket while
+            messages still arrive resets it, and the DISCONNECT can get lost. A WebSocket has a closing handshake
+            instead.
 
     Attributes:
-        connection: the innermost layer.
-        events: the queue of the connection's events.
+        connection: The innermost layer.
+        events: The queue of the connection's events.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Link:
         self._eof = False
         self._cut_at: float | None = None  # the deadline of closing; None while the connection is open
         if tls is not None and tunnel is None:
-            tls.receive_data(b"")  # begins the handshake
+            tls.receive_data(b"")  # starts the handshake
 
     # Input.
 
@@ -115,9 +115,9 @@ class Link:
         """Start to close the connection gracefully, with or without a DISCONNECT.
 
         Args:
-            now: seconds.
-            timeout: seconds that closing may take at most.
-            goodbye: whether to send DISCONNECT.
+            now: The current time in seconds.
+            timeout: The maximum seconds for closing.
+            goodbye: Whether to send DISCONNECT.
         """
         self.connection.disconnect(now, goodbye)
         self._settle(now)
@@ -127,7 +127,7 @@ class Link:
     # Output.
 
     def data_to_send(self, now: float) -> bytes:
-        """Return the next bytes to write to the socket. Only an empty result means that there are no more."""
+        """Return the next bytes to write to the socket. Call this again until it returns no bytes."""
         if self._tunnel is not None:
             return self._tunnel.data_to_send()
         if self._tls is not None and not self._tls.established:
@@ -146,7 +146,7 @@ class Link:
         return self._tls.data_to_send()
 
     def has_more(self, data: bytes) -> bool:
-        """Return whether a further call of `data_to_send`, which has just returned `data`, can return more."""
+        """Return whether another call of `data_to_send` can return more, after it has returned `data`."""
         return len(data) >= PIECE or self._cut_at is not None
 
     def frame_now(self, packet: bytes, now: float) -> bytes | None:
@@ -168,8 +168,8 @@ class Link:
         """Return whether to close the socket now.
 
         Args:
-            now: seconds.
-            unsent: whether some bytes from `data_to_send` are not written yet.
+            now: The current time in seconds.
+            unsent: Whether some bytes from `data_to_send` have not been written yet.
         """
         if self._cut_at is None:
             return False
@@ -177,7 +177,7 @@ class Link:
 
     @property
     def finished(self) -> bool:
-        """Whether everything is sent and there is no answer to wait for."""
+        """Whether everything was sent and the peer need not answer."""
         return self.connection.finished and not self._lingering
 
     @property
@@ -200,10 +200,10 @@ class Link:
         self._cut_at = now
 
     def _settle(self, now: float) -> None:
-        """Set the deadline of closing once the connection is closed.
+        """Set the deadline for closing the socket once the connection is closed.
 
-        A closed connection still has output, and a peer that may answer. Without a working tunnel or TLS, or after a
-        keep-alive time-out, the peer cannot answer, so there is nothing to wait for.
+        A closed connection may still have output, and the peer may answer. Without a working tunnel or TLS, or after a
+        keep alive timeout, no answer can arrive, so the socket is closed immediately.
         """
         if self._cut_at is None and self.connection.closed:
             hopeless = not self._open or isinstance(self.connection.error, KeepAliveTimeout)

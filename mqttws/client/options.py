@@ -103,11 +103,11 @@ class State(Value):
     Attributes:
         name: "connecting"; "connected"; "disrupted": the connection was lost or an attempt failed; "reconnecting":
             another attempt will be made; "disconnected": no further attempt will be made.
-        error: with "disrupted" and "disconnected", the reason, or None after `close`; with "connected", a `SessionLost`
+        error: With "disrupted" and "disconnected", the reason, or None after `close`; with "connected", a `SessionLost`
             if the server has lost a session that it should have kept.
-        delay: with "reconnecting", seconds until the attempt.
-        session_present: with "connected", whether the server had kept the session.
-        endpoint: with "connected" and "disrupted", the host and the port; None if no attempt was made.
+        delay: With "reconnecting", seconds until the attempt.
+        session_present: With "connected", whether the server had stored the session.
+        endpoint: With "connected" and "disrupted", the host and the port; None if no attempt was made.
     """
 
     __slots__ = __match_args__ = ("name", "error", "delay", "session_present", "endpoint")
@@ -131,9 +131,9 @@ class Waiting(NamedTuple):
     """The queue of messages that are not sent yet.
 
     Attributes:
-        messages: the number of messages, without those that are sent and not acknowledged.
-        size: the bytes of topics and payloads; with QoS 0, of whole packets.
-        oldest: how many seconds the oldest message has waited.
+        messages: The number of queued messages; messages in flight are not included.
+        size: The bytes of topics and payloads; for QoS 0, of whole packets.
+        oldest: For how many seconds the oldest message has waited.
     """
 
     messages: int
@@ -146,82 +146,82 @@ class Options:
 
     Attributes:
         client_id: 1 to 65,535 bytes of UTF-8; None: "mqttws-" and 16 random hexadecimal digits.
-        keep_alive: seconds, 0 to 65,535; 0 disables.
-        clean_session: whether the server discards the session when the connection ends. In either case, reconnecting
+        keep_alive: Seconds, 0 to 65,535; 0 disables.
+        clean_session: Whether the server discards the session when the connection ends. In either case, reconnecting
             sends unacknowledged messages again and restores the subscriptions.
-        will: the message that the server publishes when the connection ends without a DISCONNECT: a `Message`, or a
+        will: The message that the server publishes when the connection ends without a DISCONNECT: a `Message`, or a
             tuple of its arguments, such as ("status", "gone", 1, True).
-        username: str, or bytes of UTF-8; None: from the URL, if it has one.
-        password: bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
-        tls: an `ssl.SSLContext`, see `tls_context`; None or True: the default context, if the URL requires TLS.
-        headers: additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs.
-        reconnect: how to reconnect: a `Reconnect`, True for its defaults, False for no reconnecting.
-        connect_budget: schedules the attempts: a `ConnectBudget` shared by the clients of a process, so that they do
+        username: Str, or bytes of UTF-8; None: from the URL, if it has one.
+        password: Bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
+        tls: An `ssl.SSLContext`, see `tls_context`; None or True: the default context, if the URL requires TLS.
+        headers: Additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs.
+        reconnect: How to reconnect: a `Reconnect`, True for its defaults, False for no reconnecting.
+        connect_budget: Schedules the attempts: a `ConnectBudget` shared by the clients of a process, so that they do
             not all reconnect to a restarted server at the same time. None: attempts start when they are due.
-        retry_first: whether to make further attempts after a failed first attempt, as after a lost connection. `open`
+        retry_first: Whether to make further attempts after a failed first attempt, as after a lost connection. `open`
             then returns after the first attempt, even if it failed.
-        end_on: the errors that end the client after it has been connected (with `retry_first`, from the start): an
+        end_on: The errors that end the client after it has been connected (with `retry_first`, from the start): an
             exception class, a collection of them, or a function that returns whether an error does. All other errors
             lead to another attempt.
-        timeout: seconds, above 0: the time-out of one attempt to connect, and the default of each call that waits.
-        connect_timeout: seconds, above 0, for the TCP connection; None: the `timeout`.
-        answer_timeout: seconds, above 0, from the TCP connection to the CONNACK; None: the rest of `timeout`.
-        url_order: with several URLs, the order in which to try those that have not failed recently: "given" or
+        timeout: Seconds, above 0: the time-out of one attempt to connect, and the default of each call that waits.
+        connect_timeout: Seconds, above 0, for the TCP connection; None: the `timeout`.
+        answer_timeout: Seconds, above 0, from the TCP connection to the CONNACK; None: the rest of `timeout`.
+        url_order: With several URLs, the order in which to try those that have not failed recently: "given" or
             "random".
-        server: the profile to use: "plain" (no restrictions), "mosquitto", "nats", "rabbitmq" or "aws-iot". Requests
+        server: The profile to use: "plain" (no restrictions), "mosquitto", "nats", "rabbitmq" or "aws-iot". Requests
             that this server does not support are refused with `Unsupported` before they are sent, or logged once as a
             warning; see `PROFILES`.
         max_qos: 0 to 2: the maximum QoS of messages and subscriptions. A higher QoS is lowered to it and logged once as
             a warning. A profile can set a lower maximum.
-        on_message: called with each message, instead of an iteration.
-        on_state: called with each `State`.
-        on_error: called with errors that belong to no call, for example a subscription that the server refused to
+        on_message: Called with each message, instead of an iteration.
+        on_state: Called with each `State`.
+        on_error: Called with errors that belong to no call, for example a subscription that the server refused to
             restore.
-        manual_ack: whether QoS 1 and 2 messages are acknowledged only by `acknowledge`.
-        max_in_flight: the maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
-        max_queued: the maximum number of messages that wait to be sent, at least 1.
-        max_queued_bytes: the maximum bytes of topics and payloads that wait to be sent.
-        overflow: the effect of a message beyond these limits. "block": `publish` waits for space, `publish_nowait`
+        manual_ack: Whether QoS 1 and 2 messages are acknowledged only by `acknowledge`.
+        max_in_flight: The maximum number of unacknowledged QoS 1 and 2 messages, 1 to 65,535.
+        max_queued: The maximum number of messages that wait to be sent, at least 1.
+        max_queued_bytes: The maximum bytes of topics and payloads that wait to be sent.
+        overflow: The effect of a message beyond these limits. "block": `publish` waits for space, `publish_nowait`
             raises `QueueFull`; "raise": both raise it; "drop_oldest" and "drop_newest": the oldest waiting message or
             the new one is dropped, and its call fails with `QueueFull`.
-        expire_after: seconds, above 0, that a message may wait to be sent; the default for calls without their own.
+        expire_after: Seconds, above 0, that a message may wait to be sent; the default for calls without their own.
             After that time it is dropped, and its call fails with `MessageExpired`. A message that has been sent once
             does not expire: it is delivered with its QoS. With a store, time also passes while no process runs, by the
             system's clock. None: no limit.
-        store: stores QoS 1 and 2 messages, identifiers and subscriptions so that they survive the process, for example
+        store: Stores QoS 1 and 2 messages, identifiers and subscriptions so that they survive the process, for example
             `SQLiteStore`. A message is stored before it is sent, and before `publish_nowait` returns. The next process
             with the same store and client identifier continues where this one stopped. Requires `client_id`, and
             `clean_session=False`. The caller closes the store after the client. Only one client at a time may use a
             store with the same client identifier.
-        max_inbound_bytes: the bytes of received messages that wait for the program, at which the client stops reading
+        max_inbound_bytes: The bytes of received messages that wait for the program, at which the client stops reading
             from the network, including acknowledgements; at least 1. A message counts with its bytes on the network
             and 400 bytes for its objects. The messages of one read, 64 KiB, can exceed the limit.
-        max_packet_size: bytes; a larger message from the server is not buffered.
-        oversize: the effect of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with a
+        max_packet_size: Bytes; a larger message from the server is not buffered.
+        oversize: The effect of such a message. "skip": it is acknowledged and dropped, and `on_error` is called with a
             `PacketTooLarge`, which has its topic and size; "end": the client ends with that error.
-        max_filters: the maximum number of Topic Filters in one SUBSCRIBE or UNSUBSCRIBE, at least 1.
-        ping_timeout: seconds, above 0; see `ClientMachine`.
-        ack_timeout: seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
+        max_filters: The maximum number of Topic Filters in one SUBSCRIBE or UNSUBSCRIBE, at least 1.
+        ping_timeout: Seconds, above 0; see `ClientMachine`.
+        ack_timeout: Seconds, above 0, to wait for an acknowledgement. After that time without any, `on_error` is called
             with a `TimedOut` and the server is pinged, regardless of the keep alive, so that a dead connection is
             detected within `ack_timeout` and `ping_timeout`. None: it is detected by the keep alive only.
-        stalled: what to do when the server answers that ping and sends no acknowledgement. "wait": nothing. "leave":
+        stalled: What to do when the server answers that ping and sends no acknowledgement. "wait": nothing. "leave":
             close the connection as soon as an acknowledgement is overdue, and connect again, to another URL if there
-            are several. For clusters: a node that waits for an election answers pings, and loses what it receives.
+            are several. For clusters: a node that waits for an election answers pings, but loses received messages.
         publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
             together. QoS 1 and 2 messages beyond it are delayed. None: no limit.
-        resend_after: seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
+        resend_after: Seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
             connection; None: only on the next connection. For servers that drop messages beyond their rate.
         proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; or the URL of a proxy, http:// or socks5h://,
             for any connection; None: no proxy.
-        unix_socket: the path of a Unix socket to connect to, instead of the host and the port of the URL.
-        bind_address: the local address to connect from; None: the system chooses.
-        recover: called first when an attempt has failed, including the first one. It returns True if it has changed
+        unix_socket: The path of a Unix socket to connect to, instead of the host and the port of the URL.
+        bind_address: The local address to connect from; None: the system chooses.
+        recover: Called first when an attempt has failed, including the first one. It returns True if it has changed
             something for the next attempt (for example the offset of a clock, or new credentials), which is then made
             immediately.
 
     Raises:
-        TypeError: an option has the wrong type.
-        ValueError: a number is out of its range.
+        TypeError: An option has the wrong type.
+        ValueError: A number is out of its range.
     """
 
     client_id: str | None = None
@@ -294,7 +294,7 @@ class Options:
             raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
 
     def _check_kinds(self) -> None:
-        """Check the kind of each option, and bring those that may be given in several forms into one."""
+        """Check the type of each option, and convert those that have several forms."""
         for kind, names in _KINDS.items():
             for name in names.split():
                 _check_kind(name, getattr(self, name), kind)
@@ -313,7 +313,7 @@ class Options:
             from mqttws.client.tls import check_context
 
             check_context(self.tls)
-        if isinstance(self.headers, Iterator):  # an iterator would give everything to the first attempt
+        if isinstance(self.headers, Iterator):  # an iterator would be exhausted after the first attempt
             self.headers = tuple(self.headers)
         if not all(text.isascii() and text.isprintable() for pair in _as_pairs(self.headers) for text in pair):
             raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
@@ -321,12 +321,12 @@ class Options:
 
     @property
     def has_profile(self) -> bool:
-        """Whether messages and Topic Filters are checked against what is known of the server."""
+        """Whether messages and Topic Filters are checked before they are sent; see `Guard`."""
         return self.server != "plain" or self.max_qos != 2
 
     @property
     def header_pairs(self) -> tuple[tuple[str, str], ...]:
-        """The headers of the next attempt."""
+        """The headers for the next attempt, as pairs."""
         return _as_pairs(self.headers)
 
     @property
@@ -338,9 +338,9 @@ class Options:
         """Return the age of a message that is published now; None if it is not needed.
 
         Args:
-            expire_after: of the call; None: that of the client.
-            now: seconds.
-            wall: the same moment in seconds since 1970.
+            expire_after: The argument of the call in seconds, above 0; None: that of the client.
+            now: The current time in seconds.
+            wall: The same moment in seconds since 1970.
 
         Raises:
             TypeError, ValueError: `expire_after` is not a number above 0.
@@ -357,7 +357,7 @@ class Options:
 
     @property
     def policy(self) -> Reconnect | None:
-        """How to reconnect; None: not."""
+        """How to reconnect; None if the client does not."""
         if isinstance(self.reconnect, Reconnect):
             return self.reconnect
         return Reconnect() if self.reconnect else None
@@ -373,7 +373,7 @@ _CHOICES = {
     "server": get_args(ServerName),
 }
 _STORE_VERBS = ("put", "delete", "load", "commit")
-#: What an option may be -> the options that may.
+#: Allowed types -> the names of the options, separated by spaces.
 _KINDS: dict[tuple[type, ...], str] = {
     (str, type(None)): "client_id proxy unix_socket bind_address",
     (str, bytes, type(None)): "username password",
@@ -391,10 +391,10 @@ _KINDS: dict[tuple[type, ...], str] = {
 
 
 def _check_names(who: str, options: Iterable[str], known: Collection[str], others: Iterable[str] = ()) -> None:
-    """Check that there are such options; see `check_options`. None of the values is shown: it may be a secret."""
+    """Check the names of options; see `check_options`. Values are not shown: they may be secrets."""
     unknown = [name for name in options if name not in known]
     if unknown:
-        from difflib import get_close_matches  # hardly any program needs it
+        from difflib import get_close_matches  # needed only for this error
 
         for position, name in enumerate(unknown):
             nearest = get_close_matches(name, [*known, *others], 1)
@@ -403,7 +403,7 @@ def _check_names(who: str, options: Iterable[str], known: Collection[str], other
 
 
 def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
-    """Check the kind of an option. No value is shown: it may be a secret."""
+    """Check the type of an option. The value is not shown: it may be a secret."""
     if isinstance(value, kinds) and (type(value) is not bool or bool in kinds):
         return
     wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
@@ -411,7 +411,7 @@ def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
 
 
 def _check_text(name: str, value: str) -> None:
-    """Check that a str can be sent: a lone surrogate has no UTF-8 form. Spec: [MQTT-1.5.3-1]."""
+    """Check that a str can be encoded in UTF-8: it must not contain lone surrogates. Spec: [MQTT-1.5.3-1]."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -426,14 +426,14 @@ def _as_text(name: str, value: bytes) -> str:
 
 
 def _as_will(will: tuple[Any, ...]) -> Message:
-    """Make a will of the arguments of a `Message`."""
+    """Return the Will Message for a tuple of the arguments of `Message`."""
     if not 1 <= len(will) <= 4:
         raise TypeError(f"will is a tuple of {len(will)}; it must be (topic, payload, qos, retain), the topic at least")
     return Message(*will)
 
 
 def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
-    """Check headers, and make pairs of them. No value is shown: it may be a secret."""
+    """Check headers, and return them as pairs. Values are not shown: they may be secrets."""
     problem = "headers must be a mapping of str to str, or pairs of them"
     if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
         raise TypeError(f"{problem}, not {type(headers).__name__}")
@@ -447,7 +447,7 @@ def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
-    """Make a function of `end_on`."""
+    """Return the option `end_on` as a function."""
     if callable(end_on) and not isinstance(end_on, type):
         return end_on  # type: ignore[no-any-return]
     kinds = (end_on,) if isinstance(end_on, type) else tuple(end_on) if isinstance(end_on, Collection) else (end_on,)
@@ -460,15 +460,18 @@ def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:
 def check_options(
     who: str = "connect and Client have", others: Iterable[str] = (), /, **options: Unpack[ConnectionOptions]
 ) -> None:
-    """Check options without making a client: each by itself, and those that go into the CONNECT as the standard asks.
+    """Check connection options without creating a client, including the rules of the standard for CONNECT.
 
     Args:
-        who: for the error of an option that there is not: what has no such option, and the verb.
-        others: names that may be meant by it, beside those of the options.
-        **options: see `ConnectionOptions`. Headers that are an iterator are used up.
+        who: The subject and verb of the error message for an unknown option.
+        others: Further names to suggest for an unknown option.
+        **options: See `ConnectionOptions`. Headers given as an iterator are exhausted.
 
     Raises:
-        TypeError, ValueError, LocalProtocolError: as for `Client`.
+        TypeError, ValueError, LocalProtocolError: An option is unknown, has the wrong type, or is out of range, as
+            for `Client`.
+
+    Spec: §3.1
     """
     _check_names(who, options, ConnectionOptions.__annotations__, others)
     made = Options(**options)

@@ -1,6 +1,6 @@
-"""A line for each packet of a client, for a log: what it is, without payloads and credentials.
+"""Logging of each packet that a client sends or receives, in one line, without payloads and credentials.
 
-`LoggedMachine` replaces the `ClientMachine` of a connection only if the log is enabled: a disabled log costs nothing.
+`LoggedMachine` replaces the `ClientMachine` of a connection only if the log is enabled, so a disabled log has no cost.
 It decodes all sent and received packets a second time.
 """
 
@@ -18,16 +18,17 @@ from mqttws.codec.subscribing import SubAck, Subscribe, Unsubscribe
 from mqttws.errors import MalformedPacket
 from mqttws.protocol.client import ClientMachine
 
-#: How many Topic Filters or return codes a line shows.
+#: The maximum number of Topic Filters or return codes in a line.
 MOST = 8
 
 
 class LoggedMachine(ClientMachine):
-    """A `ClientMachine` that writes a line for each packet.
+    """A `ClientMachine` that logs a line for each packet.
 
     Args:
-        write: takes a line.
-        *arguments, **options: see `ClientMachine`.
+        write: A function that logs a line.
+        *arguments: See `ClientMachine`.
+        **options: See `ClientMachine`.
     """
 
     __slots__ = ("_received", "_sent", "_write")
@@ -50,7 +51,7 @@ class LoggedMachine(ClientMachine):
         return data
 
     def may_overtake(self, now: float) -> bool:
-        """Return False: a message that is sent immediately would bypass this log."""
+        """Return False: a message that is sent immediately would not be logged."""
         return False
 
     def _log(self, direction: str, decoder: Decoder, data: bytes) -> None:
@@ -58,7 +59,7 @@ class LoggedMachine(ClientMachine):
             return
         try:
             packets = decoder.feed(data)
-            fault = _fault_of(decoder)  # the packets before it are logged as well
+            fault = _fault_of(decoder)  # the packets before the fault are logged first
         except MalformedPacket as error:
             packets, fault = [], error
         for packet in packets:
@@ -72,7 +73,7 @@ def _fault_of(decoder: Decoder) -> MalformedPacket | None:
 
 
 def describe(packet: Packet) -> str:
-    """Describe a packet in one line. Payloads, user names and passwords are left out."""
+    """Describe a packet in one line, without payloads, user names and passwords."""
     name = type(packet).__name__.upper()
     if isinstance(packet, Publish):
         return _describe_publish(packet, f"{len(packet.payload):,} bytes")

@@ -1,8 +1,8 @@
-"""The pending futures of a client: of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
+"""The futures of a client's incomplete calls: of messages, and of SUBSCRIBE and UNSUBSCRIBE requests.
 
-Each call of the user becomes messages or requests in the session, which knows them by tokens, and a future here, which
-is settled when the answer comes. Messages of QoS 0 have no answer: their futures compare their tokens with a
-`HighWaterMark`. Futures that are made after the end of the client have failed already.
+Each call queues messages or requests in the session, which identifies them by tokens. The future of the call is kept
+here and settled when the answer arrives. QoS 0 messages are not acknowledged: their futures compare their tokens with a
+`HighWaterMark`. After the end of the client, new futures fail immediately.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ R = TypeVar("R")
 
 
 class _Request(Generic[F]):
-    """A call of `subscribe` or `unsubscribe`, which may take several packets.
+    """A call of `subscribe` or `unsubscribe`, which may need several packets.
 
     Args:
-        future: of the caller.
-        finish: makes the outcome from the return codes, in the order of the call, once all packets are answered.
+        future: The future of the call.
+        finish: A function that converts the return codes of all packets, in the order of the call, to the outcome.
     """
 
     def __init__(self, future: F, finish: Callable[[list[int]], object]) -> None:
         self.future = future
-        self.codes: dict[int, list[int] | None] = {}  # of each packet, by its token, in the order of the call
+        self.codes: dict[int, list[int] | None] = {}  # token of a packet -> its return codes; None: not answered yet
         self.finish = finish
 
 
 class Pending(Generic[F]):
-    """The pending futures of one client.
+    """The futures of one client.
 
     Args:
-        options: of the client.
-        session: of the client.
-        driver: makes the futures and settles them.
-        callbacks: the calls to make outside the lock.
+        options: The options of the client.
+        session: The session of the client.
+        driver: The driver, which creates and settles futures.
+        callbacks: The calls to make outside the lock.
 
     Attributes:
-        sent: which messages of QoS 0 are sent.
-        dropped: how many messages were dropped because too many waited; see `Options.overflow`.
-        expired: how many had waited for as long as they may; see `Options.expire_after`.
-        ended: what futures get that are made from now on; None while the client is not at its end.
-        flushes: the futures of `flush`, each after the first token that it does not wait for.
+        sent: The progress of sending QoS 0 messages.
+        dropped: How many messages were dropped because the queue was full; see `Options.overflow`.
+        expired: How many messages expired in the queue; see `Options.expire_after`.
+        ended: The error with which new futures fail; None while the client has not ended.
+        flushes: The futures of `flush`, as (token, future) pairs: each waits for messages with lower tokens.
     """
 
     def __init__(self, options: Options, session: Session, driver: Driver[F], callbacks: Callbacks) -> None:
@@ -86,11 +86,11 @@ class Pending(Generic[F]):
         """Queue a message. Return its token, which is 0 if it will not be sent, and its future.
 
         Args:
-            message: the message.
-            age: how long it may wait; None for no limit.
+            message: The message.
+            age: When it was published, and how long it may wait; None for no limit.
 
         Raises:
-            QueueFull: too many messages wait already; nothing has changed.
+            QueueFull: The limit of queued messages or bytes is reached; nothing has changed.
         """
         if not message.qos:
             return self._publish_packet(encode_publish(message.topic, message.payload, 0, message.retain), age)
@@ -109,17 +109,17 @@ class Pending(Generic[F]):
         return token, future
 
     def publish_message(self, message: Message, age: Age | None) -> F:
-        """Do as `publish` does. Return the future alone."""
+        """Queue a message as `publish` does. Return only its future."""
         return self.publish(message, age)[1]
 
     def publish_packet(self, packet: bytes) -> F:
-        """Send a message of QoS 0 when its turn comes.
+        """Queue an encoded QoS 0 message. Return its future.
 
         Args:
-            packet: the whole PUBLISH.
+            packet: The whole PUBLISH.
 
         Raises:
-            QueueFull: too many messages wait already; nothing has changed.
+            QueueFull: The limit of queued messages or bytes is reached; nothing has changed.
         """
         if self.ended is None and not self._drops_oldest:
             try:
@@ -142,10 +142,11 @@ class Pending(Generic[F]):
         if not expires and not self._drops_oldest:
             return token, self._make_receipt(self.sent, token)
         future = self._make_future()
-        self.sent.watch(token, future)  # it has to be found when its message is dropped
+        self.sent.watch(token, future)  # so that it can be found and failed when its message is dropped
         return token, future
 
     def _settled(self, outcome: object) -> F:
+        """Return a future that is done."""
         future = self._make_future()
         self._settle([future], outcome)
         return future
@@ -158,7 +159,7 @@ class Pending(Generic[F]):
         return self._settled(error)
 
     def _enqueue(self, enqueue: Callable[[M], R], message: M) -> R:
-        """Let a message wait, dropping older ones for it where the user chose so."""
+        """Queue a message. With `overflow="drop_oldest"`, drop older messages if the queue is full."""
         while True:
             try:
                 return enqueue(message)
@@ -172,13 +173,12 @@ class Pending(Generic[F]):
                 self.resolve(future, QueueFull("it was dropped: newer ones came"))
 
     def publish_safe(self, message: Message, age: Age | None = None) -> F:
-        """Queue a message as `publish` does; with a store, store it before returning.
+        """Queue a message as `publish` does; with a store, commit it before returning.
 
-        With a store this holds in every state: the future of a message that is published after the end has failed,
-        and the message is in the store.
+        This also applies after the end of the client: then the future fails, but the message is in the store.
 
         Raises:
-            QueueFull, StoreError: nothing has changed.
+            QueueFull, StoreError: Nothing has changed.
         """
         if self._options.store is None:
             return self.publish(message, age)[1]
@@ -200,7 +200,7 @@ class Pending(Generic[F]):
         return future
 
     def withdraw(self, token: int) -> bool:
-        """Take back a message that has not been sent. Return whether it could be."""
+        """Withdraw a message. Return False if it has been sent, or cannot be deleted from the store."""
         if not self._sender.withdraw(token):
             return False
         self._futures.pop(token, None)
@@ -210,12 +210,12 @@ class Pending(Generic[F]):
         if self._options.store is not None:
             try:
                 self._options.store.commit()
-            except StoreError:  # the next process will find it there
+            except StoreError:  # the message stays in the store, and a later process will send it
                 return False
         return True
 
     def withdraw_future(self, future: object) -> bool:
-        """Take back a message by its future. Return whether it could be."""
+        """Withdraw the message of a future. Return whether it was possible, as `withdraw` does."""
         if isinstance(future, Receipt):
             if future.sent is not self.sent or not self.withdraw(future.token):
                 return False
@@ -227,13 +227,13 @@ class Pending(Generic[F]):
         return token is not None and self.withdraw(token)
 
     def subscribe(self, topic_filters: TopicFilters, qos: int) -> F:
-        """Subscribe when there is a connection. Return the future of the granted QoS, or of the return codes.
+        """Queue a subscription. Return a future of the granted QoS; for several Topic Filters, of the return codes.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is ill-formed; nothing has changed.
+            LocalProtocolError: A Topic Filter or a QoS is not valid; nothing has changed.
         """
         wanted = [(entry, qos) if isinstance(entry, str) else _as_pair(entry) for entry in as_list(topic_filters)]
-        Subscribe(1, tuple(wanted))  # checks all of them, before any is sent
+        Subscribe(1, tuple(wanted))  # check all of them before any is sent
 
         def finish(codes: list[int]) -> object:
             if not isinstance(topic_filters, str):
@@ -246,13 +246,13 @@ class Pending(Generic[F]):
         return SubscribeRejected(topic_filter, topic_filter in self._session.suspects.closed_over)
 
     def unsubscribe(self, topic_filters: str | Sequence[str]) -> F:
-        """Unsubscribe when there is a connection. Return the future of None.
+        """Queue a request to unsubscribe. Return a future of None.
 
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed; nothing has changed.
+            LocalProtocolError: A Topic Filter is not valid; nothing has changed.
         """
         unwanted = as_list(topic_filters)
-        Unsubscribe(1, tuple(unwanted))
+        Unsubscribe(1, tuple(unwanted))  # check all of them before any is sent
 
         def finish(codes: list[int]) -> object:
             refused = tuple(name for name, code in zip(unwanted, codes, strict=True) if code == FAILURE)
@@ -263,7 +263,7 @@ class Pending(Generic[F]):
     def _request(
         self, send: Callable[[list[Any]], int], entries: list[Any], finish: Callable[[list[int]], object]
     ) -> F:
-        """Send as many packets as the entries take."""
+        """Queue the packets for the entries, at most `max_filters` in each. Return the future of them all."""
         request = _Request(self._make_future(), finish)
         if self.ended is not None:
             self._settle([request.future], self.ended)
@@ -276,7 +276,7 @@ class Pending(Generic[F]):
         return request.future
 
     def flush(self) -> F:
-        """Return a future that is done when all that was published is: sent with QoS 0, else acknowledged in full."""
+        """Return a future that is done when all messages published so far are sent (QoS 0) or fully acknowledged."""
         future = self._make_future()
         if self.ended is not None:
             self._settle([future], self.ended)
@@ -286,7 +286,7 @@ class Pending(Generic[F]):
         return future
 
     def check_flushes(self) -> None:
-        """Note which calls of `flush` have nothing more to wait for."""
+        """Settle the futures of `flush` whose messages are complete."""
         oldest = self._sender.oldest
         done = [future for token, future in self.flushes if oldest is None or token < oldest]
         if done:
@@ -296,27 +296,27 @@ class Pending(Generic[F]):
     # Results from the network.
 
     def delivered(self, tokens: list[int]) -> None:
-        """Note that messages of QoS 1 or 2 are acknowledged in full."""
+        """Record that QoS 1 or 2 messages are completely acknowledged."""
         futures = self._futures
-        done = [futures.pop(token) for token in tokens if token in futures]  # an earlier process had published others
+        done = [futures.pop(token) for token in tokens if token in futures]  # others are from an earlier process
         self._callbacks.add(self._settle, done, None)
 
     def rejected(self, token: int, error: PublishRejected) -> None:
-        """Note that a message was given up."""
+        """Record that a message will not be sent again."""
         future = self._futures.pop(token, None)
-        if future is None:  # an earlier process had published it
+        if future is None:  # an earlier process published it
             self.report(error)
         self.resolve(future, error)
 
     def gave_up(self, tokens: Sequence[int]) -> None:
-        """Fail the messages that have expired."""
+        """Fail the futures of expired messages."""
         self.expired += len(tokens)
         futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]
         known = [future for future in futures if future is not None]
         if known:
             error = MessageExpired("it waited for longer than its expire_after, and was not sent")
             self._callbacks.add(self._settle, known, error)
-        if len(known) < len(tokens):  # the store had kept them from before
+        if len(known) < len(tokens):  # the others were in the store, from an earlier process
             count = len(tokens) - len(known)
             self.report(
                 MessageExpired(f"{count:,} kept messages waited for longer than their expire_after, and were not sent")
@@ -326,19 +326,19 @@ class Pending(Generic[F]):
         if self._options.store is not None:
             try:
                 self._options.store.commit()
-            except StoreError:  # the next process will find them, and their ages
+            except StoreError:  # they stay in the store, where they expire again for a later process
                 pass
 
     def note_sent(self, token: int) -> None:
-        """Note that all messages of QoS 0 up to this one are handed to the network."""
+        """Record that all QoS 0 messages up to a token were sent."""
         futures = self.sent.advance(token)
         if futures:
             self._callbacks.add(self._settle, futures, None)
 
     def answered(self, token: int, return_codes: Iterable[tuple[str, int]]) -> None:
-        """Note the answer to one packet of a request."""
+        """Record the answer to one packet of a request."""
         request = self._requests.pop(token, None)
-        if request is None:  # a signal handler's exception ended the call that made it
+        if request is None:  # an exception of a signal handler interrupted the call before it was recorded
             return
         request.codes[token] = [return_code for _, return_code in return_codes]
         answered = [codes for codes in request.codes.values() if codes is not None]
@@ -346,19 +346,19 @@ class Pending(Generic[F]):
             self.resolve(request.future, request.finish([code for codes in answered for code in codes]))
 
     def restored(self, return_codes: Iterable[tuple[str, int]]) -> None:
-        """Report the subscriptions that the server refused to restore to `on_error`, because no call waits for them."""
+        """Report the subscriptions that the server refused to restore: there is no call that could fail."""
         for topic_filter, return_code in return_codes:
             if return_code == FAILURE:
                 self.report(self._refusal(topic_filter))
 
     def report(self, error: MQTTError) -> None:
-        """Report an error that is the outcome of no call."""
+        """Report an error that does not belong to a call: log it, and call `on_error`."""
         self._callbacks.add(self._driver.log, WARNING, ("%s", error))
         if self._options.on_error is not None:
             self._callbacks.add(self._driver.call_back, self._options.on_error, error)
 
     def fail_all(self, error: Exception) -> None:
-        """Fail everything that is incomplete, and all later requests."""
+        """Fail all futures, and all that are created later."""
         self.ended = error
         self._session.abandon(keep_sent=not self._options.clean_session)
         self._callbacks.add(self._settle, self.sent.fail(error), error)
@@ -377,7 +377,7 @@ class Pending(Generic[F]):
         self.flushes.clear()
 
     def take_all(self, error: Exception) -> list[F]:
-        """Return every future that is kept here: the caller fails them itself."""
+        """Remove and return all futures. The caller must fail them."""
         requests = {id(request): request.future for request in self._requests.values()}
         futures = [*self._futures.values(), *requests.values(), *self.sent.fail(error)]
         futures += [future for _, future in self.flushes]
@@ -388,13 +388,17 @@ class Pending(Generic[F]):
         return futures
 
     def resolve(self, future: F | None, outcome: object) -> None:
-        """Give a future its outcome, outside the lock."""
+        """Set the outcome of a future, if there is one, outside the lock."""
         if future is not None:
             self._callbacks.add(self._settle, [future], outcome)
 
 
 def as_list(entries: Any) -> list[Any]:
-    """Make a list of what names Topic Filters. The keys of a mapping are none."""
+    """Return the Topic Filters of a call as a list. A mapping is rejected.
+
+    Raises:
+        TypeError: The argument is neither a str nor an iterable of Topic Filters.
+    """
     if isinstance(entries, str):
         return [entries]
     if isinstance(entries, (bytes, bytearray, Mapping)) or not isinstance(entries, Iterable):
@@ -409,7 +413,7 @@ def _as_pair(entry: Any) -> tuple[str, int]:
 
 
 def _kept(error: Exception, options: Options) -> Exception:
-    """Say of a message that is not delivered, and kept, what will become of it."""
+    """Return the error for a message that is not delivered but kept; it states when the message will be sent."""
     if options.store is not None:
         fate = "the store keeps the message, and a client with it will send it"
     else:

@@ -1,8 +1,8 @@
-"""What is known to break on a server, as a table; and what looks it up before anything is sent.
+"""Profiles of servers: tables of their limits and of their deviations from the standard.
 
-A rule refuses what a server answers by closing the connection or by silence, and warns, once, of what it does in
-another way than the standard has it. `tests/cluster` tries each rule at the server, and finds each difference that has
-no rule. The plain profile has none.
+A client with a profile rejects requests that its server answers by closing the connection or not at all, and logs a
+warning, once, of other deviations. `tests/cluster` checks each rule with the server itself, and detects deviations that
+have no rule. The profile "plain" has no rules.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ What = Literal["topic", "filter", "qos", "retain", "payload", "overlap"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that a server does not do, or does in another way.
+    """One limit of a server, or one deviation from the standard.
 
     Attributes:
-        name: of the conversation of `tests/cluster` that shows it.
-        what: it is about.
-        beyond: a regular expression that finds it in a Topic Name or a Topic Filter, each of whose bytes in UTF-8 is
-            one character; or the highest QoS, or the most bytes, that are accepted; None if the rule always applies.
-        says: what the server does.
-        refuses: whether it is refused, or warned of.
+        name: The name of the scenario of `tests/cluster` that demonstrates it.
+        what: The property of a message or subscription to which the rule applies.
+        beyond: A regular expression that matches the Topic Names or Topic Filters concerned, with one character for
+            each byte of UTF-8; or the highest QoS or number of bytes accepted; None if the rule always applies.
+        says: What the server does, as the predicate of a sentence.
+        refuses: Whether to reject the request; otherwise a warning is logged.
     """
 
     name: str
@@ -38,22 +38,26 @@ class Rule:
     refuses: bool = True
 
     def broken_by(self, value: str | int) -> bool:
-        """Return whether a topic, a Topic Filter, a QoS or a number of bytes is beyond it."""
+        """Return whether the rule applies to a value.
+
+        Args:
+            value: A Topic Name, a Topic Filter, a QoS, or a number of bytes, according to `what`.
+        """
         if isinstance(self.beyond, str):
-            octets = str(value).encode("utf-8", "surrogatepass")  # what is not allowed is refused later
+            octets = str(value).encode("utf-8", "surrogatepass")  # lone surrogates are rejected later
             return re.search(self.beyond, octets.decode("latin-1")) is not None
         return self.beyond is None or int(value) > self.beyond
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of a server.
+    """The limits and deviations of one server.
 
     Attributes:
-        server: its name.
-        tested: the version that the rules were tried at.
-        rules: see `Rule`.
-        max_qos: what a message or a subscription of a higher QoS is sent with.
+        server: The name of the server.
+        tested: The version with which the rules were tested.
+        rules: The rules.
+        max_qos: The maximum QoS; messages and subscriptions with a higher one are sent with this.
     """
 
     server: str
@@ -62,34 +66,57 @@ class Profile:
     max_qos: int = 2
 
     def publish_rules(self, topic: str, size: int, qos: int, retain: bool) -> list[Rule]:
-        """Return the rules that a message breaks."""
+        """Return the rules that a message breaks.
+
+        Args:
+            topic: Its Topic Name.
+            size: The size of its payload in bytes.
+            qos: 0, 1 or 2.
+            retain: Its RETAIN flag.
+        """
         values: dict[str, str | int] = {"topic": topic, "payload": size, "qos": qos}
         if retain:
             values["retain"] = topic
         return self._broken(values)
 
     def subscribe_rules(self, topic_filter: str, qos: int, standing: Iterable[str] = ()) -> list[Rule]:
-        """Return the rules that a Topic Filter breaks, beside others that the client has."""
+        """Return the rules that a subscription breaks.
+
+        Args:
+            topic_filter: Its Topic Filter.
+            qos: The requested QoS, 0, 1 or 2.
+            standing: The Topic Filters of the client's other subscriptions.
+        """
         values: dict[str, str | int] = {"filter": topic_filter, "qos": qos}
         if any(each != topic_filter and overlap(each, topic_filter) for each in standing):
             values["overlap"] = topic_filter
         return self._broken(values)
 
     def objection_to_publish(self, topic: str, size: int, qos: int, retain: bool = False) -> Unsupported | None:
-        """Return why a message must not be sent, or None."""
+        """Return the error for a message that must not be sent, or None. The arguments are those of `publish_rules`."""
         if not self.rules:
             return None
         return self.objection(f"the message to {topic!r}", self.publish_rules(topic, size, qos, retain))
 
     def objection_to_subscribe(self, topic_filter: str, qos: int = 0) -> Unsupported | None:
-        """Return why a Topic Filter must not be sent, or None."""
+        """Return the error for a subscription that must not be requested, or None.
+
+        Args:
+            topic_filter: Its Topic Filter.
+            qos: The requested QoS, 0, 1 or 2.
+        """
         return self.objection(f"the Topic Filter {topic_filter!r}", self.subscribe_rules(topic_filter, qos))
 
     def _broken(self, values: Mapping[str, str | int]) -> list[Rule]:
         return [rule for rule in self.rules if rule.what in values and rule.broken_by(values[rule.what])]
 
     def objection(self, subject: str, rules: list[Rule]) -> Unsupported | None:
-        """Return why a request that breaks these rules must not be sent, or None."""
+        """Return the error for a request that breaks rules, or None if they only cause warnings.
+
+        Args:
+            subject: A description of the request, for the error message.
+            rules: The rules that it breaks.
+        """
         says = [rule.says for rule in rules if rule.refuses]
         return Unsupported(f"{subject} is not sent: {self.server} {'; it '.join(says)}") if says else None
 
@@ -106,7 +133,7 @@ _NOT_RETAINED = Rule(
     refuses=False,
 )
 
-#: What is known of each server, by the value of the option `server`.
+#: The profiles, by the value of the option `server`.
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         "plain": Profile("any server", ""),
@@ -164,7 +191,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 
 def overlap(one: str, other: str) -> bool:
-    """Return whether there is a topic that two Topic Filters both match. Spec: §4.7."""
+    """Return whether there is a topic that both Topic Filters match. Spec: §4.7."""
     ones, others = one.split("/"), other.split("/")
     if "$" in (one[:1], other[:1]) and one[:1] != other[:1]:  # [MQTT-4.7.2-1]
         return False
@@ -174,4 +201,4 @@ def overlap(one: str, other: str) -> bool:
         if left != right and "+" not in (left, right):
             return False
     missing = sorted((ones, others), key=len)[1][min(len(ones), len(others)) :]
-    return missing in ([], ["#"])  # "a/#" matches "a", too
+    return missing in ([], ["#"])  # "a/#" also matches "a"

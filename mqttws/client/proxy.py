@@ -1,4 +1,4 @@
-"""Proxies: which one to use, and the CONNECT that opens a tunnel through one of HTTP. `socks` has the other kind.
+"""Proxies: the choice of a proxy, and the tunnel through an HTTP proxy. `socks` implements SOCKS5 proxies.
 
 Spec: RFC 9110 §9.3.6
 """
@@ -17,7 +17,7 @@ from mqttws.client.socks import SocksTunnel
 from mqttws.client.url import Endpoint, check_host
 from mqttws.errors import ConnectError
 
-#: Scheme of a proxy's URL -> its port where the URL has none.
+#: Scheme of a proxy's URL -> its default port.
 _PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 
@@ -26,10 +26,10 @@ class Proxy:
     """A proxy.
 
     Attributes:
-        scheme: "http", "socks5" or "socks5h"; the last two are the same here.
-        host: name or address.
+        scheme: "http", "socks5" or "socks5h"; the last two are equivalent here.
+        host: Name or address.
         port: 1 to 65,535.
-        credentials: user name and password; None for none.
+        credentials: User name and password; None if the proxy needs none.
     """
 
     scheme: str
@@ -38,19 +38,19 @@ class Proxy:
     credentials: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
     def tunnel(self, endpoint: Endpoint) -> Tunnel | SocksTunnel:
-        """Make the tunnel to an endpoint."""
+        """Return a new tunnel to an endpoint."""
         return Tunnel(self, endpoint) if self.scheme == "http" else SocksTunnel(self.credentials, endpoint)
 
 
 def choose_proxy(setting: str | None, endpoint: Endpoint) -> Proxy | None:
-    """Choose the proxy for an endpoint.
+    """Return the proxy for an endpoint, or None.
 
     Args:
         setting: `ENVIRONMENT`, the URL of a proxy (http:// or socks5h://[user:password@]host:port), or None for none.
-        endpoint: where the tunnel is to lead.
+        endpoint: The destination of the tunnel.
 
     Raises:
-        ConnectError: the URL is not one of a proxy.
+        ConnectError: The URL of the proxy is not valid.
     """
     if setting is None:
         return None
@@ -70,7 +70,7 @@ def _parse_proxy(url: str) -> Proxy:
     """Parse the URL of a proxy.
 
     Raises:
-        ConnectError: it is not one. What the standard library says of it would show its password.
+        ConnectError: It is not valid. The message of the standard library is not included: it could show the password.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -92,11 +92,14 @@ def _parse_proxy(url: str) -> Proxy:
 
 
 class Tunnel:
-    """The CONNECT of a client, over bytes.
+    """The client's side of a tunnel through an HTTP proxy, opened by CONNECT. It does no I/O.
 
     Args:
-        proxy: of HTTP.
-        endpoint: where the tunnel is to lead.
+        proxy: The HTTP proxy.
+        endpoint: The destination of the tunnel.
+
+    Attributes:
+        established: Whether the tunnel is open.
     """
 
     def __init__(self, proxy: Proxy, endpoint: Endpoint) -> None:
@@ -112,13 +115,13 @@ class Tunnel:
         self.established = False
 
     def receive_data(self, data: bytes) -> bytes:
-        """Take bytes of the proxy.
+        """Handle bytes from the proxy.
 
         Returns:
-            What came through the tunnel, once it is `established`.
+            The bytes received through the tunnel, once it is `established`.
 
         Raises:
-            ConnectError: the proxy refuses, or does not speak HTTP.
+            ConnectError: The proxy refused the tunnel, or its answer is not HTTP.
         """
         try:
             self._http.receive_data(data)

@@ -1,6 +1,6 @@
-"""The delays between attempts to connect: a pure function, with the random number as an argument.
+"""The delays between attempts to connect, as a pure function whose random number is an argument.
 
-The first attempt after a loss is made immediately or, with a `spread`, after a random delay from 0 to it. Later delays
+The first attempt after a loss is made immediately or, with a `spread`, after a random delay up to it. Later delays
 are random, from 0 to a ceiling that doubles with each attempt ("full jitter"), so that the clients of one server spread
 out. The count of attempts is reset only after a connection has lasted for a while, so the delays also grow for a server
 that accepts connections and closes them immediately.
@@ -26,23 +26,23 @@ class Turns(Protocol):
     """The interface of a `ConnectBudget`, which schedules attempts."""
 
     def reserve(self, now: float) -> float:
-        """Reserve the time of the next attempt. Return it: `now` or later."""
+        """Reserve the time of an attempt. Return it: `now` or later."""
 
 
 class Reconnect(Value):
     """How a client reconnects.
 
     Attributes:
-        initial: seconds, above 0; the ceiling of the wait before the second attempt.
-        maximum: seconds; the maximum of the ceiling.
-        attempts: the number of consecutive attempts before the client gives up; None: no limit.
-        stable_after: seconds that a connection must last to reset the count of attempts.
-        takeovers: how many connections in a row the server must close cleanly before `TakeoverSuspected` is reported,
+        initial: Seconds, above 0; the ceiling of the wait before the second attempt.
+        maximum: Seconds; the maximum of the ceiling.
+        attempts: The number of consecutive attempts before the client gives up; None: no limit.
+        stable_after: Seconds that a connection must last to reset the count of attempts.
+        takeovers: How many connections in a row the server must close cleanly before `TakeoverSuspected` is reported,
             each within `stable_after` and without a message or request that could be the cause. A random client
             identifier is never suspected.
-        interval: the minimum seconds, 0 or more, between the starts of two attempts. For servers that limit how often
+        interval: The minimum seconds, 0 or more, between the starts of two attempts. For servers that limit how often
             a client identifier may connect.
-        spread: seconds, 0 or more; the maximum delay before the first attempt after a loss. For fleets whose clients
+        spread: Seconds, 0 or more; the maximum delay before the first attempt after a loss. For fleets whose clients
             lose the same server at the same time; the clients of one process can share a `ConnectBudget` instead.
     """
 
@@ -83,7 +83,7 @@ class Reconnect(Value):
 
         Args:
             attempt: 0 for the first attempt after a loss, 1 for the second, and so on.
-            random: a random number, uniformly distributed from 0 to 1.
+            random: A random number, uniformly distributed from 0 to 1.
 
         Returns:
             Seconds; None if no further attempt is to be made.

@@ -1,4 +1,4 @@
-"""The callbacks of a client by Topic Filter: which are called with a message."""
+"""The callbacks of a client by Topic Filter, and the lookup of those that match a message."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ _SHARE = "$share/"
 
 
 class Routes:
-    """The callbacks of one client, each for a Topic Filter. Only the owner of the client's core calls it."""
+    """The callbacks of one client, each for a Topic Filter. Only the owner of the client's core may use it."""
 
     def __init__(self) -> None:
         self._numbers = count()
-        self._entries: dict[str, list[tuple[int, Callback]]] = {}  # by Topic Filter: when they were added
+        # Topic Filter -> its callbacks, each with the number that gives the order in which they were added.
+        self._entries: dict[str, list[tuple[int, Callback]]] = {}
         self._tree: TopicTree[list[tuple[int, Callback]]] = TopicTree()
 
     def __bool__(self) -> bool:
-        """Return whether there is a callback."""
+        """Return whether there are any callbacks."""
         return bool(self._entries)
 
     def add(self, topic_filter: str, callback: Callback) -> None:
-        """Add a callback for a Topic Filter; the same one again has no effect.
+        """Add a callback for a Topic Filter. Adding the same one again has no effect.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         matched = _matched(topic_filter)
         entries = self._entries.get(topic_filter)
@@ -41,10 +42,10 @@ class Routes:
             entries.append((next(self._numbers), callback))
 
     def remove(self, topic_filter: str, callback: Callback | None) -> None:
-        """Remove a callback of a Topic Filter, or all of them (None). One that is not there has no effect.
+        """Remove a callback of a Topic Filter, or all of them (None). Removing an unknown one has no effect.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         matched = _matched(topic_filter)
         entries = self._entries.get(topic_filter, [])
@@ -53,7 +54,7 @@ class Routes:
             self._tree.discard(matched, topic_filter)
 
     def takers(self, topic: str) -> list[Callback]:
-        """Return the callbacks for a message, each once, in the order in which they were added."""
+        """Return the callbacks that match a topic, each once, in the order in which they were added."""
         callbacks: list[Callback] = []
         for _, callback in sorted(
             (entry for _, entries in self._tree.match(topic) for entry in entries), key=lambda entry: entry[0]
@@ -64,10 +65,10 @@ class Routes:
 
 
 def _matched(topic_filter: str) -> str:
-    """Return what topics are compared with: of a shared subscription, `$share/<group>/<filter>`, the last part.
+    """Return the filter to compare topics with: the last part of a shared subscription, `$share/<group>/<filter>`.
 
     Raises:
-        LocalProtocolError: it is ill-formed.
+        LocalProtocolError: The Topic Filter is not valid.
     """
     check_topic_filter(topic_filter)
     if not topic_filter.startswith(_SHARE):

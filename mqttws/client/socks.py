@@ -1,13 +1,13 @@
-"""A tunnel through a SOCKS5 proxy: bytes in, bytes out. The proxy looks the server's name up.
+"""The client's side of a tunnel through a SOCKS5 proxy, without I/O. The proxy resolves the server's name.
 
 ::
 
-    client  05 n methods                    which ways of authentication it offers: 00 none, 02 user and password
-    proxy   05 method                       which one it takes; FF: none of them
-    client  01 n user n password            where the method is 02
-    proxy   01 status                       00: right
+    client  05 n methods                    the authentication methods it offers: 00 none, 02 user and password
+    proxy   05 method                       the method it selects; FF: none of them
+    client  01 n user n password            only with method 02
+    proxy   01 status                       00: accepted
     client  05 01 00 03 n host port(2)      CONNECT to a name
-    proxy   05 reply 00 type address port   reply 00: the tunnel is there
+    proxy   05 reply 00 type address port   reply 00: the tunnel is open
 
 Spec: RFC 1928, RFC 1929
 """
@@ -22,7 +22,7 @@ from mqttws.errors import ConnectError
 
 _NO_AUTHENTICATION: Final = 0x00
 _USER_AND_PASSWORD: Final = 0x02
-#: RFC 1928 §6
+#: Reply code -> its meaning. Spec: RFC 1928 §6
 _REPLIES: Final = {
     1: "general failure",
     2: "not allowed by its rules",
@@ -33,7 +33,7 @@ _REPLIES: Final = {
     7: "command not supported",
     8: "address type not supported",
 }
-#: Type of an address -> its size; 3, a name, has its size in its first byte.
+#: Type of an address -> its size in bytes. The size of a name, type 3, is in its first byte.
 _ADDRESS_SIZES: Final = {1: 4, 4: 16}
 
 
@@ -41,14 +41,14 @@ class SocksTunnel:
     """The handshake of a client with a SOCKS5 proxy.
 
     Args:
-        credentials: user name and password, each 1 to 255 bytes; None: none.
-        endpoint: where the tunnel leads.
+        credentials: User name and password, each 1 to 255 bytes; None if the proxy needs none.
+        endpoint: The destination of the tunnel.
 
     Attributes:
-        established: whether the tunnel is there.
+        established: Whether the tunnel is open.
 
     Raises:
-        ConnectError: a name is too long for the protocol.
+        ConnectError: The host name is too long for the protocol.
     """
 
     def __init__(self, credentials: tuple[bytes, bytes] | None, endpoint: Endpoint) -> None:
@@ -63,13 +63,13 @@ class SocksTunnel:
         self.established = False
 
     def receive_data(self, data: bytes) -> bytes:
-        """Take bytes of the proxy.
+        """Handle bytes from the proxy.
 
         Returns:
-            What came through the tunnel, once it is `established`.
+            The bytes received through the tunnel, once it is `established`.
 
         Raises:
-            ConnectError: the proxy refuses, or does not speak SOCKS5.
+            ConnectError: The proxy refused the tunnel, or its answer is not SOCKS5.
         """
         self._in += data
         while not self.established and self._step():
@@ -85,9 +85,10 @@ class SocksTunnel:
         data, self._out = self._out, b""
         return data
 
-    # The steps. Each returns whether it had enough data.
+    # The steps of the handshake. Each returns False if it needs more data.
 
     def _take(self, size: int, version: int) -> bytes | None:
+        """Remove and return an answer of `size` bytes; None if it is incomplete. Its first byte is the version."""
         if self._in and self._in[0] != version:
             raise ConnectError("the proxy's answer is not SOCKS5")
         if len(self._in) < size:
@@ -122,7 +123,7 @@ class SocksTunnel:
         return True
 
     def _on_reply(self) -> bool:
-        if len(self._in) < 5:
+        if len(self._in) < 5:  # the type of the address, and the first byte of the address, are needed for its size
             return False
         size = self._in[4] + 1 if self._in[3] == 3 else _ADDRESS_SIZES.get(self._in[3], 0)
         answer = self._take(4 + size + 2, 5)
@@ -135,6 +136,7 @@ class SocksTunnel:
 
 
 def _address(host: str) -> bytes:
+    """Encode an IP address or a name, with its type."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

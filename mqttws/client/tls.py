@@ -1,7 +1,7 @@
-"""TLS without a socket: ciphertext in and out of memory.
+"""TLS for clients without a socket: ciphertext is passed in and out as bytes.
 
-Both drivers move plain TCP bytes and nothing else; TLS lies between those and the connection. `select` does not see
-what an `SSLSocket` has already decrypted; here there is nothing to overlook.
+Both drivers move only TCP bytes; TLS is a layer between these and the connection. It also avoids a problem of
+`SSLSocket`, which can hold decrypted data that `select` does not report.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from mqttws.errors import CertificateError, ConnectError
 
-#: A record holds no more. Spec: RFC 8446 §5.1
+#: The maximum size of a record's plaintext, in bytes. Spec: RFC 8446 §5.1
 _CHUNK = 16 * 1024
-#: Servers whose sessions are remembered.
+#: The maximum number of servers whose sessions are kept.
 _SERVERS = 8
-#: Seconds after which the certificate of a server is verified again, whatever sessions there have been since.
+#: Seconds after which the certificate of a server must be verified again, even if sessions were resumed meanwhile.
 _MOST_UNVERIFIED = 24 * 3600.0
 
 TLSOption = ssl.SSLContext | bool | None
@@ -27,7 +27,7 @@ def check_context(tls: object) -> None:
     """Check the option `tls`.
 
     Raises:
-        TypeError: it is not a context.
+        TypeError: It is not an `ssl.SSLContext`.
     """
     if not isinstance(tls, ssl.SSLContext):
         hint = "; ws:// and mqtt:// are the URLs without TLS" if tls is False else ""
@@ -45,19 +45,23 @@ def tls_context(
     alpn: Sequence[str] = (),
     insecure_no_verification: bool = False,
 ) -> ssl.SSLContext:
-    """Make a client's TLS context: TLS 1.2 or later, the server's certificate and name verified.
+    """Return a TLS context for a client: TLS 1.2 or later, with verification of the server's certificate and name.
 
     Args:
         ca_file: PEM file of the authorities to trust; None: those of the system.
-        certificate: PEM file of the client's certificate.
-        key: PEM file of its private key; None: in the same file.
-        key_password: of the private key.
-        alpn: application protocols to offer, such as "x-amzn-mqtt-ca".
-        insecure_no_verification: trust any server. Only for tests: an intermediary can read and change all data.
+        certificate: PEM file of the client's certificate; None: the client has none.
+        key: PEM file of its private key; None: the key is in the file of the certificate.
+        key_password: The password of the private key; None if it is not encrypted.
+        alpn: Application protocols to offer, such as "x-amzn-mqtt-ca".
+        insecure_no_verification: Whether to trust any server. Use this only for tests: an intermediary can read and
+            change all data.
+
+    Returns:
+        A new context, which may be changed further.
 
     Raises:
-        OSError: a file cannot be read.
-        ssl.SSLError: a file does not have the expected contents.
+        OSError: A file cannot be read.
+        ssl.SSLError: A file does not have the expected contents.
     """
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file is not None else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -72,18 +76,18 @@ def tls_context(
 
 
 class TLSMemory:
-    """What the connections of a client have in common: the context, and the last session with each server.
+    """The TLS state that the connections of a client share: the context, and the last session with each server.
 
-    A session spares the next handshake its certificates and most of its arithmetic. A server gives it as a ticket,
-    after the handshake (TLS 1.3) or in it, and need not accept it again: then the handshake is a whole one. A context
-    with `ssl.OP_NO_TICKET` has none. The identity that a certificate of the client's has proved is the session's, so
-    that another certificate wants another context. Spec: RFC 8446 §2.2, §C.4
+    A handshake that resumes a session exchanges no certificates, and needs little computation. A server issues the
+    session as a ticket, after the handshake (TLS 1.3) or during it. It need not accept it later; then the handshake is
+    a full one. A context with `ssl.OP_NO_TICKET` has no sessions. A session contains the identity proved by the
+    client's certificate, so use another context for another certificate. Spec: RFC 8446 §2.2, §C.4
 
-    A resumed handshake verifies no certificate: it relies on an earlier one that did. See `Resumable.usable`. A session
-    is offered to the server once, so that one that cannot deal with it gets a whole handshake next.
+    A resumed handshake verifies no certificate, but relies on an earlier one that did: see `Resumable.usable`. A
+    session is offered to the server only once, so that a server that cannot handle it gets a full handshake next.
 
     Args:
-        context: see `tls_context`; None: one is made when it is needed, once.
+        context: See `tls_context`; None: a default one is created when it is first needed.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -91,18 +95,18 @@ class TLSMemory:
         self._last: dict[tuple[str, int], TLSPipe] = {}
 
     def pipe(self, host: str, port: int, now: float) -> TLSPipe:
-        """Make the TLS of a new connection.
+        """Return the TLS layer for a new connection.
 
         Args:
-            host: of the server.
-            port: of the server.
-            now: seconds.
+            host: The host name or address of the server.
+            port: The port of the server.
+            now: The current time in seconds.
 
         Raises:
-            ssl.SSLError, OSError: the context cannot be made.
+            ssl.SSLError, OSError: The context cannot be created.
         """
         if self._context is None:
-            self._context = tls_context()  # to read the system's authorities takes longer than a handshake
+            self._context = tls_context()  # kept: reading the system's authorities takes longer than a handshake
         last = self._last.pop((host, port), None)
         pipe = self._last[host, port] = TLSPipe(self._context, host, now, last.session if last is not None else None)
         if len(self._last) > _SERVERS:
@@ -111,12 +115,12 @@ class TLSMemory:
 
 
 class Resumable(NamedTuple):
-    """A session, and what was verified for it.
+    """A TLS session, and how the server's certificate was verified for it.
 
     Attributes:
-        session: as OpenSSL has it.
-        verified_at: when the connection was begun for which the certificate was verified last: seconds.
-        verification: how the context did so.
+        session: The session of OpenSSL.
+        verified_at: When the last connection began for which the certificate was verified, in seconds.
+        verification: The settings with which the context verified it.
     """
 
     session: ssl.SSLSession
@@ -124,19 +128,23 @@ class Resumable(NamedTuple):
     verification: object
 
     def usable(self, context: ssl.SSLContext, now: float) -> bool:
-        """Return whether the certificate was verified lately, and as the context would verify it now."""
+        """Return whether the certificate was verified recently, and with the present settings of the context."""
         is_recent = now - self.verified_at < _MOST_UNVERIFIED
         return is_recent and self.verification == _verification_by(context)
 
 
 class TLSPipe:
-    """A client's TLS over bytes.
+    """The TLS layer of one connection of a client. It does no I/O.
 
     Args:
-        context: see `tls_context`.
-        server_hostname: for SNI, and to check the certificate against.
-        now: seconds.
-        offered: the session of an earlier connection to the same server; None for none.
+        context: See `tls_context`.
+        server_hostname: The name for SNI and for the check of the certificate.
+        now: The current time in seconds.
+        offered: The session of an earlier connection to the same server; None if there is none.
+
+    Attributes:
+        established: Whether the handshake is complete.
+        eof: Whether the peer has announced that it sends nothing more.
     """
 
     def __init__(
@@ -155,11 +163,11 @@ class TLSPipe:
         self._verified_at, self._verified_before = now, offered.verified_at if offered is not None else now
         self._verification: object = None
         self.established = False
-        self.eof = False  # the peer has said that it sends nothing more
+        self.eof = False
 
     @property
     def session(self) -> Resumable | None:
-        """The session for the next connection; None if this one brought none, or failed with the one it offered."""
+        """The session for the next connection; None if the server issued none, or the handshake with it failed."""
         if not self.established:
             return self._offered
         session = self._tls.session
@@ -168,14 +176,14 @@ class TLSPipe:
         return Resumable(session, self._verified_at, self._verification)
 
     def receive_data(self, data: bytes) -> bytes:
-        """Take ciphertext.
+        """Handle ciphertext from the peer.
 
         Returns:
-            The plaintext in it.
+            The plaintext.
 
         Raises:
-            CertificateError: the server's certificate cannot be trusted.
-            ConnectError: the handshake failed otherwise, or the stream was tampered with.
+            CertificateError: The server's certificate cannot be trusted.
+            ConnectError: The handshake failed for another reason, or the ciphertext was modified.
         """
         incoming, tls = self._incoming, self._tls
         incoming.write(data)
@@ -187,7 +195,7 @@ class TLSPipe:
                     self._verified_at = self._verified_before
                 self._verification = _verification_by(tls.context)
                 self.established = True
-            # The exception of a read that finds nothing takes longer than all the rest: none is tried in vain.
+            # Do not read without data: raising SSLWantReadError takes longer than everything else here.
             while incoming.pending or tls.pending():
                 chunk = tls.read(_CHUNK)
                 if not chunk:
@@ -208,22 +216,25 @@ class TLSPipe:
         return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
     def send(self, data: bytes) -> None:
-        """Take plaintext to send; only once `established`."""
+        """Encrypt plaintext to send. Call this only when `established`."""
         self._tls.write(data)
 
     def close(self) -> None:
-        """Say that nothing more will be sent (close_notify)."""
+        """Send close_notify: nothing more will be sent."""
         try:
             self._tls.unwrap()
         except (ssl.SSLError, ValueError):
-            pass  # the peer's part is not waited for
+            pass  # raised because the peer's close_notify has not arrived, which is not needed
 
     def data_to_send(self) -> bytes:
         """Return the ciphertext to send now."""
-        self._offered = None  # with the first of it the server gets the session
+        self._offered = None  # the first ciphertext contains the session, which must not be offered again
         return self._outgoing.read()
 
 
 def _verification_by(context: ssl.SSLContext) -> object:
-    """Return how a context verifies certificates, to be compared. What it trusts can only grow: a count shows that."""
+    """Return the settings with which a context verifies certificates, for comparison.
+
+    Trusted certificates can be added to a context but not removed, so comparing their number is enough.
+    """
     return context.verify_mode, context.check_hostname, context.verify_flags, context.cert_store_stats()

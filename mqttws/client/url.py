@@ -1,7 +1,8 @@
-"""URLs: where to connect, and what exactly to send there.
+"""Parsing of the URLs to which a client connects.
 
-A URL may be a credential (a signed one is), so neither `Endpoint` nor any message here shows its query or its user
-information. Nothing of a URL is decoded, normalised or encoded again: signatures are made over what is sent.
+A URL may be a credential (a signed one is), so neither the repr of `Endpoint` nor any message shows its query or its
+user information. Host, path and query are not decoded, normalised or encoded again: a signature covers exactly the
+bytes that are sent.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ class Endpoint(Value):
 
     Attributes:
         scheme: "ws", "wss", "mqtt" or "mqtts".
-        host: name or address to connect to, an IPv6 address without its brackets.
+        host: The name or address to connect to; an IPv6 address without its brackets.
         port: 1 to 65,535.
-        host_header: the Host header: as in the URL, the port left out where it is the scheme's default.
-        target: path and query, as in the URL; at least "/".
-        username: from the URL, percent-decoded; None if it has none.
-        password: from the URL, percent-decoded: "%ff" is that byte; None if it has none.
+        host_header: The Host header: as in the URL, but without the scheme's default port.
+        target: Path and query, as in the URL; at least "/".
+        username: The user name in the URL, percent-decoded; None if it has none.
+        password: The password in the URL, percent-decoded to bytes; None if it has none.
     """
 
     __slots__ = __match_args__ = ("scheme", "host", "port", "host_header", "target", "username", "password")
@@ -61,12 +62,12 @@ class Endpoint(Value):
 
     @property
     def websocket(self) -> bool:
-        """Whether MQTT travels inside a WebSocket."""
+        """Whether to use a WebSocket."""
         return _SCHEMES[self.scheme][0]
 
     @property
     def tls(self) -> bool:
-        """Whether all travels inside TLS."""
+        """Whether to use TLS."""
         return _SCHEMES[self.scheme][1]
 
     def __str__(self) -> str:
@@ -77,7 +78,8 @@ def parse_url(url: str) -> Endpoint:
     """Parse a URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`, then `[user[:password]@]host[:port][/path][?query]`.
 
     Raises:
-        ValueError: it is not one. The message shows neither query nor user information.
+        ValueError: It is not valid. The message shows neither query nor user information.
+        TypeError: It is not a str.
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL must be a str, not {type(url).__name__}")
@@ -115,7 +117,7 @@ def parse_url(url: str) -> Endpoint:
 
 
 def _unquoted(text: str) -> bytes:
-    from urllib.parse import unquote_to_bytes  # most URLs have no user information, and can do without loading this
+    from urllib.parse import unquote_to_bytes  # most URLs have no user information and do not need this import
 
     return unquote_to_bytes(text)
 
@@ -128,15 +130,17 @@ def _decoded_user(user: str) -> str:
 
 
 def check_host(host: str) -> None:
-    """Check that a host can be resolved.
+    """Check the lengths of a host name's labels.
 
     Raises:
-        ValueError: a label is empty or longer than 63 characters. Spec: RFC 1035 §2.3.4
+        ValueError: A label is empty or longer than 63 characters.
+
+    Spec: RFC 1035 §2.3.4
     """
     if not all(0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
         raise ValueError(f"the host {host!r} has a label that is empty or longer than 63 characters")
 
 
 def _shown(url: str) -> str:
-    """Return the part of an invalid URL that cannot be a secret: user information can contain a password."""
+    """Return the part of an invalid URL that can be shown: user information and query can contain secrets."""
     return "it has user information and is not shown" if "@" in url else repr(re.split("[?#]", url, maxsplit=1)[0][:80])

@@ -1,6 +1,6 @@
-"""The base of small classes with named fields. `mqttws.codec.packet.Value` explains why they are not dataclasses.
+"""The base class of small classes with named fields. `mqttws.codec.packet.Value` explains why they are not dataclasses.
 
-This is a class beside that one because a class of the compiled codec cannot have interpreted subclasses.
+It is separate from that class because an interpreted class cannot inherit from a class of the compiled codec.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self
 
 
 class Value:
-    """Named fields, which equality, hash, copies and repr use. Do not change them once the object is made."""
+    """An object with named fields, on which equality, hash, copies and repr are based. Do not change the fields."""
 
     __slots__ = ()
 
     #: The names of the fields, in the order of the constructor.
     __match_args__: ClassVar[tuple[str, ...]]
-    #: Fields that a repr leaves out.
+    #: Fields that the repr omits.
     secret_fields: ClassVar[frozenset[str]] = frozenset()
 
     def _values(self) -> dict[str, Any]:
@@ -34,5 +34,5 @@ class Value:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __replace__(self, **changes: Any) -> Self:
-        """Return another one, with some fields changed: `copy.replace` calls this from Python 3.13 on."""
+        """Return a copy with some fields changed. `copy.replace` of Python 3.13 calls this."""
         return type(self)(**self._values() | changes)
