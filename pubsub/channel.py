@@ -35,23 +35,23 @@ class Channel:
     """One provider's connection, from its first attempt to its end. It is not reused: a new one is made.
 
     Args:
-        runtime: of the `PubSub` that it belongs to.
-        provider: determines where to connect, and how.
-        options: of the client; see `Provider.client_options`.
-        changes: receives each change of state.
-        forget: called with this object when it has ended.
+        runtime: Of the `PubSub` that it belongs to.
+        provider: Determines where to connect, and how.
+        options: Of the client; see `Provider.client_options`.
+        changes: Receives each change of state.
+        forget: Called with this object when it has ended.
 
     Attributes:
-        provider: as given.
-        client: makes the connection.
-        state: of the connection, by Amplify's name.
-        over: whether it has ended.
-        error: why, if something went wrong.
-        opened: a future that is done when it has connected for the first time, or has ended.
-        is_closing: whether it was asked to end.
-        overflow: what becomes of a message for which the queue has no space; see the option of that name.
-        runner: the thread or the task that takes its messages.
-        parts: the states of its connections by number, if there are several.
+        provider: As given.
+        client: Makes the connection.
+        state: Of the connection, by Amplify's name.
+        over: Whether it has ended.
+        error: Why, if something went wrong.
+        opened: A future that is done when it has connected for the first time, or has ended.
+        is_closing: Whether it was asked to end.
+        overflow: What becomes of a message for which the queue has no space; see the option of that name.
+        runner: The thread or the task that takes its messages.
+        parts: The states of its connections by number, if there are several.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class Channel:
         """Send a message when its turn comes. Return None if this connection has ended.
 
         Raises:
-            NotConnected: the connection is lost, and the provider does not queue.
-            QueueFull: too many messages wait already.
+            NotConnected: The connection is lost, and the provider does not queue.
+            QueueFull: Too many messages wait already.
         """
         if self.over:
             return None
@@ -182,7 +182,7 @@ class Channel:
         """Check that there is a connection, if the provider does not queue.
 
         Raises:
-            NotConnected: there is none.
+            NotConnected: There is none.
         """
         if self.provider.offline == "raise" and self.opened.done() and not self.connected:
             raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
@@ -196,7 +196,7 @@ class Channel:
         """Check that what is waited for here may still come.
 
         Raises:
-            WouldDeadlock: nothing is read before the very callback returns that waits.
+            WouldDeadlock: Nothing is read before the very callback returns that waits.
         """
         stalled = self.stalled
         if stalled and self._runtime.is_current(self.runner):

@@ -20,7 +20,7 @@ class Codec(Protocol):
         """Return the payload of a value.
 
         Raises:
-            ValueError, TypeError: the value cannot be encoded.
+            ValueError, TypeError: The value cannot be encoded.
         """
 
     def decode(self, payload: bytes) -> Any:
@@ -60,7 +60,7 @@ def _encode(text: str, value: object) -> bytes:
     """Encode a text in UTF-8.
 
     Raises:
-        ValueError: it contains a lone surrogate.
+        ValueError: It contains a lone surrogate.
     """
     try:
         return text.encode()

@@ -49,8 +49,8 @@ class ObservableCore(Generic[H]):
     """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
 
     Args:
-        make: makes the subscription of an observer, which is to be begun.
-        silence: seconds without a message after which an iteration ends; None: never.
+        make: Makes the subscription of an observer, which is to be begun.
+        silence: Seconds without a message after which an iteration ends; None: never.
     """
 
     #: The class of the handles of the face.
@@ -70,17 +70,17 @@ class ObservableCore(Generic[H]):
         """Start a subscription. It connects in the background if there is no connection.
 
         Args:
-            next: called with each `Message`; or an observer object, as the only argument. With asyncio it may be a
+            next: Called with each `Message`; or an observer object, as the only argument. With asyncio it may be a
                 coroutine function, which is awaited before the next message.
-            error: called with each failure.
-            close: called once, when the subscription has ended, for any reason.
+            error: Called with each failure.
+            close: Called once, when the subscription has ended, for any reason.
 
         Returns:
             The handle of the subscription.
 
         Raises:
-            ProviderError: there is no provider, or a setting is missing.
-            TypeError: this is not an observer.
+            ProviderError: There is no provider, or a setting is missing.
+            TypeError: This is not an observer.
         """
         subscription = self._make(make_observer(next, error, close))
         subscription.begin()
@@ -91,12 +91,12 @@ class PubSubCore(Generic[O, F]):
     """A `PubSub` without its waiting.
 
     Args:
-        runtime: threads, or asyncio.
-        *providers: the connections it can make; see `add_pluggable`.
-        codec: translates messages if a call names no other.
+        runtime: Threads, or asyncio.
+        *providers: The connections it can make; see `add_pluggable`.
+        codec: Translates messages if a call names no other.
 
     Attributes:
-        connection_state_changes: an observable of `ConnectionStateChange`.
+        connection_state_changes: An observable of `ConnectionStateChange`.
     """
 
     #: The name of the class in its `repr`.
@@ -128,7 +128,7 @@ class PubSubCore(Generic[O, F]):
         """Add a provider. One that is there already, or has the same settings, is not added again.
 
         Raises:
-            ProviderError: another one of the same name is there.
+            ProviderError: Another one of the same name is there.
         """
         if not isinstance(provider, Provider):
             raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
@@ -155,12 +155,12 @@ class PubSubCore(Generic[O, F]):
         identity pool make one: an `AWSIoTProvider`, which stays until another is added before it has connected.
 
         Args:
-            settings: such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
+            settings: Such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
                 `amplifyconfiguration.json`, `amplify_outputs.json`, as a path or as a dict.
 
         Raises:
-            ValueError: the file is not such a configuration.
-            OSError: it cannot be read.
+            ValueError: The file is not such a configuration.
+            OSError: It cannot be read.
         """
         read = _read(settings)
         with self._runtime.lock:
@@ -178,7 +178,7 @@ class PubSubCore(Generic[O, F]):
         """Return the providers that a call is for: the one that it names, or all.
 
         Raises:
-            ProviderError: there is none.
+            ProviderError: There is none.
         """
         if provider is None:
             selected = list(self._providers.values())
@@ -243,7 +243,7 @@ class PubSubCore(Generic[O, F]):
         with fresh credentials.
 
         Args:
-            provider: the name of one; None for all.
+            provider: The name of one; None for all.
         """
         for each in self.select(provider):
             each.reauthenticate()
@@ -259,12 +259,12 @@ class PubSubCore(Generic[O, F]):
         or delivered twice; a topic moves when none of its messages is on its way.
 
         Args:
-            connections: as for `Sharded`.
-            provider: the name of one; None for all that are `Sharded`.
+            connections: As for `Sharded`.
+            provider: The name of one; None for all that are `Sharded`.
 
         Raises:
-            ProviderError: there is no such provider, or it is not `Sharded`.
-            TypeError, ValueError: this is not a valid number of connections.
+            ProviderError: There is no such provider, or it is not `Sharded`.
+            TypeError, ValueError: This is not a valid number of connections.
         """
         sharded = [each for each in self.select(provider) if isinstance(each, Sharded)]
         if not sharded:
@@ -292,18 +292,18 @@ class PubSubCore(Generic[O, F]):
         """Make an observable of the messages on topics.
 
         Args:
-            topics: a Topic Filter or several.
-            qos: the highest QoS at which messages should come: 0, 1 or 2.
-            provider: the name of one; None: through all.
-            codec: decodes the messages; None: that of the `PubSub`.
-            timeout: seconds of silence after which an iteration ends; None: never.
-            dedupe: returns a key for each `Message`. A message whose key is among the last 10,000 is skipped, for
+            topics: A Topic Filter or several.
+            qos: The highest QoS at which messages should come: 0, 1 or 2.
+            provider: The name of one; None: through all.
+            codec: Decodes the messages; None: that of the `PubSub`.
+            timeout: Seconds of silence after which an iteration ends; None: never.
+            dedupe: Returns a key for each `Message`. A message whose key is among the last 10,000 is skipped, for
                 servers that deliver copies. A message with None as its key is never skipped.
 
         Raises:
-            LocalProtocolError: a Topic Filter or the QoS is ill-formed.
-            TypeError: the topics are neither a str nor several.
-            ValueError: there is no topic.
+            LocalProtocolError: A Topic Filter or the QoS is ill-formed.
+            TypeError: The topics are neither a str nor several.
+            ValueError: There is no topic.
         """
         wanted = check_filters(topics, qos)
 
@@ -337,21 +337,21 @@ class PubSubCore(Generic[O, F]):
         requester gets `RequestFailed`.
 
         Args:
-            topic: of the requests, without wildcards; see `requester`.
-            function: takes a `Message`, and returns what the codec takes; with asyncio it may be a coroutine function.
-            prefix: a Topic Name, below which the requesters expect their responses.
-            qos: at which requests are subscribed to and responses published: 0, 1 or 2.
-            provider: the name of one; None: through all.
-            codec: of requests and responses; None: that of the `PubSub`.
-            error: called with each failure of the subscription; None: it is logged.
+            topic: Of the requests, without wildcards; see `requester`.
+            function: Takes a `Message`, and returns what the codec takes; with asyncio it may be a coroutine function.
+            prefix: A Topic Name, below which the requesters expect their responses.
+            qos: At which requests are subscribed to and responses published: 0, 1 or 2.
+            provider: The name of one; None: through all.
+            codec: Of requests and responses; None: that of the `PubSub`.
+            error: Called with each failure of the subscription; None: it is logged.
 
         Returns:
             The handle of the subscription; see `subscribe`.
 
         Raises:
-            LocalProtocolError: a topic or the QoS is ill-formed.
-            ProviderError: there is no provider, or it lacks a setting.
-            TypeError: the function is a coroutine function, and this is not asyncio.
+            LocalProtocolError: A topic or the QoS is ill-formed.
+            ProviderError: There is no provider, or it lacks a setting.
+            TypeError: The function is a coroutine function, and this is not asyncio.
         """
         check_topics(topic, qos)
         self._runtime.check_callback(function)
@@ -387,18 +387,18 @@ class PubSubCore(Generic[O, F]):
         Its callbacks may wait, for it is not the thread that moves bytes that calls them.
 
         Args:
-            topics: as for `publish`, and so are the others.
-            message: what the codec takes.
+            topics: As for `publish`, and so are the others.
+            message: What the codec takes.
             qos: 0, 1 or 2.
-            retain: whether the server keeps it for later subscribers.
-            provider: the name of one; None: through all.
-            codec: encodes the message; None: that of the `PubSub`.
-            expire_after: seconds, above 0, that it may wait to be sent; None: the `expire_after` of the provider.
+            retain: Whether the server keeps it for later subscribers.
+            provider: The name of one; None: through all.
+            codec: Encodes the message; None: that of the `PubSub`.
+            expire_after: Seconds, above 0, that it may wait to be sent; None: the `expire_after` of the provider.
 
         Raises:
-            PublishFailed: no topic was accepted: the queue is full, or there is no connection and the provider does
+            PublishFailed: No topic was accepted: the queue is full, or there is no connection and the provider does
                 not queue.
-            LocalProtocolError, TypeError, ValueError: as `publish`.
+            LocalProtocolError, TypeError, ValueError: As `publish`.
         """
         deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)
@@ -426,10 +426,10 @@ class PubSubCore(Generic[O, F]):
         """Check everything, before anything is sent.
 
         Raises:
-            LocalProtocolError: a topic or the QoS is ill-formed.
-            TypeError, ValueError: the codec cannot encode the message, or there is no topic or no message.
-            ProviderError: there is no such provider.
-            MQTTError: a provider's server would not take the message.
+            LocalProtocolError: A topic or the QoS is ill-formed.
+            TypeError, ValueError: The codec cannot encode the message, or there is no topic or no message.
+            ProviderError: There is no such provider.
+            MQTTError: A provider's server would not take the message.
         """
         if self._runtime.abandoned:
             self._runtime.collect()
@@ -461,7 +461,7 @@ class PubSubCore(Generic[O, F]):
         """Return a provider's connection. It is begun if there is none.
 
         Raises:
-            ProviderError: the provider lacks a setting.
+            ProviderError: The provider lacks a setting.
         """
         if (channel := self._usable(provider)) is not None:
             return channel
@@ -498,7 +498,7 @@ class PubSubCore(Generic[O, F]):
         """Remove a provider, by itself or by its name. Return its name.
 
         Raises:
-            ProviderError: there is no such provider.
+            ProviderError: There is no such provider.
         """
         name = provider if isinstance(provider, str) else provider.name
         with self._runtime.lock:

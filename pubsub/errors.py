@@ -59,7 +59,7 @@ class RequestFailed(PubSubError):
     """The responder has reported a failure; the reason is in its log.
 
     Attributes:
-        topic: the topic of the request.
+        topic: The topic of the request.
     """
 
     def __init__(self, topic: str) -> None:
@@ -74,8 +74,8 @@ class PublishFailed(PubSubError):
     """One call of `publish` failed for at least one of its topics; the others, if any, were delivered.
 
     Attributes:
-        errors: topic -> exception; with several providers the first failure of each topic.
-        topics: the number of topics of the call.
+        errors: Topic -> exception; with several providers the first failure of each topic.
+        topics: The number of topics of the call.
     """
 
     def __init__(self, errors: Mapping[str, BaseException], topics: int) -> None:
@@ -93,7 +93,7 @@ class DecodeFailed(PubSubError):
     """The codec could not decode a message. The subscription continues.
 
     Attributes:
-        message: the message; its `value` is its payload.
+        message: The message; its `value` is its payload.
     """
 
     def __init__(self, message: Message, reason: str) -> None:

@@ -26,8 +26,8 @@ class Held:
     """The messages that wait, in the order in which they came.
 
     Args:
-        most_bytes: of topics and payloads. A single message may be larger.
-        seconds: that messages wait, from the first connection.
+        most_bytes: Of topics and payloads. A single message may be larger.
+        seconds: That messages wait, from the first connection.
     """
 
     def __init__(self, most_bytes: int, seconds: float) -> None:

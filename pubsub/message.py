@@ -15,13 +15,13 @@ class Message:
     Each observer gets a separate `value`, so changing it does not affect others.
 
     Attributes:
-        topic: the Topic Name it was published to.
-        value: the payload, decoded by the codec of the subscription.
-        payload: the received bytes.
-        qos: the QoS of the delivery: 0, 1 or 2.
-        retain: whether it is a retained message, sent because of the subscription.
-        dup: whether the server may have delivered it before.
-        provider: the name of the provider that delivered it.
+        topic: The Topic Name it was published to.
+        value: The payload, decoded by the codec of the subscription.
+        payload: The received bytes.
+        qos: The QoS of the delivery: 0, 1 or 2.
+        retain: Whether it is a retained message, sent because of the subscription.
+        dup: Whether the server may have delivered it before.
+        provider: The name of the provider that delivered it.
     """
 
     topic: str

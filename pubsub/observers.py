@@ -19,10 +19,10 @@ class Observer:
     """The functions to call.
 
     Attributes:
-        next: called with each message, or each change of state.
-        error: called with each failure, an exception. A failure alone does not end a subscription.
-        close: called once, without arguments, at the end.
-        holds: whether `next` has a second argument, a function to call once the message is consumed (None at QoS 0).
+        next: Called with each message, or each change of state.
+        error: Called with each failure, an exception. A failure alone does not end a subscription.
+        close: Called once, without arguments, at the end.
+        holds: Whether `next` has a second argument, a function to call once the message is consumed (None at QoS 0).
     """
 
     next: Callback | None = None
@@ -39,7 +39,7 @@ def make_observer(
     """Make an observer of three functions, or of an object.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: It is neither.
     """
     if next is not None and any(hasattr(next, name) for name in ("on_next", "next")):
         if error is not None or close is not None:

@@ -37,9 +37,9 @@ class Sent(NamedTuple):
     """A message that was passed to a client.
 
     Attributes:
-        future: of its delivery.
-        withdraw: takes it back if it has not been sent. Return whether it did.
-        explain: returns what the error of the future means.
+        future: Of its delivery.
+        withdraw: Takes it back if it has not been sent. Return whether it did.
+        explain: Returns what the error of the future means.
     """
 
     future: Future
@@ -58,10 +58,10 @@ class Publication:
     """One call of `publish`.
 
     Args:
-        topics: how many topics the call has.
+        topics: How many topics the call has.
 
     Attributes:
-        future: gets the outcome: None, or `PublishFailed`. To be set before `begin`.
+        future: Gets the outcome: None, or `PublishFailed`. To be set before `begin`.
     """
 
     future: Any

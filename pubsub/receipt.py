@@ -21,7 +21,7 @@ class Receipt:
     It needs no lock: each step is one operation of a set, and to acknowledge twice does no harm.
 
     Args:
-        acknowledge: called when the last one has taken the message.
+        acknowledge: Called when the last one has taken the message.
     """
 
     __slots__ = ("_acknowledge", "_holders")

@@ -38,10 +38,10 @@ class Asked(Generic[T]):
     """A request that waits for its response.
 
     Attributes:
-        topic: the topic to publish to.
-        number: the last level of that topic.
-        waiter: what waits, as given to `Requests.begin`.
-        response: the response, once it is there.
+        topic: The topic to publish to.
+        number: The last level of that topic.
+        waiter: What waits, as given to `Requests.begin`.
+        response: The response, once it is there.
     """
 
     def __init__(self, topic: str, number: str, waiter: T) -> None:
@@ -55,12 +55,12 @@ class Requests(Generic[T]):
     """The requests of one requester. Threads may share it: each step is one operation on a dictionary.
 
     Args:
-        name: of the requester, one level of a topic; None: 16 random hexadecimal digits.
-        prefix: a Topic Name, below which responses come.
-        most: the maximum number of waiting requests, at least 1.
+        name: Of the requester, one level of a topic; None: 16 random hexadecimal digits.
+        prefix: A Topic Name, below which responses come.
+        most: The maximum number of waiting requests, at least 1.
 
     Raises:
-        LocalProtocolError: the name or the prefix cannot be part of a topic.
+        LocalProtocolError: The name or the prefix cannot be part of a topic.
         ValueError: `most` is below 1.
     """
 
@@ -89,8 +89,8 @@ class Requests(Generic[T]):
         """Begin a request. `forget` must follow.
 
         Raises:
-            LocalProtocolError: the topic is ill-formed.
-            QueueFull: too many wait already.
+            LocalProtocolError: The topic is ill-formed.
+            QueueFull: Too many wait already.
         """
         if len(self._asked) >= self._most:
             raise QueueFull(f"{self._most:,} requests wait for their responses already; wait, or raise max_pending")
@@ -125,12 +125,12 @@ class RequesterCore:
     """A requester without its waiting.
 
     Args:
-        ps: through which it asks.
-        runtime: of that.
-        requests: of this requester.
-        qos: at which requests are published and responses subscribed to.
-        provider: the name of one; None: through all.
-        codec: of both; None: that of the `PubSub`.
+        ps: Through which it asks.
+        runtime: Of that.
+        requests: Of this requester.
+        qos: At which requests are published and responses subscribed to.
+        provider: The name of one; None: through all.
+        codec: Of both; None: that of the `PubSub`.
     """
 
     def __init__(
@@ -153,8 +153,8 @@ class RequesterCore:
         """Begin a request.
 
         Raises:
-            WouldDeadlock: the response would come to the very callback that asks, after this one.
-            QueueFull, LocalProtocolError: see `Requests.begin`.
+            WouldDeadlock: The response would come to the very callback that asks, after this one.
+            QueueFull, LocalProtocolError: See `Requests.begin`.
         """
         if self._ps.in_callback:
             raise WouldDeadlock(
@@ -192,9 +192,9 @@ class Responder:
     """Calls a function with each request, and publishes its result as the response.
 
     Args:
-        function: called with a `Message`; returns a value for the codec, or an awaitable of one.
-        publish: publishes without waiting: a topic, a message, and the name of a provider.
-        prefix: see the top of the module.
+        function: Called with a `Message`; returns a value for the codec, or an awaitable of one.
+        publish: Publishes without waiting: a topic, a message, and the name of a provider.
+        prefix: See the top of the module.
     """
 
     def __init__(

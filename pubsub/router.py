@@ -61,9 +61,9 @@ class Request(Generic[M]):
 
     Attributes:
         wanted: (Topic Filter, QoS) pairs.
-        is_watched: whether its answer will be taken. Set by the channel, at last: one that an interrupt has kept from
+        is_watched: Whether its answer will be taken. Set by the channel, at last: one that an interrupt has kept from
             being sent is shared with no other member.
-        is_answered: whether its answer was taken.
+        is_answered: Whether its answer was taken.
     """
 
     __slots__ = ("_entries", "is_answered", "is_watched", "retained", "wanted")

@@ -162,11 +162,11 @@ class Runtime(ABC):
     """Threads, or an event loop.
 
     Args:
-        timeout: seconds; the default time-out of each call that waits.
+        timeout: Seconds; the default time-out of each call that waits.
 
     Attributes:
-        timeout: as given.
-        abandoned: iterations that were garbage-collected, whose subscriptions must be ended.
+        timeout: As given.
+        abandoned: Iterations that were garbage-collected, whose subscriptions must be ended.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -186,7 +186,7 @@ class Runtime(ABC):
         It is an `RLock` only because that one knows its owner. Taking it twice is refused rather than waited for.
 
         Raises:
-            WouldDeadlock: this thread holds it already, which only a signal handler can bring about.
+            WouldDeadlock: This thread holds it already, which only a signal handler can bring about.
         """
         if self._lock._is_owned():  # type: ignore[attr-defined]
             raise WouldDeadlock(
@@ -203,8 +203,8 @@ class Runtime(ABC):
         """Call a function when an iteration is gone: soon, and before the next verb does anything.
 
         Args:
-            iteration: to be referred to by nothing but its user.
-            end: what to call.
+            iteration: To be referred to by nothing but its user.
+            end: What to call.
         """
         left = _Left(iteration, self.abandoned.append)
         left.end = end
@@ -236,7 +236,7 @@ class Runtime(ABC):
         """Make a future for the user to keep, whose callbacks may wait.
 
         Args:
-            on_cancel: called when the user has cancelled it.
+            on_cancel: Called when the user has cancelled it.
         """
 
     @abstractmethod
@@ -264,7 +264,7 @@ class Runtime(ABC):
         """Check a callback of the user, if there is one.
 
         Raises:
-            TypeError: what it returns would have to be awaited, which only asyncio can do.
+            TypeError: What it returns would have to be awaited, which only asyncio can do.
         """
 
     @abstractmethod
@@ -276,5 +276,5 @@ class Runtime(ABC):
         """Return whether a connection can be used here: in asyncio, whether its task is one of the running event loop.
 
         Raises:
-            MQTTError: it is in use in another event loop.
+            MQTTError: It is in use in another event loop.
         """

@@ -43,10 +43,10 @@ class ConnectionStateChange:
     """A change of the state of one provider's connection.
 
     Attributes:
-        provider: the name of the provider.
-        state: the state now.
-        previous: the state before.
-        reason: the exception after a failure, with the close `code`, the HTTP `status` or the `return_code`; otherwise
+        provider: The name of the provider.
+        state: The state now.
+        previous: The state before.
+        reason: The exception after a failure, with the close `code`, the HTTP `status` or the `return_code`; otherwise
             None.
     """
 
@@ -67,8 +67,8 @@ def connection_state(state: State, last_error: Exception | None) -> ConnectionSt
     """Return the Amplify state for a driver's state.
 
     Args:
-        state: the state of the driver.
-        last_error: the error of the last connection or attempt.
+        state: The state of the driver.
+        last_error: The error of the last connection or attempt.
     """
     if state.name in _BY_NAME:
         return _BY_NAME[state.name]

@@ -55,13 +55,13 @@ class SubscriptionCore:
     """A subscription without its waiting.
 
     Args:
-        runtime: of the `PubSub` that it belongs to.
-        join: adds it to Topic Filters of a provider's connection.
-        wanted: its first Topic Filters, each with a QoS.
-        observer: what to call.
-        codec: decodes its messages.
-        providers: the providers whose connections it uses.
-        dedupe: returns the key of a message; a message with a known key is skipped.
+        runtime: Of the `PubSub` that it belongs to.
+        join: Adds it to Topic Filters of a provider's connection.
+        wanted: Its first Topic Filters, each with a QoS.
+        observer: What to call.
+        codec: Decodes its messages.
+        providers: The providers whose connections it uses.
+        dedupe: Returns the key of a message; a message with a known key is skipped.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class SubscriptionCore:
         """Unsubscribe from some of its Topic Filters.
 
         Raises:
-            ValueError: it does not have one of them; nothing has changed.
+            ValueError: It does not have one of them; nothing has changed.
         """
         unwanted = tuple(unwanted)
         with self.runtime.lock:
@@ -154,7 +154,7 @@ class SubscriptionCore:
         """Return what `ready` returns, once it is settled.
 
         Raises:
-            MQTTError: why it has ended.
+            MQTTError: Why it has ended.
         """
         with self.runtime.lock:
             if self.error is not None:
@@ -225,10 +225,10 @@ class SubscriptionCore:
         """Take the answer for one of its Topic Filters. Callbacks are left to another thread.
 
         Args:
-            provider: the name of the provider that answered.
-            topic_filter: which one.
-            return_code: the QoS granted, or `REFUSED`.
-            error: why it was refused; None: the server did not say.
+            provider: The name of the provider that answered.
+            topic_filter: Which one.
+            return_code: The QoS granted, or `REFUSED`.
+            error: Why it was refused; None: the server did not say.
         """
         with self.runtime.lock:
             key = (provider, topic_filter)
@@ -331,12 +331,12 @@ class Handle:
         """Subscribe to more Topic Filters. `ready` waits for the server's answer.
 
         Args:
-            topics: a Topic Filter or several.
-            qos: the highest QoS at which their messages should come: 0, 1 or 2.
+            topics: A Topic Filter or several.
+            qos: The highest QoS at which their messages should come: 0, 1 or 2.
 
         Raises:
-            LocalProtocolError: a Topic Filter or the QoS is ill-formed; nothing has changed.
-            SubscriptionEnded: it has ended.
+            LocalProtocolError: A Topic Filter or the QoS is ill-formed; nothing has changed.
+            SubscriptionEnded: It has ended.
         """
         self._core.add(check_filters(topics, qos))
 
@@ -344,7 +344,7 @@ class Handle:
         """Unsubscribe from some of its Topic Filters. With none left it continues without messages until `add`.
 
         Raises:
-            ValueError: it does not have one of them; nothing has changed.
+            ValueError: It does not have one of them; nothing has changed.
         """
         self._core.remove(listed(topics, "a Topic Filter", 'remove(["a", "b/#"])'))
 

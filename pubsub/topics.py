@@ -15,16 +15,16 @@ def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
     """Check the Topic Filters and the QoS of a subscription.
 
     Args:
-        topics: a Topic Filter or several.
+        topics: A Topic Filter or several.
         qos: 0, 1 or 2.
 
     Returns:
         Topic Filter -> QoS.
 
     Raises:
-        LocalProtocolError: a Topic Filter or the QoS is ill-formed.
-        TypeError: a Topic Filter is not a str.
-        ValueError: there is none.
+        LocalProtocolError: A Topic Filter or the QoS is ill-formed.
+        TypeError: A Topic Filter is not a str.
+        ValueError: There is none.
     """
     check_qos(qos)
     filters = listed(topics, "a Topic Filter", 'subscribe(["a", "b/#"])')
@@ -47,7 +47,7 @@ def check_qos(qos: int) -> None:
     """Check a QoS.
 
     Raises:
-        LocalProtocolError: it is not 0, 1 or 2.
+        LocalProtocolError: It is not 0, 1 or 2.
     """
     if type(qos) is not int or qos not in (0, 1, 2):
         raise LocalProtocolError(f"the QoS is {qos!r}; it must be 0, 1 or 2", "MQTT-3.3.1-4")
@@ -63,7 +63,7 @@ def split_share(topic_filter: str) -> tuple[str | None, str]:
         The group, None for an ordinary Topic Filter; and the filter that a message's topic is matched with.
 
     Raises:
-        LocalProtocolError: the group or the filter is missing, or the group holds a wildcard.
+        LocalProtocolError: The group or the filter is missing, or the group holds a wildcard.
     """
     if not topic_filter.startswith(_SHARE):
         return None, topic_filter
@@ -82,13 +82,13 @@ def listed(topics: str | Iterable[str], what: str, form: str) -> list[str]:
     """Return topics as a list.
 
     Args:
-        topics: the argument of the caller.
-        what: one of them is, for the error.
-        form: the call as it should be, for the error.
+        topics: The argument of the caller.
+        what: One of them is, for the error.
+        form: The call as it should be, for the error.
 
     Raises:
-        TypeError: it is something else.
-        ValueError: there is none.
+        TypeError: It is something else.
+        ValueError: There is none.
     """
     if isinstance(topics, str):
         return [topics]

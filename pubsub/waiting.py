@@ -23,9 +23,9 @@ class Waiting:
     """A message that waits for an iteration, equal only to itself.
 
     Attributes:
-        message: the message.
-        release: called when it was taken; None at QoS 0.
-        places: how many places it takes.
+        message: The message.
+        release: Called when it was taken; None at QoS 0.
+        places: How many places it takes.
     """
 
     __slots__ = ("message", "places", "release")

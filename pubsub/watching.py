@@ -33,7 +33,7 @@ class StateChanges:
     """An observable of the changes of state of all connections of a `PubSub`. It does not end by itself.
 
     Args:
-        runtime: of the `PubSub`.
+        runtime: Of the `PubSub`.
     """
 
     def __init__(self, runtime: Runtime) -> None:

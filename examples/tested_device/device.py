@@ -12,9 +12,9 @@ class Device:
     """A thermometer that is connected.
 
     Args:
-        url: of the broker.
-        name: of the device.
-        read: gives the temperature in degrees Celsius.
+        url: Of the broker.
+        name: Of the device.
+        read: Gives the temperature in degrees Celsius.
     """
 
     def __init__(self, url: str, name: str, read: Callable[[], float]) -> None:

@@ -1,4 +1,4 @@
-"""The asyncio client: its methods. The task that connects and moves bytes is in `network`.
+"""The methods of the asyncio client. The task that connects and reconnects is in `network`.
 
 Everything runs in one event loop, to which `open` binds the client. Do not call the methods in another thread.
 """
@@ -30,18 +30,19 @@ _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class Client:
-    """A client of one server, which reconnects as long as it is open. Awaiting it opens it, and so does `async with`.
+    """An MQTT client, which reconnects as long as it is open. Awaiting it opens it, and so does `async with`.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns either or an awaitable of it, and is called once for each attempt.
-        **options: see `Options`.
+        url: The URL of the server, with the scheme `ws`, `wss`, `mqtt` or `mqtts`; a sequence of such URLs, all of
+            which an attempt tries; or a callable, or coroutine function, that returns either and is called once for
+            each attempt.
+        **options: See `Options`.
 
     Raises:
-        ValueError: the URL is not valid, or an option is out of its range.
-        LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option, or one has the wrong type.
-        Unsupported: the `server` does not support the will.
+        ValueError: The URL is not valid, or an option is out of its range.
+        LocalProtocolError: An option breaks a rule of the standard.
+        TypeError: There is no such option, or one has the wrong type.
+        Unsupported: The `server` does not support the will.
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
@@ -59,7 +60,7 @@ class Client:
 
     @property
     def _core(self) -> Core[asyncio.Future[Any]]:
-        return self._network.core  # another one after a fork
+        return self._network.core  # replaced after a fork
 
     @property
     def client_id(self) -> str:
@@ -73,7 +74,7 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """What outlives a connection; to be examined only."""
+        """The session, which outlives connections; read-only."""
         return self._core.session
 
     @property
@@ -84,7 +85,7 @@ class Client:
 
     @property
     def received(self) -> int:
-        """The number of messages received so far, including those that wait for the program."""
+        """The number of messages received so far, including those that the program has not taken yet."""
         return self._core.received
 
     @property
@@ -99,7 +100,7 @@ class Client:
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        """The reason why nothing is read before messages are taken; an empty string while the client reads."""
         return self._core.stalled
 
     @property
@@ -113,17 +114,20 @@ class Client:
         With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: seconds; None: the attempt ends after the `timeout` of the options.
-            wait: False: return immediately, and make attempts until one succeeds, as with `retry_first`.
+            timeout: Seconds; None: the attempt ends after the `timeout` of the options.
+            wait: Whether to wait for the connection. If not, return immediately and make attempts until one succeeds,
+                as with `retry_first`.
 
         Returns:
             The client itself.
 
         Raises:
-            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
+            ConnectError: The attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
                 is no further attempt: only a connection that was established is reconnected.
-            TimedOut: it took too long.
-            MQTTError: the client is already open.
+            TimedOut: It took too long.
+            MQTTError: The client is already open.
+
+        Spec: §3.1, §3.2
         """
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
@@ -149,8 +153,10 @@ class Client:
         session for the next `open`; with a store all QoS 1 and 2 messages do.
 
         Args:
-            timeout: seconds to wait before the connection is closed in any case; None: 5.
-            send_will: whether to close the connection without DISCONNECT, so that the server publishes the will.
+            timeout: Seconds to wait before the connection is closed in any case; None: 5.
+            send_will: Whether to close the connection without DISCONNECT, so that the server publishes the will.
+
+        Spec: §3.14, [MQTT-3.1.2-8], [MQTT-3.14.4-1]
         """
         network, seconds = self._network, CLOSE_TIMEOUT if timeout is None else timeout
         network.bind()
@@ -162,7 +168,7 @@ class Client:
         network.call(self._core.stop, time.monotonic(), seconds, send_will)
         network.hurry()
         if task is asyncio.current_task():
-            return  # the caller is the user's function for the URL, which this task is awaiting
+            return  # the caller is the user's function for the URL, which this task awaits
         try:
             await asyncio.wait({task}, timeout=seconds + 1.0)
             await network.end_callbacks(seconds)
@@ -173,14 +179,14 @@ class Client:
                 task.cancel()
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was published before is sent (QoS 0), or acknowledged in full (QoS 1 and 2).
+        """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
-            timeout: seconds; None: the `timeout` of the options.
+            timeout: Seconds; None: the `timeout` of the options.
 
         Raises:
-            TimedOut: it took too long; the messages are still being delivered.
-            MQTTError: the client was closed, has given up, or is not open.
+            TimedOut: It took too long; the messages are still being delivered.
+            MQTTError: The client was closed, has given up, or is not open.
         """
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
@@ -202,19 +208,30 @@ class Client:
         delivered.
 
         Args:
-            topic: a Topic Name.
-            payload: bytes, or a str, which is encoded as UTF-8.
-            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
-            retain: whether the server keeps it for later subscribers.
-            timeout: seconds; None: the `timeout` of the options.
-            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            topic: A Topic Name.
+            payload: Bytes, or a str, which is encoded as UTF-8.
+            qos: 0: wait until the message is passed to the event loop; 1 or 2: until it is completely acknowledged.
+            retain: Whether the server keeps the message for later subscribers.
+            timeout: Seconds; None: the `timeout` of the options.
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the options.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is not valid.
-            MessageExpired: it waited for too long, and was not sent.
-            TimedOut: it took too long.
-            MQTTError: the client was closed, has given up, or is not open.
+            LocalProtocolError: The topic or the QoS is not valid.
+            MessageExpired: The message waited for too long, and was not sent.
+            TimedOut: It took too long.
+            MQTTError: The client was closed, has given up, or is not open.
+
+        Spec: §3.3, §4.3
+
+        Examples:
+            >>> import asyncio
+            >>> from mqttws.aio import connect
+            >>> from mqttws.broker import Broker
+            >>> async def main():
+            ...     async with Broker() as broker, connect(broker.url) as client:
+            ...         await client.publish("greenhouse/temperature", "21.5", qos=1, retain=True)
+            >>> asyncio.run(main())
         """
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         network, core = self._network, self._network.core
@@ -243,7 +260,7 @@ class Client:
             else:
                 network.flush_first()
                 if not future.done():
-                    await NEXT_TURN  # at whose beginning what was published in this one is written
+                    await NEXT_TURN  # what was published in this turn is written before this task continues
             if await network.wait(future, seconds):
                 return
         except WouldDeadlock as error:
@@ -254,7 +271,7 @@ class Client:
         finally:
             if future.cancelled() and network.call(pending.withdraw_future, future):
                 withdrawn = True
-                network.notify()  # another message may wait instead
+                network.notify()  # there is space in the queue
         failure = f"the message to {topic!r} was not delivered"
         fate = "was not sent and will not be" if withdrawn else "was sent, and may still be delivered"
         if deadlock is not None:
@@ -273,19 +290,22 @@ class Client:
         """Queue a message for publishing; also before `open` and while disconnected.
 
         Args:
-            topic: a Topic Name.
-            payload: bytes, or a str, which is encoded as UTF-8.
+            topic: A Topic Name.
+            payload: Bytes, or a str, which is encoded as UTF-8.
             qos: 0, 1 or 2.
-            retain: whether the server keeps it for later subscribers.
-            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
+            retain: Whether the server keeps the message for later subscribers.
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
+                `expire_after` of the options.
 
         Returns:
             A future that is done when `publish` would return.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is not valid.
-            QueueFull: too many messages are already waiting; nothing has changed.
-            StoreError: the message cannot be stored; nothing has changed.
+            LocalProtocolError: The topic or the QoS is not valid.
+            QueueFull: Too many messages are already waiting; nothing has changed.
+            StoreError: The message cannot be stored; nothing has changed.
+
+        Spec: §3.3, §4.3
         """
         network, pending = self._network, self._network.core.pending
         if self._has_ages or expire_after is not None:
@@ -298,7 +318,7 @@ class Client:
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
         if network.busy or network.posted or not network.flushing:
             return network.request(pending.publish_packet, packet)
-        # The next ones of a burst: what `request` does, without its calls.
+        # A later message of the same turn of the loop: the same as `request`, inlined for speed.
         network.busy = network.unflushed = True
         try:
             return pending.publish_packet(packet)
@@ -309,13 +329,13 @@ class Client:
         """Withdraw a message that has not been sent yet. Its future never completes.
 
         Args:
-            future: the future that `publish_nowait` returned.
+            future: The future that `publish_nowait` returned.
 
         Returns:
             Whether the message was withdrawn. A message that has been sent may still be delivered.
         """
         withdrawn = self._network.call(self._core.pending.withdraw_future, future)
-        self._network.notify()  # another message may wait instead
+        self._network.notify()  # there is space in the queue
         return bool(withdrawn)
 
     @overload
@@ -330,18 +350,32 @@ class Client:
         """Subscribe, and wait for the server's answer. Reconnecting restores granted subscriptions.
 
         Args:
-            topic_filters: a Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
-            qos: the requested QoS of Topic Filters that are not in a pair, 0 to 2.
-            timeout: seconds; None: the `timeout` of the options.
+            topic_filters: A Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
+            qos: The requested QoS of Topic Filters that are not in a pair, 0 to 2.
+            timeout: Seconds; None: the `timeout` of the options.
 
         Returns:
             For one Topic Filter the granted QoS; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is not valid.
-            SubscribeRejected: the one Topic Filter was refused.
-            TimedOut: there was no answer in time.
-            MQTTError: the client was closed, or gave up.
+            LocalProtocolError: A Topic Filter or a QoS is not valid.
+            SubscribeRejected: The one Topic Filter was refused.
+            TimedOut: There was no answer in time.
+            MQTTError: The client was closed, or gave up.
+
+        Spec: §3.8, §3.9
+
+        Examples:
+            >>> import asyncio
+            >>> from mqttws.aio import connect
+            >>> from mqttws.broker import Broker
+            >>> async def main():
+            ...     async with Broker() as broker, connect(broker.url) as client:
+            ...         print(await client.subscribe("greenhouse/+", qos=1))
+            ...         print(await client.subscribe([("barn/#", 2), "gate"]))
+            >>> asyncio.run(main())
+            1
+            (2, 0)
         """
         self._core.check_waiting()
         return await self._wait(
@@ -357,32 +391,76 @@ class Client:
     ) -> asyncio.Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> asyncio.Future[Any]:
-        """Subscribe once there is a connection. Return a future with the result of `subscribe`."""
+        """Subscribe without waiting for the answer; while disconnected, as soon as there is a connection.
+
+        Args:
+            topic_filters: A Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
+            qos: The requested QoS of Topic Filters that are not in a pair, 0 to 2.
+
+        Returns:
+            A future with the result or the exception of `subscribe`.
+
+        Raises:
+            LocalProtocolError: A Topic Filter or a QoS is not valid.
+        """
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     async def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
         """Unsubscribe from one Topic Filter or several, and wait for the server's answer.
 
+        Args:
+            topic_filters: A Topic Filter, or several.
+            timeout: Seconds; None: the `timeout` of the options.
+
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed.
-            TimedOut: there was no answer in time.
-            MQTTError: the client was closed, or gave up.
+            LocalProtocolError: A Topic Filter is not valid.
+            TimedOut: There was no answer in time.
+            MQTTError: The client was closed, or gave up.
+
+        Spec: §3.10, §3.11
         """
         self._core.check_waiting()
         await self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> asyncio.Future[None]:
-        """Unsubscribe once there is a connection. Return a future that is done when `unsubscribe` would return."""
+        """Unsubscribe without waiting for the answer; while disconnected, as soon as there is a connection.
+
+        Args:
+            topic_filters: A Topic Filter, or several.
+
+        Returns:
+            A future that is done when `unsubscribe` would return.
+
+        Raises:
+            LocalProtocolError: A Topic Filter is not valid.
+        """
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
     def messages(self, timeout: float | None = None) -> Messages:
-        """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
+        """Iterate over received messages. A message is acknowledged when the next one is requested.
 
         Args:
-            timeout: seconds without a message after which the iteration ends; None: it ends with the client.
+            timeout: Seconds without a message after which the iteration ends; None: it ends when the client is closed.
+
+        Returns:
+            An asynchronous iterator of `Publish`.
 
         Raises:
-            MQTTError: the client gave up. After `close` the iteration ends.
+            MQTTError: The option `on_message` is set, so messages go there. While iterating: the client gave up.
+
+        Examples:
+            >>> import asyncio
+            >>> from mqttws.aio import connect
+            >>> from mqttws.broker import Broker
+            >>> async def main():
+            ...     async with Broker() as broker, connect(broker.url) as client:
+            ...         await client.subscribe("greenhouse/+", qos=1)
+            ...         await client.publish("greenhouse/temperature", "21.5", qos=1)
+            ...         async for message in client.messages():
+            ...             print(message.topic, message.payload)
+            ...             break
+            >>> asyncio.run(main())
+            greenhouse/temperature b'21.5'
         """
         self._core.check_iteration()
         return Messages(self._network, timeout)
@@ -398,13 +476,13 @@ class Client:
         returned. This does not subscribe: see `subscribe`.
 
         Args:
-            topic_filter: a Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
+            topic_filter: A Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
                 compared.
-            callback: a function, or a coroutine function, which is awaited before the next callback and message.
+            callback: A function, or a coroutine function, which is awaited before the next callback and message.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
-            TypeError: the callback is none.
+            LocalProtocolError: The Topic Filter is not valid.
+            TypeError: The callback is not callable.
         """
         check_callback(callback)
         self._network.call(self._core.routes.add, topic_filter, callback)
@@ -413,16 +491,22 @@ class Client:
         """Remove a callback that was added with `on`. An unknown one has no effect.
 
         Args:
-            topic_filter: the Topic Filter that was passed to `on`.
-            callback: the function; None: all functions of that Topic Filter.
+            topic_filter: The Topic Filter that was passed to `on`.
+            callback: The function; None: all functions of that Topic Filter.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         self._network.call(self._core.routes.remove, topic_filter, callback)
 
     def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a QoS 1 or 2 message. Only with `manual_ack`; has no effect if repeated or too late."""
+        """Acknowledge a message. Only with `manual_ack`; has no effect if repeated or too late.
+
+        Args:
+            message: A received message; nothing is sent for QoS 0.
+
+        Spec: §3.4, §3.5
+        """
         if message.qos:
             self._network.call(self._core.acknowledge, message)
             self._network.flush_soon()
@@ -433,9 +517,9 @@ class Client:
         An iteration yields them again, in order, before all others.
 
         Args:
-            messages: messages that an iteration has yielded.
-            after: how many of the messages that wait are yielded before these; for one that was taken while others were
-                given back.
+            messages: Messages that an iteration has yielded.
+            after: The number of waiting messages to yield before these: not 0 for a message that was taken while others
+                were given back.
         """
         self._network.call(self._network.give_back, messages, after)
 
@@ -487,15 +571,28 @@ class Client:
 
 
 def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
-    """Make a client that connects when it is awaited, or as its `async with` block is entered.
+    """Return a client that connects when it is awaited, or when its `async with` block is entered.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://, or a callable that gives a fresh one for each attempt, at once or
-            when awaited.
-        **options: see `Options`.
+        url: The URL of the server, with the scheme `ws`, `wss`, `mqtt` or `mqtts`; a sequence of URLs; or a callable:
+            see `Client`.
+        **options: See `Options`.
+
+    Returns:
+        The client. Awaiting it raises what `Client.open` raises.
 
     Raises:
-        ValueError: the URL is not one.
+        ValueError: The URL is not valid, or an option is out of its range.
+
+    Examples:
+        >>> import asyncio
+        >>> import mqttws.aio
+        >>> from mqttws.broker import Broker
+        >>> async def main():
+        ...     async with Broker() as broker, mqttws.aio.connect(broker.url, client_id="thermometer") as client:
+        ...         print(client.client_id, client.state.name)
+        >>> asyncio.run(main())
+        thermometer connected
     """
     return Client(url, **options)
 

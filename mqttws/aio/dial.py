@@ -1,6 +1,6 @@
-"""A TCP connection for the asyncio driver: every address of a name is tried, the next one without waiting long.
+"""TCP connections of the asyncio client: the addresses of a name are tried in turn, without waiting for each to fail.
 
-Names are looked up by the `resolver`, not by the event loop, whose executor belongs to the program.
+The `resolver` looks up names, not the event loop, whose executor belongs to the program.
 
 Spec: RFC 8305 (Happy Eyeballs)
 """
@@ -29,15 +29,15 @@ async def connect(
     """Make a TCP connection.
 
     Args:
-        host: name or address.
+        host: Name or address of the host.
         port: 1 to 65,535.
-        make_protocol: makes what takes the connection.
-        endpoints: orders the addresses of a name, and records which one was reached.
-        unix_socket: path of a Unix socket to connect to instead; None for none.
-        bind_address: the address of this machine to connect from; None: the system chooses.
+        make_protocol: Creates the protocol of the connection.
+        endpoints: Orders the addresses of a name, and records which one was reached.
+        unix_socket: Path of a Unix socket to connect to instead; None for none.
+        bind_address: The address of this machine to connect from; None: the system chooses.
 
     Raises:
-        OSError: the name does not exist, or every address has failed; the error is that of the last one.
+        OSError: The name does not exist, or every address has failed; the error is that of the last one.
     """
     loop = asyncio.get_running_loop()
     local = (bind_address, 0) if bind_address is not None else None
@@ -84,7 +84,11 @@ async def _resolve(host: str, port: int) -> list[Address]:
 
 
 async def _race(addresses: list[Address], local: tuple[str, int] | None) -> tuple[socket.socket, Address]:
-    """Connect to the addresses, one beside the other. Return the first socket that is connected, and its address."""
+    """Connect to addresses concurrently, each starting `ATTEMPT_DELAY` seconds after the one before.
+
+    Returns:
+        The first socket that is connected, and its address.
+    """
     loop = asyncio.get_running_loop()
     waiting = list(addresses)
     attempts: dict[asyncio.Task[None], tuple[socket.socket, Address]] = {}
@@ -121,9 +125,9 @@ async def _race(addresses: list[Address], local: tuple[str, int] | None) -> tupl
     finally:
         for task in attempts:
             task.cancel()
-        if attempts:  # a socket is closed only when the loop watches it no more
+        if attempts:  # a socket must not be closed while the loop watches it
             await asyncio.wait(attempts)
         for task, (candidate, _) in attempts.items():
             if not task.cancelled():
-                task.exception()  # seen
+                task.exception()  # mark it as retrieved, or asyncio logs it
             candidate.close()

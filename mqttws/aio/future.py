@@ -1,8 +1,9 @@
-"""The future of a message of QoS 0 in asyncio: it compares its token with a mark, until a task waits for it.
+"""The future of a message of QoS 0 in asyncio, which costs little until a task waits for it.
 
-`asyncio.isfuture` takes for a future whatever has the attribute `_asyncio_future_blocking`, and all of asyncio that
-deals with futures of others (`gather`, `wait`, `wait_for`, `shield`, `ensure_future`) uses the methods below. Those
-that need a real future, for a callback or a cancellation, make one, and from then on answer for it.
+Until then it only compares the token of its message with the client's mark of what is sent. `asyncio.isfuture` accepts
+any object with the attribute `_asyncio_future_blocking`, and the functions of asyncio that accept futures (`gather`,
+`wait`, `wait_for`, `shield`, `ensure_future`) call the methods below. A method that needs a real future, for a callback
+or a cancellation, creates one; from then on all methods use it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from mqttws.client.sent import HighWaterMark
 
 
 class Receipt:
-    """See `asyncio.Future`, of which it has everything that its callers use.
+    """The future of a message, with the interface of `asyncio.Future`.
 
-    `make` fills in its attributes: an `__init__` would take as long as all the rest.
+    `Network.make_receipt` sets the attributes: an `__init__` would take as long as everything else.
 
     Attributes:
-        loop: the event loop.
-        sent: the mark of the client.
-        future: the real future, where one is needed; to begin with, None.
-        token: of the message.
+        loop: The event loop.
+        sent: The client's mark of what is sent.
+        future: The real future; None until one is needed.
+        token: The token of the message.
     """
 
     __slots__ = ("future", "loop", "sent", "token")
@@ -37,7 +38,7 @@ class Receipt:
     token: int
 
     def _real(self) -> asyncio.Future[Any]:
-        """Make the real future, if there is none yet."""
+        """Return the real future; create it if there is none yet."""
         if self.future is None:
             sent, future = self.sent, self.loop.create_future()
             self.future = future
@@ -72,7 +73,7 @@ class Receipt:
         return self.future is not None and self.future.cancelled()
 
     def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        """See `asyncio.Future.add_done_callback`; it is called with this very object."""
+        """See `asyncio.Future.add_done_callback`. The callback gets this object, not the real future."""
         if self.future is None and self.sent.knows(self.token):
             self.loop.call_soon(fn, self, context=context)
         else:
@@ -96,12 +97,12 @@ class Receipt:
         return f"<{type(self).__name__} {'finished' if self.done() else 'pending'}>"
 
     def withdrawn(self) -> None:
-        """Note that the message was withdrawn: this future is never done."""
+        """Record that the message was withdrawn: this future is never done."""
         self.sent = HighWaterMark()
 
 
 class _Callback:
-    """A callback of a receipt, called with the receipt in place of its real future; equal where both are."""
+    """A callback of the real future, which passes the receipt instead. Equal if both callback and receipt are."""
 
     __slots__ = ("_callback", "_receipt")
 

@@ -1,8 +1,8 @@
-"""The messages of an asyncio client, one after the other. Each is acknowledged when the iteration moves on, or ends.
+"""The iterator over the messages of an asyncio client. A message is acknowledged when the next one is requested.
 
-Not a generator: an `anext` that is cancelled would end a generator for good, and asyncio closes one that was left by
-`break` only some turns of the loop later, which may be after the connection has been closed. Here an `anext` that is
-cancelled, or whose time runs out, takes nothing and ends nothing.
+It is not a generator. A cancelled `anext` would end a generator for good, and after a `break` asyncio closes a
+generator only some iterations of the loop later, possibly after the connection has been closed. Here a cancelled
+`anext` takes no message and does not end the iteration.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Messages(AsyncIterator[Publish]):
     """See `Client.messages`.
 
     Args:
-        network: of the client.
-        timeout: seconds without a message after which the iteration ends; None: it ends with the client.
+        network: The network of the client.
+        timeout: Seconds without a message after which the iteration ends; None: it ends when the client is closed.
 
     Attributes:
-        task: the task that takes the messages, as far as is known.
-        over: whether the iteration has ended.
+        task: The last task that took a message.
+        over: Whether the iteration has ended.
     """
 
     def __init__(self, network: Network, timeout: float | None) -> None:
@@ -32,7 +32,7 @@ class Messages(AsyncIterator[Publish]):
         self._network = network
         self._timeout = timeout
         self._manual_ack = network.core.options.manual_ack
-        self._taken: Publish | None = None  # to be acknowledged
+        self._taken: Publish | None = None  # yielded, and not acknowledged yet
         self.over = False
         network.iterations.add(self)
 
@@ -69,7 +69,7 @@ class Messages(AsyncIterator[Publish]):
             self._network.flush_soon()
 
     def __del__(self) -> None:
-        # Called by the garbage collector in any thread, at any allocation.
+        # The garbage collector calls this in any thread, at any allocation. So the call is posted.
         taken = getattr(self, "_taken", None)
         if taken is not None:
             self._network.post(self._network.core.acknowledge, taken)

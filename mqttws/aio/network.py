@@ -1,4 +1,4 @@
-"""The task of an asyncio client that connects and reconnects, and the callbacks.
+"""The task of an asyncio client that connects and reconnects, its waits, and its callbacks.
 
 Everything runs in one event loop, to which `open` binds the client: see `owner` and `docs/concurrency.md`. Bytes are
 written once per iteration of the loop (`flush_soon`), however many calls were made in it.
@@ -37,7 +37,7 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaitable[str | S
 
 _Awaited = tuple[Callback, Awaitable[object]]
 
-#: The maximum number of states and errors that wait for an async callback.
+#: The maximum number of states and errors that wait while an async callback is pending.
 MAX_CALLS = 1_000
 
 
@@ -45,8 +45,8 @@ class Taker(Protocol):
     """An iteration over the messages.
 
     Attributes:
-        task: the task that takes them, as far as is known.
-        over: whether it has ended.
+        task: The last task that took a message.
+        over: Whether the iteration has ended.
     """
 
     task: asyncio.Task[Any] | None
@@ -54,18 +54,18 @@ class Taker(Protocol):
 
 
 class Network(Owner):
-    """The connections of one client, and its core.
+    """The driver of one client: it owns the core and makes the connections.
 
     Args:
-        options: the options of the client.
-        url: see `Client`.
+        options: The options of the client.
+        url: See `Client`.
 
     Attributes:
-        core: the core that it drives.
-        task: the task that connects and reconnects; None while the client is closed.
-        iterations: the iterations over the messages.
-        flushing: whether a flush is scheduled for the end of this iteration of the loop.
-        unflushed: whether there may be output to write by then.
+        core: The core.
+        task: The task that connects and reconnects; None while the client is closed.
+        iterations: The iterations over the messages.
+        flushing: Whether a flush is scheduled for the end of this iteration of the loop.
+        unflushed: Whether there may be output to write by then.
     """
 
     def __init__(self, options: Options, url: Url) -> None:
@@ -81,17 +81,17 @@ class Network(Owner):
         self.task: asyncio.Task[None] | None = None
         self.iterations: weakref.WeakSet[Taker] = weakref.WeakSet()
         self._pump: Pump | None = None
-        self._expiry: asyncio.TimerHandle | None = None  # when the next message has waited for too long
-        self._patience: asyncio.Timeout | None = None  # of what the task waits for, while it has no connection
-        self._waiters: set[asyncio.Future[None]] = set()  # for messages, for fewer to wait, or for the end
-        self._waits = Waits()  # for outcomes
+        self._expiry: asyncio.TimerHandle | None = None  # fires when the next message expires
+        self._patience: asyncio.Timeout | None = None  # limits what the task awaits while it has no connection
+        self._waiters: set[asyncio.Future[None]] = set()  # of tasks that wait for a message, space, or the end
+        self._waits = Waits()  # of tasks that wait for the outcome of a call
         self.flushing = self.unflushed = False
         self._delivering = False
         self._delivery: asyncio.Task[None] | None = None  # awaits what `on_message` returned
         self._calls: deque[tuple[Callable[[Any], object], object]] = deque()
         self._calling: asyncio.Task[None] | None = None  # awaits what the other callbacks returned
 
-    # What the core needs: see `mqttws.client.driver`.
+    # The interface for the core: see `mqttws.client.driver`.
 
     report = staticmethod(report_exception)
     packet_log = staticmethod(packet_log)
@@ -100,7 +100,7 @@ class Network(Owner):
     @staticmethod
     def random() -> float:
         """See `Driver.random`."""
-        from random import random  # it takes longer to load than most clients live before they need it
+        from random import random  # slow to import, and not needed before the first reconnection
 
         return random()
 
@@ -118,7 +118,7 @@ class Network(Owner):
         return receipt  # type: ignore[return-value]
 
     def call_back(self, callback: Callable[[Any], object], argument: object) -> None:
-        """See `Driver.call_back`. What it returns is awaited; the callbacks that follow wait until that is done."""
+        """See `Driver.call_back`. If the callback returns an awaitable, later callbacks run after that is done."""
         if self._calling is not None:
             if len(self._calls) == MAX_CALLS:
                 self._calls.popleft()
@@ -145,22 +145,22 @@ class Network(Owner):
         """See `Driver.log`."""
         write_record(level, message[0], message[1:])
 
-    # For the verbs.
+    # For the methods of the client.
 
     def start(self, retries: bool) -> None:
-        """Begin to connect, in the event loop that runs.
+        """Begin to connect, in the running event loop.
 
         Args:
-            retries: whether a first attempt that fails is followed by others.
+            retries: Whether a first attempt that fails is followed by others.
 
         Raises:
-            MQTTError: the client is open already, maybe in another event loop.
+            MQTTError: The client is open already, possibly in another event loop.
         """
         if self._has_lost_store:
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         self.bind()
         self.core.begin(retries)
-        self.await_expiry()  # of what an earlier process has left
+        self.await_expiry()  # for messages that an earlier process has stored
         self.task = self.loop.create_task(self._run(), name=f"mqttws {self.core.client_id}")
 
     def _leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -171,7 +171,7 @@ class Network(Owner):
         for future in self.core.take_futures(error):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.settle, [future], error)
-        if self.core.running:  # the loop was closed, and the task did not come to its end
+        if self.core.running:  # the loop was closed before the task had ended
             self.core.give_up(error)
             self.core.callbacks.clear()
         self.task = self._pump = self._patience = self._delivery = self._calling = None
@@ -183,7 +183,7 @@ class Network(Owner):
         self._waits.clear()
 
     def await_expiry(self) -> None:
-        """Expire messages at the time at which they have waited too long."""
+        """Set the timer for the next message that expires."""
         due = self.core.next_expiry
         if due is None:
             return
@@ -201,7 +201,7 @@ class Network(Owner):
         self.await_expiry()
 
     def flush_soon(self) -> None:
-        """Write at the end of this turn of the event loop."""
+        """Write at the end of this iteration of the event loop."""
         self.unflushed = True
         if not self.flushing and self._pump is not None:
             self.flushing = True
@@ -213,10 +213,10 @@ class Network(Owner):
             self._pump.move()
 
     def flush_first(self) -> None:
-        """Write now, where nothing else has been called in this turn of the event loop; otherwise at its end.
+        """Write now if this is the first call in this iteration of the event loop; otherwise at the end of it.
 
-        One task that publishes and waits has its message written without a turn of the loop; the messages of many tasks
-        leave in one piece.
+        So the message of a single task that publishes and waits is written immediately, and the messages of many tasks
+        are written together.
         """
         if self.flushing:
             self.unflushed = True
@@ -232,7 +232,7 @@ class Network(Owner):
             self._pump.move()
 
     def hurry(self) -> None:
-        """Wake the task to check for changes."""
+        """Wake the task that connects, which then checks whether it is to stop or to connect again."""
         self.flush_soon()
         now = time.monotonic()
         self._hasten(now if self.core.called_off(now) else self.core.deadline or now)
@@ -243,8 +243,8 @@ class Network(Owner):
         """Wait for a future. Return whether it has an outcome; without one it is cancelled.
 
         Raises:
-            Exception: the outcome.
-            WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
+            Exception: The outcome is this exception.
+            WouldDeadlock: Nothing is read before messages are taken, and only this task takes them.
         """
         if future.done():
             if future.cancelled():
@@ -267,13 +267,13 @@ class Network(Owner):
         return True
 
     async def change(self, deadline: float | None) -> bool:
-        """Wait until messages came, fewer wait, or the client has ended.
+        """Wait until there is a message, there is space in the queue, or the client has ended.
 
         Args:
-            deadline: of the loop's clock; None for none.
+            deadline: The latest time to return, by the clock of the loop; None for no limit.
 
         Returns:
-            Whether that came before the deadline.
+            Whether there was a change before the deadline.
         """
         loop = self.loop
         waiter: asyncio.Future[None] = loop.create_future()
@@ -293,10 +293,16 @@ class Network(Owner):
         return deadline is None or loop.time() < deadline
 
     async def message_came(self, timeout: float | None) -> bool:
-        """Wait for a message. Return False where the time is up, or the client was closed.
+        """Wait for a message.
+
+        Args:
+            timeout: Seconds; None: until the client is closed.
+
+        Returns:
+            Whether there is a message. If not, the time is up or the client was closed.
 
         Raises:
-            MQTTError: the client gave up, or is not open.
+            MQTTError: The client gave up, or is not open.
         """
         self.bind()
         messages = self.core.inbox.messages
@@ -309,15 +315,15 @@ class Network(Owner):
         return True
 
     def give_back(self, messages: Sequence[Publish], after: int) -> None:
-        """Let messages be taken once more."""
+        """Return messages to the inbox."""
         self.core.inbox.give_back(messages, after)
         self.notify()
 
     def check_progress(self) -> None:
-        """Check that what this task waits for may still come, whatever it is.
+        """Check that a wait of this task can end.
 
         Raises:
-            WouldDeadlock: nothing is read before messages are taken, and only this task takes them.
+            WouldDeadlock: Nothing is read before messages are taken, and only this task takes them.
         """
         stalled = self.core.stalled
         if stalled and self._only_taker(asyncio.current_task()):
@@ -329,7 +335,10 @@ class Network(Owner):
         return takers == {task}
 
     def _end_deadlocks(self) -> None:
-        """Where the client stalls, end the waits, begun before, that could never end."""
+        """If nothing is read any more, end those earlier waits that could therefore never end.
+
+        These are the waits of a task that is also the only one that takes messages: it cannot take any while it waits.
+        """
         if not self.core.stalled:
             return
         for future, task in self._waits.tasks():
@@ -358,7 +367,7 @@ class Network(Owner):
             self.loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Run callbacks for the messages that wait, as long as callbacks may take."""
+        """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
         self._delivering = False
         core = self.core
         messages = core.calls.messages
@@ -367,7 +376,7 @@ class Network(Owner):
             while messages and not core.stopping and self._delivery is None and time.monotonic() < end:
                 message = messages.popleft()
                 takers = deque(core.takers(message))
-                if not takers:  # it was given to the iterations
+                if not takers:  # the message was put into the inbox of the iterations
                     continue
                 awaited = _first_awaitable(takers, message)
                 if awaited is not None:
@@ -375,11 +384,11 @@ class Network(Owner):
                 else:
                     self._taken(message)
         finally:
-            self.flush_soon()  # what is acknowledged; and perhaps more is to be read
+            self.flush_soon()  # writes acknowledgements, and resumes reading if it was paused
             self.run_callbacks()
 
     async def _await_delivery(self, message: Publish, takers: deque[Callback], awaited: _Awaited | None) -> None:
-        """Await what a callback returned, call the others, acknowledge, and go on with the messages that wait."""
+        """Await what a callback returned, call the others, acknowledge, and continue with the waiting messages."""
         core = self.core
         messages = core.calls.messages
         try:
@@ -405,7 +414,7 @@ class Network(Owner):
             self.call(self.core.acknowledge, message)
 
     async def end_callbacks(self, timeout: float) -> None:
-        """Wait until the callbacks have returned that are awaited; cancel them when the time is up."""
+        """Wait until the pending async callbacks have returned; cancel them when the time is up."""
         here = asyncio.current_task()
         tasks = {task for task in (self._delivery, self._calling) if task is not None and task is not here}
         if tasks:
@@ -413,10 +422,10 @@ class Network(Owner):
             for task in late:
                 task.cancel()
 
-    # The life of connections.
+    # Connections.
 
     async def _run(self) -> None:
-        """Connect, and connect again, until the end."""
+        """Connect and reconnect until the client ends."""
         core = self.core
         due: float | None = time.monotonic()
         failure: Exception | None = None
@@ -432,13 +441,13 @@ class Network(Owner):
                     try:
                         await self._serve()
                         error = core.error
-                    except Exception as reason:  # of the attempt; `lost` decides what follows from it
+                    except Exception as reason:  # the attempt failed; `judge` decides whether there is another one
                         error = reason
                 due = core.lost(core.judge(error, time.monotonic()), time.monotonic())
                 self.run_callbacks()
         except asyncio.CancelledError:
             pass  # by `close`, or by the end of the loop
-        except Exception as error:  # a defect of this package must not make callers wait for ever
+        except Exception as error:  # a defect of this package must not make callers wait forever
             report_exception(self._run)
             failure = error
         finally:
@@ -450,7 +459,7 @@ class Network(Owner):
             self.run_callbacks()
 
     async def _sleep_until(self, due: float) -> None:
-        """Wait for the next attempt, unless something comes in between."""
+        """Wait until the next attempt is due, or until `hurry` ends the wait."""
         delay = due - time.monotonic()
         if delay <= 0 or self.core.called_off(time.monotonic()):
             return
@@ -463,7 +472,7 @@ class Network(Owner):
             self._patience = None
 
     def _seconds_left(self, seconds: float) -> float:
-        """Return so many seconds, or fewer where the client is to be closed by then."""
+        """Return a number of seconds, or fewer if the client is to be closed before that."""
         deadline = self.core.deadline
         return seconds if deadline is None else max(0.0, min(seconds, deadline - time.monotonic()))
 
@@ -510,18 +519,18 @@ class Network(Owner):
             self._patience = None
 
     def _hasten(self, deadline: float) -> None:
-        """Let what the task waits for end at a deadline, if not before."""
+        """End what the task awaits at a deadline, if it does not end before."""
         patience = self._patience
         if patience is not None and not patience.expired():
             patience.reschedule(min(patience.when() or inf, self.loop.time() + deadline - time.monotonic()))
 
     def established(self, pump: Pump) -> None:
-        """Note that there is a TCP connection."""
+        """Use a new TCP connection."""
         self.core.establish(pump.attempt, time.monotonic())
         self._pump = pump
 
     def forget_parent(self) -> None:
-        """In a forked child: begin anew. The event loop and its futures are the parent's."""
+        """Start with new state in a forked child. The event loop and its futures belong to the parent."""
         if self._options.store is not None:
             self._options.store = None
             self._has_lost_store = True
@@ -541,16 +550,16 @@ def _first_awaitable(takers: deque[Callback], message: Publish) -> _Awaited | No
 
 
 def _guarded(callback: Callable[[Any], object], argument: object) -> object:
-    """Call back. An exception is reported, and stops nothing."""
+    """Call a callback. Log an exception, and return None then."""
     try:
         return callback(argument)
-    except (Exception, asyncio.CancelledError):  # the latter of a future that it asked for its result
+    except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
         report_exception(callback)
         return None
 
 
 async def _awaited(callback: Callable[[Any], object], result: Awaitable[object]) -> None:
-    """Await what a callback returned. An exception is reported, and stops nothing."""
+    """Await what a callback returned. Log an exception."""
     try:
         await result
     except Exception:
@@ -559,4 +568,4 @@ async def _awaited(callback: Callable[[Any], object], result: Awaitable[object])
         task = asyncio.current_task()
         if task is None or task.cancelling():  # by `close`
             raise
-        report_exception(callback)  # what it awaited was cancelled
+        report_exception(callback)  # the callback awaited something that was cancelled

@@ -1,7 +1,7 @@
-"""How calls reach the state that the event loop of an asyncio client owns: directly, or by a post.
+"""How methods of an asyncio client call functions on the core: directly, or posted to the event loop.
 
-Everything runs in one event loop, so there is no lock. Yet a signal handler or a finalizer may run in the middle of a
-call, and call in its turn: it finds the client `busy`, and is posted to the loop.
+Everything runs in one event loop, so there is no lock. But a signal handler or a finalizer may run in the middle of a
+call. A call that it makes finds the client `busy`, and is posted to the loop.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Future = asyncio.Future[Any]
 
 
 class Owner(ABC):
-    """The event loop of a client, and the way to call in it.
+    """The event loop of a client, and the calls that are made in it.
 
     Attributes:
-        busy: whether a call is in the middle of its work on the core.
-        posted: the calls to make once no other call is being made.
-        core: of the client.
+        busy: Whether a call is changing the core.
+        posted: The posted calls, which are made when no other call is being made.
+        core: The core of the client.
     """
 
     core: Core[Future]
@@ -37,16 +37,16 @@ class Owner(ABC):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop of the client: the first one that it is used in, until `bind` changes it."""
+        """The event loop of the client: the first one in which it is used, until `bind` changes it."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
     def bind(self) -> None:
-        """Bind the client to the event loop that runs, if any does.
+        """Bind the client to the running event loop, if there is one.
 
         Raises:
-            MQTTError: the client is open in another one.
+            MQTTError: The client is open in another event loop.
         """
         running, bound = _get_running_loop(), self._loop
         if running is not None and running is not bound:
@@ -55,10 +55,13 @@ class Owner(ABC):
             self._loop = running
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what works on the core; post it where another call is in the middle of that.
+        """Call a function that changes the core. If another such call is being made, post this one.
+
+        Returns:
+            The result of the function; None if the call was posted.
 
         Raises:
-            MQTTError: the client is open in another event loop.
+            MQTTError: The client is open in another event loop.
         """
         if _get_running_loop() is not self._loop:
             self.bind()
@@ -74,7 +77,11 @@ class Owner(ABC):
             self.busy = False
 
     def request(self, function: Callable[..., Future], *arguments: Any) -> Future:
-        """Do as `call` does with what makes a future. Return that future, or one that follows it."""
+        """Do the same as `call` for a function that returns a future.
+
+        Returns:
+            That future; or, if the call was posted, another one that gets the same outcome.
+        """
         if self.busy:
             future = self.loop.create_future()
             self.post(self._follow, future, function, arguments)
@@ -86,13 +93,13 @@ class Owner(ABC):
         return made
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call soon, in the loop. Finalisers, in whatever thread, and signal handlers may post."""
+        """Schedule a call in the event loop. For finalizers, in any thread, and signal handlers."""
         self.posted.append((function, arguments))
         loop = self._loop
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._run_posted)
-            except RuntimeError:  # it is closed: the next loop that the client is opened in will call
+            except RuntimeError:  # closed: the call is made in the next loop in which the client is opened
                 pass
 
     def _run_posted(self) -> None:
@@ -111,7 +118,7 @@ class Owner(ABC):
                 self.busy = False
 
     def _follow(self, future: Future, function: Callable[..., Future], arguments: tuple[Any, ...]) -> None:
-        """Let the future of a posted call follow the one that the call makes."""
+        """Make a posted call. Copy the outcome of the future that it returns to another future."""
         try:
             made = function(*arguments)
         except Exception as error:
@@ -119,14 +126,14 @@ class Owner(ABC):
             return
 
         def copy(done: Future) -> None:
-            error = ConnectionClosed("it was cancelled") if done.cancelled() else done.exception()
+            error = ConnectionClosed("the call was cancelled") if done.cancelled() else done.exception()
             self.settle([future], error if error is not None else done.result())
 
         made.add_done_callback(copy)
 
     @staticmethod
     def settle(futures: list[Future], outcome: object) -> None:
-        """Give futures their outcome, a result or an exception; one that is done stays so."""
+        """Set the outcome of futures, a result or an exception. Skip those that are done."""
         for future in futures:
             if future.done():
                 continue
@@ -141,7 +148,7 @@ class Owner(ABC):
 
     @abstractmethod
     def flush_soon(self) -> None:
-        """Write at the end of this turn of the event loop."""
+        """Write at the end of this iteration of the event loop."""
 
     @abstractmethod
     def run_callbacks(self) -> None:

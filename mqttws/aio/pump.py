@@ -1,7 +1,7 @@
-"""The asyncio driver's bytes: one TCP connection, its buffer, its timer.
+"""The input and output of an asyncio client: one TCP connection, its write buffer and its timer.
 
-The event loop's buffer is kept empty or full, nothing in between, so that "all is written" is known, as it is with a
-socket.
+The high-water mark of the transport is 0. So the transport pauses writing as soon as its buffer holds a byte, and
+resumes when the buffer is empty: `_writable` means that everything is written.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from mqttws.sockets import acknowledge_at_once, free, read_less
 
 
 class Owner(Protocol):
-    """What a `Pump` belongs to: the network of a client.
+    """The owner of a `Pump`: the network of a client.
 
     Attributes:
-        core: of the client.
-        busy: whether a call is in the middle of its work on the core.
+        core: The core of the client.
+        busy: Whether a call is changing the core.
     """
 
     core: Core[asyncio.Future[Any]]
     busy: bool
 
     def established(self, pump: Pump) -> None:
-        """Note that there is a TCP connection."""
+        """Use a new TCP connection."""
 
     def run_callbacks(self) -> None:
         """Settle futures, run callbacks, and wake the tasks that wait."""
 
 
 class Pump(asyncio.Protocol):
-    """Moves the bytes of one Network Connection.
+    """The asyncio protocol of one Network Connection.
 
     Args:
-        attempt: what the TCP connection is made for.
-        network: of the client.
+        attempt: The attempt that the TCP connection belongs to.
+        network: The network of the client.
 
     Attributes:
-        attempt: as given.
-        ended: done when the TCP connection is over.
+        attempt: The attempt.
+        ended: A future that is done when the TCP connection has ended.
     """
 
     def __init__(self, attempt: Attempt, network: Owner) -> None:
@@ -60,9 +60,9 @@ class Pump(asyncio.Protocol):
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the TCP connection."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
-        self._transport.set_write_buffer_limits(high=0)  # so that `_writable` means that everything is written
+        """Start to use the TCP connection."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports have another class
+        self._transport.set_write_buffer_limits(high=0)
         read_less(transport)
         self._socket = transport.get_extra_info("socket")
         self._network.established(self)
@@ -74,12 +74,12 @@ class Pump(asyncio.Protocol):
         self._receive(self._link.receive_data, data)
 
     def eof_received(self) -> bool:
-        """Note that the peer sends nothing more."""
+        """Handle EOF."""
         self._receive(self._link.receive_eof)
         return True  # keep the transport open: output is still to be written
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the socket is broken, or closed."""
+        """Handle the end of the TCP connection."""
         if not self.ended.done():
             network, now = self._network, time.monotonic()
             network.busy = True
@@ -94,16 +94,16 @@ class Pump(asyncio.Protocol):
             free(self._transport)
 
     def pause_writing(self) -> None:
-        """Note that something is not written yet."""
+        """Stop writing until the transport's buffer is empty."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Note that all is written."""
+        """Continue to write."""
         self._writable = True
         self.move()
 
     def _receive(self, take: Callable[..., None], *arguments: object) -> None:
-        """Have the link take what came, then move."""
+        """Pass input to the link, then move."""
         network = self._network
         network.busy = True
         try:
@@ -123,7 +123,7 @@ class Pump(asyncio.Protocol):
             if stopping:
                 network.core.disconnect(now)
             self._write(now)
-            if stopping and network.core.disconnect(now):  # that was the last data it waited for: DISCONNECT is due now
+            if stopping and network.core.disconnect(now):  # the last message has just been written: send DISCONNECT
                 self._write(now)
             network.core.pass_time(now)
             network.core.advance(now)
@@ -159,7 +159,10 @@ class Pump(asyncio.Protocol):
             self.ended.set_result(None)
 
     def _set_timer(self, deadline: float | None) -> None:
-        """Be called at a deadline, or before it: then nothing is due, and the timer is set anew."""
+        """Set the timer, unless it is set to an earlier time: then `_on_timer` finds nothing due, and sets it again.
+
+        So the timer is not cancelled and created with each packet that defers the deadline.
+        """
         loop = self._loop
         if deadline is None:
             return

@@ -1,4 +1,4 @@
-"""Whether a server delivers to shared subscriptions, found out by one message."""
+"""A probe for shared subscriptions: subscribe, publish one message, and see whether it is delivered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,22 @@ from mqttws.errors import ConnectionClosed, SubscribeRejected
 
 
 async def delivers_shared(url: Url, topic: str | None = None, **options: Unpack[ClientOptions]) -> bool:
-    """Return whether a server delivers to shared subscriptions; see `mqttws.delivers_shared`."""
+    """Return whether a server delivers to shared subscriptions. Some servers grant them, but deliver nothing.
+
+    A separate client subscribes to `$share/<random>/<topic>`, publishes one message to the topic, and waits for it.
+
+    Args:
+        url: See `Client`.
+        topic: A Topic Name that is not used otherwise; None: "mqttws/probe/" and 16 random hexadecimal digits.
+        **options: See `Options`; without `on_message`, and with an unused `client_id`. The `timeout`, here 5
+            seconds by default, bounds each step.
+
+    Returns:
+        Whether the message was delivered.
+
+    Raises:
+        MQTTError: There is no connection, or no answer.
+    """
     group, topic = probe_of(topic, options, os.urandom)
     async with Client(url, **options) as client:
         try:

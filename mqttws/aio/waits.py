@@ -1,8 +1,8 @@
-"""The tasks that wait for an outcome: each for so many seconds at most.
+"""Waits with a time limit: each task waits for one future, for a number of seconds at most.
 
-asyncio makes a timer for each wait, and nearly every one is cancelled again; that takes longer than the rest of a wait.
-Here all waits of one length share a timer: they are kept in the order in which they began, which is that of their
-deadlines, so that only the first of them has to be examined.
+asyncio creates a timer for each such wait, and cancels nearly every one, which takes longer than the rest of a wait.
+Here all waits of the same length share one timer. They are stored in the order in which they began, which is the order
+of their deadlines, so only the first of them has to be examined.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any, Final
 
 Future = asyncio.Future[Any]
 Task = asyncio.Task[Any]
-#: Who waits, and until when; or why the wait was ended.
+#: The task that waits, and its deadline; or the reason why the wait was ended, one of the two below.
 Wait = tuple[Task | None, float]
 
 #: The time was up.
 EXPIRED: Final[Wait] = (None, 0.0)
-#: It could never have ended.
+#: The wait could never have ended.
 HOPELESS: Final[Wait] = (None, 1.0)
-#: Lengths of which no task waits and that are remembered with their timers.
+#: The maximum number of lengths without a waiting task that are kept, with their timers.
 IDLE_LENGTHS: Final = 8
 
 
 class _NextTurn:
-    """Lets all that was to be called soon have its turn: `asyncio.sleep(0)` without its coroutine."""
+    """Awaiting it runs what is already scheduled, as `asyncio.sleep(0)` does, but without a coroutine."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
@@ -42,15 +42,15 @@ class Waits:
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def clear(self) -> None:
-        """Forget all of them: the event loop is another one from now on."""
+        """Forget all waits, because the client is used in another event loop from now on."""
         self._by_length.clear()
         self._timers.clear()
 
     def begin(self, future: Future, seconds: float, loop: asyncio.AbstractEventLoop) -> dict[Future, Wait]:
-        """Note that the current task waits for a future, which is cancelled when the time is up.
+        """Register that the current task waits for a future, which is cancelled when the time is up.
 
         Returns:
-            The waits of this length, from which the caller takes its own when it is over.
+            The waits of this length, from which the caller removes this one when it is over.
         """
         waits = self._by_length.get(seconds)
         if waits is None:
@@ -59,7 +59,7 @@ class Waits:
         return waits
 
     def tasks(self) -> list[tuple[Future, Task]]:
-        """Return what is waited for, and by whom."""
+        """Return the futures that are waited for, each with the task that waits."""
         return [
             (future, task)
             for waits in self._by_length.values()
@@ -68,7 +68,7 @@ class Waits:
         ]
 
     def end(self, future: Future) -> None:
-        """End the wait for a future: it is `HOPELESS`."""
+        """End the wait for a future with the reason `HOPELESS`."""
         for waits in self._by_length.values():
             if future in waits:
                 waits[future] = HOPELESS
@@ -95,7 +95,7 @@ class Waits:
                     break
                 due.append(future)
         else:
-            # No task waits that is not ended now; those that are still have to learn why.
+            # No wait is left that does not end now. The caller of each still holds `waits`, and reads the reason there.
             del self._by_length[seconds], self._timers[seconds]
         for future in due:
             waits[future] = EXPIRED

@@ -1,1 +1,1 @@
-"""The blocking driver: one thread moves the bytes of a client; the verbs are for the threads of its user."""
+"""The blocking client. Each client has one network thread, which reads and writes; any thread may call its methods."""

@@ -2,7 +2,7 @@
 
 A method takes the lock, changes the core, wakes the network thread, and, if it blocks, waits for a future. In a
 callback, which runs in the network thread, it runs the network loop itself instead of waiting. In a signal handler or a
-finaliser that has interrupted another method, the call is posted to the network thread. See `network`.
+finalizer that has interrupted another method, the call is posted to the network thread. See `network`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _networks: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class Client:
-    """A client of one server, which reconnects as long as it is open. Thread-safe.
+    """An MQTT client, which reconnects as long as it is open. Thread-safe. As a context manager it opens and closes.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://; a list of such URLs, all of which an attempt tries; or a callable that
-            returns either and is called once for each attempt.
-        **options: see `Options`.
+        url: The URL of the server, with the scheme `ws`, `wss`, `mqtt` or `mqtts`; a sequence of such URLs, all of
+            which an attempt tries; or a callable that returns either and is called once for each attempt.
+        **options: See `Options`.
 
     Raises:
-        ValueError: the URL is not valid, or an option is out of its range.
-        LocalProtocolError: an option breaks a rule of the standard.
-        TypeError: there is no such option, or one has the wrong type.
-        Unsupported: the `server` does not support the will.
+        ValueError: The URL is not valid, or an option is out of its range.
+        LocalProtocolError: An option breaks a rule of the standard.
+        TypeError: There is no such option, or one has the wrong type.
+        Unsupported: The `server` does not support the will.
     """
 
     def __init__(self, url: Url, **options: Unpack[ClientOptions]) -> None:
@@ -90,7 +90,7 @@ class Client:
 
     @property
     def received(self) -> int:
-        """The number of messages received so far, including those that wait for the program."""
+        """The number of messages received so far, including those that the program has not taken yet."""
         return self._core.received
 
     @property
@@ -105,7 +105,7 @@ class Client:
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        """The reason why nothing is read before messages are taken; an empty string while the client reads."""
         return self._core.stalled
 
     @property
@@ -123,17 +123,20 @@ class Client:
         With the option `retry_first` this returns after the first attempt, even if it failed: see `state`.
 
         Args:
-            timeout: seconds; None: the attempt ends after the `timeout` of the options.
-            wait: False: return immediately, and make attempts until one succeeds, as with `retry_first`.
+            timeout: Seconds; None: the attempt ends after the `timeout` of the options.
+            wait: Whether to wait for the connection. If not, return immediately and make attempts until one succeeds,
+                as with `retry_first`.
 
         Returns:
             The client itself.
 
         Raises:
-            ConnectError: the attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
+            ConnectError: The attempt failed (`HandshakeRejected`, `ConnectionRefused`, `CertificateError` ...). There
                 is no further attempt: only a connection that was established is reconnected.
-            TimedOut: it took too long.
-            MQTTError: the client is already open.
+            TimedOut: It took too long.
+            MQTTError: The client is already open.
+
+        Spec: §3.1, §3.2
         """
         self._network.start(retries=self._options.retry_first or not wait)
         opened = self._core.opened
@@ -158,8 +161,10 @@ class Client:
         that has interrupted a call of this client, this returns immediately and the client closes afterwards.
 
         Args:
-            timeout: seconds to wait before the connection is closed in any case; None: 5.
-            send_will: whether to close the connection without DISCONNECT, so that the server publishes the will.
+            timeout: Seconds to wait before the connection is closed in any case; None: 5.
+            send_will: Whether to close the connection without DISCONNECT, so that the server publishes the will.
+
+        Spec: §3.14, [MQTT-3.1.2-8], [MQTT-3.14.4-1]
         """
         seconds = CLOSE_TIMEOUT if timeout is None else timeout
         self._network.stop(seconds, send_will)
@@ -169,11 +174,11 @@ class Client:
         """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
-            timeout: seconds; None: the `timeout` of the options.
+            timeout: Seconds; None: the `timeout` of the options.
 
         Raises:
-            TimedOut: it took too long; the messages are still being delivered.
-            MQTTError: the client was closed, has given up, or is not open.
+            TimedOut: It took too long; the messages are still being delivered.
+            MQTTError: The client was closed, has given up, or is not open.
         """
         self._core.check_waiting()
         flushing = self._network.request(self._core.pending.flush)
@@ -192,20 +197,29 @@ class Client:
         """Publish a message, and wait until it is delivered to the server with its QoS.
 
         Args:
-            topic: a Topic Name.
-            payload: bytes, or a str, which is encoded as UTF-8.
-            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
-            retain: whether the server keeps it for later subscribers.
-            timeout: seconds; None: the `timeout` of the options.
-            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            topic: A Topic Name.
+            payload: Bytes, or a str, which is encoded as UTF-8.
+            qos: 0: wait until the message is passed to the operating system; 1 or 2: until it is completely
+                acknowledged.
+            retain: Whether the server keeps the message for later subscribers.
+            timeout: Seconds; None: the `timeout` of the options.
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the options.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is not valid.
-            MessageExpired: it waited for too long, and was not sent.
-            TimedOut: it took too long. A message that has not been sent yet is withdrawn; one that has been sent may
+            LocalProtocolError: The topic or the QoS is not valid.
+            MessageExpired: The message waited for too long, and was not sent.
+            TimedOut: It took too long. A message that has not been sent yet is withdrawn; one that has been sent may
                 still be delivered.
-            MQTTError: the client was closed, has given up, or is not open.
+            MQTTError: The client was closed, has given up, or is not open.
+
+        Spec: §3.3, §4.3
+
+        Examples:
+            >>> from mqttws import connect
+            >>> from mqttws.broker import Broker
+            >>> with Broker() as broker, connect(broker.url) as client:
+            ...     client.publish("greenhouse/temperature", "21.5", qos=1, retain=True)
         """
         message = Message(topic, payload, qos, retain)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
@@ -236,19 +250,22 @@ class Client:
         """Queue a message for publishing; also before `open` and while disconnected.
 
         Args:
-            topic: a Topic Name.
-            payload: bytes, or a str, which is encoded as UTF-8.
+            topic: A Topic Name.
+            payload: Bytes, or a str, which is encoded as UTF-8.
             qos: 0, 1 or 2.
-            retain: whether the server keeps it for later subscribers.
-            expire_after: seconds that it may wait to be sent; None: the `expire_after` of the options.
+            retain: Whether the server keeps the message for later subscribers.
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
+                `expire_after` of the options.
 
         Returns:
             A future that is done when `publish` would return.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is not valid.
-            QueueFull: too many messages are already waiting; nothing has changed.
-            StoreError: the message cannot be stored; nothing has changed.
+            LocalProtocolError: The topic or the QoS is not valid.
+            QueueFull: Too many messages are already waiting; nothing has changed.
+            StoreError: The message cannot be stored; nothing has changed.
+
+        Spec: §3.3, §4.3
         """
         network = self._network
         core = network.core
@@ -295,7 +312,7 @@ class Client:
         """Withdraw a message that has not been sent yet. Its future never completes.
 
         Args:
-            future: the future that `publish_nowait` returned.
+            future: The future that `publish_nowait` returned.
 
         Returns:
             Whether the message was withdrawn. A message that has been sent may still be delivered.
@@ -321,18 +338,29 @@ class Client:
         """Subscribe, and wait for the server's answer. Reconnecting restores granted subscriptions.
 
         Args:
-            topic_filters: a Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
-            qos: the requested QoS of Topic Filters that are not in a pair, 0 to 2.
-            timeout: seconds; None: the `timeout` of the options.
+            topic_filters: A Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
+            qos: The requested QoS of Topic Filters that are not in a pair, 0 to 2.
+            timeout: Seconds; None: the `timeout` of the options.
 
         Returns:
             For one Topic Filter the granted QoS; for several a tuple of return codes: 0, 1, 2, or 128 for refused.
 
         Raises:
-            LocalProtocolError: a Topic Filter or a QoS is not valid.
-            SubscribeRejected: the one Topic Filter was refused.
-            TimedOut: there was no answer in time.
-            MQTTError: the client was closed, or gave up.
+            LocalProtocolError: A Topic Filter or a QoS is not valid.
+            SubscribeRejected: The one Topic Filter was refused.
+            TimedOut: There was no answer in time.
+            MQTTError: The client was closed, or gave up.
+
+        Spec: §3.8, §3.9
+
+        Examples:
+            >>> from mqttws import connect
+            >>> from mqttws.broker import Broker
+            >>> with Broker() as broker, connect(broker.url) as client:
+            ...     client.subscribe("greenhouse/+", qos=1)
+            ...     client.subscribe([("barn/#", 2), "gate"])
+            1
+            (2, 0)
         """
         self._core.check_waiting()
         return self._wait(self.subscribe_nowait(topic_filters, qos), timeout, "there was no answer to the SUBSCRIBE")
@@ -346,32 +374,74 @@ class Client:
     ) -> Future[tuple[int, ...]]: ...
 
     def subscribe_nowait(self, topic_filters: TopicFilters, qos: int = 0) -> Future[Any]:
-        """Subscribe once there is a connection. Return a future with the result of `subscribe`."""
+        """Subscribe without waiting for the answer; while disconnected, as soon as there is a connection.
+
+        Args:
+            topic_filters: A Topic Filter; or several, each alone or as a (Topic Filter, QoS) pair.
+            qos: The requested QoS of Topic Filters that are not in a pair, 0 to 2.
+
+        Returns:
+            A future with the result or the exception of `subscribe`.
+
+        Raises:
+            LocalProtocolError: A Topic Filter or a QoS is not valid.
+        """
         return self._network.request(self._core.pending.subscribe, topic_filters, qos)
 
     def unsubscribe(self, topic_filters: str | Sequence[str], *, timeout: float | None = None) -> None:
         """Unsubscribe from one Topic Filter or several, and wait for the server's answer.
 
+        Args:
+            topic_filters: A Topic Filter, or several.
+            timeout: Seconds; None: the `timeout` of the options.
+
         Raises:
-            LocalProtocolError: a Topic Filter is ill-formed.
-            TimedOut: there was no answer in time.
-            MQTTError: the client was closed, or gave up.
+            LocalProtocolError: A Topic Filter is not valid.
+            TimedOut: There was no answer in time.
+            MQTTError: The client was closed, or gave up.
+
+        Spec: §3.10, §3.11
         """
         self._core.check_waiting()
         self._wait(self.unsubscribe_nowait(topic_filters), timeout, "there was no answer to the UNSUBSCRIBE")
 
     def unsubscribe_nowait(self, topic_filters: str | Sequence[str]) -> Future[None]:
-        """Unsubscribe when there is a connection. Return a future that is done when `unsubscribe` would return."""
+        """Unsubscribe without waiting for the answer; while disconnected, as soon as there is a connection.
+
+        Args:
+            topic_filters: A Topic Filter, or several.
+
+        Returns:
+            A future that is done when `unsubscribe` would return.
+
+        Raises:
+            LocalProtocolError: A Topic Filter is not valid.
+        """
         return self._network.request(self._core.pending.unsubscribe, topic_filters)
 
     def messages(self, timeout: float | None = None) -> Messages:
-        """Iterate over the messages that come in. A message is acknowledged when the iteration moves on.
+        """Iterate over received messages. A message is acknowledged when the next one is requested.
 
         Args:
-            timeout: seconds without a message after which the iteration ends; None: it ends with the client.
+            timeout: Seconds without a message after which the iteration ends; None: it ends when the client is closed.
+
+        Returns:
+            An iterator of `Publish`.
 
         Raises:
-            MQTTError: messages go to `on_message`. While iterating: the client gave up. After `close` it ends.
+            MQTTError: The option `on_message` is set, so messages go there. While iterating: the client gave up.
+
+        Examples:
+            >>> from mqttws import connect
+            >>> from mqttws.broker import Broker
+            >>> with Broker() as broker, connect(broker.url) as client:
+            ...     client.subscribe("greenhouse/+", qos=1)
+            ...     client.publish("greenhouse/temperature", "21.5", qos=1)
+            ...     for message in client.messages():
+            ...         print(message.topic, message.payload)
+            ...         break
+            1
+            greenhouse/temperature b'21.5'
         """
         self._core.check_iteration()
         return Messages(self._network, timeout)
@@ -384,13 +454,13 @@ class Client:
         returned. This does not subscribe: see `subscribe`.
 
         Args:
-            topic_filter: a Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
+            topic_filter: A Topic Filter; of a shared subscription, `$share/<group>/<filter>`, only the filter is
                 compared.
-            callback: is called in the network thread, as `on_message` is.
+            callback: A function of a message. It is called in the network thread, as `on_message` is.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
-            TypeError: the callback is none, or a coroutine function.
+            LocalProtocolError: The Topic Filter is not valid.
+            TypeError: The callback is not callable, or is a coroutine function.
         """
         if is_coroutine_function(callback):
             raise TypeError("the callback is a coroutine function, which only mqttws.aio.Client awaits")
@@ -401,16 +471,22 @@ class Client:
         """Remove a callback that was added with `on`. An unknown one has no effect.
 
         Args:
-            topic_filter: the Topic Filter that was passed to `on`.
-            callback: the function; None: all functions of that Topic Filter.
+            topic_filter: The Topic Filter that was passed to `on`.
+            callback: The function; None: all functions of that Topic Filter.
 
         Raises:
-            LocalProtocolError: the Topic Filter is ill-formed.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         self._network.call(self._core.routes.remove, topic_filter, callback)
 
     def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a QoS 1 or 2 message. Only with `manual_ack`; has no effect if repeated or too late."""
+        """Acknowledge a message. Only with `manual_ack`; has no effect if repeated or too late.
+
+        Args:
+            message: A received message; nothing is sent for QoS 0.
+
+        Spec: §3.4, §3.5
+        """
         if message.qos:
             self._network.acknowledge(message)
 
@@ -420,9 +496,9 @@ class Client:
         An iteration yields them again, in order, before all others.
 
         Args:
-            messages: messages that an iteration has yielded.
-            after: how many of the messages that wait are yielded before these; for one that was taken while others were
-                given back.
+            messages: Messages that an iteration has yielded.
+            after: The number of waiting messages to yield before these: not 0 for a message that was taken while others
+                were given back.
         """
         self._network.call(self._network.give_back, messages, after)
 
@@ -449,10 +525,10 @@ class Client:
         """Wait for a future; in a callback, by running the network loop.
 
         Args:
-            future: of the call.
-            timeout: seconds; None: the `timeout` of the options.
-            failure: what has not happened when the time is up.
-            is_answered: whether an answer of the server's settles it.
+            future: The future of the call.
+            timeout: Seconds; None: the `timeout` of the options.
+            failure: What to say has not happened if the time runs out.
+            is_answered: Whether the server's answer settles the future. Then reading must not have stopped.
         """
         network = self._network
         network.check_not_owned()
@@ -487,7 +563,7 @@ class Client:
         return self._options.age(expire_after, time.monotonic(), time.time())
 
     def _submit(self, message: Message, age: Age | None, deadline: float) -> tuple[int, LightFuture]:
-        """Queue a message, waiting until fewer wait."""
+        """Queue a message, once there is space in the queue. Return its token and its future."""
         network, core = self._network, self._core
         core.check_waiting()
         while True:
@@ -506,8 +582,9 @@ class Client:
                         raise TimedOut(
                             f"the message to {message.topic!r} will not be sent: {error}{stalled and '; '}{stalled}"
                         ) from None
+                    # Registered under the lock: no message can leave the queue between the check and the wait.
                     waiting = core.session.sender.waiting
-                    waiter = network.watch()  # under the lock, under which fewer come to wait
+                    waiter = network.watch()
             if not network.is_current:
                 network.check_progress()
                 waiter.wait(slice_until(deadline))
@@ -517,7 +594,7 @@ class Client:
     def _withdraw(self, token: int) -> bool:
         with self._network.lock:
             withdrawn = self._core.pending.withdraw(token)
-            self._network.notify()  # another message may wait instead
+            self._network.notify()  # there is space in the queue
         return withdrawn
 
 
@@ -525,15 +602,24 @@ def connect(url: Url, **options: Unpack[ClientOptions]) -> Client:
     """Connect to a server.
 
     Args:
-        url: ws://, wss://, mqtt:// or mqtts://; several of them; or a callable: see `Client`.
-        **options: see `Options`.
+        url: The URL of the server, with the scheme `ws`, `wss`, `mqtt` or `mqtts`; a sequence of URLs; or a callable:
+            see `Client`.
+        **options: See `Options`.
 
     Returns:
         The connected client, which is a context manager.
 
     Raises:
-        ConnectError: see `Client.open`.
-        ValueError: the URL is not valid, or an option is out of its range.
+        ConnectError: The attempt failed; see `Client.open`.
+        TimedOut: It took too long.
+        ValueError: The URL is not valid, or an option is out of its range.
+
+    Examples:
+        >>> import mqttws
+        >>> from mqttws.broker import Broker
+        >>> with Broker() as broker, mqttws.connect(broker.url, client_id="thermometer") as client:
+        ...     print(client.client_id, client.state.name)
+        thermometer connected
     """
     return Client(url, **options).open()
 

@@ -1,7 +1,7 @@
-"""A TCP connection for the blocking driver: every address of a name is tried, the next one without waiting long.
+"""TCP connections of the blocking client: the addresses of a name are tried in turn, without waiting for each to fail.
 
-A `Dialer` waits for nothing itself: its sockets are watched by the driver's selector, and the name is looked up in a
-thread of the `resolver`.
+A `Dialer` never blocks: the selector of the client watches its sockets, and a thread of the `resolver` looks up the
+name.
 
 Spec: RFC 8305 (Happy Eyeballs)
 """
@@ -22,19 +22,19 @@ _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
 
 
 class Dialer:
-    """One attempt to reach a name.
+    """One attempt to connect to a host.
 
     Args:
-        host: name or address.
+        host: Name or address of the host.
         port: 1 to 65,535.
-        selector: watches the sockets, until `close`.
-        wake: ends the wait for the selector, so that `advance` is called; called in another thread.
-        unix_socket: path of a Unix socket to connect to instead; None for none.
-        bind_address: the address of this machine to connect from; None: the system chooses.
-        sort: puts the addresses of a name into the order in which to try them.
+        selector: Watches the sockets, until `close`.
+        wake: Ends the wait for the selector, so that `advance` is called; called in another thread.
+        unix_socket: Path of a Unix socket to connect to instead; None for none.
+        bind_address: The address of this machine to connect from; None: the system chooses.
+        sort: Puts the addresses of a name into the order in which to try them.
 
     Attributes:
-        reached: the address that `advance` has returned a socket for.
+        reached: The address of the socket that `advance` returned.
 
     Raises:
         OSError: `host` is not a valid address.
@@ -69,17 +69,17 @@ class Dialer:
             self._lookup.watch(wake)
 
     def advance(self, now: float, ready: Iterable[socket.socket] = ()) -> socket.socket | None:
-        """Go on.
+        """Use the result of the lookup, examine the sockets that are ready, and start the connections that are due.
 
         Args:
-            now: seconds.
-            ready: the sockets that the selector has reported.
+            now: Seconds.
+            ready: The sockets that the selector has reported.
 
         Returns:
-            A connected socket that does not block; None: not yet.
+            A connected, non-blocking socket; None while there is none.
 
         Raises:
-            OSError: the name does not exist, or every address has failed; the error is that of the last one.
+            OSError: The name does not exist, or every address has failed; the error is that of the last one.
         """
         if self._lookup is not None:
             outcome = self._lookup.outcome
@@ -107,7 +107,7 @@ class Dialer:
         return None
 
     def next_deadline(self) -> float | None:
-        """Return when `advance` must be called at the latest; None for never."""
+        """Return the latest time of the next call of `advance`; None for no limit."""
         return self._next_start if self._waiting else None
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Dialer:
         return self._pending.pop(candidate)
 
     def _start(self, entry: Address) -> None:
-        """Begin to connect to one address."""
+        """Start connecting to one address."""
         family, protocol, address = entry
         candidate = None
         try:
@@ -129,7 +129,7 @@ class Dialer:
             candidate.setblocking(False)
             if self._bind_address is not None:
                 candidate.bind((self._bind_address, 0))
-            code = candidate.connect_ex(address)  # type: ignore[arg-type] # whatever getaddrinfo gave
+            code = candidate.connect_ex(address)  # type: ignore[arg-type] # as returned by getaddrinfo
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
         except OSError as error:

@@ -1,21 +1,25 @@
-"""The futures of the blocking driver: a `concurrent.futures.Future` that costs little until a thread waits for it.
+"""The futures of the blocking client: a `concurrent.futures.Future` that costs little until a thread waits for it.
 
-Each message that is published has one, and nearly none is ever waited for. The standard class makes a condition, its
-lock and two lists for each, which takes several times as long as encoding the message. This one makes them when they
-are first asked for: by a wait, a callback, a cancellation.
+Each published message has a future, and hardly any thread ever waits for one. The standard class creates a condition,
+its lock and two lists for each, which takes several times as long as encoding the message. This class creates them on
+first use: by a wait, a callback or a cancellation.
 
-There is no lock but that condition's, so that futures share nothing, neither with each other nor with a parent process.
-Operations of a dictionary and a list, each atomic, take its place. `setdefault` of the state decides between an outcome
-and a cancellation. A future is settled first and examined second; a thread that waits, or adds a callback, notes that
-first and looks at the state second, so one of them always sees the other. A callback leaves the list by `pop`, and the
-thread that has popped it calls it. The lock of a thread that waits for the result may be released twice. The condition
-is for the rest: `cancel`, `exception` and the functions of `concurrent.futures`.
+The only lock is that of the condition, so futures share nothing with each other or with a parent process. Elsewhere
+atomic operations of a dictionary and a list replace a lock:
 
-A message of QoS 0 gets a `Receipt`, which is neither kept nor settled: it compares its token with a `HighWaterMark`.
+- `setdefault` of the state decides between an outcome and a cancellation.
+- Settling sets the state first and looks for waiting threads second. A thread that waits, or adds a callback,
+  registers first and reads the state second. So at least one of the two sees the other.
+- The thread that pops a callback from the list calls it, so each callback is called once.
+- The lock of a thread that waits for the result may be released twice.
 
-Of the standard class this uses the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks`, and
-that the waiters are touched only while `_condition` is held; `tests/drivers/test_future.py` holds both classes to the
-same behaviour.
+The condition serves the rest: `cancel`, `exception` and the functions of `concurrent.futures`.
+
+A message of QoS 0 gets a `Receipt`, which is neither stored nor settled: it compares its token with a `HighWaterMark`.
+
+This class relies on the attributes `_state`, `_result`, `_exception`, `_waiters` and `_done_callbacks` of the standard
+class, and on the fact that it uses the waiters only while it holds `_condition`. `tests/drivers/test_future.py` runs
+the same tests on both classes.
 """
 
 from __future__ import annotations
@@ -34,10 +38,10 @@ _PENDING = "PENDING"
 _CANCELLED = "CANCELLED"
 _CANCELLED_AND_NOTIFIED = "CANCELLED_AND_NOTIFIED"
 _FINISHED = "FINISHED"
-#: What the standard class makes for each future, in the order in which it is made here: the condition last.
+#: The attributes that the standard class creates for each future, in the order in which they are created here.
 _PARTS = ("_waiters", "_done_callbacks", "_condition")
-#: Where the locks are of the threads that wait for the result. Who makes that makes `_done_callbacks` next, by whose
-#: presence a future is known for one that somebody looks at.
+#: The attribute with the locks of the threads that wait for the result. `_done_callbacks` is always created with it:
+#: the presence of that attribute means that the future has a waiting thread or a callback.
 _SLEEPERS = "_sleepers"
 
 
@@ -45,7 +49,7 @@ class Condition(threading.Condition):
     """A condition whose `with` takes its lock in one step, in C.
 
     In the standard class `__enter__` is a function in Python: an exception that a signal handler raises at its end,
-    Ctrl-C for example, leaves the lock taken for ever. Here `with` finds the methods of the lock itself.
+    Ctrl-C for example, leaves the lock taken forever. Here `with` finds the methods of the lock itself.
     """
 
     __enter__ = property(attrgetter("_lock.__enter__"))
@@ -53,17 +57,17 @@ class Condition(threading.Condition):
 
 
 class LightFuture(Future[Any]):
-    """See `concurrent.futures.Future`; made and settled by the driver."""
+    """See `concurrent.futures.Future`; created and settled by the client."""
 
-    # What a new one holds; no `__init__` needs to run.
+    # The initial values are class attributes, so that no `__init__` needs to run.
     _state = _PENDING
     _result = None
     _exception = None
-    _has_notified = False  # whether its waiters and callbacks know of the outcome; under the condition
+    _has_notified = False  # whether the waiters have been notified of the outcome; guarded by the condition
     __init__ = object.__init__
 
     def __getattr__(self, name: str) -> Any:
-        """Make what the standard class makes for each future."""
+        """Create the attributes that the standard class creates for each future."""
         if name not in _PARTS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self._prepare_waiting()
@@ -74,10 +78,10 @@ class LightFuture(Future[Any]):
         return parts[name]
 
     def _prepare_waiting(self) -> None:
-        """Make sure that this future will be settled. Called before the first wait, and again if it is interrupted."""
+        """Make sure that this future will be settled. Called before each wait, and when a callback is added."""
 
     def done(self) -> bool:
-        """Return whether there is an outcome, or a cancellation."""
+        """Return whether the future has a result or an exception, or was cancelled."""
         return self._state not in (_PENDING, "RUNNING")
 
     def cancelled(self) -> bool:
@@ -85,11 +89,11 @@ class LightFuture(Future[Any]):
         return self._state in (_CANCELLED, _CANCELLED_AND_NOTIFIED)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the outcome: return the exception of it. See `concurrent.futures.Future.exception`."""
+        """Wait for the outcome, and return its exception. See `concurrent.futures.Future.exception`."""
         return self._exception if self._state is _FINISHED else super().exception(timeout)
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the outcome: return it, or raise it. See `concurrent.futures.Future.result`."""
+        """Wait for the outcome, and return or raise it. See `concurrent.futures.Future.result`."""
         if self._state is _PENDING and not self._wait(timeout):
             raise TimeoutError
         if self._state is _FINISHED and self._exception is None:
@@ -97,9 +101,9 @@ class LightFuture(Future[Any]):
         return super().result(timeout)
 
     def _wait(self, timeout: float | None) -> bool:
-        """Wait until this is done, or the time is up. Return whether it is done."""
+        """Wait until the future is done, or the time is up. Return whether it is done."""
         parts, lock = self.__dict__, allocate_lock()
-        lock.acquire()
+        lock.acquire()  # used as an event: `_wake_sleepers` releases it
         sleepers = parts.setdefault(_SLEEPERS, [])
         sleepers.append(lock)
         try:
@@ -112,7 +116,7 @@ class LightFuture(Future[Any]):
         return self.done()
 
     def cancel(self) -> bool:
-        """See `concurrent.futures.Future.cancel`. The message or the request is sent all the same."""
+        """See `concurrent.futures.Future.cancel`. The message or the request is still sent."""
         with self._condition:
             if self.__dict__.setdefault("_state", _CANCELLED) == _FINISHED:
                 return False
@@ -135,10 +139,13 @@ class LightFuture(Future[Any]):
             report(fn)
 
     def settle(self, outcome: object) -> None:
-        """Take an outcome: an exception to raise or a result to return. Only the first counts, or a cancellation.
+        """Set the outcome. Do nothing if the future has one or was cancelled.
+
+        Args:
+            outcome: An exception to raise, or a result to return.
 
         Raises:
-            BaseException: what a callback raised beyond `Exception`, after all callbacks have been called.
+            BaseException: A callback raised it, and it is not an `Exception`. All callbacks have been called.
         """
         parts = self.__dict__
         if self._state is _PENDING:
@@ -154,18 +161,18 @@ class LightFuture(Future[Any]):
             self._invoke_callbacks()
 
     def _wake_sleepers(self) -> None:
-        """Wake the threads that wait for the result; each takes its lock out of the list itself.
+        """Wake the threads that wait for the result. Each removes its lock from the list itself.
 
-        An exception of a signal handler between two steps, Ctrl-C for example, loses none: the next call wakes all.
+        So if an exception of a signal handler, Ctrl-C for example, interrupts this, the next call wakes all threads.
         """
         for lock in list(self.__dict__.get(_SLEEPERS, ())):
             try:
                 lock.release()
-            except RuntimeError:  # it has been released
+            except RuntimeError:  # already released
                 pass
 
     def _notify(self) -> None:
-        """Wake those that wait by the condition, once."""
+        """Notify the threads that wait on the condition, and the waiters of `concurrent.futures`. Do so only once."""
         with self._condition:
             if self._has_notified:
                 return
@@ -180,13 +187,13 @@ class LightFuture(Future[Any]):
             self._condition.notify_all()
 
     def _invoke_callbacks(self) -> None:
-        """Call each callback once, whichever thread comes first. An exception is reported, and stops no other."""
+        """Call each callback once, even if several threads do this. An exception is logged; the others are called."""
         callbacks = self._done_callbacks
         failure: BaseException | None = None
         while callbacks:
             try:
                 callback = callbacks.pop(0)
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken the last one
                 break
             try:
                 callback(self)
@@ -199,10 +206,11 @@ class LightFuture(Future[Any]):
 
     @staticmethod
     def settle_all(futures: list[LightFuture], outcome: object) -> None:
-        """Give futures their outcome; see `settle`."""
+        """Set the outcome of several futures; see `settle`."""
         failure: BaseException | None = None
         for future in futures:
             parts = future.__dict__
+            # The fast path, for a delivered message that no thread waits for: only the state is set.
             if (
                 outcome is None
                 and parts.setdefault("_state", _FINISHED) is _FINISHED
@@ -217,21 +225,21 @@ class LightFuture(Future[Any]):
             raise failure
 
     def fail_in_child(self, error: Exception) -> None:
-        """After a fork, in the child: fail without the condition, the waiters and the callbacks of the parent."""
+        """Fail in a forked child, without the parent's condition, waiters and callbacks."""
         for part in (*_PARTS, _SLEEPERS):
             self.__dict__.pop(part, None)
         self.settle(error)
 
 
 class Receipt(LightFuture):
-    """The future of a message of QoS 0: done when it is sent.
+    """The future of a message of QoS 0, which is done when the message is sent.
 
     Attributes:
-        token: of the message.
-        sent: the mark of the client.
+        token: The token of the message.
+        sent: The client's mark of what is sent.
     """
 
-    # Filled in half of the time of attributes without a slot.
+    # Setting a slot takes half as long as setting an attribute in `__dict__`.
     __slots__ = ("sent", "token")
 
     token: int
@@ -239,7 +247,7 @@ class Receipt(LightFuture):
 
     @staticmethod
     def make(sent: HighWaterMark[LightFuture], token: int) -> Receipt:
-        """Make one."""
+        """Return a new receipt."""
         receipt: Receipt = Receipt()
         receipt.sent = sent
         receipt.token = token
@@ -250,7 +258,7 @@ class Receipt(LightFuture):
             self._look()
 
     def _look(self) -> None:
-        """Settle it where the message is sent, or never will be."""
+        """Settle the future if the message is sent, or never will be."""
         sent = self.sent
         if self._state is _PENDING and sent.knows(self.token):
             self.settle(None if self.token <= sent.token else sent.error)
@@ -271,5 +279,5 @@ class Receipt(LightFuture):
         return super().exception(timeout)
 
     def withdrawn(self) -> None:
-        """Note that the message was withdrawn: this future is never done."""
+        """Record that the message was withdrawn: this future is never done."""
         self.sent = HighWaterMark()

@@ -1,8 +1,8 @@
-"""The messages of a blocking client, one after the other. Each is acknowledged when the iteration moves on, or ends.
+"""The iterator over the messages of a blocking client. A message is acknowledged when the next one is requested.
 
-Not a generator: an exception inside a generator, Ctrl-C while it waits say, ends it for good, and the garbage collector
-runs what its `finally` holds wherever it comes upon it. Here the exception of a signal handler loses no message: it is
-taken by `_TAKE` in one step, and counts as handed out in the step that returns it.
+It is not a generator. An exception inside a generator, for example of Ctrl-C while it waits, ends the generator for
+good, and the garbage collector runs its `finally` clause in any thread. Here the exception of a signal handler loses no
+message: a message is moved from the inbox in one step, and counts as yielded only from the step that returns it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Messages(Iterator[Publish]):
     """See `Client.messages`.
 
     Args:
-        network: of the client.
-        timeout: seconds without a message after which the iteration ends; None: it ends with the client.
+        network: The network thread of the client.
+        timeout: Seconds without a message after which the iteration ends; None: it ends when the client is closed.
 
     Attributes:
-        thread: the identity of the thread that takes the messages, as far as is known.
-        over: whether the iteration has ended.
+        thread: The identifier of the last thread that took a message.
+        over: Whether the iteration has ended.
     """
 
     def __init__(self, network: Network, timeout: float | None) -> None:
@@ -51,7 +51,7 @@ class Messages(Iterator[Publish]):
         taken, network = self._taken, self._network
         if not taken:
             try:
-                taken.extend(map(_TAKE, (network.core.inbox.messages,)))  # what is there already takes no lock
+                taken.extend(map(_TAKE, (network.core.inbox.messages,)))  # one atomic step, without the lock
             except IndexError:
                 self.thread = threading.get_ident()
                 if not network.await_message(taken, self._timeout):
@@ -76,7 +76,7 @@ class Messages(Iterator[Publish]):
         self._taken = []
 
     def __del__(self) -> None:
-        # Called by the garbage collector in any thread, at any allocation: it takes no lock.
+        # The garbage collector calls this in any thread, at any allocation. So it takes no lock, but posts the call.
         taken: Any = getattr(self, "_taken", None)
         if taken and not self._handed_out:
             self._network.post(self._network.core.inbox.give_back, taken[:1])

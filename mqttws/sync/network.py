@@ -5,11 +5,11 @@ The thread executes turns. Each turn is one step of this sequence::
     _idle -> _ask -> _dial -> _move ... -> (lost) -> _idle     or the end
 
 `_idle` waits until an attempt is due, `_ask` gets the URL, `_dial` makes the TCP connection, and `_move` writes, waits
-and reads. Callbacks run after each step. A callback runs in this thread, so a call in it that waits executes the turns
+and reads. Callbacks run after each step. A callback runs in this thread, so a blocking call in it executes the turns
 itself until it is done.
 
-Other threads change the core under a lock, or post calls: see `owner` and `docs/concurrency.md`. Only one thing happens
-outside the thread: a single QoS 0 message is written by the thread that publishes it (`send_at_once`).
+Other threads change the core under a lock, or post calls: see `owner` and `docs/concurrency.md`. The thread does all
+I/O with one exception: a single QoS 0 message is written by the thread that publishes it (`send_at_once`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Taker(Protocol):
     """An iteration over the messages.
 
     Attributes:
-        thread: the identity of the thread that takes them, as far as is known.
-        over: whether it has ended.
+        thread: The identifier of the last thread that took a message.
+        over: Whether the iteration has ended.
     """
 
     thread: int
@@ -63,12 +63,12 @@ class Network(Owner):
     """The thread of one client, and its core.
 
     Args:
-        options: the options of the client.
-        url: see `Client`.
+        options: The options of the client.
+        url: See `Client`.
 
     Attributes:
-        core: the core that it drives.
-        iterations: the iterations over the messages.
+        core: The core that it drives.
+        iterations: The iterations over the messages.
     """
 
     def __init__(self, options: Options, url: Url) -> None:
@@ -94,7 +94,7 @@ class Network(Owner):
         self._selector: selectors.BaseSelector | None = None
         self._watched = 0  # what the selector watches the socket for
 
-    # What the core needs: see `mqttws.client.driver`.
+    # The interface for the core: see `mqttws.client.driver`.
 
     make_future = staticmethod(LightFuture)
     settle = staticmethod(LightFuture.settle_all)
@@ -106,7 +106,7 @@ class Network(Owner):
     @staticmethod
     def random() -> float:
         """See `Driver.random`."""
-        from random import random  # it takes longer to load than most clients live before they need it
+        from random import random  # slow to import, and not needed before the first reconnection
 
         return random()
 
@@ -133,14 +133,21 @@ class Network(Owner):
         self.call(self.core.acknowledge, message)
 
     def look_again(self) -> None:
-        """Do nothing: `call` wakes the thread, which may read again."""
+        """Do nothing. Passed to `call`, which wakes the thread, so that it reads again if it may."""
 
     def await_message(self, taken: list[Publish], timeout: float | None) -> bool:
-        """Wait for a message, and take it in one step. Return False where the time is up, or the client was closed.
+        """Wait for a message, and append it to a list in one step.
+
+        Args:
+            taken: The list.
+            timeout: Seconds; None: until the client is closed.
+
+        Returns:
+            Whether there was a message. If not, the time is up or the client was closed.
 
         Raises:
-            WouldDeadlock: this is the thread that reads the messages.
-            MQTTError: the client gave up, or is not open.
+            WouldDeadlock: This is the network thread, which reads the messages.
+            MQTTError: The client gave up, or is not open.
         """
         self.check_not_owned()
         if self.is_current:
@@ -148,9 +155,12 @@ class Network(Owner):
         deadline = None if timeout is None else time.monotonic() + timeout
         messages = self.core.inbox.messages
         while True:
+            # Watch first, then look: a message that comes between the two ends the wait.
             waiter = self.watch_messages()
             with self.lock:
                 try:
+                    # `extend` and `map` run in C. No exception of a signal handler can come between the removal from
+                    # one list and the insertion into the other, so none loses the message.
                     taken.extend(map(deque.popleft, (messages,)))
                     return True
                 except IndexError:
@@ -160,15 +170,15 @@ class Network(Owner):
             waiter.wait(slice_until(deadline))
 
     def give_back(self, messages: Sequence[Publish], after: int) -> None:
-        """Let messages be taken once more. Under the lock."""
+        """Return messages to the inbox. Requires the lock."""
         self.core.inbox.give_back(messages, after)
         self.notify()
 
     def check_progress(self) -> None:
-        """Check that what this thread waits for may still come, whatever it is.
+        """Check that a wait of this thread can end.
 
         Raises:
-            WouldDeadlock: nothing is read before messages are taken, and this is the only thread that takes them.
+            WouldDeadlock: Nothing is read before messages are taken, and this is the only thread that takes them.
         """
         stalled = self.core.stalled
         if stalled:
@@ -181,16 +191,16 @@ class Network(Owner):
         """Begin to connect.
 
         Args:
-            retries: whether a first attempt that fails is followed by others.
+            retries: Whether a first attempt that fails is followed by others.
 
         Raises:
-            MQTTError: the client is open already.
+            MQTTError: The client is open already.
         """
         self.check_not_owned()
         if self._has_lost_store:
             raise MQTTError("the store belongs to the parent process; make a new client with a store for this process")
         if not self.is_current and not self.core.running:
-            self.join(1.0)  # the thread of an earlier life, which is over
+            self.join(1.0)  # the client was open before, and its thread may not have ended yet
         with self.lock:
             if self._thread is not None and not self.core.running:
                 raise MQTTError("the client is still closing: one of its callbacks has not returned")
@@ -206,7 +216,7 @@ class Network(Owner):
                 self._thread.start()
             except BaseException:
                 if self._thread is not None and self._thread.ident is not None:
-                    self.core.stop(time.monotonic(), 0.0)  # an interrupt: the thread runs, and cleans up itself
+                    self.core.stop(time.monotonic(), 0.0)  # an interrupt after the start: the thread cleans up
                     self.wake()
                 else:
                     self.core.give_up(None)
@@ -214,7 +224,7 @@ class Network(Owner):
                 raise
 
     def stop(self, timeout: float, send_will: bool = False) -> None:
-        """Close the client, without waiting for it."""
+        """Start to close the client, and return immediately."""
         self.call(self._stop, timeout, send_will)
         if self._thread is None and not self.owned():
             self.core.callbacks.run()
@@ -226,11 +236,12 @@ class Network(Owner):
             self.core.give_up(None)
 
     def join(self, timeout: float) -> None:
-        """Wait for the end of the thread, unless this is it, or the thread needs the lock that this one holds."""
+        """Wait until the network thread has ended. Do nothing in that thread, or if this thread holds the lock."""
         thread = self._thread
         if thread is None or self.is_current or self.owned():
             return
-        # `Thread.join` takes a thread for ended once an exception has interrupted it (Python 3.11, bpo-45274).
+        # In Python 3.11 an exception that interrupts `Thread.join` makes later calls believe that the thread has ended
+        # (bpo-45274). So wait for `_clean_up` first, which sets `_thread` to None.
         deadline = time.monotonic() + timeout
         while self._thread is thread and time.monotonic() < deadline:
             waiter = self.watch()
@@ -240,15 +251,15 @@ class Network(Owner):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def send_at_once(self, packet: bytes, burst: float = 0.0) -> bool:
-        """Send a PUBLISH of QoS 0 in the calling thread, which spares two changes of threads. Under the lock.
+        """Send a PUBLISH of QoS 0 in the calling thread, which saves two thread switches. Requires the lock.
 
         Args:
-            packet: the whole PUBLISH.
-            burst: seconds from one call to the next within which they belong together: then the thread is to send
-                their messages in one piece, and this does nothing.
+            packet: The encoded PUBLISH.
+            burst: Seconds. If the last call was less than this ago, do nothing: the network thread sends the messages
+                of a burst together.
 
         Returns:
-            Whether it is sent. If not, nothing has happened.
+            Whether the packet was sent. If not, nothing has changed.
         """
         self._note_sending()
         link, now = self.core.link, time.monotonic()
@@ -257,13 +268,13 @@ class Network(Owner):
         data = link.frame_now(packet, now)
         if data is None:
             return False
-        # Ctrl-C can raise an exception in this thread between any two steps, also after the socket has accepted the
-        # bytes and before their count is stored. So the call that sends them stores the count as well.
+        # Ctrl-C can raise an exception in this thread between any two bytecodes, also after the socket has accepted the
+        # bytes and before their count is stored. So one call in C sends the bytes and stores the count.
         counts: list[int] = []
         self._sending = data, counts
         try:
             counts.extend(map(self._socket.send, (data,)))
-        except OSError:  # full or broken: the network thread will find out as well
+        except OSError:  # full or broken: the network thread gets the same error, and handles it
             return False
         finally:
             self._note_sending()
@@ -273,7 +284,7 @@ class Network(Owner):
         return True
 
     def _note_sending(self) -> None:
-        """Record how many bytes of `send_at_once` the socket has accepted."""
+        """Record how many bytes of `send_at_once` the socket has accepted. The network thread writes the others."""
         if self._sending is not None:
             data, counts = self._sending
             if counts:
@@ -281,7 +292,7 @@ class Network(Owner):
             self._sending = None
 
     def drop(self) -> None:
-        """Make a new connection immediately. Requires the lock."""
+        """Close the connection, and make a new one immediately. Requires the lock."""
         self.core.drop(time.monotonic())
         self._due = 0.0
 
@@ -289,14 +300,14 @@ class Network(Owner):
         """Execute turns in a callback until a condition is true.
 
         Args:
-            done: the condition.
-            deadline: the time at which to give up.
+            done: The condition.
+            deadline: The time at which to return in any case, by `time.monotonic`.
 
         Raises:
-            WouldDeadlock: the condition cannot become true before this callback returns.
+            WouldDeadlock: The condition cannot become true before this callback returns.
         """
         while not done() and time.monotonic() < deadline:
-            if self._step is None:
+            if self._step is None:  # this callback runs inside a step, which cannot run twice at once
                 raise WouldDeadlock("the network waits for this callback to return; use the _nowait form here")
             self._turn(deadline if self.core.reading else time.monotonic())
             stalled = self.core.stalled
@@ -306,7 +317,7 @@ class Network(Owner):
                 )
 
     def forget_parent(self) -> None:
-        """Start again in a forked child. The thread, the futures and the queued messages belong to the parent."""
+        """Start with new state in a forked child. The thread, futures and queued messages belong to the parent."""
         core, sockets = self.core, (self._selector, self._socket, self._wake_in, self._wake_out)
         if self._options.store is not None:
             self._options.store = None
@@ -333,7 +344,7 @@ class Network(Owner):
                     self._turn(None)
                 if self.core.calls.messages:
                     self.deliver()
-        except BaseException as error:  # a defect of this package must not make callers wait for ever
+        except BaseException as error:  # a defect of this package must not make callers wait forever
             report_exception(self._run)
             failure = MQTTError(f"the network thread failed: {type(error).__name__}")
             failure.__cause__ = error
@@ -347,7 +358,7 @@ class Network(Owner):
                 self._clean_up()
 
     def _clean_up(self) -> None:
-        """Close everything. Under the lock."""
+        """Close all sockets and the selector. Requires the lock."""
         if self._dialer is not None:
             self._dialer.close()
         for each in (self._socket, self._selector, self._wake_in, self._wake_out):
@@ -360,7 +371,11 @@ class Network(Owner):
         self.notify()
 
     def _turn(self, until: float | None) -> None:
-        """Take one step, waiting until some time at most; then call back."""
+        """Execute one step, then run callbacks.
+
+        Args:
+            until: The time at which the step ends if it waits; None: no limit.
+        """
         assert self._step is not None
         if self.posted:
             with self.lock:
@@ -370,7 +385,7 @@ class Network(Owner):
             self._run_callbacks()
 
     def _run_callbacks(self) -> None:
-        """Run the callbacks that are due. `SystemExit` in one ends neither this thread nor the others' turn."""
+        """Run the callbacks that are due. `SystemExit` in one is logged; it does not end the thread."""
         callbacks = self.core.callbacks
         while callbacks.due:
             try:
@@ -379,7 +394,7 @@ class Network(Owner):
                 report_exception(self._run_callbacks)
 
     def deliver(self) -> None:
-        """Run callbacks for the messages that wait, as long as callbacks may take."""
+        """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
         core = self.core
         messages, manual_ack = core.calls.messages, core.options.manual_ack
         end = time.monotonic() + CALLBACK_SLICE
@@ -397,7 +412,7 @@ class Network(Owner):
                 break
 
     def _callbacks_for(self, message: Publish) -> Sequence[Callable[[Publish], object]]:
-        """Return the callbacks for a message."""
+        """Return the callbacks for a message. Without any, put it into the inbox of the iterations."""
         core = self.core
         if not core.routes and core.options.on_message is not None:
             return (core.options.on_message,)
@@ -421,7 +436,7 @@ class Network(Owner):
             self._step = self._ask
 
     def _pass_time(self, now: float) -> float | None:
-        """Expire old messages while there is no connection. Return when to call this again."""
+        """Expire old messages while there is no connection. Return the time of the next call; None for never."""
         with self.lock:
             self.core.pass_time(now)
             self.notify(False)
@@ -429,7 +444,7 @@ class Network(Owner):
 
     def _ask(self, until: float | None) -> None:
         """Get the URL, and start to connect."""
-        self._step = None  # a wait in the user's callable for the URL could never end
+        self._step = None  # the user's callable for the URL runs now: a blocking call in it raises WouldDeadlock
         try:
             url = self.endpoints.choose(self.endpoints.ask())
             with self.lock:
@@ -449,7 +464,7 @@ class Network(Owner):
             self._lost(attempt.failed(error))
 
     def _dial(self, until: float | None) -> None:
-        """Go on connecting."""
+        """Continue to connect, until a TCP connection is established."""
         attempt, dialer = self._attempt, self._dialer
         assert attempt is not None
         assert dialer is not None
@@ -478,7 +493,7 @@ class Network(Owner):
             self._step = self._move
 
     def _move(self, until: float | None) -> None:
-        """Write, wait, read."""
+        """Write, wait until a socket is ready or a deadline comes, and read once."""
         core, now = self.core, time.monotonic()
         link = core.link
         assert link is not None
@@ -488,7 +503,7 @@ class Network(Owner):
             if core.stopping:
                 core.disconnect(now)
             broken = self._write(now)
-            if core.stopping and core.disconnect(now):  # that was the last data it waited for: DISCONNECT is due now
+            if core.stopping and core.disconnect(now):  # the last message has just been written: send DISCONNECT
                 broken = broken or self._write(now)
             if broken is not None:
                 link.broke(broken, now)
@@ -498,9 +513,10 @@ class Network(Owner):
             over = link.over(now, bool(self._unsent))
             if core.callbacks.due and not over:
                 return  # run callbacks first: a thread that waits for a sent message continues while this one reads
-            # In a callback no messages are delivered, because callbacks would nest.
-            waits = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
-            deadline = now if waits else earlier(link.next_deadline(), core.next_expiry)
+            # Wait for nothing if there is work to do. Inside a callback (`until` is set) no messages are delivered,
+            # because callbacks would nest; so there they are no work.
+            has_work = bool(core.callbacks.due) or bool(self.posted) or (until is None and core.deliverable)
+            deadline = now if has_work else earlier(link.next_deadline(), core.next_expiry)
             if core.stopping:
                 deadline = earlier(deadline, core.deadline)
         if over:
@@ -510,7 +526,7 @@ class Network(Owner):
         now = time.monotonic()
         is_due = deadline is not None and now >= deadline
         if data is None and not is_due:
-            return  # woken: the next turn looks
+            return  # woken by another thread: the next turn writes what it queued
         with self.lock:
             if isinstance(data, OSError):
                 link.broke(data, now)
@@ -524,7 +540,11 @@ class Network(Owner):
             self.notify(bool(core.inbox.messages))
 
     def _write(self, now: float) -> OSError | None:
-        """Write all that the socket takes. Under the lock. Return what broke it, if anything did."""
+        """Write until the socket accepts no more, or nothing is left. Requires the lock.
+
+        Returns:
+            The error that broke the connection, or None.
+        """
         link, connection = self.core.link, self._socket
         assert link is not None
         assert connection is not None
@@ -551,7 +571,7 @@ class Network(Owner):
         """Wait, then read once.
 
         Returns:
-            Bytes; b"" at their end; what broke the socket; or None, if there is nothing.
+            The received bytes; b"" at EOF; the error that broke the connection; or None if there was nothing to read.
         """
         connection = self._socket
         assert connection is not None
@@ -569,7 +589,7 @@ class Network(Owner):
         return data
 
     def _watch(self, connection: socket.socket) -> None:
-        """Register the events of interest with the selector."""
+        """Register with the selector what the socket is watched for. Change the registration only if it differs."""
         selector = self._selector
         assert selector is not None
         events = selectors.EVENT_READ if self.core.reading else 0
@@ -586,7 +606,11 @@ class Network(Owner):
         self._watched = events
 
     def _select(self, until: float | None, deadline: float | None) -> list[socket.socket]:
-        """Wait until something happens, or until the earlier of two times. Return the sockets it happened to."""
+        """Wait until a socket is ready, another thread wakes this one, or the earlier of two times comes.
+
+        Returns:
+            The sockets that are ready.
+        """
         assert self._selector is not None
         until = deadline if until is None else earlier(until, deadline)
         timeout = None if until is None else max(0.0, until - time.monotonic())
@@ -609,7 +633,7 @@ class Network(Owner):
                 pass
 
     def _lost(self, error: Exception | None) -> None:
-        """Note the end of a connection, or of an attempt."""
+        """Handle the end of a connection or of an attempt: close the socket, and schedule the next attempt, if any."""
         self._step = None
         try:
             verdict = self.core.judge(error, time.monotonic())

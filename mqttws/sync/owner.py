@@ -1,11 +1,12 @@
-"""How other threads reach what the network thread of a blocking client owns: under a lock, or by a post.
+"""The lock of a blocking client, and how other threads call functions under it, or post them to the network thread.
 
-The lock guards the core, and no user code runs under it. No thread takes it twice: it is an `RLock` only because such a
-lock knows its owner from the very instruction that takes it. A signal handler or a finalizer may run in the middle of a
-locked region, in its thread; a call made there finds the lock `owned`, and is posted to the network thread instead.
+The lock guards the core, and no user code runs under it. No thread acquires it twice. It is an `RLock` only because the
+owner of such a lock is set by the same instruction that acquires it. A signal handler or a finalizer may run in the
+middle of a locked region, in its thread. A call made there finds the lock `owned`, and is posted to the network thread.
 
-A thread that waits for a change holds nothing meanwhile. So the exception of a signal handler in the middle of its wait
-leaves nothing behind; the wait of a `threading.Condition` may be interrupted after it has released the lock.
+A thread that waits for a change holds no lock meanwhile, so an exception of a signal handler can interrupt the wait
+anywhere. A `threading.Condition` would not do: its wait may be interrupted after it has released the lock and before
+it has acquired it again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from mqttws.sync.future import LightFuture
 if TYPE_CHECKING:
     import socket
 
-#: Seconds that a thread waits before it looks whether a signal has arrived.
+#: The longest uninterrupted wait of a thread, in seconds: see `slice_until`.
 WAIT_SLICE = 0.5
 
 
 class Waiter:
-    """A thread that waits for a change: it watches from the moment at which this is made."""
+    """An event for the next change. Changes count from the creation of this object, not from the call of `wait`."""
 
     def __init__(self, waiters: deque[threading.Lock]) -> None:
         self._waiters = waiters
@@ -37,7 +38,7 @@ class Waiter:
         waiters.append(self._change)
 
     def wait(self, seconds: float) -> None:
-        """Wait for the change."""
+        """Wait for the change, for a number of seconds at most."""
         try:
             self._change.acquire(timeout=seconds)
         finally:
@@ -51,13 +52,13 @@ class Owner:
     """The lock of a client's core, and the way to wake its thread.
 
     Attributes:
-        lock: guards the core.
-        owned: returns whether this thread holds the lock: then a signal handler or a finalizer is what runs.
-        posted: what the thread is to call under the lock.
-        woken: whether the thread is about to look what there is to do.
+        lock: Guards the core.
+        owned: Returns whether this thread holds the lock. That is so only in a signal handler or a finalizer.
+        posted: The posted calls, which are made under the lock.
+        woken: Whether the network thread has been woken and has not started its next turn yet.
     """
 
-    #: The factory of the lock; a test uses one that reports a second acquisition by the same thread.
+    #: Creates the lock; a test uses one that reports a second acquisition by the same thread.
     make_lock = staticmethod(threading.RLock)
 
     def __init__(self) -> None:
@@ -66,14 +67,14 @@ class Owner:
         self.posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.woken = False
         self._waiters: deque[threading.Lock] = deque()
-        self._takers: deque[threading.Lock] = deque()  # those that wait for messages
+        self._takers: deque[threading.Lock] = deque()  # the threads that wait for messages
         self._wake_in: socket.socket | None = None
         self._wake_out: socket.socket | None = None
-        self._identity = 0  # of the thread
+        self._identity = 0  # the identifier of the network thread
 
     @property
     def callbacks(self) -> Callbacks:
-        """What is to be called outside the lock."""
+        """The calls that are due outside the lock."""
         raise NotImplementedError
 
     @property
@@ -82,19 +83,19 @@ class Owner:
         return threading.get_ident() == self._identity
 
     def check_not_owned(self) -> None:
-        """Check that this thread may wait for the lock, or for what another thread does under it.
+        """Check that this thread may wait for the lock, or for a thread that needs it.
 
         Raises:
-            WouldDeadlock: it holds the lock.
+            WouldDeadlock: This thread holds the lock.
         """
         if self.owned():
             raise WouldDeadlock(
-                "this signal handler or finalizer has interrupted a call of the same client, which it would wait for; "
-                "use the _nowait form here"
+                "this signal handler or finalizer has interrupted a call of the same client, which cannot continue "
+                "while this one waits; use the _nowait form here"
             )
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call under the lock, and have the thread look what there is to do; or post it, where the lock is owned."""
+        """Call a function under the lock, and wake the network thread. If this thread holds the lock, post the call."""
         if self.owned():
             self.post(function, *arguments)
             return
@@ -105,7 +106,11 @@ class Owner:
             self.wake()
 
     def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
-        """Do as `call` does with what makes a future. Return that future, or one that follows it."""
+        """Do the same as `call` for a function that returns a future.
+
+        Returns:
+            That future; or, if the call was posted, another one that gets the same outcome.
+        """
         if self.owned():
             future: LightFuture = LightFuture()
             self.post(self._follow, future, function, arguments)
@@ -118,28 +123,31 @@ class Owner:
         return made
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have the thread call under the lock, soon. It takes no lock: finalisers and signal handlers may post."""
+        """Schedule a call under the lock, in the network thread. Takes no lock: for finalizers and signal handlers."""
         self.posted.append((function, arguments))
         self._wake_up()
 
     def _wake_up(self) -> None:
-        """End the thread's wait, without the lock."""
+        """End the wait of the network thread. Does not require the lock."""
         wake_out = self._wake_out
         if wake_out is not None:
             try:
                 wake_out.send(b"\0")
-            except OSError:  # it is full: the thread will look; or closed: there is none
+            except OSError:  # full: its bytes will wake the thread; or closed: there is no thread
                 pass
 
     def take_posted(self) -> None:
-        """Call what was posted. Under the lock. A call that this thread makes must come after those that it posted."""
+        """Make the posted calls. Requires the lock.
+
+        Each call of a method does this first, so that it follows the calls that the same thread has posted before.
+        """
         posted = self.posted
         while posted:
             function, arguments = posted.popleft()
             function(*arguments)
 
     def _follow(self, future: LightFuture, function: Callable[..., LightFuture], arguments: tuple[Any, ...]) -> None:
-        """Let the future of a posted call follow the one that the call makes."""
+        """Make a posted call. Copy the outcome of the future that it returns to another future."""
         callbacks = self.callbacks
         try:
             made = function(*arguments)
@@ -148,34 +156,35 @@ class Owner:
             return
 
         def copy(done: Any) -> None:
-            outcome = done.exception() if not done.cancelled() else ConnectionClosed("it was cancelled")
+            outcome = done.exception() if not done.cancelled() else ConnectionClosed("the call was cancelled")
             callbacks.add(LightFuture.settle_all, [future], outcome if outcome is not None else done.result())
 
         made.add_done_callback(copy)
 
     def wake(self) -> None:
-        """Make the thread look again, unless this is it. Under the lock."""
+        """Wake the network thread, unless this is that thread. Requires the lock."""
         if not self.woken and self._wake_out is not None and threading.get_ident() != self._identity:
-            # In this order: an exception of a signal handler between the two costs a byte, not a wake-up.
+            # In this order: an exception of a signal handler between the two causes a superfluous byte. In the other
+            # order it would lose the wake-up.
             try:
                 self._wake_out.send(b"\0")
-            except BlockingIOError:  # it is full of bytes that will wake the thread
+            except BlockingIOError:  # full of bytes that will wake the thread
                 pass
             self.woken = True
 
     def watch(self) -> Waiter:
-        """Return an event for the next change: there is more space in the queue, or the client has ended."""
+        """Return an event for the next change: there is space in the queue, or the client has ended."""
         return Waiter(self._waiters)
 
     def watch_messages(self) -> Waiter:
-        """Watch for the next message, or for the end of the client."""
+        """Return an event for the next message, or for the end of the client."""
         return Waiter(self._takers)
 
     def notify(self, messages: bool = True) -> None:
         """Wake the threads that wait for a change.
 
         Args:
-            messages: whether to wake those that wait for messages, too.
+            messages: Whether to wake also the threads that wait for messages.
         """
         if self._waiters:
             _release_all(self._waiters)
@@ -187,14 +196,14 @@ def _release_all(waiters: deque[threading.Lock]) -> None:
     while waiters:
         try:
             waiters.popleft().release()
-        except IndexError:  # its thread has given up
+        except IndexError:  # the last thread has stopped waiting and removed its lock
             return
 
 
 def slice_until(deadline: float | None) -> float:
-    """Return how long to wait before looking again.
+    """Return the seconds of one wait: the time until the deadline, but at most `WAIT_SLICE`.
 
-    A signal that arrives at the very moment at which the main thread begins to wait for a lock does not end that wait:
-    Python runs its handler, Ctrl-C's say, only when the wait is over.
+    A signal that arrives just before the main thread waits for a lock does not end that wait: Python runs the handler,
+    for example that of Ctrl-C, only after the wait. So a long wait is cut into slices.
     """
     return WAIT_SLICE if deadline is None else max(0.0, min(WAIT_SLICE, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Whether a server delivers to shared subscriptions, found out by one message."""
+"""A probe for shared subscriptions: subscribe, publish one message, and see whether it is delivered."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from mqttws.sync.network import Url
 
 
 def delivers_shared(url: Url, topic: str | None = None, **options: Unpack[ClientOptions]) -> bool:
-    """Return whether a server delivers to shared subscriptions. Some grant them, and deliver nothing.
+    """Return whether a server delivers to shared subscriptions. Some servers grant them, but deliver nothing.
 
-    A client with a connection apart subscribes to `$share/<random>/<topic>`, publishes one message to the topic, and
-    waits for it.
+    A separate client subscribes to `$share/<random>/<topic>`, publishes one message to the topic, and waits for it.
 
     Args:
-        url: see `Client`.
-        topic: a Topic Name that is not used otherwise; None: "mqttws/probe/" and 16 random hexadecimal digits.
-        **options: see `Options`; without `on_message`, and with an unused `client_id`. The `timeout`, here 5
+        url: See `Client`.
+        topic: A Topic Name that is not used otherwise; None: "mqttws/probe/" and 16 random hexadecimal digits.
+        **options: See `Options`; without `on_message`, and with an unused `client_id`. The `timeout`, here 5
             seconds by default, bounds each step.
 
+    Returns:
+        Whether the message was delivered.
+
     Raises:
-        MQTTError: there is no connection, or no answer.
+        MQTTError: There is no connection, or no answer.
     """
     group, topic = probe_of(topic, options, os.urandom)
     with Client(url, **options) as client:

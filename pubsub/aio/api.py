@@ -46,7 +46,7 @@ class Observable(ObservableCore[Subscription]):
         """Begin a subscription, and iterate over its messages until it ends or is silent for `timeout` seconds.
 
         Raises:
-            ProviderError: there is no provider, or a setting is missing.
+            ProviderError: There is no provider, or a setting is missing.
         """
         inbox = Inbox()
         subscription = self._make(Observer(inbox.put, None, inbox.close, holds=True))
@@ -76,9 +76,9 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
     be used in another one.
 
     Args:
-        *providers: see `add_pluggable`.
-        codec: translates messages if a call names no other.
-        timeout: seconds; the default time-out of each call that waits.
+        *providers: See `add_pluggable`.
+        codec: Translates messages if a call names no other.
+        timeout: Seconds; the default time-out of each call that waits.
     """
 
     _name = "pubsub.aio.PubSub"
@@ -103,20 +103,20 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Publish a message to one topic or several, and wait until all have it as the QoS promises.
 
         Args:
-            topics: a topic or several.
-            message: what the codec takes; with the default anything that JSON has, or bytes as they are.
+            topics: A topic or several.
+            message: What the codec takes; with the default anything that JSON has, or bytes as they are.
             qos: 0: handed to the network; 1 or 2: acknowledged in full.
-            retain: whether the server keeps it for later subscribers.
-            provider: the name of a provider; None: all providers.
-            codec: encodes the message; None: that of the `PubSub`.
-            timeout: seconds; None: the `timeout` of the `PubSub`.
-            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            retain: Whether the server keeps it for later subscribers.
+            provider: The name of a provider; None: all providers.
+            codec: Encodes the message; None: that of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
+            expire_after: Seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
-            PublishFailed: it failed for some of the topics, or it took too long for them.
-            LocalProtocolError: a topic or the QoS is not valid; nothing was sent.
-            TypeError, ValueError: the message cannot be encoded; nothing was sent.
+            PublishFailed: It failed for some of the topics, or it took too long for them.
+            LocalProtocolError: A topic or the QoS is not valid; nothing was sent.
+            TypeError, ValueError: The message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
         is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
@@ -206,17 +206,17 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Make a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
-            name: the name of the requester, one level of a topic; None: a random one. Responses are published below
+            name: The name of the requester, one level of a topic; None: a random one. Responses are published below
                 `prefix/name`.
-            prefix: a Topic Name, on which the responders must agree.
-            qos: at which requests are published and responses subscribed to: 0, 1 or 2.
-            provider: the name of a provider; None: all providers.
-            codec: of requests and responses; None: that of the `PubSub`.
-            max_pending: the maximum number of requests that wait for a response, at least 1.
+            prefix: A Topic Name, on which the responders must agree.
+            qos: At which requests are published and responses subscribed to: 0, 1 or 2.
+            provider: The name of a provider; None: all providers.
+            codec: Of requests and responses; None: that of the `PubSub`.
+            max_pending: The maximum number of requests that wait for a response, at least 1.
 
         Raises:
-            LocalProtocolError: the name, the prefix or the QoS is not valid.
-            ProviderError: there is no provider, or a setting is missing.
+            LocalProtocolError: The name, the prefix or the QoS is not valid.
+            ProviderError: There is no provider, or a setting is missing.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
@@ -224,12 +224,12 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Connect now.
 
         Args:
-            provider: the name of a provider; None: all providers.
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            provider: The name of a provider; None: all providers.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            MQTTError: it failed.
-            TimedOut: it took too long; connecting continues in the background.
+            MQTTError: It failed.
+            TimedOut: It took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
         channels = [self.channel(each) for each in self.select(provider)]
@@ -244,11 +244,11 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: it took too long; the messages are still being delivered.
-            MQTTError: a connection has ended.
+            TimedOut: It took too long; the messages are still being delivered.
+            MQTTError: A connection has ended.
         """
         loop, seconds = asyncio.get_running_loop(), self._runtime.seconds(timeout)
         deadline = loop.time() + seconds
@@ -265,7 +265,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         messages that were not consumed are not acknowledged.
 
         Args:
-            timeout: seconds to wait before the connections are closed in any case; None: 5.
+            timeout: Seconds to wait before the connections are closed in any case; None: 5.
         """
         await self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
@@ -273,11 +273,11 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         """Remove a provider, by itself or by its name, and close its connection.
 
         Args:
-            provider: the provider.
-            timeout: as for `close`.
+            provider: The provider.
+            timeout: As for `close`.
 
         Raises:
-            ProviderError: there is no such provider.
+            ProviderError: There is no such provider.
         """
         await self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
 

@@ -21,7 +21,7 @@ async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float, chann
     """Wait for futures without cancelling them or raising their exceptions. Return whether all are done in time.
 
     Raises:
-        WouldDeadlock: an answer on one of the channels cannot arrive before this callback returns.
+        WouldDeadlock: An answer on one of the channels cannot arrive before this callback returns.
     """
     pending, clock = set(futures), asyncio.get_running_loop().time
     deadline = clock() + seconds
@@ -42,15 +42,15 @@ class Subscription(Handle):
         """Wait for the server's answer.
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Returns:
             Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
 
         Raises:
-            SubscribeRejected: the server refused the only one, or the last of them.
-            MQTTError: there is no connection, or the subscription has ended.
-            TimedOut: there was no answer in time.
+            SubscribeRejected: The server refused the only one, or the last of them.
+            MQTTError: There is no connection, or the subscription has ended.
+            TimedOut: There was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
         settled = self._core.settled
@@ -65,11 +65,11 @@ class Subscription(Handle):
         `next` is called no more.
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: there was no answer in time. The subscription has ended all the same.
-            UnsubscribeRejected: the server closes the connection because of it, and may send further messages, which
+            TimedOut: There was no answer in time. The subscription has ended all the same.
+            UnsubscribeRejected: The server closes the connection because of it, and may send further messages, which
                 are discarded.
         """
         answers = self._core.end()

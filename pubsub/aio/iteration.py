@@ -50,7 +50,7 @@ class Inbox:
         Cancelling it takes nothing out.
 
         Args:
-            timeout: seconds; None: as long as it takes.
+            timeout: Seconds; None: as long as it takes.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -122,9 +122,9 @@ class Messages(Subscription):
         """Return the next message.
 
         Raises:
-            StopAsyncIteration: the subscription has ended, or there was no message for `timeout` seconds.
-            MQTTError: why the subscription has ended.
-            WouldDeadlock: this is a callback, in the task that would have to deliver the message.
+            StopAsyncIteration: The subscription has ended, or there was no message for `timeout` seconds.
+            MQTTError: Why the subscription has ended.
+            WouldDeadlock: This is a callback, in the task that would have to deliver the message.
         """
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:

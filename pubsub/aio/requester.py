@@ -25,22 +25,22 @@ class Requester(RequesterCore):
         """Publish a request, and wait for its response.
 
         Args:
-            topic: of the responder; see `PubSub.respond`.
-            message: what the codec takes.
-            timeout: seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
+            topic: Of the responder; see `PubSub.respond`.
+            message: What the codec takes.
+            timeout: Seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
                 then never is.
 
         Returns:
             The response.
 
         Raises:
-            TimedOut: there was no response in time; there may be no responder.
-            RequestFailed: the responder has reported that it failed.
-            PublishFailed: the request could not be published.
-            DecodeFailed: the response cannot be decoded.
-            QueueFull: too many requests wait already.
-            WouldDeadlock: this is a callback of the `PubSub`.
-            MQTTError: there is no connection, or the server refused the subscription.
+            TimedOut: There was no response in time; there may be no responder.
+            RequestFailed: The responder has reported that it failed.
+            PublishFailed: The request could not be published.
+            DecodeFailed: The response cannot be decoded.
+            QueueFull: Too many requests wait already.
+            WouldDeadlock: This is a callback of the `PubSub`.
+            MQTTError: There is no connection, or the server refused the subscription.
         """
         loop, seconds = asyncio.get_running_loop(), self._runtime.seconds(timeout)
         deadline = loop.time() + seconds
@@ -61,7 +61,7 @@ class Requester(RequesterCore):
         """End the subscription to the responses; requests that wait fail with `SubscriptionEnded`.
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
         """
         await self._subscription.unsubscribe(timeout)
 

@@ -27,7 +27,7 @@ class Tasks(Runtime):
     """The runtime of `pubsub.aio.PubSub`.
 
     Attributes:
-        spawned: the tasks of callbacks that are coroutine functions.
+        spawned: The tasks of callbacks that are coroutine functions.
     """
 
     def renew(self) -> None:

@@ -33,9 +33,9 @@ class Ratio(NamedTuple):
     """How many times A's figure B's is.
 
     Attributes:
-        ratio: the geometric mean of the rounds.
-        low: where the interval of 95 % begins; None with one round.
-        high: where it ends.
+        ratio: The geometric mean of the rounds.
+        low: Where the interval of 95 % begins; None with one round.
+        high: Where it ends.
     """
 
     ratio: float
@@ -76,7 +76,7 @@ def compared(runs: tuple[list[dict[str, float]], list[dict[str, float]]]) -> dic
     """Compare the runs of both brokers.
 
     Args:
-        runs: the figures of A's runs and of B's, in the order of the rounds.
+        runs: The figures of A's runs and of B's, in the order of the rounds.
 
     Returns:
         Figure -> both medians, the ratio with its interval, and the verdict: "A", "B", or "none" for no difference.

@@ -29,8 +29,8 @@ def as_hdr_log(run: Run, started: float) -> str:
     """Write the durations of a run as a log of one interval, with a tag for each kind.
 
     Args:
-        run: that has ended and has measured something.
-        started: when the run began, in seconds since the epoch.
+        run: That has ended and has measured something.
+        started: When the run began, in seconds since the epoch.
     """
     assert run.begin is not None
     assert run.end is not None
@@ -77,8 +77,8 @@ def as_openmetrics(run: Run, document: dict[str, Any]) -> str:
     """Write a run as metrics.
 
     Args:
-        run: that has ended.
-        document: of it.
+        run: That has ended.
+        document: Of it.
     """
     lines = [
         "# TYPE pubsub_bench_messages counter",

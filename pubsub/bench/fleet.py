@@ -26,15 +26,15 @@ class Connections:
     """What became of the connections.
 
     Attributes:
-        made: how many were.
-        failed: how many failed, for whatever reason.
-        refused: of those, how many the server refused.
-        rejected: subscribers whose subscription the server rejected.
-        lowered: subscribers that were granted a lower QoS than requested.
-        lost: how often one ended that was not to.
-        reconnected: how often one was made again.
-        ended: clients that gave up.
-        first_error: why the first one failed.
+        made: How many were.
+        failed: How many failed, for whatever reason.
+        refused: Of those, how many the server refused.
+        rejected: Subscribers whose subscription the server rejected.
+        lowered: Subscribers that were granted a lower QoS than requested.
+        lost: How often one ended that was not to.
+        reconnected: How often one was made again.
+        ended: Clients that gave up.
+        first_error: Why the first one failed.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class Watch:
     """Counts what happens to a connection that stood: the `on_state` of one client.
 
     Args:
-        connections: to count in.
-        tally: to count reasons in.
+        connections: To count in.
+        tally: To count reasons in.
     """
 
     def __init__(self, connections: Connections, tally: Tally) -> None:
@@ -78,15 +78,15 @@ class Fleet:
     """The clients of a run.
 
     Args:
-        plan: of the run.
-        make_client: makes a client, which is not open, with the options that it is given.
-        tally: to count in.
-        clock: returns the time in nanoseconds.
+        plan: Of the run.
+        make_client: Makes a client, which is not open, with the options that it is given.
+        tally: To count in.
+        clock: Returns the time in nanoseconds.
 
     Attributes:
-        publishers: those that are connected.
-        subscribers: those that are connected and have subscribed.
-        connections: what became of them.
+        publishers: Those that are connected.
+        subscribers: Those that are connected and have subscribed.
+        connections: What became of them.
     """
 
     def __init__(self, plan: Plan, make_client: MakeClient, tally: Tally, clock: Callable[[], int]) -> None:

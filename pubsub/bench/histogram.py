@@ -42,10 +42,10 @@ class Histogram:
     """Counts values from 0 to `LARGEST`: nanoseconds, where a unit matters.
 
     Attributes:
-        count: how many values.
-        total: their sum.
-        least: the smallest value; 0 if there is none.
-        greatest: the greatest.
+        count: How many values.
+        total: Their sum.
+        least: The smallest value; 0 if there is none.
+        greatest: The greatest.
     """
 
     __slots__ = ("_counts", "count", "greatest", "least", "total")

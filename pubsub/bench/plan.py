@@ -38,25 +38,25 @@ class Plan:
     """A run.
 
     Attributes:
-        publishers: how many clients publish.
-        subscribers: how many subscribe.
-        idle: how many more are connected, and do nothing.
-        qos: of messages and subscriptions.
-        size: bytes of a payload, at least those of its header.
-        rate: messages a second, of all publishers together, above 0; None: as fast as it goes.
-        window: the maximum number of messages in flight of a publisher, 1 to 65,535.
-        duration: seconds that are measured.
-        warmup: seconds before, that are not.
-        drain: seconds of silence after which nothing more is waited for.
+        publishers: How many clients publish.
+        subscribers: How many subscribe.
+        idle: How many more are connected, and do nothing.
+        qos: Of messages and subscriptions.
+        size: Bytes of a payload, at least those of its header.
+        rate: Messages a second, of all publishers together, above 0; None: as fast as it goes.
+        window: The maximum number of messages in flight of a publisher, 1 to 65,535.
+        duration: Seconds that are measured.
+        warmup: Seconds before, that are not.
+        drain: Seconds of silence after which nothing more is waited for.
         topic: Topic Name; `NUMBER` is a level of it that stands for the publisher's number, `RUN` for the run.
         spread: `ALL` or `SHARE`.
-        retain: whether the server keeps the messages. They are removed in the end.
-        connect_rate: connections a second to make; None: as fast as it goes.
-        run: identifies this run, 8 hexadecimal digits.
+        retain: Whether the server keeps the messages. They are removed in the end.
+        connect_rate: Connections a second to make; None: as fast as it goes.
+        run: Identifies this run, 8 hexadecimal digits.
 
     Raises:
-        ValueError: something is out of its range, or does not fit together.
-        LocalProtocolError: the topic is none.
+        ValueError: Something is out of its range, or does not fit together.
+        LocalProtocolError: The topic is none.
     """
 
     publishers: int = 1
@@ -152,9 +152,9 @@ class Schedule:
     The publishers take turns: message k is of publisher k modulo their number.
 
     Args:
-        start: nanoseconds.
-        rate: messages a second, above 0.
-        publishers: how many take turns, at least 1.
+        start: Nanoseconds.
+        rate: Messages a second, above 0.
+        publishers: How many take turns, at least 1.
     """
 
     def __init__(self, start: int, rate: float, publishers: int) -> None:
@@ -181,7 +181,7 @@ class Schedule:
         """When a publisher's message is due, in nanoseconds.
 
         Args:
-            turn: of the publisher, 0 for the first.
-            sequence: of the message among those of the publisher, 0 for the first.
+            turn: Of the publisher, 0 for the first.
+            sequence: Of the message among those of the publisher, 0 for the first.
         """
         return self.due_at(sequence * self.publishers + turn)

@@ -19,11 +19,11 @@ def draw(document: dict[str, Any], path: str) -> None:
     """Draw a run.
 
     Args:
-        document: of the run, as `report.as_json` makes it.
-        path: of the PNG file.
+        document: Of the run, as `report.as_json` makes it.
+        path: Of the PNG file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: It cannot be written.
     """
     figure = import_module("matplotlib.figure").Figure(figsize=(9, 8), layout="constrained")
     upper, lower = figure.subplots(2, 1)
@@ -42,7 +42,7 @@ def curve(buckets: list[list[float]]) -> tuple[list[float], list[float]]:
     """The latency at each percentile that the buckets can distinguish.
 
     Args:
-        buckets: least, greatest and count, rising.
+        buckets: Least, greatest and count, rising.
 
     Returns:
         Of how many messages one was slower (1 up to 10 to the `DECADES`), and that latency in milliseconds.

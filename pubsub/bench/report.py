@@ -25,8 +25,8 @@ def as_json(run: Run, url: str) -> dict[str, Any]:
     """Show a run as a document; `docs/bench.md` explains its keys.
 
     Args:
-        run: that has ended.
-        url: as it may be shown.
+        run: That has ended.
+        url: As it may be shown.
     """
     plan, tally, connections = run.plan, run.tally, run.fleet.connections
     return {

@@ -46,10 +46,10 @@ class Second:
     """About a second of a run; it may have 86,400 of them.
 
     Attributes:
-        at: its end by plan, in seconds from the beginning of what is measured; not above 0 for the warm-up.
-        published: messages a second. So with `acknowledged` and `delivered`.
-        p50: of the latency of the messages that came in it, in nanoseconds. So with `p99` and `greatest`.
-        under_way: messages of publishers that were not settled at its end.
+        at: Its end by plan, in seconds from the beginning of what is measured; not above 0 for the warm-up.
+        published: Messages a second. So with `acknowledged` and `delivered`.
+        p50: Of the latency of the messages that came in it, in nanoseconds. So with `p99` and `greatest`.
+        under_way: Messages of publishers that were not settled at its end.
     """
 
     at: float
@@ -66,19 +66,19 @@ class Run:
     """One run.
 
     Args:
-        plan: the plan.
-        make_client: see `Fleet`.
-        observe: called about once a second, with this very object.
+        plan: The plan.
+        make_client: See `Fleet`.
+        observe: Called about once a second, with this very object.
 
     Attributes:
         stage: `CONNECTING`, `MEASURING`, `WAITING` or `CLOSING`.
-        tally: the counts.
-        fleet: the connections.
-        begin: when measuring began; None: it has not.
-        end: when it ended; None: it has not.
-        seconds: rates and latencies over time.
-        due: the number of scheduled messages; None without a schedule.
-        interrupts: how often `interrupt` was called.
+        tally: The counts.
+        fleet: The connections.
+        begin: When measuring began; None: it has not.
+        end: When it ended; None: it has not.
+        seconds: Rates and latencies over time.
+        due: The number of scheduled messages; None without a schedule.
+        interrupts: How often `interrupt` was called.
     """
 
     def __init__(self, plan: Plan, make_client: MakeClient, observe: Callable[[Run], object]) -> None:

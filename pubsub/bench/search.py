@@ -31,8 +31,8 @@ class Objective:
     """A service-level objective: a quantile of the latency stays below a limit.
 
     Attributes:
-        quantile: p50, p90, p99 or p99.9.
-        bound: milliseconds, above 0.
+        quantile: P50, p90, p99 or p99.9.
+        bound: Milliseconds, above 0.
     """
 
     quantile: str
@@ -43,7 +43,7 @@ class Objective:
         """Read an objective, such as "p99<10ms".
 
         Raises:
-            ValueError: it is none.
+            ValueError: It is none.
         """
         found = _OBJECTIVE.fullmatch(text.strip())
         if found is None or not float(found[2]):
@@ -80,10 +80,10 @@ class Search:
     """Which rate is tried next.
 
     Args:
-        first: the initial rate in messages per second.
+        first: The initial rate in messages per second.
 
     Attributes:
-        best: the highest rate that has passed; 0 for none.
+        best: The highest rate that has passed; 0 for none.
     """
 
     def __init__(self, first: float) -> None:

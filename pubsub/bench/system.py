@@ -22,7 +22,7 @@ def ask_for_descriptors(connections: int) -> None:
     """Raise the limit of open files as far as so many connections need.
 
     Raises:
-        OSError: the system allows fewer; says how many, and what to do.
+        OSError: The system allows fewer; says how many, and what to do.
     """
     if resource is None:
         return

@@ -37,21 +37,21 @@ class Tally:
     """What a run has counted, of all its workers.
 
     Attributes:
-        published: messages handed to the clients.
-        acknowledged: of them, those that have reached the server as their QoS promises; at QoS 0, the network.
-        failed: of them, those whose client gave up.
-        delivered: messages that came to a subscriber, each counted once for each subscriber.
-        duplicated: those that came once more.
-        out_of_order: those that arrived after a later one of the same publisher.
-        foreign: received messages that are not from this run, or were retained.
-        latency: from the time in the header to the subscriber.
-        acknowledgement: from the same time to the acknowledgement; not at QoS 0.
-        lag: from the time at which a message was due until it was handed over.
-        connecting: from the first step of connecting to the CONNACK.
-        recent: latencies since `take_recent`.
-        reasons: what went wrong -> how often.
-        over: whether the clients are being closed: what fails from then on counts as not acknowledged.
-        measure_from: latencies of messages that are stamped with an earlier time do not count, in nanoseconds.
+        published: Messages handed to the clients.
+        acknowledged: Of them, those that have reached the server as their QoS promises; at QoS 0, the network.
+        failed: Of them, those whose client gave up.
+        delivered: Messages that came to a subscriber, each counted once for each subscriber.
+        duplicated: Those that came once more.
+        out_of_order: Those that arrived after a later one of the same publisher.
+        foreign: Received messages that are not from this run, or were retained.
+        latency: From the time in the header to the subscriber.
+        acknowledgement: From the same time to the acknowledgement; not at QoS 0.
+        lag: From the time at which a message was due until it was handed over.
+        connecting: From the first step of connecting to the CONNACK.
+        recent: Latencies since `take_recent`.
+        reasons: What went wrong -> how often.
+        over: Whether the clients are being closed: what fails from then on counts as not acknowledged.
+        measure_from: Latencies of messages that are stamped with an earlier time do not count, in nanoseconds.
     """
 
     def __init__(self) -> None:
@@ -85,18 +85,18 @@ class Publisher:
     """One publisher.
 
     Args:
-        number: in the header of its messages, and in its topic.
-        client: a client.
-        tally: to count in.
-        clock: returns the time in nanoseconds.
-        plan: of the run.
-        padding: what follows the header.
+        number: In the header of its messages, and in its topic.
+        client: A client.
+        tally: To count in.
+        clock: Returns the time in nanoseconds.
+        plan: Of the run.
+        padding: What follows the header.
 
     Attributes:
-        sequence: how many messages it has handed over.
-        limit: how many it may, by now; None: as many as the window has space for.
-        under_way: how many of them are not settled.
-        intended: gives the time at which a message of it is due, by its sequence; None: when it is handed over.
+        sequence: How many messages it has handed over.
+        limit: How many it may, by now; None: as many as the window has space for.
+        under_way: How many of them are not settled.
+        intended: Gives the time at which a message of it is due, by its sequence; None: when it is handed over.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Flow:
     """What one subscriber has had from one publisher.
 
     Args:
-        gaps: how many are remembered. Beyond, what was missing longest counts as lost, even if it comes yet.
+        gaps: How many are remembered. Beyond, what was missing longest counts as lost, even if it comes yet.
     """
 
     __slots__ = ("_gaps", "_max_gaps", "_next")
@@ -198,10 +198,10 @@ class Subscriber:
     """One subscriber.
 
     Args:
-        heard: the publishers whose messages it is to get.
-        tally: to count in.
-        clock: returns the time in nanoseconds.
-        plan: of the run.
+        heard: The publishers whose messages it is to get.
+        tally: To count in.
+        clock: Returns the time in nanoseconds.
+        plan: Of the run.
     """
 
     def __init__(self, heard: range, tally: Tally, clock: Callable[[], int], plan: Plan) -> None:
@@ -240,12 +240,12 @@ class Turns:
     """Lets publishers hand over what a schedule says is due.
 
     Args:
-        schedule: of the run.
-        publishers: in turn.
-        end: nanoseconds; what is due from then on is not part of the run.
+        schedule: Of the run.
+        publishers: In turn.
+        end: Nanoseconds; what is due from then on is not part of the run.
 
     Attributes:
-        released: how many messages have become due.
+        released: How many messages have become due.
     """
 
     def __init__(self, schedule: Schedule, publishers: Sequence[Publisher], end: int) -> None:

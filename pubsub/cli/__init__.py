@@ -86,8 +86,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     """Parse a command line.
 
     Raises:
-        SystemExit: it is wrong, or contains an option for help.
-        Failure: its file of options cannot be read.
+        SystemExit: It is wrong, or contains an option for help.
+        Failure: Its file of options cannot be read.
     """
     name = words[0] if words else ""
     parser = make_parser(name)
@@ -111,7 +111,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
     """Make the parser.
 
     Args:
-        loaded: the commands whose arguments to add; the modules of the others are not imported.
+        loaded: The commands whose arguments to add; the modules of the others are not imported.
     """
     parser = argparse.ArgumentParser(
         prog="pubsub", description="Publish and subscribe over MQTT.", epilog="pubsub COMMAND --help says more."

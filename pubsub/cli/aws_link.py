@@ -29,11 +29,11 @@ def aws_provider(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
     """Make the provider that signs.
 
     Args:
-        arguments: of the command.
-        options: of the client.
+        arguments: Of the command.
+        options: Of the client.
 
     Raises:
-        Failure: the options do not fit together, or a file cannot be read.
+        Failure: The options do not fit together, or a file cannot be read.
     """
     from pubsub.errors import ProviderError
     from pubsub.providers.aws_iot import AWSIoTProvider
@@ -60,14 +60,14 @@ def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
     """Make what lets a tap sign the connections of its clients for AWS IoT.
 
     Args:
-        url: the endpoint.
-        arguments: of the command.
+        url: The endpoint.
+        arguments: Of the command.
 
     Returns:
         Options of `Tap`; and what says of a record why AWS IoT refused, where it is a refusal.
 
     Raises:
-        Failure: as `aws_provider`.
+        Failure: As `aws_provider`.
     """
     arguments.url = url
     provider = aws_provider(arguments, {})
@@ -120,7 +120,7 @@ def check_without_aws(arguments: argparse.Namespace) -> None:
     """Refuse options that have no effect without `--aws`.
 
     Raises:
-        Failure: there is one.
+        Failure: There is one.
     """
     for name in ("region", "profile", "cognito"):
         if getattr(arguments, name, None) is not None:

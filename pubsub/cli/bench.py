@@ -134,7 +134,7 @@ def _check_one_run(arguments: argparse.Namespace, option: str) -> None:
     """Check that no option of the output shows a single run.
 
     Raises:
-        Failure: one does.
+        Failure: One does.
     """
     if arguments.plot or arguments.hdr or arguments.openmetrics:
         raise Failure(f"--plot, --hdr and --openmetrics show one run; {option} makes many", USAGE)
@@ -210,7 +210,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     """Make the plan of the options.
 
     Raises:
-        Failure: they do not fit together.
+        Failure: They do not fit together.
     """
     try:
         return Plan(qos=arguments.qos, **{name: getattr(arguments, name) for name in (*_LOAD, "spread", "retain")})
@@ -222,7 +222,7 @@ def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]
     """Return the function that makes the clients; raise for invalid options now.
 
     Raises:
-        Failure: they cannot be used.
+        Failure: They cannot be used.
     """
     window = plan.window + 1
     options = client_options(arguments) | {
@@ -251,7 +251,7 @@ def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> C
     They have no rate limit, so that the benchmark shows what AWS IoT drops beyond its limits.
 
     Raises:
-        Failure: the options do not fit together.
+        Failure: The options do not fit together.
     """
     provider = aws_provider(arguments, {name: value for name, value in options.items() if value is not None})
     arguments.explain = provider.explain
@@ -267,7 +267,7 @@ def _check_plot(path: str | None) -> None:
     """Check, before anything runs, that a plot can be drawn in the end.
 
     Raises:
-        Failure: it cannot.
+        Failure: It cannot.
     """
     if path is None:
         return
@@ -280,7 +280,7 @@ def _check_writable(path: str | None, what: str = "the figures") -> None:
     """Check, before anything runs, that a file can be written in the end.
 
     Raises:
-        Failure: it cannot.
+        Failure: It cannot.
     """
     if path is None:
         return

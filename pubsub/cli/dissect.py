@@ -51,8 +51,8 @@ def read(data: bytes, frames: bool) -> list[Record]:
     """Read bytes of one end, as what they look like: 0x82 begins a SUBSCRIBE, and a frame.
 
     Args:
-        data: heads, frames or packets.
-        frames: whether they are frames, whatever they look like.
+        data: Heads, frames or packets.
+        frames: Whether they are frames, whatever they look like.
     """
     made = [] if frames else _read(data, False)
     if frames or _bad(made):

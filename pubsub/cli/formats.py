@@ -42,11 +42,11 @@ def parse_format(text: str, *, pretty: bool = False) -> Formatter:
     """Compile a format string.
 
     Args:
-        text: see mosquitto_sub(1).
-        pretty: whether `%j` and `%J` take several lines.
+        text: See mosquitto_sub(1).
+        pretty: Whether `%j` and `%J` take several lines.
 
     Raises:
-        ValueError: it has a sequence that does not exist.
+        ValueError: It has a sequence that does not exist.
     """
     parts: list[bytes | Callable[[mqttws.Publish, int], bytes]] = []
     end = 0
@@ -156,9 +156,9 @@ def json_line(message: mqttws.Publish, *, pretty: bool = False, to_terminal: boo
     Numbers, escapes and repeated keys in it stand as they came, since no reader has converted them.
 
     Args:
-        message: to show.
-        pretty: whether to indent it over several lines.
-        to_terminal: whether to escape whatever is not printable.
+        message: To show.
+        pretty: Whether to indent it over several lines.
+        to_terminal: Whether to escape whatever is not printable.
     """
     shown: dict[str, Any] = {"topic": message.topic, "qos": message.qos, "retain": message.retain}
     try:

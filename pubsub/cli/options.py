@@ -195,7 +195,7 @@ def take_server(arguments: argparse.Namespace) -> None:
     Afterwards `arguments.url` is the URL, and `arguments.words` holds topics and messages alone.
 
     Raises:
-        Failure: the server is named in two ways.
+        Failure: The server is named in two ways.
     """
     words: list[str] = arguments.words
     named = arguments.host is not None or arguments.port is not None
@@ -237,7 +237,7 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the client options for the arguments of `add_link_arguments`.
 
     Raises:
-        Failure: the files cannot be used.
+        Failure: The files cannot be used.
     """
     username, password = _user(arguments)
     options = {
@@ -262,7 +262,7 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
     """Make a client of the options.
 
     Raises:
-        Failure: they do not fit together.
+        Failure: They do not fit together.
     """
     if arguments.id_prefix is not None:
         if arguments.id is not None:
@@ -400,8 +400,8 @@ def failure_of(error: Exception, arguments: argparse.Namespace | None = None) ->
     """Return the failure that an error is for the user of a command.
 
     Args:
-        error: of the client.
-        arguments: of the command, where its provider may know the reason for the error.
+        error: Of the client.
+        arguments: Of the command, where its provider may know the reason for the error.
     """
     error = getattr(arguments, "explain", lambda error: error)(error)
     if isinstance(error, CredentialsUnavailable):
@@ -417,7 +417,7 @@ def check_topics(topics: list[str], check: Callable[[str], object]) -> None:
     """Check Topic Names or Topic Filters.
 
     Raises:
-        Failure: one is ill-formed, or there is none.
+        Failure: One is ill-formed, or there is none.
     """
     if not topics:
         raise Failure("there is no topic", USAGE)

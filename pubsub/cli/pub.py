@@ -78,7 +78,7 @@ def _publish_with_store(
     """Publish what an earlier run has left in the store, then the messages; keep there what cannot be delivered.
 
     Raises:
-        Failure: there is no connection; the messages are kept.
+        Failure: There is no connection; the messages are kept.
     """
     if not arguments.id:
         raise Failure("--store needs an --id: the messages are kept under it", USAGE)

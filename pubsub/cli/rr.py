@@ -86,7 +86,7 @@ def _is_response(requests: Requests[None], message: mqttws.Publish) -> bool:
     """Return whether a message is the response.
 
     Raises:
-        Failure: the responder failed.
+        Failure: The responder failed.
     """
     taken = requests.take(message.topic)
     if taken is not None and taken[1]:

@@ -119,7 +119,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse each option that would have no effect: a requested protection must never be missing silently.
 
     Raises:
-        Failure: there is one.
+        Failure: There is one.
     """
 
     def given(name: str) -> bool:
@@ -178,12 +178,12 @@ def _make_broker(arguments: argparse.Namespace, store: SQLiteStore | None, liste
     """Make the broker of the options.
 
     Args:
-        arguments: of the command.
-        store: see `Broker`.
-        listeners: its ports, and their TLS.
+        arguments: Of the command.
+        store: See `Broker`.
+        listeners: Its ports, and their TLS.
 
     Raises:
-        Failure: they cannot be used.
+        Failure: They cannot be used.
     """
     try:
         return _broker(arguments, store, listeners)

@@ -36,12 +36,12 @@ async def serve_with_page(
     """Serve until an event is set.
 
     Args:
-        make_broker: makes the broker, by its ports.
-        ports: of the listeners, as `Broker` names them; None for none.
-        host: to listen at.
-        tls: the context of those with TLS.
-        ended: ends it.
-        docs: where the links of the page lead; see `pubsub.look.documentation.templates`.
+        make_broker: Makes the broker, by its ports.
+        ports: Of the listeners, as `Broker` names them; None for none.
+        host: To listen at.
+        tls: The context of those with TLS.
+        ended: Ends it.
+        docs: Where the links of the page lead; see `pubsub.look.documentation.templates`.
     """
     page: Page | None = None
     taps: list[Tap] = []

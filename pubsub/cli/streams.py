@@ -35,8 +35,8 @@ def show(text: str, flush: bool = False) -> None:
     """Print a line to standard output.
 
     Raises:
-        ReaderLeft: the reader has closed the pipe.
-        Failure: it cannot be written; the disk is full, say.
+        ReaderLeft: The reader has closed the pipe.
+        Failure: It cannot be written; the disk is full, say.
     """
     try:
         print(text, flush=flush)
@@ -52,7 +52,7 @@ def ask_secret(prompt: str) -> str:
     """Ask for a secret at the terminal, without showing it.
 
     Raises:
-        Failure: there is no terminal.
+        Failure: There is no terminal.
     """
     from getpass import GetPassWarning, getpass
 
@@ -68,7 +68,7 @@ def standard_input() -> BinaryIO:
     """Return standard input.
 
     Raises:
-        Failure: it is closed.
+        Failure: It is closed.
     """
     if sys.stdin is None:
         raise Failure("there is no standard input to read from", USAGE)
@@ -79,7 +79,7 @@ class Output:
     """Standard output, as bytes, unbuffered.
 
     Raises:
-        Failure: it is closed.
+        Failure: It is closed.
     """
 
     def __init__(self) -> None:
@@ -94,8 +94,8 @@ class Output:
         """Write bytes.
 
         Raises:
-            ReaderLeft: the reader has closed the pipe.
-            Failure: they cannot be written; the disk is full, say.
+            ReaderLeft: The reader has closed the pipe.
+            Failure: They cannot be written; the disk is full, say.
         """
         try:
             self._stream.write(data)
@@ -111,7 +111,7 @@ class Output:
         """Notice a reader that left while there was nothing to write.
 
         Raises:
-            ReaderLeft: the reader has closed the pipe.
+            ReaderLeft: The reader has closed the pipe.
         """
         try:
             from select import POLLERR, poll

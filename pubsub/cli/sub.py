@@ -112,7 +112,7 @@ def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
     """Make what turns a message into the bytes to print.
 
     Raises:
-        Failure: the format is ill-formed.
+        Failure: The format is ill-formed.
     """
     form: Callable[[mqttws.Publish, int], bytes]
     if arguments.format is not None:

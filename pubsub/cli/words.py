@@ -21,7 +21,7 @@ def expand(command: str, words: list[str]) -> list[str]:
     `-o FILE` names, else `pubsub/COMMAND` below $XDG_CONFIG_HOME, or ~/.config. What stands on the command line wins.
 
     Raises:
-        Failure: the file cannot be read.
+        Failure: The file cannot be read.
     """
     chosen, rest = _chosen_file(words)
     file = chosen if chosen is not None else _default_file(command)

@@ -39,12 +39,12 @@ class Segment(NamedTuple):
     """A segment of TCP.
 
     Attributes:
-        time: seconds since the epoch.
-        source: address and port.
-        target: address and port.
-        sequence: of its first byte.
-        flags: of its header.
-        data: its payload.
+        time: Seconds since the epoch.
+        source: Address and port.
+        target: Address and port.
+        sequence: Of its first byte.
+        flags: Of its header.
+        data: Its payload.
     """
 
     time: float
@@ -64,7 +64,7 @@ def segments(file: BinaryIO) -> Iterator[Segment]:
     """Read the segments of TCP in a capture.
 
     Raises:
-        CutShort: from here on it cannot be read.
+        CutShort: From here on it cannot be read.
     """
     magic = file.read(4)
     frames = _pcapng_frames(file) if magic == _PCAPNG else _pcap_frames(file, *_PCAP[magic])

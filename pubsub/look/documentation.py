@@ -28,11 +28,11 @@ def templates(url: str | None) -> dict[str, str]:
     """Return the templates of the links, by kind: `statement` and `code`.
 
     Args:
-        url: of the documentation, over http, https or file: a site of `make docs`, or `docs/index.md` in a repository.
+        url: Of the documentation, over http, https or file: a site of `make docs`, or `docs/index.md` in a repository.
             None: the published one; without one there are no links.
 
     Raises:
-        ValueError: the URL has another scheme, or no host.
+        ValueError: The URL has another scheme, or no host.
     """
     if url is None:
         url = published()

@@ -30,11 +30,11 @@ class Ladder:
     Args:
         verbose: 0, packets and what opens and ends; 1, also heads and frames, with fields and bytes; 2, also the
             pieces, and what each field is.
-        colour: whether to colour the lines.
-        secrets: whether to show passwords, tokens and signatures.
+        colour: Whether to colour the lines.
+        secrets: Whether to show passwords, tokens and signatures.
 
     Attributes:
-        waiting: an unanswered request -> the record that started it.
+        waiting: An unanswered request -> the record that started it.
     """
 
     def __init__(self, verbose: int = 0, colour: bool = False, secrets: bool = False) -> None:

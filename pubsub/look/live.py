@@ -25,13 +25,13 @@ class View:
     """What becomes of the records: lines, files, totals.
 
     Args:
-        ladder: makes the lines.
-        savers: write the files; closed by `close`.
-        show: takes a line; None: no lines.
+        ladder: Makes the lines.
+        savers: Write the files; closed by `close`.
+        show: Takes a line; None: no lines.
 
     Attributes:
-        explain: returns an explanation of a record, or None.
-        totals: of the session.
+        explain: Returns an explanation of a record, or None.
+        totals: Of the session.
     """
 
     explain: Callable[[Record], str | None] | None = None
@@ -86,13 +86,13 @@ async def look(
     """Run a tap until it is cancelled.
 
     Args:
-        url: of the server.
-        view: takes the records.
-        announce: called with the tap once it listens.
-        make_line: see `Tap`.
-        web: called with the URL of the page that shows the session; None: there is no page.
-        docs: where the links of the page lead; see `pubsub.look.documentation.templates`.
-        **options: of `Tap`.
+        url: Of the server.
+        view: Takes the records.
+        announce: Called with the tap once it listens.
+        make_line: See `Tap`.
+        web: Called with the URL of the page that shows the session; None: there is no page.
+        docs: Where the links of the page lead; see `pubsub.look.documentation.templates`.
+        **options: Of `Tap`.
     """
     page: Page | None = None
 
@@ -130,9 +130,9 @@ async def show_page(records: list[Record], web: Callable[[str], None], docs: str
     """Serve the page of a session that is over, until it is cancelled.
 
     Args:
-        records: of the session.
-        web: called with the URL of the page.
-        docs: where its links lead; see `pubsub.look.documentation.templates`.
+        records: Of the session.
+        web: Called with the URL of the page.
+        docs: Where its links lead; see `pubsub.look.documentation.templates`.
     """
     by_number = {record.number: record for record in records}
     numbers = [record.number for record in records]
@@ -150,10 +150,10 @@ def contexts(
     """Make the contexts of TLS for a tap.
 
     Args:
-        near_tls: whether clients come with TLS.
-        ca_file: the authorities that the server's certificate is verified against; None: the system's.
-        insecure: whether not to verify it.
-        secure: whether the server speaks TLS.
+        near_tls: Whether clients come with TLS.
+        ca_file: The authorities that the server's certificate is verified against; None: the system's.
+        insecure: Whether not to verify it.
+        secure: Whether the server speaks TLS.
 
     Returns:
         The options of `Tap`, and the certificate, in PEM, that clients are to trust.

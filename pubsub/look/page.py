@@ -19,8 +19,8 @@ def render(data: dict[str, Any], nonce: str | None = None) -> str:
     """Return the page.
 
     Args:
-        data: for the script: `live`, and what belongs to it.
-        nonce: of the style and the script; None: a new one.
+        data: For the script: `live`, and what belongs to it.
+        nonce: Of the style and the script; None: a new one.
     """
     parts = files("pubsub.look").joinpath("page")
     style, script, page = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
@@ -36,7 +36,7 @@ def saved_parts(docs: str | None = None) -> tuple[str, str]:
     """Return the parts before and after the rows of a page that contains a session and needs no server.
 
     Args:
-        docs: see `pubsub.look.documentation.templates`.
+        docs: See `pubsub.look.documentation.templates`.
     """
     data = {"live": False, "links": templates(docs), "explanations": explained(), "records": ["@rows@"]}
     before, _, after = render(data).partition('"@rows@"')

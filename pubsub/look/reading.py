@@ -35,10 +35,10 @@ class Source:
     """A file that is being read.
 
     Args:
-        name: its path; "-" for the standard input.
+        name: Its path; "-" for the standard input.
 
     Attributes:
-        complaints: what in it could not be read.
+        complaints: What in it could not be read.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,8 +49,8 @@ class Source:
         """Read it.
 
         Raises:
-            OSError: it cannot be read.
-            Unreadable: it is nothing that is known.
+            OSError: It cannot be read.
+            Unreadable: It is nothing that is known.
         """
         if self.name == "-":
             yield from self._read(sys.stdin.buffer)
@@ -96,7 +96,7 @@ def from_hex(text: str) -> bytes:
     r"""Read hexadecimal: digits with or without spaces, commas, colons, `0x` or `\\x`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: It is none.
     """
     if not _HEX.fullmatch(text):
         bad = next(character for character in text if not _HEX.fullmatch(character))
@@ -153,7 +153,7 @@ class _Captured:
     """The MQTT in a capture.
 
     Args:
-        complaints: what could not be read is added to it.
+        complaints: What could not be read is added to it.
     """
 
     def __init__(self, complaints: list[str]) -> None:

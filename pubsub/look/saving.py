@@ -28,12 +28,12 @@ class Saver(ABC):
     """Writes records into a file.
 
     Args:
-        path: of the file; it is overwritten.
-        secrets: whether to write passwords, tokens and signatures.
-        docs: where the links of a page lead; see `pubsub.look.documentation.templates`.
+        path: Of the file; it is overwritten.
+        secrets: Whether to write passwords, tokens and signatures.
+        docs: Where the links of a page lead; see `pubsub.look.documentation.templates`.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, path: Path, secrets: bool, docs: str | None = None) -> None:
@@ -47,8 +47,8 @@ class Saver(ABC):
         """Take records.
 
         Args:
-            records: the next ones.
-            settled: whether no unit of their connection is incomplete.
+            records: The next ones.
+            settled: Whether no unit of their connection is incomplete.
         """
         self._held += records
         if settled or len(self._held) > _MAX_HELD:
@@ -222,8 +222,8 @@ def saver_for(name: str, secrets: bool, docs: str | None = None) -> Saver:
     """Make what writes a file of this name. The arguments are those of `Saver`.
 
     Raises:
-        ValueError: the end of the name is none that is known.
-        OSError: the file cannot be written.
+        ValueError: The end of the name is none that is known.
+        OSError: The file cannot be written.
     """
     path = Path(name)
     if path.suffix not in SAVERS:

@@ -42,13 +42,13 @@ class Page:
     """Serves the page.
 
     Args:
-        records_since: returns the records with a number greater than its argument.
-        record: returns the record with a number, or None if it is not kept.
-        inject: sends bytes in the place of an end, as `Tap.inject` does; None: nothing can be sent.
-        broker: returns the state of the embedded broker; None if there is none.
+        records_since: Returns the records with a number greater than its argument.
+        record: Returns the record with a number, or None if it is not kept.
+        inject: Sends bytes in the place of an end, as `Tap.inject` does; None: nothing can be sent.
+        broker: Returns the state of the embedded broker; None if there is none.
         publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
-        allow_secrets: whether the page may show secrets when it is asked to.
-        docs: where its links lead; see `pubsub.look.documentation.templates`.
+        allow_secrets: Whether the page may show secrets when it is asked to.
+        docs: Where its links lead; see `pubsub.look.documentation.templates`.
 
     Raises:
         ValueError: `docs` is not a valid URL.
@@ -83,7 +83,7 @@ class Page:
         """Listen on the loopback interface. Return the URL to open, once.
 
         Raises:
-            OSError: the port is taken.
+            OSError: The port is taken.
         """
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         port = self._server.sockets[0].getsockname()[1]

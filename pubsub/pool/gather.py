@@ -18,8 +18,8 @@ class Gather:
     """The answer to one SUBSCRIBE or UNSUBSCRIBE of a pool, which several parts give.
 
     Args:
-        count: how many Topic Filters it is about.
-        settle: called once with their return codes, in order, or with the error of a part that has ended.
+        count: How many Topic Filters it is about.
+        settle: Called once with their return codes, in order, or with the error of a part that has ended.
     """
 
     def __init__(self, count: int, settle: Callable[[list[int], BaseException | None], object]) -> None:

@@ -75,12 +75,12 @@ class Handover(Generic[P]):
     """One handover, of all filters that go from one part to one other, or that are given up.
 
     Args:
-        places: the filters.
-        source: the part that has them.
-        target: the part that is to have them; None: they are given up.
+        places: The filters.
+        source: The part that has them.
+        target: The part that is to have them; None: they are given up.
 
     Attributes:
-        step: how far it is.
+        step: How far it is.
     """
 
     def __init__(self, places: Sequence[Place[P]], source: P, target: P | None) -> None:
@@ -127,10 +127,10 @@ class Handover(Generic[P]):
         """Note a message that came through the new part.
 
         Args:
-            topic: its topic.
-            payload: its payload.
-            retain: whether it answers a SUBSCRIBE, and so was not delivered by the old part.
-            message: to be given back.
+            topic: Its topic.
+            payload: Its payload.
+            retain: Whether it answers a SUBSCRIBE, and so was not delivered by the old part.
+            message: To be given back.
 
         Returns:
             Whether it is held; otherwise it is a copy.

@@ -14,20 +14,20 @@ class Part:
     """One connection of a pool. Guarded by the pool's lock.
 
     Args:
-        index: its number; the lowest that is free.
-        publishes: whether messages leave through it.
-        receives: whether Topic Filters are put on it.
-        is_first: whether it was there from the beginning: then the state of the pool waits for it.
+        index: Its number; the lowest that is free.
+        publishes: Whether messages leave through it.
+        receives: Whether Topic Filters are put on it.
+        is_first: Whether it was there from the beginning: then the state of the pool waits for it.
 
     Attributes:
-        client: makes the connection.
-        state: of the client.
-        stood: whether it has been connected.
-        fails: whether it has not been, and an attempt has failed.
-        is_open: whether it has been opened.
-        is_retiring: whether it is to be closed as soon as nothing is left on it.
-        processed: how many of its messages were passed on, or left out.
-        recent: how many since they were counted last.
+        client: Makes the connection.
+        state: Of the client.
+        stood: Whether it has been connected.
+        fails: Whether it has not been, and an attempt has failed.
+        is_open: Whether it has been opened.
+        is_retiring: Whether it is to be closed as soon as nothing is left on it.
+        processed: How many of its messages were passed on, or left out.
+        recent: How many since they were counted last.
     """
 
     client: Any
@@ -81,8 +81,8 @@ class Part:
         """Have a function called when all has been processed that has come by now.
 
         Args:
-            call: the function.
-            most: messages that may be in flight then; None: any number.
+            call: The function.
+            most: Messages that may be in flight then; None: any number.
 
         Returns:
             Whether it has been already: then the function is not called.

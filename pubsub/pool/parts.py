@@ -26,16 +26,16 @@ class Parts(ABC):
     """The parts of a pool.
 
     Args:
-        runtime: of the `PubSub` that it belongs to.
-        make: makes a client of options.
-        options: of a client, for each part.
-        connections: how many parts; see `Sharded`.
-        most_connections: bound of what "auto" grows to.
-        most_filters: that one part may have; None: any number.
-        budget: of the CONNECTs of all parts.
+        runtime: Of the `PubSub` that it belongs to.
+        make: Makes a client of options.
+        options: Of a client, for each part.
+        connections: How many parts; see `Sharded`.
+        most_connections: Bound of what "auto" grows to.
+        most_filters: That one part may have; None: any number.
+        budget: Of the CONNECTs of all parts.
 
     Attributes:
-        on_part: called with the index of a part and its state when that has changed; None instead of a state when the
+        on_part: Called with the index of a part and its state when that has changed; None instead of a state when the
             part is gone.
     """
 

@@ -28,13 +28,13 @@ class Place(Generic[P]):
     """A Topic Filter in use.
 
     Attributes:
-        topic_filter: as it is subscribed to.
-        matched: what topics are matched with.
-        is_shared: whether it is that of a shared subscription.
-        qos: the QoS asked for.
-        part: that has it; None for a shared subscription, which all have.
-        age: the lower, the older.
-        handover: the `Handover` that it is part of; None for none.
+        topic_filter: As it is subscribed to.
+        matched: What topics are matched with.
+        is_shared: Whether it is that of a shared subscription.
+        qos: The QoS asked for.
+        part: That has it; None for a shared subscription, which all have.
+        age: The lower, the older.
+        handover: The `Handover` that it is part of; None for none.
     """
 
     __slots__ = ("age", "handover", "is_shared", "matched", "part", "qos", "topic_filter")

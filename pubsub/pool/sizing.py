@@ -33,7 +33,7 @@ def split(connections: Connections) -> Sizes:
     """Return how many connections publish and receive in the beginning.
 
     Raises:
-        TypeError, ValueError: this is not a number of connections.
+        TypeError, ValueError: This is not a number of connections.
     """
     if connections == "auto":
         return Sizes(1, 1)
@@ -55,10 +55,10 @@ def least(parts: Sequence[Part], places: Places[Part], most: int | None, topic_f
     """Choose the part for a new Topic Filter: one that has an overlapping one, else the one with the fewest.
 
     Args:
-        parts: that may receive.
-        places: what they have.
-        most: filters of one part; None: any number.
-        topic_filter: the new one.
+        parts: That may receive.
+        places: What they have.
+        most: Filters of one part; None: any number.
+        topic_filter: The new one.
 
     Returns:
         None if all are full.

@@ -26,7 +26,7 @@ class Slots(Generic[P]):
     """The table of slots.
 
     Args:
-        count: how many there are.
+        count: How many there are.
     """
 
     def __init__(self, count: int = COUNT) -> None:
@@ -54,7 +54,7 @@ class Slots(Generic[P]):
         """Note that a message of a slot is about to be published. Return through which part.
 
         Raises:
-            LookupError: there is no part.
+            LookupError: There is no part.
         """
         if not self._owner:
             raise LookupError("there is no part to publish through")
@@ -83,7 +83,7 @@ class Slots(Generic[P]):
         """Move the slots of a part to the others. Return whether it has none left; otherwise `done` reports it later.
 
         Raises:
-            ValueError: it is the only one.
+            ValueError: It is the only one.
         """
         if self._parts == [part]:
             raise ValueError("the last part cannot be removed")

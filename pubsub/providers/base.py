@@ -22,11 +22,11 @@ class ClientOptions(ConnectionOptions, total=False):
     """The options of a provider: those of `mqttws.connect`, and two more.
 
     Attributes:
-        hold_seconds: how long, from the first connection, messages of a kept session (`clean_session=False`) wait,
+        hold_seconds: How long, from the first connection, messages of a kept session (`clean_session=False`) wait,
             unacknowledged, for observers of their topics; above 0, `math.inf` for as long as the connection stands; by
             default 60. Then they are acknowledged and dropped, with a warning in the log, and so are later ones: the
             server sends no more when too many messages are unacknowledged.
-        hold_bytes: of topics and payloads that may wait so, at least 1; by default 16 MiB. Beyond it no more messages
+        hold_bytes: Of topics and payloads that may wait so, at least 1; by default 16 MiB. Beyond it no more messages
             are taken from the connection until one of them is.
     """
 
@@ -38,16 +38,16 @@ class Provider(ABC):
     """Base of the providers.
 
     Args:
-        name: by which `provider=` selects it; None: the name of its kind, such as "MqttOverWSProvider".
-        offline: what `publish` does while a connection is lost: "queue" keeps messages, within `max_queued` and
+        name: By which `provider=` selects it; None: the name of its kind, such as "MqttOverWSProvider".
+        offline: What `publish` does while a connection is lost: "queue" keeps messages, within `max_queued` and
             `max_queued_bytes`, until it is back; "raise" fails at once with `NotConnected`.
-        settings: given to the constructor of the provider, which take precedence over `configure`; None stands for
+        settings: Given to the constructor of the provider, which take precedence over `configure`; None stands for
             one that was not given.
-        **options: see `ClientOptions`.
+        **options: See `ClientOptions`.
 
     Raises:
-        TypeError: there is no such option, or it has the wrong type.
-        ValueError, LocalProtocolError: an option is out of its range, or breaks a rule of the standard.
+        TypeError: There is no such option, or it has the wrong type.
+        ValueError, LocalProtocolError: An option is out of its range, or breaks a rule of the standard.
     """
 
     #: The name of its kind, as Amplify has it.
@@ -102,7 +102,7 @@ class Provider(ABC):
         Called at each attempt, so that what expires is fresh. It may block.
 
         Raises:
-            ProviderError: a setting is missing.
+            ProviderError: A setting is missing.
         """
 
     def url_async(self) -> Urls | Awaitable[Urls]:
@@ -113,7 +113,7 @@ class Provider(ABC):
         """Return the options of the client for a new connection.
 
         Raises:
-            ProviderError: a setting is missing.
+            ProviderError: A setting is missing.
         """
         return dict(self._options)
 
@@ -131,7 +131,7 @@ class Provider(ABC):
 
         Args:
             wanted: Topic Filter -> requested QoS.
-            standing: the Topic Filters that the connection has already.
+            standing: The Topic Filters that the connection has already.
         """
         if self._knows_nothing:
             return {}

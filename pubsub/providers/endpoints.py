@@ -21,7 +21,7 @@ def freeze(endpoint: Any) -> Any:
     """Return the endpoints, copied so that the caller may change a list afterwards.
 
     Raises:
-        TypeError: it is not an endpoint.
+        TypeError: It is not an endpoint.
     """
     if endpoint is None or isinstance(endpoint, str) or callable(endpoint):
         return endpoint
@@ -34,12 +34,12 @@ def given(name: str, endpoint: Any, example: str) -> list[str]:
     """Return the endpoints of a provider.
 
     Args:
-        name: of the provider.
-        endpoint: as given to it, or configured; no callable.
-        example: of an endpoint.
+        name: Of the provider.
+        endpoint: As given to it, or configured; no callable.
+        example: Of an endpoint.
 
     Raises:
-        ProviderError: there is none, or one is not a str.
+        ProviderError: There is none, or one is not a str.
     """
     if not endpoint:
         raise ProviderError(
@@ -61,7 +61,7 @@ def ask(name: str, source: Callable[[], Any]) -> Urls:
     """Ask a callable for URLs.
 
     Raises:
-        ProviderError: it returned something else.
+        ProviderError: It returned something else.
     """
     return _checked(name, source())
 
@@ -70,7 +70,7 @@ async def ask_async(name: str, source: Callable[[], Any]) -> Urls:
     """Ask a callable without blocking: it is called in a thread, or awaited.
 
     Raises:
-        ProviderError: it returned something else.
+        ProviderError: It returned something else.
     """
     from asyncio import to_thread  # a program with threads alone has no use for it
 

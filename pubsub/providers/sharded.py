@@ -26,16 +26,16 @@ class Sharded(Provider):
     under `{name}-{number}`.
 
     Args:
-        provider: makes each connection, with its options.
+        provider: Makes each connection, with its options.
         connections: "auto": as many as the server's limits ask for, where the provider knows them; or a number, half of
             which publish and the others receive (1: one does both); or (publishing, receiving). `PubSub.resize`
             changes it.
-        name: by which `provider=` selects it; None: that of the provider.
-        most_connections: bound of "auto".
+        name: By which `provider=` selects it; None: that of the provider.
+        most_connections: Bound of "auto".
         connect_rate: CONNECTs a second, of all connections together, above 0.
 
     Raises:
-        ProviderError: the provider asks for sessions that outlive a connection: filters move from one to another, and
+        ProviderError: The provider asks for sessions that outlive a connection: filters move from one to another, and
             what a server keeps for one would be lost or come twice.
     """
 

@@ -15,12 +15,12 @@ class MqttOverWSProvider(Provider):
     """Connects to an MQTT broker.
 
     Args:
-        aws_pubsub_endpoint: the URL: ws://, wss://, mqtt:// or mqtts://; several, such as those of a cluster's nodes,
+        aws_pubsub_endpoint: The URL: ws://, wss://, mqtt:// or mqtts://; several, such as those of a cluster's nodes,
             all of which one attempt tries; or a callable that returns either and is called once for each attempt (it
             may block; with asyncio it may also be a coroutine function); None: as configured.
-        name: by which `provider=` selects it.
+        name: By which `provider=` selects it.
         offline: "queue" or "raise"; see `Provider`.
-        **options: see `ClientOptions`: `client_id`, `username`, `password`, `tls`, `will`, `keep_alive` and so on.
+        **options: See `ClientOptions`: `client_id`, `username`, `password`, `tls`, `will`, `keep_alive` and so on.
     """
 
     kind: ClassVar[str] = "MqttOverWSProvider"
@@ -41,7 +41,7 @@ class MqttOverWSProvider(Provider):
         """Return the options of the client.
 
         Raises:
-            ProviderError: there is no endpoint.
+            ProviderError: There is no endpoint.
         """
         if not callable(self._endpoint):
             self.url()

@@ -47,7 +47,7 @@ class Observable(ObservableCore[Subscription]):
         """Start a subscription, and iterate over its messages until it ends or none arrives for `timeout` seconds.
 
         Raises:
-            ProviderError: there is no provider, or a setting is missing.
+            ProviderError: There is no provider, or a setting is missing.
         """
         inbox = Inbox()
         subscription = self._make(Observer(inbox.put, None, inbox.close, holds=True))
@@ -76,9 +76,9 @@ class PubSub(PubSubCore[Observable, Future[None]]):
     and in a forked child.
 
     Args:
-        *providers: see `add_pluggable`.
-        codec: the default codec of messages.
-        timeout: seconds; the default time-out of each call that waits.
+        *providers: See `add_pluggable`.
+        codec: The default codec of messages.
+        timeout: Seconds; the default time-out of each call that waits.
     """
 
     _name = "pubsub.PubSub"
@@ -103,20 +103,20 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Publish a message to one topic or several, and wait until all are delivered with this QoS.
 
         Args:
-            topics: a topic or several.
-            message: a value that the codec can encode; by default anything that JSON can represent, or bytes.
+            topics: A topic or several.
+            message: A value that the codec can encode; by default anything that JSON can represent, or bytes.
             qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
-            retain: whether the server keeps it for later subscribers.
-            provider: the name of a provider; None: all providers.
-            codec: the codec of the message; None: the codec of the `PubSub`.
-            timeout: seconds; None: the `timeout` of the `PubSub`.
-            expire_after: seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            retain: Whether the server keeps it for later subscribers.
+            provider: The name of a provider; None: all providers.
+            codec: The codec of the message; None: the codec of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
+            expire_after: Seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
-            PublishFailed: it failed or took too long for at least one topic.
-            LocalProtocolError: a topic or the QoS is not valid; nothing was sent.
-            TypeError, ValueError: the message cannot be encoded; nothing was sent.
+            PublishFailed: It failed or took too long for at least one topic.
+            LocalProtocolError: A topic or the QoS is not valid; nothing was sent.
+            TypeError, ValueError: The message cannot be encoded; nothing was sent.
         """
         selected = tuple(self._providers) if provider is None else (provider,)
         is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
@@ -202,17 +202,17 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Make a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
-            name: the name of the requester, one level of a topic; None: a random one. Responses are published below
+            name: The name of the requester, one level of a topic; None: a random one. Responses are published below
                 `prefix/name`.
-            prefix: a Topic Name, which must be the same for the responders.
-            qos: the QoS of requests and of the subscription to responses: 0, 1 or 2.
-            provider: the name of a provider; None: all providers.
-            codec: the codec of requests and responses; None: the codec of the `PubSub`.
-            max_pending: the maximum number of requests that wait for a response, at least 1.
+            prefix: A Topic Name, which must be the same for the responders.
+            qos: The QoS of requests and of the subscription to responses: 0, 1 or 2.
+            provider: The name of a provider; None: all providers.
+            codec: The codec of requests and responses; None: the codec of the `PubSub`.
+            max_pending: The maximum number of requests that wait for a response, at least 1.
 
         Raises:
-            LocalProtocolError: the name, the prefix or the QoS is not valid.
-            ProviderError: there is no provider, or a setting is missing.
+            LocalProtocolError: The name, the prefix or the QoS is not valid.
+            ProviderError: There is no provider, or a setting is missing.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
@@ -220,12 +220,12 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Connect now.
 
         Args:
-            provider: the name of a provider; None: all providers.
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            provider: The name of a provider; None: all providers.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            MQTTError: it failed.
-            TimedOut: it took too long; connecting continues in the background.
+            MQTTError: It failed.
+            TimedOut: It took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
@@ -246,11 +246,11 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Wait until all messages published so far are sent (QoS 0) or completely acknowledged (QoS 1 and 2).
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: it took too long; the messages are still being delivered.
-            MQTTError: a connection has ended.
+            TimedOut: It took too long; the messages are still being delivered.
+            MQTTError: A connection has ended.
         """
         seconds = self._runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
@@ -266,7 +266,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         messages that were not consumed are not acknowledged.
 
         Args:
-            timeout: seconds to wait before the connections are closed in any case; None: 5.
+            timeout: Seconds to wait before the connections are closed in any case; None: 5.
         """
         self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
@@ -274,11 +274,11 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         """Remove a provider, by itself or by its name, and close its connection.
 
         Args:
-            provider: the provider.
-            timeout: as for `close`.
+            provider: The provider.
+            timeout: As for `close`.
 
         Raises:
-            ProviderError: there is no such provider.
+            ProviderError: There is no such provider.
         """
         self._close(self._begin_close([self._take_out(provider)]), CLOSE_TIMEOUT if timeout is None else timeout)
 

@@ -22,15 +22,15 @@ class Subscription(Handle):
         """Wait for the server's answer.
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Returns:
             Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
 
         Raises:
-            SubscribeRejected: the server refused the only one, or the last of them.
-            MQTTError: there is no connection, or the subscription has ended.
-            TimedOut: there was no answer in time.
+            SubscribeRejected: The server refused the only one, or the last of them.
+            MQTTError: There is no connection, or the subscription has ended.
+            TimedOut: There was no answer in time.
         """
         seconds = self._core.runtime.seconds(timeout)
         try:
@@ -45,11 +45,11 @@ class Subscription(Handle):
         `next` is called no more; `close` of the observer is called before this returns.
 
         Args:
-            timeout: seconds; None: the `timeout` of the `PubSub`.
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: there was no answer in time. The subscription has ended all the same.
-            UnsubscribeRejected: the server closes the connection because of it, and may send further messages, which
+            TimedOut: There was no answer in time. The subscription has ended all the same.
+            UnsubscribeRejected: The server closes the connection because of it, and may send further messages, which
                 are discarded.
         """
         answers = self._core.end()

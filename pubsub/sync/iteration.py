@@ -59,7 +59,7 @@ class Inbox:
         """Wait for a message, and leave it in. Return None if none came in time, or no more will come.
 
         Args:
-            timeout: seconds; None: as long as it takes.
+            timeout: Seconds; None: as long as it takes.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -130,9 +130,9 @@ class Messages(Subscription):
         """Return the next message.
 
         Raises:
-            StopIteration: the subscription has ended, or there was no message for `timeout` seconds.
-            MQTTError: why the subscription has ended.
-            WouldDeadlock: this is a callback, in the thread that would have to deliver the message.
+            StopIteration: The subscription has ended, or there was no message for `timeout` seconds.
+            MQTTError: Why the subscription has ended.
+            WouldDeadlock: This is a callback, in the thread that would have to deliver the message.
         """
         self._move_on()
         if self._core.is_ours and self._inbox.is_empty:

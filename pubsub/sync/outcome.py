@@ -29,7 +29,7 @@ def slice_of(deadline: float | None) -> float:
     Python runs its handler only when the wait is over.
 
     Args:
-        deadline: by `time.monotonic`; None: never.
+        deadline: By `time.monotonic`; None: never.
     """
     return _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
 
@@ -64,11 +64,11 @@ class Outcome:
         """Wait for the outcome.
 
         Args:
-            timeout: seconds; None: as long as it takes.
+            timeout: Seconds; None: as long as it takes.
 
         Raises:
-            TimeoutError: there was none in time.
-            BaseException: the one that it was settled with.
+            TimeoutError: There was none in time.
+            BaseException: The one that it was settled with.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._is_done:
@@ -94,9 +94,9 @@ class Promise(Future[None]):
     """The future of `publish_nowait`. Its callbacks are called where they may wait, not in the network thread.
 
     Args:
-        notify: calls a function soon.
-        call: calls a callback, and logs its exception.
-        on_cancel: called when it has been cancelled.
+        notify: Calls a function soon.
+        call: Calls a callback, and logs its exception.
+        on_cancel: Called when it has been cancelled.
     """
 
     def __init__(

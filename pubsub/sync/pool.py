@@ -44,7 +44,7 @@ class Pool(PoolCore):
         """Connect.
 
         Raises:
-            MQTTError: the first part could not. The others go on trying, as after a loss.
+            MQTTError: The first part could not. The others go on trying, as after a loss.
         """
         with self.lock:
             if self._is_closing:
@@ -107,7 +107,7 @@ class Pool(PoolCore):
         """Take the messages of all parts, one after the other, until the pool is closed.
 
         Raises:
-            Exception: why a part has ended for good, and with it the pool.
+            Exception: Why a part has ended for good, and with it the pool.
         """
         while (publish := self._queue.get()) is not None:
             if not self._has_space.is_set() and self._queue.qsize() < PLACES // 2:

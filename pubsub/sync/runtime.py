@@ -38,8 +38,8 @@ def outcome_of(future: Any, deadline: float, channels: Iterable[Waited]) -> Any:
     """Wait for a future, and look now and then whether its outcome may still come.
 
     Raises:
-        WouldDeadlock: it cannot before this callback returns.
-        TimeoutError: the time is up.
+        WouldDeadlock: It cannot before this callback returns.
+        TimeoutError: The time is up.
     """
     while True:
         if not future.done():
@@ -63,7 +63,7 @@ class Notifier:
     """Calls functions in order in a thread, which runs from the first call until `finish`.
 
     Args:
-        collect: called after each function.
+        collect: Called after each function.
     """
 
     def __init__(self, collect: Callable[[], object]) -> None:

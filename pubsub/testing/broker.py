@@ -23,11 +23,11 @@ class RecordingBroker(Broker):
     """An embedded broker that records published messages.
 
     Args:
-        **options: of `mqttws.broker.Broker`; it listens on free ports of the loopback interface.
+        **options: Of `mqttws.broker.Broker`; it listens on free ports of the loopback interface.
 
     Attributes:
-        messages: the published messages.
-        happened: lines about what happened last: each packet (not with the compiled build), and each end.
+        messages: The published messages.
+        happened: Lines about what happened last: each packet (not with the compiled build), and each end.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -68,7 +68,7 @@ class RecordingBroker(Broker):
         """Wait until so many clients are connected, no more and no fewer. Return their identifiers.
 
         Raises:
-            AssertionError: there were others when the time was up.
+            AssertionError: There were others when the time was up.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._clients) == count, timeout):
@@ -81,8 +81,8 @@ class RecordingBroker(Broker):
         """Answer the next CONNECTs with a refusal.
 
         Args:
-            return_code: of the CONNACK, 1 to 5. Spec: §3.2.2.3
-            times: how many.
+            return_code: Of the CONNACK, 1 to 5. Spec: §3.2.2.3.
+            times: How many.
         """
         Refused(return_code)
         self._refusals += [return_code] * times

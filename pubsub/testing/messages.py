@@ -25,11 +25,11 @@ class Recorded:
     """A message that was published.
 
     Attributes:
-        topic: its Topic Name.
-        payload: its bytes.
-        qos: as the publisher sent it.
-        retain: whether the broker was to keep it.
-        client_id: the publisher's; "" for the broker's own and for a will.
+        topic: Its Topic Name.
+        payload: Its bytes.
+        qos: As the publisher sent it.
+        retain: Whether the broker was to keep it.
+        client_id: The publisher's; "" for the broker's own and for a will.
     """
 
     topic: str
@@ -59,7 +59,7 @@ class Recorder:
     """The messages that were published at a broker, in order. Any thread may ask.
 
     Args:
-        keep: how many messages; the oldest are forgotten first.
+        keep: How many messages; the oldest are forgotten first.
     """
 
     def __init__(self, keep: int = KEEP) -> None:
@@ -93,12 +93,12 @@ class Recorder:
         """Wait until so many messages have been published, and return them all.
 
         Args:
-            topic_filter: of their topics.
-            count: at least 1.
-            timeout: seconds.
+            topic_filter: Of their topics.
+            count: At least 1.
+            timeout: Seconds.
 
         Raises:
-            AssertionError: there were fewer when the time was up; it lists what there was.
+            AssertionError: There were fewer when the time was up; it lists what there was.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -125,14 +125,14 @@ class Recorder:
         """Check that a message was published, waiting for it. Return it.
 
         Args:
-            topic: its Topic Name, or a Topic Filter.
-            value: its payload: bytes, text, or what JSON holds; left out: any.
+            topic: Its Topic Name, or a Topic Filter.
+            value: Its payload: bytes, text, or what JSON holds; left out: any.
             qos: 0, 1 or 2; None: any.
             retain: None: any.
-            timeout: seconds to wait.
+            timeout: Seconds to wait.
 
         Raises:
-            AssertionError: none was; it shows what differs in the nearest one, and what there was.
+            AssertionError: None was; it shows what differs in the nearest one, and what there was.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -155,7 +155,7 @@ class Recorder:
         """Check that nothing was published so far.
 
         Raises:
-            AssertionError: something was.
+            AssertionError: Something was.
         """
         found = self.matching(topic_filter)
         if found:
