@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Module -> the public names that it holds.
+#: Module -> its public names.
 _HOLDS = {
     "codecs": "BYTES Codec JSON TEXT",
     "errors": "DecodeFailed NotConnected ProviderError PubSubError PublishFailed RequestFailed SubscriptionEnded",
@@ -82,7 +82,7 @@ _HOLDS = {
     "sync": "Messages Observable PubSub Requester Subscription",
 }
 _WHERE = {name: module for module, names in _HOLDS.items() for name in names.split()}
-#: What is asked of the module's own instance each time.
+#: Attributes of the shared instance, which are looked up at each access.
 _OF_DEFAULT = frozenset(
     {"connection_state", "connection_state_changes", "connection_states", "dropped", "expired", "pending", "waiting"}
 )
@@ -135,7 +135,7 @@ __all__ = [
 
 
 if exists(f"{dirname(__file__)}/pub.py"):
-    # PyPubSub was installed into this folder. Half of each package would be found, depending on which came last.
+    # PyPubSub was installed into this folder, so the files of the two packages are mixed.
     from pubsub.other_distribution import refuse
 
     refuse()

@@ -1,10 +1,11 @@
-"""One provider's connection and all who use it: the router joined to a client, blocking or asyncio.
+"""The connection of one provider, with its subscriptions: a router on top of a client, blocking or asyncio.
 
-Both clients have the same verbs that do not wait, and futures alike enough; so everything that only passes requests on
-and takes answers is written once, here. What waits, and the loop that takes the messages, belongs to the runtime.
+Both clients have the same methods that do not wait, and similar futures. So everything that passes requests on and
+handles answers is written once, here. What waits, and the loop that takes the messages, belongs to the runtime.
 
-What the router decides is passed to the client under the same lock, so that SUBSCRIBE and UNSUBSCRIBE leave in the
-order in which they were decided. The client calls back outside its own lock. Publishing takes no lock of pubsub.
+The requests that the router returns are passed to the client under the same lock, so that SUBSCRIBE and UNSUBSCRIBE
+packets are sent in the order of the calls that caused them. The client runs callbacks outside its lock. Publishing
+takes no lock of pubsub.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ __all__ = ["Channel"]
 
 
 class Channel:
-    """One provider's connection, from its first attempt to its end. It is not reused: a new one is made.
+    """The connection of one provider, from the first attempt to the end. A channel that has ended is not reused.
 
     Args:
-        runtime: Of the `PubSub` that it belongs to.
-        provider: Determines where to connect, and how.
-        options: Of the client; see `Provider.client_options`.
+        runtime: The runtime of the `PubSub`.
+        provider: The provider, which determines where and how to connect.
+        options: The options of the client; see `Provider.client_options`.
         changes: Receives each change of state.
         forget: Called with this object when it has ended.
 
     Attributes:
-        provider: As given.
-        client: Makes the connection.
-        state: Of the connection, by Amplify's name.
-        over: Whether it has ended.
-        error: Why, if something went wrong.
-        opened: A future that is done when it has connected for the first time, or has ended.
-        is_closing: Whether it was asked to end.
-        overflow: What becomes of a message for which the queue has no space; see the option of that name.
-        runner: The thread or the task that takes its messages.
+        provider: The provider.
+        client: The client, which makes the connection.
+        state: The state of the connection, with Amplify's name.
+        over: Whether the channel has ended.
+        error: The reason for the end, if something went wrong.
+        opened: A future that is done when there was a connection for the first time, or the channel has ended.
+        is_closing: Whether the channel is being closed.
+        overflow: What happens to a message for which the queue has no space; see the option of that name.
+        runner: The thread or the task that takes the messages.
         parts: The states of its connections by number, if there are several.
     """
 
@@ -77,12 +78,13 @@ class Channel:
         self._last_error: Exception | None = None
         self._user_on_error = options.get("on_error")
         self._has_store = options.get("store") is not None
-        # Whether the server may send what Topic Filters of an earlier process brought; `_on_state` learns more.
+        # Whether messages may come for Topic Filters that an earlier process subscribed to: so it is with a kept
+        # session, unless the server reports on connecting that it has none (`_on_state`).
         self._may_precede = not options.get("clean_session", True)
         self._held = Held(provider.hold_bytes, provider.hold_seconds)
-        self._returned: deque[Publish] = deque()  # given back to the client for an observer that came, in order
-        self._put_behind: Publish | None = None
-        self._space: Any = None  # a future, while the runner waits for space among the messages that are held
+        self._returned: deque[Publish] = deque()  # given back to the client for a new observer, in order
+        self._put_behind: Publish | None = None  # see `_is_in_turn`
+        self._space: Any = None  # a future, while the runner waits for space among the held messages
         self.parts: dict[int, ConnectionState] = {}
         self.client: Client = runtime.new_client(
             provider,
@@ -102,10 +104,10 @@ class Channel:
         """Whether there is a connection now."""
         return self.state is ConnectionState.CONNECTED
 
-    # For the verbs.
+    # For the methods of the `PubSub`.
 
     def join(self, subscription: SubscriptionCore, wanted: Mapping[str, int]) -> bool:
-        """Add a subscription to Topic Filters. Return False if this connection has ended."""
+        """Add a subscription to Topic Filters. Return False if the channel has ended."""
         with self._runtime.lock:
             standing = self._router.topic_filters
         objections = self.provider.objections_to_subscribe(wanted, standing)  # code of the provider: outside the lock
@@ -126,7 +128,7 @@ class Channel:
                 space, self._space = self._space, None
             if request is not None:
                 self._watch(request, answer)
-        except BaseException:  # from a signal handler: other callers may wait for what was not sent
+        except BaseException:  # from a signal handler: other subscriptions may wait for the answer to what was not sent
             self._runtime.notify(self._subscribe_again)
             raise
         if space is not None:
@@ -140,7 +142,7 @@ class Channel:
         request.is_watched = True
 
     def _subscribe_again(self) -> None:
-        """Send again what an interrupt may have kept from being sent."""
+        """Send again the SUBSCRIBE that was possibly not sent because of an interrupt."""
         with self._runtime.lock:
             request = None if self.over else self._router.unwatched()
             if request is not None:
@@ -152,8 +154,8 @@ class Channel:
         """Remove a subscription from Topic Filters.
 
         Returns:
-            The future of the server's answer; None if other subscriptions use the Topic Filters, or if there is no
-            connection: then the server is informed on reconnecting.
+            The future of the server's answer. None if other subscriptions use the Topic Filters; also None if there is
+            no connection: then the UNSUBSCRIBE is sent on reconnecting.
         """
         with self._runtime.lock:
             unused = self._router.leave(subscription, topic_filters)
@@ -166,11 +168,11 @@ class Channel:
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, expire_after: float | None = None
     ) -> Sent | None:
-        """Send a message when its turn comes. Return None if this connection has ended.
+        """Queue a message for publishing. Return None if the channel has ended.
 
         Raises:
             NotConnected: The connection is lost, and the provider does not queue.
-            QueueFull: Too many messages wait already.
+            QueueFull: Too many messages are already waiting.
         """
         if self.over:
             return None
@@ -182,39 +184,41 @@ class Channel:
         """Check that there is a connection, if the provider does not queue.
 
         Raises:
-            NotConnected: There is none.
+            NotConnected: There is no connection.
         """
         if self.provider.offline == "raise" and self.opened.done() and not self.connected:
             raise NotConnected(f"{self.provider.name} is {self.state}: the message was not queued")
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        """The reason why nothing is read before messages are taken; an empty string while the client reads."""
         return self.client.stalled
 
     def check_progress(self) -> None:
-        """Check that what is waited for here may still come.
+        """Check that a wait of this thread or task can end.
 
         Raises:
-            WouldDeadlock: Nothing is read before the very callback returns that waits.
+            WouldDeadlock: This is a callback, and nothing is read before it returns.
         """
         stalled = self.stalled
         if stalled and self._runtime.is_current(self.runner):
             raise WouldDeadlock(f"{stalled} before this callback returns; use the _nowait form here")
 
     def members(self) -> set[SubscriptionCore]:
-        """Return all subscriptions that use it."""
+        """Return all subscriptions that use this channel."""
         with self._runtime.lock:
             return self._router.members()
 
     # For the runner.
 
     def handle(self, publish: Publish) -> Iterator[Any]:
-        """Give a message to its subscriptions, or hold it.
+        """Deliver a message to its subscriptions, or hold it.
 
         Yields:
             What the runner must wait for before it continues: the result of a callback, or a future.
         """
+        # One decision under the lock, so that no observer can join between the lookup of the takers and the holding of
+        # a message without takers. The callbacks run afterwards, outside the lock.
         is_held, space = False, None
         with self._runtime.lock:
             if self._returned and not self._is_in_turn(publish):
@@ -224,7 +228,9 @@ class Channel:
             if not takers and self._is_to_be_held(publish):
                 is_held = self.is_closing or self._held.add(publish)
                 if not is_held:
-                    self.client.give_back([publish])  # first: messages that a new observer claims come before this one
+                    # There is no space to hold it. It goes back to the client, and the runner waits for space. This
+                    # comes first: if a new observer claims the held messages, they are put before this one.
+                    self.client.give_back([publish])
                     space = self._space = self._runtime.new_future()
         if space is not None:
             yield space
@@ -238,16 +244,17 @@ class Channel:
             receipt.release()
 
     def _is_in_turn(self, publish: Publish) -> bool:
-        """Return whether a message may be handled now, while messages given back for a new observer are expected.
+        """Return whether a message is the next one in order of arrival, while messages given back are expected.
 
-        The runner may have taken one just before those were given back. It arrived after them: it must wait for them.
+        The runner may have taken a message just before others were given back for a new observer. It arrived after
+        those, so it is put behind them. If it comes a second time, they are no longer in the client.
         """
         if publish is self._returned[0]:
             self._returned.popleft()
             if not self._returned:
                 self._put_behind = None
             return True
-        if publish is self._put_behind:  # it was put behind them and is here again: they are gone
+        if publish is self._put_behind:
             self._returned.clear()
             return True
         self._put_behind = publish
@@ -259,7 +266,7 @@ class Channel:
         return not self._router.wanted_before(publish.topic)
 
     def _stop_holding(self) -> None:
-        """Acknowledge and drop what no observer came for: it holds up all later acknowledgements."""
+        """Acknowledge and drop the held messages, because they delay all later acknowledgements."""
         with self._runtime.lock:
             dropped = self._held.take_all()
             space, self._space = self._space, None
@@ -268,8 +275,8 @@ class Channel:
         if dropped:
             topics = ", ".join(repr(topic) for topic in sorted({publish.topic for publish in dropped})[:3])
             logger.warning(
-                "%s: %d messages of the kept session were dropped, and others will be: no observer came for their "
-                "topics (%s ...) within %g s. Unsubscribe from topics that are not needed, or raise hold_seconds",
+                "%s: %d messages of the kept session were dropped, and later ones will be: no observer subscribed to "
+                "their topics (%s ...) within %g s. Unsubscribe from topics that are not needed, or raise hold_seconds",
                 self.provider.name,
                 len(dropped),
                 topics,
@@ -279,7 +286,7 @@ class Channel:
             settle(space)
 
     def closing(self) -> None:
-        """Note that it is about to be closed."""
+        """Mark the channel as being closed."""
         self.is_closing = True
         with self._runtime.lock:
             space, self._space = self._space, None
@@ -289,9 +296,9 @@ class Channel:
             self._change(ConnectionState.CONNECTED_PENDING_DISCONNECT, None)
 
     def ended(self) -> None:
-        """Note that it has ended, and end what depends on it, for the reason that `failed` was given.
+        """End the channel and its subscriptions, with the error that `failed` has recorded, if any.
 
-        The client must be closed by then.
+        The client must have been closed before.
         """
         with self._runtime.lock:
             self.over = True
@@ -304,19 +311,19 @@ class Channel:
         self._change(ConnectionState.DISCONNECTED, self.error)
 
     def abandon(self, error: Exception) -> None:
-        """End without using the client: its process or event loop no longer exists, nor its threads and locks."""
+        """End without using the client, because its process or event loop, its threads and its locks no longer exist."""
         self.over, self.error, self.state = True, error, ConnectionState.DISCONNECTED
         self.opened = DONE
         for subscription in self._router.members():
             subscription.abandon(error)
 
     def failed(self, error: Exception) -> None:
-        """Record why it is about to end, unless it was closed. Messages published until then fail with this."""
+        """Record why the channel is about to end, unless it is being closed. Waiting messages fail with this error."""
         if not self.is_closing:
             self.error = self.explain(error)
 
     def explain_failure(self, error: Exception) -> Exception:
-        """Return why a message failed: if the connection ended first, why that did, and what becomes of the message."""
+        """Return the error of a message. If the connection ended, that is the reason for the end, with the `fate`."""
         fate = error.fate if isinstance(error, ConnectionClosed) else ""
         cause = error.__cause__ if fate and isinstance(error.__cause__, Exception) else error
         reason = self.error if type(cause) is ConnectionClosed and self.error is not None else self.explain(cause)
@@ -327,14 +334,14 @@ class Channel:
         return kept
 
     def explain(self, error: Exception) -> Exception:
-        """Return what the provider makes of an error."""
+        """Return the provider's explanation of an error, which may be the same error."""
         try:
             return self.provider.explain(error)
         except Exception:
             logger.exception("%s could not explain %r", self.provider.name, error)
             return error
 
-    # What the client calls.
+    # Called by the client.
 
     def _on_state(self, state: State) -> None:
         if state.name == "connected":
@@ -350,7 +357,7 @@ class Channel:
         self._change(connection_state(state, self._last_error), self._last_error if state.error is not None else None)
 
     def _on_part(self, index: int, state: State | None) -> None:
-        """Note the state of one of several connections; None: it is gone."""
+        """Record the state of one of several connections; None: the connection was removed."""
         name = f"{self.provider.name}-{index}"
         error = None if state is None or state.error is None else self.explain(state.error)
         previous = self.parts.get(index, ConnectionState.DISCONNECTED)
@@ -359,7 +366,7 @@ class Channel:
             return
         now = self.parts[index] = connection_state(state, error or self._last_error)
         if now is not previous:
-            self._changes.tell(ConnectionStateChange(name, now, previous, error))
+            self._changes.report(ConnectionStateChange(name, now, previous, error))
 
     def _on_error(self, error: MQTTError) -> None:
         if isinstance(error, SubscribeRejected):
@@ -371,7 +378,7 @@ class Channel:
 
     def _answered(self, request: Request[SubscriptionCore], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
-            return  # the connection has ended for good; `ended` informs every subscription
+            return  # the channel has ended; `ended` reports that to every subscription
         with self._runtime.lock:
             outcomes = self._router.answered(request, answer.result())
         self._report(outcomes)
@@ -390,4 +397,4 @@ class Channel:
     def _change(self, state: ConnectionState, reason: Exception | None) -> None:
         previous, self.state = self.state, state
         if state is not previous:
-            self._changes.tell(ConnectionStateChange(self.provider.name, state, previous, reason))
+            self._changes.report(ConnectionStateChange(self.provider.name, state, previous, reason))

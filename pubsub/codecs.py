@@ -1,7 +1,7 @@
 """Codecs: the conversion of published values to payloads, and of payloads to received values.
 
 A codec is any object with the methods `encode(value) -> bytes` and `decode(payload) -> value`. `JSON` is the default.
-Its decoding never fails: a payload that is not JSON is returned as text, and one that is not text as bytes, so that no
+Its decoding never fails: a payload that is not JSON is returned as text, and a payload that is not text as bytes. So no
 message of another publisher is dropped.
 """
 
@@ -19,12 +19,19 @@ class Codec(Protocol):
     def encode(self, value: Any) -> bytes:
         """Return the payload of a value.
 
+        Args:
+            value: The published value.
+
         Raises:
             ValueError, TypeError: The value cannot be encoded.
         """
 
     def decode(self, payload: bytes) -> Any:
-        """Return the value of a payload. Any exception is reported to the observer as `DecodeFailed`."""
+        """Return the value of a payload. Any exception is reported to the observer as `DecodeFailed`.
+
+        Args:
+            payload: The received bytes.
+        """
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -60,7 +67,7 @@ def _encode(text: str, value: object) -> bytes:
     """Encode a text in UTF-8.
 
     Raises:
-        ValueError: It contains a lone surrogate.
+        ValueError: The text contains a lone surrogate.
     """
     try:
         return text.encode()

@@ -1,8 +1,8 @@
-"""The PubSub API without its waiting: providers, settings, and which connections there are.
+"""The part of the PubSub API that threads and asyncio have in common: providers, settings and connections.
 
-`PubSubCore` is what `pubsub.PubSub` (threads) and `pubsub.aio.PubSub` (asyncio) have in common. What differs between
-the two is in their `Runtime`, and the verbs that wait are in their `api`. A provider's connection, a `Channel`, is made
-when it is first needed and forgotten when it has ended; the next call that needs it makes another.
+`PubSubCore` is the base of `pubsub.PubSub` (threads) and `pubsub.aio.PubSub` (asyncio). What differs between the two is
+in their `Runtime`, and the methods that wait are in their `api`. A provider's connection, a `Channel`, is made when it
+is first needed and removed when it has ended; the next call that needs one makes another.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pubsub.watching import StateChanges
 
 __all__ = ["REQUIRED", "ObservableCore", "PubSubCore"]
 
-#: Stands for a message that was not given, so that the error can show the call as it should be.
+#: The default of a message, so that the error for a missing one can show the correct call.
 REQUIRED: Final[Any] = object()
 #: Settings that are enough for an `AWSIoTProvider`.
 _IMPLY_AWS_IOT = frozenset({"aws_pubsub_region", "aws_pubsub_endpoint", "aws_cognito_identity_pool_id"})
@@ -46,14 +46,14 @@ F = TypeVar("F")
 
 
 class ObservableCore(Generic[H]):
-    """What `subscribe` of a `PubSub` gives. Nothing happens until it is subscribed to, iterated over or entered.
+    """The result of `PubSub.subscribe`. Nothing happens until it is subscribed to, iterated over or entered.
 
     Args:
-        make: Makes the subscription of an observer, which is to be begun.
+        make: Creates the subscription of an observer; the caller begins it.
         silence: Seconds without a message after which an iteration ends; None: never.
     """
 
-    #: The class of the handles of the face.
+    #: The class of the handles.
     _handle: ClassVar[type[Handle]]
 
     def __init__(self, make: Make, silence: float | None) -> None:
@@ -72,7 +72,7 @@ class ObservableCore(Generic[H]):
         Args:
             next: Called with each `Message`; or an observer object, as the only argument. With asyncio it may be a
                 coroutine function, which is awaited before the next message.
-            error: Called with each failure.
+            error: Called with each failure, an exception.
             close: Called once, when the subscription has ended, for any reason.
 
         Returns:
@@ -80,7 +80,7 @@ class ObservableCore(Generic[H]):
 
         Raises:
             ProviderError: There is no provider, or a setting is missing.
-            TypeError: This is not an observer.
+            TypeError: The arguments are not an observer.
         """
         subscription = self._make(make_observer(next, error, close))
         subscription.begin()
@@ -88,12 +88,12 @@ class ObservableCore(Generic[H]):
 
 
 class PubSubCore(Generic[O, F]):
-    """A `PubSub` without its waiting.
+    """The base class of `PubSub`.
 
     Args:
-        runtime: Threads, or asyncio.
-        *providers: The connections it can make; see `add_pluggable`.
-        codec: Translates messages if a call names no other.
+        runtime: The runtime, for threads or for asyncio.
+        *providers: The providers; see `add_pluggable`.
+        codec: The codec of calls without the argument `codec`.
 
     Attributes:
         connection_state_changes: An observable of `ConnectionStateChange`.
@@ -101,7 +101,7 @@ class PubSubCore(Generic[O, F]):
 
     #: The name of the class in its `repr`.
     _name: ClassVar[str]
-    #: The class of the observables of the face.
+    #: The class of the observables.
     _observable: ClassVar[type[ObservableCore[Any]]]
 
     def __init__(self, runtime: Runtime, *providers: Provider, codec: Codec = JSON) -> None:
@@ -110,9 +110,9 @@ class PubSubCore(Generic[O, F]):
         self._codec = codec
         self._settings: dict[str, Any] = {}
         self._providers: dict[str, Provider] = {}
-        self._implied: Provider | None = None  # by the settings
+        self._implied: Provider | None = None  # created by `configure`
         self._channels: dict[str, Channel] = {}
-        self._dropped = self._expired = 0  # by connections that have ended
+        self._dropped = self._expired = 0  # the sums of channels that have ended
         for provider in providers:
             self.add_pluggable(provider)
         _all.add(self)
@@ -125,10 +125,14 @@ class PubSubCore(Generic[O, F]):
         return tuple(self._providers.values())
 
     def add_pluggable(self, provider: Provider) -> None:
-        """Add a provider. One that is there already, or has the same settings, is not added again.
+        """Add a provider. Do nothing if it, or one with the same name and settings, was added before.
+
+        Args:
+            provider: The provider, for example a `MqttOverWSProvider`.
 
         Raises:
-            ProviderError: Another one of the same name is there.
+            ProviderError: There is a provider with the same name and other settings.
+            TypeError: The argument is not a provider.
         """
         if not isinstance(provider, Provider):
             raise TypeError(f"a provider is a pubsub.Provider, not a {type(provider).__name__}")
@@ -148,19 +152,20 @@ class PubSubCore(Generic[O, F]):
             self._providers[provider.name] = provider
 
     def configure(self, settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
-        """Give settings to every provider, also to those that are added later.
+        """Configure all providers, including those that are added later.
 
-        Later settings replace earlier ones, and a provider's own arguments take precedence over all. A connection
-        whose settings have changed is made anew. If there is no provider, settings of AWS IoT and of a Cognito
-        identity pool make one: an `AWSIoTProvider`, which stays until another is added before it has connected.
+        Later settings replace earlier ones, and the arguments of a provider take precedence over both. A connection
+        whose settings have changed is made again. If there is no provider, and the settings include those of AWS IoT
+        and of a Cognito identity pool, an `AWSIoTProvider` is added. Another provider that is added before that one has
+        connected replaces it.
 
         Args:
-            settings: Such as `{"aws_pubsub_endpoint": "wss://…"}`; or what Amplify generates: `aws-exports.js`,
-                `amplifyconfiguration.json`, `amplify_outputs.json`, as a path or as a dict.
+            settings: A dict such as `{"aws_pubsub_endpoint": "wss://…"}`; or a file that Amplify generates, as a path
+                or as a dict: `aws-exports.js`, `amplifyconfiguration.json` or `amplify_outputs.json`.
 
         Raises:
             ValueError: The file is not such a configuration.
-            OSError: It cannot be read.
+            OSError: The file cannot be read.
         """
         read = _read(settings)
         with self._runtime.lock:
@@ -175,10 +180,10 @@ class PubSubCore(Generic[O, F]):
             channel.client.reconnect_now()
 
     def select(self, provider: str | None) -> list[Provider]:
-        """Return the providers that a call is for: the one that it names, or all.
+        """Return the providers that a call applies to: that with the given name, or all.
 
         Raises:
-            ProviderError: There is none.
+            ProviderError: There is no such provider.
         """
         if provider is None:
             selected = list(self._providers.values())
@@ -197,7 +202,7 @@ class PubSubCore(Generic[O, F]):
     def connection_states(self) -> dict[str, ConnectionState]:
         """The state of each provider's connection, by the provider's name.
 
-        With `Sharded` that is the worst of its connections, and each of them is there under `{name}-{number}`.
+        With `Sharded` that is the worst state of its connections; each connection is listed as `{name}-{number}`, too.
         """
         states: dict[str, ConnectionState] = {}
         with self._runtime.lock:
@@ -210,13 +215,13 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def connection_state(self) -> ConnectionState:
-        """The state of the connection; with several providers, of the first that is not connected, if there is one."""
+        """The state of the connection; with several providers, of the first one that is not connected, if any."""
         states = list(self.connection_states.values()) or [ConnectionState.DISCONNECTED]
         return next((state for state in states if state is not ConnectionState.CONNECTED), states[0])
 
     @property
     def pending(self) -> int:
-        """How many messages were published and are not sent (QoS 0), or not acknowledged in full (QoS 1, 2), yet."""
+        """The number of published messages that are not sent (QoS 0) or not completely acknowledged (QoS 1, 2) yet."""
         return sum(channel.client.pending for channel in list(self._channels.values()))
 
     @property
@@ -228,7 +233,7 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because too many waited; see the option `overflow`."""
+        """The number of messages that were dropped because the queue was full; see the option `overflow`."""
         return self._dropped + sum(channel.client.dropped for channel in list(self._channels.values()))
 
     @property
@@ -237,13 +242,16 @@ class PubSubCore(Generic[O, F]):
         return self._expired + sum(channel.client.expired for channel in list(self._channels.values()))
 
     def reauthenticate(self, provider: str | None = None) -> None:
-        """Connect anew with fresh credentials: those that a provider keeps are dropped. Subscriptions stay.
+        """Reconnect with new credentials. Cached credentials are discarded; subscriptions stay.
 
         It returns immediately; `connection_state_changes` reports the result. Without a connection the next one is made
-        with fresh credentials.
+        with new credentials.
 
         Args:
-            provider: The name of one; None for all.
+            provider: The name of a provider; None: all providers.
+
+        Raises:
+            ProviderError: There is no such provider.
         """
         for each in self.select(provider):
             each.reauthenticate()
@@ -253,14 +261,14 @@ class PubSubCore(Generic[O, F]):
                 channel.client.reconnect_now()
 
     def resize(self, connections: Connections, provider: str | None = None) -> None:
-        """Have another number of connections, where the provider is `Sharded`.
+        """Change the number of connections of `Sharded` providers.
 
-        It returns at once. Topic Filters move to new connections and away from those that go, without a message lost
-        or delivered twice; a topic moves when none of its messages is on its way.
+        It returns immediately. Topic Filters move to new connections, and away from those that are closed, without a
+        message lost or delivered twice. A topic moves when none of its messages is in flight.
 
         Args:
-            connections: As for `Sharded`.
-            provider: The name of one; None for all that are `Sharded`.
+            connections: The number; see `Sharded`.
+            provider: The name of a provider; None: all that are `Sharded`.
 
         Raises:
             ProviderError: There is no such provider, or it is not `Sharded`.
@@ -268,7 +276,7 @@ class PubSubCore(Generic[O, F]):
         """
         sharded = [each for each in self.select(provider) if isinstance(each, Sharded)]
         if not sharded:
-            raise ProviderError("no provider that this is for is Sharded: each has one connection")
+            raise ProviderError("only a Sharded provider can be resized; every other provider has one connection")
         split(connections)
         for each in sharded:
             each.connections = connections
@@ -289,21 +297,26 @@ class PubSubCore(Generic[O, F]):
         timeout: float | None = None,
         dedupe: Dedupe | None = None,
     ) -> O:
-        """Make an observable of the messages on topics.
+        """Return an observable of the messages that match Topic Filters.
 
         Args:
             topics: A Topic Filter or several.
-            qos: The highest QoS at which messages should come: 0, 1 or 2.
-            provider: The name of one; None: through all.
-            codec: Decodes the messages; None: that of the `PubSub`.
-            timeout: Seconds of silence after which an iteration ends; None: never.
-            dedupe: Returns a key for each `Message`. A message whose key is among the last 10,000 is skipped, for
-                servers that deliver copies. A message with None as its key is never skipped.
+            qos: The maximum QoS of the delivery: 0, 1 or 2.
+            provider: The name of a provider; None: all providers.
+            codec: The codec that decodes the messages; None: that of the `PubSub`.
+            timeout: Seconds without a message after which an iteration ends; None: never.
+            dedupe: A function that returns a hashable key for each `Message`. A message whose key is among the last
+                10,000 is skipped, for servers that deliver copies. A message with the key None is never skipped.
+
+        Returns:
+            The observable. Subscribing starts when it is subscribed to, iterated over or entered.
 
         Raises:
-            LocalProtocolError: A Topic Filter or the QoS is ill-formed.
-            TypeError: The topics are neither a str nor several.
+            LocalProtocolError: A Topic Filter or the QoS is not valid.
+            TypeError: The topics are neither a str nor several str.
             ValueError: There is no topic.
+
+        Spec: §3.8, §4.7
         """
         wanted = check_filters(topics, qos)
 
@@ -317,7 +330,7 @@ class PubSubCore(Generic[O, F]):
 
     @property
     def in_callback(self) -> bool:
-        """Whether this is a callback of a subscription: the next message comes when it has returned."""
+        """Whether the caller is a callback of a subscription. No message is delivered before it has returned."""
         return any(self._runtime.is_current(channel.runner) for channel in list(self._channels.values()))
 
     def respond(
@@ -331,26 +344,27 @@ class PubSubCore(Generic[O, F]):
         codec: Codec | None = None,
         error: Callback | None = None,
     ) -> Any:
-        """Call a function with each request to a topic, and publish what it returns as the response.
+        """Call a function with each request to a topic, and publish its result as the response.
 
-        A request that comes a second time is not answered again. If the function raises, that is logged, and the
-        requester gets `RequestFailed`.
+        A request that is delivered again is not answered again. If the function raises, the exception is logged, and
+        the requester gets `RequestFailed`.
 
         Args:
-            topic: Of the requests, without wildcards; see `requester`.
-            function: Takes a `Message`, and returns what the codec takes; with asyncio it may be a coroutine function.
-            prefix: A Topic Name, below which the requesters expect their responses.
-            qos: At which requests are subscribed to and responses published: 0, 1 or 2.
-            provider: The name of one; None: through all.
-            codec: Of requests and responses; None: that of the `PubSub`.
+            topic: The topic of the requests, without wildcards; see `requester`.
+            function: A function of a `Message`; it returns a value that the codec can encode. With asyncio it may be a
+                coroutine function.
+            prefix: The Topic Name below which responses are published; must be the same for the requesters.
+            qos: The QoS of the subscription to requests, and of the responses: 0, 1 or 2.
+            provider: The name of a provider; None: all providers.
+            codec: The codec of requests and responses; None: that of the `PubSub`.
             error: Called with each failure of the subscription; None: it is logged.
 
         Returns:
             The handle of the subscription; see `subscribe`.
 
         Raises:
-            LocalProtocolError: A topic or the QoS is ill-formed.
-            ProviderError: There is no provider, or it lacks a setting.
+            LocalProtocolError: A topic or the QoS is not valid.
+            ProviderError: There is no provider, or a setting is missing.
             TypeError: The function is a coroutine function, and this is not asyncio.
         """
         check_topics(topic, qos)
@@ -382,23 +396,28 @@ class PubSubCore(Generic[O, F]):
         codec: Codec | None = None,
         expire_after: float | None = None,
     ) -> F:
-        """Publish without waiting. Return a future of what `publish` would return or raise.
-
-        Its callbacks may wait, for it is not the thread that moves bytes that calls them.
+        """Queue a message for publishing, to one topic or several.
 
         Args:
-            topics: As for `publish`, and so are the others.
-            message: What the codec takes.
+            topics: A Topic Name or several.
+            message: A value that the codec can encode; by default anything that JSON can represent, or bytes.
             qos: 0, 1 or 2.
-            retain: Whether the server keeps it for later subscribers.
-            provider: The name of one; None: through all.
-            codec: Encodes the message; None: that of the `PubSub`.
-            expire_after: Seconds, above 0, that it may wait to be sent; None: the `expire_after` of the provider.
+            retain: Whether the server keeps the message for later subscribers.
+            provider: The name of a provider; None: all providers.
+            codec: The codec that encodes the message; None: that of the `PubSub`.
+            expire_after: Seconds, above 0, that the message may wait to be sent; None: the `expire_after` of the
+                provider.
+
+        Returns:
+            A future with the result or the exception of `publish`. Its callbacks may block: they are not called in the
+            thread that does the I/O.
 
         Raises:
             PublishFailed: No topic was accepted: the queue is full, or there is no connection and the provider does
                 not queue.
-            LocalProtocolError, TypeError, ValueError: As `publish`.
+            LocalProtocolError, TypeError, ValueError: As in `publish`.
+
+        Spec: §3.3, §4.3
         """
         deliveries = self._prepare(topics, message, qos, retain, provider, codec, expire_after)
         publication = self._new_publication(deliveries)
@@ -423,13 +442,13 @@ class PubSubCore(Generic[O, F]):
         codec: Codec | None,
         expire_after: float | None,
     ) -> list[Delivery]:
-        """Check everything, before anything is sent.
+        """Check the arguments before anything is sent, and return the messages to send.
 
         Raises:
-            LocalProtocolError: A topic or the QoS is ill-formed.
+            LocalProtocolError: A topic or the QoS is not valid.
             TypeError, ValueError: The codec cannot encode the message, or there is no topic or no message.
             ProviderError: There is no such provider.
-            MQTTError: A provider's server would not take the message.
+            MQTTError: The server of a provider would not accept the message.
         """
         if self._runtime.abandoned:
             self._runtime.collect()
@@ -458,10 +477,10 @@ class PubSubCore(Generic[O, F]):
     # Connections.
 
     def channel(self, provider: Provider) -> Channel:
-        """Return a provider's connection. It is begun if there is none.
+        """Return the channel of a provider. Make one if there is none.
 
         Raises:
-            ProviderError: The provider lacks a setting.
+            ProviderError: A setting of the provider is missing.
         """
         if (channel := self._usable(provider)) is not None:
             return channel
@@ -474,7 +493,7 @@ class PubSubCore(Generic[O, F]):
             self._channels[provider.name] = channel
             try:
                 channel.runner = self._runtime.start(channel)
-            except BaseException:  # Ctrl-C: a channel without a runner would be waited for in vain
+            except BaseException:  # Ctrl-C: a channel without a runner would never be open, nor end
                 channel.is_closing = channel.over = True
                 raise
         if gone is not None and not gone.over:
@@ -495,7 +514,7 @@ class PubSubCore(Generic[O, F]):
                 self._expired += channel.client.expired
 
     def _take_out(self, provider: str | Provider) -> str:
-        """Remove a provider, by itself or by its name. Return its name.
+        """Remove a provider, given as an object or by its name. Return its name.
 
         Raises:
             ProviderError: There is no such provider.
@@ -507,7 +526,7 @@ class PubSubCore(Generic[O, F]):
         return name
 
     def _begin_close(self, providers: Iterable[str] | None = None) -> list[Channel]:
-        """Return the connections to be closed, those of some providers or all, and note that they are."""
+        """Mark channels as being closed, those of some providers or all, and return them."""
         self._runtime.collect()
         with self._runtime.lock:
             names = list(self._channels) if providers is None else providers
@@ -517,7 +536,7 @@ class PubSubCore(Generic[O, F]):
         return channels
 
     def _forget_parent(self) -> None:
-        """Forget the connections and subscriptions of the parent in a forked child: here they have ended."""
+        """End all connections and subscriptions in a forked child, because they belong to the parent."""
         self._runtime.renew()
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
@@ -531,7 +550,7 @@ class PubSubCore(Generic[O, F]):
 
 
 def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
-    """Read settings, flat or as Amplify nests them."""
+    """Return settings as a flat dict. Those that Amplify generates are nested, or in a file."""
     nested = isinstance(settings, Mapping) and any(isinstance(value, Mapping) for value in settings.values())
     flat = dict(settings) if isinstance(settings, Mapping) else {}
     if nested or not isinstance(settings, Mapping):
@@ -542,7 +561,7 @@ def _read(settings: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any
 
 
 def _forget_all() -> None:
-    """In a forked child, all connections are the parent's."""
+    """Forget all connections in a forked child, because they belong to the parent."""
     for each in list(_all):
         each._forget_parent()
 

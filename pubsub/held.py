@@ -1,14 +1,14 @@
-"""Messages that came before their observer, of a session that the server had kept.
+"""Messages of a kept session that arrive before their observers have subscribed.
 
-A server that kept a session (`clean_session=False`) sends what it held as soon as there is a connection, for every
-Topic Filter of that session. A program subscribes to one after the other, so the first messages can come before their
-observer. They wait here, unacknowledged, until it is there. Nothing else reaches `Held`: a message that the program
-itself has unsubscribed from, or one of QoS 0, is dropped.
+A server that has kept a session (`clean_session=False`) sends its stored messages as soon as there is a connection, for
+every Topic Filter of that session. A program makes its subscriptions one after the other, so the first messages can
+arrive before their observer exists. They are held here, unacknowledged, until it does. No other message is held: one
+of QoS 0, or for a Topic Filter from which the program has unsubscribed, is dropped.
 
-Acknowledgements leave in the order in which the messages came [MQTT-4.6.0-2], so one message that is never
-acknowledged would hold up all others, and at last the server would send no more. That is why there is one time for all
-of them, which begins with the first connection: a program has its observers by then. What comes later without an
-observer is not held.
+Acknowledgements are sent in the order in which the messages arrived [MQTT-4.6.0-2]. So one message that is never
+acknowledged would delay all others, until the server sends no more. That is why there is one time limit for all
+messages. It begins with the first connection, and a program is expected to have its observers by then. What arrives
+later without an observer is not held.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Held"]
 
 
 class Held:
-    """The messages that wait, in the order in which they came.
+    """The held messages, in the order in which they arrived.
 
     Args:
-        most_bytes: Of topics and payloads. A single message may be larger.
-        seconds: That messages wait, from the first connection.
+        most_bytes: The maximum bytes of topics and payloads. A single message may be larger.
+        seconds: The time for which messages are held, from the first connection.
     """
 
     def __init__(self, most_bytes: int, seconds: float) -> None:
@@ -38,18 +38,18 @@ class Held:
         self._bytes = 0
 
     def begin(self, now: float) -> bool:
-        """Begin the time. Return False if it had begun, or never ends."""
+        """Start the time limit. Return False if it was started before, or is infinite."""
         if self._until < inf or self._seconds == inf:
             return False
         self._until = now + self._seconds
         return True
 
     def is_over(self, now: float) -> bool:
-        """Return whether no more messages are held."""
+        """Return whether the time is up, so that no more messages are held."""
         return now >= self._until
 
     def add(self, publish: Publish) -> bool:
-        """Keep a message. Return False, and change nothing, if there is no space for it."""
+        """Hold a message. Return False, and change nothing, if there is no space for it."""
         size = _size(publish)
         if self._waiting and self._bytes + size > self._most_bytes:
             return False
@@ -58,7 +58,7 @@ class Held:
         return True
 
     def claim(self, is_wanted: Callable[[str], bool]) -> list[Publish]:
-        """Remove and return the messages whose topic has a subscriber now."""
+        """Remove and return the messages whose topic has a subscription now."""
         claimed, left = [], deque[Publish]()
         for publish in self._waiting:
             if is_wanted(publish.topic):
@@ -70,7 +70,7 @@ class Held:
         return claimed
 
     def take_all(self) -> list[Publish]:
-        """Take out all messages."""
+        """Remove and return all messages."""
         taken = list(self._waiting)
         self._waiting.clear()
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""A message, as observers receive it."""
+"""The message that observers receive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Message:
     Each observer gets a separate `value`, so changing it does not affect others.
 
     Attributes:
-        topic: The Topic Name it was published to.
+        topic: The Topic Name to which it was published.
         value: The payload, decoded by the codec of the subscription.
         payload: The received bytes.
         qos: The QoS of the delivery: 0, 1 or 2.

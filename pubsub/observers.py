@@ -36,10 +36,10 @@ def make_observer(
     error: Callback | None = None,
     close: Callback | None = None,
 ) -> Observer:
-    """Make an observer of three functions, or of an object.
+    """Return an observer, given three functions or an object.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The arguments are neither.
     """
     if next is not None and any(hasattr(next, name) for name in ("on_next", "next")):
         if error is not None or close is not None:

@@ -1,8 +1,8 @@
-"""The refusal to be imported together with PyPubSub, whose package has the same name.
+"""The check for the distribution PyPubSub, whose package is also named `pubsub`.
 
-Both distributions install into the folder `pubsub` of site-packages, so that their files mix. Where this package's
-`__init__.py` was written last, it finds PyPubSub's `pub.py` beside itself; where PyPubSub's was, each module of this
-package that needs an error finds a package that lacks the names of this one.
+Both distributions install into the folder `pubsub` of site-packages, so their files are mixed. If the `__init__.py` of
+this package was installed last, it finds PyPubSub's `pub.py` in its folder. If that of PyPubSub was, `pubsub.errors`,
+which nearly every module of this package imports, finds that the package lacks the names of this one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import NoReturn
 
 
 def check() -> None:
-    """Raise ImportError if the package that is loaded under the name `pubsub` is another distribution's."""
+    """Raise ImportError if the loaded package `pubsub` belongs to the other distribution."""
     if "MqttOverWSProvider" not in getattr(sys.modules["pubsub"], "__all__", ()):
         refuse()
 
 
 def refuse() -> NoReturn:
-    """Raise the ImportError that says what to do."""
+    """Raise an ImportError with instructions."""
     raise ImportError(
         "the distributions mqttws-pubsub and PyPubSub are installed in the same environment, and both are the package "
         "`pubsub`: use one environment for each; here, run `pip uninstall pypubsub mqttws-pubsub`, "

@@ -1,7 +1,7 @@
 """One call of `publish`: several messages with one outcome.
 
-`Publication` gathers the futures of the messages, of whichever kind the client makes, into one. It is done when all
-are; it fails with `PublishFailed` when at least one has.
+`Publication` combines the futures of the messages, of any kind that the client makes, into one. It is done when all
+are done, and fails with `PublishFailed` if at least one has failed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pubsub.runtime import Future, settle
 __all__ = ["FAILURES", "Delivery", "Publication", "Sent"]
 
 
-#: What makes one message fail. Anything else is not about it, the exception of a signal handler for example.
+#: The exceptions that are the failure of one message. Others, such as those of a signal handler, end the whole call.
 FAILURES = (MQTTError, OSError)
 
 
 class Delivery(NamedTuple):
-    """One message on its way through one provider."""
+    """One message to be sent by one provider."""
 
     provider: Provider
     topic: str
@@ -37,9 +37,9 @@ class Sent(NamedTuple):
     """A message that was passed to a client.
 
     Attributes:
-        future: Of its delivery.
-        withdraw: Takes it back if it has not been sent. Return whether it did.
-        explain: Returns what the error of the future means.
+        future: The future of the delivery.
+        withdraw: Withdraws the message if it has not been sent. Returns whether it did.
+        explain: Returns the provider's explanation of an error of the future.
     """
 
     future: Future
@@ -47,9 +47,9 @@ class Sent(NamedTuple):
     explain: Callable[[Exception], Exception]
 
     def failure(self) -> BaseException | None:
-        """Return why it failed, once the future is done; None: it did not."""
+        """Return the error of the message, once the future is done; None if it was delivered."""
         if self.future.cancelled():
-            return TimedOut("it was cancelled")
+            return TimedOut("publishing was cancelled")
         error: BaseException | None = self.future.exception()
         return self.explain(error) if isinstance(error, Exception) else error
 
@@ -58,23 +58,23 @@ class Publication:
     """One call of `publish`.
 
     Args:
-        topics: How many topics the call has.
+        topics: The number of topics of the call.
 
     Attributes:
-        future: Gets the outcome: None, or `PublishFailed`. To be set before `begin`.
+        future: Gets the outcome: None, or `PublishFailed`. Must be set before `begin`.
     """
 
     future: Any
 
     def __init__(self, topics: int) -> None:
         self._topics = topics
-        self._errors: dict[str, BaseException] = {}  # topic -> why it failed
+        self._errors: dict[str, BaseException] = {}  # by topic
         self._pending: list[tuple[str, Sent]] = []
         self._left = 1  # messages without an outcome, and the call itself until `begin`
         self._lock = threading.Lock()
 
     def add(self, delivery: Delivery, send: Callable[[Delivery], Sent]) -> QueueFull | None:
-        """Send one of the messages. What `send` raises is the failure of its topic.
+        """Send one of the messages. An exception that `send` raises is the failure of its topic.
 
         Returns:
             The error if the queue is full: the caller may wait and try again, or pass it to `fail`.
@@ -88,7 +88,7 @@ class Publication:
             self.fail(topic, error)
             return None
         self._pending.append((topic, sent))
-        if sent.future.done():  # one that is not asked to call back stays a light one
+        if sent.future.done():  # without a callback the client's future stays cheap
             failure = sent.failure()
             if failure is not None:
                 self.fail(topic, failure)
@@ -99,12 +99,12 @@ class Publication:
         return None
 
     def fail(self, topic: str, error: BaseException) -> None:
-        """Note that a message failed which was not passed to a client."""
+        """Record the failure of a message that was not passed to a client."""
         with self._lock:
             self._errors.setdefault(topic, error)
 
     def begin(self) -> None:
-        """Note that all messages were added. The outcome may come from now on."""
+        """Mark the publication as complete: all messages were added. From now on the future may get its outcome."""
         self._done("", None)
 
     @property
@@ -118,17 +118,26 @@ class Publication:
             return PublishFailed(self._errors, self._topics)
 
     def give_up(self, kind: type[MQTTError], failure: str) -> PublishFailed:
-        """Cancel what is incomplete, at the time-out or because it cannot complete. Return the failures."""
+        """Cancel the messages without an outcome. Return the failures.
+
+        Args:
+            kind: The class of the error of each cancelled message.
+            failure: The reason: a time-out, or a wait that could not end.
+        """
         fates = {True: "it was not sent and will not be", False: "it was sent, and may still be delivered"}
         withdrawn = self.cancel()
         with self._lock:
             errors = dict(self._errors)
-        for topic, taken_back in withdrawn:
-            errors[topic] = kind(f"{failure}; {fates[taken_back]}")
+        for topic, was_withdrawn in withdrawn:
+            errors[topic] = kind(f"{failure}; {fates[was_withdrawn]}")
         return PublishFailed(errors, self._topics)
 
     def cancel(self) -> list[tuple[str, bool]]:
-        """Withdraw what has not been sent. Return what was incomplete, and whether it was withdrawn."""
+        """Withdraw the messages that have not been sent.
+
+        Returns:
+            The topics of all messages without an outcome, and for each whether it was withdrawn.
+        """
         not_done = [(topic, sent) for topic, sent in self._pending if not sent.future.done()]
         withdrawn = [(topic, sent.withdraw()) for topic, sent in not_done]
         for _, sent in not_done:

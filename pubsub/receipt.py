@@ -1,7 +1,7 @@
-"""When a message is acknowledged: as soon as the last of those that were given it has taken it.
+"""Reference counting for acknowledgements: a message is acknowledged when all its subscriptions have processed it.
 
-A callback has taken a message when it returns; an iteration, when it moves on. Until then the server gets no
-acknowledgement, and so delivers the message again if this process dies.
+A callback has processed a message when it returns; an iteration, when the next message is requested. Until then the
+server gets no acknowledgement, so it delivers the message again if this process dies.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from functools import partial
 
 __all__ = ["Receipt", "Release"]
 
-#: Releases a message. A second time it does nothing that matters, so that it may be repeated after an interrupt.
+#: Releases a message. May be called again, so that it can be repeated after an interrupt.
 Release = Callable[[], object]
 
 
 class Receipt:
-    """Knows those that have yet to take one message. It begins with one, which made it.
+    """The holders of one message: those that have not processed it yet. The first holder is the creator.
 
-    It needs no lock: each step is one operation of a set, and to acknowledge twice does no harm.
+    It needs no lock: each step is one operation on a set, and acknowledging twice has no effect.
 
     Args:
-        acknowledge: Called when the last one has taken the message.
+        acknowledge: Called when there is no holder any more.
     """
 
     __slots__ = ("_acknowledge", "_holders")
@@ -31,13 +31,13 @@ class Receipt:
         self._holders: set[object] = {self}
 
     def hold(self) -> Release:
-        """Note one more that has to take it. Return what that one calls when it has."""
+        """Add a holder. Return the function that it calls when it has processed the message."""
         holder = object()
         self._holders.add(holder)
         return partial(self.release, holder)
 
     def release(self, holder: object = None) -> None:
-        """Note that one has taken it; without an argument, the one that made this."""
+        """Remove a holder; without an argument, the creator."""
         self._holders.discard(self if holder is None else holder)
         if not self._holders:
             self._acknowledge()

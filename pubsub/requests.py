@@ -1,4 +1,4 @@
-"""Requests and responses. MQTT 3.1.1 has no response topic, so the topics themselves show where a response belongs.
+"""Requests and responses. MQTT 3.1.1 has no response topic property, so the topic of a request determines that topic.
 
 The topics::
 
@@ -6,10 +6,11 @@ The topics::
     response               <prefix>/<name>/<number>              replies/5f0c2a9be1d47763/1
     the responder failed   <prefix>/<name>/<number>/failed
 
-`name` is the requester's: one level, unguessable unless the program chooses it. A requester subscribes to
-`<prefix>/<name>/#` once, whatever it asks; a responder subscribes to `<topic>/+/+`. Payloads are the program's alone.
+`name` identifies the requester. It is one level, and cannot be guessed unless the program chooses it. A requester
+subscribes to `<prefix>/<name>/#` once; a responder subscribes to `<topic>/+/+`. Payloads contain only the program's
+data.
 
-`Requests` keeps the requests without a response, and does not wait itself; `RequesterCore` connects it to a `PubSub`.
+`Requests` keeps the requests without a response, and does no I/O. `RequesterCore` connects it to a `PubSub`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pubsub.runtime import Future, Runtime, logger, settle
 
 __all__ = ["PREFIX", "Asked", "RequesterCore", "Requests", "Responder"]
 
-#: Where responses are published to, unless both sides agree on another topic.
+#: The topic below which responses are published, unless requester and responder use another one.
 PREFIX = "replies"
 _FAILED = "failed"
 
@@ -35,13 +36,13 @@ T = TypeVar("T")
 
 
 class Asked(Generic[T]):
-    """A request that waits for its response.
+    """A request without a response yet.
 
     Attributes:
-        topic: The topic to publish to.
+        topic: The topic of the request.
         number: The last level of that topic.
-        waiter: What waits, as given to `Requests.begin`.
-        response: The response, once it is there.
+        waiter: The waiter that was passed to `Requests.begin`.
+        response: The response, as soon as it has been received.
     """
 
     def __init__(self, topic: str, number: str, waiter: T) -> None:
@@ -55,9 +56,9 @@ class Requests(Generic[T]):
     """The requests of one requester. Threads may share it: each step is one operation on a dictionary.
 
     Args:
-        name: Of the requester, one level of a topic; None: 16 random hexadecimal digits.
-        prefix: A Topic Name, below which responses come.
-        most: The maximum number of waiting requests, at least 1.
+        name: The name of the requester, one level of a topic; None: 16 random hexadecimal digits.
+        prefix: The Topic Name below which responses are published.
+        most: The maximum number of requests without a response, at least 1.
 
     Raises:
         LocalProtocolError: The name or the prefix cannot be part of a topic.
@@ -77,7 +78,7 @@ class Requests(Generic[T]):
         self._asked: dict[str, Asked[T]] = {}
 
     def __len__(self) -> int:
-        """Return how many requests wait."""
+        """Return the number of requests without a response."""
         return len(self._asked)
 
     @property
@@ -86,11 +87,11 @@ class Requests(Generic[T]):
         return f"{self._begin}#"
 
     def begin(self, topic: str, waiter: T) -> Asked[T]:
-        """Begin a request. `forget` must follow.
+        """Register a request. The caller must call `forget` in the end.
 
         Raises:
-            LocalProtocolError: The topic is ill-formed.
-            QueueFull: Too many wait already.
+            LocalProtocolError: The topic is not valid.
+            QueueFull: Too many requests have no response yet.
         """
         if len(self._asked) >= self._most:
             raise QueueFull(f"{self._most:,} requests wait for their responses already; wait, or raise max_pending")
@@ -101,10 +102,11 @@ class Requests(Generic[T]):
         return asked
 
     def take(self, topic: str) -> tuple[Asked[T], bool] | None:
-        """Take the request that a response belongs to, by the response's topic.
+        """Remove and return the request that a response belongs to, by the topic of the response.
 
         Returns:
-            The request, and whether the responder failed; None if no request waits for it: it is late or repeated.
+            The request, and whether the responder failed. None if there is no such request: the response is late or
+            repeated.
         """
         number, _, rest = topic.removeprefix(self._begin).partition("/")
         if not topic.startswith(self._begin) or rest not in ("", _FAILED):
@@ -113,24 +115,24 @@ class Requests(Generic[T]):
         return None if asked is None else (asked, rest == _FAILED)
 
     def forget(self, asked: Asked[T]) -> None:
-        """Record that no call waits for a response any more."""
+        """Remove a request, because no call waits for its response any more."""
         self._asked.pop(asked.number, None)
 
     def take_all(self) -> list[Asked[T]]:
-        """Return all requests that wait."""
+        """Remove and return all requests."""
         return [asked for number in list(self._asked) if (asked := self._asked.pop(number, None)) is not None]
 
 
 class RequesterCore:
-    """A requester without its waiting.
+    """The part of a requester that threads and asyncio have in common.
 
     Args:
-        ps: Through which it asks.
-        runtime: Of that.
-        requests: Of this requester.
-        qos: At which requests are published and responses subscribed to.
-        provider: The name of one; None: through all.
-        codec: Of both; None: that of the `PubSub`.
+        ps: The `PubSub`.
+        runtime: The runtime of the `PubSub`.
+        requests: The requests of this requester.
+        qos: The QoS of requests and of the subscription to responses.
+        provider: The name of a provider; None: all providers.
+        codec: The codec of requests and responses; None: that of the `PubSub`.
     """
 
     def __init__(
@@ -146,14 +148,14 @@ class RequesterCore:
 
     @property
     def pending(self) -> int:
-        """How many requests wait for their responses."""
+        """The number of requests without a response."""
         return len(self._requests)
 
     def _begin(self, topic: str) -> Asked[Future]:
-        """Begin a request.
+        """Register a request.
 
         Raises:
-            WouldDeadlock: The response would come to the very callback that asks, after this one.
+            WouldDeadlock: This is a callback, and the response would be delivered after it has returned.
             QueueFull, LocalProtocolError: See `Requests.begin`.
         """
         if self._ps.in_callback:
@@ -192,9 +194,9 @@ class Responder:
     """Calls a function with each request, and publishes its result as the response.
 
     Args:
-        function: Called with a `Message`; returns a value for the codec, or an awaitable of one.
+        function: A function of a `Message`; it returns a value for the codec, or an awaitable of one.
         publish: Publishes without waiting: a topic, a message, and the name of a provider.
-        prefix: See the top of the module.
+        prefix: The Topic Name below which responses are published.
     """
 
     def __init__(
@@ -206,8 +208,8 @@ class Responder:
         self._prefix = prefix
 
     def next(self, message: Message) -> Any:
-        """Answer a request. Return an awaitable, if there is one to await."""
-        if message.retain:  # a retained request is old: no requester waits for it
+        """Answer a request. Return an awaitable if the function did."""
+        if message.retain:  # a retained request is old: its requester no longer expects a response
             return None
         _, name, number = message.topic.rsplit("/", 2)
         topic = f"{self._prefix}/{name}/{number}"
@@ -230,5 +232,5 @@ class Responder:
         self._publish(topic, answer, message.provider)
 
     def _fail(self, topic: str, message: Message) -> None:
-        """Report to the requester that there will be no response. Why stays here: it is logged."""
+        """Publish that there will be no response. The reason is only logged here, not sent."""
         self._publish(f"{topic}/{_FAILED}", b"", message.provider)

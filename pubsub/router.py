@@ -1,23 +1,24 @@
-"""Which subscriptions a message is for, and which SUBSCRIBE and UNSUBSCRIBE packets they need. No input or output.
+"""The routing table of one connection: which subscriptions get a message, and which packets they need. No I/O.
 
-`Router` counts the users of each Topic Filter of one connection. It says what has to be subscribed to and unsubscribed
-from, and which members a message goes to. It knows neither codecs nor callbacks nor clients; a member is any hashable
+`Router` counts the members of each Topic Filter. It determines the SUBSCRIBE and UNSUBSCRIBE packets to send, and the
+members that a message is delivered to. It does not depend on codecs, callbacks or clients; a member is any hashable
 object.
 
-Three decisions need an explanation:
+Three rules need an explanation:
 
-*Retained messages.* The server sends them in answer to a SUBSCRIBE, so a member that joins a filter which stands
-already causes another SUBSCRIBE, and everything that is retained comes again. Each member is to get it once. The rule:
-a message with the RETAIN flag reaches a member only as the first message of its topic since the member joined. Each
-joining gets a number, and for each topic the highest number at its last message is kept: a member with a higher one
-has not had it. A server that has lost the session gets every SUBSCRIBE again, and its retained messages are passed on
-if they are new: if the payload differs from the last one.
+*Retained messages.* The server sends them in answer to a SUBSCRIBE. So a member that joins a Topic Filter which is
+already subscribed to causes another SUBSCRIBE, and the server sends all its retained messages again, for all members.
+Each member must get them once. The rule: a message with the RETAIN flag is delivered to a member only if it is the
+first message of its topic since the member joined. Each call of `join` gets a number. For each topic the router stores
+the last number at the time of its last message: a member with a higher number has not had a message on it. A server
+that has lost the session gets every SUBSCRIBE again. Its retained messages are delivered if they are new, that is if
+the payload differs from that of the last message.
 
-*One SUBSCRIBE.* Members that join a filter while its SUBSCRIBE is unanswered share it, unless a retained message has
-come in the meantime. A higher QoS than before is requested again; a lower one changes nothing.
+*One SUBSCRIBE.* Members that join a Topic Filter while its SUBSCRIBE is unanswered share that packet, unless a retained
+message has arrived in the meantime. A higher QoS than before is requested again; a lower one changes nothing.
 
-*Shared subscriptions.* The server takes `$share/<group>/<filter>` as one name, and users are counted by it. It sends a
-message under the message's own topic, which is matched with `<filter>`. No retained messages come for it.
+*Shared subscriptions.* For the server `$share/<group>/<filter>` is one Topic Filter, and members are counted for the
+whole name. A message has its ordinary topic, which is matched with `<filter>`. There are no retained messages.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ M = TypeVar("M", bound=Hashable)
 
 #: The return code of a SUBACK that refuses a Topic Filter. Spec: §3.9.3
 REFUSED = 0x80
-#: The number of topics whose last message is remembered. Beyond it the oldest is forgotten, and a retained message on
-#: a forgotten topic reaches only members that joined after everything that was forgotten.
+#: The number of topics with a stored last message. Beyond it the oldest is removed. A retained message on a topic
+#: without a stored message is delivered only to members that joined after the last messages of all removed topics.
 MOST_TOPICS = 20_000
-#: The number of Topic Filters that are remembered after their last member has left; see `Router.wanted_before`.
+#: The number of Topic Filters that are stored after their last member has left; see `Router.wanted_before`.
 MOST_LEFT = 1_000
 
 
@@ -61,9 +62,9 @@ class Request(Generic[M]):
 
     Attributes:
         wanted: (Topic Filter, QoS) pairs.
-        is_watched: Whether its answer will be taken. Set by the channel, at last: one that an interrupt has kept from
-            being sent is shared with no other member.
-        is_answered: Whether its answer was taken.
+        is_watched: Whether the channel handles the answer. The channel sets this in the end. So a request that was not
+            sent because of an interrupt is not shared with other members.
+        is_answered: Whether the answer was handled.
     """
 
     __slots__ = ("_entries", "is_answered", "is_watched", "retained", "wanted")
@@ -76,12 +77,12 @@ class Request(Generic[M]):
 
     @property
     def is_open(self) -> bool:
-        """Whether its answer has not been handled yet."""
+        """Whether the answer is still expected."""
         return self.is_watched and not self.is_answered
 
 
 class Outcome(NamedTuple, Generic[M]):
-    """What the server said to a member's Topic Filter: the QoS granted, or `REFUSED`."""
+    """The server's answer for a member's Topic Filter: the granted QoS, or `REFUSED`."""
 
     member: M
     topic_filter: str
@@ -89,7 +90,7 @@ class Outcome(NamedTuple, Generic[M]):
 
 
 class _Last(NamedTuple):
-    """The last message of a topic: how many had joined by then, on which session, and the hash of its payload."""
+    """The last message of a topic: the last number of a join, the number of the session, the hash of the payload."""
 
     joined: int
     session: int
@@ -104,11 +105,11 @@ class Router(Generic[M]):
         self._tree: TopicTree[_Filter[M]] = TopicTree()
         self._left: OrderedDict[str, None] = OrderedDict()  # the Topic Filters that were unsubscribed, the oldest first
         self._left_tree: TopicTree[None] = TopicTree()
-        self._joined = 0  # joinings so far
+        self._joined = 0  # calls of `join` so far
         self._retained = 0  # retained messages so far
         self._session = 0  # sessions that the server has lost
-        self._last: dict[str, _Last] = {}  # by topic, the one least recently seen first
-        self._forgotten = 0  # members up to this number may have had a topic that is forgotten
+        self._last: dict[str, _Last] = {}  # by topic, the least recent one first
+        self._forgotten = 0  # members up to this number may have had a message on a topic that was removed from `_last`
 
     @property
     def topic_filters(self) -> dict[str, int]:
@@ -116,14 +117,14 @@ class Router(Generic[M]):
         return {entry.topic_filter: entry.qos for entry in self._filters.values()}
 
     def members(self) -> set[M]:
-        """All members."""
+        """Return all members."""
         return {member for entry in self._filters.values() for member in entry.members}
 
     def join(self, member: M, wanted: Mapping[str, int]) -> Request[M] | None:
         """Add a member to Topic Filters, each at a QoS.
 
         Returns:
-            The SUBSCRIBE to send; None if one that is not answered yet will do.
+            The SUBSCRIBE to send; None if unanswered ones are enough.
         """
         self._joined += 1
         to_send = []
@@ -133,6 +134,8 @@ class Router(Generic[M]):
                 entry = self._filters[topic_filter] = _Filter(topic_filter, qos)
                 self._tree.set(entry.matched, topic_filter, entry)
                 self._remember_left(topic_filter, False)
+            # An unanswered SUBSCRIBE serves this member, too. But if a retained message has arrived since, others may
+            # have, which were sent for that SUBSCRIBE before this member joined; then it needs another one.
             pending = entry.request
             if not (pending and pending.is_open and pending.retained == self._retained) or qos > entry.qos:
                 entry.qos = max(qos, entry.qos)
@@ -141,7 +144,7 @@ class Router(Generic[M]):
         return self._request(to_send)
 
     def unwatched(self) -> Request[M] | None:
-        """Make a SUBSCRIBE of all Topic Filters whose last one was never watched."""
+        """Return a SUBSCRIBE of all Topic Filters whose last SUBSCRIBE is not watched; None if there are none."""
         entries = [
             entry for entry in self._filters.values() if entry.request is not None and not entry.request.is_watched
         ]
@@ -159,7 +162,7 @@ class Router(Generic[M]):
         """Remove a member from Topic Filters.
 
         Returns:
-            Those without members now, to be unsubscribed from.
+            The Topic Filters without members now, to be unsubscribed from.
         """
         unused = []
         for topic_filter in topic_filters:
@@ -178,7 +181,7 @@ class Router(Generic[M]):
         self._tree.discard(entry.matched, entry.topic_filter)
 
     def _remember_left(self, topic_filter: str, left: bool) -> None:
-        """Remember that a Topic Filter was unsubscribed from, or forget it."""
+        """Store or remove a Topic Filter that has been unsubscribed from."""
         if left:
             self._left[topic_filter] = None
             self._left_tree.set(split_share(topic_filter)[1], topic_filter, None)
@@ -193,11 +196,11 @@ class Router(Generic[M]):
         return any(True for _ in self._tree.match(topic))
 
     def wanted_before(self, topic: str) -> bool:
-        """Return whether a topic matches a Topic Filter that was unsubscribed, so that no member needs the message."""
+        """Return whether a topic matches a Topic Filter that this program has unsubscribed from."""
         return any(True for _ in self._left_tree.match(topic))
 
     def answered(self, request: Request[M], return_codes: Sequence[int]) -> list[Outcome[M]]:
-        """Take the answer to a SUBSCRIBE. A Topic Filter that it refuses is removed.
+        """Handle the answer to a SUBSCRIBE. Remove the Topic Filters that the server refused.
 
         Returns:
             The outcome for each member of each Topic Filter for which no later SUBSCRIBE was sent.
@@ -220,12 +223,12 @@ class Router(Generic[M]):
         return [Outcome(member, entry.topic_filter, return_code) for member in entry.members]
 
     def session_lost(self) -> None:
-        """Note that the server began a new session: it is sent every SUBSCRIBE again."""
+        """Record that the server has started a new session. The client sends every SUBSCRIBE again."""
         self._session += 1
         self._forgotten = 0
 
     def route(self, publish: Publish) -> list[M]:
-        """Return which members get a message: each once, however many of its Topic Filters match."""
+        """Return the members that get a message: each once, however many of its Topic Filters match."""
         matches: dict[M, int] = {}
         for _, entry in self._tree.match(publish.topic):
             if entry.is_shared and publish.retain:
@@ -246,8 +249,14 @@ class Router(Generic[M]):
         return takers
 
     def _is_first(self, joined: int, last: _Last | None, now: _Last) -> bool:
-        """Return whether a retained message is the first of its topic for a member, or new after a lost session."""
-        if last is None:  # the server sends it for the newest member, which cannot have had what is forgotten
+        """Return whether a retained message is the first of its topic for a member, or new after a lost session.
+
+        Args:
+            joined: The number of the member.
+            last: The last message of the topic, if stored.
+            now: This message.
+        """
+        if last is None:  # the server sends it for the newest member, which cannot have had the topic before
             return joined > self._forgotten or joined == self._joined
         return joined > last.joined or (last.session != now.session and last.payload != now.payload)
 

@@ -1,15 +1,15 @@
-"""What threads and asyncio do differently: a lock, futures, callbacks, clients, and the loop that takes messages.
+"""The interface for what threads and asyncio do differently: futures, callbacks, clients, and the loop over messages.
 
-`channel`, `subscription`, `publishing` and `core` are written once, on top of a `Runtime`. Each face of the API brings
-its own: `pubsub.sync.runtime` and `pubsub.aio.runtime`. This module imports none of them.
+`channel`, `subscription`, `publishing` and `core` are written once, on top of a `Runtime`. There are two
+implementations, `pubsub.sync.runtime` and `pubsub.aio.runtime`. This module imports neither.
 
-Three rules hold for all code above it:
+Three rules apply to all code that uses it:
 
-* The lock is taken before the lock of a client, never after it, and no code of the user runs while it is held.
-* The lock is not reentrant. A signal handler that needs it while the thread it interrupts holds it gets
-  `WouldDeadlock`.
-* A finaliser takes no lock and runs no Python code, so that nothing can interrupt it. An iteration is watched by a weak
-  reference whose callback is `deque.append`; the next verb, or a thread of ours, calls `collect`, which does the work.
+* The lock is acquired before the lock of a client, never after it, and no code of the user runs while it is held.
+* The lock is not reentrant. A signal handler that needs it while the interrupted thread holds it gets `WouldDeadlock`.
+* A finalizer acquires no lock and runs no Python code, so that nothing can interrupt it. An iteration is watched by a
+  weak reference whose callback is `deque.append`. The next method call, or a thread of this package, calls `collect`,
+  which does the work.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ logger = logging.getLogger("pubsub")
 
 
 class Future(Protocol):
-    """What `concurrent.futures.Future`, `asyncio.Future` and the futures of `mqttws` have in common."""
+    """The common interface of `concurrent.futures.Future`, `asyncio.Future` and the futures of `mqttws`."""
 
     def done(self) -> bool:
-        """Return whether there is an outcome."""
+        """Return whether the future has an outcome or was cancelled."""
 
     def cancel(self) -> bool:
-        """Cancel it. Return whether it is cancelled."""
+        """Cancel the future. Return whether it is cancelled."""
 
     def cancelled(self) -> bool:
         """Return whether it was cancelled."""
 
     def exception(self) -> BaseException | None:
-        """Return why it failed."""
+        """Return the exception, or None."""
 
     def result(self) -> Any:
         """Return the result, or raise the exception."""
 
     def set_result(self, result: Any, /) -> None:
-        """Set the outcome."""
+        """Set the result."""
 
     def set_exception(self, exception: Any, /) -> None:
-        """Set the outcome."""
+        """Set the exception."""
 
     def add_done_callback(self, function: Callable[[Any], object], /) -> None:
         """Call a function with the future when there is an outcome."""
@@ -60,7 +60,7 @@ class Future(Protocol):
 
 def settle(future: Future, error: BaseException | None = None) -> None:
     """Set the outcome of a future. One that was cancelled stays cancelled."""
-    claim = getattr(future, "set_running_or_notify_cancel", None)  # with threads, another one may cancel it meanwhile
+    claim = getattr(future, "set_running_or_notify_cancel", None)  # another thread may cancel it meanwhile
     if future.done() or (claim is not None and not claim()):
         return
     if error is None:
@@ -70,7 +70,7 @@ def settle(future: Future, error: BaseException | None = None) -> None:
 
 
 class Waited(Protocol):
-    """What is asked of a `Channel` for whose answer something waits."""
+    """The interface of a `Channel` for a call that waits."""
 
     @property
     def stalled(self) -> str:
@@ -81,7 +81,7 @@ class Waited(Protocol):
 
 
 def late(failure: str, seconds: float, channels: Iterable[Waited]) -> str:
-    """Say that the time of a call is up, and why where messages wait that nothing has taken."""
+    """Return the message of a time-out, with the reason if nothing is read before messages are taken."""
     stalled = next((channel.stalled for channel in channels if channel.stalled), "")
     return f"{failure} within {seconds:g} s{stalled and ': '}{stalled}"
 
@@ -96,12 +96,12 @@ class _Done:
         return None
 
 
-#: Stands for the futures of a connection that is gone with its process or its event loop.
+#: Replaces the futures of a connection whose process or event loop no longer exists.
 DONE = _Done()
 
 
 class Client(Protocol):
-    """What is used of `mqttws.Client` and of `mqttws.aio.Client`: the verbs that do not wait."""
+    """The common interface of `mqttws.Client` and `mqttws.aio.Client`: the methods that do not wait."""
 
     @property
     def state(self) -> State:
@@ -109,7 +109,7 @@ class Client(Protocol):
 
     @property
     def pending(self) -> int:
-        """How many messages are not sent or not acknowledged yet."""
+        """The number of messages that are not sent or not acknowledged yet."""
 
     @property
     def waiting(self) -> Waiting:
@@ -117,21 +117,21 @@ class Client(Protocol):
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come before messages are taken; empty as long as everything is read."""
+        """The reason why nothing is read before messages are taken; an empty string while the client reads."""
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because too many waited."""
+        """The number of messages that were dropped because the queue was full."""
 
     @property
     def expired(self) -> int:
-        """How many messages were dropped because they waited for too long."""
+        """The number of messages that expired before they were sent."""
 
     def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool, *, expire_after: float | None) -> Any:
         """Publish a message. Return a future."""
 
     def withdraw(self, future: Any) -> bool:
-        """Take back a message that has not been sent. Return whether it was."""
+        """Withdraw a message that has not been sent. Return whether it was withdrawn."""
 
     def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Any:
         """Subscribe. Return a future of the return codes."""
@@ -143,14 +143,14 @@ class Client(Protocol):
         """Acknowledge a message of QoS 1 or 2."""
 
     def give_back(self, messages: Sequence[Any], after: int = 0) -> None:
-        """Have messages given once more, before all others but the first few."""
+        """Return messages to the inbox, before all others except the first `after`."""
 
     def reconnect_now(self) -> None:
-        """End the connection and make a new one."""
+        """Close the connection and make a new one."""
 
 
 class _Left(weakref.ref[Any]):
-    """A weak reference to an iteration, with what ends its subscription once the iteration is gone."""
+    """A weak reference to an iteration, with the function that ends its subscription once the iteration is freed."""
 
     __slots__ = ("end", "waker")
 
@@ -159,14 +159,14 @@ class _Left(weakref.ref[Any]):
 
 
 class Runtime(ABC):
-    """Threads, or an event loop.
+    """The interface of a runtime: threads or an event loop.
 
     Args:
         timeout: Seconds; the default time-out of each call that waits.
 
     Attributes:
-        timeout: As given.
-        abandoned: Iterations that were garbage-collected, whose subscriptions must be ended.
+        timeout: The default time-out, in seconds.
+        abandoned: The iterations that were freed and whose subscriptions must still be ended.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -174,7 +174,7 @@ class Runtime(ABC):
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew. In a forked child, the old lock may be held by a thread that is not there."""
+        """Create all state. Also called in a forked child, where a missing thread may hold the old lock."""
         self.abandoned: deque[_Left] = deque()
         self._iterations: set[_Left] = set()
         self._lock = threading.RLock()
@@ -183,28 +183,28 @@ class Runtime(ABC):
     def lock(self) -> threading.RLock:
         """The lock that guards the state of a `PubSub`, of its channels and of its subscriptions.
 
-        It is an `RLock` only because that one knows its owner. Taking it twice is refused rather than waited for.
+        It is an `RLock` only because such a lock has an owner: a second acquisition by the same thread is an error.
 
         Raises:
-            WouldDeadlock: This thread holds it already, which only a signal handler can bring about.
+            WouldDeadlock: This thread holds the lock already, which is possible only in a signal handler.
         """
         if self._lock._is_owned():  # type: ignore[attr-defined]
             raise WouldDeadlock(
-                "this thread is inside pubsub already: a signal handler interrupted it; do this in another thread, or "
-                "later"
+                "this signal handler has interrupted a call of the same PubSub; make the call in another thread, or "
+                "after the handler has returned"
             )
         return self._lock
 
     def seconds(self, timeout: float | None) -> float:
-        """Return how long a wait may last."""
+        """Return the time-out of a call: the argument, or the default for None."""
         return self.timeout if timeout is None else timeout
 
     def watch(self, iteration: Any, end: Callable[[], object]) -> None:
-        """Call a function when an iteration is gone: soon, and before the next verb does anything.
+        """Call a function after an iteration is freed: soon, and before the next method call does anything.
 
         Args:
-            iteration: To be referred to by nothing but its user.
-            end: What to call.
+            iteration: The iteration. Only the user may hold a reference to it.
+            end: The function.
         """
         left = _Left(iteration, self.abandoned.append)
         left.end = end
@@ -212,31 +212,31 @@ class Runtime(ABC):
         self._iterations.add(left)
 
     def collect(self) -> None:
-        """End the subscriptions of iterations that are gone."""
+        """End the subscriptions of the iterations that were freed."""
         while self.abandoned:
             left = self.abandoned[0]
             left.end()
             self._iterations.discard(left)
-            self.abandoned.popleft()  # at last: until then a verb knows that it is not done
+            self.abandoned.popleft()  # last: until then other calls see that there is work to do
 
     @abstractmethod
     def _waker(self) -> Callable[[Any], object]:
-        """Return what a finaliser may call, without a lock, to have `collect` called soon."""
+        """Return a function for finalizers, which takes no lock and causes `collect` to be called soon."""
 
     @abstractmethod
     def new_client(self, provider: Any, **options: Any) -> Any:
-        """Make a client that asks a provider where to connect."""
+        """Return a new client, which gets its URL from a provider."""
 
     @abstractmethod
     def new_future(self) -> Any:
-        """Make a future that only pubsub waits for."""
+        """Return a new future for internal use."""
 
     @abstractmethod
     def new_promise(self, on_cancel: Callable[[], object]) -> Any:
-        """Make a future for the user to keep, whose callbacks may wait.
+        """Return a new future for the user. Its callbacks may block.
 
         Args:
-            on_cancel: Called when the user has cancelled it.
+            on_cancel: Called when the user has cancelled the future.
         """
 
     @abstractmethod
@@ -245,36 +245,36 @@ class Runtime(ABC):
 
     @abstractmethod
     def is_current(self, runner: Any) -> bool:
-        """Return whether a thread or a task that `start` returned is the one that calls."""
+        """Return whether the caller runs in a thread or task that `start` has returned."""
 
     @abstractmethod
     def later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function after some seconds. It may be called earlier or not at all if the `PubSub` is closed."""
+        """Call a function after some seconds. If the `PubSub` is closed, call it earlier or not at all."""
 
     @abstractmethod
     def notify(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function soon, in order, where it may wait without stopping the network."""
+        """Call a function soon, in the order of these calls, in a thread or task where it may block."""
 
     @abstractmethod
     def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
-        """Call a callback of the user, if there is one, and log its exception. Return its result."""
+        """Call a callback of the user, if there is one. Return its result; log its exception."""
 
     @abstractmethod
     def check_callback(self, callback: Callable[..., object] | None) -> None:
         """Check a callback of the user, if there is one.
 
         Raises:
-            TypeError: What it returns would have to be awaited, which only asyncio can do.
+            TypeError: The callback is a coroutine function, and this is not asyncio.
         """
 
     @abstractmethod
     def spawn(self, result: Any) -> None:
-        """Take what a callback returned. An awaitable is awaited in a task."""
+        """Await the result of a callback in a task, if it is awaitable."""
 
     @abstractmethod
     def is_usable(self, runner: Any) -> bool:
-        """Return whether a connection can be used here: in asyncio, whether its task is one of the running event loop.
+        """Return whether a connection can be used here. With asyncio its task must belong to the running event loop.
 
         Raises:
-            MQTTError: It is in use in another event loop.
+            MQTTError: The connection is in use in another event loop.
         """

@@ -1,4 +1,4 @@
-"""The `PubSub` of the module: made when it is first needed, for programs that need one only, as in Amplify."""
+"""The functions of the module `pubsub`, which use one shared `PubSub`, as in Amplify. It is made when first needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _default: PubSub | None = None
 
 
 def default() -> PubSub:
-    """Return the `PubSub` of the module."""
+    """Return the shared `PubSub`, which the functions of this module use."""
     global _default
     with _lock:
         if _default is None:
@@ -38,7 +38,7 @@ def remove_pluggable(provider: str | Provider, timeout: float | None = None) -> 
 
 
 def configure(settings: Mapping[str, Any] | str | os.PathLike[str]) -> None:
-    """Give settings to every provider. See `PubSub.configure`."""
+    """Configure all providers. See `PubSub.configure`."""
     default().configure(settings)
 
 
@@ -51,7 +51,7 @@ def subscribe(
     timeout: float | None = None,
     dedupe: Dedupe | None = None,
 ) -> Observable:
-    """Make an observable of the messages on topics. See `PubSub.subscribe`."""
+    """Return an observable of the messages that match Topic Filters. See `PubSub.subscribe`."""
     return default().subscribe(topics, qos=qos, provider=provider, codec=codec, timeout=timeout, dedupe=dedupe)
 
 
@@ -89,24 +89,24 @@ def publish_nowait(
     codec: Codec | None = None,
     expire_after: float | None = None,
 ) -> Future[None]:
-    """Publish a message without waiting. See `PubSub.publish_nowait`."""
+    """Queue a message for publishing. See `PubSub.publish_nowait`."""
     return default().publish_nowait(
         topics, message, qos=qos, retain=retain, provider=provider, codec=codec, expire_after=expire_after
     )
 
 
 def connect(provider: str | None = None, *, timeout: float | None = None) -> None:
-    """Connect now. See `PubSub.connect`."""
+    """Connect, and wait for the connections. See `PubSub.connect`."""
     default().connect(provider, timeout=timeout)
 
 
 def reauthenticate(provider: str | None = None) -> None:
-    """Connect anew with fresh credentials. See `PubSub.reauthenticate`."""
+    """Reconnect with new credentials. See `PubSub.reauthenticate`."""
     default().reauthenticate(provider)
 
 
 def flush(timeout: float | None = None) -> None:
-    """Wait until all that was published is sent or acknowledged. See `PubSub.flush`."""
+    """Wait until all published messages are sent or acknowledged. See `PubSub.flush`."""
     default().flush(timeout)
 
 

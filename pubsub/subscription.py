@@ -1,11 +1,10 @@
 """A subscription: one observer, its Topic Filters, and the connections that it uses.
 
-It is the same for threads and for asyncio; each face adds the verbs that wait, in a `Handle`. A subscription ends once:
-because it was asked to, because the last of its connections has ended, or because the server has refused the last of
-its Topic Filters. `close` of the observer is called then, once, and nothing is called after it that had not begun
-before.
+`SubscriptionCore` is used with threads and with asyncio; the two APIs add the methods that wait, in a subclass of
+`Handle`. A subscription ends once: it was unsubscribed, its last connection has ended, or the server has refused its
+last Topic Filter. Then the observer's `close` is called, once. No other callback starts after it.
 
-All of its state is guarded by the lock of its `PubSub`; callbacks are called outside it.
+The lock of the `PubSub` guards all state; callbacks are called outside it.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from pubsub.topics import check_filters, listed
 
 __all__ = ["Dedupe", "Handle", "SubscriptionCore"]
 
-#: What makes the key by which copies of a message are left out.
+#: Returns the key by which copies of a message are recognized.
 Dedupe = Callable[[Message], Hashable]
 
-#: The number of keys of `dedupe` that are remembered: the latest.
+#: The number of keys of `dedupe` that are stored: the latest.
 MOST_KEYS = 10_000
 
 
 class Connection(Protocol):
-    """What a subscription uses of a `Channel`."""
+    """The interface of a `Channel` for a subscription."""
 
     provider: Provider
     runner: Any
@@ -52,14 +51,14 @@ class Connection(Protocol):
 
 
 class SubscriptionCore:
-    """A subscription without its waiting.
+    """The part of a subscription that threads and asyncio have in common.
 
     Args:
-        runtime: Of the `PubSub` that it belongs to.
-        join: Adds it to Topic Filters of a provider's connection.
-        wanted: Its first Topic Filters, each with a QoS.
-        observer: What to call.
-        codec: Decodes its messages.
+        runtime: The runtime of the `PubSub`.
+        join: Adds the subscription to Topic Filters of a provider's channel.
+        wanted: The first Topic Filters, each with a QoS.
+        observer: The functions to call.
+        codec: The codec that decodes the messages.
         providers: The providers whose connections it uses.
         dedupe: Returns the key of a message; a message with a known key is skipped.
     """
@@ -102,10 +101,10 @@ class SubscriptionCore:
         """Whether the calling thread or task delivers the messages of this subscription."""
         return any(self.runtime.is_current(channel.runner) for channel in list(self._channels.values()))
 
-    # For the handle.
+    # Called by the handle.
 
     def begin(self) -> None:
-        """Subscribe to the first Topic Filters, or to none if that fails or is interrupted."""
+        """Subscribe to the first Topic Filters. End the subscription if that fails or is interrupted."""
         try:
             self.add(self._first)
         except BaseException:
@@ -116,7 +115,7 @@ class SubscriptionCore:
         """Subscribe to Topic Filters, each at a QoS."""
         with self.runtime.lock:
             if self.closed:
-                raise SubscriptionEnded("the subscription has ended; subscribe anew")
+                raise SubscriptionEnded("the subscription has ended; subscribe again")
             for topic_filter, qos in wanted.items():
                 self._wanted[topic_filter] = max(qos, self._wanted.get(topic_filter, 0))
             self._codes.update({(provider.name, each): None for provider in self._providers for each in wanted})
@@ -126,10 +125,10 @@ class SubscriptionCore:
             self._join(provider, self, wanted)
 
     def remove(self, unwanted: Iterable[str]) -> None:
-        """Unsubscribe from some of its Topic Filters.
+        """Unsubscribe from some of the Topic Filters.
 
         Raises:
-            ValueError: It does not have one of them; nothing has changed.
+            ValueError: The subscription does not have one of them; nothing has changed.
         """
         unwanted = tuple(unwanted)
         with self.runtime.lock:
@@ -151,10 +150,10 @@ class SubscriptionCore:
         return list(self._channels.values())
 
     def granted(self) -> dict[str, int]:
-        """Return what `ready` returns, once it is settled.
+        """Return the granted QoS of each Topic Filter, once `settled` is done; with several providers the lowest.
 
         Raises:
-            MQTTError: Why it has ended.
+            MQTTError: The subscription has ended, for this reason.
         """
         with self.runtime.lock:
             if self.error is not None:
@@ -168,27 +167,27 @@ class SubscriptionCore:
             return granted
 
     def end(self, error: Exception | None = None) -> list[Any]:
-        """End it; a second time without effect.
+        """End the subscription. A second call has no effect.
 
         Returns:
-            Futures of the answers to the UNSUBSCRIBE packets that this took.
+            The futures of the answers to the UNSUBSCRIBE packets that were sent.
         """
         answers = self._leave(error)
         if answers is None:
             return []
-        self._tell_end(error)
+        self._report_end(error)
         return answers
 
-    # For the channel.
+    # Called by the channel.
 
     def joined(self, channel: Connection) -> bool:
-        """Note a connection that it uses, under the lock. Return whether it has not ended."""
+        """Add a channel that the subscription uses. Return whether the subscription is open. Requires the lock."""
         if not self.closed:
             self._channels[channel.provider.name] = channel
         return not self.closed
 
     def deliver(self, publish: Publish, provider: str, receipt: Receipt | None) -> Any:
-        """Give a message to the observer. Return what its `next` returned."""
+        """Pass a message to the observer. Return the result of its `next`."""
         if self.closed:
             return None
         payload = publish.payload
@@ -222,13 +221,13 @@ class SubscriptionCore:
         return is_known
 
     def answered(self, provider: str, topic_filter: str, return_code: int, error: Exception | None = None) -> None:
-        """Take the answer for one of its Topic Filters. Callbacks are left to another thread.
+        """Handle the answer of the server for one Topic Filter. Callbacks run later, in another thread.
 
         Args:
-            provider: The name of the provider that answered.
-            topic_filter: Which one.
-            return_code: The QoS granted, or `REFUSED`.
-            error: Why it was refused; None: the server did not say.
+            provider: The name of the provider.
+            topic_filter: The Topic Filter.
+            return_code: The granted QoS, or `REFUSED`.
+            error: The reason for the refusal, if known.
         """
         with self.runtime.lock:
             key = (provider, topic_filter)
@@ -243,14 +242,14 @@ class SubscriptionCore:
             error = SubscribeRejected(topic_filter)
         if over:
             self._leave(error)
-            self.runtime.notify(self._tell_end, error)
+            self.runtime.notify(self._report_end, error)
             return
         self._settle_if_answered()
         if error is not None:
             self.runtime.notify(self.report, error)
 
     def channel_ended(self, channel: Connection, error: Exception | None) -> None:
-        """Note that one of its connections has ended for good."""
+        """Remove a channel that has ended. End the subscription if it was the last one."""
         name = channel.provider.name
         with self.runtime.lock:
             if self._channels.get(name) is channel:
@@ -267,7 +266,7 @@ class SubscriptionCore:
         self._settle_if_answered()
 
     def abandon(self, error: Exception) -> None:
-        """End with a process or an event loop that is gone, without calling the observer. An iteration ends, too."""
+        """End without calling the observer, because its process or event loop no longer exists. End an iteration."""
         self.closed, self.error = True, error
         self.settled = DONE
         if self._observer.holds and self._observer.close is not None:
@@ -281,7 +280,7 @@ class SubscriptionCore:
             self.runtime.spawn(self.runtime.call(self._observer.error, error))
 
     def _leave(self, error: Exception | None) -> list[Any] | None:
-        """End it without telling the observer. Return what `end` returns; None if it had ended before."""
+        """End the subscription without calling the observer. Return as `end` does; None if it had ended before."""
         with self.runtime.lock:
             if self.closed:
                 return None
@@ -294,7 +293,7 @@ class SubscriptionCore:
         answers = [channel.leave(self, wanted) for channel in channels]
         return [answer for answer in answers if answer is not None]
 
-    def _tell_end(self, error: Exception | None) -> None:
+    def _report_end(self, error: Exception | None) -> None:
         if error is not None:
             self.report(error)
         self.runtime.spawn(self.runtime.call(self._observer.close))
@@ -307,7 +306,7 @@ class SubscriptionCore:
 
 
 class Handle:
-    """What a caller holds of a subscription. Each face adds `ready` and `unsubscribe`, which wait."""
+    """The base class of the handle of a subscription, without `ready` and `unsubscribe`, which wait."""
 
     def __init__(self, core: SubscriptionCore) -> None:
         self._core = core
@@ -319,12 +318,12 @@ class Handle:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
+        """Whether the subscription has ended."""
         return self._core.closed
 
     @property
     def error(self) -> Exception | None:
-        """Why it has ended, if something went wrong."""
+        """The reason why the subscription has ended, if something went wrong."""
         return self._core.error
 
     def add(self, topics: str | Iterable[str], *, qos: int = 0) -> None:
@@ -332,19 +331,22 @@ class Handle:
 
         Args:
             topics: A Topic Filter or several.
-            qos: The highest QoS at which their messages should come: 0, 1 or 2.
+            qos: The maximum QoS of the delivery: 0, 1 or 2.
 
         Raises:
-            LocalProtocolError: A Topic Filter or the QoS is ill-formed; nothing has changed.
-            SubscriptionEnded: It has ended.
+            LocalProtocolError: A Topic Filter or the QoS is not valid; nothing has changed.
+            SubscriptionEnded: The subscription has ended.
         """
         self._core.add(check_filters(topics, qos))
 
     def remove(self, topics: str | Iterable[str]) -> None:
-        """Unsubscribe from some of its Topic Filters. With none left it continues without messages until `add`.
+        """Unsubscribe from some of the Topic Filters. A subscription without any stays open, for `add`.
+
+        Args:
+            topics: A Topic Filter or several.
 
         Raises:
-            ValueError: It does not have one of them; nothing has changed.
+            ValueError: The subscription does not have one of them; nothing has changed.
         """
         self._core.remove(listed(topics, "a Topic Filter", 'remove(["a", "b/#"])'))
 

@@ -1,4 +1,4 @@
-"""The topics of a call, one or several, checked before anything is sent."""
+"""Checks of the topics and the QoS of a call, before anything is sent."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
         Topic Filter -> QoS.
 
     Raises:
-        LocalProtocolError: A Topic Filter or the QoS is ill-formed.
+        LocalProtocolError: A Topic Filter or the QoS is not valid.
         TypeError: A Topic Filter is not a str.
-        ValueError: There is none.
+        ValueError: There is no Topic Filter.
     """
     check_qos(qos)
     filters = listed(topics, "a Topic Filter", 'subscribe(["a", "b/#"])')
@@ -35,7 +35,7 @@ def check_filters(topics: str | Iterable[str], qos: int) -> dict[str, int]:
 
 
 def check_topics(topics: str | Iterable[str], qos: int) -> list[str]:
-    """Check the Topic Names and the QoS of a publish. Raises as `check_filters` does."""
+    """Check the Topic Names and the QoS of a publish. Return the Topic Names; raise as `check_filters` does."""
     check_qos(qos)
     names = listed(topics, "a topic", 'publish(["a", "b"], message)')
     for topic in names:
@@ -47,7 +47,7 @@ def check_qos(qos: int) -> None:
     """Check a QoS.
 
     Raises:
-        LocalProtocolError: It is not 0, 1 or 2.
+        LocalProtocolError: The QoS is not 0, 1 or 2.
     """
     if type(qos) is not int or qos not in (0, 1, 2):
         raise LocalProtocolError(f"the QoS is {qos!r}; it must be 0, 1 or 2", "MQTT-3.3.1-4")
@@ -56,14 +56,14 @@ def check_qos(qos: int) -> None:
 def split_share(topic_filter: str) -> tuple[str | None, str]:
     """Split the Topic Filter of a shared subscription, `$share/<group>/<filter>`.
 
-    MQTT 3.1.1 does not know shared subscriptions; the form and its rules are those of MQTT 5.0, section 4.8.2, which
-    servers apply to clients of 3.1.1, too.
+    MQTT 3.1.1 has no shared subscriptions. The form and its rules are those of MQTT 5.0, section 4.8.2, which servers
+    also apply to clients of MQTT 3.1.1.
 
     Returns:
-        The group, None for an ordinary Topic Filter; and the filter that a message's topic is matched with.
+        The group, None for an ordinary Topic Filter; and the filter with which topics are matched.
 
     Raises:
-        LocalProtocolError: The group or the filter is missing, or the group holds a wildcard.
+        LocalProtocolError: The group or the filter is missing, or the group contains a wildcard.
     """
     if not topic_filter.startswith(_SHARE):
         return None, topic_filter
@@ -82,13 +82,13 @@ def listed(topics: str | Iterable[str], what: str, form: str) -> list[str]:
     """Return topics as a list.
 
     Args:
-        topics: The argument of the caller.
-        what: One of them is, for the error.
-        form: The call as it should be, for the error.
+        topics: The argument of the call.
+        what: The name of one topic, for the error message.
+        form: An example of a correct call, for the error message.
 
     Raises:
-        TypeError: It is something else.
-        ValueError: There is none.
+        TypeError: The argument is not a str or an iterable of str.
+        ValueError: There is no topic.
     """
     if isinstance(topics, str):
         return [topics]
@@ -96,7 +96,7 @@ def listed(topics: str | Iterable[str], what: str, form: str) -> list[str]:
         raise TypeError(f"the topics are a {type(topics).__name__}; expected {what}, or several in a list: {form}")
     given = list(topics)
     if not given:
-        raise ValueError(f"there is no topic; give {what}, or several in a list (an iterator that is used up has none)")
+        raise ValueError(f"there is no topic; pass {what}, or several in a list (an exhausted iterator has none)")
     for topic in given:
         if not isinstance(topic, str):
             raise TypeError(f"{what} is a str, not a {type(topic).__name__}: {topic!r:.80}")

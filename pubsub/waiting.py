@@ -1,7 +1,7 @@
-"""A message that waits for an iteration, and how many places it takes.
+"""The queue entry of an iteration: a message, and the number of places that it occupies.
 
-What waits is bounded by its number and by its bytes in one: a message takes a place for itself and one for each
-16 KiB of its payload, but never more than there are.
+Counting places bounds both the number and the bytes of the waiting messages: a message occupies one place, and another
+one for each 16 KiB of its payload, but never more than there are.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pubsub.receipt import Release
 
 __all__ = ["PLACES", "Waiting"]
 
-#: Places of an iteration that is behind.
+#: The number of places in the queue of an iteration.
 PLACES: Final = 100
-#: Bytes of payload for which a message takes another place.
+#: Bytes of payload for which a message occupies another place.
 BYTES_OF_PLACE: Final = 16 * 1024
 
 
 class Waiting:
-    """A message that waits for an iteration, equal only to itself.
+    """A message in the queue of an iteration. Compares by identity.
 
     Attributes:
         message: The message.
-        release: Called when it was taken; None at QoS 0.
-        places: How many places it takes.
+        release: Called when the message was processed; None at QoS 0.
+        places: The number of places that it occupies.
     """
 
     __slots__ = ("message", "places", "release")

@@ -1,4 +1,4 @@
-"""Watching the states of connections."""
+"""The observable of changes of connection states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["StateChanges", "Watch"]
 
 
 class Watch:
-    """Watches the states of connections until `unsubscribe` is called."""
+    """The handle of an observer of connection states."""
 
     def __init__(self, stop: Callable[[Watch], object]) -> None:
         self._stop = stop
@@ -20,11 +20,11 @@ class Watch:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
+        """Whether `unsubscribe` was called."""
         return self._closed
 
     def unsubscribe(self) -> None:
-        """Watch no more; a second time without effect."""
+        """End the observation. A second call has no effect."""
         self._closed = True
         self._stop(self)
 
@@ -33,7 +33,7 @@ class StateChanges:
     """An observable of the changes of state of all connections of a `PubSub`. It does not end by itself.
 
     Args:
-        runtime: Of the `PubSub`.
+        runtime: The runtime of the `PubSub`.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -43,8 +43,16 @@ class StateChanges:
     def subscribe(self, next: object = None, error: Callback | None = None, close: Callback | None = None) -> Watch:
         """Call `next` with each `ConnectionStateChange` from now on.
 
+        Args:
+            next: Called with each change; or an observer object, as the only argument.
+            error: Not called: the observation does not fail.
+            close: Called when the observation has ended.
+
         Returns:
             A handle; its `unsubscribe` ends the observation and calls `close`.
+
+        Raises:
+            TypeError: The arguments are not an observer.
         """
         watch = Watch(self._stop)
         observer = make_observer(next, error, close)
@@ -53,8 +61,8 @@ class StateChanges:
         self._watches[watch] = observer
         return watch
 
-    def tell(self, change: ConnectionStateChange) -> None:
-        """Pass a change to those who watch now."""
+    def report(self, change: ConnectionStateChange) -> None:
+        """Pass a change to the present observers."""
         watches = list(self._watches)
         if watches:
             self._runtime.notify(self._call, watches, change)
