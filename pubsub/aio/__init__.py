@@ -1,4 +1,4 @@
-"""The PubSub API for asyncio: the same as `pubsub.PubSub`, with `await` before what waits."""
+"""The PubSub API for asyncio. It corresponds to `pubsub.PubSub`; the methods that wait are coroutine functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PubSub API for programs with asyncio: the verbs that wait. See `runtime` for the tasks."""
+"""The PubSub API for asyncio: the methods that wait. The tasks themselves are in `runtime`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSE_TIMEOUT = 5.0
 class Observable(ObservableCore[Subscription]):
     """The result of `PubSub.subscribe`. Nothing happens until it is subscribed to, iterated over or entered.
 
-    As an async context manager it gives `Messages`, an iteration that has begun, and ends it::
+    As an async context manager it returns `Messages`, a started iteration, and ends it::
 
         async with ps.subscribe("a") as messages:
             await messages.ready(5)
@@ -43,7 +43,7 @@ class Observable(ObservableCore[Subscription]):
     _entered: Messages | None = None
 
     def __aiter__(self) -> Messages:
-        """Begin a subscription, and iterate over its messages until it ends or is silent for `timeout` seconds.
+        """Start a subscription, and iterate over its messages until it ends or none arrives for `timeout` seconds.
 
         Raises:
             ProviderError: There is no provider, or a setting is missing.
@@ -71,14 +71,29 @@ class Observable(ObservableCore[Subscription]):
 class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
     """Publish and subscribe through one provider or several, in one event loop.
 
-    Connections are made when they are needed. As an async context manager it closes them; after `close` it may be
-    used again. A connection belongs to the event loop in which it was made; once that loop is closed, the `PubSub` may
-    be used in another one.
+    Connections are made when they are needed. As an async context manager it closes them. It can be used again after
+    `close`. A connection belongs to the event loop in which it was made; once that loop is closed, the `PubSub` can be
+    used in another one.
 
     Args:
-        *providers: See `add_pluggable`.
-        codec: Translates messages if a call names no other.
+        *providers: The providers; see `add_pluggable`.
+        codec: The codec of calls without the argument `codec`.
         timeout: Seconds; the default time-out of each call that waits.
+
+    Examples:
+        >>> import asyncio
+        >>> from mqttws.broker import Broker
+        >>> from pubsub import MqttOverWSProvider
+        >>> from pubsub.aio import PubSub
+        >>> async def main():
+        ...     async with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+        ...         async with ps.subscribe("greenhouse/+", qos=1) as messages:
+        ...             print(await messages.ready())
+        ...             await ps.publish("greenhouse/temperature", {"celsius": 21.5}, qos=1)
+        ...             print((await anext(messages)).value)
+        >>> asyncio.run(main())
+        {'greenhouse/+': 1}
+        {'celsius': 21.5}
     """
 
     _name = "pubsub.aio.PubSub"
@@ -100,23 +115,36 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         timeout: float | None = None,
         expire_after: float | None = None,
     ) -> None:
-        """Publish a message to one topic or several, and wait until all have it as the QoS promises.
+        """Publish a message to one topic or several, and wait until it is delivered to the server with its QoS.
 
         Args:
-            topics: A topic or several.
-            message: What the codec takes; with the default anything that JSON has, or bytes as they are.
-            qos: 0: handed to the network; 1 or 2: acknowledged in full.
-            retain: Whether the server keeps it for later subscribers.
+            topics: A Topic Name or several.
+            message: A value that the codec can encode; by default anything that JSON can represent, or bytes.
+            qos: 0: wait until the message is passed to the event loop; 1 or 2: until it is completely acknowledged.
+            retain: Whether the server keeps the message for later subscribers.
             provider: The name of a provider; None: all providers.
-            codec: Encodes the message; None: that of the `PubSub`.
+            codec: The codec that encodes the message; None: that of the `PubSub`.
             timeout: Seconds; None: the `timeout` of the `PubSub`.
-            expire_after: Seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
-            PublishFailed: It failed for some of the topics, or it took too long for them.
+            PublishFailed: It failed or took too long for at least one topic.
             LocalProtocolError: A topic or the QoS is not valid; nothing was sent.
             TypeError, ValueError: The message cannot be encoded; nothing was sent.
+            ProviderError: There is no provider, or a setting is missing.
+
+        Spec: §3.3, §4.3
+
+        Examples:
+            >>> import asyncio
+            >>> from mqttws.broker import Broker
+            >>> from pubsub import MqttOverWSProvider
+            >>> from pubsub.aio import PubSub
+            >>> async def main():
+            ...     async with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+            ...         await ps.publish(["greenhouse/lamp", "barn/lamp"], {"on": True}, qos=1)
+            >>> asyncio.run(main())
         """
         selected = tuple(self._providers) if provider is None else (provider,)
         is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
@@ -158,7 +186,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         timeout: float | None,
         expire_after: float | None,
     ) -> None:
-        """Publish to one topic through a connection that stands. The client checks the topic and the QoS, and waits."""
+        """Publish to one topic through an open connection. The client checks the topic and the QoS, and waits."""
         objection = channel.provider.objection_to_publish(topic, payload, qos)
         if objection is not None:
             raise objection
@@ -180,7 +208,7 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
     async def _wait_for_space(
         self, publication: Publication, delivery: Delivery, full: mqttws.QueueFull, deadline: float
     ) -> None:
-        """Publish a message for which the queue has no space, if the provider's `overflow` is to wait."""
+        """Wait for space in the queue and publish a message, if the provider's `overflow` is "block"."""
         provider, topic, *message, expire_after = delivery
         channel, loop = self.channel(provider), asyncio.get_running_loop()
         try:
@@ -203,32 +231,37 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         codec: Codec | None = None,
         max_pending: int = 1_000,
     ) -> Requester:
-        """Make a requester, which publishes requests and waits for their responses; see `respond`.
+        """Return a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
             name: The name of the requester, one level of a topic; None: a random one. Responses are published below
                 `prefix/name`.
-            prefix: A Topic Name, on which the responders must agree.
-            qos: At which requests are published and responses subscribed to: 0, 1 or 2.
+            prefix: A Topic Name, which must be the same for the responders.
+            qos: The QoS of requests and of the subscription to responses: 0, 1 or 2.
             provider: The name of a provider; None: all providers.
-            codec: Of requests and responses; None: that of the `PubSub`.
-            max_pending: The maximum number of requests that wait for a response, at least 1.
+            codec: The codec of requests and responses; None: that of the `PubSub`.
+            max_pending: The maximum number of requests without a response, at least 1.
+
+        Returns:
+            The requester, which is an async context manager.
 
         Raises:
             LocalProtocolError: The name, the prefix or the QoS is not valid.
             ProviderError: There is no provider, or a setting is missing.
+            ValueError: `max_pending` is below 1.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
     async def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
-        """Connect now.
+        """Connect, and wait for the connections. Without this call they are made when they are needed.
 
         Args:
             provider: The name of a provider; None: all providers.
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            MQTTError: It failed.
+            MQTTError: The attempt failed.
+            ProviderError: There is no provider, or a setting is missing.
             TimedOut: It took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
@@ -270,11 +303,11 @@ class PubSub(PubSubCore[Observable, asyncio.Future[None]]):
         await self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
     async def remove_pluggable(self, provider: str | Provider, timeout: float | None = None) -> None:
-        """Remove a provider, by itself or by its name, and close its connection.
+        """Remove a provider, and close its connection.
 
         Args:
-            provider: The provider.
-            timeout: As for `close`.
+            provider: The provider, or its name.
+            timeout: Seconds to wait before the connection is closed in any case; None: 5.
 
         Raises:
             ProviderError: There is no such provider.

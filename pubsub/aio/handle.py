@@ -1,4 +1,4 @@
-"""The handle of a subscription, with asyncio."""
+"""The handle of a subscription, for asyncio."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def all_done(futures: Iterable[asyncio.Future[Any]], seconds: float, chann
 
 
 class Subscription(Handle):
-    """One subscription; also an async context manager that ends it."""
+    """The handle of a subscription. As an async context manager it ends the subscription."""
 
     async def ready(self, timeout: float | None = None) -> dict[str, int]:
         """Wait for the server's answer.
@@ -45,10 +45,10 @@ class Subscription(Handle):
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Returns:
-            Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
+            Topic Filter -> the granted QoS, or 128 if the server refused it and granted others.
 
         Raises:
-            SubscribeRejected: The server refused the only one, or the last of them.
+            SubscribeRejected: The server refused all Topic Filters.
             MQTTError: There is no connection, or the subscription has ended.
             TimedOut: There was no answer in time.
         """
@@ -60,25 +60,25 @@ class Subscription(Handle):
         return self._core.granted()
 
     async def unsubscribe(self, timeout: float | None = None) -> None:
-        """End it, and wait for the server's answer if one is due. A second time without effect.
+        """End the subscription, and wait for the server's answer if one is due. A second call has no effect.
 
-        `next` is called no more.
+        The observer's `next` is not called any more.
 
         Args:
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: There was no answer in time. The subscription has ended all the same.
-            UnsubscribeRejected: The server closes the connection because of it, and may send further messages, which
-                are discarded.
+            TimedOut: There was no answer in time. The subscription has ended nevertheless.
+            UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE. It may send further
+                messages, which are discarded.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
         if not await all_done(answers, seconds):
-            raise TimedOut(f"the server has not confirmed the end within {seconds:g} s")
+            raise TimedOut(f"there was no answer to the UNSUBSCRIBE within {seconds:g} s")
         for answer in answers:
             error = None if answer.cancelled() else answer.exception()
-            if isinstance(error, UnsubscribeRejected):  # other errors: the connection has ended, and this with it
+            if isinstance(error, UnsubscribeRejected):  # otherwise the connection has ended, and the subscription too
                 raise error
 
     async def __aenter__(self) -> Self:
@@ -93,5 +93,5 @@ class Subscription(Handle):
             self._end()  # an exception, such as a cancellation, does not wait for the server
 
     def _end(self) -> None:
-        """End it, without waiting for the server's answer."""
+        """End the subscription, without waiting for the server's answer."""
         self._core.end()

@@ -1,10 +1,10 @@
-"""Iterating over the messages of a subscription, with asyncio.
+"""The iterator over the messages of a subscription, for asyncio.
 
-The task that takes the messages puts them into an `Inbox`, and an iteration takes them out. `Messages` is what the user
-holds. Nothing else holds it, so it is finalised as soon as an iteration is left by `break`; the finaliser passes the
-end on to the event loop.
+The task that delivers messages puts them into an `Inbox`, and the iteration takes them out. Only the user holds a
+reference to `Messages`, so the finalizer runs as soon as an iteration is left by `break`. It causes the subscription to
+be ended in the event loop.
 
-`Messages` is not an asynchronous generator: one of those ends when an `anext` of it is cancelled.
+`Messages` is not an asynchronous generator, because a cancelled `anext` would end a generator.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["Inbox", "Messages"]
 
 
 class Inbox:
-    """Messages on their way to an iteration, bounded: a task that puts one in waits for a free place."""
+    """A bounded queue of messages for an iteration: a task that adds a message waits for free places."""
 
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
-        self._taken = 0  # places
+        self._taken = 0  # occupied places
         self._is_closed = self._is_discarded = False
         self._wakers: set[asyncio.Future[None]] = set()
 
     async def put(self, message: Message, release: Release | None) -> None:
-        """Add a message, waiting for free places. If no iteration will take it, it is released."""
+        """Add a message, waiting for free places. After `discard` it is released immediately."""
         waiting = Waiting(message, release)
         while self._taken + waiting.places > PLACES and not self._is_closed:
             await self._change()
@@ -45,12 +45,13 @@ class Inbox:
             self.discard()
 
     async def peek(self, timeout: float | None) -> Waiting | None:
-        """Wait for a message, and leave it in. Return None if none came in time, or no more will come.
-
-        Cancelling it takes nothing out.
+        """Wait for a message, and return it without removing it. Cancellation has no effect on the inbox.
 
         Args:
-            timeout: Seconds; None: as long as it takes.
+            timeout: Seconds; None for no limit.
+
+        Returns:
+            The message; None if there was none in time, or the inbox is closed and empty.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -62,11 +63,11 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether there is no message."""
         return not self._waiting
 
     def pop(self, waiting: Waiting) -> None:
-        """Take out what `peek` returned, and release it."""
+        """Remove and release the message that `peek` returned."""
         if waiting.release is not None:
             waiting.release()
         if waiting in self._waiting:
@@ -75,7 +76,7 @@ class Inbox:
         self._wake()
 
     def close(self) -> None:
-        """Expect no more messages. What is in may still be taken."""
+        """Accept no more messages. Those that are waiting can still be taken."""
         self._is_closed = True
         self._wake()
 
@@ -101,11 +102,11 @@ class Inbox:
 
 
 class Messages(Subscription):
-    """An iteration over the messages of a subscription, which has begun; also an async context manager that ends it.
+    """A started iteration over the messages of a subscription. As an async context manager it ends the subscription.
 
-    The messages wait from the moment at which the server has the subscription, also before the first `anext`. A message
-    of QoS 1 or 2 is acknowledged when the iteration moves on, or ends. An `anext` that is cancelled, by a time-out for
-    example, takes no message, and the iteration goes on.
+    Messages are queued as soon as the server has granted the subscription, also before the first `anext`. A message of
+    QoS 1 or 2 is acknowledged when the next one is requested, or the iteration ends. A cancelled `anext`, for example
+    because of a time-out, takes no message, and the iteration can continue.
     """
 
     def __init__(self, core: SubscriptionCore, inbox: Inbox, silence: float | None) -> None:
@@ -123,7 +124,7 @@ class Messages(Subscription):
 
         Raises:
             StopAsyncIteration: The subscription has ended, or there was no message for `timeout` seconds.
-            MQTTError: Why the subscription has ended.
+            MQTTError: The subscription has ended, for this reason.
             WouldDeadlock: This is a callback, in the task that would have to deliver the message.
         """
         self._move_on()
@@ -145,7 +146,15 @@ class Messages(Subscription):
             self._given = None
 
     async def unsubscribe(self, timeout: float | None = None) -> None:
-        """See `Subscription.unsubscribe`."""
+        """End the iteration and the subscription; see `Subscription.unsubscribe`.
+
+        Args:
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimedOut: There was no answer in time.
+            UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE.
+        """
         self._move_on()
         try:
             await super().unsubscribe(timeout)
@@ -163,6 +172,6 @@ class Messages(Subscription):
 
 
 def _abandon(core: SubscriptionCore, inbox: Inbox) -> None:
-    """End an iteration that is gone."""
+    """End the subscription of an iteration that was freed."""
     core.end()
     inbox.discard()

@@ -1,8 +1,8 @@
-"""A pool of connections for asyncio: the methods that are awaited.
+"""A pool of connections, for asyncio: the methods that wait.
 
-Each part has a separate task (a reader) that takes its messages, in addition to its client's task. The readers put
-messages into one queue, from which the task of the channel delivers them: so callbacks are called one after the other,
-as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
+Each connection (a part) has a reader, a task that takes its messages, in addition to its client's task. The readers put
+messages into one queue, from which the runner of the channel delivers them. So callbacks are called one after the
+other, as with one connection. A reader waits while the queue is full; then its client stops reading.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pubsub.pool.part import Part
 
 __all__ = ["Pool"]
 
-#: Messages in the queue, beyond which the readers wait.
+#: The number of messages in the queue from which on the readers wait.
 PLACES = 1_000
 #: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
 class Pool(PoolCore):
-    """Several asyncio clients with the verbs of one."""
+    """Several asyncio clients with the methods of one."""
 
     def __init__(self, *arguments: Any) -> None:
         self._queue: deque[Publish] = deque()
         self._is_over = False
-        self._came: asyncio.Future[None] | None = None  # while the queue is empty and waited for
-        self._space: asyncio.Future[None] | None = None  # while the queue is full, and readers wait
+        self._came: asyncio.Future[None] | None = None  # while `messages` waits, because the queue is empty
+        self._space: asyncio.Future[None] | None = None  # while readers wait, because the queue is full
         self._tasks: set[asyncio.Task[None]] = set()
         super().__init__(*arguments)
 
@@ -44,7 +44,7 @@ class Pool(PoolCore):
         """Connect.
 
         Raises:
-            MQTTError: The first part could not. The others go on trying, as after a loss.
+            MQTTError: The first part could not connect. The others make further attempts, as after a loss.
         """
         if self._is_closing:
             return
@@ -83,7 +83,7 @@ class Pool(PoolCore):
                         self._space = asyncio.get_running_loop().create_future()
                     await asyncio.shield(self._space)
         except MQTTError:
-            pass  # the client has ended, which its state says
+            pass  # the client has ended; its change of state is handled elsewhere
 
     def put(self, publish: Publish) -> None:
         """See `PoolCore.put`."""
@@ -99,10 +99,10 @@ class Pool(PoolCore):
         _wake(self._space)
 
     async def messages(self) -> AsyncIterator[Publish]:
-        """Take the messages of all parts, one after the other, until the pool is closed.
+        """Yield the messages of all parts until the pool is closed.
 
         Raises:
-            Exception: Why a part has ended for good, and with it the pool.
+            Exception: A part has ended for this reason, and with it the pool.
         """
         while True:
             while self._queue:
@@ -136,14 +136,14 @@ class Pool(PoolCore):
             self.published(slot)
 
     async def flush(self, timeout: float) -> None:
-        """Wait until all that was published before is sent or acknowledged; see `mqttws.aio.Client.flush`."""
+        """Wait until all messages published so far are sent or acknowledged; see `mqttws.aio.Client.flush`."""
         deadline = asyncio.get_running_loop().time() + timeout
         for part in list(self._parts):
             try:
                 if part.client.pending:
                     await part.client.flush(max(0.0, deadline - asyncio.get_running_loop().time()))
             except ConnectionClosed:
-                if not part.is_closed:  # one that is retired had nothing left
+                if not part.is_closed:  # a retired part had no messages left
                     raise
 
     async def close(self, timeout: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Requests that wait for their responses, with asyncio."""
+"""The requester, for asyncio: it publishes requests and waits for their responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Requester"]
 
 
 class Requester(RequesterCore):
-    """Sends requests and waits for their responses. `PubSub.requester` makes it. Several tasks may share it.
+    """Publishes requests and waits for their responses; returned by `PubSub.requester`. Several tasks may share it.
 
     As an async context manager it ends its subscription.
     """
@@ -25,20 +25,20 @@ class Requester(RequesterCore):
         """Publish a request, and wait for its response.
 
         Args:
-            topic: Of the responder; see `PubSub.respond`.
-            message: What the codec takes.
-            timeout: Seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
-                then never is.
+            topic: The topic of the responder; see `PubSub.respond`.
+            message: A value that the codec can encode.
+            timeout: Seconds, for the request and the response together; None: the `timeout` of the `PubSub`. A request
+                that was not sent in time is not sent later.
 
         Returns:
             The response.
 
         Raises:
             TimedOut: There was no response in time; there may be no responder.
-            RequestFailed: The responder has reported that it failed.
+            RequestFailed: The responder has reported a failure.
             PublishFailed: The request could not be published.
             DecodeFailed: The response cannot be decoded.
-            QueueFull: Too many requests wait already.
+            QueueFull: Too many requests have no response yet.
             WouldDeadlock: This is a callback of the `PubSub`.
             MQTTError: There is no connection, or the server refused the subscription.
         """
@@ -58,7 +58,7 @@ class Requester(RequesterCore):
         return response
 
     async def close(self, timeout: float | None = None) -> None:
-        """End the subscription to the responses; requests that wait fail with `SubscriptionEnded`.
+        """End the subscription to the responses. Waiting requests fail with `SubscriptionEnded`.
 
         Args:
             timeout: Seconds; None: the `timeout` of the `PubSub`.

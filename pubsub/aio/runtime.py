@@ -1,7 +1,7 @@
-"""asyncio: what a `PubSub` that awaits is made of.
+"""The tasks of an asyncio `PubSub`.
 
-Each connection has one task (`take_messages`) that connects, takes message after message and calls `next`. A callback
-may be a function or a coroutine function; one that is awaited delays the messages after it and nothing else.
+Each connection has one task (`take_messages`) that connects, takes one message after the other and calls `next`. A
+callback may be a function or a coroutine function. While it is awaited, only later messages are delayed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Tasks(Runtime):
         asyncio.get_running_loop().call_later(seconds, function)
 
     def notify(self, function: Callable[..., object], *arguments: object) -> None:
-        """See `Runtime.notify`: in an event loop no callback stops the network by waiting."""
+        """See `Runtime.notify`. Called immediately: in an event loop no callback may block."""
         function(*arguments)
 
     def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
@@ -80,12 +80,12 @@ class Tasks(Runtime):
             return None
         try:
             return callback(*arguments)
-        except (Exception, asyncio.CancelledError):  # the latter of a future that it asked for its result
+        except (Exception, asyncio.CancelledError):  # the latter from the result of a cancelled future
             logger.exception("a callback raised an exception: %r", callback)
             return None
 
     def check_callback(self, callback: Callable[..., object] | None) -> None:
-        """See `Runtime.check_callback`: a function and a coroutine function are both right here."""
+        """See `Runtime.check_callback`. With asyncio functions and coroutine functions are both accepted."""
 
     def spawn(self, result: Any) -> None:
         """See `Runtime.spawn`."""
@@ -95,7 +95,7 @@ class Tasks(Runtime):
             task.add_done_callback(self.spawned.discard)
 
     async def finish(self, result: Any) -> None:
-        """Await what a callback returned. What it raises is logged."""
+        """Await what a callback returned. Log an exception."""
         try:
             await result
         except Exception:
@@ -112,7 +112,7 @@ class Tasks(Runtime):
         def wake(_: object) -> None:
             try:
                 loop.call_soon_threadsafe(self.collect)
-            except RuntimeError:  # it is closed
+            except RuntimeError:  # the loop is closed
                 pass
 
         return wake

@@ -1,4 +1,4 @@
-"""The PubSub API for threads."""
+"""The PubSub API for programs with threads; see `pubsub.aio` for asyncio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PubSub API for programs with threads: the methods that wait. See `runtime` for the threads."""
+"""The PubSub API for programs with threads: the methods that wait. The threads themselves are in `runtime`."""
 
 from __future__ import annotations
 
@@ -76,9 +76,20 @@ class PubSub(PubSubCore[Observable, Future[None]]):
     and in a forked child.
 
     Args:
-        *providers: See `add_pluggable`.
-        codec: The default codec of messages.
+        *providers: The providers; see `add_pluggable`.
+        codec: The codec of calls without the argument `codec`.
         timeout: Seconds; the default time-out of each call that waits.
+
+    Examples:
+        >>> from mqttws.broker import Broker
+        >>> from pubsub import MqttOverWSProvider, PubSub
+        >>> with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+        ...     with ps.subscribe("greenhouse/+", qos=1) as messages:
+        ...         messages.ready()
+        ...         ps.publish("greenhouse/temperature", {"celsius": 21.5}, qos=1)
+        ...         print(next(messages).value)
+        {'greenhouse/+': 1}
+        {'celsius': 21.5}
     """
 
     _name = "pubsub.PubSub"
@@ -100,23 +111,33 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         timeout: float | None = None,
         expire_after: float | None = None,
     ) -> None:
-        """Publish a message to one topic or several, and wait until all are delivered with this QoS.
+        """Publish a message to one topic or several, and wait until it is delivered to the server with its QoS.
 
         Args:
-            topics: A topic or several.
+            topics: A Topic Name or several.
             message: A value that the codec can encode; by default anything that JSON can represent, or bytes.
-            qos: 0: wait until it is passed to the network; 1 or 2: until it is completely acknowledged.
-            retain: Whether the server keeps it for later subscribers.
+            qos: 0: wait until the message is passed to the operating system; 1 or 2: until it is completely
+                acknowledged.
+            retain: Whether the server keeps the message for later subscribers.
             provider: The name of a provider; None: all providers.
-            codec: The codec of the message; None: the codec of the `PubSub`.
+            codec: The codec that encodes the message; None: that of the `PubSub`.
             timeout: Seconds; None: the `timeout` of the `PubSub`.
-            expire_after: Seconds, above 0, that it may wait to be sent; infinity for no limit; None: the
+            expire_after: Seconds, above 0, that the message may wait to be sent; infinity for no limit; None: the
                 `expire_after` of the provider.
 
         Raises:
             PublishFailed: It failed or took too long for at least one topic.
             LocalProtocolError: A topic or the QoS is not valid; nothing was sent.
             TypeError, ValueError: The message cannot be encoded; nothing was sent.
+            ProviderError: There is no provider, or a setting is missing.
+
+        Spec: §3.3, §4.3
+
+        Examples:
+            >>> from mqttws.broker import Broker
+            >>> from pubsub import MqttOverWSProvider, PubSub
+            >>> with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+            ...     ps.publish(["greenhouse/lamp", "barn/lamp"], {"on": True}, qos=1)
         """
         selected = tuple(self._providers) if provider is None else (provider,)
         is_usual = type(qos) is int and message is not REQUIRED and not self._runtime.abandoned
@@ -199,7 +220,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         codec: Codec | None = None,
         max_pending: int = 1_000,
     ) -> Requester:
-        """Make a requester, which publishes requests and waits for their responses; see `respond`.
+        """Return a requester, which publishes requests and waits for their responses; see `respond`.
 
         Args:
             name: The name of the requester, one level of a topic; None: a random one. Responses are published below
@@ -207,24 +228,29 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             prefix: A Topic Name, which must be the same for the responders.
             qos: The QoS of requests and of the subscription to responses: 0, 1 or 2.
             provider: The name of a provider; None: all providers.
-            codec: The codec of requests and responses; None: the codec of the `PubSub`.
-            max_pending: The maximum number of requests that wait for a response, at least 1.
+            codec: The codec of requests and responses; None: that of the `PubSub`.
+            max_pending: The maximum number of requests without a response, at least 1.
+
+        Returns:
+            The requester, which is a context manager.
 
         Raises:
             LocalProtocolError: The name, the prefix or the QoS is not valid.
             ProviderError: There is no provider, or a setting is missing.
+            ValueError: `max_pending` is below 1.
         """
         return Requester(self, self._runtime, Requests(name, prefix, max_pending), qos, provider, codec)
 
     def connect(self, provider: str | None = None, *, timeout: float | None = None) -> None:
-        """Connect now.
+        """Connect, and wait for the connections. Without this call they are made when they are needed.
 
         Args:
             provider: The name of a provider; None: all providers.
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            MQTTError: It failed.
+            MQTTError: The attempt failed.
+            ProviderError: There is no provider, or a setting is missing.
             TimedOut: It took too long; connecting continues in the background.
         """
         seconds = self._runtime.seconds(timeout)
@@ -271,11 +297,11 @@ class PubSub(PubSubCore[Observable, Future[None]]):
         self._close(self._begin_close(), CLOSE_TIMEOUT if timeout is None else timeout)
 
     def remove_pluggable(self, provider: str | Provider, timeout: float | None = None) -> None:
-        """Remove a provider, by itself or by its name, and close its connection.
+        """Remove a provider, and close its connection.
 
         Args:
-            provider: The provider.
-            timeout: As for `close`.
+            provider: The provider, or its name.
+            timeout: Seconds to wait before the connection is closed in any case; None: 5.
 
         Raises:
             ProviderError: There is no such provider.
@@ -304,7 +330,7 @@ class PubSub(PubSubCore[Observable, Future[None]]):
             channel.runner.join(0.1)
             if time.monotonic() >= deadline:
                 break
-            client.close(max(0.0, deadline - time.monotonic()))  # it may have begun to connect only now
+            client.close(max(0.0, deadline - time.monotonic()))  # it may have opened the client after the first call
 
     def __enter__(self) -> Self:
         return self

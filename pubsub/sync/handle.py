@@ -1,4 +1,4 @@
-"""The handle of a subscription, with threads."""
+"""The handle of a subscription, for programs with threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Subscription"]
 
 
 class Subscription(Handle):
-    """One subscription; also a context manager that ends it."""
+    """The handle of a subscription. As a context manager it ends the subscription."""
 
     def ready(self, timeout: float | None = None) -> dict[str, int]:
         """Wait for the server's answer.
@@ -25,10 +25,10 @@ class Subscription(Handle):
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Returns:
-            Topic Filter -> the QoS granted, or 128 if the server refused it and there are others.
+            Topic Filter -> the granted QoS, or 128 if the server refused it and granted others.
 
         Raises:
-            SubscribeRejected: The server refused the only one, or the last of them.
+            SubscribeRejected: The server refused all Topic Filters.
             MQTTError: There is no connection, or the subscription has ended.
             TimedOut: There was no answer in time.
         """
@@ -40,17 +40,17 @@ class Subscription(Handle):
         return self._core.granted()
 
     def unsubscribe(self, timeout: float | None = None) -> None:
-        """End it, and wait for the server's answer if one is due. A second time without effect.
+        """End the subscription, and wait for the server's answer if one is due. A second call has no effect.
 
-        `next` is called no more; `close` of the observer is called before this returns.
+        The observer's `next` is not called any more; its `close` is called before this returns.
 
         Args:
             timeout: Seconds; None: the `timeout` of the `PubSub`.
 
         Raises:
-            TimedOut: There was no answer in time. The subscription has ended all the same.
-            UnsubscribeRejected: The server closes the connection because of it, and may send further messages, which
-                are discarded.
+            TimedOut: There was no answer in time. The subscription has ended nevertheless.
+            UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE. It may send further
+                messages, which are discarded.
         """
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
@@ -59,7 +59,7 @@ class Subscription(Handle):
             try:
                 answer.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                raise TimedOut(f"the server has not confirmed the end within {seconds:g} s") from None
+                raise TimedOut(f"there was no answer to the UNSUBSCRIBE within {seconds:g} s") from None
             except mqttws.UnsubscribeRejected:
                 raise
             except mqttws.MQTTError:
@@ -77,5 +77,5 @@ class Subscription(Handle):
             self._end()  # an exception, such as KeyboardInterrupt, does not wait for the server
 
     def _end(self) -> None:
-        """End it, without waiting for the server's answer."""
+        """End the subscription, without waiting for the server's answer."""
         self._core.end()

@@ -1,8 +1,8 @@
-"""Iterating over the messages of a subscription, with threads.
+"""The iterator over the messages of a subscription, for programs with threads.
 
-The thread that takes the messages puts them into an `Inbox`, and an iteration takes them out. `Messages` is what the
-user holds. Nothing else holds it, so it is finalised as soon as an iteration is left by `break`; the finaliser passes
-the end on, and takes no lock.
+The thread that delivers messages puts them into an `Inbox`, and the iteration takes them out. Only the user holds a
+reference to `Messages`, so the finalizer runs as soon as an iteration is left by `break`. It causes the subscription to
+be ended, and takes no lock.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ __all__ = ["Inbox", "Messages"]
 
 
 class Inbox:
-    """Messages on their way to an iteration, bounded: a thread that puts one in waits for a free place.
+    """A bounded queue of messages for an iteration: a thread that adds a message waits for free places.
 
-    It is made of two `SimpleQueue`s, one of messages and one of free places. Those are written in C and reentrant: a
-    signal handler or a finaliser cannot leave them locked.
+    It consists of two `SimpleQueue`s, one of messages and one of free places. They are written in C and reentrant: a
+    signal handler or a finalizer cannot leave them locked.
     """
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # None wakes the iteration
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._free(PLACES)
-        self._putting = threading.Lock()  # or two threads, each with half of the places, would wait for the other half
-        self._taken: deque[Waiting | None] = deque()  # of the messages, by the iteration
+        # One thread at a time takes places. Otherwise two threads, each with half of the places, could wait for more.
+        self._putting = threading.Lock()
+        self._taken: deque[Waiting | None] = deque()  # messages that `peek` has moved here from `_messages`
         self._is_closed = self._is_discarded = False
 
     def put(self, message: Message, release: Release | None) -> None:
-        """Add a message, waiting for free places. If no iteration will take it, it is released."""
+        """Add a message, waiting for free places. After `discard` it is released immediately."""
         waiting = Waiting(message, release)
-        with self._putting:  # only threads of ours come here, which no signal handler interrupts
+        with self._putting:  # called only in threads of this package, which no signal handler interrupts
             for _ in range(waiting.places):
                 if not self._is_closed:
                     self._places.get()
@@ -56,10 +57,13 @@ class Inbox:
             self._places.put(None)
 
     def peek(self, timeout: float | None) -> Waiting | None:
-        """Wait for a message, and leave it in. Return None if none came in time, or no more will come.
+        """Wait for a message, and return it without removing it.
 
         Args:
-            timeout: Seconds; None: as long as it takes.
+            timeout: Seconds; None for no limit.
+
+        Returns:
+            The message; None if there was none in time, or the inbox is closed and empty.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -71,7 +75,8 @@ class Inbox:
             if self._is_closed and self._messages.empty():
                 return None
             try:
-                # In one step: a signal handler that raises cannot come between taking a message out and keeping it.
+                # `extend` and `map` run in C. No exception of a signal handler can come between the removal from the
+                # queue and the insertion here, so none loses the message.
                 self._taken.extend(map(self._messages.get, (True,), (slice_of(deadline),)))
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
@@ -79,11 +84,11 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether there is no message."""
         return not self._taken and self._messages.empty()
 
     def pop(self, waiting: Waiting) -> None:
-        """Take out what `peek` returned, and release it. It may be repeated after an interrupt, at whatever step."""
+        """Remove and release the message that `peek` returned. May be repeated after an interrupt, at any step."""
         if waiting.release is not None:
             waiting.release()
         self._free(waiting.places)
@@ -93,7 +98,7 @@ class Inbox:
             pass
 
     def close(self) -> None:
-        """Expect no more messages. What is in may still be taken."""
+        """Accept no more messages. Those that are waiting can still be taken."""
         self._is_closed = True
         self._messages.put(None)
         self._places.put(None)
@@ -110,10 +115,10 @@ class Inbox:
 
 
 class Messages(Subscription):
-    """An iteration over the messages of a subscription, which has begun; also a context manager that ends it.
+    """A started iteration over the messages of a subscription. As a context manager it ends the subscription.
 
-    The messages wait from the moment at which the server has the subscription, also before the first `next`. A message
-    of QoS 1 or 2 is acknowledged when the iteration moves on, or ends.
+    Messages are queued as soon as the server has granted the subscription, also before the first `next`. A message of
+    QoS 1 or 2 is acknowledged when the next one is requested, or the iteration ends.
     """
 
     def __init__(self, core: SubscriptionCore, inbox: Inbox, silence: float | None) -> None:
@@ -131,7 +136,7 @@ class Messages(Subscription):
 
         Raises:
             StopIteration: The subscription has ended, or there was no message for `timeout` seconds.
-            MQTTError: Why the subscription has ended.
+            MQTTError: The subscription has ended, for this reason.
             WouldDeadlock: This is a callback, in the thread that would have to deliver the message.
         """
         self._move_on()
@@ -153,7 +158,15 @@ class Messages(Subscription):
             self._given = None
 
     def unsubscribe(self, timeout: float | None = None) -> None:
-        """See `Subscription.unsubscribe`."""
+        """End the iteration and the subscription; see `Subscription.unsubscribe`.
+
+        Args:
+            timeout: Seconds; None: the `timeout` of the `PubSub`.
+
+        Raises:
+            TimedOut: There was no answer in time.
+            UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE.
+        """
         self._move_on()
         try:
             super().unsubscribe(timeout)
@@ -171,6 +184,6 @@ class Messages(Subscription):
 
 
 def _abandon(core: SubscriptionCore, inbox: Inbox) -> None:
-    """End an iteration that is gone."""
+    """End the subscription of an iteration that was freed."""
     core.end()
     inbox.discard()

@@ -1,9 +1,9 @@
-"""Waiting with threads: futures that a signal cannot leave locked, and futures whose callbacks may wait.
+"""Futures that a signal handler cannot leave locked (`Outcome`), and futures whose callbacks may block (`Promise`).
 
-A `concurrent.futures.Future` has a condition, whose `__enter__` is written in Python: an exception that a signal
-handler raises at its end, Ctrl-C for example, leaves the lock taken, and the thread that sets the outcome waits for
-ever. `Outcome`, for which pubsub waits, is made of a `SimpleQueue`, which is written in C and has no such moment.
-`Promise`, for which users wait, has a condition that takes its lock in C.
+A `concurrent.futures.Future` has a condition, whose `__enter__` is written in Python. An exception that a signal
+handler raises at the end of it, Ctrl-C for example, leaves the lock taken, and the thread that sets the outcome waits
+forever. `Outcome`, for internal use, is based on a `SimpleQueue`, which is written in C and cannot be interrupted
+there. `Promise`, for users, has a condition that acquires its lock in C.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from operator import attrgetter
 
 __all__ = ["Outcome", "Promise", "slice_of"]
 
-#: Seconds that a thread waits before it looks whether a signal has arrived.
+#: The longest uninterrupted wait of a thread, in seconds.
 _SLICE = 0.5
 
 
 def slice_of(deadline: float | None) -> float:
-    """Return how long to wait before looking again.
+    """Return the seconds of one wait: the time until the deadline, but at most `_SLICE`.
 
-    A signal that arrives in the very moment in which the main thread begins to wait for a lock does not end that wait:
-    Python runs its handler only when the wait is over.
+    A signal that arrives just before the main thread waits for a lock does not end that wait: Python runs the handler
+    only after the wait. So a long wait is cut into slices.
 
     Args:
-        deadline: By `time.monotonic`; None: never.
+        deadline: By `time.monotonic`; None for no limit.
     """
     return _SLICE if deadline is None else max(0.0, min(_SLICE, deadline - time.monotonic()))
 
 
 class Outcome:
-    """A future that is settled once and never cancelled."""
+    """A future that is settled once and cannot be cancelled."""
 
     def __init__(self) -> None:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -43,32 +43,32 @@ class Outcome:
         self._error: BaseException | None = None
 
     def done(self) -> bool:
-        """Return whether there is an outcome."""
+        """Return whether the future is settled."""
         return self._is_done
 
     def set_result(self, result: None, /) -> None:
-        """Settle it."""
+        """Settle the future."""
         self._is_done = True
         self._wake.put(None)
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Settle it with an exception that `result` raises."""
+        """Settle the future with an exception, which `result` raises."""
         self._error = exception
         self.set_result(None)
 
     def cancel(self) -> bool:
-        """Return False: it cannot be cancelled."""
+        """Return False: the future cannot be cancelled."""
         return False
 
     def result(self, timeout: float | None = None) -> None:
         """Wait for the outcome.
 
         Args:
-            timeout: Seconds; None: as long as it takes.
+            timeout: Seconds; None for no limit.
 
         Raises:
-            TimeoutError: There was none in time.
-            BaseException: The one that it was settled with.
+            TimeoutError: There was no outcome in time.
+            BaseException: The future was settled with this exception.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._is_done:
@@ -78,25 +78,25 @@ class Outcome:
                 if deadline is not None and time.monotonic() >= deadline and not self._is_done:
                     raise TimeoutError from None
             else:
-                self._wake.put(None)  # for the next one that waits
+                self._wake.put(None)  # for the next thread that waits
         if self._error is not None:
             raise self._error
 
 
 class Condition(threading.Condition):
-    """A condition whose `with` acquires its lock in one step, in C: see above."""
+    """A condition whose `with` acquires its lock in one step, in C: see the top of this module."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class Promise(Future[None]):
-    """The future of `publish_nowait`. Its callbacks are called where they may wait, not in the network thread.
+    """The future of `publish_nowait`. Its callbacks may block: they are not called in the network thread.
 
     Args:
-        notify: Calls a function soon.
+        notify: Calls a function soon, in another thread.
         call: Calls a callback, and logs its exception.
-        on_cancel: Called when it has been cancelled.
+        on_cancel: Called when the future has been cancelled.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Promise(Future[None]):
         self._on_cancel = on_cancel
 
     def cancel(self) -> bool:
-        """See `concurrent.futures.Future.cancel`. The message is taken back if it has not been sent."""
+        """See `concurrent.futures.Future.cancel`. The message is withdrawn if it has not been sent."""
         was_cancelled = self.cancelled()
         if not super().cancel():
             return False

@@ -1,8 +1,8 @@
-"""A pool of connections for threads: the methods that wait.
+"""A pool of connections, for programs with threads: the methods that wait.
 
-Each part has a separate thread (a reader) that takes its messages, in addition to its client's thread. The readers put
-messages into one queue, from which the thread of the channel delivers them: so callbacks are called one after the
-other, as with one connection. A reader waits while too much is in the queue, and its client then stops reading.
+Each connection (a part) has a reader, a thread that takes its messages, in addition to its client's thread. The readers
+put messages into one queue, from which the runner of the channel delivers them. So callbacks are called one after the
+other, as with one connection. A reader waits while the queue is full; then its client stops reading.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pubsub.pool.part import Part
 
 __all__ = ["Pool"]
 
-#: Messages in the queue, beyond which the readers wait.
+#: The number of messages in the queue from which on the readers wait.
 PLACES = 1_000
 #: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
 class Pool(PoolCore):
-    """Several blocking clients with the verbs of one."""
+    """Several blocking clients with the methods of one."""
 
     def __init__(self, *arguments: Any) -> None:
         self._queue: queue.SimpleQueue[Publish | None] = queue.SimpleQueue()
@@ -44,7 +44,7 @@ class Pool(PoolCore):
         """Connect.
 
         Raises:
-            MQTTError: The first part could not. The others go on trying, as after a loss.
+            MQTTError: The first part could not connect. The others make further attempts, as after a loss.
         """
         with self.lock:
             if self._is_closing:
@@ -86,7 +86,7 @@ class Pool(PoolCore):
                     over.result()
                 self._wait_for_space()
         except MQTTError:
-            pass  # the client has ended, which its state says
+            pass  # the client has ended; its change of state is handled elsewhere
 
     def put(self, publish: Publish) -> None:
         """See `PoolCore.put`."""
@@ -104,10 +104,10 @@ class Pool(PoolCore):
                 self._has_space.wait()
 
     def messages(self) -> Iterator[Publish]:
-        """Take the messages of all parts, one after the other, until the pool is closed.
+        """Yield the messages of all parts until the pool is closed.
 
         Raises:
-            Exception: Why a part has ended for good, and with it the pool.
+            Exception: A part has ended for this reason, and with it the pool.
         """
         while (publish := self._queue.get()) is not None:
             if not self._has_space.is_set() and self._queue.qsize() < PLACES // 2:
@@ -134,14 +134,14 @@ class Pool(PoolCore):
             self.published(slot)
 
     def flush(self, timeout: float) -> None:
-        """Wait until all that was published before is sent or acknowledged; see `mqttws.Client.flush`."""
+        """Wait until all messages published so far are sent or acknowledged; see `mqttws.Client.flush`."""
         deadline = time.monotonic() + timeout
         for part in list(self._parts):
             try:
                 if part.client.pending:
                     part.client.flush(max(0.0, deadline - time.monotonic()))
             except ConnectionClosed:
-                if not part.is_closed:  # one that is retired had nothing left
+                if not part.is_closed:  # a retired part had no messages left
                     raise
 
     def close(self, timeout: float | None = None) -> None:
@@ -152,7 +152,7 @@ class Pool(PoolCore):
             publishing = [part for part in self._parts if part.publishes]
             receiving = [part for part in self._parts if not part.publishes]
         self._has_space.set()
-        for parts in (publishing, receiving):  # side by side: none takes the time of the others
+        for parts in (publishing, receiving):  # in parallel, so that none uses up the time of the others
             closing = [
                 self._in_background(
                     partial(part.client.close, max(0.0, deadline - time.monotonic())), f"pubsub closing {part.index}"

@@ -1,4 +1,4 @@
-"""Requests that wait for their responses, with threads."""
+"""The requester, for programs with threads: it publishes requests and waits for their responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Requester"]
 
 
 class Requester(RequesterCore):
-    """Sends requests and waits for their responses. `PubSub.requester` makes it. Thread-safe.
+    """Publishes requests and waits for their responses; returned by `PubSub.requester`. Thread-safe.
 
     As a context manager it ends its subscription.
     """
@@ -24,20 +24,20 @@ class Requester(RequesterCore):
         """Publish a request, and wait for its response.
 
         Args:
-            topic: Of the responder; see `PubSub.respond`.
-            message: What the codec takes.
-            timeout: Seconds, for all of it; None: the `timeout` of the `PubSub`. A request that could not be sent by
-                then never is.
+            topic: The topic of the responder; see `PubSub.respond`.
+            message: A value that the codec can encode.
+            timeout: Seconds, for the request and the response together; None: the `timeout` of the `PubSub`. A request
+                that was not sent in time is not sent later.
 
         Returns:
             The response.
 
         Raises:
             TimedOut: There was no response in time; there may be no responder.
-            RequestFailed: The responder has reported that it failed.
+            RequestFailed: The responder has reported a failure.
             PublishFailed: The request could not be published.
             DecodeFailed: The response cannot be decoded.
-            QueueFull: Too many requests wait already.
+            QueueFull: Too many requests have no response yet.
             WouldDeadlock: This is a callback of the `PubSub`.
             MQTTError: There is no connection, or the server refused the subscription.
         """
@@ -49,7 +49,7 @@ class Requester(RequesterCore):
             left = max(0.001, deadline - time.monotonic())
             self._ps.publish(asked.topic, message, timeout=left, expire_after=left, **self._options)
             asked.waiter.result(max(0.0, deadline - time.monotonic()))  # type: ignore[call-arg] # an `Outcome`
-        except TimedOut:  # by the subscription: it says more
+        except TimedOut:  # raised by `ready`, with a more precise message
             raise
         except TimeoutError:
             raise TimedOut(f"there was no response to the request to {topic!r} within {seconds:g} s") from None
@@ -59,7 +59,7 @@ class Requester(RequesterCore):
         return response
 
     def close(self, timeout: float | None = None) -> None:
-        """End the subscription to the responses; requests that wait fail with `SubscriptionEnded`.
+        """End the subscription to the responses. Waiting requests fail with `SubscriptionEnded`.
 
         Args:
             timeout: Seconds; None: the `timeout` of the `PubSub`.

@@ -1,9 +1,9 @@
-"""Threads: what a `PubSub` that blocks is made of.
+"""The threads of a blocking `PubSub`.
 
-Each connection has two threads: that of the client, which moves bytes, and one of ours (`take_messages`), which
-connects, takes message after message and calls `next`. So a slow callback delays the messages after it, never the
-network. A third thread (`Notifier`), begun when it is first needed, makes all other calls: changes of state, refusals,
-callbacks of futures, and what finalisers left.
+Each connection has two threads: that of the client, which does the I/O, and the runner (`take_messages`), which
+connects, takes one message after the other and calls `next`. So a slow callback delays later messages, never the
+network. One more thread (`Notifier`) is started when it is first needed. It makes all other calls: changes of state,
+refusals, callbacks of futures, and the work that finalizers have left.
 """
 
 from __future__ import annotations
@@ -28,17 +28,25 @@ from pubsub.sync.pool import Pool
 
 __all__ = ["Notifier", "Threads", "outcome_of"]
 
-#: Seconds that a verb waits for the notifier to end what iterations have left.
+#: Seconds that a call waits for the notifier to end the subscriptions of freed iterations.
 COLLECT_TIMEOUT = 0.2
-#: Seconds that a verb waits before it looks whether its answer may still come.
+#: Seconds that a call waits before it checks whether its answer can still arrive.
 WAIT_SLICE = 0.5
 
 
 def outcome_of(future: Any, deadline: float, channels: Iterable[Waited]) -> Any:
-    """Wait for a future, and look now and then whether its outcome may still come.
+    """Wait for a future, and check regularly whether its outcome can still arrive.
+
+    Args:
+        future: The future.
+        deadline: By `time.monotonic`.
+        channels: The channels through which the outcome arrives.
+
+    Returns:
+        The result of the future.
 
     Raises:
-        WouldDeadlock: It cannot before this callback returns.
+        WouldDeadlock: The outcome cannot arrive before this callback returns.
         TimeoutError: The time is up.
     """
     while True:
@@ -60,24 +68,24 @@ class OwnThread(threading.Thread):
 
 
 class Notifier:
-    """Calls functions in order in a thread, which runs from the first call until `finish`.
+    """A thread that calls functions in order. It is started with the first call, and ends with `finish`.
 
     Args:
         collect: Called after each function.
     """
 
     def __init__(self, collect: Callable[[], object]) -> None:
-        # A `SimpleQueue` may be put into from a finaliser and from a signal handler.
+        # A `SimpleQueue` is reentrant: finalizers and signal handlers may call its `put`.
         self.calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._collect = collect
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, of the thread alone
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []  # a heap, used only in the thread
         self._numbers = count()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @property
     def is_current(self) -> bool:
-        """Whether its thread is the one that calls."""
+        """Whether the caller runs in the thread of the notifier."""
         return self._thread is threading.current_thread()
 
     def put(self, call: Callable[[], object]) -> None:
@@ -87,21 +95,21 @@ class Notifier:
             self.begin()
 
     def begin(self) -> None:
-        """Begin the thread, if it does not run."""
+        """Start the thread, if it is not running."""
         thread = OwnThread(target=self._run, name="pubsub notifier", daemon=True)
-        with self._lock:  # no signal handler runs while it is held: nothing is called
+        with self._lock:  # no function is called in this block, so no signal handler runs in it
             if self._thread is None:
                 self._thread = thread
         if self._thread is thread:
             thread.start()
 
     def put_later(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call a function after some seconds, or never if `finish` comes first."""
+        """Call a function after some seconds; never, if `finish` is called before."""
         due = time.monotonic() + seconds
         self.put(lambda: heapq.heappush(self._timers, (due, next(self._numbers), call)))
 
     def finish(self, timeout: float) -> None:
-        """Make all calls that are due, and end the thread. Wait for it, unless this is the thread itself."""
+        """Make all calls that are due, and end the thread. Wait for it, unless this is that thread."""
         thread = self._thread
         if thread is None:
             return
@@ -132,7 +140,7 @@ class Notifier:
                     return
 
     def _seconds_left(self) -> float | None:
-        """Return how long to wait: a minute at most, since very long waits are refused."""
+        """Return the seconds until the next timer, a minute at most: Python refuses very long time-outs."""
         return max(0.0, min(60.0, self._timers[0][0] - time.monotonic())) if self._timers else None
 
 
@@ -145,14 +153,14 @@ class Threads(Runtime):
         self.notifier = Notifier(super().collect)
 
     def collect(self) -> None:
-        """See `Runtime.collect`. The notifier does it alone, for no signal handler interrupts it."""
+        """See `Runtime.collect`. Only the notifier does the work, because no signal handler interrupts it."""
         if not self.abandoned or self.notifier.is_current or self._lock._is_owned():  # type: ignore[attr-defined]
             return
         collected = Outcome()
         self.notifier.put(partial(collected.set_result, None))
         try:
             collected.result(COLLECT_TIMEOUT)
-        except TimeoutError:  # a callback of the user takes its time
+        except TimeoutError:  # the notifier is busy with a slow callback of the user
             pass
 
     def _waker(self) -> Callable[[Any], object]:
@@ -196,7 +204,7 @@ class Threads(Runtime):
     def call(self, callback: Callable[..., object] | None, *arguments: object) -> Any:
         """See `Runtime.call`.
 
-        `SystemExit` and `KeyboardInterrupt` end a thread of the user, as they should; a thread of ours they do not.
+        `SystemExit` and `KeyboardInterrupt` end a thread of the user, as they should, but not a thread of this package.
         """
         if callback is None:
             return None
@@ -207,7 +215,7 @@ class Threads(Runtime):
         except BaseException as error:
             if not isinstance(threading.current_thread(), OwnThread):
                 raise
-            logger.exception("a callback raised %s, which ends nothing here: %r", type(error).__name__, callback)
+            logger.exception("a callback raised %s, which does not end its thread: %r", type(error).__name__, callback)
         return None
 
     def check_callback(self, callback: Callable[..., object] | None) -> None:
@@ -216,7 +224,7 @@ class Threads(Runtime):
             raise TypeError(f"{callback!r} is a coroutine function, which only pubsub.aio awaits")
 
     def spawn(self, result: Any) -> None:
-        """See `Runtime.spawn`: with threads a result means nothing."""
+        """See `Runtime.spawn`. With threads a result has no effect."""
 
     def is_usable(self, runner: Any) -> bool:
         """See `Runtime.is_usable`."""
@@ -233,9 +241,9 @@ def take_messages(channel: Channel) -> None:
             client.close()
         for publish in client.messages():
             for step in channel.handle(publish):
-                if isinstance(step, Outcome):  # and not what a callback happened to return
+                if isinstance(step, Outcome):  # a future of the channel, not the result of a callback
                     step.result()
-    except BaseException as error:  # a defect must not make callers wait for ever
+    except BaseException as error:  # a defect must not make callers wait forever
         channel.failed(error if isinstance(error, Exception) else RuntimeError(f"the thread was ended by {error!r}"))
     finally:
         client.close()
