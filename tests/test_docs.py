@@ -3,6 +3,7 @@
 A Python block is a program: it runs alone, in a fresh interpreter with warnings as errors, in an empty folder. One
 with prompts (`>>>`) is a session: all sessions of a page are one, and what they print is compared. A block marked `sh`
 is run by the shell, with the commands of this environment; `console` is for what cannot run here, or never ends.
+Examples in docstrings are sessions, too: each docstring is one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,17 @@ REFERENCE = {
     "mqttws": "mqttws", "mqttws.aio": "aio", "mqttws.broker": "broker", "mqttws.tap": "tap",
     "mqttws.testing": "testing", "pubsub": "pubsub", "pubsub.aio": "pubsub-aio", "sigv4": "sigv4",
 }  # fmt: skip
+
+#: The entry points of each public module: their docstrings have an example.
+ENTRY_POINTS = {
+    "mqttws/sync/client.py": "connect Client.publish Client.subscribe Client.messages",
+    "mqttws/aio/client.py": "connect Client.publish Client.subscribe Client.messages",
+    "pubsub/sync/api.py": "PubSub PubSub.publish",
+    "pubsub/aio/api.py": "PubSub PubSub.publish",
+    "pubsub/core.py": "PubSubCore.subscribe",
+    "sigv4/presigning.py": "presign",
+    "sigv4/verifying.py": "verify",
+}
 
 
 def name_of(page: Path) -> str:
@@ -75,6 +88,47 @@ def test_each_session_prints_what_the_page_says(page: Path) -> None:
     result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.attempted
     assert result.failed == 0
+
+
+def docstrings_in(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Yield the docstrings that contain an example: the qualified name, the text."""
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        text = ast.get_docstring(node) or ""
+        if ">>>" in text:
+            yield name, text
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from docstrings_in(child, f"{name}.{child.name}".lstrip("."))
+
+
+#: File -> qualified name -> docstring. Found in the sources: the docstrings of a compiled build are not complete.
+DOCSTRINGS = {
+    name_of(file): dict(docstrings_in(ast.parse(text), ""))
+    for package in ("mqttws", "pubsub", "sigv4")
+    for file in sorted((ROOT / package).rglob("*.py"))
+    if ">>>" in (text := file.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [pytest.param(text, id=f"{file}:{name}") for file, found in DOCSTRINGS.items() for name, text in found.items()],
+)
+def test_each_example_of_a_docstring_prints_what_it_says(docstring: str) -> None:
+    session = doctest.DocTestParser().get_doctest(docstring, {}, "the docstring", None, 0)
+    result = doctest.DocTestRunner(verbose=False).run(session)
+    assert result.attempted
+    assert result.failed == 0
+
+
+def test_each_entry_point_has_an_example() -> None:
+    missing = {
+        f"{file}: {name}"
+        for file, names in ENTRY_POINTS.items()
+        for name in names.split()
+        if name not in DOCSTRINGS.get(file, {})
+    }
+    assert not missing
 
 
 def test_the_readme_has_an_example() -> None:

@@ -1,22 +1,23 @@
-"""Several connections in the place of one: what `Sharded` makes of a provider. No input or output but in the faces.
+"""A pool of connections that is used like one connection: the implementation of `Sharded`.
 
-A `Pool` has the verbs of a client, and is made of clients, its *parts*. So all above it (`channel`, `router`,
-`subscription`) is as it is with one connection, retained messages once and each member's messages once included.
+A `Pool` has the methods of a client, and consists of clients, its *parts*. So the code above it (`channel`, `router`,
+`subscription`) works as with one connection: each member gets each message, retained ones too, once.
 
-    slots.py      which part a topic is published through: a bounded table, sticky while messages are on their way
-    places.py     which part has which Topic Filter, and which of several filters owns a message
-    handover.py   filters on their way from one part to another: what is a copy, what is new
-    gather.py     several answers as one, several states as one
+    slots.py      the part through which a topic is published: a bounded table, fixed while messages are in flight
+    places.py     the part on which each Topic Filter is, and which of several filters owns a message
+    handover.py   Topic Filters that move from one part to another: which messages are copies, which are new
+    gather.py     several answers combined into one, several states into one
     parts.py      the parts, and their states
     receiving.py  which messages are delivered
-    asking.py     what is subscribed to, and where
-    core.py       publishing, and how many parts there are
-    moving.py     handovers one after the other: begin, follow, hold, finish
-    sizing.py     how many parts there are to be
+    asking.py     subscribing and unsubscribing on the parts
+    core.py       publishing, and changes of the number of parts
+    moving.py     the sequence of handovers: begin, follow, hold, finish
+    sizing.py     the number of parts
     pubsub/sync/pool.py, pubsub/aio/pool.py       what waits: open, close, publish, flush, the messages
 
-Lock order: that of the `PubSub`, then the pool's, then a part's. Nothing of the user's runs under it, and no callback
-of a part's future is added under it: a future that is done calls back at once.
+Only the last two do I/O. Lock order: the lock of the `PubSub`, then the pool's, then a part's. No code of the user runs
+under the pool's lock, and no callback is added to a part's future under it, because a future that is done calls back
+immediately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Several answers as one, and several states as one. No input or output."""
+"""Combining the answers of several parts into one answer, and their states into one state. No I/O."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _RANKS = {"connected": 0, "connecting": 1, "reconnecting": 2, "disrupted": 3, "d
 
 
 class Gather:
-    """The answer to one SUBSCRIBE or UNSUBSCRIBE of a pool, which several parts give.
+    """The combined answer of several parts to one SUBSCRIBE or UNSUBSCRIBE of a pool.
 
     Args:
-        count: How many Topic Filters it is about.
+        count: The number of Topic Filters.
         settle: Called once with their return codes, in order, or with the error of a part that has ended.
     """
 
@@ -29,12 +29,12 @@ class Gather:
         self._lock = threading.Lock()  # a leaf: nothing is called while it is held
 
     def expect(self, more: int) -> None:
-        """Expect so many more answers: where several parts have the same Topic Filter."""
+        """Expect a number of further answers, because several parts have the same Topic Filter."""
         with self._lock:
             self._left += more
 
     def give(self, index: int, code: int) -> None:
-        """Take the answer about one Topic Filter. Of several, the highest counts: a refusal before all."""
+        """Add the answer for one Topic Filter. Of several answers the highest counts, so a refusal prevails."""
         with self._lock:
             self._codes[index] = max(self._codes[index], code)
             self._left -= 1
@@ -43,7 +43,7 @@ class Gather:
             self._settle(self._codes, None)
 
     def fail(self, error: BaseException) -> None:
-        """Note that a part has ended, and will not answer."""
+        """Fail, because a part has ended and will not answer."""
         with self._lock:
             over, self._left = self._left <= 0, -1
         if not over:
@@ -51,12 +51,12 @@ class Gather:
 
 
 def worst(states: Iterable[State]) -> State:
-    """Return the worst of several states; disconnected if there is none."""
+    """Return the worst of several states; "disconnected" without any."""
     return max(states, key=lambda state: _RANKS[state.name], default=State("disconnected"))
 
 
 def settle_with(future: Any) -> Callable[[list[int], BaseException | None], object]:
-    """Return what settles a future, unless it was cancelled."""
+    """Return a function that settles a future, unless it was cancelled."""
 
     def settle(codes: list[int], error: BaseException | None) -> None:
         claim = getattr(future, "set_running_or_notify_cancel", None)

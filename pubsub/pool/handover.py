@@ -1,21 +1,22 @@
-"""Topics on their way from one part to another: what comes through both is delivered once. No input or output.
+"""A handover: Topic Filters move from one part to another, and each message is delivered once. No I/O.
 
-A filter is moved in steps, and no message is lost or delivered twice by any of them::
+It has four steps. No message is lost or delivered twice in any of them::
 
-    following   the new part is subscribing; the old one delivers. What comes through the new one is a copy, for the
-                old one has the filter, too.
-    holding     the new part has the filter. The old one is unsubscribing, and still delivers what the server had for
-                it. What comes through the new one may be a copy or not: it is held, unacknowledged, until the old one
-                delivers it, too.
-    trailing    nothing more comes through the old part. What is still held is delivered, and all that comes through
-                the new one, but what the old one has delivered already: the new one was slower.
-    over        that has come, too.
+    following   The new part is subscribing, and the old part delivers. A message that arrives through the new part is
+                a copy, because the old part still has the filter.
+    holding     The new part has the filter. The old part is unsubscribing, and still delivers what the server had for
+                it. A message that arrives through the new part may be a copy or not: it is held, unacknowledged, until
+                the old part delivers it, too.
+    trailing    No more messages arrive through the old part. The held messages are delivered, and so are all that
+                arrive through the new part, except those that the old part has delivered: the new part was slower.
+    over        The new part has received those, too.
 
-MQTT 3.1.1 gives a message no name that both connections know. So messages are compared by the hashes of their
-payloads, topic by topic, in their order; each topic has what one part is ahead of the other. Where a topic has the same
-payload several times in a row, one may be delivered twice in this moment, as QoS 1 allows, and none is lost.
+In MQTT 3.1.1 a message has no identifier that is the same on both connections. So messages are compared by the hashes
+of their payloads, per topic, in order. For each topic this module stores the hashes that only one of the two parts has
+received. If a topic has the same payload several times in a row, one of them may be delivered twice during a handover,
+as QoS 1 allows; none is lost.
 
-The same is done where a filter is given up whose topics other parts have, too: they have "subscribed" long ago.
+The same is done if a filter is removed and its topics match filters of other parts: those have "subscribed" before.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ __all__ = ["Handover", "Step"]
 
 P = TypeVar("P", bound=Hashable)
 
-#: Messages, and bytes of payloads, that may be held; beyond it the new part waits until it is over, or time is up.
+#: The maximum number, and bytes of payloads, of held messages. Beyond it the reader of the new part waits for the end.
 MOST_HELD: Final = 10_000
 MOST_HELD_BYTES: Final = 64 * 1024 * 1024
-#: Hashes that are kept of one topic; and, until nothing is held, of all topics.
+#: The maximum number of hashes of one topic; and, while following, of all topics.
 MOST_OF_TOPIC: Final = 1_000
 MOST_HASHES: Final = 100_000
 
 
 class Step(Enum):
-    """How far a handover is."""
+    """The steps of a handover."""
 
     WAITING = "waiting"
     FOLLOWING = "following"
@@ -51,36 +52,36 @@ class Step(Enum):
 
 
 class _Seen(NamedTuple):
-    """A message that came through the new part alone so far."""
+    """A message that only the new part has received so far."""
 
-    key: int
-    number: int  # in the order in which they came
-    message: Any  # None: it is known to be a copy
+    key: int  # the hash of its payload
+    number: int  # in order of arrival
+    message: Any  # None: it is a copy
     size: int
 
 
 class _Topic:
-    """One topic: what one of the parts has had and the other has not."""
+    """The messages of one topic that only one of the two parts has received."""
 
     __slots__ = ("ahead", "behind", "last", "repeats")
 
     def __init__(self) -> None:
-        self.ahead: deque[int] = deque(maxlen=MOST_OF_TOPIC)  # delivered by the old part alone
-        self.behind: deque[_Seen] = deque()  # seen through the new part alone
-        self.last: int | None = None  # delivered
-        self.repeats = False  # whether a payload was delivered twice in a row
+        self.ahead: deque[int] = deque(maxlen=MOST_OF_TOPIC)  # hashes of what only the old part has delivered
+        self.behind: deque[_Seen] = deque()  # what only the new part has received
+        self.last: int | None = None  # the hash of the last delivered message
+        self.repeats = False  # whether the same payload was delivered twice in a row
 
 
 class Handover(Generic[P]):
-    """One handover, of all filters that go from one part to one other, or that are given up.
+    """One handover of Topic Filters from one part to another, or their removal.
 
     Args:
         places: The filters.
-        source: The part that has them.
-        target: The part that is to have them; None: they are given up.
+        source: The old part.
+        target: The new part; None: the filters are removed.
 
     Attributes:
-        step: How far it is.
+        step: The present step.
     """
 
     def __init__(self, places: Sequence[Place[P]], source: P, target: P | None) -> None:
@@ -94,19 +95,19 @@ class Handover(Generic[P]):
 
     @property
     def is_full(self) -> bool:
-        """Whether no more messages are held."""
+        """Whether no more messages can be held."""
         return self._held >= MOST_HELD or self._held_bytes >= MOST_HELD_BYTES
 
     @property
     def is_overdrawn(self) -> bool:
-        """Whether it has followed for too long: it is to be called off."""
+        """Whether there are too many hashes while following, so that the handover must be called off."""
         return self.step is Step.FOLLOWING and self._hashes > MOST_HASHES
 
     def came_old(self, topic: str, payload: bytes) -> Any:
-        """Note a message that the old part delivers.
+        """Record a message that the old part delivers.
 
         Returns:
-            What was held, and is a copy of it; None for nothing.
+            The held message that is a copy of it; None if there is none.
         """
         if self.step is not Step.FOLLOWING and self.step is not Step.HOLDING:
             return None
@@ -118,19 +119,19 @@ class Handover(Generic[P]):
             of.ahead.append(key)
             self._hashes += 1
             return None
-        of.ahead.clear()  # it is older than what both have had
+        of.ahead.clear()  # these messages are older than one that both parts have received
         seen = of.behind[position]
         del of.behind[position]
         return self._let_go(seen)
 
     def came_new(self, topic: str, payload: bytes, retain: bool, message: Any) -> bool:
-        """Note a message that came through the new part.
+        """Record a message that arrived through the new part.
 
         Args:
             topic: Its topic.
             payload: Its payload.
-            retain: Whether it answers a SUBSCRIBE, and so was not delivered by the old part.
-            message: To be given back.
+            retain: Whether it is a retained message, sent because of the SUBSCRIBE: the old part has not delivered it.
+            message: The object that `came_old` or `trail` returns if the message is held.
 
         Returns:
             Whether it is held; otherwise it is a copy.
@@ -144,7 +145,7 @@ class Handover(Generic[P]):
             self._hashes -= 1
         self._numbers += 1
         self._hashes += 1
-        key = -1 if retain else hash(payload)  # of nothing: no hash is -1
+        key = -1 if retain else hash(payload)  # no hash is -1
         of.behind.append(_Seen(key, self._numbers, message if holds else None, len(payload)))
         if holds:
             self._held += 1
@@ -152,30 +153,30 @@ class Handover(Generic[P]):
         return holds
 
     def is_known(self, topic: str, payload: bytes) -> bool:
-        """Return whether the old part has delivered a message that has come through the new one only now."""
+        """Return whether the old part has delivered a message before that now arrived through the new one."""
         of = self._topics.get(topic)
         if of is None or not of.ahead:
             return False
         key = hash(payload)
         is_known = key in of.ahead
         if is_known:
-            while True:  # up to the last of that payload: what is in doubt is delivered
+            while True:  # remove all up to the last one with this payload: in case of doubt a message is delivered
                 of.ahead.popleft()
                 if key not in of.ahead:
                     break
         elif self.step is Step.TRAILING:
-            of.ahead.clear()  # the new part has come further than the old one ever did
+            of.ahead.clear()  # this message is later than all that the old part has delivered
         return is_known
 
     def hold(self) -> None:
-        """Go on to the second step: the old part unsubscribes next."""
+        """Start the second step: the old part unsubscribes next."""
         self.step = Step.HOLDING
 
     def trail(self) -> list[Any]:
-        """Go on to the third step: nothing more comes through the old part.
+        """Start the third step: no more messages arrive through the old part.
 
         Returns:
-            The messages to be delivered, in the order in which they came.
+            The held messages, which are to be delivered, in order of arrival.
         """
         self.step = Step.TRAILING
         seen = [each for of in self._topics.values() for each in of.behind if each.message is not None]

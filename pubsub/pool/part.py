@@ -1,4 +1,4 @@
-"""One connection of a pool."""
+"""One connection of a pool, a part: its state, and how many of its messages are processed and acknowledged."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ class Part:
     """One connection of a pool. Guarded by the pool's lock.
 
     Args:
-        index: Its number; the lowest that is free.
-        publishes: Whether messages leave through it.
-        receives: Whether Topic Filters are put on it.
-        is_first: Whether it was there from the beginning: then the state of the pool waits for it.
+        index: Its number, the lowest that is free.
+        publishes: Whether messages are published through it.
+        receives: Whether Topic Filters are subscribed to on it.
+        is_first: Whether the pool had it from the beginning: then the state of the pool always includes its state.
 
     Attributes:
-        client: Makes the connection.
-        state: Of the client.
-        stood: Whether it has been connected.
-        fails: Whether it has not been, and an attempt has failed.
-        is_open: Whether it has been opened.
+        client: The client, which makes the connection.
+        state: The state of the client.
+        stood: Whether it has been connected before.
+        fails: Whether it has not been connected, and an attempt has failed.
+        is_open: Whether the client has been opened.
         is_retiring: Whether it is to be closed as soon as nothing is left on it.
-        processed: How many of its messages were passed on, or left out.
-        recent: How many since they were counted last.
+        is_closed: Whether it is being closed.
+        processed: The number of its messages that were delivered or skipped.
+        recent: The number of those since the pool last examined its load.
     """
 
     client: Any
@@ -40,21 +41,21 @@ class Part:
         self.state = State("disconnected")
         self.stood = self.fails = self.is_open = self.is_retiring = self.is_closed = False
         self.processed = self.recent = 0
-        self._open: dict[int, None] = {}  # messages that are not acknowledged, by their number, in order
+        self._open: dict[int, None] = {}  # the numbers of unacknowledged messages, in order
         self._drains: list[tuple[int, int | None, Callable[[], object]]] = []
 
     @property
     def counts(self) -> bool:
-        """Whether its state counts: one that the pool grows by does from its first connection or failure on."""
+        """Whether the pool's state includes its state. For an added part that begins with its first result."""
         return not self.is_closed and (self.is_first or self.stood or self.fails)
 
     @property
     def is_trusted(self) -> bool:
-        """Whether it may be expected to stand: it has, or it was there from the beginning and has not failed."""
+        """Whether it can be expected to connect: it has before, or it is one of the first and has not failed."""
         return self.stood or (self.is_first and not self.fails)
 
     def note(self, state: State) -> bool:
-        """Note its state. Return whether this is its first connection."""
+        """Record its state. Return whether this is its first connection."""
         self.state = state
         is_first = state.name == "connected" and not self.stood
         if state.name == "connected":
@@ -64,28 +65,31 @@ class Part:
         return is_first
 
     def hold(self) -> int:
-        """Note that the message being processed is not acknowledged yet. Return its number, for `let_go`."""
+        """Record that the message being processed is not acknowledged yet. Return its number, for `let_go`."""
         self._open[self.processed] = None
         return self.processed
 
     def let_go(self, number: int) -> None:
-        """Note that a message was acknowledged."""
+        """Record that a message was acknowledged."""
         self._open.pop(number, None)
 
     @property
     def acknowledged(self) -> int:
-        """How many messages the server knows to be acknowledged: up to the first that is not. Spec: [MQTT-4.6.0-2]."""
+        """The number of messages before the first unacknowledged one: their acknowledgements were sent.
+
+        Spec: [MQTT-4.6.0-2]
+        """
         return next(iter(self._open), self.processed)
 
     def when_drained(self, call: Callable[[], object], most: int | None = None) -> bool:
-        """Have a function called when all has been processed that has come by now.
+        """Call a function when all messages received so far have been processed.
 
         Args:
             call: The function.
-            most: Messages that may be in flight then; None: any number.
+            most: The maximum number of messages in flight at that time; None: any number.
 
         Returns:
-            Whether it has been already: then the function is not called.
+            Whether that is so already. Then the function is not called.
         """
         received = self.client.received
         if self._is_drained(received, most):
@@ -99,7 +103,7 @@ class Part:
         self.recent += 1
 
     def due(self) -> list[Callable[[], object]]:
-        """Return what is to be called now, outside the lock."""
+        """Return the functions that are to be called now, outside the lock."""
         if not self._drains:
             return []
         waiting, due = [], []

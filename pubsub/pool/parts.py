@@ -1,4 +1,4 @@
-"""The parts of a pool: what makes them, what their states come to, and what a face adds."""
+"""The parts of a pool: how they are made, the state of the pool, and the abstract methods of the pool."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Parts(ABC):
     """The parts of a pool.
 
     Args:
-        runtime: Of the `PubSub` that it belongs to.
-        make: Makes a client of options.
-        options: Of a client, for each part.
-        connections: How many parts; see `Sharded`.
-        most_connections: Bound of what "auto" grows to.
-        most_filters: That one part may have; None: any number.
-        budget: Of the CONNECTs of all parts.
+        runtime: The runtime of the `PubSub`.
+        make: Returns a new client with the given options.
+        options: The options of each client.
+        connections: The number of parts; see `Sharded`.
+        most_connections: The maximum number of parts with "auto".
+        most_filters: The maximum number of Topic Filters of a part; None: any number.
+        budget: The budget for the CONNECTs of all parts.
 
     Attributes:
-        on_part: Called with the index of a part and its state when that has changed; None instead of a state when the
-            part is gone.
+        on_part: Called with the index of a part and its new state; with None instead of a state when the part was
+            removed.
     """
 
     on_part: Callable[[int, State | None], object] | None = None
@@ -69,7 +69,7 @@ class Parts(ABC):
         self._deferred: dict[str, Callable[[], object]] = {}  # by Topic Filter
         self._is_open = self._is_closing = False
         self._calm = 0
-        self._dropped = self._expired = 0  # by parts that are gone
+        self._dropped = self._expired = 0  # the sums of removed parts
         self._told = State("disconnected")
         self._states: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._telling = False
@@ -81,20 +81,23 @@ class Parts(ABC):
 
     @property
     def lock(self) -> Any:
-        """The lock of the pool. It is an `RLock` only because that one knows its owner; see `Runtime.lock`."""
+        """The lock of the pool. It is an `RLock` only because such a lock has an owner; see `Runtime.lock`."""
         if self._lock._is_owned():  # type: ignore[attr-defined]
-            raise WouldDeadlock("this thread is inside a pool already: a signal handler interrupted it; do this later")
+            raise WouldDeadlock(
+                "this signal handler has interrupted a call of the same pool; make the call after the handler has "
+                "returned"
+            )
         return self._lock
 
-    # What a face adds.
+    # Implemented by the subclasses.
 
     @abstractmethod
     def new_answer(self) -> Any:
-        """Make a future of return codes."""
+        """Return a new future of return codes."""
 
     @abstractmethod
     def start(self, part: Part) -> None:
-        """Connect a part, and begin to read its messages."""
+        """Connect a part, and start to read its messages."""
 
     @abstractmethod
     def retire(self, part: Part) -> None:
@@ -102,27 +105,27 @@ class Parts(ABC):
 
     @abstractmethod
     def put(self, publish: Publish) -> None:
-        """Let a message be taken, under the lock."""
+        """Add a message to the queue. Requires the lock."""
 
     @abstractmethod
     def end(self) -> None:
-        """Let the messages end."""
+        """End the iteration over the messages."""
 
     @abstractmethod
     def look_over(self) -> None:
-        """Move what is on parts that are to go, and close those that have nothing left."""
+        """Move everything away from retiring parts, and close those that have nothing left."""
 
     @abstractmethod
     def deliver(self, part: Part, publish: Publish, number: int) -> None:
-        """Pass on a message, under the lock."""
+        """Deliver a message. Requires the lock."""
 
     @abstractmethod
     def _on_state(self, part: Part, state: State) -> None:
-        """Take a change of state of a part."""
+        """Handle a change of state of a part."""
 
     @abstractmethod
     def _on_error(self, part: Part, error: MQTTError) -> None:
-        """Take an error that a part reports."""
+        """Handle an error that a part reports."""
 
     # The parts.
 
@@ -136,14 +139,14 @@ class Parts(ABC):
         return [part for part in self._parts if not part.is_open]
 
     def _add(self, publishes: bool, receives: bool, *, is_first: bool) -> Part:
-        """Make a part, under the lock. It is to be started."""
+        """Return a new part, which the caller must start. Requires the lock."""
         taken = {part.index for part in self._parts}
         index = next(number for number in range(len(taken) + 1) if number not in taken)
         part = Part(index, publishes, receives, is_first)
         options = {
             **self._options,
             "client_id": f"{self._client_id}-{index}",
-            "will": self._options.get("will") if index == 0 else None,  # one for the whole
+            "will": self._options.get("will") if index == 0 else None,  # one will for the whole pool
             "on_state": partial(self._on_state, part),
             "on_error": partial(self._on_error, part),
         }
@@ -157,7 +160,7 @@ class Parts(ABC):
         return part
 
     def gone(self, part: Part) -> None:
-        """Note that a part is closed."""
+        """Remove a part that is closed."""
         with self.lock:
             if part in self._parts:
                 self._parts.remove(part)
@@ -171,7 +174,7 @@ class Parts(ABC):
     # Their states.
 
     def _note(self, cause: State | None) -> None:
-        """Note the state of the whole, under the lock, if it has changed or a session was lost."""
+        """Record the state of the pool, if it has changed or a session was lost. Requires the lock."""
         whole = worst(self._state_of(part) for part in self._parts if part.counts)
         lost = cause is not None and cause.session_present is False
         if whole.name == self._told.name and not lost:
@@ -188,7 +191,7 @@ class Parts(ABC):
         return State("connecting") if is_new and self._is_open else part.state
 
     def _tell(self) -> None:
-        """Call back about states, in order, whichever thread comes first."""
+        """Report states to the callbacks, in order. One thread at a time does this, for all."""
         while True:
             with self.lock:
                 if self._telling or not self._states:
@@ -197,7 +200,7 @@ class Parts(ABC):
                 call, arguments = self._states.popleft()
             try:
                 call(*arguments)
-            except Exception:  # a defect of ours
+            except Exception:  # a defect of this package
                 logger.exception("a state of a pool could not be reported")
             finally:
                 with self.lock:

@@ -1,4 +1,4 @@
-"""How many connections a pool is to have, and which filters go where when that changes. No input or output."""
+"""The number of connections of a pool, and the choice of the parts for Topic Filters when it changes. No I/O."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pubsub.pool.places import Place, Places
 
 __all__ = ["Connections", "Sizes", "excess", "least", "split"]
 
-#: "auto"; or how many in all; or how many publish and how many receive.
+#: "auto"; or the number of connections; or a pair: how many publish, and how many receive.
 Connections = Literal["auto"] | int | tuple[int, int]
 
 #: The share of a rate at which a connection counts as full.
 FULL = 0.8
-#: Seconds of calm after which a pool that sizes itself lets go of a connection.
+#: Seconds with a low load after which a pool with "auto" closes a connection.
 CALM = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many connections publish, and how many receive; `shared`: one does both."""
+    """The numbers of connections that publish and that receive; `shared`: one connection does both."""
 
     publishing: int
     receiving: int
@@ -30,10 +30,10 @@ class Sizes:
 
 
 def split(connections: Connections) -> Sizes:
-    """Return how many connections publish and receive in the beginning.
+    """Return the initial numbers of connections that publish and that receive.
 
     Raises:
-        TypeError, ValueError: This is not a number of connections.
+        TypeError, ValueError: The argument is not a valid number of connections.
     """
     if connections == "auto":
         return Sizes(1, 1)
@@ -55,13 +55,13 @@ def least(parts: Sequence[Part], places: Places[Part], most: int | None, topic_f
     """Choose the part for a new Topic Filter: one that has an overlapping one, else the one with the fewest.
 
     Args:
-        parts: That may receive.
-        places: What they have.
-        most: Filters of one part; None: any number.
-        topic_filter: The new one.
+        parts: The parts that receive.
+        places: The Topic Filters that they have.
+        most: The maximum number of Topic Filters of a part; None: any number.
+        topic_filter: The new Topic Filter.
 
     Returns:
-        None if all are full.
+        The part; None if all are full.
     """
     free = [part for part in parts if most is None or places.count(part) < most]
     if not free:
@@ -71,7 +71,14 @@ def least(parts: Sequence[Part], places: Places[Part], most: int | None, topic_f
 
 
 def excess(source: Part, places: Places[Part], share: int, is_free: Callable[[Place[Part]], bool]) -> list[Place[Part]]:
-    """Choose what a part gives away so that it keeps its share: the youngest first, and none that overlaps another."""
+    """Choose the filters that a part gives away to keep only its share: the newest, except those that overlap others.
+
+    Args:
+        source: The part.
+        places: The Topic Filters of all parts.
+        share: The number of Topic Filters that it keeps.
+        is_free: Returns whether a Topic Filter can be moved now.
+    """
     on = [place for place in places.on(source) if is_free(place)]
     given: list[Place[Part]] = []
     for place in reversed(on):

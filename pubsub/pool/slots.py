@@ -1,11 +1,10 @@
-"""Which part a topic is published through. No input or output.
+"""The table of the parts through which topics are published. No I/O.
 
-A topic falls into one of a fixed number of slots by its hash, and each slot belongs to one part: so the table is
-bounded, however many topics there are, and all messages of a topic leave through one connection, in order.
+The hash of a topic selects one of a fixed number of slots, and each slot belongs to one part. So the table is bounded,
+however many topics there are, and all messages of a topic are sent through one connection, in order.
 
-The one idea: a slot is moved only while none of its messages is on its way. Until then it stays where it is, so that
-what is published later cannot overtake what was published before. Adding a part moves slots to it alone, removing one
-moves only what it had.
+A slot is moved only while none of its messages is in flight, so that no message can overtake an earlier one. Adding a
+part moves slots only to it; removing a part moves only its slots.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["Slots"]
 
 P = TypeVar("P", bound=Hashable)
 
-#: How many slots there are: enough for some hundred parts to have nearly equal shares.
+#: The number of slots: enough for a few hundred parts to have nearly equal shares.
 COUNT = 4096
 
 
@@ -26,24 +25,24 @@ class Slots(Generic[P]):
     """The table of slots.
 
     Args:
-        count: How many there are.
+        count: The number of slots.
     """
 
     def __init__(self, count: int = COUNT) -> None:
         self._count = count
-        self._owner: list[P] = []  # by slot: through which messages leave now
-        self._wanted: list[P] = []  # by slot: through which they are to leave as soon as it is idle
-        self._pending = [0] * count
-        self._owned: dict[P, int] = {}  # how many slots each part owns, those that wait to leave it included
+        self._owner: list[P] = []  # by slot: the part that its messages are sent through
+        self._wanted: list[P] = []  # by slot: the part that it is moved to as soon as it is idle
+        self._pending = [0] * count  # by slot: its messages in flight
+        self._owned: dict[P, int] = {}  # the number of slots of each part, including those that are to be moved away
         self._parts: list[P] = []
 
     @property
     def parts(self) -> tuple[P, ...]:
-        """The parts that slots are given to."""
+        """The parts that get slots."""
         return tuple(self._parts)
 
     def owned(self, part: P) -> int:
-        """Return how many slots a part owns."""
+        """Return the number of slots of a part."""
         return self._owned.get(part, 0)
 
     def slot(self, topic: str) -> int:
@@ -51,7 +50,7 @@ class Slots(Generic[P]):
         return crc32(topic.encode()) % self._count
 
     def begin(self, slot: int) -> P:
-        """Note that a message of a slot is about to be published. Return through which part.
+        """Record that a message of a slot is about to be published. Return the part to publish it through.
 
         Raises:
             LookupError: There is no part.
@@ -62,12 +61,12 @@ class Slots(Generic[P]):
         return self._owner[slot]
 
     def done(self, slot: int) -> P | None:
-        """Note that a message is complete, or has failed. Return the part that has no slot any more by that."""
+        """Record that a message is complete, or has failed. Return the part that lost its last slot now, if any."""
         self._pending[slot] -= 1
         return self._settle(slot)
 
     def add(self, part: P) -> None:
-        """Give a part its share of the slots."""
+        """Add a part, and assign its share of the slots to it."""
         if part in self._parts:
             return
         self._parts.append(part)
@@ -83,7 +82,7 @@ class Slots(Generic[P]):
         """Move the slots of a part to the others. Return whether it has none left; otherwise `done` reports it later.
 
         Raises:
-            ValueError: It is the only one.
+            ValueError: It is the only part.
         """
         if self._parts == [part]:
             raise ValueError("the last part cannot be removed")
@@ -93,7 +92,11 @@ class Slots(Generic[P]):
         return self.owned(part) == 0
 
     def _share(self, newcomer: P | None) -> None:
-        """Move to a newcomer what the others have too much of; or to the others what is left by one that is gone."""
+        """Assign slots so that all parts have equal shares.
+
+        Args:
+            newcomer: The part that was added; None: a part was removed.
+        """
         counts = dict.fromkeys(self._parts, 0)
         homeless = []
         for slot, part in enumerate(self._wanted):
@@ -116,7 +119,7 @@ class Slots(Generic[P]):
             self._settle(slot)
 
     def _settle(self, slot: int) -> P | None:
-        """Move a slot where it is wanted, if it is idle."""
+        """Move a slot to the part that is to have it, if it is idle."""
         owner, wanted = self._owner[slot], self._wanted[slot]
         if owner == wanted or self._pending[slot]:
             return None
