@@ -311,7 +311,7 @@ class Channel:
         self._change(ConnectionState.DISCONNECTED, self.error)
 
     def abandon(self, error: Exception) -> None:
-        """End without using the client, because its process or event loop, its threads and its locks no longer exist."""
+        """End without using the client, because its process or event loop, its threads and locks no longer exist."""
         self.over, self.error, self.state = True, error, ConnectionState.DISCONNECTED
         self.opened = DONE
         for subscription in self._router.members():

@@ -317,6 +317,21 @@ class PubSubCore(Generic[O, F]):
             ValueError: There is no topic.
 
         Spec: §3.8, §4.7
+
+        Examples:
+            Iterate over the messages (with asyncio by `async for`), or pass callbacks:
+
+            >>> from mqttws.broker import Broker
+            >>> from pubsub import MqttOverWSProvider, PubSub
+            >>> with Broker() as broker, PubSub(MqttOverWSProvider(broker.url)) as ps:
+            ...     ps.publish("greenhouse/temperature", 21.5, qos=1, retain=True)
+            ...     for message in ps.subscribe("greenhouse/#"):
+            ...         print(message.topic, message.value)
+            ...         break
+            ...     subscription = ps.subscribe("barn/#").subscribe(next=print, error=print)
+            ...     print(subscription.ready())
+            greenhouse/temperature 21.5
+            {'barn/#': 0}
         """
         wanted = check_filters(topics, qos)
 

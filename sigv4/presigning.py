@@ -190,6 +190,22 @@ def presign(
     Raises:
         SigningError: An argument cannot be signed.
         CredentialsUnavailable: `credentials` is a provider that has none.
+
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from sigv4 import Credentials, presign
+        >>> signed = presign(
+        ...     "GET",
+        ...     "/mqtt",
+        ...     headers={"Host": "example.iot.eu-west-1.amazonaws.com"},
+        ...     credentials=Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+        ...     region="eu-west-1",
+        ...     service="iotdevicegateway",
+        ...     now=datetime(2026, 1, 31, 12, 0, tzinfo=UTC),
+        ...     expires=60,
+        ... )
+        >>> print(signed.string_to_sign.splitlines()[2])
+        20260131/eu-west-1/iotdevicegateway/aws4_request
     """
     given = credentials if type(credentials) is Credentials else fetch(credentials)
     stamp = amz_date(now)

@@ -118,6 +118,26 @@ def verify(
 
     Returns:
         `Verified`, which is true as a condition, or `Rejected`, which is false.
+
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from sigv4 import Credentials, presign, verify
+        >>> now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+        >>> headers = {"Host": "example.iot.eu-west-1.amazonaws.com"}
+        >>> keys = {"AKIDEXAMPLE": Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")}
+        >>> signed = presign(
+        ...     "GET",
+        ...     "/mqtt",
+        ...     headers=headers,
+        ...     credentials=keys["AKIDEXAMPLE"],
+        ...     region="eu-west-1",
+        ...     service="iotdevicegateway",
+        ...     now=now,
+        ... )
+        >>> print(verify("GET", signed.target, headers, lookup=keys.get, now=now).access_key)
+        AKIDEXAMPLE
+        >>> print(verify("GET", signed.target, {"Host": "other.example"}, lookup=keys.get, now=now).code)
+        signature
     """
     try:
         claim = read_claim(method, target, headers)

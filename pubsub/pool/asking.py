@@ -1,4 +1,7 @@
-"""What a pool subscribes to: each Topic Filter on its part, and what is asked while it moves afterwards."""
+"""Subscribing and unsubscribing of a pool: each Topic Filter on its part.
+
+A request for a Topic Filter that is being moved is deferred until its handover is over.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from pubsub.router import REFUSED
 
 __all__ = ["Asking"]
 
-#: What is to be asked: (Topic Filter, QoS), and where its answer goes.
+#: A request: Topic Filter, QoS, and the place of its return code in the combined answer.
 Ask = tuple[str, int, Gather | None, int]
 
 
 class Asking(Receiving):
-    """The verbs that subscribe and unsubscribe."""
+    """The methods that subscribe and unsubscribe."""
 
     def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Any:
         """Subscribe, each Topic Filter on its part. Return a future of the return codes."""
@@ -47,12 +50,12 @@ class Asking(Receiving):
             answer.add_done_callback(partial(self._subscribed, part, each))
 
     def _place(self, ask: Ask, to_ask: dict[Part, list[Ask]]) -> None:
-        """Find the part of a Topic Filter, under the lock."""
+        """Choose the parts of a Topic Filter, and add the request to theirs. Requires the lock."""
         topic_filter, qos, gather, at = ask
-        self._deferred.pop(topic_filter, None)  # it is wanted again
+        self._deferred.pop(topic_filter, None)  # replaced by this request
         place = self.places.get(topic_filter)
         if place is not None and place.handover is not None:
-            # It stands, and is answered so. What it may bring that is retained comes when it has moved.
+            # It is subscribed to, so the answer is known. The deferred SUBSCRIBE serves to get retained messages.
             self._defer(place.handover, topic_filter, partial(self._subscribe, [(topic_filter, qos, None, 0)]))
             if gather is not None:
                 self._soon(partial(gather.give, at, max(place.qos, qos)))
@@ -61,7 +64,7 @@ class Asking(Receiving):
             place = self._new_place(topic_filter, qos)
             for older in self.places.overlapping(topic_filter) if place.part is not None else ():
                 if older.part is not place.part and older.qos < qos:
-                    older.qos = qos  # it owns messages that are to come at this QoS
+                    older.qos = qos  # its part delivers messages that also match the new filter, at the higher QoS
                     assert older.part is not None
                     to_ask.setdefault(older.part, []).append((older.topic_filter, qos, None, 0))
         place.qos = max(place.qos, qos)
@@ -76,12 +79,12 @@ class Asking(Receiving):
         if place.is_shared:
             return self.places.add(topic_filter, qos, None)
         moving = {each.handover.source for each in self.places.overlapping(topic_filter) if each.handover is not None}
-        # A part that is giving up topics must not get them by another filter.
+        # A part from which topics are being moved must not get them through another filter.
         parts = [part for part in self._receiving() if part not in moving] or self._receiving()
         part = least(parts, self.places, self._most_filters, topic_filter)
         if part is None and self._is_auto and len(self._parts) < self._most_connections:
             part = self._add(False, True, is_first=not self._is_open)
-        if part is None:  # full: the server has the last word
+        if part is None:  # all are full: the server decides whether it grants more
             part = min(self._receiving(), key=self.places.count)
         return self.places.add(topic_filter, qos, part)
 
@@ -122,14 +125,14 @@ class Asking(Receiving):
         self.moves.begin()
 
     def _displace(self, topic_filter: str, gather: Gather, to_ask: dict[Part, list[str]]) -> int:
-        """Begin to give up a Topic Filter, under the lock. Return 1 if there is nothing to wait for."""
+        """Start to remove a Topic Filter. Return 1 if there is no answer to wait for, else 0. Requires the lock."""
         place = self.places.get(topic_filter)
         if place is None:
             return 1
         moving = [
             each.handover for each in (place, *self.places.overlapping(topic_filter)) if each.handover is not None
         ]
-        if moving:  # the old part must still deliver its messages; the caller need not wait for that
+        if moving:  # the old part must still deliver messages; the caller does not wait for the deferred UNSUBSCRIBE
             silent = Gather(1, lambda codes, error: None)
             self._defer(moving[0], topic_filter, partial(self._unsubscribe, [topic_filter], silent))
             return 1
@@ -156,16 +159,16 @@ class Asking(Receiving):
                 gather.give(0, 0)
 
     def _defer(self, handover: Handover[Part], topic_filter: str, ask: Callable[[], object]) -> None:
-        """Keep what was asked last about a Topic Filter until a handover is over, under the lock."""
+        """Defer a request until a handover is over; it replaces an earlier one. Requires the lock."""
         self._deferred[topic_filter] = ask
         self.moves.when_over(handover, self._again)
 
     def _soon(self, call: Callable[[], object]) -> None:
-        """Call a function outside the lock, and not before this call of the channel's has returned."""
+        """Call a function outside the lock, after the present call of the channel has returned."""
         self.runtime.later(0.0, call)
 
     def _again(self) -> None:
-        """Ask what had to wait for a handover."""
+        """Make the deferred requests."""
         with self.lock:
             deferred, self._deferred = self._deferred, {}
         for ask in deferred.values():

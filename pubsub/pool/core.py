@@ -1,8 +1,8 @@
-"""A pool without its waiting: its parts, and the verbs of a client that only ask.
+"""The part of a pool that threads and asyncio have in common: the methods of a client that do not wait.
 
-It is a client to all above it, and a user of clients itself. Each part has a queue, a pace and a reconnection of its
-own, as any client has; so one that is full or down holds up what goes through it, and nothing else. What the pool adds
-is which part a call is for, and which of the messages that come are copies.
+A pool has the interface of a client, and uses clients. Each part has a separate queue, rate limit and reconnection, as
+any client has. So a part that is full or disconnected delays only its own messages. The pool determines the part for
+each call, and recognizes messages that are copies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pubsub.pool.sizing import CALM, FULL, Connections, excess, split
 
 __all__ = ["LOOK", "PoolCore"]
 
-#: Seconds from one look at the load to the next, where a pool sizes itself.
+#: Seconds between two examinations of the load of a pool with "auto".
 LOOK = 1.0
 
 
 class PoolCore(Asking):
-    """A pool without its waiting."""
+    """The base class of `Pool`."""
 
     @property
     def state(self) -> State:
@@ -38,33 +38,33 @@ class PoolCore(Asking):
 
     @property
     def pending(self) -> int:
-        """How many messages are not sent or not acknowledged yet."""
+        """The number of messages that are not sent or not acknowledged yet."""
         return sum(part.client.pending for part in list(self._parts))
 
     @property
     def waiting(self) -> Waiting:
-        """What waits to be sent."""
+        """The queues of messages that are not sent yet, combined."""
         each = [part.client.waiting for part in list(self._parts)]
         oldest = max((waiting.oldest for waiting in each), default=0.0)
         return Waiting(sum(waiting.messages for waiting in each), sum(waiting.size for waiting in each), oldest)
 
     @property
     def stalled(self) -> str:
-        """Why no answer can come on one of them before messages are taken; empty as long as everything is read."""
+        """The reason why a part reads nothing before messages are taken; an empty string while all parts read."""
         return next((reason for part in list(self._parts) if (reason := str(part.client.stalled))), "")
 
     @property
     def dropped(self) -> int:
-        """How many messages were dropped because too many waited."""
+        """The number of messages that were dropped because the queue was full."""
         return self._dropped + sum(int(part.client.dropped) for part in list(self._parts))
 
     @property
     def expired(self) -> int:
-        """How many messages were dropped because they waited for too long."""
+        """The number of messages that expired before they were sent."""
         return self._expired + sum(int(part.client.expired) for part in list(self._parts))
 
     def reconnect_now(self) -> None:
-        """End each connection and make a new one, within the budget."""
+        """Close each connection and make a new one, within the budget."""
         for part in list(self._parts):
             part.client.reconnect_now()
 
@@ -84,26 +84,26 @@ class PoolCore(Asking):
         return future
 
     def carrier(self, topic: str) -> tuple[int, Part]:
-        """Return the slot and the part of a topic, and note that a message is on its way: `published` must follow."""
+        """Return the slot and the part of a topic. The caller must call `published` when the message is complete."""
         slot = self._slots.slot(topic)
         with self.lock:
             return slot, self._slots.begin(slot)
 
     def published(self, slot: int, future: Any = None) -> None:
-        """Note that a message of a slot is complete, or has failed."""
+        """Record that a message of a slot is complete, or has failed."""
         with self.lock:
             idle = self._slots.done(slot)
         if idle is not None:
             self.look_over()
 
     def withdraw(self, future: Any) -> bool:
-        """Take back a message that has not been sent. Return whether it was."""
+        """Withdraw a message that has not been sent. Return whether it was withdrawn."""
         return any(part.client.withdraw(future) for part in list(self._parts) if part.publishes)
 
-    # How many parts there are.
+    # The number of parts.
 
     def resize(self, connections: Connections) -> None:
-        """Have another number of connections from now on. Return at once; filters and topics move as they can."""
+        """Change the number of connections, and return immediately. Filters and topics move in the background."""
         sizes = split(connections)
         with self.lock:
             self._is_auto = connections == "auto"
@@ -126,7 +126,7 @@ class PoolCore(Asking):
         self.look_over()
 
     def look_over(self) -> None:
-        """Move what is on parts that are to go, and close those that have nothing left."""
+        """Move everything away from retiring parts, and close those that have nothing left."""
         idle = []
         with self.lock:
             if self._is_closing:
@@ -165,7 +165,7 @@ class PoolCore(Asking):
         return not self.places.on(part) and not self.moves.concerns(part) and not self._slots.owned(part)
 
     def _leave_shared(self, part: Part) -> None:
-        """Unsubscribe a part from what all have, take what has come by then, and close it."""
+        """Unsubscribe a part from the shared subscriptions, process the messages received so far, and close it."""
         with self.lock:
             shared = [place.topic_filter for place in self.places.shared] if part.receives else []
             answer = part.client.unsubscribe_nowait(shared) if shared and part.stood else None
@@ -181,7 +181,7 @@ class PoolCore(Asking):
             self.retire(part)
 
     def _rebalance(self, part: Part) -> None:
-        """Give a part that has just connected its share of the filters."""
+        """Move to a part that has just connected its share of the Topic Filters."""
         with self.lock:
             receiving = self._receiving()
             if part in receiving:
@@ -195,7 +195,7 @@ class PoolCore(Asking):
         self.moves.begin()
 
     def look(self) -> None:
-        """Look at the load once a second, where the pool sizes itself."""
+        """Examine the load every `LOOK` seconds, and change the number of parts of a pool with "auto"."""
         if self._is_closing or self.error is not None:
             return
         if self._is_auto and self._rate is not None:
@@ -232,10 +232,10 @@ class PoolCore(Asking):
         self.look_over()
 
     def _fits(self, parts: Sequence[Part]) -> bool:
-        """Return whether fewer parts have space for all filters, and some to spare."""
+        """Return whether some of the parts have enough space for all Topic Filters."""
         return self._most_filters is None or len(self.places) <= FULL * self._most_filters * len(parts)
 
-    # What the parts call.
+    # Called by the parts.
 
     def _on_state(self, part: Part, state: State) -> None:
         first = lost = False

@@ -1,12 +1,11 @@
-"""Handovers, one after the other: each goes on to its next step as answers come.
+"""The sequence of handovers: one at a time, each from step to step as answers arrive.
 
-A server's answer may overtake messages: those that wait, on either side, until earlier ones are acknowledged. So a part
-counts as *exhausted*, all having come that the server held for it, only when a round trip (an UNSUBSCRIBE of what
-nobody has subscribed to) leaves so few messages in flight that the server had no reason to hold any back. Each step
-ends with that: the first where the new part has had all that is from before it; the second where the old one has
-delivered the last that is for it; the third where the new one has caught up.
-
-What is asked about a filter while it is being handed over waits until that is over.
+A server's answer may overtake messages, namely those that wait, on either side, until earlier ones are acknowledged. So
+when has a part received all messages that the server held for it? A part counts as *exhausted* after a round trip (an
+UNSUBSCRIBE of a Topic Filter that has no subscriber) during which so few messages were in flight that the server had no
+reason to hold any back. Each step ends with an exhausted part. After the first step the new part has received all
+messages from before it subscribed. After the second, the old part has delivered its last message. After the third, the
+new part has caught up.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from pubsub.runtime import Runtime, settle
 
 __all__ = ["Moves"]
 
-#: Nobody subscribes to this: an UNSUBSCRIBE of it is answered, and changes nothing.
+#: A Topic Filter without a subscription: an UNSUBSCRIBE of it is answered, and changes nothing.
 FENCE: Final = "pubsub/nobody/subscribes/to/this"
-#: Seconds that a step may take; and the second one, in which the old part still delivers to a program that is behind.
+#: The time limit of a step, in seconds; and of the second step, in which a slow program still gets the old messages.
 PATIENCE: Final = 10.0
 HOLD_PATIENCE: Final = 60.0
-#: Messages that a part may have in flight when nothing waits at the server: fewer than any server allows.
+#: With at most this number of messages in flight a server holds nothing back: every server allows more.
 FEW: Final = 6
-#: Round trips that must say so, one after the other: a server may write an answer before the messages of its turn.
+#: The number of such round trips in a row: a server may send one answer before messages that it has queued.
 ROUNDS: Final = 2
 
 
 class Ground(Protocol):
-    """What a handover needs of its pool."""
+    """The interface of the pool for its handovers."""
 
     runtime: Runtime
     places: Places[Part]
@@ -46,35 +45,35 @@ class Ground(Protocol):
         """The pool's lock."""
 
     def deliver(self, part: Part, publish: Any, number: int) -> None:
-        """Pass on a message, under the lock."""
+        """Deliver a message. Requires the lock."""
 
     def look_over(self) -> None:
-        """Close what is not needed any more."""
+        """Move everything away from retiring parts, and close those that have nothing left."""
 
 
 class Moves:
-    """The handovers of a pool. What takes the lock itself says nothing; what is called under it says so."""
+    """The handovers of a pool. Methods that require the lock say so; the others acquire it."""
 
     def __init__(self, pool: Ground) -> None:
         self._pool = pool
         self._waiting: deque[Handover[Part]] = deque()
         self._active: Handover[Part] | None = None
-        self._left = 0  # parts that are not exhausted yet
-        self._over: dict[Handover[Part], list[Callable[[], object]]] = {}  # what is to be called at the end
+        self._left = 0  # the number of parts that are not exhausted yet
+        self._over: dict[Handover[Part], list[Callable[[], object]]] = {}  # called at the end of each handover
         self._wake: Any = None  # a future, while a reader waits for the end of a handover
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is moving or waits to."""
+        """Whether there is no handover, active or waiting."""
         return self._active is None and not self._waiting
 
     def concerns(self, part: Part) -> bool:
-        """Return whether a part takes part in one, under the lock."""
+        """Return whether a part is the source or the target of a handover. Requires the lock."""
         handovers = [*self._waiting, *([self._active] if self._active is not None else [])]
         return any(part in (each.source, each.target) for each in handovers)
 
     def add(self, places: Sequence[Place[Part]], source: Part, target: Part | None) -> Handover[Part]:
-        """Queue one, under the lock. `begin` must follow."""
+        """Queue a handover. The caller must call `begin` afterwards. Requires the lock."""
         handover = Handover(places, source, target)
         for place in places:
             place.handover = handover
@@ -82,22 +81,22 @@ class Moves:
         return handover
 
     def when_over(self, handover: Handover[Part], call: Callable[[], object]) -> None:
-        """Have a function called when one is over, under the lock."""
+        """Call a function when a handover is over. Requires the lock."""
         self._over.setdefault(handover, []).append(call)
 
     def over_future(self) -> Any:
-        """Return a future that is done when the active one is over, under the lock."""
+        """Return a future that is done when the active handover is over. Requires the lock."""
         if self._wake is None:
             self._wake = self._pool.runtime.new_future()
         return self._wake
 
     def is_known(self, topic: str, payload: bytes) -> bool:
-        """Return whether a message was delivered by the part that had its topic before, under the lock."""
+        """Return whether the old part of a trailing handover has delivered a message before. Requires the lock."""
         active = self._active
         return active is not None and active.step is Step.TRAILING and active.is_known(topic, payload)
 
     def begin(self) -> None:
-        """Begin the next one, if none is under way."""
+        """Start the next handover, if none is active."""
         with self._pool.lock:
             if self._active is not None or not self._waiting:
                 return
@@ -115,7 +114,7 @@ class Moves:
 
     def _subscribed(self, handover: Handover[Part], answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
-            return  # the part has ended for good, and with it the pool
+            return  # the part has ended, and with it the pool
         with self._pool.lock:
             if handover.step is not Step.FOLLOWING:
                 return
@@ -126,7 +125,7 @@ class Moves:
         self._exhaust_heirs(handover)
 
     def _exhaust_heirs(self, handover: Handover[Part]) -> None:
-        """Go on when all that is to deliver the topics has had what is from before now."""
+        """Continue when the parts that are to deliver the topics have received all earlier messages."""
         with self._pool.lock:
             heirs = self._heirs(handover) if handover.target is None else {handover.target}
             self._left = len(heirs)
@@ -152,7 +151,12 @@ class Moves:
             self._next(handover, step)
 
     def _exhaust(self, handover: Handover[Part], part: Part, then: Callable[[], object], rounds: int = ROUNDS) -> None:
-        """Call a function when all has come through a part that the server held for it, if that is of use then."""
+        """Call a function when a part has received all messages that the server held for it, unless the step is over.
+
+        The sequence is: few messages in flight (`when_calm`) -> UNSUBSCRIBE -> its answer (`when_answered`) -> all
+        messages processed that were received by then (`when_drained`). If too many were in flight in the meantime, the
+        server may have held messages back, and the sequence starts again.
+        """
         step = handover.step
 
         def when_calm() -> None:
@@ -179,7 +183,7 @@ class Moves:
                 self._exhaust(handover, part, then)
             elif rounds > 1:
                 self._exhaust(handover, part, then, rounds - 1)
-            else:  # the window was open when the server answered, and nothing waited for it
+            else:  # the server could have sent more messages before it answered, so it had none
                 then()
 
         with self._pool.lock:
@@ -188,7 +192,7 @@ class Moves:
             when_calm()
 
     def _next(self, handover: Handover[Part], step: Step) -> None:
-        """Go on from a step, unless that was done."""
+        """Start the step that follows another one, unless that was done before."""
         if handover.step is not step:
             return
         if step is Step.FOLLOWING:
@@ -240,7 +244,7 @@ class Moves:
         pool.runtime.later(PATIENCE, partial(self._expire, handover, Step.TRAILING))
 
     def lost(self, part: Part) -> None:
-        """Note that a part has lost its connection: nothing more comes through it of what it was unsubscribing."""
+        """Handle the loss of a part's connection: the old part receives no more messages of the filters."""
         with self._pool.lock:
             active = self._active
             if active is None or active.step is not Step.HOLDING or active.source is not part:
@@ -250,7 +254,7 @@ class Moves:
             self._next(active, Step.HOLDING)
 
     def call_off(self, handover: Handover[Part]) -> None:
-        """Leave its filters where they are, if it has not gone further than to follow."""
+        """Cancel a handover in its first step: the filters stay on the old part."""
         with self._pool.lock:
             if handover.step is not Step.FOLLOWING or handover.target is None:
                 return

@@ -1,14 +1,14 @@
-"""Which part has which Topic Filter, and which of several filters owns a message. No input or output.
+"""The table of the Topic Filters of a pool: their parts, and the owner of each message. No I/O.
 
-A message comes once through each part that has a filter which matches its topic. The one idea: of all filters that
-match, the oldest owns the message. It is delivered where it comes through the owner's part, and what comes through
-others is a copy. A filter that is added never takes a topic from another, so that nothing changes for messages on
-their way; where an owner leaves, its topics are handed over (`handover`).
+A message arrives once through each part that has a matching filter. The rule: of all matching filters, the oldest owns
+the message. It is delivered if it arrives through the part of its owner; otherwise it is a copy. A new filter never
+becomes the owner of messages that another one owned, so nothing changes for messages in flight. If an owner is removed
+or moved, there is a handover (see `handover`).
 
-Overlapping filters are put on one part where there is space, since copies count against a server's rates.
+Overlapping filters are put on the same part if it has space, because copies count against the rate limits of a server.
 
-`$share/<group>/<filter>` stands on every part: the server sends each message to one member of the group, so each part
-gets its share, and none is a copy.
+`$share/<group>/<filter>` is subscribed to on every part. The server sends each message to one member of the group, so
+each part gets its share, and none is a copy.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Place(Generic[P]):
     """A Topic Filter in use.
 
     Attributes:
-        topic_filter: As it is subscribed to.
-        matched: What topics are matched with.
-        is_shared: Whether it is that of a shared subscription.
-        qos: The QoS asked for.
-        part: That has it; None for a shared subscription, which all have.
-        age: The lower, the older.
-        handover: The `Handover` that it is part of; None for none.
+        topic_filter: The Topic Filter as subscribed to.
+        matched: The filter with which topics are matched.
+        is_shared: Whether this is a shared subscription.
+        qos: The requested QoS.
+        part: The part; None for a shared subscription, which all parts have.
+        age: A number; the lower, the older.
+        handover: The `Handover` that moves it now, or None.
     """
 
     __slots__ = ("age", "handover", "is_shared", "matched", "part", "qos", "topic_filter")
@@ -53,7 +53,7 @@ class Place(Generic[P]):
 
 
 class _Level(Generic[P]):
-    """One level of the tree of filters, for overlaps."""
+    """A node of the tree of Topic Filters, for overlaps."""
 
     __slots__ = ("below", "here")
 
@@ -63,7 +63,7 @@ class _Level(Generic[P]):
 
 
 class Places(Generic[P]):
-    """All filters of a pool."""
+    """The Topic Filters of a pool."""
 
     def __init__(self) -> None:
         self._by_filter: dict[str, Place[P]] = {}
@@ -86,11 +86,11 @@ class Places(Generic[P]):
         return list(self._shared.values())
 
     def on(self, part: P) -> list[Place[P]]:
-        """Return what one part alone has, the oldest first."""
+        """Return the filters of a part without shared subscriptions, the oldest first."""
         return list(self._on.get(part, {}).values())
 
     def count(self, part: P) -> int:
-        """Return how many filters a part has, shared subscriptions included."""
+        """Return the number of filters of a part, including shared subscriptions."""
         return len(self._on.get(part, ())) + len(self._shared)
 
     def add(self, topic_filter: str, qos: int, part: P | None) -> Place[P]:
@@ -127,7 +127,7 @@ class Places(Generic[P]):
             del level.below[word]
 
     def move(self, place: Place[P], part: P) -> None:
-        """Note that another part has a filter now."""
+        """Record that another part has a filter now."""
         self._leave(place)
         place.part = part
         self._on.setdefault(part, {})[place.topic_filter] = place
@@ -140,11 +140,11 @@ class Places(Generic[P]):
             del self._on[place.part]
 
     def match(self, topic: str) -> list[Place[P]]:
-        """Return the filters that match a topic, shared subscriptions included, in any order."""
+        """Return the filters that match a topic, including shared subscriptions, in any order."""
         return [place for _, place in self._tree.match(topic)]
 
     def overlapping(self, topic_filter: str) -> Iterator[Place[P]]:
-        """Find the filters, of one part each, that may match a topic which this one matches, too; itself left out."""
+        """Yield the other filters, without shared subscriptions, that match some topic which this one matches."""
         words = split_share(topic_filter)[1].split("/")
         for place in _overlaps(self._root, words, 0):
             if place.topic_filter != topic_filter:

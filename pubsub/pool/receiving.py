@@ -1,4 +1,7 @@
-"""The messages of a pool: which are delivered, which are copies, and which wait. See `places` and `handover`."""
+"""Received messages of a pool: which are delivered, which are copies, and which must wait.
+
+See `places` for the rule, and `handover` for Topic Filters that are being moved.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from pubsub.pool.places import Place
 
 __all__ = ["Receiving"]
 
-#: A message's way: to be delivered, a copy to be left out, held by a handover, or to wait for its end.
+#: The decision about a message: deliver it; skip it as a copy; held by a handover; or wait for the end of a handover.
 DELIVER, COPY, HELD, WAIT = range(4)
 
 
 class Receiving(Parts):
-    """What the readers of the parts call, and what acknowledges."""
+    """The methods that the readers of the parts call, and acknowledging."""
 
     def took(self, part: Part, publish: Publish) -> Any:
-        """Take a message that came through a part.
+        """Handle a message that a part has received.
 
         Returns:
-            None; or a future: the message is to be passed again when it is done.
+            None; or a future: the reader must pass the message again when that is done.
         """
         with self.lock:
             way, copy = self._judge(part, publish)
@@ -46,13 +49,17 @@ class Receiving(Parts):
         return None
 
     def deliver(self, part: Part, publish: Publish, number: int) -> None:
-        """Pass on a message, under the lock."""
+        """Deliver a message. Requires the lock."""
         if publish.qos:
             self._unacknowledged[id(publish)] = (part, publish, number)
         self.put(publish)
 
     def _judge(self, part: Part, publish: Publish) -> tuple[int, Any]:
-        """Decide about a message, under the lock. Return its way; and what was held and is a copy of it, or None."""
+        """Decide about a message. Requires the lock.
+
+        Returns:
+            The decision; and the held message that is a copy of this one, or None.
+        """
         places = self.places.match(publish.topic)
         owner, is_shared, is_here = None, False, False
         for place in places:
@@ -63,7 +70,7 @@ class Receiving(Parts):
             if owner is None or place.age < owner.age:
                 owner = place
         if owner is None:
-            return DELIVER, None  # of a shared subscription; or without a subscriber, which the router finds out
+            return DELIVER, None  # of a shared subscription; or without a subscriber: then the router drops it
         handover, topic, payload = owner.handover, publish.topic, publish.payload
         if owner.part is part:
             if publish.retain:
@@ -87,12 +94,13 @@ class Receiving(Parts):
                 part.hold()
             return HELD, None
         if publish.retain and is_here:
-            return DELIVER, None  # it answers the SUBSCRIBE of a younger filter; the router knows who has had it
+            # It was sent because of the SUBSCRIBE of a newer filter. The router delivers it to the new members only.
+            return DELIVER, None
         return (COPY if is_here or not is_shared else DELIVER), None
 
     @staticmethod
     def _heir(owner: Place[Part], places: Sequence[Place[Part]]) -> Part | None:
-        """Return the part that is to deliver what the owner's part delivers now."""
+        """Return the part that delivers the owner's messages after the handover."""
         target: Part | None = owner.handover.target
         if target is not None:
             return target
@@ -100,13 +108,13 @@ class Receiving(Parts):
         return min(others, key=lambda place: place.age).part if others else None
 
     def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
-        """Let messages be taken once more, after those that wait. Sessions are not kept, so none came before these."""
+        """Return messages to the queue, at its end. Sessions are not kept, so no earlier messages are expected."""
         with self.lock:
             for publish in messages:
                 self.put(publish)
 
     def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a message of QoS 1 or 2 to the part that it came through."""
+        """Acknowledge a message of QoS 1 or 2 through the part that has received it."""
         part, _, number = self._unacknowledged.pop(id(message), (None, None, 0))
         if part is not None:
             part.client.acknowledge(message)

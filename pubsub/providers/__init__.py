@@ -1,4 +1,4 @@
-"""Providers: what a `PubSub` connects through."""
+"""Providers, which determine where and how a `PubSub` connects."""
 
 from pubsub.providers.base import ClientOptions, Provider
 from pubsub.providers.websocket import MqttOverWSProvider

@@ -1,9 +1,9 @@
-"""The base of the providers: a name, settings, and what a connection needs to know.
+"""The base class of the providers, which determine where and how a `PubSub` connects.
 
-A provider opens no connection and keeps none. Its methods give the URL (`url`, called at each attempt), the options
-(`client_options`), what cannot be published or subscribed to (`objection_to_publish`, `objections_to_subscribe`), what
-an error means (`explain`), and whether something was learnt from it that makes another attempt worth while
-(`recover`). So one provider object may serve several `PubSub`s.
+A provider opens no connection and keeps none. Its methods return the URL (`url`, called at each attempt), the options
+(`client_options`), the messages and Topic Filters that the server would not accept (`objection_to_publish`,
+`objections_to_subscribe`), the explanation of an error (`explain`), and whether another attempt should be made
+immediately after a failed one (`recover`). So several `PubSub`s can use one provider.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class ClientOptions(ConnectionOptions, total=False):
     """The options of a provider: those of `mqttws.connect`, and two more.
 
     Attributes:
-        hold_seconds: How long, from the first connection, messages of a kept session (`clean_session=False`) wait,
-            unacknowledged, for observers of their topics; above 0, `math.inf` for as long as the connection stands; by
-            default 60. Then they are acknowledged and dropped, with a warning in the log, and so are later ones: the
-            server sends no more when too many messages are unacknowledged.
-        hold_bytes: Of topics and payloads that may wait so, at least 1; by default 16 MiB. Beyond it no more messages
-            are taken from the connection until one of them is.
+        hold_seconds: The time, from the first connection, for which messages of a kept session (`clean_session=False`)
+            are held, unacknowledged, until their topics have an observer. In seconds, above 0; `math.inf` for no limit;
+            by default 60. After that they are acknowledged and dropped, with a warning in the log, and so are later
+            ones, because a server stops sending when too many messages are unacknowledged.
+        hold_bytes: The maximum bytes of topics and payloads of held messages, at least 1; by default 16 MiB. Beyond it
+            no more messages are taken from the connection until there is space.
     """
 
     hold_seconds: float
@@ -35,14 +35,15 @@ class ClientOptions(ConnectionOptions, total=False):
 
 
 class Provider(ABC):
-    """Base of the providers.
+    """The base class of the providers.
 
     Args:
-        name: By which `provider=` selects it; None: the name of its kind, such as "MqttOverWSProvider".
-        offline: What `publish` does while a connection is lost: "queue" keeps messages, within `max_queued` and
-            `max_queued_bytes`, until it is back; "raise" fails at once with `NotConnected`.
-        settings: Given to the constructor of the provider, which take precedence over `configure`; None stands for
-            one that was not given.
+        name: The name for the argument `provider` of other methods; None: the name of the class, for example
+            "MqttOverWSProvider".
+        offline: What `publish` does while the connection is lost. "queue" queues messages, within `max_queued` and
+            `max_queued_bytes`, until there is a connection; "raise" fails immediately with `NotConnected`.
+        settings: The settings from the constructor, which take precedence over `configure`. None as a value means that
+            the setting was not given.
         **options: See `ClientOptions`.
 
     Raises:
@@ -50,7 +51,7 @@ class Provider(ABC):
         ValueError, LocalProtocolError: An option is out of its range, or breaks a rule of the standard.
     """
 
-    #: The name of its kind, as Amplify has it.
+    #: The default name, as in Amplify.
     kind: ClassVar[str]
 
     def __init__(
@@ -71,7 +72,7 @@ class Provider(ABC):
         if self.hold_bytes < 1:
             raise ValueError(f"hold_bytes is {self.hold_bytes}; it must be at least 1")
         headers: Any = options.get("headers")
-        if isinstance(headers, Iterator):  # it would be used up by the check
+        if isinstance(headers, Iterator):  # the check would exhaust it
             options["headers"] = tuple(headers)
         code = type(self).__init__.__code__
         own = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
@@ -87,26 +88,26 @@ class Provider(ABC):
 
     @property
     def connection_options(self) -> Mapping[str, Any]:
-        """The options that it was given for its connections."""
+        """The options of the connections."""
         return self._options
 
     @property
     def max_subscriptions(self) -> int | None:
-        """How many Topic Filters the server takes of one connection; None: nothing is known."""
+        """The maximum number of Topic Filters of one connection; None if unknown."""
         return None
 
     @abstractmethod
     def url(self) -> Urls:
-        """Return the URL to connect to, or several, all of which one attempt tries.
+        """Return the URL to connect to, or several, all of which an attempt tries.
 
-        Called at each attempt, so that what expires is fresh. It may block.
+        Called at each attempt, so that a signature or a token can be new. May block.
 
         Raises:
             ProviderError: A setting is missing.
         """
 
     def url_async(self) -> Urls | Awaitable[Urls]:
-        """Return the same for the asyncio client, which awaits it: it must not block."""
+        """Return the same as `url` for the asyncio client, or an awaitable of it. Must not block."""
         return self.url()
 
     def client_options(self) -> dict[str, Any]:
@@ -118,20 +119,28 @@ class Provider(ABC):
         return dict(self._options)
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
-        """Return why the server would not take a message; None if nothing is known against it.
+        """Return why the server would not accept a message, as far as is known; otherwise None.
 
-        What is known is the profile of the option `server`.
+        Known are the rules of the profile that the option `server` selects.
+
+        Args:
+            topic: The Topic Name.
+            payload: The encoded message.
+            qos: 0, 1 or 2.
         """
         if self._knows_nothing:
             return None
         return self._profile.objection_to_publish(topic, len(payload), min(qos, self._max_qos))
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
-        """Return why the server would not take some Topic Filters; nothing of those that it may take.
+        """Return why the server would not accept some Topic Filters, as far as is known.
 
         Args:
             wanted: Topic Filter -> requested QoS.
             standing: The Topic Filters that the connection has already.
+
+        Returns:
+            Topic Filter -> reason, without those that the server may accept.
         """
         if self._knows_nothing:
             return {}
@@ -142,23 +151,39 @@ class Provider(ABC):
         return {topic_filter: objection for topic_filter, objection in found.items() if objection is not None}
 
     def explain(self, error: Exception) -> Exception:
-        """Return what an error of the connection is: itself, or one that says more."""
+        """Return an explanation of an error of the connection: the error itself, or a more precise one.
+
+        Args:
+            error: The error.
+        """
         return error
 
     def recover(self, error: Exception) -> bool:
-        """Handle a failed attempt. Return whether to make another one immediately, whatever the error."""
+        """Handle a failed attempt. Return whether to make another one immediately, regardless of the error.
+
+        Args:
+            error: The error of the attempt.
+        """
         return False
 
-    def reauthenticate(self) -> None:  # noqa: B027 - most providers hold nothing to forget
-        """Drop the credentials that it keeps."""
+    def reauthenticate(self) -> None:  # noqa: B027 - most providers have no credentials to discard
+        """Discard cached credentials."""
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
-        """Take settings; those given to the constructor take precedence. Return whether anything has changed."""
+        """Set the settings. Those of the constructor take precedence. Return whether anything has changed.
+
+        Args:
+            settings: The settings; see `PubSub.configure`.
+        """
         previous, self._settings = self._settings, {**settings, **self._own}
         return self._settings != previous
 
     def same_as(self, other: Provider) -> bool:
-        """Return whether another provider has the same settings and options."""
+        """Return whether another provider has the same settings and options.
+
+        Args:
+            other: The other provider.
+        """
         return self is other or (
             type(self) is type(other)
             and (self.name, self.offline, self.hold_seconds, self.hold_bytes, self._own, self._options)

@@ -1,6 +1,6 @@
-"""The endpoints that a provider is given: one, several, or a callable that returns either at each attempt.
+"""The endpoints of a provider: one, several, or a callable that returns either at each attempt.
 
-All that are given are tried in one attempt to connect; see `mqttws.Client`.
+One attempt to connect tries all endpoints; see `mqttws.Client`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ EndpointOption = str | Sequence[str] | Callable[[], str | Sequence[str] | Awaita
 
 
 def freeze(endpoint: Any) -> Any:
-    """Return the endpoints, copied so that the caller may change a list afterwards.
+    """Return the endpoints, copied so that the caller can change a list afterwards.
 
     Raises:
-        TypeError: It is not an endpoint.
+        TypeError: The argument is not an endpoint.
     """
     if endpoint is None or isinstance(endpoint, str) or callable(endpoint):
         return endpoint
@@ -34,16 +34,16 @@ def given(name: str, endpoint: Any, example: str) -> list[str]:
     """Return the endpoints of a provider.
 
     Args:
-        name: Of the provider.
-        endpoint: As given to it, or configured; no callable.
-        example: Of an endpoint.
+        name: The name of the provider.
+        endpoint: The argument or the setting; not a callable.
+        example: An example of an endpoint, for the error message.
 
     Raises:
-        ProviderError: There is none, or one is not a str.
+        ProviderError: There is no endpoint, or one is not a str.
     """
     if not endpoint:
         raise ProviderError(
-            f"{name} has no endpoint: give aws_pubsub_endpoint to it, or to configure, such as {example!r}"
+            f"{name} has no endpoint: pass aws_pubsub_endpoint to it or to configure, for example {example!r}"
         )
     endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
     for each in endpoints:
@@ -58,7 +58,7 @@ def one_or_all(urls: list[str]) -> Urls:
 
 
 def ask(name: str, source: Callable[[], Any]) -> Urls:
-    """Ask a callable for URLs.
+    """Call a callable endpoint, and return its URLs.
 
     Raises:
         ProviderError: It returned something else.
@@ -67,12 +67,12 @@ def ask(name: str, source: Callable[[], Any]) -> Urls:
 
 
 async def ask_async(name: str, source: Callable[[], Any]) -> Urls:
-    """Ask a callable without blocking: it is called in a thread, or awaited.
+    """Do the same as `ask` without blocking: call the callable in a thread, or await it.
 
     Raises:
         ProviderError: It returned something else.
     """
-    from asyncio import to_thread  # a program with threads alone has no use for it
+    from asyncio import to_thread  # not imported by programs that use only threads
 
     answer = source() if iscoroutinefunction(source) else await to_thread(source)
     return _checked(name, await answer if isawaitable(answer) else answer)
@@ -84,15 +84,15 @@ def _checked(name: str, answer: Any) -> Urls:
     if isawaitable(answer):
         close = getattr(answer, "close", None)
         if close is not None:
-            close()  # a coroutine never awaited would be warned of
-        raise ProviderError(f"{name}: aws_pubsub_endpoint is awaited by pubsub.aio alone; return a str")
+            close()  # prevents the warning about a coroutine that was never awaited
+        raise ProviderError(f"{name}: aws_pubsub_endpoint returned an awaitable, which only pubsub.aio awaits")
     if not isinstance(answer, Sequence) or isinstance(answer, bytes):
         raise ProviderError(f"{name}: aws_pubsub_endpoint returned {_kind(answer)}; expected a URL, or several")
     if not answer or not all(isinstance(each, str) for each in answer):
-        raise ProviderError(f"{name}: aws_pubsub_endpoint returned a list that is empty or has something else in it")
+        raise ProviderError(f"{name}: aws_pubsub_endpoint returned a list that is empty, or not only of str")
     return [str(each) for each in answer]
 
 
 def _kind(value: Any) -> str:
-    """Say what something is, without showing it: a signed URL is a credential."""
+    """Return what a value is, without showing it: a signed URL is a credential."""
     return "empty" if value == "" else f"a {type(value).__name__}"

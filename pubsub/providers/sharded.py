@@ -1,4 +1,4 @@
-"""A provider with several connections instead of one, for servers that bound what one connection may carry."""
+"""A provider with several connections instead of one, for servers that limit the load of one connection."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ __all__ = ["Sharded"]
 
 
 class Sharded(Provider):
-    """Makes a provider have several connections, which publish and subscribe as one.
+    """Several connections of another provider, which publish and subscribe like one.
 
-    A topic is always published through one connection, so the order of its messages is kept. Each Topic Filter is
+    All messages of a topic are published through the same connection, so their order is kept. Each Topic Filter is
     subscribed to on one connection, and no message is delivered twice. `$share/<group>/<filter>` is subscribed to on
-    all that receive: the server distributes its messages among them.
+    all connections that receive: the server distributes its messages among them.
 
     The client identifiers are `{client_id}-{number}`, from 0; policies must allow them all. The first connection has
-    the will. The states are `connection_states`: the worst under the provider's name, and that of each connection
-    under `{name}-{number}`.
+    the will. `PubSub.connection_states` contains the worst state under the provider's name, and the state of each
+    connection under `{name}-{number}`.
 
     Args:
-        provider: Makes each connection, with its options.
-        connections: "auto": as many as the server's limits ask for, where the provider knows them; or a number, half of
-            which publish and the others receive (1: one does both); or (publishing, receiving). `PubSub.resize`
-            changes it.
-        name: By which `provider=` selects it; None: that of the provider.
-        most_connections: Bound of "auto".
-        connect_rate: CONNECTs a second, of all connections together, above 0.
+        provider: The provider that determines where and how each connection is made.
+        connections: "auto": as many as the server's limits require, if the provider knows them; or a number, half of
+            which publish while the others receive (1: one does both); or a pair (publishing, receiving).
+            `PubSub.resize` changes it.
+        name: The name for the argument `provider` of other methods; None: the name of `provider`.
+        most_connections: The maximum number of connections with "auto", at least 2.
+        connect_rate: The maximum rate of CONNECTs of all connections together, in packets per second, above 0.
 
     Raises:
-        ProviderError: The provider asks for sessions that outlive a connection: filters move from one to another, and
-            what a server keeps for one would be lost or come twice.
+        ProviderError: The provider uses kept sessions. Topic Filters move between connections, so messages that a
+            server stores for one of them would be lost or delivered twice.
+        TypeError, ValueError: An argument has the wrong type, or is out of its range.
     """
 
     kind: ClassVar[str] = "Sharded"
@@ -58,8 +59,8 @@ class Sharded(Provider):
         options = provider.connection_options
         if not options.get("clean_session", True) or options.get("store") is not None:
             raise ProviderError(
-                f"{provider.name} has clean_session=False: a session that the server keeps belongs to one connection, "
-                "and filters move between several; use clean_session=True, or one connection"
+                f"{provider.name} has clean_session=False: a kept session belongs to one connection, but Topic Filters "
+                "move between connections; use clean_session=True, or one connection"
             )
         super().__init__(name=name if name is not None else provider.name, offline=provider.offline)
         self.provider = provider
@@ -89,7 +90,7 @@ class Sharded(Provider):
         return self.provider.objection_to_publish(topic, payload, qos)
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> Mapping[str, Exception]:
-        """See `Provider.objections_to_subscribe`: what all connections together have no space for is refused."""
+        """See `Provider.objections_to_subscribe`. Topic Filters beyond the limit of all connections are refused."""
         most, objections = self.max_subscriptions, dict[str, Exception]()
         count = len(standing)
         for topic_filter, qos in wanted.items():

@@ -12,15 +12,20 @@ __all__ = ["MqttOverWSProvider"]
 
 
 class MqttOverWSProvider(Provider):
-    """Connects to an MQTT broker.
+    """A provider for an MQTT broker.
 
     Args:
-        aws_pubsub_endpoint: The URL: ws://, wss://, mqtt:// or mqtts://; several, such as those of a cluster's nodes,
-            all of which one attempt tries; or a callable that returns either and is called once for each attempt (it
-            may block; with asyncio it may also be a coroutine function); None: as configured.
-        name: By which `provider=` selects it.
+        aws_pubsub_endpoint: The URL, with the scheme `ws`, `wss`, `mqtt` or `mqtts`; several URLs, such as those of
+            the nodes of a cluster, all of which an attempt tries; or a callable that returns either and is called once
+            for each attempt. The callable may block; with asyncio it may also be a coroutine function. None: the URL
+            is a setting of `PubSub.configure`.
+        name: The name for the argument `provider` of other methods; None: "MqttOverWSProvider".
         offline: "queue" or "raise"; see `Provider`.
         **options: See `ClientOptions`: `client_id`, `username`, `password`, `tls`, `will`, `keep_alive` and so on.
+
+    Raises:
+        TypeError: There is no such option, or it has the wrong type.
+        ValueError, LocalProtocolError: An option is out of its range, or breaks a rule of the standard.
     """
 
     kind: ClassVar[str] = "MqttOverWSProvider"
@@ -54,7 +59,7 @@ class MqttOverWSProvider(Provider):
         return one_or_all(given(self.name, self._endpoint, "wss://broker.example/mqtt"))
 
     def url_async(self) -> Urls | Awaitable[Urls]:
-        """Return the same without blocking: a callable is called in a thread, or awaited."""
+        """Return the same as `url` without blocking. A callable endpoint is called in a thread, or awaited."""
         return ask_async(self.name, self._endpoint) if callable(self._endpoint) else self.url()
 
     @property
