@@ -397,7 +397,7 @@ def test_what_such_an_endpoint_may_not_be() -> None:
     async def sign() -> str:
         return HOST
 
-    with pytest.raises(ProviderError, match=r"awaited by pubsub\.aio alone"):
+    with pytest.raises(ProviderError, match=r"only pubsub\.aio awaits"):
         AWSIoTProvider(aws_pubsub_endpoint=sign).url()
 
 
