@@ -32,6 +32,7 @@ from mqttws.errors import (
     ConnectError,
     ConnectionClosed,
     ConnectTimeout,
+    HandshakeRejected,
     MQTTError,
     PacketTooLarge,
     PublishRejected,
@@ -519,6 +520,8 @@ class Core(Generic[F]):
             self.give_up(None)
             return None
         if verdict.recovers:
+            if isinstance(error, HandshakeRejected):
+                self._turn = now  # no CONNECT was sent: the next attempt takes the turn of this one
             return now
         if self._dropped:
             error = ConnectionClosed("a new connection was requested")

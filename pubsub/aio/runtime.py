@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import mqttws
@@ -37,7 +36,10 @@ class Tasks(Runtime):
 
     def new_client(self, provider: Provider, **options: Any) -> mqttws.aio.Client | Pool:
         """See `Runtime.new_client`."""
-        make = partial(mqttws.aio.Client, provider.url_async)
+
+        def make(**options: Any) -> mqttws.aio.Client:
+            return mqttws.aio.Client(provider.url_async, **provider.with_turns(options))
+
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions

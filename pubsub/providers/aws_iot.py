@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from mqttws import HandshakeRejected, Reconnect, tls_context
+from pubsub.aws.connect_turns import ConnectTurns
 from pubsub.aws.endpoint_url import FreshHeaders, alpn_for, unsigned_url
 from pubsub.aws.errors import AWSIoTError, BeyondLimit, ConnectionCut, Reason, explain_error
 from pubsub.aws.learnt_clock import LearntClock, read_date
@@ -318,6 +319,15 @@ class AWSIoTProvider(Provider):
             return reconnect
         given = reconnect if isinstance(reconnect, Reconnect) else Reconnect()
         return given.__replace__(interval=max(given.interval, 1 / rate))
+
+    def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Let all connections of the process with this client id connect no more often than AWS IoT takes it."""
+        rate, client_id = self._limits.client_connect_rate, options.get("client_id")
+        if rate is None or client_id is None:
+            return options
+        endpoints = [] if self._way() == "signed" else self._endpoints()
+        turns = ConnectTurns(endpoints, client_id, rate, options.get("connect_budget"))
+        return {**options, "connect_budget": turns}
 
     def _tls(self, way: str) -> Any:
         """Make a TLS context, where the default one will not do."""

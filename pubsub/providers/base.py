@@ -118,6 +118,14 @@ class Provider(ABC):
         """
         return dict(self._options)
 
+    def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of one connection, paced as the server asks for.
+
+        Args:
+            options: of that connection; with several, `client_id` is that of each.
+        """
+        return options
+
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
         """Return why the server would not accept a message, as far as is known; otherwise None.
 

@@ -85,6 +85,10 @@ class Sharded(Provider):
         """See `Provider.client_options`; of each connection."""
         return self.provider.client_options()
 
+    def with_turns(self, options: dict[str, Any]) -> dict[str, Any]:
+        """See `Provider.with_turns`."""
+        return self.provider.with_turns(options)
+
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> Exception | None:
         """See `Provider.objection_to_publish`."""
         return self.provider.objection_to_publish(topic, payload, qos)

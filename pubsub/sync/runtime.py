@@ -169,7 +169,10 @@ class Threads(Runtime):
 
     def new_client(self, provider: Provider, **options: Any) -> mqttws.Client | Pool:
         """See `Runtime.new_client`."""
-        make = partial(mqttws.Client, provider.url)
+
+        def make(**options: Any) -> mqttws.Client:
+            return mqttws.Client(provider.url, **provider.with_turns(options))
+
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions

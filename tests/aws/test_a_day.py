@@ -71,7 +71,7 @@ def test_no_message_is_lost_in_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
         identities,
         clock=lambda: time.right,
         credentials_life=LIFE,
-        limits=IoTLimits(publish_rate=None, lifecycle_events=False),
+        limits=IoTLimits(publish_rate=None, stored_rate=None, lifecycle_events=False),
     )
     with endpoint:
         cognito = CognitoIdentity(POOL, endpoint=endpoint.cognito_endpoint, clock=time.here)
