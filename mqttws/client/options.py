@@ -315,8 +315,7 @@ class Options:
             check_context(self.tls)
         if isinstance(self.headers, Iterator):  # an iterator would be exhausted after the first attempt
             self.headers = tuple(self.headers)
-        if not all(text.isascii() and text.isprintable() for pair in _as_pairs(self.headers) for text in pair):
-            raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
+        _check_headers(_as_pairs(self.headers))
         self.end_on = _as_predicate(self.end_on)
 
     @property
@@ -371,6 +370,11 @@ _CHOICES = {
     "stalled": get_args(Stall),
     "url_order": get_args(UrlOrder),
     "server": get_args(ServerName),
+}
+#: What the upgrade request consists of, and what would give it a body or an extension that the client does not speak.
+_HANDSHAKE_HEADERS = {
+    *("host", "upgrade", "connection", "content-length", "transfer-encoding"),
+    *(f"sec-websocket-{name}" for name in ("key", "version", "protocol", "extensions", "accept")),
 }
 _STORE_VERBS = ("put", "delete", "load", "commit")
 #: Allowed types -> the names of the options, separated by spaces.
@@ -444,6 +448,20 @@ def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
         if not all(isinstance(part, str) for part in pair):
             raise TypeError(f"{problem}; one of them holds {' and '.join(type(part).__name__ for part in pair)}")
     return tuple((name, value) for name, value in pairs)
+
+
+def _check_headers(pairs: tuple[tuple[str, str], ...]) -> None:
+    """Refuse headers that HTTP does not allow, and those of the handshake itself. No value is shown: it may be a secret.
+
+    Spec: RFC 9110 §5.1 and §5.5; RFC 6455 §4.1
+    """
+    for name, value in pairs:
+        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+            raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
+        if not name or not all(character.isalnum() or character in "!#$%&'*+-.^_`|~" for character in name):
+            raise ValueError(f"headers: {name!r} is not the name of a header")
+        if name.lower() in _HANDSHAKE_HEADERS:
+            raise ValueError(f"headers: {name} belongs to the handshake, and cannot be set")
 
 
 def _as_predicate(end_on: Any) -> Callable[[Exception], bool]:

@@ -133,6 +133,15 @@ def test_a_header_that_http_does_not_allow(make: Make, headers: dict[str, str]) 
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:", "a(b)", "Host", "upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Extensions"]
+)
+def test_a_header_name_that_is_no_token_or_belongs_to_the_handshake(make: Make, name: str) -> None:
+    with pytest.raises(ValueError, match="headers: ") as caught:
+        make(NOWHERE, headers={name: "secret"})
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("topic_filters", [{"topics": ["a"]}, b"a", 5, None, ("a", 1), [["a"]], [("a", 1, 2)], [None]])
 def test_topic_filters_of_another_kind(make: Make, topic_filters: Any) -> None:
     client = make(NOWHERE)
