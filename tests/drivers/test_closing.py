@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, States
+from drivers import PATIENCE, States, core_of, wait_until
 from scripted import End, Scripted
 
 import mqttws.aio
@@ -120,6 +120,7 @@ def test_what_is_published_while_closing_does_not_hold_it_up(make: Make, server:
     first = client.publish_nowait("a", b"1", 1)
     end.receive()
     closing = server.soon(client.close)
+    wait_until(lambda: core_of(client).stopping)
     late = server.soon(client.publish_nowait, "a", b"2", 1).result(PATIENCE)
     end.send(PubAck(1))
     end.rest()
@@ -151,6 +152,7 @@ def test_flush_waits_for_what_was_published_before(make: Make, server: Scripted)
     client, end = connected(make, server, max_in_flight=1)
     futures = [client.publish_nowait("a", b"x", number % 3) for number in range(3)]
     flushing = server.soon(client.flush)
+    wait_until(lambda: core_of(client).pending.flushes)
     end.expect(Publish("a", b"x"), Publish("a", b"x", 1, packet_id=1)).send(PubAck(1))
     end.expect(Publish("a", b"x", 2, packet_id=2)).send(PubRec(2)).expect(PubRel(2))
     late = client.publish_nowait("a", b"late", 1)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, Asyncio
+from drivers import PATIENCE, Asyncio, core_of, wait_until
 from scripted import End, Scripted
 
 import mqttws
@@ -401,17 +401,6 @@ def flood(client: Any, server: Scripted, end: End) -> None:
     """Send what is more than a client takes, and wait until it reads nothing more."""
     server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
     wait_until(lambda: core_of(client).stalled)
-
-
-def core_of(client: Any) -> Any:
-    return client.client._core if isinstance(client, Asyncio) else client._core
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("call", ["publish", "subscribe", "unsubscribe", "flush"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -177,3 +178,16 @@ class Asyncio:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def core_of(client: Any) -> Any:
+    """Return the core of a client of either driver."""
+    return client.client._core if isinstance(client, Asyncio) else client._core
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for a state of a client that it does not report."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "the condition is still false"
+        time.sleep(0.01)
