@@ -1,7 +1,7 @@
 """What all tests share: the figures printed at the end, and the switch that writes the pages.
 
 A test that counts something worth showing puts it into `figures`; the terminal shows it after the results.
-With `-n 2` the tests run in processes of pytest-xdist, and the record of each is merged into that of the main process.
+With `-n` the tests run in processes of pytest-xdist, and the record of each is merged into that of the main process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,17 @@ from hypothesis import settings
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+#: The files that take longest, in the order in which they start. A run in several processes then ends with short ones.
+_FIRST = """
+    look/test_page.py simulation/test_simulation.py cluster/test_failover.py exploration/test_exploration.py
+    tap/test_through.py cluster/test_profiles.py hostile/test_floods.py conformance/test_mutants.py
+    exploration/test_refinement.py process/test_storms.py differential/test_differential.py
+    interop_matrix/test_matrix.py aws/test_contained_refusals.py drivers/test_contract.py drivers/test_ownership.py
+    cli/test_commands.py drivers/test_closing.py hostile/test_servers.py broker/test_foreign_clients.py
+    hostile/test_loris.py broker/test_turns.py cli/test_bench.py cli/test_bench_faults.py test_examples_thermometer.py
+    plugin/test_plugin.py
+"""
 
 pytest_plugins = ["pytester"]  # the tests of our plugin for pytest run it in a run of its own
 
@@ -37,6 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-size", action="store_true", help="try the hazards in the numbers of their list: some minutes"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"tests/{name}": place for place, name in enumerate(_FIRST.split())}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

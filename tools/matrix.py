@@ -124,7 +124,16 @@ def run(one: Interpreter, arguments: list[str]) -> tuple[bool, str]:
     command = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     began = time.monotonic()
     process = subprocess.Popen(
-        [*one.enter, *command, "-n", os.environ.get("JOBS", "2"), "--dist", "loadfile", *chosen],
+        [
+            *one.enter,
+            *command,
+            "-n",
+            os.environ.get("JOBS", "4"),
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            *chosen,
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

@@ -198,7 +198,16 @@ class Check:
     def sdist_tests(self) -> str:
         """The tests of the sdist pass, from the sdist, with the newest versions."""
         bin = self._environment("tests", f"{self._unpacked}[test]")
-        arguments = ["-q", "-n", os.environ.get("JOBS", "2"), "--dist", "loadfile", "-p", "no:cacheprovider"]
+        arguments = [
+            "-q",
+            "-n",
+            os.environ.get("JOBS", "4"),
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            "-p",
+            "no:cacheprovider",
+        ]
         output = run(bin / "python", "-m", "pytest", *arguments, *TESTS, *self._tests, cwd=self._unpacked)
         return output.strip().splitlines()[-1].strip("= ")
 

@@ -451,7 +451,7 @@ def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _check_headers(pairs: tuple[tuple[str, str], ...]) -> None:
-    """Refuse headers that HTTP does not allow, and those of the handshake itself. No value is shown: it may be a secret.
+    """Refuse headers that HTTP does not allow, and those of the handshake. No value is shown: it may be a secret.
 
     Spec: RFC 9110 §5.1 and §5.5; RFC 6455 §4.1
     """
