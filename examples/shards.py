@@ -1,6 +1,6 @@
 """More than one connection takes: 120 Topic Filters and 300 messages a second within the limits of AWS IoT.
 
-AWS IoT takes 50 subscriptions and 100 messages a second of one connection. `Sharded` makes several of them one: see
+AWS IoT accepts 50 subscriptions and 100 messages a second of one connection. `Sharded` makes several of them one: see
 docs/scale.md.
 
 Usage: python examples/shards.py; against the local endpoint, which keeps the limits of AWS IoT.

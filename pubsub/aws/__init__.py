@@ -1,14 +1,15 @@
-"""AWS: what an application needs of it. What stands in for AWS in development and tests is in `pubsub.aws.local`.
+"""AWS for applications: settings, credentials, limits and errors. For development without AWS see `pubsub.aws.local`.
 
-    settings           Amplify's configuration files -> one flat dict      (settings_js: JavaScript's objects)
+    settings           Amplify's configuration files -> one flat dict      (settings_js: JavaScript objects)
     cognito            credentials of a Cognito identity pool              (cognito_api: requests; http: one POST)
-    custom_auth        what a custom authorizer is given, and how it is written
-    endpoint_url       where to connect with a certificate or a custom authorizer
+    custom_auth        the parameters for a custom authorizer, and their encoding
+    endpoint_url       the URL to connect to with a certificate or a custom authorizer
     reserved_topics    the topics that begin with `$`, and what a client may do with each
-    errors             what a refusal means: clock, token, signature, policy or limit
-    learnt_clock       the right time, from the `Date` of a 403
+    errors             the cause of a refusal: clock, token, signature, policy or limit
+    learnt_clock       the correct time, from the `Date` of a 403
     limits             the limits of AWS IoT, by name; the local endpoint enforces the same ones
 
-Each is imported by its own name, so that a program which only signs in loads no server. None of them imports
-`pubsub.aws.local`; three import paths of 0.1 remain that lead there: `endpoint`, `identities` and `policy`.
+Import each module separately, so that a program which only gets credentials loads no server. None of them imports
+`pubsub.aws.local`, except three that only provide the import paths of version 0.1: `endpoint`, `identities` and
+`policy`.
 """

@@ -1,17 +1,17 @@
-"""Credentials of a Cognito identity pool: for guests, and for users that another provider has signed in.
+"""Credentials of a Cognito identity pool, for guests and for users that another provider has signed in.
 
     credentials = CognitoIdentity("eu-west-1:…", "eu-west-1")
     credentials.get_frozen_credentials()            # blocks only when new ones must be fetched
 
-`CognitoIdentity` is a source of credentials as `sigv4` has them: ask it before each signature.  This module speaks
-Cognito's protocol and knows when credentials must be fetched anew; how bytes travel is `http.post`'s.
+`CognitoIdentity` is a provider of credentials as `sigv4` defines it: call it before each signature. It decides when
+credentials must be fetched again, and caches them until then; `cognito_api` makes the requests.
 
-The one idea: at any time at most one refresh is in flight, and it is a `Future` that all who need its outcome wait
-for, threads and event loops alike.  Who asks while the old credentials still live gets those and does not wait,
-except the one who began the refresh; if that fails, so does he.
+At any time there is at most one refresh, which is a `Future`. All threads and event loops that need its outcome wait
+for it. While the old credentials are still valid, only the caller that started the refresh waits; the others get the
+old ones.
 
-Time: AWS states the expiry of credentials by its own clock, and the `Date` of its answer contains that clock's time.
-So the life of credentials is a difference, and a local clock that is wrong does no harm.
+AWS states the expiry of credentials by its clock, and the `Date` of its answer contains that clock's time. So the
+remaining time of credentials is a difference, and a local clock that is wrong does no harm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sigv4 import Credentials
 __all__ = ["CognitoError", "CognitoIdentity", "Logins", "LoginsSource"]
 
 Logins: TypeAlias = Mapping[str, str]
-"""Name of the login provider -> its token, e.g. `{"cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x": id_token}`."""
+"""The name of a login provider -> its token, e.g. `{"cognito-idp.eu-west-1.amazonaws.com/eu-west-1_x": id_token}`."""
 
 LoginsSource: TypeAlias = Logins | Callable[[], "Logins | Awaitable[Logins | None] | None"]
 
@@ -44,7 +44,7 @@ _LEAST_RETRY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Credentials, and by the local clock when they were got, when they end and when to begin to replace them."""
+    """Credentials; and, by the local clock, when they were fetched, when they expire, and when to refresh them."""
 
     credentials: Credentials
     began: float
@@ -52,7 +52,7 @@ class _Held:
     refresh: float
 
     def lives(self, now: float) -> bool:
-        """Return whether they can be used.  After the clock was set back this is unknown, and so False."""
+        """Return whether they are valid. If the clock was set back, that is unknown, so return False."""
         return self.began <= now < self.ends
 
 
@@ -61,24 +61,24 @@ class CognitoIdentity:
 
     Args:
         identity_pool_id: The pool: `region:guid`.
-        region: Its region; None to take it from the pool's id.
+        region: Its region; None: that in the pool's id.
         logins: The tokens of the user's logins, or a callable that returns them at each refresh (a coroutine function
             only with the awaitable form); None, or no logins at all, for a guest.
         account_id: The AWS account of the pool, twelve digits; Cognito does not need it.
-        endpoint: URL of the service; None for AWS's.
-        identity_id: The identity to use, when it is known from before; None to ask Cognito for one.
-        flow: "enhanced": Cognito chooses the role and asks STS.  "basic": the role is `role_arn`, and STS is asked
-            from here.
-        role_arn: For the basic flow, the role; for the enhanced one, the role to choose among several that the
-            token of the login allows.
-        sts_endpoint: URL of STS for the basic flow; None for AWS's.
+        endpoint: The URL of the service; None for AWS's.
+        identity_id: The identity, if it is known; None to get one from Cognito.
+        flow: "enhanced": Cognito chooses the role, and gets the credentials from STS. "basic": the role is `role_arn`,
+            and this client gets the credentials from STS.
+        role_arn: With the basic flow, the role; with the enhanced flow, the role to choose of several that the token of
+            the login allows.
+        sts_endpoint: The URL of STS for the basic flow; None for AWS's.
         timeout: Seconds for each request.
-        context: The TLS context; None for one that verifies by the system's authorities.
-        clock: Gives the time in seconds since 1970.
-        random: Gives a number from 0 to 1, 1 excluded, to spread refreshes in time.
+        context: The TLS context; None for one that trusts the system's authorities.
+        clock: Returns the time in seconds since 1970.
+        random: Returns a number from 0 to 1, 1 excluded, to spread refreshes in time.
 
     Raises:
-        ValueError: An argument is wrong; the message says which and what would do.
+        ValueError: An argument is not valid.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class CognitoIdentity:
         self._fixed_id = identity_id
         self._identity_id = identity_id
         self._providers: frozenset[str] | None = None
-        # Guards the two below; held only to look and to set, never while waiting.
+        # Guards the two attributes below. Held only to read and set them, never while waiting.
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self._in_flight: Future[Credentials] | None = None
-        self._task: asyncio.Task[Logins] | None = None  # kept, since a loop holds its tasks weakly
+        self._task: asyncio.Task[Logins] | None = None  # a reference, because a loop holds only weak ones
 
     def __repr__(self) -> str:
         return f"CognitoIdentity({self._api.identity_pool_id!r}, identity_id={self._identity_id!r})"
@@ -128,7 +128,7 @@ class CognitoIdentity:
         return self._identity_id
 
     def get_frozen_credentials(self) -> Credentials:
-        """Return the credentials that are valid now.  Blocks while they are fetched.  Safe from any thread.
+        """Return valid credentials. Block while they are fetched. Thread-safe.
 
         Raises:
             CognitoError: There are none, and they cannot be fetched.
@@ -141,7 +141,7 @@ class CognitoIdentity:
         return found.result()
 
     async def get_frozen_credentials_async(self) -> Credentials:
-        """Return the credentials that are valid now.  Requests are made in a worker thread.
+        """Return valid credentials. Requests are made in a worker thread.
 
         Raises:
             CognitoError: There are none, and they cannot be fetched.
@@ -151,11 +151,11 @@ class CognitoIdentity:
             return found
         if leads:
             self._refresh_beside(asyncio.get_running_loop(), found)
-        # Shielded: that one who waits is cancelled is nothing to the others.
+        # Shielded, so that cancelling one caller does not cancel the refresh that others wait for.
         return await asyncio.shield(asyncio.wrap_future(found))
 
     def expire(self) -> None:
-        """Forget the credentials, because AWS refused them; the next who asks fetches new ones."""
+        """Discard the credentials, because AWS refused them. The next call fetches new ones."""
         with self._lock:
             self._held = None
 
@@ -174,7 +174,7 @@ class CognitoIdentity:
             return self._in_flight, leads
 
     def _refresh_beside(self, loop: asyncio.AbstractEventLoop, future: Future[Credentials]) -> None:
-        """Carry a refresh out in a worker thread; logins that are a coroutine function are awaited here first."""
+        """Fetch credentials in a worker thread. If the logins are a coroutine function, await it first."""
         if not inspect.iscoroutinefunction(self._logins):
             self._refresh_in_worker(loop, future, self._logins)
             return
@@ -200,7 +200,7 @@ class CognitoIdentity:
             self._settle(future, CognitoError("the refresh was cancelled: its event loop ended"))
 
     def _refresh(self, future: Future[Credentials], source: LoginsSource | None) -> None:
-        """Fetch credentials and settle the future, in whatever thread this is."""
+        """Fetch credentials and settle the future. Called in any thread."""
         try:
             outcome: Granted | Exception = self._fetch(_given_logins(source))
         except Exception as fault:
@@ -218,7 +218,7 @@ class CognitoIdentity:
             if isinstance(outcome, Granted):
                 held = self._held = self._hold(outcome, now)
             elif held is not None and held.lives(now):
-                # Keep them, and leave the service alone for a while.
+                # Keep them, and make no further request for some time.
                 pause = max(_LEAST_RETRY, (held.ends - now) / 4)
                 self._held = replace(held, refresh=now + pause)
             else:
@@ -229,7 +229,7 @@ class CognitoIdentity:
             future.set_exception(outcome)
 
     def _hold(self, granted: Granted, now: float) -> _Held:
-        """Begin to replace credentials at most a half of their life, and ten minutes, before they end."""
+        """Return credentials with the time to refresh them: at most half their life, and ten minutes, before expiry."""
         life = granted.life
         if life is None:
             life = cast("datetime", granted.credentials.expires_at).timestamp() - now
@@ -237,13 +237,13 @@ class CognitoIdentity:
         ends = now + life
         return _Held(granted.credentials, now, ends, ends - margin)
 
-    # --- what a refresh does ---
+    # --- the requests of a refresh ---
 
     def _fetch(self, logins: Logins) -> Granted:
         if self._fixed_id is not None:
             return self._grant(self._fixed_id, logins)
         providers = frozenset(logins)
-        # Somebody signed in or out: that is another identity.
+        # If the user has signed in or out, the identity is another one.
         known = self._identity_id if providers == self._providers else None
         self._providers = providers
         if known is not None:
@@ -269,19 +269,19 @@ def _given_logins(source: LoginsSource | None) -> Logins:
     try:
         given = source() if callable(source) else source
     except Exception as fault:
-        # Its text is not repeated: it may hold a token.
-        raise CognitoError(f"the logins cannot be got: {type(fault).__name__}") from fault
+        # The message is not included: it may contain a token.
+        raise CognitoError(f"the logins are not available: {type(fault).__name__}") from fault
     if inspect.isawaitable(given):
         if inspect.iscoroutine(given):
-            given.close()  # one never awaited would be warned of
+            given.close()  # prevents the warning about a coroutine that was never awaited
         raise CognitoError(
-            "the logins cannot be got: the callable gives an awaitable; make it a coroutine function (async def), "
-            "and await get_frozen_credentials_async()"
+            "the logins are not available: the callable returned an awaitable; make it a coroutine function (async "
+            "def), and await get_frozen_credentials_async()"
         )
     logins = dict(given or {})
     for provider, token in logins.items():
         if not isinstance(provider, str) or not isinstance(token, str) or not token:
-            raise CognitoError("the logins cannot be used: expected a text, the token, for each name of a provider")
+            raise CognitoError("the logins are not valid: expected a str, the token, for the name of each provider")
     return logins
 
 
@@ -289,4 +289,4 @@ async def _awaited_logins(source: Callable[[], Awaitable[Logins | None]]) -> Log
     try:
         return await source() or {}
     except Exception as fault:
-        raise CognitoError(f"the logins cannot be got: {type(fault).__name__}") from fault
+        raise CognitoError(f"the logins are not available: {type(fault).__name__}") from fault

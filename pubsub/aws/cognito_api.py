@@ -1,11 +1,11 @@
-"""The requests to Amazon Cognito's identity service, and to STS, that credentials take.
+"""The requests to Amazon Cognito's identity service and to STS that are needed to get credentials.
 
-Each is a plain function of its arguments: nothing is kept here, and no clock is read.
+Each is a function of its arguments: nothing is stored here, and no clock is read.
 
-`cognito-identity` speaks AWS's JSON 1.1 protocol, STS its query protocol.  None of these requests is signed: whoever
-has no credentials yet could not sign it.
+`cognito-identity` uses AWS's JSON 1.1 protocol, STS the query protocol. None of these requests is signed, because a
+client without credentials cannot sign.
 
-Tokens and keys are in the bodies alone; what AWS says of a failure is repeated only after they are struck out of it.
+Tokens and keys are sent only in bodies. They are removed from AWS's error messages before these are shown.
 
 Spec: the API references of Amazon Cognito Federated Identities and of AWS STS (AssumeRoleWithWebIdentity).
 """
@@ -32,12 +32,12 @@ _LONGEST_MESSAGE = 300
 
 
 class CognitoError(CredentialsUnavailable):
-    """Cognito, or STS after it, gave no credentials.
+    """Cognito or STS returned no credentials.
 
     Args:
-        message: What happened, without any token.
-        code: AWS's name of the error, for example `NotAuthorizedException`; empty where AWS did not answer.
-        status: The HTTP status; 0 where AWS did not answer.
+        message: The message, without any token.
+        code: AWS's name of the error, for example `NotAuthorizedException`; empty if AWS did not answer.
+        status: The HTTP status; 0 if AWS did not answer.
     """
 
     def __init__(self, message: str, code: str = "", status: int = 0) -> None:
@@ -47,7 +47,7 @@ class CognitoError(CredentialsUnavailable):
 
 
 class Granted(NamedTuple):
-    """Credentials, and how many seconds they had left when they were granted; None if the answer has no Date."""
+    """Credentials, and their remaining seconds when they were granted; None if the answer has no `Date`."""
 
     credentials: Credentials
     life: float | None
@@ -58,15 +58,15 @@ class CognitoAPI:
 
     Args:
         identity_pool_id: `region:guid`.
-        region: None to take it from the pool's id.
+        region: The region; None: that in the pool's id.
         account_id: Twelve digits, or None.
-        endpoint: URL of the service; None for AWS's.
-        sts_endpoint: URL of STS; None for AWS's.
+        endpoint: The URL of the service; None for AWS's.
+        sts_endpoint: The URL of STS; None for AWS's.
         timeout: Seconds for each request.
-        context: The TLS context; None for one that verifies by the system's authorities.
+        context: The TLS context; None for one that trusts the system's authorities.
 
     Raises:
-        ValueError: The pool's id is none, or is of another region.
+        ValueError: The pool's id is not valid, or contains another region.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CognitoAPI:
                 "'eu-west-1:01234567-89ab-cdef-0123-456789abcdef' (not the id of a user pool)"
             )
         if region is not None and region != found["region"]:
-            raise ValueError(f"region is {region!r}, but the identity pool {identity_pool_id!r} is of another one")
+            raise ValueError(f"region is {region!r}, but the identity pool {identity_pool_id!r} is in another one")
         if account_id is not None and not re.fullmatch(r"\d{12}", account_id):
             raise ValueError(f"account_id is {account_id!r}; expected twelve digits")
         region = found["region"]
@@ -102,13 +102,13 @@ class CognitoAPI:
         self._context = context
 
     def get_id(self, logins: Mapping[str, str]) -> str:
-        """Ask for the identity of these logins; without any, for a new guest's."""
+        """Get the identity of a user with these logins; without any, a new identity of a guest."""
         body = {"IdentityPoolId": self.identity_pool_id, "AccountId": self._account_id, "Logins": dict(logins)}
         answer, _ = self._call("GetId", body, logins)
         return _text(answer, "IdentityId", "GetId")
 
     def get_credentials(self, identity_id: str, logins: Mapping[str, str], role_arn: str | None) -> tuple[str, Granted]:
-        """Ask for credentials, as the enhanced flow does.
+        """Get credentials, as in the enhanced flow.
 
         Returns:
             The identity, which can differ from the requested one if logins were merged, and its credentials.
@@ -127,7 +127,7 @@ class CognitoAPI:
         return _text(answer, "IdentityId", "GetCredentialsForIdentity"), granted
 
     def get_open_id_token(self, identity_id: str, logins: Mapping[str, str]) -> tuple[str, str]:
-        """Ask for a token of Cognito's own, as the basic flow does first.
+        """Get a token that Cognito issues, the first step of the basic flow.
 
         Returns:
             The identity, and the token.
@@ -136,7 +136,7 @@ class CognitoAPI:
         return _text(answer, "IdentityId", "GetOpenIdToken"), _text(answer, "Token", "GetOpenIdToken")
 
     def assume_role(self, role_arn: str, token: str) -> Granted:
-        """Trade a token for credentials of a role, as the basic flow does then."""
+        """Get credentials of a role for a token, the second step of the basic flow."""
         name = "AssumeRoleWithWebIdentity"
         fields = {
             "Action": name,
@@ -176,9 +176,9 @@ class CognitoAPI:
         except (ValueError, RecursionError):
             answer = None
         if response.status != 200:
-            told = answer if isinstance(answer, dict) else {}
-            code = str(told.get("__type") or response.headers.get("x-amzn-errortype", ""))
-            message = str(told.get("message") or told.get("Message") or "")
+            details = answer if isinstance(answer, dict) else {}
+            code = str(details.get("__type") or response.headers.get("x-amzn-errortype", ""))
+            message = str(details.get("message") or details.get("Message") or "")
             raise _refused(name, code.rpartition("#")[2].partition(":")[0], message, response, logins.values())
         if not isinstance(answer, dict):
             raise CognitoError(f"{name}: the answer is not a JSON object", status=response.status)
@@ -194,14 +194,14 @@ class CognitoAPI:
 def _xml(name: str, response: Response) -> ElementTree.Element:
     try:
         if b"<!" in response.body:
-            raise ElementTree.ParseError  # a document type could define entities; no answer of STS has one
+            raise ElementTree.ParseError  # a document type declaration could define entities; STS sends none
         return ElementTree.fromstring(response.body)
     except ElementTree.ParseError:
         raise CognitoError(f"{name}: the answer (HTTP {response.status}) is not XML", status=response.status) from None
 
 
 def _granted(name: str, keys: Mapping[str, Any], secret: str, expires_at: datetime, response: Response) -> Granted:
-    """Make the credentials; their life is measured by the clock that gave their end."""
+    """Return the credentials. Their remaining time is measured by AWS's clock, which also determines their expiry."""
     if expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)
     try:
@@ -224,12 +224,14 @@ def _text(answer: Mapping[str, Any], key: str, name: str) -> str:
 
 
 def _unusable(name: str, key: str, response: Response) -> CognitoError:
-    return CognitoError(f"{name}: the answer has no {key} that can be used", status=response.status)
+    return CognitoError(f"{name}: the answer has no usable {key}", status=response.status)
 
 
 def _refused(name: str, code: str, message: str, response: Response, secrets: Any) -> CognitoError:
     for secret in secrets:
         message = message.replace(secret, "<hidden>")
     shown = "".join(char if char.isprintable() else " " for char in message)[:_LONGEST_MESSAGE]
-    told = ": ".join(part for part in (code, shown) if part)
-    return CognitoError(f"{name} was refused (HTTP {response.status}){': ' * bool(told)}{told}", code, response.status)
+    reason = ": ".join(part for part in (code, shown) if part)
+    return CognitoError(
+        f"{name} was refused (HTTP {response.status}){': ' * bool(reason)}{reason}", code, response.status
+    )

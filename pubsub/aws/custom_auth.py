@@ -1,9 +1,9 @@
-"""AWS IoT's custom authorizers, the client's end: how a client names one and gives it a token.
+"""Custom authorizers of AWS IoT: the parameters that a client sends to one.
 
-A client gives three parameters, in headers of the upgrade, in its query, or after the user name of its CONNECT:
+A client sends three parameters, in headers of the upgrade, in its query, or after the user name of its CONNECT:
 
-    x-amz-customauthorizer-name         which authorizer; none for the domain's default one
-    <token key>                         the token; the authorizer's definition names its key
+    x-amz-customauthorizer-name         the name of the authorizer; omitted for the domain's default one
+    <token key>                         the token; the name of this parameter is set in the authorizer's definition
     x-amz-customauthorizer-signature    the token's signature by a private key of the developer, in base64
 
 `pubsub.aws.local.authorizers` reads the same form for the local endpoint.
@@ -20,27 +20,27 @@ from urllib.parse import quote
 
 __all__ = ["NAME", "SIGNATURE", "CustomAuthorizer"]
 
-#: Names the authorizer that is asked.
+#: The parameter with the name of the authorizer.
 NAME = "x-amz-customauthorizer-name"
-#: Carries the token's signature.
+#: The parameter with the token's signature.
 SIGNATURE = "x-amz-customauthorizer-signature"
 
 
 @dataclass(frozen=True, slots=True)
 class CustomAuthorizer:
-    """What a client gives to a custom authorizer.
+    """The parameters for a custom authorizer.
 
     Args:
-        name: The authorizer; None for the default one of the domain.
-        token: The token, or a callable that gives it for each connection.  Hidden.
-        token_key: What the authorizer calls it.
-        signature: The token's signature, in base64; None if the authorizer wants none.
-        via: Where to say it: "headers", "query" or "username".
-        username: The user name, with "username" before the parameters.
-        password: The password of the CONNECT, which the authorizer may look at.  Hidden.
+        name: The name of the authorizer; None for the default one of the domain.
+        token: The token, or a callable that returns it for each connection. Not in the `repr`.
+        token_key: The name of the token's parameter.
+        signature: The token's signature, in base64; None if the authorizer requires none. Not in the `repr`.
+        via: Where the parameters are sent: "headers", "query" or "username".
+        username: The user name of the CONNECT; with "username" the parameters follow it.
+        password: The password of the CONNECT, which the authorizer may check. Not in the `repr`.
 
     Raises:
-        ValueError: `via` is something else.
+        ValueError: `via` has another value.
     """
 
     name: str | None = None
@@ -56,7 +56,7 @@ class CustomAuthorizer:
             raise ValueError(f"via is {self.via!r}; expected 'headers', 'query' or 'username'")
 
     def parameters(self) -> list[tuple[str, str]]:
-        """Return what is said, as (name, value) pairs, not encoded."""
+        """Return the parameters as (name, value) pairs, not encoded."""
         token = self.token() if callable(self.token) else self.token
         given = ((NAME, self.name), (self.token_key, token), (SIGNATURE, self.signature))
         return [(name, value) for name, value in given if value is not None]

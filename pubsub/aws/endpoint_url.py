@@ -1,9 +1,9 @@
-"""Where and how a client connects to AWS IoT that proves its identity by a certificate or to a custom authorizer.
+"""The URL and the ALPN name for AWS IoT with a client certificate or a custom authorizer.
 
-    unsigned_url("abc-ats.iot.eu-west-1.amazonaws.com", authorizer)    "wss://.../mqtt", with what the authorizer needs
+    unsigned_url("abc-ats.iot.eu-west-1.amazonaws.com", authorizer)    "wss://.../mqtt", with parameters
     alpn_for("mqtts://...:443", "certificate")                         "x-amzn-mqtt-ca"
 
-What is signed by Signature Version 4 is `sigv4`'s.
+For URLs with a Signature Version 4 see `sigv4`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FreshHeaders", "alpn_for", "unsigned_url"]
 
 _HTTPS_PORT = "443"
-#: On that port AWS IoT takes everything, and knows MQTT by the name of the protocol.
+#: On that port AWS IoT accepts several protocols, and recognizes MQTT by its ALPN name.
 _ALPN = {"certificate": "x-amzn-mqtt-ca", "custom_authorizer": "mqtt"}
 
 
@@ -28,7 +28,7 @@ def unsigned_url(endpoint: str, authorizer: CustomAuthorizer | None) -> str:
     if not separator:
         scheme, rest = "wss", endpoint
     if authorizer is None and scheme == "wss":
-        scheme = "mqtts"  # AWS IoT takes certificates for MQTT over TLS alone
+        scheme = "mqtts"  # AWS IoT accepts client certificates only for MQTT over TLS
     authority, slash, behind = rest.partition("/")
     if scheme in ("mqtts", "mqtt"):
         slash = behind = ""  # MQTT over TCP has no path
@@ -43,11 +43,11 @@ def unsigned_url(endpoint: str, authorizer: CustomAuthorizer | None) -> str:
 
 
 def alpn_for(url: str, way: str) -> str | None:
-    """Return the protocol to offer in TLS; None for none.
+    """Return the protocol name to offer in TLS, or None.
 
     Args:
-        url: To connect to.
-        way: How the client proves its identity: `certificate` or `custom_authorizer`.
+        url: The URL to connect to.
+        way: The kind of authentication: `certificate` or `custom_authorizer`.
     """
     scheme, _, rest = url.partition("://")
     port = rest.partition("/")[0].rpartition("@")[2].rpartition(":")[2]
@@ -55,11 +55,11 @@ def alpn_for(url: str, way: str) -> str | None:
 
 
 class FreshHeaders:
-    """Headers that are made anew at each attempt: the token may be another one.
+    """Headers that are created at each attempt, because the token may have changed.
 
     Args:
-        headers: Those that stay.
-        authorizer: Adds its own.
+        headers: The constant headers.
+        authorizer: The custom authorizer, whose parameters are added.
     """
 
     def __init__(self, headers: Mapping[str, str] | Iterable[tuple[str, str]], authorizer: CustomAuthorizer) -> None:
@@ -71,7 +71,7 @@ class FreshHeaders:
 
 
 def _user_information(authorizer: CustomAuthorizer) -> str:
-    """Encode user name and password for a URL, because the URL is what each attempt asks the provider for."""
+    """Encode user name and password for the URL, which is created at each attempt; so the token can be new."""
     username, password = authorizer.connect_username(), authorizer.password
     if username is None:
         return ""

@@ -1,17 +1,17 @@
-"""What AWS IoT's refusals mean: each as the error of `mqttws` that it is, with a reason added.
+"""The errors of AWS IoT: each is also the corresponding error of `mqttws`, with the reason for the refusal.
 
     MQTTError                                   (of mqttws)
       AWSIoTError(reason)
         UpgradeRefused        and HandshakeRejected    the upgrade was answered with 403 or 429
         ConnectRefused        and ConnectionRefused    the CONNECT was refused
-        ConnectionCut         and ConnectionClosed     the connection was cut off
-        PublishRefused        and PublishRejected      AWS IoT cuts the connection off over this message
-        SubscribeRefused      and SubscribeRejected    ... or over this Topic Filter, or refuses it
-        BeyondLimit           and ValueError           a message was not sent: AWS IoT would cut the connection off
+        ConnectionCut         and ConnectionClosed     AWS IoT has closed the connection
+        PublishRefused        and PublishRejected      AWS IoT closes the connection because of this message
+        SubscribeRefused      and SubscribeRejected    ... or because of this Topic Filter, or refuses it
+        BeyondLimit           and ValueError           a message was not sent: AWS IoT would close the connection
 
-`Reason` is for programs; the message says what was found and what to do.  AWS IoT itself says little: a 403
-with "Forbidden" may have several causes.  What the response's date, its error type and the end of the
-credentials say is said here.  The local endpoint, in its mode `explain`, names the very mistake.
+`Reason` is for programs; the message describes the cause and the remedy. AWS IoT itself gives little information: a 403
+with "Forbidden" can have several causes. The cause is inferred from the date of the response, its error type and the
+expiry of the credentials. The local endpoint, in its mode `explain`, reports the exact mistake.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MAYBE_SECRET = re.compile(r"[A-Za-z0-9+/=%_]{20,}")
 
 
 class Reason(StrEnum):
-    """Why AWS IoT refused."""
+    """The reason for a refusal by AWS IoT."""
 
     CLOCK = "clock"
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 - a reason
@@ -66,7 +66,7 @@ class AWSIoTError(MQTTError):
     """AWS IoT refused something.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
     """
 
     reason: Reason
@@ -76,7 +76,7 @@ class UpgradeRefused(AWSIoTError, HandshakeRejected):
     """The upgrade was refused.
 
     Attributes:
-        request_id: AWS's id of the request, for its support; None if there was none.
+        request_id: AWS's id of the request, for AWS support; None if there was none.
     """
 
     def __init__(self, error: HandshakeRejected, reason: Reason, detail: str) -> None:
@@ -110,7 +110,7 @@ class ConnectRefused(AWSIoTError, ConnectionRefused):
 
 
 class ConnectionCut(AWSIoTError, ConnectionClosed):
-    """The connection was cut off."""
+    """AWS IoT has closed the connection because of something that the client did."""
 
     def __init__(self, error: ConnectionClosed, reason: Reason, detail: str) -> None:
         super().__init__(detail, error.code, error.said)
@@ -120,11 +120,11 @@ class ConnectionCut(AWSIoTError, ConnectionClosed):
         return type(self), (ConnectionClosed(self.message, self.code, self.said), self.reason, self.message)
 
     def __str__(self) -> str:
-        return f"AWS IoT cut the connection off ({self.reason}): {super().__str__()}"
+        return f"AWS IoT closed the connection ({self.reason}): {super().__str__()}"
 
 
 class PublishRefused(AWSIoTError, PublishRejected):
-    """AWS IoT cut the connection off over this message; it is not sent again, and all others go on."""
+    """AWS IoT closed the connection because of this message. It is not sent again; all others are."""
 
     def __init__(self, error: PublishRejected, reason: Reason, detail: str) -> None:
         super().__init__(error.topic, error.size)
@@ -139,7 +139,7 @@ class PublishRefused(AWSIoTError, PublishRejected):
 
 
 class SubscribeRefused(AWSIoTError, SubscribeRejected):
-    """AWS IoT refused this Topic Filter, or cut the connection off over it; all others go on."""
+    """AWS IoT refused this Topic Filter, or closed the connection because of it. All others stay subscribed."""
 
     def __init__(self, error: SubscribeRejected, reason: Reason, detail: str) -> None:
         super().__init__(error.topic_filter, error.closes)
@@ -154,7 +154,7 @@ class SubscribeRefused(AWSIoTError, SubscribeRejected):
 
 
 class BeyondLimit(AWSIoTError, ValueError):
-    """The message is beyond a limit of AWS IoT, which would cut the connection off; it was not sent."""
+    """The message exceeds a limit of AWS IoT, which would close the connection. It was not sent."""
 
     reason = Reason.LIMIT
 
@@ -168,12 +168,12 @@ def explain_error(
     last_asked: tuple[str, str] | None = None,
     last_cut: ConnectionCut | None = None,
 ) -> Exception:
-    """Say what an error of a connection to AWS IoT means; one that it does not know stays itself.
+    """Return an explanation of an error of a connection to AWS IoT; the error itself if there is none.
 
     Args:
-        error: Of the driver.
-        clock: What is known of the time.
-        ends: When the credentials that were used end, by AWS's clock; None when they do not, or it is unknown.
+        error: The error of the client.
+        clock: The corrected clock.
+        ends: The expiry of the credentials that were used, by AWS's clock; None if there is none, or it is unknown.
         client_id: The client id of the connection, if known.
         last_asked: The kind and the topic of the last publish or subscription; None if there was none.
         last_cut: The result of an earlier call for the end of a connection; None if there was none.
@@ -183,13 +183,13 @@ def explain_error(
     if isinstance(error, HandshakeRejected):
         return _explain_upgrade(error, clock, ends)
     if isinstance(error, ConnectionRefused) and error.return_code == 5:
-        who = f"the client id {client_id!r}" if client_id else "this client"
-        return ConnectRefused(error, Reason.POLICY, f"no policy allows iot:Connect for {who}, or a custom authorizer "
-                              "refused it; look at the policies of the role and at those attached to the "
+        client = f"the client id {client_id!r}" if client_id else "this client"
+        return ConnectRefused(error, Reason.POLICY, f"no policy allows iot:Connect for {client}, or a custom "
+                              "authorizer refused it; check the policies of the role and those attached to the "
                               "identity")  # fmt: skip
     if isinstance(error, ConnectionRefused) and error.return_code == 2:
         return ConnectRefused(
-            error, Reason.LIMIT, "the client id is refused: it takes at most 128 bytes, and does not begin with '$'"
+            error, Reason.LIMIT, "the client id is not valid: it must have at most 128 bytes and not begin with '$'"
         )
     if isinstance(error, (PublishRejected, SubscribeRejected)):
         return _explain_refusal(error, last_cut)
@@ -207,12 +207,12 @@ def _explain_cut(error: ConnectionClosed, last_asked: tuple[str, str] | None) ->
         return ConnectionCut(error, Reason.LIMIT if limited else Reason.POLICY, said)
     last = f"{last_asked[0]} {last_asked[1][:100]!r}" if last_asked else "the last request"
     if isinstance(error, LimitExceeded):
-        return ConnectionCut(error, Reason.LIMIT, f"{last} is probably beyond a limit")
+        return ConnectionCut(error, Reason.LIMIT, f"{last} probably exceeds a limit")
     return ConnectionCut(
         error,
         Reason.POLICY,
-        f"{last} was probably the cause: it is within the limits that are known, so most likely no policy allows it; "
-        "look at the policies of the role and at those attached to the identity",
+        f"{last} was probably the cause: it is within the known limits, so most likely no policy allows it; check the "
+        "policies of the role and those attached to the identity",
     )
 
 
@@ -223,7 +223,7 @@ def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: Conne
         reason, detail = cut.reason, cut.message
     elif isinstance(error, PublishRejected):
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Publish (or iot:RetainPublish) on this topic"
-    else:  # the provider itself refuses a subscription beyond the limit, so this is not the reason
+    else:  # the provider refuses a subscription beyond the limit before it is sent, so a limit is not the reason
         reason, detail = Reason.POLICY, "most likely no policy allows iot:Subscribe on this Topic Filter"
     if isinstance(error, PublishRejected):
         return PublishRefused(error, reason, detail)
@@ -231,13 +231,13 @@ def _explain_refusal(error: PublishRejected | SubscribeRejected, last_cut: Conne
 
 
 def _names_a_limit(said: str) -> bool:
-    """Return whether a statement of the local endpoint's is about a limit: those about a policy name an action."""
+    """Return whether a reason that the local endpoint gives is a limit: if it is a policy, it contains an action."""
     return "iot:" not in said
 
 
 def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetime | None) -> Exception:
     if error.status == 429:
-        return UpgradeRefused(error, Reason.LIMIT, "there are too many attempts to connect; the next ones wait longer")
+        return UpgradeRefused(error, Reason.LIMIT, "there were too many attempts to connect; the next delay is longer")
     if error.status != 403:
         return error
     headers = dict(error.headers)
@@ -246,7 +246,7 @@ def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetim
     if code == "clock" or (date is not None and clock.is_off(date)):
         off = f"by {abs(clock.off_by(date)):.0f} s " if date is not None else ""
         return UpgradeRefused(
-            error, Reason.CLOCK, f"this machine's clock is off {off}from that of AWS IoT; set it, by NTP at best"
+            error, Reason.CLOCK, f"this machine's clock differs {off}from that of AWS IoT; set it, preferably by NTP"
         )
     kind = headers.get("x-amzn-errortype", "").partition(":")[0]
     now = date if date is not None else clock.now()
@@ -258,8 +258,7 @@ def _explain_upgrade(error: HandshakeRejected, clock: LearntClock, ends: datetim
     return UpgradeRefused(
         error,
         Reason.SIGNATURE,
-        "the signature was not accepted: the access key, the secret key, the session token or the region is not the "
-        "right one",
+        "the signature was not accepted: the access key, the secret key, the session token or the region is wrong",
     )
 
 

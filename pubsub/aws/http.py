@@ -1,14 +1,11 @@
-"""One POST to a service of AWS and its answer.
+"""A minimal HTTPS client: one POST to a service of AWS, and its answer.
 
-Why the standard library's `http.client`: a client of Cognito sends two small requests an hour, so that
-pools, HTTP/2 and a further dependency would have no advantage, and `http.client` does nothing implicitly.  It
-follows no redirect, so tokens are sent only to the given host.  It blocks: on an event loop,
-call it in a worker thread.
+It uses the standard library's `http.client`, because a client of Cognito sends only two small requests an hour: pools,
+HTTP/2 and a further dependency would have no advantage. `http.client` follows no redirects, so tokens are sent only to
+the given host. It blocks; in an event loop, call it in a worker thread.
 
-What is added here: TLS that is verified, proxies as the environment names them, one deadline for the whole
-exchange, a limit for the answer, and errors that say what failed and contain no body, no header and no path.
-
-It knows nothing of AWS's protocols.
+This module adds verified TLS, the proxies of the environment, one deadline for the whole exchange, a limit for the
+answer, and errors that contain no body, no header and no path. It is independent of AWS's protocols.
 """
 
 from __future__ import annotations
@@ -28,17 +25,17 @@ __all__ = ["Response", "TransferError", "check_url", "post"]
 
 
 class TransferError(OSError):
-    """There was no answer, or no usable one; the message names the host."""
+    """There was no answer, or it is not usable. The message contains the host."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Response:
-    """An answer.  Its body, which may hold tokens, is not in its `repr`.
+    """An answer. Its body, which may contain tokens, is not in its `repr`.
 
     Args:
         status: The HTTP status.
-        headers: By name in lower case; of a repeated one, the last.
-        body: All of it.
+        headers: The headers by name in lower case; of a repeated header, the last.
+        body: The whole body.
     """
 
     status: int
@@ -50,10 +47,10 @@ class Response:
 
 
 def check_url(url: str) -> SplitResult:
-    """Check that a URL is one to send a request to, and take it apart.
+    """Check that a request can be sent to a URL. Return its parts.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The URL is not valid.
     """
     try:
         parts: SplitResult | None = urlsplit(url)
@@ -67,7 +64,7 @@ def check_url(url: str) -> SplitResult:
         or parts.username is not None
         or port == 0
     ):
-        # It is not shown, and neither is what the standard library says of it: it may hold a name and a password.
+        # Neither the URL nor the standard library's message is shown: they may contain a name and a password.
         raise ValueError("expected a URL such as https://host[:port]/path, without a user's name in it")
     return parts
 
@@ -85,15 +82,15 @@ def post(
 
     Args:
         url: `https://host[:port]/path`, or `http://…` for a service on this machine.
-        headers: To be sent; Host and Content-Length are added.
-        body: To be sent.
+        headers: The headers; Host and Content-Length are added.
+        body: The body.
         timeout: Seconds to connect to each address, and then for the whole exchange.
-        most: The most bytes that the answer's body may have.
-        context: The TLS context; None for one that verifies by the system's authorities.
+        most: The maximum bytes of the answer's body.
+        context: The TLS context; None for one that trusts the system's authorities.
 
     Raises:
         ValueError: The URL is not valid.
-        TransferError: There was no answer in time, or none that can be used.
+        TransferError: There was no answer in time, or it is not usable.
     """
     parts = check_url(url)
     where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
@@ -104,7 +101,7 @@ def post(
         responses.append(http.client.HTTPResponse(*arguments, **options))
         return responses[-1]
 
-    # To close each of them: before Python 3.11.5, http.client leaves a proxy's refusal of CONNECT open.
+    # Collected to be closed: before Python 3.11.5 http.client does not close a proxy's refusal of CONNECT.
     connection.response_class = response  # type: ignore[assignment]
     try:
         connection.connect()
@@ -116,7 +113,7 @@ def post(
     except _TooLong:
         raise TransferError(f"the answer from {where} has more than {most} bytes") from None
     except OSError as fault:
-        # Of a proxy's refusal too: http.client words it with the status alone.
+        # Includes the refusal of a proxy; the message of http.client for it contains only the status.
         raise TransferError(f"cannot reach {where}: {fault.strerror or fault}") from None
     except http.client.HTTPException as fault:
         raise TransferError(f"the answer from {where} is not HTTP ({type(fault).__name__})") from None
@@ -142,13 +139,13 @@ def _exchange(
     overdue = threading.Event()
 
     def end() -> None:
-        # A timeout of the socket begins anew with each byte; this ends even a peer that sends one now and then.
-        # Not sock.shutdown(): that of a TLS socket turns it, for a moment, into one that would send in the clear.
+        # The time-out of a socket starts again with each byte; this ends also an exchange with a very slow peer.
+        # Not sock.shutdown(): for a moment that turns a TLS socket into one that would send without encryption.
         overdue.set()
         try:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
-            pass  # it ended by itself
+            pass  # the exchange has ended
 
     deadline = threading.Timer(timeout, end)
     deadline.daemon = True
@@ -203,7 +200,7 @@ def _checked_proxy(proxy: str, scheme: str) -> SplitResult:
     except ValueError:
         via, port = None, 0
     if via is None or via.scheme != "http" or not via.hostname or port == 0:
-        # Neither the proxy's URL nor what the standard library says of it is shown: it may hold a password.
+        # Neither the proxy's URL nor the standard library's message is shown: they may contain a password.
         raise TransferError(f"the environment's proxy for {scheme} is not http://host:port; correct it, or unset it")
     return via
 

@@ -1,11 +1,11 @@
-"""A clock that is corrected by the `Date` of a server, for machines whose own clock is wrong.
+"""A clock that is corrected by the `Date` of a server, for machines whose clock is wrong.
 
-AWS refuses a signature whose date is off by more than five minutes, and its refusal contains the correct time.  The
-difference is taken from it once, and applied from then on.  The machine's own clock is not changed.
+AWS refuses a signature whose date is off by more than five minutes, and its refusal contains the correct time. The
+difference is stored and applied from then on. The machine's clock is not changed.
 
 A server that returns another time with each refusal must not cause endless attempts, so the offset is not changed again
-for a while.  But connections can share a clock, and requests that they dated just before the correction are refused
-just after it.  So as many further attempts are allowed as there were such dates.
+for some time. But connections can share a clock, and requests that were dated just before the correction are refused
+just after it. So the number of further attempts that are allowed is the number of such requests.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class LearntClock:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._learnt_at: float | None = None
-        self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # when requests were dated since the last correction
-        self._overtaken = 0  # how many requests were dated just before the last correction
+        self._dated: deque[float] = deque(maxlen=_MOST_DATED)  # the times of `date` since the last correction
+        self._overtaken = 0  # the number of requests that were dated just before the last correction
         self.offset = 0.0
 
     def now(self) -> datetime:
@@ -73,7 +73,7 @@ class LearntClock:
             return self.now()
 
     def off_by(self, date: datetime) -> float:
-        """Return by how many seconds this clock, as corrected, is ahead of a server's date."""
+        """Return the seconds by which this clock, as corrected, is ahead of a server's date."""
         return (self.now() - date).total_seconds()
 
     def is_off(self, date: datetime) -> bool:

@@ -2,12 +2,12 @@
 
     LocalIoTEndpoint(limits=IoTLimits(publish_rate=None, max_payload=1_000))
 
-The local endpoint keeps them, and the provider checks what it publishes against them before it is sent: AWS IoT
-itself cuts off a client that goes beyond one, and says nothing.
+The local endpoint enforces them. The provider checks messages and Topic Filters against them before they are sent,
+because AWS IoT closes the connection of a client that exceeds a limit, without a reason.
 
-The one idea: the defaults are what AWS documents, so that a program which passes here passes there.  None lifts a
-limit.  A topic is measured without the prefix of Basic Ingest, `$aws/rules/<rule>/`, and a Topic Filter without that
-of a shared subscription, `$share/<name>/`.
+The defaults are those that AWS documents, so a program that works with the local endpoint works with AWS IoT. None
+removes a limit. A topic is measured without the prefix of Basic Ingest, `$aws/rules/<rule>/`, and a Topic Filter
+without that of a shared subscription, `$share/<name>/`.
 
 Spec: "AWS IoT Core endpoints and quotas" in the AWS general reference; "MQTT" in the AWS IoT Core developer guide.
 """
@@ -131,7 +131,7 @@ class IoTLimits:
         if objection is not None:
             return objection
         if qos > self.max_qos:
-            return f"the Topic Filter {_shown(topic_filter)} has QoS {qos}; AWS IoT takes at most QoS {self.max_qos}"
+            return f"the Topic Filter {_shown(topic_filter)} has QoS {qos}; AWS IoT accepts at most QoS {self.max_qos}"
         if not (self.reserved_topics or may_subscribe(topic_filter)):
             return (
                 f"the Topic Filter {_shown(topic_filter)} is reserved; AWS IoT documents no such topic to subscribe to"
@@ -150,11 +150,11 @@ class IoTLimits:
         if objection is not None:
             return objection
         if qos > self.max_qos:
-            return f"the message to {_shown(topic)} has QoS {qos}; AWS IoT takes at most QoS {self.max_qos}"
+            return f"the message to {_shown(topic)} has QoS {qos}; AWS IoT accepts at most QoS {self.max_qos}"
         if payload_size is not None and self.max_payload is not None and payload_size > self.max_payload:
             return (
                 f"the payload for {_shown(topic)} takes {payload_size:,} bytes; "
-                f"AWS IoT takes at most {self.max_payload:,}"
+                f"AWS IoT accepts at most {self.max_payload:,}"
             )
         if not (self.reserved_topics or may_publish(topic)):
             return f"the topic {_shown(topic)} is reserved; AWS IoT documents no such topic to publish to"
@@ -164,10 +164,10 @@ class IoTLimits:
         counted = without_prefix(topic)
         slashes = counted.count("/")
         if self.max_slashes is not None and slashes > self.max_slashes:
-            return f"{what} {_shown(topic)} has {slashes} slashes; AWS IoT takes at most {self.max_slashes}"
+            return f"{what} {_shown(topic)} has {slashes} slashes; AWS IoT accepts at most {self.max_slashes}"
         size = len(counted.encode())
         if self.max_topic_bytes is not None and size > self.max_topic_bytes:
-            return f"{what} {_shown(topic)} takes {size} bytes; AWS IoT takes at most {self.max_topic_bytes}"
+            return f"{what} {_shown(topic)} takes {size} bytes; AWS IoT accepts at most {self.max_topic_bytes}"
         return None
 
 

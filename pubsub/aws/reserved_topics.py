@@ -1,10 +1,10 @@
-"""The topics that AWS IoT reserves for itself: those that begin with `$`, and what a client may do with each.
+"""The topics that AWS IoT reserves: those that begin with `$`, and what a client may do with each.
 
 AWS IoT closes the connection of a client that publishes or subscribes to one for which it documents no such use. So
 the provider refuses such a request before it is sent, and the local endpoint closes the connection.
 
     may_publish("$aws/things/lamp/shadow/update")            True
-    may_publish("$aws/events/presence/connected/lamp")       False: that is for AWS IoT to say
+    may_publish("$aws/events/presence/connected/lamp")       False: only AWS IoT publishes there
     may_subscribe("$aws/events/presence/connected/+")        True
 
 A Topic Filter may match more than the documented topics; it is refused only if it cannot match any of them.
@@ -48,7 +48,7 @@ _PUBLISH = [
     )
 ]
 
-#: Below what a client may subscribe.
+#: What a client may subscribe to.
 _SUBSCRIBE = [
     template.split("/")
     for template in (
@@ -66,12 +66,12 @@ _SUBSCRIBE = [
     )
 ]
 
-#: The last level of an answer of AWS IoT's own.
+#: The last level of a topic on which AWS IoT publishes an answer.
 _ANSWERS = ("accepted", "rejected")
 
 
 def may_publish(topic: str) -> bool:
-    """Return whether AWS IoT takes what a client publishes to a Topic Name, as far as reserved topics go."""
+    """Return whether a client may publish to a Topic Name, as far as reserved topics are concerned."""
     if not topic.startswith("$"):
         return True
     levels = topic.split("/")
@@ -81,7 +81,10 @@ def may_publish(topic: str) -> bool:
 
 
 def may_subscribe(topic_filter: str) -> bool:
-    """Return whether AWS IoT takes a Topic Filter, as far as reserved topics go. A shared one is not examined."""
+    """Return whether a client may subscribe to a Topic Filter, as far as reserved topics are concerned.
+
+    A shared subscription is not examined.
+    """
     if not topic_filter.startswith("$") or topic_filter.startswith(_SHARE):
         return True
     return any(_meet(topic_filter.split("/"), template) for template in _SUBSCRIBE)
@@ -100,14 +103,14 @@ def filter_of_share(topic_filter: str) -> str | None:
 
 
 def without_prefix(topic: str) -> str:
-    """Return what of a Topic Name or Topic Filter is measured: not `$aws/rules/<rule>/`, and not `$share/<name>/`."""
+    """Return the part of a Topic Name or Filter that is measured, after `$aws/rules/<rule>/` or `$share/<name>/`."""
     if topic.startswith(_BASIC_INGEST):
         return topic.removeprefix(_BASIC_INGEST).partition("/")[2]
     return filter_of_share(topic) or topic
 
 
 def _meet(levels: Sequence[str], template: Sequence[str]) -> bool:
-    """Return whether a Topic Name or Topic Filter and a template have a topic in common."""
+    """Return whether some topic matches both a Topic Name or Topic Filter and a template."""
     for index, wanted in enumerate(template):
         if levels[index : index + 1] == ["#"]:
             return True

@@ -1,12 +1,10 @@
-"""Amplify's configuration files, of every generation, read into one flat dict of the settings that PubSub needs.
+"""Reading Amplify's configuration files, of every generation, into one flat dict of the settings for PubSub.
 
     read_settings("aws-exports.js")
     {"aws_project_region": "eu-west-1", "aws_cognito_identity_pool_id": "eu-west-1:…", …}
 
-It opens no connection and knows nothing of what the settings are for.
-
-The one idea: the generations differ only in where a setting stands.  For each setting there is a list of places,
-tried in order, in whatever file or dict was given; the kind of file needs no guessing.
+The generations differ only in the place of a setting. For each setting there is a list of places, which are tried in
+order in any file or dict. So the kind of the file need not be known.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ _MOST_BYTES = 4_000_000
 
 _MOBILE_POOL = ("auth", "plugins", "awsCognitoAuthPlugin", "CredentialsProvider", "CognitoIdentity", "Default")
 
-# The first generation writes flat names; `Amplify.configure` of old took them by category; the files for phones
-# nest them by plugin; the second generation has `auth`, and what the developer put under `custom`.
+# The first generation has flat names; early versions of `Amplify.configure` nested them by category; the files for
+# phones nest them by plugin; the second generation has `auth`, and the developer's settings under `custom`.
 _PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
     "aws_pubsub_region": (
         ("aws_pubsub_region",),
@@ -69,22 +67,22 @@ _PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class SettingsError(ValueError):
-    """A configuration cannot be read; the message says where, what was found and what was expected."""
+    """A configuration is not valid. The message contains the place, what was found and what was expected."""
 
 
 def read_settings(source: SettingsSource) -> dict[str, str]:
     """Read the settings for PubSub.
 
     Args:
-        source: The path of `aws-exports.js`, `amplifyconfiguration.json` or `amplify_outputs.json`, or the same as
-            a dict.
+        source: The path of `aws-exports.js`, `amplifyconfiguration.json` or `amplify_outputs.json`, or its content as a
+            dict.
 
     Returns:
-        Those found of `aws_pubsub_region`, `aws_pubsub_endpoint`, `aws_cognito_identity_pool_id` and
+        The settings that were found of `aws_pubsub_region`, `aws_pubsub_endpoint`, `aws_cognito_identity_pool_id` and
         `aws_project_region`.
 
     Raises:
-        SettingsError: It is not such a configuration, or a setting is not a text.
+        SettingsError: This is not such a configuration, or a setting is not a str.
         OSError: The file cannot be read.
     """
     if isinstance(source, Mapping):
@@ -101,8 +99,8 @@ def read_settings(source: SettingsSource) -> dict[str, str]:
                 break
     if not settings:
         raise SettingsError(
-            f"{name}: none of {', '.join(_PLACES)} is in it, and no 'auth' of an amplify_outputs.json; is it "
-            "the file that Amplify made?"
+            f"{name}: it contains none of {', '.join(_PLACES)}, and no 'auth' of an amplify_outputs.json; is it the "
+            "file that Amplify generated?"
         )
     return settings
 
@@ -111,7 +109,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise SettingsError(f"{path}: it has more than {_MOST_BYTES} bytes; no configuration is so long")
+        raise SettingsError(f"{path}: it has more than {_MOST_BYTES} bytes, too many for a configuration")
     try:
         text = data.decode("utf-8-sig")
         if path.suffix.lower() in _SCRIPTS:
@@ -138,7 +136,7 @@ def _at(given: object, place: tuple[str, ...]) -> object:
 
 def _checked(value: object, where: str) -> str:
     if isinstance(value, Expression):
-        raise SettingsError(f"{where} is the expression {value.text!r}, which is not run; write the value itself")
+        raise SettingsError(f"{where} is the expression {value.text!r}, which is not evaluated; write the value itself")
     if not isinstance(value, str) or not value.strip():
         seen = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
         raise SettingsError(f"{where} is {seen}; expected text")

@@ -1,10 +1,10 @@
-"""Reads the object that a JavaScript file of settings exports, such as Amplify's `aws-exports.js`.
+"""Reading the object that a JavaScript file of settings exports, such as Amplify's `aws-exports.js`.
 
-It never runs anything, and knows no names of settings.  What it reads is what people write in such files: comments,
-single quotes, unquoted keys, trailing commas, TypeScript's annotations.
+Nothing is executed. The reader accepts what such files contain: comments, single quotes, unquoted keys, trailing commas
+and the annotations of TypeScript.
 
-The one idea: what is no plain value (a call, `process.env.X`, a spread) is not an error but `Expression`, its text
-kept.  Whoever needs that very setting can say so; all others are read.
+A value that is not a literal (a call, `process.env.X`, a spread) is not an error, but an `Expression` with its text. So
+it is an error only if that setting is needed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _OPENING = {"{": "}", "[": "]", "(": ")"}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A value that only running the file would give.
+    """A value that would have to be evaluated.
 
     Args:
-        text: As it is written.
+        text: The source text.
     """
 
     text: str
@@ -58,14 +58,14 @@ class _Token(NamedTuple):
 def read_exported_object(source: str) -> dict[str, JSValue]:
     """Read the object that a module exports.
 
-    That is the one of `export default {…}` or `module.exports = {…}`, or the one that the name standing there was
-    given, or the only object of the file.
+    That is the object in `export default {…}` or `module.exports = {…}`, or the object of the variable that is named
+    there, or the only object of the file.
 
     Args:
         source: The text of the file.
 
     Raises:
-        ValueError: There is no such object, or the text is not JavaScript; the message names the line.
+        ValueError: There is no such object, or the text is not JavaScript; the message contains the line.
     """
     reader = _Reader(source)
     named: dict[str, dict[str, JSValue]] = {}
@@ -77,7 +77,7 @@ def read_exported_object(source: str) -> dict[str, JSValue]:
             if previous == "default" or name == "exports":
                 return found
             named[name] = found
-            # `const a = {…}, b = {…}`: what follows the comma is declared as well.
+            # `const a = {…}, b = {…}`: another declaration follows the comma.
             previous = "const" if reader.take(",") else ""
             continue
         elif token.text in _OPENING:
@@ -96,7 +96,7 @@ def read_exported_object(source: str) -> dict[str, JSValue]:
 
 
 class _Reader:
-    """The tokens of a text, read one by one."""
+    """A reader of the tokens of a text."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -107,7 +107,7 @@ class _Reader:
         at = 0
         while at < len(self._source):
             found = _TOKEN.match(self._source, at)
-            # `/` and `*` are punctuation too, so an open comment would be read as such.
+            # `/` and `*` are also punctuation, so a comment without an end would be read as punctuation.
             if found is None or (found["punct"] == "/" and self._source.startswith("/*", at)):
                 what = "comment" if found else "text in quotes"
                 raise ValueError(f"line {self._line(at)}: a {what} that is never closed")
@@ -120,13 +120,13 @@ class _Reader:
         return self._source.count("\n", 0, at) + 1
 
     def next(self) -> _Token:
-        """Return the next token; at the end, the same one again and again."""
+        """Return the next token; at the end, the end token each time."""
         token = self._tokens[self._at]
         self._at = min(self._at + 1, len(self._tokens) - 1)
         return token
 
     def take(self, text: str) -> bool:
-        """Return the next token if it is this punctuation, and return whether it was."""
+        """Consume the next token if it is this punctuation. Return whether it was."""
         found = self._peek().kind == "punct" and self._peek().text == text
         if found:
             self.next()
@@ -136,7 +136,7 @@ class _Reader:
         return self._tokens[self._at]
 
     def skip_group(self, opening: _Token) -> None:
-        """Pass over all up to what closes the bracket just taken."""
+        """Skip all tokens up to the one that closes the bracket just consumed."""
         expected = [_OPENING[opening.text]]
         while expected:
             token = self.next()
@@ -148,14 +148,14 @@ class _Reader:
                 expected.pop()
 
     def object(self, depth: int) -> dict[str, JSValue]:
-        """Read an object, its brace being taken."""
+        """Read an object, after its opening brace."""
         made: dict[str, JSValue] = {}
         for key in self._members("}", depth):
             if key.kind in ("string", "name", "number") and self._peek().text == ":":
                 self.next()
                 made[_unquoted(key.text) if key.kind == "string" else key.text] = self._value(self.next(), depth)
             else:
-                self._expression(key)  # a spread, a shorthand, a method: nothing to be read without running it
+                self._expression(key)  # a spread, a shorthand, a method: it would have to be evaluated
         return made
 
     def _array(self, depth: int) -> list[JSValue]:
@@ -189,11 +189,11 @@ class _Reader:
             return self._expression(token)
         if self._peek().kind == "punct" and self._peek().text in ",}]":
             return value
-        self._at = start  # more follows: it was only the beginning of an expression
+        self._at = start  # more follows: this was only the beginning of an expression
         return self._expression(token)
 
     def _expression(self, first: _Token) -> Expression:
-        """Pass over an expression, to the comma or the bracket that ends it."""
+        """Read an expression, up to the comma or the bracket that ends it."""
         if first.kind == "punct" and first.text in _OPENING:
             self.skip_group(first)
         while not (self._peek().kind == "punct" and self._peek().text in ",}])") and self._peek().kind != "end":
@@ -209,10 +209,10 @@ def _unquoted(text: str) -> str:
         if code:
             number = int(code, 16)
             if number > 0x10FFFF:
-                raise ValueError(f"{found[0]!r} is no character; the last one is \\u{{10FFFF}}")
+                raise ValueError(f"{found[0]!r} is not a character; the last one is \\u{{10FFFF}}")
             return chr(number)
         char = found[4]
         return "" if char in ("\n", "\r\n") else _PLAIN_ESCAPES.get(char, char)
 
-    # A character beyond U+FFFF may be written as two halves, which only together are one.
+    # A character beyond U+FFFF may be written as a surrogate pair.
     return _ESCAPE.sub(plain, text[1:-1]).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")

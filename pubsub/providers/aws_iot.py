@@ -1,17 +1,17 @@
-"""The provider for AWS IoT: a fresh signature at every attempt, or a custom authorizer, or a client certificate.
+"""The provider for AWS IoT, with signed URLs, a custom authorizer or a client certificate.
 
 The kind of authentication determines what happens at each attempt:
 
-    credentials          url(): fetch the current credentials, sign the endpoint's URL with the corrected time
-    a callable endpoint  url() is its result: signed elsewhere, by a backend that keeps the credentials
-    custom authorizer    url(), and headers that are made anew: the token may be fresh, too
-    certificate          url() is fixed; the TLS context carries the certificate, and on port 443 the ALPN name
+    credentials          url() fetches the current credentials, and signs the endpoint's URL with the corrected time
+    a callable endpoint  url() returns its result: the URL is signed elsewhere, by a backend that has the credentials
+    custom authorizer    url(), and new headers, because the token may have changed
+    certificate          url() is fixed; the TLS context has the certificate, and on port 443 the ALPN name
 
-The one idea: nothing that expires is kept here.  The source of credentials knows when to fetch new ones; what is learnt
-here is the time alone, from the `Date` of a 403 (`LearntClock`), and then the attempt is made again, once.
+Nothing that expires is cached here. The source of the credentials decides when to fetch new ones. Only the time is
+learnt here, from the `Date` of a 403 (`LearntClock`); then the attempt is repeated, once.
 
-AWS IoT closes the connection over what it does not allow, and says nothing.  So what is known beforehand (`IoTLimits`)
-is refused before it is sent, and the client paces itself below AWS's rates.
+AWS IoT closes the connection of a client that does something forbidden, without a reason. So this provider refuses what
+is known to be forbidden (`IoTLimits`) before it is sent, and the client keeps below AWS's rates.
 """
 
 from __future__ import annotations
@@ -52,43 +52,47 @@ __all__ = ["AWSIoTProvider"]
 
 logger = logging.getLogger("pubsub")
 
-#: Seconds after which a message counts as throttled: AWS IoT acknowledges accepted messages much sooner.
+#: Seconds without acknowledgement after which a message counts as throttled. AWS IoT acknowledges accepted messages
+#: much sooner.
 _RESEND_AFTER = 5.0
-#: Seconds after discarding credentials in which they are not discarded again.
+#: Seconds after credentials were discarded in which they are not discarded again.
 _PAUSE = 60.0
 
 
 class AWSIoTProvider(Provider):
-    """Connects to AWS IoT's message broker.
+    """A provider for the message broker of AWS IoT.
 
-    At most one of `credentials`, `custom_authorizer`, `certificate` and a callable endpoint is given; with none the
-    credentials come from the Cognito identity pool that was configured (`aws_cognito_identity_pool_id`).
+    Pass at most one of `credentials`, `custom_authorizer`, `certificate` and a callable endpoint. Without any, the
+    credentials come from the configured Cognito identity pool (`aws_cognito_identity_pool_id`).
 
     Args:
-        aws_pubsub_region: The region; None: as configured, or as the endpoint's host says.
-        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or the host alone; several, such as those
-            of two regions, all of which one attempt tries; or a callable that returns a URL signed elsewhere, or
-            several, and is called once for each attempt (it may block; with asyncio it may also be a coroutine
-            function); None: as configured.
-        credentials: Where credentials come from: `sigv4.Credentials`, a `CognitoIdentity`, any object with
-            `get_frozen_credentials()` as botocore has it, or a callable; the asyncio driver also awaits it.
-        custom_authorizer: What a custom authorizer is to be given.
-        certificate: PEM file of a client certificate, for MQTT over TLS.
-        key: PEM file of its private key; None: in the same file.
-        ca_file: PEM file of the authorities to trust; None: those of the system, which know Amazon's.
-        alpn: The TLS application protocol to offer; None: the right one on port 443, none elsewhere.
-        logins: For the configured identity pool: the user's logins; see `CognitoIdentity`.
-        limits: What is checked before a message or a request is sent, and the rates that the client keeps.
-        service: The service that is signed for.
-        expires: Seconds that a signed URL lives, 1 to 604,800; None leaves it to AWS IoT.
-        skew: Seconds that a clock may be off.
-        clock: Gives the time in seconds since 1970.
-        name: By which `provider=` selects it.
+        aws_pubsub_region: The region; None: the configured one, or that in the endpoint's host name.
+        aws_pubsub_endpoint: `wss://<id>-ats.iot.<region>.amazonaws.com/mqtt`, or only the host; several endpoints, such
+            as those of two regions, all of which an attempt tries; or a callable that returns a URL signed elsewhere,
+            or several, and is called once for each attempt. The callable may block; with asyncio it may also be a
+            coroutine function. None: the configured endpoint.
+        credentials: The source of credentials: `sigv4.Credentials`, a `CognitoIdentity`, any object with
+            `get_frozen_credentials()` as in botocore, or a callable; with asyncio also a coroutine function.
+        custom_authorizer: The parameters for a custom authorizer.
+        certificate: PEM file with a client certificate, for MQTT over TLS.
+        key: PEM file with its private key; None: in the same file.
+        ca_file: PEM file with the trusted authorities; None: those of the system, which include Amazon's.
+        alpn: The TLS application protocol to offer; None: the required one on port 443, none on other ports.
+        logins: The user's logins for the configured identity pool; see `CognitoIdentity`.
+        limits: The limits that are checked before something is sent, and the rates that the client keeps.
+        service: The service name in the signature.
+        expires: Seconds for which a signed URL is valid, 1 to 604,800; None leaves that to AWS IoT.
+        skew: Seconds by which a clock may be off.
+        clock: Returns the time in seconds since 1970.
+        name: The name for the argument `provider` of other methods; None: "AWSIoTProvider".
         offline: "queue" or "raise"; see `Provider`.
-        **options: Of the client.  `keep_alive` is brought into what AWS IoT takes, 30 to 1,200 seconds, 0 as 1,200.
+        **options: See `ClientOptions`. `keep_alive` is changed to a value that AWS IoT accepts, 30 to 1,200 seconds; 0
+            becomes 1,200.
 
     Raises:
-        ProviderError: More than one of the ways to prove its identity was given.
+        ProviderError: More than one kind of authentication was given.
+        TypeError: There is no such option, or it has the wrong type.
+        ValueError, LocalProtocolError: An option is out of its range, or breaks a rule of the standard.
     """
 
     kind: ClassVar[str] = "AWSIoTProvider"
@@ -119,7 +123,7 @@ class AWSIoTProvider(Provider):
         if callable(aws_pubsub_endpoint):
             given.append("an aws_pubsub_endpoint that signs")
         if len(given) > 1:
-            raise ProviderError(f"{' and '.join(given)} are given; give one way to prove the client's identity")
+            raise ProviderError(f"{' and '.join(given)} are given; pass only one kind of authentication")
         settings = {
             "aws_pubsub_region": aws_pubsub_region,
             "aws_pubsub_endpoint": freeze(aws_pubsub_endpoint),
@@ -143,16 +147,16 @@ class AWSIoTProvider(Provider):
         self._signers: tuple[tuple[list[str], str | None], list[IotUrlSigner]] | None = None
         self._identity: tuple[tuple[str, Any], CognitoIdentity] | None = None
         self._ends: datetime | None = None
-        self._let_go_at: float | None = None
+        self._discarded_at: float | None = None
 
     # --- configuration ---
 
     def same_as(self, other: Provider) -> bool:
-        """Return whether another provider was made alike: its limits, skew and clock, too."""
+        """Return whether another provider has the same settings and options, including limits, skew and clock."""
         return super().same_as(other) and isinstance(other, AWSIoTProvider) and self._made_with == other._made_with
 
     def configure(self, settings: Mapping[str, Any]) -> bool:
-        """Take settings; see `Provider.configure`."""
+        """Set the settings; see `Provider.configure`."""
         changed = super().configure(settings)
         self._check_region()
         return changed
@@ -162,7 +166,7 @@ class AWSIoTProvider(Provider):
         taken = None if asked is None else self._limits.keep_alive(asked)
         if taken is not None and taken != asked:
             logger.warning(
-                "%s: keep_alive is %d; AWS IoT takes %d to %d seconds, and 0 as the longest: %d is used",
+                "%s: keep_alive is %d; AWS IoT accepts %d to %d seconds, and treats 0 as the maximum: %d is used",
                 self.name,
                 asked,
                 self._limits.min_keep_alive,
@@ -172,14 +176,14 @@ class AWSIoTProvider(Provider):
             self._options["keep_alive"] = taken
 
     def _check_region(self) -> None:
-        """Warn if the region that is signed for is not the one that an endpoint's host names."""
+        """Warn if the region of the signature is not the one in the host name of an endpoint."""
         region = self._settings.get("aws_pubsub_region")
         if not self._settings.get("aws_pubsub_endpoint") or not region or self._way() != "credentials":
             return
         for endpoint in self._endpoints():
             try:
                 named = region_from_endpoint(endpoint)
-            except SigningError:  # a custom domain names none; what is no endpoint at all is refused when it is used
+            except SigningError:  # a custom domain, which contains no region; an invalid endpoint fails when it is used
                 continue
             self._compare_regions(named, region)
 
@@ -187,8 +191,8 @@ class AWSIoTProvider(Provider):
         if named != region and self._warned_of != (named, region):
             self._warned_of = (named, region)
             logger.warning(
-                "%s: aws_pubsub_region is %r, and the endpoint's host is of %r, which will refuse the signature; give "
-                "that region, or none",
+                "%s: aws_pubsub_region is %r, but the endpoint's host is in %r and will refuse the signature; set that "
+                "region, or none",
                 self.name,
                 region,
                 named,
@@ -197,7 +201,12 @@ class AWSIoTProvider(Provider):
     # --- where to connect ---
 
     def url(self) -> Urls:
-        """Return where to connect, with a fresh signature where the client proves its identity by one."""
+        """Return the URL to connect to, or several, with a new signature if they are signed.
+
+        Raises:
+            ProviderError: A setting is missing.
+            CredentialsUnavailable: There are no credentials.
+        """
         way = self._way()
         if way == "signed":
             return ask(self.name, self._settings["aws_pubsub_endpoint"])
@@ -206,7 +215,7 @@ class AWSIoTProvider(Provider):
         return self._sign(fetch(self._source()))
 
     def url_async(self) -> Urls | Awaitable[Urls]:
-        """Return the same without blocking: what may block is called in a thread, or awaited."""
+        """Return the same as `url` without blocking. What may block is called in a thread, or awaited."""
         if self._way() not in ("credentials", "signed"):
             return one_or_all(self._plain_urls())
         return self._url_signed_async()
@@ -224,7 +233,7 @@ class AWSIoTProvider(Provider):
         return one_or_all([str(signer.presign(credentials, now)) for signer in self._url_signers()])
 
     def _url_signers(self) -> list[IotUrlSigner]:
-        """Return what signs for each endpoint."""
+        """Return the signer of each endpoint."""
         made_of = self._endpoints(), self._settings.get("aws_pubsub_region")
         if self._signers is None or self._signers[0] != made_of:
             self._signers = made_of, [self._url_signer(endpoint, made_of[1]) for endpoint in made_of[0]]
@@ -250,7 +259,7 @@ class AWSIoTProvider(Provider):
         return given(self.name, self._settings.get("aws_pubsub_endpoint"), example)
 
     def _way(self) -> str:
-        """Return how the client proves its identity."""
+        """Return the kind of authentication."""
         if callable(self._settings.get("aws_pubsub_endpoint")):
             return "signed"
         ways = ("custom_authorizer", "certificate")
@@ -265,7 +274,7 @@ class AWSIoTProvider(Provider):
         pool = self._settings.get("aws_cognito_identity_pool_id")
         if not pool:
             raise ProviderError(
-                f"{self.name} has no credentials: give it credentials=, custom_authorizer= or certificate=, or "
+                f"{self.name} has no credentials: pass credentials=, custom_authorizer= or certificate= to it, or "
                 "configure aws_cognito_identity_pool_id"
             )
         from pubsub.aws.cognito import CognitoIdentity
@@ -277,7 +286,7 @@ class AWSIoTProvider(Provider):
         return self._identity[1]
 
     def reauthenticate(self) -> None:
-        """Forget the credentials, where their source can: the next attempt fetches new ones."""
+        """Discard cached credentials, if their source can, so that the next attempt fetches new ones."""
         source = self._settings.get("credentials") or (self._identity[1] if self._identity is not None else None)
         expire = getattr(source, "expire", None)
         if callable(expire):
@@ -313,7 +322,7 @@ class AWSIoTProvider(Provider):
         return options
 
     def _paced(self, reconnect: bool | Reconnect) -> bool | Reconnect:
-        """Let a client identifier connect no more often than AWS IoT takes it."""
+        """Limit the rate of attempts to that which AWS IoT accepts of one client identifier."""
         rate = self._limits.client_connect_rate
         if reconnect is False or rate is None:
             return reconnect
@@ -330,7 +339,7 @@ class AWSIoTProvider(Provider):
         return {**options, "connect_budget": turns}
 
     def _tls(self, way: str) -> Any:
-        """Make a TLS context, where the default one will not do."""
+        """Return a TLS context; None if the default one is right."""
         alpn = self._settings.get("alpn") or self._alpn(way)
         certificate, ca_file = self._settings.get("certificate"), self._settings.get("ca_file")
         if certificate is None and ca_file is None and alpn is None:
@@ -353,8 +362,8 @@ class AWSIoTProvider(Provider):
         first, *others = {alpn_for(url, way) for url in self._plain_urls()}
         if others:
             raise ProviderError(
-                f"{self.name}: its endpoints on port 443 need a name of the protocol in TLS (ALPN), the others none; "
-                "give endpoints with the same port, or alpn="
+                f"{self.name}: its endpoints on port 443 need a protocol name in TLS (ALPN), but the others none; "
+                "use endpoints with the same port, or set alpn="
             )
         return first
 
@@ -364,7 +373,7 @@ class AWSIoTProvider(Provider):
         return self._limits.max_subscriptions
 
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
-        """Return which of AWS IoT's limits a message is beyond, before it is sent."""
+        """Return an error that names the limit of AWS IoT which a message exceeds; otherwise None."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)
         if objection is not None:
             return BeyondLimit(objection)
@@ -372,7 +381,7 @@ class AWSIoTProvider(Provider):
         return None
 
     def objections_to_subscribe(self, wanted: Mapping[str, int], standing: Collection[str]) -> dict[str, Exception]:
-        """Return which Topic Filters are beyond a limit of AWS IoT's, before they are sent."""
+        """Return, for each Topic Filter that exceeds a limit of AWS IoT, an error that names the limit."""
         objections: dict[str, Exception] = {}
         count, most = len(standing), self._limits.max_subscriptions
         for topic_filter, qos in wanted.items():
@@ -380,17 +389,17 @@ class AWSIoTProvider(Provider):
             if said is None and topic_filter not in standing:
                 count += 1
                 if count > most:
-                    said = f"{topic_filter!r} would be subscription {count} of the connection; AWS IoT takes {most}"
+                    said = f"{topic_filter!r} would be subscription {count} of the connection; AWS IoT accepts {most}"
             if said is not None:
                 objections[topic_filter] = BeyondLimit(said)
             else:
                 self._last_asked = ("the subscription to", topic_filter)
         return objections
 
-    # --- what went wrong ---
+    # --- errors ---
 
     def explain(self, error: Exception) -> Exception:
-        """Return what an error means: which clock, token, signature, policy or limit."""
+        """Return an explanation of an error: the clock, the token, the signature, a policy or a limit is the cause."""
         meaning = explain_error(
             error,
             clock=self._clock,
@@ -404,28 +413,31 @@ class AWSIoTProvider(Provider):
         return meaning
 
     def recover(self, error: Exception) -> bool:
-        """Correct the clock by a 403, or discard expired credentials.
+        """Correct the clock with the date of a 403, or discard expired credentials.
 
         Returns:
             Whether to make another attempt immediately.
         """
         if not isinstance(error, HandshakeRejected) or error.status != 403 or self._way() == "signed":
             return False
-        meaning = self.explain(error)  # before the clock is put right
+        meaning = self.explain(error)  # before the clock is corrected
         date = read_date(dict(error.headers).get("date"))
-        # The date of a proxy that refuses says nothing about AWS's clock.
+        # The date of a proxy's response would not be that of AWS's clock.
         answered_by_aws = any(name.startswith("x-amzn-") for name, _ in error.headers)
         if date is not None and answered_by_aws and self._clock.learn(date):
-            logger.warning("%s: %s; the right time is learnt from the refusal", self.name, meaning)
+            logger.warning("%s: %s; the clock is corrected with the date of the response", self.name, meaning)
             return True
         expired = isinstance(meaning, AWSIoTError) and meaning.reason is Reason.EXPIRED_TOKEN
-        return expired and self._let_go()
+        return expired and self._discard_credentials()
 
-    def _let_go(self) -> bool:
-        """Forget credentials that AWS says have expired; only once in a while, for their source may know no others."""
+    def _discard_credentials(self) -> bool:
+        """Discard credentials that have expired according to AWS, unless that was done within `_PAUSE` seconds.
+
+        Their source may return the same ones again, and must not be asked at each attempt.
+        """
         now = time.monotonic()
-        if self._let_go_at is not None and now - self._let_go_at < _PAUSE:
+        if self._discarded_at is not None and now - self._discarded_at < _PAUSE:
             return False
-        self._let_go_at = now
+        self._discarded_at = now
         self.reauthenticate()
         return True

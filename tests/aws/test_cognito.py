@@ -488,12 +488,12 @@ async def fails_later() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("logins", "told"),
     [
-        ({GOOGLE: ""}, "the logins cannot be used: expected a text"),
-        ({GOOGLE: 3}, "the logins cannot be used: expected a text"),
+        ({GOOGLE: ""}, "the logins are not valid: expected a str"),
+        ({GOOGLE: 3}, "the logins are not valid: expected a str"),
         (awaitable, r"make it a coroutine function \(async def\)"),
-        (future, "gives an awaitable"),
+        (future, "returned an awaitable"),
         (give_alice, r"make it a coroutine function \(async def\)"),
-        (fails, "^the logins cannot be got: RuntimeError$"),
+        (fails, "^the logins are not available: RuntimeError$"),
     ],
 )
 def test_logins_that_cannot_be_used_are_told(logins: Any, told: str, stage: Stage) -> None:
@@ -505,7 +505,7 @@ def test_logins_that_cannot_be_used_are_told(logins: Any, told: str, stage: Stag
 def test_logins_that_fail_in_a_loop_are_told(stage: Stage) -> None:
     for logins in (fails, fails_later):
         client = stage.client(logins)
-        with pytest.raises(CognitoError, match=r"^the logins cannot be got: RuntimeError$") as caught:
+        with pytest.raises(CognitoError, match=r"^the logins are not available: RuntimeError$") as caught:
             asyncio.run(client.get_frozen_credentials_async())
         assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -572,18 +572,18 @@ def without(name: str) -> dict[str, Any]:
         ("GetId", 400, {"__type": "a.b#TooManyRequestsException", "Message": "slow\ndown"},
          "GetId was refused (HTTP 400): TooManyRequestsException: slow down"),
         ("GetId", 400, {"__type": "X", "message": "m" * 1000}, "GetId was refused (HTTP 400): X: " + "m" * 300),
-        ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1"}, "has no Credentials that can be used"),
+        ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1"}, "has no usable Credentials"),
         *(
             ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1", "Credentials": without(key)},
-             f"has no {'Expiration' if key == 'Expiration' else 'Credentials'} that can be used")
+             f"has no usable {'Expiration' if key == 'Expiration' else 'Credentials'}")
             for key in KEYS
         ),
         ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1", "Credentials": {**KEYS, "Expiration": "soon"}},
-         "has no Expiration that can be used"),
+         "has no usable Expiration"),
         ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1", "Credentials": {**KEYS, "Expiration": 1e300}},
-         "has no Expiration that can be used"),
+         "has no usable Expiration"),
         ("GetCredentialsForIdentity", 200, {"IdentityId": "eu:1", "Credentials": {**KEYS, "SecretKey": "a b"}},
-         "has no Credentials that can be used"),
+         "has no usable Credentials"),
         ("GetCredentialsForIdentity", 200, {"Credentials": KEYS}, "has no IdentityId"),
     ],
 )  # fmt: skip
@@ -603,11 +603,11 @@ def test_answers_that_cannot_be_used_are_told(
         ("GetOpenIdToken", 200, {"IdentityId": "eu:1"}, "GetOpenIdToken: the answer has no Token"),
         ("STS", 200, b"{}", "the answer (HTTP 200) is not XML"),
         ("STS", 200, b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "the answer (HTTP 200) is not XML"),
-        ("STS", 200, b"<a/>", "has no Credentials that can be used"),
-        ("STS", 200, xml(Expiration=None), "has no Expiration that can be used"),
-        ("STS", 200, xml(Expiration="soon"), "has no Expiration that can be used"),
-        ("STS", 200, xml(SessionToken=None), "has no Credentials that can be used"),
-        ("STS", 200, xml(SecretAccessKey=""), "has no Credentials that can be used"),
+        ("STS", 200, b"<a/>", "has no usable Credentials"),
+        ("STS", 200, xml(Expiration=None), "has no usable Expiration"),
+        ("STS", 200, xml(Expiration="soon"), "has no usable Expiration"),
+        ("STS", 200, xml(SessionToken=None), "has no usable Credentials"),
+        ("STS", 200, xml(SecretAccessKey=""), "has no usable Credentials"),
         ("STS", 403, b"<E><Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error></E>",
          "AssumeRoleWithWebIdentity was refused (HTTP 403): AccessDenied: Not authorized"),
         ("STS", 500, b"<E/>", "AssumeRoleWithWebIdentity was refused (HTTP 500)"),

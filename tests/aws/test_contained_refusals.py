@@ -33,7 +33,7 @@ POLICY = {
         {"Effect": "Deny", "Action": "iot:RetainPublish", "Resource": "*"},
     ],
 }
-#: AWS IoT takes one CONNECT a second with a client id; here more, so that the tests are short.
+#: AWS IoT accepts one CONNECT a second with a client id; here more, so that the tests are short.
 LIMITS = IoTLimits(client_connect_rate=20.0)
 
 

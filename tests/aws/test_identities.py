@@ -117,18 +117,18 @@ def test_json_by_the_same_structure(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("[users.alice]", "[user.alice]", "user is not known here; there are region"),
-        ("secret_key =", "secret =", "users.alice.secret is not known here"),
+        ("[users.alice]", "[user.alice]", "user is unknown; expected one of region"),
+        ("secret_key =", "secret =", "users.alice.secret is unknown"),
         (f'secret_key = "{SECRET}"', "", "users.alice.secret_key is missing; expected text"),
         (f'"{SECRET}"', f'"{SECRET}\\n"', "users.alice: secret_key: expected printable text"),
         (f'"{SECRET}"', f'["{SECRET}"]', "users.alice.secret_key is a list"),
         (f'"{SECRET}"', f'"{SECRET}', "TOMLDecodeError: a fault at line"),
         ('policies = ["chat", "inline"]', 'policies = "chat"', "users.alice.policies is a str"),
         ('policies = ["chat", "inline"]', 'policies = ["chatt"]', "there is no policy 'chatt'; there are chat, device"),
-        ('{"a-token" = "bob"}', '{"a-token" = 1}', "a user is no text"),
-        ('certificate = "bulb.crt"', "", "things.bulb.policies has nothing to be attached to"),
+        ('{"a-token" = "bob"}', '{"a-token" = 1}', "a user is not a text"),
+        ('certificate = "bulb.crt"', "", "things.bulb.policies cannot be attached"),
         ('Effect = "Allow"', 'Effect = "Perhaps"', "Effect is 'Perhaps'"),
-        ('principal = "carol"', 'who = "carol"', "authorizers.demo.tokens.<token>.who is not known"),
+        ('principal = "carol"', 'who = "carol"', "authorizers.demo.tokens.<token>.who is unknown"),
     ],
 )  # fmt: skip
 def test_faults_are_told_by_their_place_and_not_their_value(folder: Path, before: str, after: str, said: str) -> None:

@@ -513,7 +513,7 @@ def test_decides_as_the_reference_does(
         ),
         (
             [allow("iot:Publish", ROOT + "topic/b"), allow("iot:Publish", ROOT + "topicfilter/a/*")],
-            f"statement 2 of IoT policy 'p' names '{ROOT}topicfilter/a/*': this action is about topic/, "
+            f"statement 2 of IoT policy 'p' names '{ROOT}topicfilter/a/*': this action applies to topic/, "
             "not topicfilter/",
         ),
         (
@@ -522,7 +522,7 @@ def test_decides_as_the_reference_does(
         ),
         (
             [allow("iot:Publish", "arn:aws:iot:eu-west-1:123456789012:topic/a/x")],
-            "that is another partition, region or account than arn:aws:iot:us-east-1:123456789012",
+            "the partition, region or account is not arn:aws:iot:us-east-1:123456789012",
         ),
         (
             [allow("iot:Publish", ROOT + "topic/${iot:Connection.Thing.ThingName}/x")],
@@ -564,7 +564,7 @@ def test_a_refusal_for_the_time_says_so() -> None:
 
 def test_a_subscription_by_the_kind_of_a_publish_is_told() -> None:
     decision = iot(allow(["iot:Subscribe", "iot:Receive"], ROOT + "topic/chat/*")).subscribe("chat/#")
-    assert decision.reason.endswith("this action is about topicfilter/, not topic/")
+    assert decision.reason.endswith("this action applies to topicfilter/, not topic/")
 
 
 def test_no_policy_at_all_is_told() -> None:

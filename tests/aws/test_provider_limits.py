@@ -120,7 +120,7 @@ def test_subscription_fifty_one_fails_at_once_and_a_place_that_is_free_is_taken(
         last = ps.subscribe("last").subscribe(next=id)
         assert len(many.ready()) == 49
         last.ready()
-        with pytest.raises(BeyondLimit, match="subscription 51 of the connection; AWS IoT takes 50"):
+        with pytest.raises(BeyondLimit, match="subscription 51 of the connection; AWS IoT accepts 50"):
             ps.subscribe("one more").subscribe(error=id).ready()
         again = ps.subscribe("last").subscribe(next=id)  # the same one takes no place
         again.ready()
@@ -195,7 +195,7 @@ def test_a_rate_of_none_is_no_pace() -> None:
 
 @pytest.mark.parametrize("reconnect", [True, Reconnect(initial=0.01, maximum=0.02)])
 def test_attempts_keep_their_distance(reconnect: bool | Reconnect) -> None:
-    """AWS IoT takes one CONNECT a second with a client id; here four, so that the test is short."""
+    """AWS IoT accepts one CONNECT a second with a client id; here four, so that the test is short."""
     limits = IoTLimits(client_connect_rate=4.0)
     attempts: list[float] = []
     with LocalIoTEndpoint(limits=limits, refuse_replays=False) as iot:
@@ -237,7 +237,7 @@ def test_what_a_cut_means_is_what_the_endpoint_says() -> None:
     cut = explained(ConnectionClosed("x", 1008, said), last_asked=("the message to", "no"))
     assert (cut.reason, cut.code) == (Reason.POLICY, 1008)
     assert said in str(cut)
-    cut = explained(ConnectionClosed("x", 1008, "the topic 'a' has 8 slashes; AWS IoT takes at most 7"))
+    cut = explained(ConnectionClosed("x", 1008, "the topic 'a' has 8 slashes; AWS IoT accepts at most 7"))
     assert cut.reason is Reason.LIMIT
     cut = explained(ConnectionClosed("x", 1008, "a key: " + "A" * 40))
     assert "AAAA" not in str(cut)
@@ -317,7 +317,7 @@ def test_a_region_that_contradicts_the_host_is_warned_of_once(caplog: Any) -> No
     made.configure({"aws_project_region": "eu-west-1"})
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "'us-east-1', and the endpoint's host is of 'eu-west-1'" in warnings[0].getMessage()
+    assert "'us-east-1', but the endpoint's host is in 'eu-west-1'" in warnings[0].getMessage()
     caplog.clear()
     AWSIoTProvider("eu-west-1", HOST, KEYS)
     AWSIoTProvider("us-east-1", "wss://iot.example.com/mqtt", KEYS)  # a custom domain names none

@@ -111,7 +111,7 @@ def test_only_what_is_there_is_given() -> None:
         ("a.js", "\nconst a = {b: [1", "line 2: '[' is never closed"),
         ("a.js", "f(\n{", "line 1: '(' is never closed"),
         ("a.js", "export default " + "{a:" * 60, "nested more than 50 deep"),
-        ("a.js", "export default {a: '\\u{FFFFFF}'}", "is no character"),
+        ("a.js", "export default {a: '\\u{FFFFFF}'}", "is not a character"),
     ],
 )
 def test_faults_are_told_with_the_file(name: str, text: str, told: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""AWS IoT's custom authorizers, the server's end: how a request is read, and a stand-in for the Lambda function.
+"""Custom authorizers of the local endpoint: reading a client's parameters, and a function in place of AWS Lambda.
 
-The form on the wire is described in `pubsub.aws.custom_auth`, which writes it.
+For the format of the parameters see `pubsub.aws.custom_auth`.
 
 Spec: "Custom authentication and authorization" in the AWS IoT Core developer guide.
 """
@@ -22,14 +22,15 @@ __all__ = ["AuthorizerGrant", "AuthorizerRequest", "LocalAuthorizer", "is_custom
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerRequest:
-    """What an authorizer is asked about.
+    """The parameters that a client sent for an authorizer.
 
     Args:
-        name: Which authorizer is asked for; None for the default one.
-        parameters: All that was said in headers (names in lower case), query and user name; the last one wins.  Hidden.
+        name: The name of the requested authorizer; None for the default one.
+        parameters: The parameters in headers (names in lower case), query and user name; of a repeated one, the last.
+            Not in the `repr`.
         username: The user name of the CONNECT, without parameters.
-        password: Its password.  Hidden.
-        client_id: Its client id.
+        password: The password of the CONNECT. Not in the `repr`.
+        client_id: The client id of the CONNECT.
     """
 
     name: str | None
@@ -52,14 +53,14 @@ def read_request(
     password: bytes | None = None,
     client_id: str = "",
 ) -> AuthorizerRequest:
-    """Read what a client says to a custom authorizer, wherever it says it.
+    """Read the parameters for a custom authorizer from the headers, the query and the user name.
 
     Args:
         target: Path and query of the upgrade; None over plain TCP.
-        headers: Of the upgrade, their names in lower case.
-        username: Of the CONNECT.
-        password: Of the CONNECT.
-        client_id: Of the CONNECT.
+        headers: The headers of the upgrade, with names in lower case.
+        username: The user name of the CONNECT.
+        password: The password of the CONNECT.
+        client_id: The client id of the CONNECT.
     """
     _, _, query = (target or "").partition("?")
     plain, mark, behind = (username or "").partition("?")
@@ -71,18 +72,18 @@ def read_request(
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    """Take a query apart.  "+" stays what it is: a signature in base64 may hold it, and is not always encoded."""
+    """Split a query. "+" is not changed: a signature in base64 can contain it, and is not always encoded."""
     pairs = (part.partition("=") for part in query.split("&") if part)
     return [(unquote(name), unquote(value)) for name, _, value in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerGrant:
-    """The answer of an authorizer that lets a client in.
+    """The answer of an authorizer that accepts a client.
 
     Args:
-        principal: The client's principal.
-        policies: What it may do.
+        principal: The name of the client's principal.
+        policies: The policies of the client.
     """
 
     principal: str
@@ -97,11 +98,11 @@ class LocalAuthorizer:
 
     Args:
         name: Its name.
-        decide: Takes the token and the whole request; gives a grant, or None to refuse.  It stands in for the Lambda
-            function.
-        token_key: What the token is called.
-        public_key: PEM; tokens must then be signed with its private key (RSA, PKCS #1 v1.5, SHA-256).  Needs
-            `cryptography` (the extra `certs`).  None: tokens are not signed.
+        decide: A function of the token and the whole request, in place of the Lambda function. It returns a grant, or
+            None to refuse.
+        token_key: The name of the token's parameter.
+        public_key: A public key in PEM: tokens must be signed with its private key (RSA, PKCS #1 v1.5, SHA-256).
+            Requires `cryptography` (the extra `certs`). None: tokens are not signed.
     """
 
     def __init__(
@@ -122,16 +123,16 @@ class LocalAuthorizer:
         # Header names are case-insensitive.
         token = request.parameters.get(self._token_key, request.parameters.get(self._token_key.lower()))
         if token is None:
-            return f"custom authorizer {self.name!r}: the client gave no {self._token_key!r}"
+            return f"custom authorizer {self.name!r}: the client sent no {self._token_key!r}"
         if self._public_key is not None:
             signature = next((value for name, value in request.parameters.items() if name.lower() == SIGNATURE), None)
             if signature is None:
                 return f"custom authorizer {self.name!r}: the token is not signed; send {SIGNATURE}"
             if not _is_signed(self._public_key, token, signature):
-                return f"custom authorizer {self.name!r}: the token's signature is not the one of its private key"
+                return f"custom authorizer {self.name!r}: the token's signature was not made with its private key"
         try:
             grant = self._decide(token, request)
-        except Exception as fault:  # what it says is not repeated: it may hold the token
+        except Exception as fault:  # the message is not included: it may contain the token
             return f"custom authorizer {self.name!r}: its function raised {type(fault).__name__}"
         return grant if grant is not None else f"custom authorizer {self.name!r}: its function refused the token"
 
@@ -142,7 +143,7 @@ def _load_public_key(pem: bytes) -> object:
 
     key = load_pem_public_key(pem)
     if not isinstance(key, RSAPublicKey):
-        raise ValueError(f"the public key of a custom authorizer is a {type(key).__name__}; expected one of RSA")
+        raise ValueError(f"the public key of a custom authorizer is a {type(key).__name__}; expected an RSA key")
     return key
 
 

@@ -1,18 +1,17 @@
-"""A local stand-in of Amazon Cognito's identity service, and of the one request of STS that its basic flow takes.
+"""A local stand-in for Amazon Cognito's identity service, and for the STS request of its basic flow.
 
     ring = KeyRing()
     cognito = LocalCognito([IdentityPool("eu-west-1:…")], ring)
     answer = cognito.answer(headers, body, now=time.time())
 
-It speaks AWS's JSON 1.1 protocol: GetId, GetCredentialsForIdentity, GetOpenIdToken; and STS's query protocol:
-AssumeRoleWithWebIdentity.  It does no input or output and reads no clock: a request goes in, an answer comes out.
-`cognito_local_server` serves it.  The keys that it mints are put on a ring, where the local AWS IoT endpoint finds
-them.
+It implements AWS's JSON 1.1 protocol (GetId, GetCredentialsForIdentity, GetOpenIdToken) and the query protocol of STS
+(AssumeRoleWithWebIdentity). It does no I/O and reads no clock; `cognito_server` serves it over HTTP. The keys that it
+mints are added to a key ring, where the local AWS IoT endpoint finds them.
 
-The one idea: an identity is a row in a table, and a login a second name of such a row.
+An identity is an entry of a table, which can also be found by each of its logins.
 
-What it does not do: it verifies no token of a real provider; an `IdentityPool` is told, by a function for each
-provider, which user a token is of.
+Tokens of real providers are not verified: an `IdentityPool` has a function for each provider that returns the user of a
+token.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _OPEN_ID_LIFE = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of HTTP; its body, which may hold keys, is not in its `repr`."""
+    """An HTTP response. Its body, which may contain keys, is not in its `repr`."""
 
     status: int
     headers: dict[str, str]
@@ -54,10 +53,10 @@ class IdentityPool:
     """An identity pool.
 
     Args:
-        pool_id: `region:guid`.
-        guests: Whether identities without a login are given out.
-        providers: Name of a login provider -> a function that gives the user that a token is of, or None for a
-            token that it does not accept.
+        pool_id: The id of the pool: `region:guid`.
+        guests: Whether there are identities without a login.
+        providers: The name of a login provider -> a function that returns the user of a token, or None for a token that
+            it does not accept.
         guest_role_arn: The role of guests.
         user_role_arn: The role of users.
     """
@@ -70,7 +69,7 @@ class IdentityPool:
 
 
 class _Refused(Exception):
-    """A request is refused as AWS words it."""
+    """A request is refused, with the same error as in AWS."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -89,15 +88,15 @@ class _Identity:
 
 
 class LocalCognito:
-    """The service.  Safe from any thread.
+    """The service. Thread-safe.
 
     Args:
-        pools: The identity pools it has.
-        ring: Where the keys go.
-        life: Seconds that keys live, 1 or more.
-        most: The most identities kept; the oldest is forgotten when there would be more.
-        new_guid: Gives the guid of a new identity.
-        new_token: Gives a new random token.
+        pools: The identity pools.
+        ring: The key ring to which the keys are added.
+        life: Seconds for which keys are valid, 1 or more.
+        most: The maximum number of identities; beyond it the oldest is removed.
+        new_guid: Returns the guid of a new identity.
+        new_token: Returns a new random token.
 
     Raises:
         ValueError: `life` is less than 1.
@@ -124,14 +123,14 @@ class LocalCognito:
         self._lock = threading.Lock()
         self._identities: dict[str, _Identity] = {}
         self._by_login: dict[tuple[str, str, str], _Identity] = {}  # pool, provider, user
-        self._open_id: dict[str, tuple[_Identity, float]] = {}  # token -> its identity and its end
+        self._open_id: dict[str, tuple[_Identity, float]] = {}  # token -> its identity and its expiry
 
     def answer(self, headers: Mapping[str, str], body: bytes, *, now: float) -> Answer:
         """Answer one POST.
 
         Args:
-            headers: By name in lower case.
-            body: The request's.
+            headers: The headers, by name in lower case.
+            body: The body of the request.
             now: Seconds since 1970.
         """
         if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
@@ -223,7 +222,7 @@ class LocalCognito:
                 "NotAuthorizedException",
                 "Logins don't match. Please include at least one valid login for this identity or identity pool.",
             )
-        # Somebody known who comes with a guest's identity gets his own.
+        # A known user who presents a guest's identity gets the identity of the user.
         identity = self._of(identity.pool, users) or identity
         self._join(identity, users)
         return identity
@@ -235,7 +234,7 @@ class LocalCognito:
     def _new_identity(self, pool: IdentityPool) -> _Identity:
         region = pool.pool_id.partition(":")[0]
         identity = _Identity(f"{region}:{self._new_guid()}", pool)
-        # Guests come without end; the oldest identity is forgotten first.
+        # The number of guests is unlimited, so the oldest identity is removed.
         if len(self._identities) >= self._most:
             oldest = self._identities.pop(next(iter(self._identities)))
             for provider, user in oldest.logins.items():
@@ -262,8 +261,8 @@ class LocalCognito:
         try:
             credentials = self._assume_role(name, fields, now)
         except _Refused as fault:
-            told = f"<Type>Sender</Type><Code>{fault.code}</Code><Message>{escape(str(fault))}</Message>"
-            text = f'<ErrorResponse xmlns="{_STS}"><Error>{told}</Error>{request_id}</ErrorResponse>'
+            details = f"<Type>Sender</Type><Code>{fault.code}</Code><Message>{escape(str(fault))}</Message>"
+            text = f'<ErrorResponse xmlns="{_STS}"><Error>{details}</Error>{request_id}</ErrorResponse>'
             return Answer(400, headers, text.encode())
         ends = datetime.fromtimestamp(now + self._life, UTC).isoformat().replace("+00:00", "Z")
         text = (
@@ -294,7 +293,7 @@ class LocalCognito:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not value:
-        seen = "is missing" if value is None else "is no text" if not isinstance(value, str) else "is empty"
+        seen = "is missing" if value is None else "is not a text" if not isinstance(value, str) else "is empty"
         raise _Refused("InvalidParameterException", f"1 validation error detected: {name} {seen}")
     return value
 
@@ -303,7 +302,7 @@ def _users(pool: IdentityPool, given: Mapping[str, Any]) -> dict[str, str]:
     """Return the user of each login, by provider; none at all is a guest, if the pool has guests."""
     logins = given.get("Logins") or {}
     if not isinstance(logins, dict) or not all(isinstance(token, str) for token in logins.values()):
-        raise _Refused("InvalidParameterException", "1 validation error detected: Logins is no map of texts")
+        raise _Refused("InvalidParameterException", "1 validation error detected: Logins is not a map of texts")
     if not logins and not pool.guests:
         raise _Refused("NotAuthorizedException", "Unauthenticated access is not supported for this identity pool.")
     users = {}
@@ -314,7 +313,7 @@ def _users(pool: IdentityPool, given: Mapping[str, Any]) -> dict[str, str]:
         try:
             user = accept(token)
         except Exception as fault:
-            # What it says is not repeated: it may hold the token.
+            # The message is not included: it may contain the token.
             raise _Refused(
                 "ExternalServiceException",
                 f"The function that accepts the tokens of '{provider}' raised {type(fault).__name__}.",

@@ -1,10 +1,10 @@
-"""Serves `LocalCognito` over HTTP on this machine.
+"""An HTTP server for `LocalCognito`.
 
     with LocalCognitoServer(LocalCognito([pool], ring)) as server:
         CognitoIdentity(pool.pool_id, endpoint=server.endpoint)
 
-Blocking, a thread for each connection, one request on each: what a stand-in for development needs.  It answers the
-preflight of browsers, so that a page served from elsewhere may use it.  Bodies are never logged.
+It is blocking, with a thread and one request for each connection, which is enough for development. It answers the CORS
+preflight of browsers, so that a page from another origin can use it. Bodies are never logged.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _PREFLIGHT = {
 
 
 class LocalCognitoServer:
-    """A server, which listens from when it is made until `close`.
+    """A server, which listens from its creation until `close`.
 
     Args:
         cognito: The service.
-        host: The address to listen on; the default is this machine alone.
-        port: 0 for a free one.
-        context: A server's TLS context, or None for plain HTTP.
-        clock: Gives the time in seconds since 1970; also for the `Date` of the answers.
+        host: The address to listen on; the default accepts connections only from this machine.
+        port: The port; 0 for any free port.
+        context: A TLS context; None for plain HTTP.
+        clock: Returns the time in seconds since 1970; also for the `Date` of the answers.
 
     Raises:
-        OSError: The port cannot be had.
+        OSError: The port is in use.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LocalCognitoServer:
         """The URL of the service."""
 
     def close(self) -> None:
-        """Stop listening, let the requests under way end, and wait for that."""
+        """Stop listening, and wait until the current requests have ended."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -122,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = cast("_Server", self.server)
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = server.cognito.answer(headers, self.rfile.read(int(length)), now=server.clock())
-        asked, told = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
-        _log.debug("%r: HTTP %d %s", asked, answer.status, told)
+        target, error_type = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
+        _log.debug("%r: HTTP %d %s", target, answer.status, error_type)
         self._send(answer)
 
     def do_OPTIONS(self) -> None:
@@ -139,5 +139,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log what http.server says: the request line, never headers or a body."""
+        """Log a message of http.server, which contains the request line, but never headers or a body."""
         _log.debug(format, *args)

@@ -1,15 +1,15 @@
 """A local AWS IoT endpoint, which checks what AWS IoT checks: signatures, policies, limits.
 
-    with LocalIoTEndpoint() as iot:                                  # one user, who may do everything
+    with LocalIoTEndpoint() as iot:                                  # one user with all permissions
         provider = AWSIoTProvider(
             aws_pubsub_endpoint=iot.url, aws_pubsub_region=iot.region, credentials=iot.credentials)
 
     with LocalIoTEndpoint(Identities.load("identities.toml"), tls=True, explain=True) as iot: ...
 
-It is the embedded broker with the hooks of `endpoint_hooks`, and the local Cognito service if there are
-identity pools.  It is for development and tests, and listens on this machine alone by default.
+It consists of the embedded broker with the hooks of `endpoint_hooks`, and the local Cognito service if there are
+identity pools. It is for development and tests, and by default accepts connections only from this machine.
 
-This module only puts together, starts and stops: every decision is made in another.
+This module creates, starts and stops these parts; the decisions are in the other modules.
 """
 
 from __future__ import annotations
@@ -40,25 +40,24 @@ class LocalIoTEndpoint:
     """A local AWS IoT endpoint.
 
     Args:
-        identities: The users and devices that it knows; None: one user with new keys, `credentials`, who may do
-            everything.
-        host: The address to listen on; the default is this machine alone.
-        port: Of the WebSocket listener; 0 for a free one.
-        mqtts_port: Of the listener for MQTT over TLS with client certificates (8883 at AWS); None for none.  It
-            needs `tls`.
+        identities: The registered users and devices; None: one user with new keys, `credentials`, and all permissions.
+        host: The address to listen on; the default accepts connections only from this machine.
+        port: The port of the WebSocket listener; 0 for any free port.
+        mqtts_port: The port of the listener for MQTT over TLS with client certificates (8883 at AWS); None for no such
+            listener. Requires `tls`.
         cognito_port: The port of the local Cognito service, if there are identity pools; None for no such service.
-        tls: True: wss, with a certificate of a new authority (needs the extra `certs`).  Or a server's TLS context.
-        names: The names that the new certificate holds for, besides those of this machine.
-        explain: Whether a refused client is sent its mistake: in the body of the 403, or in the close frame.
-        limits: The limits and departures of AWS IoT.
-        skew: Seconds that a client's clock may be off.
-        refuse_replays: Whether a signed URL is taken only once.
-        allowed_origins: Origins of pages on other hosts that may connect; "*" for all.
-        credentials_life: Seconds that the keys from the local Cognito service live.
-        clock: Gives the time in seconds since 1970.
+        tls: True: wss, with a certificate of a new authority (requires the extra `certs`). Or a TLS context.
+        names: Additional host names in the new certificate, besides those of this machine.
+        explain: Whether to send a refused client the reason, in the body of the 403 or in the close frame.
+        limits: The limits of AWS IoT and its deviations from the standard.
+        skew: Seconds by which a client's clock may be off.
+        refuse_replays: Whether a signed URL is accepted only once.
+        allowed_origins: Origins of browser pages from other hosts that may connect; "*" for all.
+        credentials_life: Seconds for which keys from the local Cognito service are valid.
+        clock: Returns the time in seconds since 1970.
 
     Raises:
-        ValueError: `mqtts_port` is given, and `tls` is not.
+        ValueError: There is `mqtts_port` without `tls`.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class LocalIoTEndpoint:
         if identities is None:
             identities, self._credentials = Identities.for_one_user()
         if mqtts_port is not None and tls is False:
-            raise ValueError("mqtts_port is given, and tls is not; MQTT with client certificates needs it")
+            raise ValueError("mqtts_port is given, but tls is not; MQTT with client certificates requires it")
         self.identities = identities
         self.limits = limits or IoTLimits()
         self._authority: Authority | None = None
@@ -134,16 +133,16 @@ class LocalIoTEndpoint:
     def __repr__(self) -> str:
         return f"LocalIoTEndpoint({self.identities!r})"
 
-    # --- what clients need to know ---
+    # --- for clients ---
 
     @property
     def url(self) -> str:
-        """Where to connect to: `ws://…/mqtt`, or `wss://…/mqtt` with TLS.  Known once it has been started."""
+        """The URL to connect to: `ws://…/mqtt`, or `wss://…/mqtt` with TLS. Valid once it has been started."""
         return self.broker.url
 
     @property
     def mqtts_url(self) -> str:
-        """Where to connect to with a client certificate.
+        """The URL to connect to with a client certificate.
 
         Raises:
             KeyError: There is no such listener.
@@ -152,7 +151,7 @@ class LocalIoTEndpoint:
 
     @property
     def region(self) -> str:
-        """The region that must be signed for."""
+        """The region that signatures must have."""
         return self.identities.region
 
     @property
@@ -160,7 +159,7 @@ class LocalIoTEndpoint:
         """The URL of the local Cognito service.
 
         Raises:
-            RuntimeError: It is not running, or there are no identity pools.
+            RuntimeError: The endpoint is not running, or there are no identity pools.
         """
         if self._cognito is None:
             raise RuntimeError("no Cognito service runs: start the endpoint, with an identity pool")
@@ -168,10 +167,10 @@ class LocalIoTEndpoint:
 
     @property
     def credentials(self) -> Credentials:
-        """The keys of the one user, where the endpoint was made without identities.
+        """The keys of the only user, if the endpoint was created without identities.
 
         Raises:
-            AttributeError: It was made with identities, which have their own.
+            AttributeError: The endpoint was created with identities.
         """
         if self._credentials is None:
             raise AttributeError("the endpoint was made with identities: use the keys of one of them")
@@ -179,55 +178,69 @@ class LocalIoTEndpoint:
 
     @property
     def has_own_user(self) -> bool:
-        """Whether it was made without identities, and so has one user with `credentials`."""
+        """Whether the endpoint was created without identities, so that it has one user with `credentials`."""
         return self._credentials is not None
 
     @property
     def authority(self) -> bytes:
-        """The certificate, PEM, of the authority that clients have to trust.
+        """The certificate of the authority that clients must trust, in PEM.
 
         Raises:
-            AttributeError: It was not made with `tls=True`.
+            AttributeError: The endpoint was not created with `tls=True`.
         """
         return self._minted().certificate
 
     def write_authority(self, path: str | Path) -> Path:
-        """Write the authority's certificate to a file, for clients that want one (`NODE_EXTRA_CA_CERTS`)."""
+        """Write the authority's certificate to a file, for clients that need one (`NODE_EXTRA_CA_CERTS`).
+
+        Args:
+            path: The file to write.
+
+        Returns:
+            The path.
+
+        Raises:
+            AttributeError: The endpoint was not created with `tls=True`.
+            OSError: The file cannot be written.
+        """
         path = Path(path)
         path.write_bytes(self.authority)
         return path
 
     def client_context(self) -> ssl.SSLContext:
-        """Make the TLS context of a client that trusts only this endpoint."""
+        """Return the TLS context of a client that trusts only this endpoint."""
         return self._minted().client_context()
 
     def issue_certificate(
         self, common_name: str, *, policies: Collection[str] = (), thing: str | None = None
     ) -> Identity:
-        """Make a client's certificate, and register it.
+        """Issue a client's certificate, and register it.
 
         Args:
-            common_name: Of its subject.
-            policies: AWS IoT policies to attach to it.
-            thing: A thing to attach it to.
+            common_name: The common name of its subject.
+            policies: The names of AWS IoT policies to attach to it.
+            thing: The name of a thing to attach it to, or None.
+
+        Returns:
+            The certificate and its private key.
         """
         identity = self._minted().issue(common_name=common_name, identity_for="client")
         self.identities.add_certificate(identity.certificate, policies=policies, thing=thing)
         return identity
 
     def delete_connection(self, client_id: str, *, clean_session: bool = False, prevent_will: bool = False) -> bool:
-        """Close a client's connection, as AWS IoT's DeleteConnection does; it may connect again.
+        """Close a client's connection, like AWS IoT's DeleteConnection. The client may connect again.
 
         Args:
-            client_id: Of the client.
-            clean_session: Whether its persistent session ends, too.
-            prevent_will: Whether its will is not published.
+            client_id: The client identifier.
+            clean_session: Whether to delete its persistent session, too.
+            prevent_will: Whether to discard its will instead of publishing it.
 
         Returns:
             Whether it was connected.
 
         Raises:
-            RuntimeError: The endpoint does not run.
+            RuntimeError: The endpoint is not running.
         """
         self._hooks.ends(client_id, "API_INITIATED_DISCONNECT")
         return self.broker.disconnect(client_id, will=not prevent_will, forget=clean_session)
@@ -237,13 +250,13 @@ class LocalIoTEndpoint:
             raise AttributeError("the endpoint has no authority; create the endpoint with tls=True")
         return self._authority
 
-    # --- its life ---
+    # --- starting and stopping ---
 
     def start(self) -> None:
-        """Listen, in background threads.  Returns once connections are accepted.
+        """Listen, in background threads. Return when connections are accepted.
 
         Raises:
-            OSError: A port is taken.
+            OSError: A port is in use.
         """
         self.broker.start()
         try:
@@ -308,7 +321,7 @@ class LocalIoTEndpoint:
         context.set_alpn_protocols(_ALPN)
         if client_certificates:
             context.verify_mode = ssl.CERT_OPTIONAL
-            # As at AWS, a registered certificate needs no authority: it is trusted itself.
+            # As with AWS IoT, a registered certificate is trusted directly, without an authority.
             context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
             for pem in (self._authority.certificate.decode(), *self.identities.certificates):
                 context.load_verify_locations(cadata=pem)
@@ -319,7 +332,7 @@ class LocalIoTEndpoint:
 
 
 def _broker_limits(limits: IoTLimits) -> Limits:
-    """Return those of the limits that the broker itself keeps."""
+    """Return the limits that the broker enforces."""
     return Limits(
         max_in_flight=limits.max_in_flight,
         session_expiry=limits.session_expiry,

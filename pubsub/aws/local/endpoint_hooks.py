@@ -1,15 +1,14 @@
-"""What makes a broker AWS IoT: the hooks that decide as AWS IoT decides.
+"""The broker hooks of the local endpoint: authentication, authorization and limits as in AWS IoT.
 
-    upgrade       signed by known keys (`signature_check`), or it names a custom authorizer
-    CONNECT       who is it: the keys that signed, a certificate, a custom authorizer's grant; then iot:Connect
+    upgrade       the signature by known keys (`signature_check`), or the name of a custom authorizer
+    CONNECT       the principal: of the keys, of a certificate, or granted by a custom authorizer; then iot:Connect
     PUBLISH …     the limits, then iot:Publish, iot:RetainPublish, iot:Subscribe, iot:Receive
     connected,    lifecycle messages
     disconnected
 
-It decides by modules that know no MQTT: `signature_check`, `identities`, `policy`, `limits`, `presence`.
-
-The one idea: what a connection may do is compiled once, at its CONNECT, into its `_Client`, which the broker keeps as
-the connection's context.  Each later question is a lookup in that.
+The decisions are made by modules that are independent of MQTT: `signature_check`, `identities`, `policy`, `limits` and
+`presence`. The permissions of a connection are compiled once, at its CONNECT, into a `_Client`, which the broker stores
+as the context of the connection. Each later decision is a lookup in it.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ _ALTERNATIVES = {
 }
 
 
-_MOST_CLIENT_IDS = 10_000  # of those that connected last, how many are remembered
+_MOST_CLIENT_IDS = 10_000  # the number of client ids whose rate of CONNECTs is stored: the latest
 _CONNECT_BURST = 3.0  # the burst of CONNECTs with one client id: AWS does not document it
 
 
 class _Client:
-    """A client that is connected, or connecting."""
+    """The context of a connection: its permissions, and its state."""
 
     __slots__ = ("authorizer", "ended_by", "ending", "messages", "presence")
 
@@ -104,13 +103,13 @@ class IoTHooks:
     """The hooks.
 
     Args:
-        identities: Who there is.
-        limits: The limits that are kept.
-        signatures: Decides about the signature of an upgrade request.
-        publish: Publishes a lifecycle message: topic and payload.
+        identities: The users and devices.
+        limits: The limits to enforce.
+        signatures: The check of the signature of an upgrade request.
+        publish: Publishes a lifecycle message, given its topic and payload.
         disconnect: Closes the connection of a client id.
-        clock: Gives the time in seconds since 1970.
-        monotonic: Gives seconds that only go forward, for the rates of messages and Topic Filters.
+        clock: Returns the time in seconds since 1970.
+        monotonic: Returns a monotonic time in seconds, for the rates of messages and Topic Filters.
         explains: Whether to send a client the reason when its connection is closed.
     """
 
@@ -140,13 +139,13 @@ class IoTHooks:
         self._subscribed = _bucket(limits.subscribe_rate)
         self._moved = {"publish": _bucket(limits.inbound_rate), "receive": _bucket(limits.outbound_rate)}
 
-    # --- who is it ---
+    # --- authentication ---
 
     def on_upgrade(self, peer: Peer) -> Rejection | None:
-        """Let an upgrade in, or refuse it with AWS's 403."""
+        """Accept an upgrade request, or reject it with AWS's 403."""
         assert peer.target is not None
         if is_custom(peer.target, peer.headers) or (self._identities.has_authorizers and not _is_signed(peer)):
-            return None  # a custom authorizer decides, once the CONNECT is there
+            return None  # a custom authorizer decides, when the CONNECT arrives
         answer = self._signatures.examine("GET", peer.target, peer.headers)
         if isinstance(answer, Forbidden):
             return Rejection(answer.status, answer.headers, answer.body, answer.reason)
@@ -157,7 +156,7 @@ class IoTHooks:
         """Find the principal of a client, compile its policies, and check whether it may connect."""
         client_id = connect.client_id or f"$GEN/{uuid.uuid4()}"
         if connect.client_id.startswith("$"):
-            return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT keeps for itself")
+            return Refused(2, f"the client id {connect.client_id!r} begins with '$', which AWS IoT reserves")
         objection = self._connects.objection(client_id, self._clock())
         if objection is not None:
             return Refused(3, objection)
@@ -173,11 +172,11 @@ class IoTHooks:
         presence = Presence(client_id, principal.name, peer.address[0], self._clock)
         peer.context = _Client(authorizer, presence, _bucket(self._rate))
         keep_alive = self._limits.keep_alive(connect.keep_alive)
-        # A client id belongs to the account: any of its users takes over the connection that has it.
+        # A client id belongs to the account: any user of the account can take over the connection that has it.
         return Accepted(client_id, keep_alive, owner=self._identities.account_id)
 
     def _identify(self, peer: Peer, connect: Connect) -> tuple[Principal, Sides] | str:
-        """Return the principal of a client, with the policies to ask; or why it is not known."""
+        """Return the principal of a client with its policies, or why there is none."""
         identities = self._identities
         if isinstance(peer.context, Principal):
             return peer.context, identities.sides(peer.context)
@@ -217,10 +216,10 @@ class IoTHooks:
             persistent=not connect.clean_session,
         )
 
-    # --- what may it do ---
+    # --- authorization ---
 
     def authorize(self, peer: Peer, access: Access) -> bool | Verdict:
-        """Decide about one PUBLISH, one Topic Filter, or one message to be delivered."""
+        """Permit or deny one PUBLISH, one Topic Filter, or one message to be delivered."""
         client: _Client = peer.context
         if access.action == "subscribe":
             return self._subscribe(client, access)
@@ -261,11 +260,11 @@ class IoTHooks:
         )
 
     def _closing(self, reason: str) -> Verdict:
-        """Return the verdict that closes a connection. Only in the mode `explain` the client is sent why."""
+        """Return the verdict that closes a connection. The client is sent the reason only in the mode `explain`."""
         here = f"arn:{self._identities.partition}:iot:{self._identities.region}:{self._identities.account_id}:"
         return Verdict(False, close=True, reason=reason, told=reason.replace(here, "") if self._explains else "")
 
-    # --- who is there ---
+    # --- lifecycle messages ---
 
     def on_connected(self, peer: Peer) -> None:
         """Publish that a client has connected."""
@@ -277,7 +276,7 @@ class IoTHooks:
                 self._limits.websocket_life, self._end, peer.client_id, "WEBSOCKET_TTL_EXPIRATION"
             )
         if self._limits.lifecycle_events:
-            self._tell(client.presence.connected())
+            self._publish_event(client.presence.connected())
 
     def on_disconnected(self, peer: Peer, error: MQTTError | None) -> None:
         """Publish that a client has disconnected."""
@@ -287,10 +286,10 @@ class IoTHooks:
         if client.ending is not None:
             client.ending.cancel()
         if self._limits.lifecycle_events:
-            self._tell(client.presence.disconnected(error, client.ended_by))
+            self._publish_event(client.presence.disconnected(error, client.ended_by))
 
     def ends(self, client_id: str, reason: str) -> None:
-        """Note why a client's connection is about to be closed: AWS's name of the reason."""
+        """Record why a client's connection is about to be closed, by AWS's name of the reason."""
         client = self._connected.get(client_id)
         if client is not None:
             client.ended_by = reason
@@ -299,7 +298,7 @@ class IoTHooks:
         self.ends(client_id, reason)
         self._disconnect(client_id)
 
-    def _tell(self, message: tuple[str, bytes] | None) -> None:
+    def _publish_event(self, message: tuple[str, bytes] | None) -> None:
         if message is not None:
             self._publish(*message)
 
@@ -318,7 +317,7 @@ def _is_signed(peer: Peer) -> bool:
 
 
 def _attributes(certificate: Mapping[str, Any], certificate_id: str) -> dict[str, str | Sequence[str]]:
-    """Return the attributes of a client's certificate by AWS's names, from what `ssl` says of it."""
+    """Return the attributes of a client's certificate by AWS's names, from the result of `ssl`'s `getpeercert`."""
     attributes: dict[str, list[str]] = {}
     for section, prefix in (("subject", "Subject"), ("issuer", "Issuer")):
         for relative in certificate.get(section, ()):

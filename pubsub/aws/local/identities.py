@@ -1,4 +1,4 @@
-"""The identities that the local AWS IoT endpoint knows, and what each may do: users, pools, certificates, policies.
+"""The registry of the local AWS IoT endpoint: users, identity pools, certificates, things and their policies.
 
     identities = Identities(region="eu-west-1")
     identities.add_policy("chat", {...})
@@ -6,9 +6,9 @@
 
 or, from a file (see `identities_file`), `Identities.load("identities.toml")`.
 
-The one idea: however a client proves its identity, it becomes a `Principal`, and `sides` says which policies are asked
-about that: those of its role, the AWS IoT policies attached to it, or both.  Policies are looked up at each
-connection, so one that is attached while a client is away counts when it comes back.
+Each kind of authentication results in a `Principal`, and `sides` returns the policies that apply to it: those of its
+role, the AWS IoT policies attached to it, or both. Policies are looked up at each connection, so a policy that is
+attached while a client is disconnected applies to its next connection.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from sigv4 import Credentials
 
 __all__ = ["ALLOW_ALL", "Identities", "Sides"]
 
-#: A policy that allows everything: for a first try.
+#: A policy that allows everything, for first experiments.
 ALLOW_ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
 
 
 class Sides(NamedTuple):
-    """The policies that are asked about a principal; None for a side that is not asked."""
+    """The policies that apply to a principal, by side; None for a side that does not apply."""
 
     role: Sequence[PolicyDocument] | None
     iot: Sequence[PolicyDocument] | None
@@ -58,10 +58,10 @@ class _Thing:
 
 
 class Identities:
-    """All that the endpoint knows of its clients.  Safe from any thread.
+    """The users and devices of the endpoint. Thread-safe.
 
     Args:
-        region: The AWS region that the endpoint stands for.
+        region: The AWS region of the endpoint.
         account_id: The AWS account, twelve digits.
         partition: `aws`, `aws-cn` or `aws-us-gov`.
 
@@ -91,30 +91,37 @@ class Identities:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Identities:
-        """Read a file of TOML, or of JSON by the same structure; see `identities_file`.
+        """Read a TOML file, or a JSON file with the same structure; see `identities_file`.
+
+        Args:
+            path: The path of the file.
 
         Raises:
-            OSError: It, or a file that it names, cannot be read.
-            ValueError: Something in it is wrong; the message says where, and shows no secret.
+            OSError: The file, or one that it names, cannot be read.
+            ValueError: Its content is not valid. The message contains the place, but no secret.
         """
         return load(path, cls)
 
     @classmethod
     def for_one_user(cls, region: str = "us-east-1") -> tuple[Identities, Credentials]:
-        """Make a set of one user, with new keys, who may do everything: for a first try."""
+        """Return a registry of one user with new keys and all permissions, for first experiments; and the keys."""
         identities = cls(region)
         credentials = Credentials("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
         identities.add_policy("allow-all", ALLOW_ALL)
         identities.add_user("developer", credentials, policies=["allow-all"])
         return identities, credentials
 
-    # --- who there is ---
+    # --- registration ---
 
     def add_policy(self, name: str, document: str | bytes | Mapping[str, Any] | PolicyDocument) -> None:
         """Add a policy, or replace the one of that name.
 
+        Args:
+            name: The name of the policy.
+            document: The policy: JSON, a dict, or a parsed document.
+
         Raises:
-            PolicyError: It is not a policy document.
+            PolicyError: This is not a policy document.
         """
         if not isinstance(document, PolicyDocument):
             document = PolicyDocument.parse(document, name=name)
@@ -122,10 +129,15 @@ class Identities:
             self._policies[name] = document
 
     def add_user(self, name: str, credentials: Credentials, *, policies: Iterable[str]) -> None:
-        """Add an IAM user, or a role, with its keys.  Its own policies alone are asked.
+        """Add an IAM user, or a role, with its keys. Only the policies of the role side apply to it.
+
+        Args:
+            name: The name of the user.
+            credentials: The keys.
+            policies: The names of its policies.
 
         Raises:
-            ValueError: There is no policy of such a name.
+            ValueError: There is no policy with one of the names.
         """
         named = self._checked(policies)
         with self._lock:
@@ -144,15 +156,14 @@ class Identities:
         """Add a Cognito identity pool.
 
         Args:
-            pool_id: `region:guid`.
+            pool_id: The id of the pool: `region:guid`.
             guests: The policies of the role of guests; None: there are no guests.
-            users: The policies of the role of users who have signed in.
-            attached: AWS IoT policies that each of those users has from the start, besides those that `attach_policy`
-                gives it.
-            logins: Name of a login provider -> a function that returns the user of a token, or None.
+            users: The policies of the role of users that have signed in.
+            attached: AWS IoT policies that each of those users has, in addition to those of `attach_policy`.
+            logins: The name of a login provider -> a function that returns the user of a token, or None.
 
         Raises:
-            ValueError: There is no policy of such a name.
+            ValueError: There is no policy with one of the names.
         """
         pool = IdentityPool(pool_id, guests is not None, logins or {})
         kept = _Pool(pool, self._checked(guests or ()), self._checked(users), self._checked(attached))
@@ -166,11 +177,11 @@ class Identities:
             return [kept.pool for kept in self._pools.values()]
 
     def attach_policy(self, name: str, target: str) -> None:
-        """Attach an AWS IoT policy, as AttachPolicy does.
+        """Attach an AWS IoT policy, like AttachPolicy.
 
         Args:
-            name: Of the policy.
-            target: A Cognito identity's id, or a certificate's id or ARN.
+            name: The name of the policy.
+            target: The id of a Cognito identity, or the id or ARN of a certificate.
 
         Raises:
             ValueError: There is no such policy.
@@ -183,7 +194,7 @@ class Identities:
                 attached.append(name)
 
     def detach_policy(self, name: str, target: str) -> None:
-        """Take an AWS IoT policy away again; none that is not attached."""
+        """Detach an AWS IoT policy, like DetachPolicy. Do nothing if it is not attached."""
         with self._lock:
             attached = self._attached.get(target.rpartition(":cert/")[2], [])
             if name in attached:
@@ -197,14 +208,18 @@ class Identities:
             self._things[name] = _Thing(type_name, dict(attributes or {}))
 
     def attach_thing(self, name: str, principal: str) -> None:
-        """Attach a principal (a certificate's id, a Cognito identity's id, the name of a user) to a thing.
+        """Attach a principal to a thing.
+
+        Args:
+            name: The name of the thing.
+            principal: The id of a certificate or of a Cognito identity, or the name of a user.
 
         Raises:
             ValueError: There is no such thing.
         """
         with self._lock:
             if name not in self._things:
-                raise ValueError(f"there is no thing {name!r}; add_thing comes first")
+                raise ValueError(f"there is no thing {name!r}; call add_thing first")
             self._things[name].principals.add(principal)
 
     def add_certificate(
@@ -213,15 +228,15 @@ class Identities:
         """Register a client's certificate.
 
         Args:
-            certificate: PEM.
-            policies: AWS IoT policies to attach to it.
-            thing: A thing to attach it to.
+            certificate: The certificate, in PEM.
+            policies: The names of AWS IoT policies to attach to it.
+            thing: The name of a thing to attach it to.
 
         Returns:
             The certificate's id: the SHA-256 of the certificate.
 
         Raises:
-            ValueError: It is not a certificate, or there is no such policy or thing.
+            ValueError: This is not a certificate, or there is no such policy or thing.
         """
         pem = certificate.decode() if isinstance(certificate, bytes) else certificate
         certificate_id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
@@ -242,13 +257,13 @@ class Identities:
         """Return policies by their names.
 
         Raises:
-            ValueError: There is no policy of such a name.
+            ValueError: There is no policy with one of the names.
         """
         checked = self._checked(names)
         with self._lock:
             return self._documents(checked)
 
-    # --- what the endpoint asks ---
+    # --- for the endpoint ---
 
     @property
     def has_authorizers(self) -> bool:
@@ -262,17 +277,17 @@ class Identities:
             return list(self._certificates.values())
 
     def authorizer(self, name: str | None) -> LocalAuthorizer | None:
-        """Find a custom authorizer; None stands for the default one."""
+        """Return a custom authorizer by its name, or the default one for None; None if there is none."""
         with self._lock:
             return next(iter(self._authorizers.values()), None) if name is None else self._authorizers.get(name)
 
     def certificate_principal(self, der: bytes) -> Principal | None:
-        """Find the principal of a client's certificate; None when it is not registered."""
+        """Return the principal of a client's certificate; None if it is not registered."""
         certificate_id = hashlib.sha256(der).hexdigest()
         return Principal(certificate_id) if certificate_id in self._certificates else None
 
     def sides(self, principal: Principal) -> Sides:
-        """Return the policies that are asked about a principal, those of a custom authorizer apart."""
+        """Return the policies that apply to a principal, without those of a custom authorizer."""
         with self._lock:
             attached = self._attached.get(principal.name, [])
             if principal.identity_id is None:
@@ -287,7 +302,7 @@ class Identities:
             return Sides(self._documents(pool.users), self._documents([*pool.attached, *attached]))
 
     def thing(self, client_id: str, principal: str) -> Thing | None:
-        """Find the thing that a client stands for."""
+        """Return the thing that a client represents, or None."""
         with self._lock:
             found = self._things.get(client_id)
             if found is None:

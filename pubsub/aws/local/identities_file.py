@@ -1,10 +1,10 @@
-'''Reads the identities of the local AWS IoT endpoint from a file of TOML, or of JSON by the same structure.
+'''Reading the identities of the local AWS IoT endpoint from a TOML file, or a JSON file with the same structure.
 
     region = "eu-west-1"                        # all are optional
     account_id = "123456789012"
 
     [policies]
-    device = "device-policy.json"               # in a file, found from this one ...
+    device = "device-policy.json"               # in a file, relative to this one ...
     chat = """{"Version": "2012-10-17", ...}""" # ... or as JSON, or as a table
 
     [users.alice]
@@ -21,7 +21,7 @@
     [things.bulb]
     type = "lamp"
     attributes = {room = "kitchen"}
-    certificate = "bulb.crt"                    # PEM, found from this file
+    certificate = "bulb.crt"                    # PEM, relative to this file
     policies = ["device"]
 
     [authorizers.demo]
@@ -29,8 +29,8 @@
     public_key = "demo.pem"                     # then tokens must be signed
     tokens."a-token" = {principal = "carol", policies = ["chat"]}
 
-The one idea: a message names a fault by its place, `users.alice.secret_key`, and by its kind, never by its value:
-half of the values here are secrets.
+An error message contains the place of a mistake, for example `users.alice.secret_key`, and its kind, but never the
+value, because many values are secrets.
 '''
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _T = TypeVar("_T", bound="_Registry")
 
 
 class _Registry(Protocol):
-    """What is filled from the file: `Identities`, seen from below, so that it can offer to load itself."""
+    """The interface of `Identities`, which imports this module."""
 
     def add_policy(self, name: str, document: PolicyDocument) -> None: ...
 
@@ -84,12 +84,12 @@ def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
     """Read a file.
 
     Args:
-        path: Of the file.
-        make: Makes the `Identities` to fill, from a region, `account_id` and `partition`.
+        path: The path of the file.
+        make: Creates the `Identities` to fill, given a region, `account_id` and `partition`.
 
     Raises:
-        OSError: It, or a file that it names, cannot be read.
-        ValueError: Something in it is wrong.
+        OSError: The file, or one that it names, cannot be read.
+        ValueError: Its content is not valid.
     """
     file = Path(path)
     top = _Table(_read(file), file)
@@ -113,7 +113,7 @@ def load(path: str | os.PathLike[str], make: Callable[..., _T]) -> _T:
                 add(identities, name, table)
             except _Fault:
                 raise
-            except (ValueError, TypeError) as fault:  # none of those it can be shows a secret
+            except (ValueError, TypeError) as fault:  # none of the possible messages contains a secret
                 raise ValueError(f"{file}: {table.place}: {fault}") from None
     return identities
 
@@ -123,7 +123,7 @@ class _Fault(ValueError):
 
 
 class _Table(Mapping[str, Any]):
-    """A table of the file, which knows its place in it."""
+    """A table of the file, with its place for error messages."""
 
     def __init__(self, values: Mapping[str, Any], file: Path, place: str = "") -> None:
         self._values = values
@@ -140,10 +140,10 @@ class _Table(Mapping[str, Any]):
         return len(self._values)
 
     def only(self, *names: str) -> None:
-        """Check that there is nothing else: a slip of the pen would be passed over."""
+        """Check that there are no other names, so that a typing error is not ignored."""
         for name in self._values:
             if name not in names:
-                raise self.fault(name, f"is not known here; there are {', '.join(names)}")
+                raise self.fault(name, f"is unknown; expected one of {', '.join(names)}")
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._values.get(name, default)
@@ -164,7 +164,7 @@ class _Table(Mapping[str, Any]):
         return _Table(value, self.file, f"{self.place}.{name}" if self.place else name)
 
     def bytes_of(self, name: str) -> bytes:
-        """Read the file that a text names, found from this one."""
+        """Read the file that a text names, relative to this file."""
         return (self.file.parent / self.text(name)).read_bytes()
 
     def fault(self, name: str, what: str) -> _Fault:
@@ -188,7 +188,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         document = json.loads(text) if file.suffix.lower() == ".json" else tomllib.loads(text)
     except RecursionError:
         raise ValueError(f"{file}: it is nested too deeply") from None
-    except ValueError as fault:  # what both say of a fault is its place; neither quotes a value
+    except ValueError as fault:  # the messages of both parsers contain the place; the values are removed
         raise ValueError(f"{file}: {type(fault).__name__}: {_without_values(fault)}") from None
     if not isinstance(document, dict):
         raise ValueError(f"{file}: it is {_kind(document)}; expected an object")
@@ -234,7 +234,7 @@ def _add_pool(identities: _Registry, name: str, table: _Table) -> None:
 def _users_by_token(table: _Table) -> Callable[[str], str | None]:
     users = {token: user for token, user in table.items() if isinstance(user, str)}
     if len(users) < len(table):
-        raise _Fault(f"{table.file}: {table.place}: a user is no text; expected token = user pairs")
+        raise _Fault(f"{table.file}: {table.place}: a user is not a text; expected token = user pairs")
     return users.get
 
 
@@ -247,7 +247,7 @@ def _add_thing(identities: _Registry, name: str, table: _Table) -> None:
     if "certificate" in table:
         identities.add_certificate(table.bytes_of("certificate"), policies=table.texts("policies"), thing=name)
     elif "policies" in table:
-        raise table.fault("policies", "has nothing to be attached to: the thing has no certificate")
+        raise table.fault("policies", "cannot be attached: the thing has no certificate")
 
 
 def _add_authorizer(identities: _Registry, name: str, table: _Table) -> None:
@@ -275,5 +275,5 @@ def _add_authorizer(identities: _Registry, name: str, table: _Table) -> None:
 
 def _mapping(value: object, table: _Table) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise _Fault(f"{table.file}: {table.place}: a token stands for {_kind(value)}; expected principal and policies")
+        raise _Fault(f"{table.file}: {table.place}: a token has {_kind(value)}; expected principal and policies")
     return value

@@ -1,9 +1,9 @@
-"""The keys that local services have issued: issuers add them here, and verifiers of signatures look them up here.
+"""The keys that local services have issued. Issuers add keys, and verifiers of signatures look them up.
 
-The local Cognito service mints keys, the local AWS IoT endpoint finds them again by their access key.  Neither knows
-the other; a ring is what they share.  It reads no clock.
+The local Cognito service mints keys, and the local AWS IoT endpoint finds them by their access key. The two share only
+the key ring. It reads no clock.
 
-A key stays known for a while after its expiry, so that a client that still uses it gets the error that it has expired,
+A key is stored for some time after its expiry, so that a client which still uses it gets the error that it has expired,
 not that it is unknown.
 """
 
@@ -28,11 +28,11 @@ class Principal:
     """The principal of keys.
 
     Args:
-        name: What messages call it: a Cognito identity's id, or the name of a user.
+        name: The id of a Cognito identity or of a certificate, or the name of a user.
         identity_id: The Cognito identity, `region:guid`; None for another kind of principal.
         identity_pool_id: Its pool.
         providers: The names of the providers of its logins; empty for a guest, and without an identity.
-        role_arn: The role that the keys are of, if any.
+        role_arn: The role of the keys, if any.
     """
 
     name: str
@@ -56,24 +56,24 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Keys on a ring, and their principal.  The secret is hidden, as `Credentials` hides it."""
+    """Keys and their principal. The secret is not in the `repr`."""
 
     credentials: Credentials
     principal: Principal
 
     def expired(self, now: float) -> bool:
-        """Return whether they have ended at `now`, in seconds since 1970."""
+        """Return whether they have expired at `now`, in seconds since 1970."""
         ends = self.credentials.expires_at
         return ends is not None and ends.timestamp() <= now
 
 
 class KeyRing:
-    """Keys by their access key.  Safe from any thread.
+    """Keys by their access key. Thread-safe.
 
     Args:
-        keep_expired: Seconds that a key stays known after its end.
-        most: The most temporary keys kept; the oldest is forgotten when there would be more.
-        token_bytes: Gives that many random bytes.
+        keep_expired: Seconds for which a key is stored after its expiry.
+        most: The maximum number of temporary keys; beyond it the oldest is removed.
+        token_bytes: Returns a number of random bytes.
     """
 
     def __init__(
@@ -94,17 +94,17 @@ class KeyRing:
         return f"KeyRing({len(self._lasting)} lasting, {len(self._temporary)} temporary)"
 
     def add(self, credentials: Credentials, principal: Principal) -> None:
-        """Put keys on the ring that were made elsewhere, in place of any of the same access key."""
+        """Add permanent keys. They replace any with the same access key."""
         with self._lock:
             self._lasting[credentials.access_key] = Key(credentials, principal)
 
     def mint(self, principal: Principal, *, now: float, life: float) -> Credentials:
-        """Make temporary keys.
+        """Issue temporary keys.
 
         Args:
             principal: Their principal.
             now: Seconds since 1970.
-            life: Seconds until they end.
+            life: Seconds until they expire.
         """
         access_key = "ASIA" + "".join(_LETTERS[byte % 32] for byte in self._random(16))
         secret, token = (base64.b64encode(self._random(size)).decode() for size in (30, 96))
@@ -116,12 +116,12 @@ class KeyRing:
         return credentials
 
     def find(self, access_key: str) -> Key | None:
-        """Find keys, expired ones too, or None."""
+        """Return keys by their access key, including expired ones; None if they are unknown."""
         with self._lock:
             return self._lasting.get(access_key) or self._temporary.get(access_key)
 
     def _forget(self, now: float) -> None:
-        """Forget what ended long ago.  Oldest first, so this looks at few that stay."""
+        """Remove keys that expired long ago. The oldest come first, so few others are examined."""
         while self._temporary:
             oldest = next(iter(self._temporary))
             if len(self._temporary) < self._most and not self._temporary[oldest].expired(now - self._keep_expired):

@@ -1,26 +1,25 @@
-"""Decides what a connection may do, by the policies that apply to it, as AWS IoT documents it.
+"""The authorization of a connection by its policies, as AWS IoT documents it.
 
     document = PolicyDocument.parse(text, name="myIOTPolicy")
     authorizer = Authorizer(context, role=[role_policy], iot=[document])
     decision = authorizer.publish("chat/hello", retain=False)
     if not decision:
-        log.warning("%s", decision.reason)      # which statement of which policy, in one line
+        log.warning("%s", decision.reason)      # the statement and the policy, in one line
 
-A Deny anywhere wins; otherwise every *side* asked must have a statement that allows.  The sides are the
-policies of the role that the credentials stand for, and the AWS IoT policies attached to the principal:
+A Deny in any policy prevails. Otherwise every *side* that applies must have a statement that allows. The sides are the
+policies of the role of the credentials, and the AWS IoT policies attached to the principal:
 
-    principal                              role    iot
-    a guest of a Cognito identity pool     asked   not asked (None)
-    an authenticated Cognito identity      asked   asked
-    an IAM user or role                    asked   not asked (None)
-    a client's certificate                 -       asked
+    principal                              role       iot
+    a guest of a Cognito identity pool     applies    None
+    an authenticated Cognito identity      applies    applies
+    an IAM user or role                    applies    None
+    a client's certificate                 None       applies
 
-The one idea: for each action, what the connection alone settles (which statements are about the action,
-what the variables stand for, which conditions hold) is worked out at the first question, once; a later
-question only matches its resource against what is left.  Conditions on the time are the exception: they
-are asked each time.
+At the first decision about an action, everything that depends only on the connection is computed, once: the statements
+that apply to the action, the values of the variables, and the conditions. Later decisions only match the resource.
+Conditions on the time are evaluated each time.
 
-It opens no connection, and a question never raises.
+There is no I/O, and a decision never raises.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _KINDS = {
     "iot:Receive": "topic",
     "iot:Subscribe": "topicfilter",
 }
-"""The actions of MQTT -> the kind of resource that each is about."""
+"""The actions of MQTT -> the kind of resource that each applies to."""
 
 _ROLE = "role"
 _TIME_KEYS = frozenset(["aws:currenttime", "aws:epochtime"])
@@ -54,14 +53,14 @@ _TIME_KEYS = frozenset(["aws:currenttime", "aws:epochtime"])
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided, and by what; true when allowed.
+    """A decision and its reason. True as a condition if allowed.
 
     Args:
-        allowed: Whether it is allowed.
-        action: For example `iot:Publish`.
-        resource: The ARN.
-        policy: The name of the policy with the deciding statement; None if no statement allows.
-        statement: The statement that decided: `statement 2 (Sid 'Talk')`; None as above.
+        allowed: Whether the action is allowed.
+        action: The action, for example `iot:Publish`.
+        resource: The ARN of the resource.
+        policy: The name of the policy with the deciding statement; None if no statement allows the action.
+        statement: The deciding statement: `statement 2 (Sid 'Talk')`; None as for `policy`.
         reason: One line for the developer.
     """
 
@@ -78,7 +77,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A statement as far as this connection settles it, for one action."""
+    """A statement for one action, with everything computed that depends only on the connection."""
 
     side: str
     policy: str
@@ -117,15 +116,15 @@ class _Rules:
 
 
 def _settle(side: str, policy: PolicyDocument, statement: Statement, action: str, keys: Keys) -> _Rule | None:
-    """Work out a statement for a connection, or return None when it can never apply to it."""
+    """Compute the rule of a statement for a connection; None if the statement can never apply to it."""
     timed = tuple(one for one in statement.conditions if one.needs & _TIME_KEYS)
     for condition in statement.conditions:
         if condition not in timed and not condition.holds(keys, granting=statement.allows):
             return None
-    # What only narrows may hold anything: the resources of a Deny, and those that an Allow leaves out.
+    # Values need no check in resources that only restrict: those of a Deny, and the NotResource of an Allow.
     kind = _KINDS.get(action, "") if statement.allows != statement.not_resources else ""
     resolved = [template.pattern(careful_lookup(keys, kind, template)) for template in statement.resources]
-    # That an unknown variable matches nothing must not be what grants all the rest.
+    # A variable without a value matches nothing. In NotResource that would allow everything.
     if statement.not_resources and statement.allows and None in resolved:
         return None
     patterns = tuple(pattern for pattern in resolved if pattern is not None)
@@ -136,13 +135,13 @@ class Authorizer:
     """The policies of one connection, compiled for it.
 
     Args:
-        context: What is known of the connection.
-        role: The policies of the role or user; None when that side is not asked.
-        iot: The AWS IoT policies attached to the principal; None when that side is not asked.
-        clock: Gives the time in seconds since 1970; read only where a policy has a condition on the time.
+        context: The attributes of the connection.
+        role: The policies of the role or user; None if that side does not apply.
+        iot: The AWS IoT policies attached to the principal; None if that side does not apply.
+        clock: Returns the time in seconds since 1970; called only for conditions on the time.
 
     Raises:
-        ValueError: Neither side is given, so that nothing could ever be allowed.
+        ValueError: Neither side is given, so nothing could be allowed.
     """
 
     def __init__(
@@ -161,26 +160,26 @@ class Authorizer:
         self._clock = clock
         self._rules: dict[str, _Rules] = {}
 
-    # --- the questions ---
+    # --- the actions ---
 
     def connect(self) -> Decision:
-        """Decide whether this connection may be: its client id, its will's topic, its kind of session."""
+        """Decide whether the client may connect, with its client id, the topic of its will and its kind of session."""
         return self._decide("iot:Connect", self.context.client_id)
 
     def publish(self, topic: str, *, retain: bool = False) -> Decision:
-        """Decide whether it may publish to a Topic Name; to have it retained takes another permission."""
+        """Decide whether the client may publish to a Topic Name. A retained message needs another permission."""
         decision = self._decide("iot:Publish", topic)
         return self._decide("iot:RetainPublish", topic) if decision and retain else decision
 
     def subscribe(self, topic_filter: str) -> Decision:
-        """Decide whether it may subscribe to a Topic Filter; `+` and `#` count as the characters they are."""
+        """Decide whether the client may subscribe to a Topic Filter. `+` and `#` are ordinary characters here."""
         return self._decide("iot:Subscribe", topic_filter)
 
     def receive(self, topic: str) -> Decision:
-        """Decide whether a message of a Topic Name may be delivered to it."""
+        """Decide whether a message with a Topic Name may be delivered to the client."""
         return self._decide("iot:Receive", topic)
 
-    # --- deciding ---
+    # --- decisions ---
 
     def _decide(self, action: str, name: str) -> Decision:
         resource = self.context.arn(_KINDS[action], name)

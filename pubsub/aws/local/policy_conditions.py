@@ -1,13 +1,12 @@
-"""Conditions of a policy's statement: `{"StringLike": {"iot:DomainName": ["*.example.com"]}}`.
+"""The conditions of a policy's statement: `{"StringLike": {"iot:DomainName": ["*.example.com"]}}`.
 
-A condition is read and checked once, when the policy is: its numbers, dates and networks are parsed then,
-so that an error names its place in the policy.  `holds(keys)` then decides it for the keys of a
-connection.  This module knows no actions, resources or effects, and no clock: the time comes in as a key
-like any other.
+A condition is parsed and checked once, with the policy, including its numbers, dates and networks. So an error message
+contains its place in the policy. `holds(keys)` evaluates it for the keys of a connection. This module is independent of
+actions, resources and effects, and reads no clock: the time is a key like any other.
 
-The one idea: every operator is a way to make a *test* of one value of the request out of one value written
-in the policy.  Negation, several values, `ForAllValues`, `ForAnyValue` and `…IfExists` are the same for
-all operators, and written once, in `Condition.holds`.
+Every operator creates a *test* of one value of the request from one value in the policy. Negation, several values,
+`ForAllValues`, `ForAnyValue` and `…IfExists` are the same for all operators, and implemented once, in
+`Condition.holds`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pubsub.aws.local.policy_match import Lookup, Template, normal_key
 __all__ = ["Condition", "Keys", "lookup_in"]
 
 Keys: TypeAlias = Mapping[str, tuple[str, ...]]
-"""What is known of a request: normal key -> its values, in order.  No values is the same as no key."""
+"""The keys of a request: normal key -> its values, in order. A key without values is the same as no key."""
 
 _Test: TypeAlias = Callable[[str], bool]
 _Bind: TypeAlias = Callable[[Lookup], "_Test | None"]
@@ -39,23 +38,23 @@ _QUALIFIERS = {"forallvalues": "all", "foranyvalue": "any"}
 
 
 def lookup_in(keys: Keys) -> Lookup:
-    """Make the lookup of variables in `keys`: a variable stands for a key's first value."""
+    """Return the lookup of variables in keys: the value of a variable is the first value of the key."""
     return lambda name: next(iter(keys.get(name, ())), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One operator, one key, and the values written for it.
+    """A condition: an operator, a key, and values.
 
     Args:
         source: The operator and the key as written, for messages.
         key: The normal key.
         negated: Whether the operator is a negation, such as `StringNotEquals`.
         qualifier: "all", "any" or None.
-        if_exists: Whether it holds where the key is absent.
+        if_exists: Whether the condition holds if the key is absent.
         null: For the operator `Null`: whether the key must be absent; otherwise None.
-        binds: A maker of a test for each value written.
-        needs: The normal keys that it reads, those of its variables included.
+        binds: For each value a function that creates its test.
+        needs: The normal keys that it reads, including those of its variables.
     """
 
     source: str
@@ -74,11 +73,11 @@ class Condition:
         Args:
             name: The operator with its prefix and suffix: `ForAnyValue:StringLikeIfExists`.
             key: The key, in any case.
-            values: The values written for it; none at all is allowed, and matches nothing.
-            variables: Whether `${…}` is read in them.
+            values: The values. An empty list is allowed, and matches nothing.
+            variables: Whether `${…}` is a variable in them.
 
         Raises:
-            ValueError: The operator is unknown, or a value is not of its kind.
+            ValueError: The operator is unknown, or a value has the wrong kind.
         """
         base = name.lower()
         before, colon, rest = base.partition(":")
@@ -93,7 +92,7 @@ class Condition:
         own = frozenset([normal_key(key)])
         if base == "null":
             if qualifier or if_exists:
-                raise ValueError(f"{name!r}: Null takes neither ForAllValues, ForAnyValue nor IfExists")
+                raise ValueError(f"{name!r}: Null cannot be used with ForAllValues, ForAnyValue or IfExists")
             absent = tuple(_boolean(value) for value in values)
             return cls(source, normal_key(key), False, None, False, absent, (), own)
         if base not in _OPERATORS:
@@ -105,12 +104,12 @@ class Condition:
         return cls(source, normal_key(key), negated, qualifier, if_exists, None, binds, needs)
 
     def holds(self, keys: Keys, *, granting: bool) -> bool:
-        """Decide the condition.
+        """Return whether the condition holds.
 
         Args:
-            keys: What is known of the request.
-            granting: Whether the statement allows.  A variable without a value matches nothing; that it does
-                not match must then not be what grants something.
+            keys: The keys of the request.
+            granting: Whether the effect of the statement is Allow. A variable without a value matches nothing. With a
+                negated operator that mismatch must not be the reason why something is allowed.
         """
         present = keys.get(self.key, ())
         if self.null is not None:
@@ -165,10 +164,10 @@ def _like(text: str, variables: bool) -> _Bind:
 
 
 def _arn(text: str, variables: bool) -> _Bind:
-    """Compare the six parts of an ARN one by one, so that no wildcard reaches over a colon."""
+    """Compare the six parts of an ARN one by one, so that no wildcard matches across a colon."""
     templates = Template.parse(text, variables=variables).split(":", 5)
     if len(templates) != 6:
-        raise ValueError(f"{text!r} is no ARN; expected arn:partition:service:region:account:resource")
+        raise ValueError(f"{text!r} is not an ARN; expected arn:partition:service:region:account:resource")
 
     def bind(lookup: Lookup) -> _Test | None:
         patterns = [template.pattern(lookup) for template in templates]
@@ -186,7 +185,7 @@ def _arn(text: str, variables: bool) -> _Bind:
 
 
 def _constant(parse: Callable[[str], _T], compare: Callable[[_T, _T], bool]) -> _Prepare:
-    """Make an operator whose values are parsed when the policy is read, and hold no variables."""
+    """Return an operator whose values are parsed with the policy and contain no variables."""
 
     def prepare(text: str, variables: bool) -> _Bind:
         wanted = parse(text)
@@ -195,7 +194,7 @@ def _constant(parse: Callable[[str], _T], compare: Callable[[_T, _T], bool]) -> 
             try:
                 return compare(parse(value), wanted)
             except ValueError:
-                return False  # the request's value is not of this kind: no match, as AWS has it
+                return False  # the request's value has another kind: no match, as in AWS
 
         return lambda lookup: test
 
@@ -208,12 +207,12 @@ def _number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{text!r} is no number; expected one such as 10 or 2.5")
+        raise ValueError(f"{text!r} is not a number; expected for example 10 or 2.5")
     return number
 
 
 def _date(text: str) -> float:
-    """Read a W3C date or seconds since 1970; four digits alone are a year."""
+    """Parse a W3C date or seconds since 1970. Four digits alone are a year."""
     if re.fullmatch(r"\d{5,}(\.\d+)?", text):
         return float(text)
     short = re.fullmatch(r"\d{4}(-\d\d)?", text)
@@ -222,14 +221,14 @@ def _date(text: str) -> float:
         moment = datetime.fromisoformat(full)
     except ValueError:
         raise ValueError(
-            f"{text!r} is no date; expected one such as 2026-01-31T12:00:00Z, or seconds since 1970"
+            f"{text!r} is not a date; expected for example 2026-01-31T12:00:00Z, or seconds since 1970"
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r} is no boolean; expected true or false")
+        raise ValueError(f"{text!r} is not a boolean; expected true or false")
     return text.lower() == "true"
 
 
@@ -247,7 +246,7 @@ def _network(text: str) -> _Network:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no address; expected one such as 203.0.113.0/24 or 2001:db8::/32") from None
+        raise ValueError(f"{text!r} is not an address; expected for example 203.0.113.0/24 or 2001:db8::/32") from None
     # A dual-stack listener reports an IPv4 peer as ::ffff:a.b.c.d.
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen == 128:
         mapped = network.network_address.ipv4_mapped
@@ -292,4 +291,4 @@ _OPERATORS: dict[str, tuple[bool, _Prepare]] = {
     "ipaddress": (False, _constant(_network, _inside)),
     "notipaddress": (True, _constant(_network, _inside)),
 }
-"""Operator, in lower case -> whether it negates, and how its values are read."""
+"""Operator, in lower case -> whether it is a negation, and the function that parses its values."""

@@ -1,10 +1,10 @@
-"""Policy documents: JSON, or the same as a dict, read into statements and checked.
+"""Policy documents, as JSON or a dict: parsing and validation.
 
-Everything that can be found wrong without knowing a connection is found here, and named with its place:
-`policy 'chat', statement 2 (Sid 'Talk'): …`.  Nothing is decided here; see `policy.Authorizer`.
+All mistakes that do not depend on a connection are found here, and reported with their place: `policy 'chat', statement
+2 (Sid 'Talk'): …`. For the decisions see `policy.Authorizer`.
 
-The one idea: a document that was parsed needs no further check.  Its wildcards, variables, numbers and
-dates are read already, so that compiling it for a connection cannot fail.
+A parsed document needs no further check: its wildcards, variables, numbers and dates are parsed, too. So compiling it
+for a connection cannot fail.
 
 Spec: "IAM JSON policy elements" in the IAM user guide, which AWS IoT policies follow.
 """
@@ -28,7 +28,7 @@ _STATEMENT_ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotR
 
 
 class PolicyError(ValueError):
-    """A policy document is not valid; the message says where, what was found and what was expected."""
+    """A policy document is not valid. The message contains the place, what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Statement:
     """One statement of a policy.
 
     Args:
-        name: How to speak of it: `statement 2` or `statement 2 (Sid 'Talk')`; the first is 1.
+        name: Its name in messages: `statement 2` or `statement 2 (Sid 'Talk')`; the first is 1.
         allows: Whether its Effect is Allow.
         actions: Patterns of actions, in lower case.
-        not_actions: Whether it is about all actions but these.
+        not_actions: Whether it applies to all actions except these.
         resources: The resources, as written.
-        not_resources: Whether it is about all resources but these.
-        conditions: Which must all hold.
+        not_resources: Whether it applies to all resources except these.
+        conditions: The conditions, all of which must hold.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Statement:
     conditions: tuple[Condition, ...]
 
     def covers(self, action: str) -> bool:
-        """Return whether it applies to an action; the case is ignored."""
+        """Return whether the statement applies to an action, regardless of case."""
         lowered = action.lower()
         return any(pattern.match(lowered) for pattern in self.actions) != self.not_actions
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """A policy, read and checked.
+    """A parsed policy document.
 
     Args:
-        name: What messages call it.
-        statements: In the order of the document.
+        name: Its name in messages.
+        statements: The statements, in order.
     """
 
     name: str
@@ -78,13 +78,12 @@ class PolicyDocument:
         """Read a policy document.
 
         Args:
-            source: JSON, or what JSON stands for.
-            name: What messages call it: the name that it is kept under, say.
-            most: The most characters it may have, white space not counted (AWS IoT: 2,048); None for any
-                number.
+            source: JSON, or the same as a dict.
+            name: Its name in messages.
+            most: The maximum number of characters without white space (AWS IoT: 2,048); None for no limit.
 
         Raises:
-            PolicyError: It is not a policy document.
+            PolicyError: This is not a policy document.
         """
         where = f"policy {name!r}"
         document = _load(source, where)
@@ -93,10 +92,10 @@ class PolicyDocument:
             size = sum(not char.isspace() for char in _text_of(source))
             if size > most:
                 raise PolicyError(
-                    f"{where}: it has {size} characters besides white space, at most {most} are allowed; "
+                    f"{where}: it has {size} characters without white space, but at most {most} are allowed; "
                     "shorten it with wildcards, or split it into two policies"
                 )
-        # Without a Version the older one is meant, in which variables are not read.
+        # The default is the older version, which has no variables.
         version = document.get("Version", "2008-10-17")
         if version not in _VERSIONS:
             raise PolicyError(
@@ -112,7 +111,7 @@ class PolicyDocument:
 
 
 class _StatementReader:
-    """Reads the statements of one document, and knows their Sids, which must differ."""
+    """A reader of the statements of one document, which checks that their Sids differ."""
 
     def __init__(self, where: str, *, variables: bool) -> None:
         self._document = where
@@ -129,15 +128,15 @@ class _StatementReader:
             raise PolicyError(f"{where}: Sid is {_seen(sid)}; expected text")
         if sid:
             if sid in self._sids:
-                raise PolicyError(f"{where}: Sid {sid!r} stands twice in this policy; rename one of them")
+                raise PolicyError(f"{where}: Sid {sid!r} occurs twice in this policy; rename one of them")
             self._sids.add(sid)
             name = f"statement {index} (Sid {sid!r})"
             where = f"{self._document}, {name}"
         for principal in ("Principal", "NotPrincipal"):
             if principal in given:
                 raise PolicyError(
-                    f"{where}: it has {principal}, which only a policy of a resource has; remove it: this "
-                    "policy is for whom it is attached to"
+                    f"{where}: it has {principal}, which only resource policies have; remove it: this policy applies "
+                    "to the principals that it is attached to"
                 )
         _check_elements(given, _STATEMENT_ELEMENTS, where)
         effect = given.get("Effect")
@@ -158,7 +157,7 @@ class _StatementReader:
     def _read_resource(self, text: str, where: str) -> Template:
         if text != "*" and not text.startswith("arn:"):
             raise PolicyError(
-                f"{where}: Resource {text!r} is no ARN; expected '*' or one such as "
+                f"{where}: Resource {text!r} is not an ARN; expected '*' or for example "
                 "'arn:aws:iot:eu-west-1:123456789012:topic/chat/*'"
             )
         try:
@@ -176,7 +175,7 @@ class _StatementReader:
                     f"{where}: Condition {operator!r} is {_seen(keys)}; expected an object of keys and values"
                 )
             for key, value in keys.items():
-                if not f"{operator}{key}".isprintable():  # both are spoken of as they are
+                if not f"{operator}{key}".isprintable():  # messages contain both without escaping
                     raise PolicyError(f"{where}: Condition {operator!r} {key!r}: expected visible characters")
                 values = [_condition_value(one, f"{operator} {key}", where) for one in _listed(value)]
                 try:
@@ -186,7 +185,7 @@ class _StatementReader:
         return tuple(conditions)
 
 
-# --- the small checks ---
+# --- helper functions ---
 
 
 def _load(source: str | bytes | Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -198,7 +197,7 @@ def _load(source: str | bytes | Mapping[str, Any], where: str) -> Mapping[str, A
         if len(made) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise PolicyError(f"{where}: {twice!r} stands twice in one object; the first would be lost")
+            raise PolicyError(f"{where}: {twice!r} occurs twice in one object; the first would be ignored")
         return made
 
     try:
@@ -225,11 +224,11 @@ def _check_elements(given: Mapping[str, Any], known: set[str], where: str) -> No
         if element not in known:
             close = next((name for name in known if name.lower() == str(element).lower()), None)
             hint = f"write {close!r}" if close else "expected only " + ", ".join(sorted(known))
-            raise PolicyError(f"{where}: it has an element {element!r} that no policy has; {hint}")
+            raise PolicyError(f"{where}: it has an unknown element {element!r}; {hint}")
 
 
 def _one_of(given: Mapping[str, Any], element: str, where: str) -> tuple[bool, list[str]]:
-    """Return whether the Not form is used, and the texts: exactly one of the two forms must stand."""
+    """Return whether the Not form is used, and the texts. Exactly one of the two forms must be present."""
     negated = f"Not{element}"
     if (element in given) == (negated in given):
         seen = "both" if element in given else "neither"
@@ -245,7 +244,7 @@ def _read_action(text: str, where: str) -> Pattern:
     service, colon, action = text.partition(":")
     formed = text == "*" or (service and colon and action)
     if not formed or "${" in text or any(map(str.isspace, text)):
-        raise PolicyError(f"{where}: Action {text!r} is no action; expected one such as 'iot:Publish' or '*'")
+        raise PolicyError(f"{where}: Action {text!r} is not an action; expected for example 'iot:Publish' or '*'")
     parts = Template.parse(text.lower(), variables=False).resolve(lambda name: None)
     return Pattern(parts or ())
 

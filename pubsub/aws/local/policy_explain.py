@@ -1,11 +1,10 @@
-"""Explain why nothing allowed a request, in one line from which a developer sees what to change.
+"""Explanations of refusals: why no policy allowed a request, in one line that shows a developer what to change.
 
-Asked only after a refusal, so that a decision costs nothing for it.  It decides nothing.
+This is called only after a refusal, so it does not slow down decisions.
 
-The one idea: of all the statements that allow the action, the one that came nearest is the one that was
-meant. Each is tried, and what kept it from applying is ranked: first a condition, then the usual slips (an
-unknown variable, the wrong kind of resource, MQTT's wildcards, another region or account), then plainly
-another resource.
+Of all statements that allow the action, the closest one is probably the one that was meant. Each is tried, and the
+reasons why it does not apply are ranked: first a condition; then frequent mistakes (an unknown variable, the wrong kind
+of resource, MQTT wildcards, another region or account); then simply another resource.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ def why_not(side: str, policies: Sequence[PolicyDocument], action: str, resource
     """Return why no statement of one side's policies allows a request.
 
     Args:
-        side: What the side is called: `role` or `IoT`.
+        side: The name of the side: `role` or `IoT`.
         policies: Its policies, possibly none.
-        action: For example `iot:Publish`.
+        action: The action, for example `iot:Publish`.
         resource: The requested ARN.
-        keys: What is known of the request, the time included.
+        keys: The keys of the request, including the time.
     """
     if not policies:
         return f"no {side} policy is attached; attach one that allows {action}"
@@ -45,7 +44,7 @@ def why_not(side: str, policies: Sequence[PolicyDocument], action: str, resource
 def _misses(
     side: str, policies: Sequence[PolicyDocument], action: str, resource: str, keys: Keys
 ) -> Iterator[tuple[int, str]]:
-    """Give, for each statement that allows the action, how far it was from allowing this, and why."""
+    """Yield, for each statement that allows the action, the rank and the description of the mismatch."""
     for policy in policies:
         for statement in policy.statements:
             if statement.allows and statement.covers(action):
@@ -86,18 +85,18 @@ def _condition(condition: Condition, keys: Keys) -> str:
 
 
 def _slip(template: Template, resource: str, keys: Keys) -> str | None:
-    """Recognise a usual slip: what would match if it had been written right."""
+    """Return a description of a frequent mistake without which the resource would match, or None."""
     *head, last = resource.split(":", 5)
     kind, _, name = last.partition("/")
     other = _OTHER_KIND.get(kind)
     lookup = lookup_in(keys)
     pattern = template.pattern(lookup)
     if pattern is not None and other and pattern.match(":".join([*head, f"{other}/{name}"])):
-        return f"this action is about {kind}/, not {other}/"
+        return f"this action applies to {kind}/, not {other}/"
     pieces = template.split(":", 5)
     tail = pieces[-1].pattern(lookup)
     if len(pieces) == 6 and tail is not None and tail.match(last):
-        return "that is another partition, region or account than " + ":".join(head)
+        return "the partition, region or account is not " + ":".join(head)
     parts = template.resolve(lookup)
     if parts is not None and Pattern(tuple(_as_policy_wildcards(parts))).match(resource):
         return "'+' and '#' are not wildcards in a policy; use '*' instead"

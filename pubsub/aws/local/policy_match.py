@@ -1,15 +1,15 @@
-"""Texts of a policy: literals, the wildcards `*` and `?`, and variables `${…}`, made into patterns that match.
+"""Pattern matching for the texts of a policy: literals, the wildcards `*` and `?`, and variables `${…}`.
 
-A text is read once into a `Template`.  A template, given the values of a connection, becomes a `Pattern`,
-which answers `match(text)`.  Nothing here knows what an action, a resource or a condition is.
+A text is parsed once into a `Template`. With the values of a connection a template becomes a `Pattern`, whose method
+`match` tests a text. This module is independent of actions, resources and conditions.
 
-The one idea: a pattern is a row of symbols, and the set of places in that row which the text read so far
-can have led to is one integer, a bit for each place.  Each character of the text moves all the places at
-once, with two bit operations.  So a match takes as many steps as the text has characters, whatever the
-pattern is: there is nothing to go back to, and no pattern can make it slow.
+A pattern is a nondeterministic automaton: a sequence of symbols, with a state between any two. The set of the states
+that are possible after the characters read so far is one integer, with a bit for each state. Each character changes the
+whole set with a few bit operations. So the time of a match is proportional to the length of the text for every pattern:
+there is no backtracking.
 
-What a variable stands for is always taken literally: a client id of `*` is the character `*`.  `+` and `#`
-mean nothing here, as in AWS's policies.
+The value of a variable is always literal: a client id of `*` is the character `*`. `+` and `#` have no special meaning,
+as in AWS's policies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["Lookup", "Pattern", "Template", "Variable", "Wildcard", "normal_key"]
 
 Lookup: TypeAlias = Callable[[str], str | None]
-"""Gives the value of a variable by its normal key, or None if this connection has none."""
+"""Returns the value of a variable by its normal key, or None if this connection has none."""
 
 _ESCAPES = {"*": "*", "?": "?", "$": "$"}
 _VARIABLE = re.compile(r"\s*(?P<name>[^\s,'{}]+)\s*(?:,\s*'(?P<default>[^']*)'\s*)?")
@@ -42,7 +42,7 @@ class Variable(NamedTuple):
     default: str | None
 
     def value(self, lookup: Lookup) -> str | None:
-        """Return what it stands for, or None if it has no value and no default."""
+        """Return the value or the default; None if there is neither."""
         found = lookup(self.name)
         return self.default if found is None else found
 
@@ -51,19 +51,19 @@ Part: TypeAlias = str | Wildcard | Variable
 
 
 def normal_key(name: str) -> str:
-    """Write a key in the one form that keys are compared in.
+    """Return the form of a key in which keys are compared.
 
-    Names of keys do not depend on case.  The name of a thing's attribute, in brackets, does.
+    The names of keys are case-insensitive. The name of a thing's attribute, in brackets, is case-sensitive.
 
     Args:
-        name: For example `iot:ClientId` or `iot:Connection.Thing.Attributes[Floor]`.
+        name: The key, for example `iot:ClientId` or `iot:Connection.Thing.Attributes[Floor]`.
     """
     head, bracket, attribute = name.partition("[")
     return head.lower() + bracket + attribute
 
 
 class Pattern:
-    """A row of literals and wildcards, ready to match.
+    """A pattern of literals and wildcards.
 
     Args:
         parts: Literal texts and wildcards, in order.
@@ -93,7 +93,7 @@ class Pattern:
             self._masks[char] |= self._any
 
     def match(self, text: str) -> bool:
-        """Return whether the whole of `text` fits; at most one step for each of its characters."""
+        """Return whether the pattern matches the whole text. Takes at most one step for each character."""
         if self._literal is not None:
             return text == self._literal
         if self._prefix is not None:
@@ -101,7 +101,7 @@ class Pattern:
         masks, fits_any, loops = self._masks, self._any, self._loops
         places = 1
         for char in text:
-            # A place moves on where its symbol is this character; the place of a `*` may also stay.
+            # A state advances if its symbol matches this character; the state of a `*` may also stay.
             places = (places & masks.get(char, fits_any)) << 1 | places & loops
             if not places:
                 return False
@@ -117,11 +117,11 @@ def _symbols(parts: tuple[str | Wildcard, ...]) -> Iterator[str | Wildcard]:
 
 
 class Template:
-    """A text of a policy, read: literals, wildcards and variables.
+    """A parsed text of a policy: literals, wildcards and variables.
 
     Args:
-        parts: What the text is made of, in order.
-        source: The text as it was written, for messages.
+        parts: The parts of the text, in order.
+        source: The text as written, for messages.
     """
 
     __slots__ = ("parts", "source")
@@ -137,10 +137,10 @@ class Template:
         Args:
             source: The text.
             wildcards: Whether `*` and `?` are wildcards; otherwise they are literals.
-            variables: Whether `${…}` is read; in a policy of a version before 2012-10-17 it is literal.
+            variables: Whether `${…}` is a variable; in a policy of a version before 2012-10-17 it is literal.
 
         Raises:
-            ValueError: A `${` is not closed, or what stands in it is no name of a variable.
+            ValueError: A `${` is not closed, or does not contain the name of a variable.
         """
         parts: list[Part] = []
         at = 0
@@ -158,11 +158,11 @@ class Template:
         return cls(_joined(parts), source)
 
     def variables(self) -> list[Variable]:
-        """Return the variables that it names."""
+        """Return the variables of the text."""
         return [part for part in self.parts if isinstance(part, Variable)]
 
     def split(self, separator: str, count: int) -> list[Template]:
-        """Cut at the first `count` separators (one character each) that were written as literals."""
+        """Split the template at the first `count` separators (one character each) that are literals."""
         pieces: list[list[Part]] = [[]]
         for part in self.parts:
             if not isinstance(part, str):
@@ -174,10 +174,10 @@ class Template:
         return [Template(_joined(piece), self.source) for piece in pieces]
 
     def resolve(self, lookup: Lookup) -> tuple[str | Wildcard, ...] | None:
-        """Put in the values of the variables, as literals.
+        """Replace the variables by their values, as literals.
 
         Returns:
-            The parts, or None when a variable has no value: such a text matches nothing.
+            The parts; None if a variable has no value: such a text matches nothing.
         """
         resolved: list[str | Wildcard] = []
         for part in self.parts:
@@ -191,12 +191,12 @@ class Template:
         return tuple(resolved)
 
     def pattern(self, lookup: Lookup) -> Pattern | None:
-        """Return the pattern for these values, or None when a variable has none."""
+        """Return the pattern for these values; None if a variable has no value."""
         parts = self.resolve(lookup)
         return None if parts is None else Pattern(parts)
 
     def text(self, lookup: Lookup) -> str | None:
-        """Return the text for these values, wildcards as they are written, or None when a variable has none."""
+        """Return the text for these values, with wildcards as written; None if a variable has no value."""
         parts = self.resolve(lookup)
         if parts is None:
             return None
@@ -209,14 +209,14 @@ def _read_variable(inside: str, source: str) -> Part:
     found = _VARIABLE.fullmatch(inside)
     if found is None:
         raise ValueError(
-            f"{source!r} has {f'${{{inside}}}'!r}, which names no variable; expected ${{name}}, "
+            f"{source!r} contains {f'${{{inside}}}'!r}, which is not a variable; expected ${{name}}, "
             "${name, 'default'}, or one of ${*} ${?} ${$}"
         )
     return Variable(normal_key(found["name"]), found["default"])
 
 
 def _joined(parts: list[Part]) -> tuple[Part, ...]:
-    """Join neighbouring literals, and drop the second of two `*` in a row: it adds nothing."""
+    """Join adjacent literals, and omit the second of two adjacent `*`."""
     joined: list[Part] = []
     for part in parts:
         last = joined[-1] if joined else None

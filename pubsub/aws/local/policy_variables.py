@@ -1,14 +1,13 @@
-"""What is known of a connection, as the keys that policies name: `iot:ClientId`, `aws:SourceIp` and the rest.
+"""The attributes of a connection as the keys of policies: `iot:ClientId`, `aws:SourceIp` and the others.
 
-This is the only module that knows the names of AWS's keys.  It knows nothing of policies.
+Only this module contains the names of AWS's keys. It is independent of policies.
 
-The one idea: whatever a policy may ask is one flat table from a key to its values, made once a
-connection.  A key that has no value is not in the table; that is how an unknown variable and an absent key
-come to mean the same.
+All keys that a policy can use are in one flat table from a key to its values, which is made once for each connection. A
+key without a value is not in the table, so an unknown variable and an absent key mean the same.
 
-A client chooses its own client id, so that must not reach further than a policy means.  With `+` for a client id,
-`topicfilter/${iot:ClientId}/#` would allow what all clients are sent; with `bob/private`, `topic/${iot:ClientId}/log`
-would be within Bob's topics.  So, for statements that allow, such a value counts as missing (`careful_lookup`).
+A client chooses its client id, which must not extend what a policy means to allow. With the client id `+`,
+`topicfilter/${iot:ClientId}/#` would allow the topics of all clients; with `bob/private`, `topic/${iot:ClientId}/log`
+would be one of Bob's topics. So in statements that allow, such a value counts as missing (`careful_lookup`).
 
 Spec: "AWS IoT Core policy variables", "Thing policy variables" and "X.509 certificate policy variables" in
 the AWS IoT Core developer guide.
@@ -36,22 +35,22 @@ _WIDENS_A_TOPIC = frozenset("+#/*?$")
 
 
 def keys_of_role(keys: Keys) -> Keys:
-    """Return the keys that the policies of an IAM role can use: only AWS IoT policies know things."""
+    """Return the keys that the policies of an IAM role can use. Only AWS IoT policies have keys for things."""
     return {key: values for key, values in keys.items() if not key.startswith(_THING)}
 
 
 def careful_lookup(keys: Keys, kind: str, template: Template) -> Lookup:
-    """Return the lookup of variables for a resource that is allowed, where no value may widen it.
+    """Return the lookup of variables for a resource that is allowed, without values that would extend it.
 
     Args:
-        keys: What is known of the connection.
-        kind: Of the resource: `topic` or `topicfilter`; for any other, values are taken as they are.
+        keys: The keys of the connection.
+        kind: The kind of the resource: `topic` or `topicfilter`; for any other, values are not checked.
         template: The resource.
     """
     plain = lookup_in(keys)
     if kind not in ("topic", "topicfilter"):
         return plain
-    # As the whole of a topic, a value allows that one topic. In a Topic Filter MQTT's wildcards still mean more.
+    # A variable that is the whole topic allows only that topic. In a Topic Filter MQTT's wildcards would allow more.
     before, last = template.parts[-2:] if len(template.parts) > 1 else ("", "")
     whole = isinstance(last, Variable) and isinstance(before, str) and before.endswith(f":{kind}/")
     forbidden = _WIDENS_A_TOPIC if not whole else _MQTT_WILDCARDS if kind == "topicfilter" else frozenset("")
@@ -60,7 +59,7 @@ def careful_lookup(keys: Keys, kind: str, template: Template) -> Lookup:
         value = plain(name)
         if value is None or not name.startswith((_CLIENT_ID, _THING)):
             return value
-        # What else is known of a thing is in the hands of the registry's owner: a path in it is meant.
+        # Other attributes of a thing are set by the owner of the registry, so a path in them is intended.
         widens = forbidden if name in (_CLIENT_ID, _THING_NAME) else forbidden & _MQTT_WILDCARDS
         return None if widens.intersection(value) else value
 
@@ -69,13 +68,13 @@ def careful_lookup(keys: Keys, kind: str, template: Template) -> Lookup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thing:
-    """The thing of the registry that a connection stands for.
+    """The thing in the registry that a connection represents.
 
     Args:
         name: Its name, which is the client id of its connections.
-        type_name: The name of its type; None when it has none.
-        attributes: Its attributes, by their names as they are written.
-        attached: Whether the principal of the connection is attached to it.  If not, nothing of the thing has a value.
+        type_name: The name of its type, or None.
+        attributes: Its attributes by name; names are case-sensitive.
+        attached: Whether the principal of the connection is attached to it. If not, its keys have no values.
     """
 
     name: str
@@ -86,24 +85,24 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionContext:
-    """What is known of one connection.
+    """The attributes of one connection.
 
     Args:
         client_id: The client id of its CONNECT.
         region: The AWS region, for example `eu-west-1`.
         account_id: The account, twelve digits.
         partition: `aws`, `aws-cn` or `aws-us-gov`.
-        source_ip: The peer's address, v4 or v6.
-        domain_name: The name of the endpoint that was connected to.
-        secure: Whether TLS is spoken.
-        thing: The thing that the connection stands for, if any.
+        source_ip: The peer's address, IPv4 or IPv6.
+        domain_name: The host name to which the client has connected.
+        secure: Whether the connection uses TLS.
+        thing: The thing that the connection represents, if any.
         identity_id: The Cognito identity, `region:guid`, if the principal is one.
         identity_pool_id: Its pool.
-        authenticated_by: What Cognito calls `amr`: `("unauthenticated",)` for a guest, or `authenticated`
-            and the provider of the login.
-        certificate: Attributes of the client's certificate, by what follows `iot:Certificate.` or by
-            `CertificateId`; each one value or several: `{"Subject.CommonName": "bulb", "SerialNumber": "1"}`.
-        will_topic: The topic of the CONNECT's will; None without one.
+        authenticated_by: Cognito's `amr` claim: `("unauthenticated",)` for a guest, or `authenticated` and the provider
+            of the login.
+        certificate: Attributes of the client's certificate, by the name after `iot:Certificate.` or by
+            `CertificateId`, each with one value or several: `{"Subject.CommonName": "bulb", "SerialNumber": "1"}`.
+        will_topic: The topic of the CONNECT's will; None without a will.
         persistent: Whether the CONNECT requests a persistent session (`clean_session=False`).
         extra: Any other keys, for example `aws:PrincipalArn`.
     """
@@ -125,7 +124,7 @@ class ConnectionContext:
     extra: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def arn(self, kind: str, name: str) -> str:
-        """Return the ARN of a resource here.
+        """Return the ARN of a resource of this account.
 
         Args:
             kind: `client`, `topic` or `topicfilter`.
@@ -134,7 +133,7 @@ class ConnectionContext:
         return f"arn:{self.partition}:iot:{self.region}:{self.account_id}:{kind}/{name}"
 
     def keys(self) -> Keys:
-        """Return the keys that hold for the whole connection."""
+        """Return the keys that are valid for the whole connection."""
         keys: _Given = {
             "aws:SourceIp": self.source_ip,
             "iot:SourceIp": self.source_ip,
@@ -152,7 +151,7 @@ class ConnectionContext:
         return _normal(keys)
 
     def connect_keys(self) -> Keys:
-        """Return the keys that hold while the CONNECT itself is decided, besides the others."""
+        """Return the additional keys for the decision about the CONNECT."""
         attributes = ["PersistentConnect"] if self.persistent else []
         will = None
         if self.will_topic is not None:
@@ -182,9 +181,9 @@ def _thing_keys(thing: Thing | None) -> _Given:
 
 
 def _certificate_keys(certificate: Mapping[str, str | Sequence[str]]) -> _Given:
-    """Return each attribute as its first value, as `.0`, `.1` … and as `.List` for all.
+    """Return the keys of each attribute: its first value, its values as `.0`, `.1` …, and all values as `.List`.
 
-    AWS keeps at most five values of one attribute, and ignores values that contain a wildcard character.
+    AWS uses at most five values of an attribute, and ignores values that contain a wildcard character.
     """
     keys: _Given = {}
     available = []

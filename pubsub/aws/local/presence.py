@@ -1,6 +1,6 @@
-"""The lifecycle messages of AWS IoT: who has connected, who has disconnected, and why.
+"""The lifecycle messages of AWS IoT: a client has connected, or has disconnected, for which reason.
 
-Pure: a connection goes in, a topic and a payload come out.  The local endpoint publishes them.
+No I/O: this module makes topics and payloads; the local endpoint publishes them.
 
 Spec: "Lifecycle events" in the AWS IoT Core developer guide.
 """
@@ -25,9 +25,9 @@ from mqttws import (
 __all__ = ["Presence", "disconnect_reason"]
 
 _PREFIX = "$aws/events/presence/"
-#: A version is given to each connection of the endpoint.  AWS promises only that they grow, and may skip some.
+#: The version numbers of connections. AWS guarantees only that they increase; some may be skipped.
 _versions = itertools.count()
-#: The first that fits.
+#: The reasons by the class of the error; the first that matches.
 _REASONS: tuple[tuple[type[MQTTError], str], ...] = (
     (KeepAliveTimeout, "MQTT_KEEP_ALIVE_TIMEOUT"),
     (SessionTakenOver, "DUPLICATE_CLIENTID"),
@@ -48,10 +48,10 @@ class Presence:
     """The lifecycle messages of one connection.
 
     Args:
-        client_id: Its client id.
-        principal: Its principal.
-        address: The IP address that it comes from.
-        clock: Gives the time in seconds since 1970.
+        client_id: The client identifier.
+        principal: The name of the principal.
+        address: The client's IP address.
+        clock: Returns the time in seconds since 1970.
     """
 
     def __init__(self, client_id: str, principal: str, address: str, clock: Callable[[], float]) -> None:
@@ -63,15 +63,15 @@ class Presence:
         self._version = next(_versions)
 
     def connected(self) -> tuple[str, bytes] | None:
-        """Return the message that it has connected; None for a client id that no topic can end with."""
+        """Return the message that the client has connected; None for a client id that cannot be part of a topic."""
         return self._message("connected", {"ipAddress": self._address})
 
     def disconnected(self, error: MQTTError | None, reason: str = "") -> tuple[str, bytes] | None:
-        """Return the message that it has disconnected; None as above.
+        """Return the message that the client has disconnected; None as for `connected`.
 
         Args:
-            error: Why; None for the client's DISCONNECT.
-            reason: AWS's name for the reason, where the error does not show it.
+            error: The error; None for the client's DISCONNECT.
+            reason: AWS's name for the reason, if it does not follow from the error.
         """
         reason = reason or disconnect_reason(error)
         by_client = reason == "CLIENT_INITIATED_DISCONNECT"

@@ -1,14 +1,14 @@
-"""Check the signature of an upgrade request as AWS IoT does, and refuse in AWS's words.
+"""The check of the signature of an upgrade request, with the same response as AWS IoT for a refusal.
 
-`SignatureCheck.examine` takes an upgrade request and gives the keys that signed it, or a refusal as AWS IoT words it: a
-403 with `x-amzn-ErrorType`, a request id, the date, and a body of JSON. It knows no MQTT and opens nothing.
+`SignatureCheck.examine` returns the keys with which an upgrade request is signed, or a refusal like that of AWS IoT: a
+403 with `x-amzn-ErrorType`, a request id, the date, and a JSON body. It is independent of MQTT and does no I/O.
 
-The one idea: what a client is sent and what the developer reads are two things.  The client gets "Forbidden", as
-from AWS; the reason goes into the refusal's `reason`, for the log.  In the mode `explain` the client gets it too, and
-it is no longer only what `sigv4.verify` found, but which mistake gives this very signature.
+The client gets only "Forbidden", as from AWS; the reason is in the refusal's `reason`, for the log. In the mode
+`explain` the client gets the reason, too. Then the reason is not only the result of `sigv4.verify`, but the mistake
+that leads to exactly this signature.
 
-A signature is taken once.  That of two clients with the same keys is the same in the same second, though, since a
-date has no fractions; so it is taken again for `replay_grace` seconds after its first use.
+A signature is accepted once. But two clients with the same keys make the same signature in the same second, because a
+date has no fractions. So a signature is accepted again for `replay_grace` seconds after its first use.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Forbidden:
     """A refusal.
 
     Args:
-        reason: For the log: one line, without any secret, token or signature.
+        reason: One line for the log, without any secret, token or signature.
         code: The kind of mistake, one word.
-        headers: Of the answer.
-        body: Of the answer.
-        status: Of the answer.
+        headers: The headers of the response.
+        body: The body of the response.
+        status: The status of the response.
     """
 
     reason: str
@@ -52,13 +52,14 @@ class SignatureCheck:
     """The check of signatures at the local endpoint.
 
     Args:
-        ring: The keys that may sign.
-        region: The region that must be signed for.
-        skew: Seconds that a client's clock may be off; also how long a signature lives, whatever `X-Amz-Expires` says.
-        explains: Whether the client is sent its mistake, and the mistake is searched for.
-        refuse_replays: Whether a signature is taken only once.
-        replay_grace: Seconds after the first use of a signature in which it is still taken; 0 or more.
-        clock: Gives the time in seconds since 1970.
+        ring: The accepted keys.
+        region: The region that signatures must have.
+        skew: Seconds by which a client's clock may be off; also the maximum validity of a signature, regardless of
+            `X-Amz-Expires`.
+        explains: Whether to find the mistake and send it to the client.
+        refuse_replays: Whether a signature is accepted only once.
+        replay_grace: Seconds after the first use of a signature in which it is still accepted; 0 or more.
+        clock: Returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -79,16 +80,19 @@ class SignatureCheck:
         self._refuse_replays = refuse_replays
         self._replay_grace = replay_grace
         self._clock = clock
-        # fingerprint -> when it was first used, and when the signature ends; the first used stands first
+        # fingerprint -> the time of its first use, and the expiry of the signature; in the order of first use
         self._seen: dict[str, tuple[float, float]] = {}
 
     def examine(self, method: str, target: str, headers: Sequence[tuple[str, str]]) -> Key | Forbidden:
-        """Decide about an upgrade request by its signature.
+        """Check the signature of an upgrade request.
 
         Args:
-            method: Of the request.
+            method: The method of the request.
             target: Path and query, as received.
-            headers: As received.
+            headers: The headers, as received.
+
+        Returns:
+            The keys that signed it, or a refusal.
         """
         now = self._clock()
         arrived = datetime.fromtimestamp(now, UTC)
@@ -110,15 +114,15 @@ class SignatureCheck:
         if self._refuse_replays and self._is_replayed(answer, now):
             return self.forbid("the signed URL was used before; sign a new one for each connection", "replayed")
         key = self._ring.find(answer.access_key)
-        # The ring is shared: the key may have been forgotten since.
-        return key if key is not None else self.forbid("the access key is not known here", "unknown_key")
+        # The ring is shared, so the key may have been removed in the meantime.
+        return key if key is not None else self.forbid("the access key is unknown", "unknown_key")
 
     def forbid(self, reason: str, code: str) -> Forbidden:
-        """Word a refusal.
+        """Return a refusal.
 
         Args:
-            reason: For the developer.
-            code: The same as one word.
+            reason: The reason, for the developer.
+            code: The reason as one word.
         """
         request_id = str(uuid.uuid4())
         body = {"message": reason if self._explains else "Forbidden", "traceId": request_id}
@@ -133,7 +137,7 @@ class SignatureCheck:
         return Forbidden(reason, code, headers, json.dumps(body).encode())
 
     def _is_replayed(self, answer: Verified, now: float) -> bool:
-        """Note the use of a signature, and return whether it is one too many."""
+        """Record the use of a signature. Return whether it was used before, longer ago than `replay_grace`."""
         seen = self._seen.get(answer.fingerprint)
         if seen is not None:
             return now - seen[0] > self._replay_grace
