@@ -1,13 +1,12 @@
-"""A budget of CONNECTs that the clients of one process share.
+"""A rate limit for connection attempts that the clients of one process share.
 
-A server that restarts loses all of its clients in one moment, and those of one process come back in one moment. A
-`ConnectBudget` schedules the attempts, so that no more than so many start per second, however many clients there
-are::
+When a server restarts, all its clients lose their connections at the same time, and would also reconnect at the same
+time. A `ConnectBudget` schedules the attempts of all clients that share it, so that their rate is limited::
 
     budget = ConnectBudget(500)
     clients = [mqttws.Client(url, connect_budget=budget) for _ in range(5_000)]
 
-Clients in several processes cannot share one: for them `Reconnect.spread` draws the first wait at random.
+Clients in different processes cannot share a budget. For them `Reconnect.spread` makes the first delay random.
 """
 
 from __future__ import annotations
@@ -22,44 +21,47 @@ _all: weakref.WeakSet[ConnectBudget] = weakref.WeakSet()
 
 
 class ConnectBudget:
-    """Turns to connect, so many a second. May be used by any number of clients, threads and event loops.
+    """A limit on the attempts to connect per second, for any number of clients, threads and event loops.
 
     Args:
-        rate: attempts a second, above 0.
-        burst: how many may start at the same time after a pause, at least 1.
+        rate: Attempts per second, above 0.
+        burst: How many attempts may start at the same time after a pause, at least 1.
+
+    Raises:
+        ValueError: `rate` or `burst` is out of range.
     """
 
     def __init__(self, rate: float, burst: int = 1) -> None:
         if not rate > 0:
-            raise ValueError(f"rate is {rate}; it must be above 0 attempts a second")
+            raise ValueError(f"rate is {rate}; it must be above 0 attempts per second")
         if not burst >= 1:
             raise ValueError(f"burst is {burst}; it must be at least 1")
         self.rate = rate
         self.burst = burst
-        self._next = float("-inf")  # when the next turn is, if no turn is left out
+        self._next = float("-inf")  # the time after all reserved ones; it may be in the past
         self.renew()
         _all.add(self)
 
     def renew(self) -> None:
-        """Make the lock anew: in a forked child the old one may be held by a thread that is not there."""
+        """Replace the lock. In a forked child process, a thread that does not exist there may hold the old one."""
         self._lock = threading.Lock()
 
     def reserve(self, now: float) -> float:
-        """Reserve the next turn.
+        """Reserve the time of the next attempt.
 
         Args:
-            now: seconds, of `time.monotonic`.
+            now: The current time in seconds, of `time.monotonic`.
 
         Returns:
-            When it is: `now`, or later.
+            The reserved time: `now`, or later.
         """
-        with self._lock:  # a leaf: nothing is called while it is held
+        with self._lock:  # no other lock is taken while this one is held
             turn = max(self._next, now - (self.burst - 1) / self.rate)
             self._next = turn + 1 / self.rate
         return max(turn, now)
 
     def __repr__(self) -> str:
-        return f"<ConnectBudget of {self.rate:g} attempts a second, {self.burst} at once>"
+        return f"<ConnectBudget of {self.rate:g} attempts per second, {self.burst} at once>"
 
 
 def _renew_all() -> None:

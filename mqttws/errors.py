@@ -22,13 +22,13 @@ The tree (each name is importable from `mqttws`)::
         AccessDenied                     on a server: the client is not permitted to do what it requested
         LimitExceeded                    on a server: the client exceeded a limit
       SessionLost                        the server has lost a session that it should have kept
-      Unsupported                        the server is known not to take this, so it was not sent
+      Unsupported                        the server is known not to support this, so it was not sent
       PublishRejected(topic, size)       the server ends the connection each time this message is sent
       SubscribeRejected(topic_filter)    the SUBACK contained 0x80, or the server ends the connection instead
       UnsubscribeRejected(topic_filters) the server ends the connection each time this is sent
-      TimedOut                           a call exceeded its time-out; also a TimeoutError
+      TimedOut                           a call exceeded its timeout; also a TimeoutError
       QueueFull                          a bounded queue is full, and the caller chose not to wait
-      MessageExpired                     a message waited to be sent for as long as it may
+      MessageExpired                     a message waited too long to be sent
       StoreError                         the store of a durable session cannot be used
       WouldDeadlock                      a blocking wait that only the waiting thread itself could end
 
@@ -45,14 +45,14 @@ from typing import ClassVar
 
 
 class MQTTError(Exception):
-    """The base of all exceptions of this package."""
+    """The base class of all exceptions of this package."""
 
 
 class ProtocolError(MQTTError):
     """A rule of the standard was broken.
 
     Attributes:
-        statement: the normative statement, such as "MQTT-3.3.1-4", or the section, such as "§2.2.3", if the standard
+        statement: The normative statement, such as "MQTT-3.3.1-4", or the section, such as "§2.2.3", if the standard
             does not number the rule.
     """
 
@@ -85,8 +85,8 @@ class PacketTooLarge(MalformedPacket):
     """A packet of the peer is larger than `max_packet_size`.
 
     Attributes:
-        topic: the Topic Name of a PUBLISH, if that much of it has arrived; otherwise None.
-        size: bytes of the whole packet.
+        topic: The Topic Name of a PUBLISH, if that much of it has arrived; otherwise None.
+        size: Bytes of the whole packet.
     """
 
     def __init__(self, message: str, statement: str, topic: str | None = None, size: int = 0) -> None:
@@ -96,11 +96,11 @@ class PacketTooLarge(MalformedPacket):
 
 
 class ConnectError(MQTTError):
-    """An attempt to connect failed: name resolution, TCP, TLS, a proxy, the handshake, or a time-out."""
+    """An attempt to connect failed: name resolution, TCP, TLS, a proxy, the handshake, or a timeout."""
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """The attempt to connect took longer than its time-out."""
+    """The attempt to connect took longer than its timeout."""
 
 
 class CertificateError(ConnectError):
@@ -111,9 +111,9 @@ class HandshakeRejected(ConnectError):
     """The answer to the WebSocket upgrade was not a usable 101.
 
     Attributes:
-        status: the HTTP status code, 100 to 599.
+        status: The HTTP status code, 100 to 599.
         headers: (name, value) pairs as received, names in lower case.
-        body: the start of the response body, at most 4,096 bytes.
+        body: The start of the response body, at most 4,096 bytes.
     """
 
     def __init__(
@@ -163,10 +163,10 @@ class ConnectionClosed(MQTTError):
     """An established connection ended, and not because this client sent DISCONNECT.
 
     Attributes:
-        code: the WebSocket close code of the peer (1000 to 4999), or None if there was none.
-        said: the reason in the peer's close frame; on a server, the reason to send in its own. The message does not
+        code: The WebSocket close code of the peer (1000 to 4999), or None if there was none.
+        said: The reason in the peer's close frame; on a server, the reason to send in its own. The message does not
             contain it, because the peer can send any text.
-        fate: of a message that was not delivered: what becomes of it, if the store or the session keeps it.
+        fate: For the future of a message that is kept: when the message will be sent. Otherwise "".
     """
 
     def __init__(
@@ -226,15 +226,15 @@ class SessionLost(MQTTError):
 
 
 class Unsupported(MQTTError):
-    """The server is known, by its profile (the option `server`), not to take this; nothing was sent."""
+    """The profile of the server (option `server`) states that the server does not support this. Nothing was sent."""
 
 
 class PublishRejected(MQTTError):
     """The server ends the connection each time it receives this message, which is too large or not permitted.
 
     Attributes:
-        topic: the Topic Name.
-        size: bytes of topic and payload.
+        topic: The Topic Name.
+        size: Bytes of topic and payload.
     """
 
     def __init__(self, topic: str, size: int) -> None:
@@ -253,8 +253,8 @@ class SubscribeRejected(MQTTError):
     """The server refused a Topic Filter.
 
     Attributes:
-        topic_filter: the Topic Filter that was refused.
-        closes: whether the server ended the connection because of it, instead of answering with 0x80.
+        topic_filter: The Topic Filter that was refused.
+        closes: Whether the server ended the connection because of it, instead of answering with 0x80.
 
     Spec: §3.9.3
     """
@@ -273,7 +273,7 @@ class UnsubscribeRejected(MQTTError):
     """The server ends the connection each time it receives an UNSUBSCRIBE for these Topic Filters.
 
     Attributes:
-        topic_filters: those of the call that were refused; their subscriptions stand.
+        topic_filters: The refused Topic Filters; their subscriptions still exist.
     """
 
     def __init__(self, topic_filters: tuple[str, ...]) -> None:
@@ -289,7 +289,7 @@ class UnsubscribeRejected(MQTTError):
 
 
 class TimedOut(MQTTError, TimeoutError):
-    """A call exceeded its time-out."""
+    """A call exceeded its timeout."""
 
 
 class QueueFull(MQTTError):

@@ -1,4 +1,4 @@
-"""The logger `mqttws` of both drivers. An exception in a logging handler must not stop the network: it is ignored."""
+"""The loggers of both drivers. An exception in a logging handler is ignored: it must not stop the network."""
 
 from __future__ import annotations
 

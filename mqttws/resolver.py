@@ -1,8 +1,8 @@
 """Name resolution for both drivers.
 
-A name is looked up in a daemon thread, because the system's resolver has no time-out and cannot be interrupted. A
-lookup that hangs blocks neither an event loop's executor nor the exit of the process. Attempts that wait for the same
-name share one lookup.
+A name is looked up in a daemon thread, because the system's resolver has no timeout and cannot be interrupted. A
+lookup that hangs blocks neither an event loop's executor nor the exit of the process. Simultaneous attempts with the
+same name share one lookup.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def resolve(host: str, port: int) -> list[Address]:
         The addresses, IPv6 and IPv4 alternating, each family in the order of the system.
 
     Raises:
-        OSError: the name does not exist, or the resolver does not answer.
+        OSError: The name does not exist, or the resolver does not answer.
 
     Spec: RFC 8305 §4
     """
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError(socket.EAI_NONAME, "it cannot be a name: one of its labels is empty or too long") from None
+        raise OSError(socket.EAI_NONAME, "it is not a valid name: one of its labels is empty or too long") from None
     found = [(family, protocol, address) for family, _, protocol, _, address in answers]
     first = [entry for entry in found if entry[0] == found[0][0]]
     others = [entry for entry in found if entry[0] != found[0][0]]
@@ -44,11 +44,11 @@ class Lookup:
     """A lookup of one name.
 
     Args:
-        host: the name.
+        host: The name.
         port: 1 to 65,535.
 
     Attributes:
-        outcome: the addresses, or the error; None while the lookup is under way.
+        outcome: The addresses, or the error; None until the lookup is complete.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -57,7 +57,7 @@ class Lookup:
         self._watchers: deque[Callable[[], object]] = deque()
 
     def watch(self, callback: Callable[[], object]) -> None:
-        """Call `callback` once there is an outcome, in any thread."""
+        """Call `callback` when there is an outcome, in any thread."""
         self._watchers.append(callback)
         if self.outcome is not None:
             self._notify()
@@ -73,7 +73,7 @@ class Lookup:
         except OSError as error:
             outcome = error
         except Exception as error:
-            outcome = OSError(socket.EAI_FAIL, f"the look-up failed: {type(error).__name__}")
+            outcome = OSError(socket.EAI_FAIL, f"the lookup failed: {type(error).__name__}")
         _under_way.pop(self._key, None)  # an attempt that starts from now on makes a new lookup
         self.outcome = outcome
         self._notify()
@@ -82,17 +82,17 @@ class Lookup:
         while self._watchers:
             try:
                 watcher = self._watchers.popleft()
-            except IndexError:  # the other thread has taken the last one
+            except IndexError:  # another thread has removed the last one
                 return
             watcher()
 
 
-#: The lookups under way. Each change is one operation on the dict, so no lock is needed.
+#: The incomplete lookups. Each change is one operation on the dict, so no lock is needed.
 _under_way: Final[dict[tuple[str, int], Lookup]] = {}
 
 
 def look_up(host: str, port: int) -> Lookup:
-    """Start the lookup of a name, or return the one that is under way."""
+    """Return the incomplete lookup of a name; start one if there is none."""
     key, new = (host, port), Lookup(host, port)
     lookup = _under_way.setdefault(key, new)
     if lookup is new:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-#: Seconds before the next address is tried in parallel with those under way. Spec: RFC 8305 §5
+#: Seconds after which the next address is tried in parallel. Spec: RFC 8305 §5
 ATTEMPT_DELAY = 0.25
 
 #: The size of one read in bytes; a larger one costs more than it saves.
@@ -22,7 +22,7 @@ def unix_address(path: str) -> tuple[socket.AddressFamily, int, object]:
     """Return the address of a Unix socket: family, protocol and path.
 
     Raises:
-        OSError: this system has no Unix sockets.
+        OSError: This system has no Unix sockets.
     """
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
@@ -42,7 +42,7 @@ def acknowledge_at_once(connection: Any) -> None:
     the acknowledgement. The system resets the option, so it is set after each read.
 
     Args:
-        connection: a socket, or the socket object of an asyncio transport; None does nothing.
+        connection: A socket, or the socket object of an asyncio transport; None does nothing.
     """
     if _QUICKACK is not None and connection is not None:
         try:

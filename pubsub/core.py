@@ -556,7 +556,7 @@ class PubSubCore(Generic[O, F]):
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             channel.abandon(
-                ConnectionClosed("the process was forked, and the connection is the parent's; subscribe anew")
+                ConnectionClosed("the process was forked, and the connection belongs to the parent; subscribe anew")
             )
 
     def __repr__(self) -> str:

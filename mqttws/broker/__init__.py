@@ -1,4 +1,6 @@
-"""The embedded broker.
+"""An embedded MQTT 3.1.1 broker, for tests, tools and small installations.
+
+::
 
     from mqttws.broker import Broker
 
@@ -13,7 +15,7 @@ The modules, from the listeners inwards:
 - `router`: delivery, with `subscriptions` (lookup by topic), `retained` (retained messages) and `memory` (a limit on
   the memory of all sessions)
 - `persistence`: what survives the process
-- `hooks` and `limits`: decisions and limits set by the embedding program; `users` and `origin`: ready-made hooks
+- `hooks` and `limits`: decisions and limits of the embedding program; `users` and `origin`: built-in checks
 - `metrics` and `status`: metrics and "$SYS"; `notices`: rate-limited logging
 """
 

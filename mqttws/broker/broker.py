@@ -1,4 +1,4 @@
-"""The embedded broker: its listeners, and how it is started and stopped.
+"""The class `Broker`: its listeners, starting and stopping, and the interface for the embedding program.
 
 `async with Broker() as broker` runs it in the caller's event loop. `with Broker() as broker` runs it in a separate
 thread with its own event loop. Sessions and retained messages are kept in memory, in the object: a broker that is
@@ -40,7 +40,7 @@ from mqttws.protocol.store import Store
 
 T = TypeVar("T")
 
-#: Connections that wait in the system to be accepted, and those that are accepted in one iteration of the event loop.
+#: The maximum number of connections in the system's queue, and of those accepted in one iteration of the event loop.
 _BACKLOG = 512
 _ACCEPTED_AT_ONCE = 16
 #: Iterations of the event loop from asyncio's accept to `connection_made`.
@@ -51,31 +51,31 @@ class Broker:
     """An MQTT 3.1.1 broker over WebSocket and plain TCP, each with or without TLS.
 
     Args:
-        host: the address to listen on. The default accepts connections from this machine only.
-        ws_port: the port of the WebSocket listener, 0 to 65,535; 0 for any free port, None for no such listener.
-        tcp_port: the port of the plain TCP listener, likewise.
-        wss_port: the port of the WebSocket listener with TLS, likewise.
-        mqtts_port: the port of the TCP listener with TLS, likewise.
-        tls: the server's context for the TLS listeners; it determines whether client certificates are requested.
-        paths: the accepted WebSocket request paths; others get 404. `url` contains the first one.
-        allowed_origins: origins of browser pages, for example "https://app.example", in addition to the host itself;
+        host: The address to listen on. The default accepts connections from this machine only.
+        ws_port: The port of the WebSocket listener, 0 to 65,535; 0 for any free port, None for no such listener.
+        tcp_port: The port of the plain TCP listener, likewise.
+        wss_port: The port of the WebSocket listener with TLS, likewise.
+        mqtts_port: The port of the TCP listener with TLS, likewise.
+        tls: The server's context for the TLS listeners; it determines whether client certificates are requested.
+        paths: The accepted WebSocket request paths; others get 404. `url` contains the first one.
+        allowed_origins: Origins of browser pages, for example "https://app.example", in addition to the host itself;
             "*" allows all. See `mqttws.broker.origin`.
-        on_upgrade: accepts or rejects a WebSocket upgrade. For all hooks see `mqttws.broker.hooks`.
-        authenticator: accepts or refuses a CONNECT; None accepts every client.
-        authorizer: permits or denies publishing, subscribing and receiving; None permits everything.
-        on_connected: called when a client has connected.
-        on_disconnected: called when its connection has ended.
-        on_published: called with each accepted message. Runs of messages are then routed one by one.
-        on_packet: called with each packet that is received or sent, for debugging and tests.
-        limits: the limits; by default those of `Limits()`.
-        departures: deviations from the standard; by default none.
-        sys_interval: seconds between two updates of "$SYS"; None updates it only when a client subscribes to it.
-        sys_anonymous: whether clients without an authenticated user name may read "$SYS".
-        store: stores sessions and retained messages, for example `mqttws.SQLiteStore`. The caller closes it after the
+        on_upgrade: Accepts or rejects a WebSocket upgrade. For all hooks see `mqttws.broker.hooks`.
+        authenticator: Accepts or refuses a CONNECT; None accepts every client.
+        authorizer: Permits or denies publishing, subscribing and receiving; None permits everything.
+        on_connected: Called when a client has connected.
+        on_disconnected: Called when its connection has ended.
+        on_published: Called with each accepted message. Runs of messages are then routed one by one.
+        on_packet: Called with each packet that is received or sent, for debugging and tests.
+        limits: The limits; by default those of `Limits()`.
+        departures: Deviations from the standard; by default none.
+        sys_interval: Seconds between two updates of "$SYS"; None updates it only when a client subscribes to it.
+        sys_anonymous: Whether clients without an authenticated user name may read "$SYS".
+        store: Stores sessions and retained messages, for example `mqttws.SQLiteStore`. The caller closes it after the
             broker has stopped.
 
     Raises:
-        ValueError: there is no listener, a TLS port without `tls`, or `tls` without a TLS port.
+        ValueError: There is no listener, a TLS port without `tls`, or `tls` without a TLS port.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Broker:
             scheme: "ws", "wss", "mqtt" or "mqtts".
 
         Raises:
-            KeyError: there is no such listener.
+            KeyError: There is no such listener.
         """
         try:
             return self.urls[list(self._ports).index(scheme)]
@@ -160,9 +160,9 @@ class Broker:
         """Start the broker in the running event loop.
 
         Raises:
-            OSError: a port is in use, or the host is not an address of this machine.
-            RuntimeError: the broker is already running.
-            StoreError: the store cannot be read.
+            OSError: A port is in use, or the host is not an address of this machine.
+            RuntimeError: The broker is already running.
+            StoreError: The store cannot be read.
         """
         if self._hub is not None:
             raise RuntimeError("the broker is already running")
@@ -223,9 +223,9 @@ class Broker:
         """Start the broker in a new thread with its own event loop. Return once it accepts connections.
 
         Raises:
-            OSError: as for `start_async`.
-            RuntimeError: the broker is already running.
-            StoreError: the store cannot be read.
+            OSError: As for `start_async`.
+            RuntimeError: The broker is already running.
+            StoreError: The store cannot be read.
         """
         if self._thread is not None:
             raise RuntimeError("the broker is already running")
@@ -277,18 +277,18 @@ class Broker:
         """Publish a message.
 
         Args:
-            topic: a Topic Name; here it may begin with "$".
-            payload: the payload; a str is encoded as UTF-8.
+            topic: A Topic Name; here it may begin with "$".
+            payload: The payload; a str is encoded as UTF-8.
             qos: 0, 1 or 2.
-            retain: whether to retain the message.
+            retain: Whether to retain the message.
 
         Returns:
             The number of subscribers that it was delivered to or queued for.
 
         Raises:
-            LocalProtocolError: the topic or the QoS is invalid.
-            RuntimeError: the broker is not running.
-            StoreError: the message could not be stored and may be lost.
+            LocalProtocolError: The topic or the QoS is invalid.
+            RuntimeError: The broker is not running.
+            StoreError: The message could not be stored and may be lost.
         """
         return self._call(lambda: self._publish(Message(topic, payload, qos, retain)))
 
@@ -305,15 +305,15 @@ class Broker:
         """Close a client's connection.
 
         Args:
-            client_id: the client identifier.
-            will: whether to publish the client's will.
-            forget: whether to end its session as well, if the session would outlive the connection.
+            client_id: The client identifier.
+            will: Whether to publish the client's will.
+            forget: Whether to end its session as well, if the session would outlive the connection.
 
         Returns:
             Whether the client was connected.
 
         Raises:
-            RuntimeError: the broker is not running.
+            RuntimeError: The broker is not running.
         """
         return self._call(lambda: self._disconnect(client_id, will, forget))
 
@@ -331,7 +331,7 @@ class Broker:
         """Return a description of each session, including those of disconnected clients.
 
         Raises:
-            RuntimeError: the broker is not running.
+            RuntimeError: The broker is not running.
         """
         return self._call(lambda: [SessionInfo.of(subscriber) for subscriber in self._router.subscribers.values()])
 
@@ -339,7 +339,7 @@ class Broker:
         """Return the retained messages, without those of "$SYS".
 
         Raises:
-            RuntimeError: the broker is not running.
+            RuntimeError: The broker is not running.
         """
         return self._call(lambda: list(self._router.retained))
 
@@ -347,7 +347,7 @@ class Broker:
         """Return the current metrics by topic, without the prefix "$SYS/broker/".
 
         Raises:
-            RuntimeError: the broker is not running.
+            RuntimeError: The broker is not running.
         """
         hub = self._running()
         return self._call(hub.status.metrics)

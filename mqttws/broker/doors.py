@@ -1,6 +1,6 @@
-"""Admission of connections, which are counted from their first byte to their last.
+"""Admission of connections: limits in total and for each address, which apply from the first byte to the last.
 
-A connection without a CONNACK 0 is a stranger. Strangers have limits for each address and for the bytes that are
+A connection without a CONNACK 0 is called a stranger. Strangers have limits for each address and for the bytes that are
 buffered for all of them. Beyond a limit, or if the broker is full, the oldest stranger is closed. A new connection is
 refused only if there is no stranger: a client that has been accepted is never closed for a stranger.
 """
@@ -27,7 +27,7 @@ class Doors(Generic[V]):
     """The connections of one broker.
 
     Args:
-        limits: the bounds.
+        limits: The limits.
     """
 
     def __init__(self, limits: Limits) -> None:

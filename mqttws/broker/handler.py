@@ -1,4 +1,6 @@
-"""Handle the events of one client's connection.
+"""The reactions of the broker to the events of one connection.
+
+::
 
     event                 action
     UpgradeRequested      check the path, the Origin and the hook: 101 or a rejection
@@ -8,9 +10,9 @@
     UnsubscribeReceived   pass to the router, then UNSUBACK
     Closed                inform the registry and the hook, and log
 
-Events that would take longer than a slice wait for the connection's next turn, and so does a PUBLISH whose recipients
-take long to look up. Reading is paused while an async hook is pending, so nothing accumulates. The link closes the
-connection if anything here raises; other connections are not affected.
+Events that would take longer than a slice are deferred to the connection's next turn, and so is a PUBLISH whose
+recipients take long to look up. Reading is paused while an async hook is pending, so nothing accumulates. If a handler
+raises an exception, the link closes the connection; other connections are not affected.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Line(Outlet, Protocol):
         """Call `action`, then handle the resulting events. An error closes the connection.
 
         Args:
-            action: called with the time in seconds.
+            action: Called with the time in seconds.
         """
 
     def hold(self, reason: str) -> None:
@@ -83,7 +85,7 @@ class Line(Outlet, Protocol):
         """Send retained messages for new subscriptions, as many as there is space for now.
 
         Args:
-            until: a time of `time.perf_counter`.
+            until: A time of `time.perf_counter`.
 
         Returns:
             Whether more could be sent now if there were time.
@@ -94,13 +96,13 @@ class Handler:
     """The handler of one connection's events.
 
     Args:
-        hub: the shared state of all connections.
-        line: the driver, which is also the client's outlet.
-        connection: the source of the events.
-        peer: the client, as the hooks see it.
+        hub: The shared state of all connections.
+        line: The driver, which is also the client's outlet.
+        connection: The source of the events.
+        peer: The client, as the hooks see it.
 
     Attributes:
-        subscriber: the client, from CONNACK 0 to the end of the connection; None before and after.
+        subscriber: The client, from CONNACK 0 to the end of the connection; None before and after.
     """
 
     __slots__ = (
@@ -299,7 +301,7 @@ class Handler:
         """Check how many packet identifiers of QoS 2 the client has not released. Each takes memory.
 
         Raises:
-            LimitExceeded: there are too many, or all sessions use too much memory and this one more than its share.
+            LimitExceeded: There are too many, or all sessions use too much memory and this one more than its share.
         """
         subscriber = self.subscriber
         assert subscriber is not None
@@ -308,7 +310,7 @@ class Handler:
             raise LimitExceeded(f"the client has not released {unreleased:,} packet identifiers of QoS 2")
 
     def _publish_at_last(self, publish: Publish) -> None:
-        """Recipients and acknowledge a PUBLISH that has passed all checks."""
+        """Route and acknowledge a PUBLISH that has passed all checks."""
         self._hub.router.publish(publish.topic, publish.payload, publish.qos, publish.retain)
         self._connection.acknowledge(publish)
 

@@ -1,4 +1,4 @@
-"""Check passwords in threads, with a fair queue and a cache.
+"""Checking of passwords in threads, with a fair queue and a cache.
 
 Checking a password takes tens of milliseconds, and an attacker sends many wrong ones. Therefore:
 
@@ -45,8 +45,8 @@ class Hashing:
     """The queue of one file of users.
 
     Args:
-        check: returns whether a password is a user's; called in the threads.
-        threads: the maximum number of threads; by default one less than the number of processors, at most 4.
+        check: Returns whether a password is a user's; called in the threads.
+        threads: The maximum number of threads; by default one less than the number of processors, at most 4.
     """
 
     def __init__(self, check: Callable[[str, bytes], bool], threads: int | None = None) -> None:
@@ -64,9 +64,9 @@ class Hashing:
         """Check a password in a thread.
 
         Args:
-            address: the IP address that sent it.
-            username: the user name that was sent with it.
-            password: the password.
+            address: The IP address that sent it.
+            username: The user name that was sent with it.
+            password: The password.
 
         Returns:
             Whether it is right; None if too many passwords from that address wait.

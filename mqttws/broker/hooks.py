@@ -44,15 +44,15 @@ class Peer:
     """A client's connection, for hooks.
 
     Attributes:
-        scheme: the scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
-        address: the client's IP address and port.
-        local_address: the broker's IP address and port.
-        tls: the TLS object, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
-        target: path and query of the upgrade request; None over plain TCP. The query can be a credential.
-        headers: pairs of lower-case name and value of the upgrade request. They can be credentials.
-        client_id: the client identifier; until the client is connected, the one in its CONNECT, or "".
-        username: the user name of the CONNECT; None if there is none, and before the CONNECT.
-        context: free for use by the hooks.
+        scheme: The scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
+        address: The client's IP address and port.
+        local_address: The broker's IP address and port.
+        tls: The TLS object, with `getpeercert()` and `selected_alpn_protocol()`; None without TLS.
+        target: Path and query of the upgrade request; None over plain TCP. The query can be a credential.
+        headers: Pairs of lower-case name and value of the upgrade request. They can be credentials.
+        client_id: The client identifier; until the client is connected, the one in its CONNECT, or "".
+        username: The user name of the CONNECT; None if there is none, and before the CONNECT.
+        context: Free for use by the hooks.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class Peer:
         """Return the value of the first header with a name in the upgrade request, or None.
 
         Args:
-            name: the name in lower case.
+            name: The name in lower case.
         """
         return next((value for key, value in self.headers if key == name), None)
 
@@ -110,10 +110,10 @@ class Rejection:
     """The answer that rejects an upgrade.
 
     Attributes:
-        status: the HTTP status, 400 to 599.
-        headers: additional headers of the response.
-        body: the body of the response.
-        reason: a text for the log.
+        status: The HTTP status, 400 to 599.
+        headers: Additional headers of the response.
+        body: The body of the response.
+        reason: A text for the log.
     """
 
     status: int = 403
@@ -127,10 +127,10 @@ class Accepted:
     """The answer that accepts a CONNECT.
 
     Attributes:
-        client_id: a client identifier to use instead of the client's; None keeps the client's.
-        keep_alive: the keep alive to enforce, 0 to 65,535 seconds; 0 disables it, None keeps the client's.
-        session_expiry: seconds to keep the session after the connection; None uses `Limits.session_expiry`.
-        owner: the owner of the session; another owner cannot resume it or take it over. None uses the user name.
+        client_id: A client identifier to use instead of the client's; None keeps the client's.
+        keep_alive: The keep alive to enforce, 0 to 65,535 seconds; 0 disables it, None keeps the client's.
+        session_expiry: Seconds to keep the session after the connection; None uses `Limits.session_expiry`.
+        owner: The owner of the session; another owner cannot resume it or take it over. None uses the user name.
     """
 
     client_id: str | None = None
@@ -144,8 +144,8 @@ class Refused:
     """The answer that refuses a CONNECT.
 
     Attributes:
-        return_code: the return code of the CONNACK, 1 to 5. Spec: §3.2.2.3
-        reason: a text for the log.
+        return_code: The return code of the CONNACK, 1 to 5. Spec: §3.2.2.3.
+        reason: A text for the log.
     """
 
     return_code: int = 5
@@ -161,11 +161,11 @@ class Access(NamedTuple):
 
     Attributes:
         action: "publish" (also for a will), "subscribe" or "receive".
-        topic: the Topic Name. With "subscribe" the Topic Filter, without the `$share/group/` of a shared subscription:
+        topic: The Topic Name. With "subscribe" the Topic Filter, without the `$share/group/` of a shared subscription:
             sharing a subscription must not bypass the rules for its filter.
-        qos: the requested QoS.
-        retain: with "publish": whether to retain the message; with "receive": whether it is a retained message.
-        group: with "subscribe" to a shared subscription: the name of its group; otherwise "".
+        qos: The requested QoS.
+        retain: With "publish": whether to retain the message; with "receive": whether it is a retained message.
+        group: With "subscribe" to a shared subscription: the name of its group; otherwise "".
     """
 
     action: Literal["publish", "subscribe", "receive"]
@@ -183,14 +183,14 @@ class Verdict:
     delivered, a CONNECT with a denied will gets CONNACK 5.
 
     Attributes:
-        allowed: whether the request is permitted.
-        max_qos: with "subscribe": the highest QoS to grant, 0 to 2.
-        close: if denied: whether to close the connection. Spec: [MQTT-3.3.5-2]
-        acknowledge: if a "publish" is denied and the connection stays open: whether to acknowledge the message. False
+        allowed: Whether the request is permitted.
+        max_qos: With "subscribe": the highest QoS to grant, 0 to 2.
+        close: If denied: whether to close the connection. Spec: [MQTT-3.3.5-2].
+        acknowledge: If a "publish" is denied and the connection stays open: whether to acknowledge the message. False
             deviates from the standard, to imitate a server that does so.
-        reason: if denied: a text for the log.
-        told: if the connection is closed: the reason for the client, in the close frame of its WebSocket; at most 123
-            bytes are sent. Spec: RFC 6455 §5.5.1
+        reason: If denied: a text for the log.
+        told: If the connection is closed: the reason for the client, in the close frame of its WebSocket; at most 123
+            bytes are sent. Spec: RFC 6455 §5.5.1.
     """
 
     allowed: bool

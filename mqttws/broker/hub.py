@@ -40,11 +40,11 @@ class Hub:
     """The shared state of the connections of one broker, from `start` to `stop`.
 
     Args:
-        router: delivers messages.
-        registry: the known clients and their sessions.
-        paths: the accepted WebSocket request paths; others get 404.
-        allowed_origins: see `origin`.
-        sys_interval: seconds between two updates of "$SYS"; None updates it only on demand.
+        router: Delivers messages.
+        registry: The known clients and their sessions.
+        paths: The accepted WebSocket request paths; others get 404.
+        allowed_origins: See `origin`.
+        sys_interval: Seconds between two updates of "$SYS"; None updates it only on demand.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Hub:
         except Exception as error:
             self.metrics.publish_denied += 1
             text = "client %s: a hook failed, and the will to %r is not published"
-            self.notices.say("a hook failed over a will", peer.client_id, text, peer, will.topic, error=error)
+            self.notices.say("a hook failed for a will", peer.client_id, text, peer, will.topic, error=error)
             return
         if not verdict.allowed:
             self.metrics.publish_denied += 1

@@ -1,8 +1,8 @@
-"""The limits of a broker, and what happens when one is exceeded.
+"""The limits of a broker, and the effect of exceeding each.
 
-Everything that a client can make grow has a limit here, with a default. `None` means no limit. "Beyond:" says what
-happens when a limit is exceeded. Refused and dropped items are logged, at a bounded rate (see `notices`), and dropped
-items are counted.
+Everything that a client can make grow has a limit here, with a default. `None` means no limit. "Beyond:" states the
+effect of exceeding a limit. Refused and dropped items are logged, at a bounded rate (see `notices`), and dropped items
+are counted.
 
 Spec: §4.7.3, §5.4.8
 """
@@ -30,55 +30,55 @@ class Limits:
     """The limits of a broker.
 
     Attributes:
-        max_packet_size: bytes of one packet from a client, fixed header included. Beyond: the connection is closed as
+        max_packet_size: Bytes of one packet from a client, fixed header included. Beyond: the connection is closed as
             soon as the header has arrived.
-        max_connect_size: bytes of a CONNECT, fixed header included. Beyond: the same.
-        max_connections: open Network Connections. Beyond: the oldest connection without a CONNACK is closed; if there
+        max_connect_size: Bytes of a CONNECT, fixed header included. Beyond: the same.
+        max_connections: Open Network Connections. Beyond: the oldest connection without a CONNACK is closed; if there
             is none, the new connection.
-        max_connections_per_address: the same for one address; None by default, because all clients behind a proxy have
+        max_connections_per_address: The same for one address; None by default, because all clients behind a proxy have
             the same address.
-        max_pending_per_address: connections from one address without a CONNACK. Beyond: the oldest of them is closed.
-        max_pending_bytes: bytes buffered for all connections without a CONNACK. Beyond: the oldest are closed.
-        connect_timeout: seconds for TLS, the upgrade and CONNECT together, including the hooks. Beyond: closed.
-        packet_timeout: seconds from the first byte of a packet to its last. The bytes of an incomplete packet count
+        max_pending_per_address: Connections from one address without a CONNACK. Beyond: the oldest of them is closed.
+        max_pending_bytes: Bytes buffered for all connections without a CONNACK. Beyond: the oldest are closed.
+        connect_timeout: Seconds for TLS, the upgrade and CONNECT together, including the hooks. Beyond: closed.
+        packet_timeout: Seconds from the first byte of a packet to its last. The bytes of an incomplete packet count
             as activity for the keep alive, but not for longer than this. Beyond: closed.
-        stall_timeout: seconds in which a client must read some of the data that waits for it. Beyond: closed.
-        max_write_buffer: bytes that wait to be written to one connection. Beyond: QoS 0 messages for it are dropped.
-        max_in_flight: unacknowledged QoS 1 and 2 messages for one client, 1 to 65,535. Beyond: further messages wait.
-        max_queued: messages that wait for one client, connected or not. Beyond: the newest is dropped.
-        max_queued_bytes: bytes of topics and payloads that wait for one client. Beyond: the newest is dropped.
-        max_sessions: sessions that are kept after their connections; clean sessions are limited by the connections.
+        stall_timeout: Seconds in which a client must read some of the data that waits for it. Beyond: closed.
+        max_write_buffer: Bytes that wait to be written to one connection. Beyond: QoS 0 messages for it are dropped.
+        max_in_flight: Unacknowledged QoS 1 and 2 messages for one client, 1 to 65,535. Beyond: further messages wait.
+        max_queued: Messages that wait for one client, connected or not. Beyond: the newest is dropped.
+        max_queued_bytes: Bytes of topics and payloads that wait for one client. Beyond: the newest is dropped.
+        max_sessions: Sessions that are kept after their connections; clean sessions are limited by the connections.
             Beyond: of the disconnected sessions without queued messages, the one disconnected longest is dropped; if
             there is none, CONNACK 3.
-        max_sessions_per_user: the same for one user; only with an authenticator.
-        max_sessions_per_address: the same for one address, that of the last connection. Not applied to loopback,
+        max_sessions_per_user: The same for one user; only with an authenticator.
+        max_sessions_per_address: The same for one address, that of the last connection. Not applied to loopback,
             because it is the address of all clients behind a proxy on this machine.
-        session_expiry: seconds for which the session of a disconnected client is kept; None keeps it as long as the
+        session_expiry: Seconds for which the session of a disconnected client is kept; None keeps it as long as the
             broker runs.
-        max_session_bytes: bytes of all sessions together: queued and in-flight messages, Topic Filters and packet
+        max_session_bytes: Bytes of all sessions together: queued and in-flight messages, Topic Filters and packet
             identifiers. The memory overhead is included: 250 bytes for a message, 300 for a level of a Topic Filter,
             150 for an identifier. Beyond: sessions that use more than their share get no more messages (QoS 0 or
             queued) and no more Topic Filters (SUBACK 0x80).
-        max_unreleased: packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
-        max_retained: retained messages. Beyond: a message is delivered but not retained.
-        max_retained_bytes: bytes of their topics and payloads. Beyond: the same.
-        max_retained_levels: levels of their topics in total; each takes about 300 bytes of memory. Beyond: the same.
+        max_unreleased: Packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
+        max_retained: Retained messages. Beyond: a message is delivered but not retained.
+        max_retained_bytes: Bytes of their topics and payloads. Beyond: the same.
+        max_retained_levels: Levels of their topics in total; each takes about 300 bytes of memory. Beyond: the same.
         max_subscriptions: Topic Filters of one client. Beyond: SUBACK 0x80.
-        max_subscription_levels: levels of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
-        max_subscription_bytes: bytes of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
+        max_subscription_levels: Levels of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
+        max_subscription_bytes: Bytes of the Topic Filters of one client in total. Beyond: SUBACK 0x80.
         max_filters: Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. Beyond: closed.
-        max_topic_levels: levels of a Topic Name or Topic Filter. Beyond: closed.
-        max_topic_bytes: bytes of a Topic Name or Topic Filter. Beyond: closed.
-        max_client_id_bytes: bytes of a client identifier. Beyond: CONNACK 2.
-        max_payload: bytes of the payload of a PUBLISH or a will. Beyond: closed, or CONNACK 5 for a will.
+        max_topic_levels: Levels of a Topic Name or Topic Filter. Beyond: closed.
+        max_topic_bytes: Bytes of a Topic Name or Topic Filter. Beyond: closed.
+        max_client_id_bytes: Bytes of a client identifier. Beyond: CONNACK 2.
+        max_payload: Bytes of the payload of a PUBLISH or a will. Beyond: closed, or CONNACK 5 for a will.
         publish_rate: PUBLISH packets per second from one connection, with bursts of up to one second's worth. Beyond:
             reading is paused until the rate is met.
-        byte_rate: bytes per second of one connection, in both directions together, with bursts of up to one second's
+        byte_rate: Bytes per second of one connection, in both directions together, with bursts of up to one second's
             worth. Beyond: reading is paused until the rate is met.
-        stored_rate: messages per second that a resumed session gets of those that were stored for it. Beyond: they
+        stored_rate: Messages per second that a resumed session gets of those that were stored for it. Beyond: they
             wait, and so do newer messages of QoS 1 and 2, which must not overtake them. What was in flight is sent
             again at once.
-        control_characters: whether topics and client identifiers may contain control characters and non-characters.
+        control_characters: Whether topics and client identifiers may contain control characters and non-characters.
             If False, the connection is closed; a client identifier gets CONNACK 2.
     """
 
@@ -128,9 +128,13 @@ class Limits:
     def check_topic(self, topic: str, what: str) -> None:
         """Check a well-formed Topic Name or Topic Filter against the limits.
 
+        Args:
+            topic: The Topic Name or Topic Filter.
+            what: Its name in an error message.
+
         Raises:
-            LimitExceeded: it has too many levels or bytes.
-            RemoteProtocolError: it contains a control character or a non-character.
+            LimitExceeded: It has too many levels or bytes.
+            RemoteProtocolError: It contains a control character or a non-character.
 
         Spec: §1.5.3, §4.7.3
         """
@@ -147,14 +151,22 @@ class Limits:
     def check_payload(self, payload: bytes, what: str) -> None:
         """Check the size of a payload.
 
+        Args:
+            payload: The payload.
+            what: Its name in an error message.
+
         Raises:
-            LimitExceeded: it is too long.
+            LimitExceeded: It is too long.
         """
         if self.max_payload is not None and len(payload) > self.max_payload:
             raise LimitExceeded(f"{what} has {len(payload):,} bytes; the maximum here is {self.max_payload:,}")
 
     def objection_to_client_id(self, client_id: str) -> str | None:
-        """Return what is wrong with a client identifier, or None."""
+        """Return the reason for refusing a client identifier, or None.
+
+        Args:
+            client_id: The client identifier.
+        """
         size = len(client_id.encode())
         if size > self.max_client_id_bytes:
             return f"the client identifier has {size:,} bytes; the maximum here is {self.max_client_id_bytes:,}"
@@ -168,12 +180,12 @@ class Departures:
     """Deviations from the standard, to imitate a server that has them. The defaults follow the standard.
 
     Attributes:
-        parent_level: whether "a/#" matches "a". Spec: §4.7.1.2
-        retained_for_wildcards: whether a Topic Filter with a wildcard receives retained messages. Spec: §3.3.1.3
-        dollar_topics: whether clients can publish to topics that begin with "$", except "$SYS". Spec: §4.7.2
-        lenient_websocket: whether to accept WebSocket clients that violate RFC 6455 in harmless ways; see
-            `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1
-        tells_limits: whether the WebSocket close frame names the limit that a client exceeded. Spec: RFC 6455 §5.5.1
+        parent_level: Whether "a/#" matches "a". Spec: §4.7.1.2.
+        retained_for_wildcards: Whether a Topic Filter with a wildcard receives retained messages. Spec: §3.3.1.3.
+        dollar_topics: Whether clients can publish to topics that begin with "$", except "$SYS". Spec: §4.7.2.
+        lenient_websocket: Whether to accept WebSocket clients that violate RFC 6455 in harmless ways; see
+            `mqttws.protocol.lenient`. Spec: RFC 6455 §4.1.
+        tells_limits: Whether the WebSocket close frame names the limit that a client exceeded. Spec: RFC 6455 §5.5.1.
     """
 
     parent_level: bool = True

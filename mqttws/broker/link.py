@@ -1,4 +1,4 @@
-"""The driver of one accepted transport: bytes in and out, the timer, and flow control.
+"""The driver of one accepted connection: it moves bytes, sets the timer, and controls the flow.
 
 Work: received data is handled immediately if that takes no longer than a slice. The rest is deferred and handled piece
 by piece in later iterations of the event loop (see `turns`). The size of a piece adapts to how long the previous ones
@@ -79,9 +79,9 @@ class Link(asyncio.Protocol):
     """One accepted transport, and the outlet of its subscriber while the client is connected.
 
     Args:
-        hub: the shared state of all connections.
-        scheme: the scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
-        tls: the context of a TLS listener.
+        hub: The shared state of all connections.
+        scheme: The scheme of the listener: "ws", "wss", "mqtt" or "mqtts".
+        tls: The context of a TLS listener.
     """
 
     __slots__ = (
@@ -305,7 +305,8 @@ class Link(asyncio.Protocol):
         self.release("full")
         self.wake()
 
-    # Work.
+    # Work. `data_received` handles small data immediately by `_take`. Everything else goes into `_backlog`, and `work`
+    # handles it piece by piece when the scheduler (`turns`) calls it. `_queued` is True while the scheduler will.
 
     def _take(self, handler: Handler, data: bytes, now: float, until: float) -> None:
         """Receive data and handle its events, until the time `until` of `perf_counter`."""

@@ -22,8 +22,8 @@ class Memory:
     """The memory limit of one broker.
 
     Args:
-        most: the limit in bytes; None for no limit.
-        subscribers: returns the subscribers whose sessions count.
+        most: The limit in bytes; None for no limit.
+        subscribers: Returns the subscribers whose sessions count.
     """
 
     def __init__(self, most: int | None, subscribers: Callable[[], Iterable[Subscriber]]) -> None:

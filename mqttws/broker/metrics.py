@@ -11,17 +11,17 @@ class Metrics:
     """The counters of one broker since it was created.
 
     Attributes:
-        bytes_received: bytes of MQTT, WebSocket and HTTP received, without TLS.
-        bytes_sent: the same, sent.
+        bytes_received: Bytes of MQTT, WebSocket and HTTP received, without TLS.
+        bytes_sent: The same, sent.
         publish_received: PUBLISH packets from clients, without repeated ones of QoS 2.
-        publish_sent: messages sent to clients or queued for them.
-        publish_dropped: messages dropped because of a full queue or a slow reader.
+        publish_sent: Messages sent to clients or queued for them.
+        publish_dropped: Messages dropped because of a full queue or a slow reader.
         publish_denied: PUBLISH packets not routed because of the authorizer or a rule for topics.
-        retained_dropped: messages not retained because of a limit.
-        connections_refused: connections beyond a limit, rejected upgrades and refused CONNECTs.
+        retained_dropped: Messages not retained because of a limit.
+        connections_refused: Connections beyond a limit, rejected upgrades and refused CONNECTs.
         connections_accepted: CONNACKs with return code 0.
-        connected_maximum: the highest number of clients connected at the same time.
-        sessions_expired: sessions dropped because their client did not return.
+        connected_maximum: The highest number of clients connected at the same time.
+        sessions_expired: Sessions dropped because their client did not return.
     """
 
     def __init__(self) -> None:

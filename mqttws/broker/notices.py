@@ -46,7 +46,7 @@ class Notices:
     """The rate-limited log of one broker.
 
     Args:
-        clock: returns the time in seconds; must be monotonic.
+        clock: Returns the time in seconds; must be monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -66,12 +66,12 @@ class Notices:
         """Write a line, unless the rate of its kind is exceeded.
 
         Args:
-            kind: a few words that name the kind; also used in the line that counts suppressed lines.
-            client: the client identifier, or the address of a client that has none yet.
-            text: see `logging`.
-            arguments: see `logging`.
-            level: see `logging`.
-            error: an exception whose traceback to log as well.
+            kind: A few words that name the kind; also used in the line that counts suppressed lines.
+            client: The client identifier, or the address of a client that has none yet.
+            text: See `logging`.
+            arguments: See `logging`.
+            level: See `logging`.
+            error: An exception whose traceback to log as well.
         """
         if not log.isEnabledFor(level):
             return

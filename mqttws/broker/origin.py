@@ -1,9 +1,10 @@
-"""Decide which browser pages may connect, by comparing the Origin of the upgrade request with its Host.
+"""Protection against foreign web pages: the Origin of an upgrade request is compared with its Host.
 
-A browser lets every page open a WebSocket to every host, including loopback, and names the page in `Origin`. Programs
-send no Origin. A request without an Origin is accepted, and so is an Origin in the allow-list. Otherwise the page must
-come from the host that it connects to. On a loopback listener the name of that host must be a loopback name as well:
-the name of a page can be made to resolve to 127.0.0.1 (DNS rebinding), and would otherwise count as the same host.
+A browser allows every page to open a WebSocket to every host, including loopback, and sends the page's origin in
+`Origin`. Programs send no Origin. A request without an Origin is accepted, and so is an Origin in the allow-list.
+Otherwise the page must come from the host that it connects to. On a loopback listener the name of that host must be a
+loopback name as well: a page's host name can be made to resolve to 127.0.0.1 (DNS rebinding), and would otherwise count
+as the same host.
 
 Spec: RFC 6455 §10.2, RFC 6454
 """
@@ -21,8 +22,8 @@ def objection_to_origin(peer: Peer, allowed_origins: Collection[str]) -> str | N
     """Return why the page of a browser must not connect; None if it may, or if there is no Origin.
 
     Args:
-        peer: the connection, with the headers of its upgrade request.
-        allowed_origins: for example "https://app.example"; "*" allows all.
+        peer: The connection, with the headers of its upgrade request.
+        allowed_origins: For example "https://app.example"; "*" allows all.
     """
     origins = [value for name, value in peer.headers if name == "origin"]
     if not origins or "*" in allowed_origins:

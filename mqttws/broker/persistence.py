@@ -1,4 +1,4 @@
-"""Persistence of what a durable broker stores beside the sessions: their metadata, and the retained messages.
+"""Storage of a durable broker: the metadata of sessions, and the retained messages. The sessions store their own state.
 
 ::
 
@@ -27,10 +27,10 @@ class StoredSession(NamedTuple):
     """The stored metadata of a session.
 
     Attributes:
-        client_id: the client identifier.
-        owner: see `Subscriber`.
-        username: the user name of the client's last connection.
-        expiry: see `Subscriber`.
+        client_id: The client identifier.
+        owner: See `Subscriber`.
+        username: The user name of the client's last connection.
+        expiry: See `Subscriber`.
     """
 
     client_id: str
@@ -43,7 +43,7 @@ class Persistence:
     """The stored records of one broker.
 
     Args:
-        store: the store, which the sessions share.
+        store: The store, which the sessions share.
     """
 
     def __init__(self, store: Store) -> None:
@@ -62,7 +62,7 @@ class Persistence:
         """Yield the metadata of the stored sessions.
 
         Raises:
-            StoreError: a record cannot be read.
+            StoreError: A record cannot be read.
         """
         for key, value in self.store.load(b"m"):
             try:
@@ -85,7 +85,7 @@ class Persistence:
         """Yield the stored retained messages.
 
         Raises:
-            StoreError: a record cannot be read.
+            StoreError: A record cannot be read.
         """
         for key, value in self.store.load(b"r"):
             try:

@@ -1,4 +1,4 @@
-"""The known client identifiers: their sessions, take-over and expiry. No socket, event loop or clock.
+"""The known client identifiers: their sessions, take-over and expiry. It uses no socket, event loop or clock.
 
 A client identifier has one session, whichever listener the client uses [MQTT-3.1.3-2]. A CONNECT that the authenticator
 has accepted has this effect::
@@ -43,7 +43,7 @@ class Counts:
     """The numbers of kept sessions: in total, per user and per address.
 
     Args:
-        limits: the limits.
+        limits: The limits.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -86,10 +86,10 @@ class Registry:
     """The subscribers of one broker.
 
     Args:
-        router: the router, from which the subscriptions of ended sessions are removed.
+        router: The router, from which the subscriptions of ended sessions are removed.
 
     Attributes:
-        connected: the number of connected clients.
+        connected: The number of connected clients.
     """
 
     def __init__(self, router: Router) -> None:
@@ -107,10 +107,10 @@ class Registry:
         """Load the sessions and the retained messages of an earlier process from the store.
 
         Args:
-            now: seconds; the expiry of the sessions starts here.
+            now: Seconds; the expiry of the sessions starts here.
 
         Raises:
-            StoreError: a record cannot be read.
+            StoreError: A record cannot be read.
         """
         router, persistence = self._router, self._router.persistence
         if persistence is None:
@@ -179,7 +179,7 @@ class Registry:
         except MQTTError as error:
             return Refused(5, str(error))
         if router.is_reserved(will.topic):
-            return Refused(5, f"the will to {will.topic!r}: topics that begin with '$' are not for clients")
+            return Refused(5, f"the will to {will.topic!r}: topics that begin with '$' are not allowed for clients")
         verdict = router.hooks.authorize(peer, Access("publish", will.topic, will.qos, will.retain))
         return None if verdict.allowed else Refused(5, f"the will to {will.topic!r}: {verdict.reason}")
 
@@ -238,9 +238,9 @@ class Registry:
         """Record that a client's connection has ended. Return its will if that is to be published.
 
         Args:
-            subscriber: the client.
-            now: seconds.
-            will: whether to publish a will: False after a DISCONNECT.
+            subscriber: The client.
+            now: Seconds.
+            will: Whether to publish a will: False after a DISCONNECT.
 
         Spec: [MQTT-3.1.2-8], [MQTT-3.1.2-10], [MQTT-3.14.4-3]
         """

@@ -24,10 +24,10 @@ class _Node:
     """A node of the tree.
 
     Attributes:
-        children: the children by the text of their level.
-        order: these texts, sorted; None until the first walk over the children.
-        message: the retained message of the topic that ends here, if any.
-        number: the sequence number of that message.
+        children: The children by the text of their level.
+        order: These texts, sorted; None until the first walk over the children.
+        message: The retained message of the topic that ends here, if any.
+        number: The sequence number of that message.
     """
 
     __slots__ = ("children", "message", "number", "order")
@@ -68,14 +68,14 @@ class Retained:
     """The retained messages of a broker.
 
     Args:
-        max_count: the maximum number of messages; None for no limit.
-        max_bytes: the maximum bytes of topics and payloads; None for no limit.
-        max_levels: the maximum number of levels of all topics together; None for no limit.
+        max_count: The maximum number of messages; None for no limit.
+        max_bytes: The maximum bytes of topics and payloads; None for no limit.
+        max_levels: The maximum number of levels of all topics together; None for no limit.
 
     Attributes:
-        bytes: the bytes of topics and payloads.
-        levels: the number of levels of all topics together.
-        number: the sequence number of the last message.
+        bytes: The bytes of topics and payloads.
+        levels: The number of levels of all topics together.
+        number: The sequence number of the last message.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The router: subscriptions, and the delivery of messages to subscribers. No socket, event loop or clock.
+"""The router: subscriptions, and the delivery of messages to subscribers. It uses no socket, event loop or clock.
 
 Each subscriber receives a message once, with the highest QoS granted to its matching filters [MQTT-3.3.5-1], but at
 most the QoS of the PUBLISH [MQTT-3.8.4-6]. A QoS 0 message is encoded once and sent to connected subscribers. QoS 1 and
@@ -55,21 +55,21 @@ class Router:
     """Subscriptions and retained messages of one broker.
 
     Args:
-        limits: the limits.
-        hooks: the hooks, of which the router calls `authorizer` and `on_published`.
-        departures: the deviations from the standard.
-        sys_anonymous: whether clients without an authenticated user name may read "$SYS".
-        persistence: stores the retained messages; None if there is no store.
+        limits: The limits.
+        hooks: The hooks, of which the router calls `authorizer` and `on_published`.
+        departures: The deviations from the standard.
+        sys_anonymous: Whether clients without an authenticated user name may read "$SYS".
+        persistence: Stores the retained messages; None if there is no store.
 
     Attributes:
-        persistence: the same, for the registry.
-        retained: the retained messages.
-        sys: the last messages under "$SYS", to which the limits do not apply.
-        metrics: the counters.
-        memory: the memory limit of all sessions.
-        notices: the rate-limited log.
-        subscribers: the registry's subscribers by client identifier, connected or not.
-        in_runs: whether `publish_run` may be used: True if no hook and no limit applies to single messages.
+        persistence: The same, for the registry.
+        retained: The retained messages.
+        sys: The last messages under "$SYS", to which the limits do not apply.
+        metrics: The counters.
+        memory: The memory limit of all sessions.
+        notices: The rate-limited log.
+        subscribers: The registry's subscribers by client identifier, connected or not.
+        in_runs: Whether `publish_run` may be used: True if no hook and no limit applies to single messages.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Router:
             The return codes for the SUBACK. After the SUBACK, call `next_retained`.
 
         Raises:
-            MQTTError: the connection must be closed; nothing was subscribed.
+            MQTTError: The connection must be closed; nothing was subscribed.
 
         Spec: §3.8.4, [MQTT-3.8.4-3] to [MQTT-3.8.4-6]
         """
@@ -225,8 +225,8 @@ class Router:
             Whether to acknowledge the message; False only if the authorizer says so.
 
         Raises:
-            MQTTError: the connection must be closed.
-            Unfinished: the message has passed all checks; finish the lookup, then call `publish`.
+            MQTTError: The connection must be closed.
+            Unfinished: The message has passed all checks; finish the lookup, then call `publish`.
 
         Spec: [MQTT-3.3.5-2]
         """
@@ -257,8 +257,8 @@ class Router:
         `in_runs` is True.
 
         Raises:
-            MQTTError: the connection must be closed.
-            Unfinished: finish the lookup, then repeat this call.
+            MQTTError: The connection must be closed.
+            Unfinished: Finish the lookup, then repeat this call.
         """
         if topic not in self._open_topics and not self._is_open(topic):
             for payload in payloads:
@@ -284,7 +284,7 @@ class Router:
         """Return whether clients may publish to a topic; cache this for topics to which they may.
 
         Raises:
-            MQTTError: it exceeds a limit.
+            MQTTError: It exceeds a limit.
         """
         if topic in self._open_topics:
             return True
@@ -309,7 +309,7 @@ class Router:
             The number of subscribers that it was sent to or queued for.
 
         Raises:
-            Unfinished: finish the lookup, then repeat this call.
+            Unfinished: Finish the lookup, then repeat this call.
 
         Spec: §3.3.1.3, [MQTT-3.3.1-3], [MQTT-3.3.1-9], [MQTT-3.3.1-12]
         """
@@ -337,8 +337,8 @@ class Router:
     def _deliver(self, recipients: Recipients, topic: str, payload: bytes, qos: int, retain: bool) -> int:
         if retain:
             self._retain(Message(topic, payload, qos, True))
-        # One encoded packet and one Message per QoS are shared by all subscribers. RETAIN is not set on either: it
-        # marks messages that are sent because of a new subscription only [MQTT-3.3.1-9].
+        # All subscribers share one encoded packet and one Message per QoS. RETAIN is not set on either: only messages
+        # that are sent because of a new subscription have it [MQTT-3.3.1-9].
         packet = b""
         messages: dict[int, Message] = {}
         given = 0
@@ -384,7 +384,7 @@ class Router:
         if not taken:
             self.metrics.publish_dropped += count
             if not subscriber.overflowing:
-                text = "messages for client %s are being dropped: too many wait for it"
+                text = "messages for client %s are being dropped because its queue is full"
                 self.notices.say("messages dropped", subscriber.client_id, text, subscriber.peer)
         subscriber.overflowing = not taken
         return taken

@@ -19,9 +19,9 @@ class Status:
     """The metrics of one broker.
 
     Args:
-        router: the source of the metrics of messages.
-        registry: the source of the metrics of clients.
-        now: the time of the start, in seconds.
+        router: The source of the metrics of messages.
+        registry: The source of the metrics of clients.
+        now: The time of the start, in seconds.
     """
 
     def __init__(self, router: Router, registry: Registry, now: float) -> None:

@@ -21,10 +21,10 @@ class StoredPace:
     """The pace of one connection, from now until all stored messages are sent, or to `stop`.
 
     Args:
-        loop: the event loop.
-        sender: the messages of the session. Nothing has been sent on this connection but those in flight.
-        rate: messages per second, above 0.
-        wake: schedules a write.
+        loop: The event loop.
+        sender: The messages of the session. Nothing has been sent on this connection but those in flight.
+        rate: Messages per second, above 0.
+        wake: Schedules a write.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One client identifier: its session and, while it is connected, its connection.
+"""The state of one client identifier: its session and, while the client is connected, its connection.
 
 Spec: §3.1.2.4
 """
@@ -24,13 +24,13 @@ class SessionInfo(NamedTuple):
     """A description of a session.
 
     Attributes:
-        client_id: the client identifier.
-        connected: whether the client is connected.
+        client_id: The client identifier.
+        connected: Whether the client is connected.
         address: IP address and port of the client's current or last connection.
-        username: the user name of the client; None if there is none.
+        username: The user name of the client; None if there is none.
         subscriptions: Topic Filter -> granted QoS.
-        waiting: the number of messages that wait for the client.
-        in_flight: the number of QoS 1 and 2 messages that the client has not acknowledged.
+        waiting: The number of messages that wait for the client.
+        in_flight: The number of QoS 1 and 2 messages that the client has not acknowledged.
     """
 
     client_id: str
@@ -43,7 +43,11 @@ class SessionInfo(NamedTuple):
 
     @classmethod
     def of(cls, subscriber: Subscriber) -> SessionInfo:
-        """Describe a subscriber."""
+        """Return the description of a subscriber.
+
+        Args:
+            subscriber: The subscriber.
+        """
         peer, session = subscriber.peer, subscriber.session
         return cls(
             subscriber.client_id,
@@ -77,22 +81,22 @@ class Subscriber:
     """The state of one client identifier.
 
     Attributes:
-        client_id: the client identifier.
-        session: queued and in-flight messages, and the subscriptions.
-        owner: the owner of the session; None if it has none.
-        peer: the current connection, or what is kept of the last one.
-        known: whether the client has connected to this process; False for a session from a store until then.
-        clean_session: whether the session ends with the connection.
-        will: published when the connection ends without a DISCONNECT.
-        outlet: the connection; None while the client is disconnected.
-        expiry: seconds to keep the session after the connection; None keeps it without limit.
-        overflowing: whether the last message for the client was dropped because of a limit.
-        levels: the number of levels of all Topic Filters together.
-        filter_bytes: the bytes of all Topic Filters together.
+        client_id: The client identifier.
+        session: Queued and in-flight messages, and the subscriptions.
+        owner: The owner of the session; None if it has none.
+        peer: The current connection, or what is kept of the last one.
+        known: Whether the client has connected to this process; False for a session from a store until then.
+        clean_session: Whether the session ends with the connection.
+        will: Published when the connection ends without a DISCONNECT.
+        outlet: The connection; None while the client is disconnected.
+        expiry: Seconds to keep the session after the connection; None keeps it without limit.
+        overflowing: Whether the last message for the client was dropped because of a limit.
+        levels: The number of levels of all Topic Filters together.
+        filter_bytes: The bytes of all Topic Filters together.
         due: Topic Filter -> granted QoS, of subscriptions whose retained messages have not been sent yet.
-        walk: the search for the retained messages of one subscription; None if there is none.
-        walk_filter: the Topic Filter of that subscription.
-        walk_qos: the QoS granted to it.
+        walk: The search for the retained messages of one subscription; None if there is none.
+        walk_filter: The Topic Filter of that subscription.
+        walk_qos: The QoS granted to it.
     """
 
     __slots__ = (

@@ -59,8 +59,8 @@ class Recipients(NamedTuple):
     """The recipients of a Topic Name.
 
     Attributes:
-        subscribers: each subscriber with the highest granted QoS. Spec: [MQTT-3.3.5-1]
-        groups: the shared subscriptions; one member of each is a recipient.
+        subscribers: Each subscriber with the highest granted QoS. Spec: [MQTT-3.3.5-1].
+        groups: The shared subscriptions; one member of each is a recipient.
     """
 
     subscribers: Mapping[Subscriber, int]
@@ -111,10 +111,10 @@ class Subscriptions:
         """Add a subscription, or replace it.
 
         Args:
-            topic_filter: the Topic Filter, with its group if it is shared.
-            subscriber: the subscriber.
-            qos: the granted QoS.
-            min_slashes: the minimum number of "/" in a matching Topic Name.
+            topic_filter: The Topic Filter, with its group if it is shared.
+            subscriber: The subscriber.
+            qos: The granted QoS.
+            min_slashes: The minimum number of "/" in a matching Topic Name.
         """
         self._forget()
         share = split_share(topic_filter)
@@ -150,7 +150,7 @@ class Subscriptions:
         """Return the recipients of a Topic Name.
 
         Raises:
-            Unfinished: the search takes long; continue it with `go_on`.
+            Unfinished: The search takes long; continue it with `go_on`.
         """
         recipients = self._answers.get(topic)
         if recipients is None:

@@ -1,4 +1,4 @@
-"""Scheduling: the work of clients in time slices, and the writes at the end of an iteration of the event loop.
+"""Scheduling of the broker's work: clients in time slices, and writes at the end of an iteration of the event loop.
 
 Some packets cause a thousand times more work than others. Work is therefore shared by the time it takes, not by bytes:
 a connection does what it can within a slice, and the rest waits in one queue. Each iteration of the event loop works on
@@ -50,11 +50,11 @@ class Turns:
     """The scheduler of one event loop.
 
     Args:
-        loop: the event loop.
-        store: committed before anything is written; None if there is none.
+        loop: The event loop.
+        store: Committed before anything is written; None if there is none.
 
     Attributes:
-        crowded: whether deferred work waits.
+        crowded: Whether deferred work waits.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store: Store | None) -> None:

@@ -51,7 +51,7 @@ def hash_password(password: str | bytes) -> str:
     """Hash a password for a line of the file.
 
     Args:
-        password: the password; a str is encoded as UTF-8.
+        password: The password; a str is encoded as UTF-8.
 
     Returns:
         `scrypt$N$r$p$salt$hash`, with a new random salt.
@@ -78,10 +78,10 @@ class Users:
     """An authenticator for user names and passwords: `Broker(authenticator=Users.load(path))`.
 
     Args:
-        hashes: user name -> hash, as `hash_password` returns it.
+        hashes: User name -> hash, as `hash_password` returns it.
 
     Raises:
-        ValueError: a hash cannot be read.
+        ValueError: A hash cannot be read.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
@@ -101,11 +101,11 @@ class Users:
         """Read a file of users.
 
         Args:
-            path: the file, in UTF-8.
+            path: The file, in UTF-8.
 
         Raises:
-            OSError: the file cannot be read.
-            ValueError: a line is invalid, or a name occurs twice.
+            OSError: The file cannot be read.
+            ValueError: A line is invalid, or a name occurs twice.
         """
         hashes: dict[str, str] = {}
         for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -118,7 +118,12 @@ class Users:
         return cls(hashes)
 
     def check(self, username: str, password: bytes) -> bool:
-        """Return whether a password is the user's. Takes tens of milliseconds, the same for every wrong answer."""
+        """Return whether a password is the user's. This takes tens of milliseconds, the same for every wrong answer.
+
+        Args:
+            username: The user name.
+            password: The password.
+        """
         known = self._hashes.get(username)
         matches = (known or self._nobody).matches(password)
         return matches and known is not None
@@ -129,7 +134,7 @@ class Users:
             return Refused(5, "the user name or the password is missing")
         matches = await self._hashing.check(peer.address[0], connect.username, connect.password)
         if matches is None:
-            return Refused(3, "too many passwords from this address wait to be checked")
+            return Refused(3, "too many passwords from this address are waiting to be checked")
         if matches:
             return Accepted()
         return Refused(4, "the user name or the password is wrong")

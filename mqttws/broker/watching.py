@@ -1,7 +1,7 @@
-"""A machine that shows each packet of a connection to the hook `on_packet`.
+"""A `ServerMachine` that passes each packet of a connection to the hook `on_packet`.
 
-It replaces the `ServerMachine` only if there is such a hook: without one it costs nothing. It decodes all received and
-sent packets a second time.
+It is used only if there is such a hook, so that there is no cost without one. It decodes all received and sent packets
+a second time.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from mqttws.codec.packet import Packet
 from mqttws.errors import MalformedPacket
 from mqttws.protocol.server import ServerMachine
 
-#: (whether the broker sent it, the packet or what is wrong with the bytes)
+#: A function that takes whether the broker sent a packet; and the packet, or the error if it is malformed.
 Note = Callable[[bool, "Packet | MalformedPacket"], object]
 
 
 class WatchedMachine(ServerMachine):
-    """A `ServerMachine` that shows each packet.
+    """A `ServerMachine` that reports each packet.
 
     Args:
-        note: called with each packet, in the order in which they are received and sent.
-        **options: see `ServerMachine`.
+        note: A function that is called with each packet, in the order in which they are received and sent.
+        **options: See `ServerMachine`.
     """
 
     __slots__ = ("_note", "_received", "_sent")
@@ -33,7 +33,7 @@ class WatchedMachine(ServerMachine):
         self._note = note
         self._sent = Decoder()
         self._received = Decoder(self._max_packet_size)
-        self._received.lenient = True  # whether the rules of MQTT 3.1 apply is not known before the CONNECT
+        self._received.lenient = True  # the CONNECT, which selects the rules, is not decoded yet
 
     def receive_data(self, data: bytes, now: float) -> None:
         """See `Machine.receive_data`."""
@@ -57,7 +57,7 @@ class WatchedMachine(ServerMachine):
             fault = error
         for packet in packets:
             self._note(sent, packet)
-        fault = fault or _fault_of(decoder)  # the packets before it come first
+        fault = fault or _fault_of(decoder)  # report the packets before the fault first
         if fault is not None:
             self._note(sent, fault)
 

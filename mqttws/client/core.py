@@ -177,7 +177,7 @@ class Core(Generic[F]):
             MQTTError: The client has an `on_message`, which receives them.
         """
         if self.options.on_message is not None:
-            raise MQTTError("the messages go to on_message; without it they can be iterated over")
+            raise MQTTError("on_message receives the messages; they can be iterated over only without it")
 
     @property
     def over(self) -> bool:
@@ -323,7 +323,7 @@ class Core(Generic[F]):
             pending.check_flushes()
         if self.session.sender.lowered and not self._has_lowered:
             self._has_lowered = True
-            self._log(WARNING, "the server answers messages of QoS 2 with PUBACK: they are taken for delivered")
+            self._log(WARNING, "the server answers QoS 2 messages with PUBACK; these count as delivered")
 
     def _sort(self, message: Publish) -> None:
         """Queue a message for its callbacks, or for the iterations if no callback matches."""
@@ -367,7 +367,7 @@ class Core(Generic[F]):
 
     def _stalled(self, event: Stalled, now: float) -> None:
         """Report that acknowledgements are overdue. With `stalled="leave"`, close the connection."""
-        error = TimedOut(f"{event.count} acknowledgements are due, and none has come for {event.seconds:.1f} s")
+        error = TimedOut(f"{event.count} acknowledgements are due, and none has arrived for {event.seconds:.1f} s")
         self.pending.report(error)
         if self.options.stalled == "leave" and not self.stopping and self.link is not None:
             self._left_for = error
@@ -410,7 +410,7 @@ class Core(Generic[F]):
         if self.reading and size >= most:
             self.reading = False
             self.link.connection.pause_reading()
-            self._log(INFO, "messages of %d bytes wait to be taken; nothing more is read", size)
+            self._log(INFO, "reading is paused: %d bytes of messages have not been taken", size)
         elif not self.reading and size <= most // 2:
             self.reading = True
             self.link.connection.resume_reading(now)
@@ -420,7 +420,7 @@ class Core(Generic[F]):
         """The reason for which no answer can arrive until messages are consumed; empty while the client reads."""
         if self.link is None or self.reading:
             return ""
-        return f"messages of {self._held:,} bytes wait to be taken, so nothing more is read (max_inbound_bytes)"
+        return f"reading is paused, because {self._held:,} bytes of messages have not been taken (max_inbound_bytes)"
 
     def late(self, failure: str, seconds: float) -> str:
         """Return the message of a timeout; it includes the reason if reading is paused."""
@@ -497,7 +497,7 @@ class Core(Generic[F]):
         if options.recover is not None and isinstance(error, ConnectError) and self._asked(options.recover, error):
             return Verdict(error, recovers=True)
         if self._tries_another(error):
-            self._log(INFO, "%s: %s; another endpoint is tried", self.client_id, error)
+            self._log(INFO, "%s: %s; trying another endpoint", self.client_id, error)
             return Verdict(error or ConnectionClosed(), recovers=True)
         error = self._read_signs(error or ConnectionClosed(), now)
         if isinstance(error, PacketTooLarge) and options.oversize == "end":
@@ -583,7 +583,7 @@ class Core(Generic[F]):
         return TakeoverSuspected(
             f"the server accepted and closed {self._short_lived} connections in a row within "
             f"{self._policy.stable_after:g} s each: another client may use the client identifier "
-            f"{self.client_id!r}, or the server forbids what this one does"
+            f"{self.client_id!r}, or the server rejects an action of this client"
         )
 
     def give_up(self, error: Exception | None) -> None:
@@ -608,7 +608,7 @@ class Core(Generic[F]):
         Returns:
             The error with which the parent's futures fail in the child.
         """
-        error = ConnectionClosed("the process was forked, and the connection is the parent's")
+        error = ConnectionClosed("the process was forked, and the connection belongs to the parent")
         child.routes = self.routes
         if self.running:
             child.error = child.pending.ended = error
@@ -655,7 +655,7 @@ class Core(Generic[F]):
 
 def _too_large(topic: str, size: int, most: int) -> PacketTooLarge:
     """Return the error to report for a message that was skipped."""
-    message = f"a message of {size:,} bytes to {topic!r} was skipped: at most {most:,} are taken (max_packet_size)"
+    message = f"a message of {size:,} bytes to {topic!r} was skipped: the maximum is {most:,} (max_packet_size)"
     return PacketTooLarge(message, "§2.2.3", topic, size)
 
 

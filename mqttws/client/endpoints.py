@@ -152,7 +152,7 @@ def check_url(url: object) -> None:
     elif isinstance(url, str):
         parse_url(url)
     elif not callable(url):
-        raise TypeError(f"a URL is a str, several of them, or a callable, not {type(url).__name__}")
+        raise TypeError(f"the URL must be a str, a sequence of str, or a callable, not {type(url).__name__}")
 
 
 def _is_several(url: object) -> bool:

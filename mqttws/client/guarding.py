@@ -93,7 +93,7 @@ class Guard:
     def _lowered(self, qos: Any) -> Any:
         if type(qos) is not int or not self.max_qos < qos <= 2:  # the client rejects invalid values
             return qos
-        self._note("max_qos", f"QoS {qos} is sent as QoS {self.max_qos}, the most that {self.profile.server} takes")
+        self._note("max_qos", f"QoS {qos} is sent as QoS {self.max_qos}, the maximum of {self.profile.server}")
         return self.max_qos
 
     def _note(self, name: str, text: str) -> None:

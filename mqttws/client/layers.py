@@ -77,7 +77,7 @@ class Link:
             self._end(error, now)
             return
         except Exception as error:  # a failure in this process, such as MemoryError, ends only this connection
-            failure = ConnectError(f"what the server sent could not be processed: {type(error).__name__}")
+            failure = ConnectError(f"data from the server could not be processed: {type(error).__name__}")
             failure.__cause__ = error
             self._end(failure, now)
             return

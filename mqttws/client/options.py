@@ -42,7 +42,7 @@ ServerName = Literal["plain", "mosquitto", "nats", "rabbitmq", "aws-iot"]
 #: Use the proxy from the environment: HTTPS_PROXY for wss://, unless NO_PROXY names the host.
 ENVIRONMENT = "environment"
 
-#: The default time-out of `close`, in seconds.
+#: The default timeout of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 
@@ -151,7 +151,7 @@ class Options:
             sends unacknowledged messages again and restores the subscriptions.
         will: The message that the server publishes when the connection ends without a DISCONNECT: a `Message`, or a
             tuple of its arguments, such as ("status", "gone", 1, True).
-        username: Str, or bytes of UTF-8; None: from the URL, if it has one.
+        username: A str, or bytes of UTF-8; None: from the URL, if it has one.
         password: Bytes, or a str that is sent as UTF-8; None: from the URL, if it has one.
         tls: An `ssl.SSLContext`, see `tls_context`; None or True: the default context, if the URL requires TLS.
         headers: Additional headers of the WebSocket upgrade request: a mapping, or (name, value) pairs.
@@ -163,7 +163,7 @@ class Options:
         end_on: The errors that end the client after it has been connected (with `retry_first`, from the start): an
             exception class, a collection of them, or a function that returns whether an error does. All other errors
             lead to another attempt.
-        timeout: Seconds, above 0: the time-out of one attempt to connect, and the default of each call that waits.
+        timeout: Seconds, above 0: the timeout of one attempt to connect, and the default of each call that waits.
         connect_timeout: Seconds, above 0, for the TCP connection; None: the `timeout`.
         answer_timeout: Seconds, above 0, from the TCP connection to the CONNACK; None: the rest of `timeout`.
         url_order: With several URLs, the order in which to try those that have not failed recently: "given" or
@@ -282,7 +282,7 @@ class Options:
         if not 0 <= self.max_qos <= 2:
             raise ValueError(f"max_qos is {self.max_qos}; it must be 0, 1 or 2")
         if self.stalled == "leave" and self.ack_timeout is None:
-            raise ValueError("stalled='leave' needs an ack_timeout, which says when a connection is stalled")
+            raise ValueError("stalled='leave' requires an ack_timeout")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
         for name, choices in _CHOICES.items():
@@ -291,7 +291,7 @@ class Options:
         if self.retry_first and not self.reconnect:
             raise ValueError("retry_first=True needs reconnecting, but reconnect=False disables it")
         if self.store is not None and (self.clean_session or not self.client_id):
-            raise ValueError("a store needs a client_id that stays the same, and clean_session=False")
+            raise ValueError("a store requires a client_id and clean_session=False")
 
     def _check_kinds(self) -> None:
         """Check the type of each option, and convert those that have several forms."""
@@ -419,14 +419,15 @@ def _check_text(name: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{name} holds a lone surrogate at character {error.start}, which has no UTF-8 form") from None
+        where = f"at character {error.start}"
+        raise ValueError(f"{name} contains a lone surrogate {where}, which UTF-8 cannot encode") from None
 
 
 def _as_text(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{name} is not UTF-8, which the standard asks for") from None
+        raise ValueError(f"{name} is not UTF-8, which the standard requires") from None
 
 
 def _as_will(will: tuple[Any, ...]) -> Message:
@@ -444,9 +445,9 @@ def _as_pairs(headers: Any) -> tuple[tuple[str, str], ...]:
     pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"{problem}; one of them is no pair but a {type(pair).__name__}")
+            raise TypeError(f"{problem}; one of them is {type(pair).__name__}, not a pair")
         if not all(isinstance(part, str) for part in pair):
-            raise TypeError(f"{problem}; one of them holds {' and '.join(type(part).__name__ for part in pair)}")
+            raise TypeError(f"{problem}; one of them contains {' and '.join(type(part).__name__ for part in pair)}")
     return tuple((name, value) for name, value in pairs)
 
 

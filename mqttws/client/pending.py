@@ -170,7 +170,7 @@ class Pending(Generic[F]):
                 assert token is not None
                 self.dropped += 1
                 future = self._futures.pop(token, None) or self.sent.forget(token)
-                self.resolve(future, QueueFull("it was dropped: newer ones came"))
+                self.resolve(future, QueueFull("the message was dropped to queue newer ones"))
 
     def publish_safe(self, message: Message, age: Age | None = None) -> F:
         """Queue a message as `publish` does; with a store, commit it before returning.
@@ -314,13 +314,11 @@ class Pending(Generic[F]):
         futures = [self._futures.pop(token, None) or self.sent.forget(token) for token in tokens]
         known = [future for future in futures if future is not None]
         if known:
-            error = MessageExpired("it waited for longer than its expire_after, and was not sent")
+            error = MessageExpired("the message expired before it was sent (expire_after)")
             self._callbacks.add(self._settle, known, error)
         if len(known) < len(tokens):  # the others were in the store, from an earlier process
             count = len(tokens) - len(known)
-            self.report(
-                MessageExpired(f"{count:,} kept messages waited for longer than their expire_after, and were not sent")
-            )
+            self.report(MessageExpired(f"{count:,} stored messages expired before they were sent (expire_after)"))
         if self.flushes:
             self.check_flushes()
         if self._options.store is not None:
@@ -402,13 +400,13 @@ def as_list(entries: Any) -> list[Any]:
     if isinstance(entries, str):
         return [entries]
     if isinstance(entries, (bytes, bytearray, Mapping)) or not isinstance(entries, Iterable):
-        raise TypeError(f"a Topic Filter is a str, or there are several in a list, not {type(entries).__name__}")
+        raise TypeError(f"Topic Filters must be a str or a list, not {type(entries).__name__}")
     return list(entries)
 
 
 def _as_pair(entry: Any) -> tuple[str, int]:
     if not isinstance(entry, (tuple, list)) or len(entry) != 2:
-        raise TypeError(f"one of several Topic Filters is a str or a (Topic Filter, QoS) pair, not {entry!r}")
+        raise TypeError(f"each Topic Filter must be a str or a (Topic Filter, QoS) pair, not {entry!r}")
     return entry[0], entry[1]
 
 

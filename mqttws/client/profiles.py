@@ -93,7 +93,19 @@ class Profile:
         return self._broken(values)
 
     def objection_to_publish(self, topic: str, size: int, qos: int, retain: bool = False) -> Unsupported | None:
-        """Return the error for a message that must not be sent, or None. The arguments are those of `publish_rules`."""
+        """Return the error for a message that must not be sent, or None.
+
+        Args:
+            topic: Its Topic Name.
+            size: The size of its payload in bytes.
+            qos: 0, 1 or 2.
+            retain: Its RETAIN flag.
+
+        Examples:
+            >>> from mqttws import PROFILES
+            >>> print(PROFILES["aws-iot"].objection_to_publish("a/b", 5, qos=2))
+            the message to 'a/b' is not sent: AWS IoT Core closes the connection if the QoS is 2
+        """
         if not self.rules:
             return None
         return self.objection(f"the message to {topic!r}", self.publish_rules(topic, size, qos, retain))
@@ -122,7 +134,7 @@ class Profile:
 
 
 _UNDELIVERED_SHARES = Rule(
-    "shared", "filter", r"^\$share/", "grants shared subscriptions, and delivers nothing to them"
+    "shared", "filter", r"^\$share/", "grants shared subscriptions, but delivers nothing to them"
 )
 
 _NOT_RETAINED = Rule(
@@ -142,13 +154,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             "NATS",
             "2.15.1",
             (
-                Rule("space_in_topic", "topic", " ", "closes the connection over a space in a Topic Name"),
-                Rule("space_in_filter", "filter", " ", "refuses a Topic Filter with a space in it"),
+                Rule("space_in_topic", "topic", " ", "closes the connection if a Topic Name contains a space"),
+                Rule("space_in_filter", "filter", " ", "refuses a Topic Filter that contains a space"),
                 Rule(
                     "large_payload",
                     "payload",
                     1024 * 1024,
-                    "closes the connection over more than 1 MiB, unless its max_payload is higher",
+                    "closes the connection if a payload has more than 1 MiB, unless its max_payload is higher",
                     refuses=False,
                 ),
                 Rule("overlap", "overlap", None, "sends a copy for each Topic Filter that matches", refuses=False),
@@ -168,7 +180,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 ),
                 Rule("star_in_topic", "topic", r"\*", "does not deliver a message with '*' in its Topic Name"),
                 _NOT_RETAINED,
-                Rule("retained_elsewhere", "retain", None, "keeps a retained message on one node", refuses=False),
+                Rule("retained_elsewhere", "retain", None, "keeps a retained message on one node only", refuses=False),
                 _UNDELIVERED_SHARES,
             ),
             max_qos=1,
@@ -177,13 +189,20 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             "AWS IoT Core",
             "as documented in 2026",
             (
-                Rule("qos_2", "qos", 1, "closes the connection over QoS 2"),
-                Rule("nine_levels", "topic", r"^(?!\$aws/rules/)[^/]*(/[^/]*){8}", "takes 7 slashes in a Topic Name"),
-                Rule("nine_levels", "filter", r"^(?!\$)[^/]*(/[^/]*){8}", "takes 7 slashes in a Topic Filter"),
+                Rule("qos_2", "qos", 1, "closes the connection if the QoS is 2"),
+                Rule(
+                    "nine_levels",
+                    "topic",
+                    r"^(?!\$aws/rules/)[^/]*(/[^/]*){8}",
+                    "accepts at most 7 slashes in a Topic Name",
+                ),
+                Rule(
+                    "nine_levels", "filter", r"^(?!\$)[^/]*(/[^/]*){8}", "accepts at most 7 slashes in a Topic Filter"
+                ),
                 Rule("parent_level", "filter", r"/#$", "does not match 'a' by 'a/#'", refuses=False),
                 _NOT_RETAINED,
-                Rule("long_topic", "topic", r"(?s)^.{257}", "takes 256 bytes of a Topic Name"),
-                Rule("large_payload", "payload", 128 * 1024, "takes 128 KiB in a message"),
+                Rule("long_topic", "topic", r"(?s)^.{257}", "accepts at most 256 bytes in a Topic Name"),
+                Rule("large_payload", "payload", 128 * 1024, "accepts at most 128 KiB in a message"),
             ),
         ),
     }

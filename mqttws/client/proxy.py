@@ -87,7 +87,7 @@ def _parse_proxy(url: str) -> Proxy:
     if user is not None:
         credentials = unquote_to_bytes(user), unquote_to_bytes(password or "")
         if parts.scheme != "http" and not all(1 <= len(each) <= 255 for each in credentials):
-            raise ConnectError("SOCKS5 takes a user name and a password of 1 to 255 bytes")
+            raise ConnectError("SOCKS5 requires a user name and a password of 1 to 255 bytes")
     return Proxy(parts.scheme, host, port, credentials)
 
 

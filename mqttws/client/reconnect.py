@@ -87,6 +87,12 @@ class Reconnect(Value):
 
         Returns:
             Seconds; None if no further attempt is to be made.
+
+        Examples:
+            >>> from mqttws import Reconnect
+            >>> policy = Reconnect(initial=1.0, maximum=10.0)
+            >>> [policy.delay(attempt, random=1.0) for attempt in range(6)]
+            [0.0, 1.0, 2.0, 4.0, 8.0, 10.0]
         """
         if self.attempts is not None and attempt >= self.attempts:
             return None

@@ -142,6 +142,6 @@ def _address(host: str) -> bytes:
     except ValueError:
         name = host.encode()
         if len(name) > 255:
-            raise ConnectError("the server's name is longer than the 255 bytes that SOCKS5 takes") from None
+            raise ConnectError("the server's name is longer than the 255 bytes that SOCKS5 allows") from None
         return b"\x03" + bytes((len(name),)) + name
     return (b"\x01" if address.version == 4 else b"\x04") + address.packed

@@ -211,7 +211,7 @@ class TLSPipe:
             raise CertificateError(f"the server's certificate cannot be trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
             self._offered = None
-            stage = "an established TLS stream broke" if self.established else "the TLS handshake failed"
+            stage = "the TLS connection failed" if self.established else "the TLS handshake failed"
             raise ConnectError(f"{stage}: {error.reason or error.strerror or type(error).__name__}") from None
         return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 

@@ -126,7 +126,7 @@ def _decoded_user(user: str) -> str:
     try:
         return _unquoted(user).decode()
     except UnicodeDecodeError:
-        raise ValueError("the user name of the URL is not UTF-8 once it is percent-decoded") from None
+        raise ValueError("the user name of the URL is not UTF-8 after percent-decoding") from None
 
 
 def check_host(host: str) -> None:

@@ -1,4 +1,4 @@
-"""Bytes <-> packets. Independent of connections, roles and clocks; the only state is the decoder's buffer."""
+"""Encoding and decoding of MQTT packets. It does not depend on connections or time; only the decoder has a buffer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONNECT, CONNACK, PINGREQ, PINGRESP and DISCONNECT: the life of a Network Connection.
+"""CONNECT, CONNACK, PINGREQ, PINGRESP and DISCONNECT: the packets that open, check and close a connection.
 
 Spec: §3.1, §3.2, §3.12 to §3.14
 """
@@ -30,7 +30,7 @@ class UnsupportedLevel(MalformedPacket):
     """A CONNECT with an unsupported protocol level.
 
     Attributes:
-        level: the protocol level of the CONNECT.
+        level: The protocol level of the CONNECT.
     """
 
     def __init__(self, level: int, name: str) -> None:
@@ -57,9 +57,9 @@ class Connect(Packet):
 
     Args:
         client_id: 0 to 65,535 bytes of UTF-8; empty only with a clean session, and then the server assigns one.
-        clean_session: whether both sides discard an earlier session now, and this session when the connection ends.
-        keep_alive: seconds, 0 to 65,535: the longest time in which the client sends nothing. 0 disables.
-        will: the message that the server publishes when the connection ends without a DISCONNECT.
+        clean_session: Whether both sides discard an earlier session now, and this session when the connection ends.
+        keep_alive: Seconds, 0 to 65,535: the longest time in which the client sends nothing. 0 disables.
+        will: The message that the server publishes when the connection ends without a DISCONNECT.
         username: 0 to 65,535 bytes of UTF-8.
         password: 0 to 65,535 bytes; only with a user name.
         protocol_level: 4 (MQTT 3.1.1), or 3 (MQTT 3.1, protocol name "MQIsdp").
@@ -132,7 +132,7 @@ class Connect(Packet):
         """Decode; see `Packet.decode`.
 
         Raises:
-            MalformedPacket: with the statement "MQTT-3.1.2-2" for an unsupported protocol level, and "MQTT-3.1.3-8"
+            MalformedPacket: With the statement "MQTT-3.1.2-2" for an unsupported protocol level, and "MQTT-3.1.3-8"
                 for an empty client identifier without a clean session. A server answers these two with a CONNACK
                 before it closes the connection.
         """
@@ -196,7 +196,7 @@ class ConnAck(Packet):
 
     Args:
         return_code: 0 to 5.
-        session_present: whether the server kept the session; False in a refusal.
+        session_present: Whether the server kept the session; False in a refusal.
 
     Spec: §3.2, [MQTT-3.2.2-1] to [MQTT-3.2.2-6]
     """
@@ -229,7 +229,7 @@ class ConnAck(Packet):
 
 
 class PingReq(Packet):
-    """PINGREQ: keeps the connection alive, and asks the server for a PINGRESP. Two bytes: C0 00. Spec: §3.12."""
+    """PINGREQ: keeps the connection alive, and requests a PINGRESP. Two bytes: C0 00. Spec: §3.12."""
 
     __slots__ = ()
     type = 12

@@ -1,4 +1,4 @@
-"""Decode a bounded stream of bytes into packets. One of the two modules written for speed.
+"""Decode a stream of bytes into packets, with a limit on their size. This module is written for speed.
 
 The reference decoder is `packets.decode`, which takes a packet's first byte and its body. This module splits a stream
 into packets and has a fast path for nearly all traffic:
@@ -64,16 +64,24 @@ _SHORT: Final = 1024
 
 
 class Decoder:
-    """Splits a stream into packets and decodes them.
+    """A decoder that splits a stream of bytes into packets.
 
     Args:
-        max_packet_size: the largest accepted packet in bytes, fixed header included. A larger packet is refused as
+        max_packet_size: The largest accepted packet in bytes, fixed header included. A larger packet is refused as
             soon as its fixed header has arrived, before its body is buffered.
 
     Attributes:
-        max_packet_size: the same; a change takes effect at the next call of `feed`.
-        max_filters: how many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may contain; None sets no limit.
-        lenient: whether to ignore bits that MQTT 3.1 does not use and MQTT 3.1.1 requires to be 0.
+        max_packet_size: The same; a change takes effect at the next call of `feed`.
+        max_filters: How many Topic Filters a SUBSCRIBE or UNSUBSCRIBE may contain; None sets no limit.
+        lenient: Whether to ignore bits that MQTT 3.1 does not use and MQTT 3.1.1 requires to be 0.
+
+    Examples:
+        >>> from mqttws import Decoder
+        >>> decoder = Decoder()
+        >>> decoder.feed(bytes.fromhex("30 05 00 01 61 68"))
+        []
+        >>> decoder.feed(b"i" + bytes.fromhex("d0 00"))
+        [Publish(topic='a', payload=b'hi', qos=0, retain=False, dup=False, packet_id=None), PingResp()]
     """
 
     __slots__ = ("_fault", "_need", "_partial", "_passing", "lenient", "max_filters", "max_packet_size")
@@ -106,14 +114,14 @@ class Decoder:
         """Decode received bytes.
 
         Args:
-            data: any number of bytes.
+            data: Any number of bytes.
 
         Returns:
             Every packet that `data` completes, in order. The packets before a malformed one are returned, and the next
             call raises.
 
         Raises:
-            MalformedPacket: the first packet not yet returned is malformed. Each later call raises it again.
+            MalformedPacket: The first packet not yet returned is malformed. Each later call raises it again.
         """
         if self._fault is not None:
             raise self._fault
@@ -310,7 +318,7 @@ def _read_topic(encoded: bytes) -> str | None:
     """Decode and check a Topic Name that is not in the cache, and offer it to the cache.
 
     Args:
-        encoded: the length in two bytes, of which the caller read only the low one, and the name in UTF-8.
+        encoded: The length in two bytes, of which the caller read only the low one, and the name in UTF-8.
 
     Returns:
         The name; None if it is too long for the cache or not valid. The reference decoder then decodes the packet.
@@ -331,11 +339,11 @@ def _take_run(data: bytes, start: int, rest: int, position: int, packets: list[P
     """Append the packets that follow the last PUBLISH of `packets` and have the same fixed header and topic.
 
     Args:
-        data: bytes of the stream.
-        start: where that PUBLISH begins.
-        rest: where its payload begins.
-        position: where it ends.
-        packets: the list to append to.
+        data: Bytes of the stream.
+        start: Where that PUBLISH begins.
+        rest: Where its payload begins.
+        position: Where it ends.
+        packets: The list to append to.
 
     Returns:
         The offset of the first packet that begins differently or is incomplete.

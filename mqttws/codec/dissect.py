@@ -23,10 +23,10 @@ class Field(NamedTuple):
     """Some bytes of a packet.
 
     Attributes:
-        start: the offset of the first one.
-        data: the bytes.
-        name: the standard's name for the field.
-        value: the decoded value, as int, str or bytes; for flags, a str that lists them.
+        start: The offset of the first one.
+        data: The bytes.
+        name: The standard's name for the field.
+        value: The decoded value, as int, str or bytes; for flags, a str that lists them.
     """
 
     start: int
@@ -39,9 +39,9 @@ class Dissection(NamedTuple):
     """The result of `dissect`.
 
     Attributes:
-        fields: the fields that could be read, in order.
-        packet: the packet; None if there is an error.
-        error: what is wrong with the packet; None if it is valid.
+        fields: The fields that could be read, in order.
+        packet: The packet; None if there is an error.
+        error: What is wrong with the packet; None if it is valid.
     """
 
     fields: tuple[Field, ...]
@@ -98,10 +98,15 @@ def dissect(data: bytes) -> Dissection:
     """Split one packet into its fields.
 
     Args:
-        data: one whole packet, from its first byte to its last.
+        data: One whole packet, from its first byte to its last.
 
     Returns:
         The fields, and the packet or its error. A password is not hidden.
+
+    Examples:
+        >>> from mqttws import dissect
+        >>> [(field.name, field.value) for field in dissect(bytes.fromhex("40 02 00 07")).fields]
+        [('packet type and flags', 'PubAck'), ('remaining length', 2), ('packet identifier', 7)]
 
     Spec: §2, §3
     """

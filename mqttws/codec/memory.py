@@ -1,8 +1,8 @@
 """A bounded cache of checked values, which a stream of new keys cannot flush.
 
 A program publishes to few topics many times, but a peer may send a new topic each time. A key is therefore admitted
-only when it is offered for the second time, and no entry is evicted to admit one. A full cache turns keys away until
-`PATIENCE` times its size were turned away; then it is cleared, so that it follows a program that uses other topics now.
+only when it is offered for the second time, and no entry is evicted to admit one. A full cache rejects new keys; after
+`PATIENCE` times its size of rejected keys it is cleared, so that it adapts to a program that now uses other topics.
 
 The table is a plain dict, because that is the fastest lookup for the hot loops. Threads may share a cache: each step
 is one operation on the dict, and two threads that offer the same key at the same time do no harm.
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 #: Slots of the table of keys seen once, of one byte each.
 _SLOTS: Final = 1 << 16
-#: How many keys a full cache turns away before it is cleared, as a multiple of its size.
+#: How many keys a full cache rejects before it is cleared, as a multiple of its size.
 PATIENCE: Final = 8
 
 
@@ -25,10 +25,10 @@ class Memory(Generic[K, V]):
     """A bounded dict with admission.
 
     Args:
-        size: the maximum number of keys.
+        size: The maximum number of keys.
 
     Attributes:
-        table: the cached values by key; read-only for callers.
+        table: The cached values by key; read-only for callers.
     """
 
     __slots__ = ("_seen", "_size", "_turned_away", "table")

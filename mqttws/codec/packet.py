@@ -1,4 +1,4 @@
-"""What the fourteen control packets have in common.
+"""The base classes of the fourteen control packets, and of other small values with named fields.
 
 A packet is defined by its fields (`Value`): they are checked on construction, and equality, hash and repr use them. Do
 not change a packet once it is made. This is not enforced, because enforcing it costs as much as building the packet.
@@ -18,11 +18,10 @@ from mqttws.errors import LocalProtocolError
 
 
 class Value:
-    """The base of packets and events: named fields, which equality, hash and repr use.
+    """The base class of packets and events: named fields, on which equality, hash and repr are based.
 
-    A dataclass would do the same. But a program waits for its imports before its first message, and importing
-    `dataclasses` and generating the methods of twenty classes takes as long as importing half of the codec and the
-    machines.
+    A dataclass would do the same. But imports delay a program's first message, and importing `dataclasses` and
+    generating the methods of twenty classes takes as long as importing half of the codec and the machines.
     """
 
     __slots__ = ()
@@ -57,7 +56,7 @@ class Value:
 
 
 class Packet(Value):
-    """The base of all control packets."""
+    """The base class of all control packets."""
 
     __slots__ = ()
 
@@ -82,12 +81,12 @@ class Packet(Value):
         """Decode a packet.
 
         Args:
-            flags: the low nibble of its first byte.
-            reader: a reader at the start of the body, which is everything after the fixed header.
+            flags: The low nibble of its first byte.
+            reader: A reader at the start of the body, which is everything after the fixed header.
 
         Raises:
-            MalformedPacket: the body cannot be read.
-            LocalProtocolError: the fields break a rule (`packets.decode` converts it to `MalformedPacket`).
+            MalformedPacket: The body cannot be read.
+            LocalProtocolError: The fields break a rule (`packets.decode` converts it to `MalformedPacket`).
         """
         reader.end()
         return cls()

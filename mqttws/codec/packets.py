@@ -30,11 +30,11 @@ def check_first_byte(first: int, lenient: bool = False) -> type[Packet]:
     The flags of CONNECT are checked later: MQTT 3.1 does not fix them, and the version is in the body.
 
     Args:
-        first: the first byte.
-        lenient: whether to accept flags that MQTT 3.1 does not use.
+        first: The first byte.
+        lenient: Whether to accept flags that MQTT 3.1 does not use.
 
     Raises:
-        MalformedPacket: a reserved type, or flags that the type does not allow.
+        MalformedPacket: A reserved type, or flags that the type does not allow.
 
     Spec: §2.2.1, §2.2.2, [MQTT-2.2.2-1], [MQTT-2.2.2-2]
     """
@@ -54,12 +54,12 @@ def decode(
     """Decode one packet.
 
     Args:
-        first: its first byte.
-        body: all that follows its fixed header.
-        make_reader: makes a reader from the body and the packet's name.
+        first: Its first byte.
+        body: All that follows its fixed header.
+        make_reader: Makes a reader from the body and the packet's name.
 
     Raises:
-        MalformedPacket: it breaks a rule of the standard.
+        MalformedPacket: It breaks a rule of the standard.
     """
     cls = check_first_byte(first)
     # The constructors check both directions and raise LocalProtocolError; here the fault is the peer's. The raise is

@@ -35,7 +35,7 @@ def encode_topic(topic: str) -> bytes:
     """Check and encode a Topic Name that is not in the cache, and offer a short one to the cache.
 
     Raises:
-        LocalProtocolError: see `check_topic`.
+        LocalProtocolError: See `check_topic`.
     """
     if type(topic) is str and len(topic) <= _TOPIC_MAX_LENGTH and topic.isascii() and is_topic(topic):
         encoded = LENGTHS[len(topic)] + topic.encode()
@@ -50,14 +50,14 @@ class Message:
     """An Application Message, as it is published and as a will.
 
     Args:
-        topic: a Topic Name, 1 to 65,535 bytes of UTF-8, without wildcards.
-        payload: the bytes to deliver, at most 268,435,455 including the topic and 4 more; a str is encoded as UTF-8.
+        topic: A Topic Name, 1 to 65,535 bytes of UTF-8, without wildcards.
+        payload: The bytes to deliver, at most 268,435,455 including the topic and 4 more; a str is encoded as UTF-8.
         qos: 0 (at most once), 1 (at least once) or 2 (exactly once).
-        retain: whether the server keeps the message for later subscribers.
+        retain: Whether the server keeps the message for later subscribers.
 
     Raises:
-        LocalProtocolError: a field breaks a rule of the standard.
-        TypeError: the payload is neither bytes-like nor str.
+        LocalProtocolError: A field breaks a rule of the standard.
+        TypeError: The payload is neither bytes-like nor str.
 
     Spec: §1.2, §3.3
     """
@@ -141,11 +141,11 @@ class Publish(Packet):
         payload      the rest; may be empty
 
     Args:
-        topic: the Topic Name.
-        payload: the Application Message.
+        topic: The Topic Name.
+        payload: The Application Message.
         qos: 0, 1 or 2.
-        retain: to a server: keep this message. From a server: this is a retained message.
-        dup: whether the message may have been sent before; False with QoS 0.
+        retain: To a server: keep this message. From a server: this is a retained message.
+        dup: Whether the message may have been sent before; False with QoS 0.
         packet_id: 1 to 65,535 with QoS 1 and 2; None with QoS 0.
 
     Spec: §3.3, [MQTT-2.3.1-1], [MQTT-2.3.1-5], [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-3.3.2-1], [MQTT-3.3.2-2]
@@ -222,15 +222,15 @@ def encode_publish(
     """Check the fields of a PUBLISH and encode it: `Publish(...).encode()` without making the object.
 
     Args:
-        topic: the Topic Name.
-        payload: the Application Message.
+        topic: The Topic Name.
+        payload: The Application Message.
         qos: 0, 1 or 2.
-        retain: the RETAIN flag.
-        dup: the DUP flag.
+        retain: The RETAIN flag.
+        dup: The DUP flag.
         packet_id: 1 to 65,535 with QoS 1 and 2; None with QoS 0.
 
     Raises:
-        LocalProtocolError: a field breaks a rule of the standard.
+        LocalProtocolError: A field breaks a rule of the standard.
     """
     name = _TOPICS.get(topic)
     if name is None:
@@ -259,7 +259,7 @@ def encode_publish(
 
 
 class PacketIdOnly(Packet):
-    """The base of the five packets that contain only a packet identifier.
+    """The base class of the five packets that contain only a packet identifier.
 
     ::
 

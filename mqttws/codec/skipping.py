@@ -17,8 +17,8 @@ class Oversize(Packet):
     """A PUBLISH that is larger than `max_packet_size`.
 
     Args:
-        publish: the PUBLISH without its payload.
-        size: bytes of the whole packet.
+        publish: The PUBLISH without its payload.
+        size: Bytes of the whole packet.
     """
 
     __slots__ = ("publish", "size")
@@ -34,7 +34,7 @@ class SkippingDecoder(Decoder):
     """A `Decoder` that returns an `Oversize` for each PUBLISH that is too large.
 
     Args:
-        max_packet_size: see `Decoder`.
+        max_packet_size: See `Decoder`.
     """
 
     __slots__ = ()

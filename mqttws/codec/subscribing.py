@@ -33,7 +33,7 @@ class Subscribe(Packet):
 
     Args:
         packet_id: 1 to 65,535.
-        topic_filters: pairs of a Topic Filter and the requested QoS, at least one.
+        topic_filters: Pairs of a Topic Filter and the requested QoS, at least one.
 
     Spec: §3.8, [MQTT-3.8.1-1], [MQTT-3.8.3-1] to [MQTT-3.8.3-4]
     """
@@ -84,7 +84,7 @@ class SubAck(Packet):
           code       (1): 0, 1 or 2, the QoS granted; 0x80, refused
 
     Args:
-        packet_id: the identifier of the SUBSCRIBE, 1 to 65,535.
+        packet_id: The identifier of the SUBSCRIBE, 1 to 65,535.
         return_codes: 0, 1, 2 or 0x80, one for each Topic Filter.
 
     Spec: §3.9, [MQTT-3.8.4-5], [MQTT-3.9.3-1], [MQTT-3.9.3-2]

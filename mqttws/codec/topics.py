@@ -1,4 +1,4 @@
-"""Topic Names and Topic Filters: their rules, matching, and the lookup tree of a router.
+"""Topic Names and Topic Filters: validation, matching, and a tree for the lookup of filters by topic.
 
 A PUBLISH carries a Topic Name. A SUBSCRIBE carries Topic Filters, which may contain the wildcards "+" (one level) and
 "#" (all remaining levels, including the parent level). Both are compared character by character: nothing is normalised
@@ -26,14 +26,14 @@ def check_topic(topic: str, what: str = "the Topic Name") -> bytes:
 
     Args:
         topic: 1 to 65,535 bytes of UTF-8 without U+0000 and without wildcards.
-        what: names the topic in an error message.
+        what: Names the topic in an error message.
 
     Returns:
         The encoded name: its length in two bytes, then its UTF-8 form.
 
     Raises:
-        LocalProtocolError: it breaks one of those rules.
-        TypeError: it is not a str.
+        LocalProtocolError: It breaks one of those rules.
+        TypeError: It is not a str.
 
     Spec: §4.7, [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
@@ -57,8 +57,8 @@ def check_topic_filter(topic_filter: str) -> bytes:
         The encoded filter: its length in two bytes, then its UTF-8 form.
 
     Raises:
-        LocalProtocolError: it breaks one of those rules.
-        TypeError: it is not a str.
+        LocalProtocolError: It breaks one of those rules.
+        TypeError: It is not a str.
 
     Spec: §4.7, [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1] to [MQTT-4.7.3-3]
     """
@@ -103,7 +103,7 @@ def encode_checked(topic: str, what: str = "the Topic Filter") -> bytes:
     """Encode a topic whose wildcards have been checked.
 
     Raises:
-        LocalProtocolError: see `encode_string`. It names the statement of §4.7 if that section repeats a rule of
+        LocalProtocolError: See `encode_string`. It names the statement of §4.7 if that section repeats a rule of
             §1.5.3.
     """
     if topic.isascii() and len(topic) < 256 and "\0" not in topic:
@@ -121,8 +121,17 @@ def topic_matches(topic_filter: str, topic: str) -> bool:
     """Return whether a Topic Filter matches a Topic Name.
 
     Args:
-        topic_filter: a well-formed Topic Filter.
-        topic: a well-formed Topic Name.
+        topic_filter: A well-formed Topic Filter.
+        topic: A well-formed Topic Name.
+
+    Examples:
+        >>> from mqttws import topic_matches
+        >>> topic_matches("sensors/+/temperature", "sensors/7/temperature")
+        True
+        >>> topic_matches("sensors/#", "sensors")
+        True
+        >>> topic_matches("#", "$SYS/broker/uptime")
+        False
 
     Spec: §4.7.1 ("a/#" matches "a"; "+" matches an empty level), [MQTT-4.7.2-1] (a filter that begins with a
     wildcard does not match a topic that begins with "$")
@@ -154,6 +163,16 @@ class TopicTree(Generic[T]):
 
     The cost of a lookup depends on the depth of the topic and the number of matching branches, not on the number of
     filters. Nothing is recursive: a topic of 65,535 levels does not use the stack.
+
+    Examples:
+        >>> from mqttws import TopicTree
+        >>> tree = TopicTree()
+        >>> tree.set("sensors/+", "client 1", 2)
+        True
+        >>> tree.set("sensors/#", "client 2", 0)
+        True
+        >>> sorted(tree.match("sensors/7"))
+        [('client 1', 2), ('client 2', 0)]
     """
 
     def __init__(self) -> None:
@@ -166,6 +185,11 @@ class TopicTree(Generic[T]):
 
     def set(self, topic_filter: str, key: object, value: T) -> bool:
         """Set the value of a key under a filter.
+
+        Args:
+            topic_filter: A well-formed Topic Filter.
+            key: Any hashable object, such as a subscriber.
+            value: The value.
 
         Returns:
             Whether the pair is new; False if its value was replaced.
@@ -184,8 +208,12 @@ class TopicTree(Generic[T]):
     def discard(self, topic_filter: str, key: object) -> bool:
         """Remove a key of a filter, and every branch that becomes empty.
 
+        Args:
+            topic_filter: A well-formed Topic Filter.
+            key: The key.
+
         Returns:
-            Whether the pair was there.
+            Whether the filter had this key.
         """
         path = [(self._root, "")]
         for level in topic_filter.split("/"):
@@ -207,6 +235,9 @@ class TopicTree(Generic[T]):
     def match(self, topic: str) -> Iterator[tuple[object, T]]:
         """Yield the (key, value) pairs of every filter that matches a Topic Name. A key may occur more than once.
 
+        Args:
+            topic: A well-formed Topic Name.
+
         Spec: §4.7
         """
         search = self.search(topic)
@@ -215,7 +246,11 @@ class TopicTree(Generic[T]):
             yield from values.items()
 
     def search(self, topic: str) -> Search[T]:
-        """Start a lookup in steps, because filters chosen by an attacker can make one lookup long."""
+        """Start a lookup in steps, because filters chosen by an attacker can make one lookup long.
+
+        Args:
+            topic: A well-formed Topic Name.
+        """
         return Search(self._root, topic)
 
 
@@ -223,7 +258,7 @@ class Search(Generic[T]):
     """A lookup in a `TopicTree` that can be interrupted. The tree may change between two steps.
 
     Attributes:
-        found: the values by key of each matching filter; these are the tree's own dicts, not copies. A filter that is
+        found: The values by key of each matching filter; these are the tree's own dicts, not copies. A filter that is
             set after the search has passed its node is missing.
     """
 

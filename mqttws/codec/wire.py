@@ -1,8 +1,9 @@
-"""The data representations of §1.5 and the remaining length of §2.2.3.
+"""Encoding and decoding of the basic data types of MQTT: integers, strings, binary data and the remaining length.
 
-Integers, strings, binary data and the remaining length, in both directions. The encoders take the caller's values, so
-they raise `LocalProtocolError`. The readers take the peer's bytes, so they raise `MalformedPacket`. A `Reader` reads
-one packet's body and never past its end.
+The encoders handle the caller's values and raise `LocalProtocolError`. The decoders handle the peer's bytes and raise
+`MalformedPacket`. A `Reader` reads the body of one packet, and never beyond its end.
+
+Spec: §1.5, §2.2.3
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def encode_string(text: str, what: str = "a string") -> bytes:
 
     Args:
         text: 0 to 65,535 bytes once encoded, without U+0000 and without surrogates.
-        what: names the text in an error message.
+        what: Names the text in an error message.
 
     Raises:
-        LocalProtocolError: the text breaks one of those rules.
+        LocalProtocolError: The text breaks one of those rules.
 
     Spec: §1.5.3, [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-1.5.3-3]
     """
@@ -52,7 +53,7 @@ def encode_binary(data: bytes, what: str = "binary data") -> bytes:
     """Encode data of 0 to 65,535 bytes as its length in two bytes, then the data.
 
     Raises:
-        LocalProtocolError: the data is longer.
+        LocalProtocolError: The data is longer.
 
     Spec: §1.5.3, §3.1.3.5
     """
@@ -65,7 +66,7 @@ def encode_remaining_length(length: int) -> bytes:
     """Encode a remaining length of 0 to 268,435,455 in its shortest form, one to four bytes.
 
     Raises:
-        LocalProtocolError: the length does not fit in four bytes.
+        LocalProtocolError: The length does not fit in four bytes.
 
     Spec: §2.2.3
     """
@@ -95,7 +96,7 @@ def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, i
         The length and the offset after it; None if the data ends before the length does.
 
     Raises:
-        MalformedPacket: the fourth byte says that a fifth follows.
+        MalformedPacket: The fourth byte says that a fifth follows.
 
     Spec: §2.2.3
     """
@@ -113,7 +114,7 @@ def decode_remaining_length(data: bytes | bytearray, start: int) -> tuple[int, i
 
 
 class Reader:
-    """Reads the body of one packet (everything after the fixed header) from start to end."""
+    """A reader for the body of one packet (everything after the fixed header), from start to end."""
 
     __slots__ = ("_body", "_packet", "_position")
 
@@ -176,7 +177,7 @@ def decode_text(data: bytes | memoryview, what: str) -> str:
     """Decode the bytes of a string (without its length) as strict UTF-8.
 
     Raises:
-        MalformedPacket: ill-formed UTF-8 (surrogates and overlong forms included), or U+0000.
+        MalformedPacket: Ill-formed UTF-8 (surrogates and overlong forms included), or U+0000.
 
     Spec: §1.5.3, [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-1.5.3-3]
     """

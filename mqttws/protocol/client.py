@@ -118,7 +118,16 @@ class ClientMachine(Machine):
         self._pace = Pace(session.sender, publish_rate, resend_after) if paced else None
 
     def start(self, now: float) -> None:
-        """Send CONNECT. Spec: [MQTT-3.1.0-1]."""
+        """Send CONNECT.
+
+        Args:
+            now: The current time in seconds.
+
+        Raises:
+            LocalProtocolError: The machine was started before.
+
+        Spec: [MQTT-3.1.0-1]
+        """
         self._check_state("start", NEW)
         self.state = CONNECTING
         self._out.append(self._connect.encode())
@@ -159,7 +168,11 @@ class ClientMachine(Machine):
         return self.session.unsubscribe(topic_filters)
 
     def may_overtake(self, now: float) -> bool:
-        """Return whether a QoS 0 message can be sent immediately, before the queue; the caller must then send it."""
+        """Return whether a QoS 0 message can be sent immediately, before the queue; the caller must then send it.
+
+        Args:
+            now: The current time in seconds.
+        """
         session = self._session
         assert session is not None
         if self.state is not CONNECTED or self._out or session.requests or session.sender.waiting or self._probing:
@@ -244,7 +257,13 @@ class ClientMachine(Machine):
         return min(ping_at, self._dead_at(self._ping_sent))
 
     def handle_timeout(self, now: float) -> None:
-        """Send overdue messages again; ping, or close the connection. Spec: §3.1.2.10, [MQTT-3.1.2-23]."""
+        """Send overdue messages again; send a ping, or close the connection.
+
+        Args:
+            now: The current time in seconds.
+
+        Spec: §3.1.2.10, [MQTT-3.1.2-23]
+        """
         if self.state is not CONNECTED:
             return
         if self._pace is not None:
@@ -261,7 +280,7 @@ class ClientMachine(Machine):
         # While reading is paused, a PINGRESP may have arrived without being read, so silence proves nothing.
         if self._reading and self._ping_sent is not None and now >= self._dead_at(self._ping_sent):
             silence = now - self._last_received
-            self.close(KeepAliveTimeout(f"the server has been silent for {silence:.1f} s, a ping included"))
+            self.close(KeepAliveTimeout(f"the server has been silent for {silence:.1f} s and has not answered a ping"))
             return
         self._ping(now)
 
@@ -359,7 +378,7 @@ class ClientMachine(Machine):
             return RemoteProtocolError(f"the server's first packet is {name}; it must be ConnAck", "MQTT-3.2.0-1")
         if type(packet) is ConnAck:
             return RemoteProtocolError("the server sent ConnAck twice", "§3.2")
-        return RemoteProtocolError(f"the server sent {name}, which only a client may", "§2.2.1")
+        return RemoteProtocolError(f"the server sent {name}, which only a client may send", "§2.2.1")
 
     def _eof_error(self) -> MQTTError | None:
         if self.state is CONNECTED:
@@ -395,7 +414,7 @@ class ClientMachine(Machine):
     def _on_oversize(self, packet: Oversize, now: float) -> None:
         publish = packet.publish
         if not self._skip_oversize:
-            message = f"a message of {packet.size:,} bytes came to {publish.topic!r}; at most max_packet_size are taken"
+            message = f"a message of {packet.size:,} bytes came to {publish.topic!r}, which exceeds max_packet_size"
             raise PacketTooLarge(message, "§2.2.3", publish.topic, packet.size)
         if publish.packet_id is not None:
             if not self.session.receiver.receive(publish, publish.packet_id):

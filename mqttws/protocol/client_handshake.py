@@ -227,9 +227,7 @@ def _request(host: str, target: str, lines: _Lines) -> bytes:
 
 def _not_allowed() -> ConnectError:
     """Return the error for an invalid request. It does not include h11's message, which could quote a credential."""
-    return ConnectError(
-        "the upgrade request cannot be made: the host, path, query or a header holds what HTTP does not allow"
-    )
+    return ConnectError("the upgrade request cannot be made: HTTP does not allow its host, path, query or a header")
 
 
 def _read_switching(head: bytes) -> _Lines | None:

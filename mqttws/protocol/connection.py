@@ -76,16 +76,30 @@ class Connection(ABC, Generic[M]):
     # The interface.
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Handle bytes from the peer."""
+        """Handle bytes from the peer.
+
+        Args:
+            data: Received bytes, divided anywhere.
+            now: The current time in seconds.
+        """
         self._apply(self._framing.receive_data(data), now)
 
     def open_within(self, seconds: float, now: float) -> None:
-        """Set the deadline for opening to at most `seconds` from now."""
+        """Set the deadline for opening, unless it is earlier already.
+
+        Args:
+            seconds: Seconds from now, 0 or more.
+            now: The current time in seconds.
+        """
         if self._open_deadline is not None and now + seconds < self._open_deadline:
             self._open_timeout, self._open_deadline = seconds, now + seconds
 
     def receive_eof(self, now: float) -> None:
-        """Handle EOF from the peer."""
+        """Handle EOF from the peer.
+
+        Args:
+            now: The current time in seconds.
+        """
         self._eof = True
         ended = self._framing.receive_eof()
         if ended is not None:
@@ -95,7 +109,11 @@ class Connection(ABC, Generic[M]):
             self._settle(now)
 
     def data_to_send(self, now: float) -> bytes:
-        """Return the bytes to send now, in one piece; empty if there are none."""
+        """Return the bytes to send now, in one piece; empty if there are none.
+
+        Args:
+            now: The current time in seconds.
+        """
         if self._framing.opened:
             data = self.machine.data_to_send(now)
             if data:
@@ -124,7 +142,11 @@ class Connection(ABC, Generic[M]):
         return earlier(earlier(self._open_deadline, self._close_deadline), deadline)
 
     def handle_timeout(self, now: float) -> None:
-        """Handle the deadlines that have passed."""
+        """Handle the deadlines that have passed.
+
+        Args:
+            now: The current time in seconds.
+        """
         if self._open_deadline is not None and now >= self._open_deadline:
             self._open_deadline = None
             self._time_out()
@@ -185,11 +207,20 @@ class Connection(ABC, Generic[M]):
         self.machine.pause_reading()
 
     def resume_reading(self, now: float) -> None:
-        """Record that reading is resumed."""
+        """Record that reading is resumed.
+
+        Args:
+            now: The current time in seconds.
+        """
         self.machine.resume_reading(now)
 
     def close(self, error: MQTTError, now: float) -> None:
-        """Close the connection for a local reason: a timeout, a session takeover, a shutdown."""
+        """Close the connection for a local reason: a timeout, a session takeover, a shutdown.
+
+        Args:
+            error: The reason, which the event `Closed` contains.
+            now: The current time in seconds.
+        """
         self.machine.close(error)
         self._settle(now)
 

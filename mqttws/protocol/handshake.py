@@ -178,7 +178,7 @@ def _checked(status: int, headers: Headers, more: Sequence[tuple[bytes, bytes]] 
         octets = [*_octets(headers), *more]
         h11.Response(status_code=status, headers=octets)
     except (h11.LocalProtocolError, UnicodeError):
-        raise LocalProtocolError("a header of the response holds what HTTP does not allow", "RFC 9110 §5") from None
+        raise LocalProtocolError("HTTP does not allow a header of the response", "RFC 9110 §5") from None
     return octets
 
 
@@ -227,7 +227,7 @@ def _headers_of(head: bytes, key: re.Pattern[bytes]) -> tuple[tuple[str, str], .
         raise WSRemoteProtocolError("A header must not be folded")
     names = [name for name, _ in request.headers]
     if names.count(b"sec-websocket-key") > 1 or names.count(b"sec-websocket-version") > 1:
-        raise WSRemoteProtocolError("Sec-WebSocket-Key and Sec-WebSocket-Version must not be there twice")
+        raise WSRemoteProtocolError("Sec-WebSocket-Key and Sec-WebSocket-Version must not be repeated")
     for name, value in request.headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             raise WSRemoteProtocolError("An upgrade must not have a body")

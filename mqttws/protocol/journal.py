@@ -111,7 +111,9 @@ class Journal:
                 outgoing = (token, message.topic, message.payload, message.qos, message.retain)
                 state = _PHASES[phase]
             except (struct.error, ValueError, IndexError, MQTTError) as error:
-                raise StoreError(f"a message in the store cannot be read ({error}); was it written by us?") from None
+                raise StoreError(
+                    f"a message in the store cannot be read ({error}); it may be from another program"
+                ) from None
             self._releases = max(self._releases, order)
             found.append((order, (outgoing, state, packet_id, age)))
         found.sort(key=lambda entry: entry[0] or self._releases + 1)  # stable: the store returned the rest by token

@@ -88,7 +88,11 @@ class Machine(ABC):
             self._remote_fault(error)
 
     def receive_eof(self, now: float) -> None:
-        """Handle EOF from the peer."""
+        """Handle EOF from the peer.
+
+        Args:
+            now: The current time in seconds.
+        """
         self.close(self._eof_error())
 
     def data_to_send(self, now: float) -> bytes:
@@ -141,7 +145,11 @@ class Machine(ABC):
 
     @abstractmethod
     def handle_timeout(self, now: float) -> None:
-        """Handle the deadlines that have passed."""
+        """Handle the deadlines that have passed.
+
+        Args:
+            now: The current time in seconds.
+        """
 
     # Both roles.
 
@@ -194,12 +202,20 @@ class Machine(ABC):
         self._reading = False
 
     def resume_reading(self, now: float) -> None:
-        """Record that the driver has resumed reading."""
+        """Record that the driver has resumed reading.
+
+        Args:
+            now: The current time in seconds.
+        """
         self._reading = True
         self._last_received = now
 
     def close(self, error: MQTTError | None = None) -> None:
-        """End the connection. Only the first call has an effect."""
+        """End the connection. Only the first call has an effect.
+
+        Args:
+            error: The reason; None for a normal end.
+        """
         if self.state is not CLOSED:
             self.state = CLOSED
             self.error = error
@@ -245,7 +261,12 @@ class Machine(ABC):
     @staticmethod
     @abstractmethod
     def violation(state: str, packet: Packet) -> RemoteProtocolError:
-        """Return the error for a packet that is not allowed in a state."""
+        """Return the error for a packet that is not allowed in a state.
+
+        Args:
+            state: A state of the machine, such as `CONNECTED`.
+            packet: The packet of the peer.
+        """
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
         """Close the connection because of a protocol error of the peer. Spec: [MQTT-4.8.0-1]."""

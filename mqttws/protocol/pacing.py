@@ -31,6 +31,14 @@ class TokenBucket:
 
     Raises:
         ValueError: `rate` or `burst` is not above 0.
+
+    Examples:
+        >>> from mqttws import TokenBucket
+        >>> bucket = TokenBucket(rate=10.0, burst=2.0)
+        >>> [bucket.take(now=0.0) for _ in range(3)]
+        [True, True, False]
+        >>> bucket.ready_at(now=0.0)
+        0.1
     """
 
     __slots__ = ("_at", "_tokens", "burst", "rate")

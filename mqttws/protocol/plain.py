@@ -44,7 +44,11 @@ class Framing:
         return [Opened()]
 
     def receive_data(self, data: bytes) -> list[FramingEvent]:
-        """Handle bytes from the peer. Return the resulting events, in order."""
+        """Handle bytes from the peer. Return the resulting events, in order.
+
+        Args:
+            data: Received bytes, divided anywhere.
+        """
         return [data]
 
     def receive_eof(self) -> Ended | None:
@@ -52,11 +56,19 @@ class Framing:
         return None
 
     def send(self, data: bytes) -> None:
-        """Send MQTT bytes; over a WebSocket, in one message."""
+        """Send MQTT bytes; over a WebSocket, in one message.
+
+        Args:
+            data: Encoded packets, or a part of them.
+        """
         self._out.append(data)
 
     def frame(self, data: bytes) -> bytes:
-        """Return MQTT bytes as they are sent; over a WebSocket, in one message. Call this only before `close`."""
+        """Return MQTT bytes as they are sent; over a WebSocket, in one message. Call this only before `close`.
+
+        Args:
+            data: Encoded packets, or a part of them.
+        """
         return data
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:

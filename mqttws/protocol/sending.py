@@ -185,9 +185,9 @@ class Sender:
     def _check_space(self, size: int) -> None:
         """Check the limits for a message of `size` bytes. In an empty queue, a message of any size is allowed."""
         if self._count >= self._max_queued:
-            raise QueueFull(f"{self._max_queued:,} messages wait to be sent already; wait, or raise the limit")
+            raise QueueFull(f"{self._max_queued:,} messages are already queued; wait, or raise the limit")
         if self._count and self._size + size > self._max_queued_bytes:
-            raise QueueFull(f"{self._size:,} bytes wait to be sent already; wait, or raise the limit")
+            raise QueueFull(f"{self._size:,} bytes are already queued; wait, or raise the limit")
 
     def enqueue(self, message: Message) -> int:
         """Queue a QoS 1 or 2 message.

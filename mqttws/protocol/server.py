@@ -148,7 +148,7 @@ class ServerMachine(Machine):
         """
         self._check_state("accept", CONNECTING)
         if session_present and self._connect.clean_session:
-            raise LocalProtocolError("a clean session is never present", "MQTT-3.2.2-1")
+            raise LocalProtocolError("session present must not be set for a clean session", "MQTT-3.2.2-1")
         self.keep_alive = self._connect.keep_alive if keep_alive is None else keep_alive
         self.state = CONNECTED
         # In MQTT 3.1 the session present flag is reserved.
@@ -203,7 +203,13 @@ class ServerMachine(Machine):
         self._send(SubAck(packet_id, return_codes))
 
     def unsuback(self, packet_id: int) -> None:
-        """Answer an UNSUBSCRIBE. Spec: [MQTT-3.10.4-4]."""
+        """Answer an UNSUBSCRIBE.
+
+        Args:
+            packet_id: The packet identifier of the UNSUBSCRIBE.
+
+        Spec: [MQTT-3.10.4-4]
+        """
         self._send(UnsubAck(packet_id))
 
     def next_deadline(self) -> float | None:
@@ -214,7 +220,13 @@ class ServerMachine(Machine):
         return None if deadline == inf else deadline
 
     def handle_timeout(self, now: float) -> None:
-        """Close the connection if the client is silent, or sends a packet too slowly. Spec: [MQTT-3.1.2-24]."""
+        """Close the connection if the client is silent, or sends a packet too slowly.
+
+        Args:
+            now: The current time in seconds.
+
+        Spec: [MQTT-3.1.2-24]
+        """
         if self.state is not CONNECTED or not self._reading:
             return
         if now >= self._silent_at():
@@ -243,7 +255,7 @@ class ServerMachine(Machine):
             return RemoteProtocolError(f"the client's first packet is {name}; it must be Connect", "MQTT-3.1.0-1")
         if type(packet) is Connect:
             return RemoteProtocolError("the client sent Connect twice", "MQTT-3.1.0-2")
-        return RemoteProtocolError(f"the client sent {name}, which only a server may", "§2.2.1")
+        return RemoteProtocolError(f"the client sent {name}, which only a server may send", "§2.2.1")
 
     def _remote_fault(self, error: RemoteProtocolError) -> None:
         if self.state is NEW and isinstance(error, UnsupportedLevel) and error.level == 5:

@@ -140,13 +140,22 @@ class Session:
             self._journal = self.sender.journal = self.receiver.journal = None
 
     def set_subscription(self, topic_filter: str, qos: int) -> None:
-        """Record a subscription."""
+        """Record a subscription.
+
+        Args:
+            topic_filter: The Topic Filter.
+            qos: The QoS to store; see `subscriptions`.
+        """
         self.subscriptions[topic_filter] = qos
         if self._journal is not None:
             self._journal.subscribed(topic_filter, qos)
 
     def discard_subscription(self, topic_filter: str) -> bool:
-        """Remove a subscription. Return whether there was one."""
+        """Remove a subscription. Return whether there was one.
+
+        Args:
+            topic_filter: The Topic Filter.
+        """
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         if self._journal is not None:
@@ -275,6 +284,10 @@ class Session:
     def granted(self, packet_id: int, return_codes: Sequence[int]) -> Answer | None:
         """Handle a SUBACK: record the granted subscriptions.
 
+        Args:
+            packet_id: The packet identifier of the SUBACK.
+            return_codes: Its return codes.
+
         Returns:
             The request, and its (Topic Filter, return code) pairs; None if the identifier is not in use, which can
             result from a repeated acknowledgement.
@@ -348,6 +361,9 @@ class Session:
     def reject(self, packet_id: int) -> Answer:
         """Treat an unanswered request for one Topic Filter as refused.
 
+        Args:
+            packet_id: The packet identifier of the request.
+
         Returns:
             The same as `granted`.
         """
@@ -358,6 +374,9 @@ class Session:
 
     def taken_back(self, packet_id: int) -> Answer | None:
         """Handle an UNSUBACK: remove the subscriptions.
+
+        Args:
+            packet_id: The packet identifier of the UNSUBACK.
 
         Returns:
             The same as `granted`, with 0 for each Topic Filter.
@@ -375,7 +394,11 @@ class Session:
         return request, self._conclude(packet_id, request, [0] * len(request.unsubscribe))
 
     def owes(self, token: int) -> bool:
-        """Return whether a message or request with a token below `token` is not complete."""
+        """Return whether a message or request with a lower token is not complete.
+
+        Args:
+            token: A token of `Sender.next_token`.
+        """
         oldest = self.sender.oldest
         if oldest is not None and oldest < token:
             return True

@@ -17,13 +17,29 @@ class Store(Protocol):
     """A dictionary of bytes that outlives the process. Sessions share it and use different keys."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Set a value. The change is durable after the next `commit`."""
+        """Set a value. The change is durable after the next `commit`.
+
+        Args:
+            key: At most about 65,600 bytes, which never contain the byte FF.
+            value: At most about 256 MiB.
+        """
 
     def delete(self, key: bytes) -> None:
-        """Delete a value, if there is one. The change is durable after the next `commit`."""
+        """Delete a value, if there is one. The change is durable after the next `commit`.
+
+        Args:
+            key: The key of the value.
+        """
 
     def load(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the (key, value) pairs whose keys start with a prefix, sorted by key, committed or not."""
+        """Return the (key, value) pairs whose keys start with a prefix, sorted by key, committed or not.
+
+        Args:
+            prefix: The beginning of the keys; empty for all.
+
+        Raises:
+            StoreError: The values cannot be read.
+        """
 
     def commit(self) -> None:
         """Make all changes durable. This must be cheap if there are none.

@@ -1,1 +1,1 @@
-"""Stores in files; `mqttws.protocol.store` says what a store is."""
+"""Stores in files. `mqttws.protocol.store` defines the interface of a store."""

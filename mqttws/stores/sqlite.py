@@ -1,10 +1,10 @@
 """A store in one SQLite file, for one process at a time.
 
-All that is put or deleted between two commits waits in a dictionary and becomes one transaction: a thousand messages
-of one turn cost one. What is put during a commit waits for the next one, so that only a commit waits for a commit.
+All changes between two commits are collected in a dictionary and written in one transaction: a thousand messages of one
+turn cost one. Changes made during a commit belong to the next one, so that only a commit has to wait for a commit.
 
-The file is in WAL mode and locked while it is open, so that a second process gets an error immediately. A process
-that is killed loses nothing that was committed; a machine that loses power may lose the last moments, unless
+The file is in WAL mode and locked while it is open, so that a second process gets an error immediately. If the process
+is killed, nothing that was committed is lost. If the machine loses power, the last commits may be lost, unless
 `synchronous` is "full".
 """
 
@@ -20,25 +20,25 @@ from typing import Self
 
 from mqttws.errors import StoreError
 
-#: "MQws", which identifies the files of this package.
+#: "MQws", the application ID in the files of this package.
 _APPLICATION = 0x4D517773
-#: The layout of the file.
+#: The version of the file format.
 _VERSION = 1
-#: SQLite's own limit for the log: 4 MiB.
+#: SQLite's default limit for the WAL, in pages: 4 MiB.
 _LOG_PAGES = 1000
 
 
 class SQLiteStore:
-    """A store in a file; see `mqttws.protocol.store`. Thread-safe.
+    """A store in a file; see `mqttws.protocol.store`. It is thread-safe.
 
     Args:
-        path: the path of the file, which is created if necessary; its log has the same name with "-wal" appended.
-        synchronous: "normal": what is committed outlives the process, however it ends; "full": a loss of power, too,
-            at the cost of waiting for the disk (milliseconds) in each commit.
+        path: The path of the file, which is created if necessary. SQLite's log has the same name with "-wal" appended.
+        synchronous: "normal": committed changes survive the end of the process, however it ends. "full": they also
+            survive a loss of power, but each commit waits for the disk (milliseconds).
 
     Raises:
-        StoreError: the file is in use by another process or another store, has another format, or cannot be opened.
-        ValueError: `synchronous` is neither.
+        StoreError: The file is in use by another process or another store, has another format, or cannot be opened.
+        ValueError: `synchronous` is neither "normal" nor "full".
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "normal") -> None:
@@ -63,7 +63,7 @@ class SQLiteStore:
         self._connection = connection
 
     def _prepare(self, connection: sqlite3.Connection, synchronous: str) -> None:
-        """Lock the file; create the tables of a new one."""
+        """Lock the file, and create the table of a new one."""
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -73,7 +73,7 @@ class SQLiteStore:
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if (application, version) != (_APPLICATION, _VERSION):
                 if tables or application:
-                    raise StoreError(f"{self._path!r} holds something else than sessions of this version; use another")
+                    raise StoreError(f"{self._path!r} is not a store of this version; use another file")
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
                 connection.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
@@ -83,7 +83,7 @@ class SQLiteStore:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StoreError(
-                    f"the store {self._path!r} is in use; one process at a time may have it open, so end the other "
+                    f"the store {self._path!r} is in use; one process at a time can open it, so end the other "
                     "one or choose another file"
                 ) from None
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
@@ -91,14 +91,14 @@ class SQLiteStore:
             raise StoreError(f"the store {self._path!r} cannot be used: {error}") from None
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()  # guards `_pending` and `_batch`; never held while the disk is waited for
-        self._writing = threading.Lock()  # held by the thread that uses the file; taken before the other
+        self._lock = threading.Lock()  # protects `_pending` and `_batch`; never held while waiting for the disk
+        self._writing = threading.Lock()  # held by the thread that uses the file; acquired before `_lock`
 
     def _log_pages(self) -> int:
-        """Return how many pages of 4 KiB the log beside the file may have before it is moved into the file.
+        """Return the number of pages of 4 KiB after which the log is moved into the file (a checkpoint).
 
-        On a small disk it takes at most a quarter of the free space. Otherwise it could fill the disk with records that
-        were deleted long ago.
+        On a small disk the log takes at most a quarter of the free space. Otherwise it could fill the disk with records
+        that have been deleted long ago.
         """
         try:
             free = shutil.disk_usage(os.path.dirname(os.path.abspath(self._path))).free
@@ -120,9 +120,9 @@ class SQLiteStore:
         """See `Store.load`.
 
         Raises:
-            StoreError: the file cannot be read.
+            StoreError: The file cannot be read.
         """
-        end = prefix + b"\xff" * 256 if prefix else b"\xff" * 256  # beyond each key with that prefix: UTF-8 has no FF
+        end = prefix + b"\xff" * 256 if prefix else b"\xff" * 256  # after all keys with the prefix: UTF-8 has no FF
         with self._writing:
             connection = self._open()
             try:
@@ -140,7 +140,7 @@ class SQLiteStore:
         """See `Store.commit`."""
         if not self._pending and not self._batch:
             return
-        with self._writing:  # what another thread is committing may be this one's, too
+        with self._writing:  # the commit of another thread may include the changes of this one
             if not self._pending:
                 return
             connection = self._open()
@@ -156,10 +156,7 @@ class SQLiteStore:
                 self._batch = {}
 
     def _write(self, connection: sqlite3.Connection, batch: dict[bytes, bytes | None]) -> None:
-        """Make one transaction of a batch.
-
-        Where the disk is full, the log beside the file is moved into the file, and the transaction tried once more.
-        """
+        """Write a batch in one transaction. If the disk is full, checkpoint the log and try once more."""
         try:
             self._try_to_write(connection, batch)
         except sqlite3.Error as error:
@@ -189,14 +186,14 @@ class SQLiteStore:
         if self._connection is None:
             raise StoreError(f"the store {self._path!r} is closed")
         if os.getpid() != self._process:
-            raise StoreError(f"the store {self._path!r} was opened before a fork; it is the parent's alone")
+            raise StoreError(f"the store {self._path!r} was opened before a fork and belongs to the parent process")
         return self._connection
 
     def close(self) -> None:
-        """Commit, and let the file go. May be called twice.
+        """Commit, and close the file. Further calls have no effect.
 
         Raises:
-            StoreError: see `Store.commit`; the file is closed all the same.
+            StoreError: The commit failed, see `Store.commit`; the file is closed nevertheless.
         """
         if self._connection is None:
             return
@@ -223,7 +220,10 @@ _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """In a forked child a lock may be held by a thread that is not there. The stores stay the parent's, and say so."""
+    """Replace the locks in a forked child process: threads that do not exist there may hold the old ones.
+
+    The stores still belong to the parent process: their methods raise `StoreError` in the child.
+    """
     for store in list(_stores):
         store._make_locks()
 

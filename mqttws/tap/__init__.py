@@ -1,10 +1,12 @@
-"""A tap between clients and a server, which decodes every byte of both into records. Names are loaded on first use.
+"""A proxy between MQTT clients and a server, which forwards all bytes unchanged and decodes them into records.
 
-Tap, Line, Ring                         the tap on the network (asyncio), an interface to control it, its records
-SessionReader                           two streams of bytes in, records out; sans-IO
-Record, Field, Part, Span, Change, Broken     the results
-fields_of, packet_fields, summary, meaning, explain, explanations, read_payload      descriptions of a record
-to_json, to_line, lines, load           records as JSON, and back
+The names of this package are loaded on first use::
+
+    Tap, Line, Ring        the proxy (asyncio), an interface to control it, and its buffer of records
+    SessionReader          decodes the two streams of one connection into records; sans-IO
+    Record, Field, Part, Span, Change, Broken                            the results
+    fields_of, packet_fields, summary, meaning, explain, read_payload    descriptions of a record
+    to_json, to_line, lines, load    records as JSON, and back
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data that has been forwarded but not decoded yet. Decoding takes longer than forwarding and must not delay it.
+"""A queue of data that was forwarded but is not decoded yet. Decoding is slower, and must not delay the forwarding.
 
 A piece is decoded soon after it was forwarded. If data arrives faster than it can be decoded, decoding takes a tenth of
 the time and the rest waits, up to a number of bytes. Beyond that, data is decoded immediately, which delays the
@@ -23,10 +23,10 @@ _LOOK: Final = 8
 
 
 class Backlog:
-    """A queue of work. Work is an iterator that does one step each time it is advanced.
+    """A queue of work. Each item is an iterator that does one step when it is advanced.
 
     Args:
-        most: the maximum bytes of waiting data.
+        most: The maximum bytes of waiting data.
     """
 
     def __init__(self, most: int) -> None:
@@ -46,12 +46,12 @@ class Backlog:
             asyncio.get_running_loop().call_soon(self._slice)
 
     def finish(self) -> None:
-        """Do all the work that waits."""
+        """Do all queued work."""
         while self._waiting:
             self._do()
 
     def _do(self, until: float = inf) -> None:
-        """Do the first work, until it is complete or the time is up."""
+        """Do the first item of work, until it is complete or the time is up."""
         size, work = self._waiting[0]
         for number, _ in enumerate(work):
             if number % _LOOK == 0 and time.monotonic() >= until:

@@ -1,8 +1,8 @@
-"""An explanation of each field: a sentence, the rule, the code that reads and writes it, and its tests.
+"""Explanations of the fields of packets, frames and HTTP heads: a sentence, the rules, the code, and its tests.
 
-The key of a field is "layer/name" or "PACKET/name", as in `Field.key`. Fields of several packets are under "*".
-`tests/tap/test_explain.py` checks that every field that `fields_of` can make is explained, that every function and test
-named here exists, and that every statement is in the standard.
+The key of a field is "layer/name" or "PACKET/name", as in `Field.key`. Fields that several packets have are under "*".
+`tests/tap/test_explain.py` checks that every field that `fields_of` can return is explained, that every function and
+test named here exists, and that every statement is in the standard.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ class Explanation(NamedTuple):
     """The explanation of a field.
 
     Attributes:
-        sentence: a description in one sentence.
-        section: the section of the standard, such as "§3.1.2.1" or "RFC 6455 §5.2".
-        statements: the normative statements about it, such as "MQTT-3.1.2-1".
-        reads: the function that reads it, as "module:name".
-        writes: the function that writes it; "" if this project never does.
-        tests: its tests, by their pytest names.
+        sentence: A description in one sentence.
+        section: The section of the standard, such as "§3.1.2.1" or "RFC 6455 §5.2".
+        statements: The normative statements about it, such as "MQTT-3.1.2-1".
+        reads: The function that reads it, as "module:name".
+        writes: The function that writes it; "" if this package never writes it.
+        tests: Its tests, by their pytest names.
     """
 
     sentence: str
@@ -37,7 +37,7 @@ _PACKETS_TEST: Final = "tests/codec/test_packets.py::"
 _LITERALS: Final = _PACKETS_TEST + "test_literals_both_ways"
 _BROKEN: Final = _PACKETS_TEST + "test_each_rule_broken_by_the_peer"
 
-#: Packet -> section, the code that reads its body, the code that writes it.
+#: Packet -> section, the function that reads its body, the function that writes it.
 _CODE: Final = {
     "CONNECT": ("§3.1", "mqttws.codec.connecting:Connect.decode", "mqttws.codec.connecting:Connect._encode_body"),
     "CONNACK": ("§3.2", "mqttws.codec.connecting:ConnAck.decode", "mqttws.codec.connecting:ConnAck._encode_body"),
@@ -206,7 +206,7 @@ _FRAMING: Final = "mqttws.protocol.framing:"
 _FRAME_CODE: Final = ("mqttws.protocol.frames:parse_header", "mqttws.protocol.frames:binary_frame")
 _FRAME_TESTS: Final = ("tests/protocol/test_frames.py::test_the_short_way_is_wsprotos_way",)
 _CONTROL_CODE: Final = (_FRAMING + "WebSocketFraming._receive_unusual", _FRAMING + "WebSocketFraming.close")
-#: Field of a frame -> sentence, section, statements, what reads and writes it.
+#: Field of a frame -> sentence, section, statements, the functions that read and write it.
 _FRAMES: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, str]]]] = {
     "first byte": (
         "Whether this is the last fragment of its message, three bits that are 0, and the kind of frame.",
@@ -396,10 +396,10 @@ def explain(key: str) -> Explanation:
     """Return the explanation of a field.
 
     Args:
-        key: see `Field.key`.
+        key: See `Field.key`.
 
     Raises:
-        KeyError: there is no such field.
+        KeyError: There is no such field.
     """
     if not _ALL:
         explanations()

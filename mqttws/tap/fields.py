@@ -1,6 +1,6 @@
 """Split a record into fields, and describe it in one line. Each byte is in exactly one field.
 
-`codec.dissect` splits packets, by letting them decode themselves; `http` and `frame` split heads and frames. Bytes that
+`codec.dissect` splits packets by recording how they are decoded; `http` and `frame` split heads and frames. Bytes that
 none of them can decode become one field, so that nothing is omitted.
 
 Spec: §2, §3
@@ -43,9 +43,12 @@ _BITS: Final = {
 def fields_of(record: Record) -> list[Field]:
     """Split a record into fields.
 
+    Args:
+        record: Any record.
+
     Returns:
-        The fields in order; together they cover all of `record.data`. Secret values are marked but not hidden; that is
-        left to the caller.
+        The fields in order; together they cover all of `record.data`. Secret values are marked but not hidden: the
+        caller must hide them.
     """
     data = record.data
     if not data:
@@ -68,8 +71,8 @@ def packet_fields(data: bytes, size: int | None = None) -> list[Field]:
     """Split a packet into fields.
 
     Args:
-        data: the bytes of the packet; of a long packet, the first ones.
-        size: the size of the packet; None if `data` is the whole packet.
+        data: The bytes of the packet; of a long packet, the first ones.
+        size: The size of the packet; None if `data` is the whole packet.
     """
     if not data:
         return []
@@ -148,8 +151,8 @@ def summary(record: Record, secrets: bool = False) -> str:
     """Describe a record in one line, without its name. Text from a peer is escaped.
 
     Args:
-        record: any record.
-        secrets: whether to show a user name and the query of a target.
+        record: Any record.
+        secrets: Whether to show a user name and the query of a target.
     """
     if record.layer == MQTT:
         return _packet_summary(record, secrets)

@@ -1,4 +1,6 @@
-"""WebSocket frames, bit by bit. `protocol.framing` acts on frames; this module names their parts and broken rules.
+"""Analysis of WebSocket frames: it names their parts, down to single bits, and the rules that they break.
+
+`protocol.framing` processes the frames of a connection; this module only describes them.
 
 Spec: RFC 6455 §5
 """
@@ -26,10 +28,10 @@ def check_frame(header: bytes, size: int, sender: str, fragmented: bool) -> tupl
     """Check the header of a frame.
 
     Args:
-        header: the whole header, including the masking key.
-        size: the size of the payload in bytes.
+        header: The whole header, including the masking key.
+        size: The size of the payload in bytes.
         sender: "client" or "server".
-        fragmented: whether an unfinished message precedes this frame.
+        fragmented: Whether an unfinished message precedes this frame.
     """
     broken = []
     first, masked = header[0], bool(header[1] & 0x80)
@@ -88,8 +90,8 @@ def rest_fields(data: bytes, key: bytes) -> list[Field]:
     """Return the fields of a later part of a frame that did not arrive in one piece.
 
     Args:
-        data: bytes of the payload, as sent.
-        key: the masking key, rotated for the first of them; empty if the frame is not masked.
+        data: Bytes of the payload, as sent.
+        key: The masking key, rotated for the first of them; empty if the frame is not masked.
     """
     return [Field(0, len(data), "payload", mask(data, key) if key else data, "frame/payload")]
 

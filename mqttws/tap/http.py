@@ -1,7 +1,7 @@
-"""The HTTP heads that open a WebSocket, byte by byte. `h11` validates them; this module only names their parts.
+"""Analysis of the HTTP heads that open a WebSocket: it names their parts, and the rules that they break.
 
-A head is split at its spaces, colons and line ends; nothing is refused. The request is kept so that the response can be
-compared with it: `Sec-WebSocket-Accept` is computed from the key.
+A head is split at its spaces, colons and line ends, even if it is malformed; `protocol.handshake` is the module that
+validates heads. The response is checked against the request: `Sec-WebSocket-Accept` is computed from the key.
 
 Spec: RFC 9112 §2 to §6, RFC 6455 §4
 """
@@ -41,12 +41,12 @@ _LINE_END: Final = re.compile(rb"\r?\n")
 
 
 class Head(NamedTuple):
-    """The parts of a head that matter here.
+    """The parts of a head that this module needs.
 
     Attributes:
-        name: the method, or the status code.
+        name: The method, or the status code.
         headers: (name in lower case, value) pairs.
-        upgrade: whether it requests or opens a WebSocket.
+        upgrade: Whether it requests or opens a WebSocket.
     """
 
     name: str

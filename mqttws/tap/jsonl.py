@@ -1,7 +1,7 @@
-"""Records as lines of JSON, and back. The form is described in docs/tap.md.
+"""Writing records as lines of JSON, and loading them again. docs/tap.md describes the format.
 
-Only what an end has sent is read back: the pieces (layer `tcp`), or, where a file has none of a connection, its units
-of the lowest layer that is there. Everything else is made anew from those bytes, by the code of today.
+Only the transferred bytes are loaded: the pieces (layer `tcp`), or if a file has none for a connection, the units of
+the lowest layer that it has. All other records are decoded again from these bytes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> di
     """Return the JSON form of a record.
 
     Args:
-        record: any record.
-        secrets: whether to show passwords, tokens and signatures; if False, each byte of them becomes `*`.
-        fields: whether to include the fields.
+        record: Any record.
+        secrets: Whether to show passwords, tokens and signatures; if False, each byte of them becomes `*`.
+        fields: Whether to include the fields.
     """
     data = record.data if secrets else hide(record)
     made: dict[str, Any] = {
@@ -78,7 +78,11 @@ def to_json(record: Record, *, secrets: bool = False, fields: bool = True) -> di
 
 
 def hide(record: Record) -> bytes:
-    """Return the bytes of a record with each secret byte replaced by `*`; in a masked frame, by `*` masked."""
+    """Return the bytes of a record with each secret byte replaced by `*`; in a masked frame, by `*` masked.
+
+    Args:
+        record: Any record.
+    """
     return _starred(record.data, 0, record.hidden)
 
 
@@ -86,9 +90,9 @@ def _starred(data: bytes, start: int, hidden: Iterable[Span]) -> bytes:
     """Replace secret bytes by `*`.
 
     Args:
-        data: some bytes of a record.
-        start: the offset of the first one in the record.
-        hidden: as in `Record`; without keys if the bytes are unmasked.
+        data: Some bytes of a record.
+        start: The offset of the first one in the record.
+        hidden: As in `Record`; without keys if the bytes are unmasked.
     """
     shown = bytearray(data)
     for secret, size, key in hidden:
@@ -133,15 +137,23 @@ def _plain(value: Any) -> Any:
 
 
 def to_line(record: Record, *, secrets: bool = False) -> str:
-    """Return the line of a record, without a line end."""
+    """Return the line of a record, without a line end.
+
+    Args:
+        record: Any record.
+        secrets: Whether to show passwords, tokens and signatures; see `to_json`.
+    """
     return json.dumps(to_json(record, secrets=secrets), separators=(",", ":"))
 
 
 class Loader:
-    """Loads records from lines, one line at a time.
+    """A loader of records from the lines of a file, one line at a time.
+
+    Args:
+        limit: The bytes of one unit that are kept.
 
     Attributes:
-        faults: the invalid lines, as (line number, reason).
+        faults: The invalid lines, as (line number, reason).
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -154,7 +166,11 @@ class Loader:
         self._readers: dict[int, tuple[SessionReader, tuple[str, ...]]] = {}
 
     def add(self, line: str | bytes) -> list[Record]:
-        """Load the next line. Return the records that it completes; report an invalid line in `faults` and skip it."""
+        """Load the next line. Return the records that it completes. An invalid line is reported in `faults`.
+
+        Args:
+            line: The line, with or without its end.
+        """
         self._line += 1
         if not line.strip():
             return []
@@ -178,8 +194,8 @@ class Loaded(NamedTuple):
     """The contents of a file of records.
 
     Attributes:
-        records: the records, made again from the bytes in the file.
-        faults: the invalid lines, as (line number, reason).
+        records: The records, decoded again from the bytes in the file.
+        faults: The invalid lines, as (line number, reason).
     """
 
     records: list[Record]
@@ -187,7 +203,12 @@ class Loaded(NamedTuple):
 
 
 def load(lines: Iterable[str | bytes], limit: int = LIMIT) -> Loaded:
-    """Load all lines of a file; see `Loader`."""
+    """Load all lines of a file; see `Loader`.
+
+    Args:
+        lines: The lines, with or without their ends.
+        limit: The bytes of one unit that are kept.
+    """
     loader = Loader(limit)
     records = [record for line in lines for record in loader.add(line)]
     return Loaded(records, loader.faults)
@@ -226,7 +247,12 @@ def _complaint(error: Exception) -> str:
 
 
 def lines(records: Iterable[Record], *, secrets: bool = False) -> Iterator[str]:
-    """Yield the lines of a file, starting with the header."""
+    """Yield the lines of a file, starting with the header.
+
+    Args:
+        records: The records.
+        secrets: Whether to show passwords, tokens and signatures; see `to_json`.
+    """
     yield json.dumps(HEADER, separators=(",", ":"))
     for record in records:
         yield to_line(record, secrets=secrets)

@@ -19,7 +19,7 @@ class Payload(NamedTuple):
 
     Attributes:
         kind: "empty", "JSON", "text", "CBOR" or "bytes".
-        value: the decoded value of JSON and CBOR, the str of text, otherwise the bytes.
+        value: The decoded value of JSON and CBOR, the str of text, otherwise the bytes.
     """
 
     kind: str
@@ -27,7 +27,16 @@ class Payload(NamedTuple):
 
 
 def read_payload(data: bytes) -> Payload:
-    """Guess the format of a payload, and decode it."""
+    """Guess the format of a payload, and decode it.
+
+    Args:
+        data: The payload.
+
+    Examples:
+        >>> from mqttws.tap import read_payload
+        >>> read_payload(b'{"celsius": 21.5}')
+        Payload(kind='JSON', value={'celsius': 21.5})
+    """
     if not data:
         return Payload("empty", b"")
     try:
@@ -62,11 +71,11 @@ def _read_cbor(data: bytes) -> Payload:
 def _item(data: bytes, position: int, depth: int) -> tuple[Any, int]:
     """Decode one data item. Return it, and the offset after it."""
     if depth > _MAX_DEPTH:
-        raise ValueError("nested too deep")
+        raise ValueError("nested too deeply")
     major, extra = data[position] >> 5, data[position] & 31
     argument, position = _argument(data, position)
     if argument is None and major in (0, 1, 6):
-        raise ValueError("an integer or a tag of no length")
+        raise ValueError("an integer or a tag with indefinite length")
     if major == 7:
         return _simple(data, extra, argument, position)
     if argument is not None and major in (2, 3):
@@ -87,7 +96,7 @@ def _item(data: bytes, position: int, depth: int) -> tuple[Any, int]:
     if major in (2, 3):
         wanted: type = str if major == 3 else bytes
         if not all(isinstance(item, wanted) for item in items):
-            raise ValueError("a piece of a string is another thing")
+            raise ValueError("a chunk of a string has another type")
         return wanted().join(items), position
     if major == 4:
         return items, position

@@ -1,4 +1,4 @@
-"""The tap on the network: it listens, connects to the server, and forwards bytes both ways, with asyncio.
+"""The tap as a network program: it listens, connects to the server, and forwards bytes both ways, with asyncio.
 
 Each connection has two ends: `near`, towards the client, and `far`, towards the server. Bytes from one end are written
 to the other unchanged, and then decoded into records (see `backlog`). While one end is full, the other is not read. FIN
@@ -51,16 +51,33 @@ Action = tuple[str, str, bytes]
 
 
 class Line(Protocol):
-    """The interface of an object that controls one connection, instead of forwarding. Sans-IO; `now` in seconds."""
+    """The interface of an object that controls one connection, instead of forwarding. It is sans-IO."""
 
     def receive_data(self, sender: str, data: bytes, records: list[Record], now: float) -> None:
-        """Receive data from an end, with the records that it completes."""
+        """Handle data from an end.
+
+        Args:
+            sender: "client" or "server".
+            data: One piece, as it was read, after TLS.
+            records: The records that it completes.
+            now: The current time in seconds since the epoch.
+        """
 
     def receive_end(self, sender: str, reset: bool, now: float) -> None:
-        """Receive the end of a direction: FIN, or RST if `reset` is True."""
+        """Handle the end of a direction.
+
+        Args:
+            sender: "client" or "server".
+            reset: Whether it ended by RST; otherwise by FIN.
+            now: The current time in seconds since the epoch.
+        """
 
     def actions(self, now: float) -> Iterable[Action]:
-        """Return the actions to perform now."""
+        """Return the actions to perform now.
+
+        Args:
+            now: The current time in seconds since the epoch.
+        """
 
     def next_deadline(self) -> float | None:
         """Return the time at which to call `actions` again; None if only after further data."""
@@ -70,22 +87,22 @@ class Tap:
     """A tap for one server: `async with Tap(url) as tap`, or, in a thread, `with Tap(url) as tap`.
 
     Args:
-        url: the URL of the server; see `parse_url`.
-        on_records: called in the event loop's thread with the records of each piece, and whether no unit is incomplete.
-        keep: bytes of memory for records, and as many for data that is not decoded yet.
-        near_tls: the context for clients, with a certificate; None: clients connect without TLS.
-        far_tls: the context for a server with TLS; None trusts the system's authorities.
-        host: the address to listen on.
-        port: the port to listen on; 0 for any free port.
-        limit: the bytes of one unit that are kept.
+        url: The URL of the server; see `parse_url`.
+        on_records: Called in the event loop's thread with the records of each piece, and whether no unit is incomplete.
+        keep: Bytes of memory for records, and as many for data that is not decoded yet.
+        near_tls: The context for clients, with a certificate; None: clients connect without TLS.
+        far_tls: The context for a server with TLS; None trusts the system's authorities.
+        host: The address to listen on.
+        port: The port to listen on; 0 for any free port.
+        limit: The bytes of one unit that are kept.
         make_line: (number of the connection, its reader) -> its `Line`; None forwards everything.
-        fresh_url: returns, at once or when awaited, a URL of the same server for each connection, such as one that is
+        fresh_url: Returns, at once or when awaited, a URL of the same server for each connection, such as one that is
             signed anew. Its target and Host replace those of the client's upgrade request; the records show what the
             client sent.
-        share: another tap, whose numbering and records this one shares; None for separate ones.
+        share: Another tap, whose numbering and records this one shares; None for separate ones.
 
     Raises:
-        ValueError: the URL is not valid.
+        ValueError: The URL is not valid.
     """
 
     def __init__(
@@ -142,7 +159,7 @@ class Tap:
         """Start to listen. Call this once.
 
         Raises:
-            OSError: the address or the port is not available.
+            OSError: The address or the port is not available.
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Pair(self).near, self._host, self._port)
@@ -177,7 +194,7 @@ class Tap:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    # Without an event loop of the caller's: one in a thread.
+    # Use without an event loop of the caller: the tap starts one in a thread.
 
     def __enter__(self) -> Self:
         loop = asyncio.new_event_loop()
@@ -196,7 +213,11 @@ class Tap:
         self._end_thread()
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine function in the tap's thread and return its result."""
+        """Run a coroutine function in the tap's thread and return its result.
+
+        Args:
+            function: A function without parameters that returns a coroutine.
+        """
         assert self._thread is not None, "the tap does not run in a thread"
         return asyncio.run_coroutine_threadsafe(function(), self._thread[0]).result()
 
@@ -210,20 +231,24 @@ class Tap:
         return self.run(take)
 
     def has(self, connection: int) -> bool:
-        """Return whether the connection with this number is open."""
+        """Return whether a connection is open.
+
+        Args:
+            connection: Its number.
+        """
         return any(pair.number == connection for pair in self._pairs)
 
     def inject(self, connection: int, sender: str, data: bytes, *, framed: bool = False) -> None:
         """Send bytes as if an end had sent them. Call this in the event loop's thread.
 
         Args:
-            connection: the number of an open connection.
+            connection: The number of an open connection.
             sender: "client" or "server".
-            data: a packet; with `framed`, a whole frame.
-            framed: whether to send the bytes unchanged; if False, a packet in a WebSocket gets a frame.
+            data: A packet; with `framed`, a whole frame.
+            framed: Whether to send the bytes unchanged; if False, a packet in a WebSocket gets a frame.
 
         Raises:
-            ValueError: there is no such connection or end, it is closed, or its last unit is incomplete.
+            ValueError: There is no such connection or end, it is closed, or its last unit is incomplete.
         """
         pair = next((pair for pair in self._pairs if pair.number == connection), None)
         if pair is None or sender not in (CLIENT, SERVER):
@@ -237,13 +262,13 @@ class Tap:
         thread.join()
         loop.close()
 
-    # For the pairs.
+    # Called by the pairs.
 
     async def find_server(self) -> tuple[Endpoint, Retarget | None]:
-        """Return where to connect to, and what changes the client's upgrade request.
+        """Return the endpoint to connect to, and the object that changes the client's upgrade request, if needed.
 
         Raises:
-            Exception: there is no fresh URL.
+            Exception: `fresh_url` raised it, or returned an invalid URL.
         """
         if self._fresh_url is None:
             return self._endpoint, None
@@ -252,18 +277,31 @@ class Tap:
         return endpoint, Retarget(endpoint)
 
     def begin(self, pair: _Pair) -> tuple[SessionReader, Line | None]:
-        """Register a new connection."""
+        """Register a new connection.
+
+        Args:
+            pair: The connection.
+        """
         self._pairs.add(pair)
         reader = SessionReader(next(self._connections), self._numbers, self._limit)
         return reader, self.make_line(reader.connection, reader) if self.make_line else None
 
     def end(self, pair: _Pair) -> None:
-        """Remove a connection that has ended."""
+        """Remove a connection that has ended.
+
+        Args:
+            pair: The connection.
+        """
         self._pairs.discard(pair)
         self._left.set()
 
     def show(self, records: list[Record], settled: bool) -> None:
-        """Keep records, and pass them to `on_records`."""
+        """Keep records, and pass them to `on_records`.
+
+        Args:
+            records: The records.
+            settled: Whether no unit of their connection is incomplete.
+        """
         self.records.add(records)
         if self._on_records is not None:
             try:
@@ -280,8 +318,8 @@ class _End(asyncio.Protocol):
     """One side of a connection: a socket, with or without TLS.
 
     Args:
-        pair: the connection.
-        side: its peer: "client" for the near end, "server" for the far end.
+        pair: The connection.
+        side: Its peer: "client" for the near end, "server" for the far end.
     """
 
     def __init__(self, pair: _Pair, side: str) -> None:
@@ -525,7 +563,7 @@ class _Pair:
         self._show(records)
 
     def _read_end(self, side: str, now: float, reset: bool = False) -> None:
-        """Make the record of the end of a direction, after those of the data before it."""
+        """Record the end of a direction, after the data before it has been decoded."""
 
         def reading() -> Iterator[None]:
             self._show(self._reader.receive_end(side, now, reset))
@@ -592,7 +630,7 @@ class _Pair:
         self._tap.end(self)
 
     def _finish_end(self, end: _End) -> None:
-        """Send FIN to an end. Once both ends have got FIN, close the sockets."""
+        """Send FIN to an end. After FIN was sent to both ends, close the sockets."""
         end.finish()
         self._fins.add(end.side)
         if len(self._fins) == 2:

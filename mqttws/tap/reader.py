@@ -1,4 +1,4 @@
-"""Decode two streams of bytes into records. Sans-IO: pieces go in as they were read, records come out in order.
+"""Decode the two streams of bytes of a connection into records. Sans-IO.
 
 A `SessionReader` decodes one connection, with a `_Stream` for each direction. The first bytes of a stream show whether
 it is HTTP or MQTT. After the head of a WebSocket upgrade come frames, which contain MQTT. Bytes that cannot be decoded
@@ -46,17 +46,17 @@ _UNKNOWN, _HEAD, _BODY, _FRAMES, _MQTT, _LOST = "unknown", "head", "body", "fram
 
 
 class SessionReader:
-    """Decodes the data of both ends of one connection.
+    """A decoder for the data of both ends of one connection.
 
     Args:
-        connection: the number of the connection, from 1.
-        numbers: the numbers for records, shared by the connections of a tap.
-        limit: the bytes of one unit that are kept.
-        frames: whether both streams begin with frames, without an upgrade.
+        connection: The number of the connection, from 1.
+        numbers: The numbers for records, shared by the connections of a tap.
+        limit: The bytes of one unit that are kept.
+        frames: Whether both streams begin with frames, without an upgrade.
 
     Attributes:
-        ends: the state of both ends.
-        upgrade: the request for the WebSocket; None if there was none.
+        ends: The state of both ends.
+        upgrade: The request for the WebSocket; None if there was none.
     """
 
     def __init__(
@@ -75,7 +75,12 @@ class SessionReader:
         self._below_size = {CLIENT: 0, SERVER: 0}
 
     def opened(self, time: float, **notes: str | int) -> list[Record]:
-        """Record that the connection is open; the record contains `notes`."""
+        """Record that the connection is open.
+
+        Args:
+            time: When it was opened, in seconds since the epoch.
+            **notes: The notes of the record.
+        """
         self.make(CLIENT, time, TCP, "open", 0, b"", 0, ()).notes.update(notes)
         return self.taken()
 
@@ -84,8 +89,8 @@ class SessionReader:
 
         Args:
             sender: "client" or "server".
-            data: one piece, as it was read, after TLS.
-            time: seconds since the epoch.
+            data: One piece, as it was read, after TLS.
+            time: Seconds since the epoch.
 
         Returns:
             The records that it completes; the piece itself is the first one.
@@ -95,7 +100,13 @@ class SessionReader:
         return self.taken()
 
     def reading(self, sender: str, data: bytes, time: float) -> Iterator[None]:
-        """Decode data as `receive_data` does, one unit per step. `taken` returns the records."""
+        """Decode data as `receive_data` does, one unit per step. `taken` returns the records.
+
+        Args:
+            sender: "client" or "server".
+            data: One piece, as it was read, after TLS.
+            time: When it was read, in seconds since the epoch.
+        """
         if data:
             stream = self._streams[sender]
             yield from stream.receive(data, time)
@@ -104,17 +115,33 @@ class SessionReader:
                 self._below_size[sender] = 0
 
     def receive_end(self, sender: str, time: float, reset: bool = False) -> list[Record]:
-        """Record the end of one direction: FIN, or RST if `reset` is True."""
+        """Record the end of one direction.
+
+        Args:
+            sender: "client" or "server".
+            time: When it ended, in seconds since the epoch.
+            reset: Whether it ended by RST; otherwise by FIN.
+        """
         self._streams[sender].end(time, "RST" if reset else "FIN")
         return self.taken()
 
     def receive_gap(self, sender: str, size: int, time: float) -> list[Record]:
-        """Record missing bytes in a capture. Later data in this direction cannot be decoded."""
+        """Record missing bytes in a capture. Later data in this direction cannot be decoded.
+
+        Args:
+            sender: "client" or "server".
+            size: The number of missing bytes.
+            time: When they were noticed, in seconds since the epoch.
+        """
         self._streams[sender].miss(size, time)
         return self.taken()
 
     def under_way(self, sender: str) -> bool:
-        """Return whether this end has sent an incomplete unit."""
+        """Return whether an end has sent an incomplete unit.
+
+        Args:
+            sender: "client" or "server".
+        """
         return self._streams[sender].under_way
 
     def make(
@@ -146,7 +173,11 @@ class SessionReader:
         return self._limit
 
     def hide(self, record: Record) -> None:
-        """Mark the secret bytes of a record, and the bytes of lower records that contain them."""
+        """Mark the secret bytes of a record, and the bytes of lower records that contain them.
+
+        Args:
+            record: The record.
+        """
         for field in fields_of(record):
             if field.secret:
                 self._hide(record, field.start, field.size)
@@ -173,11 +204,11 @@ Unit = tuple[int, bytes, int, tuple[Part, ...]]  # offset, bytes kept, size, par
 
 
 class _Cutter:
-    """Collects bytes into units, and keeps track of the lower records that contain them.
+    """A collector that divides bytes into units, and keeps track of the lower records that contain them.
 
     Args:
         measure: (bytes, offset) -> the size of the unit that begins there; None if more bytes are needed.
-        limit: the bytes of a unit that are kept.
+        limit: The bytes of a unit that are kept.
     """
 
     __slots__ = ("_gathered", "_kept", "_limit", "_measure", "_parts", "_size", "offset")
@@ -197,13 +228,13 @@ class _Cutter:
         return self._gathered > 0
 
     def take(self, data: bytes, position: int, record: int, start: int) -> tuple[Unit | None, int]:
-        """Take a unit, or the available part of it.
+        """Return the next unit, or keep the available part of it.
 
         Args:
-            data: bytes of the stream.
-            position: the offset at which to start.
-            record: the record that contains `data`.
-            start: the offset of `data` in that record.
+            data: Bytes of the stream.
+            position: The offset at which to start.
+            record: The record that contains `data`.
+            start: The offset of `data` in that record.
 
         Returns:
             The unit, or None if it is incomplete; and the offset at which to continue.
@@ -249,12 +280,12 @@ class _Cutter:
 
 
 class _Stream:
-    """Decodes the data of one end.
+    """The decoder for the data of one end.
 
     Args:
-        reader: the connection.
-        sender: the end.
-        mode: the initial mode.
+        reader: The connection.
+        sender: The end.
+        mode: The initial mode.
     """
 
     def __init__(self, reader: SessionReader, sender: str, mode: str) -> None:
@@ -270,12 +301,12 @@ class _Stream:
         self._body_left: int | None = None  # of a body; None: to the end of the stream
         # Frames:
         self._frames = _Cutter(self._measure_frame, reader.limit)
-        self._frame_left = 0  # of the frame under way: bytes to come
+        self._frame_left = 0  # of the current frame: how many bytes have not arrived yet
         self._frame_first: Record | None = None  # its first record
-        self._frame_key = b""  # turned to its next byte
+        self._frame_key = b""  # its masking key, rotated so that it begins with the next byte to use
         self._frame_carries = False  # whether its payload is MQTT
         self._fragmented = False
-        self._in_mqtt = False  # whether the message under way carries MQTT
+        self._in_mqtt = False  # whether the current message contains MQTT
         # Packets:
         self._packets = _Cutter(self._measure_packet, reader.limit)
         self._decoder = Decoder()

@@ -1,4 +1,4 @@
-"""A record: one unit of one layer, sent by one end of a connection. All views of a session are made from records.
+"""The record: one unit of one layer, sent by one end of a connection. All output of the tap is made from records.
 
 The layers, from the lowest: `tcp`, a piece as it was read from the socket, after TLS; `http`, a head or a body;
 `frame`, a WebSocket frame; `mqtt`, a packet; `other`, bytes that are none of these. A record lists the parts of lower
@@ -28,9 +28,9 @@ class Part(NamedTuple):
     """Bytes of a record of a lower layer.
 
     Attributes:
-        record: its number.
-        start: the offset of the first byte in it.
-        size: how many bytes.
+        record: The number of that record.
+        start: The offset of the first byte in it.
+        size: The number of bytes.
     """
 
     record: int
@@ -43,10 +43,10 @@ class Change(NamedTuple):
 
     Attributes:
         end: "client" or "server".
-        what: "connection", or a packet identifier with what this end does: "sends 7", "receives 7"; of SUBSCRIBE and
+        what: "connection", or the role of this end and a packet identifier: "sends 7", "receives 7"; for SUBSCRIBE and
             UNSUBSCRIBE "requests 7", "answers 7".
-        before: the state; "" for none.
-        after: the state; "" for none.
+        before: The state before the record; "" if there was none.
+        after: The state after the record; "" if there is none.
     """
 
     end: str
@@ -59,8 +59,8 @@ class Broken(NamedTuple):
     """A rule that a record breaks.
 
     Attributes:
-        statement: the normative statement, such as "MQTT-3.3.1-4", or a section, such as "RFC 6455 §5.1".
-        message: what was found, and what was expected.
+        statement: The normative statement, such as "MQTT-3.3.1-4", or a section, such as "RFC 6455 §5.1".
+        message: What was found, and what was expected.
     """
 
     statement: str
@@ -71,9 +71,9 @@ class Span(NamedTuple):
     """Secret bytes of a record.
 
     Attributes:
-        start: the offset of the first one.
-        size: how many.
-        key: the masking key that they are masked with, turned to the first one; empty for none.
+        start: The offset of the first one.
+        size: The number of bytes.
+        key: Their masking key, rotated so that it begins with the byte for the first one; empty if they are not masked.
     """
 
     start: int
@@ -85,13 +85,13 @@ class Field(NamedTuple):
     """Some bytes of a record.
 
     Attributes:
-        start: the offset of the first one in the record's bytes.
-        size: how many.
-        name: what they are, in the words of the standard.
-        value: what they mean.
-        key: what `explain` knows them by, such as "PUBLISH/Topic Name".
-        secret: whether the value is hidden until it is asked for.
-        bits: for a byte of flags: (name, number of bits, value), the highest first.
+        start: The offset of the first one in the record's data.
+        size: The number of bytes.
+        name: The standard's name for the field.
+        value: The decoded value.
+        key: The key for `explain`, such as "PUBLISH/Topic Name".
+        secret: Whether the value is a secret, to be hidden by default.
+        bits: For a byte of flags: (name, number of bits, value), the highest first.
     """
 
     start: int
@@ -107,25 +107,24 @@ class Record:
     """One unit of one layer.
 
     Attributes:
-        number: from 1, in the order in which the records were made, over all connections of a tap.
-        time: seconds since the epoch, when its last byte was read.
-        connection: from 1.
+        number: From 1, in the order in which the records were made, for all connections of a tap together.
+        time: When its last byte was read, in seconds since the epoch.
+        connection: The number of the connection, from 1.
         sender: "client" or "server".
-        layer: one of `LAYERS`.
-        name: of its kind: "data", "FIN", "RST"; "GET", "101", "body"; "binary", "ping"; "PUBLISH".
-        offset: of its first byte in the stream of its layer (`tcp`, `http` and `frame`: all that the sender sent;
-            `mqtt` and `other` inside frames: all that the frames carried).
-        size: how many bytes it has.
-        data: those bytes; of a unit that is longer than what a reader keeps, the first ones. A frame's are as sent,
-            masked or not.
-        parts: where its bytes lie in the records of the next lower layer.
-        packet: of the layer `mqtt`: the packet; None if it cannot be read.
-        changes: what it means for either end.
-        broken: the rules that it breaks.
-        answers: the number of the record that it answers; 0 for none.
-        round_trip: seconds since that one; 0 if it answers none.
-        hidden: the bytes that are a secret: a password, a token, a signature.
-        notes: what else is known of it, by name; texts and numbers.
+        layer: One of `LAYERS`.
+        name: The kind of unit: "data", "FIN", "RST"; "GET", "101", "body"; "binary", "ping"; "PUBLISH".
+        offset: The offset of its first byte in the stream of its layer. For `tcp`, `http` and `frame` that is the
+            stream of all bytes from the sender; for `mqtt` and `other` inside frames, of the payloads of these.
+        size: Its size in bytes.
+        data: Its bytes, or the first ones if a limit applies. Those of a frame are as sent, masked or not.
+        parts: The parts of records of the next lower layer that contain its bytes.
+        packet: For the layer `mqtt`: the packet; None if it cannot be decoded.
+        changes: Its effects on the state of both ends.
+        broken: The rules that it breaks.
+        answers: The number of the record that it answers; 0 if it answers none.
+        round_trip: Seconds since that record; 0 if it answers none.
+        hidden: Its secret bytes: a password, a token, a signature.
+        notes: Additional information by name: texts and numbers.
     """
 
     __slots__ = (
@@ -181,7 +180,7 @@ class Record:
 
     @property
     def cut(self) -> int:
-        """How many of its last bytes are not kept."""
+        """How many bytes at its end are not in `data`."""
         return self.size - len(self.data)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Another request target and Host in the head of a client's upgrade request, as a signed URL needs them."""
+"""Replacement of the request target and the Host in a client's upgrade request, for servers with signed URLs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Final
 
 from mqttws.client.url import Endpoint
 
-#: Bytes of a head, beyond which it is passed on as it is: the server refuses it.
+#: The maximum size of a head in bytes. A longer one is forwarded unchanged, and the server will refuse it.
 _MOST: Final = 64 * 1024
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _HOST: Final = re.compile(rb"^host[ \t]*:[^\r\n]*", re.IGNORECASE | re.MULTILINE)
 
 
 class Retarget:
-    """What a client sends, with another target and another Host in its first head.
+    """A filter for a client's bytes that replaces target and Host in the first head.
 
     Args:
-        endpoint: where both are taken from.
+        endpoint: The endpoint with the new target and Host.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -25,7 +25,7 @@ class Retarget:
         self._head: bytearray | None = bytearray()
 
     def feed(self, data: bytes) -> bytes:
-        """Take what the client has sent. Return what is to be sent on; nothing before the head is complete."""
+        """Handle bytes from the client. Return the bytes to forward; none until the head is complete."""
         if self._head is None:
             return data
         self._head += data
@@ -37,7 +37,7 @@ class Retarget:
         return self._rewritten(head) + rest
 
     def rest(self) -> bytes:
-        """Take what is left, as it came: no head will be completed."""
+        """Return the bytes of an incomplete head, unchanged."""
         rest, self._head = bytes(self._head or b""), None
         return rest
 

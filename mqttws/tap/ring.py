@@ -1,4 +1,4 @@
-"""A bounded buffer of the last records."""
+"""A bounded buffer of the most recent records."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _EACH: Final = 600
 
 
 class Ring:
-    """A buffer that keeps the last records.
+    """A buffer of the most recent records.
 
     Args:
-        keep: the approximate maximum bytes of memory; at least the last record is kept.
+        keep: The approximate maximum bytes of memory; at least the last record is kept.
 
     Attributes:
-        dropped: the number of records that were dropped.
+        dropped: The number of records that were dropped.
     """
 
     def __init__(self, keep: int = 64 * 1024 * 1024) -> None:
@@ -29,7 +29,11 @@ class Ring:
         self.dropped = 0
 
     def add(self, records: Iterable[Record]) -> None:
-        """Add records, and drop the oldest ones to make space."""
+        """Add records, and drop the oldest ones to make space.
+
+        Args:
+            records: The records, in the order of their numbers.
+        """
         for record in records:
             self._records.append(record)
             self._size += len(record.data) + _EACH
@@ -38,7 +42,11 @@ class Ring:
             self.dropped += 1
 
     def since(self, number: int) -> list[Record]:
-        """Return the records with a number greater than `number`, oldest first."""
+        """Return the records after one, oldest first.
+
+        Args:
+            number: The number of that record; 0 for all records.
+        """
         found = []
         for record in reversed(self._records):
             if record.number <= number:
@@ -47,7 +55,11 @@ class Ring:
         return found[::-1]
 
     def get(self, number: int) -> Record | None:
-        """Return the record with this number, or None if it is not kept."""
+        """Return the record with a number, or None if it is not kept.
+
+        Args:
+            number: The number.
+        """
         if not self._records:
             return None
         place = number - self._records[0].number

@@ -60,9 +60,9 @@ class Ends:
     """The state of both ends of one connection, inferred from their packets.
 
     Attributes:
-        states: "client" and "server" -> the state of the connection there: new, connecting, connected or closed.
-        version: the Protocol Level of the CONNECT; 4 before the CONNECT.
-        keep_alive: seconds; 0 if it is disabled.
+        states: "client" and "server" -> the state of that end: new, connecting, connected or closed.
+        version: The Protocol Level of the CONNECT; 4 before the CONNECT.
+        keep_alive: Seconds; 0 if it is disabled.
     """
 
     __slots__ = ("_asked", "_clean_session", "_disconnected", "_flows", "_last_sent", "keep_alive", "states", "version")
@@ -73,7 +73,7 @@ class Ends:
         self.keep_alive = 0
         self._clean_session = False
         self._disconnected = False
-        # The end that began the flow -> packet identifier -> where it is.
+        # The end that began the flow -> packet identifier -> the flow.
         self._flows: dict[str, dict[int, _Flow]] = {CLIENT: {}, SERVER: {}}
         # The CONNECT and PINGREQ packets without an answer. Bounded: a client may send PINGREQ without end.
         self._asked: deque[tuple[int, float]] = deque(maxlen=1000)

@@ -1,6 +1,6 @@
-"""TLS over bytes, at either end of a tap: the near end has a certificate for development, the far one verifies.
+"""TLS without a socket, for both ends of a tap: as a server towards clients, and as a client towards the server.
 
-One TLS record is decrypted at a time, so that the boundaries of the records are known.
+TLS records are decrypted one at a time, so that their boundaries are known.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Piece(NamedTuple):
     """The plaintext of a TLS record.
 
     Attributes:
-        data: the plaintext.
-        size: bytes of the record on the wire, its header of 5 bytes included.
+        data: The plaintext.
+        size: The size of the record on the wire in bytes, including its header of 5 bytes.
     """
 
     data: bytes
@@ -25,15 +25,15 @@ class Piece(NamedTuple):
 
 
 class TLSLayer:
-    """TLS between a socket and plaintext.
+    """The TLS layer of one end. It does no I/O.
 
     Args:
-        context: see `ssl.SSLContext`.
-        server_hostname: the name to verify, at the client's side; None: this is the server's side.
+        context: See `ssl.SSLContext`.
+        server_hostname: The name to verify, for the client's side; None for the server's side.
 
     Attributes:
-        established: whether the handshake is done.
-        eof: whether the peer has said that it sends nothing more.
+        established: Whether the handshake is complete.
+        eof: Whether the peer has announced that it sends nothing more.
     """
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
@@ -49,10 +49,10 @@ class TLSLayer:
             self._shake()
 
     def receive_data(self, data: bytes) -> list[Piece]:
-        """Take ciphertext. Return the plaintext in it, one piece a TLS record.
+        """Handle ciphertext. Return the plaintext, one piece for each TLS record.
 
         Raises:
-            ssl.SSLError: the handshake failed, or the stream was tampered with.
+            ssl.SSLError: The handshake failed, or the ciphertext was modified.
         """
         data = self._partial + data
         pieces = []
@@ -71,22 +71,22 @@ class TLSLayer:
         return pieces
 
     def send(self, data: bytes) -> None:
-        """Take plaintext to send; only once `established`."""
+        """Encrypt plaintext to send. Call this only when `established`."""
         self._tls.write(data)
 
     def close(self) -> None:
-        """Say that nothing more will be sent (close_notify)."""
+        """Send close_notify: nothing more will be sent."""
         try:
             self._tls.unwrap()
         except (ssl.SSLError, ValueError):
-            pass  # the peer's part is not waited for
+            pass  # raised because the peer's close_notify has not arrived, which is not needed
 
     def data_to_send(self) -> bytes:
-        """Take the ciphertext that is to be sent now."""
+        """Return the ciphertext to send now."""
         return self._outgoing.read()
 
     def describe(self) -> str:
-        """Name the version and the cipher, once `established`."""
+        """Return the version and the cipher, when `established`."""
         cipher = self._tls.cipher()
         return f"{self._tls.version()}, {cipher[0] if cipher else 'no cipher'}"
 

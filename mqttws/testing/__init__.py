@@ -1,9 +1,11 @@
-"""Helpers for the tests of an application, each loaded on first use.
+"""Helpers for testing an application that uses this package. Names are loaded on first use.
 
-FakeClock, Pair                         a clock that the test controls; a client and a server connected in memory
-MemoryStore                             a store in memory, which ends with the process
-Authority, Identity, mint_authority     certificates for development (the extra `certs`)
-Faults, Rules                           a tap that injects faults by rules; rules as TOML
+::
+
+    FakeClock, Pair                        a clock that the test controls; a client and a server connected in memory
+    MemoryStore                            a store in memory, which ends with the process
+    Authority, Identity, mint_authority    certificates for development (the extra `certs`)
+    Faults, Rules                          a tap that injects faults by rules; rules as TOML
 """
 
 from __future__ import annotations

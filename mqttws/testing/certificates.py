@@ -39,14 +39,14 @@ class Identity:
         """Write `name`.crt and `name`.key. Only the owner can read the key.
 
         Args:
-            directory: an existing directory.
-            name: the name of the files, without a suffix.
+            directory: An existing directory.
+            name: The name of the files, without a suffix.
 
         Returns:
             The paths of the certificate and of the key.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: A file cannot be written.
         """
         certificate, key = Path(directory) / f"{name}.crt", Path(directory) / f"{name}.key"
         certificate.write_bytes(self.certificate)
@@ -56,11 +56,11 @@ class Identity:
         return certificate, key
 
     def server_context(self, client_authority: bytes | None = None) -> ssl.SSLContext:
-        """Make a server's TLS context, TLS 1.2 or later.
+        """Return a TLS context for a server with this certificate: TLS 1.2 or later.
 
         Args:
-            client_authority: a CA certificate in PEM; clients must then have a certificate that it signed. None does
-                not request client certificates.
+            client_authority: A CA certificate in PEM; clients must then have a certificate that it signed. None: client
+                certificates are not requested.
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -71,10 +71,10 @@ class Identity:
         return context
 
     def client_context(self, authority: bytes) -> ssl.SSLContext:
-        """Make the TLS context of a client with this certificate.
+        """Return a TLS context for a client with this certificate: TLS 1.2 or later.
 
         Args:
-            authority: the CA certificate in PEM that must have signed the server's certificate.
+            authority: The CA certificate in PEM that must have signed the server's certificate.
         """
         context = ssl.create_default_context(cadata=authority.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -88,10 +88,14 @@ class Identity:
 
 
 class Authority:
-    """A certificate authority. `mint_authority` makes one.
+    """A certificate authority. `mint_authority` creates one.
+
+    Args:
+        certificate: Its certificate.
+        key: Its private key, an object of `cryptography`.
 
     Attributes:
-        certificate: its certificate in PEM, which clients must trust.
+        certificate: Its certificate in PEM, which clients must trust.
     """
 
     def __init__(self, certificate: x509.Certificate, key: Any) -> None:
@@ -102,16 +106,19 @@ class Authority:
     def issue(
         self, *names: str, common_name: str | None = None, days: float = 30.0, identity_for: str = "server"
     ) -> Identity:
-        """Sign a new certificate with a new key.
+        """Create a key and a certificate for it.
 
         Args:
-            *names: the host names and IP addresses that a server's certificate is valid for.
-            common_name: the common name of the subject; None uses the first of `names`.
-            days: how long it is valid, from now; a negative number makes an expired certificate.
+            *names: The host names and IP addresses for which a server's certificate is valid.
+            common_name: The common name of the subject; None: the first of `names`.
+            days: How many days it is valid from now; a negative number creates an expired certificate.
             identity_for: "server" or "client".
 
+        Returns:
+            The certificate and the key.
+
         Raises:
-            ValueError: there is neither a name nor a common name, or `identity_for` has another value.
+            ValueError: There is neither a name nor a common name, or `identity_for` has another value.
         """
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -140,18 +147,21 @@ class Authority:
         return Identity(_pem(_signed(builder, self._key)), _key_pem(key))
 
     def client_context(self) -> ssl.SSLContext:
-        """Make the TLS context of a client that trusts only this authority."""
+        """Return a TLS context for a client that trusts only this authority: TLS 1.2 or later."""
         context = ssl.create_default_context(cadata=self.certificate.decode())
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 
 
 def mint_authority(common_name: str = "mqttws development authority", days: float = 30.0) -> Authority:
-    """Make a new authority.
+    """Create a certificate authority for development and tests.
 
     Args:
-        common_name: the common name of its subject.
-        days: how long its certificate is valid, from now.
+        common_name: The common name of its subject.
+        days: How many days its certificate is valid from now.
+
+    Returns:
+        The authority, in memory; its private key is not stored.
 
     Raises:
         ModuleNotFoundError: `cryptography` is not installed.

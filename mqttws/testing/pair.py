@@ -1,7 +1,7 @@
 """A clock that the test controls, and a client and a server connected in memory.
 
-Nothing here opens a socket, starts a thread or waits. The test advances the time, and can deliver bytes in transit in
-pieces, or lose them::
+No socket is opened, no thread is started, and nothing waits. The test advances the time, and can deliver the bytes in
+transit in pieces, or lose them::
 
     pair = Pair(Connect("c1", clean_session=False)).open()
     pair.client.publish(Message("a/b", b"x", qos=1))
@@ -40,7 +40,14 @@ __all__ = ["FakeClock", "Pair"]
 
 
 class FakeClock:
-    """A clock that only `advance` moves. Call it to get the time in seconds."""
+    """A clock that only `advance` moves. Call the object to get the time in seconds.
+
+    Args:
+        now: The initial time in seconds.
+
+    Attributes:
+        now: The time in seconds.
+    """
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
@@ -50,7 +57,14 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Advance the time by 0 or more seconds."""
+        """Advance the time.
+
+        Args:
+            seconds: By how many seconds, 0 or more.
+
+        Raises:
+            ValueError: `seconds` is negative.
+        """
         if seconds < 0:
             raise ValueError(f"time went back by {-seconds} s")
         self.now += seconds
@@ -60,19 +74,29 @@ class Pair:
     """A `ClientConnection` and a `ServerConnection`, and the bytes in transit between them.
 
     Args:
-        connect: the client's CONNECT.
-        client_session: the client's session; by default a new one.
-        server_session: the server's session; None: the server has no session and reports so.
-        websocket: whether to connect over a WebSocket; otherwise over plain TCP.
-        clock: the clock of both; by default a new one.
-        automatic: whether the server grants and both sides acknowledge automatically.
-        max_filters: see `ClientMachine`.
+        connect: The client's CONNECT.
+        client_session: The client's session; by default a new one.
+        server_session: The server's session; None: the server has no session and reports so.
+        websocket: Whether to connect over a WebSocket; otherwise over plain TCP.
+        clock: The clock of both; by default a new one.
+        automatic: Whether the server grants and both sides acknowledge automatically.
+        max_filters: See `ClientMachine`.
 
     Attributes:
-        to_server: the bytes from the client that the server has not received yet.
-        to_client: the bytes from the server that the client has not received yet.
-        client_events: the events of the client, in order.
-        server_events: the events of the server, in order.
+        to_server: The bytes from the client that the server has not received yet.
+        to_client: The bytes from the server that the client has not received yet.
+        client_events: The events of the client, in order.
+        server_events: The events of the server, in order.
+
+    Examples:
+        >>> from mqttws import Connect, Message
+        >>> from mqttws.testing import Pair
+        >>> pair = Pair(Connect("c1")).open()
+        >>> pair.client.publish(Message("a/b", b"x", qos=1))
+        1
+        >>> pair.run()
+        >>> pair.received_by_server
+        [Publish(topic='a/b', payload=b'x', qos=1, retain=False, dup=False, packet_id=1)]
     """
 
     def __init__(
@@ -118,14 +142,21 @@ class Pair:
         return [event for event in self.server_events if isinstance(event, Publish)]
 
     def open(self) -> Pair:
-        """Do the handshakes. Return the pair itself."""
+        """Complete the handshakes.
+
+        Returns:
+            The pair itself.
+
+        Raises:
+            AssertionError: Client and server are not connected.
+        """
         self.run()
         if not (self.client.connected and self.server.connected):
             raise AssertionError(f"the pair did not connect: {self.client_events} {self.server_events}")
         return self
 
     def again(self) -> Pair:
-        """Make the next connection of the same client and the same server: both keep their sessions."""
+        """Return a new connection of the same client and the same server, which keep their sessions."""
         return Pair(
             self.connect,
             client_session=self.client_session,
@@ -137,14 +168,18 @@ class Pair:
         )
 
     def collect(self) -> None:
-        """Take what both have learnt and what both have to send; the bytes are under way then."""
+        """Handle the events of both sides, and put their output in transit."""
         self._handle_events()
         self.to_server += self.client.data_to_send(self.clock())
         self.to_client += self.server.data_to_send(self.clock())
         self._handle_events()
 
     def deliver_to_server(self, count: int | None = None) -> None:
-        """Let the server receive the first `count` bytes that are under way to it; None for all of them."""
+        """Deliver bytes in transit to the server.
+
+        Args:
+            count: How many bytes; None: all of them.
+        """
         data = bytes(self.to_server[:count])
         del self.to_server[:count]
         if data:
@@ -152,7 +187,11 @@ class Pair:
         self.collect()
 
     def deliver_to_client(self, count: int | None = None) -> None:
-        """Let the client receive the first `count` bytes that are under way to it; None for all of them."""
+        """Deliver bytes in transit to the client.
+
+        Args:
+            count: How many bytes; None: all of them.
+        """
         data = bytes(self.to_client[:count])
         del self.to_client[:count]
         if data:
@@ -160,14 +199,18 @@ class Pair:
         self.collect()
 
     def run(self) -> None:
-        """Deliver everything, until nothing is under way any more."""
+        """Deliver bytes in both directions until none are in transit."""
         self.collect()
         while self.to_server or self.to_client:
             self.deliver_to_server()
             self.deliver_to_client()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and every timer of both go off when it is due; bytes are delivered in the meantime."""
+        """Advance the time. Deadlines of both sides are handled when they are due, and their output is delivered.
+
+        Args:
+            seconds: By how many seconds, 0 or more.
+        """
         end = self.clock() + seconds
         while (due := self._next_deadline()) <= end:
             self.clock.advance(max(0.0, due - self.clock()))
@@ -199,7 +242,7 @@ class Pair:
                 self._answer(event)
 
     def _answer(self, event: Event) -> None:
-        """Answer as a server that grants everything."""
+        """Answer an event of the server: accept, grant and acknowledge everything."""
         if isinstance(event, UpgradeRequested):
             self.server.accept_upgrade(self.clock())
         elif isinstance(event, ConnectReceived):

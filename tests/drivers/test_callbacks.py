@@ -361,7 +361,7 @@ def test_room_in_the_queue_wakes_who_waits_for_it(make: Make) -> None:
 def test_messages_go_one_way(make: Make, broker: Broker) -> None:
     client = make(broker.url, on_message=print)
     client.open()
-    with pytest.raises(MQTTError, match="the messages go to on_message"):
+    with pytest.raises(MQTTError, match="on_message receives the messages"):
         next(client.messages())
 
 

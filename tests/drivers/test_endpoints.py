@@ -92,7 +92,7 @@ def test_what_is_no_list_of_urls(make: Make) -> None:
         make([])
     with pytest.raises(ValueError, match="scheme"):
         make(["mqtt://127.0.0.1", "http://127.0.0.1"])
-    with pytest.raises(TypeError, match="a URL is"):
+    with pytest.raises(TypeError, match="the URL must be"):
         make(5)
     with pytest.raises(ValueError, match="url_order"):
         make(["mqtt://127.0.0.1"], url_order="best")

@@ -143,7 +143,7 @@ def test_the_age_outlives_the_process(make: Callable[..., Any], broker: Broker) 
     assert take(subscriber, 1) == [b"in time"]
     error = errors.get(timeout=PATIENCE)
     assert isinstance(error, MessageExpired)
-    assert "1 kept messages" in str(error)
+    assert "1 stored messages" in str(error)
     assert second.expired == 1
 
 

@@ -127,5 +127,5 @@ def test_a_client_that_is_closed_meanwhile_leaves_nothing_for_it(make: Make, ser
 
 
 def test_leaving_needs_an_ack_timeout(make: Make) -> None:
-    with pytest.raises(ValueError, match="needs an ack_timeout"):
+    with pytest.raises(ValueError, match="requires an ack_timeout"):
         make("mqtt://127.0.0.1", stalled="leave")

@@ -207,4 +207,4 @@ def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> 
     )
     code, out, err = outcome(process)
     assert (code, err) == (0, "")
-    assert out == "child: the process was forked, and the connection is the parent's\nparent: connected\n"
+    assert out == "child: the process was forked, and the connection belongs to the parent\nparent: connected\n"

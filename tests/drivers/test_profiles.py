@@ -44,10 +44,10 @@ def url(asked: list[tuple[str, str, int]]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("server", "message", "says"),
     [
-        ("nats", ("a b", b"x", 0), "closes the connection over a space"),
-        ("nats", ("a b", b"x", 1), "closes the connection over a space"),
+        ("nats", ("a b", b"x", 0), "closes the connection if a Topic Name contains a space"),
+        ("nats", ("a b", b"x", 1), "closes the connection if a Topic Name contains a space"),
         ("rabbitmq", ("a*", b"x", 1), r"with '\*' in its Topic Name"),
-        ("aws-iot", ("a", b"x", 2), "over QoS 2"),
+        ("aws-iot", ("a", b"x", 2), "if the QoS is 2"),
         ("aws-iot", ("a/b/c/d/e/f/g/h/i", b"x", 0), "7 slashes"),
         ("aws-iot", ("a" * 257, b"x", 0), "256 bytes"),
         ("aws-iot", ("\u00fc" * 129, b"x", 0), "256 bytes"),
@@ -117,7 +117,7 @@ def test_a_qos_that_the_server_does_not_take_is_lowered(
     assert isinstance(subscribe, Subscribe)
     assert subscribe.topic_filters == (("b", 1), ("c", 0), ("d", 1))
     assert [record.getMessage() for record in caplog.records if "QoS 2" in record.getMessage()] == [
-        f"c: QoS 2 is sent as QoS 1, the most that {PROFILES[options.get('server', 'plain')].server} takes"
+        f"c: QoS 2 is sent as QoS 1, the maximum of {PROFILES[options.get('server', 'plain')].server}"
     ]
 
 
@@ -131,7 +131,7 @@ def test_what_the_server_does_in_another_way_is_warned_of_once(
     client.subscribe(["a/+", "b/#"])
     assert [record.getMessage() for record in caplog.records if record.name == "mqttws"] == [
         "c: RabbitMQ delivers a message to 'a.b' under 'a/b'",
-        "c: RabbitMQ keeps a retained message on one node",
+        "c: RabbitMQ keeps a retained message on one node only",
         "c: RabbitMQ sends no retained messages for Topic Filters with wildcards",
     ]
 

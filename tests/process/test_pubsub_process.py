@@ -125,7 +125,7 @@ ps.close()
         broker,
     )
     assert said == [
-        "['Disconnected', True, \"the process was forked, and the connection is the parent's; subscribe anew\", "
+        "['Disconnected', True, \"the process was forked, and the connection belongs to the parent; subscribe anew\", "
         "'ConnectionClosed', 'ConnectionClosed', 'SubscriptionEnded', 2]",
         "Connected False []",
     ]
@@ -195,7 +195,7 @@ loop.close()
 """,
         broker,
     )
-    assert said == ["the process was forked, and the connection is the parent's; subscribe anew", "works"]
+    assert said == ["the process was forked, and the connection belongs to the parent; subscribe anew", "works"]
 
 
 # Exits and cancellations inside callbacks.

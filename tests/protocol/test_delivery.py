@@ -201,7 +201,7 @@ class TestSenderQueue:
         sender = Sender(Identifiers(), max_queued=2)
         sender.enqueue(ONE)
         sender.enqueue(ONE)
-        with pytest.raises(QueueFull, match="2 messages wait"):
+        with pytest.raises(QueueFull, match="2 messages are already queued"):
             sender.enqueue(ONE)
         assert sender.waiting == 2
         drain(sender)
@@ -210,7 +210,7 @@ class TestSenderQueue:
     def test_bounds_in_bytes(self) -> None:
         sender = Sender(Identifiers(), max_queued_bytes=10)
         sender.enqueue(Message("a", bytes(50), 1))  # by itself it may be of any size
-        with pytest.raises(QueueFull, match="51 bytes wait"):
+        with pytest.raises(QueueFull, match="51 bytes are already queued"):
             sender.enqueue(ONE)
         drain(sender)
         sender.enqueue(Message("a", bytes(4), 1))
@@ -281,19 +281,19 @@ class TestRuns:
         sender = Sender(Identifiers(), max_queued=3, max_queued_bytes=10)
         sender.enqueue_packet(bytes(4))
         sender.enqueue_packet(bytes(6))
-        with pytest.raises(QueueFull, match="10 bytes wait"):
+        with pytest.raises(QueueFull, match="10 bytes are already queued"):
             sender.enqueue_packet(b"x")
         assert sender.take_ready() == ([bytes(10)], 2)
         for _ in range(3):
             sender.enqueue_packet(b"x")
         for _ in range(2):
-            with pytest.raises(QueueFull, match="3 messages wait"):
+            with pytest.raises(QueueFull, match="3 messages are already queued"):
                 sender.enqueue_packet(b"x")
-            with pytest.raises(QueueFull, match="3 messages wait"):
+            with pytest.raises(QueueFull, match="3 messages are already queued"):
                 sender.enqueue(ONE)
         assert sender.take_ready() == ([b"xxx"], 5)  # the numbers of those that were refused are given to others
         sender.enqueue_packet(bytes(50))  # by itself it may be of any size
-        with pytest.raises(QueueFull, match="50 bytes wait"):
+        with pytest.raises(QueueFull, match="50 bytes are already queued"):
             sender.enqueue_packet(b"")
 
     def test_taking_back(self) -> None:

@@ -299,7 +299,7 @@ class TestServerConnecting:
     @pytest.mark.statement("MQTT-3.2.2-1")
     def test_a_clean_session_is_never_present(self) -> None:
         machine = server(Connect("c"), state=CONNECTING)
-        with pytest.raises(LocalProtocolError, match="never present"):
+        with pytest.raises(LocalProtocolError, match="must not be set for a clean session"):
             machine.accept(Session(), True, NOW)
         machine.accept(Session(), False, NOW)
 

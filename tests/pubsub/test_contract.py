@@ -71,7 +71,7 @@ def test_publishing_needs_no_subscription(api: Api, world: Any) -> None:
         (b"\xff\x00", b"\xff\x00"),
         (b"[" * 100_000, "[" * 100_000),
     ],
-    ids=["object", "number", "text", "empty", "bytes", "nested too deep"],
+    ids=["object", "number", "text", "empty", "bytes", "nested too deeply"],
 )
 def test_what_is_not_json_arrives_as_text_and_what_is_not_text_as_bytes(
     api: Api, recorder: Recorder, world: Any, payload: bytes, value: Any

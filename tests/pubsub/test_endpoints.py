@@ -135,7 +135,7 @@ def test_the_profile_of_a_server_is_asked_before_anything_is_sent(
     make: Callable[..., Api], world: Any, recorder: Recorder
 ) -> None:
     api = make(world.provider(server="nats"))
-    with pytest.raises(Unsupported, match="closes the connection over a space"):
+    with pytest.raises(Unsupported, match="closes the connection if a Topic Name contains a space"):
         api.call(api.ps.publish, "a b", 1, qos=1)
     api.call(api.ps.subscribe(["$share/g/a", "fine"]).subscribe, recorder)
     recorder.wait(lambda: recorder.errors)

@@ -137,7 +137,7 @@ def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., 
 )
 def test_options_that_contradict_each_other(make: Callable[..., Any], options: dict[str, Any]) -> None:
     store = None if "overflow" in options else MemoryStore()
-    with pytest.raises(ValueError, match=r"a store needs a client_id|overflow is 'drop'; it must be one of block"):
+    with pytest.raises(ValueError, match=r"a store requires a client_id|overflow is 'drop'; it must be one of block"):
         make(NOWHERE, store=store, **options)
 
 

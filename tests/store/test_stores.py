@@ -136,7 +136,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE mine (x)")
     other.close()
-    with pytest.raises(StoreError, match="holds something else"):
+    with pytest.raises(StoreError, match="is not a store"):
         SQLiteStore(tmp_path / "other.db")
     (tmp_path / "text").write_text("not a data base at all" * 100)
     with pytest.raises(StoreError, match="cannot be used: file is not a database"):

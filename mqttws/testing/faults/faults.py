@@ -30,11 +30,11 @@ from mqttws.testing.faults.toxics import TOXICS
 
 
 class _Doing:
-    """Chooses the fault of a rule: each kind of fault is a method, with the parameters of its function.
+    """The object that `Faults.on` returns: each kind of fault is a method, with the parameters of its function.
 
     Args:
-        add: adds a rule with this kind and parameters.
-        known: the kinds.
+        add: A function that adds a rule with a kind and its parameters.
+        known: The kinds of faults.
     """
 
     def __init__(self, add: Callable[[str, dict[str, Any]], None], known: dict[str, Callable[..., Any]]) -> None:
@@ -64,14 +64,14 @@ class Faults:
     """A tap with rules, in a thread: `with Faults(url) as faults`.
 
     Args:
-        url: the URL of the server.
-        rules: the initial rules, for example from a file; None for none.
-        seed: the seed of all random choices; None uses that of the rules, or 0.
-        near_tls: see `Tap`.
-        far_tls: see `Tap`.
+        url: The URL of the server.
+        rules: The initial rules, for example from a file; None for none.
+        seed: The seed of all random choices; None uses that of the rules, or 0.
+        near_tls: See `Tap`.
+        far_tls: See `Tap`.
 
     Attributes:
-        decided: the applied faults as rules without randomness, which repeat the same run.
+        decided: The applied faults as rules without randomness, which repeat the same run.
     """
 
     #: The tap keeps whole packets, because a fault can need all of one.
@@ -101,8 +101,8 @@ class Faults:
         """Add a rule: `faults.on(PubAck, nth=3).drop()`.
 
         Args:
-            what: the packet's class; or a name: "PUBACK", "GET", "101", "ping"; "" for every packet.
-            **conditions: see `Rule`: sender, nth, every, topic, packet_id, client_id, connection, times, within and
+            what: The packet's class; or a name: "PUBACK", "GET", "101", "ping"; "" for every packet.
+            **conditions: See `Rule`: sender, nth, every, topic, packet_id, client_id, connection, times, within and
                 chance.
 
         Returns:
@@ -119,7 +119,7 @@ class Faults:
 
         Args:
             sender: "client" or "server".
-            **conditions: see `Toxic`: connection, chance.
+            **conditions: See `Toxic`: connection, chance.
 
         Returns:
             An object with a method for each toxic; see `mqttws.testing.faults.toxics`.
@@ -136,11 +136,16 @@ class Faults:
         self._rules.toxics.clear()
 
     def taken(self) -> list[Record]:
-        """Return the records; `notes["fault"]` of a record names the fault that was applied to it."""
+        """Return the records of the tap. `notes["fault"]` of a record names the fault that was applied to it."""
         return self._tap.taken()
 
     def make_line(self, connection: int, reader: SessionReader) -> FaultyLine:
-        """Make the `Line` of a connection, for use with another `Tap`."""
+        """Return the `Line` of a connection, for use with another `Tap`.
+
+        Args:
+            connection: The number of the connection, from 1.
+            reader: The decoder of the connection.
+        """
         return FaultyLine(self._rules, reader, self.decided, time.time())
 
     def __enter__(self) -> Self:

@@ -1,9 +1,9 @@
-"""The faults of a unit, which is a packet, a frame or a head. One function each; its parameters are those of a rule.
+"""The faults that a rule can apply to a unit (a packet, a frame or a head): one function for each.
 
-A function gets the `Unit`, and says what becomes of it by the unit's verbs: `forward` bytes as packets, `write` bytes
-as they are, send bytes `back` to the sender, or end the connection. A unit of which nothing is said is gone.
-
-Packets among the parameters are `Packet` objects, bytes, or hexadecimal.
+A function receives the `Unit` and calls its methods: `forward` sends bytes as packets, `write` sends bytes unchanged,
+`back` sends bytes to the sender, and `end` closes the connection. If it calls none of them, the unit is dropped. The
+keyword arguments of a function are the parameters of the rule; packets among them are `Packet` objects, bytes, or
+hexadecimal strings.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mqttws.tap.record import CLIENT, MQTT, OTHER, OTHER_END, Record
 
 
 class Unit:
-    """A unit that a rule matches, and what becomes of it.
+    """A unit that a rule matches, and the actions that replace its forwarding.
 
     Attributes:
-        record: the unit.
-        data: its bytes.
-        chance: the generator of the connection and direction.
-        websocket: whether its packets travel in frames.
-        done: what is to be done, in order: (verb, seconds of delay, bytes).
-        drawn: parameters that chance has decided, for a replay.
+        record: The record of the unit.
+        data: Its bytes.
+        chance: The random number generator of the connection and direction.
+        websocket: Whether packets are sent in WebSocket frames.
+        done: The actions, in order: (name, seconds of delay, bytes).
+        drawn: Parameters that were chosen at random, for a replay.
     """
 
     def __init__(self, record: Record, chance: random.Random, websocket: bool) -> None:
@@ -46,11 +46,11 @@ class Unit:
         self.write(self.framed(data) if self.record.layer in (MQTT, OTHER) else data, delay)
 
     def write(self, data: bytes, delay: float = 0.0) -> None:
-        """Forward bytes unchanged; later bytes wait for them."""
+        """Forward bytes unchanged, after a delay that also applies to all later bytes."""
         self.done.append(("write", delay, data))
 
     def aside(self, data: bytes, delay: float) -> None:
-        """Forward MQTT bytes later; later bytes overtake them."""
+        """Forward MQTT bytes after a delay, during which later bytes overtake them."""
         self.done.append(("aside", delay, self.framed(data) if self.record.layer in (MQTT, OTHER) else data))
 
     def back(self, data: bytes) -> None:
@@ -62,7 +62,7 @@ class Unit:
         self.done.append(("back", 0.0, data))
 
     def end(self, how: str) -> None:
-        """End the connection: "rst", "fin", or "silence": nothing passes any more, either way."""
+        """End the connection by "rst" or "fin"; or keep it, and forward nothing more in either direction: "silence"."""
         if how not in ("rst", "fin", "silence"):
             raise ValueError(f"a connection ends by rst, fin or silence, not {how!r}")
         self.done.append((how, 0.0, b""))
@@ -74,7 +74,7 @@ class Unit:
         return self.frame(first, data, (sender or self.record.sender) == CLIENT)
 
     def frame(self, first: int, data: bytes, masked: bool) -> bytes:
-        """Build any frame."""
+        """Return a frame with any first byte, masked or not."""
         size, bit = len(data), 0x80 if masked else 0
         header = bytes((first, bit | size)) if size < 126 else bytes((first, bit | 126)) + size.to_bytes(2, "big")
         if size > 65_535:
@@ -92,7 +92,7 @@ def as_bytes(packet: Packet | bytes | str) -> bytes:
     return bytes.fromhex(packet) if isinstance(packet, str) else bytes(packet)
 
 
-# Packets that come otherwise, or do not.
+# Packets that are dropped, delayed, repeated or replaced.
 
 
 def drop(unit: Unit) -> None:
@@ -100,7 +100,7 @@ def drop(unit: Unit) -> None:
 
 
 def delay(unit: Unit, *, seconds: float, jitter: float = 0.0) -> None:
-    """Forward it and everything after it late."""
+    """Delay it and everything after it."""
     late = max(0.0, seconds + jitter * unit.chance.uniform(-1, 1)) if jitter else seconds
     if jitter:
         unit.drawn = {"seconds": round(late, 6), "jitter": 0.0}
@@ -160,7 +160,7 @@ def silence(unit: Unit) -> None:
     unit.end("silence")
 
 
-# Packets that are otherwise.
+# Packets with changed contents.
 
 
 def corrupt(unit: Unit, *, at: int = -1, value: int = -1) -> None:
@@ -235,7 +235,7 @@ def session_kept(unit: Unit) -> None:
 
 
 def wrong_length(unit: Unit, *, more: int) -> None:
-    """Announce `more` bytes than there are; a negative number announces fewer."""
+    """Add `more` to its remaining length, without adding bytes; `more` may be negative."""
     header = decode_remaining_length(unit.data, 1)
     if header is None:
         unit.forward(unit.data)
@@ -264,7 +264,7 @@ def garbage(unit: Unit, *, size: int) -> None:
     unit.forward(made)
 
 
-# Frames. Over plain TCP the first three cut the bytes, and the others forward them as they are.
+# Frames. Over plain TCP the first three split or join the bytes, and the others forward them unchanged.
 
 
 def split(unit: Unit, *, size: int = 1, seconds: float = 0.0) -> None:
@@ -364,7 +364,7 @@ def set_header(unit: Unit, *, name: str, value: str | None = None) -> None:
     unit.write("\r\n".join([*kept, "", ""]).encode("latin-1"))
 
 
-#: What can be done to units.
+#: The kinds of faults, by name.
 KINDS: Final[dict[str, Callable[..., None]]] = {
     kind.__name__: kind
     for kind in (

@@ -1,7 +1,7 @@
 """Apply the rules to one connection: rules match units, and toxics shape bytes. Sans-IO.
 
-If no rule matches a unit in the received data, the bytes are forwarded unchanged. If one does, the units are taken out
-of their frames and forwarded one by one, and the rule is applied to the unit that it matches.
+If no rule matches a unit in the received data, the bytes are forwarded unchanged. If one does, the units are extracted
+from their frames and forwarded one by one, and the rule is applied to the unit that it matches.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _HIGH_WATER = 256 * 1024
 
 
 class FaultyLine:
-    """One connection.
+    """The line of one connection; see `mqttws.tap.Line`.
 
     Args:
-        rules: the rules.
-        reader: the decoder of the connection.
-        decided: receives the applied rules, without randomness.
-        now: seconds.
+        rules: The rules.
+        reader: The decoder of the connection.
+        decided: The rules to which the applied faults are added, without randomness.
+        now: Seconds.
     """
 
     def __init__(self, rules: Rules, reader: SessionReader, decided: Rules, now: float) -> None:
@@ -119,7 +119,7 @@ class FaultyLine:
         self._decided.rules.append(made)
 
     def shapers(self, sender: str) -> list[Shaper]:
-        """Make the toxics of a direction."""
+        """Return the shapers for a direction of this connection."""
         made: list[Shaper] = []
         chance = self.chance_for(sender, "toxics")
         for toxic in self._rules.toxics:
@@ -137,7 +137,7 @@ class FaultyLine:
         return not self._reader.under_way(sender)
 
     def chance_for(self, sender: str, what: str) -> random.Random:
-        """Make a random generator that depends only on the seed, the connection, the direction and `what`."""
+        """Return a random number generator that depends only on seed, connection, direction and `what`."""
         return random.Random(f"{self._rules.seed}/{self._reader.connection}/{sender}/{what}")
 
     @property
@@ -150,9 +150,9 @@ class _Way:
     """One direction.
 
     Args:
-        line: the connection.
-        sender: the end that sends in this direction.
-        now: seconds.
+        line: The connection.
+        sender: The end that sends in this direction.
+        now: Seconds.
     """
 
     def __init__(self, line: FaultyLine, sender: str, now: float) -> None:
@@ -164,7 +164,7 @@ class _Way:
         self._raw = b""  # received data that is not forwarded yet
         self._units: list[tuple[Record, Rule | None, int]] = []
         self._place = 0
-        self._swapped: bytes | None = None  # waits for the next unit
+        self._swapped: bytes | None = None  # to be sent after the next unit
         self._joined: list[bytes] = []
         self._queue: deque[Timed] = deque()
         self._queued = 0
@@ -285,7 +285,7 @@ class _Way:
             self._line.act("pause", self._sender)
 
     def release(self, now: float) -> None:
-        """Perform what is due."""
+        """Perform the actions that are due."""
         while self._ends and min(self._ends)[0] <= now:
             _, how = self._ends.pop(self._ends.index(min(self._ends)))
             if how == "rst":

@@ -1,4 +1,4 @@
-"""Rules: the conditions, the fault, and the TOML form.
+"""The rules of fault injection: their conditions, their faults, and their TOML form.
 
 Each rule counts its own matches, over all connections: `nth=3` is the third unit that meets the other conditions.
 Random choices come from a generator for each connection and direction, made from the seed, so other connections do not
@@ -26,7 +26,7 @@ def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[st
     """Check that a kind exists and accepts these parameters.
 
     Raises:
-        ValueError: it does not.
+        ValueError: It does not.
     """
     if kind not in known:
         raise ValueError(f"there is no fault {kind!r}; there are {', '.join(sorted(known))}")
@@ -41,20 +41,20 @@ class Rule:
     """A rule for units.
 
     Attributes:
-        kind: the fault; one of `KINDS`.
-        parameters: its parameters.
-        on: the name of the units: "PUBACK", "GET", "101", "ping", "binary"; "" for every packet.
+        kind: The fault; one of `KINDS`.
+        parameters: Its parameters.
+        on: The name of the units: "PUBACK", "GET", "101", "ping", "binary"; "" for every packet.
         sender: "client" or "server"; "" for either.
-        nth: which of the matching units, from 1; 0 for each.
-        every: every `every`-th of the matching units; 0 for each.
-        topic: a Topic Filter that the topic of a PUBLISH must match; "" for any.
-        packet_id: the packet identifier; 0 for any.
-        client_id: the client identifier of the connection; "" for any.
-        connection: the number of the connection, from 1; 0 for any.
-        place: the number of the unit in its direction, from 1; 0 for any. For replays.
-        times: the maximum number of times; 0 for no limit.
-        within: seconds after the first match during which the rule applies; 0 for no limit.
-        chance: the probability, 0 to 1.
+        nth: The number of the matching unit, from 1; 0 for each.
+        every: Apply the rule to every `every`-th matching unit; 0 for each.
+        topic: A Topic Filter that the topic of a PUBLISH must match; "" for any.
+        packet_id: The packet identifier; 0 for any.
+        client_id: The client identifier of the connection; "" for any.
+        connection: The number of the connection, from 1; 0 for any.
+        place: The number of the unit in its direction, from 1; 0 for any. For replays.
+        times: The maximum number of times; 0 for no limit.
+        within: Seconds after the first match during which the rule applies; 0 for no limit.
+        chance: The probability, 0 to 1.
     """
 
     kind: str
@@ -122,11 +122,11 @@ class Toxic:
     """A rule for the bytes of a direction.
 
     Attributes:
-        kind: the fault; one of `TOXICS`.
-        parameters: its parameters.
-        sender: the end that sends the bytes: "client" or "server".
-        connection: the number of the connection, from 1; 0 for any.
-        chance: the probability, 0 to 1, that it applies to a connection.
+        kind: The fault; one of `TOXICS`.
+        parameters: Its parameters.
+        sender: The end that sends the bytes: "client" or "server".
+        connection: The number of the connection, from 1; 0 for any.
+        chance: The probability, 0 to 1, that it applies to a connection.
     """
 
     kind: str
@@ -146,9 +146,9 @@ class Rules:
     """The rules of a run.
 
     Attributes:
-        seed: the seed of all random choices.
-        rules: the rules for units; the first that matches is applied.
-        toxics: the rules for bytes; all are applied, in this order.
+        seed: The seed of all random choices.
+        rules: The rules for units; the first that matches is applied.
+        toxics: The rules for bytes; all are applied, in this order.
     """
 
     seed: int = 0
@@ -172,8 +172,22 @@ class Rules:
     def from_toml(cls, text: str) -> Rules:
         """Read rules from TOML.
 
+        Args:
+            text: The TOML document.
+
         Raises:
-            ValueError: a rule is not valid; the message names it and the reason.
+            ValueError: A rule is not valid; the message names it and the reason.
+
+        Examples:
+            >>> from mqttws.testing import Rules
+            >>> rules = Rules.from_toml('''
+            ... [[rule]]
+            ... on = "PUBACK"
+            ... nth = 3
+            ... do = "drop"
+            ... ''')
+            >>> rules.rules[0].kind
+            'drop'
         """
         made = tomllib.loads(text)
         unknown = made.keys() - {"seed", "rule", "stream"}

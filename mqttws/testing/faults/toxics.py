@@ -1,4 +1,4 @@
-"""The faults of the bytes of one direction, independent of their meaning: the toxics of Toxiproxy.
+"""Faults of the bytes of one direction, such as latency and limited bandwidth: the toxics of Toxiproxy.
 
 Each function makes a `Shaper` from its parameters. A shaper receives pieces, each with the time at which to send it,
 and yields pieces with later times or fewer bytes.
@@ -15,9 +15,9 @@ class Timed(NamedTuple):
     """A piece of data, or the end, and when it may be sent.
 
     Attributes:
-        due: seconds.
+        due: When it may be sent, in seconds.
         what: "send", "fin" or "rst".
-        data: the bytes of a piece.
+        data: The bytes to send.
     """
 
     due: float
@@ -26,11 +26,11 @@ class Timed(NamedTuple):
 
 
 class Shaper:
-    """Forwards data unchanged.
+    """The base class of shapers, which forwards data unchanged.
 
     Attributes:
-        swallows: whether it forwards nothing.
-        end: ("fin" or "rst", seconds after the start of the connection); None for no end.
+        swallows: Whether it drops all data.
+        end: ("fin" or "rst", seconds after the start of the connection) if it ends the connection, else None.
     """
 
     swallows = False
@@ -56,7 +56,7 @@ class _Bandwidth(Shaper):
         self._free = 0.0
 
     def shape(self, piece: Timed) -> Iterator[Timed]:
-        step = max(1, int(self._rate / 50))  # what flows in 20 ms
+        step = max(1, int(self._rate / 50))  # the bytes of 20 ms
         for start in range(0, len(piece.data), step):
             data = piece.data[start : start + step]
             self._free = max(self._free, piece.due) + len(data) / self._rate
@@ -153,7 +153,7 @@ def limit_data(chance: random.Random, *, size: int) -> Shaper:
     return _Limit(size)
 
 
-#: The faults of bytes.
+#: The toxics, by name.
 TOXICS: Final[dict[str, Callable[..., Shaper]]] = {
     maker.__name__: maker for maker in (latency, bandwidth, slow_close, timeout, reset_peer, slicer, limit_data)
 }
