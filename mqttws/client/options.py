@@ -458,7 +458,7 @@ def _check_headers(pairs: tuple[tuple[str, str], ...]) -> None:
     """
     for name, value in pairs:
         if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
-            raise ValueError("headers: one of them holds what is neither visible ASCII nor a space")
+            raise ValueError("headers: one of them contains characters other than visible ASCII and spaces")
         if not name or not all(character.isalnum() or character in "!#$%&'*+-.^_`|~" for character in name):
             raise ValueError(f"headers: {name!r} is not the name of a header")
         if name.lower() in _HANDSHAKE_HEADERS:
