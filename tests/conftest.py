@@ -1,7 +1,7 @@
-"""What all tests share: the figures printed at the end, and the switch that writes the pages.
+"""Configuration of all tests: options, the figures printed at the end, and the option that writes pages of docs/.
 
-A test that counts something worth showing puts it into `figures`; the terminal shows it after the results.
-With `-n` the tests run in processes of pytest-xdist, and the record of each is merged into that of the main process.
+A test stores a measurement in `figures`; it is printed after the results.
+With `-n` the tests run in processes of pytest-xdist, and the main process merges the record of each.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import ledger
 import pytest
 from hypothesis import settings
 
-# How long an example takes says how busy the machine is, and nothing about what is tested.
+# The time of an example depends on the load of the machine, so it is not a criterion.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-#: The files that take longest, in the order in which they start. A run in several processes then ends with short ones.
+#: The slowest files, which start first, so that a run in several processes ends with short ones.
 _FIRST = """
     look/test_page.py simulation/test_simulation.py cluster/test_failover.py exploration/test_exploration.py
     tap/test_through.py cluster/test_profiles.py hostile/test_floods.py conformance/test_mutants.py
@@ -28,7 +28,7 @@ _FIRST = """
     plugin/test_plugin.py
 """
 
-pytest_plugins = ["pytester"]  # the tests of our plugin for pytest run it in a run of its own
+pytest_plugins = ["pytester"]  # for the tests of pubsub's pytest plugin, which run pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,16 +37,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         choices=["conformance", "interop", "screenshots"],
         default=[],
-        help="write that page of docs/ by what the tests of this run showed",
+        help="write this page of docs/ from the results of this run",
     )
 
     parser.addoption(
         "--all-peers",
         action="store_true",
-        help="try the matrix of interoperability with every peer, not only with those that `make test` installs",
+        help="run the interoperability matrix with every peer, not only with those that `make test` installs",
     )
     parser.addoption(
-        "--full-size", action="store_true", help="try the hazards in the numbers of their list: some minutes"
+        "--full-size", action="store_true", help="run the hazards at the sizes of their list; takes minutes"
     )
 
 
@@ -63,12 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Record:
-    """What this run showed.
+    """The results of this run.
 
     Attributes:
         figures: name -> figure.
         outcomes: test -> "passed", "failed" or "skipped".
-        marks: test -> the statements of the standard that it shows.
+        marks: test -> the statements of the standard that it verifies.
     """
 
     def __init__(self) -> None:
@@ -115,5 +115,5 @@ _RECORD = pytest.StashKey[_Record]()
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> dict[str, str]:
-    """Name -> figure, to be printed at the end of the run."""
+    """Return the figures to print at the end of the run, by name."""
     return pytestconfig.stash[_RECORD].figures

@@ -93,7 +93,7 @@ def test_two_explorations_find_the_same() -> None:
 def test_processes_that_take_over_from_each_other_for_ever_are_noticed() -> None:
     program = Program("s", durable=False)
     result = Explorer(Scenario("fight", (program, program)), most=20_000).run()
-    assert result.violation == "without any fault it goes on for ever"
+    assert result.violation == "without any fault it continues for ever"
 
 
 def test_a_bound_of_states_stops_the_search() -> None:

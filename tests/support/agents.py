@@ -1,6 +1,6 @@
-"""The clients of the interoperability matrix: each library in a process of its own, all behind the same few verbs.
+"""The clients of the interoperability matrix: each library runs in a separate process, behind a common interface.
 
-See `tests/peers/agent.py` for what is said to the processes. Mosquitto's programs are no library, and are run instead.
+`tests/peers/agent.py` describes the protocol between the processes. For Mosquitto, its command-line programs run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "tests" / "peers"
-#: The Python of the peers that this one's environment has no place for.
+#: The Python of the peers that cannot be installed in this environment.
 PEERS_PYTHON = ROOT / ".venv-peers" / "interop" / "bin" / "python"
 NODE_MODULES = PEERS / "node_modules"
 PATIENCE = float(os.environ.get("PATIENCE", "30"))
@@ -34,14 +34,14 @@ Received = tuple[str, bytes, int, bool]
 
 
 def need(there: object, what: str) -> None:
-    """Go on where a peer is there; else skip, or fail where continuous integration promises all of them."""
+    """Skip the test if a peer is missing; fail instead under CI, which installs every peer."""
     if not there:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is missing: make peers")
 
 
 @cache
 def has_module(python: Path, module: str) -> bool:
-    """Return whether that Python can import a module."""
+    """Return whether an interpreter can import a module."""
     return (
         python.exists()
         and subprocess.run([python, "-c", f"import {module}"], stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -61,18 +61,18 @@ class Peer(Protocol):
         """Unsubscribe, and wait for the UNSUBACK."""
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
-        """Publish, and wait for what acknowledges it, where the library can."""
+        """Publish, and wait for the acknowledgement if the library supports that."""
 
     def disconnect(self) -> None:
         """Send DISCONNECT and close."""
 
 
 class Agent:
-    """A process that lends its library; it runs many clients.
+    """A process that runs clients of one library.
 
     Args:
-        command: to run.
-        quiet: whether to hide what the library logs.
+        command: the command to run.
+        quiet: whether to discard the log of the library.
     """
 
     def __init__(self, *command: str | Path, quiet: bool = False) -> None:
@@ -105,7 +105,7 @@ class Agent:
                 self._clients[event["client"]].lost.set()
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Give a command, and wait for its answer."""
+        """Send a command and return its answer."""
         assert self._process.stdin is not None
         number = next(self._ids)
         answer = self._answers[number] = queue.Queue()
@@ -117,7 +117,7 @@ class Agent:
         return said["ok"]
 
     def connect(self, url: str, client_id: str, clean: bool, will: dict[str, Any] | None, ca: Path) -> AgentClient:
-        """Make a client, and connect it."""
+        """Create a client and connect it."""
         name = f"{client_id} {next(self._ids)}"
         client = self._clients[name] = AgentClient(self, name)
         tls = urlsplit(url).scheme in ("mqtts", "wss")
@@ -127,7 +127,7 @@ class Agent:
         return client
 
     def kill(self) -> None:
-        """End the process as a crash would: its connections break without a DISCONNECT."""
+        """Kill the process, so that its connections break without a DISCONNECT."""
         self._process.kill()
         self.close()
 
@@ -146,7 +146,7 @@ class Agent:
 
 
 class AgentClient:
-    """One client in such a process."""
+    """One client in an agent's process."""
 
     def __init__(self, agent: Agent, name: str) -> None:
         self._agent = agent
@@ -169,7 +169,7 @@ class AgentClient:
 
 
 class MosquittoAgent:
-    """Mosquitto's programs, one process for each thing that they do."""
+    """Mosquitto's programs, one process for each operation."""
 
     def __init__(self) -> None:
         self._clients: list[MosquittoClient] = []
@@ -181,13 +181,13 @@ class MosquittoAgent:
         return said.split()[2]
 
     def connect(self, url: str, client_id: str, clean: bool, will: dict[str, Any] | None, ca: Path) -> MosquittoClient:
-        """Note how to connect: each program does so by itself."""
+        """Store the connection options; each program connects by itself."""
         client = MosquittoClient(url, client_id, clean, will, ca)
         self._clients.append(client)
         return client
 
     def kill(self) -> None:
-        """End all of them as a crash would."""
+        """Kill all processes."""
         for client in self._clients:
             client.kill()
 
@@ -195,7 +195,7 @@ class MosquittoAgent:
 
 
 class MosquittoClient:
-    """What would be one client."""
+    """One client, made of several processes."""
 
     def __init__(self, url: str, client_id: str, clean: bool, will: dict[str, Any] | None, ca: Path) -> None:
         parts = urlsplit(url)
@@ -209,7 +209,7 @@ class MosquittoClient:
         self._subscriber: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
         self._said: deque[str] = deque(maxlen=20)
-        if will:  # it must be there before it is asked for anything
+        if will:  # the will must be registered before the first operation
             self.subscribe("mosquitto/waits", 0)
         elif not clean:
             self.subscribe("mosquitto/session", 1)
@@ -217,7 +217,7 @@ class MosquittoClient:
     def subscribe(self, topic_filter: str, qos: int) -> None:
         if self._subscriber is not None:
             self.disconnect()
-        # One line a message: its payload in hexadecimal. Another line says that the SUBACK is there.
+        # One line for each message: its payload in hexadecimal. Another line reports the SUBACK.
         arguments = ["-t", topic_filter, "-q", str(qos), "-d", "-F", "message %q %r %x %t"]
         if self._will:
             arguments += ["--will-topic", self._will["topic"], "--will-qos", str(self._will["qos"])]
@@ -252,7 +252,7 @@ class MosquittoClient:
 
     def disconnect(self) -> None:
         if self._subscriber is not None:
-            self._subscriber.terminate()  # it says DISCONNECT then
+            self._subscriber.terminate()  # mosquitto_sub then sends DISCONNECT
             self._end()
 
     def kill(self) -> None:
@@ -269,7 +269,7 @@ class MosquittoClient:
 
 
 def start(library: str) -> Agent | MosquittoAgent:
-    """Start a library's process, if the library is there."""
+    """Start the process of a library, or skip the test if it is missing."""
     if library == "mosquitto":
         need(shutil.which("mosquitto_sub") and shutil.which("stdbuf"), "Mosquitto's clients")
         return MosquittoAgent()

@@ -1,4 +1,4 @@
-"""Whether `dissect` and tshark agree: generated packets, field by field, in TCP and in WebSocket.
+"""Compare `dissect` with tshark on generated packets, field by field, over TCP and WebSocket.
 
 As a program: `python tests/support/agreeing.py 100000`.
 """
@@ -75,7 +75,7 @@ NAMES = {
     "requested QoS": "mqtt.sub.qos",
     "return codes": "mqtt.suback.qos",
 }
-#: Our bit -> tshark's; the others are of the same byte, and tshark does not show them.
+#: Our bit -> tshark's. tshark does not show the other bits of the same byte.
 BITS = {
     "DUP": "mqtt.dupflag", "QoS": "mqtt.qos", "RETAIN": "mqtt.retain", "type": "mqtt.msgtype",
     "user name": "mqtt.conflag.uname", "password": "mqtt.conflag.passwd", "will retain": "mqtt.conflag.retain",
@@ -134,7 +134,7 @@ def packets(count: int, seed: int) -> Iterator[Packet]:
 
 
 def ours(packet: Packet) -> Taken:
-    """Take a packet apart by ourselves."""
+    """Return the fields of a packet as `dissect` reports them."""
     data = packet.encode()
     fields, bits = [], []
     for field in packet_fields(data):
@@ -145,7 +145,7 @@ def ours(packet: Packet) -> Taken:
 
 
 def theirs(frame: ElementTree.Element) -> Iterator[Taken]:
-    """Read what tshark has taken apart: the packets of a frame."""
+    """Return the fields of each packet of a frame as tshark reports them."""
     for proto in frame.iter("proto"):
         if proto.get("name") != "mqtt":
             continue
@@ -164,7 +164,7 @@ def theirs(frame: ElementTree.Element) -> Iterator[Taken]:
 
 
 def disagreements(count: int, seed: int, websocket: bool, directory: Path) -> list[str]:
-    """Compare so many packets. Return what differs, in words; nothing where all agree."""
+    """Compare `count` packets and return a description of each difference."""
     path = directory / "agree.pcapng"
     saver = saver_for(str(path), True)
     reader = SessionReader()
@@ -172,7 +172,7 @@ def disagreements(count: int, seed: int, websocket: bool, directory: Path) -> li
     if websocket:
         saver.add(reader.receive_data("client", REQUEST, 0.0), True)
         saver.add(reader.receive_data("server", RESPONSE, 0.0), True)
-    # tshark learns the version of MQTT from the CONNECT.
+    # tshark takes the version of MQTT from the CONNECT.
     sent = [Connect("first"), *packets(count - 1, seed)]
     for number, packet in enumerate(sent):
         sender = "server" if isinstance(packet, _SERVERS) else "client"

@@ -1,4 +1,4 @@
-"""`pubsub bench` in a process of its own, for the tests of it."""
+"""Run `pubsub bench` in a separate process, for its tests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import subprocess
 import sys
 from typing import Any
 
-#: Seconds within which a command must have answered; a bound, not a measure.
+#: Timeout of a command, in seconds.
 PATIENCE = 60
 
 
 def command(*words: str) -> list[str]:
-    """The words to start it with; a warning is an error there, too."""
+    """Return the command line. Warnings are errors in that process, too."""
     return [sys.executable, "-W", "error", "-m", "pubsub", "bench", *words]
 
 
 def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run the command and return the completed process."""
     return subprocess.run(
         command(*words),
         env={**os.environ, **environment},
@@ -31,7 +31,7 @@ def bench(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def measured(*words: str) -> dict[str, Any]:
-    """The document of a run that went well, and said nothing else."""
+    """Run the command, check that it succeeds without other output, and return its JSON document."""
     done = bench(*words, "--json")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return json.loads(done.stdout)  # type: ignore[no-any-return]

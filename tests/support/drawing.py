@@ -1,6 +1,6 @@
-"""Small drawings for the documentation, as SVG text: states, sequences and layers. The same input gives the same bytes.
+"""Draw states, sequences and layers for the documentation, as SVG text. The output is deterministic.
 
-Each has a light background, so that it is legible on a light and on a dark page.
+Each drawing has a light background, so that it is legible on light and dark pages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BOX_WIDTH, _BOX_HEIGHT, _COLUMN, _ROW = 106, 32, 202, 96
 
 
 class Drawing:
-    """Collects shapes, and is as large as what it holds."""
+    """A drawing, as large as the shapes added to it."""
 
     def __init__(self, width: float) -> None:
         self._width = width
@@ -28,7 +28,7 @@ class Drawing:
         self._height = max(self._height, y + 12)
 
     def box(self, x: float, y: float, width: float, height: float, text: str, *, fill: str = BOX) -> None:
-        """Add a box, by its left upper corner, with a name in it."""
+        """Add a box with a name in it; x and y are its upper left corner."""
         self._shapes.append(
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{fill}" stroke="{FAINT}"/>'
         )
@@ -36,19 +36,19 @@ class Drawing:
         self._height = max(self._height, y + height + 8)
 
     def path(self, path: str, bottom: float, *, color: str = FAINT, dashed: bool = False, arrow: bool = True) -> None:
-        """Add a line, with an arrowhead at its end."""
+        """Add a line with an arrowhead at its end."""
         dashes = ' stroke-dasharray="4 4"' if dashed else ""
         end = ' marker-end="url(#arrow)"' if arrow else ""
         self._shapes.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.3"{dashes}{end}/>')
         self._height = max(self._height, bottom + 8)
 
     def dot(self, x: float, y: float, *, end: bool) -> None:
-        """Add the beginning of a diagram of states, or its end."""
+        """Add the initial or the final state of a state diagram."""
         ring = f'<circle cx="{x:g}" cy="{y:g}" r="8" fill="none" stroke="{INK}"/>' if end else ""
         self._shapes.append(f'{ring}<circle cx="{x:g}" cy="{y:g}" r="5" fill="{INK}"/>')
 
     def svg(self) -> str:
-        """Return the drawing."""
+        """Return the SVG text."""
         size = f"{self._width:g} {self._height + 8:g}"
         return "\n".join(
             [
@@ -67,7 +67,7 @@ def states(places: Mapping[str, tuple[int, int]], edges: Iterable[tuple[str, str
     """Draw states and the arrows between them.
 
     Args:
-        places: state -> column and row; a name that begins with "(" is the beginning, one with ")" the end.
+        places: state -> column and row. "(" begins the name of the initial state, ")" that of the final state.
         edges: (from, to, label).
     """
     columns = 1 + max(column for column, _ in places.values())
@@ -122,10 +122,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def sequence(steps: Iterable[tuple[str, str, Sequence[tuple[str, str]]]]) -> str:
-    """Draw what passes between a client and a server.
+    """Draw the packets between a client and a server.
 
     Args:
-        steps: (sender, what it sends, [(end, its state afterwards)]).
+        steps: (sender, packet, [(end, its state afterwards)]).
     """
     left, right, y = 190.0, 610.0, 58.0
     drawing = Drawing(800)
@@ -151,8 +151,8 @@ def layers(rows: Sequence[Sequence[tuple[str, str]]], above: Sequence[tuple[str,
     """Draw layers, the lowest at the bottom.
 
     Args:
-        rows: from the lowest: (package, what it is), side by side.
-        above: the same of the packages over all of them.
+        rows: the rows from the lowest, each a list of (package, description).
+        above: (package, description) of the packages above all rows.
     """
     drawing = Drawing(840)
     y = 10.0

@@ -1,7 +1,7 @@
-"""The two drivers behind one face: a contract is written once and holds for the blocking and for the asyncio client.
+"""One interface for both drivers, so that each test of the contract runs with the blocking and the asyncio client.
 
-`Blocking` is `mqttws.Client` as it is. `Asyncio` is `mqttws.aio.Client` in an event loop of its own, in a thread, with
-calls that wait for it; its futures are `concurrent.futures.Future`s, too.
+`Blocking` is `mqttws.Client`. `Asyncio` runs `mqttws.aio.Client` in an event loop in another thread, with methods
+that wait for it; it also returns `concurrent.futures.Future`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import mqttws
 from mqttws import Publish, State
 
-#: Seconds. No test waits this long unless it fails.
+#: Timeout of every wait, in seconds. A test that passes does not wait this long.
 PATIENCE = 4.0
 
 
 class States:
-    """Takes the states of a client, and lets a test wait for one."""
+    """An observer of a client's states, with which a test can wait for one."""
 
     def __init__(self) -> None:
         self.seen: list[State] = []
@@ -37,7 +37,7 @@ class States:
         return [state.name for state in self.seen]
 
     def wait(self, name: str, count: int = 1) -> State:
-        """Wait until a state has been there so many times."""
+        """Wait until a state has been reported `count` times, and return the last of these."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.names.count(name) >= count, PATIENCE), self.seen
             return [state for state in self.seen if state.name == name][count - 1]
@@ -47,12 +47,12 @@ class Blocking(mqttws.Client):
     """`mqttws.Client`."""
 
     def end(self) -> None:
-        """Leave nothing running."""
+        """Close the client and stop its threads."""
         self.close(timeout=1.0)
 
 
 class Asyncio:
-    """`mqttws.aio.Client` in a loop of its own."""
+    """`mqttws.aio.Client`, in an event loop in another thread."""
 
     def __init__(self, url: str | Callable[[], str], **options: Any) -> None:
         self.loop = asyncio.new_event_loop()
@@ -71,7 +71,7 @@ class Asyncio:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE + 10)
 
     def later(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-        """Call a `_nowait` method in the loop; its future, as one of threads."""
+        """Call a `_nowait` method in the loop and return a `concurrent.futures.Future` of its result."""
 
         async def run() -> Any:
             return method(*arguments, **options)
@@ -94,7 +94,7 @@ class Asyncio:
         self.call(self.client.flush(timeout))
 
     def end(self) -> None:
-        """Leave nothing running."""
+        """Close the client and stop its threads."""
         self.close(timeout=1.0)
         self._stop_loop()
 

@@ -1,6 +1,6 @@
-"""The brokers of the interoperability matrix: Mosquitto, RabbitMQ, aedes and amqtt, each in processes of its own.
+"""Run the brokers of the interoperability matrix: Mosquitto, RabbitMQ, aedes and amqtt, each in separate processes.
 
-Each listens on the loopback alone, on ports that the system gave, for all four transports, and leaves nothing behind.
+Each listens only on the loopback interface, on free ports, for all four transports, and is stopped after the test.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mqttws.broker import Broker, Limits
 SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if os.access("/usr/sbin/mosquitto", os.X_OK) else None)
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-#: RabbitMQ takes its time.
+#: Seconds. RabbitMQ starts slowly.
 SLOW = 120.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A broker that runs."""
+    """A running broker."""
 
     version: str
     urls: dict[str, str]
@@ -38,7 +38,7 @@ class Running:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the system for ports that nobody uses."""
+    """Return free ports, chosen by the system."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -47,7 +47,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(ports: list[int], process: subprocess.Popen[bytes], log: Path, patience: float = PATIENCE) -> None:
-    """Wait until somebody listens on all these ports."""
+    """Wait until all these ports accept connections."""
     deadline = time.monotonic() + patience
     for port in ports:
         while True:
@@ -57,11 +57,11 @@ def wait_for(ports: list[int], process: subprocess.Popen[bytes], log: Path, pati
             except OSError:
                 assert process.poll() is None, f"it ended: {log.read_text()[-2000:]}"
                 assert time.monotonic() < deadline, f"it does not listen: {log.read_text()[-2000:]}"
-                time.sleep(0.05)  # there is no event to wait for in another's process
+                time.sleep(0.05)  # another process gives no event to wait for
 
 
 def urls(ports: dict[str, int], path: str) -> dict[str, str]:
-    """Make the URLs of the listeners."""
+    """Return the URLs of the listeners."""
     return {
         scheme: f"{scheme}://127.0.0.1:{port}{path if scheme.startswith('ws') else ''}"
         for scheme, port in ports.items()
@@ -70,7 +70,7 @@ def urls(ports: dict[str, int], path: str) -> dict[str, str]:
 
 @contextmanager
 def run(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program while the block lasts. It ends when its input does, or is told to."""
+    """Run a program during the block. It ends when its standard input closes, or is terminated."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
@@ -96,7 +96,7 @@ def run(command: list[str], log: Path, environment: dict[str, str] | None = None
 
 @contextmanager
 def embedded(folder: Path, pem: Path, ca: Path) -> Iterator[Running]:
-    """Run our own."""
+    """Run the embedded broker."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pem)
     limits = Limits(max_packet_size=2 * 1024 * 1024)
@@ -192,7 +192,7 @@ web_mqtt.ssl.keyfile = {pem}
         with run([str(RABBITMQ)], log, environment) as process:
             wait_for(list(ports.values()), process, folder / "rabbitmq.log", SLOW)
             yield Running(_rabbitmq_version(), urls(ports, "/ws"), ca)
-    finally:  # the port mapper of Erlang is a daemon, and its own
+    finally:  # the port mapper of Erlang is a separate daemon
         subprocess.run(
             ["epmd", "-port", str(mapper), "-kill"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
         )

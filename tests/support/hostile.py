@@ -1,4 +1,4 @@
-"""For the hostile tests: a broker to attack in a process of its own, and a client that must be served meanwhile."""
+"""Helpers of tests/hostile: a broker in a separate process, to attack, and a client that must be served meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONNECT = Connect("hog").encode()
 
 
 class Control:
-    """A client that behaves, in a thread: it publishes to itself and pings, round after round, until it is stopped."""
+    """A well-behaved client in a thread: it publishes to itself and pings, in rounds, until it is stopped."""
 
     def __init__(self, url: str) -> None:
         self._wire = Wire(url).connect("control")
@@ -54,7 +54,7 @@ class Control:
                 self._moved.notify_all()
 
     def served(self) -> None:
-        """Wait until two more rounds are done: one at least began after this call."""
+        """Wait until two more rounds are done, so that at least one of them began after this call."""
         target = self.rounds + 2
         with self._moved:
             assert self._moved.wait_for(lambda: self.rounds >= target or self.fault is not None, PATIENCE), "starved"
@@ -101,13 +101,13 @@ class Victim:
         return self._log_path.read_text(encoding="utf-8")
 
     def until_logged(self, text: str, count: int = 1) -> None:
-        """Wait until a line has been written."""
+        """Wait until the log contains the text `count` times."""
         end = time.monotonic() + PATIENCE
         while self.log().count(text) < count:
             assert time.monotonic() < end, (text, self.log()[-2000:])
             time.sleep(0.01)
 
-    # What it costs.
+    # Memory and descriptors.
 
     def _status(self, field: str) -> int:
         text = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -116,19 +116,19 @@ class Victim:
         return int(match[1]) * 1024
 
     def mark(self) -> None:
-        """Measure `grown` from here on."""
-        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # the peak begins anew
+        """Set the start of the measurement of `grown`."""
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")  # resets the peak
         self._resident = self._status("VmRSS")
 
     def grown(self) -> int:
-        """How many bytes of memory it took more than at the mark, at its peak since."""
+        """Return by how many bytes the peak of memory since `mark` exceeds the memory at the mark."""
         return self._status("VmHWM") - self._resident
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def settled(self) -> None:
-        """Check that every other client is served, and wait until all descriptors are given back."""
+        """Check that other clients are served, and wait until all descriptors are closed."""
         self.control.served()
         end = time.monotonic() + PATIENCE
         while self.descriptors() > self._descriptors:
@@ -150,7 +150,7 @@ class Victim:
 
 
 def ended(connection: socket.socket) -> bytes:
-    """Read until the other side closes, in order or not; return what came."""
+    """Read until the peer closes or resets the connection, and return what was received."""
     data = b""
     with suppress(ConnectionResetError):
         while more := connection.recv(65536):
@@ -159,7 +159,7 @@ def ended(connection: socket.socket) -> bytes:
 
 
 def drip(connection: socket.socket, data: bytes, seconds: float = PATIENCE) -> bytes:
-    """Send byte after byte until the other side has closed; return what it said. The bytes start over at their end."""
+    """Send `data` byte by byte, repeatedly, until the peer closes, and return what was received."""
     connection.settimeout(0.02)
     answer = b""
     end = time.monotonic() + seconds

@@ -1,6 +1,6 @@
-"""The ledger of statements: what the standard demands, the code that keeps it, and the tests that show it.
+"""The ledger of normative statements: what each requires, the code that implements it, and the tests that verify it.
 
-`tests/conformance/statements.toml` holds the first two; the tests name their statements themselves, by a mark. This
+`tests/conformance/statements.toml` contains the first two; each test names its statements by a mark. This
 module combines the three into `docs/conformance.md` and a page for each chapter. It is also a plugin for pytest: with
 `-p ledger` a run writes the marks of all collected tests to the file that `LEDGER` names.
 """
@@ -30,7 +30,7 @@ SOURCE = ROOT / "tests" / "conformance" / "statements.toml"
 PAGE = ROOT / "docs" / "conformance.md"
 FOLDER = ROOT / "docs" / "conformance"
 
-#: Test -> the statements that it shows.
+#: Test -> the statements that it verifies.
 Marks = dict[str, list[str]]
 
 
@@ -40,11 +40,11 @@ class Statement:
 
     Attributes:
         binds: "client", "server" or "both".
-        says: what it demands, in our own words.
-        keeps: the code that keeps it, as "module:name".
-        untested: why it has no test; "" where it has.
-        printed: its id as the standard prints it, where that is a misprint.
-        section: where it stands, if it has no id.
+        says: what it requires, in our words.
+        keeps: the code that implements it, as "module:name".
+        untested: why it has no test; "" if it has one.
+        printed: its id as the standard prints it, if that is a misprint.
+        section: the section of the standard, if it has no id.
     """
 
     binds: str
@@ -62,7 +62,7 @@ def statements() -> dict[str, Statement]:
 
 
 def find(where: str) -> object:
-    """Find code by "module:name". Raises ImportError or AttributeError if there is none."""
+    """Return the object named "module:name". Raise ImportError or AttributeError if it does not exist."""
     module, _, path = where.partition(":")
     found: object = importlib.import_module(module)
     for name in path.split("."):
@@ -71,20 +71,20 @@ def find(where: str) -> object:
 
 
 def marks_of(items: Iterable[pytest.Item]) -> Marks:
-    """List the statements that each test shows."""
+    """Return the statements that each test verifies."""
     marks = {item.nodeid: sorted({mark.args[0] for mark in item.iter_markers("statement")}) for item in items}
     return {test: shown for test, shown in marks.items() if shown}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write the marks, where this module is the plugin of a run that only collects."""
+    """Write the marks, if this module is the plugin of a run that only collects."""
     path = os.environ.get("LEDGER")
     if path:
         Path(path).write_text(json.dumps(marks_of(session.items)))
 
 
 def collect() -> Marks:
-    """List the statements that each test of the whole suite shows, whatever part of it runs now."""
+    """Return the statements that each test of the whole suite verifies, whichever tests run now."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "marks.json")
         arguments = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "ledger", "-p", "no:cacheprovider"]
@@ -96,7 +96,7 @@ def collect() -> Marks:
 
 
 def tests_by_statement(marks: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Turn the marks around: statement -> its tests."""
+    """Return the tests of each statement."""
     tests: defaultdict[str, list[str]] = defaultdict(list)
     for test, shown in marks.items():
         for statement in shown:
@@ -105,11 +105,11 @@ def tests_by_statement(marks: Mapping[str, Iterable[str]]) -> dict[str, list[str
 
 
 def pages(outcomes: Mapping[str, str], marks: Marks) -> dict[Path, str]:
-    """Make the pages: one for each chapter of the standard, and a list of them.
+    """Return the pages: one for each chapter of the standard, and an index.
 
     Args:
         outcomes: test -> "passed", "failed" or "skipped".
-        marks: the statements that each of them shows.
+        marks: the statements that each test verifies.
     """
     tests = tests_by_statement(marks)
     ledger = statements()
@@ -201,7 +201,7 @@ def _chapter_page(chapter: str, names: list[str], outcomes: Mapping[str, str], t
 
 
 def code_link(where: str) -> str:
-    """Link the place that "module:name" names, with its file and line."""
+    """Return a link to the file and line of "module:name"."""
     found = inspect.unwrap(find(where))  # type: ignore[arg-type]
     found = found.fget if isinstance(found, property) else found
     file = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT)  # type: ignore[arg-type]
@@ -221,13 +221,13 @@ def _test_links(tests: Iterable[str]) -> list[str]:
 
 @cache
 def _lines_of(file: str) -> dict[str, int]:
-    """Name of a test in a file -> its line."""
+    """Return the line of each test in a file."""
     tree = ast.parse((ROOT / file).read_text("utf-8"))
     return {node.name: node.lineno for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def _faults() -> dict[str, list[str]]:
-    """Statement -> links to the faults that are planted for it."""
+    """Return links to the faults that are planted for each statement."""
     links: defaultdict[str, list[str]] = defaultdict(list)
     file = "tests/conformance/faults.py"
     spec = importlib.util.spec_from_file_location("planted_faults", ROOT / file)
@@ -237,7 +237,7 @@ def _faults() -> dict[str, list[str]]:
     spec.loader.exec_module(module)
     lines = (ROOT / file).read_text("utf-8").splitlines()
     for fault in module.FAULTS:
-        # A title that is made of others' words stands in no line.
+        # A title that is composed at run time is in no line of the file.
         number = next((number for number, line in enumerate(lines, 1) if fault.title in line), 0)
         links[fault.statement].append(f"[{fault.title}](../../{file}{f'#L{number}' if number else ''})")
     return dict(links)

@@ -1,4 +1,4 @@
-"""A client's and a server's machine in any state, and what they send and report, for the tests of tests/protocol."""
+"""Helpers of tests/protocol: machines in any state, and what they send and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def client(
     present: bool = False,
     **options: object,
 ) -> ClientMachine:
-    """A client's machine in a state, with nothing left to send or to learn."""
+    """Return a client's machine in a state, with no pending output or events."""
     machine = ClientMachine(connect, session or Session(), **options)  # type: ignore[arg-type]
     if state is not NEW:
         machine.start(NOW)
@@ -35,7 +35,7 @@ def client(
 def server(
     connect: Connect = CONNECT, session: Session | None = None, state: str = CONNECTED, present: bool = False
 ) -> ServerMachine:
-    """A server's machine in a state, with nothing left to send or to learn."""
+    """Return a server's machine in a state, with no pending output or events."""
     machine = ServerMachine()
     if state is not NEW:
         machine.receive_data(connect.encode(), NOW)

@@ -1,4 +1,4 @@
-"""Mosquitto in a process of its own, with every kind of listener, on ports asked of the system."""
+"""Run Mosquitto with every kind of listener, on free ports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTENERS = ("mqtt", "ws", "mqtts", "wss", "closed")
 
 
 def find_mosquitto() -> str:
-    """Find the program; where it is missing the test is skipped, and fails in CI."""
+    """Return the path of the program. If it is missing, skip the test, or fail under CI."""
     program = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
     if program is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("Mosquitto is not installed")
@@ -27,12 +27,12 @@ def find_mosquitto() -> str:
 
 
 class Mosquitto:
-    """A Mosquitto that can be stopped and started again, on the same ports and with what it has stored.
+    """A Mosquitto that can be stopped and restarted with the same ports and stored sessions.
 
     Args:
-        folder: for its files.
-        identity: for its listeners with TLS.
-        authority: PEM; who must have signed what clients show, where they show something.
+        folder: directory for its files.
+        identity: certificate of its TLS listeners.
+        authority: PEM; the CA of client certificates, on the listeners that request them.
     """
 
     def __init__(self, folder: Path, identity: Identity, authority: bytes) -> None:
@@ -62,12 +62,12 @@ class Mosquitto:
         self.log: list[str] = []
 
     def url(self, scheme: str) -> str:
-        """The URL of one of `LISTENERS`; "closed" speaks mqtt and lets nobody in."""
+        """Return the URL of one of `LISTENERS`; "closed" is a plain MQTT listener that refuses every client."""
         path = "/mqtt" if scheme.startswith("ws") else ""
         return f"{'mqtt' if scheme == 'closed' else scheme}://127.0.0.1:{self.ports[scheme]}{path}"
 
     def start(self) -> None:
-        """Start it, and wait until it says that it runs."""
+        """Start the process, and wait until it logs that it is running."""
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
         running = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, running))
@@ -85,7 +85,7 @@ class Mosquitto:
         running.set()
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop it, and wait until it is gone; killed, it loses what it has not stored."""
+        """Stop the process and wait for its end. With kill=True, what it has not stored is lost."""
         if self._process is not None:
             (self._process.kill if kill else self._process.terminate)()
             self._process.wait(PATIENCE)

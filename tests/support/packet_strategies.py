@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that the codec takes: strings, topics, filters, messages, packets."""
+"""Hypothesis strategies for the arguments of the codec: strings, topics, filters, messages, packets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mqttws import (
     Unsubscribe,
 )
 
-# What a UTF-8 string of MQTT may hold: no surrogates, no U+0000.
+# The characters allowed in a UTF-8 string of MQTT: no surrogates, no U+0000.
 _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-#: Few letters, so that topics meet filters often; the odd ones make the levels differ from file names.
+#: Few letters, so that topics often match filters; the special ones make levels differ from file names.
 _LEVEL = st.text(st.sampled_from("abc é$\ufeff"), max_size=3)
 
 text = st.text(_CHARACTERS, max_size=20)
@@ -88,11 +88,11 @@ packets = st.one_of(
 
 
 def cuts(size: int) -> st.SearchStrategy[list[int]]:
-    """Where to cut so many bytes into pieces: ascending offsets; empty pieces happen."""
+    """Return ascending offsets at which to cut `size` bytes; pieces may be empty."""
     return st.lists(st.integers(0, size), max_size=8).map(sorted)
 
 
 def pieces(data: bytes, offsets: list[int]) -> list[bytes]:
-    """Cut data at offsets."""
+    """Cut data at the offsets."""
     ends = [0, *offsets, len(data)]
     return [data[start:end] for start, end in pairwise(ends)]

@@ -1,4 +1,4 @@
-"""A server that ends the connection over what it does not take, as AWS IoT does."""
+"""A server that closes the connection on a packet that it does not accept, as AWS IoT does."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Make = Callable[..., Any]
 
 
 class Picky:
-    """A server that cuts the connection when a message or a Topic Filter has "poison" in its name.
+    """A server that closes the connection if a Topic Name or Topic Filter contains "poison".
 
     Attributes:
-        taken: the payloads of the messages that it has taken, in order.
-        filters: the Topic Filters that it has granted.
-        connections: how many there were.
-        refuses: which kinds of packets with such a name it cuts the connection over.
+        taken: the payloads of the accepted messages, in order.
+        filters: the granted Topic Filters.
+        connections: the number of connections so far.
+        refuses: the packet types that it checks.
     """
 
     def __init__(self, server: Scripted) -> None:
@@ -46,7 +46,7 @@ class Picky:
         self._running = server.soon(self._run)
 
     def opened(self, make: Make, **options: Any) -> Any:
-        """Open a client, which is closed when the test ends, however it does."""
+        """Open a client that is closed at the end of the test, even if it fails."""
         client = make(self._server.url, **options)
         self._server.closing(client)
         return client.open()

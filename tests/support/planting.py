@@ -1,7 +1,7 @@
-"""Faults planted on purpose, to test the tests: small edits of functions, in this process alone.
+"""Plant faults on purpose, to test the tests: small edits of functions, only in this process.
 
-An edit is (where, what stands there, what shall stand there instead); what stands there must do so exactly once, so a
-fault that does not fit the code any more is noticed.
+An edit is (where, old text, new text). The old text must occur exactly once, so that a fault that no longer fits
+the code is noticed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Fault:
 
     Attributes:
         statement: the one that it breaks.
-        title: what goes wrong.
-        edits: of functions.
-        changes: of tables.
+        title: a description of the fault.
+        edits: edits of functions.
+        changes: changes of tables.
     """
 
     statement: str
@@ -38,14 +38,14 @@ class Fault:
 
 
 class StaleFaultError(Exception):
-    """The source that a fault edits is not there any more."""
+    """The source that a fault edits no longer exists."""
 
 
 def plant(fault: Fault) -> None:
     """Plant a fault in this process.
 
     Raises:
-        StaleFaultError: it does not fit the source.
+        StaleFaultError: the fault does not fit the source.
     """
     for change in fault.changes:
         change()
@@ -65,7 +65,7 @@ def _edit(where: str, replacements: Sequence[tuple[str, str]]) -> None:
                 f"{where}: {old!r} is there {source.count(old)} times, not once; fit the fault in faults.py to the code"
             )
         source = source.replace(old, new)
-    # In a class, so that `super()` and the decorators of methods mean what they meant.
+    # In a class, so that `super()` and decorators of methods work as before.
     wrapped = "class _:\n" + textwrap.indent(source, "    ")
     code = compile(wrapped, f"<fault in {where}>", "exec", __future__.annotations.compiler_flag, dont_inherit=True)
     namespace: dict[str, Any] = {}

@@ -1,8 +1,8 @@
-"""A pool without sockets: a server whose answers overtake messages, as those of real ones do, in an order of chance.
+"""A pool without sockets, with a simulated server whose answers may overtake messages, in a random order.
 
-Each connection has a queue at the server, a window of messages in flight, and a way in each direction. `World.step`
-lets one thing happen anywhere: a request arrives, a message is sent, an answer is taken, a reader takes a message, the
-program acknowledges one. What happens next is drawn, so that every order comes about.
+Each connection has a queue at the server, a window of messages in flight, and a channel in each direction.
+`World.step` runs one random action: a request arrives, a message is sent, an answer is received, a reader takes a
+message, the program acknowledges one. So every order occurs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pubsub.topics import split_share
 
 
 class Link:
-    """A client of the pool, with the server's end of its connection."""
+    """A client of the pool, with the server side of its connection."""
 
     def __init__(self, world: World, **options: Any) -> None:
         self.world = world
@@ -29,20 +29,20 @@ class Link:
         self.will = options["will"]
         self.on_state: Callable[[State], object] = options["on_state"]
         self.filters: dict[str, int] = {}
-        self.requests: deque[Callable[[], None]] = deque()  # on their way to the server
+        self.requests: deque[Callable[[], None]] = deque()  # in transit to the server
         self.queue: deque[Publish] = deque()  # at the server
         self.in_flight = 0
-        self.batch: list[Publish] = []  # to be written in this turn, after the answers of this turn
-        self.way: deque[Publish | Callable[[], None]] = deque()  # to the client
+        self.batch: list[Publish] = []  # to be written after the answers of this turn
+        self.way: deque[Publish | Callable[[], None]] = deque()  # in transit to the client
         self.inbox: deque[Publish] = deque()
-        self.came: deque[Publish] = deque()  # not acknowledged on the wire
+        self.came: deque[Publish] = deque()  # received, not yet acknowledged to the server
         self.done: set[int] = set()  # acknowledged by the program
         self.received = 0
         self.pending = self.dropped = self.expired = 0
         self.is_open = False
         self.subscribed: list[str] = []
 
-    # What a pool uses of a client.
+    # The methods of a client that a pool calls.
 
     def subscribe_nowait(self, topic_filters: Sequence[tuple[str, int]]) -> Future[list[int]]:
         answer: Future[list[int]] = Future()
@@ -67,7 +67,7 @@ class Link:
         return answer
 
     def acknowledge(self, publish: Publish) -> None:
-        """Acknowledge in the order in which messages came, as a client must."""
+        """Acknowledge in the order of arrival, as a client must."""
 
         def arrive() -> None:
             self.in_flight -= 1
@@ -98,10 +98,10 @@ class Link:
     def withdraw(self, future: Any) -> bool:
         return False
 
-    # What the world does.
+    # The actions.
 
     def choices(self) -> list[Callable[[], None]]:
-        """What can happen here now."""
+        """Return the possible actions of this link."""
         if not self.is_open:
             return []
         found: list[Callable[[], None]] = []
@@ -116,13 +116,13 @@ class Link:
         return found
 
     def send(self) -> None:
-        """Send what the window lets leave. A server does it as soon as it can."""
+        """Send as many messages as the window allows. A server does so as soon as it can."""
         while self.queue and self.in_flight < self.world.window:
             self.in_flight += 1
             self.batch.append(self.queue.popleft())
 
     def answer(self, answer: Callable[[], None]) -> None:
-        """Send an answer: it is written before the messages that the same turn has brought."""
+        """Send an answer. It is written before the messages of the same turn."""
         self.way.append(answer)
         self._write()
 
@@ -177,7 +177,7 @@ class World:
             link.send()
 
     def step(self) -> bool:
-        """Let one thing happen. Return whether anything could."""
+        """Run one random action. Return whether there was one."""
         choices = [choice for link in self.links for choice in link.choices()]
         if self.soon:
             choices.append(lambda: self.soon.pop(0)())  # type: ignore[func-returns-value, arg-type]
@@ -189,11 +189,11 @@ class World:
         return True
 
     def settle(self) -> None:
-        """Let everything happen that can."""
+        """Run actions until none is left."""
         for _ in range(200_000):
             if not self.step():
                 return
-        raise AssertionError("the world comes to no rest")
+        raise AssertionError("the simulation does not come to rest")
 
     def _consume(self) -> None:
         publish = self.put.popleft()
@@ -211,7 +211,7 @@ class World:
 
 
 class Pool(PoolCore):
-    """The face of a pool in this world."""
+    """The pool under test, on the simulated server."""
 
     def __init__(self, world: World, connections: Connections, most_filters: int | None) -> None:
         self.world = world

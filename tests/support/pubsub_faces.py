@@ -1,7 +1,7 @@
-"""The two faces of the PubSub API behind one: a contract is written once and holds for threads and for asyncio.
+"""One interface for `pubsub.PubSub` and `pubsub.aio.PubSub`, so that each test of the contract runs with both.
 
-`Threads` is `pubsub.PubSub` as it is. `Loop` is `pubsub.aio.PubSub` in an event loop of its own, in a thread, with
-calls that wait for it.
+`Threads` is `pubsub.PubSub`. `Loop` runs `pubsub.aio.PubSub` in an event loop in another thread, with methods that
+wait for it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import pubsub
 from pubsub import Message
 
-#: Seconds. No test waits this long unless it fails.
+#: Timeout of every wait, in seconds. A test that passes does not wait this long.
 PATIENCE = 20.0
 
 
 class Recorder:
-    """An observer that keeps what it is told, and lets a test wait for it."""
+    """An observer that records its calls, with which a test can wait for them."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -51,7 +51,7 @@ class Recorder:
         return [message.value for message in self.messages]
 
     def wait_for_values(self, *values: Any) -> None:
-        """Wait for as many messages, and compare them."""
+        """Wait for as many messages as `values`, and compare them."""
         self.wait(lambda: len(self.messages) >= len(values))
         assert self.values == list(values), self.values
 
@@ -63,11 +63,11 @@ class Threads:
         self.ps = pubsub.PubSub(*providers, **options)
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call a verb, and wait for it."""
+        """Call a method and wait for its result."""
         return function(*arguments, **options)
 
     def iterate(self, topics: Any, count: int, begun: Callable[[], None], **options: Any) -> list[Message]:
-        """Iterate until so many messages have come. `begun` is called when the server has the subscription."""
+        """Iterate until `count` messages have arrived. `begun` is called when the subscription is granted."""
         taken: list[Message] = []
         options.setdefault("timeout", PATIENCE)
         for message in self.ps.subscribe(topics, **options):
@@ -95,7 +95,7 @@ class Loop:
         self.ps = PubSub(*providers, **options)
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call a verb in the event loop, and wait for it."""
+        """Call a method in the event loop and wait for its result."""
 
         async def run() -> Any:
             result = function(*arguments, **options)

@@ -1,8 +1,7 @@
-"""A tunnel between the two ends of a WebSocket that gives the messages another shape, in both directions.
+"""A WebSocket tunnel that changes how MQTT bytes are divided into messages and frames, in both directions.
 
-The handshake goes through as it is. After it, the MQTT bytes of both sides are taken out of their frames and put into
-others, in one of the `SHAPES`; control frames go through. A client sees the server's messages reshaped, and the server
-the client's.
+The handshake passes unchanged. After it, the MQTT bytes of both sides are taken out of their frames and put into
+others, in one of the `SHAPES`; control frames pass unchanged.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from wire import PATIENCE
 
-#: What a frame begins with: FIN and the opcode.
+#: The first byte of a frame: FIN and the opcode.
 BINARY, CONTINUATION, FIN, PING, PONG = 2, 0, 0x80, 9, 10
 
 
 def packets(data: bytes) -> tuple[list[bytes], bytes]:
-    """Cut MQTT bytes into packets. Return those that are whole, and the rest."""
+    """Split MQTT bytes into packets. Return the complete packets and the rest."""
     whole = []
     while len(data) >= 2:
         length = size = 0
@@ -39,10 +38,10 @@ def packets(data: bytes) -> tuple[list[bytes], bytes]:
     return whole, data
 
 
-#: Seconds without a byte after which no more packets are waited for.
+#: Seconds without a byte after which the packets gathered so far are sent.
 PAUSE = 0.005
 
-# A shape: the packets that have come since the last time -> frames, as (first byte, payload).
+# A shape: the packets gathered since the last call -> frames, as (first byte, payload).
 Frames = Iterator[tuple[int, bytes]]
 
 
@@ -72,7 +71,7 @@ def everything_merged(whole: list[bytes]) -> Frames:
 
 
 def across_the_packets_ends(whole: list[bytes]) -> Frames:
-    """Make each message of the end of one packet and the beginning of the next, with an empty one between."""
+    """Make each message from the end of one packet and the start of the next, separated by empty messages."""
     data, cuts = b"".join(whole), [0]
     position = 0
     for packet in whole:
@@ -99,14 +98,14 @@ class Reshaper:
     """The tunnel, for any number of connections.
 
     Args:
-        url: of the WebSocket server.
+        url: the URL of the WebSocket server.
         shape: one of `SHAPES`.
-        gather: how many packets are waited for before they are put into shape, as long as there are no pauses.
+        gather: the number of packets to gather before they are reshaped; a pause ends the gathering.
 
     Attributes:
-        shape: its name.
-        frames: how many have been sent on, both ways.
-        pongs: how many came for the pings of ours.
+        shape: the name of the shape.
+        frames: the number of frames sent, in both directions.
+        pongs: the number of pongs received for the tunnel's pings.
     """
 
     def __init__(self, url: str, shape: str, gather: int = 8) -> None:
@@ -175,7 +174,7 @@ class Reshaper:
                 elif first & 15 == PONG:
                     self.pongs += 1
                 elif first & 15 != PING:
-                    closing = _frame(first, payload, masked)  # goes behind all that came before it
+                    closing = _frame(first, payload, masked)  # sent after everything received before it
             whole, mqtt = packets(mqtt)
             waiting += whole
             if not closing and len(waiting) < self._gather:
@@ -238,7 +237,7 @@ def _masked(payload: bytes, key: bytes) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """Take a frame. Return its first byte, its payload and the rest; None while it is not whole."""
+    """Parse a frame. Return its first byte, its payload and the rest; None if it is incomplete."""
     if len(data) < 2:
         return None
     size, start = data[1] & 127, 2

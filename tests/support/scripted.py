@@ -1,6 +1,6 @@
-"""A server that is nothing but a script: the test says, byte for byte, what it answers to a real client.
+"""A scripted server: the test gives, byte for byte, its answers to a real client.
 
-The client under test runs in its own thread, so that the script can be read from top to bottom::
+The client under test runs in another thread, so that the script reads from top to bottom::
 
     with Scripted("mqtt") as server:
         client = Client(server.url, client_id="c")
@@ -35,7 +35,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class End:
-    """The server's end of one connection."""
+    """The server side of one connection."""
 
     def __init__(self, connection: socket.socket, websocket: bool) -> None:
         self.socket = connection
@@ -62,12 +62,12 @@ class End:
         )
 
     def send(self, *items: bytes | str | Packet) -> End:
-        """Send bytes, hex digits and packets in one piece; in one WebSocket message, where there is one."""
+        """Send bytes, hex digits and packets together, over WebSocket in one message."""
         data = octets(*items)
         return self.frame(data) if self.websocket else self._send(data)
 
     def frame(self, payload: bytes, first: int = 0x82) -> End:
-        """Send a WebSocket frame; a first byte of 0x82 makes it a whole binary message."""
+        """Send a WebSocket frame; with a first byte of 0x82 it is a complete binary message."""
         size = len(payload)
         length = bytes((size,)) if size < 126 else struct.pack("!BH", 126, size)
         return self._send(bytes((first,)) + length + payload)
@@ -77,7 +77,7 @@ class End:
         return self
 
     def receive(self) -> Packet:
-        """Take the client's next packet."""
+        """Return the client's next packet."""
         while not self._packets:
             data = self._read()
             assert data, "the client closed the connection"
@@ -85,7 +85,7 @@ class End:
         return self._packets.popleft()
 
     def expect(self, *items: bytes | str | Packet) -> End:
-        """Check that exactly these bytes come next."""
+        """Check that the client sends exactly these bytes next."""
         expected = octets(*items)
         got = b""
         while len(got) < len(expected):
@@ -94,13 +94,13 @@ class End:
         return self
 
     def welcome(self, session_present: bool = False) -> End:
-        """Take the CONNECT, whatever it holds, and accept it."""
+        """Receive any CONNECT and accept it."""
         packet = self.receive()
         assert isinstance(packet, Connect), packet
         return self.send("20 02 01 00" if session_present else "20 02 00 00")
 
     def rest(self) -> bytes:
-        """Return all MQTT bytes until the client closes, including packets that were not taken yet."""
+        """Return all MQTT bytes until the client closes, including packets not yet received by the test."""
         data = b"".join(packet.encode() for packet in self._packets) + bytes(self._decoder._partial)
         self._packets.clear()
         deadline = time.monotonic() + PATIENCE
@@ -110,7 +110,7 @@ class End:
         return data
 
     def packets(self) -> list[Packet]:
-        """Return every packet until the client closes; one of which a part was received goes on where it was cut."""
+        """Return every packet until the client closes, including one that was partly received before."""
         deadline = time.monotonic() + PATIENCE
         while more := self._read():
             self._packets.extend(self._decoder.feed(more))
@@ -120,7 +120,7 @@ class End:
         return packets
 
     def quiet(self) -> None:
-        """Check that the client has said nothing more before now: it answers QoS 1 messages in their order."""
+        """Check that the client has sent nothing else: the next packet is its answer to a message of QoS 1."""
         self.send("32 0a 00 05 71 75 69 65 74 7f ff 21").expect("40 02 7f ff")
 
     def _recv(self) -> bytes:
@@ -130,7 +130,7 @@ class End:
             return b""
 
     def _read(self) -> bytes:
-        """Read MQTT bytes; b"" at the end."""
+        """Return the next MQTT bytes; b"" at the end."""
         if not self.websocket:
             return self._recv()
         while True:
@@ -161,7 +161,7 @@ class End:
         return True
 
     def cut(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without a DISCONNECT or a close frame."""
         self.socket.close()
 
 
@@ -181,15 +181,15 @@ class Scripted:
         self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}" + ("/mqtt" if scheme == "ws" else "")
 
     def soon(self, call: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
-        """Call something that waits for the script to go on."""
+        """Call a function in another thread, because it waits for the script to continue."""
         return self._threads.submit(call, *arguments, **options)
 
     def closing(self, client: Any) -> None:
-        """Let a client be closed when the script ends."""
+        """Close a client when the script ends."""
         self._stack.callback(client.close, timeout=1.0)
 
     def accept(self) -> End:
-        """Return the next connection."""
+        """Wait for the next connection and return it."""
         connection, _ = self._listener.accept()
         self._stack.enter_context(connection)
         return End(connection, self._websocket)

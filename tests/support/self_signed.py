@@ -1,4 +1,4 @@
-"""A certificate that is its own authority, for tests that need one file for everything."""
+"""Write a self-signed certificate, for tests that need one file for everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 def self_signed(path: Path) -> Path:
     """Write a key and a certificate for 127.0.0.1, server and client alike, into one PEM file. Return its path."""
-    pytest.importorskip("cryptography", reason="cryptography is not installed, which makes the certificate")
+    pytest.importorskip("cryptography", reason="cryptography, which creates the certificate, is not installed")
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

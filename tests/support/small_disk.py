@@ -1,4 +1,4 @@
-"""A small file system, for tests of a disk that is full. It takes root, as the tests of peers do."""
+"""Mount a small file system, for tests of a full disk. Requires root."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """Mount a file system of a size ("128k") at a folder; the test is skipped where that cannot be done."""
+    """Mount a file system of a size such as "128k" at a folder; skip the test if that is not possible."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("it takes root to mount a small file system")
+        pytest.skip("mounting a small file system requires root")
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(command, stderr=subprocess.PIPE).returncode:
         pytest.skip("a file system cannot be mounted here")

@@ -1,9 +1,9 @@
-"""Storms: a process in which what may happen at any moment happens all the time, for so many seconds.
+"""Stress programs: for some seconds, rare events (collections, signals, forks, exits) occur all the time.
 
     python tests/support/storms.py NAME SECONDS URL [CA FILE]
 
-Each storm uses the server at URL, which is another process's, and ends with exit code 0 where all that it asserts held
-and nothing stood still. A watchdog ends a process that makes no progress for `STILL` seconds, with all its stacks.
+Each storm uses the server at URL, in another process, and exits with code 0 if every assertion held. A watchdog ends
+a process that makes no progress for `STILL` seconds, and prints all its stacks.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ STILL = 20.0
 
 
 class Interrupted(Exception):
-    """What a signal handler raises."""
+    """The exception that a signal handler raises."""
 
 
 class Storm:
-    """What all storms use.
+    """The common part of all storms.
 
     Args:
-        seconds: how long to go on.
-        url: of the server.
-        ca_file: of the authority of its certificate; None: plain.
+        seconds: the duration.
+        url: the URL of the server.
+        ca_file: the CA file of its certificate; None without TLS.
     """
 
     def __init__(self, seconds: float, url: str, ca_file: str | None) -> None:
@@ -56,7 +56,7 @@ class Storm:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the time is not up. Each time this is asked counts as progress."""
+        """Return whether time is left. Each call counts as progress."""
         self.steps += 1
         faulthandler.dump_traceback_later(STILL, exit=True)
         return time.monotonic() < self.end and not self.failures
@@ -68,7 +68,7 @@ class Storm:
         return pubsub.MqttOverWSProvider(self.url, **self.options)
 
     def thread(self, work: Callable[[], object]) -> threading.Thread:
-        """Begin to repeat some work in a thread, as long as the storm goes on."""
+        """Start a thread that repeats some work until the storm ends."""
 
         def run() -> None:
             try:
@@ -82,7 +82,7 @@ class Storm:
         return thread
 
     def settle(self, client: mqttws.Client, futures: list[Future[Any]]) -> None:
-        """Check that all that was accepted is delivered, and that nothing is counted any more."""
+        """Check that every accepted message is delivered, and that all counters are back to zero."""
         client.publish("end", b"", 1, timeout=STILL)
         for future in futures:
             future.result(STILL)
@@ -94,7 +94,7 @@ class Storm:
 
 
 def collector(storm: Storm) -> None:
-    """The collector runs at every allocation, and ends iterations that were left in cycles."""
+    """Run the garbage collector at every allocation; it finalises iterations that are left in cycles."""
     published: list[Future[Any]] = []
     with storm.client() as client, storm.client() as other, pubsub.PubSub(storm.provider()) as ps:
         client.subscribe("a", 1)
@@ -126,13 +126,13 @@ def collector(storm: Storm) -> None:
 
 
 def leave(iteration: object) -> None:
-    """Leave an iteration to the collector alone."""
+    """Leave an iteration to the garbage collector."""
     cycle = [iteration]
     cycle.append(cycle)
 
 
 def collector_asyncio(storm: Storm) -> None:
-    """The same with asyncio."""
+    """Run the garbage collector at every allocation, with asyncio."""
 
     async def main() -> None:
         async with mqttws.aio.connect(storm.url, **storm.options) as client:
@@ -154,7 +154,7 @@ def collector_asyncio(storm: Storm) -> None:
 
 
 def signals(storm: Storm) -> None:
-    """Signals interrupt the hot paths, every few hundred microseconds: their handlers raise, or publish."""
+    """Interrupt the hot paths by signals, every few hundred microseconds; their handlers raise, or publish."""
     futures: list[Future[Any]] = []
     from_handlers: list[Future[Any]] = []
     taken = itertools.count()
@@ -204,14 +204,14 @@ def signals(storm: Storm) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         thread.join(STILL)
         assert not thread.is_alive()
-        # A call that was interrupted may have withdrawn its message without saying so: no message waits all the same.
+        # An interrupted call may have withdrawn its message silently; even so no message may remain.
         for future in from_handlers[-1_000:]:
             future.result(STILL)
         storm.settle(client, [])
 
 
 def signals_asyncio(storm: Storm) -> None:
-    """Handlers publish in the middle of what the event loop does."""
+    """Publish in signal handlers, at any point of the event loop."""
 
     async def main() -> None:
         from_handlers: list[Any] = []
@@ -239,8 +239,8 @@ def signals_asyncio(storm: Storm) -> None:
 
 
 def forks(storm: Storm) -> None:
-    """The process forks while other threads publish, with both layers; each child opens and publishes anew."""
-    warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about forking with threads
+    """Fork while other threads publish, through mqttws and pubsub; each child opens a client and publishes."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn about forks with threads
     client = storm.client().open()
     ps = pubsub.PubSub(storm.provider())
     ps.connect(timeout=STILL)
@@ -257,7 +257,7 @@ def forks(storm: Storm) -> None:
     while storm.goes_on:
         child = os.fork()
         if child == 0:
-            # Not faulthandler's timer: it waits for the thread of the parent's.
+            # Not faulthandler's timer: it would wait for the parent's thread.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             faulthandler.register(signal.SIGALRM, chain=True)
             signal.alarm(int(STILL))
@@ -294,7 +294,7 @@ def forks(storm: Storm) -> None:
 
 
 def switches(storm: Storm) -> None:
-    """Threads change at every chance while twenty of them do all that there is to do."""
+    """Switch threads as often as possible while twenty of them call all methods."""
     sys.setswitchinterval(1e-6)
     with storm.client(max_in_flight=20) as client:
         taken: list[int] = []
@@ -336,7 +336,7 @@ def switches(storm: Storm) -> None:
 
 
 def exits(storm: Storm) -> None:
-    """Callbacks of every kind raise SystemExit, now and then; all messages come all the same."""
+    """Raise SystemExit in callbacks of every kind; all messages still arrive."""
     arrived = threading.Semaphore(0)
     logging_off()
 
@@ -357,7 +357,7 @@ def exits(storm: Storm) -> None:
         while storm.goes_on:
             futures = [client.publish_nowait("e", b"x", n % 3) for n in range(30)]
             for future in futures:
-                with contextlib.suppress(SystemExit):  # one that is done calls back at once, in this thread
+                with contextlib.suppress(SystemExit):  # a future that is done calls back immediately, in this thread
                     future.add_done_callback(done)
             for future in futures:
                 future.result(STILL)
@@ -370,7 +370,7 @@ def exits(storm: Storm) -> None:
 
 
 def logging_off() -> None:
-    """Say nothing of the exceptions that callbacks raise on purpose."""
+    """Silence the log of exceptions that callbacks raise on purpose."""
     import logging
 
     logging.disable(logging.CRITICAL)
@@ -388,7 +388,7 @@ STORMS: dict[str, Callable[[Storm], None]] = {
 
 
 def names() -> Iterator[str]:
-    """The storms that this system has."""
+    """Return the names of the storms that this system supports."""
     for name in STORMS:
         if not (name == "forks" and not hasattr(os, "fork")) and not (
             name.startswith("signals") and not hasattr(signal, "setitimer")

@@ -1,8 +1,9 @@
-"""The drawings and the guided tour of docs/, made from the code. `make study` writes them.
+"""Create the drawings and the guided tour of docs/ from the code. `make study` writes them.
 
-Layers: from the table of tests/test_layers.py. States: each machine is put into each state and given each packet; what
-its `HANDLERS` take, and where that leads, is drawn. Flows of QoS 1 and 2: from `STEPS`. Sequences: two machines are
-connected in memory, and what passes is drawn as a tap records it. The tour names functions, and looks up their lines.
+Layers: from the table of tests/test_layers.py. States: each machine is put into each state and receives each packet;
+the packets that its `HANDLERS` accept and the next states are drawn. Flows of QoS 1 and 2: from `STEPS`. Sequences:
+two machines are connected in memory, and their packets are drawn as a tap records them. The tour names functions;
+their lines are looked up.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ SAMPLES: list[Packet] = [
 
 
 def client_in(state: str) -> ClientMachine:
-    """Make a client's machine that is in a state, with a request of each kind under way."""
+    """Return a client's machine in a state, with a pending request of each kind."""
     machine = ClientMachine(Connect("c"), Session())
     if state is not NEW:
         machine.start(0.0)
@@ -76,7 +77,7 @@ def client_in(state: str) -> ClientMachine:
 
 
 def server_in(state: str) -> ServerMachine:
-    """Make a server's machine that is in a state."""
+    """Return a server's machine in a state."""
     machine = ServerMachine()
     if state is not NEW:
         machine.receive_data(Connect("c").encode(), 0.0)
@@ -92,7 +93,7 @@ def server_in(state: str) -> ServerMachine:
 def transitions(
     make: Callable[[str], Any], handlers: dict[tuple[str, type[Packet]], str]
 ) -> dict[tuple[str, str], list[str]]:
-    """Return each packet in each state: (state, next state) -> the packets that lead there."""
+    """Try each packet in each state and return the transitions: (state, next state) -> packets."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for state in (NEW, CONNECTING, CONNECTED):
         for packet in SAMPLES:
@@ -108,7 +109,7 @@ def transitions(
     return dict(found)
 
 
-#: State of a machine -> where it is drawn.
+#: State of a machine -> its place in the drawing.
 _PLACES = {"(": (0, 0), NEW: (1, 0), CONNECTING: (2, 0), CONNECTED: (3, 0), CLOSED: (4, 0)}
 
 
@@ -119,7 +120,7 @@ def machine_drawing(arrows: dict[tuple[str, str], list[str]], more: list[tuple[s
 
 
 def flow_drawing() -> str:
-    """Draw the flows of the packet identifiers."""
+    """Draw the states of packet identifiers."""
     places: dict[str, tuple[int, int]] = {}
     edges = []
     for row, (first, packet) in enumerate(_BEGINNINGS.items()):
@@ -141,7 +142,7 @@ def flow_drawing() -> str:
     return drawing.states(places, edges)
 
 
-#: The first step of a flow -> what begins it.
+#: The first step of a flow -> its cause.
 _BEGINNINGS = {
     "published 1": "PUBLISH, QoS 1",
     "published 2": "PUBLISH, QoS 2",
@@ -154,7 +155,7 @@ _BEGINNINGS = {
 
 
 class Recorded(Pair):
-    """A pair whose bytes a tap reads."""
+    """A pair whose bytes a tap records."""
 
     def __init__(self, **options: Any) -> None:
         self.reader = SessionReader()
@@ -178,7 +179,7 @@ class Recorded(Pair):
 
 
 def sequence_drawing(*steps: Callable[[Pair], object], opening: bool = False, websocket: bool = False) -> str:
-    """Draw what passes while two machines do something."""
+    """Draw the packets between two machines during a function."""
     pair = Recorded(websocket=websocket)
     pair.open()
     if not opening:
@@ -189,7 +190,7 @@ def sequence_drawing(*steps: Callable[[Pair], object], opening: bool = False, we
     return drawing.sequence(pair.steps)
 
 
-#: Package -> what it is, for the drawing of the layers.
+#: Package -> its description in the drawing of the layers.
 _PACKAGES = {
     "errors": "the tree of errors",
     "codec": "bytes and packets",
@@ -204,7 +205,7 @@ _PACKAGES = {
 
 
 def layers_drawing() -> str:
-    """Draw the layers that tests/test_layers.py keeps."""
+    """Draw the layers that tests/test_layers.py checks."""
     tree = ast.parse((ROOT / "tests" / "test_layers.py").read_text("utf-8"))
     (table,) = (
         ast.literal_eval(node.value)
@@ -222,7 +223,7 @@ def layers_drawing() -> str:
 
 
 def drawings() -> dict[str, str]:
-    """Make the drawings, by the names of their files."""
+    """Return the drawings by file name."""
     client_more = [(NEW, CONNECTING, "start sends CONNECT"), (CONNECTED, CLOSED, "disconnect sends DISCONNECT")]
     server_more = [
         (CONNECTING, CONNECTED, "accept sends CONNACK 0"),
@@ -248,7 +249,7 @@ def drawings() -> dict[str, str]:
 
 # The tour.
 
-#: Ten stops: "module:function", and what happens there.
+#: Ten stops: "module:function", and its description.
 STOPS = [
     (
         "pubsub.sync.api:PubSub.publish",
@@ -282,7 +283,7 @@ STOPS = [
 
 
 def where(stop: str) -> tuple[str, int]:
-    """Find a stop: its file, from the root, and line."""
+    """Return the file, relative to the root, and the line of a stop."""
     module, _, path = stop.partition(":")
     found: Any = importlib.import_module(module)
     for name in path.split("."):
@@ -292,7 +293,7 @@ def where(stop: str) -> tuple[str, int]:
 
 
 def tour() -> str:
-    """Make the page of the tour."""
+    """Return the page of the tour."""
     lines = [
         "# One PUBLISH: a guided tour",
         "",

@@ -1,15 +1,15 @@
-"""What the fuzzer, the mutator and the property tests throw bytes at. Each target states what must hold.
+"""The targets of the fuzzer, the mutator and the property tests. Each takes bytes and checks its invariants.
 
     decoder    the bytes are a stream of MQTT
     frames     the bytes are frames of a WebSocket that is open, at a server and at a client
     handshake  the bytes are an HTTP request to a server, and a response to a client
-    server     the bytes are what a client sends to a server's machine
-    client     the bytes are what a server sends to a client's machine
+    server     the bytes are sent by a client to a server's machine
+    client     the bytes are sent by a server to a client's machine
     topics     the bytes are Topic Filters and Topic Names, one a line
     verify     the bytes are the target of a request, then its headers, one a line
     policy     the bytes are a policy document in JSON
 
-The way in which a stream is cut into pieces comes from the bytes themselves, so that a finding is one file.
+How a stream is cut into pieces depends only on the bytes, so that a finding is one file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Target = Callable[[bytes], None]
 
 
 def pieces(data: bytes) -> list[bytes]:
-    """Cut data into pieces of 1 to 20 bytes, or a few longer ones, always the same for the same data."""
+    """Cut data into pieces of 1 to 20 bytes, or a few longer ones, deterministically."""
     chance = random.Random(zlib.crc32(data))
     most = chance.choice((1, 3, 20, 200))
     cut, position = [], 0
@@ -84,15 +84,15 @@ def decode(chunks: list[bytes]) -> tuple[list[Packet], str | None]:
         decoder.feed(b"\xc0\x00")
     except MalformedPacket as error:
         if error is not fault:
-            raise AssertionError("a stream that is no MQTT stays so") from error
+            raise AssertionError("the decoder reports another fault for a malformed stream") from error
     else:
-        raise AssertionError("the decoder went on after a fault")
+        raise AssertionError("the decoder continued after a fault")
     return packets, str(fault)
 
 
 def decoder(data: bytes) -> None:
     """Check the decoder: no exception but `MalformedPacket`; the same packets and the same fault however the stream is
-    cut; every packet, encoded and decoded again, is itself; what is shown of a fault is printable.
+    cut; every packet is equal after encoding and decoding; the message of a fault is printable.
     """
     packets, fault = decode([data])
     assert (packets, fault) == decode(pieces(data))
@@ -105,7 +105,7 @@ def decoder(data: bytes) -> None:
 
 
 def transcript(framing: WebSocketFraming, chunks: list[bytes]) -> tuple[bytes, list[str], bytes, bool]:
-    """Feed a framing: the payload, what else happened, what it answers, and whether it is finished."""
+    """Feed a framing. Return the payload, the other events, the answers, and whether it is finished."""
     payload, happened, sent = b"", [], b""
     for chunk in chunks:
         for event in framing.receive_data(chunk):
@@ -149,7 +149,7 @@ def open_client() -> ClientWebSocket:
 
 def frames(data: bytes) -> None:
     """Check open framings: no exception; nothing after `Ended`; the same payload, end and answers however the stream
-    is cut; no more payload than bytes came in; what is shown of a fault is printable.
+    is cut; no more payload than received bytes; the message of a fault is printable.
     """
     for opened in (open_server, open_client):
         whole = transcript(opened(), [data])
@@ -158,14 +158,14 @@ def frames(data: bytes) -> None:
         assert whole[3] == cut[3]
         assert len(whole[0]) <= len(data)
         if any("text message" in what for what in whole[1] + cut[1]):
-            continue  # ill-formed text is refused as what is found first: as text, or as ill-formed
+            continue  # ill-formed text is refused for the first error found: being text, or being ill-formed
         assert whole[1] == cut[1], (whole[1], cut[1])
-        if opened is open_server:  # the masks of a client's answers come from where we cannot look
+        if opened is open_server:  # the masks of a client's answers are random
             assert whole[2] == cut[2]
 
 
 def handshake(data: bytes) -> None:
-    """Check framings before their handshake, as `frames` does; the answer to a request is one HTTP response."""
+    """Check framings before their handshake, as `frames` does; a request is answered by one HTTP response."""
     for make in (ServerWebSocket, partial(ClientWebSocket, "a", "/", entropy=no_entropy)):
         whole = transcript(make(), [data])
         cut = transcript(make(), pieces(data))
@@ -183,9 +183,9 @@ def handshake(data: bytes) -> None:
 
 
 def regimes(data: bytes) -> list[tuple[list[bytes], bool]]:
-    """Return the ways to drive a machine: the pieces, and whether what it says is taken after each, as a driver does.
+    """Return the ways to drive a machine: the pieces, and whether its output is taken after each, as a driver does.
 
-    Whether an acknowledgement answers anything depends on what was sent before it: only the first two must agree.
+    Whether an acknowledgement is expected depends on what was sent before it, so only the first two must agree.
     """
     return [([data], False), (pieces(data), False), (pieces(data), True)]
 
@@ -193,7 +193,7 @@ def regimes(data: bytes) -> list[tuple[list[bytes], bool]]:
 def live(
     connection: ServerConnection | ClientConnection, chunks: list[bytes], writing: bool, act: Callable[[Any], None]
 ) -> list[str]:
-    """Drive a connection to its end; give its events."""
+    """Drive a connection to its end and return its events."""
     now, seen, events = 0.0, [], []
     for chunk in chunks:
         connection.receive_data(chunk, now)
@@ -221,7 +221,7 @@ def live(
 
 
 def first_packet(data: bytes) -> int:
-    """Measure the packet at the beginning; 0 if there is none to measure."""
+    """Return the size of the first packet; 0 if there is no complete fixed header."""
     try:
         header = decode_remaining_length(data, 1)
     except MalformedPacket:
@@ -230,9 +230,9 @@ def first_packet(data: bytes) -> int:
 
 
 def server(data: bytes) -> None:
-    """Check the server's connection: nothing raises, `Closed` comes once and last, all comes to an end, the same
-    events however the stream is cut behind the first packet. (What comes together with a CONNECT is held until that
-    is answered, and lost with a connection that is at fault before.)
+    """Check the server's connection: no exception; `Closed` is reported once and last; the connection ends; the same
+    events however the stream is cut after the first packet. (Bytes received together with a CONNECT are held until it
+    is answered, and are lost if the connection fails before.)
     """
     transcripts = []
     first = first_packet(data)
@@ -260,7 +260,7 @@ def server(data: bytes) -> None:
 
 
 def client(data: bytes) -> None:
-    """Check the client's connection, as `server` does, while messages and requests are on their way."""
+    """Check the client's connection, as `server` does, while messages and requests are in flight."""
     transcripts = []
     for chunks, writing in regimes(data):
         session = Session()
@@ -284,7 +284,7 @@ def client(data: bytes) -> None:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Match as naively as the standard speaks: level by level, from the left. Spec: §4.7."""
+    """Match level by level, from the left, as the standard describes. Spec: §4.7."""
 
     def from_here(filter_levels: list[str], topic_levels: list[str]) -> bool:
         if filter_levels == ["#"]:
@@ -299,8 +299,8 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 
 def topics(data: bytes) -> None:
-    """Check topics: only `LocalProtocolError` for what is none; `topic_matches`, the tree of filters and that of
-    retained messages all agree with the naive way; a tree whose entries are all taken away is bare.
+    """Check topics: only `LocalProtocolError` for invalid ones; `topic_matches`, the tree of filters and that of
+    retained messages agree with the naive matching; a tree is empty after all its entries are removed.
     """
     lines = [line.decode(errors="surrogateescape") for line in data[:2000].split(b"\n")][:30]
     names, filters = [], []
@@ -343,8 +343,8 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def door(data: bytes) -> None:
-    """Check `sigv4.verify`: it never raises, and never by the net that catches its own faults (code "setup"); nothing
-    is accepted that the signer did not sign; what it says shows no secret, and is printable.
+    """Check `sigv4.verify`: it never raises, and never reports an internal error (code "setup"); nothing is accepted
+    that the signer did not sign; its result contains no secret, and is printable.
     """
     target, *lines = data.decode("latin-1").split("\n")
     headers = [(name, value) for name, _, value in (line.partition(":") for line in lines)]
@@ -363,8 +363,8 @@ _HERE = ConnectionContext(client_id="device*1", region="eu-west-1", account_id="
 
 
 def policy(data: bytes) -> None:
-    """Check the policy engine: a document is read or refused by `PolicyError`, in one printable line; a question never
-    raises; no statement that allows, nothing allowed; a statement that denies everything wins.
+    """Check the policy engine: a document is read, or refused by `PolicyError` in one printable line; an evaluation
+    never raises; without a statement that allows, nothing is allowed; a statement that denies everything prevails.
     """
     try:
         document = PolicyDocument.parse(data, name="p")

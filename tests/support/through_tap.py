@@ -1,8 +1,8 @@
-"""A plugin of pytest: whole suites through a tap. `pytest -p through_tap tests/drivers/test_contract.py`.
+"""A pytest plugin that runs suites through a tap: `pytest -p through_tap tests/drivers/test_contract.py`.
 
-Every scripted server of the drivers' contract, and every broker of the matrix, gets a tap before it; the tests do not
-know. At the end of each scripted server its side of every connection is compared with what the tap has recorded: the
-same bytes, in the same order.
+It puts a tap before every scripted server of the drivers' contract and every broker of the matrix, without a change
+of the tests. At the end of each scripted server it compares the bytes of every connection with the tap's records:
+the same bytes, in the same order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import scripted
 
 from mqttws.tap import Record, Tap
 
-#: Seconds that the tap may take to read what it has forwarded.
+#: Seconds within which the tap must have recorded what it has forwarded.
 PATIENCE = 10.0
-#: How many taps there were, connections through them, and bytes compared.
+#: The number of taps, of connections through them, and of bytes compared.
 COUNTS = {"taps": 0, "connections": 0, "bytes": 0}
 
 
 class _Listening:
-    """A socket that keeps what it gives and takes."""
+    """A socket that records the bytes received and sent."""
 
     def __init__(self, socket: Any, received: bytearray, sent: bytearray) -> None:
         self._socket = socket
@@ -52,7 +52,7 @@ class TappedScripted(scripted.Scripted):
 
     def __init__(self, scheme: str = "mqtt") -> None:
         super().__init__(scheme)
-        # As the records come: the ring forgets the first of a client that publishes without end.
+        # During the connection: the ring drops the first records of a client that publishes without end.
         self._streams: dict[tuple[int, str], bytearray] = {}
         self._tap = Tap(self.url, on_records=self._add).__enter__()
         self._direct, self.url = self.url, self._tap.url
@@ -77,12 +77,12 @@ class TappedScripted(scripted.Scripted):
             self._tap.__exit__(None, None, None)
 
     def _compare(self) -> None:
-        """Check that what this end has got is what the tap says the client sent, and the other way round."""
+        """Check that the bytes of this end equal the tap's records, in both directions."""
         for received, sent in self._kept:
             COUNTS["connections"] += 1
             COUNTS["bytes"] += len(received) + len(sent)
         deadline = time.monotonic() + PATIENCE
-        while found := self._departures():  # the tap forwards first, and reads when it has time
+        while found := self._departures():  # the tap forwards first, and records later
             assert time.monotonic() < deadline, found
             time.sleep(0.01)
 
@@ -92,12 +92,12 @@ class TappedScripted(scripted.Scripted):
                 self._streams.setdefault((record.connection, record.sender), bytearray()).extend(record.data)
 
     async def _copy(self) -> dict[tuple[int, str], bytes]:
-        """Return what was forwarded; in the tap's thread, which adds to it."""
+        """Return the recorded bytes; runs in the tap's thread, which appends to them."""
         self._tap.backlog.finish()
         return {key: bytes(data) for key, data in self._streams.items()}
 
     def _departures(self) -> str:
-        """Return what differs; "" for nothing."""
+        """Return a description of the differences; "" if there are none."""
         streams = self._tap.run(self._copy)
         said = [data for (_, sender), data in streams.items() if sender == "client"]
         heard = [data for (_, sender), data in streams.items() if sender == "server"]
@@ -126,7 +126,7 @@ def _tapped(start: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-# As soon as the plugin is loaded: the suites take these names from the modules when they are.
+# At import, because the suites import these names from the modules.
 scripted.Scripted = TappedScripted  # type: ignore[misc]
 for _name, _start in list(foreign_brokers.BROKERS.items()):
     foreign_brokers.BROKERS[_name] = _tapped(_start)

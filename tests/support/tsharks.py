@@ -1,4 +1,4 @@
-"""tshark, the oracle of what is in a capture: its fields of MQTT, packet by packet."""
+"""Run tshark, the oracle for the contents of a capture: the fields of MQTT, packet by packet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TSHARK = shutil.which("tshark")
-#: Before version 4.2 it does not know that MQTT travels in WebSockets.
+#: Versions before 4.2 do not dissect MQTT in WebSockets.
 _LUA = 'pcall(function() DissectorTable.get("ws.protocol"):add("mqtt", Dissector.get("mqtt")) end)\n'
 
 
@@ -23,7 +23,7 @@ def need_tshark() -> None:
 
 
 def command(capture: Path, *words: str) -> list[str]:
-    """Make a command of tshark that shows the frames of a capture that hold MQTT."""
+    """Return the tshark command that prints the frames of a capture that contain MQTT."""
     assert TSHARK is not None
     script = capture.with_suffix(".lua")
     script.write_text(_LUA)
@@ -31,7 +31,7 @@ def command(capture: Path, *words: str) -> list[str]:
 
 
 def fields(capture: Path, *names: str) -> list[list[list[str]]]:
-    """Read fields of each frame of a capture that holds MQTT: for each name the values, in order."""
+    """Return the values of each named field, for each frame of a capture that contains MQTT."""
     words = ["-T", "fields", "-E", "separator=\x1e", "-E", "aggregator=\x1f", "-E", "occurrence=a"]
     for name in names:
         words += ["-e", name]

@@ -1,8 +1,8 @@
-"""A broker in a process of its own, so that its memory and its descriptors can be measured from outside.
+"""Run a broker in a separate process, so that its memory and descriptors can be measured from outside.
 
     python victim.py '{"limits": {"max_connections": 50}, "files": 64, "pem": "/tmp/both.pem", "authenticate": true}'
 
-It says its URLs in one line of JSON, its figures for each line of input, and ends with its input.
+It prints its URLs in one line of JSON, prints its metrics for each line of input, and ends at the end of its input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A client that is nothing but a socket: it says what the test says, byte for byte, and shows what comes back."""
+"""A raw client of a broker: it sends the bytes that the test gives, and returns what it receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from mqttws import Connect, Decoder, Packet, PingReq, PingResp, Publish, SubAck, Subscribe
 
-#: How long any answer may take, in seconds. Tests that are meant to fail need not wait for so long.
+#: Timeout of each answer, in seconds. Runs that are expected to fail can lower it.
 PATIENCE = float(os.environ.get("PATIENCE", "10"))
 
 
@@ -28,8 +28,8 @@ class Wire:
 
     Args:
         url: of a listener without TLS.
-        headers: more header lines of the upgrade request, for a WebSocket.
-        upgrade: whether to do the upgrade at once, for a WebSocket.
+        headers: additional header lines of the WebSocket upgrade request.
+        upgrade: whether to do the WebSocket upgrade immediately.
     """
 
     def __init__(self, url: str, headers: tuple[str, ...] = (), upgrade: bool = True) -> None:
@@ -39,7 +39,7 @@ class Wire:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._decoder = Decoder()
         self._packets: deque[Packet] = deque()
-        self._raw = b""  # of WebSocket frames
+        self._raw = b""  # bytes of WebSocket frames not parsed yet
         self.websocket = parts.scheme == "ws"
         self.head = b""
         if self.websocket and upgrade:
@@ -47,7 +47,7 @@ class Wire:
             assert b" 101 " in self.head, self.head
 
     def upgrade(self, target: str, host: str, headers: tuple[str, ...] = (), subprotocol: str = "mqtt") -> bytes:
-        """Ask for the upgrade; return the head of the answer, or all of a refusal."""
+        """Request the upgrade. Return the head of the response, or the whole response if it is a refusal."""
         lines = [
             f"GET {target} HTTP/1.1",
             f"Host: {host}",
@@ -70,10 +70,10 @@ class Wire:
             return head
         return answer + self.rest()
 
-    # Out.
+    # Sending.
 
     def send(self, *items: bytes | str | Packet) -> Wire:
-        """Send bytes, hex digits and packets in one piece; in one WebSocket message, where there is one."""
+        """Send bytes, hex digits and packets together, over WebSocket in one message."""
         data = octets(*items)
         if self.websocket:
             size = len(data)
@@ -83,7 +83,7 @@ class Wire:
         return self
 
     def connect(self, client_id: str = "", **fields: object) -> Wire:
-        """Connect, and take the CONNACK 0."""
+        """Connect and check for CONNACK 0."""
         self.send(Connect(client_id, **fields))  # type: ignore[arg-type]
         answer = self.receive()
         assert type(answer).__name__ == "ConnAck", answer
@@ -92,14 +92,14 @@ class Wire:
         return self
 
     def subscribe(self, *topic_filters: tuple[str, int], packet_id: int = 1) -> tuple[int, ...]:
-        """Subscribe; return the codes of the SUBACK."""
+        """Subscribe and return the return codes of the SUBACK."""
         self.send(Subscribe(packet_id, topic_filters))
         answer = self.receive()
         assert isinstance(answer, SubAck), answer
         assert answer.packet_id == packet_id
         return answer.return_codes
 
-    # In.
+    # Receiving.
 
     def receive(self) -> Packet:
         """Return the next packet."""
@@ -110,7 +110,7 @@ class Wire:
         return self._packets.popleft()
 
     def expect(self, *items: bytes | str | Packet) -> None:
-        """Check that exactly these bytes come next."""
+        """Check that the broker sends exactly these bytes next."""
         expected = octets(*items)
         got = b""
         while len(got) < len(expected):
@@ -118,18 +118,18 @@ class Wire:
         assert got == expected, (got.hex(" "), expected.hex(" "))
 
     def messages(self, count: int) -> list[Publish]:
-        """Take so many PUBLISH packets, and nothing else."""
+        """Return the next `count` packets, which must be PUBLISH packets."""
         packets = [self.receive() for _ in range(count)]
         assert all(isinstance(packet, Publish) for packet in packets), packets
         return packets  # type: ignore[return-value]
 
     def quiet(self) -> None:
-        """Check that nothing has been sent to us before now."""
+        """Check that the broker has sent nothing else before now."""
         self.send(PingReq())
         assert self.receive() == PingResp()
 
     def rest(self) -> bytes:
-        """Return all bytes until the broker closes, including packets that were not taken yet."""
+        """Return all bytes until the broker closes, including packets not yet received by the test."""
         data = b"".join(packet.encode() for packet in self._packets)
         self._packets.clear()
         while True:
@@ -139,7 +139,7 @@ class Wire:
             data += more
 
     def _read(self) -> bytes:
-        """Read MQTT bytes; b"" at the end of the connection, or at a close frame."""
+        """Return the next MQTT bytes; b"" at the end of the connection or at a close frame."""
         if not self.websocket or b" 101 " not in self.head:
             try:
                 return self.socket.recv(65536)
@@ -151,7 +151,7 @@ class Wire:
                 return payload if opcode == 2 else b""
 
     def frame(self) -> tuple[int, bytes]:
-        """Return the next WebSocket frame: opcode and payload; 8 and b"" where the connection just ends."""
+        """Return opcode and payload of the next WebSocket frame; 8 and b"" if the connection ends without one."""
         if not self._fill(2):
             return 8, b""
         opcode, size = self._raw[0] & 15, self._raw[1]
@@ -171,15 +171,15 @@ class Wire:
             self._raw += data
         return True
 
-    # The end.
+    # Closing.
 
     def reset(self) -> None:
-        """Cut the connection with a TCP reset."""
+        """Close the connection with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def close(self) -> None:
-        """Close the socket, without a word."""
+        """Close the socket without a DISCONNECT or a close frame."""
         self.socket.close()
 
     def __enter__(self) -> Wire:

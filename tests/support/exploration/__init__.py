@@ -1,15 +1,15 @@
-"""Every state that a publisher, a broker and a subscriber can reach, within bounds, on the code that ships.
+"""Model checking of the real code: every state that a publisher, a broker and a subscriber can reach, within bounds.
 
 The machines, sessions, router, registry and stores are the real ones; the wires between the processes are lists of
-packets, and what happens next is a choice. The explorer makes every choice, and knows a state again when it meets it.
-So what it finds true is true of every run within the bounds, not of a sample::
+packets, and the next action is a choice. The explorer makes every choice, and recognises states that it has visited.
+So its results hold for every run within the bounds, not for a sample::
 
     scenario = delivery(2, losses=1)               # one message of QoS 2, one connection lost
     result = Explorer(scenario).run()
     print(result.states, result.violation)
     print(as_test(scenario, result.trace, result.violation))
 
-`docs/proof.md` says what is shown by it, and what is not.
+`docs/proof.md` describes what this proves, and what it does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""(f): a publisher that is the whole client without waiting: its core, with queues, futures and reconnecting.
+"""(f): a publisher that is the whole client without I/O: its core, with queues, futures and reconnecting.
 
-Time and randomness are choices. When the next attempt is made is the explorer's to choose, so how long the core would
-wait does not matter, and neither does the number it draws for that; when the time for closing is over is a choice, too.
+Time and randomness are choices. The explorer chooses when the next attempt is made, so the core's delay and its
+random number have no effect; when the time-out of closing expires is a choice, too.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mqttws.codec.publishing import Message
 from mqttws.errors import ConnectError, ProtocolError
 from mqttws.protocol.session import Session
 
-#: Seconds that closing may take.
+#: Time-out of closing, in seconds.
 CLOSING = 1000.0
 
 
 def ends_on(error: Exception) -> bool:
-    """Return whether no other attempt follows: what the client does by itself, as a function that can be put away."""
+    """Return whether no other attempt follows. The client's default, as a function that can be pickled."""
     return isinstance(error, END_ON)
 
 
 class Future:
-    """A future: what it stands for, and its outcome once it has one."""
+    """A future: the call it belongs to, and its outcome."""
 
     def __init__(self) -> None:
         self.payload = b""
@@ -37,7 +37,7 @@ class Future:
 
 
 class Driver:
-    """What the core needs of a driver, without a clock or chance."""
+    """The driver of the core, without a clock or random numbers."""
 
     endpoints = Endpoints("mqtt://explored", "given", lambda: 0.0)
 
@@ -46,7 +46,7 @@ class Driver:
         return Future()
 
     def make_receipt(self, sent: Any, token: int) -> Future:
-        """See `Driver`. It is settled by the mark that it belongs to."""
+        """See `Driver`. Its mark settles it."""
         future = Future()
         sent.watch(token, future)
         return future
@@ -80,10 +80,10 @@ class Driver:
 
 
 class CorePart(ClientPart):
-    """A process whose program publishes by the core. Its steps may also be ("close",).
+    """A process whose program publishes through the core. Its steps may also be ("close",).
 
     Attributes:
-        futures: those that the program holds, in order.
+        futures: the futures that the program holds, in order.
     """
 
     def boot(self) -> None:
@@ -196,7 +196,7 @@ class CorePart(ClientPart):
         self._act()
 
     def hasten(self) -> None:
-        """Let the time for closing be over."""
+        """Let the time-out of closing expire."""
         core = self.core
         if core.link is None:
             self._lost(None, LATE)
@@ -205,7 +205,7 @@ class CorePart(ClientPart):
             self._act(LATE)
 
     def take(self) -> None:
-        """Nothing is subscribed to."""
+        """Do nothing: this client subscribes to nothing."""
 
     def crash(self) -> None:
         """See `ClientPart.crash`."""
@@ -217,7 +217,7 @@ class CorePart(ClientPart):
         self.boot()
 
     def _act(self, now: float = NOW) -> None:
-        """Act on what has happened, and send, as a driver does."""
+        """Handle the events and send, as a driver does."""
         core, link = self.core, self.core.link
         if link is None:
             return
@@ -258,7 +258,7 @@ class CorePart(ClientPart):
 
 
 def check_settled(part: CorePart) -> None:
-    """Check that at rest every future has its outcome, and what was not delivered in time is in the store."""
+    """Check that at rest every future is settled, and that what was not delivered in time is in the store."""
     store, sender = part.store, part.session.sender
     if store is not None and len(store) != len(sender):
         raise Violation(f"the store holds {len(store)} records, the session {len(sender)} messages")
@@ -273,7 +273,7 @@ def check_settled(part: CorePart) -> None:
         if future.outcome is None:
             raise Violation(f"the future of {future.payload.decode()} is never settled")
     if part.core.callbacks.due:
-        raise Violation("callbacks are due, and nobody runs them")
+        raise Violation("callbacks are due and never run")
 
 
 __all__ = ["CorePart", "Disk", "Driver", "Future", "Program", "check_settled"]

@@ -1,11 +1,12 @@
-"""The explorer: every state that a world can reach, each once, breadth first.
+"""The explorer: visits every state that a world can reach, once, breadth first.
 
-Breadth first, so that the first trace to a violation is a shortest one. For each state the index of the one that it was
-first reached from is kept, and by which action: that is enough to print the trace.
+Breadth first, so that the first trace to a violation is a shortest one. For each state the index of its predecessor
+and the action between them are stored, which is enough to print the trace.
 
-Three things are checked over the whole graph. Each step keeps the promises that can be seen in one process. Each state
-in which only faults can happen any more is the rest that was promised. And the edges that are no faults have no cycle:
-so whatever the order, a kind network brings every state to such a rest, in as many steps as the longest path.
+Three properties are checked over the whole graph. Each step keeps the invariants that are visible in one process.
+Each state in which only faults are possible satisfies the conditions of a state at rest. And the edges that are not
+faults have no cycle: so without faults every state comes to rest, whatever the order, in at most as many steps as the
+longest path has.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from exploration.world import Action, Scenario, State, World
 
 @dataclass
 class Result:
-    """What an exploration came to.
+    """The result of an exploration.
 
     Attributes:
-        scenario: what was explored.
-        states: how many distinct ones there are.
-        edges: how many steps from one to another.
-        rests: in how many states nothing is left to happen.
-        depth: steps to the farthest state.
-        parts: how many distinct states the processes have.
-        runs: how often the real code ran.
-        seconds: it took.
-        complete: whether there is no other state.
-        longest: steps of the longest run without a fault; 0 where that was not asked for.
-        violation: the promise that is broken, if one is.
-        trace: the shortest way there.
-        found: what the standard does not promise and did happen, with the number of rests in which it had.
+        scenario: the explored scenario.
+        states: the number of distinct states.
+        edges: the number of steps between states.
+        rests: the number of states at rest, in which only faults are possible.
+        depth: the number of steps to the farthest state.
+        parts: the number of distinct states of the processes.
+        runs: the number of times the real code ran.
+        seconds: the duration.
+        complete: whether every reachable state was visited.
+        longest: steps of the longest run without a fault; 0 if that was not requested.
+        violation: the violated property; None if there is none.
+        trace: a shortest trace to it.
+        found: permitted losses and duplicates that occurred, with the number of states at rest in which they had.
     """
 
     scenario: Scenario
@@ -59,10 +60,10 @@ class Explorer:
     """One exploration.
 
     Args:
-        scenario: of what.
-        most: how many states at most; 0 for all.
-        keep_edges: whether to check that nothing goes round in circles; takes 4 bytes an edge.
-        seconds: when to stop; 0 for never.
+        scenario: the scenario to explore.
+        most: the maximum number of states; 0 for no limit.
+        keep_edges: whether to check for cycles; takes 4 bytes an edge.
+        seconds: time limit; 0 for none.
     """
 
     def __init__(self, scenario: Scenario, most: int = 0, keep_edges: bool = True, seconds: float = 0.0) -> None:
@@ -75,14 +76,14 @@ class Explorer:
         self._parents = array("I", [0])
         self._by = array("H", [0])
         self._actions: dict[Action, int] = {}
-        self._kind = array("I")  # the states that follow without a fault, and where those of each state begin
+        self._kind = array("I")  # the successors without a fault, and the offset of those of each state
         self._begins = array("Q", [0])
 
     def run(self) -> Result:
-        """Explore. Return what came of it."""
+        """Explore the scenario and return the result."""
         result, began = self.result, time.monotonic()
         gc.collect()
-        gc.disable()  # millions of tuples of numbers, and no cycle among them
+        gc.disable()  # millions of tuples of numbers, none of them in a cycle
         try:
             self._search(began)
             if self._keep_edges and result.complete and not result.violation:
@@ -153,7 +154,7 @@ class Explorer:
         self.result.trace = self.trace_to(number) + ([action] if action is not None else [])
 
     def _check_circles(self) -> None:
-        """Take away every state that nothing leads to any more, again and again: what is left goes round in circles."""
+        """Remove states without predecessors repeatedly; the rest contains a cycle."""
         kind, begins = self._kind, self._begins
         states = len(self.index)
         before = array("I", bytes(4 * states))
@@ -174,4 +175,4 @@ class Explorer:
         self.result.longest -= 1
         if gone < states:
             stuck = next(state for state in range(states) if before[state])
-            self._fail(Violation("without any fault it goes on for ever"), stuck, None)
+            self._fail(Violation("without any fault it continues for ever"), stuck, None)

@@ -1,7 +1,7 @@
-"""A trace, done on live parts: no table, no copy, nothing thawed.
+"""Replay a trace on live parts, without tables or copies.
 
-It is how a trace that the explorer printed is replayed in a test, and what the explorer itself is checked against: on
-the way of any trace the two must agree in each state.
+A test replays a trace of the explorer this way, and the explorer itself is checked against it: along any trace the
+two must agree in each state.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mqttws.codec.decoder import Decoder
 
 
 class Live(World):
-    """The world of a scenario, as it goes on.
+    """The world of a scenario, changed in place by each action.
 
     Args:
-        scenario: of a trace.
-        beside: an explored world, whose numbers are used for states that are the same.
+        scenario: the scenario of the trace.
+        beside: an explored world; equal states get its numbers.
 
     Attributes:
-        state: as it is now.
+        state: the current state.
     """
 
     def __init__(self, scenario: Scenario, beside: World | None = None) -> None:
@@ -40,11 +40,11 @@ class Live(World):
         return self._begin()
 
     def do(self, *action: Any) -> None:
-        """Let something happen.
+        """Do an action.
 
         Raises:
-            Violation: a promise is broken by it.
-            LookupError: it cannot happen here.
+            Violation: it violates a property.
+            LookupError: it is not possible here.
         """
         try:
             self.state = self.after(self.state, action)
@@ -54,7 +54,7 @@ class Live(World):
     def run(self, place: int, number: int, verb: str, arguments: tuple[Any, ...], crash: int = 0) -> Step:
         """See `World.run`."""
         part = self._parts.get(place)
-        if part is None:  # as it is at the beginning
+        if part is None:  # the initial state
             part = self._parts[place] = self.part(number)
         commits = part.run(verb, arguments, crash)
         out = tuple(part.out)
@@ -66,16 +66,16 @@ class Live(World):
         return thaw(self.parts.values[number])
 
     def rest(self) -> None:
-        """Check that this is the rest that was promised.
+        """Check the conditions of a state at rest.
 
         Raises:
-            Violation: it is not.
+            Violation: a condition does not hold.
         """
         promises.check(self, self.state)
 
 
 def words(world: World, state: State, action: Action) -> str:
-    """Say what an action is, for a reader of a trace."""
+    """Describe an action, for the reader of a trace."""
     verb = action[0]
     if verb == "crashing":
         return f"{words(world, state, action[2:])}; the process ends after commit {action[1]}"
@@ -95,19 +95,19 @@ def words(world: World, state: State, action: Action) -> str:
         "take": f"the program of {who} takes a message",
         "connect": f"{who} connects",
         "cut": f"the network loses the connection of {who}",
-        "end up": f"the broker hears that the connection of {who} has ended",
-        "end down": f"{who} hears that its connection has ended",
-        "silence": f"{who} waits in vain, and gives its connection up",
-        "silent server": f"the broker waits in vain for {who}, and gives the connection up",
+        "end up": f"the broker sees that the connection of {who} has ended",
+        "end down": f"{who} sees that its connection has ended",
+        "silence": f"{who} times out, and closes its connection",
+        "silent server": f"the broker times out waiting for {who}, and closes the connection",
         "refuse": f"{who} is refused a connection",
-        "hasten": f"the time that {who} has for closing is over",
-        "crash": f"the process of {who} ends and begins anew",
-        "expire": "the broker forgets those who are away",
+        "hasten": f"the time-out of closing {who} expires",
+        "crash": f"the process of {who} ends and is restarted",
+        "expire": "the sessions of disconnected clients expire",
     }[verb]
 
 
 def as_test(scenario: Scenario, trace: list[Action], violation: str, name: str = "it") -> str:
-    """Write a trace as a test."""
+    """Return the source of a test that replays a trace."""
     world = World(scenario)
     state = world.root
     lines = [f"def test_{name}() -> None:", f"    live = Live({scenario!r})"]

@@ -1,12 +1,12 @@
-"""What a part of the world means, and how to put it away and take it out again.
+"""Compare parts of the world by meaning, and serialise them.
 
 `meaning` turns real machines, sessions, routers and stores into one hashable value that is equal for two objects
-exactly where no further input can tell them apart. What only names things is left out or numbered anew: times,
-counters, caches, tokens (any growing numbers will do) and the numbers of records in a store. Everything else is walked
-slot by slot, so a new attribute of the product counts as long as nobody says here that it has no meaning.
+exactly if no further input can distinguish them. Mere names are left out or renumbered: times, counters, caches,
+tokens (any growing numbers work) and the numbers of records in a store. Everything else is visited slot by slot, so a
+new attribute of the product counts unless it is listed here as meaningless.
 
-`freeze` and `thaw` are pickle, with two additions: what a module of the product holds as a constant stays that very
-object (the code compares some by identity), and what is keyed by identity is keyed anew.
+`freeze` and `thaw` use pickle, with two additions: constants of the product's modules keep their identity (the code
+compares some by identity), and dictionaries keyed by identity are rekeyed.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from mqttws.protocol.sending import Sender
 from mqttws.protocol.session import Request, Session
 from mqttws.protocol.store import MemoryStore
 
-#: Attributes without a meaning, by the class that declares them: no input's effect depends on their values, or these
-#: follow from others.
+#: Attributes without meaning, by the class that declares them: the effect of no input depends on their values, or
+#: they follow from others.
 MEANINGLESS: dict[str, frozenset[str]] = {
     name: frozenset(attributes.split())
     for name, attributes in {
-        "Machine": "_last_received _last_sent",  # the clock stands still but for time-outs, which end a connection
+        "Machine": "_last_received _last_sent",  # the clock advances only for time-outs, which end a connection
         "ClientMachine": "_ping_sent",
         "Connection": "_close_deadline _open_deadline",
-        "Sender": "_last_token",  # the next token is higher than all that are known
+        "Sender": "_last_token",  # the next token is higher than every known one
         "Journal": "_releases _store",
         "MemoryStore": "commits",
         "ServerMachine": "opening_size",
@@ -45,7 +45,7 @@ MEANINGLESS: dict[str, frozenset[str]] = {
         "Retained": "number",
         "_Node": "number order",
         "Handler": "_allowance _allowance_at _hub",
-        "Registry": "_router _subscribers _kept",  # the subscribers are walked by their names
+        "Registry": "_router _subscribers _kept",  # the subscribers are visited by name
         "End": "broker",
     }.items()
 }
@@ -54,7 +54,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def _fields(kind: type) -> tuple[str, ...]:
-    """List the slots of a class that have a meaning."""
+    """Return the slots of a class that have a meaning."""
     fields = []
     for each in kind.__mro__:
         skipped = MEANINGLESS.get(each.__name__, frozenset())
@@ -64,10 +64,10 @@ def _fields(kind: type) -> tuple[str, ...]:
 
 
 class Meaning:
-    """One walk over one part.
+    """One traversal of one part.
 
     Args:
-        tokens: client identifier -> the tokens in use, in order; a token's place is all that it means.
+        tokens: client identifier -> the tokens in use, in order; only the position of a token has a meaning.
     """
 
     def __init__(self, tokens: dict[str, list[int]]) -> None:
@@ -107,11 +107,11 @@ class Meaning:
         return tuple(found)
 
     def token(self, token: int | None) -> int | None:
-        """Return the place of a token among those of the same session."""
+        """Return the position of a token among those of its session."""
         return None if token is None else self._ranks.get(self._client, {}).get(token, token)
 
     def of_session_of(self, client_id: str, value: Any) -> Hashable:
-        """Return the meaning of something that belongs to one session: its tokens are that session's."""
+        """Return the meaning of a value that belongs to one session, which owns its tokens."""
         outer, self._client = self._client, client_id
         found = self.fields_of(value)
         self._client = outer
@@ -147,7 +147,7 @@ class Meaning:
         return tuple(found)
 
     def _receiver(self, receiver: Receiver) -> Hashable:
-        """A message is the same for whoever is to take it as for the receiver, or it is a stale one: see `of`."""
+        """A queued message is the object that the receiver holds, or it is stale: see `of`."""
         untaken = tuple([self.of(incoming) for incoming in receiver._untaken.values()])
         return self.of(receiver._received), untaken, self.of(receiver._unanswered), receiver.journal is not None
 
@@ -158,7 +158,7 @@ class Meaning:
         return self.of_session_of(subscriber.client_id, subscriber)
 
     def _store(self, store: MemoryStore) -> Hashable:
-        """What a process reads from a store when it begins; and what it would, if it ended now."""
+        """What a process read from a store when it started, and what it would read if it ended now."""
         return self._records(store._safe), self._records(store._pending)
 
     def _records(self, records: dict[bytes, bytes | None]) -> Hashable:
@@ -175,13 +175,13 @@ class Meaning:
             rank = self._ranks.get(client_id, {}).get(token, token)
             if value is None:
                 found.append((client_id, rank, None))
-            else:  # phase, flags, identifier; the place among the PUBRELs; topic and payload
+            else:  # phase, flags, identifier; the position among the PUBRELs; topic and payload
                 order = 1 + orders.index(value[4:12]) if any(value[4:12]) else 0
                 found.append((client_id, rank, value[:4], order, value[12:]))
         return tuple(found)
 
 
-#: Classes, with those below them, whose meaning is not simply that of their fields.
+#: Classes, with their subclasses, whose meaning is not simply that of their fields.
 _SPECIAL: dict[type, Callable[[Meaning, Any], Hashable]] = {
     Decoder: Meaning._decoder,
     Identifiers: Meaning._identifiers,
@@ -197,13 +197,13 @@ _WALKS: dict[type, Callable[[Meaning, Any], Hashable]] = {}
 
 
 def _walk_of(kind: type) -> Callable[[Meaning, Any], Hashable]:
-    """Choose how objects of a class are walked, and remember it."""
+    """Return the method that visits objects of a class; cached."""
     walk = _WALKS[kind] = next((_SPECIAL[each] for each in kind.__mro__ if each in _SPECIAL), Meaning.fields_of)
     return walk
 
 
 def tokens_of(session: Session, store: MemoryStore | None, client_id: str, others: list[int]) -> list[int]:
-    """List the tokens of one session that anything knows, in order."""
+    """Return all tokens of one session that occur anywhere, in order."""
     tokens = {*others, *session.sender.tokens}
     tokens |= {each.token for each in (*session.requests, *session.requests_sent.values()) if each.token is not None}
     if store is not None:
@@ -213,7 +213,7 @@ def tokens_of(session: Session, store: MemoryStore | None, client_id: str, other
     return sorted(tokens)
 
 
-# Freezing.
+# Serialising.
 
 
 def _constants() -> tuple[dict[int, tuple[str, str]], dict[tuple[str, str], Any]]:
@@ -233,7 +233,7 @@ _VALUES: dict[tuple[str, str], Any] = {}
 
 
 def _reduce_connect(connect: Connect) -> tuple[object, ...]:
-    """A Connect refuses to be pickled, for the sake of its password; here it has none."""
+    """Reduce a Connect, which refuses to be pickled because of its password; here it has none."""
     return Connect, connect._values()
 
 
@@ -250,7 +250,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def freeze(part: Any) -> bytes:
-    """Put a part away."""
+    """Serialise a part."""
     if not _NAMES:
         names, values = _constants()
         _NAMES.update(names)
@@ -261,7 +261,7 @@ def freeze(part: Any) -> bytes:
 
 
 def thaw(frozen: bytes) -> Any:
-    """Make a part again as it was."""
+    """Restore a part."""
     part = _Unpickler(io.BytesIO(frozen)).load()
     for session in part.sessions():
         rekey(session.receiver)
@@ -269,7 +269,7 @@ def thaw(frozen: bytes) -> Any:
 
 
 def rekey(receiver: Receiver) -> None:
-    """Key by identity what is keyed by identity: the objects are new ones."""
+    """Rebuild the dictionaries that are keyed by identity, since the objects are new."""
     untaken = receiver._untaken
     if untaken:
         receiver._untaken = {id(incoming.publish): incoming for incoming in untaken.values()}

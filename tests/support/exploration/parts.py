@@ -1,11 +1,10 @@
-"""The parts of the explored world: a client's process with its program, and the broker's process. All real but the
-wires.
+"""The parts of the explored world: a client's process with its program, and the broker's process. Only the wires are
+simulated.
 
-A part takes an input, does all that follows from it within its process, and hands back the packets that left. It is
-deterministic and knows nothing of the other parts, which is what lets the explorer run each pair of state and input
-once.
+A part handles an input completely within its process, and returns the packets sent. It is deterministic and
+independent of the other parts, so the explorer runs each pair of state and input only once.
 
-A part also watches itself: whatever can be seen from inside one process is checked here, as it happens.
+A part also checks the invariants that are visible within one process, at each step.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ from mqttws.protocol.server_connection import ServerConnection
 from mqttws.protocol.session import Session
 from mqttws.protocol.store import MemoryStore
 
-#: The clock stands here, but where a time-out fires.
+#: The time of the clock, except when a time-out expires.
 NOW = 0.0
 LATE = 1e6
 KEEP_ALIVE = 60
 
 
 class Violation(AssertionError):
-    """A promise was broken. The message says which."""
+    """A property was violated; the message says which."""
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """The simulated end of the process."""
 
 
 class Disk(MemoryStore):
-    """A store that counts its commits, and can end the process right after one of them."""
+    """A store that counts its commits, and can end the process directly after one of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.turn = 0  # the commits of this turn
+        self.turn = 0  # the number of commits in this turn
         self.crash_after = 0
 
     def commit(self) -> None:
@@ -72,21 +71,21 @@ class Disk(MemoryStore):
 
 @dataclass(frozen=True)
 class Program:
-    """What a client's user does, step by step, at any time.
+    """The steps of a client's program; each may happen at any time.
 
     Attributes:
-        client_id: under which it connects; two clients with the same one take over from each other.
+        client_id: its client identifier; clients with the same one take over from each other.
         steps: ("publish", topic, qos, retain), ("subscribe", filter, qos), ("unsubscribe", filter) or ("leave",).
-        clean_session: what it asks for.
+        clean_session: the Clean Session flag.
         durable: whether its session is kept in a store.
-        once: whether taking a message and committing that is one step of the program.
+        once: whether taking a message and committing that is one step.
         will: (topic, payload, QoS, RETAIN); None for none.
-        window: how many messages may be in flight.
-        exact: whether nothing may come twice with QoS 2, even after a crash.
-        connects: how many connections it makes; 0 for any number.
-        core: whether the client is a whole one, not only its machine: see `clients_core.py`.
-        ordered: whether first copies come in order: not to whom subscribes while messages are under way. A retained
-            message may then come before the second copy of an older one, whose first was for others.
+        window: the maximum number of messages in flight.
+        exact: whether no message of QoS 2 may arrive twice, even after a crash.
+        connects: the number of connections it makes; 0 for any number.
+        core: whether the client is a whole client core, not only its machine: see `clients_core.py`.
+        ordered: whether first copies must arrive in order. Not if the client subscribes while messages are in flight: a
+            retained message may then arrive before the second copy of an older one, whose first went to others.
     """
 
     client_id: str
@@ -103,13 +102,13 @@ class Program:
 
 
 def check_out(store: MemoryStore | None, data: bytes) -> None:
-    """Check that nothing leaves that a crash could undo."""
+    """Check that nothing is sent that a crash could undo."""
     if data and store is not None and store._pending:
         raise Violation(f"{len(store._pending)} changes are not safe, and {split(data)[0].hex()} leaves")
 
 
 def length_of(data: bytes) -> int:
-    """Return how long the packet is that begins here; one byte too much where that cannot be told yet."""
+    """Return the length of the packet that begins here; one byte more than is there while it is not known yet."""
     length = shift = 0
     for place in range(1, len(data)):
         length |= (data[place] & 127) << shift
@@ -120,7 +119,7 @@ def length_of(data: bytes) -> int:
 
 
 def split(data: bytes) -> list[bytes]:
-    """Cut what leaves in one piece into its packets."""
+    """Split bytes that are sent together into packets."""
     packets = []
     while data:
         length = length_of(data)
@@ -130,13 +129,13 @@ def split(data: bytes) -> list[bytes]:
 
 
 class Owners:
-    """Which message owns each identifier of one session and direction: none in flight may be given to another."""
+    """Checks that no identifier in flight, of one session and direction, is used for another message."""
 
     def __init__(self) -> None:
         self.of: dict[int, bytes] = {}
 
     def sent(self, packet: bytes) -> None:
-        """Look at what leaves."""
+        """Check a packet that is sent."""
         if packet[0] >> 4 != 3:
             return
         (publish,) = Decoder().feed(packet)
@@ -146,7 +145,7 @@ class Owners:
             raise Violation(f"identifier {packet_id} is in flight, and given to another message")
 
     def received(self, packets: list[bytes]) -> None:
-        """Look at what comes in: a last answer frees its identifier."""
+        """Handle received packets: a final acknowledgement frees its identifier."""
         for packet in packets:
             if packet[0] >> 4 in (4, 7):
                 (answer,) = Decoder().feed(packet)
@@ -159,39 +158,39 @@ class Owners:
 
 
 class Pieces:
-    """Puts packets together from the pieces in which they come."""
+    """Reassembles packets from received pieces."""
 
     def __init__(self) -> None:
         self.begun = b""
 
     def add(self, data: bytes) -> list[bytes]:
-        """Take a piece. Return the packets that it completes."""
+        """Add a piece and return the packets that it completes."""
         data = self.begun + data
         whole, self.begun = (b"", data) if length_of(data) > len(data) else (data, b"")
         return split(whole)
 
 
 class Part:
-    """What the two kinds share.
+    """The common base of both kinds of process.
 
     Attributes:
-        out: (client's index, 0 or 1 for its new or old wire, packets, whether it hangs up) of this turn.
-        store: what outlives the process; None for nothing.
+        out: the output of this turn: (client's index, 0 or 1 for its new or old wire, packets, whether it closes).
+        store: what survives the process; None for nothing.
     """
 
     out: list[tuple[int, int, tuple[bytes, ...], bool]]
     store: Disk | None
 
     def run(self, verb: str, arguments: tuple[Any, ...], crash_after: int = 0) -> int:
-        """Do all that follows from an input.
+        """Handle an input completely.
 
         Args:
-            verb: a method.
-            arguments: of it.
-            crash_after: end the process after so many commits; 0: do not; -1: right before the first one.
+            verb: the name of a method.
+            arguments: its arguments.
+            crash_after: end the process after this many commits; 0: do not; -1: directly before the first one.
 
         Returns:
-            How many commits there were.
+            The number of commits.
         """
         self.out = []
         store = self.store
@@ -204,29 +203,29 @@ class Part:
         return 0 if store is None else store.turn
 
     def crash(self) -> None:
-        """End the process, and begin it anew."""
+        """End the process and restart it."""
         raise NotImplementedError
 
     def sessions(self) -> Sequence[Session]:
-        """Return every session in it."""
+        """Return every session of the process."""
         raise NotImplementedError
 
     def meaning(self) -> Hashable:
-        """Give what tells this part from another in a different state."""
+        """Return a value that is equal only for parts in the same state."""
         raise NotImplementedError
 
 
 class ClientPart(Part):
-    """A client's process, and what its program remembers by itself.
+    """A client's process, and what its program remembers.
 
     Attributes:
-        position: how many of its steps the program has done; what follows survives a crash of the process, too.
+        position: the number of steps the program has done; this and the following survive a crash of the process.
         seen: (payload, QoS, topic) of all messages that the program has taken, in order.
         accepted: the payloads of the program's messages that were acknowledged.
-        open: token -> payload of those that the process still answers for.
-        asked: token -> the step of each SUBSCRIBE and UNSUBSCRIBE that is not answered; a program whose process ends
-            in the meantime asks again.
-        names: token -> payload of all; a store forgets the payload of a message that the peer owns.
+        open: token -> payload of the messages that the process is responsible for.
+        asked: token -> the step of each SUBSCRIBE and UNSUBSCRIBE without an answer; if the process ends before,
+            the program repeats it.
+        names: token -> payload of all messages; a store drops the payload of a message that the peer owns.
     """
 
     def __init__(self, index: int, program: Program) -> None:
@@ -242,7 +241,7 @@ class ClientPart(Part):
         self.boot()
 
     def boot(self) -> None:
-        """Begin the process."""
+        """Start the process."""
         self.session = Session(self.program.window)
         self.connection: ClientConnection | None = None
         self.inbox: list[Publish] = []
@@ -288,7 +287,7 @@ class ClientPart(Part):
         )
 
     def inputs(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """List what the program can do now."""
+        """Return the possible actions of the program."""
         inputs: list[tuple[str, tuple[Any, ...]]] = []
         if self.inbox:
             inputs.append(("take", ()))
@@ -300,7 +299,7 @@ class ClientPart(Part):
 
     @property
     def over(self) -> bool:
-        """Whether the program makes no more connections."""
+        """Return whether the program makes no more connections."""
         steps, connects = self.program.steps, self.program.connects
         left = bool(steps) and steps[-1][0] == "leave" and self.position == len(steps)
         return left or (connects > 0 and self.connects == connects)
@@ -308,7 +307,7 @@ class ClientPart(Part):
     # The inputs.
 
     def connect(self) -> None:
-        """Begin a connection."""
+        """Start a connection."""
         program = self.program
         if program.connects:
             self.connects += 1
@@ -332,7 +331,7 @@ class ClientPart(Part):
         self._act()
 
     def time_out(self) -> None:
-        """Wait in vain for a sign of life."""
+        """Let the Keep Alive time-out expire."""
         connection = self.connection
         assert connection is not None
         late = LATE
@@ -344,7 +343,7 @@ class ClientPart(Part):
                 raise Violation("the client does not notice that its peer is silent")
 
     def step(self) -> None:
-        """Do the next thing that the program wants."""
+        """Do the next step of the program."""
         verb, *arguments = self.program.steps[self.position]
         self.position += 1
         if verb == "publish":
@@ -363,7 +362,7 @@ class ClientPart(Part):
         self._act()
 
     def take(self) -> None:
-        """Return the next message."""
+        """Let the program take the next message."""
         publish = self.inbox.pop(0)
         self._check_taken(publish)
         self.seen.append((publish.payload, publish.qos, publish.topic))
@@ -373,7 +372,7 @@ class ClientPart(Part):
         self._act()
 
     def _check_taken(self, publish: Publish) -> None:
-        """Check that QoS 2 comes once, and that first copies come in order: for each publisher, topic and QoS."""
+        """Check that QoS 2 arrives once, and that first copies arrive in order, for each publisher, topic and QoS."""
         name = publish.payload.decode()
         publisher, _, number = name.partition("-")
         for payload, qos, _ in self.seen:
@@ -399,7 +398,7 @@ class ClientPart(Part):
         self.boot()
 
     def _act(self) -> None:
-        """Act on what has happened, and send."""
+        """Handle the events and send."""
         connection = self.connection
         if connection is None:
             return
@@ -455,16 +454,16 @@ class _Clock:
 
 
 def _publish_will(router: Router, peer: Peer, will: Message) -> None:
-    """See `Hub.publish_will`. A function of a module, since parts are put away."""
+    """See `Hub.publish_will`. A module-level function, because parts are pickled."""
     router.publish_at_once(will)
 
 
 class Hub(SimpleNamespace):
-    """What a handler needs of the broker's hub."""
+    """The part of the broker's hub that a handler uses."""
 
 
 class End:
-    """The broker's end of a wire, and its client's outlet."""
+    """The broker's end of a wire, and the outlet of its client."""
 
     def __init__(self, broker: BrokerPart, index: int, slot: int) -> None:
         self.index = index
@@ -476,7 +475,7 @@ class End:
         self.handler = Handler(cast(Any, broker.hub), cast(Any, self), self.connection, peer)
 
     def act(self) -> None:
-        """Act on what has happened."""
+        """Handle the events."""
         self.handler.take_events(NOW)
         error = self.connection.machine.error
         if isinstance(error, ProtocolError):
@@ -508,7 +507,7 @@ class End:
         """See `Line.accepted`."""
 
     def bring_retained(self, until: float) -> bool:
-        """Send what a new subscription brings."""
+        """Send the retained messages of a new subscription."""
         subscriber = self.handler.subscriber
         router = self.broker.router
         while subscriber is not None and (message := router.next_retained(subscriber)) is not None:
@@ -525,8 +524,8 @@ class BrokerPart(Part):
 
     Args:
         durable: whether it has a store.
-        window: how many messages may be in flight to one client.
-        expiry: seconds that it remembers those who are away; None for ever.
+        window: the maximum number of messages in flight to one client.
+        expiry: seconds for which it keeps sessions of disconnected clients; None for ever.
     """
 
     def __init__(self, durable: bool = True, window: int = 2, expiry: float | None = None) -> None:
@@ -535,7 +534,7 @@ class BrokerPart(Part):
         self.boot()
 
     def boot(self) -> None:
-        """Begin the process."""
+        """Start the process."""
         self.ends: dict[tuple[int, int], End] = {}
         self.due: list[End] = []
         self.owners: dict[str, Owners] = {}
@@ -570,7 +569,7 @@ class BrokerPart(Part):
     # The inputs.
 
     def open(self, index: int) -> None:
-        """Accept a connection; the one before it, if it is still there, is the old one from now on."""
+        """Accept a connection; if the previous one is still open, it becomes the old one."""
         before = self.ends.pop((index, 0), None)
         if before is not None:
             before.slot = 1
@@ -593,7 +592,7 @@ class BrokerPart(Part):
         self._flush()
 
     def time_out(self, index: int, slot: int) -> None:
-        """Wait in vain for a sign of life."""
+        """Let the Keep Alive time-out expire."""
         end = self.ends[index, slot]
         end.connection.handle_timeout(LATE)
         end.connection.handle_timeout(2 * LATE)
@@ -601,7 +600,7 @@ class BrokerPart(Part):
         self._flush()
 
     def expire(self) -> None:
-        """Forget those who are away."""
+        """Expire the sessions of disconnected clients."""
         self.registry.expire(LATE)
         for name in [name for name in self.owners if self.registry.find(name) is None]:
             del self.owners[name]

@@ -1,8 +1,8 @@
-"""What must hold in the end: once nothing is left to happen, everything has arrived and nothing is left over.
+"""The conditions of a state at rest: everything has arrived and nothing is left over.
 
-What can be seen from inside one process is checked in `parts.py` as it happens: that no identifier in flight changes
-its owner, that nothing leaves before it is safe, that QoS 2 comes once and first copies in order, that neither side
-finds a fault in the other.
+`parts.py` checks at each step what is visible in one process: no identifier in flight is used for another message,
+nothing is sent before it is stored, QoS 2 arrives once, first copies arrive in order, and neither side reports a
+protocol error of the other.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def check(world: World, state: State) -> None:
-    """Check a state in which only faults can happen any more.
+    """Check a state in which only faults are possible.
 
     Raises:
-        Violation: it is not the rest that was promised.
+        Violation: a condition does not hold.
     """
     broker: BrokerPart = world.part(state[1])
     clients: list[ClientPart] = [world.part(state[2 + 3 * index]) for index in range(world.clients)]
@@ -41,7 +41,7 @@ def check(world: World, state: State) -> None:
     closed = {client.program.client_id for client in clients if isinstance(client, CorePart) and client.over}
     for client in clients:
         if client.program.client_id in closed:
-            continue  # what was not done when its time was over waits for the next process
+            continue  # what was not done when closing timed out waits for the next process
         check_nothing_left(f"client {client.index}", client.session)
         records = len(client.session.subscriptions)
         known = broker.registry.find(client.program.client_id)
@@ -68,7 +68,7 @@ def check(world: World, state: State) -> None:
 
 
 def check_done(client: ClientPart) -> None:
-    """Check that a program has come to its end, and that every future has its outcome."""
+    """Check that a program has finished, and that every future is settled."""
     if client.position < len(client.program.steps) or client.inbox or client.open or client.sent:
         waits = [payload.decode() for payload in (*client.open.values(), *client.sent.values())]
         raise Violation(f"the program of client {client.index} waits for ever for {waits or 'its next step'}")
@@ -77,7 +77,7 @@ def check_done(client: ClientPart) -> None:
 
 
 def check_nothing_left(where: str, session: Session) -> None:
-    """Check that a session holds nothing of a message any more."""
+    """Check that a session holds no message and no identifier."""
     if len(session.sender) or session.receiver.received or session.requests or session.requests_sent:
         raise Violation(
             f"{where}: {len(session.sender)} messages and {sorted(session.receiver.received)} are left over"
@@ -87,7 +87,7 @@ def check_nothing_left(where: str, session: Session) -> None:
 
 
 def exact(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """Every session is kept at both ends: QoS 1 at least once, QoS 2 exactly once, for all that was accepted."""
+    """Check, with sessions kept at both ends, that accepted QoS 1 arrives at least once, and QoS 2 exactly once."""
     at_least_once(world, broker, clients)
     for publisher, subscriber in pairs(clients):
         counts = Counter(payload for payload, _, _ in subscriber.seen)
@@ -97,7 +97,7 @@ def exact(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
 
 
 def at_least_once(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """Whatever was accepted of QoS 1 and 2 is seen."""
+    """Check that every accepted message of QoS 1 and 2 arrives."""
     for publisher, subscriber in pairs(clients):
         seen = {payload for payload, _, _ in subscriber.seen}
         for payload, qos in publisher.published:
@@ -106,7 +106,7 @@ def at_least_once(world: World, broker: BrokerPart, clients: list[ClientPart]) -
 
 
 def listed(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """Note what happened that end to end nobody promises here: what was accepted and is lost, what came twice."""
+    """Count accepted messages that are lost or duplicated, where the standard guarantees nothing end to end."""
     for publisher, subscriber in pairs(clients):
         counts = Counter(payload for payload, _, _ in subscriber.seen)
         for payload, qos in publisher.published:
@@ -117,19 +117,19 @@ def listed(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
 
 
 def note(world: World, what: str) -> None:
-    """Count something that is not promised."""
+    """Count an event that is permitted."""
     world.found[what] = world.found.get(what, 0) + 1
 
 
 def nothing(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """Nobody is subscribed any more, so nothing is seen."""
+    """Check that nothing arrives after the last UNSUBACK."""
     for client in clients:
         if client.seen:
             raise Violation(f"client {client.index} sees {client.seen}, and has unsubscribed")
 
 
 def one_of_them(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """Several processes share a client identifier: whatever was accepted is seen by one of them."""
+    """Check that each accepted message arrives at one of the processes that share a client identifier."""
     seen = {payload for client in clients for payload, _, _ in client.seen}
     for client in clients:
         lost = client.accepted - seen
@@ -138,11 +138,11 @@ def one_of_them(world: World, broker: BrokerPart, clients: list[ClientPart]) -> 
 
 
 def current(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None:
-    """The last message of a topic is the one that is retained; who is subscribed at rest has seen it."""
+    """Check that the last message of a topic is retained, and that each subscribed client has seen it."""
     publisher, subscriber = clients
     accepted = [payload for payload, _ in publisher.published if payload in publisher.accepted]
     if not accepted:
-        return  # the process ended before the message was safe, and its program knows
+        return  # the process ended before the message was stored, and was never acknowledged to the program
     last = accepted[-1]
     message = broker.router.retained.get("t")
     if (b"" if message is None else message.payload) != last:
@@ -152,7 +152,7 @@ def current(world: World, broker: BrokerPart, clients: list[ClientPart]) -> None
 
 
 def pairs(clients: list[ClientPart]) -> list[tuple[ClientPart, ClientPart]]:
-    """List who publishes for whom: for everybody that was subscribed from the beginning."""
+    """Return the pairs of a publisher and a client that was subscribed from the start."""
     return [
         (publisher, subscriber)
         for publisher in clients

@@ -1,4 +1,4 @@
-"""The reference scenarios: what is explored, and within which bounds."""
+"""The reference scenarios of the exploration, with their bounds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SUBSCRIBE = (("subscribe", "t", 2),)
 
 
 def publisher(*qos: int, **options: Any) -> Program:
-    """Make a program that publishes a message of each QoS."""
+    """Return a program that publishes a message of each QoS."""
     return Program("p", tuple(("publish", "t", each, False) for each in qos), **options)
 
 
 def delivery(*qos: int, losses: int = 0, crashes: int = 0, **options: Any) -> Scenario:
-    """(a): one publisher, one broker, one subscriber, whose sessions are kept at both ends and in stores."""
+    """(a): one publisher, one broker and one subscriber, with sessions kept at both ends and in stores."""
     bounds = f"(a) QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
     bounds += ", packets cut anywhere" if options.get("cuts") else ""
     return Scenario(
@@ -54,7 +54,7 @@ def sessions(
 
 
 def subscriptions(*payloads: str, losses: int = 0, crashes: int = 0, steps: str = "sus", qos: int = 1) -> Scenario:
-    """(c): subscribing and unsubscribing race with retained messages; an empty payload takes the retained one away."""
+    """(c): subscribing and unsubscribing race with retained messages; an empty payload removes the retained one."""
     verbs = {"s": ("subscribe", "t", qos), "u": ("unsubscribe", "t")}
     programs = (
         Program("p", tuple(("publish", "t", qos, True, payload.encode()) for payload in payloads)),
@@ -65,14 +65,14 @@ def subscriptions(*payloads: str, losses: int = 0, crashes: int = 0, steps: str 
 
 
 def unsubscribed(*qos: int, losses: int = 0, crashes: int = 0) -> Scenario:
-    """(c): what is published after the UNSUBACK never comes."""
+    """(c): what is published after the UNSUBACK never arrives."""
     programs = (publisher(*qos), Program("s", (*SUBSCRIBE, ("unsubscribe", "t"))))
     name = f"(c) unsubscribed, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
     return Scenario(name, programs, (0, 2), losses=losses, crashes=crashes, promise="nothing")
 
 
 def take_over(*qos: int, losses: int = 0, crashes: int = 0, connects: int = 1) -> Scenario:
-    """(d): another process with the same client identifier connects; each time it does, it takes over."""
+    """(d): another process connects with the same client identifier, and takes over each time."""
     will = ("t", b"1-9", 1, False)
     programs = (
         publisher(*qos),
@@ -85,7 +85,7 @@ def take_over(*qos: int, losses: int = 0, crashes: int = 0, connects: int = 1) -
 
 
 def identifiers(*qos: int, space: int = 3, window: int = 3, losses: int = 0, crashes: int = 0) -> Scenario:
-    """(e): so few packet identifiers that they begin anew, and that there is none left."""
+    """(e): so few packet identifiers that they wrap around and run out."""
     programs = (publisher(*qos, window=window), Program("s", SUBSCRIBE))
     name = (
         f"(e) {space} identifiers, window {window}, QoS {','.join(map(str, qos))}; losses {losses}, crashes {crashes}"
@@ -94,7 +94,7 @@ def identifiers(*qos: int, space: int = 3, window: int = 3, losses: int = 0, cra
 
 
 def core(*qos: int, losses: int = 0, crashes: int = 0, close: bool = False, durable: bool = True) -> Scenario:
-    """(f): the publisher is a whole client without waiting, which reconnects by itself, and may be closed."""
+    """(f): the publisher is a whole client core, which reconnects automatically and may be closed."""
     steps = (*publisher(*qos).steps, *((("close",),) if close else ()))
     programs = (Program("p", steps, durable=durable, core=True), Program("s", SUBSCRIBE))
     what = f"QoS {','.join(map(str, qos))}{', then closed' if close else ''}{'' if durable else ', without a store'}"

@@ -1,15 +1,14 @@
-"""The explored world: which actions a state allows, and which state follows from each.
+"""The explored world: the actions possible in a state, and the state that follows from each.
 
 A state of the world is a tuple of small numbers: the faults left, the state of the broker, and for each client its
-state and that of its new and its old wire. What a number stands for is in a table. A part's step is looked up by the
-part's state and its input, and only the first time is the real code run, on a copy that is thawed for it: so an edge of
-the explored graph costs a few look-ups, and a snapshot costs what changed.
+state and those of its new and its old wire. Tables map the numbers to values. A part's step is looked up by its state
+and input. Only the first time does the real code run, on a copy made for it: so an edge of the explored graph costs a
+few look-ups, and a snapshot costs only what changed.
 
-A wire is two lists of packets. Each direction is open; or dying, when what is on it may still arrive, in order, up to
-any place, and then the end does; or gone. A client may have one old wire that the broker has not given up yet.
+A wire is two lists of packets. Each direction is open; or dying: a prefix of its packets may still arrive, and then
+the end of the connection; or gone. A client may have one old wire that the broker has not closed yet.
 
-The same steps can be done without any table, on live parts that are never copied (`Live`): that is how a trace is
-replayed, and how the tables themselves are checked.
+`Live` does the same steps without tables, on parts that are never copied. It replays traces, and checks the tables.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ from exploration.meaning import freeze, thaw
 from exploration.parts import BrokerPart, ClientPart, Part, Program, Violation
 from mqttws.protocol import outgoing
 
-#: What happens, and to whom: ("step", client), ("take", client), ("connect", client), ("up", client, wire),
+#: An action and its subject: ("step", client), ("take", client), ("connect", client), ("up", client, wire),
 #: ("down", client), ("end up", client, wire), ("end down", client), ("cut", client), ("silence", client),
 #: ("silent server", client, wire), ("crash", name), ("expire",); and any of them with ("... crash k") for a process
 #: that ends after its k-th commit.
 Action = tuple[Any, ...]
 State = tuple[int, ...]
 OPEN, DYING, GONE = 0, 1, 2
-Wire = tuple[tuple[bytes, ...], tuple[bytes, ...], int, int]  # to the broker, to the client, and how each direction is
+Wire = tuple[tuple[bytes, ...], tuple[bytes, ...], int, int]  # packets to broker and client, state of each direction
 NO_WIRE: Wire = ((), (), GONE, GONE)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is explored, and within which bounds.
+    """A scenario to explore, with its bounds.
 
     Attributes:
-        name: of it.
-        programs: the clients'.
-        setup: how many steps of each program are done, and answered, before the exploration begins; -1 where it is not
-            even connected.
+        name: its name.
+        programs: the programs of the clients.
+        setup: the number of steps of each program that are done, and answered, before the exploration begins; -1 if it
+            does not connect before.
         losses: how many connections the network loses.
-        losing: whose.
+        losing: the clients whose connections may be lost.
         crashes: how many processes end.
-        expiries: how often the broker forgets those who are away.
+        expiries: how often the broker expires the sessions of disconnected clients.
         crashing: which processes may end: indices of clients, -1 for the broker.
         broker_durable: whether the broker has a store.
-        broker_window: how many messages may be in flight to one client.
+        broker_window: the maximum number of messages in flight to one client.
         cuts: whether packets may be cut at any byte.
-        promise: what must hold in the end: see `promises.py`.
-        identifiers: how many packet identifiers there are.
+        promise: the conditions of a state at rest: see `promises.py`.
+        identifiers: the number of packet identifiers.
     """
 
     name: str
@@ -71,14 +70,14 @@ class Scenario:
 
 
 class Table:
-    """Numbers for values."""
+    """A mapping of values to consecutive numbers, and back."""
 
     def __init__(self) -> None:
         self.numbers: dict[Hashable, int] = {}
         self.values: list[Any] = []
 
     def number(self, key: Hashable, value: Any) -> int:
-        """Return the number of a key; a new one is given with the value that it stands for."""
+        """Return the number of a key; a new key gets the next number and is stored with its value."""
         number = self.numbers.setdefault(key, len(self.values))
         if number == len(self.values):
             self.values.append(value)
@@ -87,7 +86,7 @@ class Table:
 
 @dataclass
 class Step:
-    """What followed from an input: the part's state, what left it, how many commits there were."""
+    """The result of an input: the part's state, its output and the number of commits."""
 
     state: int
     out: tuple[tuple[int, int, tuple[bytes, ...], bool], ...]
@@ -96,12 +95,12 @@ class Step:
 
 @dataclass
 class Facts:
-    """What of a client's state decides what may happen."""
+    """The facts about a client's state that decide which actions are possible."""
 
     inputs: list[tuple[str, tuple[Any, ...]]]
-    connected: bool  # whether it has a connection at all
-    over: bool  # whether it makes no more
-    closing: bool  # whether it is being closed, and is not yet
+    connected: bool  # whether it has a connection
+    over: bool  # whether it makes no more connections
+    closing: bool  # whether it is closing
     position: int
 
 
@@ -109,7 +108,7 @@ class World:
     """The world of one scenario.
 
     Args:
-        scenario: which.
+        scenario: the scenario.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -120,11 +119,11 @@ class World:
         self.wires = Table()
         self.no_wire = self.wire(NO_WIRE)
         self.facts: dict[int, Facts] = {}
-        self.runs = 0  # how often the real code ran
-        self.found: dict[str, int] = {}  # what the standard does not promise, and did happen: in how many rests
+        self.runs = 0  # the number of times the real code ran
+        self.found: dict[str, int] = {}  # event that the standard permits -> number of states at rest with it
         self._steps: dict[tuple[Any, ...], Step | Violation] = {}
         self._after: dict[tuple[Any, ...], int] = {}
-        self._cuts = False  # not while the scenario is set up
+        self._cuts = False  # False while the scenario is set up
         self._limit: tuple[int, ...] | None = scenario.setup or None
         self.root = self._begin()
 
@@ -143,21 +142,21 @@ class World:
         return number
 
     def part(self, number: int) -> Any:
-        """Thaw a part: a copy, for any caller."""
+        """Return a new copy of a part."""
         return thaw(self.parts.values[number])
 
     def run(self, place: int, number: int, verb: str, arguments: tuple[Any, ...], crash: int = 0) -> Step:
-        """Look up what follows from an input; the first time, let it happen.
+        """Return the result of an input; run it if it is not in the table yet.
 
         Args:
             place: the client's index, or -1 for the broker.
             number: the part's state.
             verb: the input.
-            arguments: of it.
-            crash: after which commit the process ends; 0 for never.
+            arguments: its arguments.
+            crash: the commit after which the process ends; 0 for never.
 
         Raises:
-            Violation: a promise is broken by it.
+            Violation: it violates a property.
         """
         key = (number, verb, arguments, crash)
         step = self._steps.get(key)
@@ -189,7 +188,7 @@ class World:
         return self.wires.number(wire, wire)
 
     def push(self, number: int, to_client: bool, packets: tuple[bytes, ...], hangs_up: bool) -> int:
-        """Let one end send, and perhaps hang up."""
+        """Send packets from one end, and close that end if requested."""
         key = (number, to_client, packets, hangs_up)
         after = self._after.get(key)
         if after is None:
@@ -233,7 +232,7 @@ class World:
         return (scenario.losses | scenario.crashes << 4 | scenario.expiries << 8, *root[1:])
 
     def actions(self, state: State, faults: bool = True) -> Iterator[Action]:
-        """List what may happen; first what is nobody's fault, in the order of a kind network."""
+        """Yield the possible actions: first those that are not faults, in the order of a reliable network."""
         wires = self.wires.values
         connectable = []
         for client in range(self.clients):
@@ -294,7 +293,7 @@ class World:
                     for commit in range(1, step.commits + 1):
                         yield "crashing", commit, *action
                     if step.commits and action[0] == "take" and not scenario.programs[process].once:
-                        yield "crashing", -1, *action  # what the program has seen is more than what the process knows
+                        yield "crashing", -1, *action  # the program has seen more than the process has stored
         if expiries:
             yield ("expire",)
 
@@ -303,11 +302,11 @@ class World:
         return -1 if action[0] in ("up", "end up") else action[1]
 
     def is_fault(self, action: Action) -> bool:
-        """Return whether an action is one of those that the bounds count."""
+        """Return whether an action is a fault, which the bounds count."""
         return action[0] in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "crashing", "expire")
 
     def _step(self, state: State, action: Action, crash: int) -> tuple[int, list[int], Step]:
-        """Let one part do its step. Return the part's place, the state so far, and what followed."""
+        """Run the step of one part. Return the part's place, the state so far and the step's result."""
         verb, client = action[0], action[1]
         after = list(state)
         at = 2 + 3 * client
@@ -346,7 +345,7 @@ class World:
         """Return the state that follows from an action.
 
         Raises:
-            Violation: a promise is broken by it.
+            Violation: it violates a property.
         """
         verb = action[0]
         if verb == "crashing":

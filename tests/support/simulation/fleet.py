@@ -1,13 +1,13 @@
-"""A fleet of clients that lose their server in one moment, and how they come back: when each connects is all there is.
+"""Simulate a fleet of clients that lose their server at the same moment and reconnect.
 
-The policy is the real one (`Reconnect`), and so is a shared budget (`ConnectBudget`); the clock is not, so that a
-million clients take some seconds. The server is down for a while, and then takes so many CONNECTs a second; what is
-beyond that it refuses, which costs the client another attempt::
+The policy (`Reconnect`) and the shared budget (`ConnectBudget`) are the real ones; the clock is simulated, so that a
+million clients take some seconds. The server is down for a while, and then accepts a number of CONNECTs a second; it
+refuses the others, whose clients must try again::
 
     Fleet(1_000_000, Reconnect(spread=120, initial=5, maximum=120), capacity=10_000).run()
 
-Where clients are in processes of their own, each has no more than its own random numbers; `shared` is how many of them
-share a process, and so a budget.
+Clients in separate processes coordinate only by their random numbers; `shared` clients share a process, and so a
+budget.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["Fleet", "Return"]
 
 @dataclass(frozen=True)
 class Return:
-    """How a fleet came back. Seconds are counted from the moment in which the server is up again.
+    """How a fleet reconnected. Times are in seconds after the server is up again.
 
     Attributes:
-        half: seconds until half of the clients were connected.
-        p99: until 99 % were.
-        all: until the last was.
-        peak: CONNECTs in the busiest second, refused ones included.
+        half: until half of the clients were connected.
+        p99: until 99 % were connected.
+        all: until the last client was connected.
+        peak: CONNECTs in the busiest second, including refused ones.
         refused: CONNECTs that the server refused.
-        vain: attempts while it was down.
+        vain: attempts while the server was down.
     """
 
     half: float
@@ -44,16 +44,16 @@ class Return:
 
 
 class Fleet:
-    """Clients that lose their server at the time 0.
+    """Clients that lose their server at time 0.
 
     Args:
-        clients: how many.
-        policy: how each reconnects.
-        capacity: CONNECTs a second that the server takes; None: any number.
+        clients: the number of clients.
+        policy: the reconnect policy of each client.
+        capacity: CONNECTs a second that the server accepts; None: any number.
         outage: seconds for which the server is down.
         budget: CONNECTs a second of each process; None for no budget.
-        shared: how many clients share a process; None: all.
-        seed: of the random numbers.
+        shared: the number of clients in a process; None: all.
+        seed: the seed of the random numbers.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Fleet:
             self._turns = [ConnectBudget(budget).reserve for _ in range(processes)]
 
     def run(self) -> Return:
-        """Let all come back."""
+        """Run until every client is connected."""
         due = [(self._delay(0), client, 0, not self._turns) for client in range(self._clients)]
         heapq.heapify(due)
         back: list[float] = []
@@ -86,7 +86,7 @@ class Fleet:
         refused = vain = 0
         while due:
             now, client, attempt, has_turn = due[0]
-            if not has_turn:  # a turn is asked for when the attempt is due, not before
+            if not has_turn:  # a turn is requested when the attempt is due, not before
                 heapq.heapreplace(due, (self._turns[client % len(self._turns)](now), client, attempt, True))
                 continue
             if now < self._outage:

@@ -1,6 +1,6 @@
-"""Connections that delay, break at any byte and freeze, and what moves the bytes at their ends.
+"""Simulated connections that delay, break at any byte and freeze, and the drivers at their ends.
 
-A line knows nothing of who is at its ends; an end is a driver of one `Connection`, on the world's clock.
+A line is independent of what is at its ends; an end drives one `Connection`, on the simulated clock.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """A connection's two directions. What is sent arrives later, in pieces; what is cut off never arrives."""
+    """A connection. Bytes arrive later and in pieces; bytes that are cut off never arrive."""
 
     def __init__(self, world: Simulation, client: End, server: End) -> None:
-        self.ends: dict[bool, End | None] = {True: client, False: server}  # by whether it is the client's
+        self.ends: dict[bool, End | None] = {True: client, False: server}  # keyed by whether it is the client's end
         self.frozen = False
         self._world = world
-        self._arrival = {True: 0.0, False: 0.0}  # of the last piece so far, by who is to get it
-        self._cut_at: dict[bool, float] = {}  # from when on nothing arrives
+        self._arrival = {True: 0.0, False: 0.0}  # time of the last piece, keyed by whether it is for the client
+        self._cut_at: dict[bool, float] = {}  # time after which nothing arrives
 
     def send(self, data: bytes, to_client: bool) -> None:
         """Send bytes to one of the ends."""
@@ -37,15 +37,15 @@ class Line:
             self._later(partial(self._arrive, piece, to_client), to_client)
 
     def hang_up(self, from_client: bool) -> None:
-        """Close one end; the other hears of it later, or never where the line is frozen."""
+        """Close one end; the other end is notified later, or never if the line is frozen."""
         self.ends[from_client] = None
         self._later(partial(self._arrive, b"", not from_client), not from_client)
 
     def cut(self) -> None:
-        """Break in two: each end gets some of what is under way to it, and hears of the end at a time of its own."""
+        """Cut the line: each end receives a part of the bytes in transit, and is notified at an independent time."""
         now, random = self._world.now, self._world.random
         if self._cut_at:
-            return  # what is lost of a stream stays lost
+            return  # nothing arrives after lost bytes
         for to_client in (True, False):
             left = max(0.0, self._arrival[to_client] - now)
             self._cut_at[to_client] = now + random.random() * left
@@ -73,7 +73,7 @@ class Line:
 
 
 class End:
-    """What moves the bytes of one end of a line, as a driver does."""
+    """The driver of one end of a line."""
 
     def __init__(self, world: Simulation, name: str, connection: Connection[Any], from_client: bool) -> None:
         self.name = name
@@ -90,17 +90,17 @@ class End:
         self.handled()
 
     def hear_end(self) -> None:
-        """Take the end of the line."""
+        """Handle the end of the line."""
         self._eof = True
         self.connection.receive_eof(self._world.now)
         self.handled()
 
     def handled(self) -> None:
-        """Act on what has happened."""
+        """Handle the events."""
         raise NotImplementedError
 
     def write(self) -> None:
-        """Send what there is to send; hang up when all is said."""
+        """Send pending output; close when everything is sent."""
         line, world = self.line, self._world
         if line is None:
             return
@@ -117,7 +117,7 @@ class End:
             world.at(deadline, partial(self._on_timer, deadline))
 
     def vanish(self) -> None:
-        """Let go of the line."""
+        """Detach from the line."""
         line, self.line = self.line, None
         if line is not None:
             line.hang_up(self._from_client)

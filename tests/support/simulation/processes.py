@@ -1,4 +1,4 @@
-"""The broker's process and those of two clients: what they hold in memory dies with them, what they stored does not."""
+"""The simulated processes of the broker and of two clients. A crash loses memory, but not stored data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from simulation.schedule import Action
 if TYPE_CHECKING:
     from simulation.world import Simulation
 
-#: Short, so that a frozen line is noticed within the world's span. Seconds.
+#: Seconds; short, so that a frozen line is noticed within the simulated time.
 KEEP_ALIVE = 4
 
 
@@ -84,10 +84,10 @@ class ServerEnd(End):
         return 0
 
     def accepted(self) -> None:
-        """There are no strangers in this world."""
+        """Do nothing: every client of this simulation is accepted."""
 
     def bring_retained(self, until: float) -> bool:
-        """There are none in this world."""
+        """Do nothing: this simulation has no retained messages."""
         return False
 
 
@@ -120,14 +120,14 @@ class BrokerProcess:
         )  # fmt: skip
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self.up = False
         self.store.crash()
         for end in self.ends:
             end.vanish()
 
     def soon(self, end: ServerEnd) -> None:
-        """Let an end write when this turn is over."""
+        """Let an end write at the end of this turn."""
         if not self._due:
             self.world.at(self.world.now + self.world.random.random() * 0.01, partial(self._flush, self._due))
         if end not in self._due:
@@ -135,7 +135,7 @@ class BrokerProcess:
 
     def _flush(self, due: list[ServerEnd]) -> None:
         if due is not self._due or not self.up:
-            return  # of a process that has ended
+            return  # the process has ended since
         self._due = []
         for end in due:
             end.connection.machine.prepare()
@@ -145,7 +145,7 @@ class BrokerProcess:
 
 
 class ClientProcess:
-    """A client's process, and what its program remembers by itself."""
+    """A client's process, and what its program remembers."""
 
     def __init__(self, world: Simulation, name: str) -> None:
         self.world = world
@@ -153,13 +153,13 @@ class ClientProcess:
         self.store = MemoryStore()
         self.end: ClientEnd | None = None
         self.ready = False
-        self._busy_until = 0.0  # the program takes one message after the other
+        self._busy_until = 0.0  # the program takes one message after another
         self.boot()
 
     def boot(self) -> None:
         """Start the process."""
         self.up = True
-        # Token -> number of the message: with QoS 1 and 2, and with QoS 0.
+        # Token -> number of the message, for QoS 1 and 2 and for QoS 0.
         self.numbers: dict[int, int] = {}
         self.unacknowledged: dict[int, int] = {}
         self.session = Session(self.world.schedule.window)
@@ -169,7 +169,7 @@ class ClientProcess:
         self.connect(self.session)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self.up = False
         self.store.crash()
         self.session = Session()
@@ -181,7 +181,7 @@ class ClientProcess:
         """Try to connect."""
         world = self.world
         if session is not self.session or not self.up:
-            return  # of a process that has ended
+            return  # the process has ended since
         if not world.broker.up:
             self._connect_later()
             return
@@ -200,7 +200,7 @@ class ClientProcess:
         world.at(world.now + world.random.random(), partial(self.connect, self.session))
 
     def act(self) -> None:
-        """Act on what has happened, and send."""
+        """Handle the events and send."""
         end, world = self.end, self.world
         if end is None:
             return
@@ -223,7 +223,7 @@ class ClientProcess:
         end.write()
 
     def _take(self, session: Session, publish: Publish) -> None:
-        """Be the program that is given a message. Taking it and making that safe is one step."""
+        """Take a message as the program does. Taking and storing it is one step."""
         if session is not self.session:
             return
         self.world.seen.append((int(publish.payload), publish.qos))
@@ -233,7 +233,7 @@ class ClientProcess:
         self.act()
 
     def publish(self, action: Action) -> None:
-        """Be the program that publishes; while its process is down, as soon as it is up."""
+        """Publish as the program does; if its process is down, as soon as it is up."""
         world = self.world
         if not self.up:
             world.at(world.now + 1.0, partial(self.publish, action))
@@ -245,5 +245,5 @@ class ClientProcess:
         if action.safe and action.qos:
             self.store.commit()
             world.accepted.add(number)
-        # Between the call and the network's turn the process may end.
+        # The process may end between the call and the network's turn.
         world.at(world.now + world.random.random() * 0.01, self.act)

@@ -1,26 +1,26 @@
-"""What a run of the simulator depends on: a seed, and what happens from outside and when."""
+"""The input of a simulation: a seed, and the external actions with their times."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
 
-#: Seconds of the world's time in which the schedule's actions happen.
+#: Seconds of simulated time within which the actions of a schedule happen.
 SPAN = 12.0
-#: Who can fail.
+#: The processes that can fail.
 PROCESSES = ("publisher", "broker", "subscriber")
 
 
 @dataclass(frozen=True)
 class Action:
-    """What happens from outside.
+    """An external action.
 
     Attributes:
         at: seconds.
         verb: "publish", "cut", "freeze" or "kill".
-        subject: for "publish" the number of the message, else the process, or the client whose line it is.
-        qos: of the message.
-        safe: whether the publisher makes the message safe at once, and counts it as accepted from then on.
+        subject: for "publish" the number of the message, else the process, or the client of the line.
+        qos: the QoS of the message.
+        safe: whether the publisher stores the message immediately, and counts it as accepted from then on.
     """
 
     at: float
@@ -32,12 +32,12 @@ class Action:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that a run depends on.
+    """The complete input of a run.
 
     Attributes:
-        seed: decides what the actions leave open.
+        seed: seed of all random choices.
         actions: sorted by time.
-        window: how many messages may be in flight.
+        window: the maximum number of messages in flight.
         websocket: whether the lines are WebSockets.
     """
 
@@ -48,7 +48,7 @@ class Schedule:
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
-        """Make the schedule of a seed: 3 to 8 messages, 1 to 5 faults."""
+        """Return the schedule of a seed, with 3 to 8 messages and 1 to 5 faults."""
         random = Random(seed)
         actions = [
             Action(random.random() * SPAN, "publish", number, random.choice((0, 1, 1, 2, 2, 2)), random.random() < 0.5)
@@ -59,7 +59,7 @@ class Schedule:
         for _ in range(random.randint(1, 5)):
             verb = random.choice(("cut", "cut", "freeze", "kill", "kill"))
             subject = random.choice(PROCESSES if verb == "kill" else ("publisher", "subscriber"))
-            # Most faults strike when something is under way.
+            # Most faults occur while something is in transit.
             at = random.choice(times) + random.random() * 0.3 if random.random() < 0.8 else random.random() * SPAN
             actions.append(Action(at, verb, subject))
         actions.sort(key=lambda action: action.at)

@@ -1,4 +1,4 @@
-"""The simulated world: its clock and its queue of what happens, who watches the lines, and what is checked at rest."""
+"""The simulation: its clock and event queue, the checks of each packet, and the checks at rest."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from simulation.lines import End
 from simulation.processes import BrokerProcess, ClientEnd, ClientProcess
 from simulation.schedule import SPAN, Action, Schedule
 
-#: Seconds of the world's time by when it must have come to rest.
+#: Seconds of simulated time within which the simulation must come to rest.
 PATIENCE = 600.0
 
 
 class Violation(AssertionError):
-    """A promise was broken. The message says which, and by which schedule."""
+    """A property was violated; the message gives it and the schedule."""
 
 
 class Simulation:
-    """One world, for one run.
+    """One run of the simulation.
 
     Args:
-        schedule: decides everything.
+        schedule: the complete input.
 
     Attributes:
-        now: the world's time in seconds.
-        accepted: the numbers of the messages that the publisher was told are safe or delivered.
-        published: (number, QoS) of all that its program tried, in order.
-        seen: (number, QoS) of all that the subscriber's program was given, in order.
-        steps: how many things have happened.
+        now: the simulated time in seconds.
+        accepted: the numbers of the messages that were reported to the publisher as stored or delivered.
+        published: (number, QoS) of all messages that its program tried to publish, in order.
+        seen: (number, QoS) of all messages delivered to the subscriber's program, in order.
+        steps: the number of events so far.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -55,15 +55,15 @@ class Simulation:
         self.subscriber = ClientProcess(self, "subscriber")
 
     def at(self, due: float, action: Callable[[], None]) -> None:
-        """Let something happen at a time."""
+        """Schedule an event."""
         self._count += 1
         heapq.heappush(self._events, (due, self._count, action))
 
     def run(self) -> Simulation:
-        """Let everything happen, until the world is at rest. Return the simulation itself.
+        """Run until the simulation is at rest, and return it.
 
         Raises:
-            Violation: a promise was broken.
+            Violation: a property was violated.
         """
         while not (self.publisher.ready and self.subscriber.ready):
             self._step()
@@ -103,10 +103,10 @@ class Simulation:
             else:
                 process.end.line.frozen = True
 
-    # What is watched and checked.
+    # Checks.
 
     def watch(self, end: End, data: bytes) -> None:
-        """Look at what an end sends: no identifier in flight may change its owner."""
+        """Check the packets that an end sends: no identifier in flight may be used for another message."""
         if self.schedule.websocket:
             return
         decoder = self._decoders.get(end)
@@ -122,7 +122,7 @@ class Simulation:
                 self._in_flight.get((end.name, not client_sends), {}).pop(packet.packet_id, None)
 
     def check_closed(self, name: str, error: MQTTError | None) -> None:
-        """Look at why a connection ended: neither side may ever find a fault in the other."""
+        """Check why a connection ended: neither side may report a protocol error of the other."""
         if isinstance(error, ProtocolError):
             raise self._violation(f"the {name} found a fault in its peer: {error}")
 
@@ -133,7 +133,7 @@ class Simulation:
         if len(self.published) < sum(action.verb == "publish" for action in self.schedule.actions):
             return False
         sessions = [self.publisher.session, self.subscriber.session]
-        if any(session.requests or session.requests_sent for session in sessions):  # lost on a frozen line, say
+        if any(session.requests or session.requests_sent for session in sessions):  # for example lost on a frozen line
             return False
         for name in ("publisher", "subscriber"):
             known = registry.find(name)
@@ -173,7 +173,7 @@ class Simulation:
 
 
 def fails(schedule: Schedule) -> Violation | None:
-    """Run a schedule. Return the promise that it breaks, if it breaks one."""
+    """Run a schedule and return the violation, or None."""
     try:
         Simulation(schedule).run()
     except Violation as violation:
@@ -182,10 +182,10 @@ def fails(schedule: Schedule) -> Violation | None:
 
 
 def shrink(schedule: Schedule) -> Schedule:
-    """Find a smaller schedule that still breaks a promise: without any action that the failure does not need.
+    """Return a smaller schedule that still fails, without the actions that the failure does not need.
 
     Args:
-        schedule: one that fails.
+        schedule: a failing schedule.
     """
     smaller = True
     while smaller:
