@@ -35,7 +35,7 @@ class Explanation(NamedTuple):
 
 _PACKETS_TEST: Final = "tests/codec/test_packets.py::"
 _LITERALS: Final = _PACKETS_TEST + "test_literals_both_ways"
-_BROKEN: Final = _PACKETS_TEST + "test_each_rule_broken_by_the_peer"
+_BROKEN: Final = _PACKETS_TEST + "test_each_rule_violated_by_the_peer"
 
 #: Packet -> section, the function that reads its body, the function that writes it.
 _CODE: Final = {
@@ -204,7 +204,7 @@ _WITH_IDENTIFIER: Final = (
 
 _FRAMING: Final = "mqttws.protocol.framing:"
 _FRAME_CODE: Final = ("mqttws.protocol.frames:parse_header", "mqttws.protocol.frames:binary_frame")
-_FRAME_TESTS: Final = ("tests/protocol/test_frames.py::test_the_short_way_is_wsprotos_way",)
+_FRAME_TESTS: Final = ("tests/protocol/test_frames.py::test_the_fast_path_agrees_with_wsproto",)
 _CONTROL_CODE: Final = (_FRAMING + "WebSocketFraming._receive_unusual", _FRAMING + "WebSocketFraming.close")
 #: Field of a frame -> sentence, section, statements, the functions that read and write it.
 _FRAMES: Final[dict[str, tuple[str, str, tuple[str, ...], tuple[str, str]]]] = {
@@ -308,7 +308,7 @@ _OTHERS: Final = {
         (),
         "mqttws.protocol.plain:Framing.receive_data",
         "mqttws.protocol.plain:Framing.data_to_send",
-        ("tests/protocol/test_frames.py::test_plain_framing_hands_bytes_on_as_they_are",),
+        ("tests/protocol/test_frames.py::test_plain_framing_passes_bytes_unchanged",),
     ),
     "http/body": Explanation(
         "The body of an answer that does not open the WebSocket.",

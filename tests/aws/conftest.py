@@ -1,4 +1,4 @@
-"""What the tests of `pubsub.aws` share."""
+"""Fixtures of the tests of `pubsub.aws`."""
 
 from __future__ import annotations
 

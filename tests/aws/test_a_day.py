@@ -1,8 +1,7 @@
-"""24 hours by a clock of the test's own, on credentials that live 90 seconds, with a clock that is an hour off.
+"""24 hours of simulated time, with credentials that expire after 90 seconds and a client clock that is an hour off.
 
-Real are the sockets, the endpoint and the Cognito service beside it, the clients and their reconnecting.  The test
-alone moves the time of day: the endpoint's is right, the clients' is an hour behind at first, and half a day later
-somebody sets it an hour ahead.
+The sockets, the endpoint, the Cognito service and the clients are real. The test sets the time of day: that of the
+endpoint is right, that of the clients is an hour behind at first, and after half a day an hour ahead.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ CLIENTS = 3
 
 
 class Time:
-    """The right time, and the clients' wrong one."""
+    """The right time, and the wrong time of the clients."""
 
     def __init__(self) -> None:
         self.right = 1_800_000_000.0
@@ -40,7 +39,7 @@ class Time:
 
 
 class Requests:
-    """Counts the requests to Cognito, and how many were under way at once."""
+    """Counts the requests to Cognito, and how many were in progress at the same time."""
 
     def __init__(self, post: Callable[..., Any]) -> None:
         self._post = post
@@ -76,7 +75,7 @@ def test_no_message_is_lost_in_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     with endpoint:
         cognito = CognitoIdentity(POOL, endpoint=endpoint.cognito_endpoint, clock=time.here)
         provider = AWSIoTProvider("eu-west-1", endpoint.url, cognito, clock=time.here)
-        provider._clock._monotonic = lambda: time.right  # the pause between two lessons is of the test's time, too
+        provider._clock._monotonic = lambda: time.right  # the interval of clock corrections, too
         received: set[bytes] = set()
         arrived = threading.Condition()
 
@@ -114,7 +113,7 @@ def test_no_message_is_lost_in_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _live_through_a_day(time: Time, clients: list[mqttws.Client]) -> set[bytes]:
-    """Publish and reconnect, minute by minute.  Gives the payloads that were sent."""
+    """Publish and reconnect every minute. Return the payloads that were sent."""
     sent: set[bytes] = set()
     steps = int(DAY / STEP)
     for step in range(steps):
@@ -122,7 +121,7 @@ def _live_through_a_day(time: Time, clients: list[mqttws.Client]) -> set[bytes]:
         if step == steps // 2:
             time.off = 3600.0
         futures = []
-        # The connections end while messages are under way, all at once: every client needs credentials.
+        # All connections end at the same time while messages are in flight: every client needs credentials.
         for when in ("before", "after"):
             for number, client in enumerate(clients):
                 payload = f"{when}: {number} at {step}".encode()

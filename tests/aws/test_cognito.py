@@ -1,4 +1,4 @@
-"""Credentials of Cognito, against the local service over HTTP, and against answers that no service should give."""
+"""Credentials of Cognito, from the local service over HTTP, and from invalid answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIFE = 3600.0
 
 
 class Clock:
-    """A time that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self, now: float = START) -> None:
         self.now = now
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Gated(LocalCognito):
-    """The local service, which counts its requests, and may be held up or made to fail."""
+    """The local service; it counts its requests, and can be blocked or made to fail."""
 
     def __init__(self, life: float) -> None:
         self.ring = KeyRing()
@@ -70,7 +70,7 @@ class Gated(LocalCognito):
 
 
 class Stage:
-    """A service on its clock, and clients of it on theirs."""
+    """A service with its clock, and its clients with theirs."""
 
     def __init__(self, life: float) -> None:
         self.there, self.here = Clock(), Clock()
@@ -108,10 +108,10 @@ def stage(stage_of: StageOf) -> Stage:
     return stage_of(LIFE)
 
 
-# --- getting them ---
+# --- fetching credentials ---
 
 
-def test_a_guest(stage: Stage) -> None:
+def test_credentials_of_a_guest(stage: Stage) -> None:
     client = stage.client()
     assert client.identity_id is None
     credentials = client.get_frozen_credentials()
@@ -124,7 +124,7 @@ def test_a_guest(stage: Stage) -> None:
     assert stage.service.asked == ["GetId", "GetCredentialsForIdentity"]
 
 
-def test_a_user(stage: Stage) -> None:
+def test_credentials_of_a_user(stage: Stage) -> None:
     client = stage.client({GOOGLE: "alice-token"})
     assert not stage.service.key(client.get_frozen_credentials()).principal.is_guest
     other = stage.client(lambda: {GOOGLE: "alice-token"})
@@ -132,12 +132,12 @@ def test_a_user(stage: Stage) -> None:
     assert client.identity_id == other.identity_id
 
 
-def test_no_logins_is_a_guest(stage: Stage) -> None:
+def test_empty_logins_mean_a_guest(stage: Stage) -> None:
     for logins in ({}, lambda: None):
         assert stage.service.key(stage.client(logins).get_frozen_credentials()).principal.is_guest
 
 
-def test_the_basic_flow(stage: Stage) -> None:
+def test_credentials_by_the_basic_flow(stage: Stage) -> None:
     client = stage.client(
         flow="basic", role_arn="arn:aws:iam::123456789012:role/mine", sts_endpoint=stage.server.endpoint
     )
@@ -150,13 +150,13 @@ def test_the_basic_flow(stage: Stage) -> None:
     assert client.get_frozen_credentials() is credentials
 
 
-def test_it_is_a_source_of_credentials(stage: Stage) -> None:
+def test_it_implements_the_credentials_protocol(stage: Stage) -> None:
     client = stage.client()
     assert fetch(client) is client.get_frozen_credentials()
     assert asyncio.run(fetch_async(client, asyncio.to_thread)) is client.get_frozen_credentials()
 
 
-def test_over_tls(certificate: Path) -> None:
+def test_credentials_over_tls(certificate: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     service = Gated(LIFE)
@@ -168,14 +168,16 @@ def test_over_tls(certificate: Path) -> None:
             CognitoIdentity(POOL, endpoint=server.endpoint).get_frozen_credentials()
 
 
-# --- keeping them ---
+# --- caching credentials ---
 
 
 @pytest.mark.parametrize(
     ("life", "random", "margin"),
     [(90, 0.0, 22.5), (90, 0.5, 33.75), (90, 0.999, 45), (3600, 0.0, 300), (3600, 0.999, 600), (1, 0.0, 0.25)],
 )
-def test_they_are_replaced_before_their_end(life: float, random: float, margin: float, stage_of: StageOf) -> None:
+def test_credentials_are_replaced_before_they_expire(
+    life: float, random: float, margin: float, stage_of: StageOf
+) -> None:
     stage = stage_of(life)
     client = stage.client(random=lambda: random)
     first = client.get_frozen_credentials()
@@ -188,7 +190,7 @@ def test_they_are_replaced_before_their_end(life: float, random: float, margin: 
     assert stage.service.asked == ["GetId", "GetCredentialsForIdentity", "GetCredentialsForIdentity"]
 
 
-def test_the_old_ones_are_kept_while_they_live(stage: Stage) -> None:
+def test_valid_credentials_are_kept_after_a_failed_refresh(stage: Stage) -> None:
     client = stage.client()
     first = client.get_frozen_credentials()
     stage.service.fail = True
@@ -198,7 +200,7 @@ def test_the_old_ones_are_kept_while_they_live(stage: Stage) -> None:
     assert tries == 3
     for _ in range(10):
         assert client.get_frozen_credentials() is first
-    assert len(stage.service.asked) == tries, "a service that fails is left alone for a while"
+    assert len(stage.service.asked) == tries, "after a failure the service is not asked for a while"
     stage.pass_time(75)
     assert client.get_frozen_credentials() is first
     assert len(stage.service.asked) == tries + 1
@@ -210,7 +212,7 @@ def test_the_old_ones_are_kept_while_they_live(stage: Stage) -> None:
     assert client.get_frozen_credentials() is not first
 
 
-def test_expired_by_the_service_means_new_ones(stage: Stage) -> None:
+def test_credentials_that_the_service_calls_expired_are_replaced(stage: Stage) -> None:
     client = stage.client()
     first = client.get_frozen_credentials()
     client.expire()
@@ -218,7 +220,7 @@ def test_expired_by_the_service_means_new_ones(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("off", [-3600.0, 3600.0, -86400.0])
-def test_a_local_clock_that_is_wrong_does_no_harm(off: float, stage_of: StageOf) -> None:
+def test_a_wrong_local_clock_does_not_matter(off: float, stage_of: StageOf) -> None:
     stage = stage_of(90)
     stage.here.now += off
     client = stage.client()
@@ -231,7 +233,7 @@ def test_a_local_clock_that_is_wrong_does_no_harm(off: float, stage_of: StageOf)
     assert client.get_frozen_credentials() is not first
 
 
-def test_a_clock_that_is_set_back_means_new_ones(stage: Stage) -> None:
+def test_credentials_are_replaced_after_the_clock_is_set_back(stage: Stage) -> None:
     stage.here.now += 3600
     client = stage.client()
     first = client.get_frozen_credentials()
@@ -241,7 +243,7 @@ def test_a_clock_that_is_set_back_means_new_ones(stage: Stage) -> None:
 
 def test_a_day_on_credentials_of_ninety_seconds(stage_of: StageOf) -> None:
     stage = stage_of(90)
-    stage.here.now -= 3600  # an hour off at the start, set right in the middle of the day
+    stage.here.now -= 3600  # an hour off at the start, corrected after half a day
     client = stage.client()
     for step in range(0, 86_400, 10):
         if step == 43_200:
@@ -253,7 +255,7 @@ def test_a_day_on_credentials_of_ninety_seconds(stage_of: StageOf) -> None:
     assert len(stage.service.asked) <= 86_400 / 60 + 3
 
 
-# --- who signs in and out ---
+# --- signing in and out ---
 
 
 def test_signing_in_and_out_changes_the_identity(stage: Stage) -> None:
@@ -269,7 +271,7 @@ def test_signing_in_and_out_changes_the_identity(stage: Stage) -> None:
         assert principal.identity_id == client.identity_id
         identities.append(client.identity_id)
     assert identities[1] == identities[3]
-    assert len(set(identities)) == 4, "a guest's identity is not taken along, nor found again"
+    assert len(set(identities)) == 4, "a guest's identity is neither kept nor found again"
 
 
 def test_an_identity_that_was_deleted_is_replaced(stage: Stage) -> None:
@@ -282,7 +284,7 @@ def test_an_identity_that_was_deleted_is_replaced(stage: Stage) -> None:
     assert client.identity_id != before
 
 
-def test_an_identity_that_was_given_is_not_replaced(stage: Stage) -> None:
+def test_a_given_identity_is_not_replaced(stage: Stage) -> None:
     known = stage.client()
     known.get_frozen_credentials()
     client = stage.client(identity_id=known.identity_id)
@@ -295,7 +297,7 @@ def test_an_identity_that_was_given_is_not_replaced(stage: Stage) -> None:
     assert caught.value.code == "ResourceNotFoundException"
 
 
-def test_a_failure_that_is_no_matter_of_identity_asks_for_no_other(stage: Stage) -> None:
+def test_an_unrelated_failure_keeps_the_identity(stage: Stage) -> None:
     client = stage.client()
     client.get_frozen_credentials()
     client.expire()
@@ -342,7 +344,7 @@ def test_many_threads_share_one_failure(stage: Stage) -> None:
     assert len(stage.service.asked) <= 8
 
 
-def test_who_asks_while_old_ones_live_does_not_wait(stage: Stage) -> None:
+def test_a_caller_does_not_wait_while_credentials_are_valid(stage: Stage) -> None:
     client = stage.client()
     first = client.get_frozen_credentials()
     stage.pass_time(LIFE - 100)
@@ -383,7 +385,7 @@ async def give_alice() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("logins", [None, lambda: {GOOGLE: "alice-token"}, give_alice])
-def test_many_tasks_make_one_refresh_and_survive_its_leader(logins: Any, stage: Stage) -> None:
+def test_many_tasks_make_one_refresh_and_survive_its_cancellation(logins: Any, stage: Stage) -> None:
     client = stage.client(logins)
     asyncio.run(many_tasks(client, stage))
     assert stage.service.asked == ["GetId", "GetCredentialsForIdentity"]
@@ -391,7 +393,7 @@ def test_many_tasks_make_one_refresh_and_survive_its_leader(logins: Any, stage: 
     assert again is asyncio.run(client.get_frozen_credentials_async())
 
 
-def test_a_failure_is_told_to_tasks_too(stage: Stage) -> None:
+def test_a_failure_is_raised_in_all_tasks(stage: Stage) -> None:
     stage.service.fail = True
     client = stage.client(give_alice)
     with pytest.raises(CognitoError, match="broken"):
@@ -400,7 +402,7 @@ def test_a_failure_is_told_to_tasks_too(stage: Stage) -> None:
     assert asyncio.run(client.get_frozen_credentials_async())
 
 
-def test_a_loop_that_ends_leaves_nobody_waiting(stage: Stage) -> None:
+def test_the_end_of_a_loop_blocks_no_later_caller(stage: Stage) -> None:
     async def never() -> dict[str, str]:
         await asyncio.Event().wait()
         raise AssertionError
@@ -418,10 +420,10 @@ def test_a_loop_that_ends_leaves_nobody_waiting(stage: Stage) -> None:
             await asyncio.wait_for(client.get_frozen_credentials_async(), 0.05)
 
     asyncio.run(begin())
-    asyncio.run(again())  # begins anew, and does not wait for what has ended
+    asyncio.run(again())  # makes a new request, and does not wait for the one of the closed loop
 
 
-def test_a_worker_that_cannot_be_had_is_told(stage: Stage) -> None:
+def test_a_missing_worker_thread_is_an_error(stage: Stage) -> None:
     client = stage.client()
 
     async def run() -> None:
@@ -433,7 +435,7 @@ def test_a_worker_that_cannot_be_had_is_told(stage: Stage) -> None:
     assert client.get_frozen_credentials()
 
 
-def test_an_interrupt_leaves_nobody_waiting(stage: Stage) -> None:
+def test_an_interrupt_blocks_no_other_caller(stage: Stage) -> None:
     interrupt = True
 
     def logins() -> None:
@@ -447,11 +449,11 @@ def test_an_interrupt_leaves_nobody_waiting(stage: Stage) -> None:
     assert client.get_frozen_credentials()
 
 
-# --- what is wrong ---
+# --- errors ---
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"identity_pool_id": "eu-west-1_AbCdEf"}, "expected region:guid"),
         ({"region": "us-east-1"}, "region is 'us-east-1', but the identity pool"),
@@ -462,8 +464,8 @@ def test_an_interrupt_leaves_nobody_waiting(stage: Stage) -> None:
         ({"sts_endpoint": "ftp://x"}, "expected a URL such as https"),
     ],
 )
-def test_arguments_are_checked(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_arguments_are_checked(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         CognitoIdentity(**{"identity_pool_id": POOL, **options})
 
 
@@ -486,7 +488,7 @@ async def fails_later() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("logins", "told"),
+    ("logins", "expected"),
     [
         ({GOOGLE: ""}, "the logins are not valid: expected a str"),
         ({GOOGLE: 3}, "the logins are not valid: expected a str"),
@@ -496,13 +498,13 @@ async def fails_later() -> dict[str, str]:
         (fails, "^the logins are not available: RuntimeError$"),
     ],
 )
-def test_logins_that_cannot_be_used_are_told(logins: Any, told: str, stage: Stage) -> None:
-    with pytest.raises(CognitoError, match=told):
+def test_invalid_logins_are_an_error(logins: Any, expected: str, stage: Stage) -> None:
+    with pytest.raises(CognitoError, match=expected):
         stage.client(logins).get_frozen_credentials()
     assert stage.service.asked == []
 
 
-def test_logins_that_fail_in_a_loop_are_told(stage: Stage) -> None:
+def test_failing_logins_in_a_loop_are_an_error(stage: Stage) -> None:
     for logins in (fails, fails_later):
         client = stage.client(logins)
         with pytest.raises(CognitoError, match=r"^the logins are not available: RuntimeError$") as caught:
@@ -510,7 +512,7 @@ def test_logins_that_fail_in_a_loop_are_told(stage: Stage) -> None:
         assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_service_that_is_not_there_is_told(stage: Stage) -> None:
+def test_an_unreachable_service_is_an_error(stage: Stage) -> None:
     client = stage.client()
     stage.server.close()
     with pytest.raises(CognitoError, match=r"^GetId: cannot reach 127\.0\.0\.1:\d+: ") as caught:
@@ -521,7 +523,7 @@ def test_a_service_that_is_not_there_is_told(stage: Stage) -> None:
 
 
 class Answers:
-    """Takes the place of HTTP: gives answers by the name of the request, and keeps what was sent."""
+    """Replaces HTTP: answers by the name of the request, and records the requests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: tuple[int, Any]) -> None:
         self.sent: list[tuple[str, dict[str, str], bytes]] = []
@@ -561,7 +563,7 @@ def without(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "given", "told"),
+    ("name", "status", "given", "expected"),
     [
         ("GetId", 200, b"<html>", "GetId: the answer is not a JSON object"),
         ("GetId", 200, [], "GetId: the answer is not a JSON object"),
@@ -587,18 +589,18 @@ def without(name: str) -> dict[str, Any]:
         ("GetCredentialsForIdentity", 200, {"Credentials": KEYS}, "has no IdentityId"),
     ],
 )  # fmt: skip
-def test_answers_that_cannot_be_used_are_told(
-    name: str, status: int, given: Any, told: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_answers_are_an_error(
+    name: str, status: int, given: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Answers(monkeypatch, **{name: (status, given)})
     with pytest.raises(CognitoError) as caught:
         CognitoIdentity(POOL, clock=Clock()).get_frozen_credentials()
     assert str(caught.value).startswith(name)
-    assert str(caught.value).endswith(told)
+    assert str(caught.value).endswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "given", "told"),
+    ("name", "status", "given", "expected"),
     [
         ("GetOpenIdToken", 200, {"IdentityId": "eu:1"}, "GetOpenIdToken: the answer has no Token"),
         ("STS", 200, b"{}", "the answer (HTTP 200) is not XML"),
@@ -613,14 +615,14 @@ def test_answers_that_cannot_be_used_are_told(
         ("STS", 500, b"<E/>", "AssumeRoleWithWebIdentity was refused (HTTP 500)"),
     ],
 )  # fmt: skip
-def test_answers_of_the_basic_flow_that_cannot_be_used_are_told(
-    name: str, status: int, given: Any, told: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_answers_of_the_basic_flow_are_an_error(
+    name: str, status: int, given: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Answers(monkeypatch, **{name: (status, given)})
     client = CognitoIdentity(POOL, flow="basic", role_arn="arn:aws:iam::123456789012:role/r", clock=Clock())
     with pytest.raises(CognitoError) as caught:
         client.get_frozen_credentials()
-    assert str(caught.value).endswith(told)
+    assert str(caught.value).endswith(expected)
 
 
 def test_an_answer_without_a_date_is_measured_by_the_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -647,7 +649,7 @@ def test_a_time_of_sts_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) ->
     assert expires_at.timestamp() == START + 90
 
 
-def test_the_code_may_stand_in_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_code_may_be_in_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers(monkeypatch, GetId=(400, {"message": "no"}))
     answers.headers = {"x-amzn-errortype": "NotAuthorizedException:http://internal"}
     with pytest.raises(CognitoError) as caught:
@@ -717,7 +719,7 @@ def test_no_secret_is_shown_anywhere(
     )
     failing(CognitoIdentity(POOL))
 
-    assert caplog.records, "the server logs its requests, so that there is something to look through"
+    assert caplog.records, "the server logs its requests, so there are records to search"
     texts.append(caplog.text)
     for text in texts:
         for secret in secrets:

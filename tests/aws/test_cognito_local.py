@@ -1,4 +1,4 @@
-"""The local Cognito service: what goes in and what comes out, and the same over HTTP."""
+"""The local Cognito service: requests and answers, directly and over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USERS = {"alice-token": "alice", "alice-again": "alice", "bob-token": "bob"}
 
 
 class Service:
-    """The service, and a short way to call it."""
+    """The service, with short methods to call it."""
 
     def __init__(self, **options: Any) -> None:
         self.ring = KeyRing()
@@ -91,7 +91,7 @@ def test_a_guest_gets_an_identity_and_keys(service: Service) -> None:
     assert key.expired(NOW + 3600)
 
 
-def test_each_guest_is_another_identity_and_each_key_another_key(service: Service) -> None:
+def test_each_guest_has_another_identity_and_key(service: Service) -> None:
     one, other = service.new_id(), service.new_id()
     assert one != other
     keys = [service.call("GetCredentialsForIdentity", IdentityId=one)["Credentials"] for _ in range(2)]
@@ -119,7 +119,7 @@ def test_a_role_may_be_chosen(service: Service) -> None:
     assert service.principal(answer).role_arn == "arn:other"
 
 
-def test_a_guest_who_signs_in_keeps_his_identity(service: Service) -> None:
+def test_a_guest_who_signs_in_keeps_the_identity(service: Service) -> None:
     guest = service.new_id()
     answer = service.call("GetCredentialsForIdentity", IdentityId=guest, Logins=login("alice-token"))
     assert answer["IdentityId"] == guest
@@ -127,7 +127,7 @@ def test_a_guest_who_signs_in_keeps_his_identity(service: Service) -> None:
     assert service.new_id(**login("alice-token")) == guest
 
 
-def test_a_guest_who_signs_in_as_somebody_known_becomes_him(service: Service) -> None:
+def test_a_guest_who_signs_in_as_a_known_user_gets_that_identity(service: Service) -> None:
     alice = service.new_id(**login("alice-token"))
     answer = service.call("GetCredentialsForIdentity", IdentityId=service.new_id(), Logins=login("alice-token"))
     assert answer["IdentityId"] == alice
@@ -141,7 +141,7 @@ def test_a_second_login_is_joined_to_the_identity(service: Service) -> None:
     assert service.principal(answer).providers == (GOOGLE, PHONE)
 
 
-def test_a_login_stays_with_whom_it_was_joined_to(service: Service) -> None:
+def test_a_joined_login_stays_with_its_identity(service: Service) -> None:
     alice, phone = service.new_id(**login("alice-token")), service.new_id(**login("+49", PHONE))
     assert alice != phone
     assert service.new_id(**login("alice-token"), **login("+49", PHONE)) == alice
@@ -182,7 +182,7 @@ def test_refusals(service: Service, operation: str, given_: dict[str, Any], code
     assert message in answer["message"]
 
 
-def test_a_users_identity_needs_his_login(service: Service) -> None:
+def test_the_identity_of_a_user_requires_the_login(service: Service) -> None:
     alice = service.new_id(**login("alice-token"))
     for operation in ("GetCredentialsForIdentity", "GetOpenIdToken"):
         answer = service.call(operation, IdentityId=alice)
@@ -197,7 +197,7 @@ def test_a_users_identity_needs_his_login(service: Service) -> None:
         assert answer["message"] == "Invalid login token."
 
 
-def test_a_provider_whose_function_fails_is_told_without_the_token() -> None:
+def test_a_failing_provider_function_is_reported_without_the_token() -> None:
     def accept(token: str) -> str:
         raise RuntimeError(token)
 
@@ -219,7 +219,7 @@ def test_identities_are_bounded() -> None:
     assert "Credentials" in service.call("GetCredentialsForIdentity", IdentityId=guests[-1])
 
 
-def test_keys_live_as_long_as_they_are_told_to() -> None:
+def test_the_lifetime_of_keys_is_configurable() -> None:
     service = Service(life=90)
     answer = service.call("GetCredentialsForIdentity", IdentityId=service.new_id())
     assert answer["Credentials"]["Expiration"] == NOW + 90
@@ -267,7 +267,7 @@ def test_sts_refuses(service: Service, fields: dict[str, str], code: str) -> Non
     assert (status, document.findtext(".//{*}Code")) == (400, code)
 
 
-def test_a_token_of_cognito_ends(service: Service) -> None:
+def test_a_token_of_cognito_expires(service: Service) -> None:
     guest = service.new_id()
     token = service.call("GetOpenIdToken", IdentityId=guest)["Token"]
     assert sts(service, NOW + 599, **ASSUME, WebIdentityToken=token)[0] == 200
@@ -280,7 +280,7 @@ def test_a_token_of_cognito_ends(service: Service) -> None:
     )
 
 
-# --- nothing that is sent makes it fail, and nothing is shown ---
+# --- no request makes it fail, and no secret is shown ---
 
 
 @given(
@@ -312,10 +312,10 @@ def test_an_answers_repr_hides_its_body(service: Service) -> None:
     assert "SessionToken" not in repr(answer)
 
 
-# --- the ring ---
+# --- the key ring ---
 
 
-def test_a_ring_forgets_what_ended_long_ago() -> None:
+def test_a_ring_removes_expired_keys() -> None:
     ring = KeyRing(keep_expired=100)
     principal = Principal("p")
     old = ring.mint(principal, now=0, life=10)
@@ -332,7 +332,7 @@ def test_a_ring_is_bounded() -> None:
     assert [ring.find(key.access_key) is None for key in keys] == [True, False, False]
 
 
-def test_lasting_keys_are_never_forgotten() -> None:
+def test_permanent_keys_are_never_removed() -> None:
     ring = KeyRing(most=1)
     mine = Credentials("AKIDMINE", "secret")
     ring.add(mine, Principal("me"))

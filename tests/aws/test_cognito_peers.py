@@ -1,4 +1,4 @@
-"""Cognito with peers that are not ours: moto's server for our client, botocore's client for our service."""
+"""Cognito with other implementations: moto's server with our client, botocore's client with our service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def botocore_client(service: str, endpoint: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    """A server of moto's in a process of its own; its URL."""
+    """Run moto's server in a separate process, and return its URL."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def moto() -> Iterator[str]:
     guard = threading.Timer(60, process.kill)
     guard.start()
     assert process.stdout is not None
-    # What it says of each request must be read, or it would stop once the pipe is full.
+    # Its log must be read, or it would block when the pipe is full.
     drain = threading.Thread(target=process.stdout.read)
     try:
         lines = iter(process.stdout.readline, "")
@@ -115,13 +115,13 @@ def test_the_basic_flow_of_moto(moto: str, pool: str) -> None:
     assert client.get_frozen_credentials() is credentials
 
 
-def test_what_moto_refuses_is_told(moto: str) -> None:
+def test_a_refusal_of_moto_is_an_error(moto: str) -> None:
     client = CognitoIdentity(f"{REGION}:00000000-0000-0000-0000-000000000000", endpoint=moto)
     with pytest.raises(CognitoError, match=r"^GetId was refused \(HTTP \d+\)"):
         client.get_frozen_credentials()
 
 
-# --- botocore asks our service ---
+# --- botocore with our service ---
 
 LOCAL = f"{REGION}:00000000-0000-0000-0000-000000000001"
 
@@ -161,7 +161,7 @@ def test_botocore_gets_keys(logins: dict[str, str], client: Any, ring: KeyRing) 
     assert key.principal.is_guest is (not logins)
 
 
-def test_botocore_takes_the_basic_flow(client: Any, service: str, ring: KeyRing) -> None:
+def test_botocore_uses_the_basic_flow(client: Any, service: str, ring: KeyRing) -> None:
     identity = client.get_id(IdentityPoolId=LOCAL)["IdentityId"]
     token = client.get_open_id_token(IdentityId=identity)["Token"]
     sts = botocore_client("sts", service, config=Config(signature_version=UNSIGNED))

@@ -1,4 +1,4 @@
-"""`pubsub aws` with moto's server, and `pubsub serve --aws-iot`, in processes of their own."""
+"""`pubsub aws` with moto's server, and `pubsub serve --aws-iot`, in separate processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "canary-secret-
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    """A server of moto's in a process of its own; its URL."""
+    """Run moto's server in a separate process, and return its URL."""
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -90,7 +90,7 @@ def test_attach_policy_and_whoami(
 
 
 @pytest.mark.usefixtures("keys")
-def test_what_is_refused(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_are_printed(moto: str, capsys: pytest.CaptureFixture[str]) -> None:
     attach = ["aws", "attach-policy", "--endpoint-url", moto, "--policy-name", "none"]
     assert main([*attach, "--identity-id", f"{REGION}:1"]) == 4
     assert "AWS IoT refused: ResourceNotFoundException" in capsys.readouterr().err
@@ -146,6 +146,6 @@ def test_serve_aws_iot(tmp_path: Path) -> None:
         (["--identities", "there-is-none.toml"], "there-is-none.toml"),
     ],
 )
-def test_options_that_do_not_fit(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--aws-iot", "--ws-port", "0", *options]) == 2
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What AWS IoT cuts the connection for fails alone: one message, one Topic Filter; everything else goes on."""
+"""A message or Topic Filter on which AWS IoT closes the connection: only that one fails, and all others succeed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLICY = {
         {"Effect": "Deny", "Action": "iot:RetainPublish", "Resource": "*"},
     ],
 }
-#: AWS IoT accepts one CONNECT a second with a client id; here more, so that the tests are short.
+#: AWS IoT accepts one CONNECT a second for each client id; here more, so that the tests are short.
 LIMITS = IoTLimits(client_connect_rate=20.0)
 
 
@@ -51,13 +51,13 @@ def provider_of(iot: LocalIoTEndpoint, **options: Any) -> AWSIoTProvider:
 
 
 def cuts(caplog: Any) -> int:
-    """How often the endpoint has closed a connection over something that was denied."""
+    """Return how often the endpoint has closed a connection because something was denied."""
     return sum("closed:" in record.getMessage() and "denied" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("client_id", ["one", None])
 @pytest.mark.parametrize("retain", [False, True])
-def test_a_denied_message_fails_alone(iot: LocalIoTEndpoint, client_id: str | None, retain: bool, caplog: Any) -> None:
+def test_only_the_denied_message_fails(iot: LocalIoTEndpoint, client_id: str | None, retain: bool, caplog: Any) -> None:
     topic = "retained" if retain else "no"
     options = {} if client_id is None else {"client_id": client_id}
     with PubSub(provider_of(iot, **options), timeout=20) as ps:
@@ -74,10 +74,10 @@ def test_a_denied_message_fails_alone(iot: LocalIoTEndpoint, client_id: str | No
         time.sleep(0.5)
         ps.publish("good", "and still", qos=1)
         assert got.get(timeout=10).value == "and still"
-        assert cuts(caplog) == before <= 4  # nothing is sent again for ever
+        assert cuts(caplog) == before <= 4  # nothing denied is sent again
 
 
-def test_it_fails_alone_among_many(iot: LocalIoTEndpoint) -> None:
+def test_only_the_denied_message_of_many_fails(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot), timeout=30) as ps:
         ps.connect()
         topics = [*(f"good/{number}" for number in range(20)), "no", *(f"fine/{number}" for number in range(20))]
@@ -90,7 +90,7 @@ def test_it_fails_alone_among_many(iot: LocalIoTEndpoint) -> None:
                 future.result(30)
 
 
-def test_a_denied_message_of_qos_0_takes_nothing_along(iot: LocalIoTEndpoint, caplog: Any) -> None:
+def test_a_denied_message_of_qos_0_affects_no_other(iot: LocalIoTEndpoint, caplog: Any) -> None:
     with PubSub(provider_of(iot), timeout=20) as ps:
         got: queue.Queue[Any] = queue.Queue()
         ps.subscribe("good", qos=1).subscribe(next=got.put, error=got.put, close=lambda: got.put("closed")).ready()
@@ -101,7 +101,7 @@ def test_a_denied_message_of_qos_0_takes_nothing_along(iot: LocalIoTEndpoint, ca
         assert cuts(caplog) <= 1
 
 
-def test_a_denied_filter_ends_alone(iot: LocalIoTEndpoint) -> None:
+def test_only_the_denied_filter_ends(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot), timeout=20) as ps:
         got: queue.Queue[Any] = queue.Queue()
         ps.subscribe("good", qos=1).subscribe(next=got.put, error=got.put, close=lambda: got.put("closed")).ready()
@@ -137,7 +137,7 @@ def test_with_asyncio_too(iot: LocalIoTEndpoint) -> None:
     asyncio.run(main())
 
 
-def test_what_the_endpoint_says_is_in_the_error(iot: LocalIoTEndpoint, request: pytest.FixtureRequest) -> None:
+def test_the_reason_of_the_endpoint_is_in_the_error(iot: LocalIoTEndpoint, request: pytest.FixtureRequest) -> None:
     with PubSub(provider_of(iot), timeout=20) as ps:
         with pytest.raises(PublishFailed) as caught:
             ps.publish("no", 1, qos=1)

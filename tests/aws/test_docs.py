@@ -1,4 +1,4 @@
-"""The examples of docs/aws.md, each run alone; and the example of the local endpoint."""
+"""The examples of docs/aws.md, each run separately, and the example of the local endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "aws.md"
 
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = list(re.finditer(r"```python\n(.*?)```", TEXT, re.DOTALL))
-#: What some of the blocks print.
+#: The output of some of the blocks.
 SHOWN = {1: "{'msg': 'Hello to all subscribers!'}", 2: "1 users, 1 pools", 3: "eu-west-1:", 4: "Done"}
 
 
@@ -21,7 +21,7 @@ SHOWN = {1: "{'msg': 'Hello to all subscribers!'}", 2: "1 users, 1 pools", 3: "e
 def test_a_block_runs_as_it_is(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A reader pastes one block into a new program, in an empty folder."""
+    """Run one block as a new program, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     block = BLOCKS[number - 1]
     line = TEXT.count("\n", 0, block.start(1))

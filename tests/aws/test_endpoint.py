@@ -1,4 +1,4 @@
-"""The local AWS IoT endpoint, by clients on real sockets: who is accepted, what may be done, what is told."""
+"""The local AWS IoT endpoint, with clients on real sockets: authentication, policies, limits, lifecycle events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def known() -> Identities:
 
 
 class Bench:
-    """An endpoint and its clients; all are closed at the end."""
+    """An endpoint and its clients; all are closed after the test."""
 
     def __init__(self, **options: Any) -> None:
         self.endpoint = LocalIoTEndpoint(options.pop("identities", None) or known(), **options)
@@ -90,7 +90,7 @@ def rejection(url: str) -> HandshakeRejected:
 
 
 def take(client: mqttws.Client, count: int) -> list[Publish]:
-    """Take so many messages; fewer where no more come."""
+    """Return the next `count` messages, or fewer if no more arrive."""
     taken: list[Publish] = []
     for message in client.messages(timeout=10):
         taken.append(message)
@@ -100,17 +100,17 @@ def take(client: mqttws.Client, count: int) -> list[Publish]:
 
 
 def ended(client: mqttws.Client) -> Exception | None:
-    """Wait for the end of a connection; why it was."""
+    """Wait for the end of a connection, and return its error."""
     with pytest.raises(ConnectionClosed) as caught:
         for _ in client.messages(timeout=10):
             pass
     return caught.value
 
 
-# --- the gate ---
+# --- authentication ---
 
 
-def test_a_signed_client_comes_and_goes(bench: Callable[..., Bench]) -> None:
+def test_a_signed_client_connects_and_disconnects(bench: Callable[..., Bench]) -> None:
     client = bench().client()
     assert client.subscribe("a/+", 1) == 1
     client.publish("a/b", b"hello", qos=1)
@@ -151,8 +151,8 @@ def test_each_mistake_is_refused_and_named(bench: Callable[..., Bench]) -> None:
         there.url(Credentials(KEYS.access_key, KEYS.secret_key, "a-token")): "token_unexpected",
         there.url().replace("/mqtt?", "/mqtt?more=1&"): "query_partly",
     }
-    told = {code: json.loads(rejection(url).body)["reason"] for url, code in mistakes.items()}
-    assert told == {code: code for code in mistakes.values()}
+    reasons = {code: json.loads(rejection(url).body)["reason"] for url, code in mistakes.items()}
+    assert reasons == {code: code for code in mistakes.values()}
 
 
 def test_a_replay_is_refused(bench: Callable[..., Bench]) -> None:
@@ -212,7 +212,7 @@ def test_what_is_denied_ends_the_connection(bench: Callable[..., Bench], caplog:
     assert "SUBSCRIBE to 'secret' denied: iot:Subscribe" in caplog.text
 
 
-def test_or_it_does_not_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+def test_a_denied_publish_keeps_the_connection_if_configured(bench: Callable[..., Bench]) -> None:
     client = bench(limits=IoTLimits(close_on_denial=False)).client()
     assert client.subscribe(["secret", "other"]) == (128, 0)
     client.publish("secret", b"x", qos=1)
@@ -220,7 +220,7 @@ def test_or_it_does_not_where_that_is_asked_for(bench: Callable[..., Bench]) -> 
     assert [message.payload for message in take(client, 1)] == [b"y"]
 
 
-def test_what_may_not_be_received_is_not(bench: Callable[..., Bench], caplog: Any) -> None:
+def test_denied_messages_are_not_received(bench: Callable[..., Bench], caplog: Any) -> None:
     client = bench().client()
     client.subscribe("#")
     client.publish("unheard", b"x", qos=1)
@@ -229,7 +229,7 @@ def test_what_may_not_be_received_is_not(bench: Callable[..., Bench], caplog: An
     assert "delivery from 'unheard' denied: iot:Receive" in caplog.text
 
 
-def test_retaining_takes_a_leave_of_its_own(bench: Callable[..., Bench], caplog: Any) -> None:
+def test_retaining_requires_a_separate_permission(bench: Callable[..., Bench], caplog: Any) -> None:
     client = bench().client()
     client.publish_nowait("a", b"x", retain=True)
     ended(client)
@@ -260,7 +260,7 @@ def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Ca
         pass
 
 
-# --- limits and departures ---
+# --- limits, and differences from MQTT ---
 
 
 @pytest.mark.parametrize(
@@ -274,14 +274,14 @@ def test_a_policy_that_is_attached_later_counts_at_the_next_connection(bench: Ca
         (lambda client: client.subscribe_nowait([f"f{n}" for n in range(9)]), "9 Topic Filters"),
     ],
 )
-def test_beyond_a_limit_the_connection_ends(act: Any, said: str, bench: Callable[..., Bench], caplog: Any) -> None:
+def test_exceeding_a_limit_closes_the_connection(act: Any, said: str, bench: Callable[..., Bench], caplog: Any) -> None:
     client = bench().client()
     act(client)
     ended(client)
     assert said in caplog.text
 
 
-def test_up_to_the_limits_all_is_well(bench: Callable[..., Bench]) -> None:
+def test_values_at_the_limits_are_accepted(bench: Callable[..., Bench]) -> None:
     client = bench().client("c" * 128)
     client.publish("a/" * 7 + "b", b"x" * 128 * 1024, qos=1)
     client.publish("$aws/rules/my_rule/" + "a/" * 7 + "b", b"x", qos=1)
@@ -299,7 +299,7 @@ def test_client_ids(client_id: str, code: int, bench: Callable[..., Bench]) -> N
     assert caught.value.return_code == code
 
 
-def test_a_client_id_is_given_where_there_is_none(bench: Callable[..., Bench]) -> None:
+def test_an_empty_client_id_is_replaced(bench: Callable[..., Bench]) -> None:
     there = bench()
     watcher = there.client("watcher")
     watcher.subscribe("$aws/events/presence/connected/+/+", 1)
@@ -313,12 +313,12 @@ def test_a_message_beyond_the_rate_is_discarded_and_not_acknowledged(bench: Call
     futures = [client.publish_nowait("a", b"", qos=1) for _ in range(6)]
     for future in futures[:3]:
         future.result(10)
-    client.subscribe("b")  # which is answered after all that was published
+    client.subscribe("b")  # answered after everything published before
     assert [future.done() for future in futures[3:]] == [False] * 3
     assert "beyond the 3 messages a second" in caplog.text
 
 
-def test_or_it_is_delayed_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+def test_a_message_beyond_the_rate_is_delayed_if_configured(bench: Callable[..., Bench]) -> None:
     client = bench(limits=IoTLimits(publish_rate=50, publish_surplus="delay")).client()
     futures = [client.publish_nowait("a", b"", qos=1) for _ in range(70)]
     for future in futures:
@@ -338,7 +338,7 @@ def test_the_parent_level_and_retained_messages(bench: Callable[..., Bench]) -> 
     assert [(message.topic, message.retain) for message in take(client, 2)] == [("a/b", True), ("a/c", False)]
 
 
-def test_a_client_id_is_taken_over_by_whoever_of_the_account(bench: Callable[..., Bench]) -> None:
+def test_a_client_id_is_taken_over_within_the_account(bench: Callable[..., Bench]) -> None:
     identities = known()
     other = Credentials("AKIDOFBOB", "the-secret-key-of-bob")
     identities.add_user("bob", other, policies=["chat"])
@@ -353,11 +353,11 @@ def test_keep_alive_is_clamped() -> None:
     assert [limits.keep_alive(asked) for asked in (0, 1, 30, 600, 1200, 65_535)] == [1200, 30, 30, 600, 1200, 1200]
 
 
-def test_a_silent_client_is_cut_by_the_clamped_keep_alive(bench: Callable[..., Bench]) -> None:
+def test_the_clamped_keep_alive_closes_idle_connections(bench: Callable[..., Bench]) -> None:
     there = bench(limits=IoTLimits(min_keep_alive=1, max_keep_alive=1))
     watcher = there.client("watcher", keep_alive=1)
     watcher.subscribe("$aws/events/presence/disconnected/silent", 1)
-    silent = there.client("silent", keep_alive=0)  # and so it pings never; the endpoint counts with 1 s
+    silent = there.client("silent", keep_alive=0)  # so it never sends PINGREQ; the endpoint applies 1 s
     (message,) = take(watcher, 1)
     assert json.loads(message.payload)["disconnectReason"] == "MQTT_KEEP_ALIVE_TIMEOUT"
     assert silent.client_id == "silent"
@@ -379,7 +379,7 @@ def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("expires", [None, 60, 86_400, 604_800])
-def test_a_signature_lives_five_minutes_whatever_it_says(expires: int | None, bench: Callable[..., Bench]) -> None:
+def test_a_signature_is_valid_for_at_most_five_minutes(expires: int | None, bench: Callable[..., Bench]) -> None:
     now = [time.time()]
     there = bench(clock=lambda: now[0], explain=True, refuse_replays=False)
     url = there.url(now=datetime.fromtimestamp(now[0], UTC), expires=expires)
@@ -439,7 +439,7 @@ def test_connects_of_the_account_have_a_rate(bench: Callable[..., Bench], caplog
         unlimited.client("same").close()
 
 
-def test_what_is_remembered_of_connects_is_bounded() -> None:
+def test_the_record_of_connects_is_bounded() -> None:
     rates = _ConnectRates(IoTLimits(connect_rate=None))
     for number in range(10_100):
         assert rates.objection(f"c{number}", 0.0) is None
@@ -448,7 +448,7 @@ def test_what_is_remembered_of_connects_is_bounded() -> None:
 
 @pytest.mark.parametrize("topic", ["$aws/things/lamp/shadow/update", "$aws/rules/r", "$aws/rules/r/a/b"])
 @pytest.mark.parametrize("qos", [0, 1])
-def test_what_is_for_a_service_of_aws_is_acknowledged_and_dropped(
+def test_messages_for_aws_services_are_acknowledged_and_dropped(
     topic: str, qos: int, bench: Callable[..., Bench], caplog: Any
 ) -> None:
     there = bench()
@@ -473,7 +473,7 @@ def test_reserved_topics_end_the_connection(topic: str, verb: str, bench: Callab
     assert "is reserved; AWS IoT documents no such topic" in caplog.text
 
 
-def test_or_they_are_as_any_others_where_that_is_asked_for(bench: Callable[..., Bench]) -> None:
+def test_reserved_topics_are_ordinary_if_configured(bench: Callable[..., Bench]) -> None:
     client = bench(limits=IoTLimits(reserved_topics=True)).client()
     client.subscribe("$mine/+")
     client.publish("$mine/a", b"x", qos=1)
@@ -481,8 +481,8 @@ def test_or_they_are_as_any_others_where_that_is_asked_for(bench: Callable[..., 
 
 
 @pytest.mark.parametrize("echo", [False, True])
-def test_bytes_beyond_the_rate_are_delayed_and_none_is_lost(echo: bool, bench: Callable[..., Bench]) -> None:
-    """Of 256 KiB in, or of 128 KiB in and 128 KiB out, 100,000 bytes are a burst and the rest takes 1.6 s."""
+def test_bytes_beyond_the_rate_are_delayed_without_loss(echo: bool, bench: Callable[..., Bench]) -> None:
+    """Of 256 KiB in, or of 128 KiB in and 128 KiB out, 100,000 bytes are the burst and the rest takes 1.6 s."""
     client = bench(limits=IoTLimits(byte_rate=100_000)).client()
     if echo:
         client.subscribe("a", 1)
@@ -492,7 +492,7 @@ def test_bytes_beyond_the_rate_are_delayed_and_none_is_lost(echo: bool, bench: C
         future.result(30)
     if echo:
         assert len(take(client, count)) == count
-        client.publish("b", b"", qos=1)  # is read only when the echoes have been paid for
+        client.publish("b", b"", qos=1)  # read only when the echoes no longer exceed the rate
     assert time.monotonic() - begin > 1.2
 
 
@@ -507,7 +507,9 @@ def test_bytes_beyond_the_rate_are_delayed_and_none_is_lost(echo: bool, bench: C
         (lambda client: client.subscribe_nowait([f"f{n}" for n in range(9)]), "9 Topic Filters"),
     ],
 )
-def test_a_cut_is_explained_on_demand(explain: bool, act: Any, said: str, bench: Callable[..., Bench]) -> None:
+def test_a_closed_connection_is_explained_on_request(
+    explain: bool, act: Any, said: str, bench: Callable[..., Bench]
+) -> None:
     client = bench(explain=explain).client()
     act(client)
     error = ended(client)
@@ -519,7 +521,7 @@ def test_a_cut_is_explained_on_demand(explain: bool, act: Any, said: str, bench:
 
 
 def test_shared_subscriptions(bench: Callable[..., Bench], caplog: Any) -> None:
-    """`$share/{ShareName}/{TopicFilter}`: each message to one of the group; the policy names the whole of it."""
+    """`$share/{ShareName}/{TopicFilter}`: each message goes to one of the group; the policy names the whole filter."""
     identities = known()
     statements = [
         {
@@ -539,7 +541,7 @@ def test_shared_subscriptions(bench: Callable[..., Bench], caplog: Any) -> None:
     for number in range(1, 7):
         publisher.publish(f"plant/{number}", b"x", qos=1)
     shares = [[message.topic for message in take(worker, 3)] for worker in workers]
-    assert sorted(shares[0] + shares[1]) == [f"plant/{number}" for number in range(1, 7)]  # and nothing retained
+    assert sorted(shares[0] + shares[1]) == [f"plant/{number}" for number in range(1, 7)]  # and no retained message
     workers[1].close()
     publisher.publish("plant/7", b"x", qos=1)
     assert [message.topic for message in take(workers[0], 1)] == ["plant/7"]
@@ -561,9 +563,9 @@ def test_a_connection_is_deleted(bench: Callable[..., Bench]) -> None:
         assert sorted(message.topic for message in messages) == sorted(
             [f"$aws/events/presence/disconnected/{victim.client_id}", *([] if prevent_will else ["will"])]
         )
-        (told,) = [json.loads(message.payload) for message in messages if message.topic != "will"]
-        assert told["disconnectReason"] == "API_INITIATED_DISCONNECT"
-        assert told["clientInitiatedDisconnect"] is False
+        (event,) = [json.loads(message.payload) for message in messages if message.topic != "will"]
+        assert event["disconnectReason"] == "API_INITIATED_DISCONNECT"
+        assert event["clientInitiatedDisconnect"] is False
         again = there.client(victim.client_id, clean_session=False)
         assert again.state.session_present is not prevent_will
     assert not there.endpoint.delete_connection("nobody")
@@ -580,16 +582,16 @@ def test_presence(bench: Callable[..., Bench]) -> None:
     connected, disconnected = take(watcher, 2)
     assert connected.topic == "$aws/events/presence/connected/visitor"
     assert disconnected.topic == "$aws/events/presence/disconnected/visitor"
-    told, farewell = json.loads(connected.payload), json.loads(disconnected.payload)
-    assert told["clientId"] == "visitor"
-    assert told["eventType"] == "connected"
-    assert told["principalIdentifier"] == "alice"
-    assert told["ipAddress"] == "127.0.0.1"
+    arrival, farewell = json.loads(connected.payload), json.loads(disconnected.payload)
+    assert arrival["clientId"] == "visitor"
+    assert arrival["eventType"] == "connected"
+    assert arrival["principalIdentifier"] == "alice"
+    assert arrival["ipAddress"] == "127.0.0.1"
     assert farewell["clientInitiatedDisconnect"] is True
     assert farewell["disconnectReason"] == "CLIENT_INITIATED_DISCONNECT"
-    assert told["sessionIdentifier"] == farewell["sessionIdentifier"]
-    assert told["versionNumber"] == farewell["versionNumber"]
-    assert abs(told["timestamp"] / 1000 - time.time()) < 60
+    assert arrival["sessionIdentifier"] == farewell["sessionIdentifier"]
+    assert arrival["versionNumber"] == farewell["versionNumber"]
+    assert abs(arrival["timestamp"] / 1000 - time.time()) < 60
     first, second = there.client("twin"), there.client("twin")
     reasons = [json.loads(message.payload).get("disconnectReason") for message in take(watcher, 3)]
     assert sorted(reasons, key=str) == ["DUPLICATE_CLIENTID", None, None]
@@ -599,7 +601,7 @@ def test_presence(bench: Callable[..., Bench]) -> None:
     assert reasons == [None, "AUTH_ERROR"]
 
 
-def test_nobody_is_told_where_nobody_is_to_be(bench: Callable[..., Bench]) -> None:
+def test_presence_events_can_be_disabled(bench: Callable[..., Bench]) -> None:
     there = bench(limits=IoTLimits(lifecycle_events=False))
     watcher = there.client("watcher")
     watcher.subscribe("#")
@@ -627,7 +629,7 @@ def test_on_ipv6_with_a_pool_and_a_condition_on_the_domain_name() -> None:
             client.publish("a", b"", qos=1)
 
 
-def test_it_leaves_nothing_running() -> None:
+def test_closing_it_leaves_nothing_running() -> None:
     before = threading.active_count()
     for _ in range(2):
         with LocalIoTEndpoint() as iot:

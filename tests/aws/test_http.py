@@ -1,4 +1,4 @@
-"""One POST, against peers of all kinds: scripted ones on loopback sockets, TLS ones, and proxies."""
+"""HTTP POST requests, with scripted servers on loopback sockets, TLS servers, and proxies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 class Peer:
-    """Answers each connection by a script, and keeps what it was sent."""
+    """A server that runs a script for each connection, and records the requests."""
 
     def __init__(self, script: Callable[[socket.socket, bytes], None], *, reads: bool = True) -> None:
         self._reads = reads
@@ -55,7 +55,7 @@ class Peer:
                         self.requests.append(request)
                     self._script(connection, request)
                 except OSError:
-                    pass  # the client left; what it says of that is what a test looks at
+                    pass  # the client closed the connection; the test checks its error
 
     def close(self) -> None:
         self.closed.set()
@@ -81,7 +81,7 @@ def peer_of() -> Iterator[Callable[[Callable[[socket.socket, bytes], None] | byt
 PeerOf = Callable[[Callable[[socket.socket, bytes], None] | bytes], Peer]
 
 
-def test_sends_what_it_is_told_and_reads_the_answer(peer_of: PeerOf) -> None:
+def test_the_request_is_sent_and_the_answer_is_read(peer_of: PeerOf) -> None:
     peer = peer_of(OK)
     answer = post(f"http://127.0.0.1:{peer.port}/path?q=1", {"X-Mine": "yes"}, b"body")
     assert answer == Response(200, {"content-length": "2", "x-one": "b"}, b"hi")
@@ -94,7 +94,7 @@ def test_sends_what_it_is_told_and_reads_the_answer(peer_of: PeerOf) -> None:
     assert body == b"body"
 
 
-def test_a_redirect_is_an_answer_like_any_other(peer_of: PeerOf) -> None:
+def test_redirects_are_not_followed(peer_of: PeerOf) -> None:
     elsewhere = peer_of(OK)
     peer = peer_of(
         f"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:{elsewhere.port}/\r\nContent-Length: 0\r\n\r\n".encode()
@@ -114,27 +114,27 @@ def test_the_body_is_not_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize("head", ["Content-Length: 101\r\n", ""])
-def test_an_answer_that_is_too_long_is_refused(head: str, peer_of: PeerOf) -> None:
+def test_too_long_an_answer_is_an_error(head: str, peer_of: PeerOf) -> None:
     peer = peer_of(f"HTTP/1.1 200 OK\r\n{head}\r\n".encode() + b"x" * 101)
     where = f"127.0.0.1:{peer.port}"
     with pytest.raises(TransferError, match=f"^the answer from {where} has more than 100 bytes$"):
         post(f"http://{where}/", {}, b"", most=100)
 
 
-def test_a_peer_that_says_nothing_is_left(peer_of: PeerOf) -> None:
+def test_an_unresponsive_server_times_out(peer_of: PeerOf) -> None:
     peer = peer_of(lambda to, _: to.recv(1) and None)
     with pytest.raises(TransferError, match=rf"^no answer from 127\.0\.0\.1:{peer.port} within 0\.2 s$"):
         post(f"http://127.0.0.1:{peer.port}/", {}, b"", timeout=0.2)
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"])
-def test_a_peer_that_sends_a_byte_now_and_then_is_left(head: bytes, peer_of: PeerOf) -> None:
+def test_a_slow_server_times_out(head: bytes, peer_of: PeerOf) -> None:
     left = threading.Event()
 
     def drip(to: socket.socket, _: bytes) -> None:
         to.sendall(head)
         to.settimeout(0.05)
-        for _ in range(200):  # ten seconds, if nobody leaves
+        for _ in range(200):  # ten seconds, if the client does not close
             to.sendall(b"x")
             try:
                 if not to.recv(1):
@@ -151,20 +151,20 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_left(head: bytes, peer_of: Pee
     assert left.wait(5)
 
 
-def test_an_answer_that_breaks_off_is_told(peer_of: PeerOf) -> None:
+def test_a_truncated_answer_is_an_error(peer_of: PeerOf) -> None:
     peer = peer_of(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhalf")
     with pytest.raises(TransferError, match=r"is not HTTP \(IncompleteRead\)"):
         post(f"http://127.0.0.1:{peer.port}/", {}, b"")
 
 
 @pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n\r\n", b"", b"HTTP/1.1 OK\r\n\r\n"])
-def test_what_is_not_http_is_told(said: bytes, peer_of: PeerOf) -> None:
+def test_an_answer_that_is_not_http_is_an_error(said: bytes, peer_of: PeerOf) -> None:
     peer = peer_of(said)
     with pytest.raises(TransferError, match=rf"from 127\.0\.0\.1:{peer.port} is not HTTP|cannot reach 127"):
         post(f"http://127.0.0.1:{peer.port}/", {}, b"")
 
 
-def test_an_address_where_nobody_listens_is_told() -> None:
+def test_a_closed_port_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{port}: Connection refused$"):
@@ -175,7 +175,7 @@ def test_an_address_where_nobody_listens_is_told() -> None:
     "url",
     ["ftp://h/", "h/path", "https://", "http://:80/", "https://user:pass@h/", "https://h:0/", "https://h:x/"],
 )
-def test_what_is_no_url_is_told_and_not_shown(url: str) -> None:
+def test_an_invalid_url_is_an_error_that_does_not_show_it(url: str) -> None:
     with pytest.raises(ValueError, match=r"^expected a URL such as https://host\[:port\]/path") as caught:
         check_url(url)
     assert "pass" not in str(caught.value)
@@ -214,13 +214,13 @@ def trusting(certificate: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificate)
 
 
-def test_tls_is_spoken(tls_peer: TLSPeer, certificate: Path) -> None:
+def test_requests_over_tls(tls_peer: TLSPeer, certificate: Path) -> None:
     answer = post(f"https://127.0.0.1:{tls_peer.port}/", {}, b"body", context=trusting(certificate))
     assert answer.body == b"hi"
     assert tls_peer.requests[0].endswith(b"body")
 
 
-def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(tls_peer: TLSPeer) -> None:
+def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(tls_peer: TLSPeer) -> None:
     where = f"127.0.0.1:{tls_peer.port}"
     with pytest.raises(TransferError, match=f"^the certificate of {where} is not trusted: self-signed"):
         post(f"https://{where}/", {}, b"secret")
@@ -233,7 +233,7 @@ def test_a_certificate_of_another_host_is_refused(tls_peer: TLSPeer, certificate
     assert tls_peer.requests == []
 
 
-def test_a_silent_peer_is_left_over_tls_too(certificate: Path) -> None:
+def test_an_unresponsive_tls_server_times_out(certificate: Path) -> None:
     peer = TLSPeer(lambda to, _: to.recv(1) and None, certificate)
     try:
         with pytest.raises(TransferError, match=r"within 0\.3 s"):
@@ -242,7 +242,7 @@ def test_a_silent_peer_is_left_over_tls_too(certificate: Path) -> None:
         peer.close()
 
 
-def test_a_peer_that_speaks_no_tls_is_told() -> None:
+def test_a_server_without_tls_is_an_error() -> None:
     peer = Peer(lambda to, _: to.sendall(OK), reads=False)
     try:
         with pytest.raises(TransferError, match=rf"^cannot reach 127\.0\.0\.1:{peer.port}: \[SSL"):
@@ -256,7 +256,7 @@ def test_a_peer_that_speaks_no_tls_is_told() -> None:
 BASIC = b"Proxy-Authorization: Basic dTpwQHg="  # u:p@x
 
 
-def test_plain_http_asks_a_proxy_for_the_whole_url(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_sends_the_whole_url_to_a_proxy(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = peer_of(OK)
     monkeypatch.setenv("http_proxy", f"http://u:p%40x@127.0.0.1:{proxy.port}")
     assert post("http://service.test:81/path", {}, b"body").body == b"hi"
@@ -295,7 +295,7 @@ def test_tls_goes_through_a_tunnel(
     assert tls_peer.requests[0].endswith(b"secret")
 
 
-def test_a_proxy_is_told_who_asks_and_the_service_is_not(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_proxy_receives_its_credentials(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = peer_of(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
     monkeypatch.setenv("https_proxy", f"http://u:p%40x@127.0.0.1:{proxy.port}")
     with pytest.raises(TransferError, match="407") as caught:
@@ -305,7 +305,7 @@ def test_a_proxy_is_told_who_asks_and_the_service_is_not(peer_of: PeerOf, monkey
     assert "dTpwQHg" not in str(caught.value)
 
 
-def test_hosts_named_in_no_proxy_are_asked_directly(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_in_no_proxy_are_connected_directly(peer_of: PeerOf, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy, service = peer_of(OK), peer_of(OK)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -314,7 +314,7 @@ def test_hosts_named_in_no_proxy_are_asked_directly(peer_of: PeerOf, monkeypatch
     assert len(service.requests) == 1
 
 
-def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_proxy_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://u:hunter2@127.0.0.1:1080")
     with pytest.raises(TransferError, match=r"proxy for https is not http://host:port") as caught:
         post("https://service.test/", {}, b"")
@@ -322,7 +322,7 @@ def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("url", ["http://u:\uff1asecret@127.0.0.1:9", "http://u:secret\u2100@127.0.0.1:9"])
-def test_what_the_standard_library_says_of_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_the_message_of_the_standard_library_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     with pytest.raises(ValueError, match="expected a URL") as refused:
         check_url(url)
     monkeypatch.setenv("http_proxy", url)

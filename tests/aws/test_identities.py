@@ -1,4 +1,4 @@
-"""The endpoint's identities: made in code, and read from a file."""
+"""The identities of the local endpoint, created in code and read from a file."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_whole_file(folder: Path) -> None:
     assert SECRET not in repr(identities) + repr(identities.__dict__)
 
 
-def test_json_by_the_same_structure(folder: Path) -> None:
+def test_json_has_the_same_structure(folder: Path) -> None:
     document = {
         "policies": {"all": ALLOW_ALL},
         "users": {"a": {"access_key": "AK", "secret_key": "s", "policies": ["all"]}},
@@ -131,7 +131,7 @@ def test_json_by_the_same_structure(folder: Path) -> None:
         ('principal = "carol"', 'who = "carol"', "authorizers.demo.tokens.<token>.who is unknown"),
     ],
 )  # fmt: skip
-def test_faults_are_told_by_their_place_and_not_their_value(folder: Path, before: str, after: str, said: str) -> None:
+def test_errors_name_the_place_and_not_the_value(folder: Path, before: str, after: str, said: str) -> None:
     text = FILE.replace('{"a-token" = "bob"}', '{"a-token" = "bob"}')
     assert before in text
     with pytest.raises(ValueError) as caught:
@@ -141,7 +141,7 @@ def test_faults_are_told_by_their_place_and_not_their_value(folder: Path, before
         assert secret not in str(caught.value)
 
 
-def test_what_is_no_file_of_identities(folder: Path) -> None:
+def test_invalid_files_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="expected an object"):
         load(folder, "[]", "identities.json")
     with pytest.raises(ValueError, match="at line 1, column"):

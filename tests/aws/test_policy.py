@@ -1,4 +1,4 @@
-"""The decisions: AWS's documented examples, a naive reference, and the line that explains each."""
+"""Policy decisions: AWS's documented examples, comparison with a naive reference, and the explanation of each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def iot(*statements: dict[str, Any], at: ConnectionContext = HERE) -> Authorizer
 # --- the actions and their resources ---
 
 
-def test_each_action_asks_for_its_own_kind_of_resource() -> None:
+def test_each_action_has_its_kind_of_resource() -> None:
     may = iot(allow(["iot:*"]))
     assert may.connect().resource == ROOT + "client/device1"
     assert may.publish("a/b").resource == ROOT + "topic/a/b"
@@ -52,7 +52,7 @@ def test_the_partition_is_part_of_the_resource() -> None:
     assert iot(allow("iot:Publish"), at=at).publish("a").resource == f"arn:aws-cn:iot:cn-north-1:{ACCOUNT}:topic/a"
 
 
-def test_retaining_takes_the_leave_to_publish_and_to_retain() -> None:
+def test_retaining_requires_publish_and_retain_publish() -> None:
     topic = ROOT + "topic/a"
     assert not iot(allow("iot:Publish", topic)).publish("a", retain=True)
     assert not iot(allow("iot:RetainPublish", topic)).publish("a", retain=True)
@@ -73,13 +73,13 @@ def test_mqtt_wildcards_are_literal_in_a_policy() -> None:
     assert not may.subscribe("#")
 
 
-def test_nothing_is_allowed_that_no_statement_allows() -> None:
+def test_nothing_is_allowed_without_a_statement() -> None:
     may = iot(allow("iot:Connect"))
     assert may.connect()
     assert not may.publish("a")
 
 
-def test_a_deny_wins_wherever_it_stands() -> None:
+def test_a_deny_prevails_in_any_position() -> None:
     wide, narrow = allow("iot:*"), deny("iot:Publish", ROOT + "topic/admin/*")
     for order in ((wide, narrow), (narrow, wide)):
         may = iot(*order)
@@ -99,12 +99,12 @@ def test_not_action_and_not_resource() -> None:
     assert may.subscribe("device2/x")
 
 
-# --- the sides ---
+# --- IoT policies and role policies ---
 
 GUEST = replace(HERE, identity_id="us-east-1:guest", authenticated_by=("unauthenticated",))
 
 
-def test_an_authenticated_identity_needs_the_leave_of_both_sides() -> None:
+def test_an_authenticated_identity_needs_both_policies() -> None:
     yes, no = [policy(allow("iot:Publish"))], [policy(allow("iot:Connect"))]
     for role, attached, allowed in ((yes, yes, True), (yes, no, False), (no, yes, False), (no, no, False)):
         assert bool(Authorizer(HERE, role=role, iot=attached).publish("a")) is allowed
@@ -112,11 +112,11 @@ def test_an_authenticated_identity_needs_the_leave_of_both_sides() -> None:
     assert not Authorizer(HERE, role=[], iot=yes).publish("a")
 
 
-def test_a_guest_needs_the_leave_of_the_role_alone() -> None:
+def test_a_guest_needs_only_the_role_policy() -> None:
     assert Authorizer(GUEST, role=[policy(allow("iot:Publish"))]).publish("a")
 
 
-def test_a_deny_of_either_side_wins() -> None:
+def test_a_deny_of_either_policy_prevails() -> None:
     wide, narrow = policy(allow("iot:*"), name="wide"), policy(deny("iot:Publish"), name="narrow")
     for role, attached in (([wide, narrow], [wide]), ([wide], [wide, narrow])):
         decision = Authorizer(HERE, role=role, iot=attached).publish("a")
@@ -124,7 +124,7 @@ def test_a_deny_of_either_side_wins() -> None:
         assert decision.policy == "narrow"
 
 
-def test_somebody_must_be_asked() -> None:
+def test_at_least_one_kind_of_policy_is_required() -> None:
     with pytest.raises(ValueError, match="got neither"):
         Authorizer(HERE)
 
@@ -222,7 +222,7 @@ def test_without_an_attached_thing_its_variables_have_no_value(key: str) -> None
     assert not Authorizer(FULL, role=[policy(allow("iot:Publish", **condition))]).publish("a")
 
 
-def test_whether_a_thing_is_attached_can_be_asked() -> None:
+def test_a_condition_can_test_for_an_attached_thing() -> None:
     def asks(value: str) -> dict[str, Any]:
         return allow("iot:Connect", Condition={"Bool": {"iot:Connection.Thing.IsAttached": value}})
 
@@ -234,7 +234,7 @@ def test_whether_a_thing_is_attached_can_be_asked() -> None:
 
 @pytest.mark.parametrize("char", "+#/*?$")
 @pytest.mark.parametrize("variable", ["iot:ClientId", "iot:Connection.Thing.ThingName"])
-def test_what_a_client_calls_itself_never_widens_a_resource(char: str, variable: str) -> None:
+def test_a_client_id_never_widens_a_resource(char: str, variable: str) -> None:
     name = f"a{char}b"
     at = replace(FULL, client_id=name, thing=replace(FULL.thing, name=name))
     for kind, action, ask in (
@@ -253,11 +253,11 @@ def test_what_a_client_calls_itself_never_widens_a_resource(char: str, variable:
                 iot(allow(action, resource), at=replace(at, client_id="ab", thing=replace(at.thing, name="ab"))),
                 template.replace("${%s}", "ab").replace("*", "/more"),
             )
-            # What is denied stays denied, and what is not spared from a Deny is denied.
+            # What is denied stays denied, also by a Deny with NotResource.
             assert not ask(iot(allow("iot:*"), deny(action, resource), at=at), asked)
             spared = {"Effect": "Deny", "Action": action, "NotResource": resource}
             assert not ask(iot(allow("iot:*"), spared, at=at), asked)
-    # As the whole of a topic it is that one topic; in a Topic Filter its wildcards would still be MQTT's.
+    # As a whole topic it is just that topic; in a Topic Filter its wildcards would still be wildcards of MQTT.
     whole = "${" + variable + "}"
     assert iot(allow("iot:Publish", f"{ROOT}topic/{whole}"), at=at).publish(name)
     assert bool(iot(allow("iot:Subscribe", f"{ROOT}topicfilter/{whole}"), at=at).subscribe(name)) is (char not in "+#")
@@ -384,7 +384,7 @@ def test_the_guests_of_a_pool() -> None:
     assert not iot(statement, at=replace(FULL, authenticated_by=("authenticated", "graph.facebook.com"))).connect()
 
 
-def test_the_time_is_read_at_each_question() -> None:
+def test_the_time_is_read_at_each_decision() -> None:
     now = [0.0]
     document = policy(
         allow("iot:*", Condition={"DateLessThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}),
@@ -400,14 +400,14 @@ def test_the_time_is_read_at_each_question() -> None:
     assert not may.publish("a")
 
 
-def test_the_clock_is_not_read_where_no_policy_asks_for_the_time() -> None:
+def test_the_clock_is_not_read_without_a_time_condition() -> None:
     def clock() -> float:
         raise AssertionError("read")
 
     assert Authorizer(HERE, iot=[policy(allow("iot:*"))], clock=clock).publish("a")
 
 
-# --- the reference: each question answered from the documents alone, by regular expressions ---
+# --- the reference: each decision computed from the documents alone, by regular expressions ---
 
 TOPICS = st.lists(st.sampled_from(["a", "b", "c/d", "+", "#", "device1"]), min_size=1, max_size=3).map("/".join)
 PATTERNS = st.lists(
@@ -474,7 +474,7 @@ def reference(sides: list[list[list[dict[str, Any]]]], action: str, resource: st
 
 
 @given(SIDES, SIDES, st.lists(TOPICS, min_size=1, max_size=4), st.sampled_from(["device1", "*", "a/b", "", "+", "#"]))
-def test_decides_as_the_reference_does(
+def test_decisions_equal_those_of_the_reference(
     role: list[Any] | None, attached: list[Any] | None, topics: list[str], client_id: str
 ) -> None:
     if role is None and attached is None:
@@ -491,11 +491,11 @@ def test_decides_as_the_reference_does(
             expected = reference(sides, decision.action, decision.resource, client_id)
             assert decision.allowed is expected, decision.reason
             assert "\n" not in decision.reason
-        # Asked again, the answer is the same.
+        # A second evaluation gives the same decision.
         assert may.publish(topic) == may.publish(topic)
 
 
-# --- the line for the developer ---
+# --- the explanation for the developer ---
 
 
 @pytest.mark.parametrize(
@@ -547,14 +547,14 @@ def test_decides_as_the_reference_does(
         ),
     ],
 )
-def test_a_refusal_says_what_to_change(statements: list[dict[str, Any]], ends: str) -> None:
+def test_a_refusal_describes_what_to_change(statements: list[dict[str, Any]], ends: str) -> None:
     decision = iot(*statements).publish("a/x")
     assert not decision
     assert decision.reason.startswith(f"iot:Publish on '{ROOT}topic/a/x' is ")
     assert decision.reason.endswith(ends)
 
 
-def test_a_refusal_for_the_time_says_so() -> None:
+def test_a_refusal_names_a_time_condition() -> None:
     condition = {"DateLessThan": {"aws:CurrentTime": "2000-01-01"}}
     may = Authorizer(HERE, iot=[policy(allow("iot:*", Condition=condition))], clock=lambda: 2e9)
     assert may.publish("a").reason.endswith(
@@ -562,17 +562,17 @@ def test_a_refusal_for_the_time_says_so() -> None:
     )
 
 
-def test_a_subscription_by_the_kind_of_a_publish_is_told() -> None:
+def test_a_subscription_to_a_topic_resource_is_explained() -> None:
     decision = iot(allow(["iot:Subscribe", "iot:Receive"], ROOT + "topic/chat/*")).subscribe("chat/#")
     assert decision.reason.endswith("this action applies to topicfilter/, not topic/")
 
 
-def test_no_policy_at_all_is_told() -> None:
+def test_a_missing_policy_is_explained() -> None:
     decision = Authorizer(HERE, role=[policy(allow("iot:*"))], iot=[]).publish("a")
     assert decision.reason.endswith("no IoT policy is attached; attach one that allows iot:Publish")
 
 
-def test_what_allowed_is_told() -> None:
+def test_an_allowed_decision_names_its_statements() -> None:
     role, attached = policy(allow("iot:*"), name="role"), policy(allow("iot:*", Sid="All"), name="mine")
     decision = Authorizer(HERE, role=[role], iot=[attached]).publish("a")
     assert decision.reason.endswith(
@@ -581,6 +581,6 @@ def test_what_allowed_is_told() -> None:
     assert (decision.policy, decision.statement) == ("mine", "statement 1 (Sid 'All')")
 
 
-def test_a_reason_stays_one_line_whatever_the_topic_is() -> None:
+def test_a_reason_is_one_line_for_any_topic() -> None:
     decision = iot(allow("iot:Connect")).publish("a\nb\u2028c\x1b[2J")
     assert decision.reason.isprintable()

@@ -1,4 +1,4 @@
-"""Each operator, each qualifier, and what absence means."""
+"""Policy conditions: each operator, each qualifier, and absent keys."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_null_and_an_absent_key() -> None:
 
 
 @given(st.sets(st.sampled_from("abc")), st.lists(st.sampled_from("abcd"), min_size=1, max_size=4))
-def test_several_values_are_what_their_names_say(written: set[str], seen: list[str]) -> None:
+def test_qualifiers_for_several_values(written: set[str], seen: list[str]) -> None:
     values = sorted(written)
     inside = [value in written for value in seen]
     assert holds("ForAllValues:StringEquals", values, seen) is all(inside)
@@ -139,6 +139,6 @@ def test_an_unknown_variable_grants_nothing_by_not_matching(name: str) -> None:
     assert holds(name, ["${a:who}"], ["x"], granting=False)
 
 
-def test_what_a_condition_reads() -> None:
+def test_the_keys_that_a_condition_reads() -> None:
     made = Condition.parse("StringEquals", "aws:CurrentTime", ["${aws:EpochTime}"], variables=True)
     assert made.needs == {"aws:currenttime", "aws:epochtime"}

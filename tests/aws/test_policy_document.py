@@ -1,4 +1,4 @@
-"""Policy documents: what is read, and what each fault is told as."""
+"""Policy documents: what is accepted, and the error for each fault."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_older_version_reads_no_variables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("{", "policy 'p': it is not JSON"),
         (b"\xff", "policy 'p': it is not JSON"),
@@ -117,21 +117,21 @@ def test_an_older_version_reads_no_variables() -> None:
         (edited(Condition={"StringLike": {"a:b": "${"}}), "never closes it"),
     ],
 )
-def test_faults_are_told_with_their_place(source: Any, told: str) -> None:
+def test_errors_name_the_place(source: Any, expected: str) -> None:
     with pytest.raises(PolicyError) as caught:
         PolicyDocument.parse(source, name="p")
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert str(caught.value).startswith("policy 'p'")
 
 
-def test_neither_of_action_and_notaction_is_told() -> None:
+def test_a_statement_without_action_is_an_error() -> None:
     document = edited()
     del document["Statement"][0]["Action"]
     with pytest.raises(PolicyError, match="neither of Action and NotAction"):
         PolicyDocument.parse(document)
 
 
-def test_the_size_leaves_out_white_space() -> None:
+def test_the_size_excludes_white_space() -> None:
     text = json.dumps(GOOD, indent=8)
     size = sum(not char.isspace() for char in text)
     assert PolicyDocument.parse(text, most=size)

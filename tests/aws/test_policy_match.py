@@ -1,4 +1,4 @@
-"""Patterns against a naive matcher, and the number of steps they take."""
+"""Pattern matching, compared with a naive matcher, and its number of steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pattern(text: str) -> Pattern:
 
 
 def naive(symbols: tuple[str | Wildcard, ...], text: str) -> bool:
-    """The definition of the wildcards, as a recursion over both texts."""
+    """Match by the definition of the wildcards, as a recursion over both texts."""
 
     @cache
     def fits(i: int, j: int) -> bool:
@@ -77,7 +77,7 @@ SYMBOLS = st.lists(st.sampled_from([*CHARS, Wildcard.MANY, Wildcard.ONE]), max_s
 
 @st.composite
 def rows_and_texts(draw: st.DrawFn) -> tuple[tuple[str | Wildcard, ...], str]:
-    """A row of symbols, and a text that was made to fit it, and then perhaps changed in one place."""
+    """Draw a row of symbols and a text that matches it, sometimes changed in one place."""
     row = tuple(draw(SYMBOLS))
     lengths = {Wildcard.MANY: (0, 4), Wildcard.ONE: (1, 1)}
     made = [
@@ -101,13 +101,13 @@ def test_agrees_with_the_definition(given_: tuple[tuple[str | Wildcard, ...], st
 
 
 @given(st.text(), st.text())
-def test_a_text_without_wildcards_matches_itself_alone(one: str, other: str) -> None:
+def test_a_text_without_wildcards_matches_only_itself(one: str, other: str) -> None:
     assert Pattern((one,)).match(one)
     assert Pattern((one,)).match(other) is (one == other)
 
 
 class CountingText(str):
-    """A text that counts how many of its characters are examined one by one."""
+    """A string that counts how many of its characters are examined one by one."""
 
     steps = 0
 
@@ -143,14 +143,14 @@ def values(**known: str) -> dict[str, str]:
 
 
 @given(st.text(), st.text())
-def test_what_a_variable_stands_for_is_literal(value: str, other: str) -> None:
+def test_the_value_of_a_variable_is_literal(value: str, other: str) -> None:
     made = Template.parse("x/${iot:clientid}/*").pattern(values(clientid=value).get)
     assert made is not None
     assert made.match(f"x/{value}/rest")
     assert made.match(f"x/{other}/rest") is f"x/{other}/rest".startswith(f"x/{value}/")
 
 
-def test_a_client_id_of_a_star_is_no_wildcard() -> None:
+def test_a_star_as_client_id_is_no_wildcard() -> None:
     made = Template.parse("client/${iot:ClientId}").pattern(values(clientid="*").get)
     assert made is not None
     assert made.match("client/*")
@@ -167,7 +167,7 @@ def test_an_unknown_variable_gives_no_pattern() -> None:
     assert Template.parse("a/${iot:unknown}").text(nothing) is None
 
 
-def test_a_default_stands_in() -> None:
+def test_a_default_replaces_a_missing_value() -> None:
     assert Template.parse("a/${iot:unknown, 'none at all'}").text(nothing) == "a/none at all"
     assert Template.parse("a/${iot:known, 'x'}").text(values(known="").get) == "a/"
 
@@ -183,7 +183,7 @@ def test_variables_may_be_left_unread() -> None:
 
 
 @pytest.mark.parametrize("written", ["a/${", "${iot:ClientId", "${}", "${a b}", "${a,}", "${a, b}", "${a{b}"])
-def test_a_malformed_variable_is_told(written: str) -> None:
+def test_a_malformed_variable_is_an_error(written: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(written))):
         Template.parse(written)
 
@@ -203,7 +203,7 @@ def test_keys_ignore_case_but_for_the_names_of_attributes() -> None:
     assert normal_key(written) == "iot:connection.thing.attributes[Floor]"
 
 
-def test_splitting_cuts_at_written_separators_only() -> None:
+def test_splitting_uses_only_literal_separators() -> None:
     pieces = Template.parse("arn:aws:iot:*:${iot:clientid}:topic/a:b").split(":", 5)
     texts = [piece.text(values(clientid="1:2").get) for piece in pieces]
     assert texts == ["arn", "aws", "iot", "*", "1:2", "topic/a:b"]

@@ -1,4 +1,4 @@
-"""AWSIoTProvider, under the blocking and the asyncio `PubSub`, at the local endpoint; and on the wire."""
+"""`AWSIoTProvider` with the blocking and the asyncio `PubSub`, with the local endpoint, and its bytes on the wire."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def round_trip(made: AWSIoTProvider) -> None:
 
 
 def failure(made: AWSIoTProvider) -> Exception:
-    """Why a subscription ended."""
+    """Return the error that ended a subscription."""
     with PubSub(made, timeout=10) as ps:
         errors: queue.Queue[Exception] = queue.Queue()
         closed = threading.Event()
@@ -102,7 +102,7 @@ def test_static_credentials(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     round_trip(provider(endpoint, ca_file, credentials=KEYS))
 
 
-def test_a_callable_and_botocores_protocol(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_credentials_by_a_callable_and_by_botocore(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     class Botocore:
         def get_frozen_credentials(self) -> Credentials:
             return KEYS
@@ -112,7 +112,7 @@ def test_a_callable_and_botocores_protocol(endpoint: LocalIoTEndpoint, ca_file: 
 
 
 @pytest.mark.parametrize("source", ["static", "cognito", "awaitable"])
-def test_asyncio(source: str, endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_credentials_with_asyncio(source: str, endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     async def fetch() -> Credentials:
         await asyncio.sleep(0)
         return KEYS
@@ -133,7 +133,7 @@ def test_asyncio(source: str, endpoint: LocalIoTEndpoint, ca_file: Path) -> None
     assert asyncio.run(asyncio.wait_for(main(), 20)) == 42
 
 
-def test_the_identity_pool_that_is_configured(endpoint: LocalIoTEndpoint, tmp_path: Path) -> None:
+def test_the_configured_identity_pool_is_used(endpoint: LocalIoTEndpoint, tmp_path: Path) -> None:
     plain = Identities(REGION)
     plain.add_policy("all", ALLOW_ALL)
     plain.add_pool(POOL, guests=["all"])
@@ -149,7 +149,7 @@ def test_the_identity_pool_that_is_configured(endpoint: LocalIoTEndpoint, tmp_pa
         ps.publish("a", {"msg": "by a guest"}, qos=1)
 
 
-def test_what_is_configured_gives_way_to_what_is_added() -> None:
+def test_arguments_override_the_configuration() -> None:
     ps = PubSub()
     settings = {"aws_pubsub_region": "r", "aws_pubsub_endpoint": "ws://h/mqtt", "aws_cognito_identity_pool_id": POOL}
     ps.configure(settings)
@@ -162,7 +162,7 @@ def test_what_is_configured_gives_way_to_what_is_added() -> None:
     assert [each.name for each in ps.providers] == ["MqttOverWSProvider"]
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_options_are_named() -> None:
     host = "wss://abc-ats.iot.eu-west-1.amazonaws.com/mqtt"
     for options, said in (
         ({"credentials": KEYS}, "no endpoint"),
@@ -177,33 +177,33 @@ def test_what_is_missing_is_said() -> None:
         AWSIoTProvider(credentials=KEYS, certificate="c.pem")
 
 
-# --- what went wrong ---
+# --- errors ---
 
 
-def test_a_clock_that_is_off_is_learnt_from_the_403(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_a_wrong_clock_is_corrected_after_a_403(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     for off in (-3600, 7200):
         round_trip(provider(endpoint, ca_file, credentials=KEYS, clock=lambda off=off: time.time() + off))
 
 
-def test_a_clock_is_learnt_once_in_a_while() -> None:
+def test_the_clock_is_corrected_at_most_once_an_interval() -> None:
     now, steady = [0.0], [0.0]
     clock = LearntClock(lambda: now[0], monotonic=lambda: steady[0])
     hour = datetime.fromtimestamp(3600, UTC)
     assert not clock.learn(datetime.fromtimestamp(300, UTC))
     assert clock.learn(hour)
     assert clock.now() == hour
-    assert not clock.learn(hour + timedelta(hours=1))  # a server that tells another time each time
+    assert not clock.learn(hour + timedelta(hours=1))  # a server that reports another time at each request
     steady[0] += 61
     assert clock.learn(hour + timedelta(hours=1))
     assert clock.offset == 7200
 
 
-def test_what_was_dated_just_before_a_lesson_is_worth_another_attempt() -> None:
+def test_a_request_signed_just_before_a_correction_is_retried() -> None:
     now, steady = [0.0], [0.0]
     clock = LearntClock(lambda: now[0], monotonic=lambda: steady[0])
     clock.date()  # long ago
     steady[0] += 100
-    for _ in range(3):  # by three connections
+    for _ in range(3):  # for three connections
         clock.date()
     hour = datetime.fromtimestamp(3600, UTC)
     assert [clock.learn(hour) for _ in range(4)] == [True, True, True, False]
@@ -213,12 +213,12 @@ def test_what_was_dated_just_before_a_lesson_is_worth_another_attempt() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "yesterday", "Mon, 99 Nov 2026 20:12:45 GMT"])
-def test_what_is_no_date(text: str | None) -> None:
+def test_invalid_dates_are_ignored(text: str | None) -> None:
     assert read_date(text) is None
     assert read_date("Mon, 23 Nov 2026 20:12:45 -0000") == datetime(2026, 11, 23, 20, 12, 45, tzinfo=UTC)
 
 
-def test_a_wrong_secret_is_told_as_such(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_a_wrong_secret_is_explained(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     error = failure(provider(endpoint, ca_file, credentials=Credentials(KEYS.access_key, "wrong")))
     assert isinstance(error, UpgradeRefused)
     assert isinstance(error, HandshakeRejected)
@@ -227,7 +227,7 @@ def test_a_wrong_secret_is_told_as_such(endpoint: LocalIoTEndpoint, ca_file: Pat
     assert error.request_id
 
 
-def test_a_policy_is_told_as_such(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_a_denied_policy_is_explained(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     error = failure(provider(endpoint, ca_file, credentials=Credentials("AKIDOFMALLORY", "secret"), client_id="me"))
     assert isinstance(error, ConnectRefused)
     assert isinstance(error, ConnectionRefused)
@@ -235,7 +235,7 @@ def test_a_policy_is_told_as_such(endpoint: LocalIoTEndpoint, ca_file: Path) -> 
     assert "iot:Connect for the client id 'me'" in str(error)
 
 
-def test_a_limit_is_told_before_anything_is_sent(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_a_limit_is_reported_before_anything_is_sent(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     with PubSub(provider(endpoint, ca_file, credentials=KEYS), timeout=10) as ps:
         for topic, message, qos in (("a", "x" * 131_072, 0), ("/" * 8, "", 0), ("a" * 257, "", 0), ("a", "", 2)):
             with pytest.raises(BeyondLimit) as caught:
@@ -243,7 +243,7 @@ def test_a_limit_is_told_before_anything_is_sent(endpoint: LocalIoTEndpoint, ca_
             assert caught.value.reason is Reason.LIMIT
 
 
-def test_expired_credentials_are_let_go_of_and_fetched_anew(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
+def test_expired_credentials_are_fetched_again(endpoint: LocalIoTEndpoint, ca_file: Path) -> None:
     ring = endpoint.identities.ring
     principal = ring.find(KEYS.access_key)
     assert principal is not None
@@ -251,7 +251,7 @@ def test_expired_credentials_are_let_go_of_and_fetched_anew(endpoint: LocalIoTEn
 
     class Source:
         def __init__(self) -> None:
-            self.held = Credentials(old.access_key, old.secret_key, old.token)  # which does not know when it ends
+            self.held = Credentials(old.access_key, old.secret_key, old.token)  # without an expiration
 
         def get_frozen_credentials(self) -> Credentials:
             return self.held
@@ -295,18 +295,18 @@ def test_reasons_of_aws_itself(error: Exception, reason: Reason) -> None:
     assert (type(copy), copy.reason, str(copy)) == (type(meant), reason, str(meant))
 
 
-def test_what_a_server_repeats_is_struck_out() -> None:
+def test_secrets_that_a_server_repeats_are_redacted() -> None:
     secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
     for body in ({"message": f"you sent {secret}"}, {"message": f"you sent {secret}", "reason": "signature"}):
         assert secret not in str(AWSIoTProvider(credentials=KEYS).explain(refusal(body)))
 
 
-def test_what_says_nothing_of_aws_stays_what_it_is() -> None:
+def test_unrelated_errors_are_not_changed() -> None:
     made = AWSIoTProvider(credentials=KEYS, clock=lambda: 0.0)
     for error in (refusal(status=500), ConnectionRefused(3), ValueError("x")):
         assert made.explain(error) is error
         assert not made.recover(error)
-    # The date of a proxy that refuses tells nothing of AWS's clock.
+    # The date of a proxy that refuses says nothing about the clock of AWS.
     assert not made.recover(refusal(date="Thu, 01 Jan 1970 02:00:00 GMT"))
     assert made.recover(refusal(date="Thu, 01 Jan 1970 02:00:00 GMT", x_amzn_requestid="1"))
 
@@ -335,7 +335,7 @@ def test_a_custom_authorizer(
 
 @pytest.fixture
 def heard() -> Iterator[tuple[Broker, list[Peer], Any]]:
-    """A broker that keeps what it hears of its clients, and its authority."""
+    """A broker that records the requests of its clients, and its authority."""
     authority = mint_authority()
     context = authority.issue("127.0.0.1").server_context(client_authority=authority.certificate)
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -394,7 +394,7 @@ def test_a_client_certificate_on_the_wire(
     assert dict(pair for rdn in peer.tls.getpeercert()["subject"] for pair in rdn)["commonName"] == "bulb"  # type: ignore[index,misc]
 
 
-def test_where_a_certificate_leads() -> None:
+def test_the_url_with_a_certificate() -> None:
     host = "abc-ats.iot.eu-west-1.amazonaws.com"
     for endpoint_, url, alpn in (
         (host, f"mqtts://{host}", None),

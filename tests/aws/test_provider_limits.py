@@ -1,4 +1,4 @@
-"""AWSIoTProvider within AWS IoT's limits: what is refused before it is sent, the pace, and what it is made with."""
+"""`AWSIoTProvider` and the limits of AWS IoT: refusals before sending, pacing, and the options of the provider."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ BEYOND_FILTERS = [
 
 
 @pytest.mark.parametrize(("topic_filter", "qos", "says"), BEYOND_FILTERS)
-def test_a_filter_beyond_a_limit_ends_alone(iot: LocalIoTEndpoint, topic_filter: str, qos: int, says: str) -> None:
+def test_only_the_filter_beyond_a_limit_ends(iot: LocalIoTEndpoint, topic_filter: str, qos: int, says: str) -> None:
     with PubSub(provider_of(iot), timeout=10) as ps:
         got: queue.Queue[Any] = queue.Queue()
         ps.subscribe("good", qos=1).subscribe(next=got.put, error=got.put).ready()
@@ -65,7 +65,7 @@ def test_a_filter_beyond_a_limit_ends_alone(iot: LocalIoTEndpoint, topic_filter:
         assert got.get(timeout=10).value == "still here"
 
 
-def test_of_several_filters_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
+def test_of_several_filters_only_the_one_beyond_ends(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot), timeout=10) as ps:
         errors: queue.Queue[Any] = queue.Queue()
         mixed = ps.subscribe(["good", "$mine", "better"], qos=1).subscribe(error=errors.put)
@@ -107,14 +107,14 @@ BEYOND_TOPICS = [
 
 
 @pytest.mark.parametrize(("topic", "qos", "says"), BEYOND_TOPICS)
-def test_a_message_beyond_a_limit_fails_alone(iot: LocalIoTEndpoint, topic: str, qos: int, says: str) -> None:
+def test_only_the_message_beyond_a_limit_fails(iot: LocalIoTEndpoint, topic: str, qos: int, says: str) -> None:
     with PubSub(provider_of(iot), timeout=10) as ps:
         with pytest.raises((BeyondLimit, PublishFailed), match=says):
             ps.publish(topic, b"", qos=qos)
         ps.publish(["$aws/rules/r/a", "$aws/things/lamp/shadow/update"], {}, qos=1)
 
 
-def test_subscription_fifty_one_fails_at_once_and_a_place_that_is_free_is_taken(iot: LocalIoTEndpoint) -> None:
+def test_subscription_51_fails_and_a_freed_place_can_be_used(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot), timeout=10) as ps:
         many = ps.subscribe([f"f{number}" for number in range(49)]).subscribe(next=id)
         last = ps.subscribe("last").subscribe(next=id)
@@ -122,20 +122,20 @@ def test_subscription_fifty_one_fails_at_once_and_a_place_that_is_free_is_taken(
         last.ready()
         with pytest.raises(BeyondLimit, match="subscription 51 of the connection; AWS IoT accepts 50"):
             ps.subscribe("one more").subscribe(error=id).ready()
-        again = ps.subscribe("last").subscribe(next=id)  # the same one takes no place
+        again = ps.subscribe("last").subscribe(next=id)  # the same filter counts once
         again.ready()
         last.unsubscribe()
         again.unsubscribe()
         ps.subscribe("one more").subscribe(error=id).ready()
 
 
-def test_more_filters_than_a_subscribe_takes_are_spread_whatever_was_asked_for(iot: LocalIoTEndpoint) -> None:
+def test_filters_beyond_one_subscribe_are_divided(iot: LocalIoTEndpoint) -> None:
     with PubSub(provider_of(iot, max_filters=100), timeout=10) as ps:
         wanted = [f"f{number}" for number in range(20)]
         assert len(ps.subscribe(wanted).subscribe(next=id).ready()) == 20
 
 
-# --- the pace ---
+# --- pacing ---
 
 
 def test_three_hundred_messages_are_acknowledged_in_three_seconds_and_none_is_throttled(caplog: Any) -> None:
@@ -149,8 +149,8 @@ def test_three_hundred_messages_are_acknowledged_in_three_seconds_and_none_is_th
     assert "beyond the 100 messages a second" not in caplog.text
 
 
-def test_with_asyncio_and_an_echo(caplog: Any) -> None:
-    """What comes in counts, too: 100 messages and their echoes take as long as 200."""
+def test_echoes_count_towards_the_pace_with_asyncio(caplog: Any) -> None:
+    """Received messages count, too: 100 messages and their echoes take as long as 200."""
 
     async def main() -> float:
         with LocalIoTEndpoint() as iot:
@@ -169,9 +169,9 @@ def test_with_asyncio_and_an_echo(caplog: Any) -> None:
 
 
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
-def test_what_is_throttled_all_the_same_is_sent_again(face: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_throttled_messages_are_sent_again(face: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr(aws_iot, "_RESEND_AFTER", 0.3)
-    with LocalIoTEndpoint(limits=IoTLimits(publish_rate=40)) as iot:  # less than the provider believes
+    with LocalIoTEndpoint(limits=IoTLimits(publish_rate=40)) as iot:  # less than the provider assumes
         if face == "blocking":
             with PubSub(provider_of(iot), timeout=30) as ps:
                 for future in [ps.publish_nowait("t", number, qos=1) for number in range(150)]:
@@ -186,7 +186,7 @@ def test_what_is_throttled_all_the_same_is_sent_again(face: str, monkeypatch: py
     assert "beyond the 40 messages a second" in caplog.text
 
 
-def test_a_rate_of_none_is_no_pace() -> None:
+def test_a_rate_of_none_disables_pacing() -> None:
     made = AWSIoTProvider("eu-west-1", HOST, KEYS, limits=IoTLimits(publish_rate=None))
     assert made.client_options()["publish_rate"] is None
     assert AWSIoTProvider("eu-west-1", HOST, KEYS).client_options()["publish_rate"] == 100.0
@@ -194,8 +194,8 @@ def test_a_rate_of_none_is_no_pace() -> None:
 
 
 @pytest.mark.parametrize("reconnect", [True, Reconnect(initial=0.01, maximum=0.02)])
-def test_attempts_keep_their_distance(reconnect: bool | Reconnect) -> None:
-    """AWS IoT accepts one CONNECT a second with a client id; here four, so that the test is short."""
+def test_attempts_have_a_minimum_interval(reconnect: bool | Reconnect) -> None:
+    """AWS IoT accepts one CONNECT a second for each client id; here four, so that the test is short."""
     limits = IoTLimits(client_connect_rate=4.0)
     attempts: list[float] = []
     with LocalIoTEndpoint(limits=limits, refuse_replays=False) as iot:
@@ -215,7 +215,7 @@ def test_attempts_keep_their_distance(reconnect: bool | Reconnect) -> None:
     assert min(gaps) > 0.2
 
 
-def test_where_nothing_is_made_again_nothing_waits() -> None:
+def test_without_reconnecting_there_is_no_interval() -> None:
     assert AWSIoTProvider("eu-west-1", HOST, KEYS, reconnect=False).client_options()["reconnect"] is False
     limits = IoTLimits(client_connect_rate=None)
     assert AWSIoTProvider("eu-west-1", HOST, KEYS, limits=limits).client_options()["reconnect"] is True
@@ -223,7 +223,7 @@ def test_where_nothing_is_made_again_nothing_waits() -> None:
     assert paced["reconnect"] == Reconnect(attempts=3, interval=5.0)
 
 
-# --- what a cut means ---
+# --- why the endpoint closed the connection ---
 
 EMPTY = LearntClock()
 
@@ -232,7 +232,7 @@ def explained(error: Exception, **known: Any) -> Any:
     return explain_error(error, clock=EMPTY, ends=None, client_id="c", **known)
 
 
-def test_what_a_cut_means_is_what_the_endpoint_says() -> None:
+def test_a_closed_connection_is_explained_by_the_endpoint() -> None:
     said = "iot:Publish on 'topic/no' is denied by statement 2 of role policy 'p'"
     cut = explained(ConnectionClosed("x", 1008, said), last_asked=("the message to", "no"))
     assert (cut.reason, cut.code) == (Reason.POLICY, 1008)
@@ -243,7 +243,7 @@ def test_what_a_cut_means_is_what_the_endpoint_says() -> None:
     assert "AAAA" not in str(cut)
 
 
-def test_or_what_was_asked_for_last() -> None:
+def test_a_closed_connection_is_explained_by_the_last_request() -> None:
     cut = explained(ConnectionClosed("x", 1008), last_asked=("the message to", "no"))
     assert cut.reason is Reason.POLICY
     assert "the message to 'no' was probably the cause" in str(cut)
@@ -295,24 +295,24 @@ def test_a_filter_that_the_endpoint_refuses_ends_with_a_reason() -> None:
         assert caught.value.reason is Reason.POLICY
 
 
-# --- what it is made with ---
+# --- options ---
 
 
 @pytest.mark.parametrize(
     ("asked", "taken"), [(0, 1200), (1, 30), (29, 30), (30, 30), (60, 60), (1200, 1200), (1201, 1200), (65_535, 1200)]
 )
-def test_the_keep_alive_is_clamped_and_says_so(asked: int, taken: int, caplog: Any) -> None:
+def test_the_keep_alive_is_clamped_with_a_warning(asked: int, taken: int, caplog: Any) -> None:
     made = AWSIoTProvider("eu-west-1", HOST, KEYS, keep_alive=asked)
     assert made.client_options()["keep_alive"] == taken
     assert (f"keep_alive is {asked}" in caplog.text) is (asked != taken)
     assert (f"{taken} is used" in caplog.text) is (asked != taken)
 
 
-def test_without_a_keep_alive_the_client_has_its_own() -> None:
+def test_the_default_keep_alive_is_that_of_the_client() -> None:
     assert "keep_alive" not in AWSIoTProvider("eu-west-1", HOST, KEYS).client_options()
 
 
-def test_a_region_that_contradicts_the_host_is_warned_of_once(caplog: Any) -> None:
+def test_a_region_that_contradicts_the_host_is_warned_about_once(caplog: Any) -> None:
     made = AWSIoTProvider("us-east-1", HOST, KEYS)
     made.configure({"aws_project_region": "eu-west-1"})
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -320,7 +320,7 @@ def test_a_region_that_contradicts_the_host_is_warned_of_once(caplog: Any) -> No
     assert "'us-east-1', but the endpoint's host is in 'eu-west-1'" in warnings[0].getMessage()
     caplog.clear()
     AWSIoTProvider("eu-west-1", HOST, KEYS)
-    AWSIoTProvider("us-east-1", "wss://iot.example.com/mqtt", KEYS)  # a custom domain names none
+    AWSIoTProvider("us-east-1", "wss://iot.example.com/mqtt", KEYS)  # a custom domain contains no region
     AWSIoTProvider("us-east-1", HOST, certificate="c.pem")  # nothing is signed
     AWSIoTProvider(None, HOST, KEYS)
     assert caplog.records == []
@@ -329,7 +329,7 @@ def test_a_region_that_contradicts_the_host_is_warned_of_once(caplog: Any) -> No
     assert "'eu-west-1'" in caplog.text
 
 
-def test_providers_are_the_same_only_where_all_is() -> None:
+def test_providers_are_equal_only_if_all_options_are() -> None:
     def made(**options: Any) -> AWSIoTProvider:
         return AWSIoTProvider("eu-west-1", HOST, KEYS, **options)
 
@@ -345,7 +345,7 @@ def test_providers_are_the_same_only_where_all_is() -> None:
 
 
 class Backend:
-    """Signs URLs; counts how often it was asked."""
+    """Signs URLs, and counts the calls."""
 
     def __init__(self, iot: LocalIoTEndpoint) -> None:
         self.iot = iot
@@ -360,7 +360,7 @@ class Backend:
         return self.sign()
 
 
-def test_an_endpoint_may_sign_elsewhere_and_is_asked_at_each_attempt() -> None:
+def test_a_signing_callable_is_called_at_each_attempt() -> None:
     with LocalIoTEndpoint(refuse_replays=False) as iot:
         backend = Backend(iot)
         made = AWSIoTProvider(aws_pubsub_endpoint=backend.sign)
@@ -376,7 +376,7 @@ def test_an_endpoint_may_sign_elsewhere_and_is_asked_at_each_attempt() -> None:
 
 
 @pytest.mark.parametrize("form", ["sign", "sign_async"])
-def test_with_asyncio_it_may_be_awaited(form: str) -> None:
+def test_a_signing_coroutine_is_awaited_with_asyncio(form: str) -> None:
     with LocalIoTEndpoint() as iot:
         backend = Backend(iot)
 
@@ -388,7 +388,7 @@ def test_with_asyncio_it_may_be_awaited(form: str) -> None:
         assert backend.asked == 1
 
 
-def test_what_such_an_endpoint_may_not_be() -> None:
+def test_invalid_signing_callables_are_refused() -> None:
     with pytest.raises(ProviderError, match="credentials and an aws_pubsub_endpoint that signs are given"):
         AWSIoTProvider(aws_pubsub_endpoint=lambda: HOST, credentials=KEYS)
     with pytest.raises(ProviderError, match="returned a NoneType; expected a URL"):
@@ -401,7 +401,7 @@ def test_what_such_an_endpoint_may_not_be() -> None:
         AWSIoTProvider(aws_pubsub_endpoint=sign).url()
 
 
-def test_a_url_that_was_refused_is_not_shown() -> None:
+def test_a_refused_url_is_not_shown() -> None:
     with LocalIoTEndpoint() as iot:
         wrong = presign_iot_url(iot.url, Credentials("AKIDX", "canary", "canary-token"), iot.region)
         with PubSub(AWSIoTProvider(aws_pubsub_endpoint=lambda: wrong), timeout=10) as ps:

@@ -1,4 +1,4 @@
-"""Which topics AWS IoT reserves, and what may be done with them."""
+"""The reserved topics of AWS IoT, and what clients may do with them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_shared_subscriptions(topic_filter: str, shared: str | None) -> None:
         assert "malformed" in said
 
 
-def test_what_is_measured() -> None:
+def test_the_measured_part_of_a_topic() -> None:
     assert without_prefix("$aws/rules/r/a/b") == "a/b"
     assert without_prefix("$share/g/a/b") == "a/b"
     assert without_prefix("a/b") == "a/b"

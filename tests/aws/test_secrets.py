@@ -1,4 +1,4 @@
-"""All of it at DEBUG, with canaries for secrets: none is found in any log, repr, error, traceback or pickle."""
+"""No secret appears in a log at DEBUG, or in a repr, error, traceback or pickle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIGNATURE = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 class Everything(logging.Handler):
-    """Keeps all that is logged, with its arguments and tracebacks."""
+    """A handler that stores every record, with its arguments and traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -75,17 +75,17 @@ def endpoint(request: pytest.FixtureRequest) -> Iterator[LocalIoTEndpoint]:
 
 
 def shown(error: BaseException) -> list[str]:
-    """All the ways in which an error is shown."""
+    """Return every text representation of an error."""
     texts = [str(error), repr(error), "".join(traceback.format_exception(error))]
     try:
         texts.append(repr(pickle.dumps(error)))
-    except Exception as fault:  # what cannot be pickled leaves nothing in a pickle
+    except Exception as fault:  # an error that cannot be pickled has no pickle to check
         texts.append(str(fault))
     return texts
 
 
 def use(provider: AWSIoTProvider) -> list[str]:
-    """Use a provider in both ways, and show it, and whatever goes wrong."""
+    """Use a provider with threads and asyncio. Return its text and those of all errors."""
     texts = [repr(provider), str(provider)]
     errors: list[Exception] = []
     with PubSub(provider, timeout=10) as ps:

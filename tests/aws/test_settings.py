@@ -1,4 +1,4 @@
-"""Amplify's files as they are made, and JavaScript as it is written by hand."""
+"""Settings from Amplify's generated files, and from JavaScript written by hand."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_json_of_every_generation(document: dict[str, Any], tmp_path: Path) -> N
     assert read_settings(path) == ALL
 
 
-def test_only_what_is_there_is_given() -> None:
+def test_only_existing_settings_are_returned() -> None:
     assert read_settings({"aws_project_region": "eu-west-1"}) == {"aws_project_region": "eu-west-1"}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("a.json", "{}", "none of aws_pubsub_region"),
         ("a.json", "[]", "it is a list; expected an object"),
@@ -114,23 +114,23 @@ def test_only_what_is_there_is_given() -> None:
         ("a.js", "export default {a: '\\u{FFFFFF}'}", "is not a character"),
     ],
 )
-def test_faults_are_told_with_the_file(name: str, text: str, told: str, tmp_path: Path) -> None:
+def test_errors_name_the_file(name: str, text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
         read_settings(path)
     assert str(caught.value).startswith(str(path))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_what_is_no_utf_8_is_told(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "aws-exports.js"
     path.write_bytes(b"ab\xff")
     with pytest.raises(SettingsError, match="not UTF-8: invalid start byte at byte 2"):
         read_settings(path)
 
 
-def test_what_is_far_too_long_is_told(tmp_path: Path) -> None:
+def test_too_large_a_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "aws-exports.js"
     path.write_bytes(b" " * 4_000_001)
     with pytest.raises(SettingsError, match="more than 4000000 bytes"):
@@ -178,7 +178,7 @@ def test_javascript_is_read(source: str, made: dict[str, Any]) -> None:
     "written",
     ["process.env.X", "'a' + 'b'", "`a${b}`", "f({a: 1}, [2])", "(1, 2)", "-1", "x => ({a: 1})", "{a: 1}.a", "[1][0]"],
 )
-def test_what_is_no_plain_value_is_kept_as_an_expression(written: str) -> None:
+def test_other_values_are_kept_as_expressions(written: str) -> None:
     source = f"export default {{a: {written}, b: [{written}], c: 1}}"
     assert read_exported_object(source) == {"a": Expression(written), "b": [Expression(written)], "c": 1}
 
@@ -206,7 +206,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["{a:", "[", "(", "/*", "'", "a,", "{...", "\\", "`${"])
-def test_long_texts_take_no_long_time(piece: str) -> None:
-    # Without a bound on the work this would not end in the time that any test has.
+def test_long_texts_are_read_in_linear_time(piece: str) -> None:
+    # Without a bound on the work this would not end within any test's timeout.
     with pytest.raises(ValueError, match=r"\w"):
         read_exported_object("export default {a: " + piece * 20_000)

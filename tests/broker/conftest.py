@@ -1,4 +1,4 @@
-"""What the tests of the broker share: brokers that end with the test, and raw clients of them."""
+"""Fixtures of the broker tests: brokers and raw clients that are closed after the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def start(stack: ExitStack) -> Callable[..., Broker]:
-    """Start a broker; it stops with the test."""
+    """Return a function that starts a broker; it is stopped after the test."""
 
     def start(**options: Any) -> Broker:
         return stack.enter_context(Broker(**options))
@@ -38,7 +38,7 @@ def broker(start: Callable[..., Broker]) -> Broker:
 
 @pytest.fixture
 def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire]:
-    """Make a raw client of a broker, by default over TCP of the test's own `broker`."""
+    """Return a function that creates a raw client, by default over TCP of the fixture `broker`."""
 
     def wire(broker: Broker | None = None, scheme: str = "mqtt", **options: Any) -> Wire:
         broker = broker or request.getfixturevalue("broker")
@@ -49,7 +49,7 @@ def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire
 
 @pytest.fixture
 def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
-    """Make a raw client and connect it."""
+    """Return a function that creates a raw client and connects it."""
 
     def client(client_id: str = "", broker: Broker | None = None, scheme: str = "mqtt", **fields: Any) -> Wire:
         return wire(broker, scheme).connect(client_id, **fields)

@@ -1,4 +1,4 @@
-"""CONNECT and CONNACK, from the server's side. Every literal is what goes over the wire."""
+"""CONNECT and CONNACK at the server. Literals are bytes on the wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECT = bytes.fromhex("10 0d 00 04 4d 51 54 54 04 02 00 3c 00 01 63")
 @pytest.mark.statement("MQTT-3.2.0-1")
 @pytest.mark.statement("MQTT-3.2.2-3")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_good_connect_is_answered_by_connack_0_first_of_all(wire, scheme):
+def test_a_valid_connect_is_answered_first_by_connack_0(wire, scheme):
     # CONNECT, PINGREQ and SUBSCRIBE in one piece
     peer = wire(scheme=scheme).send(CONNECT, "c0 00", "82 06 00 01 00 01 61 00")
     peer.expect("20 02 00 00", "d0 00", "90 03 00 01 00")
@@ -75,7 +75,7 @@ def test_another_protocol_level_gets_return_code_1(wire, level):
     assert wire().send(bytes(connect), "c0 00").rest() == bytes.fromhex("20 02 00 01")
 
 
-def test_a_client_of_mqtt_5_is_told_so_in_its_own_words(wire):
+def test_a_client_of_mqtt_5_gets_a_connack_of_mqtt_5(wire):
     """CONNACK of MQTT 5: flags 0, reason code 0x84 (Unsupported Protocol Version), no properties."""
     #                  len "MQTT"         level, flags, keep alive, no properties, len "c"
     connect = "10 0e 00 04 4d 51 54 54 05 02 00 3c 00 00 01 63"
@@ -100,7 +100,7 @@ def test_bits_that_mqtt_3_1_does_not_use_are_ignored(wire, first, flags):
 
 
 def test_mqtt_3_1_1_uses_these_bits(wire):
-    """The very same first bytes are malformed at level 4."""
+    """The same first bytes are malformed at level 4."""
     for malformed in ("c1 00", "8b 06 00 01 00 01 61 01", "6a 02 00 02", "82 06 00 01 00 01 61 fd"):
         peer = wire().connect("c")
         assert peer.send(malformed).rest() == b""
@@ -128,7 +128,7 @@ def test_mqtt_3_1_is_served(wire):
 @pytest.mark.statement("MQTT-3.1.2-3")
 @pytest.mark.statement("MQTT-3.1.4-1")
 @pytest.mark.parametrize("flags", [0x03, 0x01, 0x42, 0x0A, 0x22, 0x1E])
-def test_ill_formed_flags_are_closed_without_an_answer(wire, flags):
+def test_invalid_flags_close_the_connection_without_an_answer(wire, flags):
     connect = bytearray(CONNECT)
     connect[9] = flags
     assert wire().send(bytes(connect)).rest() == b""
@@ -147,7 +147,7 @@ def test_every_truncation_of_a_connect_is_closed_without_an_answer(broker):
 @example(client_id="0123456789abcdefghijklm")
 @example(client_id="nopqrstuvwxyzABCDEFGHIJ")
 @example(client_id="KLMNOPQRSTUVWXYZ")
-def test_every_plain_client_id_is_taken(running, client_id):
+def test_every_plain_client_id_is_accepted(running, client_id):
     with Wire(running.url_of("mqtt")) as peer:
         peer.connect(client_id)
 
@@ -159,7 +159,7 @@ def running():
 
 
 @pytest.mark.statement("MQTT-3.1.3-6")
-def test_each_empty_client_id_gets_one_of_its_own(start, client):
+def test_each_empty_client_id_gets_a_unique_one(start, client):
     seen = []
     broker = start(on_connected=lambda peer: seen.append(peer.client_id))
     first, second = client("", broker), client("", broker)
@@ -176,7 +176,7 @@ def test_an_empty_client_id_without_a_clean_session_gets_return_code_2(wire):
 
 
 @pytest.mark.statement("MQTT-3.1.3-9")
-def test_a_client_id_that_is_not_wanted_gets_return_code_2(start, wire):
+def test_a_refused_client_id_gets_return_code_2(start, wire):
     broker = start(limits=Limits(max_client_id_bytes=8))
     assert wire(broker).send(Connect("123456789")).rest() == bytes.fromhex("20 02 00 02")
     assert wire(broker).send(Connect("a\nb")).rest() == bytes.fromhex("20 02 00 02")
@@ -187,9 +187,9 @@ def test_a_client_id_that_is_not_wanted_gets_return_code_2(start, wire):
 @pytest.mark.statement("MQTT-3.2.2-5")
 @pytest.mark.parametrize("return_code", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_what_follows_a_refused_connect_is_not_processed(start, wire, client, return_code, scheme):
+def test_packets_after_a_refused_connect_are_ignored(start, wire, client, return_code, scheme):
     broker = start(authenticator=lambda peer, connect: connect.client_id != "bad" or Refused(return_code))
-    with client("bad-too", broker, clean_session=False):  # a session is there
+    with client("bad-too", broker, clean_session=False):  # creates a session
         pass
     watcher = client("good", broker)
     watcher.subscribe(("#", 0))
@@ -217,7 +217,7 @@ def test_an_error_in_authentication_closes_without_a_connack(start, wire, client
 @pytest.mark.statement("MQTT-3.2.2-3")
 @pytest.mark.statement("MQTT-3.1.2-6")
 @pytest.mark.statement("MQTT-3.1.4-3")
-def test_session_present_says_whether_there_was_a_session(client):
+def test_session_present_reports_an_existing_session(client):
     for clean_session, expected in [(False, False), (False, True), (True, False), (True, False), (False, False)]:
         with client("c", clean_session=clean_session) as peer:
             assert peer.session_present is expected
@@ -227,7 +227,7 @@ def test_session_present_says_whether_there_was_a_session(client):
 
 @pytest.mark.statement("MQTT-3.1.2-24")
 @pytest.mark.statement("MQTT-3.1.2-8")
-def test_silence_beyond_the_keep_alive_ends_the_connection(client):
+def test_the_keep_alive_timeout_ends_the_connection(client):
     watcher = client(keep_alive=0)
     watcher.subscribe(("w", 0))
     began = time.monotonic()
@@ -248,7 +248,7 @@ def test_a_client_that_does_not_connect_is_dropped(start, wire, scheme, said):
     assert peer.rest() == b""
 
 
-def test_a_websocket_that_is_never_asked_for_is_dropped(start, wire):
+def test_a_connection_without_an_upgrade_request_is_dropped(start, wire):
     peer = wire(start(limits=Limits(connect_timeout=0.2)), "ws", upgrade=False)
     peer.socket.sendall(b"GET /mqtt HTTP/1.1\r\nHost: x\r\n")
     assert peer.rest() == b""
@@ -271,7 +271,7 @@ def test_pingreqs_are_answered_one_for_one(client):
         "30 02 00 00",  # an empty topic
         "32 05 00 01 61 00 00",  # packet identifier 0
         "80 06 00 01 00 01 61 00",  # flags of SUBSCRIBE
-        "82 06 00 01 00 01 61 03",  # QoS 3 asked for
+        "82 06 00 01 00 01 61 03",  # QoS 3 requested
         "82 02 00 01",  # no Topic Filter
         "82 07 00 01 00 02 61 23 00",  # "a#"
         "a2 02 00 01",  # no Topic Filter
@@ -284,7 +284,7 @@ def test_pingreqs_are_answered_one_for_one(client):
         "30 ff ff ff ff 01",  # a remaining length of five bytes
     ],
 )
-def test_a_violation_closes_the_connection_that_carried_it_and_no_other(client, bad):
+def test_a_protocol_violation_closes_only_its_connection(client, bad):
     other = client("other")
     other.subscribe(("#", 0))
     peer = client("c", will=Message("w", b"violated"))

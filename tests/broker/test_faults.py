@@ -1,4 +1,4 @@
-"""Faults of the broker's own and of hooks: each costs one connection at most."""
+"""Errors in the broker and in hooks: each closes at most one connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mqttws.protocol.store import MemoryStore
 @pytest.mark.statement("MQTT-4.8.0-2")
 @pytest.mark.statement("U-7")
 @pytest.mark.parametrize("error", [MemoryError, OSError, AssertionError])
-def test_an_error_in_the_broker_closes_the_connection_that_met_it(broker, client, monkeypatch, caplog, error):
+def test_an_error_in_the_broker_closes_only_the_connection_concerned(broker, client, monkeypatch, caplog, error):
     whole = broker._router.publish
 
     def publish(topic, *rest):
@@ -51,7 +51,7 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
 
 
 def link_of(broker, client_id):
-    """Find the broker's end of a client's connection."""
+    """Return the broker's `Link` of a client."""
     (link,) = (link for link in broker._hub.doors.all if link._handler.subscriber.client_id == client_id)
     return link
 
@@ -60,7 +60,7 @@ def link_of(broker, client_id):
     ("step", "store", "size"),
     [("_prepare", MemoryStore(), 1), ("_flush", MemoryStore(), 1), ("_flush", None, 1), ("_write", None, 70_000)],
 )
-def test_an_error_in_writing_to_one_client_costs_no_other(start, client, monkeypatch, caplog, step, store, size):
+def test_an_error_in_writing_to_one_client_affects_no_other(start, client, monkeypatch, caplog, step, store, size):
     broker = start(store=store)
     before, poor, behind, publisher = (client(name, broker=broker) for name in ("before", "poor", "behind", "pub"))
     for each in (before, poor, behind):
@@ -81,7 +81,7 @@ def test_an_error_in_writing_to_one_client_costs_no_other(start, client, monkeyp
     assert "planted" in caplog.text
 
 
-def test_an_error_in_writing_that_the_timer_meets_ends_the_connection(start, client, monkeypatch, caplog):
+def test_an_error_in_writing_from_the_timer_ends_the_connection(start, client, monkeypatch, caplog):
     broker = start()
     silent = client("c", broker=broker, keep_alive=1)
 
@@ -94,7 +94,7 @@ def test_an_error_in_writing_that_the_timer_meets_ends_the_connection(start, cli
 
 
 @pytest.mark.parametrize("error", [StoreError, MemoryError])
-def test_a_commit_that_fails_once_keeps_nobody_waiting(start, client, monkeypatch, caplog, error):
+def test_a_commit_that_fails_once_blocks_no_client(start, client, monkeypatch, caplog, error):
     store = MemoryStore()
     broker = start(store=store)
     publisher, *peers = (client(name, broker=broker) for name in ("pub", "a", "b"))
@@ -113,7 +113,7 @@ def test_a_commit_that_fails_once_keeps_nobody_waiting(start, client, monkeypatc
     assert "planted" in caplog.text
 
 
-def test_a_housekeeping_that_fails_is_done_again_the_next_time(start, monkeypatch, caplog):
+def test_failed_housekeeping_is_repeated(start, monkeypatch, caplog):
     broker = start(sys_interval=0.01)
     done = threading.Event()
     calls = []
@@ -131,7 +131,7 @@ def test_a_housekeeping_that_fails_is_done_again_the_next_time(start, monkeypatc
 
 
 @pytest.mark.statement("MQTT-3.1.4-5")
-def test_a_connect_with_garbage_behind_it_lets_nobody_in(start, wire):
+def test_a_connect_followed_by_garbage_is_not_accepted(start, wire):
     connected = []
     broker = start(on_connected=connected.append, authenticator=lambda peer, connect: True)
     assert wire(broker).send(Connect("c", will=Message("w")), "f0 00").rest() == b""
@@ -140,8 +140,8 @@ def test_a_connect_with_garbage_behind_it_lets_nobody_in(start, wire):
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_hook_that_answers_when_it_is_cancelled_is_not_heard(start, wire, scheme):
-    """The client is gone, and what the hook decides comes too late."""
+def test_the_result_of_a_cancelled_hook_is_ignored(start, wire, scheme):
+    """The client has disconnected, and the decision of the hook comes too late."""
     begun, answered = threading.Event(), threading.Event()
 
     async def stubborn(*args):
@@ -177,14 +177,14 @@ def test_an_upgrade_hook_that_never_answers_is_not_waited_for(start, wire):
     assert b" 101 " not in answer
 
 
-def test_a_rejection_that_http_cannot_say_closes(start, wire, caplog):
+def test_a_rejection_that_is_invalid_in_http_closes_the_connection(start, wire, caplog):
     broker = start(on_upgrade=lambda peer: Rejection(403, [("bad name\n", "x")]))
     assert b" 101 " not in wire(broker, "ws", upgrade=False).upgrade("/", "x")
     wire(broker, "mqtt").connect()
     assert "closed because of an error" in caplog.text
 
 
-def test_what_fails_in_the_brokers_thread_is_told_to_the_caller(broker):
+def test_an_exception_in_the_brokers_thread_is_raised_in_the_caller(broker):
     def fail():
         raise LookupError("planted")
 
@@ -194,8 +194,8 @@ def test_what_fails_in_the_brokers_thread_is_told_to_the_caller(broker):
 
 @pytest.mark.statement("U-7")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_reset_that_the_event_loop_has_not_heard_of_holds_nobody_up(wire, scheme, caplog):
-    """A connection that is to be closed has been reset meanwhile: those that are due in the same turn are served."""
+def test_an_unnoticed_reset_delays_no_other_connection(wire, scheme, caplog):
+    """A connection to be closed has been reset meanwhile; the others of the same turn are served."""
 
     async def run():
         async with Broker(sys_interval=None) as broker:

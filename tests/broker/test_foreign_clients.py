@@ -1,4 +1,4 @@
-"""Clients of others against the broker: paho-mqtt in threads, Mosquitto's programs in processes of their own."""
+"""Other clients with the broker: paho-mqtt in threads, and Mosquitto's programs in separate processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mqttws.broker import Users, hash_password
 
 
 class Paho:
-    """A paho-mqtt client with its own network thread."""
+    """A paho-mqtt client with its network thread."""
 
     def __init__(self, url: str, client_id: str = "", clean_session: bool = True, pem=None, username=None) -> None:
         parts = urlsplit(url)
@@ -72,19 +72,19 @@ class Paho:
     def __exit__(self, *exc_info: object) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-        self.client._reset_sockets()  # it leaves a pair of them to the collector, which warns of them
+        self.client._reset_sockets()  # paho leaves a pair of sockets to the garbage collector, which warns
 
 
 @pytest.fixture(autouse=True)
 def _blamed_here():
-    """Let what these clients leave to the garbage collector fail their own tests, not whichever runs when it comes."""
+    """Collect garbage after each test, so that a warning about a leak of these clients fails the right test."""
     yield
     gc.collect()
 
 
 @pytest.fixture(params=["mqtt", "ws", "mqtts", "wss"])
 def make(request, start, server_tls, pem):
-    """Make paho clients of one broker, over one of its listeners."""
+    """Return a function that creates paho clients of one broker, over one of its listeners."""
     broker = start(wss_port=0, mqtts_port=0, tls=server_tls)
     url = broker.url_of(request.param)
 
@@ -148,7 +148,7 @@ def test_paho_under_order_and_load(make):
         pending[-1].wait_for_publish(PATIENCE)
 
 
-def test_paho_meets_the_users_file(start):
+def test_paho_authenticates_with_the_users_file(start):
     broker = start(authenticator=Users({"ann": hash_password("pass")}))
     with Paho(broker.url, username=("ann", "pass")) as peer:
         peer.connect()
@@ -156,12 +156,12 @@ def test_paho_meets_the_users_file(start):
         peer.client.connect(*peer.address)
         peer.client.loop_start()
         code, _ = peer.connects.get(timeout=PATIENCE)
-        assert code == 134  # paho tells return code 4 in the words of MQTT 5
+        assert code == 134  # paho reports return code 4 as the reason code of MQTT 5
 
 
 @pytest.fixture
 def mosquitto():
-    """Run Mosquitto's clients; each ends by itself, or is ended with the test."""
+    """Return a function that runs Mosquitto's clients; each ends by itself or is killed after the test."""
     if shutil.which("mosquitto_sub") is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("mosquitto_sub is not installed")
     running: list[subprocess.Popen[str]] = []
@@ -190,13 +190,16 @@ def test_mosquittos_clients(start, server_tls, pem, mosquitto, scheme, qos, vers
     sub = mosquitto("sub", url, "-V", version, "-t", "a/#", "-q", qos, "-C", "2", "-F", "%t %p %q %r", pem=ca)
     assert mosquitto("pub", url, "-V", version, "-t", "a/kept", "-m", "k", "-q", qos, "-r", pem=ca).wait(PATIENCE) == 0
     first = sub.stdout.readline().split()
-    assert first in (["a/kept", "k", qos, "0"], ["a/kept", "k", qos, "1"])  # before or after it had subscribed
+    assert first in (
+        ["a/kept", "k", qos, "0"],
+        ["a/kept", "k", qos, "1"],
+    )  # published before or after it had subscribed
     assert mosquitto("pub", url, "-V", version, "-t", "a/b", "-m", "x", "-q", qos, pem=ca).wait(PATIENCE) == 0
     assert sub.stdout.readline().split() == ["a/b", "x", qos, "0"]
     assert sub.wait(PATIENCE) == 0
 
 
-def test_our_client_finds_a_broker_that_was_killed_and_restarted(start):
+def test_our_client_reconnects_to_a_killed_and_restarted_broker(start):
     broker = start()
     with mqttws.connect(broker.url, client_id="c", clean_session=False, timeout=PATIENCE) as client:
         client.subscribe("a", 1)

@@ -1,4 +1,4 @@
-"""The hooks: who is asked what, when, and what follows from the answer."""
+"""The hooks: when each is called, with which arguments, and the effect of its result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mqttws.broker.hooks import Hooks
 SECRET = "AKIDsecret"
 
 
-def test_all_hooks_get_the_same_peer_and_may_keep_things_in_it(start, wire):
+def test_all_hooks_get_the_same_peer_and_may_store_data_in_it(start, wire):
     said: list[tuple[str, object]] = []
 
     def note(what, answer=None):
@@ -77,7 +77,7 @@ def test_each_packet_is_shown_in_its_order(start, wire, scheme):
     assert len(shown) == 4
 
 
-def test_the_peer_tells_where_it_comes_from(start, wire):
+def test_the_peer_has_its_address(start, wire):
     seen: list[Peer] = []
     broker = start(on_upgrade=seen.append, authenticator=lambda peer, connect: seen.append(peer) or True)
     with wire(broker, "ws", upgrade=False) as peer:
@@ -98,7 +98,7 @@ def test_the_peer_tells_where_it_comes_from(start, wire):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_upgrade_is_rejected_as_the_hook_says(start, wire, asynchronous):
+def test_an_upgrade_hook_can_reject(start, wire, asynchronous):
     rejection = Rejection(403, [("x-amzn-ErrorType", "ForbiddenException")], b'{"message":null}')
 
     async def later(peer):
@@ -125,7 +125,7 @@ def test_an_upgrade_hook_that_fails_is_answered_by_500(start, wire, caplog):
 @pytest.mark.parametrize(("answer", "code"), [(False, 5), (Refused(4), 4), (Refused(), 5), (True, 0), (Accepted(), 0)])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.statement("U-4")
-def test_the_authenticator_decides(start, wire, answer, code, asynchronous):
+def test_the_result_of_the_authenticator_is_used(start, wire, answer, code, asynchronous):
     async def later(peer, connect):
         await asyncio.sleep(0.01)
         return answer
@@ -150,7 +150,7 @@ def test_an_authenticator_that_never_answers_is_not_waited_for(start, wire):
     assert wire(start(authenticator=never, limits=Limits(connect_timeout=0.1))).send(Connect("c")).rest() == b""
 
 
-def test_an_authenticator_is_cancelled_when_its_client_goes(start, wire):
+def test_an_authenticator_is_cancelled_when_its_client_disconnects(start, wire):
     begun, cancelled = threading.Event(), threading.Event()
 
     async def slow(peer, connect):
@@ -168,8 +168,8 @@ def test_an_authenticator_is_cancelled_when_its_client_goes(start, wire):
     assert cancelled.is_set()
 
 
-def test_an_authenticator_that_has_not_begun_is_cancelled_too(start, wire):
-    """The connection ends by the same bytes that the authenticator is asked about."""
+def test_an_authenticator_that_has_not_started_is_cancelled(start, wire):
+    """The bytes that contain the CONNECT also end the connection."""
     asked: list[str] = []
 
     async def ask(peer, connect):
@@ -178,7 +178,7 @@ def test_an_authenticator_that_has_not_begun_is_cancelled_too(start, wire):
 
     broker = start(authenticator=ask)
     assert wire(broker).send(Connect("c"), "f0 00").rest() == b""
-    gc.collect()  # a coroutine that was never awaited would be told of now
+    gc.collect()  # would warn about a coroutine that was never awaited
     assert wire(broker).send(Connect("d")).receive() == ConnAck(0)
     assert asked == ["d"]
 
@@ -256,7 +256,7 @@ def test_a_denial_may_end_the_connection(start, client, scheme):
         "82 06 00 01 00 01 61 00",
     ):
         assert client("c", broker, scheme).send(packet, Publish("b")).rest() == b""
-        watcher.quiet()  # what came behind it was not heard
+        watcher.quiet()  # packets after it were not processed
     assert [type(error) for error in ended] == [AccessDenied] * 3
     assert "policy" in str(ended[0])
 
@@ -282,7 +282,7 @@ def test_receiving_is_authorized_message_by_message(start, client):
     peer.quiet()
 
 
-def test_a_denied_delivery_may_end_the_receivers_connection_alone(start, client):
+def test_a_denied_delivery_may_end_only_the_receivers_connection(start, client):
     broker = start(
         authorizer=lambda peer, access: Verdict(access.action != "receive" or peer.client_id != "c", close=True)
     )
@@ -297,7 +297,7 @@ def test_a_denied_delivery_may_end_the_receivers_connection_alone(start, client)
         assert {message.payload for message in other.messages(2)} == {b"x", b"gone"}
 
 
-def test_an_authorizer_that_fails_ends_only_the_connection_it_was_asked_about(start, client, caplog):
+def test_a_failing_authorizer_ends_only_the_connection_concerned(start, client, caplog):
     def authorizer(peer, access):
         if peer.client_id == "bad":
             raise LookupError("no such rule")
@@ -313,7 +313,7 @@ def test_an_authorizer_that_fails_ends_only_the_connection_it_was_asked_about(st
     assert caplog.text.count("LookupError: no such rule") == 2
 
 
-def test_an_authorizer_that_fails_over_a_delivery_ends_the_receiver_alone(start, client):
+def test_an_authorizer_that_fails_on_a_delivery_ends_only_the_receiver(start, client):
     def authorizer(peer, access):
         if access.action == "receive" and peer.client_id == "bad":
             raise LookupError("no such rule")
@@ -329,8 +329,8 @@ def test_an_authorizer_that_fails_over_a_delivery_ends_the_receiver_alone(start,
 
 
 @pytest.mark.parametrize("failing", ["authorizer", "on_published"])
-def test_a_will_over_which_a_hook_fails_is_not_published(start, client, caplog, failing):
-    """And the end of its connection is told all the same."""
+def test_a_will_is_not_published_if_its_hook_fails(start, client, caplog, failing):
+    """The end of its connection is still reported."""
     ended = threading.Event()
 
     def fail(*arguments):
@@ -374,7 +374,7 @@ def test_a_disconnected_hook_that_fails_is_logged(start, client, caplog):
     assert "on_disconnected failed" in caplog.text
 
 
-def test_presence_is_told_once_each_with_the_reason(start, client):
+def test_presence_hooks_are_called_once_each_with_the_reason(start, client):
     told = []
     broker = start(
         on_connected=lambda peer: told.append((peer.client_id, "connected")),
@@ -405,7 +405,7 @@ def test_hooks_may_publish(start, client):
     assert watcher.messages(1) == [Publish("$aws/events/presence/connected/c", b"{}")]
 
 
-def test_a_refused_client_leaves_one_line(start, wire, caplog):
+def test_a_refused_client_causes_one_log_line(start, wire, caplog):
     caplog.set_level(logging.WARNING, "mqttws.broker")
     broker = start(authenticator=lambda peer, connect: Refused(4, "who is this?"))
     wire(broker).send(Connect("c", username=SECRET, password=SECRET.encode())).rest()

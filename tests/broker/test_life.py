@@ -1,4 +1,4 @@
-"""A broker's life: starting and stopping in every way, its URLs, its figures, and what it leaves behind."""
+"""The life cycle of a broker: starting and stopping, URLs, metrics, and released resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_blocking_program_runs_it_in_a_thread_of_its_own():
+def test_a_blocking_program_runs_it_in_a_separate_thread():
     threads, files = threading.active_count(), descriptors()
     with Broker() as broker:
         assert broker.url == broker.urls[0]
@@ -38,8 +38,8 @@ def test_a_blocking_program_runs_it_in_a_thread_of_its_own():
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
 @pytest.mark.parametrize("how", ["in order", "cut", "refused", "while a hook thinks"])
-def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(start, wire, scheme, how):
-    """A busy broker's collector comes seldom: it would hold the connections of many minutes."""
+def test_a_closed_connection_is_freed_without_the_garbage_collector(start, wire, scheme, how):
+    """In a busy broker the garbage collector runs rarely, and would keep the connections of many minutes."""
     asked = threading.Event()
 
     async def decide(peer, connect):
@@ -94,7 +94,7 @@ def test_it_can_be_stopped_and_started_at_the_same_ports():
             broker.start()
         with mqttws.connect(broker.url):
             broker.stop()
-        broker.stop()  # once more does nothing
+        broker.stop()  # a second stop does nothing
         broker.start()
         assert broker.urls == urls
         mqttws.connect(broker.url).close()
@@ -127,7 +127,7 @@ def test_an_asynchronous_broker_can_start_again():
     asyncio.run(main())
 
 
-def test_a_port_that_is_taken_is_told_and_leaves_nothing():
+def test_a_port_in_use_is_an_error_and_leaks_nothing():
     threads = threading.active_count()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         broker = Broker(tcp_port=taken.getsockname()[1])
@@ -135,7 +135,7 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing():
             broker.start()
         assert caught.value.errno == errno.EADDRINUSE
     assert threading.active_count() == threads
-    broker.start()  # now it is free
+    broker.start()  # the port is free now
     broker.stop()
 
 
@@ -144,7 +144,7 @@ def test_without_a_listener_there_is_no_broker():
         Broker(ws_port=None, tcp_port=None)
 
 
-def test_it_has_the_listeners_that_were_asked_for():
+def test_it_has_the_configured_listeners():
     with Broker(ws_port=None) as broker:
         assert [url.partition(":")[0] for url in broker.urls] == ["mqtt"]
         assert broker.url == broker.url_of("mqtt")
@@ -169,7 +169,7 @@ def test_it_listens_by_name():
 
 
 @pytest.mark.parametrize("verb", [lambda b: b.publish("a"), lambda b: b.metrics(), lambda b: b.disconnect("c")])
-def test_what_needs_it_running_says_so(verb):
+def test_methods_that_need_a_running_broker_raise(verb):
     broker = Broker()
     with pytest.raises(RuntimeError, match="the broker is not running; start it first"):
         verb(broker)
@@ -189,7 +189,7 @@ def test_publishing_from_many_threads(broker, client):
         thread.join()
 
 
-def test_what_is_published_is_checked(broker):
+def test_arguments_of_publish_are_checked(broker):
     for topic, qos in (("a/#", 0), ("", 0), ("a", 3)):
         with pytest.raises(LocalProtocolError):
             broker.publish(topic, b"", qos)
@@ -199,7 +199,7 @@ def test_what_is_published_is_checked(broker):
     assert broker.publish("kept", "text", retain=True) == 0
 
 
-def test_a_client_can_be_cut_off(broker, client):
+def test_a_client_can_be_disconnected(broker, client):
     peer = client("c", clean_session=False)
     assert broker.disconnect("c")
     assert peer.rest() == b""
@@ -207,7 +207,7 @@ def test_a_client_can_be_cut_off(broker, client):
     assert not broker.disconnect("nobody")
 
 
-def test_figures(broker, client):
+def test_metrics_count_clients_and_messages(broker, client):
     peer = client("c", clean_session=False)
     peer.subscribe(("a", 1), ("b/#", 0))
     peer.send(Publish("a", b"x", 1, True, packet_id=1))
@@ -235,7 +235,7 @@ def test_figures(broker, client):
     assert broker.metrics()["subscriptions/count"] == broker.metrics()["clients/total"] == 0
 
 
-def test_sys_brings_the_figures_of_now_and_then_what_changes(start, client):
+def test_sys_delivers_current_metrics_and_then_changes(start, client):
     broker = start(sys_anonymous=True, sys_interval=0.05)
     peer = client("c", broker)
     peer.subscribe(("$SYS/broker/clients/total", 0), ("$SYS/broker/version", 0))
@@ -247,20 +247,20 @@ def test_sys_brings_the_figures_of_now_and_then_what_changes(start, client):
     assert peer.messages(1) == [Publish("$SYS/broker/clients/total", b"2")]
 
 
-def test_sys_is_not_for_everybody_and_nobody_writes_it(client):
+def test_sys_requires_authorization_and_is_read_only(client):
     peer = client("c")
     assert peer.subscribe(("$SYS/#", 0), ("$SYS", 0), ("$SYSTEM", 0), ("#", 0)) == (0x80, 0x80, 0, 0)
     named = client("d", username="ann")
-    assert named.subscribe(("$SYS/broker/version", 0)) == (0x80,)  # without an authenticator a name proves nothing
+    assert named.subscribe(("$SYS/broker/version", 0)) == (0x80,)  # without an authenticator a user name proves nothing
 
 
-def test_a_thousand_connections_leave_nothing_behind(broker):
+def test_a_thousand_connections_leak_nothing(broker):
     files = descriptors()
     for number in range(1000):
         with mqttws.Client(broker.urls[number % 2], reconnect=False) as client:
             client.subscribe("a")
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:  # the broker has yet to hear the end of the last one
+    while time.monotonic() < deadline:  # the broker has not yet seen the end of the last one
         figures = broker.metrics()
         left = [figures[name] for name in ("clients/total", "clients/connected", "subscriptions/count")]
         if left == [0, 0, 0] and descriptors() <= files:

@@ -1,4 +1,4 @@
-"""Each bound: what is still taken, what lies beyond, and that no other client notices."""
+"""The limits of the broker: values at each limit and beyond it, without an effect on other clients."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mqttws.broker import Departures, Limits
 
 
 @pytest.mark.parametrize("field", ["max_packet_size", "connect_timeout", "max_queued", "publish_rate", "byte_rate"])
-def test_a_bound_is_above_0(field):
+def test_a_limit_must_be_above_0(field):
     with pytest.raises(ValueError, match=f"Limits.{field} is 0; it must be above 0"):
         Limits(**{field: 0})
 
 
-def test_there_are_no_more_identifiers_than_65535():
+def test_max_in_flight_is_at_most_65535():
     with pytest.raises(ValueError, match="65,535"):
         Limits(max_in_flight=65_536)
 
 
 def test_a_packet_that_is_too_large_is_closed_from_its_header(start, client):
     broker = start(limits=Limits(max_packet_size=1000))
-    client("c", broker).send(Publish("a", bytes(994)), "c0 00").expect("d0 00")  # 3 + 3 + 994: just right
+    client("c", broker).send(Publish("a", bytes(994)), "c0 00").expect("d0 00")  # 3 + 3 + 994 bytes: exactly the limit
     peer = client("c", broker)
     assert peer.send("30 e6 07").rest() == b""  # announces 1001 bytes, sends none of them
     peer = client("c", broker)
@@ -40,7 +40,7 @@ def test_connections_are_bounded(start, wire, client):
     peers[0].send("e0 00").rest()
     peers[0].close()
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:  # the place is free when the broker has seen the end of the connection
+    while time.monotonic() < deadline:  # until the broker has seen the end of the connection
         peer = wire(broker)
         try:
             if peer.send(Connect()).socket.recv(4):
@@ -48,7 +48,7 @@ def test_connections_are_bounded(start, wire, client):
         except ConnectionError:
             pass
     else:
-        pytest.fail("the place of a client that left was not given to another")
+        pytest.fail("a client is refused although another has disconnected")
     for peer in peers[1:]:
         peer.quiet()
 
@@ -64,7 +64,7 @@ def test_connections_are_bounded_by_address(start, wire, client):
     peer.quiet()
 
 
-def test_kept_sessions_are_bounded_and_clean_ones_need_no_place(start, wire, client):
+def test_kept_sessions_are_bounded_and_clean_ones_do_not_count(start, wire, client):
     broker = start(limits=Limits(max_sessions=2))
     for client_id in ("a", "b"):
         peer = client(client_id, broker, clean_session=False)
@@ -76,7 +76,7 @@ def test_kept_sessions_are_bounded_and_clean_ones_need_no_place(start, wire, cli
     assert client("a", broker, clean_session=False).session_present
 
 
-def test_the_session_in_which_nothing_waits_makes_way_the_one_that_is_away_longest_first(start, client):
+def test_empty_sessions_are_evicted_the_longest_disconnected_first(start, client):
     broker = start(limits=Limits(max_sessions=4))
     for client_id in ("full", "old", "new"):
         peer = client(client_id, broker, clean_session=False)
@@ -100,9 +100,9 @@ def test_one_user_has_no_more_than_its_share_of_sessions(start, wire, client):
     peers = [client(client_id, broker, **keep) for client_id in "ab"]
     assert wire(broker).send(Connect("c", **keep)).rest() == bytes.fromhex("20 02 00 03")
     client("d", broker, clean_session=False, username="other").quiet()
-    assert client("a", broker, **keep).session_present  # the same session needs no second place
+    assert client("a", broker, **keep).session_present  # the same session counts once
     peers[1].send("e0 00").rest()
-    assert not client("c", broker, **keep).session_present  # b, which is away, has made way
+    assert not client("c", broker, **keep).session_present  # the session of b, which is disconnected, was removed
     assert not client("e", broker, clean_session=True, username="greedy").session_present
     others.quiet()
 
@@ -118,7 +118,7 @@ def test_one_address_has_no_more_than_its_share_of_sessions_but_loopback(monkeyp
 def test_subscriptions_are_bounded(start, client):
     peer = client("c", start(limits=Limits(max_subscriptions=2)))
     assert peer.subscribe(("a", 0), ("b", 1), ("c", 2)) == (0, 1, 0x80)
-    assert peer.subscribe(("a", 2), ("c", 2)) == (2, 0x80)  # the same again is no new one
+    assert peer.subscribe(("a", 2), ("c", 2)) == (2, 0x80)  # a repeated filter is no new one
     peer.send("a2 05 00 07 00 01 61").expect("b0 02 00 07")
     assert peer.subscribe(("c", 2)) == (2,)
 
@@ -128,7 +128,7 @@ def test_filters_in_one_subscribe_are_bounded(start, client):
     peer = client("c", broker, clean_session=False)
     assert peer.subscribe(("a", 0), ("b", 0)) == (0, 0)
     assert peer.send(Subscribe(1, [("c", 0), ("d", 0), ("e", 0)])).rest() == b""
-    assert broker.metrics()["subscriptions/count"] == 2  # none of them was taken
+    assert broker.metrics()["subscriptions/count"] == 2  # none of them was accepted
 
 
 @pytest.mark.parametrize(
@@ -215,25 +215,25 @@ def test_bytes_beyond_the_rate_wait_and_none_is_lost(start, client):
     began = time.monotonic()
     peer.send(*[Publish("a", b"%05d" % n + bytes(9_995)) for n in range(16)])
     assert [int(message.payload[:5]) for message in watcher.messages(16)] == list(range(16))
-    assert time.monotonic() - began >= 0.2  # the last of them are read when a burst of 100,000 bytes has been paid for
+    assert time.monotonic() - began >= 0.2  # the last are read when the rate allows, after a burst of 100,000 bytes
     peer.send(Publish("a", b"00016", 1, packet_id=1))
     peer.expect(PubAck(1))
 
 
-def test_what_goes_out_counts_as_well_as_what_comes_in(start, client):
+def test_outgoing_bytes_count_towards_the_rate(start, client):
     broker = start(limits=Limits(byte_rate=100_000))
     reader = client("reader", broker)
     reader.subscribe(("a", 0))
     other = client("c", broker)
     other.send(*[Publish("a", bytes(10_000)) for _ in range(16)])
-    assert len(reader.messages(16)) == 16  # what goes out is not delayed
+    assert len(reader.messages(16)) == 16  # outgoing messages are not delayed
     began = time.monotonic()
     reader.send(Publish("b", b"", 1, packet_id=1))
     reader.expect(PubAck(1))
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_client_that_leaves_while_it_waits_for_its_rate_is_forgotten(start, client):
+def test_a_rate_limited_client_that_is_taken_over_is_freed(start, client):
     broker = start(limits=Limits(byte_rate=10_000))
     peer = client("c", broker)
     peer.send(Publish("a", bytes(9_000)), Publish("a", bytes(9_000)))
@@ -241,7 +241,7 @@ def test_a_client_that_leaves_while_it_waits_for_its_rate_is_forgotten(start, cl
     assert broker.metrics()["clients/connected"] == 1
 
 
-def test_what_waits_for_its_rate_is_heard_when_the_client_leaves(start, client):
+def test_rate_limited_messages_are_processed_after_the_client_disconnects(start, client):
     broker = start(limits=Limits(publish_rate=1))
     watcher = client("watcher", broker)
     watcher.subscribe(("a", 0))
@@ -253,7 +253,7 @@ def test_what_waits_for_its_rate_is_heard_when_the_client_leaves(start, client):
 
 
 def fill(watcher: Wire, publisher: Wire, qos: int, count: int) -> None:
-    """Publish what the watcher's connection cannot hold."""
+    """Publish more than the buffers of the watcher's connection hold."""
     payload = bytes(60_000)
     for number in range(count):
         publisher.send(Publish("a", payload, qos, packet_id=number + 1 if qos else None))
@@ -293,7 +293,7 @@ def test_qos_1_messages_for_a_slow_reader_wait(start, client):
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_client_that_reads_nothing_is_cut_off(start, client, scheme):
+def test_a_client_that_reads_nothing_is_disconnected(start, client, scheme):
     ended = []
     broker = start(limits=Limits(stall_timeout=0.3), on_disconnected=lambda peer, error: ended.append(str(error)))
     stuck = client("stuck", broker, scheme)
@@ -311,7 +311,7 @@ def forever(function, *arguments):
         function(*arguments)
 
 
-def test_a_client_that_asks_and_never_reads_is_not_read_any_more(start, client):
+def test_reading_is_paused_for_a_client_that_never_reads(start, client):
     broker = start(limits=Limits(stall_timeout=0.3))
     other = client("other", broker)
     stuck = client("stuck", broker)
@@ -319,7 +319,7 @@ def test_a_client_that_asks_and_never_reads_is_not_read_any_more(start, client):
     stuck.socket.settimeout(PATIENCE)
     request = Subscribe(1, [("a", 0)]).encode() * 100
     with pytest.raises(ConnectionError):
-        forever(stuck.socket.sendall, request)  # 800 bytes ask for 20 MB, each time
+        forever(stuck.socket.sendall, request)  # each 800 bytes request 20 MB
     other.quiet()
 
 

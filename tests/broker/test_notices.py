@@ -1,4 +1,4 @@
-"""The log: a bounded number of lines for each kind and client, and a count of what was left out."""
+"""The broker's log: a bounded number of lines for each kind and client, and a count of suppressed lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mqttws.broker.notices import _BURST, _BURST_OF_KIND, _INTERVAL, _MAX_KNOWN,
 
 @pytest.fixture
 def notices(caplog):
-    """Give a log whose clock stands still, and can be moved."""
+    """Return a log with a clock that the test sets."""
     caplog.set_level(logging.INFO, "mqttws.broker")
     now = [100.0]
     made = Notices(lambda: now[0])
@@ -23,7 +23,7 @@ def lines(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_kind_of_a_client_is_written_so_often_and_the_rest_is_counted(notices, caplog):
+def test_lines_beyond_the_burst_are_counted(notices, caplog):
     for number in range(100):
         notices.say("faults", "a", "fault %d", number)
         notices.say("others", "a", "other %d", number)
@@ -37,7 +37,7 @@ def test_a_kind_of_a_client_is_written_so_often_and_the_rest_is_counted(notices,
     assert lines(caplog) == ["again (80 earlier lines of this kind about this client were suppressed)"]
 
 
-def test_what_was_left_out_is_told_when_nothing_more_comes(notices, caplog):
+def test_suppressed_lines_are_reported_without_another_line(notices, caplog):
     for number in range(_BURST + 5):
         notices.say("faults", "a", "fault %d", number)
     caplog.clear()
@@ -64,7 +64,7 @@ def test_many_clients_are_bounded_together(notices, caplog):
     ]
 
 
-def test_nothing_is_counted_of_what_the_level_leaves_out(notices, caplog):
+def test_lines_below_the_log_level_are_not_counted(notices, caplog):
     caplog.set_level(logging.WARNING, "mqttws.broker")
     for _ in range(100):
         notices.say("connected", "a", "hello", level=logging.INFO)

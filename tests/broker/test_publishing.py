@@ -1,4 +1,4 @@
-"""PUBLISH, its QoS flows and retained messages, from the server's side."""
+"""PUBLISH, the QoS flows and retained messages at the server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_each_qos_has_its_answer(client):
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_what_comes_in_one_piece_goes_out_in_its_order(client, scheme):
-    """Messages of QoS 0 to one topic are routed in runs; what stands between them ends a run."""
+def test_packets_received_together_are_delivered_in_order(client, scheme):
+    """Messages of QoS 0 to one topic are routed in runs; any other packet ends a run."""
     watcher, peer = client(scheme=scheme), client("c", scheme=scheme)
     watcher.subscribe(("a", 0), ("b", 0))
     peer.send(
@@ -96,7 +96,7 @@ def test_dup_is_not_passed_on(client):
 @pytest.mark.statement("MQTT-3.3.1-9")
 @pytest.mark.parametrize("published", [0, 1, 2])
 @pytest.mark.parametrize("granted", [0, 1, 2])
-def test_a_retained_message_comes_to_established_and_to_late_subscribers(client, published, granted):
+def test_a_retained_message_reaches_existing_and_later_subscribers(client, published, granted):
     early = client("early")
     early.subscribe(("a", granted))
     client("c").send(Publish("a", b"x", published, True, packet_id=1 if published else None))
@@ -139,7 +139,7 @@ def test_an_empty_retained_message_removes_and_is_not_kept(broker, client):
 
 @pytest.mark.statement("MQTT-3.1.2-7")
 @pytest.mark.parametrize("clean_session", [False, True])
-def test_retained_messages_outlive_sessions(client, clean_session):
+def test_retained_messages_survive_sessions(client, clean_session):
     with client("c", clean_session=clean_session) as peer:
         peer.send(Publish("a", b"1", 1, True, packet_id=1)).expect(PubAck(1))
         assert peer.send("e0 00").rest() == b""
@@ -151,7 +151,7 @@ def test_retained_messages_outlive_sessions(client, clean_session):
 
 @pytest.mark.statement("MQTT-3.3.1-6")
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_thousand_retained_messages_come_with_a_subscription(broker, client, qos):
+def test_a_subscription_delivers_a_thousand_retained_messages(broker, client, qos):
     for number in range(1000):
         broker.publish(f"r/{number}", b"old", qos, True)
         broker.publish(f"r/{number}", b"%d" % number, qos, True)
@@ -169,12 +169,12 @@ def test_a_thousand_retained_messages_come_with_a_subscription(broker, client, q
     peer.quiet()
 
 
-def test_a_retained_message_that_was_overtaken_is_left_out(broker, client):
+def test_a_replaced_retained_message_is_skipped(broker, client):
     for number in range(500):
         broker.publish(f"r/{number}", b"old", 1, True)
     peer = client()
     peer.subscribe(("r/#", 1))
-    first = peer.messages(100)  # the window is full, the others wait
+    first = peer.messages(100)  # the window is full; the others wait
     broker.publish("r/499", b"new", 1, True)
     payloads: list[bytes] = []
     peer.send(*[PubAck(message.packet_id) for message in first])
@@ -187,7 +187,7 @@ def test_a_retained_message_that_was_overtaken_is_left_out(broker, client):
             payloads.append(b"")
     assert payloads.count(b"new") == 1
     assert b"old" not in payloads
-    peer.quiet()  # nor does the old one come behind all others
+    peer.quiet()  # the old message does not arrive last, either
 
 
 @pytest.mark.statement("MQTT-4.6.0-6")

@@ -1,4 +1,4 @@
-"""The pure rooms against naive references: retained messages, and who gets what at which QoS."""
+"""The router, compared with naive references: retained messages, and deliveries with their QoS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QOS = st.integers(0, 2)
 
 
 class Outlet:
-    """A connection that only notes."""
+    """An outlet that records packets."""
 
     def __init__(self, takes: bool = True) -> None:
         self.packets: list[bytes] = []
@@ -63,7 +63,7 @@ def test_retained_messages_are_those_that_match(published, topic_filter):
     assert {m.topic: m for m in found} == {t: m for t, m in naive.items() if topic_matches(topic_filter, t)}
     for topic in naive:
         retained.set(Message(topic, b"", 0, True))
-    assert retained._root.children == {}  # no branch is left bare
+    assert retained._root.children == {}  # no empty branch is left
 
 
 @given(
@@ -122,15 +122,15 @@ def test_a_qos_0_message_is_encoded_once_for_all_its_subscribers():
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), TOPICS, FILTERS, QOS, st.booleans())))
-def test_what_is_remembered_of_the_tree_is_what_it_says_now(steps):
-    """After each change of a subscription, and before it, a topic finds those whose filters match it."""
+def test_cached_answers_follow_every_change_of_the_tree(steps):
+    """Before and after each change of a subscription, the lookup of a topic finds the matching subscribers."""
     routes = Subscriptions()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     subscribers = [Subscriber(str(number), Session(), None, peer) for number in range(3)]
     naive: dict[tuple[str, Subscriber], int] = {}
     for number, topic, topic_filter, qos, wanted in steps:
         subscriber = subscribers[number]
-        for _ in range(2):  # asked of the tree, then of what is remembered
+        for _ in range(2):  # looked up in the tree, then in the cache
             expected: dict[Subscriber, int] = {}
             for (held, holder), granted in naive.items():
                 if topic_matches(held, topic):
@@ -145,7 +145,7 @@ def test_what_is_remembered_of_the_tree_is_what_it_says_now(steps):
     assert len(routes) == len(naive)
 
 
-def test_what_is_remembered_is_bounded():
+def test_the_cache_is_bounded():
     router = Router()
     registry = Registry(router)
     peer = Peer("mqtt", ("127.0.0.1", 1))
@@ -157,20 +157,20 @@ def test_what_is_remembered_is_bounded():
         assert len(router._subscriptions._answers) <= MAX_ANSWERS
         assert router._subscriptions._named <= MAX_ANSWERS
         assert len(router._open_topics) <= MAX_ANSWERS
-    for number in range(20):  # long topics are remembered, too, as far as there is place for their characters
+    for number in range(20):  # long topics are cached, too, within the bound of characters
         topic = f"{number}" + "b" * 60_000
         router.publish_run(peer, topic, [b"x"])
         for remembered in (router._subscriptions._answers, router._open_topics):
             assert topic in remembered
             assert sum(map(len, remembered)) <= MAX_CHARACTERS
-    assert len(router._subscriptions._answers) > 1  # each topic has not taken the place of all others
+    assert len(router._subscriptions._answers) > 1  # a topic does not evict all others
     assert len(router._open_topics) > 1
     assert len(outlet.packets) == 3 * MAX_ANSWERS + 20
 
 
 @pytest.mark.parametrize("topic_filter", ["#", "$share/{}/#"])
-def test_what_is_remembered_of_many_subscribers_is_bounded(monkeypatch, topic_filter):
-    """By subscribers and groups; a group counts as one, however many are in it."""
+def test_the_cache_is_bounded_by_subscribers(monkeypatch, topic_filter):
+    """Bounded by subscribers and groups; a group of any size counts as one."""
     monkeypatch.setattr("mqttws.broker.subscriptions._MAX_NAMED", 10)
     routes = Subscriptions()
     peer = Peer("mqtt", ("127.0.0.1", 1))
@@ -206,7 +206,7 @@ def test_a_run_is_the_same_as_its_messages_one_by_one(runs, topic_filters):
     assert figures[0] == figures[1]
 
 
-def test_expiry_looks_at_those_that_are_away_alone():
+def test_expiry_examines_only_disconnected_sessions():
     router = Router()
     registry = Registry(router)
     peer = Peer("mqtt", ("127.0.0.1", 1))
@@ -215,7 +215,7 @@ def test_expiry_looks_at_those_that_are_away_alone():
     for start in (0.0, 100.0):
         subscriber, present = registry.attach(peer, Connect("c", clean_session=False), answer, Outlet())
         assert present is (start > 0)
-        registry.expire(start + 1000)  # it is here, and does not expire
+        registry.expire(start + 1000)  # it is connected, and does not expire
         assert registry.find("c") is subscriber
         registry.detach(subscriber, start, will=True)
         if start == 0.0:
@@ -227,8 +227,8 @@ def test_expiry_looks_at_those_that_are_away_alone():
     assert router.metrics.sessions_expired == 1
 
 
-def test_a_session_without_an_end_is_kept():
-    """None is for ever, whether the limits say so or the authenticator's answer leaves it to them."""
+def test_a_session_without_an_expiry_is_kept():
+    """None means for ever, from the limits as well as from the authenticator."""
     registry = Registry(Router(Limits(session_expiry=None)))
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "c"
@@ -239,8 +239,8 @@ def test_a_session_without_an_end_is_kept():
 
 
 @given(st.lists(st.tuples(TOPICS, st.booleans())), FILTERS, st.data())
-def test_a_walk_over_retained_messages_goes_on_while_they_change(published, topic_filter, data):
-    """What was there when it began and has stayed is found once; what is set meanwhile is left to the live delivery."""
+def test_a_walk_over_retained_messages_tolerates_changes(published, topic_filter, data):
+    """Messages that stay during the walk are found once; those set meanwhile are left to the live delivery."""
     retained = Retained()
     naive: dict[str, Message] = {}
     steps = iter(published)
@@ -259,7 +259,7 @@ def test_a_walk_over_retained_messages_goes_on_while_they_change(published, topi
     while not walk.done:
         message = walk.next(data.draw(st.integers(1, 5)))
         if message is not None:
-            assert message is naive[message.topic]  # never one that another has overtaken
+            assert message is naive[message.topic]  # never one that has been replaced
             found.append(message.topic)
         publish(data.draw(st.integers(0, 2)))
     wanted = {topic for topic in at_first if topic_matches(topic_filter, topic)}
@@ -267,7 +267,7 @@ def test_a_walk_over_retained_messages_goes_on_while_they_change(published, topi
     assert wanted - changed <= set(found) <= wanted
 
 
-def test_a_retained_message_that_is_overtaken_while_others_are_brought_comes_once_as_it_is():
+def test_a_retained_message_replaced_during_a_walk_arrives_once():
     router = Router()
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "c"
@@ -286,7 +286,7 @@ def test_a_retained_message_that_is_overtaken_while_others_are_brought_comes_onc
         message = router.next_retained(subscriber, 1)
         if message is not None:
             rest.append((message.topic, message.payload))
-    assert rest == [("c", b"old")]  # what is new of "a" and "b" has been delivered as it came
+    assert rest == [("c", b"old")]  # the new messages of "a" and "b" were delivered live
 
 
 def test_a_long_walk_is_done_in_steps():
@@ -302,7 +302,7 @@ def test_a_long_walk_is_done_in_steps():
 
 
 def hydra(router: Router, depth: int, most: int) -> Subscriber:
-    """Subscribe to mixtures of "a" and "+" that all fit "a/a/.../a" up to the last level, and to "#"."""
+    """Subscribe to "#" and to mixtures of "a" and "+" that match "a/a/.../a" up to the last level."""
     peer = Peer("mqtt", ("127.0.0.1", 1))
     peer.client_id = "hydra"
     subscriber, _ = Registry(router).attach(peer, Connect("hydra"), Accepted(), Outlet())
@@ -319,7 +319,7 @@ def test_a_topic_that_thousands_of_filters_almost_match_is_looked_up_in_steps():
     topic = "/".join(["a"] * 15)
     with pytest.raises(Unfinished) as caught:
         router.publish_from(subscriber.peer, Publish(topic, b"x", 1, True, packet_id=1))
-    assert router.retained.get(topic) is None  # nothing has been done of it
+    assert router.retained.get(topic) is None  # nothing has been done yet
     other = "/".join(["a"] * 14 + ["c"])
     with pytest.raises(Unfinished):
         router.publish_run(subscriber.peer, other, [b"x"])
@@ -334,7 +334,7 @@ def test_a_topic_that_thousands_of_filters_almost_match_is_looked_up_in_steps():
     assert router.publish_at_once(Message(other, b"x", 1)) == 1
 
 
-def test_a_subscriber_who_leaves_during_a_look_up_is_not_found():
+def test_a_subscriber_that_disconnects_during_a_look_up_is_not_found():
     router = Router()
     subscriber = hydra(router, 14, 1 << 13)
     topic = "/".join(["a"] * 15)

@@ -1,4 +1,4 @@
-"""What a session keeps while its client is away, what it sends again, and who may take it over."""
+"""Sessions: stored state while the client is disconnected, retransmission, take-over and expiry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_session_keeps_subscriptions_and_messages(client, orderly):
 
 
 @pytest.mark.statement("MQTT-3.1.2-6")
-def test_a_clean_session_throws_the_old_one_away_and_dies_itself(client):
+def test_a_clean_session_discards_the_old_one_and_ends_with_its_connection(client):
     with client("c", clean_session=False) as peer:
         peer.subscribe(("a", 1))
     publisher = client("publisher")
@@ -54,7 +54,7 @@ def test_a_clean_session_throws_the_old_one_away_and_dies_itself(client):
 @pytest.mark.statement("MQTT-4.4.0-1")
 @pytest.mark.statement("MQTT-2.3.1-3")
 @pytest.mark.statement("MQTT-4.1.0-1")
-def test_what_was_not_acknowledged_is_sent_again_with_its_identifiers(client):
+def test_unacknowledged_messages_are_sent_again_with_their_identifiers(client):
     peer = client("c", clean_session=False)
     peer.subscribe(("a", 2))
     publisher = client("publisher")
@@ -106,7 +106,7 @@ def test_a_second_client_of_the_same_identifier_takes_the_session_over(client, o
     assert second.messages(1) == [Publish("a", b"x", 1, packet_id=1)]
 
 
-def test_a_take_over_is_told_by_a_close_code(client):
+def test_a_take_over_sends_a_close_code(client):
     first = client("c", scheme="ws")
     client("c")
     opcode, payload = first.frame()
@@ -138,7 +138,7 @@ def test_sessions_expire_while_their_clients_are_away_and_never_before(start, cl
     stays = client("stays", broker, clean_session=False)
     stays.subscribe(("a", 1))
     client("goes", broker, clean_session=False).close()
-    while broker.metrics()["clients/total"] == 2:  # the broker looks through its sessions once a second
+    while broker.metrics()["clients/total"] == 2:  # the broker checks its sessions once a second
         stays.quiet()
     assert broker.metrics()["clients/expired"] == 1
     assert not client("goes", broker, clean_session=False).session_present
@@ -152,7 +152,7 @@ def test_a_session_that_has_expired_is_not_resumed_even_before_it_is_swept(start
     assert not client("c", broker, clean_session=False).session_present
 
 
-def test_the_queue_of_a_client_that_is_away_is_bounded_and_drops_the_newest(start, client, caplog):
+def test_the_queue_of_a_disconnected_client_is_bounded_and_drops_the_newest(start, client, caplog):
     broker = start(limits=Limits(max_queued=3))
     with client("c", broker, clean_session=False) as peer:
         peer.subscribe(("a", 1))
@@ -176,7 +176,7 @@ def test_the_queue_is_bounded_by_bytes_too(start, client):
     assert broker.metrics()["publish/messages/dropped"] == 7
 
 
-def test_a_stopped_broker_that_starts_again_has_its_sessions_still(start, client):
+def test_a_restarted_broker_keeps_its_sessions(start, client):
     broker = start()
     url = broker.url
     peer = client("c", broker, clean_session=False)
@@ -189,8 +189,8 @@ def test_a_stopped_broker_that_starts_again_has_its_sessions_still(start, client
 
 
 @pytest.mark.parametrize("limits", [Limits(max_sessions=1), Limits(max_sessions=1, session_expiry=None)])
-def test_a_session_that_is_kept_for_no_time_is_over_with_its_connection(start, client, limits):
-    """0 is a time, and not the absence of one. No sweep is waited for: nothing is routed to such a session."""
+def test_a_session_with_an_expiry_of_0_ends_with_its_connection(start, client, limits):
+    """0 is a duration, not the absence of one. The session ends immediately, so nothing is routed to it."""
     broker = start(authenticator=lambda peer, connect: Accepted(session_expiry=0.0), limits=limits)
     for client_id in ("c", "c", "d"):
         peer = client(client_id, broker, clean_session=False)

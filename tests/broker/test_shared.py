@@ -46,7 +46,7 @@ def test_groups_and_single_subscriptions_get_a_copy_each(broker, client):
     assert broker.metrics()["subscriptions/count"] == 2
 
 
-def test_those_who_are_away_are_passed_by_unless_all_are(broker, client):
+def test_disconnected_members_are_skipped_unless_all_are_disconnected(broker, client):
     away = client("away", clean_session=False)
     here = client("here", clean_session=False)
     for member in (away, here):
@@ -62,7 +62,7 @@ def test_those_who_are_away_are_passed_by_unless_all_are(broker, client):
     back[1].quiet()
 
 
-def test_a_session_that_is_over_is_no_member_any_more(broker, client):
+def test_an_ended_session_is_no_longer_a_member(broker, client):
     gone, stays = client("gone"), client("stays")
     for member in (gone, stays):
         member.subscribe(("$share/g/t", 1))
@@ -72,7 +72,7 @@ def test_a_session_that_is_over_is_no_member_any_more(broker, client):
     assert len(stays.messages(4)) == 4
 
 
-def test_it_brings_no_retained_messages(broker, client):
+def test_shared_subscriptions_get_no_retained_messages(broker, client):
     broker.publish("t", b"kept", retain=True)
     peer = client("c")
     peer.subscribe(("$share/g/t", 0))
@@ -82,16 +82,16 @@ def test_it_brings_no_retained_messages(broker, client):
 
 
 @pytest.mark.parametrize("name", ["$share/", "$share/g", "$share/g/", "$share//t", "$share/+/t", "$share/g+/t"])
-def test_ill_formed_ones_are_refused(broker, client, name):
+def test_invalid_shared_filters_are_refused(broker, client, name):
     peer = client("c")
-    if "g+" in name:  # it breaks a rule of every Topic Filter
+    if "g+" in name:  # an invalid Topic Filter in any case
         peer.send(b"\x82" + bytes((5 + len(name),)) + b"\0\1\0" + bytes((len(name),)) + name.encode() + b"\0")
         assert peer.rest() == b""
     else:
         assert peer.subscribe((name, 0), ("t", 0)) == (0x80, 0)
 
 
-def test_the_authorizer_is_asked_about_the_filter_in_it(start, client):
+def test_the_authorizer_is_called_with_the_shared_filter(start, client):
     asked = []
     broker = start(authorizer=lambda peer, access: asked.append(access) or access.topic != "denied")
     assert client("c", broker).subscribe(("$share/g/t", 0), ("$share/g/denied", 0), ("t", 1)) == (0, 0x80, 1)
@@ -102,7 +102,7 @@ def test_the_authorizer_is_asked_about_the_filter_in_it(start, client):
     ]
 
 
-def test_a_group_in_the_tree_is_found_once_and_goes_with_its_last_member():
+def test_a_group_is_found_once_and_removed_with_its_last_member():
     routes, peer = Subscriptions(), Peer("mqtt", ("127.0.0.1", 1))
     one, two = (Subscriber(name, Session(), None, peer) for name in "ab")
     routes.set("$share/g/a/#", one, 1, 0)

@@ -1,4 +1,4 @@
-"""A broker that stops while clients connect leaves no socket behind."""
+"""A broker that is stopped while clients connect leaks no socket."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import pytest
 from mqttws.broker import Broker
 
 
-def test_no_connection_is_forgotten_that_is_being_accepted(
-    start: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connections_being_accepted_are_closed(start: Callable[..., Broker], monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: forgotten.append(unraisable.exc_value))
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""SUBSCRIBE and UNSUBSCRIBE, and who gets what."""
+"""SUBSCRIBE and UNSUBSCRIBE, and the deliveries that follow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_pipelined_requests_are_answered_each_by_its_identifier(client):
 
 @pytest.mark.statement("MQTT-3.8.4-5")
 @pytest.mark.statement("MQTT-3.9.3-1")
-def test_there_is_a_code_for_each_filter_in_their_order(start, client):
+def test_suback_has_a_return_code_for_each_filter_in_order(start, client):
     broker = start(authorizer=lambda peer, access: Verdict(not access.topic.startswith("no"), max_qos=1))
     peer = client("c", broker)
     wanted = [(f"{'no' if number % 3 == 0 else 'yes'}/{number}", number % 4 % 3) for number in range(100)]
@@ -34,7 +34,7 @@ def test_there_is_a_code_for_each_filter_in_their_order(start, client):
 
 
 @pytest.mark.statement("MQTT-3.8.4-1")
-def test_a_subscribe_of_which_nothing_is_granted_is_answered(start, client):
+def test_a_fully_refused_subscribe_is_answered(start, client):
     peer = client("c", start(authorizer=lambda peer, access: False))
     assert peer.subscribe(("a", 0), ("b", 1)) == (0x80, 0x80)
 
@@ -53,7 +53,7 @@ def test_the_lower_qos_of_published_and_granted_is_delivered(client, published, 
 
 @pytest.mark.statement("MQTT-3.3.5-1")
 @pytest.mark.parametrize("order", list(permutations([("a/#", 0), ("a/+", 1), ("a/b", 2)])))
-def test_overlapping_subscriptions_bring_one_copy_at_the_highest_qos(client, order):
+def test_overlapping_subscriptions_give_one_copy_at_the_highest_qos(client, order):
     peer = client()
     for topic_filter in order:
         peer.subscribe(topic_filter)
@@ -77,7 +77,7 @@ def test_the_same_filter_again_replaces_the_subscription(client):
 
 @pytest.mark.statement("MQTT-3.8.4-3")
 @pytest.mark.statement("MQTT-3.3.1-8")
-def test_each_subscribe_brings_the_retained_message_again(client):
+def test_each_subscribe_delivers_the_retained_message_again(client):
     publisher = client("publisher")
     publisher.send(Publish("a", b"kept", 1, True, packet_id=1)).expect("40 02 00 01")
     peer = client()
@@ -104,7 +104,7 @@ def test_several_filters_in_one_packet_act_like_several_packets(client):
 
 @pytest.mark.statement("MQTT-3.10.4-1")
 @pytest.mark.statement("MQTT-3.10.4-5")
-def test_only_the_very_same_filter_is_taken_back(client):
+def test_unsubscribe_removes_only_the_identical_filter(client):
     peer = client()
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     peer.subscribe(("a/b", 0), (composed, 0))
@@ -116,7 +116,7 @@ def test_only_the_very_same_filter_is_taken_back(client):
 
 
 @pytest.mark.statement("MQTT-3.10.4-2")
-def test_nothing_new_comes_after_an_unsuback(client):
+def test_nothing_new_is_delivered_after_an_unsuback(client):
     peer = client()
     publisher = client("publisher")
     for number in range(1, 200):
@@ -128,7 +128,7 @@ def test_nothing_new_comes_after_an_unsuback(client):
 
 
 @pytest.mark.statement("MQTT-3.10.4-3")
-def test_deliveries_that_have_begun_are_completed_after_an_unsubscribe(client):
+def test_started_deliveries_are_completed_after_an_unsubscribe(client):
     peer = client("c", clean_session=False)
     peer.subscribe(("a", 2))
     client("publisher").send(Publish("a", b"x", 2, packet_id=1))
@@ -143,7 +143,7 @@ def test_deliveries_that_have_begun_are_completed_after_an_unsubscribe(client):
 
 
 @pytest.mark.statement("MQTT-4.7.2-1")
-def test_a_wildcard_in_front_does_not_match_dollar_topics(start, client):
+def test_a_leading_wildcard_does_not_match_dollar_topics(start, client):
     broker = start(sys_anonymous=True)
     peer = client("c", broker)
     peer.subscribe(("#", 0), ("+/broker/version", 0), ("+/#", 0), ("+/x", 0))
@@ -182,7 +182,7 @@ def test_clients_do_not_reach_each_other_through_dollar_topics(client):
 
 
 @pytest.mark.statement("MQTT-3.10.4-2")
-def test_retained_messages_that_wait_are_dropped_by_an_unsubscribe(start, client):
+def test_an_unsubscribe_drops_pending_retained_messages(start, client):
     broker = start()
     for number in range(3000):
         broker.publish(f"r/{number}", b"x", 1, True)
@@ -196,7 +196,7 @@ def test_retained_messages_that_wait_are_dropped_by_an_unsubscribe(start, client
     for message in first + rest:
         peer.send(b"\x40\x02" + message.packet_id.to_bytes(2, "big"))
     seen = len(first + rest)
-    while True:  # what was in the session's queue already comes, and no more
+    while True:  # only what was in the session's queue before is delivered
         peer.send("c0 00")
         packets = []
         while type(packet := peer.receive()).__name__ != "PingResp":

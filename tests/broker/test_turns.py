@@ -1,4 +1,4 @@
-"""Whose turn it is, who goes first, and what all hold together."""
+"""Fairness: turns between clients, which connections are closed first, and the shared memory bound."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mqttws.broker.router import Router
 
 
 def flood(peer: Wire, data: bytes, stop: threading.Event) -> list[threading.Thread]:
-    """Send without end, and read what it brings."""
+    """Send repeatedly until stopped, and read the answers."""
 
     def send() -> None:
         try:
@@ -59,8 +59,8 @@ def flood(peer: Wire, data: bytes, stop: threading.Event) -> list[threading.Thre
     ],
     ids=["PINGREQ", "SUBSCRIBE", "$SYS/#", "PUBREL", "retained walks"],
 )
-def test_a_flood_from_ten_clients_leaves_the_others_their_turns(start, client, data):
-    """What one read of each asks for takes up to 100 ms, a second for the ten: others are heard in the meantime."""
+def test_other_clients_are_served_during_a_flood_from_ten(start, client, data):
+    """Processing one read of each takes up to 100 ms, a second for all ten; other clients are served meanwhile."""
     broker = start(sys_anonymous=True)
     for number in range(2_000):
         broker.publish(f"{number}/a/b/c/d", b"r", retain=True)
@@ -79,11 +79,11 @@ def test_a_flood_from_ten_clients_leaves_the_others_their_turns(start, client, d
         hog.reset()
     for thread in threads:
         thread.join(PATIENCE)
-    assert sorted(took)[len(took) // 2] < 0.25  # of a loaded machine
+    assert sorted(took)[len(took) // 2] < 0.25  # on a loaded machine
 
 
-def test_what_is_put_off_is_done_in_order_though_the_client_has_left(start, client):
-    """A burst that takes many slices, and the end of the connection behind it: nothing is lost, and no will comes."""
+def test_deferred_work_is_done_in_order_after_the_client_disconnects(start, client):
+    """A burst that takes many slices, then DISCONNECT: nothing is lost, and no will is published."""
     broker = start()
     watcher = client("watcher", broker)
     watcher.subscribe(("a/#", 0), ("w", 0))
@@ -95,7 +95,7 @@ def test_what_is_put_off_is_done_in_order_though_the_client_has_left(start, clie
     watcher.quiet()
 
 
-def test_a_hello_of_tls_is_closed_at_once_and_said_so(start, wire, caplog):
+def test_a_tls_client_hello_on_a_plain_port_is_closed_immediately_and_logged(start, wire, caplog):
     broker = start()
     for scheme in ("mqtt", "ws"):
         peer = wire(broker, scheme, **({"upgrade": False} if scheme == "ws" else {}))
@@ -105,13 +105,13 @@ def test_a_hello_of_tls_is_closed_at_once_and_said_so(start, wire, caplog):
     assert caplog.text.count("the client uses TLS, but this listener does not") == 2
 
 
-def test_a_tls_client_on_a_plain_port_fails_at_once(start):
+def test_a_tls_client_on_a_plain_port_fails_immediately(start):
     with pytest.raises(mqttws.ConnectError):
         mqttws.connect(start().url_of("mqtt").replace("mqtt:", "mqtts:"), timeout=5)
 
 
 @pytest.mark.parametrize("said", [Connect().encode(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["MQTT", "HTTP"])
-def test_plain_text_on_a_port_of_tls_is_closed_at_once_and_said_so(start, server_tls, caplog, said):
+def test_plain_text_on_a_tls_port_is_closed_immediately_and_logged(start, server_tls, caplog, said):
     broker = start(mqtts_port=0, wss_port=0, tls=server_tls)
     for scheme in ("mqtts", "wss"):
         with Wire(broker.url_of(scheme).replace("wss", "mqtt")) as peer:
@@ -122,7 +122,7 @@ def test_plain_text_on_a_port_of_tls_is_closed_at_once_and_said_so(start, server
     assert caplog.text.count("the TLS handshake failed") == 2
 
 
-def test_mqtt_on_a_port_of_websocket_is_closed_at_once(start, wire, caplog):
+def test_mqtt_on_a_websocket_port_is_closed_immediately(start, wire, caplog):
     peer = wire(start(), "ws", upgrade=False)
     peer.socket.sendall(Connect("c").encode())
     assert peer.rest().startswith(b"HTTP/1.1 400 ")
@@ -130,7 +130,7 @@ def test_mqtt_on_a_port_of_websocket_is_closed_at_once(start, wire, caplog):
 
 
 class Visitor:
-    """A connection that only goes."""
+    """A connection that records why it was closed."""
 
     def __init__(self, doors: Doors[Visitor]) -> None:
         self.doors = doors
@@ -141,7 +141,7 @@ class Visitor:
         self.doors.leave(self)
 
 
-def test_strangers_go_first_the_oldest_before_the_others():
+def test_connections_without_a_connect_are_closed_first_the_oldest_before_others():
     doors: Doors[Visitor] = Doors(Limits(max_connections=3, max_pending_per_address=2, max_pending_bytes=100))
     a, b, c, d, e, f = (Visitor(doors) for _ in range(6))
     for visitor in (a, b, c):
@@ -175,7 +175,7 @@ def attached(router: Router, *client_ids: str):
 
 
 class Outlet:
-    """A connection that does nothing."""
+    """An outlet that does nothing."""
 
     held = 0
 
@@ -189,7 +189,7 @@ class Outlet:
         raise AssertionError(error)
 
 
-def test_who_holds_more_than_its_share_gets_nothing_more_and_the_others_do(monkeypatch):
+def test_a_session_beyond_its_share_of_memory_gets_nothing_more(monkeypatch):
     monkeypatch.setattr("mqttws.broker.memory._INTERVAL", 0.0)
     router = Router(Limits(max_session_bytes=100_000))
     hog, good = attached(router, "hog", "good")
@@ -202,11 +202,11 @@ def test_who_holds_more_than_its_share_gets_nothing_more_and_the_others_do(monke
     assert router.subscribe(good, [("b", 1)]) == [1]
     assert router.publish("b", bytes(1_000), 1) == 1
     hog.session.sender.clear()
-    assert router.publish("a", bytes(1_000), 1) == 1  # what has left is counted no more
+    assert router.publish("a", bytes(1_000), 1) == 1  # sent messages no longer count
     assert router.metrics.publish_dropped == dropped
 
 
-def test_filters_are_bounded_in_bytes_and_given_back():
+def test_filters_are_bounded_in_bytes_and_released():
     router = Router(Limits(max_subscription_bytes=1_000, max_subscription_levels=50))
     (subscriber,) = attached(router, "c")
     long = [("x" * 300 + str(number), 0) for number in range(5)]
@@ -214,13 +214,13 @@ def test_filters_are_bounded_in_bytes_and_given_back():
     router.unsubscribe(subscriber, [topic_filter for topic_filter, _ in long])
     assert (subscriber.levels, subscriber.filter_bytes, subscriber.size) == (0, 0, 0)
     deep = [("/" * 24 + str(number), 0) for number in range(3)]
-    for _ in range(3):  # levels are given back each time
+    for _ in range(3):  # the levels are released each time
         assert router.subscribe(subscriber, deep) == [0, 0, 0x80]
         router.unsubscribe(subscriber, [topic_filter for topic_filter, _ in deep])
 
 
-def test_an_absent_session_over_tls_takes_two_kib_at_most(start, server_tls, pem):
-    """Its TLS object and its headers went with the connection; measured by what the interpreter allocates."""
+def test_a_disconnected_tls_session_takes_at_most_two_kib(start, server_tls, pem):
+    """Its TLS object and headers are freed with the connection; measured by the interpreter's allocations."""
     broker = start(mqtts_port=0, tls=server_tls, ws_port=None, tcp_port=None)
     address = ("127.0.0.1", urlsplit(broker.url_of("mqtts")).port)
     context = ssl.create_default_context(cafile=str(pem))
@@ -246,9 +246,9 @@ def test_an_absent_session_over_tls_takes_two_kib_at_most(start, server_tls, pem
     assert each <= 2_048
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="how many the system holds is asked of Linux")
-def test_a_turn_accepts_a_few_connections_and_the_system_holds_the_others():
-    """While the event loop stands still 200 connect; then it takes them in turns of few."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the backlog is read from /proc, on Linux only")
+def test_a_turn_accepts_a_few_connections_and_the_rest_wait_in_the_backlog():
+    """200 clients connect while the event loop is blocked; then it accepts a few of them in each turn."""
 
     async def run() -> list[int]:
         async with Broker(ws_port=None, sys_interval=None) as broker:

@@ -1,4 +1,4 @@
-"""The file of users."""
+"""The users file: hashes, parsing, authentication, and the queue of password checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hashed() -> str:
     return hash_password(PASSWORD)
 
 
-def test_a_hash_is_scrypts_and_salted(hashed):
+def test_a_hash_uses_scrypt_and_a_salt(hashed):
     assert hashed.startswith("scrypt$16384$8$1$")
     assert hash_password(PASSWORD) != hashed
     assert PASSWORD not in hashed
@@ -41,7 +41,7 @@ def test_passwords_are_checked(hashed):
     assert not users.check("nobody", PASSWORD.encode())
 
 
-def test_a_file_is_read(tmp_path, hashed):
+def test_a_users_file_is_read(tmp_path, hashed):
     path = tmp_path / "users"
     path.write_text(f"# who may come\n\nann:{hashed}\n  urn:thing:7:{hashed}  \n")
     users = Users.load(path)
@@ -51,7 +51,7 @@ def test_a_file_is_read(tmp_path, hashed):
 
 
 @pytest.mark.parametrize("line", ["ann", ":x", "ann:{0}\nann:{0}"])
-def test_a_line_that_cannot_be_read_is_named(tmp_path, hashed, line):
+def test_an_invalid_line_is_named(tmp_path, hashed, line):
     path = tmp_path / "users"
     path.write_text("# a comment\n" + line.format(hashed))
     with pytest.raises(ValueError, match=r"users, line [23]: expected name:scrypt.*, each name once"):
@@ -72,14 +72,14 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, hashed, line):
         "scrypt$1073741824$8$1$c2FsdA==$c2FsdA==",
     ],
 )
-def test_a_hash_that_cannot_be_read_is_not_shown(text):
+def test_an_invalid_hash_is_not_shown(text):
     with pytest.raises(ValueError, match="the hash of user 'ann' cannot be read") as caught:
         Users({"ann": text})
     assert "5ecre7" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_a_broker_lets_its_users_in_and_nobody_else(start, hashed, caplog):
+def test_only_users_of_the_file_are_accepted(start, hashed, caplog):
     caplog.set_level(logging.DEBUG)
     broker = start(authenticator=Users({"ann": hashed}))
     with mqttws.connect(broker.url, username="ann", password=PASSWORD) as client:
@@ -100,7 +100,7 @@ def test_users_may_read_sys_and_others_may_not(start, hashed):
         client.subscribe("$SYS/#")
 
 
-def test_hashes_do_not_show(hashed):
+def test_hashes_are_not_in_the_repr(hashed):
     users = Users({"ann": hashed})
     digest = hashed.rpartition("$")[2]
     assert digest not in repr(users) + repr(vars(users))
@@ -128,8 +128,8 @@ def test_every_answer_costs_one_hash_and_one_comparison_in_constant_time(hashed,
         assert done == ["scrypt 16384 8 1", "compared 32 32"]
 
 
-def test_a_right_password_is_let_in_beside_three_hundred_wrong_ones(start, wire, client):
-    """All come from one address; a second is time for some twenty checks of a machine that is not loaded."""
+def test_a_right_password_is_accepted_among_three_hundred_wrong_ones(start, wire, client):
+    """All come from one address; an idle machine does some twenty checks a second."""
     users = Users({"ann": hash_password("right"), "bob": hash_password("other")})
     began = time.monotonic()
     users.check("ann", b"")
@@ -143,12 +143,12 @@ def test_a_right_password_is_let_in_beside_three_hundred_wrong_ones(start, wire,
     client("c", broker, username="ann", password=b"right").quiet()
     assert time.monotonic() - began < twenty
     began = time.monotonic()
-    client("d", broker, username="ann", password=b"right").quiet()  # it is known by now
+    client("d", broker, username="ann", password=b"right").quiet()  # its password is cached by now
     assert time.monotonic() - began < twenty / 2
     assert {each.rest() for each in wrong} <= {bytes.fromhex(f"20 02 00 0{code}") for code in (3, 4)} | {b""}
 
 
-def test_a_password_that_many_wait_for_is_checked_once():
+def test_concurrent_checks_of_one_password_run_once():
     checked = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -165,7 +165,7 @@ def test_a_password_that_many_wait_for_is_checked_once():
         gone = asyncio.create_task(hashing.check("a", "ann", b"right"))
         stays = asyncio.create_task(hashing.check("b", "ann", b"right"))
         await asyncio.sleep(0)
-        gone.cancel()  # its connection has ended
+        gone.cancel()  # as if its connection has ended
         go_on.set()
         assert await asyncio.gather(*many) == [False] * 50
         assert await stays is True
@@ -175,7 +175,7 @@ def test_a_password_that_many_wait_for_is_checked_once():
     assert checked == [("ann", b"wrong"), ("ann", b"right")]
 
 
-def test_addresses_take_turns_the_last_to_come_first_and_few_may_wait(monkeypatch):
+def test_addresses_take_turns_the_newest_first_and_few_may_wait(monkeypatch):
     monkeypatch.setattr("mqttws.broker.hashing._PAUSE", 0.0)
     order = []
     entered, go_on = threading.Event(), threading.Event()
@@ -201,7 +201,7 @@ def test_addresses_take_turns_the_last_to_come_first_and_few_may_wait(monkeypatc
     assert answers == [True] + [None] * 4 + [True] * 18
 
 
-def test_a_check_that_fails_is_told_and_stops_nothing():
+def test_a_failing_check_is_raised_and_stops_nothing():
     def check(username, password):
         if username == "bad":
             raise MemoryError("planted")

@@ -1,4 +1,4 @@
-"""The WebSocket's side of the broker: paths, subprotocols, origins, frames; and TLS on both listeners."""
+"""WebSocket at the broker: paths, subprotocols, origins, frames; and TLS on both listeners."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_only_its_paths_are_served(wire, target, status):
     assert wire(scheme="ws", upgrade=False).upgrade(target, "127.0.0.1").startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_the_paths_may_be_others(start, wire):
+def test_the_paths_are_configurable(start, wire):
     broker = start(paths=["/a", "/b"])
     assert broker.url.endswith("/a")
     assert wire(broker, "ws", upgrade=False).upgrade("/b", "x").startswith(b"HTTP/1.1 101 ")
@@ -50,7 +50,7 @@ def test_the_paths_may_be_others(start, wire):
     ("origin", "status"),
     [("http://127.0.0.1:3000", 101), ("http://evil.example", 403), ("null", 403), ("https://app.example", 101)],
 )
-def test_a_page_of_another_host_is_kept_out(start, wire, caplog, origin, status):
+def test_a_page_of_another_host_is_refused(start, wire, caplog, origin, status):
     broker = start(allowed_origins=["https://app.example"])
     peer = wire(broker, "ws", upgrade=False)
     answer = peer.upgrade("/mqtt", "127.0.0.1:8083", (f"Origin: {origin}",))
@@ -89,7 +89,7 @@ def test_origins(origin, host, local, allowed, fine):
     assert (objection_to_origin(peer, allowed) is None) is fine
 
 
-def test_two_origins_are_one_too_many():
+def test_two_origins_are_refused():
     peer = Peer("ws", ("192.0.2.7", 1), ("192.0.2.1", 1))
     peer.headers = (("host", "a"), ("origin", "http://a"), ("origin", "http://b"))
     assert objection_to_origin(peer, ()) == "the upgrade carries more than one Origin"
@@ -113,7 +113,7 @@ def test_packets_may_be_split_and_joined_in_every_way(client):
     watcher.subscribe(("#", 0))
     peer = client("c", scheme="ws")
     packets = Publish("a", b"1").encode() + Publish("b", b"2").encode()
-    for byte in packets:  # a message for each byte
+    for byte in packets:  # one message for each byte
         peer.socket.sendall(b"\x82\x81" + bytes(4) + bytes((byte,)))
     peer.send(packets)  # both in one message
     for position, byte in enumerate(packets):  # one message in fragments, with pings between
@@ -132,7 +132,7 @@ def test_an_orderly_end_closes_the_websocket_with_1000(client):
     assert peer.socket.recv(100) == b""
 
 
-def test_a_broker_that_stops_goes_away_with_1001(start, client):
+def test_stopping_the_broker_closes_with_1001(start, client):
     broker = start()
     peer = client("c", broker, "ws")
     broker.stop()
@@ -153,7 +153,7 @@ def test_a_broker_that_stops_goes_away_with_1001(start, client):
         b"GET /mqtt HTTP/1.1\r\nHost: x\r\nX-Token: 5ecre7" + b"x" * 20_000,
     ],
 )
-def test_what_is_no_upgrade_is_refused_and_nothing_of_it_is_repeated(start, wire, caplog, request_head):
+def test_an_invalid_upgrade_is_refused_without_repeating_its_content(start, wire, caplog, request_head):
     caplog.set_level("DEBUG")
     broker = start()
     peer = wire(broker, "ws", upgrade=False)
@@ -169,7 +169,7 @@ def test_what_is_no_upgrade_is_refused_and_nothing_of_it_is_repeated(start, wire
 
 
 @pytest.mark.parametrize("scheme", ["wss", "mqtts"])
-def test_tls(start, pem, server_tls, scheme):
+def test_tls_on_both_listeners(start, pem, server_tls, scheme):
     seen: list[tuple[object, ...]] = []
 
     def connected(peer: Peer) -> None:
@@ -189,7 +189,7 @@ def test_tls(start, pem, server_tls, scheme):
     assert seen == [(scheme, "x-amzn-mqtt-ca", ((("commonName", "somebody"),),))]
 
 
-def test_a_tls_handshake_that_fails_or_never_comes_leaves_nothing_behind(start, pem, server_tls, caplog):
+def test_a_failed_or_missing_tls_handshake_leaks_nothing(start, pem, server_tls, caplog):
     broker = start(mqtts_port=0, tls=server_tls, limits=Limits(connect_timeout=0.3, max_connections=2))
     url = broker.url_of("mqtts")
     for said in (b"no TLS at all", Connect().encode(), b"", bytes.fromhex("16 03 01 02 00 01")):
@@ -205,13 +205,13 @@ def test_a_tls_handshake_that_fails_or_never_comes_leaves_nothing_behind(start, 
 def test_connections_in_their_tls_handshake_count(start, pem, server_tls):
     broker = start(mqtts_port=0, tls=server_tls, limits=Limits(max_connections=1))
     with Wire(broker.url_of("mqtts")) as idle, Wire(broker.url_of("mqtts")) as later:
-        assert idle.rest() == b""  # the one that came first makes way
+        assert idle.rest() == b""  # the oldest one is closed
         broker.stop()
         assert later.rest() == b""
 
 
-def test_a_tls_client_that_says_all_at_once_is_heard(start, pem, server_tls):
-    """What comes in one piece with the end of the handshake is not lost."""
+def test_a_connect_sent_with_the_end_of_the_tls_handshake_is_processed(start, pem, server_tls):
+    """Bytes received together with the end of the handshake are not lost."""
     broker = start(mqtts_port=0, tls=server_tls)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context(cafile=pem).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
@@ -237,6 +237,6 @@ def test_a_tls_client_that_says_all_at_once_is_heard(start, pem, server_tls):
 @pytest.mark.parametrize(
     "options", [{"wss_port": 0}, {"mqtts_port": 0}, {"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}]
 )
-def test_tls_and_its_ports_go_together(options):
+def test_tls_and_tls_ports_require_each_other(options):
     with pytest.raises(ValueError, match="wss_port and mqtts_port need tls, and tls needs one of them"):
         Broker(**options)

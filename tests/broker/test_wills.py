@@ -1,4 +1,4 @@
-"""Wills: published when a connection ends without a DISCONNECT, once, and as they were asked for."""
+"""Wills: published once when a connection ends without a DISCONNECT, with the requested QoS and RETAIN."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def test_disconnect_drops_the_will(client, start, scheme, end):
     watcher.subscribe(("w", 0))
     peer = client("c", broker, scheme, will=WILL)
     end(peer.send("e0 00"))
-    client("c", broker).send("e0 00").rest()  # by its CONNACK the first one's end has been taken note of
+    client("c", broker).send("e0 00").rest()  # its CONNACK shows that the end of the first was handled
     watcher.quiet()
     assert ("c", None) in gone
 
 
 @pytest.mark.statement("MQTT-3.14.1-1")
-def test_an_ill_formed_disconnect_is_none(client):
+def test_a_malformed_disconnect_publishes_the_will(client):
     watcher = client()
     watcher.subscribe(("w", 0))
     for bad in ("e1 00", "ef 00", "e0 01 00"):
@@ -91,7 +91,7 @@ def test_a_will_is_published_once_and_forgotten(client):
 @pytest.mark.statement("MQTT-3.1.2-17")
 @pytest.mark.parametrize("retain", [False, True])
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_a_will_is_published_as_it_was_asked_for(client, qos, retain):
+def test_a_will_is_published_with_its_qos_and_retain(client, qos, retain):
     watcher = client()
     watcher.subscribe(("w", 2))
     client("c", will=Message("w", b"gone", qos, retain)).send("f0 00").rest()
@@ -104,7 +104,7 @@ def test_a_will_is_published_as_it_was_asked_for(client, qos, retain):
         late.quiet()
 
 
-def test_a_will_of_no_payload_removes_the_retained_message(client):
+def test_a_will_without_a_payload_removes_the_retained_message(client):
     publisher = client()
     publisher.send(Publish("w", b"kept", 1, True, packet_id=1)).expect("40 02 00 01")
     client("c", will=Message("w", b"", 0, True)).send("f0 00").rest()
@@ -116,7 +116,7 @@ def test_a_will_of_no_payload_removes_the_retained_message(client):
 @pytest.mark.parametrize(
     "will", [Message("$SYS/x"), Message("$x"), Message("a/b/c/d"), Message("a\n"), Message("a", b"12345")]
 )
-def test_a_will_that_could_not_be_published_is_refused_at_the_connect(start, wire, will):
+def test_a_will_that_may_not_be_published_is_refused_at_the_connect(start, wire, will):
     broker = start(limits=Limits(max_topic_levels=3, max_payload=4))
     assert wire(broker).send(Connect("c", will=will)).rest() == bytes.fromhex("20 02 00 05")
 

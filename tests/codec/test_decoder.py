@@ -1,4 +1,4 @@
-"""The stream decoder: however bytes are cut, the same packets or the same fault come out, as the plain way has it."""
+"""The stream decoder gives the same packets or the same fault as a plain implementation, however bytes are cut."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ STREAM: list[Packet] = [
 ]
 BYTES = b"".join(packet.encode() for packet in STREAM)
 
-#: The packets, how they show themselves (True and 1 are equal, but not alike), and the statement that was broken.
+#: The packets, their repr (True and 1 are equal, but have another repr), and the violated statement.
 Outcome = tuple[list[Packet], list[str], str | None]
 
 
@@ -62,7 +62,7 @@ def outcome(packets: list[Packet], fault: MalformedPacket | None = None) -> Outc
 
 
 def plain(data: bytes, maximum: int = 1 << 28) -> Outcome:
-    """The plain way: one packet after the other, nothing remembered, everything sliced and checked."""
+    """Decode in the plain way: packet by packet, without caches, with every check."""
     packets: list[Packet] = []
     try:
         while data:
@@ -83,7 +83,7 @@ def plain(data: bytes, maximum: int = 1 << 28) -> Outcome:
 
 
 def fast(chunks: list[bytes], maximum: int = 1 << 28) -> Outcome:
-    """Feed a decoder until it faults; in pure Python also one that makes its packets as the compiled one does."""
+    """Feed a decoder until it faults; in pure Python also one that creates packets as the compiled one does."""
     found = fed(chunks, maximum)
     if not compiled:
         with mock.patch.object(decoder_module, "BLANK", None), mock.patch.object(shortcuts, "BLANK", None):
@@ -99,12 +99,12 @@ def fed(chunks: list[bytes], maximum: int) -> Outcome:
             packets += decoder.feed(chunk)
         except MalformedPacket:
             break
-    for packet in packets:  # the shortcut makes none that the constructor would refuse
+    for packet in packets:  # the shortcut creates no packet that the constructor would refuse
         assert type(packet)(*packet._values()) == packet
     return outcome(packets, decoder.fault)
 
 
-def test_joined() -> None:
+def test_packets_received_together() -> None:
     assert fast([BYTES]) == outcome(STREAM)
 
 
@@ -125,13 +125,13 @@ def test_byte_by_byte_each_packet_comes_with_its_last_byte() -> None:
 
 @pytest.mark.parametrize("trailing", [b"\xc0", b"\x30\x05\x00", b"\x82\xff", b"\x10\x80\x80\x80"])
 @pytest.mark.parametrize("packet", STREAM, ids=lambda packet: type(packet).__name__)
-def test_trailing_bytes_wait_for_theirs(packet: Packet, trailing: bytes) -> None:
+def test_trailing_bytes_wait_for_the_rest_of_their_packet(packet: Packet, trailing: bytes) -> None:
     decoder = Decoder()
     assert decoder.feed(packet.encode() + trailing) == [packet]
     assert decoder.fault is None
 
 
-def test_the_bytes_that_are_missing_are_never_of_the_next_packet() -> None:
+def test_the_missing_byte_count_never_includes_the_next_packet() -> None:
     stream = bytes.fromhex("30 80 01  0001 61") + b"x" * 125 + bytes.fromhex("c0 00")
     decoder = Decoder()
     position, reads = 0, []
@@ -143,7 +143,7 @@ def test_the_bytes_that_are_missing_are_never_of_the_next_packet() -> None:
     assert decoder.missing == 2
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_no_bytes_give_no_packets() -> None:
     decoder = Decoder()
     assert decoder.feed(b"") == []
     assert decoder.feed(b"\x30") == []
@@ -176,7 +176,7 @@ _ALIKE = [
 def test_runs_of_packets_that_begin_alike(runs: list[tuple[Packet, int]], data: st.DataObject | None) -> None:
     packets = [packet for packet, count in runs for _ in range(count)]
     stream = b"".join(packet.encode() for packet in packets)
-    Decoder().feed(_ALIKE[0].encode() + _ALIKE[3].encode())  # these names are remembered
+    Decoder().feed(_ALIKE[0].encode() + _ALIKE[3].encode())  # caches these topics
     chunks = some.pieces(stream, data.draw(some.cuts(len(stream)))) if data else [stream]
     assert fast(chunks) == plain(stream) == outcome(packets)
     maximum = data.draw(st.integers(4, 20)) if data else 11
@@ -190,7 +190,7 @@ def test_a_run_that_ends_within_a_packet() -> None:
         assert fast([packet.encode(), stream[:cut], stream[cut:]]) == outcome([packet] * 7)
 
 
-# Bytes that look like packets reach further into the decoder than any bytes do.
+# Bytes that resemble packets reach more of the decoder than random bytes.
 _looks_like_packets = st.lists(
     st.one_of(
         some.packets.map(lambda packet: packet.encode()),
@@ -198,7 +198,7 @@ _looks_like_packets = st.lists(
         st.builds(
             lambda first, length, body: bytes((first,)) + length(len(body)) + body,
             st.sampled_from([0x30, 0x31, 0x32, 0x34, 0x36, 0x38, 0x3A, 0x40, 0x50, 0x62, 0x70, 0xB0, 0x82, 0x20]),
-            # The length in its shortest form, and in longer ones, which the standard does not forbid.
+            # The length in its shortest form and in longer forms, which the standard does not forbid.
             st.sampled_from(
                 [
                     encode_remaining_length,
@@ -229,7 +229,7 @@ _looks_like_packets = st.lists(
 @example(b"\x40\x02\x00\x00", None)
 @example(b"\x41\x02\x00\x01", None)
 @example(b"\xc0\x00\xe0\x00\xd0\x00\xc1\x00", None)
-@example(b"\x30\x03\x00\x03b/c", None)  # a topic that seems to go on in the next packet
+@example(b"\x30\x03\x00\x03b/c", None)  # a topic that seems to continue in the next packet
 @example(b"\x32\x05\x00\x03b/c\x00\x01", None)
 @example(b"\x32\x06\x00\x03b/c\x00", None)
 @example(b"\x30\x04\x01\x00ab", None)
@@ -238,8 +238,10 @@ _looks_like_packets = st.lists(
 @example(b"\x30\x80", None)
 @example(b"\x30\x80\x01", None)
 @example(b"\x30\xff\xff\xff\xff", None)
-def test_the_fast_loop_and_the_plain_way_agree_on_any_bytes(stream: bytes, data: st.DataObject | None) -> None:
-    Decoder().feed(Publish("a").encode() + Publish("b/c").encode())  # these names are remembered
+def test_the_fast_loop_and_the_plain_implementation_agree_on_any_bytes(
+    stream: bytes, data: st.DataObject | None
+) -> None:
+    Decoder().feed(Publish("a").encode() + Publish("b/c").encode())  # caches these topics
     maximum = data.draw(st.sampled_from([1 << 28, 8])) if data else 1 << 28
     chunks = some.pieces(stream, data.draw(some.cuts(len(stream)))) if data else [stream]
     assert fast(chunks, maximum) == plain(stream, maximum)
@@ -266,7 +268,7 @@ def test_they_agree_on_packets_with_a_byte_changed(packets: list[Packet], data: 
 
 
 @pytest.mark.parametrize("bad", ["00 00", "f0 00", "36 05 0001 61 0001", "c0 01 00", "62 80 80 80 80"])
-def test_the_good_packets_before_a_bad_one_are_returned_and_the_next_call_raises(bad: str) -> None:
+def test_valid_packets_before_a_malformed_one_are_returned_and_the_next_call_raises(bad: str) -> None:
     decoder = Decoder()
     good = [PubAck(1), Publish("a"), PingReq()]
     assert decoder.feed(b"".join(packet.encode() for packet in good) + bytes.fromhex(bad) + PingReq().encode()) == good
@@ -277,7 +279,7 @@ def test_the_good_packets_before_a_bad_one_are_returned_and_the_next_call_raises
         assert caught.value is decoder.fault
 
 
-def test_a_bad_packet_that_comes_first_raises_at_once() -> None:
+def test_a_malformed_first_packet_raises_immediately() -> None:
     decoder = Decoder()
     with pytest.raises(MalformedPacket, match="control packet type 15 is reserved"):
         decoder.feed(b"\xf0")
@@ -285,7 +287,7 @@ def test_a_bad_packet_that_comes_first_raises_at_once() -> None:
         decoder.feed(b"")
 
 
-def test_a_wrong_first_byte_is_seen_before_the_rest_has_come() -> None:
+def test_a_wrong_first_byte_is_detected_before_the_rest_arrives() -> None:
     for first in (0x00, 0xF0, 0x60, 0x80, 0xE1):
         with pytest.raises(MalformedPacket):
             Decoder().feed(bytes((first,)))
@@ -321,7 +323,7 @@ def test_a_packet_of_too_many_filters_is_not_decoded(make: type[Packet], most: i
 
 
 @pytest.mark.parametrize("body", ["", "0001", "0001 0001", "0001 ffff 61", "0001 0001 61", "0001 0000 01 00"])
-def test_what_cannot_be_a_subscribe_is_as_malformed_with_a_bound_or_leniently(body: str) -> None:
+def test_a_malformed_subscribe_is_malformed_with_a_bound_and_leniently(body: str) -> None:
     rest = bytes.fromhex(body)
     for most, lenient in ((None, False), (1, False), (None, True), (1, True)):
         decoder = Decoder()
@@ -337,13 +339,13 @@ def test_what_cannot_be_a_subscribe_is_as_malformed_with_a_bound_or_leniently(bo
         ("30 04  0001 00  78", "MQTT-1.5.3-2"),  # U+0000
         ("30 04  0001 23  78", "MQTT-3.3.2-2"),  # "#"
         ("30 03  0000  78", "MQTT-4.7.3-1"),
-        ("30 05  0004 612f62", "§2.2.3"),  # said to be one byte longer than the packet, and the stream
+        ("30 05  0004 612f62", "§2.2.3"),  # its length is one byte more than the packet and the stream contain
     ],
 )
-def test_a_topic_that_is_amiss_is_never_remembered(literal: str, statement: str) -> None:
+def test_an_invalid_topic_is_never_cached(literal: str, statement: str) -> None:
     stream = bytes.fromhex(literal)
     topic = stream[2 : 4 + stream[3]]
-    for _ in range(3):  # a good one is, when it is seen for the second time
+    for _ in range(3):  # a valid one is cached when it is seen for the second time
         assert fast([stream]) == plain(stream) == ([], [], statement)
     assert topic not in decoder_module._TOPICS
 
@@ -351,14 +353,14 @@ def test_a_topic_that_is_amiss_is_never_remembered(literal: str, statement: str)
 class TestSizeLimit:
     LIMIT = 100
 
-    def test_the_largest_that_is_allowed(self) -> None:
+    def test_the_largest_allowed_packet(self) -> None:
         packet = Publish("a", b"x" * (self.LIMIT - 2 - 3))
         assert len(packet.encode()) == self.LIMIT
         assert fast([packet.encode()], self.LIMIT) == outcome([packet])
         assert fast([packet.encode()[:1], packet.encode()[1:]], self.LIMIT) == outcome([packet])
 
     @pytest.mark.parametrize("size", [LIMIT - 1, 128, 16_384, 268_435_455])
-    def test_one_larger_is_refused_from_its_header_alone(self, size: int) -> None:
+    def test_an_oversize_packet_is_refused_from_its_header(self, size: int) -> None:
         decoder = Decoder(self.LIMIT)
         header = b"\x30" + encode_remaining_length(size)
         assert decoder.feed(header[:1]) == []
@@ -367,23 +369,23 @@ class TestSizeLimit:
         assert caught.value.statement == "§2.2.3"
         assert len(decoder._partial) == 0
 
-    def test_also_when_it_is_all_there(self) -> None:
+    def test_a_complete_oversize_packet_is_refused(self) -> None:
         data = PingReq().encode() + Publish("a", b"x" * self.LIMIT).encode()
         assert fast([data], self.LIMIT) == ([PingReq()], ["PingReq()"], "§2.2.3")
 
-    def test_an_oversize_body_is_never_kept(self) -> None:
+    def test_an_oversize_body_is_never_buffered(self) -> None:
         decoder = Decoder(self.LIMIT)
         with pytest.raises(MalformedPacket):
             decoder.feed(b"\x30\xff\x7f" + bytes(10_000))
         assert len(decoder._partial) == 0
 
 
-#: For what watches the calls inside: compiled classes have no interpreted subclasses. Their source is the same.
-interpreted = pytest.mark.skipif(compiled, reason="the calls inside compiled code cannot be watched")
+#: For tests that observe internal calls, since compiled classes have no interpreted subclasses. The source is the same.
+interpreted = pytest.mark.skipif(compiled, reason="calls inside compiled code cannot be observed")
 
 
 def counting() -> Any:
-    """Make a decoder that counts the bytes that the loop is given, and how often."""
+    """Return a decoder that counts the bytes passed to the loop, and its calls."""
 
     class Counting(Decoder):
         def __init__(self) -> None:
@@ -406,7 +408,7 @@ def counting() -> Any:
 
 @interpreted
 class TestCost:
-    def test_a_mebibyte_byte_by_byte_is_walked_once(self) -> None:
+    def test_a_mebibyte_byte_by_byte_is_processed_once(self) -> None:
         decoder = counting()
         packet = Publish("a", bytes(1 << 20))
         data = packet.encode()
@@ -414,10 +416,10 @@ class TestCost:
         for position in range(len(data)):
             packets += decoder.feed(data[position : position + 1])
         assert packets == [packet]
-        assert decoder.rounds <= 6  # each byte of the header, and the whole
+        assert decoder.rounds <= 6  # one for each byte of the header, and one for the packet
         assert decoder.walked <= len(data) + 20
 
-    def test_many_small_packets_in_one_piece_are_copied_once(self) -> None:
+    def test_many_small_packets_received_together_are_copied_once(self) -> None:
         decoder = counting()
         data = Publish("a", b"x").encode() * 50_000 + b"\x30"
         assert len(decoder.feed(data)) == 50_000
@@ -446,11 +448,11 @@ def test_a_long_payload_is_copied_once_beyond_the_buffer(piece: int) -> None:
     finally:
         tracemalloc.stop()
     assert [type(packet) for packet in packets] == [Publish]
-    buffered = 1.25 if len(pieces) > 1 else 0  # a bytearray grows by more than it needs
+    buffered = 1.25 if len(pieces) > 1 else 0  # a bytearray grows by more than necessary
     assert peak < (1.1 + buffered) * len(data)
 
 
-def test_results_are_bytes_and_text_of_their_own() -> None:
+def test_results_are_copies_of_the_input() -> None:
     stream = bytearray(Publish("a/b", b"payload").encode())
     decoder = Decoder()
     (publish,) = decoder.feed(bytes(stream))
@@ -463,7 +465,7 @@ def test_results_are_bytes_and_text_of_their_own() -> None:
 
 
 @interpreted
-def test_topics_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_topics_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     memory: Memory[bytes, str] = Memory(100)
     monkeypatch.setattr(decoder_module, "_MEMORY", memory)
     monkeypatch.setattr(decoder_module, "_TOPICS", memory.table)

@@ -1,4 +1,4 @@
-"""Dissection: every byte of every packet has a name, and what is wrong is said."""
+"""Dissection: every byte of every packet has a name, and faults are described."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_acknowledge_flags_are_spelled_out() -> None:
     assert dissect(bytes.fromhex("2002 0000")).fields[2].value == "00000000: none set"
 
 
-def test_what_is_wrong_is_said_behind_what_could_be_read() -> None:
+def test_a_fault_follows_the_fields_that_could_be_read() -> None:
     found = dissect(bytes.fromhex("82 06  0001  0001 61  03"))
     assert found.packet is None
     assert found.error is not None
@@ -57,7 +57,7 @@ def test_what_is_wrong_is_said_behind_what_could_be_read() -> None:
     assert found.fields[-1] == Field(7, b"\x03", "requested QoS", 3)
 
 
-def test_lengths_that_do_not_fit() -> None:
+def test_wrong_lengths_are_reported() -> None:
     for data, statement in (("", "§2.2"), ("30", "§2.2"), ("c001", "§2.2.3"), ("c00000", "§2.2.3"), ("f000", "§2.2.1")):
         found = dissect(bytes.fromhex(data))
         assert found.packet is None

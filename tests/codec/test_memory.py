@@ -1,4 +1,4 @@
-"""The memory of topics: what is admitted, what is kept, and that nobody can empty it for others."""
+"""The cache of topics: admission, eviction, and that a client cannot flush it for others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def offer_twice(memory: Memory[int, int], *keys: int) -> None:
         memory.offer(key, -key)
 
 
-def test_a_key_is_remembered_when_it_is_seen_again() -> None:
+def test_a_key_is_cached_when_it_is_seen_again() -> None:
     memory: Memory[int, int] = Memory(4)
     memory.offer(1, -1)
     assert memory.table == {}
@@ -21,7 +21,7 @@ def test_a_key_is_remembered_when_it_is_seen_again() -> None:
     assert memory.table == {1: -1}
 
 
-def test_new_keys_put_nothing_out() -> None:
+def test_new_keys_evict_nothing() -> None:
     memory: Memory[int, int] = Memory(2)
     offer_twice(memory, 1, 2)
     for key in range(3, 3 + 2 * PATIENCE - 1):
@@ -29,7 +29,7 @@ def test_new_keys_put_nothing_out() -> None:
     assert memory.table == {1: -1, 2: -2}
 
 
-def test_a_full_memory_begins_anew_after_a_while() -> None:
+def test_a_full_cache_is_cleared_after_a_while() -> None:
     memory: Memory[int, int] = Memory(2)
     offer_twice(memory, 1, 2)
     for _ in range(2 * PATIENCE + 1):

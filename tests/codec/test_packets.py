@@ -1,4 +1,4 @@
-"""The fourteen control packets against annotated literals, both ways, and each rule broken by itself."""
+"""The fourteen control packets: annotated literals in both directions, and each rule violated separately."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ LITERALS = [
     *((f"20 02  00 0{code}", ConnAck(code)) for code in range(1, 6)),
     # PUBLISH §3.3: topic, (packet id), payload
     ("30 03  0001 61", Publish("a")),
-    ("31 05  0001 61  0001", Publish("a", b"\x00\x01", retain=True)),  # what looks like an identifier is payload
+    ("31 05  0001 61  0001", Publish("a", b"\x00\x01", retain=True)),  # resembles an identifier, but is payload
     ("32 05  0001 61  0001", Publish("a", qos=1, packet_id=1)),
     ("3a 06  0001 61  ffff  2a", Publish("a", b"*", qos=1, dup=True, packet_id=65_535)),
     ("3d 07  0001 61  1234  6869", Publish("a", b"hi", 2, True, True, 0x1234)),
@@ -83,7 +83,7 @@ LITERALS = [
 
 
 def split(literal: bytes) -> tuple[int, bytes]:
-    """First byte and body of a packet of less than 16 KiB."""
+    """Return the first byte and the body of a packet of less than 16 KiB."""
     return literal[0], literal[2:] if literal[1] < 128 else literal[3:]
 
 
@@ -143,7 +143,7 @@ def test_every_type_with_every_nibble(packet_type: int, flags: int) -> None:
     assert f"[{expected}]" in str(caught.value)
 
 
-#: (statement broken, the packet in hexadecimal)
+#: (violated statement, the packet in hexadecimal)
 MALFORMED = [
     # CONNECT
     ("MQTT-3.1.2-1", "10 0c  0004 6d717474  04 02 003c  0000"),  # mqtt
@@ -231,7 +231,7 @@ MALFORMED = [
     ("MQTT-1.5.3-1", "a2 05  0001  0001 c3"),  # [MQTT-3.10.3-1]
     ("§2.2.3", "a2 06  0001  0001 61  00"),
     ("MQTT-4.7.1-2", "a2 06  0001  0002 6123"),
-    # those without a body
+    # packets without a body
     ("§2.2.3", "c0 01  00"),
     ("§2.2.3", "d0 01  00"),
     ("§2.2.3", "e0 01  00"),
@@ -242,19 +242,19 @@ MALFORMED = [
     ("statement", "literal"),
     [pytest.param(*case, marks=pytest.mark.statement(case[0]), id=" ".join(case)[:60]) for case in MALFORMED],
 )
-def test_each_rule_broken_by_the_peer(statement: str, literal: str) -> None:
+def test_each_rule_violated_by_the_peer(statement: str, literal: str) -> None:
     data = bytes.fromhex(literal)
-    assert data[1] == len(data) - 2, "the literal itself must be whole"
+    assert data[1] == len(data) - 2, "the literal itself must be complete"
     with pytest.raises(MalformedPacket) as caught:
         decode(*split(data))
     assert caught.value.statement == statement
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    with pytest.raises(MalformedPacket) as caught:  # the stream decoder, by the functions of its own
+    with pytest.raises(MalformedPacket) as caught:  # the stream decoder, which has separate code
         Decoder().feed(data)
     assert caught.value.statement == statement
 
 
-#: What a client of MQTT 3.1 may send: its bits that 3.1 calls unused, and the same packet with these cleared.
+#: A packet of MQTT 3.1 with bits set that 3.1 calls unused, and the same packet with these bits cleared.
 UNUSED_BITS = [
     ("c1 00", "c0 00"),
     ("ef 00", "e0 00"),
@@ -263,9 +263,9 @@ UNUSED_BITS = [
     ("6a 02  0001", "62 02  0001"),  # PUBREL with DUP
     ("8a 06  0001  0001 61 fd", "82 06  0001  0001 61 01"),  # SUBSCRIBE with DUP; six bits beside QoS 1
     ("82 0a  0001  0001 61 82  0001 62 00", "82 0a  0001  0001 61 02  0001 62 00"),
-    # An UNSUBSCRIBE has no QoS: after its first filter comes the length of the second, 1,024
+    # An UNSUBSCRIBE has no QoS: its first filter is followed by the length of the second, 1,024
     (f"aa 87 08  0001  0001 61  0400 {'62' * 1024}", f"a2 87 08  0001  0001 61  0400 {'62' * 1024}"),
-    ("3b 05  0001 61  0001", "3b 05  0001 61  0001"),  # each bit of a PUBLISH has its meaning
+    ("3b 05  0001 61  0001", "3b 05  0001 61  0001"),  # each bit of a PUBLISH has a meaning
     ("30 05  0001 61  fcfc", "30 05  0001 61  fcfc"),
 ]
 
@@ -277,14 +277,14 @@ def test_bits_that_mqtt_3_1_does_not_use_are_cleared(sent: str, cleared: str) ->
 
 
 @pytest.mark.parametrize("first", [0x00, 0x0F, 0xF0, 0xFF])
-def test_a_reserved_type_stays_one_whatever_bits_are_cleared(first: int) -> None:
+def test_a_reserved_type_stays_reserved_with_cleared_bits(first: int) -> None:
     decoder = Decoder()
     decoder.lenient = True
     with pytest.raises(MalformedPacket, match="is reserved"):
         decoder.feed(bytes((first, 0)))
 
 
-#: (statement broken, what the caller does)
+#: (violated statement, the call)
 FORBIDDEN = [
     ("MQTT-3.1.2-2", lambda: Connect(protocol_level=5)),
     ("MQTT-3.1.3-7", lambda: Connect("", clean_session=False)),
@@ -334,7 +334,7 @@ FORBIDDEN = [
     ("statement", "make"),
     [pytest.param(*case, marks=pytest.mark.statement(case[0])) for case in FORBIDDEN],
 )
-def test_each_rule_broken_by_the_caller(statement: str, make) -> None:  # type: ignore[no-untyped-def]
+def test_each_rule_violated_by_the_caller(statement: str, make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LocalProtocolError) as caught:
         make()
     assert caught.value.statement == statement
@@ -345,7 +345,7 @@ def test_each_rule_broken_by_the_caller(statement: str, make) -> None:  # type: 
 @pytest.mark.statement("MQTT-3.1.2-3")
 @pytest.mark.statement("MQTT-3.1.2-11")
 def test_every_connect_flag_byte(flags: int) -> None:
-    """256 flag bytes, each with exactly the fields that it announces: the table of §3.1.2.3."""
+    """All 256 flag bytes, each with exactly the fields that it announces: the table of §3.1.2.3."""
     fields = b"\0\1c"
     fields += b"\0\1w\0\1m" if flags & 4 else b""
     fields += b"\0\1u" if flags & 0x80 else b""
@@ -390,7 +390,7 @@ def test_every_qos_byte_also_in_the_last_filter(code: int) -> None:
     ids=lambda packet: type(packet).__name__,
 )
 def test_every_truncation_is_malformed_or_another_packet(packet: Packet) -> None:
-    """A body cut short must not read beyond its end; a shorter payload or list is all that may come of it."""
+    """A truncated body is not read beyond its end; at most it gives a shorter payload or list."""
     first, body = split(packet.encode())
     for size in range(len(body)):
         try:
@@ -402,7 +402,7 @@ def test_every_truncation_is_malformed_or_another_packet(packet: Packet) -> None
         assert shorter.encode()[2 if size < 128 else 3 :] == body[:size]
 
 
-def test_surplus_bytes_are_malformed_where_no_payload_takes_them() -> None:
+def test_surplus_bytes_after_the_last_field_are_malformed() -> None:
     for _, packet in LITERALS:
         first, body = split(packet.encode())
         if isinstance(packet, Publish):
@@ -437,7 +437,9 @@ def test_a_publish_is_encoded_alike_with_and_without_the_object(packet: Publish)
     ],
 )
 @pytest.mark.parametrize("make", [Publish, encode_publish])
-def test_and_is_refused_alike(fields: dict[str, object], statement: str, make) -> None:  # type: ignore[no-untyped-def]
+def test_a_publish_is_refused_alike_with_and_without_the_object(
+    fields: dict[str, object], statement: str, make
+) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(LocalProtocolError) as caught:
         make(**{"topic": "a", "payload": b"x", **fields})
     assert caught.value.statement == statement
@@ -468,15 +470,15 @@ class TestValues:
             Message("a", payload)
         assert caught.value.statement == "MQTT-1.5.3-1"
         assert isinstance(caught.value, ValueError)
-        assert caught.value.__context__ is None  # what Python says of it quotes the payload
+        assert caught.value.__context__ is None  # Python's message would contain the payload
 
-    def test_a_number_is_no_fraction(self) -> None:
+    def test_fractions_are_refused(self) -> None:
         for wrong in (lambda: Connect(keep_alive=1.5), lambda: Message("a", qos=1.0)):  # type: ignore[arg-type]
             with pytest.raises(TypeError if compiled else LocalProtocolError, match=r"\bint\b|0, 1 or 2"):
                 wrong()
 
-    def test_a_topic_is_text(self) -> None:
-        # The compiled build checks the types of arguments before we can, in words of its own.
+    def test_a_topic_must_be_text(self) -> None:
+        # The compiled build checks the types of arguments first, with another message.
         expected = "str object expected; got bytes" if compiled else "must be a str, not bytes"
         with pytest.raises(TypeError, match=expected):
             Message(b"a")  # type: ignore[arg-type]
@@ -484,7 +486,7 @@ class TestValues:
             Unsubscribe(1, [b"a"])  # type: ignore[list-item]
 
     def test_a_message_larger_than_any_packet_is_refused_before_it_is_queued(self) -> None:
-        # Pages of zeros cost nothing until they are written to.
+        # Pages of zeros take no memory until they are written.
         largest = 268_435_455 - len(b"\0\1a") - 2
         assert len(Message("a", bytes(largest)).payload) == largest
         with pytest.raises(LocalProtocolError, match="the maximum with this topic is 268,435,450"):
@@ -513,12 +515,12 @@ class TestValues:
         assert "hunter2" not in str(caught.value)
 
     @pytest.mark.parametrize("again", [lambda packet: pickle.loads(pickle.dumps(packet)), copy.copy, copy.deepcopy])
-    def test_all_else_can_be_pickled_and_copied(self, again) -> None:  # type: ignore[no-untyped-def]
+    def test_other_packets_can_be_pickled_and_copied(self, again) -> None:  # type: ignore[no-untyped-def]
         for packet in [packet for _, packet in LITERALS if type(packet) is not Connect]:
             assert again(packet) == packet
         assert again(Message("a", b"x", 1, True)) == Message("a", b"x", 1, True)
 
-    def test_long_topics_are_not_remembered(self) -> None:
+    def test_long_topics_are_not_cached(self) -> None:
         from mqttws.codec import publishing
 
         topic = "long/" + "x" * 200

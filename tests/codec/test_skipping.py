@@ -1,4 +1,4 @@
-"""The decoder that passes over messages that are too large: what it reads of them, and where it goes on."""
+"""The decoder that skips messages that are too large: what it reads of them, and where it continues."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import pytest
 from mqttws import MalformedPacket, PacketTooLarge, PingReq, PubAck, Publish
 from mqttws.codec.skipping import Oversize, SkippingDecoder
 
-#: PUBLISH of QoS 1, RETAIN, "a/b", packet identifier 7, a payload of 53 bytes: 62 bytes, where 50 are allowed.
+#: PUBLISH of QoS 1, RETAIN, "a/b", packet identifier 7, a payload of 53 bytes: 62 bytes; 50 are allowed.
 HEAD = bytes.fromhex("33 3c  0003 612f62  0007")
 LARGE = HEAD + b"x" * 53
 SKIPPED = Oversize(Publish("a/b", b"", 1, True, False, 7), 62)
 
 
-def test_topic_and_packet_identifier_are_told_as_soon_as_they_are_there() -> None:
+def test_topic_and_packet_identifier_are_reported_as_soon_as_they_arrive() -> None:
     decoder = SkippingDecoder(50)
     assert decoder.feed(HEAD[:-1]) == []
     assert decoder.under_way
     assert decoder.feed(HEAD[-1:]) == [SKIPPED]
-    assert decoder.under_way  # its payload is still to come
+    assert decoder.under_way  # its payload has not arrived yet
 
 
-def test_of_the_payload_nothing_is_kept() -> None:
+def test_the_payload_is_not_buffered() -> None:
     decoder = SkippingDecoder(50)
     decoder.feed(HEAD)
     for _ in range(52):
@@ -41,12 +41,12 @@ def test_of_the_payload_nothing_is_kept() -> None:
         (LARGE.hex(), [SKIPPED]),
     ],
 )
-def test_what_follows_in_the_same_read(following: str, packets: list[object]) -> None:
+def test_packets_after_it_in_the_same_read_are_decoded(following: str, packets: list[object]) -> None:
     assert SkippingDecoder(50).feed(LARGE + bytes.fromhex(following)) == [SKIPPED, *packets]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 50, 10_000])
-def test_any_pieces(step: int) -> None:
+def test_it_is_skipped_in_pieces_of_any_size(step: int) -> None:
     packets = [
         Publish("a", b"x"),
         Publish("t" * 200, bytes(300), 1, True, False, 7),
@@ -69,7 +69,7 @@ def test_any_pieces(step: int) -> None:
     assert not decoder.under_way
 
 
-def test_another_packet_that_is_too_large_is_a_fault() -> None:
+def test_another_oversize_packet_is_a_fault() -> None:
     with pytest.raises(PacketTooLarge) as caught:
         SkippingDecoder(50).feed(bytes.fromhex("90 ff 01") + bytes(100))  # SUBACK of 255 bytes
     assert (caught.value.topic, caught.value.size) == (None, 258)
@@ -84,7 +84,7 @@ def test_another_packet_that_is_too_large_is_a_fault() -> None:
         ("30 3c  ffff" + "61" * 58, "§2.2.3"),  # the topic is longer than the packet
     ],
 )
-def test_a_message_that_is_malformed_as_well_is_a_fault(head: str, statement: str) -> None:
+def test_a_malformed_oversize_message_is_a_fault(head: str, statement: str) -> None:
     with pytest.raises(MalformedPacket) as caught:
         SkippingDecoder(50).feed(bytes.fromhex(head))
     assert caught.value.statement == statement

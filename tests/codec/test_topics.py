@@ -1,4 +1,4 @@
-"""Topic Names and Topic Filters: the tables of §4.7, and the tree against a reference that tries every filter."""
+"""Topic Names and Topic Filters: the tables of §4.7, and the tree, compared with matching every filter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MATCHES = [
 @pytest.mark.parametrize(("topic_filter", "yes", "no"), MATCHES, ids=[case[0] for case in MATCHES])
 @pytest.mark.statement("MQTT-4.7.2-1")
 @pytest.mark.statement("MQTT-4.7.3-4")
-def test_the_table(topic_filter: str, yes: list[str], no: list[str]) -> None:
+def test_the_table_of_matches(topic_filter: str, yes: list[str], no: list[str]) -> None:
     tree: TopicTree[str] = TopicTree()
     tree.set(topic_filter, "key", "value")
     for topic in yes:
@@ -50,7 +50,7 @@ def test_the_table(topic_filter: str, yes: list[str], no: list[str]) -> None:
         assert list(tree.match(topic)) == [], topic
 
 
-#: (filter, the statement that it breaks; None for a good one)
+#: (filter, the statement that it violates; None for a valid filter)
 FILTERS = [
     *(
         (good, None)
@@ -72,7 +72,7 @@ FILTERS = [
         for case in FILTERS
     ],
 )
-def test_filters(topic_filter: str, statement: str | None) -> None:
+def test_which_topic_filters_are_valid(topic_filter: str, statement: str | None) -> None:
     if statement is None:
         data = topic_filter.encode()
         assert check_topic_filter(topic_filter) == len(data).to_bytes(2, "big") + data
@@ -95,7 +95,7 @@ def test_filters(topic_filter: str, statement: str | None) -> None:
     ids=lambda value: repr(value)[:12],
 )
 @pytest.mark.statement("MQTT-4.7.1-1")
-def test_topics(topic: str, statement: str | None) -> None:
+def test_which_topic_names_are_valid(topic: str, statement: str | None) -> None:
     if statement is None:
         assert check_topic(topic)[2:] == topic.encode()
     else:
@@ -105,12 +105,12 @@ def test_topics(topic: str, statement: str | None) -> None:
 
 
 @given(some.topic_filters)
-def test_the_strategy_makes_good_filters(topic_filter: str) -> None:
+def test_the_strategy_makes_valid_filters(topic_filter: str) -> None:
     check_topic_filter(topic_filter)
 
 
 def by_expression(topic_filter: str) -> re.Pattern[str]:
-    """Another way to say what §4.7.1 says: a regular expression over the whole name."""
+    """Return a regular expression for the whole name that is equivalent to §4.7.1."""
     if topic_filter == "#":
         return re.compile(r"(?!\$).*", re.S)
     head, tail = (topic_filter[:-2], "(/.*)?") if topic_filter.endswith("/#") else (topic_filter, "")
@@ -120,7 +120,7 @@ def by_expression(topic_filter: str) -> re.Pattern[str]:
 
 
 @given(some.topic_filters, some.topics)
-def test_matching_is_as_the_expression_says(topic_filter: str, topic: str) -> None:
+def test_matching_agrees_with_the_regular_expression(topic_filter: str, topic: str) -> None:
     assert topic_matches(topic_filter, topic) == (by_expression(topic_filter).fullmatch(topic) is not None)
 
 
@@ -139,7 +139,7 @@ _FEW = st.sampled_from(["a", "a/b", "a/+", "a/#", "#", "+", "a/b/c", "b", "b/", 
 
 
 class TreeAgainstDict(RuleBasedStateMachine):
-    """Whatever is set and discarded in whatever order, the tree holds what a dict would, and not a node more."""
+    """After any sequence of `set` and `discard`, the tree equals a dict, and has no superfluous node."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def test_a_topic_of_very_many_levels_needs_no_stack() -> None:
 
 
 def test_a_look_up_of_many_branches_goes_on_in_steps() -> None:
-    """Each "+" beside a level of that name doubles the nodes: 1 + 2 + 4 are examined, two in each step."""
+    """Each "+" beside a level "a" doubles the nodes: 1 + 2 + 4 are visited, two in each step."""
     tree: TopicTree[str] = TopicTree()
     topic_filters = ["/".join(levels) for levels in itertools.product("a+", repeat=3)]
     for topic_filter in topic_filters:
@@ -190,13 +190,13 @@ def test_a_look_up_of_many_branches_goes_on_in_steps() -> None:
     looked = [search.advance(2) for _ in range(4)]
     assert looked == [False, False, False, True]
     assert sorted(value for values in search.found for value in values.values()) == sorted(topic_filters)
-    assert search.advance(2)  # once over, it finds nothing twice
+    assert search.advance(2)  # a finished search finds nothing twice
     assert len(search.found) == len(topic_filters)
 
 
-@pytest.mark.skipif(compiled, reason="compiled code asks the dictionary itself, past a subclass that counts")
+@pytest.mark.skipif(compiled, reason="compiled code bypasses the counting subclass of dict")
 def test_a_look_up_does_not_depend_on_the_number_of_filters() -> None:
-    """Counted in dictionaries asked, not in seconds: one for each level and each branch that matches."""
+    """Counted in dictionary look-ups, not in seconds: one for each level and each branch that matches."""
     tree: TopicTree[int] = TopicTree()
     for number in range(1_000):
         tree.set(f"a/{number}/+", number, number)

@@ -1,4 +1,4 @@
-"""Integers, strings and the remaining length, by the tables of §1.5 and §2.2.3."""
+"""Integers, strings and the remaining length, from the tables of §1.5 and §2.2.3."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_remaining_length_round_trip(length: int) -> None:
 
 
 @pytest.mark.parametrize(("form", "length"), [("80 00", 0), ("ff 00", 127), ("80 80 80 00", 0), ("81 80 00", 1)])
-def test_a_form_longer_than_need_be_is_read_but_never_written(form: str, length: int) -> None:
+def test_a_longer_form_than_necessary_is_read_but_never_written(form: str, length: int) -> None:
     data = bytes.fromhex(form)
     assert decode_remaining_length(data, 0) == (length, len(data))
     assert len(encode_remaining_length(length)) < len(data)
@@ -82,13 +82,13 @@ def test_strings_both_ways(text: str, form: str) -> None:
 
 
 @pytest.mark.statement("MQTT-1.5.3-3")
-def test_a_byte_order_mark_is_a_character_like_any_other() -> None:
+def test_a_byte_order_mark_is_an_ordinary_character() -> None:
     assert encode_string("\ufeffa") == b"\x00\x04\xef\xbb\xbfa"
     assert decode_text(b"\xef\xbb\xbfa", "it") == "\ufeffa"
 
 
 @given(st.binary(max_size=30))
-def test_text_is_what_python_calls_utf_8_without_u0000(data: bytes) -> None:
+def test_text_is_utf_8_as_python_decodes_it_without_u0000(data: bytes) -> None:
     try:
         expected = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What the tests share: brokers that end with the test, and raw clients of them."""
+"""Fixtures: brokers and raw clients that are closed after the test."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def start(stack: ExitStack) -> Callable[..., Broker]:
-    """Start a broker; it stops with the test."""
+    """Return a function that starts a broker; it is stopped after the test."""
     return lambda **options: stack.enter_context(Broker(**options))
 
 
 @pytest.fixture
 def served(stack: ExitStack, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
-    """Run `pubsub serve` in the test's own directory, and what it complains of into a file; it ends with the test."""
+    """Return a function that runs `pubsub serve` in the directory of the test, with stderr in a file."""
     complaints = stack.enter_context((tmp_path / "complaints").open("wb"))
 
     def served(*words: str) -> subprocess.Popen[bytes]:
@@ -50,13 +50,13 @@ def served(stack: ExitStack, tmp_path: Path) -> Callable[..., subprocess.Popen[b
 
 @pytest.fixture
 def wire(stack: ExitStack) -> Callable[..., Wire]:
-    """Make a raw client, which says nothing yet."""
+    """Return a function that creates a raw client, which has sent nothing yet."""
     return lambda broker, scheme="mqtt", **options: stack.enter_context(Wire(broker.url_of(scheme), **options))
 
 
 @pytest.fixture
 def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
-    """Make a raw client, and connect it."""
+    """Return a function that creates a raw client and connects it."""
 
     def client(broker: Broker, client_id: str = "", scheme: str = "mqtt", **fields: Any) -> Wire:
         return wire(broker, scheme).connect(client_id, **fields)

@@ -1,4 +1,4 @@
-"""Published faults of other brokers: each by its cause, and that the same cause does nothing here."""
+"""Published vulnerabilities of other brokers: the same input is harmless here."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def broker(start):
 
 
 def test_cve_2017_7650_mosquitto_a_client_identifier_that_is_a_wildcard_matches_every_pattern(start, client):
-    """Access patterns in which the client's name is filled in: one named "+" or "#" got the topics of all."""
+    """Access patterns contained the client's name: a client named "+" or "#" received the topics of all clients."""
     seen = []
     broker = start(authorizer=lambda peer, access: seen.append((peer.client_id, access.topic)) or True)
     client(broker, "+").subscribe(("own/+", 0))
-    assert seen == [("+", "own/+")]  # names and filters reach the authorizer apart, and nothing is filled in
+    assert seen == [("+", "own/+")]  # the authorizer receives names and filters separately; nothing is substituted
 
 
 def test_cve_2017_7651_mosquitto_large_connects_take_memory_before_anybody_is_known(start, wire, client):
@@ -34,7 +34,7 @@ def test_cve_2017_7651_mosquitto_large_connects_take_memory_before_anybody_is_kn
     half = Connect("c" * 60_000).encode()[:-1]
     hogs = [wire(broker).send(half) for _ in range(10)]
     client(broker).quiet()
-    assert [hog.rest() for hog in hogs[:6]] == [b""] * 6  # those that came first have made way
+    assert [hog.rest() for hog in hogs[:6]] == [b""] * 6  # the oldest ones were closed
 
 
 def test_cve_2017_7653_mosquitto_ill_formed_text_is_passed_on_and_ends_whom_it_reaches(broker, wire, client):
@@ -49,7 +49,7 @@ def test_cve_2018_12543_mosquitto_a_topic_that_begins_with_a_dollar_ends_the_pro
 
 
 def test_cve_2018_12546_mosquitto_a_retained_message_is_delivered_to_who_may_not_read_it_any_more(start, client):
-    """Access to a topic was examined when a message was retained, not when it was delivered."""
+    """Access to a topic was checked when a message was retained, not when it was delivered."""
     allowed = {"secret"}
     broker = start(authorizer=lambda peer, access: access.action != "receive" or access.topic in allowed)
     broker.publish("secret", b"kept", retain=True)
@@ -71,7 +71,7 @@ def test_cve_2018_12551_mosquitto_an_ill_formed_line_of_the_password_file_lets_s
 
 
 def test_cve_2018_12550_mosquitto_an_empty_file_of_rules_is_taken_for_none(tmp_path, start, wire):
-    """An access list of blank lines and comments allowed everything. Here the file is that of the users."""
+    """An access list of blank lines and comments allowed everything. The equivalent here is the users file."""
     path = tmp_path / "users"
     path.write_text("# nobody yet\n\n")
     broker = start(authenticator=Users.load(path))
@@ -85,7 +85,7 @@ def test_cve_2019_11779_mosquitto_a_deep_filter_overflows_the_stack(start, wire,
     peer.subscribe((topic, 0))
     peer.send(Publish(topic.replace("#", "b"), b"x"))
     assert len(peer.messages(1)) == 1
-    assert client(start()).send(Subscribe(1, [(topic, 0)])).rest() == b""  # by default it is not even taken
+    assert client(start()).send(Subscribe(1, [(topic, 0)])).rest() == b""  # the default limits refuse it before
 
 
 def test_cve_2021_28166_mosquitto_a_connack_from_a_client_ends_the_process(broker, client):
@@ -99,7 +99,7 @@ def test_cve_2021_34432_mosquitto_a_publish_with_an_empty_topic_ends_the_process
 
 
 def test_cve_2023_0809_mosquitto_a_first_packet_that_is_no_connect_takes_memory(broker, wire):
-    """Its announced length was set aside before its type was examined."""
+    """Memory for its announced length was reserved before its type was checked."""
     for first in ("30 ff ff 3f", "82 ff ff 3f 00 01", "10 ff ff 3f"):
         assert wire(broker).send(first).rest() == b""
 
@@ -114,7 +114,7 @@ def test_cve_2023_28366_mosquitto_copies_of_one_qos_2_message_take_memory_each(s
 
 
 def test_cve_2023_3592_mosquitto_a_will_that_is_ill_formed_is_never_given_back(broker, wire):
-    """The will's topic is empty, holds a wildcard, or is not UTF-8: nobody is accepted, and nothing stays."""
+    """The topic of the will is empty, contains a wildcard or is not UTF-8: the client is refused, and nothing leaks."""
     for topic in ("00 00", "00 01 23", "00 01 ff"):
         rest = bytes.fromhex(f"00 04 4d 51 54 54 04 06 00 3c 00 01 63 {topic} 00 00")
         assert wire(broker).send(bytes((0x10, len(rest))), rest).rest() == b""
@@ -122,7 +122,7 @@ def test_cve_2023_3592_mosquitto_a_will_that_is_ill_formed_is_never_given_back(b
 
 
 def test_cve_2024_8376_mosquitto_requests_around_a_disconnect_end_the_process(broker, wire, client):
-    """CONNECT, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH in one piece: what follows the DISCONNECT is not heard."""
+    """CONNECT, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH together: packets after the DISCONNECT are ignored."""
     other = client(broker, "other")
     other.subscribe(("#", 0))
     packets = [Connect("c"), "e0 00", Subscribe(1, [("a", 0)]), "a2 05 00 02 00 01 61", Publish("a", b"x")]
@@ -138,13 +138,13 @@ def test_cve_2016_9877_rabbitmq_a_known_name_without_a_password_is_let_in(start,
 
 
 def test_cve_2021_33175_emqx_and_33176_vernemq_input_that_is_not_trusted_takes_all_memory(broker, client):
-    """Packets that announce much and bring little; here the header alone is refused, or little is held."""
+    """Packets that announce much and contain little: here the header is refused, or little is buffered."""
     for announced in ("30 ff ff ff 7f", "32 ff ff 7f 00 01 61", "82 ff ff ff 7f"):
         assert client(broker).send(announced).rest() == b""
 
 
 def test_cve_2019_0222_activemq_a_frame_that_is_corrupt_takes_all_memory(broker, wire, client):
-    """A length inside a packet that says more than the packet holds."""
+    """A length inside a packet that is larger than the packet."""
     for corrupt in ("30 04 ff ff 61 62", "82 05 00 01 ff ff 61", "10 06 ff ff 4d 51 54 54"):
         peer = wire(broker) if corrupt.startswith("10") else client(broker)
         assert peer.send(corrupt).rest() == b""
@@ -155,7 +155,7 @@ def test_cve_2026_21888_nanomq_a_length_of_five_bytes_is_read_beyond_its_end(bro
 
 
 def test_cve_2026_32696_nanomq_credentials_that_are_not_there_end_the_process(start, wire):
-    """The authenticator is given None for what is missing, and one that stumbles over that refuses alone."""
+    """The authenticator receives None for missing credentials; one that fails on that only refuses the client."""
     broker = start(authenticator=lambda peer, connect: len(connect.username) > 0)
     assert wire(broker).send(Connect("c")).rest() == b""
     assert wire(broker).send(Connect("c", username="ann")).receive().return_code == 0
@@ -167,7 +167,7 @@ def test_cve_2025_56352_tinymqtt_a_client_that_is_refused_stays_connected(broker
 
 
 def test_ghsa_7qmq_8cc4_hxwg_nats_what_is_retained_or_waits_is_delivered_though_it_is_denied(start, client):
-    """A broad filter is granted, one topic in it denied: live messages were held back, retained and queued ones not."""
+    """A broad filter is granted, one topic in it denied: live messages were withheld, retained and queued ones not."""
     broker = start(authorizer=lambda peer, access: access.action != "receive" or access.topic != "a/secret")
     broker.publish("a/secret", b"kept", 1, retain=True)
     broker.publish("a/open", b"kept", 1, retain=True)
@@ -207,14 +207,14 @@ def test_cve_2021_34434_mosquitto_a_right_that_is_taken_from_a_client_that_is_aw
     allowed.clear()
     broker.publish("a", b"after", 1)
     peer = client(broker, "c", **keep)
-    assert [message.payload for message in peer.messages(1)] == [b"before"]  # it may have been read there and then
+    assert [message.payload for message in peer.messages(1)] == [b"before"]  # it was permitted to read it then
     broker.publish("a", b"live", 1)
     peer.quiet()
 
 
 @pytest.mark.parametrize("client_id", ["+", "#", "+/x", "x/#"])
 def test_cve_2026_85724_moquette_wildcards_in_a_client_identifier_widen_a_rule(client_id):
-    """Rules in which the client's name is filled in; here those of the local AWS endpoint."""
+    """Rules that contain the client's name; here those of the local AWS endpoint."""
     arn = "arn:aws:iot:eu-west-1:123456789012"
     resources = [f"{arn}:{kind}/own/${{iot:ClientId}}/x" for kind in ("topic", "topicfilter")]
     statement = {"Effect": "Allow", "Action": ["iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": resources}
@@ -232,7 +232,7 @@ def test_cve_2026_85724_moquette_wildcards_in_a_client_identifier_widen_a_rule(c
 
 
 def test_cve_2026_85724_moquette_an_ill_formed_shared_subscription_ends_the_process(broker, client):
-    """What it raised ended the loop that all sessions share."""
+    """The exception ended the loop that all sessions share."""
     ill_formed = ("$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a")
     peer = client(broker)
     assert peer.subscribe(*((topic_filter, 0) for topic_filter in ill_formed)) == (0x80,) * len(ill_formed)
@@ -252,7 +252,7 @@ def test_cve_2026_85724_moquette_an_ill_formed_shared_subscription_ends_the_proc
     ],
 )
 def test_cve_2017_7652_mosquitto_settings_that_cannot_be_read_are_replaced_by_defaults(tmp_path, served, words):
-    """There, because no descriptor was left to open the file; here, whatever the reason, nothing is served."""
+    """The file could not be opened because no descriptor was left; here nothing is served, for any reason."""
     (tmp_path / "ill-formed").write_text("ann\n")
     process = served(*words)
     said, _ = process.communicate(timeout=PATIENCE)
@@ -262,7 +262,7 @@ def test_cve_2017_7652_mosquitto_settings_that_cannot_be_read_are_replaced_by_de
 
 
 def test_cve_2017_7652_mosquitto_descriptors_are_used_up(tmp_path, served, stack):
-    """Those who are connected are served, passwords are asked for, nothing spins, and newcomers get in afterwards."""
+    """Connected clients are served, passwords are checked, the CPU is idle, and new clients can connect afterwards."""
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("only Linux can set the bound of another process")
@@ -306,7 +306,7 @@ def test_cve_2017_7652_mosquitto_descriptors_are_used_up(tmp_path, served, stack
 @pytest.mark.parametrize("answer", [LookupError("no such rule"), None, 1, "yes", Ellipsis])
 @pytest.mark.parametrize("hook", ["on_upgrade", "authenticator", "authorizer"])
 def test_a_hook_that_fails_or_answers_nonsense_lets_nobody_in(start, wire, hook, answer):
-    """Plugins whose failure was taken for a yes, as in many an advisory."""
+    """A failing plugin counted as permission in several advisories."""
 
     def decide(*arguments):
         if isinstance(answer, Exception):
@@ -315,7 +315,7 @@ def test_a_hook_that_fails_or_answers_nonsense_lets_nobody_in(start, wire, hook,
 
     broker = start(**{hook: decide})
     if hook == "on_upgrade":
-        if answer is None:  # which is this hook's word for yes
+        if answer is None:  # None means permission for this hook
             return
         reply = wire(broker, "ws", upgrade=False).upgrade("/mqtt", "127.0.0.1")
         assert reply.startswith(b"HTTP/1.1 500 ")
@@ -332,7 +332,7 @@ def test_a_hook_that_fails_or_answers_nonsense_lets_nobody_in(start, wire, hook,
 
 
 def test_aedes_the_last_will_is_not_checked_against_authorization(start, wire, client):
-    """moscajs/aedes issues 211 and 212. The same holds where the rules have changed since the CONNECT."""
+    """moscajs/aedes issues 211 and 212. The same applies if the rules have changed since the CONNECT."""
     rules = {"denied": True}
     broker = start(authorizer=lambda peer, access: access.action != "publish" or not rules["denied"])
     watcher = client(broker, "watcher")
@@ -343,12 +343,12 @@ def test_aedes_the_last_will_is_not_checked_against_authorization(start, wire, c
     peer = client(broker, "c", will=will)
     rules["denied"] = True
     peer.reset()
-    client(broker, "c").send(PingReq()).expect("d0 00")  # by now the broker has seen the end of the first
+    client(broker, "c").send(PingReq()).expect("d0 00")  # by then the broker has handled the end of the first
     watcher.quiet()
 
 
 def test_cve_2025_63236_sol_a_packet_before_the_connect_ends_the_process(broker, wire, client):
-    """A SUBSCRIBE; in codepr/sol issue 15 the acknowledgements, too."""
+    """A SUBSCRIBE; in codepr/sol issue 15 also acknowledgements."""
     acknowledgements = "40 02 00 01", "50 02 00 01", "62 02 00 01", "70 02 00 01", "90 03 00 01 00", "b0 02 00 01"
     for early in ("82 06 00 01 00 01 61 00", *acknowledgements):
         assert wire(broker).send(early).rest() == b""

@@ -1,4 +1,4 @@
-"""Published faults of clients and of libraries: each by its cause, and that the same cause does nothing here."""
+"""Published vulnerabilities of clients and libraries: the same input is harmless here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_cve_2024_10525_libmosquitto_a_suback_without_codes_is_read_beyond_its_e
 
 
 def test_cve_2016_10523_mqtt_packet_a_crafted_packet_ends_the_process():
-    """What cannot be read is an error of the connection, whatever it is."""
+    """Any packet that cannot be decoded is an error of the connection."""
     for crafted in ("f0 00", "00 00", "36 05 00 01 61 00 01", "30 00", "90 01 00"):
         pair = Pair(Connect("c")).open()
         pair.client.machine.receive_data(bytes.fromhex(crafted), 0.0)
@@ -39,7 +39,7 @@ def test_cve_2019_11777_paho_java_the_name_of_the_host_is_not_verified():
 
 
 def test_cve_2018_1000518_websockets_a_small_compressed_message_becomes_a_large_one(start, wire):
-    """Compression is never negotiated, and a frame that claims it is ended on (RSV1 set: C2)."""
+    """Compression is never negotiated, and a compressed frame (RSV1 set: C2) closes the connection."""
     broker = start()
     peer = wire(broker, "ws", headers=("Sec-WebSocket-Extensions: permessage-deflate",))
     assert b"extensions" not in peer.head.lower()
@@ -49,7 +49,7 @@ def test_cve_2018_1000518_websockets_a_small_compressed_message_becomes_a_large_
 
 
 def test_cve_2016_10542_ws_a_message_has_no_bound(start, wire):
-    """A frame of 2**62 bytes is announced: nothing is set aside, and what comes is read as MQTT."""
+    """A frame of 2**62 bytes is announced: no memory is reserved, and its bytes are processed as they arrive."""
     peer = wire(start(), "ws")
     peer.socket.sendall(b"\x82\xff" + (1 << 62).to_bytes(8, "big") + bytes(4) + b"\x30\xff\xff\xff\x7f")
     assert peer.frame()[0] == 8
@@ -72,7 +72,7 @@ def test_cve_2021_33880_websockets_the_time_of_an_answer_tells_how_much_of_a_pas
 
 @pytest.mark.parametrize("ending", [b"\r\n", b"xx", b"\n\n"])
 def test_cve_2025_43859_h11_the_end_of_a_chunk_may_be_anything(start, wire, ending):
-    """A proxy may see another request there. The floor is the version that is strict; and no upgrade has a body."""
+    """A proxy may see another request there. The minimum version of h11 is strict, and an upgrade has no body."""
     assert tuple(map(int, version("h11").split(".")[:2])) >= (0, 16)
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert "h11>=0.16,<1" in project["dependencies"]
@@ -86,7 +86,7 @@ def test_cve_2025_43859_h11_the_end_of_a_chunk_may_be_anything(start, wire, endi
 
 
 def test_cve_2026_44248_netty_a_part_of_a_message_beyond_the_bound_is_gathered_before_it_is_refused():
-    """The bound was examined when all was there. Here the fixed header is refused, by the first bytes."""
+    """The bound was checked when the packet was complete. Here the fixed header is refused."""
     decoder = mqttws.Decoder(max_packet_size=1_000)
     with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
         decoder.feed(bytes.fromhex("82 e9 07"))
@@ -99,12 +99,12 @@ def test_cve_2026_59881_aiohttp_the_client_takes_compressed_frames_that_were_not
 
 
 def test_cve_2026_54274_aiohttp_a_frame_that_never_ends_is_gathered(start, wire):
-    """Its bound was examined when all was there. Here a packet is answered while the rest of 1 GiB is to come."""
+    """The bound was checked when the frame was complete. Here a packet is answered before the rest of 1 GiB arrives."""
     peer = wire(start(), "ws")
     peer.connect("c")
     peer.socket.sendall(b"\x82\xff" + (1 << 30).to_bytes(8, "big") + bytes(4) + PingReq().encode())
     assert peer.receive() == PingResp()
-    peer.socket.sendall(bytes.fromhex("30 ff ff ff 7f"))  # a packet of which no part is gathered
+    peer.socket.sendall(bytes.fromhex("30 ff ff ff 7f"))  # a packet of which nothing is buffered
     assert peer.frame()[0] == 8
 
 
@@ -114,7 +114,7 @@ def test_cve_2026_34525_aiohttp_of_two_hosts_a_proxy_and_the_server_choose_diffe
 
 
 def test_cve_2025_58367_deepdiff_names_of_attributes_reach_an_object(start, wire, caplog):
-    """Class pollution: "__class__" in a path was looked up. Here such names, and formats, are only text."""
+    """Class pollution: "__class__" in a path was resolved. Here such names, and format strings, are only text."""
     broker = start(authorizer=lambda peer, access: not access.topic.startswith("{denied"))
     peer = wire(broker).connect("__class__", username="__globals__")
     for topic in ("__class__/__init__", "__class__.__init__.__globals__", "__proto__", "constructor/prototype"):

@@ -1,21 +1,22 @@
-"""Each test that asks for `make` runs once with each driver."""
+"""Fixtures of the driver tests. Each test that uses `make` runs once with each driver."""
 
 from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from drivers import Asyncio, Blocking
+from drivers import broker as broker
+from drivers import driver as driver
+from drivers import make as make
 from scripted import Scripted
 
 from mqttws.sync.network import Network
 
 
 class Once(_thread.RLock):
-    """The lock of a blocking client, which the library must never take twice, though it could."""
+    """A lock that counts reentrant use: a client's lock is reentrant, but the library must never need that."""
 
     taken_twice = 0
 
@@ -26,32 +27,13 @@ class Once(_thread.RLock):
 
 
 @pytest.fixture(autouse=True)
-def lock_that_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every client of these tests has such a lock."""
+def no_reentrant_locking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every client a counting lock, and check that none was taken twice by one thread."""
     assert type(threading.RLock()) is _thread.RLock
     monkeypatch.setattr(Network, "make_lock", staticmethod(Once))
     Once.taken_twice = 0
     yield
     assert not Once.taken_twice
-
-
-@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
-def driver(request: pytest.FixtureRequest) -> type[Any]:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def make(driver: type[Any]) -> Iterator[Callable[..., Any]]:
-    """Makes clients, and closes them in the end."""
-    clients: list[Any] = []
-
-    def maker(*arguments: Any, **options: Any) -> Any:
-        clients.append(driver(*arguments, **options))
-        return clients[-1]
-
-    yield maker
-    for client in clients:
-        client.end()
 
 
 @pytest.fixture(params=["mqtt", "ws"])

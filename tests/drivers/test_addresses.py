@@ -1,4 +1,4 @@
-"""Where a connection goes from and to: a Unix socket, an address of this machine, a SOCKS5 proxy. Both drivers."""
+"""Unix sockets, local addresses and SOCKS5 proxies, with both drivers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., Any]
 
 
 class Relay:
-    """Takes connections, lets `greet` speak first, and moves bytes to the server that it returns."""
+    """A proxy: calls `greet` for each connection, and forwards bytes to the server socket that it returns."""
 
     def __init__(self, listener: socket.socket, greet: Callable[[socket.socket], socket.socket | None]) -> None:
         self._listener = listener
@@ -90,7 +90,7 @@ def to(url: str) -> socket.socket:
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_unix_socket(make: Make, relays: Callable[..., Relay], tmp_path: Path, scheme: str) -> None:
+def test_connect_to_a_unix_socket(make: Make, relays: Callable[..., Relay], tmp_path: Path, scheme: str) -> None:
     path = str(tmp_path / "broker.sock")
     with Broker() as broker:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -104,14 +104,14 @@ def test_a_unix_socket(make: Make, relays: Callable[..., Relay], tmp_path: Path,
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
-def test_a_unix_socket_that_is_not_there(make: Make, tmp_path: Path) -> None:
+def test_a_missing_unix_socket_is_an_error(make: Make, tmp_path: Path) -> None:
     path = str(tmp_path / "none.sock")
     with pytest.raises(ConnectError, match=r"none\.sock: No such file"):
         make("mqtt://localhost", unix_socket=path).open()
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_the_address_to_connect_from(make: Make, scheme: str) -> None:
+def test_the_local_address_is_used(make: Make, scheme: str) -> None:
     peers: list[Peer] = []
     with Broker(on_connected=peers.append) as broker:
         client = make(broker.url_of(scheme), bind_address="127.0.0.7").open()
@@ -120,7 +120,7 @@ def test_the_address_to_connect_from(make: Make, scheme: str) -> None:
     assert [peer.address[0] for peer in peers] == ["127.0.0.7"]
 
 
-def test_an_address_that_is_not_of_this_machine(make: Make) -> None:
+def test_a_foreign_local_address_is_an_error(make: Make) -> None:
     with Broker() as broker, pytest.raises(ConnectError, match=r"Cannot assign|assign requested"):
         make(broker.url, bind_address="192.0.2.1").open()
 
@@ -141,7 +141,9 @@ def exactly(client: socket.socket, expected: str) -> None:
 
 @pytest.mark.parametrize("drip", [False, True])
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_through_socks5_with_a_password(make: Make, relays: Callable[..., Relay], scheme: str, drip: bool) -> None:
+def test_connect_through_socks5_with_a_password(
+    make: Make, relays: Callable[..., Relay], scheme: str, drip: bool
+) -> None:
     wrong: list[BaseException] = []
     with Broker() as broker:
 
@@ -186,7 +188,9 @@ def test_through_socks5_with_a_password(make: Make, relays: Callable[..., Relay]
         (["05 00", ""], "closed the connection before it opened the tunnel"),
     ],
 )
-def test_a_socks5_proxy_that_refuses(make: Make, relays: Callable[..., Relay], answers: list[str], words: str) -> None:
+def test_a_refusal_of_a_socks5_proxy_is_an_error(
+    make: Make, relays: Callable[..., Relay], answers: list[str], words: str
+) -> None:
     def greet(client: socket.socket) -> None:
         for answer in answers:
             client.recv(1000)
@@ -205,12 +209,12 @@ def test_a_socks5_proxy_that_refuses(make: Make, relays: Callable[..., Relay], a
     ("host", "request_bytes"),
     [("10.1.2.3", "05 01 00 01 0a 01 02 03 07 5b"), ("[::1]", "05 01 00 04" + "00" * 15 + "01 07 5b")],
 )
-def test_addresses_need_no_name(host: str, request_bytes: str) -> None:
+def test_ip_addresses_are_sent_as_addresses_to_socks5(host: str, request_bytes: str) -> None:
     tunnel = SocksTunnel(None, parse_url(f"mqtt://{host}"))
     assert tunnel.data_to_send() == bytes.fromhex("05 01 00")
     assert tunnel.receive_data(bytes.fromhex("05 00")) == b""
     assert tunnel.data_to_send() == bytes.fromhex(request_bytes)
-    # A bound address of each type; what follows is the server's.
+    # A bound address of each type, followed by a byte of the server.
     for reply in ("05 00 00 03 02 61 62 00 00", "05 00 00 04" + "00" * 18, "05 00 00 01" + "00" * 6):
         again = SocksTunnel(None, parse_url(f"mqtt://{host}"))
         again.receive_data(bytes.fromhex("05 00"))

@@ -1,4 +1,4 @@
-"""A budget of CONNECTs: turns of a fixed rate, shared by clients, kept at the first attempt and after a loss."""
+"""`ConnectBudget`: a rate limit for CONNECTs, shared by clients, for first attempts and for reconnects."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Make = Callable[..., Any]
 
 
 class TestTurns:
-    def test_they_come_one_after_the_other(self) -> None:
+    def test_turns_have_equal_distances(self) -> None:
         budget = ConnectBudget(10)
         assert [budget.reserve(100.0) for _ in range(4)] == pytest.approx([100.0, 100.1, 100.2, 100.3])
 
-    def test_a_turn_that_nobody_took_is_gone(self) -> None:
+    def test_unused_turns_expire(self) -> None:
         budget = ConnectBudget(10)
         budget.reserve(100.0)
         assert budget.reserve(200.0) == 200.0
         assert budget.reserve(200.0) == pytest.approx(200.1)
 
-    def test_a_burst_comes_at_once_and_is_made_up_for(self) -> None:
+    def test_a_burst_is_immediate_and_delays_later_turns(self) -> None:
         budget = ConnectBudget(10, burst=3)
         turns = [budget.reserve(100.0) for _ in range(5)]
         assert turns == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
@@ -51,7 +51,7 @@ class TestTurns:
         for begin in turns:
             assert sum(begin <= turn < begin + 1 for turn in turns) <= math.floor(rate + burst + 1e-6)
 
-    def test_threads_get_a_turn_each(self) -> None:
+    def test_each_thread_gets_another_turn(self) -> None:
         budget, turns = ConnectBudget(1_000), []
         threads = [
             threading.Thread(target=lambda: turns.extend(budget.reserve(5.0) for _ in range(500))) for _ in range(4)
@@ -63,13 +63,13 @@ class TestTurns:
         assert len({round(turn * 1_000) for turn in turns}) == 2_000
 
     @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, math.nan)])
-    def test_what_is_no_rate_is_refused(self, rate: float, burst: int) -> None:
+    def test_an_invalid_rate_is_refused(self, rate: float, burst: int) -> None:
         with pytest.raises(ValueError, match="burst is" if not burst >= 1 else "rate is"):
             ConnectBudget(rate, burst)
 
 
 class Recorded(ConnectBudget):
-    """A budget that keeps the turns that it gave."""
+    """A budget that records the turns it has given."""
 
     def __init__(self, rate: float) -> None:
         super().__init__(rate)
@@ -80,8 +80,8 @@ class Recorded(ConnectBudget):
         return self.turns[-1]
 
 
-def test_clients_that_share_a_budget_connect_one_after_the_other(make: Make) -> None:
-    """At first, and again when the server has ended all of their connections in one moment."""
+def test_clients_that_share_a_budget_connect_in_turns(make: Make) -> None:
+    """Both at first, and after the server has closed all connections at the same time."""
     begun: list[float] = []
     connections = 0
     changed = threading.Condition()
@@ -115,7 +115,7 @@ def test_clients_that_share_a_budget_connect_one_after_the_other(make: Make) -> 
     assert min(after - turn for turn, after in zip(budget.turns, budget.turns[1:], strict=False)) > 0.049
 
 
-def test_a_client_that_waits_for_its_turn_can_be_closed(make: Make) -> None:
+def test_a_client_that_waits_for_a_turn_can_be_closed(make: Make) -> None:
     budget = ConnectBudget(0.001)
     budget.reserve(time.monotonic())
     client = make("mqtt://127.0.0.1:1", connect_budget=budget)
@@ -125,13 +125,13 @@ def test_a_client_that_waits_for_its_turn_can_be_closed(make: Make) -> None:
     assert time.monotonic() - begin < PATIENCE / 2
 
 
-def test_what_gives_no_turns_is_refused(make: Make) -> None:
+def test_an_object_without_turns_is_refused(make: Make) -> None:
     with pytest.raises(TypeError, match="connect_budget"):
         make("mqtt://127.0.0.1:1", connect_budget=500)
 
 
 class Given(ConnectBudget):
-    """A budget that gives the turns of a list."""
+    """A budget that gives predefined turns."""
 
     def __init__(self, *turns: float) -> None:
         super().__init__(1)
@@ -142,21 +142,21 @@ class Given(ConnectBudget):
 
 
 class TestTheCore:
-    """When an attempt that is due may begin."""
+    """When a due attempt may start."""
 
     def core(self, budget: ConnectBudget | None) -> Any:
         return Client("mqtt://127.0.0.1:1", connect_budget=budget)._core
 
-    def test_without_a_budget_at_once(self) -> None:
+    def test_without_a_budget_the_attempt_starts_immediately(self) -> None:
         assert self.core(None).turn(5.0) == 5.0
 
-    def test_it_waits_for_its_turn_and_each_attempt_has_one(self) -> None:
+    def test_each_attempt_waits_for_a_turn(self) -> None:
         core = self.core(Given(11.0, 12.0))
         assert [core.turn(10.0), core.turn(10.5), core.turn(11.0)] == [11.0, 11.0, 11.0]
         assert core.turn(11.5) == 12.0
 
-    def test_a_turn_that_a_busy_process_missed_is_taken_anew_once(self) -> None:
+    def test_a_missed_turn_is_replaced_once(self) -> None:
         core = self.core(Given(11.0, 15.0, 20.0))
         assert [core.turn(10.0), core.turn(12.0)] == [11.0, 15.0]
-        assert core.turn(17.0) == 17.0, "late again: it begins all the same"
+        assert core.turn(17.0) == 17.0, "late again: it starts without another turn"
         assert core.turn(18.0) == 20.0

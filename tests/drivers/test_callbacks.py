@@ -1,4 +1,4 @@
-"""Callbacks that use the client themselves: in the blocking client waiting works there, or says that it cannot."""
+"""Callbacks that call methods of their client. In the blocking client, waiting in one works or raises an error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,10 @@ AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
 
 @pytest.fixture(autouse=True)
 def _watchdog() -> Iterator[None]:
-    """A deadlock shows where every thread stands."""
+    """Print the stacks of all threads on a deadlock."""
     faulthandler.dump_traceback_later(4 * PATIENCE, exit=False)
     yield
     faulthandler.cancel_dump_traceback_later()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -49,7 +43,7 @@ def blocking() -> Iterator[Make]:
 
 
 class Outcome:
-    """What became of something that was done in a callback, once."""
+    """Runs a call once, in a callback, and stores its result or exception."""
 
     def __init__(self) -> None:
         self._there = threading.Event()
@@ -92,7 +86,7 @@ def test_waiting_inside_on_message(blocking: Make, broker: Broker, scheme: str) 
 
 @pytest.mark.parametrize("name", ["connecting", "connected", "disrupted", "reconnecting"])
 def test_waiting_inside_on_state(blocking: Make, name: str) -> None:
-    """Whatever the state is: the wait makes the connection itself."""
+    """In every state, the waiting call establishes the connection itself."""
     outcome = Outcome()
     counts: dict[str, int] = {}
 
@@ -116,7 +110,7 @@ def test_waiting_inside_on_state(blocking: Make, name: str) -> None:
         assert outcome.wait() is None
 
 
-def test_the_states_told_stay_in_order_though_a_callback_waits(blocking: Make) -> None:
+def test_states_are_reported_in_order_while_a_callback_waits(blocking: Make) -> None:
     states = States()
 
     def on_state(state: State) -> None:
@@ -135,7 +129,7 @@ def test_the_states_told_stay_in_order_though_a_callback_waits(blocking: Make) -
     assert states.names[:6] == ["connecting", "connected", "disrupted", "reconnecting", "connecting", "connected"]
 
 
-def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> None:
+def test_waiting_that_could_never_end_raises(blocking: Make, broker: Broker) -> None:
     in_url, at_the_end, flooded, iterated = Outcome(), Outcome(), Outcome(), Outcome()
     sent = threading.Event()
 
@@ -158,7 +152,7 @@ def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> Non
     client.subscribe("flood")
     with mqttws.connect(broker.url) as other:
         for _ in range(100):
-            other.publish_nowait("flood", bytes(2_000))  # more than one read: the PUBACK cannot come with the first
+            other.publish_nowait("flood", bytes(2_000))  # many reads; the PUBACK is not in the first
         other.publish("flood", b"", 1)
     sent.set()
     assert isinstance(flooded.wait(), WouldDeadlock)
@@ -167,8 +161,8 @@ def test_waiting_where_it_could_never_end(blocking: Make, broker: Broker) -> Non
     assert isinstance(at_the_end.wait(), ConnectionClosed)
 
 
-def test_many_threads_and_callbacks_at_once(blocking: Make, broker: Broker) -> None:
-    """Each message makes the callback subscribe, publish and unsubscribe, and wait; threads publish in the meantime."""
+def test_callbacks_wait_while_many_threads_publish(blocking: Make, broker: Broker) -> None:
+    """The callback of each message subscribes, publishes, unsubscribes and waits; other threads publish meanwhile."""
     echoes: list[bytes] = []
     complete = threading.Event()
 
@@ -199,12 +193,12 @@ def test_many_threads_and_callbacks_at_once(blocking: Make, broker: Broker) -> N
         thread.join(2 * PATIENCE)
     assert complete.wait(PATIENCE)
     assert not failures
-    for number in range(4):  # each thread's messages in its order
+    for number in range(4):  # the messages of each thread are in order
         mine = [echo for echo in echoes if echo.startswith(b"%d " % number)]
         assert mine == [b"%d %d" % (number, index) for index in range(25)]
 
 
-def test_close_inside_a_callback_acknowledges_its_message_first(blocking: Make) -> None:
+def test_close_in_a_callback_acknowledges_its_message_first(blocking: Make) -> None:
     with Scripted("mqtt") as server:
         client = blocking(server.url, on_message=lambda message: client.close())
         opening = server.soon(client.open)
@@ -214,7 +208,7 @@ def test_close_inside_a_callback_acknowledges_its_message_first(blocking: Make) 
         assert end.rest() == PubAck(7).encode() + bytes.fromhex("e000")
 
 
-def test_a_wait_inside_a_callback_ends_when_the_client_is_closed(blocking: Make) -> None:
+def test_a_wait_in_a_callback_ends_when_the_client_is_closed(blocking: Make) -> None:
     outcome, waiting = Outcome(), threading.Event()
 
     def on_message(message: Publish) -> None:
@@ -236,7 +230,9 @@ def test_a_wait_inside_a_callback_ends_when_the_client_is_closed(blocking: Make)
     assert isinstance(outcome.wait(), ConnectionClosed)
 
 
-def test_a_callback_that_raises_stops_nothing(make: Make, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_raises_is_reported_and_stops_nothing(
+    make: Make, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(argument: Any) -> None:
         raise RuntimeError("of the user's own")
 
@@ -252,7 +248,7 @@ def test_a_callback_that_raises_stops_nothing(make: Make, broker: Broker, caplog
 
 
 @pytest.mark.parametrize("awaits", [False, True])
-def test_a_callback_that_meets_a_cancelled_future_stops_nothing(
+def test_a_cancelled_future_in_a_callback_stops_nothing(
     broker: Broker, caplog: pytest.LogCaptureFixture, awaits: bool
 ) -> None:
     taken: list[bytes] = []
@@ -294,14 +290,14 @@ async def _nothing_in_flight(client: mqttws.aio.Client, broker: Broker) -> None:
 
 @pytest.fixture
 def handle() -> Iterator[Callable[[Callable[[logging.LogRecord], None]], None]]:
-    """Have each record of the driver's log handled."""
+    """Handle each record of the driver's log by a function."""
     logger = logging.getLogger("mqttws")
     handlers: list[logging.Handler] = []
 
     def handle(emit: Callable[[logging.LogRecord], None]) -> None:
         handler = logging.Handler()
         handler.emit = emit  # type: ignore[method-assign]
-        handler.addFilter(lambda record: record.name == "mqttws")  # not the broker's
+        handler.addFilter(lambda record: record.name == "mqttws")  # without the broker's records
         handlers.append(handler)
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
@@ -312,14 +308,14 @@ def handle() -> Iterator[Callable[[Callable[[logging.LogRecord], None]], None]]:
         logger.removeHandler(handler)
 
 
-def test_a_log_handler_that_publishes_the_log(blocking: Make, broker: Broker, handle) -> None:
-    """It is called by the driver itself, which must not hold its lock then."""
+def test_a_log_handler_can_publish_the_log(blocking: Make, broker: Broker, handle) -> None:
+    """The driver calls the handler, and must not hold its lock then."""
     with mqttws.connect(broker.url) as watcher:
         watcher.subscribe("log", 1)
         client = blocking(broker.url)
 
         def emit(record: logging.LogRecord) -> None:
-            if record.getMessage().startswith(client.client_id):  # a client of another test may still be ending
+            if record.getMessage().startswith(client.client_id):  # a client of another test may still be closing
                 client.publish_nowait("log", record.getMessage(), 1)
 
         handle(emit)
@@ -341,7 +337,7 @@ def test_a_log_handler_that_raises_stops_nothing(make: Make, broker: Broker, han
     assert client.state.name == "connected"
 
 
-def test_room_in_the_queue_wakes_who_waits_for_it(make: Make) -> None:
+def test_space_in_the_queue_wakes_a_waiting_publish(make: Make) -> None:
     with Scripted("mqtt") as server:
         client = make(server.url, client_id="c", max_queued=1)
         client.publish_nowait("a", b"0", 1)
@@ -358,14 +354,14 @@ def test_room_in_the_queue_wakes_who_waits_for_it(make: Make) -> None:
         assert client.session.sender.waiting == 0
 
 
-def test_messages_go_one_way(make: Make, broker: Broker) -> None:
+def test_on_message_and_iteration_exclude_each_other(make: Make, broker: Broker) -> None:
     client = make(broker.url, on_message=print)
     client.open()
     with pytest.raises(MQTTError, match="on_message receives the messages"):
         next(client.messages())
 
 
-def test_what_waits_for_a_client_that_is_not_open(make: Make) -> None:
+def test_waiting_on_a_client_that_is_not_open(make: Make) -> None:
     client = make("mqtt://127.0.0.1:1")
     for call in (lambda: client.publish("a"), lambda: client.subscribe("a"), lambda: client.unsubscribe("a")):
         with pytest.raises(MQTTError, match="not open"):
@@ -374,7 +370,7 @@ def test_what_waits_for_a_client_that_is_not_open(make: Make) -> None:
         next(client.messages())
 
 
-def test_what_is_asked_of_a_client_that_has_ended(make: Make, broker: Broker) -> None:
+def test_calls_on_a_closed_client(make: Make, broker: Broker) -> None:
     client = make(broker.url)
     client.open()
     client.close()
@@ -389,15 +385,15 @@ def test_what_is_asked_of_a_client_that_has_ended(make: Make, broker: Broker) ->
     client.publish("a", b"x", 1)
 
 
-def test_futures_are_the_users_to_watch_and_to_cancel(make: Make, broker: Broker) -> None:
+def test_futures_can_be_watched_and_cancelled(make: Make, broker: Broker) -> None:
     client = make(broker.url)
-    told = threading.Event()
+    called = threading.Event()
     future = client.publish_nowait("a", b"x", 1)
-    future.add_done_callback(lambda done: told.set())
+    future.add_done_callback(lambda done: called.set())
     cancelled = client.publish_nowait("a", b"y", 1)
     cancelled.cancel()
     client.open()
-    assert told.wait(PATIENCE)
+    assert called.wait(PATIENCE)
     assert future.result(PATIENCE) is None
     assert cancelled.cancelled()
     assert client.session.sender.in_flight <= 1

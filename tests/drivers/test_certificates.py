@@ -15,7 +15,7 @@ def authority() -> Authority:
 
 
 def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.SSLObject:
-    """Run a handshake in memory, and let the server send a byte: only then does TLS 1.3 tell what it thought of us."""
+    """Run a handshake in memory and send a byte from the server: TLS 1.3 reports a refused certificate only then."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     client_end = client.wrap_bio(down, up, server_hostname=name)
     server_end = server.wrap_bio(up, down, server_side=True)
@@ -32,7 +32,7 @@ def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> ssl.
                     pass
         if len(done) == len(steps):
             return server_end
-    raise AssertionError(f"the handshake came no further than {done}")
+    raise AssertionError(f"the handshake stopped at {done}")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "::1", "localhost", "broker.test"])
@@ -51,12 +51,12 @@ def test_a_server_is_trusted_by_name_and_address(authority: Authority, name: str
     ],
     ids=["wrong name", "expired", "unknown authority", "a client's"],
 )
-def test_what_must_not_be_trusted_is_not(authority: Authority, identity, name: str) -> None:
+def test_untrusted_certificates_are_refused(authority: Authority, identity, name: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(authority.client_context(), identity(authority).server_context(), name)
 
 
-def test_a_client_shows_its_certificate(authority: Authority) -> None:
+def test_a_client_presents_its_certificate(authority: Authority) -> None:
     server = authority.issue("localhost").server_context(client_authority=authority.certificate)
     device = authority.issue(common_name="device-1", identity_for="client")
     shown = handshake(device.client_context(authority.certificate), server, "localhost").getpeercert()
@@ -66,7 +66,7 @@ def test_a_client_shows_its_certificate(authority: Authority) -> None:
         handshake(authority.client_context(), server, "localhost")
 
 
-def test_a_key_is_its_owners_alone(authority: Authority, tmp_path) -> None:
+def test_only_the_owner_can_read_a_key_file(authority: Authority, tmp_path) -> None:
     identity = authority.issue("localhost")
     (tmp_path / "x.key").write_text("of someone with other manners")
     (tmp_path / "x.key").chmod(0o644)
@@ -77,14 +77,14 @@ def test_a_key_is_its_owners_alone(authority: Authority, tmp_path) -> None:
     assert "PRIVATE" not in repr(identity)
 
 
-def test_names_are_asked_for(authority: Authority) -> None:
+def test_a_certificate_without_names_is_refused(authority: Authority) -> None:
     with pytest.raises(ValueError, match="needs a name"):
         authority.issue()
     with pytest.raises(ValueError, match="'server' or 'client'"):
         authority.issue("localhost", identity_for="both")
 
 
-def test_the_missing_package_is_named() -> None:
+def test_a_missing_package_is_named() -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from mqttws.testing import mint_authority\n"

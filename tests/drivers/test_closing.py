@@ -1,4 +1,4 @@
-"""Closing and flushing: what waits is sent, its acknowledgements are awaited, and what is left fails by name."""
+"""`close` and `flush`: queued messages are sent, acknowledgements are awaited, and the rest fails with an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, States, core_of, wait_until
-from scripted import End, Scripted
+from scripted import Scripted, connected
 
 import mqttws.aio
 from mqttws import (
@@ -34,15 +34,7 @@ Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
 
 
-def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
-    client = make(server.url, **{"client_id": "c", **options})
-    opening = server.soon(client.open)
-    end = server.accept().welcome()
-    opening.result(PATIENCE)
-    return client, end
-
-
-def test_close_sends_what_waits_as_acknowledgements_allow(make: Make, server: Scripted) -> None:
+def test_close_sends_queued_messages_as_acknowledgements_arrive(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_in_flight=2)
     futures = [client.publish_nowait("a", str(number), 1) for number in range(6)]
     closing = server.soon(client.close)
@@ -55,7 +47,7 @@ def test_close_sends_what_waits_as_acknowledgements_allow(make: Make, server: Sc
     assert [future.result(0) for future in futures] == [None] * 6
 
 
-def test_close_waits_for_the_whole_of_qos_2_and_for_requests(make: Make, server: Scripted) -> None:
+def test_close_waits_for_the_end_of_qos_2_and_for_requests(make: Make, server: Scripted) -> None:
     client, end = connected(make, server)
     future = client.publish_nowait("a", b"x", 2)
     subscribing = client.subscribe_nowait("b")
@@ -71,7 +63,7 @@ def test_close_waits_for_the_whole_of_qos_2_and_for_requests(make: Make, server:
     assert subscribing.result(0) == 0
 
 
-def test_close_ends_when_its_time_is_up(make: Make, server: Scripted) -> None:
+def test_close_ends_at_its_timeout(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_in_flight=1)
     futures = [client.publish_nowait("a", b"x", 1) for _ in range(2)]
     begun = time.monotonic()
@@ -86,7 +78,7 @@ def test_close_ends_when_its_time_is_up(make: Make, server: Scripted) -> None:
             future.result(0)
 
 
-def test_close_goes_on_over_a_connection_that_is_lost_meanwhile(make: Make, server: Scripted) -> None:
+def test_close_survives_a_lost_connection(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, reconnect=AT_ONCE)
     future = client.publish_nowait("a", b"x", 1)
     end.receive()
@@ -100,7 +92,7 @@ def test_close_goes_on_over_a_connection_that_is_lost_meanwhile(make: Make, serv
     assert future.result(0) is None
 
 
-def test_close_does_not_wait_where_no_connection_is_made_in_its_time(make: Make, tcp_server: Scripted) -> None:
+def test_close_does_not_wait_for_an_attempt_after_its_timeout(make: Make, tcp_server: Scripted) -> None:
     states = States()
     policy = Reconnect(initial=1_000_000, maximum=1_000_000)
     client, end = connected(make, tcp_server, reconnect=policy, on_state=states)
@@ -115,7 +107,7 @@ def test_close_does_not_wait_where_no_connection_is_made_in_its_time(make: Make,
     assert client.state.name == "disconnected"
 
 
-def test_what_is_published_while_closing_does_not_hold_it_up(make: Make, server: Scripted) -> None:
+def test_publishing_during_close_does_not_delay_it(make: Make, server: Scripted) -> None:
     client, end = connected(make, server)
     first = client.publish_nowait("a", b"1", 1)
     end.receive()
@@ -179,7 +171,7 @@ def test_flush_fails_with_the_client(make: Make, server: Scripted) -> None:
         flushing.result(PATIENCE)
 
 
-# Sessions that are kept.
+# Persistent sessions.
 
 
 def test_a_kept_session_sends_again_what_close_left_unacknowledged(make: Make, server: Scripted) -> None:
@@ -202,13 +194,13 @@ def test_a_kept_session_sends_again_what_close_left_unacknowledged(make: Make, s
     client.flush()
 
 
-def test_identifiers_of_a_kept_session_begin_anywhere(make: Make) -> None:
+def test_identifiers_of_a_kept_session_start_at_random(make: Make) -> None:
     clients = [make("mqtt://127.0.0.1", client_id="c", clean_session=False) for _ in range(20)]
     assert len({client.session.identifiers.allocate() for client in clients}) > 10
     assert make("mqtt://127.0.0.1").session.identifiers.allocate() == 1
 
 
-def test_a_session_that_is_gone_is_reported(make: Make, server: Scripted) -> None:
+def test_a_lost_session_is_reported(make: Make, server: Scripted) -> None:
     states, errors = States(), []
     options = {"clean_session": False, "reconnect": AT_ONCE, "on_state": states, "on_error": errors.append}
     _, end = connected(make, server, **options)
@@ -222,10 +214,10 @@ def test_a_session_that_is_gone_is_reported(make: Make, server: Scripted) -> Non
     assert [type(error) for error in errors] == [SessionLost]
 
 
-# Without network, and with a store.
+# Without a network, and with a store.
 
 
-def test_a_client_that_retries_from_the_first_attempt_on(make: Make) -> None:
+def test_retry_first_retries_the_first_attempt(make: Make) -> None:
     states = States()
     with Broker(ws_port=None, tcp_port=0) as broker:
         url = broker.url_of("mqtt")
@@ -251,7 +243,7 @@ def test_open_without_waiting(make: Make, tcp_server: Scripted) -> None:
     assert future.result(PATIENCE) is None
 
 
-def test_a_cancelled_close_sends_disconnect_all_the_same(server: Scripted) -> None:
+def test_a_cancelled_close_still_sends_disconnect(server: Scripted) -> None:
     async def main() -> None:
         client = await mqttws.aio.Client(server.url, client_id="c").open()
         publishing = client.publish_nowait("a", b"x", 1)
@@ -267,7 +259,7 @@ def test_a_cancelled_close_sends_disconnect_all_the_same(server: Scripted) -> No
     running.result(PATIENCE)
 
 
-def test_open_without_waiting_and_close_leave_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_open_without_waiting_and_close_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         client = await mqttws.aio.Client("mqtt://127.0.0.1:1").open(wait=False)
         await client.close(timeout=0.0)
@@ -277,7 +269,7 @@ def test_open_without_waiting_and_close_leave_nothing_in_the_log(caplog: pytest.
     assert not caplog.records
 
 
-def test_what_is_published_after_an_open_that_failed_waits_for_the_next(make: Make, tcp_server: Scripted) -> None:
+def test_messages_published_after_a_failed_open_wait_for_the_next(make: Make, tcp_server: Scripted) -> None:
     client = make(tcp_server.url, client_id="c")
     for cut in (True, False):
         opening = tcp_server.soon(client.open, PATIENCE if cut else 0.1)
@@ -305,5 +297,5 @@ def test_with_a_store_a_message_is_kept_in_every_state(make: Make, tmp_path: Pat
         elif when == "after close":
             client.close()
         client.publish_nowait("a", b"kept", 1)
-        store._pending.clear()  # what is not committed is lost
+        store._pending.clear()  # uncommitted changes are lost
         assert [value[-4:] for _, value in store.load(b"o")] == [b"kept"]

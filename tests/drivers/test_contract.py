@@ -1,4 +1,4 @@
-"""What both drivers promise, against a server that says byte for byte what the test has written down."""
+"""The contract of both drivers, against a scripted server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, States
-from scripted import End, Scripted
+from scripted import End, Scripted, connected
 
 import mqttws
 from mqttws import (
@@ -40,27 +40,19 @@ Make = Callable[..., Any]
 
 
 def nothing_sent(client: Any, end: End) -> None:
-    """Check that the client has sent nothing: what it sends now comes first."""
+    """Check that the client has sent nothing: the next packet is one that it is asked to send now."""
     client.publish_nowait("now", b"")
     end.expect(Publish("now", b""))
 
 
-#: Reconnects without waiting.
+#: Reconnects without a delay.
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
-
-
-def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
-    client = make(server.url, client_id="c", **options)
-    opening = server.soon(client.open)
-    end = server.accept().welcome()
-    opening.result(PATIENCE)
-    return client, end
 
 
 # Connecting and closing.
 
 
-def test_connect_is_what_the_options_say(make: Make, server: Scripted) -> None:
+def test_connect_contains_the_options(make: Make, server: Scripted) -> None:
     will = Message("w", b"gone", 1, True)
     client = make(server.url, client_id="me", keep_alive=7, clean_session=False, will=will, username="u", password="p")
     opening = server.soon(client.open)
@@ -81,14 +73,14 @@ def test_user_name_and_password_of_the_url(make: Make, tcp_server: Scripted) -> 
     opening.result(PATIENCE)
 
 
-def test_a_random_client_id_is_made_up(make: Make) -> None:
+def test_a_random_client_id_is_generated(make: Make) -> None:
     one, other = make("mqtt://127.0.0.1"), make("mqtt://127.0.0.1")
     assert one.client_id.startswith("mqttws-")
     assert len(one.client_id) == 23
     assert one.client_id != other.client_id
 
 
-def test_close_says_disconnect_and_nothing_more(make: Make, server: Scripted) -> None:
+def test_disconnect_is_the_last_packet_of_close(make: Make, server: Scripted) -> None:
     client, end = connected(make, server)
     closing = server.soon(client.close)
     assert end.rest() == bytes.fromhex("e0 00")
@@ -121,14 +113,14 @@ def test_a_refusal_is_raised_and_ends_the_client(make: Make, server: Scripted, c
     assert states.names == ["connecting", "disconnected"]
 
 
-def test_nobody_listens(make: Make, tcp_server: Scripted) -> None:
+def test_connecting_to_a_closed_port_is_an_error(make: Make, tcp_server: Scripted) -> None:
     client = make("mqtt://127.0.0.1:1", client_id="c")
     with pytest.raises(ConnectError, match=r"127\.0\.0\.1:1"):
         client.open()
     assert client.state.name == "disconnected"
 
 
-def test_no_connack_in_time(make: Make, server: Scripted) -> None:
+def test_a_missing_connack_is_a_timeout(make: Make, server: Scripted) -> None:
     client = make(server.url, client_id="c", timeout=0.2)
     opening = server.soon(client.open)
     end = server.accept()
@@ -139,7 +131,7 @@ def test_no_connack_in_time(make: Make, server: Scripted) -> None:
         opening.result(PATIENCE)
 
 
-def test_open_has_a_timeout_of_its_own(make: Make, server: Scripted) -> None:
+def test_open_has_a_separate_timeout(make: Make, server: Scripted) -> None:
     client = make(server.url, client_id="c")
     opening = server.soon(client.open, timeout=0.2)
     server.accept()
@@ -159,7 +151,7 @@ def test_open_again_after_a_failure(make: Make, tcp_server: Scripted) -> None:
     opening.result(PATIENCE)
 
 
-def test_open_twice(make: Make, tcp_server: Scripted) -> None:
+def test_open_twice_is_an_error(make: Make, tcp_server: Scripted) -> None:
     client, _ = connected(make, tcp_server)
     with pytest.raises(MQTTError, match="open already"):
         client.open()
@@ -169,12 +161,12 @@ def test_open_twice(make: Make, tcp_server: Scripted) -> None:
     "options",
     [{"client_id": "", "clean_session": False}, {"keep_alive": 65_536}, {"client_id": "\0"}, {"password": "p"}],
 )
-def test_options_are_checked_at_once(make: Make, options: dict[str, Any]) -> None:
+def test_options_are_checked_on_construction(make: Make, options: dict[str, Any]) -> None:
     with pytest.raises(mqttws.LocalProtocolError):
         make("mqtt://127.0.0.1", **options)
 
 
-def test_what_is_no_url_and_what_is_no_option(make: Make) -> None:
+def test_an_invalid_url_and_an_unknown_option_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="scheme"):
         make("http://127.0.0.1/")
     with pytest.raises(TypeError):
@@ -185,7 +177,7 @@ def test_what_is_no_url_and_what_is_no_option(make: Make) -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_publish_returns_when_its_qos_is_kept(make: Make, server: Scripted, qos: int) -> None:
+def test_publish_returns_when_it_is_acknowledged(make: Make, server: Scripted, qos: int) -> None:
     client, end = connected(make, server)
     publishing = server.soon(client.publish, "a/b", "payload", qos, True)
     packet_id = 1 if qos else None
@@ -201,7 +193,7 @@ def test_publish_returns_when_its_qos_is_kept(make: Make, server: Scripted, qos:
     assert publishing.result(PATIENCE) is None
 
 
-def test_publish_nowait_before_open_goes_out_in_order(make: Make, server: Scripted) -> None:
+def test_publish_nowait_before_open_is_sent_in_order(make: Make, server: Scripted) -> None:
     client = make(server.url, client_id="c")
     futures = [client.publish_nowait("a", str(number), number % 2) for number in range(4)]
     opening = server.soon(client.open)
@@ -223,7 +215,7 @@ def test_an_ill_formed_publish_raises_and_sends_nothing(make: Make, server: Scri
     nothing_sent(client, end)
 
 
-def test_a_publish_that_times_out_is_taken_back_if_it_was_not_sent(make: Make, server: Scripted) -> None:
+def test_a_publish_that_times_out_unsent_is_withdrawn(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_in_flight=1)
     first = client.publish_nowait("a", b"first", 1)
     with pytest.raises(TimeoutError, match="will not be"):
@@ -340,7 +332,7 @@ def test_an_ill_formed_filter_raises_and_sends_nothing(make: Make, server: Scrip
     nothing_sent(client, end)
 
 
-def test_a_suback_that_does_not_come(make: Make, server: Scripted) -> None:
+def test_a_missing_suback_is_a_timeout(make: Make, server: Scripted) -> None:
     client, _ = connected(make, server, timeout=0.2)
     with pytest.raises(TimeoutError):
         client.subscribe("a")
@@ -355,14 +347,14 @@ def test_messages_are_acknowledged_when_the_iteration_moves_on(make: Make, serve
     messages = client.messages(timeout=PATIENCE)
     assert next(messages) == Publish("a", b"0")
     assert next(messages) == Publish("a", b"1", 1, packet_id=7)
-    end.send("d0 00")  # to see that nothing has been sent yet, the next packet must be the PUBACK
+    end.send("d0 00")  # ignored; the next packet must be the PUBACK, so nothing was sent before
     assert next(messages) == Publish("a", b"2", 2, packet_id=9)
     end.expect(PubAck(7))
     messages.close()
     end.expect(PubRec(9)).send(PubRel(9)).expect(PubComp(9))
 
 
-def test_the_iteration_ends_after_silence(make: Make, server: Scripted) -> None:
+def test_the_iteration_ends_at_its_timeout(make: Make, server: Scripted) -> None:
     client, end = connected(make, server)
     end.send(Publish("a", b"0"))
     assert [message.payload for message in client.messages(timeout=0.2)] == [b"0"]
@@ -381,7 +373,7 @@ def test_the_iteration_ends_with_the_client(make: Make, server: Scripted) -> Non
     assert [message.payload for message in iterating.result(PATIENCE)] in ([b"0"], [])
 
 
-def test_the_iteration_raises_what_ended_the_client(make: Make, server: Scripted) -> None:
+def test_the_iteration_raises_the_error_of_the_client(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, reconnect=False)
     iterating = server.soon(lambda: list(client.messages()))
     end.cut()
@@ -389,7 +381,7 @@ def test_the_iteration_raises_what_ended_the_client(make: Make, server: Scripted
         iterating.result(PATIENCE)
 
 
-def test_acknowledging_by_hand_keeps_the_order(make: Make, server: Scripted) -> None:
+def test_manual_acknowledgements_keep_the_order(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, manual_ack=True)
     end.send(*(Publish("a", b"x", 1, packet_id=packet_id) for packet_id in (3, 1, 2)))
     messages = client.messages(timeout=PATIENCE)
@@ -404,7 +396,7 @@ def test_acknowledging_by_hand_keeps_the_order(make: Make, server: Scripted) -> 
     end.expect(PubAck(4))
 
 
-def test_a_callback_takes_messages_and_they_are_acknowledged(make: Make, server: Scripted) -> None:
+def test_messages_of_a_callback_are_acknowledged(make: Make, server: Scripted) -> None:
     taken: list[Publish] = []
 
     def take(message: Publish) -> None:
@@ -427,11 +419,11 @@ def test_a_copy_of_a_qos_2_message_is_answered_and_not_delivered(make: Make, ser
     assert len(taken) == 1
 
 
-def test_a_slow_consumer_stops_the_reading_and_loses_nothing(make: Make, server: Scripted) -> None:
+def test_a_slow_consumer_pauses_reading_and_loses_nothing(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_inbound_bytes=100_000, keep_alive=1)
     payload = bytes(10_000)
     sending = server.soon(lambda: [end.send(Publish("a", payload, packet_id=None)) for _ in range(2_000)])
-    # What has been read is bounded, so the sender is held up by TCP, while pings go out all the time.
+    # Buffered bytes are bounded, so TCP stops the sender, while pings are still sent.
     assert end.receive() == mqttws.PingReq()
     assert end.receive() == mqttws.PingReq()
     assert not sending.done()
@@ -439,10 +431,10 @@ def test_a_slow_consumer_stops_the_reading_and_loses_nothing(make: Make, server:
     sending.result(PATIENCE)
 
 
-# Losing the connection.
+# Loss of the connection.
 
 
-def test_a_lost_connection_is_made_again_and_all_is_restored(make: Make, server: Scripted) -> None:
+def test_a_reconnect_restores_subscriptions_and_messages(make: Make, server: Scripted) -> None:
     states = States()
     client, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
     subscribing = server.soon(client.subscribe, [("a", 1), ("b", 2)])
@@ -454,7 +446,7 @@ def test_a_lost_connection_is_made_again_and_all_is_restored(make: Make, server:
     end.send(PubRec(3)).expect(PubRel(3))
     end.cut()
     end = server.accept().welcome(session_present=False)
-    # The server has lost the session: the filters come first, as before; then what it had not acknowledged, with DUP.
+    # The server has lost the session: first the filters are sent again, then unacknowledged messages, with DUP.
     end.expect(Subscribe(5, [("a", 1), ("b", 2)]))
     end.expect(Publish("t", b"0", 1, dup=True, packet_id=2), Publish("t", b"2", 1, dup=True, packet_id=4))
     end.send(SubAck(5, [1, 2]), PubAck(2), PubAck(4))
@@ -485,11 +477,11 @@ def test_a_kept_session_is_resumed(make: Make, server: Scripted) -> None:
 
 
 def following(packet_id: int) -> int:
-    """The identifier after another."""
+    """Return the packet identifier after another."""
     return packet_id % 65_535 + 1
 
 
-def test_a_request_without_an_answer_is_made_again(make: Make, server: Scripted) -> None:
+def test_a_request_without_an_answer_is_repeated(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, reconnect=AT_ONCE)
     subscribing = client.subscribe_nowait("a", 1)
     end.receive()
@@ -502,10 +494,10 @@ def test_a_request_without_an_answer_is_made_again(make: Make, server: Scripted)
     assert subscribing.result(PATIENCE) == 1
 
 
-def test_a_subscription_that_is_not_restored_is_told(make: Make, server: Scripted) -> None:
-    told: list[MQTTError] = []
+def test_a_refused_restored_subscription_is_reported(make: Make, server: Scripted) -> None:
+    errors: list[MQTTError] = []
     there = threading.Event()
-    client, end = connected(make, server, reconnect=AT_ONCE, on_error=lambda error: (told.append(error), there.set()))
+    client, end = connected(make, server, reconnect=AT_ONCE, on_error=lambda error: (errors.append(error), there.set()))
     subscribing = client.subscribe_nowait("a")
     end.receive()
     end.send(SubAck(1, [0]))
@@ -516,10 +508,10 @@ def test_a_subscription_that_is_not_restored_is_told(make: Make, server: Scripte
     assert isinstance(packet, Subscribe)
     end.send(SubAck(packet.packet_id, [128]))
     assert there.wait(PATIENCE)
-    assert [str(error) for error in told] == [str(SubscribeRejected("a"))]
+    assert [str(error) for error in errors] == [str(SubscribeRejected("a"))]
 
 
-def test_a_callable_url_is_asked_at_each_attempt(make: Make, server: Scripted) -> None:
+def test_a_callable_url_is_called_at_each_attempt(make: Make, server: Scripted) -> None:
     asked: list[str] = []
 
     def url() -> str:
@@ -546,9 +538,7 @@ def test_reconnect_now_makes_a_new_connection(make: Make, server: Scripted) -> N
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 5])
-def test_a_refusal_ends_a_client_that_stood_only_where_the_user_says_so(
-    make: Make, server: Scripted, code: int
-) -> None:
+def test_a_refusal_after_a_connection_ends_the_client_only_with_end_on(make: Make, server: Scripted, code: int) -> None:
     states = States()
     client, end = connected(make, server, on_state=states, reconnect=AT_ONCE, end_on=ConnectionRefused)
     waiting = client.publish_nowait("a", b"x", 1)
@@ -561,7 +551,7 @@ def test_a_refusal_ends_a_client_that_stood_only_where_the_user_says_so(
 
 
 def refuse(server: Scripted, code: int) -> None:
-    """Answer the next CONNECT with a refusal."""
+    """Refuse the next CONNECT."""
     end = server.accept()
     end.receive()
     end.send(bytes((0x20, 2, 0, code)))
@@ -601,7 +591,7 @@ def test_end_on_may_be_a_function(make: Make, server: Scripted) -> None:
     assert [type(error) for error in asked] == [ConnectionClosed, ConnectionRefused, ConnectionRefused]
 
 
-def test_attempts_run_out(make: Make, server: Scripted) -> None:
+def test_the_client_ends_after_the_last_attempt(make: Make, server: Scripted) -> None:
     states = States()
     _, end = connected(make, server, on_state=states, reconnect=Reconnect(initial=0.001, maximum=0.001, attempts=2))
     end.cut()
@@ -622,7 +612,7 @@ def test_without_reconnecting_a_loss_is_the_end(make: Make, server: Scripted) ->
     assert states.wait("disconnected").error is not None
 
 
-def test_connections_that_are_closed_at_once_are_suspected_and_made_again(make: Make, server: Scripted) -> None:
+def test_connections_closed_immediately_are_suspected_take_overs(make: Make, server: Scripted) -> None:
     states = States()
     policy = Reconnect(initial=0.001, maximum=0.001, takeovers=3)
     _, end = connected(make, server, on_state=states, reconnect=policy)
@@ -635,7 +625,7 @@ def test_connections_that_are_closed_at_once_are_suspected_and_made_again(make: 
     assert "another client" in str(reasons[-1])
 
 
-def test_a_suspicion_ends_the_client_where_the_user_says_so(make: Make, server: Scripted) -> None:
+def test_a_suspected_take_over_ends_the_client_with_end_on(make: Make, server: Scripted) -> None:
     states = States()
     policy = Reconnect(initial=0.001, maximum=0.001, takeovers=2)
     _, end = connected(make, server, on_state=states, reconnect=policy, end_on={mqttws.TakeoverSuspected})
@@ -645,7 +635,7 @@ def test_a_suspicion_ends_the_client_where_the_user_says_so(make: Make, server: 
 
 
 @pytest.mark.parametrize("how", ["reset", "close code", "keep alive", "message", "random identifier"])
-def test_no_other_end_is_taken_for_a_take_over(make: Make, how: str) -> None:
+def test_other_ends_are_not_suspected_take_overs(make: Make, how: str) -> None:
     states = States()
     options: dict[str, Any] = {"client_id": None if how == "random identifier" else "c"}
     if how == "keep alive":
@@ -673,7 +663,7 @@ def test_no_other_end_is_taken_for_a_take_over(make: Make, how: str) -> None:
     assert not [state for state in states.seen if isinstance(state.error, mqttws.TakeoverSuspected)]
 
 
-def test_the_word_of_the_server_is_not_believed_of_a_random_identifier(make: Make) -> None:
+def test_a_take_over_of_a_random_client_id_is_not_believed(make: Make) -> None:
     states = States()
     with Scripted("ws") as server:
         client = make(server.url, on_state=states, reconnect=AT_ONCE)
@@ -685,7 +675,7 @@ def test_the_word_of_the_server_is_not_believed_of_a_random_identifier(make: Mak
         states.wait("connected", 2)
 
 
-def test_a_take_over_that_is_told_ends_the_client(make: Make) -> None:
+def test_a_reported_take_over_ends_the_client(make: Make) -> None:
     states = States()
     with Scripted("ws") as server:
         _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
@@ -693,7 +683,7 @@ def test_a_take_over_that_is_told_ends_the_client(make: Make) -> None:
         assert isinstance(states.wait("disconnected").error, mqttws.SessionTakenOver)
 
 
-def test_a_fault_of_the_server_closes_the_connection_and_is_told(make: Make, server: Scripted) -> None:
+def test_a_malformed_packet_closes_the_connection_and_is_reported(make: Make, server: Scripted) -> None:
     states = States()
     _, end = connected(make, server, on_state=states, reconnect=AT_ONCE)
     end.send(Publish("a", b"good", 1, packet_id=1), "36 05 00 01 61 00 01")  # then both QoS bits
@@ -720,7 +710,7 @@ def test_a_text_message_is_answered_with_1003(make: Make) -> None:
 # Keep alive.
 
 
-def test_a_silent_server_is_given_up(make: Make, server: Scripted) -> None:
+def test_a_server_without_pingresp_is_disconnected(make: Make, server: Scripted) -> None:
     states = States()
     _, end = connected(make, server, on_state=states, keep_alive=1, ping_timeout=0.2, reconnect=False)
     assert end.receive() == mqttws.PingReq()
@@ -743,7 +733,7 @@ def test_a_half_open_connection_is_noticed_while_publishing(make: Make, server: 
     publishing.result(PATIENCE)
 
 
-def test_pings_that_are_answered_keep_the_connection(make: Make, server: Scripted) -> None:
+def test_answered_pings_keep_the_connection(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, keep_alive=1, ping_timeout=0.5)
     for _ in range(3):
         assert end.receive() == mqttws.PingReq()

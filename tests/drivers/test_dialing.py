@@ -1,4 +1,4 @@
-"""Names with several addresses: a dead one delays a client little, and costs nothing afterwards."""
+"""Host names with several addresses: an unreachable one delays the first attempt little, and later ones not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def entry(host: str, port: int) -> Entry:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Entry]]:
-    """What the resolver knows beside the truth."""
+    """Host names to resolve to the given addresses."""
     known: dict[str, list[Entry]] = {}
     real = socket.getaddrinfo
 
@@ -42,7 +42,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Entry]]:
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """A port at which connecting neither succeeds nor fails: nobody accepts, and the backlog is full."""
+    """A port where connecting neither succeeds nor fails: the listener's backlog is full and it accepts nothing."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -55,8 +55,8 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.fixture
-def nobody() -> int:
-    """A port at which nobody listens."""
+def closed_port() -> int:
+    """Return a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]  # type: ignore[no-any-return]
 
@@ -67,13 +67,13 @@ def port() -> Iterator[int]:
         yield parse_url(broker.url_of("mqtt")).port
 
 
-@pytest.mark.parametrize("first", ["black hole", "nobody", "no such family"])
-def test_a_dead_first_address_is_passed_by(
-    make: Make, names: dict[str, list[Entry]], black_hole: int, nobody: int, port: int, first: str
+@pytest.mark.parametrize("first", ["black hole", "closed_port", "no such family"])
+def test_an_unreachable_first_address_is_skipped(
+    make: Make, names: dict[str, list[Entry]], black_hole: int, closed_port: int, port: int, first: str
 ) -> None:
     dead = {
         "black hole": entry("127.0.0.1", black_hole),
-        "nobody": entry("127.0.0.1", nobody),
+        "closed_port": entry("127.0.0.1", closed_port),
         "no such family": (12345, socket.SOCK_STREAM, 0, "", ("x", 1)),
     }[first]
     names["broker.test"] = [dead, entry("127.0.0.1", port)]
@@ -82,13 +82,13 @@ def test_a_dead_first_address_is_passed_by(
     assert client.state.name == "connected"
 
 
-def test_a_name_that_moves_is_found_again(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
-    """Every attempt resolves anew: nothing of an earlier answer is kept."""
+def test_a_name_is_resolved_again_at_each_attempt(make: Make, names: dict[str, list[Entry]], closed_port: int) -> None:
+    """Every attempt resolves the name again; earlier answers are not cached."""
     states = States()
     with Broker(sys_interval=None) as old, Broker(sys_interval=None) as new:
         names["broker.test"] = [entry("127.0.0.1", parse_url(old.url_of("mqtt")).port)]
         client = make("mqtt://broker.test", client_id="c", on_state=states, reconnect=Reconnect(0.01, 0.05)).open()
-        names["broker.test"] = [entry("127.0.0.1", nobody)]  # between the two there is nobody
+        names["broker.test"] = [entry("127.0.0.1", closed_port)]  # in between, no server listens
         assert old.disconnect("c")
         states.wait("disrupted", 3)
         names["broker.test"] = [entry("127.0.0.1", parse_url(new.url_of("mqtt")).port)]
@@ -98,10 +98,11 @@ def test_a_name_that_moves_is_found_again(make: Make, names: dict[str, list[Entr
         assert old.metrics()["clients/connected"] == 0
 
 
-def test_the_error_of_the_last_address_is_told(make: Make, names: dict[str, list[Entry]], nobody: int) -> None:
-    names["broker.test"] = [entry("127.0.0.1", nobody), entry("127.0.0.1", nobody)]
-    with pytest.raises(ConnectError, match=f"cannot connect to broker.test:{nobody}: .*(refused|Multiple exceptions)"):
-        make(f"mqtt://broker.test:{nobody}").open()
+def test_the_error_of_the_last_address_is_reported(make: Make, names: dict[str, list[Entry]], closed_port: int) -> None:
+    names["broker.test"] = [entry("127.0.0.1", closed_port), entry("127.0.0.1", closed_port)]
+    refused = f"cannot connect to broker.test:{closed_port}: .*(refused|Multiple exceptions)"
+    with pytest.raises(ConnectError, match=refused):
+        make(f"mqtt://broker.test:{closed_port}").open()
 
 
 def test_addresses_that_never_answer(make: Make, names: dict[str, list[Entry]], black_hole: int) -> None:
@@ -110,7 +111,7 @@ def test_addresses_that_never_answer(make: Make, names: dict[str, list[Entry]], 
         make("mqtt://broker.test", timeout=0.4).open()
 
 
-def test_a_name_that_does_not_exist(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def getaddrinfo(*arguments: Any, **options: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -120,7 +121,7 @@ def test_a_name_that_does_not_exist(make: Make, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("host", ["a..b", ".test", "x" * 64 + ".test"])
-def test_a_name_that_cannot_be_one(make: Make, host: str) -> None:
+def test_an_invalid_name_is_an_error(make: Make, host: str) -> None:
     with pytest.raises(ValueError, match="empty or longer than 63"):
         make(f"mqtt://{host}")
     with pytest.raises(ConnectError, match="empty or longer than 63"):
@@ -129,7 +130,7 @@ def test_a_name_that_cannot_be_one(make: Make, host: str) -> None:
         make("mqtt://broker.test", proxy=f"http://{host}").open()
 
 
-def test_a_resolver_that_hangs_holds_up_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_does_not_block_other_clients(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
     def getaddrinfo(*arguments: Any, **options: Any) -> Any:
@@ -180,8 +181,8 @@ def test_both_families_take_turns(names: dict[str, list[Entry]]) -> None:
     assert [address[2][0] for address in dial.resolve("broker.test", 1)][:2] == ["10.0.0.1", "::1"]
 
 
-def test_the_losers_of_the_race_are_closed(names: dict[str, list[Entry]], black_hole: int, port: int) -> None:
-    """Step by step, with a clock of its own."""
+def test_other_sockets_of_the_race_are_closed(names: dict[str, list[Entry]], black_hole: int, port: int) -> None:
+    """Step by step, with a simulated clock."""
     names["broker.test"] = [entry("127.0.0.1", black_hole), entry("127.0.0.1", port)]
     resolved = threading.Event()
     with selectors.DefaultSelector() as selector:
@@ -206,7 +207,7 @@ def test_the_losers_of_the_race_are_closed(names: dict[str, list[Entry]], black_
             assert first.fileobj.fileno() == -1
 
 
-def test_a_name_without_an_address(names: dict[str, list[Entry]]) -> None:
+def test_a_name_without_an_address_is_an_error(names: dict[str, list[Entry]]) -> None:
     names["broker.test"] = []
     resolved = threading.Event()
     with selectors.DefaultSelector() as selector:

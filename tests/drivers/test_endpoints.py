@@ -1,4 +1,4 @@
-"""Several endpoints: each attempt tries them all, those first that have not failed lately."""
+"""Several endpoints: each attempt tries all of them, those first that have not failed recently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mqttws import ConnectError, ConnectionRefused, ConnectTimeout, Reconnect
 from mqttws.client.endpoints import MOST_FAILURES, Endpoints
 
 Make = Callable[..., Any]
-#: Waits for ever before a second attempt.
+#: No second attempt.
 PATIENT = Reconnect(initial=1_000_000, maximum=1_000_000)
 REFUSES = "mqtt://127.0.0.1:1"
 
@@ -32,7 +32,7 @@ def host_of(server: Scripted) -> str:
     return server.url.removeprefix("mqtt://")
 
 
-def test_the_first_attempt_tries_them_all(make: Make, tcp_server: Scripted) -> None:
+def test_the_first_attempt_tries_all_endpoints(make: Make, tcp_server: Scripted) -> None:
     states = States()
     client = make([REFUSES, REFUSES.replace(":1", ":2"), tcp_server.url], client_id="c", on_state=states)
     opening = tcp_server.soon(client.open)
@@ -42,13 +42,13 @@ def test_the_first_attempt_tries_them_all(make: Make, tcp_server: Scripted) -> N
     assert "disrupted" not in states.names
 
 
-def test_where_none_answers_the_first_attempt_fails(make: Make) -> None:
+def test_the_first_attempt_fails_if_no_endpoint_answers(make: Make) -> None:
     client = make([REFUSES, REFUSES.replace(":1", ":2")], client_id="c")
     with pytest.raises(ConnectError, match=r"127\.0\.0\.1:2"):
         client.open()
 
 
-def test_a_connection_that_is_lost_is_made_to_another_endpoint_at_once(make: Make, servers: list[Scripted]) -> None:
+def test_after_a_loss_another_endpoint_is_tried_immediately(make: Make, servers: list[Scripted]) -> None:
     states = States()
     client = make([server.url for server in servers], client_id="c", on_state=states, reconnect=PATIENT)
     opening = servers[0].soon(client.open)
@@ -60,7 +60,7 @@ def test_a_connection_that_is_lost_is_made_to_another_endpoint_at_once(make: Mak
     assert states.wait("disrupted").endpoint == host_of(servers[0])
 
 
-def test_an_endpoint_that_accepts_and_is_silent_is_left_for_the_next(make: Make, servers: list[Scripted]) -> None:
+def test_an_endpoint_without_a_connack_is_left_for_the_next(make: Make, servers: list[Scripted]) -> None:
     client = make([server.url for server in servers], client_id="c", answer_timeout=0.2)
     begun = time.monotonic()
     opening = servers[0].soon(client.open)
@@ -70,8 +70,8 @@ def test_an_endpoint_that_accepts_and_is_silent_is_left_for_the_next(make: Make,
     assert time.monotonic() - begun < 3
 
 
-def test_making_the_tcp_connection_has_a_time_out_apart(make: Make) -> None:
-    with socket.socket() as full:  # a listener whose queue is full: connecting to it takes for ever
+def test_the_tcp_connection_has_a_separate_timeout(make: Make) -> None:
+    with socket.socket() as full:  # a listener with a full backlog: connecting to it never ends
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         address = full.getsockname()
@@ -87,7 +87,7 @@ def test_making_the_tcp_connection_has_a_time_out_apart(make: Make) -> None:
             assert time.monotonic() - begun < 3
 
 
-def test_what_is_no_list_of_urls(make: Make) -> None:
+def test_an_invalid_list_of_urls_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="empty"):
         make([])
     with pytest.raises(ValueError, match="scheme"):
@@ -98,7 +98,7 @@ def test_what_is_no_list_of_urls(make: Make) -> None:
         make(["mqtt://127.0.0.1"], url_order="best")
 
 
-def test_a_callable_is_asked_once_an_attempt_and_may_return_several(make: Make, servers: list[Scripted]) -> None:
+def test_a_callable_is_called_once_per_attempt_and_may_return_several(make: Make, servers: list[Scripted]) -> None:
     asked: list[int] = []
 
     def urls() -> list[str]:
@@ -125,7 +125,7 @@ def test_a_callable_that_returns_no_url_fails_the_attempt(make: Make, answer: An
 
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch, servers: list[Scripted]) -> str:
-    """A name that has the addresses of both servers."""
+    """Return a host name with the addresses of both servers."""
     addresses = [("127.0.0.1", int(host_of(server).partition(":")[2])) for server in servers]
     real = socket.getaddrinfo
 
@@ -138,7 +138,7 @@ def name(monkeypatch: pytest.MonkeyPatch, servers: list[Scripted]) -> str:
     return "mqtt://cluster.test"
 
 
-def test_a_silent_address_of_a_name_is_left_for_the_next(make: Make, servers: list[Scripted], name: str) -> None:
+def test_an_unresponsive_address_is_left_for_the_next(make: Make, servers: list[Scripted], name: str) -> None:
     client = make(name, client_id="c", answer_timeout=0.2, reconnect=False)
     opening = servers[0].soon(client.open)
     servers[0].accept().receive()
@@ -146,9 +146,7 @@ def test_a_silent_address_of_a_name_is_left_for_the_next(make: Make, servers: li
     opening.result(PATIENCE)
 
 
-def test_where_all_addresses_of_a_name_are_silent_the_attempt_fails(
-    make: Make, servers: list[Scripted], name: str
-) -> None:
+def test_an_attempt_fails_if_all_addresses_are_unresponsive(make: Make, servers: list[Scripted], name: str) -> None:
     client = make(name, client_id="c", answer_timeout=0.2, reconnect=False)
     opening = servers[0].soon(client.open)
     for server in servers:
@@ -157,7 +155,7 @@ def test_where_all_addresses_of_a_name_are_silent_the_attempt_fails(
         opening.result(PATIENCE)
 
 
-def test_a_refusal_is_not_asked_for_at_every_address(make: Make, servers: list[Scripted], name: str) -> None:
+def test_a_refusal_by_one_address_ends_the_attempt(make: Make, servers: list[Scripted], name: str) -> None:
     client = make(name, client_id="c", reconnect=False)
     opening = servers[0].soon(client.open)
     end = servers[0].accept()
@@ -167,7 +165,7 @@ def test_a_refusal_is_not_asked_for_at_every_address(make: Make, servers: list[S
         opening.result(PATIENCE)
 
 
-def test_after_a_loss_another_address_of_the_name_is_first(make: Make, servers: list[Scripted], name: str) -> None:
+def test_after_a_loss_another_address_is_tried_first(make: Make, servers: list[Scripted], name: str) -> None:
     states = States()
     client = make(name, client_id="c", on_state=states, reconnect=PATIENT)
     opening = servers[0].soon(client.open)
@@ -178,7 +176,7 @@ def test_after_a_loss_another_address_of_the_name_is_first(make: Make, servers: 
     states.wait("connected", 2)
 
 
-def test_the_order() -> None:
+def test_recently_failed_endpoints_come_last() -> None:
     endpoints = Endpoints(["mqtt://a", "mqtt://b", "mqtt://c"], "given", lambda: 0.0)
     assert following(endpoints, 1) == ["mqtt://a"]
     assert endpoints.failed(silent=False)
@@ -196,7 +194,7 @@ def following(endpoints: Endpoints, count: int) -> list[str]:
     return [endpoints.choose(endpoints.ask()) for _ in range(count)]
 
 
-def test_a_signed_url_is_known_again_by_its_host() -> None:
+def test_a_signed_url_is_identified_by_its_host() -> None:
     numbers = count()
     endpoints = Endpoints(lambda: [f"wss://{host}/mqtt?sig={next(numbers)}" for host in "ab"], "given", lambda: 0.0)
     assert following(endpoints, 1) == ["wss://a/mqtt?sig=0"]
@@ -205,7 +203,7 @@ def test_a_signed_url_is_known_again_by_its_host() -> None:
     assert following(endpoints, 2) == ["wss://b/mqtt?sig=3", "wss://a/mqtt?sig=2"]
 
 
-def test_what_is_remembered_of_failures_is_bounded() -> None:
+def test_the_record_of_failures_is_bounded() -> None:
     numbers = count()
     endpoints = Endpoints(lambda: f"mqtt://host{next(numbers)}", "given", lambda: 0.0)
     for _ in range(MOST_FAILURES + 10):
@@ -216,7 +214,7 @@ def test_what_is_remembered_of_failures_is_bounded() -> None:
     assert len(endpoints._urls._last) == len(endpoints._addresses._last) == MOST_FAILURES
 
 
-def test_addresses_that_failed_lately_come_last() -> None:
+def test_recently_failed_addresses_come_last() -> None:
     endpoints = Endpoints("mqtt://a", "given", lambda: 0.0)
     following(endpoints, 1)
     assert endpoints.sort([1, 2, 3]) == [1, 2, 3]
@@ -228,4 +226,4 @@ def test_addresses_that_failed_lately_come_last() -> None:
     assert not endpoints.failed(silent=False)
     following(endpoints, 1)
     assert endpoints.sort([1, 2, 3]) == [3, 1, 2]
-    assert not endpoints.failed(silent=True), "no address took the TCP connection"
+    assert not endpoints.failed(silent=True), "no address accepted the TCP connection"

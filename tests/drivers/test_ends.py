@@ -1,4 +1,4 @@
-"""How connections end: full sockets, silent peers, what is still said, and what is left behind."""
+"""The end of connections: full sockets, unresponsive peers, the last packets, and resources that are released."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,18 +37,12 @@ Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
 
 
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-def test_a_dead_server_is_left_though_the_socket_is_full(make: Make, server: Scripted) -> None:
-    """What is not written by then never will be; it must not be waited for."""
+def test_keep_alive_ends_a_connection_with_a_full_socket(make: Make, server: Scripted) -> None:
+    """Unwritten bytes will never be written, so the driver must not wait for them."""
     states = States()
     client = make(server.url, on_state=states, keep_alive=1, ping_timeout=0.2, reconnect=AT_ONCE)
     opening = server.soon(client.open)
-    server.accept().welcome()  # and nothing is read from now on
+    server.accept().welcome()  # the server reads nothing from now on
     opening.result(PATIENCE)
     for _ in range(32):
         client.publish_nowait("a", bytes(1_000_000))
@@ -59,7 +53,7 @@ def test_a_dead_server_is_left_though_the_socket_is_full(make: Make, server: Scr
     states.wait("connected", 2)
 
 
-def test_close_with_a_full_socket_takes_no_longer_than_it_may(make: Make, server: Scripted) -> None:
+def test_close_with_a_full_socket_respects_its_timeout(make: Make, server: Scripted) -> None:
     states = States()
     client = make(server.url, keep_alive=0, on_state=states)
     opening = server.soon(client.open)
@@ -72,8 +66,8 @@ def test_close_with_a_full_socket_takes_no_longer_than_it_may(make: Make, server
         futures[-1].result(PATIENCE)
 
 
-def test_close_while_messages_keep_coming(make: Make, server: Scripted) -> None:
-    """DISCONNECT arrives, though the client has stopped reading long before: a reset could have swallowed it."""
+def test_disconnect_arrives_while_messages_keep_arriving(make: Make, server: Scripted) -> None:
+    """DISCONNECT arrives although the client stopped reading long before; a reset could have discarded it."""
     client = make(server.url, max_inbound_bytes=1)
     opening = server.soon(client.open)
     end = server.accept().welcome()
@@ -87,10 +81,10 @@ def test_close_while_messages_keep_coming(make: Make, server: Scripted) -> None:
     closing.result(PATIENCE)
 
 
-def test_a_reset_before_the_connack_is_an_error_of_connecting(make: Make, tcp_server: Scripted) -> None:
+def test_a_reset_before_the_connack_is_a_connect_error(make: Make, tcp_server: Scripted) -> None:
     client = make(tcp_server.url)
     opening = tcp_server.soon(client.open)
-    tcp_server.accept().cut()  # with the CONNECT unread: a reset
+    tcp_server.accept().cut()  # the CONNECT is unread, so this is a reset
     with pytest.raises(ConnectError):
         opening.result(PATIENCE)
 
@@ -116,7 +110,7 @@ def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scrip
     end = server.accept().welcome()
     opening.result(PATIENCE)
     end.cut()
-    server.accept().cut()  # the first attempt comes at once, the second one an hour later
+    server.accept().cut()  # the first attempt is immediate, the second an hour later
     while (states.wait("reconnecting", 2).delay or 0.0) < PATIENCE:
         client.reconnect_now()
         server.accept().cut()
@@ -125,7 +119,7 @@ def test_reconnect_now_ends_the_wait_before_an_attempt(make: Make, server: Scrip
     states.wait("connected", 2)
 
 
-def test_delays_grow_from_attempt_to_attempt(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delays_grow_with_each_attempt(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     for driver in ("sync", "aio"):
         monkeypatch.setattr(f"mqttws.{driver}.network.Network.random", staticmethod(lambda: 0.5))
     states = States()
@@ -142,7 +136,7 @@ def test_delays_grow_from_attempt_to_attempt(make: Make, server: Scripted, monke
     assert delays == pytest.approx([0.0, 0.005, 0.01, 0.02, 0.025, 0.025])
 
 
-def test_an_error_of_the_users_url_is_another_attempts_reason(make: Make, server: Scripted) -> None:
+def test_an_error_of_a_callable_url_is_retried(make: Make, server: Scripted) -> None:
     states = States()
     answers = iter([server.url, RuntimeError("no credentials today"), 7, server.url])
 
@@ -163,7 +157,7 @@ def test_an_error_of_the_users_url_is_another_attempts_reason(make: Make, server
     assert reasons == ["no credentials today", "a URL must be a str, not int"]
 
 
-def test_recover_decides_before_everything_else(make: Make, server: Scripted) -> None:
+def test_recover_is_called_before_other_decisions(make: Make, server: Scripted) -> None:
     asked: list[str] = []
 
     def recover(error: ConnectError) -> bool:
@@ -185,7 +179,7 @@ def test_recover_decides_before_everything_else(make: Make, server: Scripted) ->
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503, 520, 525, 530, 598, 599])
 def test_a_refused_upgrade(make: Make, status: int) -> None:
-    """First it is raised; later, it is the reason for another attempt."""
+    """At the first attempt it is raised; later it is the reason of another attempt."""
     from mqttws.broker import Rejection
 
     refuse = threading.Event()
@@ -208,7 +202,7 @@ def test_a_refused_upgrade(make: Make, status: int) -> None:
         assert error.status == status
 
 
-def test_headers_and_query_go_out_byte_for_byte(make: Make) -> None:
+def test_headers_and_query_are_sent_unchanged(make: Make) -> None:
     with Scripted("ws") as server:
         query = "?X-Amz-Signature=%2F%2f+%7E~&b=&&a=1;c"
         client = make(server.url + query, headers=iter([("X-Custom", "a  b"), ("x-custom", "again")]))
@@ -219,10 +213,10 @@ def test_headers_and_query_go_out_byte_for_byte(make: Make) -> None:
         assert b"X-Custom: a  b" in end.head
         assert b"x-custom: again" in end.head
         client.reconnect_now()
-        assert b"x-custom: again" in server.accept().welcome().head  # an iterator lasts for every attempt
+        assert b"x-custom: again" in server.accept().welcome().head  # headers of an iterator are sent at every attempt
 
 
-def test_a_take_over_is_told_and_does_not_loop(make: Make, broker: Broker) -> None:
+def test_a_take_over_is_reported_and_does_not_loop(make: Make, broker: Broker) -> None:
     states = States()
     loser = make(broker.url, client_id="c", on_state=states, reconnect=AT_ONCE)
     loser.open()
@@ -236,7 +230,7 @@ def test_a_take_over_is_told_and_does_not_loop(make: Make, broker: Broker) -> No
         next(loser.messages(timeout=PATIENCE))
 
 
-def test_a_client_that_was_opened_and_closed_often_leaves_nothing(make: Make, broker: Broker) -> None:
+def test_opening_and_closing_often_leaks_nothing(make: Make, broker: Broker) -> None:
     client = make(broker.url)
     before = threading.active_count()
     for _ in range(20):
@@ -246,11 +240,11 @@ def test_a_client_that_was_opened_and_closed_often_leaves_nothing(make: Make, br
     assert threading.active_count() <= before
 
 
-# What is asyncio's own.
+# asyncio.
 
 
 def run(coroutine: Any) -> Any:
-    """Run, and let nothing be left behind: neither task nor socket."""
+    """Run a coroutine, and check that it leaves no task and no socket."""
 
     async def bounded() -> Any:
         async with asyncio.timeout(2 * PATIENCE):
@@ -294,7 +288,7 @@ def test_the_url_is_awaited_at_each_attempt(broker: Broker) -> None:
     assert len(asked) == 2
 
 
-def test_a_url_that_never_comes(broker: Broker) -> None:
+def test_a_url_coroutine_that_never_returns_times_out(broker: Broker) -> None:
     async def main() -> None:
         client = mqttws.aio.Client(lambda: asyncio.get_running_loop().create_future(), timeout=0.1)
         with pytest.raises(ConnectError, match="no URL within"):
@@ -303,7 +297,7 @@ def test_a_url_that_never_comes(broker: Broker) -> None:
     run(main())
 
 
-def test_cancelling_open_leaves_nothing(broker: Broker) -> None:
+def test_cancelling_open_leaks_nothing(broker: Broker) -> None:
     async def main() -> None:
         client = mqttws.aio.Client(lambda: asyncio.get_running_loop().create_future())
         opening = asyncio.ensure_future(client.open())
@@ -317,7 +311,7 @@ def test_cancelling_open_leaves_nothing(broker: Broker) -> None:
     run(main())
 
 
-def test_cancelling_a_publish_takes_it_back_if_it_was_not_sent() -> None:
+def test_cancelling_an_unsent_publish_withdraws_it() -> None:
     async def main(server: Scripted) -> None:
         async with mqttws.aio.Client(server.url, client_id="c", max_in_flight=1) as client:
             first = asyncio.ensure_future(client.publish("a", b"1", 1))
@@ -359,8 +353,8 @@ def test_leaving_the_loop_acknowledges_before_disconnect() -> None:
         running.result(PATIENCE)
 
 
-def test_an_event_loop_that_just_ends(broker: Broker) -> None:
-    """Without `close`: the task is cancelled with the loop's others, and the socket is closed."""
+def test_an_event_loop_that_ends_without_close(broker: Broker) -> None:
+    """Without `close`, the task is cancelled with the loop's other tasks, and the socket is closed."""
 
     async def main() -> None:
         client = await mqttws.aio.connect(broker.url)
@@ -372,7 +366,7 @@ def test_an_event_loop_that_just_ends(broker: Broker) -> None:
         gc.collect()
 
 
-def test_cancelling_close_cuts_the_connection() -> None:
+def test_cancelling_close_closes_the_connection() -> None:
     async def main(server: Scripted) -> None:
         client = await mqttws.aio.Client(server.url, client_id="c")
         closing = asyncio.ensure_future(client.close(timeout=3_600.0))
@@ -392,9 +386,7 @@ def test_cancelling_close_cuts_the_connection() -> None:
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
 @pytest.mark.parametrize("how", ["closed", "reset"])
-def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(
-    broker: Broker, scheme: str, how: str
-) -> None:
+def test_a_closed_connection_is_freed_without_the_garbage_collector(broker: Broker, scheme: str, how: str) -> None:
     def reset() -> None:
         (link,) = broker._hub.doors.all
         link._transport.get_extra_info("socket").setsockopt(

@@ -1,15 +1,15 @@
-"""Messages that wait to be sent for too long: dropped, counted, reported, gone from the store; none that was sent."""
+"""`expire_after`: unsent messages that wait too long are dropped, counted, reported and removed from the store."""
 
 from __future__ import annotations
 
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, Asyncio, Blocking
+from drivers import PATIENCE, Asyncio
 
 from mqttws import MessageExpired, MQTTError, QueueFull, Reconnect, SQLiteStore
 from mqttws.broker import Broker
@@ -18,37 +18,18 @@ from pubsub.testing import RecordingBroker
 
 NOWHERE = "mqtt://127.0.0.1:1"
 DURABLE: dict[str, Any] = {"client_id": "c", "clean_session": False}
-#: No network, and a next attempt that does not come.
+#: No network, and no second attempt within a test.
 OFFLINE: dict[str, Any] = {"retry_first": True, "reconnect": Reconnect(initial=60.0, interval=0.0)}
 
 
-@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
-def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    clients: list[Any] = []
-
-    def maker(*arguments: Any, **options: Any) -> Any:
-        clients.append(request.param(*arguments, **options))
-        return clients[-1]
-
-    yield maker
-    for client in clients:
-        client.end()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker(sys_interval=None) as broker:
-        yield broker
-
-
 def hold_back(client: Any) -> None:
-    """Let no message of QoS 1 or 2 leave, nor one of QoS 0 after it."""
+    """Prevent the client from sending messages of QoS 1 or 2, and so messages of QoS 0 after them."""
     inner = client.client if isinstance(client, Asyncio) else client
     inner._core.session.sender._max_in_flight = 0
 
 
 def take(client: Any, count: int) -> list[bytes]:
-    """Take so many messages."""
+    """Return the payloads of the next `count` messages."""
     messages = client.messages(timeout=PATIENCE)
     payloads = [next(messages).payload for _ in range(count)]
     messages.close()
@@ -57,7 +38,7 @@ def take(client: Any, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("by", ["call", "option"])
-def test_without_a_network(make: Callable[..., Any], qos: int, by: str) -> None:
+def test_messages_expire_without_a_network(make: Callable[..., Any], qos: int, by: str) -> None:
     options = {"expire_after": 0.2} if by == "option" else {}
     client = make(NOWHERE, **OFFLINE, **options).open()
     late = client.publish_nowait("t", b"x", qos, **({"expire_after": 0.2} if by == "call" else {}))
@@ -70,7 +51,7 @@ def test_without_a_network(make: Callable[..., Any], qos: int, by: str) -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_while_the_server_takes_no_more(make: Callable[..., Any], broker: Broker, qos: int) -> None:
+def test_messages_expire_while_the_window_is_full(make: Callable[..., Any], broker: Broker, qos: int) -> None:
     client = make(broker.url).open()
     subscriber = make(broker.url).open()
     subscriber.subscribe("t", 2)
@@ -88,11 +69,11 @@ def test_while_the_server_takes_no_more(make: Callable[..., Any], broker: Broker
     assert take(subscriber, 2) == [b"in the way", b"last"]
 
 
-def test_before_the_client_is_opened(make: Callable[..., Any], broker: Broker) -> None:
+def test_messages_expire_before_the_client_is_opened(make: Callable[..., Any], broker: Broker) -> None:
     client = make(broker.url, max_queued=2, overflow="raise", expire_after=0.05)
     futures = [client.publish_nowait("t", b"x", qos) for qos in (0, 1)]
-    time.sleep(0.06)  # the age itself is what is waited for
-    client.publish_nowait("t", b"makes them go", 1, expire_after=60.0)  # and has space because of that
+    time.sleep(0.06)  # longer than expire_after
+    client.publish_nowait("t", b"makes them go", 1, expire_after=60.0)  # and there is space, because they have expired
     for future in futures:
         with pytest.raises(MessageExpired):
             future.result(PATIENCE)
@@ -100,7 +81,7 @@ def test_before_the_client_is_opened(make: Callable[..., Any], broker: Broker) -
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_was_sent_once_is_sent_again_however_old(make: Callable[..., Any], qos: int) -> None:
+def test_a_sent_message_never_expires(make: Callable[..., Any], qos: int) -> None:
     with RecordingBroker() as broker:
         client = make(broker.url, expire_after=0.1).open()
         with broker.pause():
@@ -113,7 +94,7 @@ def test_what_was_sent_once_is_sent_again_however_old(make: Callable[..., Any], 
         client.close()
 
 
-def test_what_expires_leaves_the_store(make: Callable[..., Any], tmp_path: Any) -> None:
+def test_expired_messages_are_removed_from_the_store(make: Callable[..., Any], tmp_path: Any) -> None:
     with SQLiteStore(tmp_path / "c.db") as store:
         client = make(NOWHERE, store=store, **DURABLE, **OFFLINE).open()
         late = client.publish_nowait("t", b"late", 1, expire_after=0.1)
@@ -125,13 +106,13 @@ def test_what_expires_leaves_the_store(make: Callable[..., Any], tmp_path: Any) 
         assert [value[-4:] for _, value in store.load(b"o")] == [b"kept"]
 
 
-def test_the_age_outlives_the_process(make: Callable[..., Any], broker: Broker) -> None:
+def test_the_age_survives_the_process(make: Callable[..., Any], broker: Broker) -> None:
     store, errors = MemoryStore(), queue.SimpleQueue[MQTTError]()
     first = make(NOWHERE, store=store, **DURABLE)
     first.publish_nowait("t", b"late", 1, expire_after=0.1)
     first.publish_nowait("t", b"in time", 1, expire_after=60.0)
     store.crash()
-    kept = MemoryStore()  # another one: the first client has not really died
+    kept = MemoryStore()  # a copy, since the first client still exists
     for key, value in store.load(b""):
         kept.put(key, value)
     time.sleep(0.15)
@@ -147,7 +128,7 @@ def test_the_age_outlives_the_process(make: Callable[..., Any], broker: Broker) 
     assert second.expired == 1
 
 
-def test_what_waits_is_shown(make: Callable[..., Any]) -> None:
+def test_waiting_counts_messages_and_bytes_and_age(make: Callable[..., Any]) -> None:
     client = make(NOWHERE, **OFFLINE)
     assert client.waiting == (0, 0, 0.0)
     client.publish_nowait("topic", b"12345", 1)
@@ -161,17 +142,17 @@ def test_what_waits_is_shown(make: Callable[..., Any]) -> None:
     assert 0.1 <= client.waiting.oldest < PATIENCE
 
 
-def test_what_expires_makes_space_for_those_that_wait_for_it(make: Callable[..., Any], broker: Broker) -> None:
+def test_expired_messages_make_space_in_the_queue(make: Callable[..., Any], broker: Broker) -> None:
     client = make(broker.url, max_queued=1).open()
     hold_back(client)
     client.publish_nowait("t", b"late", 1, expire_after=0.1)
     with pytest.raises(QueueFull):
         client.publish_nowait("t", b"no space", 1)
-    with pytest.raises(MessageExpired):  # it had space, and waited itself
+    with pytest.raises(MessageExpired):  # it was queued, and expired itself
         client.publish("t", b"x", 1, expire_after=0.3)
 
 
-def test_a_flush_does_not_wait_for_what_has_expired(make: Callable[..., Any], broker: Broker) -> None:
+def test_flush_does_not_wait_for_expired_messages(make: Callable[..., Any], broker: Broker) -> None:
     client = make(broker.url).open()
     hold_back(client)
     client.publish_nowait("t", b"late", 1, expire_after=0.1)
@@ -179,7 +160,7 @@ def test_a_flush_does_not_wait_for_what_has_expired(make: Callable[..., Any], br
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan])
-def test_an_age_that_is_none(make: Callable[..., Any], value: float) -> None:
+def test_an_invalid_expire_after_is_refused(make: Callable[..., Any], value: float) -> None:
     with pytest.raises(ValueError, match="expire_after"):
         make(NOWHERE, expire_after=value)
     client = make(NOWHERE)

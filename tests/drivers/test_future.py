@@ -1,4 +1,4 @@
-"""The futures of the blocking driver against those of the standard library: the same, seen from outside."""
+"""The futures of the blocking driver behave as those of `concurrent.futures`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kind(request):
     return request.param
 
 
-def test_a_result_that_is_there_already(kind):
+def test_an_existing_result_is_returned(kind):
     make, settle = kind
     future = make()
     assert not future.done()
@@ -47,7 +47,7 @@ def test_a_result_that_is_there_already(kind):
     assert future.exception() is None
 
 
-def test_an_exception_that_is_there_already(kind):
+def test_an_existing_exception_is_raised(kind):
     make, settle = kind
     future = make()
     error = LookupError("no")
@@ -67,7 +67,7 @@ def test_only_the_first_outcome_counts(kind):
     assert future.result() == 1
 
 
-def test_a_wait_ends_with_its_time(kind):
+def test_a_wait_times_out(kind):
     make, _ = kind
     for ask in (make().result, make().exception):
         with pytest.raises(TimeoutError):
@@ -128,7 +128,7 @@ def test_the_helpers_of_the_standard_library(kind):
     assert sorted(future.result() for future in as_completed(futures, timeout=10)) == [0, 1, 2, 3]
 
 
-def test_it_is_one_of_theirs_and_shows_its_state():
+def test_it_is_a_standard_future_and_its_repr_shows_the_state():
     future = LightFuture()
     assert isinstance(future, Future)
     assert "pending" in repr(future)
@@ -139,7 +139,7 @@ def test_it_is_one_of_theirs_and_shows_its_state():
 
 
 def test_no_wait_is_lost_in_a_race():
-    """A wait that begins while the outcome is being stored either sees it or is woken by it."""
+    """A wait that begins while the outcome is stored either sees it or is woken by it."""
     for _ in range(300):
         future, barrier, results = LightFuture(), threading.Barrier(2), []
 
@@ -156,7 +156,7 @@ def test_no_wait_is_lost_in_a_race():
 
 
 @pytest.mark.parametrize("ending", ["settled", "cancelled"])
-def test_all_threads_that_wait_are_awake_before_a_callback_runs(kind, ending):
+def test_all_waiting_threads_are_woken_before_a_callback_runs(kind, ending):
     make, settle = kind
     future, began, awake = make(), threading.Barrier(4), threading.Barrier(4)
 
@@ -167,7 +167,7 @@ def test_all_threads_that_wait_are_awake_before_a_callback_runs(kind, ending):
         awake.wait(10)
 
     threads = [threading.Thread(target=take) for _ in range(3)]
-    future.add_done_callback(lambda done: awake.wait(10))  # broken, and reported, where the threads still wait
+    future.add_done_callback(lambda done: awake.wait(10))  # fails if the threads still wait
     for thread in threads:
         thread.start()
     began.wait(10)
@@ -193,7 +193,7 @@ def test_no_callback_is_lost_in_a_race():
         assert called == [future]
 
 
-def test_a_wait_that_is_over_leaves_nothing_in_the_future():
+def test_a_finished_wait_leaves_nothing_in_the_future():
     future = LightFuture()
     for _ in range(3):
         with pytest.raises(TimeoutError):
@@ -204,9 +204,9 @@ def test_a_wait_that_is_over_leaves_nothing_in_the_future():
 
 
 class TestReceipts:
-    """The futures of messages of QoS 0, which nobody settles: they compare their tokens with a mark."""
+    """The futures of messages of QoS 0. They are not settled one by one: each compares its token with a mark."""
 
-    def test_one_number_tells_of_many(self):
+    def test_one_mark_settles_many(self):
         mark = HighWaterMark()
         receipts = [Receipt.make(mark, token) for token in range(1, 5)]
         assert not any(receipt.done() for receipt in receipts)
@@ -216,7 +216,7 @@ class TestReceipts:
         with pytest.raises(TimeoutError):
             receipts[3].result(0)
 
-    def test_the_end_fails_what_was_not_handed_over(self):
+    def test_the_end_fails_messages_not_handed_over(self):
         mark = HighWaterMark()
         sent, unsent, awaited = (Receipt.make(mark, token) for token in (1, 2, 3))
         mark.advance(1)
@@ -229,26 +229,26 @@ class TestReceipts:
             with pytest.raises(LookupError):
                 receipt.result(0)
 
-    def test_who_waits_is_told_whatever_the_order(self):
-        mark, told = HighWaterMark(), []
+    def test_waiting_receipts_are_settled_in_any_order(self):
+        mark, called = HighWaterMark(), []
         receipts = [Receipt.make(mark, token) for token in range(1, 5)]
         for number in (2, 0, 3, 1):
-            receipts[number].add_done_callback(told.append)
+            receipts[number].add_done_callback(called.append)
         LightFuture.settle_all(mark.advance(2), None)
-        assert told == receipts[:2]
+        assert called == receipts[:2]
         assert wait(receipts, timeout=0).done == set(receipts[:2])
         LightFuture.settle_all(mark.advance(4), None)
-        assert told == receipts
+        assert called == receipts
         assert list(as_completed(receipts, timeout=0)) is not None
 
-    def test_waiting_for_what_has_been_handed_over(self):
+    def test_watching_a_message_already_handed_over(self):
         mark = HighWaterMark()
         receipt, called = Receipt.make(mark, 1), []
         mark.advance(1)
         receipt.add_done_callback(called.append)
         assert called == [receipt]
         assert not receipt.cancel()
-        assert mark.advance(2) in ([], [receipt])  # told again, it does not mind
+        assert mark.advance(2) in ([], [receipt])  # calling it twice is harmless
         receipt.settle(None)
         assert called == [receipt]
 
@@ -266,7 +266,7 @@ class TestReceipts:
         mark.advance(2)
         assert not receipt.done()
 
-    def test_what_was_watched_can_be_found_and_forgotten(self):
+    def test_watched_receipts_can_be_found_and_forgotten(self):
         mark = HighWaterMark()
         futures = {token: LightFuture() for token in (5, 1, 3)}
         for token, future in futures.items():
@@ -296,11 +296,13 @@ class TestReceipts:
 
     @pytest.mark.parametrize("step", range(40))
     def test_an_interruption_between_two_steps_loses_no_wait(self, step):
-        """Ctrl-C can come after each instruction while a future is settled; settling it again then wakes the rest."""
+        """Ctrl-C can arrive after each instruction while a future is settled; settling it again then wakes the rest."""
         future, results = LightFuture(), []
         thread = threading.Thread(target=lambda: results.append(future.result(10)))
         thread.start()
+        deadline = time.monotonic() + 10
         while "_done_callbacks" not in future.__dict__:
+            assert time.monotonic() < deadline
             time.sleep(0.001)
         left = [step]
 

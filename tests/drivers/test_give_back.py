@@ -1,4 +1,4 @@
-"""Messages that were taken and given back come once more, in their order, before all others; in both drivers."""
+"""`give_back`: returned messages are delivered again, in order, before all others; in both drivers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqttws.broker import Broker
 PATIENCE = 20.0
 
 
-def test_messages_given_back_come_first_and_wake_an_iteration() -> None:
+def test_messages_given_back_are_first_and_wake_an_iteration() -> None:
     with Broker() as broker, mqttws.connect(broker.url, manual_ack=True) as client:
         client.subscribe("a", 1)
         for number in range(4):
@@ -20,7 +20,7 @@ def test_messages_given_back_come_first_and_wake_an_iteration() -> None:
         messages = client.messages(timeout=PATIENCE)
         first, second, third = next(messages), next(messages), next(messages)
         client.give_back([first, second])
-        client.give_back([third], after=2)  # taken, say, just before the two were given back
+        client.give_back([third], after=2)  # as if taken just before the two were given back
         assert [next(messages) for _ in range(3)] == [first, second, third]
         assert next(messages).payload == b"3"
         waiting = threading.Thread(target=next, args=(messages,))
@@ -30,7 +30,7 @@ def test_messages_given_back_come_first_and_wake_an_iteration() -> None:
         assert not waiting.is_alive()
 
 
-def test_messages_given_back_come_first_and_wake_an_iteration_of_asyncio() -> None:
+def test_messages_given_back_are_first_and_wake_an_asyncio_iteration() -> None:
     async def main() -> None:
         async with mqttws.aio.connect(broker.url, manual_ack=True) as client:
             await client.subscribe("a", 1)

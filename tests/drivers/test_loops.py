@@ -1,4 +1,4 @@
-"""What asyncio's transports are asked beyond their interface."""
+"""The use of private attributes of asyncio's transports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_no_read_is_larger_than_64_kib(monkeypatch: pytest.MonkeyPatch, scheme: 
         assert max(sizes[name]) == READ_SIZE == 65_536, name
 
 
-def test_a_transport_of_another_event_loop_is_left_as_it_is() -> None:
+def test_the_transport_of_another_event_loop_is_not_changed() -> None:
     transport = asyncio.BaseTransport()
     read_less(transport)
     assert not hasattr(transport, "max_size")

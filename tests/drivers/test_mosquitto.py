@@ -1,4 +1,4 @@
-"""Our clients and Mosquitto, a real server in a real process; paho-mqtt as the other client."""
+"""Both drivers against a real Mosquitto, with paho-mqtt as the other client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Mosquitto]:
-    """One for all tests that leave it running; their topics and client identifiers are their own."""
+    """A Mosquitto shared by all tests that do not stop it; each test uses its own topics and client identifiers."""
     server = Mosquitto(tmp_path_factory.mktemp("mosquitto"), authority.issue("127.0.0.1"), authority.certificate)
     try:
         server.start()
@@ -37,7 +37,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
 
 @pytest.fixture
 def mortal(tmp_path, authority: Authority) -> Iterator[Mosquitto]:
-    """One that the test may stop."""
+    """A Mosquitto that the test may stop."""
     server = Mosquitto(tmp_path, authority.issue("127.0.0.1"), authority.certificate)
     try:
         server.start()
@@ -48,7 +48,7 @@ def mortal(tmp_path, authority: Authority) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def other(shared: Mosquitto) -> Iterator[Callable[..., tuple[paho.Client, queue.Queue[Any]]]]:
-    """Another client, of another maker; it subscribes, and gathers what it gets."""
+    """Return a function that connects a paho-mqtt client; it subscribes and collects messages in a queue."""
     clients: list[paho.Client] = []
 
     def connect(*topics: str) -> tuple[paho.Client, queue.Queue[Any]]:
@@ -69,7 +69,7 @@ def other(shared: Mosquitto) -> Iterator[Callable[..., tuple[paho.Client, queue.
     for client in clients:
         client.disconnect()
         client.loop_stop()
-        client._reset_sockets()  # it leaves a pair of them to the collector, which warns of them
+        client._reset_sockets()  # paho leaves a pair of sockets to the garbage collector, which warns
 
 
 def take(client: Any, count: int) -> list[Publish]:
@@ -81,7 +81,7 @@ def take(client: Any, count: int) -> list[Publish]:
 
 @pytest.mark.statement("MQTT-7.0.0-2")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws", "mqtts", "wss"])
-def test_everything_over_every_transport(
+def test_all_qos_over_every_transport(
     make: Make, driver: type[Any], shared: Mosquitto, authority: Authority, scheme: str
 ) -> None:
     base = f"all/{driver.__name__}/{scheme}"
@@ -89,7 +89,7 @@ def test_everything_over_every_transport(
     client.open()
     assert client.subscribe(f"{base}/+", 2) == 2
     assert client.subscribe([(f"{base}/x/#", 1), (f"{base}/y", 0)]) == (1, 0)
-    # Mosquitto takes and gives 40 kB/s over WebSockets, whoever the client is.
+    # Mosquitto transfers only 40 kB/s over WebSockets, with any client.
     large = 10_000 if scheme.startswith("ws") else 1_000_000
     payloads = [b"", b"x", bytes(large)]
     for qos in (0, 1, 2):
@@ -99,7 +99,7 @@ def test_everything_over_every_transport(
     assert sorted((message.qos, len(message.payload)) for message in messages) == [
         (qos, size) for qos in (0, 1, 2) for size in (0, 1, large)
     ]
-    for qos in (0, 1, 2):  # the order of each QoS is kept
+    for qos in (0, 1, 2):  # messages of each QoS are in order
         assert [message.payload for message in messages if message.qos == qos] == payloads
     client.unsubscribe(f"{base}/+")
     client.publish(f"{base}/a", b"unheard", 1)
@@ -111,7 +111,7 @@ def test_everything_over_every_transport(
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_with_another_client(make: Make, driver: type[Any], shared: Mosquitto, other, qos: int) -> None:
+def test_exchange_with_paho(make: Make, driver: type[Any], shared: Mosquitto, other, qos: int) -> None:
     topic = f"paho/{driver.__name__}/{qos}"
     peer, inbox = other(f"{topic}/out")
     client = make(shared.url("ws"))
@@ -127,28 +127,28 @@ def test_with_another_client(make: Make, driver: type[Any], shared: Mosquitto, o
     assert [(int(message.payload), message.qos) for message in take(client, 20)] == [(n, qos) for n in range(20)]
 
 
-def test_nobody_is_let_in(make: Make, shared: Mosquitto) -> None:
+def test_a_refused_connection_is_an_error(make: Make, shared: Mosquitto) -> None:
     with pytest.raises(ConnectionRefused) as caught:
         make(shared.url("closed"), username="ada", password="wrong").open()
     assert caught.value.return_code == 5
 
 
-def test_a_will_is_published_after_a_loss_only(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
+def test_a_will_is_published_only_after_a_loss(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
     topic = f"will/{driver.__name__}"
     _, inbox = other(topic)
     options = {"client_id": f"will-{driver.__name__}", "reconnect": False, "will": Message(topic, b"gone", 1)}
     orderly = make(shared.url("mqtt"), **options)
     orderly.open()
-    orderly.reconnect_now()  # DISCONNECT goes first
+    orderly.reconnect_now()  # sends DISCONNECT first
     orderly.publish(topic, b"still here", 1)
     orderly.close()
     lost = make(shared.url("mqtt"), **options)
     lost.open()
-    make(shared.url("mqtt"), **options).open()  # the same client identifier: the first one is cut off
+    make(shared.url("mqtt"), **options).open()  # the same client identifier: the first connection is closed
     assert [inbox.get(timeout=PATIENCE).payload for _ in range(2)] == [b"still here", b"gone"]
 
 
-def test_a_session_outlives_its_connections(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
+def test_a_session_survives_its_connections(make: Make, driver: type[Any], shared: Mosquitto, other) -> None:
     name = f"session-{driver.__name__}"
     peer, _ = other()
     states = States()
@@ -165,7 +165,7 @@ def test_a_session_outlives_its_connections(make: Make, driver: type[Any], share
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_killed_and_started_again(make: Make, mortal: Mosquitto, scheme: str) -> None:
+def test_reconnect_after_the_server_was_killed(make: Make, mortal: Mosquitto, scheme: str) -> None:
     states = States()
     client = make(mortal.url(scheme), on_state=states, reconnect=SOON)
     client.open()
@@ -182,7 +182,7 @@ def test_killed_and_started_again(make: Make, mortal: Mosquitto, scheme: str) ->
     assert states.wait("connected", 2).session_present is False
 
 
-def test_stopped_in_order_it_keeps_the_session(make: Make, mortal: Mosquitto) -> None:
+def test_a_session_survives_an_orderly_restart_of_the_server(make: Make, mortal: Mosquitto) -> None:
     states = States()
     client = make(mortal.url("mqtt"), client_id="kept", clean_session=False, on_state=states, reconnect=SOON)
     client.open()
@@ -195,9 +195,7 @@ def test_stopped_in_order_it_keeps_the_session(make: Make, mortal: Mosquitto) ->
     assert [(m.payload, m.qos) for m in take(client, 1)] == [(b"x", 2)]
 
 
-def test_two_with_the_same_client_identifier_do_not_fight_for_ever(
-    make: Make, driver: type[Any], shared: Mosquitto
-) -> None:
+def test_two_clients_with_one_client_identifier_do_not_loop(make: Make, driver: type[Any], shared: Mosquitto) -> None:
     states = [States(), States()]
     policy = Reconnect(initial=0.01, maximum=0.05, takeovers=3)
     name = f"twin-{driver.__name__}"

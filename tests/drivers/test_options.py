@@ -1,4 +1,4 @@
-"""Options: their kinds are checked when the client is made, with their names; several forms are taken."""
+"""Options: types and ranges are checked when the client is created; errors name the option."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NOWHERE = "mqtt://127.0.0.1:1"
         ("proxy", 8080),
     ],
 )
-def test_an_option_of_another_kind_is_refused_by_name(make: Make, name: str, value: object) -> None:
+def test_an_option_of_the_wrong_type_is_refused_by_name(make: Make, name: str, value: object) -> None:
     with pytest.raises(TypeError, match=name):
         make(NOWHERE, **{name: value})
 
@@ -73,24 +73,24 @@ def test_an_option_of_another_kind_is_refused_by_name(make: Make, name: str, val
         ("client_id", "\ud800"),
     ],
 )
-def test_an_option_out_of_its_range_is_refused_by_name(make: Make, name: str, value: object) -> None:
+def test_an_option_out_of_range_is_refused_by_name(make: Make, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name.replace("client_id", "client identifier")):
         make(NOWHERE, **{name: value})
 
 
-def test_options_that_contradict_each_other(make: Make) -> None:
+def test_contradictory_options_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="retry_first"):
         make(NOWHERE, retry_first=True, reconnect=False)
 
 
-def test_no_secret_is_shown_of_what_is_refused(make: Make) -> None:
+def test_errors_of_options_contain_no_secret(make: Make) -> None:
     for options in ({"password": ["secret"]}, {"headers": [("Authorization", b"secret")]}, {"username": ["secret"]}):
         with pytest.raises(TypeError) as caught:
             make(NOWHERE, **options)
         assert "secret" not in str(caught.value)
 
 
-def test_forms_of_the_same_option(make: Make, tcp_server: Scripted) -> None:
+def test_equivalent_forms_of_an_option(make: Make, tcp_server: Scripted) -> None:
     client = make(
         tcp_server.url, client_id="c", will=("w", "gone", 1, True), username=b"ada", password=b"\xff", tls=True
     )
@@ -127,7 +127,7 @@ def test_headers_as_a_mapping(make: Make) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"a": "\ud800secret"}, {"a": "secret\r\nb: c"}, {"\u00e9": "secret"}])
-def test_a_header_that_http_does_not_allow(make: Make, headers: dict[str, str]) -> None:
+def test_an_invalid_header_is_refused(make: Make, headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="headers") as caught:
         make(NOWHERE, headers=headers)
     assert "secret" not in str(caught.value)
@@ -143,14 +143,14 @@ def test_a_header_name_that_is_no_token_or_belongs_to_the_handshake(make: Make, 
 
 
 @pytest.mark.parametrize("topic_filters", [{"topics": ["a"]}, b"a", 5, None, ("a", 1), [["a"]], [("a", 1, 2)], [None]])
-def test_topic_filters_of_another_kind(make: Make, topic_filters: Any) -> None:
+def test_topic_filters_of_the_wrong_type_are_refused(make: Make, topic_filters: Any) -> None:
     client = make(NOWHERE)
     with pytest.raises(TypeError, match="Topic Filter"):
         client.subscribe_nowait(topic_filters)
     assert not client.session.subscriptions
 
 
-def test_time_outs_are_of_both_families(make: Make, tcp_server: Scripted) -> None:
+def test_timeouts_are_both_mqtt_and_builtin_errors(make: Make, tcp_server: Scripted) -> None:
     client = make(tcp_server.url, client_id="c")
     with pytest.raises(TimedOut) as caught:
         client.open(timeout=0.05)
@@ -161,7 +161,7 @@ def test_time_outs_are_of_both_families(make: Make, tcp_server: Scripted) -> Non
         assert str(kind("it took too long")) == "it took too long"
 
 
-def test_lone_surrogates_are_a_value_error_that_says_so(make: Make) -> None:
+def test_lone_surrogates_are_a_value_error(make: Make) -> None:
     client = make(NOWHERE)
     for arguments in (("\ud800", b"x"), ("a", "\ud800"), ("a", "x\udfff", 1)):
         with pytest.raises(ValueError, match="surrogate"):
@@ -181,8 +181,8 @@ def test_times_are_above_0(name: str, value: float) -> None:
         Options(**{name: value})  # type: ignore[misc]
 
 
-def test_an_option_that_there_is_not_is_named() -> None:
-    """With the right spelling, wherever it is given, and without its value."""
+def test_an_unknown_option_is_named() -> None:
+    """The error suggests the right spelling, for every function that takes options, and does not contain the value."""
     message = "connect and Client have no option 'keepalive' (did you mean 'keep_alive'?), 'xyzzy'"
     for make in (mqttws.connect, mqttws.Client, mqttws.aio.connect, mqttws.aio.Client):
         with pytest.raises(TypeError) as caught:
@@ -194,7 +194,7 @@ def test_an_option_that_there_is_not_is_named() -> None:
         mqttws.check_options("a pool has", ["size"], siz=3)  # type: ignore[call-arg]
 
 
-def test_options_show_no_secret() -> None:
+def test_the_repr_of_options_contains_no_secret() -> None:
     assert "hunter2" not in repr(Options(username="u", password="hunter2", proxy="http://u:hunter2@h:1"))
 
 
@@ -218,7 +218,7 @@ def test_a_policy_and_a_state_are_values() -> None:
         policy.initail = 5.0  # type: ignore[attr-defined]
 
 
-def test_a_type_checker_sees_what_is_wrong(tmp_path: Path) -> None:
+def test_a_type_checker_finds_wrong_options(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import mqttws, mqttws.aio\n"

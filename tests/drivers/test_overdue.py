@@ -1,4 +1,4 @@
-"""Acknowledgements that are overdue, and such as a server should not give."""
+"""`ack_timeout`: overdue acknowledgements; and acknowledgements of the wrong type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from drivers import PATIENCE, States
-from scripted import End, Scripted
+from scripted import Scripted, connected
 
 from mqttws import KeepAliveTimeout, MQTTError, PingReq, PubAck, PubComp, Publish, PubRec, PubRel, Reconnect, TimedOut
 
@@ -17,16 +17,8 @@ Make = Callable[..., Any]
 AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
 
 
-def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
-    client = make(server.url, client_id="c", **options)
-    opening = server.soon(client.open)
-    end = server.accept().welcome()
-    opening.result(PATIENCE)
-    return client, end
-
-
 @pytest.mark.parametrize("keep_alive", [0, 60])
-def test_a_black_hole_is_noticed_whatever_the_keep_alive(make: Make, server: Scripted, keep_alive: int) -> None:
+def test_an_unresponsive_server_is_detected_without_keep_alive(make: Make, server: Scripted, keep_alive: int) -> None:
     states, errors = States(), list[MQTTError]()
     client, end = connected(
         make,
@@ -50,7 +42,7 @@ def test_a_black_hole_is_noticed_whatever_the_keep_alive(make: Make, server: Scr
     assert future.result(PATIENCE) is None
 
 
-def test_a_stall_of_a_server_that_answers_is_reported_once(make: Make, server: Scripted) -> None:
+def test_a_missing_acknowledgement_is_reported_once(make: Make, server: Scripted) -> None:
     errors: list[MQTTError] = []
     client, end = connected(make, server, ack_timeout=0.1, ping_timeout=5.0, on_error=errors.append)
     future = client.publish_nowait("a", b"x", 2)
@@ -58,7 +50,7 @@ def test_a_stall_of_a_server_that_answers_is_reported_once(make: Make, server: S
     assert end.receive() == PingReq()
     end.send("d0 00")
     end.send(PubRec(1)).expect(PubRel(1))
-    assert end.receive() == PingReq()  # the PUBCOMP is overdue in its turn
+    assert end.receive() == PingReq()  # now the PUBCOMP is overdue
     end.send("d0 00", PubComp(1))
     assert future.result(PATIENCE) is None
     assert [type(error) for error in errors] == [TimedOut, TimedOut]
@@ -66,13 +58,13 @@ def test_a_stall_of_a_server_that_answers_is_reported_once(make: Make, server: S
     end.expect(Publish("now"))
 
 
-def test_acknowledgements_that_come_keep_it_quiet(make: Make, server: Scripted) -> None:
-    client, end = connected(make, server, ack_timeout=0.3)
+def test_acknowledgements_in_time_are_not_reported(make: Make, server: Scripted) -> None:
+    client, end = connected(make, server, ack_timeout=0.8)
     futures = [client.publish_nowait("a", b"x", 1) for _ in range(5)]
     for _ in futures:
         assert isinstance(end.receive(), Publish)
     for number, future in enumerate(futures):
-        time.sleep(0.1)  # together longer than the time-out
+        time.sleep(0.2)  # all together longer than the time-out
         end.send(PubAck(number + 1))
         future.result(PATIENCE)
     client.publish_nowait("now")
@@ -91,7 +83,7 @@ def test_a_puback_completes_a_message_of_qos_2(make: Make, server: Scripted, cap
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_stalled_connection_is_left_for_another_url_where_that_is_asked_for(make: Make, qos: int) -> None:
+def test_a_stalled_connection_is_left_for_another_url_if_requested(make: Make, qos: int) -> None:
     states, errors = States(), list[MQTTError]()
     with Scripted("mqtt") as first, Scripted("mqtt") as second:
         client = make(
@@ -117,7 +109,7 @@ def test_a_stalled_connection_is_left_for_another_url_where_that_is_asked_for(ma
     assert [type(error) for error in errors] == [TimedOut]
 
 
-def test_a_client_that_is_closed_meanwhile_leaves_nothing_for_it(make: Make, server: Scripted) -> None:
+def test_closing_the_client_cancels_the_reconnect(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, ack_timeout=0.2, stalled="leave", reconnect=AT_ONCE)
     client.publish_nowait("a", b"x", 1)
     assert isinstance(end.receive(), Publish)

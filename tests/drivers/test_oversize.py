@@ -1,4 +1,4 @@
-"""A message from the server beyond `max_packet_size`: it is reported, and never makes an endless loop."""
+"""A received message beyond `max_packet_size` is reported, and does not cause an endless loop of reconnects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_is_skipped_and_acknowledged(make: Make, server: Scripted) -> None:
     ]
 
 
-def test_it_ends_the_client_where_the_user_says_so(make: Make, server: Scripted) -> None:
+def test_it_ends_the_client_with_end_on(make: Make, server: Scripted) -> None:
     states = States()
     client = make(server.url, client_id="c", max_packet_size=100, oversize="end", reconnect=AT_ONCE, on_state=states)
     opening = server.soon(client.open)

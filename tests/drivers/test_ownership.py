@@ -1,4 +1,4 @@
-"""Who may touch a client's core, and when: calls in the middle of other calls, finalizers, one order, what is read."""
+"""Access to a client's core: reentrant calls, finalisers, the order of packets, and reading while calls wait."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from drivers import PATIENCE, Asyncio, core_of, wait_until
-from scripted import End, Scripted
+from scripted import End, Scripted, connected
 
 import mqttws
 import mqttws.aio
@@ -37,31 +37,17 @@ Make = Callable[..., Any]
 AT_ONCE = mqttws.Reconnect(initial=0.01, maximum=0.02)
 
 
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-def connected(make: Make, server: Scripted, **options: Any) -> tuple[Any, End]:
-    client = make(server.url, **options)
-    opening = server.soon(client.open)
-    end = server.accept().welcome()
-    opening.result(PATIENCE)
-    return client, end
-
-
 def inside(network: Any, call: Callable[[], Any]) -> Any:
-    """Call as a signal handler would that interrupts a call of the client in the middle of its work."""
+    """Call a function as a signal handler does that interrupts another call of the client."""
     outcome: list[Any] = []
     network.call(lambda: outcome.append(call()))
     return outcome[0]
 
 
-# A call in the middle of another.
+# Reentrant calls.
 
 
-def test_what_does_not_wait_is_posted_and_done(server: Scripted) -> None:
+def test_reentrant_nowait_calls_are_posted(server: Scripted) -> None:
     client = mqttws.Client(server.url)
     opening = server.soon(client.open)
     end = server.accept().welcome()
@@ -69,7 +55,7 @@ def test_what_does_not_wait_is_posted_and_done(server: Scripted) -> None:
     network = client._network
     futures = inside(network, lambda: [client.publish_nowait("a", b"0"), client.publish_nowait("a", b"1", 1)])
     asked = inside(network, lambda: client.subscribe_nowait("s"))
-    client.publish("a", b"2")  # comes after what its thread has posted
+    client.publish("a", b"2")  # sent after what the same thread has posted
     end.expect(Publish("a", b"0"), Publish("a", b"1", 1, packet_id=1), Subscribe(2, [("s", 0)]), Publish("a", b"2"))
     end.send(PubAck(1), SubAck(2, [0]))
     for future in futures:
@@ -80,7 +66,7 @@ def test_what_does_not_wait_is_posted_and_done(server: Scripted) -> None:
     client.close()
 
 
-def test_what_waits_is_refused_at_once(server: Scripted) -> None:
+def test_reentrant_waiting_calls_are_refused(server: Scripted) -> None:
     client = mqttws.Client(server.url)
     opening = server.soon(client.open)
     end = server.accept().welcome()
@@ -135,7 +121,7 @@ def test_asyncio_posts_to_its_loop(tcp_server: Scripted) -> None:
 
 
 def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scripted) -> None:
-    """The handler runs at the very instruction that takes the lock, and at those that follow."""
+    """The handler runs at the instruction that takes the lock, and at those that follow."""
     client = mqttws.Client(tcp_server.url)
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
@@ -144,7 +130,7 @@ def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scrip
 
     def interrupted(*arguments: Any) -> Any:
         pending.publish_safe = publish  # type: ignore[method-assign]
-        signal.raise_signal(signal.SIGUSR1)  # here the lock is held
+        signal.raise_signal(signal.SIGUSR1)  # while the lock is held
         return publish(*arguments)
 
     futures: list[Any] = []
@@ -161,12 +147,12 @@ def test_a_signal_handler_publishes_in_the_middle_of_a_publish(tcp_server: Scrip
     client.close()
 
 
-# Finalizers.
+# Finalisers.
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_an_iteration_that_the_collector_ends_takes_no_lock(tcp_server: Scripted, kind: str) -> None:
-    """The collector ends it while the very lock is held that an acknowledgement takes; the message is acknowledged."""
+def test_finalising_an_iteration_takes_no_lock(tcp_server: Scripted, kind: str) -> None:
+    """The iteration is finalised while the lock is held that an acknowledgement takes; the message is acknowledged."""
     client: Any = mqttws.Client(tcp_server.url) if kind == "blocking" else Asyncio(tcp_server.url)
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
@@ -219,7 +205,7 @@ def test_an_interrupt_while_a_message_is_taken_loses_none(
     assert next(iteration).payload == b"2"
     iteration.close()
     end.expect(PubAck(1), PubAck(2))
-    # Taken, and interrupted before it is handed out: the next iteration gets it.
+    # Taken, and interrupted before it is returned: the next iteration gets it.
     end.send(Publish("a", b"3", 1, packet_id=3))
     other = client.messages(PATIENCE)
     assert client._network.await_message(other._taken, PATIENCE)
@@ -228,10 +214,10 @@ def test_an_interrupt_while_a_message_is_taken_loses_none(
     client.close()
 
 
-# One order.
+# The order of packets.
 
 
-def test_packets_leave_in_the_order_of_the_calls(make: Make, server: Scripted) -> None:
+def test_packets_are_sent_in_the_order_of_the_calls(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_in_flight=2)
     for round_ in range(20):
         client.subscribe_nowait(f"s/{round_}")
@@ -254,7 +240,7 @@ def test_packets_leave_in_the_order_of_the_calls(make: Make, server: Scripted) -
     assert kinds == [(Subscribe, 0), (Publish, 0), (Publish, 1), (Unsubscribe, 0)] * 20
 
 
-def test_the_order_of_the_calls_outlives_being_disconnected(make: Make, server: Scripted) -> None:
+def test_the_order_of_the_calls_is_kept_while_disconnected(make: Make, server: Scripted) -> None:
     client = make(server.url)
     for call in (client.publish_nowait, client.subscribe_nowait):
         call("a")
@@ -266,8 +252,8 @@ def test_the_order_of_the_calls_outlives_being_disconnected(make: Make, server: 
     opening.result(PATIENCE)
 
 
-def test_the_order_of_the_calls_outlives_a_reconnect(make: Make, server: Scripted) -> None:
-    """A SUBSCRIBE without its SUBACK goes again before the PUBLISH that was called after it."""
+def test_the_order_of_the_calls_is_kept_by_a_reconnect(make: Make, server: Scripted) -> None:
+    """A SUBSCRIBE without a SUBACK is sent again before the PUBLISH that was called after it."""
     client, end = connected(make, server, reconnect=AT_ONCE)
     client.publish_nowait("p", b"0", 1)
     asked = client.subscribe_nowait("a")
@@ -285,7 +271,7 @@ def test_the_order_of_the_calls_outlives_a_reconnect(make: Make, server: Scripte
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_its_own_message_is_received_a_thousand_times(broker: Broker, kind: str) -> None:
+def test_a_client_receives_its_own_message_a_thousand_times(broker: Broker, kind: str) -> None:
     if kind == "blocking":
         with mqttws.connect(broker.url, timeout=20) as client:
             for number in range(1_000):
@@ -312,7 +298,7 @@ def test_its_own_message_is_received_a_thousand_times(broker: Broker, kind: str)
 
 @pytest.mark.parametrize("kind", ["callback", "iteration", "task", "coroutine"])
 def test_each_message_of_a_burst_is_answered(broker: Broker, kind: str) -> None:
-    """1,500 messages, more than used to be read at once; each is answered and its acknowledgement waited for."""
+    """1,500 messages, many reads; each is answered, and the acknowledgement of the answer is awaited."""
     count, answered = 1_500, threading.Semaphore(0)
     with mqttws.connect(broker.url, timeout=20) as other:
         burst = lambda: [other.publish_nowait("request", b"%d" % number) for number in range(count)]  # noqa: E731
@@ -365,8 +351,8 @@ def test_three_thousand_retained_messages_then_a_publish(broker: Broker) -> None
         assert sum(1 for _ in zip(range(3_000), client.messages(PATIENCE), strict=False)) == 3_000
 
 
-def test_a_wait_that_could_never_end_says_so(make: Make, server: Scripted) -> None:
-    """Beyond the bound nothing is read; the one who takes the messages is the one who waits."""
+def test_a_wait_that_could_never_end_raises(make: Make, server: Scripted) -> None:
+    """Beyond the bound nothing is read; here the thread that takes the messages is the one that waits."""
     client, end = connected(make, server, max_inbound_bytes=20_000, timeout=60.0)
     server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
     iteration = client.messages(PATIENCE)
@@ -387,10 +373,7 @@ def test_a_wait_that_could_never_end_says_so(make: Make, server: Scripted) -> No
         outcome.append(caught.value)
     else:
         next(iteration)
-        end_of_wait = time.monotonic() + PATIENCE
-        while not client._core.stalled:
-            assert time.monotonic() < end_of_wait
-            time.sleep(0.01)
+        wait_until(lambda: client._core.stalled)
         with pytest.raises(WouldDeadlock, match="have not been taken") as caught:
             client.publish("b", b"x", 1)
         outcome.append(caught.value)
@@ -398,14 +381,14 @@ def test_a_wait_that_could_never_end_says_so(make: Make, server: Scripted) -> No
 
 
 def flood(client: Any, server: Scripted, end: End) -> None:
-    """Send what is more than a client takes, and wait until it reads nothing more."""
+    """Send more than a client buffers, and wait until it stops reading."""
     server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
     wait_until(lambda: core_of(client).stalled)
 
 
 @pytest.mark.parametrize("call", ["publish", "subscribe", "unsubscribe", "flush"])
-def test_a_wait_that_ends_while_nothing_takes_the_messages_names_them(make: Make, server: Scripted, call: str) -> None:
-    """There is neither `on_message` nor an iteration, though another thread may begin one."""
+def test_a_timeout_names_messages_that_are_not_taken(make: Make, server: Scripted, call: str) -> None:
+    """There is neither `on_message` nor an iteration, although another thread could start one."""
     client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5)
     flood(client, server, end)
     if call == "flush":
@@ -417,7 +400,7 @@ def test_a_wait_that_ends_while_nothing_takes_the_messages_names_them(make: Make
         getattr(client, call)(*arguments)
 
 
-def test_so_does_one_for_which_the_queue_has_no_space(make: Make, server: Scripted) -> None:
+def test_a_timeout_with_a_full_queue_names_messages_that_are_not_taken(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_inbound_bytes=20_000, timeout=0.5, max_queued=1, max_in_flight=1)
     flood(client, server, end)
     client.publish_nowait("b", b"x", 1)
@@ -427,8 +410,8 @@ def test_so_does_one_for_which_the_queue_has_no_space(make: Make, server: Script
         client.publish("b", b"x", 1)
 
 
-def test_what_needs_no_answer_is_sent_all_the_same(tcp_server: Scripted) -> None:
-    """The thread that takes the messages publishes at QoS 0, in turn with others whose messages wait."""
+def test_a_stalled_client_sends_messages_of_qos_0(tcp_server: Scripted) -> None:
+    """The thread that takes the messages publishes at QoS 0, alternating with others whose messages wait."""
     client, end = connected(mqttws.Client, tcp_server, max_inbound_bytes=20_000)
     messages = client.messages(PATIENCE)
     flood(client, tcp_server, end)
@@ -441,8 +424,8 @@ def test_what_needs_no_answer_is_sent_all_the_same(tcp_server: Scripted) -> None
     client.close(timeout=0.1)
 
 
-def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:
-    """The messages may still be taken: that is no deadlock, and ends as soon as they are."""
+def test_another_thread_of_a_stalled_client_may_wait(tcp_server: Scripted) -> None:
+    """The messages may still be taken, so this is no deadlock: the wait ends as soon as they are."""
     client = mqttws.Client(tcp_server.url, max_inbound_bytes=20_000)
     opening = tcp_server.soon(client.open)
     end = tcp_server.accept().welcome()
@@ -450,8 +433,7 @@ def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:
     sending = tcp_server.soon(lambda: [end.send(Publish("a", bytes(1_000))) for _ in range(200)])
     messages = client.messages(PATIENCE)
     next(messages)
-    while not client._core.stalled:
-        time.sleep(0.01)
+    wait_until(lambda: client._core.stalled)
     waiting = tcp_server.soon(lambda: client.publish("b", b"x", 1, timeout=PATIENCE))
     for _ in range(199):
         next(messages)
@@ -461,14 +443,11 @@ def test_another_thread_of_a_stalled_client_waits(tcp_server: Scripted) -> None:
     client.close()
 
 
-def test_what_waits_is_counted_in_bytes(make: Make, server: Scripted) -> None:
+def test_waiting_messages_are_bounded_in_bytes(make: Make, server: Scripted) -> None:
     client, end = connected(make, server, max_inbound_bytes=1_000_000)
     server.soon(lambda: [end.send(Publish("a", bytes(10_000))) for _ in range(300)])
-    core = client._core if not isinstance(client, Asyncio) else client.client._core
-    until = time.monotonic() + PATIENCE
-    while not core.stalled:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    core = core_of(client)
+    wait_until(lambda: core.stalled)
     held = sum(len(message.payload) for message in core.inbox.messages)
     assert 1_000_000 - 64 * 1024 - 300 * 400 <= held <= 1_000_000 + 64 * 1024
     assert sum(1 for _ in zip(range(300), client.messages(PATIENCE), strict=False)) == 300
@@ -497,7 +476,7 @@ def test_coroutine_functions_are_awaited_in_order_and_acknowledged_after(tcp_ser
 
         async with mqttws.aio.connect(tcp_server.url, on_message=on_message, on_state=on_state) as client:
             with contextlib.suppress(TimeoutError):
-                await client.publish("ready", b"", 1, timeout=0.2)  # the messages are there; none is acknowledged yet
+                await client.publish("ready", b"", 1, timeout=0.2)  # the messages have arrived, unacknowledged
             go_on.set()
             await client.publish("done", b"", 1, timeout=PATIENCE)
 
@@ -532,7 +511,7 @@ def test_a_coroutine_function_is_refused_by_the_blocking_client(name: str, callb
 # Iteration in asyncio.
 
 
-def test_an_anext_in_vain_loses_nothing_and_ends_nothing(tcp_server: Scripted) -> None:
+def test_a_cancelled_anext_loses_nothing_and_ends_nothing(tcp_server: Scripted) -> None:
     async def main() -> list[bytes]:
         taken: list[bytes] = []
         async with mqttws.aio.connect(tcp_server.url) as client:
@@ -585,7 +564,7 @@ def test_a_thread_that_begins_after_its_start_was_interrupted_leaves_the_client_
 # Event loops.
 
 
-def test_a_client_is_bound_anew_in_a_second_loop(broker: Broker) -> None:
+def test_a_client_can_be_used_in_a_second_loop(broker: Broker) -> None:
     client = mqttws.aio.Client(broker.url)
 
     async def use() -> None:
@@ -598,7 +577,7 @@ def test_a_client_is_bound_anew_in_a_second_loop(broker: Broker) -> None:
         asyncio.run(use())
 
 
-def test_a_closed_client_says_so_in_a_second_loop(broker: Broker) -> None:
+def test_a_closed_client_raises_in_a_second_loop(broker: Broker) -> None:
     client = mqttws.aio.Client(broker.url)
 
     async def use() -> None:
@@ -619,7 +598,7 @@ def test_a_closed_client_says_so_in_a_second_loop(broker: Broker) -> None:
     asyncio.run(use())
 
 
-def test_what_was_queued_in_one_loop_is_sent_from_the_next(tcp_server: Scripted) -> None:
+def test_messages_queued_in_one_loop_are_sent_from_the_next(tcp_server: Scripted) -> None:
     client = mqttws.aio.Client(tcp_server.url)
 
     async def queue() -> asyncio.Future[None]:
@@ -636,7 +615,7 @@ def test_what_was_queued_in_one_loop_is_sent_from_the_next(tcp_server: Scripted)
     end.expect(Publish("a", b"queued", 1, packet_id=1), Publish("a", b"later", 1, packet_id=2))
     end.send(PubAck(1), PubAck(2))
     running.result(PATIENCE)
-    assert not future.done()  # its loop is closed: nobody can wait for it
+    assert not future.done()  # its loop is closed, so nothing can wait for it
 
 
 def test_a_client_that_is_open_in_another_loop_is_refused(tcp_server: Scripted) -> None:
@@ -667,11 +646,11 @@ def test_a_client_that_is_open_in_another_loop_is_refused(tcp_server: Scripted) 
     first.end()
 
 
-# Names.
+# Host names.
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_there_is_one_lookup_of_a_name_at_a_time(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_one_lookup_of_a_name_runs_at_a_time(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     go_on, lookups = threading.Event(), []
 
     def hang(host: str, *rest: Any, **more: Any) -> Any:
@@ -692,7 +671,7 @@ def test_there_is_one_lookup_of_a_name_at_a_time(monkeypatch: pytest.MonkeyPatch
                 for _ in range(3):
                     with pytest.raises(mqttws.ConnectError):
                         await mqttws.aio.connect(url, timeout=0.1)
-                await asyncio.to_thread(int)  # the loop's own threads are free
+                await asyncio.to_thread(int)  # the loop's executor is free
 
             asyncio.run(attempts())
         assert len(lookups) == 1
@@ -705,7 +684,7 @@ def test_there_is_one_lookup_of_a_name_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert len(lookups) == 2
 
 
-def test_a_name_with_a_dead_address_first(tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_an_unreachable_first_address(tcp_server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     port = int(tcp_server.url.rsplit(":", 1)[1].strip("/"))
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = gone.getsockname()[1]
@@ -721,14 +700,14 @@ def test_a_name_with_a_dead_address_first(tcp_server: Scripted, monkeypatch: pyt
     running.result(PATIENCE)
 
 
-# What was withdrawn.
+# Withdrawn messages.
 
 
-def test_a_withdrawn_publish_wakes_the_one_that_waits(make: Make) -> None:
-    """The queue is full; the publish that fills it is given up, and the one behind it may wait in its place."""
+def test_a_withdrawn_publish_wakes_a_waiting_one(make: Make) -> None:
+    """The queue is full; the publish that fills it is withdrawn, and the next one is queued in its place."""
     client = make("mqtt://127.0.0.1:1/", max_queued=1, timeout=0.2)
-    core = client.client._core if isinstance(client, Asyncio) else client._core
-    core.running = True  # as while it is disconnected for a moment
+    core = core_of(client)
+    core.running = True  # as during a reconnect
     try:
         if isinstance(client, Asyncio):
 
@@ -757,10 +736,7 @@ def test_a_withdrawn_publish_wakes_the_one_that_waits(make: Make) -> None:
             thread.start()
             assert entered.wait(PATIENCE)
             assert client.withdraw(first)
-            until = time.monotonic() + PATIENCE
-            while core.session.sender.waiting != 1 or not thread.is_alive():
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            wait_until(lambda: core.session.sender.waiting == 1 and thread.is_alive())
     finally:
         core.running = False
         client.close()

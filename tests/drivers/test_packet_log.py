@@ -1,4 +1,4 @@
-"""The packet log: one line for each packet and direction, without secrets, and nothing of it where it is off."""
+"""The packet log: one line for each packet and direction, without secrets; no cost if it is off."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_line_for_each_packet_and_direction(make: Make, server: Scripted, capl
     assert "s3cret" not in caplog.text
 
 
-def test_nothing_of_it_is_made_where_it_is_off(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_line_is_formatted_if_it_is_off(make: Make, server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqttws.client.packet_log.LoggedMachine", None)
     client = make(server.url, client_id="c")
     opening = server.soon(client.open)
@@ -58,7 +58,7 @@ def test_nothing_of_it_is_made_where_it_is_off(make: Make, server: Scripted, mon
     opening.result(PATIENCE)
 
 
-def test_what_is_malformed_is_named(make: Make, server: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_packets_are_named(make: Make, server: Scripted, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mqttws.packets")
     client = make(server.url, client_id="c", reconnect=False)
     opening = server.soon(client.open)

@@ -1,7 +1,7 @@
-"""Systems without what only POSIX has: its names are taken away before anything is imported, and all goes on.
+"""Import and use on systems other than POSIX: the POSIX-only names are removed before the packages are imported.
 
 Windows has no `os.fork`, `os.register_at_fork`, `resource` or epoll, its event loop no `add_signal_handler`, and a
-connection that is begun answers EWOULDBLOCK there. macOS has no TCP_QUICKACK and no epoll.
+non-blocking connect returns EWOULDBLOCK there. macOS has no TCP_QUICKACK and no epoll.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ IMPORT_ALL = """
 
 
 @pytest.mark.parametrize("what", [USE, IMPORT_ALL], ids=["use", "import"])
-def test_without_what_only_posix_has(what: str) -> None:
+def test_import_and_use_without_posix(what: str) -> None:
     with Broker() as broker:
         script = textwrap.dedent(WITHOUT) + textwrap.dedent(what)
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Clients in processes of their own: how interpreters end, signals, forks. Nothing hangs and nothing is left open."""
+"""Clients in separate processes: interpreter exit, signals, forks. Nothing hangs and nothing is left open."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from mqttws import Disconnect, PubAck, Publish
 from mqttws.broker import Broker
 
 ROOT = Path(__file__).parents[2]
-#: Seconds for a process to start and to end, on a machine that is busy.
+#: Seconds for a process to start and to end, on a busy machine.
 LONG = 15 * PATIENCE
 
 
 @pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture
 def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Run a script, in the interpreter's development mode, with every warning an error."""
+    """Return a function that runs a script in development mode, with every warning an error."""
     running: list[subprocess.Popen[str]] = []
 
     def start(script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -47,14 +41,14 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def outcome(process: subprocess.Popen[str], told: str = "") -> tuple[int, str, str]:
-    """Tell something, and wait for the end: exit code, standard output, standard error."""
-    out, err = process.communicate(told, timeout=LONG)
+def outcome(process: subprocess.Popen[str], words: str = "") -> tuple[int, str, str]:
+    """Write to standard input and wait for the end. Return exit code, standard output and standard error."""
+    out, err = process.communicate(words, timeout=LONG)
     return process.returncode, out, err
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_an_interpreter_that_ends_with_a_client_open_says_disconnect(program, scheme: str) -> None:
+def test_interpreter_exit_with_an_open_client_sends_disconnect(program, scheme: str) -> None:
     with Scripted(scheme) as server:
         process = program(
             """
@@ -70,7 +64,7 @@ def test_an_interpreter_that_ends_with_a_client_open_says_disconnect(program, sc
         assert outcome(process) == (0, "", "")
 
 
-def test_an_interpreter_that_ends_while_nobody_answers(program) -> None:
+def test_interpreter_exit_with_an_unresponsive_server(program) -> None:
     with Scripted("mqtt") as server:
         process = program(
             """
@@ -87,7 +81,7 @@ def test_an_interpreter_that_ends_while_nobody_answers(program) -> None:
         assert (code, out) == (0, "")
 
 
-def test_an_orderly_life_leaves_nothing_to_warn_of(program, broker: Broker) -> None:
+def test_closed_clients_cause_no_warnings(program, broker: Broker) -> None:
     process = program(
         """
         import asyncio, gc, sys, threading, mqttws, mqttws.aio
@@ -97,7 +91,7 @@ def test_an_orderly_life_leaves_nothing_to_warn_of(program, broker: Broker) -> N
                 client.publish("a", b"x", 1)
                 next(client.messages(timeout=30))
         async def main():
-            asyncio.get_running_loop().slow_callback_duration = 60.0  # a busy machine is not what is asked about
+            asyncio.get_running_loop().slow_callback_duration = 60.0  # the machine may be busy
             for _ in range(3):
                 async with mqttws.aio.connect(sys.argv[1]) as client:
                     await client.subscribe("a", 1)
@@ -134,7 +128,7 @@ def test_an_interrupt_ends_a_wait(program) -> None:
         assert outcome(process) == (0, "interrupted disconnected\n", "")
 
 
-def test_close_waits_after_one_that_was_interrupted(program) -> None:
+def test_close_waits_after_an_interrupted_close(program) -> None:
     with Scripted("mqtt") as server:
         process = program(
             """
@@ -161,7 +155,7 @@ def test_close_waits_after_one_that_was_interrupted(program) -> None:
         assert outcome(process) == (0, "disconnected None\n", "")
 
 
-def test_an_interrupt_ends_an_iteration_of_asyncio(program, broker: Broker) -> None:
+def test_an_interrupt_ends_an_asyncio_iteration(program, broker: Broker) -> None:
     process = program(
         """
         import asyncio, sys, mqttws.aio
@@ -188,7 +182,7 @@ def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> 
     process = program(
         """
         import os, sys, warnings, mqttws
-        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about forking with threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn about forks with threads
         with mqttws.connect(sys.argv[1]) as client:
             client.subscribe("a", 1)
             child = os.fork()
@@ -197,7 +191,7 @@ def test_a_fork_leaves_the_connection_to_the_parent(program, broker: Broker) -> 
                     client.publish("a", b"x", 1)
                 except mqttws.ConnectionClosed as error:
                     print("child:", error, flush=True)
-                client.open().publish("a", b"child", 1)     # a connection of its own
+                client.open().publish("a", b"child", 1)     # a separate connection
                 client.close()
                 sys.exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

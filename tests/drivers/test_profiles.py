@@ -1,4 +1,4 @@
-"""Server profiles: what is known to break is refused, lowered or warned of before anything is sent; both drivers."""
+"""Server profiles: unsupported operations are refused, lowered or warned about before anything is sent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def asked() -> list[tuple[str, str, int]]:
 
 @pytest.fixture
 def url(asked: list[tuple[str, str, int]]) -> Iterator[str]:
-    """A broker that notes what it is asked for."""
+    """Return the URL of a broker that records requests."""
 
     def authorize(peer: Peer, access: Access) -> bool:
         asked.append((access.action, access.topic, access.qos))
@@ -87,14 +87,14 @@ def test_a_topic_filter_that_breaks_the_server_is_not_sent(
     assert not asked
 
 
-def test_the_plain_profile_sends_all_of_it(make: Make, url: str) -> None:
+def test_the_plain_profile_sends_everything(make: Make, url: str) -> None:
     client = make(url).open()
     client.publish("a b/c.d/*", b"x", 2)
     assert client.subscribe(["$share/g/a b", ("#", 2)]) == (0, 2)
 
 
 @pytest.mark.parametrize("options", [{"max_qos": 1}, {"server": "rabbitmq"}])
-def test_a_qos_that_the_server_does_not_take_is_lowered(
+def test_an_unsupported_qos_is_lowered(
     make: Make, tcp_server: Scripted, options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "mqttws")
@@ -121,7 +121,7 @@ def test_a_qos_that_the_server_does_not_take_is_lowered(
     ]
 
 
-def test_what_the_server_does_in_another_way_is_warned_of_once(
+def test_differences_of_the_server_are_warned_about_once(
     make: Make, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "mqttws")
@@ -137,7 +137,7 @@ def test_what_the_server_does_in_another_way_is_warned_of_once(
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_copies_for_topic_filters_that_overlap_are_warned_of(
+def test_copies_for_overlapping_topic_filters_are_warned_about(
     make: Make, url: str, caplog: pytest.LogCaptureFixture, at_once: bool
 ) -> None:
     caplog.set_level(logging.WARNING, "mqttws")
@@ -151,7 +151,7 @@ def test_copies_for_topic_filters_that_overlap_are_warned_of(
     ]
 
 
-def test_ill_formed_calls_are_refused_as_without_a_profile(make: Make, url: str) -> None:
+def test_invalid_calls_are_refused_as_without_a_profile(make: Make, url: str) -> None:
     client = make(url, server="nats").open()
     for wrong in (("a", b"x", 3), ("a/#", b"x"), ("a", b"x", "1")):
         with pytest.raises((LocalProtocolError, TypeError)):

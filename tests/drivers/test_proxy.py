@@ -1,4 +1,4 @@
-"""Proxies: which one is asked, with what words, and that its credentials are its own."""
+"""HTTP proxies: which one is used, the CONNECT request, and that only the proxy receives its credentials."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Make = Callable[..., Any]
 
 
 class Proxy:
-    """Takes one connection; answers its CONNECT with some bytes, and then carries bytes to where the test says.
+    """A proxy for one connection: answers its CONNECT with given bytes, and forwards bytes to a given target.
 
     Args:
-        answer: to the CONNECT; b"" to close instead.
-        target: host and port; None: closes after the answer.
-        drip: how many bytes of the answer go out at once.
+        answer: the response to CONNECT; b"" closes the connection instead.
+        target: host and port; None closes the connection after the answer.
+        drip: the number of bytes of the answer to send at a time.
     """
 
     def __init__(self, answer: bytes, target: tuple[str, int] | None = None, drip: int = 65536) -> None:
@@ -109,10 +109,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheme", ["ws", "wss", "mqtt", "mqtts"])
 @pytest.mark.parametrize("drip", [1, 65536])
-def test_through_a_tunnel(make: Make, proxy, broker: Broker, authority: Authority, scheme: str, drip: int) -> None:
+def test_connect_through_a_tunnel(
+    make: Make, proxy, broker: Broker, authority: Authority, scheme: str, drip: int
+) -> None:
     port = port_of(broker.url_of(scheme))
     tunnel = proxy(b"HTTP/1.1 200 Connection established\r\n\r\n", ("127.0.0.1", port), drip)
-    # The name is resolved by the proxy, not here.
+    # The proxy resolves the name.
     url = broker.url_of(scheme).replace("127.0.0.1", "broker.test")
     client = make(url, proxy=f"http://127.0.0.1:{tunnel.port}", tls=authority.client_context())
     client.open()
@@ -125,7 +127,7 @@ def test_through_a_tunnel(make: Make, proxy, broker: Broker, authority: Authorit
     assert b"roxy-Auth" not in tunnel.asked
 
 
-def test_credentials_are_for_the_proxy_alone(make: Make, proxy, broker: Broker, authority: Authority) -> None:
+def test_credentials_are_sent_only_to_the_proxy(make: Make, proxy, broker: Broker, authority: Authority) -> None:
     seen: list[tuple[tuple[str, str], ...]] = []
     broker_tls = authority.issue("127.0.0.1").server_context()
     with Broker(wss_port=0, tls=broker_tls, on_upgrade=lambda peer: seen.append(peer.headers)) as inner:
@@ -158,7 +160,7 @@ def test_credentials_are_for_the_proxy_alone(make: Make, proxy, broker: Broker, 
     ],
     ids=["407", "502", "cut midway", "cut", "no HTTP", "a head without an end"],
 )
-def test_a_proxy_that_refuses(make: Make, proxy, authority: Authority, answer: bytes, words: str) -> None:
+def test_a_refusal_of_the_proxy_is_an_error(make: Make, proxy, authority: Authority, answer: bytes, words: str) -> None:
     tunnel = proxy(answer)
     client = make(
         "wss://broker.test/mqtt?signature=secret",
@@ -171,14 +173,14 @@ def test_a_proxy_that_refuses(make: Make, proxy, authority: Authority, answer: b
     assert "lovelace" not in str(caught.value) + repr(caught.value)
 
 
-def test_a_proxy_that_cannot_be_reached_is_named(make: Make) -> None:
+def test_an_unreachable_proxy_is_named(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectError, match=f"cannot connect to the proxy 127.0.0.1:{port}: Connection refused"):
         make("wss://broker.test", proxy=f"http://ada:secret@127.0.0.1:{port}").open()
 
 
-def test_the_environment_is_obeyed(
+def test_environment_variables_are_used(
     make: Make, proxy, broker: Broker, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = port_of(broker.url_of("wss"))
@@ -206,7 +208,9 @@ def test_the_environment_is_obeyed(
     ],
 )
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
-def test_who_asks_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, url: str, no_proxy: str, asked: bool) -> None:
+def test_which_hosts_use_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, no_proxy: str, asked: bool
+) -> None:
     monkeypatch.setenv(name, "http://u:p@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     chosen = choose_proxy(ENVIRONMENT, parse_url(url))
@@ -221,7 +225,7 @@ def test_who_asks_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, url: str, 
     ("setting", "host", "port"),
     [("http://proxy.test", "proxy.test", 80), ("proxy.test:3128", "proxy.test", 3128), ("http://[::1]:1", "::1", 1)],
 )
-def test_how_a_proxy_may_be_written(setting: str, host: str, port: int) -> None:
+def test_valid_proxy_settings(setting: str, host: str, port: int) -> None:
     chosen = choose_proxy(setting, parse_url("mqtt://broker.test"))
     assert chosen is not None
     assert (chosen.host, chosen.port, chosen.credentials) == (host, port, None)
@@ -242,7 +246,7 @@ def test_how_a_proxy_may_be_written(setting: str, host: str, port: int) -> None:
         "u:secret]@proxy.test",
     ],
 )
-def test_what_is_no_proxy(make: Make, setting: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_proxy_settings_are_refused(make: Make, setting: str, caplog: pytest.LogCaptureFixture) -> None:
     states: list[Any] = []
     with pytest.raises(ConnectError, match="not of the form") as caught:
         make("mqtt://broker.test", proxy=setting, on_state=states.append).open()

@@ -1,4 +1,4 @@
-"""The future of a QoS 0 message in asyncio against asyncio's own: the same, seen from outside."""
+"""The future of a QoS 0 message in the asyncio driver behaves as `asyncio.Future`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqttws.client.sent import HighWaterMark
 
 
 class Standard:
-    """A future of asyncio's, and what settles it."""
+    """An `asyncio.Future`, and the functions that settle it."""
 
     def __init__(self):
         self.future = asyncio.get_running_loop().create_future()
@@ -26,7 +26,7 @@ class Standard:
 
 
 class Asking:
-    """A receipt, and what settles it: as the driver does."""
+    """A receipt, and the functions that settle it as the driver does."""
 
     def __init__(self):
         self.mark = HighWaterMark()
@@ -49,7 +49,7 @@ def kind(request):
     return request.param
 
 
-def test_it_is_a_future_to_asyncio(kind):
+def test_asyncio_accepts_it_as_a_future(kind):
     async def main():
         future = kind().future
         assert asyncio.isfuture(future)
@@ -61,7 +61,7 @@ def test_it_is_a_future_to_asyncio(kind):
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_awaiting_what_is_handed_over_or_will_be(kind, early):
+def test_awaiting_before_and_after_the_message_is_handed_over(kind, early):
     async def main():
         made = kind()
         assert not made.future.done()
@@ -96,7 +96,7 @@ def test_the_end_fails_it(kind, early):
     asyncio.run(main())
 
 
-def test_what_is_not_there_cannot_be_asked_for(kind):
+def test_result_before_the_outcome_raises(kind):
     async def main():
         future = kind().future
         for ask in (future.result, future.exception):
@@ -106,27 +106,27 @@ def test_what_is_not_there_cannot_be_asked_for(kind):
     asyncio.run(main())
 
 
-def test_callbacks_are_told_with_it_whether_early_or_late(kind):
+def test_callbacks_receive_the_future_early_or_late(kind):
     async def main():
-        made, told = kind(), []
+        made, called = kind(), []
         variable = contextvars.ContextVar("variable", default="outside")
         context = contextvars.copy_context()
         context.run(variable.set, "inside")
-        made.future.add_done_callback(told.append)
-        made.future.add_done_callback(lambda future: told.append(variable.get()), context=context)
-        never = told.clear
+        made.future.add_done_callback(called.append)
+        made.future.add_done_callback(lambda future: called.append(variable.get()), context=context)
+        never = called.clear
         made.future.add_done_callback(never)
         assert made.future.remove_done_callback(never) == 1
         assert made.future.remove_done_callback(never) == 0
         made.hand_over()
-        made.future.add_done_callback(told.append)
+        made.future.add_done_callback(called.append)
         await asyncio.sleep(0)
-        assert told == [made.future, "inside", made.future]
+        assert called == [made.future, "inside", made.future]
 
     asyncio.run(main())
 
 
-def test_nothing_to_remove(kind):
+def test_removing_an_unknown_callback(kind):
     async def main():
         assert kind().future.remove_done_callback(print) == 0
 
@@ -148,7 +148,7 @@ def test_cancelling(kind):
     asyncio.run(main())
 
 
-def test_a_task_that_is_cancelled_cancels_what_it_awaits(kind):
+def test_a_cancelled_task_cancels_the_awaited_future(kind):
     async def main():
         made = kind()
 

@@ -1,4 +1,4 @@
-"""Callbacks by Topic Filter: which are called, in which order, what goes elsewhere, when it is acknowledged."""
+"""Callbacks by Topic Filter: which are called, in which order, and when the message is acknowledged."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, Asyncio, Blocking
+from drivers import PATIENCE, Asyncio
 
 import mqttws.aio
 from mqttws import LocalProtocolError, Publish
@@ -19,27 +19,8 @@ from mqttws.broker import Broker
 from mqttws.client.routes import Routes
 
 
-@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
-def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    clients: list[Any] = []
-
-    def maker(*arguments: Any, **options: Any) -> Any:
-        clients.append(request.param(*arguments, **options))
-        return clients[-1]
-
-    yield maker
-    for client in clients:
-        client.end()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker(sys_interval=None) as broker:
-        yield broker
-
-
 class Calls:
-    """What was called, with which payload."""
+    """Records which callback was called, with which payload."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
@@ -55,7 +36,7 @@ class Calls:
 
 
 class TestRoutes:
-    def test_each_once_in_the_order_of_adding(self) -> None:
+    def test_each_callback_once_in_the_order_of_registration(self) -> None:
         routes = Routes()
         assert not routes
         first, second = print, repr
@@ -75,7 +56,7 @@ class TestRoutes:
         assert routes.takers("a/b") == []
         assert len(routes._tree) == 0
 
-    def test_a_shared_one_by_what_follows_its_group(self) -> None:
+    def test_a_shared_filter_matches_without_its_group(self) -> None:
         routes = Routes()
         routes.add("$share/g/a/+", print)
         routes.add("a/+", repr)
@@ -85,14 +66,14 @@ class TestRoutes:
         routes.remove("$share/g/a/+", print)
         assert routes.takers("a/b") == []
 
-    def test_a_method_is_found_again_though_it_is_another_object_each_time(self) -> None:
+    def test_a_bound_method_can_be_removed(self) -> None:
         routes, taken = Routes(), []  # type: ignore[var-annotated]
         routes.add("a", taken.append)
         routes.remove("a", taken.append)
         assert not routes
 
     @pytest.mark.parametrize("topic_filter", ["", "a#", "$share/g", "$share//a", "$share/+/a", "$share/g/"])
-    def test_ill_formed(self, topic_filter: str) -> None:
+    def test_invalid_topic_filters_are_refused(self, topic_filter: str) -> None:
         for verb in (Routes().add, Routes().remove):
             with pytest.raises(LocalProtocolError):
                 verb(topic_filter, print)
@@ -103,7 +84,7 @@ class TestRoutes:
         assert routes.takers("$SYS/uptime") == []
 
 
-def test_what_no_callback_matches_goes_to_on_message_in_order(make: Callable[..., Any], broker: Broker) -> None:
+def test_other_messages_go_to_on_message_in_order(make: Callable[..., Any], broker: Broker) -> None:
     calls = Calls()
     client = make(broker.url, on_message=calls.to("rest")).open()
     client.on("a/+", calls.to("a"))
@@ -118,7 +99,7 @@ def test_what_no_callback_matches_goes_to_on_message_in_order(make: Callable[...
     assert calls.take(2) == [("a1", b"4"), ("rest", b"5")]
 
 
-def test_what_no_callback_matches_goes_to_the_iteration(make: Callable[..., Any], broker: Broker) -> None:
+def test_other_messages_go_to_the_iteration(make: Callable[..., Any], broker: Broker) -> None:
     calls = Calls()
     client = make(broker.url).open()
     client.on("a/#", calls.to("a"))
@@ -132,8 +113,8 @@ def test_what_no_callback_matches_goes_to_the_iteration(make: Callable[..., Any]
     assert calls.none()
 
 
-def test_what_waits_for_nobody_does_not_hold_up_the_callbacks(make: Callable[..., Any], broker: Broker) -> None:
-    """Its bytes are bounded all the same: those of the callbacks are not mistaken for them."""
+def test_messages_that_nothing_takes_do_not_block_callbacks(make: Callable[..., Any], broker: Broker) -> None:
+    """Its bytes stay bounded, separately from those of messages for callbacks."""
     calls = Calls()
     client = make(broker.url, max_inbound_bytes=1_000_000).open()
     client.on("a", calls.to("a"))
@@ -149,7 +130,7 @@ def test_what_waits_for_nobody_does_not_hold_up_the_callbacks(make: Callable[...
     assert core.reading
 
 
-def test_the_shared_subscription_and_its_callback(make: Callable[..., Any], broker: Broker) -> None:
+def test_a_callback_of_a_shared_subscription(make: Callable[..., Any], broker: Broker) -> None:
     calls = Calls()
     client = make(broker.url).open()
     client.on("$share/g/a/+", calls.to("shared"))
@@ -158,7 +139,7 @@ def test_the_shared_subscription_and_its_callback(make: Callable[..., Any], brok
     assert calls.take(1) == [("shared", b"x")]
 
 
-def test_it_is_acknowledged_when_all_have_returned(make: Callable[..., Any]) -> None:
+def test_a_message_is_acknowledged_when_all_callbacks_have_returned(make: Callable[..., Any]) -> None:
     with Broker(sys_interval=None) as broker:
         go, began = threading.Event(), threading.Event()
         client = make(broker.url, client_id="c", clean_session=False).open()
@@ -204,7 +185,7 @@ def test_a_callback_may_remove_itself_and_add_others(make: Callable[..., Any], b
     assert calls.take(3) == [("first", b"0"), ("second", b"1"), ("second", b"2")]
 
 
-def test_one_that_was_removed_leaves_its_messages_to_the_iteration(make: Callable[..., Any], broker: Broker) -> None:
+def test_messages_of_a_removed_callback_go_to_the_iteration(make: Callable[..., Any], broker: Broker) -> None:
     began, go = threading.Event(), threading.Event()
     client = make(broker.url).open()
     inner = client.client if isinstance(client, Asyncio) else client
@@ -224,7 +205,7 @@ def test_one_that_was_removed_leaves_its_messages_to_the_iteration(make: Callabl
     messages.close()
 
 
-def test_what_is_no_callback(make: Callable[..., Any]) -> None:
+def test_a_callback_that_is_not_callable_is_refused(make: Callable[..., Any]) -> None:
     client = make("mqtt://127.0.0.1:1")
     with pytest.raises(TypeError, match="function"):
         client.on("a", "print")
@@ -239,7 +220,7 @@ def test_a_coroutine_function_is_refused_by_the_blocking_client() -> None:
         mqttws.Client("mqtt://127.0.0.1:1").on("a", callback)
 
 
-def test_coroutine_functions_are_awaited_one_after_the_other(broker: Broker) -> None:
+def test_coroutine_functions_are_awaited_in_sequence(broker: Broker) -> None:
     async def main() -> list[str]:
         seen: list[str] = []
         done = asyncio.Event()
@@ -275,7 +256,7 @@ def test_coroutine_functions_are_awaited_one_after_the_other(broker: Broker) -> 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_has_the_callbacks_too(broker: Broker) -> None:
+def test_a_forked_child_keeps_the_callbacks(broker: Broker) -> None:
     with mqttws.Client(broker.url) as client:
         client.on("a", lambda message: client.publish_nowait("heard", message.payload, 1))
         listener = mqttws.connect(broker.url)

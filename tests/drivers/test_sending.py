@@ -1,4 +1,4 @@
-"""Messages of QoS 0 that the calling thread writes itself, and those that it leaves to the network's."""
+"""Messages of QoS 0 that the calling thread writes itself, and those that it leaves to the network thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def connected(server: Scripted) -> Iterator[tuple[Client, End]]:
 
 
 class Narrow(socket.socket):
-    """A socket that takes less than it is given."""
+    """A socket that accepts only part of the data of each `send`."""
 
     def __init__(self, real: socket.socket, *takes: int) -> None:
         super().__init__(fileno=real.detach())
@@ -77,12 +77,12 @@ def test_a_message_is_written_by_the_thread_that_publishes_it(connected) -> None
     assert taking.senders == [threading.current_thread().name] * 2
 
 
-def test_of_a_burst_the_first_is_and_the_others_leave_together(connected, monkeypatch) -> None:
+def test_the_first_message_of_a_burst_is_written_directly_and_the_rest_together(connected, monkeypatch) -> None:
     monkeypatch.setattr(blocking, "BURST", PATIENCE)
     client, end = connected
     taking = narrow(client)
     seen, see = threading.Event(), client._network._drain_wake
-    # The thread is woken by the second message, and looks when all are there.
+    # The second message wakes the network thread, which runs when all are queued.
     monkeypatch.setattr(client._network, "_drain_wake", lambda: (seen.wait(PATIENCE), see()))
     futures = [client.publish_nowait("a", b"%d" % number) for number in range(5)]
     assert [future.done() for future in futures] == [True, False, False, False, False]
@@ -93,7 +93,7 @@ def test_of_a_burst_the_first_is_and_the_others_leave_together(connected, monkey
     assert len(taking.senders) == 2
 
 
-def test_what_waits_is_not_overtaken(connected) -> None:
+def test_queued_messages_are_not_overtaken(connected) -> None:
     client, end = connected
     first, second = (client.publish_nowait("a", payload, 1) for payload in (b"1", b"2"))
     last = client.publish_nowait("a", b"3")
@@ -107,7 +107,7 @@ def test_what_waits_is_not_overtaken(connected) -> None:
     second.result(PATIENCE)
 
 
-def test_what_the_socket_does_not_take_is_written_by_the_network_thread(connected) -> None:
+def test_the_network_thread_writes_the_rest_of_a_partial_write(connected) -> None:
     client, end = connected
     narrow(client, 3)
     client.publish("a", b"1")
@@ -116,7 +116,7 @@ def test_what_the_socket_does_not_take_is_written_by_the_network_thread(connecte
     assert end.receive() == Publish("a", b"2")
 
 
-def test_a_socket_that_is_full(connected) -> None:
+def test_a_full_socket_leaves_the_message_to_the_network_thread(connected) -> None:
     client, end = connected
     taking = narrow(client, 0)
     client.publish("a", b"1")
@@ -124,7 +124,7 @@ def test_a_socket_that_is_full(connected) -> None:
     assert taking.senders[0] != taking.senders[1]
 
 
-def test_a_socket_that_is_broken_is_noticed(server) -> None:
+def test_a_broken_socket_is_detected(server) -> None:
     client = Client(server.url, client_id="c", reconnect=False)
     opening = server.soon(client.open)
     server.accept().welcome()
@@ -146,8 +146,8 @@ def raises(error: Exception) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("takes", [(), (4,), (0,)])
-def test_an_interrupt_in_the_midst_of_it_loses_no_byte_and_doubles_none(connected, monkeypatch, takes) -> None:
-    """Ctrl-C comes when the socket has taken the bytes, and the thread does not know it yet."""
+def test_an_interrupted_write_neither_loses_nor_repeats_a_byte(connected, monkeypatch, takes) -> None:
+    """Ctrl-C arrives after the socket has accepted the bytes, and before the thread has recorded that."""
     client, end = connected
     narrow(client, *takes)
     note, interrupts = Network._note_sending, [KeyboardInterrupt()]
@@ -165,7 +165,7 @@ def test_an_interrupt_in_the_midst_of_it_loses_no_byte_and_doubles_none(connecte
     if received[0] == Publish("a", b"interrupted"):
         received.append(end.receive())
     assert received[-1] == Publish("a", b"next")
-    assert (len(received) == 1) == (takes == (0,))  # it was sent as far as the socket took any of it
+    assert (len(received) == 1) == (takes == (0,))  # sent if the socket accepted any of it
     end.send(Publish("a", b"still in step", 1, packet_id=5))
     with client._network.lock:
         client._network.wake()
@@ -173,7 +173,7 @@ def test_an_interrupt_in_the_midst_of_it_loses_no_byte_and_doubles_none(connecte
 
 
 @pytest.mark.parametrize("kind", [Client, mqttws.aio.Client])
-def test_a_message_is_taken_back_by_its_own_client_alone(kind) -> None:
+def test_only_its_own_client_can_withdraw_a_message(kind) -> None:
     async def main() -> None:
         one, other = kind("ws://127.0.0.1:1/"), kind("ws://127.0.0.1:1/")
         mine, theirs = one.publish_nowait("a", b"1"), other.publish_nowait("a", b"1")

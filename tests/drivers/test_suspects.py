@@ -1,4 +1,4 @@
-"""A server that ends the connection over one message or one Topic Filter: that call alone fails, by name."""
+"""A server that closes the connection on one message or Topic Filter: only that call fails, and the error names it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AT_ONCE = Reconnect(initial=0.001, maximum=0.001)
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_message_that_ends_the_connection_fails_alone(make: Make, server: Scripted, qos: int) -> None:
+def test_only_the_message_that_ends_the_connection_fails(make: Make, server: Scripted, qos: int) -> None:
     picky = Picky(server)
     client = picky.opened(make, client_id="c", reconnect=AT_ONCE)
     before = [client.publish_nowait("a", f"before {number}", 1) for number in range(3)]
@@ -73,12 +73,12 @@ def test_two_such_messages_are_both_found(make: Make, server: Scripted) -> None:
     client.close()
 
 
-def test_a_rejected_message_leaves_the_store(make: Make, server: Scripted, tmp_path: Path) -> None:
+def test_a_rejected_message_is_removed_from_the_store(make: Make, server: Scripted, tmp_path: Path) -> None:
     picky = Picky(server)
     errors: list[MQTTError] = []
     with SQLiteStore(tmp_path / "store") as store:
         options = {"client_id": "c", "clean_session": False, "store": store}
-        make(server.url, **options).publish_nowait("poison", b"x", 1)  # an earlier process
+        make(server.url, **options).publish_nowait("poison", b"x", 1)  # as an earlier process
         client = picky.opened(make, reconnect=AT_ONCE, on_error=errors.append, **options)
         client.publish("a", b"y", 1)
         client.close()
@@ -88,7 +88,7 @@ def test_a_rejected_message_leaves_the_store(make: Make, server: Scripted, tmp_p
         assert store.load(b"o") == []
 
 
-def test_a_topic_filter_that_ends_the_connection_fails_alone(make: Make, server: Scripted) -> None:
+def test_only_the_topic_filter_that_ends_the_connection_fails(make: Make, server: Scripted) -> None:
     picky = Picky(server)
     client = picky.opened(make, client_id="c", reconnect=AT_ONCE)
     several = client.subscribe_nowait(["a", ("poison/1", 1), "b"])
@@ -104,7 +104,7 @@ def test_a_topic_filter_that_ends_the_connection_fails_alone(make: Make, server:
     client.close()
 
 
-def test_an_unsubscribe_that_ends_the_connection_fails_alone(make: Make, server: Scripted) -> None:
+def test_only_the_unsubscribe_that_ends_the_connection_fails(make: Make, server: Scripted) -> None:
     picky = Picky(server)
     picky.refuses = ()
     client = picky.opened(make, client_id="c", reconnect=AT_ONCE)
@@ -122,7 +122,7 @@ def test_an_unsubscribe_that_ends_the_connection_fails_alone(make: Make, server:
     client.close()
 
 
-def test_a_subscription_that_is_not_allowed_any_more_is_reported(make: Make, server: Scripted) -> None:
+def test_a_subscription_that_is_no_longer_allowed_is_reported(make: Make, server: Scripted) -> None:
     picky = Picky(server)
     picky.refuses = ()
     errors: list[MQTTError] = []
@@ -138,7 +138,7 @@ def test_a_subscription_that_is_not_allowed_any_more_is_reported(make: Make, ser
 
 
 @pytest.mark.parametrize("code", [1001, 1012, 4001])
-def test_an_end_that_has_another_reason_is_no_evidence(make: Make, code: int) -> None:
+def test_an_end_with_another_reason_is_no_evidence(make: Make, code: int) -> None:
     states = States()
     with Scripted("ws") as server:
         client = make(server.url, client_id="c", reconnect=AT_ONCE, on_state=states, end_on=())
@@ -147,7 +147,7 @@ def test_an_end_that_has_another_reason_is_no_evidence(make: Make, code: int) ->
         opening.result(PATIENCE)
         future = client.publish_nowait("a", b"x", 1)
         for _ in range(6):
-            assert isinstance(end.receive(), Publish)  # sent at once on each connection
+            assert isinstance(end.receive(), Publish)  # sent immediately on each connection
             end.frame(code.to_bytes(2, "big"), 0x88)
             end.cut()
             end = server.accept().welcome()
@@ -157,8 +157,8 @@ def test_an_end_that_has_another_reason_is_no_evidence(make: Make, code: int) ->
         assert future.result(PATIENCE) is None
 
 
-def test_a_connection_that_does_not_work_anyway_accuses_no_message(make: Make, server: Scripted) -> None:
-    """It is cut before the PINGREQ is answered: nothing suspected was sent, so nothing is rejected."""
+def test_a_connection_that_fails_anyway_rejects_no_message(make: Make, server: Scripted) -> None:
+    """It is closed before the PINGREQ is answered: no suspect was sent, so nothing is rejected."""
     client = make(server.url, client_id="c", reconnect=AT_ONCE)
     opening = server.soon(client.open)
     end = server.accept().welcome()

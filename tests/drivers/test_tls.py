@@ -1,4 +1,6 @@
-"""TLS, with certificates of a minted authority: who is trusted, what is shown, and that strangers are told nothing."""
+"""TLS, with a generated CA: which servers are trusted, client certificates, session resumption; an untrusted server
+receives nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def authority() -> Authority:
 
 
 class TLSServer:
-    """Takes one connection, does the handshake, and keeps what it learns; what follows is the test's."""
+    """A server for one connection: does the handshake and stores its parameters; the test does the rest."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -62,7 +64,7 @@ class TLSServer:
         return f"{scheme}://{host}:{self.port}"
 
     def end(self) -> End:
-        """What was received, as the end of a script."""
+        """Return the connection as the `End` of a script."""
         assert self.ready.wait(PATIENCE)
         assert self.socket is not None, self.error
         end = End(self.socket, websocket=False)
@@ -114,7 +116,7 @@ def test_everything_works_over_tls(make: Make, authority: Authority, scheme: str
     ids=["wrong name", "expired", "unknown authority"],
 )
 @pytest.mark.parametrize("scheme", ["mqtts", "wss"])
-def test_a_stranger_is_told_nothing(make: Make, listen, authority: Authority, identity, scheme: str) -> None:
+def test_an_untrusted_server_receives_nothing(make: Make, listen, authority: Authority, identity, scheme: str) -> None:
     server = listen(identity(authority).server_context())
     client = make(server.url(scheme), client_id="c", username="ada", password="secret", tls=authority.client_context())
     with pytest.raises(CertificateError, match="cannot be trusted"):
@@ -122,10 +124,10 @@ def test_a_stranger_is_told_nothing(make: Make, listen, authority: Authority, id
     assert client.state.name == "disconnected"
     assert server.ready.wait(PATIENCE)
     assert server.said == b""
-    assert isinstance(server.error, ssl.SSLError)  # the alert arrived; TLS 1.3 or not, nothing else did
+    assert isinstance(server.error, ssl.SSLError)  # only the alert arrived, in every TLS version
 
 
-def test_a_certificate_that_turns_bad_ends_the_client_where_it_is_to(make: Make, authority: Authority) -> None:
+def test_a_certificate_that_becomes_invalid_ends_the_client_with_end_on(make: Make, authority: Authority) -> None:
     states = States()
     trust = authority.client_context()
     with Broker(wss_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
@@ -139,7 +141,7 @@ def test_a_certificate_that_turns_bad_ends_the_client_where_it_is_to(make: Make,
     assert states.names[-2:] == ["connecting", "disconnected"]
 
 
-def test_without_a_context_the_authorities_of_the_system_are_asked(make: Make, listen, authority: Authority) -> None:
+def test_without_a_context_the_system_authorities_are_used(make: Make, listen, authority: Authority) -> None:
     server = listen(authority.issue("127.0.0.1").server_context())
     with pytest.raises(CertificateError):
         make(server.url()).open()
@@ -155,7 +157,7 @@ def test_the_name_is_sent_and_an_address_is_not(make: Make, listen, authority: A
         assert server.name == name
 
 
-def test_protocols_of_the_application_are_offered(make: Make, listen, authority: Authority, tmp_path) -> None:
+def test_alpn_protocols_are_offered(make: Make, listen, authority: Authority, tmp_path) -> None:
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
     context = authority.issue("127.0.0.1").server_context()
     context.set_alpn_protocols(["x-amzn-mqtt-ca"])
@@ -169,7 +171,7 @@ def test_protocols_of_the_application_are_offered(make: Make, listen, authority:
     assert server.socket.selected_alpn_protocol() == "x-amzn-mqtt-ca"
 
 
-def test_a_certificate_of_the_clients_own(make: Make, listen, authority: Authority, tmp_path) -> None:
+def test_a_client_certificate_is_presented(make: Make, listen, authority: Authority, tmp_path) -> None:
     context = authority.issue("127.0.0.1").server_context(client_authority=authority.certificate)
     (tmp_path / "ca.pem").write_bytes(authority.certificate)
     certificate, key = authority.issue(common_name="device", identity_for="client").write(tmp_path, "device")
@@ -183,7 +185,7 @@ def test_a_certificate_of_the_clients_own(make: Make, listen, authority: Authori
     assert server.socket.getpeercert()["subject"] == ((("commonName", "device"),),)
 
 
-def test_a_certificate_that_is_missing_is_told(make: Make, listen, authority: Authority) -> None:
+def test_a_missing_client_certificate_is_reported(make: Make, listen, authority: Authority) -> None:
     server = listen(authority.issue("127.0.0.1").server_context(client_authority=authority.certificate))
     with pytest.raises(ConnectError, match=r"(?i)certificate_?required|handshake"):
         make(server.url(), tls=authority.client_context()).open()
@@ -194,7 +196,7 @@ def test_a_certificate_that_is_missing_is_told(make: Make, listen, authority: Au
     [(b"", "closed the connection during the TLS handshake"), (b"220 mail.test ESMTP\r\n", "TLS handshake failed")],
     ids=["closes", "speaks another protocol"],
 )
-def test_a_server_that_speaks_no_tls(make: Make, authority: Authority, answer: bytes, words: str) -> None:
+def test_a_server_without_tls_is_an_error(make: Make, authority: Authority, answer: bytes, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -211,7 +213,7 @@ def test_a_server_that_speaks_no_tls(make: Make, authority: Authority, answer: b
 
 
 @pytest.mark.parametrize("scheme", ["mqtts", "wss"])
-def test_a_server_that_is_silent_is_given_up_in_time(make: Make, authority: Authority, scheme: str) -> None:
+def test_an_unresponsive_server_times_out_in_the_handshake(make: Make, authority: Authority, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         client = make(url, tls=authority.client_context(), timeout=0.2)
@@ -220,13 +222,13 @@ def test_a_server_that_is_silent_is_given_up_in_time(make: Make, authority: Auth
         assert client.state.name == "disconnected"
 
 
-def test_a_reconnect_resumes_the_session_of_tls(make: Make, authority: Authority) -> None:
+def test_a_reconnect_resumes_the_tls_session(make: Make, authority: Authority) -> None:
     with Broker(mqtts_port=0, tls=authority.issue("127.0.0.1").server_context()) as broker:
         states = States()
         client = make(broker.url_of("mqtts"), tls=authority.client_context(), on_state=states)
         client.open()
         assert resumed(client) is False
-        for connections in (2, 3):  # a ticket serves once: each connection brings another
+        for connections in (2, 3):  # a ticket is used once; each connection brings another
             client.publish("a", b"", 1)
             client.reconnect_now()
             states.wait("connected", connections)
@@ -234,7 +236,7 @@ def test_a_reconnect_resumes_the_session_of_tls(make: Make, authority: Authority
             assert resumed(client) is True
 
 
-def test_a_session_is_for_its_server_alone(authority: Authority) -> None:
+def test_a_session_is_offered_only_to_its_server(authority: Authority) -> None:
     memory = TLSMemory(authority.client_context())
     server = authority.issue("localhost", "127.0.0.1").server_context()
     first = memory.pipe("localhost", 1, 0.0)
@@ -249,7 +251,7 @@ def test_a_session_is_for_its_server_alone(authority: Authority) -> None:
     assert shake(again, server).session_reused
 
 
-def test_a_session_outlives_an_attempt_that_reached_no_server_and_no_other(authority: Authority) -> None:
+def test_a_session_survives_only_attempts_that_reach_no_server(authority: Authority) -> None:
     memory = TLSMemory(authority.client_context())
     server = authority.issue("localhost").server_context()
     shake(memory.pipe("localhost", 1, 0.0), server)
@@ -263,10 +265,10 @@ def test_a_session_outlives_an_attempt_that_reached_no_server_and_no_other(autho
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_session_is_not_resumed_by_a_context_that_has_begun_to_verify(
+def test_a_session_is_not_resumed_by_a_context_that_verifies_since(
     authority: Authority, version: ssl.TLSVersion
 ) -> None:
-    """A resumed handshake verifies no certificate, so it would have trusted a stranger."""
+    """A resumed handshake verifies no certificate, so an untrusted server would be accepted."""
     context = tls_context(insecure_no_verification=True)
     context.maximum_version = version
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()
@@ -287,7 +289,7 @@ def test_a_session_is_not_resumed_by_a_context_that_has_begun_to_verify(
     ],
     ids=["hostname", "flags", "authority"],
 )
-def test_a_session_is_not_resumed_once_its_context_verifies_otherwise(
+def test_a_session_is_not_resumed_if_its_context_verifies_differently(
     authority: Authority, change: Callable[[ssl.SSLContext], object]
 ) -> None:
     context = authority.client_context()
@@ -307,14 +309,14 @@ def test_a_certificate_is_verified_again_each_day(authority: Authority) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_session_is_offered_once_to_a_server_that_then_closes(authority: Authority, version: ssl.TLSVersion) -> None:
-    """A server that cannot deal with a session, and closes, would be offered it for ever."""
+    """Otherwise a server that fails on a session, and closes, would be offered it for ever."""
     context = authority.client_context()
     context.maximum_version = version
     memory, server = TLSMemory(context), authority.issue("localhost").server_context()
     shake(memory.pipe("localhost", 1, 0.0), server)
     closing = memory.pipe("localhost", 1, 0.0)
     closing.receive_data(b"")
-    assert closing.session is not None  # it has not left
+    assert closing.session is not None  # not sent yet
     assert closing.data_to_send()
     assert closing.session is None
     assert not shake(memory.pipe("localhost", 1, 0.0), server).session_reused
@@ -327,7 +329,7 @@ def test_the_sessions_of_few_servers_are_kept(authority: Authority) -> None:
     assert len(memory._last) == 8
 
 
-def test_the_authorities_of_the_system_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_system_authorities_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(tls, "tls_context", lambda: made.append(None) or ssl.create_default_context())
     memory = TLSMemory(None)
@@ -339,7 +341,7 @@ def test_the_authorities_of_the_system_are_read_once(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("records", [1, 2, 50])
 @pytest.mark.parametrize("size", [0, 1, 100, 16_384])
-def test_records_are_decrypted_that_come_together(authority: Authority, records: int, size: int) -> None:
+def test_tls_records_received_together_are_decrypted(authority: Authority, records: int, size: int) -> None:
     pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
     server = shake(pipe, authority.issue("localhost").server_context())
     plain = [bytes((number,)) * size for number in range(records)]
@@ -350,7 +352,7 @@ def test_records_are_decrypted_that_come_together(authority: Authority, records:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1_000])
-def test_records_that_come_in_pieces(authority: Authority, step: int) -> None:
+def test_tls_records_received_in_pieces_are_decrypted(authority: Authority, step: int) -> None:
     pipe = TLSPipe(authority.client_context(), "localhost", 0.0)
     server = shake(pipe, authority.issue("localhost").server_context())
     for number in range(5):
@@ -363,7 +365,7 @@ def test_records_that_come_in_pieces(authority: Authority, step: int) -> None:
 
 
 class ServerEnd:
-    """The other end of a `TLSPipe`, in memory."""
+    """The server side of a `TLSPipe`, in memory."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -387,7 +389,7 @@ class ServerEnd:
 
 
 def shake(pipe: TLSPipe, context: ssl.SSLContext) -> ServerEnd:
-    """Do the handshake, and let the client have its tickets."""
+    """Do the handshake, and deliver the session tickets to the client."""
     server = ServerEnd(context)
     pipe.receive_data(b"")
     while True:

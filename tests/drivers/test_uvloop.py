@@ -1,4 +1,4 @@
-"""The asyncio client and the broker in an event loop that is not asyncio's own."""
+"""The asyncio client and the broker on uvloop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The asyncio driver's waits: time-outs that share a timer, and messages that leave together."""
+"""The asyncio driver's waits: time-outs that share a timer, and messages that are written together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mqttws.errors import TimedOut
 
 
 def scheduled(loop: asyncio.AbstractEventLoop) -> int:
-    """Count the timers that are set."""
+    """Return the number of active timers."""
     return sum(not timer.cancelled() for timer in loop._scheduled)  # type: ignore[attr-defined]
 
 
 class Clock(asyncio.SelectorEventLoop):
-    """An event loop whose time goes on when it is told to."""
+    """An event loop with a simulated clock."""
 
     now = 0.0
 
@@ -30,11 +30,11 @@ class Clock(asyncio.SelectorEventLoop):
 
     async def go_on_to(self, now: float) -> None:
         self.now = now
-        for _ in range(3):  # the timer, the futures that it cancels, their callbacks
+        for _ in range(3):  # for the timer, the futures that it cancels, and their callbacks
             await asyncio.sleep(0)
 
 
-def test_waits_of_one_length_share_a_timer_and_end_in_their_order() -> None:
+def test_waits_of_one_length_share_a_timer_and_end_in_order() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Clock)
@@ -44,7 +44,7 @@ def test_waits_of_one_length_share_a_timer_and_end_in_their_order() -> None:
         assert scheduled(loop) == before + 1
         for future in futures:
             future.add_done_callback(ended.append)
-        del begun[0][futures[50]]  # it is over: its time never comes
+        del begun[0][futures[50]]  # already done, so it never times out
         late = loop.create_future()
         await loop.go_on_to(5.0)
         waits.begin(late, 10.0, loop)
@@ -64,7 +64,7 @@ def test_waits_of_one_length_share_a_timer_and_end_in_their_order() -> None:
         runner.run(run())
 
 
-def test_a_wait_that_can_never_end_says_so_and_no_other_is_touched() -> None:
+def test_a_wait_that_can_never_end_raises_and_affects_no_other() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         waits, hopeless, other = Waits(), loop.create_future(), loop.create_future()
@@ -80,7 +80,7 @@ def test_a_wait_that_can_never_end_says_so_and_no_other_is_touched() -> None:
     asyncio.run(run())
 
 
-def test_lengths_that_nobody_waits_for_any_more_are_forgotten_with_their_timers() -> None:
+def test_unused_lengths_and_their_timers_are_removed() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         waits, future, before = Waits(), loop.create_future(), scheduled(loop)
@@ -93,7 +93,7 @@ def test_lengths_that_nobody_waits_for_any_more_are_forgotten_with_their_timers(
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_what_many_tasks_publish_in_one_turn_leaves_in_two_pieces(monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
+def test_messages_of_many_tasks_in_one_turn_are_sent_in_two_writes(monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
     written = 0
     write = Pump._write
 
@@ -129,12 +129,12 @@ def test_what_many_tasks_publish_in_one_turn_leaves_in_two_pieces(monkeypatch: p
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "timed out"])
-def test_a_message_of_qos_0_that_could_not_leave_is_taken_back(ending: str) -> None:
+def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str) -> None:
     async def run(url: str) -> None:
         async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url) as client:
             pump = client._network._pump
             assert pump is not None
-            pump.pause_writing()  # as where the peer takes nothing
+            pump.pause_writing()  # as if the peer does not read
             publishing = asyncio.create_task(client.publish("t", b"1", timeout=0.05))
             await asyncio.sleep(0)
             if ending == "cancelled":

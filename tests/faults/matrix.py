@@ -1,9 +1,9 @@
-"""`make faults`: every fault of packets and bytes against the clients of others and ours; writes docs/faults.md.
+"""`make faults`: run clients of several libraries under every fault of packets and bytes, and write docs/faults.md.
 
 In each cell a program publishes 100 messages at QoS 1 and 100 at QoS 2 and receives 100 (see program.py), over TCP,
-through `Faults` before the embedded broker. A client of ours beside it, which talks to the broker directly, takes what
-is published and publishes what is to be received. What is compared: what arrived, how often, and in which order. What a
-cell did is kept as rules: `pubsub look URL --faults docs/faults/CELL.toml` does it again.
+through `Faults` to the embedded broker. A second client, connected directly to the broker, receives the published
+messages and publishes those for the program. A cell compares which messages arrived, how often and in which order. The
+faults of a cell are stored as rules: `pubsub look URL --faults docs/faults/CELL.toml` repeats it.
 
     python tests/faults/matrix.py [--clients a,b] [--faults x,y] [--seconds 15] [--jobs 4]
 """
@@ -45,8 +45,8 @@ CLIENTS: dict[str, list[str]] = {
     },
     "mqtt.js": ["node", str(HERE / "program.mjs"), "mqtt.js"],
 }
-#: Name of a row -> (on, conditions, kind, parameters); toxics have "stream" for `on`. Each happens once or a few times,
-#: and then the way is free: what a client can recover from, it has the time to.
+#: Name of a row -> (on, conditions, kind, parameters); toxics have "stream" for `on`. Each fault happens once or a few
+#: times, and then the connection works, so that the client has the time to recover.
 FAULTS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "none": ("", {"nth": 1, "on_nothing": True}, "drop", {}),
     "drop the CONNACK": ("CONNACK", {"nth": 1}, "drop", {}),
@@ -123,7 +123,7 @@ class Cell:
         self.decided = ""
 
     def run(self) -> str:
-        """Run it. Return what came of it, in words; "" where nothing is wrong."""
+        """Run the cell. Return a description of what is wrong; "" for nothing."""
         with Broker(ws_port=None) as broker, Faults(broker.url_of("mqtt"), seed=1) as faults:
             add_fault(faults, self._row)
             with mqttws.connect(broker.url_of("mqtt"), client_id="beside", on_message=self._take) as beside:
@@ -233,7 +233,7 @@ _SETUP = """\
 
 
 def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[str], seconds: float) -> str:
-    """Make the page."""
+    """Return the page."""
     versions = ", ".join(f"{client} {version_of(client)}" for client in clients)
     lines = [
         "# Clients under faults",
@@ -272,7 +272,7 @@ def page(outcomes: dict[tuple[str, str], str], clients: list[str], rows: list[st
 
 
 def file_name(client: str, row: str) -> str:
-    """Name the file of a cell's rules."""
+    """Return the file name of a cell's rules."""
     return "".join(each if each.isalnum() else "-" for each in f"{client} {row}".lower()) + ".toml"
 
 

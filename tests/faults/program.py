@@ -1,11 +1,11 @@
-"""One small program for each client library: publish 100 messages at QoS 1 and at QoS 2, and receive 100.
+"""One small program for each client library: publish 100 messages at QoS 1 and 100 at QoS 2, and receive 100.
 
     python program.py LIBRARY HOST PORT
 
-Each is set up as its documentation says for a session that is to outlive its connections: a fixed client identifier, no
-clean session, keep alive of 2 s, reconnecting without long waits, and 3 s for what the library lets time out. Where a
-library leaves reconnecting to the program, the program does it, and publishes again what has not been acknowledged.
-What happens is told in lines of JSON: {"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
+Each is configured as its documentation describes for a persistent session: a fixed client identifier, no clean session,
+a keep alive of 2 s, short reconnect delays, and time-outs of 3 s where the library has any. If a library does not
+reconnect automatically, the program does, and publishes again what has not been acknowledged. The output is lines of
+JSON: {"ready": true} once subscribed, {"got": 7}, {"done": [qos, 7]}.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def got(payload):
 
 
 def work():
-    """(QoS, number) of what is to be published, in order."""
+    """Return (QoS, number) of the messages to publish, in order."""
     return [(qos, number) for number in range(COUNT) for qos in (1, 2)]
 
 
@@ -169,7 +169,7 @@ async def gmqtt():
             await asyncio.sleep(0.5)
     await ready.wait()
     tell(ready=True)
-    for qos, number in work():  # there is no way to wait for an acknowledgement
+    for qos, number in work():  # gmqtt has no way to wait for an acknowledgement
         client.publish(f"up/{qos}", str(number), qos=qos)
     await asyncio.to_thread(_over.wait)
     await asyncio.sleep(1)
@@ -304,7 +304,7 @@ def awscrt():
         except Exception:
             pass
     tell(ready=True)
-    # It leaves QoS 2 out; QoS 1 alone is published. What times out is published again, as its documentation says.
+    # awscrt has no QoS 2. A message that times out is published again, as its documentation describes.
     waiting = [number for qos, number in work() if qos == 1]
     while waiting:
         futures = [(number, connection.publish("up/1", str(number), mqtt.QoS.AT_LEAST_ONCE)[0]) for number in waiting]

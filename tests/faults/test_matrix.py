@@ -1,4 +1,4 @@
-"""The matrix of clients under faults: its rows are rules, and a cell tells what is wrong from what is not."""
+"""The fault matrix: each row is a valid rule, our clients recover, and the verdicts of cells are right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_our_client_recovers(row: str) -> None:
         ({}, [], 100, 1, "ended: ValueError: x"),
     ],
 )
-def test_what_a_cell_tells(
+def test_the_verdict_of_a_cell(
     arrived: dict[int, Any], done: list[tuple[int, int]], received: int, code: int | None, verdict: str
 ) -> None:
     cell = matrix.Cell("mqttws", "none", 1.0)

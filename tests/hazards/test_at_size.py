@@ -1,4 +1,4 @@
-"""Hazards that only numbers bring about. With `--full-size` in the numbers of the list, where the suite takes fewer."""
+"""Hazards that occur only at scale. `--full-size` runs them at the sizes of the list; the default sizes are smaller."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from mqttws.protocol.client_handshake import ClientWebSocket
 from pubsub import MqttOverWSProvider, PubSub
 
 MIB = 1024 * 1024
-#: Seconds for what is done thousands of times.
+#: Seconds for operations that are repeated thousands of times.
 LONG = 60.0
 
 
 @pytest.fixture
 def size(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
-    """Choose between the number of the suite and that of the list."""
+    """Return a function that chooses between the default size and the full size."""
     return lambda some, all_of_them: all_of_them if pytestconfig.getoption("--full-size") else some
 
 
@@ -68,7 +68,7 @@ def resident() -> int:
 
 
 def test_a_hundred_of_a_hundred_half_open_links_are_noticed_while_publishing() -> None:
-    """1: a server that has vanished: nothing is read, nothing comes, nothing is closed."""
+    """1: the server has vanished: it reads nothing, sends nothing and closes nothing."""
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"MQTT")
@@ -99,7 +99,7 @@ def test_a_hundred_of_a_hundred_half_open_links_are_noticed_while_publishing() -
 
 
 def test_a_long_download_over_a_slow_line_is_a_sign_of_life() -> None:
-    """2: 16 MiB at 20 KiB/s with a keep alive of 2 s: no PINGRESP can come for a quarter of an hour."""
+    """2: 16 MiB at 20 KiB/s with a keep alive of 2 s: no PINGRESP can arrive for a quarter of an hour."""
     machine = ClientMachine(Connect("c", keep_alive=2), Session())
     machine.start(0.0)
     machine.receive_data(bytes.fromhex("20 02 00 00"), 0.0)
@@ -118,8 +118,8 @@ def test_a_long_download_over_a_slow_line_is_a_sign_of_life() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["ws", "mqtt"])
-def test_all_come_back_when_the_broker_was_restarted(size: Callable[[int, int], int], scheme: str) -> None:
-    """3: so many clients at once, each with its session, and each message for each of them."""
+def test_all_clients_reconnect_after_a_restart_of_the_broker(size: Callable[[int, int], int], scheme: str) -> None:
+    """3: many clients at the same time, each with a session, and every message for all of them."""
     count = size(100, 1_000)
 
     async def run() -> None:
@@ -150,7 +150,7 @@ def test_all_come_back_when_the_broker_was_restarted(size: Callable[[int, int], 
 def test_a_callback_that_always_raises(stack: ExitStack, caplog: pytest.LogCaptureFixture, face: str) -> None:
     """9: ten thousand messages, all acknowledged; other callbacks are called for each."""
     count, told = 10_000, Recorder()
-    caplog.set_level(logging.CRITICAL + 1)  # ten thousand tracebacks are not what is tested here
+    caplog.set_level(logging.CRITICAL + 1)  # do not log ten thousand tracebacks
 
     def bad(message: Any) -> None:
         told.next(message)
@@ -169,7 +169,7 @@ def test_a_callback_that_always_raises(stack: ExitStack, caplog: pytest.LogCaptu
     publisher = stack.enter_context(mqttws.connect(broker.url, max_in_flight=1_000))
     for number in range(count):
         publisher.publish_nowait("t", b"%d" % number, 1)
-        if number % 1_000 == 999:  # as much as the broker queues for a client
+        if number % 1_000 == 999:  # as many as the broker queues for a client
             publisher.publish("t", b"0", 1)
             good.wait(lambda number=number: len(good.messages) == number + 1 + (number + 1) // 1_000)
     assert len(told.messages) == len(good.messages) == count + 10
@@ -178,15 +178,15 @@ def test_a_callback_that_always_raises(stack: ExitStack, caplog: pytest.LogCaptu
         publisher.publish("t", b"0", 1)
         good.wait(lambda: len(good.messages) == count + 11)
         other.quiet()
-    assert len(session.sender) <= 1  # but the last, perhaps
+    assert len(session.sender) <= 1  # the last one may be in flight
 
 
 def test_publishing_and_waiting_inside_callbacks_of_eight_threads(
     stack: ExitStack, size: Callable[[int, int], int]
 ) -> None:
-    """10: each message of eight threads is answered, inside the callback, by one that is waited for."""
+    """10: for each message of eight threads the callback publishes an answer and waits for it."""
     each = size(2_000, 100_000) // 8
-    faulthandler.dump_traceback_later(each, exit=True)  # a deadlock shows where every thread stands
+    faulthandler.dump_traceback_later(each, exit=True)  # prints all stacks on a deadlock
     stack.callback(faulthandler.cancel_dump_traceback_later)
     broker = stack.enter_context(Broker(limits=Limits(max_queued=8 * each + 100), sys_interval=None))
     answers, over = itertools.count(1), threading.Event()
@@ -211,8 +211,8 @@ def test_publishing_and_waiting_inside_callbacks_of_eight_threads(
 
 @pytest.mark.parametrize("reconnect", [False, True])
 @pytest.mark.parametrize("face", [mqttws.Client, aio.Client])
-def test_the_broker_is_killed_amid_qos_2(stack: ExitStack, face: Any, reconnect: bool) -> None:
-    """11: every future fails; or, where there is a broker again, every one is done."""
+def test_the_broker_is_killed_during_qos_2(stack: ExitStack, face: Any, reconnect: bool) -> None:
+    """11: every future fails; or, if the broker is restarted, every one completes."""
 
     def start(**ports: int) -> tuple[subprocess.Popen[str], str]:
         program = (
@@ -259,14 +259,14 @@ def test_the_broker_is_killed_amid_qos_2(stack: ExitStack, face: Any, reconnect:
         assert done == 1_000
     else:
         assert 101 <= done < 1_000
-        assert len(set(outcomes[-1_000 + done :])) == 1  # all others failed of the same
+        assert len(set(outcomes[-1_000 + done :])) == 1  # all others failed with the same error
         assert issubclass(outcomes[-1], MQTTError)
 
 
 @pytest.mark.parametrize("overflow", ["block", "raise", "drop_oldest", "drop_newest"])
 @pytest.mark.parametrize("face", [mqttws.Client, aio.Client])
 def test_publishing_offline_without_end(size: Callable[[int, int], int], face: Any, overflow: str) -> None:
-    """12: memory has its bound, and what became of each message is told and counted."""
+    """12: memory is bounded, and the outcome of each message is reported and counted."""
     count, room = size(20_000, 1_000_000), 1_000
 
     async def publish() -> None:
@@ -300,7 +300,7 @@ def test_publishing_offline_without_end(size: Callable[[int, int], int], face: A
 def test_a_burst_for_a_slow_consumer(
     make: Callable[..., Any], stack: ExitStack, size: Callable[[int, int], int]
 ) -> None:
-    """13: for a consumer that takes its time: nothing lost, memory flat, the connection stands."""
+    """13: nothing is lost, memory does not grow, and the connection stays open."""
     count, payload, states = size(4_000, 10_000), bytes(10_000), States()
     server = stack.enter_context(Scripted("mqtt"))
     client = make(server.url, on_state=states, max_inbound_bytes=100_000, keep_alive=60, timeout=LONG)
@@ -327,8 +327,8 @@ def test_a_burst_for_a_slow_consumer(
 
 
 @pytest.mark.parametrize("scheme", ["ws", "mqtt"])
-def test_a_reader_that_is_slower_than_the_publisher_gets_all_in_order(stack: ExitStack, scheme: str) -> None:
-    """14: five thousand messages of QoS 1, within the bounds that a broker has by default."""
+def test_a_slow_reader_gets_all_messages_in_order(stack: ExitStack, scheme: str) -> None:
+    """14: five thousand messages of QoS 1, within the default limits of a broker."""
     broker = stack.enter_context(Broker(sys_interval=None))
     reader = stack.enter_context(Wire(broker.url_of(scheme))).connect("reader")
     reader.subscribe(("t", 1))
@@ -342,8 +342,8 @@ def test_a_reader_that_is_slower_than_the_publisher_gets_all_in_order(stack: Exi
     assert broker.metrics()["publish/messages/dropped"] == 0
 
 
-def test_the_server_s_pings_are_answered_while_a_callback_is_held_up(stack: ExitStack) -> None:
-    """25: pings of the WebSocket, and of the server's MQTT: the answers do not wait for the callback."""
+def test_pings_are_answered_while_a_callback_blocks(stack: ExitStack) -> None:
+    """25: WebSocket pings and PINGRESPs are handled without waiting for the callback."""
     server = stack.enter_context(Scripted("ws"))
     held, release = threading.Event(), threading.Event()
 
@@ -374,21 +374,21 @@ RANGES = (0x21, 0x7E), (0x20, 0x7F), (0, 0x17F)
 
 
 def text(but: str = "") -> st.SearchStrategy[str]:
-    """What may stand there, and what may not."""
+    """Return a strategy for text without the given characters."""
     allowed = [st.characters(min_codepoint=a, max_codepoint=z, exclude_characters=but) for a, z in RANGES]
     return st.one_of(*(st.text(characters, max_size=20) for characters in allowed))
 
 
-ANY, HOSTS = text(), text(but="/?#@:[]")  # these end a host, by the rules of URLs
+ANY, HOSTS = text(), text(but="/?#@:[]")  # these characters end a host in a URL
 HEADERS = st.lists(st.tuples(ANY, ANY), max_size=3)
 
 
 @settings(max_examples=1_000)
 @given(host=HOSTS, path=ANY, query=ANY, headers=HEADERS)
-def test_a_request_is_the_intended_one_or_none(
+def test_no_argument_can_inject_into_a_request(
     host: str, path: str, query: str, headers: list[tuple[str, str]]
 ) -> None:
-    """37: whatever stands in the URL and the headers, it is refused, or it is where it was meant to be."""
+    """37: any text in the URL and the headers is refused, or is sent in its intended place."""
     try:
         endpoint = parse_url(f"ws://{host}/{path}?{query}")
         sent = ClientWebSocket(endpoint.host_header, endpoint.target, headers).data_to_send()

@@ -1,4 +1,4 @@
-"""Hazards that users of other libraries met, as far as no other room tests them: docs/reliability.md lists all."""
+"""Hazards known from other libraries that no other directory tests; docs/reliability.md lists all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mqttws.broker import Broker, Limits
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.events import Subscribed
 
-#: Further than any of the calls below has await points.
+#: More than the number of await points of any call below.
 POINTS = 60
 #: Seconds.
 STALL = 120.0
@@ -28,7 +28,7 @@ CONNACK = {False: bytes.fromhex("20 02 00 00"), True: bytes.fromhex("20 02 01 00
 
 
 class TestCancelling:
-    """Cancelled at every turn of the loop, a call leaves nothing behind: no identifier, no acknowledgement owed."""
+    """A call that is cancelled at any turn of the loop leaves no identifier in use and no acknowledgement pending."""
 
     @staticmethod
     async def cancel_after(turns: int, call: asyncio.Task[object]) -> None:
@@ -50,7 +50,7 @@ class TestCancelling:
                     await client.publish("t", b"barrier", 1, timeout=10)
                     assert len(client.session.sender) == 0
                     assert len(client.session.identifiers) == 0
-                assert 0 < finished < POINTS  # both ends of the call were tried
+                assert 0 < finished < POINTS  # cancelled before and after the end of the call
 
         asyncio.run(run())
 
@@ -70,7 +70,7 @@ class TestCancelling:
         asyncio.run(run())
 
     def test_taking_messages(self) -> None:
-        """What the cancelled one has not been given comes to the next; what it has been given is acknowledged."""
+        """A message not returned by the cancelled call goes to the next one; a returned one is acknowledged."""
 
         async def run() -> None:
             async with Broker(sys_interval=None) as broker, aio.connect(broker.url) as client:
@@ -88,13 +88,13 @@ class TestCancelling:
                     got.append(message.payload)
                 assert got == [b"%d" % turns for turns in range(POINTS)]
                 await client.publish("t", b"barrier", 1)
-                assert broker._registry.find(client.client_id).session.sender.in_flight <= 1  # the barrier's own
+                assert broker._registry.find(client.client_id).session.sender.in_flight <= 1  # that of the barrier
 
         asyncio.run(run())
 
     def test_opening_and_closing(self) -> None:
         async def run() -> None:
-            # A machine that stands still for longer than the ten seconds of both must not end an attempt here.
+            # A machine that stalls for more than the default ten seconds must not end an attempt here.
             async with Broker(limits=Limits(connect_timeout=STALL), sys_interval=None) as broker:
                 for turns in range(POINTS):
                     client = aio.Client(broker.url, timeout=STALL)
@@ -117,11 +117,11 @@ FINE = STEP / FINES
 
 
 def full_jitter(down: float) -> list[float]:
-    """Return how many attempts of one client each step of the clock is to see, by the policy's definition alone.
+    """Return the expected number of attempts of one client in each step of the clock, by the policy's definition.
 
-    Attempt 0 comes at once, attempt k after k waits, of which wait j is drawn evenly from 0 to c_j, that is 1 s, 2 s,
-    4 s ... 60 s. So its density is f_k(t) = (F_k-1(t) - F_k-1(t - c_k)) / c_k; and as nobody makes an attempt after one
-    that found the server again, F_k-1 counts only up to `down`. Attempt 0 is not counted.
+    Attempt 0 is immediate, attempt k follows after k waits; wait j is uniform between 0 and c_j, that is 1 s, 2 s,
+    4 s ... 60 s. So its density is f_k(t) = (F_k-1(t) - F_k-1(t - c_k)) / c_k. After a successful attempt a client
+    makes no other, so F_k-1 counts only up to `down`. Attempt 0 is not counted.
     """
     points, last = round((down + 60) / FINE), round(down / FINE)
     expected = [0.0] * (points // FINES)
@@ -143,12 +143,12 @@ def full_jitter(down: float) -> list[float]:
 
 class TestStorm:
     @pytest.mark.parametrize("down", [0.5, 5.0, 60.0])
-    def test_a_thousand_clients_come_back_spread_out(self, down: float) -> None:
-        """The policy, on a clock of its own: all have lost the server at once, and it is back after a while.
+    def test_the_reconnects_of_a_thousand_clients_are_spread(self, down: float) -> None:
+        """The policy with a simulated clock: all clients lose the server at once, and it returns after a while.
 
-        What is to be expected follows from the distribution. Clients draw for themselves, so a count around m has a
-        variance of at most 1.25 m: who makes an attempt makes another one in the same step with a probability of at
-        most STEP / 1 s. Five standard deviations are allowed for.
+        The expected counts follow from the distribution. Clients draw independently, so a count around m has a
+        variance of at most 1.25 m: a client makes a second attempt in the same step with a probability of at most
+        STEP / 1 s. Five standard deviations are allowed.
         """
         clients, random, policy = 1_000, Random(1), Reconnect()
         attempts: Counter[int] = Counter()
@@ -167,12 +167,12 @@ class TestStorm:
                 back = max(back, now)
             else:
                 heapq.heappush(due, (now, client, attempt + 1))
-        assert back <= down + 60  # nobody waits longer than the ceiling
+        assert back <= down + 60  # no client waits longer than the maximum
         expected = [clients * share for share in full_jitter(down)]
-        # The density of attempt k is nowhere above 1/c_k; beyond the ceiling that of all together is at most e/60.
+        # The density of attempt k is at most 1/c_k; beyond the maximum that of all is at most e/60.
         assert max(expected) <= clients * STEP * (sum(0.5**k for k in range(6)) + math.e / 60)
         wanted = seen = 0.0
-        for step, mean in enumerate(expected):  # steps in which little is to be expected are counted together
+        for step, mean in enumerate(expected):  # steps with small expected counts are combined
             wanted, seen = wanted + mean, seen + attempts[step]
             if wanted >= 30 or step == len(expected) - 1:
                 assert abs(seen - wanted) <= 5 * math.sqrt(1.25 * max(wanted, 30)), f"{seen} until {step * STEP:.1f} s"
@@ -241,7 +241,7 @@ def test_a_million_messages_over_the_wrap_share_no_identifier() -> None:
 
 
 def run_program(program: str, url: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a program; one that hangs fails the test."""
+    """Run a program with a timeout, and return its output."""
     environment = {"PYTHONPATH": str(Path(mqttws.__file__).parents[1])}
     return subprocess.run(
         [sys.executable, "-c", program, url], timeout=30, capture_output=True, text=True, check=False, env=environment
@@ -250,7 +250,7 @@ def run_program(program: str, url: str, **options: object) -> subprocess.Complet
 
 class TestProcesses:
     def test_a_fork_with_a_live_client(self) -> None:
-        """The child may end, or go on with a client of its own; the parent's connection stays whole."""
+        """The child may exit, or use a client of its own; the parent's connection is not affected."""
         program = (
             "import os, sys, mqttws\n"
             "client = mqttws.connect(sys.argv[1])\n"
@@ -269,7 +269,7 @@ class TestProcesses:
         assert done.stdout == "whole\n"
 
     @pytest.mark.parametrize("how", ["pass", "sys.exit(0)", "client.publish_nowait('t', b'x', 1)"])
-    def test_an_end_without_a_close(self, how: str) -> None:
+    def test_interpreter_exit_without_a_close(self, how: str) -> None:
         program = f"import sys, mqttws\nclient = mqttws.connect(sys.argv[1])\n{how}\n"
         with Broker(sys_interval=None) as broker:
             done = run_program(program, broker.url)
@@ -292,7 +292,7 @@ class TestProcesses:
 
 
 def test_half_open_is_noticed_within_keep_alive_and_a_second_whatever_is_published() -> None:
-    """On the machine's own clock, for every keep alive: the last byte came at 0, and messages go out all the while."""
+    """With a simulated clock, for every keep alive: the last byte arrived at 0, and messages are sent all the time."""
     for keep_alive in (*range(1, 61), 120, 600, 1200, 65_535):
         machine = ClientMachine(Connect("c", keep_alive=keep_alive), Session())
         machine.start(0.0)

@@ -1,4 +1,4 @@
-"""The list of hazards in docs/reliability.md: whole, and each test that it names is there."""
+"""The list of hazards in docs/reliability.md is complete, and each test that it names exists."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ROWS = re.findall(
 )
 
 
-def test_the_list_is_whole() -> None:
+def test_the_list_is_complete() -> None:
     assert [int(number) for number, _, _ in ROWS] == list(range(1, 41))
     assert len({hazard for _, hazard, _ in ROWS}) == 40
 
 
 @pytest.mark.parametrize(("hazard", "shown"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_what_a_row_names_exists(hazard: str, shown: str) -> None:
+def test_the_tests_of_a_row_exist(hazard: str, shown: str) -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", shown)
     assert named or shown.startswith("not tested: "), f"{hazard}: neither a test nor a reason"
     for path, name in named:

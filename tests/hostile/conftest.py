@@ -1,7 +1,7 @@
-"""What the hostile tests share: brokers to attack, and attackers that leave with the test.
+"""Fixtures of the hostile tests: brokers to attack, and attackers that are closed after the test.
 
-Each attack ends in a clear close or refusal, within bounded memory, with every descriptor given back and every other
-client served: the last two are checked for every test, whatever else it is about.
+Each attack ends in a close or refusal, within bounded memory, with every descriptor closed and every other client
+served. The last two are checked after every test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture(scope="session")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the certificate and the key of a server at 127.0.0.1."""
+    """Return a file with the certificate and the key of a server at 127.0.0.1."""
     identity = mint_authority().issue("127.0.0.1")
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     path.write_bytes(identity.key + identity.certificate)
@@ -37,7 +37,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def attack(tmp_path: Path, stack: ExitStack) -> Iterator[Callable[..., Victim]]:
-    """Start a broker to attack; at the end of the test it must have settled."""
+    """Return a function that starts a broker to attack; at the end of the test it must have settled."""
     victims: list[Victim] = []
 
     def start(**options: Any) -> Victim:
@@ -47,7 +47,7 @@ def attack(tmp_path: Path, stack: ExitStack) -> Iterator[Callable[..., Victim]]:
 
     yield start
     try:
-        stack.close()  # the attackers leave
+        stack.close()  # close the attackers
         for victim in victims:
             victim.settled()
             log = victim.log()
@@ -60,13 +60,13 @@ def attack(tmp_path: Path, stack: ExitStack) -> Iterator[Callable[..., Victim]]:
 
 @pytest.fixture
 def victim(attack: Callable[..., Victim]) -> Victim:
-    """A broker with the default bounds."""
+    """A broker with the default limits."""
     return attack()
 
 
 @pytest.fixture
 def wire(stack: ExitStack) -> Callable[..., Wire]:
-    """A raw client, closed with the test."""
+    """Return a function that creates a raw client, closed after the test."""
 
     def wire(victim: Victim, scheme: str = "mqtt", **options: Any) -> Wire:
         return stack.enter_context(Wire(victim.urls[scheme], **options))
@@ -76,7 +76,7 @@ def wire(stack: ExitStack) -> Callable[..., Wire]:
 
 @pytest.fixture
 def dial(stack: ExitStack) -> Callable[..., socket.socket]:
-    """A bare TCP connection, closed with the test."""
+    """Return a function that opens a TCP connection, closed after the test."""
 
     def dial(victim: Victim, scheme: str = "mqtt") -> socket.socket:
         parts = urlsplit(victim.urls[scheme])
@@ -87,7 +87,7 @@ def dial(stack: ExitStack) -> Callable[..., socket.socket]:
 
 @pytest.fixture
 def join(wire: Callable[..., Wire]) -> Callable[..., Wire]:
-    """A raw client that has connected over MQTT."""
+    """Return a function that creates a raw client and connects it over MQTT."""
 
     def join(victim: Victim, client_id: str = "", scheme: str = "mqtt", **fields: Any) -> Wire:
         return wire(victim, scheme).connect(client_id, **fields)

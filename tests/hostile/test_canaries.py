@@ -1,8 +1,7 @@
-"""Secrets that sing: every error path at DEBUG, and then a look at all that was said for a secret that got out.
+"""No secret is shown on any error path, with logging at DEBUG.
 
-Each secret given to the product holds the word `c4n4ry`. What is looked through: every log record with its traceback,
-every exception (text, repr, arguments, traceback, pickle, with its causes), the repr of every object at hand, and
-what the commands print.
+Each secret contains the word `c4n4ry`. The tests search for it in every log record with its traceback, every exception
+(text, repr, arguments, traceback, pickle, with its causes), the repr of objects, and the output of commands.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from pubsub import AWSIoTProvider, MqttOverWSProvider, PubSub
 from sigv4 import Credentials, presign_iot_url
 
 WORD = "c4n4ry"
-#: How the word may be written.
+#: Possible encodings of the word.
 SPELLINGS = (WORD, b64encode(f"u:{WORD}".encode()).decode(), quote(WORD), WORD.encode().hex(), WORD.upper())
 
 QUERY = f"X-Amz-Signature={WORD}&X-Amz-Security-Token={WORD}"
@@ -45,7 +44,7 @@ OPTIONS: dict[str, Any] = {"reconnect": False, "timeout": 2.0, "proxy": None}
 
 
 class Cage:
-    """Gathers what is said, and looks for the word in it."""
+    """Collects texts and searches them for the word."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -81,8 +80,8 @@ def cage(caplog: pytest.LogCaptureFixture) -> Iterator[Cage]:
     cage.check()
 
 
-def test_the_cage_hears_everything(caplog: pytest.LogCaptureFixture) -> None:
-    """The test of these tests: a secret is found wherever it is said."""
+def test_a_secret_is_found_in_every_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A test of these tests: a secret is found in every place."""
     caplog.set_level(logging.DEBUG)
     try:
         raise ValueError(WORD)
@@ -107,7 +106,7 @@ def test_the_cage_hears_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def serve(stack: Any, respond: Callable[[socket.socket], None]) -> int:
-    """Serve one connection, in a thread; give the port."""
+    """Serve one connection in a thread, and return the port."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener.settimeout(PATIENCE)
 
@@ -124,7 +123,7 @@ def serve(stack: Any, respond: Callable[[socket.socket], None]) -> int:
 
     def wake() -> None:
         with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # nobody came
+            listener.shutdown(socket.SHUT_RDWR)  # no client connected
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -143,7 +142,7 @@ def say(data: bytes) -> Callable[[socket.socket], None]:
 
 
 def attempt(kind: str, url: Any, cage: Cage, **options: Any) -> None:
-    """Connect, wait for the end, and hear all that there is to hear."""
+    """Connect, wait for the end, and collect all texts."""
     options = OPTIONS | options
     states: list[object] = []
     options["on_state"] = states.append
@@ -255,13 +254,13 @@ BAD_URLS = [
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
-def test_a_url_that_is_none(cage, url):
+def test_an_invalid_url(cage, url):
     for kind in ("blocking", "asyncio"):
         attempt(kind, url, cage)
         attempt(kind, lambda: url, cage)
 
 
-def test_what_is_ill_formed_in_the_options(cage):
+def test_invalid_options(cage):
     for options in (
         {"username": "u" * 70_000, "password": WORD},
         {"username": None, "password": WORD},
@@ -275,7 +274,7 @@ def test_what_is_ill_formed_in_the_options(cage):
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("bad", ["X-Tok\n", "é"])
-def test_a_header_that_http_does_not_allow(cage, stack, kind, bad):
+def test_an_invalid_header(cage, stack, kind, bad):
     url = f"ws://127.0.0.1:{serve(stack, say(b''))}/?{QUERY}"
     attempt(kind, url, cage, headers=[("Authorization", WORD + bad)])
 
@@ -317,8 +316,8 @@ def test_a_broker_that_refuses(cage, stack, answer):
         attempt("blocking", url, cage, headers=[("Authorization", f"Bearer {WORD}")])
 
 
-def test_a_broker_and_requests_that_are_ill_formed(cage, stack):
-    """A CONNECT cut or changed at every byte, and an upgrade cut at every line."""
+def test_malformed_requests_to_a_broker(cage, stack):
+    """A CONNECT that is cut or changed at every byte, and an upgrade request that is cut at every line."""
     users = Users({"user": hash_password("other")})
     broker = stack.enter_context(Broker(authenticator=users))
     connect = Connect("c", username="user", password=WORD.encode()).encode()
@@ -349,7 +348,7 @@ def test_a_broker_and_requests_that_are_ill_formed(cage, stack):
             cage.hear(answer)
 
 
-def test_a_file_of_users_that_is_ill_formed(cage, tmp_path):
+def test_an_invalid_users_file(cage, tmp_path):
     path = tmp_path / "users"
     for text in (f"user:scrypt$1$1$1$AA==${WORD}", f"user {WORD}", f"user:{WORD}", f"user:md5$1$1$1$AA==${WORD}"):
         path.write_text(text)
@@ -423,8 +422,8 @@ def test_commands(cage, words):
     cage.hear(process.stdout, process.stderr)
 
 
-def test_the_words_of_the_product_name_no_secret():
-    """Nothing in the sources logs or shows a URL, a query, a header or a password as such."""
+def test_no_source_line_shows_a_secret():
+    """No source line logs or formats a URL, a query, a header or a password directly."""
     roots = [Path(module.__file__ or "").parent for module in (mqttws, sys.modules["pubsub"], sys.modules["sigv4"])]
     for path in (path for root in roots for path in root.rglob("*.py")):
         for number, line in enumerate(path.read_text().splitlines(), 1):

@@ -1,5 +1,5 @@
-"""Too much of everything: connections, subscriptions, retained topics, wills, announced lengths, tiny frames, messages
-for those who do not read. What is measured is the broker's memory at its peak, beyond what it took before.
+"""Resource exhaustion: too many connections, subscriptions, retained topics, wills, announced lengths, tiny frames, and
+messages for clients that do not read. Measured is the growth of the broker's peak memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from wire import octets
 
 from mqttws import Connect, Message, PubAck, Publish, Subscribe, Unsubscribe
 
-DEEP = "/" * 199  # two hundred levels, the most that are taken
+DEEP = "/" * 199  # two hundred levels, the maximum
 
 
 def rounds(data: bytes, peer: socket.socket) -> threading.Thread:
-    """Send in a thread, for as long as the broker takes it."""
+    """Send in a thread until the broker closes the connection."""
 
     def send() -> None:
         with suppress(OSError):
@@ -46,7 +46,7 @@ def test_connections_from_one_address(attack, dial):
 
 
 def test_more_connections_than_descriptors(attack, dial, wire):
-    """The system refuses, not the broker: it serves those it has, and takes new ones when there is space again."""
+    """The system refuses, not the broker, which serves its clients, and accepts new ones when descriptors are free."""
     victim = attack(files=64)
     connections = [dial(victim) for _ in range(150)]
     victim.control.served()
@@ -55,7 +55,7 @@ def test_more_connections_than_descriptors(attack, dial, wire):
     wire(victim).connect("newcomer").quiet()
 
 
-def test_connections_that_come_and_go(attack, dial):
+def test_many_short_connections(attack, dial):
     victim = attack()
     for _ in range(1_000):
         dial(victim).close()
@@ -65,7 +65,7 @@ def test_connections_that_come_and_go(attack, dial):
 
 @pytest.mark.parametrize("levels", [1, 200])
 def test_subscriptions(victim, join, levels):
-    """A hundred thousand Topic Filters of one client, in packets of a hundred."""
+    """A hundred thousand Topic Filters of one client, a hundred in each packet."""
     hog = join(victim, "hog")
     refused = 0
     for start in range(0, 100_000 // levels, 100):
@@ -98,7 +98,7 @@ def test_subscribing_and_unsubscribing_leaves_nothing(victim, join):
 
 
 def test_wildcards_in_all_combinations(victim, join):
-    """Two thousand filters that all match one topic of ten levels: the cost of one message is bounded by them."""
+    """Two thousand filters that match one topic of ten levels: their number bounds the cost of a message."""
     hog = join(victim, "hog")
     levels = [f"{'+' if number >> bit & 1 else 'a'}" for number in range(512) for bit in range(9)]
     filters = ["/".join(levels[start : start + 9]) + "/#" for start in range(0, len(levels), 9)]
@@ -111,7 +111,7 @@ def test_wildcards_in_all_combinations(victim, join):
 
 @pytest.mark.parametrize("topic", ["/" * 65_535, "a/" * 32_767, "+/" * 32_767 + "#", "/" * 201])
 @pytest.mark.parametrize("how", ["publish", "subscribe", "will"])
-def test_topics_that_are_too_deep(victim, join, wire, topic, how):
+def test_too_deep_topics(victim, join, wire, topic, how):
     length = len(topic).to_bytes(2, "big")
     if how == "publish":
         body = length + topic.encode()
@@ -124,11 +124,11 @@ def test_topics_that_are_too_deep(victim, join, wire, topic, how):
         pytest.skip("a Topic Name holds no wildcards")
     else:
         peer = wire(victim).send(Connect("c", will=Message(topic, b"x")))
-        if len(topic) < 60_000:  # else its CONNECT is longer than any is taken
+        if len(topic) < 60_000:  # otherwise its CONNECT exceeds the maximum
             assert peer.receive().encode() == b"\x20\x02\x00\x05"
     assert peer.rest() == b""
     assert victim.grown() < 16 * MIB
-    assert len(victim.log()) < 600_000  # a topic is shown, and not many times over
+    assert len(victim.log()) < 600_000  # the topic is logged, but not often
 
 
 def _length(number: int) -> bytes:
@@ -163,8 +163,8 @@ def test_retained_bytes(attack, join):
     assert victim.grown() < 16 * MIB
 
 
-def test_retained_messages_asked_for_in_one_breath(victim, join):
-    """Twenty thousand SUBSCRIBEs in one piece, each of which brings 2 MiB: they are sent as the client takes them."""
+def test_retained_messages_requested_many_times_together(victim, join):
+    """Twenty thousand SUBSCRIBEs together, each for 2 MiB: messages are sent only as fast as the client reads."""
     for number in range(32):
         join(victim, "owner").send(Publish(f"big/{number}", bytes(64 * 1024), 1, True, packet_id=1)).expect(PubAck(1))
     victim.mark()
@@ -178,7 +178,7 @@ def test_retained_messages_asked_for_in_one_breath(victim, join):
 
 
 def test_wills(attack, wire):
-    """As many wills as connections; when all are cut, what they leave is within the bounds of retained messages."""
+    """As many wills as connections; when all are closed, the retained wills stay within the limits."""
     victim = attack(limits={"max_connections": 101, "max_retained_bytes": 4 * MIB})
     hogs = [
         wire(victim).connect(f"{number}", will=Message(f"w/{number}", bytes(60 * 1024), 0, True))
@@ -196,7 +196,7 @@ def test_wills(attack, wire):
     "announcement",
     ["10 ff ff ff 7f", "30 ff ff ff 7f", "32 80 80 40", "82 ff ff ff 7f", "30 ff ff ff ff 7f", "30 ff ff ff ff"],
 )
-def test_lengths_beyond_the_bound_are_closed_from_the_header(victim, join, wire, scheme, announcement):
+def test_lengths_beyond_the_bound_are_refused_from_the_header(victim, join, wire, scheme, announcement):
     peer = wire(victim, scheme) if announcement.startswith("10") else join(victim, scheme=scheme)
     assert peer.send(announcement).rest() == b""
     assert victim.grown() < 8 * MIB
@@ -208,7 +208,7 @@ def test_lengths_announced_and_never_sent(attack, join):
     for hog in hogs:
         hog.send("30 f0 ff 3f 00 01 61")  # almost 1 MiB
     victim.control.served()
-    assert victim.grown() < 16 * MIB  # nothing is set aside for what is only announced
+    assert victim.grown() < 16 * MIB  # no memory is reserved for announced bytes
     for hog in hogs:
         assert hog.rest() == b""
 
@@ -283,20 +283,20 @@ def test_a_subscriber_that_never_reads(attack, join, qos, scheme):
     victim.until_logged("the client read nothing for 2 s")
 
 
-def test_sessions_that_are_left_behind(attack, wire):
+def test_many_abandoned_sessions(attack, wire):
     victim = attack(limits={"max_sessions": 500})
     codes = []
     for number in range(700):
         peer = wire(victim).send(Connect(f"{number}", clean_session=False))
         codes.append(peer.receive().return_code)
         peer.close()
-    assert codes == [0] * 700  # those that came first have made way
+    assert codes == [0] * 700  # the oldest sessions were removed
     assert victim.metrics()["clients/disconnected"] <= 500
     assert victim.grown() < 16 * MIB
 
 
 def test_identifiers_that_are_never_released(victim, join):
-    """Packet identifiers of QoS 2 beyond the bound, and no PUBREL."""
+    """More packet identifiers of QoS 2 than allowed, without a PUBREL."""
     hog = join(victim, "hog")
     for start in range(1, 10_001, 1_000):
         some = range(start, start + 1_000)
@@ -310,7 +310,7 @@ def test_identifiers_that_are_never_released(victim, join):
 
 
 def test_messages_of_a_few_bytes(victim, join):
-    """A hundred thousand PUBLISHes of five bytes from each of ten clients at once: the others have their turns."""
+    """A hundred thousand PUBLISHes of five bytes from each of ten clients; other clients are served in turn."""
     hogs = [join(victim, f"{number}") for number in range(10)]
     senders = [rounds(b"\x30\x03\x00\x01a" * 100_000, hog.socket) for hog in hogs]
     for _ in range(5):
@@ -332,8 +332,8 @@ def test_requests_that_are_refused_do_not_fill_the_log(victim, join):
     victim.until_logged("were suppressed: requests refused")
 
 
-def test_what_a_client_says_reaches_the_log_escaped(attack, wire, join):
-    """The escape sequence that clears a terminal, a line end and a right-to-left mark. (`attack` looks at the log.)"""
+def test_text_of_a_client_is_escaped_in_the_log(attack, wire, join):
+    """An escape sequence that clears a terminal, a line end and a right-to-left mark. (`attack` checks the log.)"""
     victim = attack(limits={"control_characters": True})
     evil = "\x1b[2J\r\nINFO all is well\u202e\x07\x9b"
     wire(victim).connect(evil, username=evil)

@@ -1,4 +1,4 @@
-"""Upgrade requests that are no honest ones, and WebSocket frames that no honest client sends."""
+"""Malicious upgrade requests and WebSocket frames."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def status(answer: bytes) -> int:
     return int(answer[9:12])
 
 
-def test_the_good_one(victim, dial):
-    """What the others are changed from, so that they are refused for their own faults."""
+def test_the_valid_request(victim, dial):
+    """The valid request that the others modify, so that they are refused for their modification."""
     connection = dial(victim, "ws")
     connection.sendall(GOOD + b"\r\n")
     assert status(connection.recv(65536)) == 101
@@ -67,15 +67,15 @@ def test_the_good_one(victim, dial):
         pytest.param(CONNECT + b"\r\n", 400, id="MQTT without a WebSocket"),
     ],
 )
-def test_requests(victim, dial, head, expected):
+def test_malicious_requests_are_refused(victim, dial, head, expected):
     connection = dial(victim, "ws")
     connection.sendall(head + b"\r\n")
     assert status(ended(connection)) == expected
     assert victim.grown() < 4 * MIB
 
 
-def test_what_is_hidden_behind_a_request(victim, dial):
-    """A second request, or frames, sent together with a request that is refused, are not examined."""
+def test_data_after_a_refused_request_is_ignored(victim, dial):
+    """A second request, or frames, sent together with a refused request, are ignored."""
     for smuggled in (GOOD + b"\r\n", b"\x82\x8e\0\0\0\0" + CONNECT):
         connection = dial(victim, "ws")
         connection.sendall(GOOD + b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled)
@@ -84,8 +84,8 @@ def test_what_is_hidden_behind_a_request(victim, dial):
     assert victim.metrics()["clients/connected"] == 1
 
 
-def test_compression_is_not_agreed_to(victim, wire):
-    """So a frame that claims it (RSV1) is a fault, and no bomb can be unpacked."""
+def test_compression_is_not_negotiated(victim, wire):
+    """So a compressed frame (RSV1) is an error, and no decompression bomb is possible."""
     peer = wire(victim, "ws", headers=("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",))
     assert b"extensions" not in peer.head.lower()
     peer.socket.sendall(b"\xc2\x8e\0\0\0\0" + CONNECT)
@@ -93,7 +93,7 @@ def test_compression_is_not_agreed_to(victim, wire):
 
 
 def closing(peer: Wire) -> int:
-    """Take the close frame, then the end; return the code."""
+    """Read the close frame and the end of the connection, and return the close code."""
     while True:
         opcode, payload = peer.frame()
         if opcode == 8:
@@ -135,14 +135,14 @@ def masked(first: int, payload: bytes, length: bytes | None = None) -> bytes:
         pytest.param(masked(0x82, b"\x30\x03\x00\x01a"), 1002, id="a PUBLISH before the CONNECT"),
     ],
 )
-def test_frames(victim, wire, frames, code):
+def test_malicious_frames_close_the_connection(victim, wire, frames, code):
     peer = wire(victim, "ws")
     peer.socket.sendall(frames)
     assert closing(peer) == code
 
 
 def test_a_message_in_a_million_fragments(victim, wire):
-    """Fragments are taken as they come; nothing is gathered until the message is over."""
+    """Fragments are processed as they arrive; nothing is buffered until the end of the message."""
     peer = wire(victim, "ws").connect("hog")
     packet = b"\x30\xa2\x06\x00\x01a" + bytes(799)
     peer.socket.sendall(masked(0x02, b"\x30") + b"".join(masked(0x00, bytes((byte,))) for byte in packet[1:]))

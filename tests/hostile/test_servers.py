@@ -1,6 +1,4 @@
-"""Hostile servers: whatever a server does, the client ends the attempt in a clear error, within bounds, and goes on
-serving its other connections.
-"""
+"""Hostile servers: the client ends each attempt with a clear error, within bounds, and its other connections work."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ Script = Callable[[socket.socket], None]
 
 
 class Server:
-    """A server that does what a script says to each connection, then closes it when the test is over."""
+    """A server that runs a script for each connection, and closes it after the test."""
 
     def __init__(self, script: Script) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -80,7 +78,7 @@ def serve() -> Iterator[Callable[[Script], Server]]:
 
 
 def attempt(kind: str, url: str, **options: Any) -> BaseException:
-    """Try to connect, and to stay until the server has done its worst; give the error."""
+    """Connect, wait until the client ends, and return its error."""
     options = {"reconnect": False, "timeout": 1.0, "proxy": None} | options
 
     async def with_asyncio() -> None:
@@ -137,7 +135,7 @@ def dripping(data: bytes) -> Script:
 
 
 def inside(frames: bytes, connected: bool = False) -> Script:
-    """Send frames, or packets, once there is a WebSocket."""
+    """Send frames, or packets, after the WebSocket upgrade."""
 
     def script(connection: socket.socket) -> None:
         accept(connection)
@@ -197,7 +195,7 @@ BEFORE = [
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize(("script", "scheme"), BEFORE)
-def test_before_the_connack(serve, kind, script, scheme):
+def test_attacks_before_the_connack(serve, kind, script, scheme):
     url = f"{scheme}://127.0.0.1:{serve(script).port}" + ("/mqtt?X-Amz-Signature=c4n4ry" if "ws" in scheme else "")
     error = attempt(kind, url)
     assert isinstance(error, (mqttws.ConnectError, mqttws.RemoteProtocolError)), repr(error)
@@ -226,7 +224,7 @@ AFTER = [
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("frames", AFTER)
-def test_after_the_connack(serve, kind, frames):
+def test_attacks_after_the_connack(serve, kind, frames):
     error = attempt(kind, f"ws://127.0.0.1:{serve(inside(frames, connected=True)).port}/mqtt")
     assert isinstance(error, (mqttws.ConnectionClosed, mqttws.RemoteProtocolError)), repr(error)
     assert str(error).isprintable()
@@ -235,7 +233,7 @@ def test_after_the_connack(serve, kind, frames):
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed(serve, kind, status):
-    """A signed request must not be sent to whoever a server names."""
+    """A signed request must not be sent to a host that the server names."""
     elsewhere = serve(answer(b""))
     target = f"ws://127.0.0.1:{elsewhere.port}/mqtt"
     head = f"HTTP/1.1 {status} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
@@ -247,14 +245,14 @@ def test_no_redirect_is_followed(serve, kind, status):
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_a_server_that_falls_silent(serve, kind):
+def test_an_unresponsive_server(serve, kind):
     error = attempt(kind, f"mqtt://127.0.0.1:{serve(mqtt(b'')).port}", keep_alive=1, ping_timeout=0.2)
     assert isinstance(error, mqttws.KeepAliveTimeout)
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_lengths_announced_take_no_memory(serve, kind):
-    script = mqtt(b"\x30\xf0\xff\xff\x1f\x00\x01a")  # almost 64 MiB, the most that a client takes by default
+def test_announced_lengths_take_no_memory(serve, kind):
+    script = mqtt(b"\x30\xf0\xff\xff\x1f\x00\x01a")  # almost 64 MiB, the default maximum of a client
     port = serve(script).port
     tracemalloc.start()
     try:
@@ -266,8 +264,8 @@ def test_lengths_announced_take_no_memory(serve, kind):
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_a_flood_for_a_consumer_that_takes_nothing(serve, kind):
-    """Reading stops; what is held is bounded by `max_inbound_bytes` and one read, whatever the server sends."""
+def test_a_flood_for_a_blocked_consumer(serve, kind):
+    """Reading stops; buffered bytes are bounded by `max_inbound_bytes` and one read."""
     sent = threading.Event()
 
     def script(connection: socket.socket) -> None:
@@ -302,12 +300,12 @@ def test_a_flood_for_a_consumer_that_takes_nothing(serve, kind):
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_million_tiny_frames(serve, kind):
-    script = inside(b"\x82\x00" * 1_000_000 + b"\x81\x00", connected=True)  # the last is text, which ends it
+    script = inside(b"\x82\x00" * 1_000_000 + b"\x81\x00", connected=True)  # the last is text, which is an error
     error = attempt(kind, f"ws://127.0.0.1:{serve(script).port}/mqtt", timeout=PATIENCE)
     assert isinstance(error, mqttws.RemoteProtocolError), repr(error)
 
 
-def test_descriptors_and_threads_come_back(serve):
+def test_descriptors_and_threads_are_released(serve):
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -340,7 +338,7 @@ def tls_server(identity: Any) -> Script:
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("scheme", ["wss", "mqtts"])
-def test_a_certificate_of_nobody_known_is_refused_before_a_byte_of_ours(serve, kind, scheme):
+def test_nothing_is_sent_to_a_server_with_an_unknown_certificate(serve, kind, scheme):
     from mqttws.testing import mint_authority
 
     authority, other = mint_authority(), mint_authority()
@@ -356,7 +354,7 @@ def test_a_certificate_of_nobody_known_is_refused_before_a_byte_of_ours(serve, k
         assert script.seen == []
 
 
-def test_verification_is_on_and_off_only_by_name():
+def test_verification_is_the_default():
     context = mqttws.tls_context()
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
@@ -366,7 +364,7 @@ def test_verification_is_on_and_off_only_by_name():
 
 
 def old_tls(side: int) -> ssl.SSLContext:
-    """A peer that knows nothing newer than TLS 1.1."""
+    """Return a context that supports at most TLS 1.1."""
     context = ssl.SSLContext(side)
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -376,7 +374,7 @@ def old_tls(side: int) -> ssl.SSLContext:
 
 
 def hello(address: tuple[str, int]) -> str:
-    """Do a handshake with such a client; tell what was agreed upon."""
+    """Do a handshake with such a client, and return the negotiated version."""
     context = old_tls(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(address, timeout=PATIENCE) as connection, context.wrap_socket(connection) as secure:
@@ -401,9 +399,9 @@ def old_server(serve: Callable[[Script], Server], tmp_path: Path) -> Server:
 @pytest.mark.parametrize("scheme", ["wss", "mqtts"])
 def test_a_server_of_tls_1_1_is_refused(serve, tmp_path, kind, scheme):
     server = old_server(serve, tmp_path)
-    assert hello(("127.0.0.1", server.port)) == "TLSv1.1"  # with each other they can
+    assert hello(("127.0.0.1", server.port)) == "TLSv1.1"  # two old peers can connect
     context = mqttws.tls_context(insecure_no_verification=True)
-    context.set_ciphers("ALL:@SECLEVEL=0")  # so that it is refused for its version, not for its ciphers
+    context.set_ciphers("ALL:@SECLEVEL=0")  # so that only its version is refused, not its ciphers
     error = attempt(kind, f"{scheme}://127.0.0.1:{server.port}", tls=context)
     assert isinstance(error, mqttws.ConnectError)
     assert "version" in str(error).lower()
@@ -420,12 +418,12 @@ def test_a_client_of_tls_1_1_is_refused_by_a_broker(caplog):
     assert caplog.text.count("UNSUPPORTED_PROTOCOL") == 2
 
 
-def test_verification_is_switched_off_in_one_place_alone():
-    """And every context that is made says what it takes at least."""
+def test_verification_is_disabled_in_one_place_only():
+    """And every context sets its minimum version."""
     root = Path(mqttws.__file__).parents[1]
     sources = {path: path.read_text() for room in ("mqttws", "pubsub", "sigv4") for path in (root / room).rglob("*.py")}
     off = [path.name for path, text in sources.items() if "CERT_NONE" in text or "check_hostname = False" in text]
-    # With a pre-shared key there is no certificate: the key proves who the server is.
+    # With a pre-shared key there is no certificate: the key authenticates the server.
     assert sorted(off) == ["options.py", "tls.py"]
     (shared_key,) = (text for path, text in sources.items() if path.parts[-3:] == ("pubsub", "cli", "options.py"))
     body = shared_key.partition("def _use_pre_shared_key(")[2].partition("\ndef ")[0]
@@ -437,12 +435,12 @@ def test_verification_is_switched_off_in_one_place_alone():
         assert len(making.findall(text)) <= text.count(".minimum_version = ssl.TLSVersion.TLSv1_2"), path
 
 
-# --- What we are given ---
+# --- Arguments ---
 
 
 @pytest.mark.parametrize("character", ["\r", "\n", "\0", "\r\nX: a", "é", "\u2028", " ", "\x7f", "\ud800"])
 @pytest.mark.parametrize("where", ["ws://{}host/", "ws://host/{}", "ws://host/?{}", "ws://u{}:p@host/", "{}ws://host/"])
-def test_what_may_not_stand_in_a_url_is_refused_before_anything_is_sent(character, where):
+def test_invalid_characters_in_a_url_are_refused_before_anything_is_sent(character, where):
     with pytest.raises(ValueError, match="the URL") as caught:
         mqttws.connect(where.format(character))
     assert str(caught.value).isprintable()
@@ -451,7 +449,7 @@ def test_what_may_not_stand_in_a_url_is_refused_before_anything_is_sent(characte
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\r\nX: b", "a\0b", "é", "\u2028"])
 @pytest.mark.parametrize("part", ["name", "value"])
-def test_what_may_not_stand_in_a_header_is_refused_before_anything_is_sent(serve, kind, bad, part):
+def test_invalid_characters_in_a_header_are_refused_before_anything_is_sent(serve, kind, bad, part):
     received: list[bytes] = []
     server = serve(lambda connection: received.append(connection.recv(100)))
     headers = [(bad, "c4n4ry")] if part == "name" else [("X-Token", f"c4n4ry{bad}")]

@@ -1,4 +1,4 @@
-"""What peers publish, on its way to a user's terminal or program."""
+"""Published data is escaped before it reaches a terminal, and JSON bombs are refused."""
 
 from __future__ import annotations
 

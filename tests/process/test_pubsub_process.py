@@ -1,4 +1,4 @@
-"""The PubSub API and its process: forks, exits, locks of the user, signal handlers, callbacks of futures."""
+"""The PubSub API with forks, exits, locks of the user, signal handlers and callbacks of futures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
-#: What the programs below begin with: the URL of a broker is their argument.
+#: The start of each program below. Its argument is the URL of a broker.
 PROLOGUE = """
 import asyncio, os, signal, sys, threading, time, warnings
 import mqttws, pubsub, pubsub.aio
@@ -201,7 +201,7 @@ loop.close()
 # Exits and cancellations inside callbacks.
 
 
-def test_sys_exit_in_callbacks_ends_no_delivery(ps: PubSub, caplog: pytest.LogCaptureFixture) -> None:
+def test_sys_exit_in_callbacks_does_not_stop_delivery(ps: PubSub, caplog: pytest.LogCaptureFixture) -> None:
     got: list[Any] = []
     came = threading.Semaphore(0)
 
@@ -228,7 +228,7 @@ def test_sys_exit_in_callbacks_ends_no_delivery(ps: PubSub, caplog: pytest.LogCa
     assert came.acquire(timeout=PATIENCE)
 
 
-def test_sys_exit_in_a_callback_that_the_user_s_thread_calls_is_the_user_s(ps: PubSub) -> None:
+def test_sys_exit_in_a_callback_on_the_user_s_thread_propagates(ps: PubSub) -> None:
     subscription = ps.subscribe("a").subscribe(close=lambda: sys.exit(5))
     subscription.ready(PATIENCE)
     with pytest.raises(SystemExit):
@@ -237,7 +237,7 @@ def test_sys_exit_in_a_callback_that_the_user_s_thread_calls_is_the_user_s(ps: P
     ps.subscribe("a").subscribe(next=id).ready(PATIENCE)
 
 
-def test_sys_exit_in_a_callback_ends_a_program_of_asyncio(broker: Broker) -> None:
+def test_sys_exit_in_a_callback_ends_an_asyncio_program(broker: Broker) -> None:
     done = run(
         """
 async def main():
@@ -253,7 +253,7 @@ asyncio.run(main())
     assert (done.returncode, done.stdout) == (7, "closed\n")
 
 
-def test_a_cancellation_that_a_callback_awaits_is_not_that_of_the_connection(broker: Broker) -> None:
+def test_a_cancelled_task_in_a_callback_does_not_cancel_the_connection(broker: Broker) -> None:
     said = lines(
         """
 import logging
@@ -285,8 +285,10 @@ asyncio.run(main())
 
 
 def test_a_lock_of_the_user_around_publish_and_in_callbacks(ps: PubSub) -> None:
-    """Whoever holds it waits for an acknowledgement; whoever wants it is a callback. So no callback may run in the
-    thread that reads the acknowledgement."""
+    """A thread that holds the lock waits for an acknowledgement, while a callback waits for the lock.
+
+    So no callback may run in the thread that reads the acknowledgement.
+    """
     lock = threading.Lock()
     taken: list[str] = []
 
@@ -328,14 +330,14 @@ def test_the_callback_of_a_future_may_wait_for_the_network(ps: PubSub, broker: B
     done.result(PATIENCE)
     called = []
     done.add_done_callback(called.append)
-    assert called == [done], "it is done: its callback is called at once, as concurrent.futures has it"
+    assert called == [done], "the callback of a finished future is called immediately, as in concurrent.futures"
 
 
 # Signal handlers.
 
 
-def test_a_signal_handler_gets_an_error_where_it_would_hang(ps: PubSub) -> None:
-    """A handler that runs while its own thread holds the lock is told so; publishing takes no lock of pubsub."""
+def test_a_signal_handler_gets_an_error_instead_of_a_deadlock(ps: PubSub) -> None:
+    """A handler that runs while its thread holds the lock gets an error; publishing takes no lock of pubsub."""
     ps.connect()
     with ps._runtime.lock:
         with pytest.raises(WouldDeadlock):
@@ -347,7 +349,7 @@ def test_a_signal_handler_gets_an_error_where_it_would_hang(ps: PubSub) -> None:
     ps.subscribe("a").subscribe(next=id).ready(PATIENCE)
 
 
-def test_an_exception_of_a_signal_handler_is_not_taken_for_a_failure(ps: PubSub, monkeypatch: Any) -> None:
+def test_an_exception_of_a_signal_handler_propagates(ps: PubSub, monkeypatch: Any) -> None:
     class Stop(Exception):
         pass
 
@@ -365,8 +367,8 @@ def test_an_exception_of_a_signal_handler_is_not_taken_for_a_failure(ps: PubSub,
 
 
 @pytest.mark.parametrize("step", ["before", "after"])
-def test_a_subscribe_that_was_interrupted_keeps_no_later_one_waiting(ps: PubSub, monkeypatch: Any, step: str) -> None:
-    """Later subscriptions to the filter do not wait for an answer that will not come; earlier ones get messages."""
+def test_an_interrupted_subscribe_does_not_block_later_ones(ps: PubSub, monkeypatch: Any, step: str) -> None:
+    """Later subscriptions to the filter do not wait for an answer that never arrives; earlier ones get messages."""
     came = threading.Event()
     ps.subscribe("a", qos=1).subscribe(next=lambda message: came.set()).ready(PATIENCE)
     client = next(iter(ps._channels.values())).client
@@ -390,10 +392,12 @@ def test_a_subscribe_that_was_interrupted_keeps_no_later_one_waiting(ps: PubSub,
     assert came.wait(PATIENCE)
 
 
-def test_a_storm_of_interrupts_leaves_the_other_threads_whole(broker: Broker) -> None:
-    """A handler raises at any instruction of the main thread, thousands of times. Whatever that ends, two other threads
-    publish, and one observer gets every message: no lock is left taken, no message unacknowledged, no iteration in the
-    way."""
+def test_thousands_of_interrupts_do_not_affect_other_threads(broker: Broker) -> None:
+    """A handler raises at any instruction of the main thread, thousands of times.
+
+    Meanwhile two other threads publish and one observer gets every message: no lock stays held, no message stays
+    unacknowledged, and no iteration blocks the others.
+    """
     [said] = lines(
         """
 import logging, random

@@ -1,4 +1,4 @@
-"""Several connections as one, and the process: many threads, forks, Ctrl-C."""
+"""`Sharded` with many threads, forks and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def lines(program: str, broker: Broker, *, interrupted: bool = False) -> list[st
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    if interrupted:  # Python drops, and reports, an exception of a signal handler inside a weak reference's callback
+    if interrupted:  # Python reports an exception of a signal handler inside a weak reference's callback on stderr
         assert "Exception ignored in" in done.stderr or done.stderr == ""
     else:
         assert done.stderr == ""
     return done.stdout.splitlines()
 
 
-def test_many_threads_publish_and_subscribe_while_it_grows_and_shrinks() -> None:
-    """Each thread's topic is in order, and whole; subscriptions come and go; the number of connections changes."""
+def test_many_threads_publish_and_subscribe_during_resizing() -> None:
+    """The topic of each thread is complete and in order while subscriptions and the number of connections change."""
     received: dict[str, list[Any]] = defaultdict(list)
     failures: list[BaseException] = []
     over = threading.Event()
@@ -108,7 +108,7 @@ def test_many_threads_publish_and_subscribe_while_it_grows_and_shrinks() -> None
 
 
 @needs_fork
-def test_the_child_of_a_fork_makes_its_own_connections(broker: Broker) -> None:
+def test_the_child_of_a_fork_opens_new_connections(broker: Broker) -> None:
     said = lines(
         """
 ps = PubSub(pubsub.Sharded(MqttOverWSProvider(url), (2, 2), connect_rate=500))
@@ -150,8 +150,8 @@ print(got, len(threading.enumerate()))
     assert said == ["[[<ConnectionState.DISCONNECTED: 'Disconnected'>], []]", "['parent'] 1"]
 
 
-def test_ctrl_c_anywhere_leaves_it_whole(broker: Broker) -> None:
-    """An exception of a signal handler, a hundred times, in the middle of publishing and resizing."""
+def test_ctrl_c_at_any_time_leaves_it_usable(broker: Broker) -> None:
+    """A signal handler raises a hundred times during publishing and resizing."""
     said = lines(
         """
 ps = PubSub(pubsub.Sharded(MqttOverWSProvider(url), (2, 2), connect_rate=500))

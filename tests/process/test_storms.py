@@ -1,4 +1,4 @@
-"""The process itself as a test: see `storms`. `make stress` runs the same for T seconds."""
+"""The stress programs of `storms`, for some seconds each. `make stress` runs them for T seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("STORM_SECONDS", "2.5"))
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
-    """The URL of a broker of this process, by the name of the transport; with the authority's file for TLS."""
+    """Transport -> the URL of a broker in this process, and for TLS the CA file."""
     authority = mint_authority()
     ca_file = tmp_path_factory.mktemp("storms") / "ca.pem"
     ca_file.write_bytes(authority.certificate)
@@ -40,7 +40,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
 def test_a_storm(servers: dict[str, list[str]], name: str, transport: str) -> None:
     scheme = random.choice(["mqtt", "ws"]) if transport == "plain" else transport
     if name in ("collector", "forks") and scheme == "mqtt":
-        scheme = "ws"  # the provider's
+        scheme = "ws"  # as the provider uses
     command = [sys.executable, storms.__file__, name, str(SECONDS), *servers[scheme]]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 4 * storms.STILL, check=False

@@ -1,4 +1,4 @@
-"""How long messages wait to be sent: what expires and what does not, what is left over, what the store knows of it."""
+"""The age of unsent messages: which expire, what stays in memory, and the ages in a store."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def test_without_an_age_nothing_expires_and_nothing_is_recorded() -> None:
     assert len(drain(sender)) == 2
 
 
-def test_what_is_sent_long_before_it_would_expire_leaves_nothing() -> None:
-    """A program that bounds the age of each message does not collect their ends for as long as they may wait."""
+def test_messages_sent_before_they_expire_leave_nothing() -> None:
+    """The expiry times of sent messages are dropped, not kept until they would expire."""
     ages = Ages()
     for token in range(1, 1_001):
         ages.add(token, 100.0 + token, 3_600.0)
-        ages.forget(token)  # all before it are sent
+        ages.forget(token)  # all earlier ones are sent
         assert len(ages._due) <= 10
     assert ages.next_end == 100.0 + 1_000 + 3_600.0
     ages.forget(None)
     assert (len(ages._due) <= 10, ages.next_end) == (True, None)
 
 
-def test_many_that_leave_one_by_one_cost_each_the_same() -> None:
-    """The first of those left is found at once, however many have left before it: 100,000 do not take minutes."""
+def test_removing_entries_one_by_one_takes_constant_time_each() -> None:
+    """The first remaining entry is found directly, however many have been removed before it."""
 
     def leave(count: int) -> float:
         ages = Ages()
@@ -70,12 +70,12 @@ def test_many_that_leave_one_by_one_cost_each_the_same() -> None:
         return time.process_time() - begun
 
     few, many = (min(leave(count) for _ in range(3)) for count in (2_500, 40_000))
-    assert many < 100 * few  # 16 times as many; to look past all that have left would take 256 times as long
+    assert many < 100 * few  # 16 times as many entries; with a scan of the removed ones the time would be 256-fold
 
 
 class TestExpiring:
     @pytest.mark.parametrize("qos", [0, 1, 2])
-    def test_a_message_that_waits_expires_to_the_second(self, qos: int) -> None:
+    def test_a_waiting_message_expires_on_time(self, qos: int) -> None:
         sender = Sender(Identifiers())
         token = add(sender, 100.0, 10.0, qos)
         assert sender.next_expiry == 110.0
@@ -86,8 +86,8 @@ class TestExpiring:
         assert sender.expire(inf) == []
 
     @pytest.mark.parametrize("qos", [1, 2])
-    def test_one_that_was_sent_does_not(self, qos: int) -> None:
-        """At least once is kept: whether it arrived is not known."""
+    def test_a_sent_message_does_not_expire(self, qos: int) -> None:
+        """Otherwise QoS 1 would not be at least once, since it may not have arrived."""
         sender = Sender(Identifiers())
         add(sender, 0.0, 1.0, qos)
         assert len(drain(sender)) == 1
@@ -96,7 +96,7 @@ class TestExpiring:
         assert sender.in_flight == 1
         assert [packet.dup for _, packet in sender.resume(True)[0] if isinstance(packet, Publish)] == [True]
 
-    def test_each_has_its_own_time_and_the_others_keep_their_order(self) -> None:
+    def test_each_message_has_its_own_expiry_and_the_others_keep_their_order(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=10)
         first = add(sender, 0.0, 30.0)
         sender.enqueue(one("for ever"))
@@ -110,7 +110,7 @@ class TestExpiring:
         assert sender.expire(31.0) == [first]
         assert drain(sender) == [Publish("a", b"for ever", 1, packet_id=1), Publish("b", b"kept")]
 
-    def test_what_expires_makes_space_by_count_and_by_bytes(self) -> None:
+    def test_expired_messages_make_space_by_count_and_by_bytes(self) -> None:
         sender = Sender(Identifiers(), max_queued=2, max_queued_bytes=1000)
         token = sender.enqueue(Message("a", bytes(900), 1))
         sender.limit_age(token, 0.0, 1.0)
@@ -119,15 +119,15 @@ class TestExpiring:
         sender.enqueue(Message("a", bytes(999), 1))
         assert sender.waiting_size == 1000
 
-    def test_what_was_taken_back_is_not_reported(self) -> None:
+    def test_withdrawn_messages_are_not_reported(self) -> None:
         sender = Sender(Identifiers())
         tokens = [add(sender, float(number), 10.0) for number in range(4)]
         assert sender.withdraw(tokens[2])
         assert sender.drop_oldest() == tokens[0]
         assert sender.expire(20.0) == [tokens[1], tokens[3]]
 
-    def test_nothing_is_left_of_what_is_gone(self) -> None:
-        """A day of messages that leave at once, each with an hour to wait, and of those that expire."""
+    def test_sent_and_expired_messages_leave_nothing(self) -> None:
+        """A day of messages that are sent immediately, each with an expiry of an hour, and of messages that expire."""
         sender = Sender(Identifiers())
         for number in range(1_000):
             add(sender, float(number), 3_600.0, number % 2)
@@ -142,7 +142,7 @@ class TestExpiring:
         assert ages is not None
         assert len(ages._due) + len(ages._ends) + len(ages._marks) < 30
 
-    def test_runs_without_a_packet_do_not_stay(self) -> None:
+    def test_empty_runs_are_removed(self) -> None:
         sender = Sender(Identifiers())
         for _ in range(100):
             sender.withdraw(sender.enqueue_packet(ZERO))
@@ -159,8 +159,8 @@ class TestExpiring:
             st.tuples(st.sampled_from([0, 1, 2]), st.integers(1, 20), st.sampled_from("ewsp")), min_size=1, max_size=40
         )
     )
-    def test_as_a_list_would_do_it(self, steps: list[tuple[int, int, str]]) -> None:
-        """Against a plain list of (token, end): what is given up, what leaves, what is counted."""
+    def test_it_agrees_with_a_plain_list(self, steps: list[tuple[int, int, str]]) -> None:
+        """Compared with a plain list of (token, end): expired messages, sent messages and counters."""
         sender = Sender(Identifiers(), max_in_flight=3)
         model: list[tuple[int, int, int]] = []  # token, end, QoS
         for now, (qos, seconds, then) in enumerate(steps):
@@ -180,12 +180,12 @@ class TestExpiring:
 
 
 class TestTheOldest:
-    def test_known_to_a_turn_without_a_time_for_each(self) -> None:
+    def test_the_oldest_is_known_by_turn(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
         assert (sender.since(), sender.next_expiry) == (None, None)
         sender.enqueue(one())
         sender.enqueue_packet(ZERO)
-        assert sender.since() is None  # it came in this turn
+        assert sender.since() is None  # it was added in this turn
         sender.pass_time(5.0)
         sender.enqueue(one())
         sender.pass_time(6.0)
@@ -199,7 +199,7 @@ class TestTheOldest:
         sender.pass_time(8.0)
         assert (sender.waiting, sender.since()) == (0, None)
 
-    def test_bytes_that_wait_are_counted_in_a_growing_run_too(self) -> None:
+    def test_waiting_bytes_include_a_growing_run(self) -> None:
         sender = Sender(Identifiers())
         sender.enqueue(one())
         sender.enqueue_packet(ZERO)
@@ -209,12 +209,12 @@ class TestTheOldest:
         ages = Ages()
         ages.mark(2, 1.0)
         ages.add(3, 4.0, 10.0)
-        ages.mark(3, 9.0)  # nothing new
+        ages.mark(3, 9.0)  # no new message
         assert list(ages.each([1, 2, 3, 4])) == [(1.0, inf), (1.0, inf), (4.0, 10.0), None]
 
 
 class TestTheMachine:
-    def test_what_is_over_does_not_leave(self) -> None:
+    def test_an_expired_message_is_not_sent(self) -> None:
         session = Session(max_in_flight=1)
         pair = Pair(Connect("c", keep_alive=0), client_session=session).open()
         now = pair.clock()
@@ -229,7 +229,7 @@ class TestTheMachine:
         assert list(pair.client.events()) == [Expired([token])]
         assert pair.client.next_deadline() is None
 
-    def test_nor_where_the_timer_is_late(self) -> None:
+    def test_an_expired_message_is_not_sent_if_the_timer_is_late(self) -> None:
         session = Session()
         pair = Pair(Connect("c"), client_session=session).open()
         token = pair.client.publish(Message("a", b"x"))
@@ -237,7 +237,7 @@ class TestTheMachine:
         assert pair.client.data_to_send(pair.clock() + 3.0) == b""
         assert list(pair.client.events()) == [Expired([token])]
 
-    def test_one_in_time_does(self) -> None:
+    def test_a_message_in_time_is_sent(self) -> None:
         session = Session()
         pair = Pair(Connect("c"), client_session=session).open()
         token = pair.client.publish(Message("a", b"x"))
@@ -263,7 +263,7 @@ class TestTheStore:
         drain(session.sender)
         assert store.load(b"o")[0][1] == bytes.fromhex("01 05 0001 0000000000000000 0001") + b"axy"
 
-    def test_the_age_goes_on_while_no_process_runs(self) -> None:
+    def test_the_age_grows_while_no_process_runs(self) -> None:
         store = MemoryStore()
         session = self.kept(store, 100.0, 1_000.0)
         for qos, seconds in ((1, 60.0), (2, 600.0), (1, inf)):
@@ -280,7 +280,7 @@ class TestTheStore:
         assert third.sender.expire(0.0) == [2]
         assert (third.sender.waiting, third.sender.next_expiry) == (1, None)
 
-    def test_one_that_was_sent_does_not_expire_in_the_next_process(self) -> None:
+    def test_a_sent_message_does_not_expire_in_the_next_process(self) -> None:
         store = MemoryStore()
         session = self.kept(store, 0.0, 1_000.0)
         session.limit_age(session.publish(one()), Age(0.0, 1_000.0, 1.0))
@@ -289,8 +289,8 @@ class TestTheStore:
         assert again.sender.expire(0.0) == []
         assert len(again.sender.resume(True)[0]) == 1
 
-    def test_a_clock_that_is_set_is_noted_for_all_that_waits(self) -> None:
-        """A device without a clock of its own boots in 1970, measures, and learns the time from the network."""
+    def test_setting_the_clock_updates_all_waiting_messages(self) -> None:
+        """A device without a battery-backed clock starts in 1970, measures, and then gets the time from the network."""
         store = MemoryStore()
         session = self.kept(store, 10.0, 10.0)
         session.limit_age(session.publish(one()), Age(20.0, 20.0, 3_600.0))
@@ -302,7 +302,7 @@ class TestTheStore:
         assert again.sender.expire(5.0) == []
         assert again.sender.expire(5.0 + 3_600.0 - 110.0) == [1]
 
-    def test_a_message_of_the_future_is_a_new_one(self) -> None:
+    def test_a_message_with_a_future_time_counts_as_new(self) -> None:
         store = MemoryStore()
         session = self.kept(store, 0.0, 5_000.0)
         session.limit_age(session.publish(one()), Age(0.0, 5_000.0, 60.0))
@@ -312,13 +312,13 @@ class TestTheStore:
     @pytest.mark.parametrize(
         "age", ["7ff8000000000000 404e000000000000", "408f500000000000 bff0000000000000", "408f500000000000"]
     )
-    def test_an_age_that_is_none(self, age: str) -> None:
+    def test_an_invalid_age_is_refused(self, age: str) -> None:
         store = MemoryStore()
         store.put(b"o\0\x01c" + bytes(7) + b"\x01", bytes.fromhex("00 09 0000 0000000000000000 0001" + age))
         with pytest.raises(StoreError, match="cannot be read"):
             self.kept(store, 0.0, 0.0)
 
-    def test_ages_without_a_journal_are_nobody_elses(self) -> None:
+    def test_ages_without_a_journal_are_not_shared(self) -> None:
         session = Session()
         session.sender.note_ages()
         session.limit_age(session.publish(one()), Age(0.0, 0.0))

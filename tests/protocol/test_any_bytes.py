@@ -1,4 +1,4 @@
-"""Whatever a peer sends, and however it is cut: nothing is raised, and `Closed` comes once and last."""
+"""Any bytes of a peer, in any pieces: nothing is raised, and `Closed` is reported once and last."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def play(pair: Pair, deliver: Callable[[bytes, float], None], chunks: list[bytes
 @given(_STREAMS, st.data())
 @example(b"\r\n\r\n", None)
 @example(b"\n\n", None)
-def test_before_the_handshake(stream: bytes, data: st.DataObject | None) -> None:
+def test_any_bytes_before_the_handshake(stream: bytes, data: st.DataObject | None) -> None:
     chunks = some.pieces(stream, data.draw(some.cuts(len(stream)))) if data else [stream]
     client = ClientConnection(ClientMachine(CONNECT, Session()), ClientWebSocket("h", "/"), 0.0)
     server = ServerConnection(ServerMachine(), ServerWebSocket(), 0.0)
@@ -69,7 +69,7 @@ _PACKETS = st.lists(some.packets.map(lambda packet: packet.encode()), max_size=5
 
 
 @given(st.one_of(st.binary(max_size=60), _PACKETS), st.booleans(), st.booleans(), st.data())
-def test_after_it(stream: bytes, websocket: bool, to_server: bool, data: st.DataObject) -> None:
+def test_any_bytes_after_the_handshake(stream: bytes, websocket: bool, to_server: bool, data: st.DataObject) -> None:
     pair = Pair(CONNECT, websocket=websocket).open()
     pair.client.publish(Message("a", b"x", 2))
     pair.server.publish(Message("a", b"x", 1))
@@ -77,7 +77,7 @@ def test_after_it(stream: bytes, websocket: bool, to_server: bool, data: st.Data
     pair.collect()
     if websocket and data.draw(st.booleans()):
         sender = pair.client if to_server else pair.server
-        sender._framing.send(stream)  # what is inside the frames is what we want to look at, too
+        sender._framing.send(stream)  # also test the contents of frames
         stream = sender._framing.data_to_send()
     chunks = some.pieces(stream, data.draw(some.cuts(len(stream))))
     play(pair, (pair.server if to_server else pair.client).receive_data, chunks)

@@ -1,4 +1,4 @@
-"""Framing and machine together, over WebSocket and plain TCP: opening, closing, timers, what the peer is told."""
+"""Framing and machine together, over WebSocket and plain TCP: opening, closing, timers, close codes."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ websocket_or_not = pytest.mark.parametrize("websocket", [True, False], ids=["web
 
 
 def last(events: list[object]) -> MQTTError | None:
-    """The error of the last event, which must be `Closed`, and the only one."""
+    """Return the error of the last event, which must be the only `Closed`."""
     assert isinstance(events[-1], Closed)
     assert sum(isinstance(event, Closed) for event in events) == 1
     return events[-1].error
 
 
 def close_code(frame: bytes) -> int | None:
-    """The code in a close frame of a server."""
+    """Return the code of a close frame of a server."""
     assert frame[0] == 0x88
     return int.from_bytes(frame[2:4], "big") if frame[1] else None
 
 
 class TestOpening:
     @websocket_or_not
-    def test_both_learn_of_it(self, websocket: bool) -> None:
+    def test_both_ends_report_the_opening(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket).open()
         assert pair.client_events == [Connected(False)]
         upgrade, received = pair.server_events if websocket else (None, *pair.server_events)
@@ -64,7 +64,7 @@ class TestOpening:
         assert not pair.client.closed
         assert not pair.client.finished
 
-    def test_what_waits_together_leaves_in_one_message(self) -> None:
+    def test_packets_that_wait_together_are_sent_in_one_message(self) -> None:
         pair = Pair(CONNECT).open()
         for payload in (b"1", b"2", b"3"):
             pair.server.publish(Message("a", payload))
@@ -120,7 +120,7 @@ class TestOpening:
         assert pair.client.finished
         assert pair.server.finished
 
-    def test_a_refused_client_has_a_while_to_close(self) -> None:
+    def test_a_refused_client_has_some_time_to_close(self) -> None:
         pair = Pair(CONNECT, automatic=False)
         pair.deliver_to_server()
         pair.server.accept_upgrade(pair.clock())
@@ -133,7 +133,7 @@ class TestOpening:
         pair.server.handle_timeout(pair.clock() + 5)
         assert pair.server.finished
 
-    def test_what_was_sent_ahead_may_end_it_as_soon_as_it_is_accepted(self) -> None:
+    def test_a_violation_sent_before_the_connack_ends_it_on_acceptance(self) -> None:
         pair = Pair(CONNECT, automatic=False)
         pair.deliver_to_server()
         pair.server.accept_upgrade(pair.clock())
@@ -175,7 +175,7 @@ class TestOpening:
             pair.server.accept(Session(), False, pair.clock())
 
     def test_nothing_follows_closed(self) -> None:
-        """A handshake that completes after the end, in a driver that has not written yet, starts nothing."""
+        """A handshake that completes after the end, before the driver has written, starts nothing."""
         pair = Pair(CONNECT)
         pair.deliver_to_server()
         answer = bytes(pair.to_client)
@@ -203,7 +203,7 @@ class TestOpenTimeout:
         assert "within 30 s" in str(error)
         assert pair.client.finished
 
-    def test_a_refusal_that_drips(self) -> None:
+    def test_a_slow_refusal_times_out(self) -> None:
         pair = Pair(CONNECT)
         pair.client.receive_data(b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nwai", pair.clock())
         pair.client.handle_timeout(pair.clock() + 30)
@@ -226,9 +226,9 @@ class TestOpenTimeout:
         assert server.finished
 
     @websocket_or_not
-    def test_the_answer_has_a_bound_of_its_own_from_the_moment_there_is_a_line(self, websocket: bool) -> None:
+    def test_open_within_bounds_the_answer_after_the_tcp_connection(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket)
-        pair.clock.advance(10)  # of the 30 seconds for the whole opening
+        pair.clock.advance(10)  # out of 30 seconds for the whole opening
         pair.client.open_within(2.5, pair.clock())
         assert pair.client.next_deadline() == pair.clock() + 2.5
         pair.client.handle_timeout(pair.clock() + 2.5)
@@ -237,18 +237,18 @@ class TestOpenTimeout:
         assert isinstance(error, ConnectTimeout)
         assert "did not answer within 2.5 s" in str(error)
 
-    def test_that_bound_makes_the_opening_no_longer(self) -> None:
+    def test_open_within_does_not_extend_the_opening(self) -> None:
         pair = Pair(CONNECT)
         pair.clock.advance(29)
         pair.client.open_within(2.5, pair.clock())
         assert pair.client.next_deadline() == pair.clock() + 1
         pair.open()
-        pair.client.open_within(2.5, pair.clock())  # too late: there is a CONNACK
+        pair.client.open_within(2.5, pair.clock())  # no effect after the CONNACK
         pair.advance(5)
         assert pair.client.connected
 
     @websocket_or_not
-    def test_it_is_over_once_open(self, websocket: bool) -> None:
+    def test_the_open_timeout_ends_with_the_opening(self, websocket: bool) -> None:
         pair = Pair(Connect("c", keep_alive=0), websocket=websocket).open()
         assert pair.client.next_deadline() is None
         assert pair.server.next_deadline() is None
@@ -257,7 +257,7 @@ class TestOpenTimeout:
 class TestClosing:
     @websocket_or_not
     @pytest.mark.statement("MQTT-3.14.4-1")
-    def test_in_order_by_the_client(self, websocket: bool) -> None:
+    def test_an_orderly_close_by_the_client(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket).open()
         pair.client.disconnect(pair.clock())
         sent = pair.client.data_to_send(pair.clock())
@@ -369,7 +369,7 @@ class TestClosing:
         pair.run()
         assert len(pair.client_session.sender) == 1
 
-    def test_good_packets_come_before_the_close_that_follows_them(self) -> None:
+    def test_packets_before_a_close_frame_are_reported_first(self) -> None:
         pair = Pair(CONNECT).open()
         pair.client.receive_data(b"\x82\x05" + Publish("abc").encode()[:5], pair.clock())
         pair.client.receive_data(b"\x82\x02bc\x88\x02\x03\xe9", pair.clock())
@@ -381,18 +381,18 @@ class TestClosing:
 
 
 class TestFramingAtOnce:
-    """A message of QoS 0 that leaves in front of all that waits for `data_to_send`."""
+    """A message of QoS 0 that is framed directly, before everything that waits for `data_to_send`."""
 
     PACKET = bytes.fromhex("30 04 00 01 61 78")  # PUBLISH "x" to "a"
 
     @websocket_or_not
-    def test_it_leaves_at_once_and_counts_as_a_sign_of_life(self, websocket: bool) -> None:
+    def test_it_is_sent_immediately_and_resets_the_keep_alive(self, websocket: bool) -> None:
         pair = Pair(Connect("c", keep_alive=100), websocket=websocket).open()
         pair.clock.advance(50)
         data = pair.client.frame_now(self.PACKET, pair.clock())
         assert data is not None
         if websocket:
-            assert data[:2] == b"\x82\x86"  # a whole binary message, masked, 6 bytes
+            assert data[:2] == b"\x82\x86"  # a complete binary message, masked, 6 bytes
             assert bytes(byte ^ data[2 + n % 4] for n, byte in enumerate(data[6:])) == self.PACKET
         else:
             assert data == self.PACKET
@@ -408,7 +408,7 @@ class TestFramingAtOnce:
         pair.run()
         assert pair.client.frame_now(self.PACKET, pair.clock()) is not None
 
-    def test_not_without_a_connection(self) -> None:
+    def test_it_requires_a_connection(self) -> None:
         pair = Pair(CONNECT)
         assert pair.client.frame_now(self.PACKET, pair.clock()) is None
         pair.open()
@@ -417,13 +417,13 @@ class TestFramingAtOnce:
 
 
 class TestTimers:
-    def test_the_keep_alive_goes_on_for_an_hour(self) -> None:
+    def test_the_keep_alive_works_for_an_hour(self) -> None:
         pair = Pair(Connect("c", keep_alive=10)).open()
         pair.advance(3_600)
         assert pair.client.connected
         assert pair.server.connected
 
-    def test_a_paused_server_lets_the_client_live(self) -> None:
+    def test_a_paused_server_does_not_time_out_the_client(self) -> None:
         pair = Pair(Connect("c", keep_alive=10)).open()
         pair.server.pause_reading()
         pair.client.pause_reading()
@@ -438,7 +438,7 @@ class TestTimers:
         pair.server.handle_timeout(pair.clock())
         assert pair.server.closed
 
-    def test_a_dead_server(self) -> None:
+    def test_an_unresponsive_server_times_out(self) -> None:
         pair = Pair(Connect("c", keep_alive=10)).open()
         while not pair.client.closed:
             pair.clock.advance(0.5)
@@ -448,7 +448,7 @@ class TestTimers:
         assert pair.clock() - 1_000 <= 11
 
 
-def test_an_address_that_makes_no_request() -> None:
+def test_an_address_that_is_invalid_in_a_request_is_refused() -> None:
     with pytest.raises(ConnectError):
         ClientConnection(ClientMachine(CONNECT, Session()), ClientWebSocket("h", "/a b"), 0.0)
 
@@ -461,12 +461,12 @@ class TestHelpers:
         with pytest.raises(ValueError, match="went back"):
             clock.advance(-1)
 
-    def test_a_pair_that_cannot_open_says_so(self) -> None:
+    def test_a_pair_that_cannot_open_raises(self) -> None:
         with pytest.raises(AssertionError, match="did not connect"):
             Pair(CONNECT, automatic=False).open()
 
     @websocket_or_not
-    def test_a_conversation(self, websocket: bool) -> None:
+    def test_an_exchange_of_messages(self, websocket: bool) -> None:
         pair = Pair(CONNECT, websocket=websocket).open()
         pair.client.subscribe([("a/#", 2), ("b", 1)])
         pair.run()
@@ -485,7 +485,7 @@ class TestHelpers:
         assert again.client_events == [Connected(True)]
         assert again.server_session is pair.server_session
 
-    def test_a_clean_session_is_forgotten(self) -> None:
+    def test_a_clean_session_is_discarded(self) -> None:
         pair = Pair(Connect("c")).open()
         pair.cut()
         again = pair.again().open()
@@ -501,11 +501,11 @@ class TestHelpers:
         ("x" * 123, "x" * 123),
         ("x" * 124, "x" * 120 + "..."),
         ("x" * 119 + "é" * 3, "x" * 119 + "..."),  # no character is cut in two
-        ("a\x1b[31mb", "a\\x1b[31mb"),  # what a peer says does not command a terminal
+        ("a\x1b[31mb", "a\\x1b[31mb"),  # the text of a peer is escaped for terminals
     ],
 )
 def test_the_reason_in_a_closing_frame_reaches_the_client(said: str, arrives: str) -> None:
-    """RFC 6455 §5.5.1: a close frame may hold a reason, of 123 bytes at most."""
+    """RFC 6455 §5.5.1: a close frame may contain a reason of at most 123 bytes."""
     pair = Pair(CONNECT).open()
     pair.server.close(AccessDenied("a secret for the log", said=said), pair.clock())
     pair.run()
@@ -516,7 +516,7 @@ def test_the_reason_in_a_closing_frame_reaches_the_client(said: str, arrives: st
     assert said == "" or arrives not in str(error) + repr(error)
 
 
-def test_the_next_pair_has_the_options_of_the_one_before() -> None:
+def test_the_next_pair_has_the_same_options() -> None:
     connect = Connect("c", clean_session=False)
     pair = Pair(connect, websocket=False, automatic=False, max_filters=2)
     again = pair.again()
@@ -525,7 +525,7 @@ def test_the_next_pair_has_the_options_of_the_one_before() -> None:
     pair.client.subscribe([(f"t/{number}", 0) for number in range(5)])
     pair.run()
     pair.cut()
-    pair.server_session = None  # type: ignore[assignment] # it has lost everything
+    pair.server_session = None  # type: ignore[assignment] # the server has lost the session
     again = pair.again().open()
     sizes = [
         len(event.subscribe.topic_filters) for event in again.server_events if isinstance(event, SubscribeReceived)

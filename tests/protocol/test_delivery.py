@@ -1,4 +1,4 @@
-"""The two halves of QoS 1 and 2, and the session around them, cell by cell of the tables in their docstrings."""
+"""The two halves of QoS 1 and 2 and the session: each cell of the tables in their docstrings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TWO = Message("a", b"2", 2)
 
 
 def enqueue(sender: Sender, *messages: Message) -> list[int]:
-    """Queue messages. Return their tokens."""
+    """Queue messages and return their tokens."""
     return [
         sender.enqueue(message)
         if message.qos
@@ -42,13 +42,13 @@ def enqueue(sender: Sender, *messages: Message) -> list[int]:
 
 
 def drain(sender: Sender) -> list[Packet]:
-    """Send all that may be sent."""
+    """Return all packets that may be sent."""
     packets, _ = sender.take_ready()
     return Decoder().feed(b"".join(packets))
 
 
 def sent(sender: Sender, *messages: Message) -> list[Packet]:
-    """Queue messages and send all that may be sent."""
+    """Queue messages and return all packets that may be sent."""
     enqueue(sender, *messages)
     return drain(sender)
 
@@ -56,7 +56,7 @@ def sent(sender: Sender, *messages: Message) -> list[Packet]:
 class TestIdentifiers:
     @pytest.mark.statement("MQTT-2.3.1-1")
     @pytest.mark.statement("MQTT-2.3.1-2")
-    def test_all_of_them_once_and_then_none(self) -> None:
+    def test_each_identifier_is_allocated_once_and_then_none(self) -> None:
         identifiers = Identifiers()
         assert [identifiers.allocate() for _ in range(65_535)] == list(range(1, 65_536))
         assert identifiers.allocate() is None
@@ -67,7 +67,7 @@ class TestIdentifiers:
         assert identifiers.allocate() is None
 
     @pytest.mark.statement("MQTT-2.3.1-3")
-    def test_after_the_last_comes_the_first_and_those_in_use_are_passed_over(self) -> None:
+    def test_identifiers_wrap_around_and_skip_those_in_use(self) -> None:
         identifiers = Identifiers()
         for _ in range(65_535):
             identifiers.allocate()
@@ -78,7 +78,7 @@ class TestIdentifiers:
         identifiers.release(65_534)
         assert identifiers.allocate() == 3
 
-    def test_one_that_is_free_again_is_not_handed_out_next(self) -> None:
+    def test_a_released_identifier_is_not_allocated_next(self) -> None:
         identifiers = Identifiers()
         assert identifiers.allocate() == 1
         identifiers.release(1)
@@ -90,7 +90,7 @@ class TestIdentifiers:
         assert len(identifiers) == 0
 
     @given(st.lists(st.integers(0, 20), max_size=60))
-    def test_no_two_are_the_same(self, moves: list[int]) -> None:
+    def test_allocated_identifiers_are_unique(self, moves: list[int]) -> None:
         identifiers = Identifiers()
         used: list[int] = []
         for move in moves:
@@ -151,7 +151,7 @@ class TestSenderTable:
         assert sender.pubcomp(99) is None
         assert sender.in_flight == 2
 
-    def test_an_identifier_is_free_after_the_last_answer_only(self) -> None:
+    def test_an_identifier_is_released_only_by_the_last_answer(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
         sent(sender, ONE, TWO)
@@ -164,7 +164,7 @@ class TestSenderTable:
 
 
 class TestSenderQueue:
-    def test_the_window_holds_back_and_moves_on(self) -> None:
+    def test_the_window_limits_messages_in_flight(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=2)
         first, second = sent(sender, Message("a", b"first", 1), TWO, Message("a", b"third", 1), ONE)
         assert (sender.in_flight, sender.waiting, len(sender)) == (2, 2, 4)
@@ -188,7 +188,7 @@ class TestSenderQueue:
         sender.puback(1)
         assert drain(sender) == [Publish("a", b"1", 1, packet_id=2), Publish("a", b"0")]
 
-    def test_identifiers_that_are_all_in_use_hold_back_too(self) -> None:
+    def test_messages_wait_if_all_identifiers_are_in_use(self) -> None:
         identifiers = Identifiers()
         for _ in range(65_535):
             identifiers.allocate()
@@ -197,7 +197,7 @@ class TestSenderQueue:
         identifiers.release(9)
         assert drain(sender) == [Publish("a", b"1", 1, packet_id=9)]
 
-    def test_bounds_in_messages(self) -> None:
+    def test_the_queue_is_bounded_in_messages(self) -> None:
         sender = Sender(Identifiers(), max_queued=2)
         sender.enqueue(ONE)
         sender.enqueue(ONE)
@@ -207,9 +207,9 @@ class TestSenderQueue:
         drain(sender)
         sender.enqueue(ONE)
 
-    def test_bounds_in_bytes(self) -> None:
+    def test_the_queue_is_bounded_in_bytes(self) -> None:
         sender = Sender(Identifiers(), max_queued_bytes=10)
-        sender.enqueue(Message("a", bytes(50), 1))  # by itself it may be of any size
+        sender.enqueue(Message("a", bytes(50), 1))  # a single message may have any size
         with pytest.raises(QueueFull, match="51 bytes are already queued"):
             sender.enqueue(ONE)
         drain(sender)
@@ -218,13 +218,13 @@ class TestSenderQueue:
         with pytest.raises(QueueFull):
             sender.enqueue(ONE)
 
-    def test_taking_back_what_waits(self) -> None:
+    def test_withdrawing_waiting_messages(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1, max_queued_bytes=20)
         sent(sender, ONE, Message("a", bytes(15), 1), ONE)
         assert not sender.withdraw(1)  # in flight
         assert sender.withdraw(2)
         assert not sender.withdraw(2)
-        sender.enqueue(Message("a", bytes(15), 1))  # its bytes are free again
+        sender.enqueue(Message("a", bytes(15), 1))  # its bytes have been released
         sender.puback(1)
         assert drain(sender) == [Publish("a", b"1", 1, packet_id=2)]
 
@@ -240,9 +240,9 @@ class TestSenderQueue:
 
 
 class TestRuns:
-    """Messages of QoS 0: bytes that wait in runs, and tokens that follow one another."""
+    """Messages of QoS 0: runs of packets with consecutive tokens."""
 
-    def test_they_leave_together_and_one_token_tells_of_all(self) -> None:
+    def test_a_run_is_sent_together_with_one_token(self) -> None:
         sender = Sender(Identifiers())
         assert [sender.enqueue_packet(packet) for packet in (b"one", b"two", b"three")] == [1, 2, 3]
         assert sender.waiting == len(sender) == 3
@@ -262,7 +262,7 @@ class TestRuns:
         assert sender.waiting == 4
         assert sender.take_ready() == ([b"one", bytes.fromhex("32 06 0001 61 0001 31"), b"three", b"five"], 5)
 
-    def test_a_part_leaves_where_there_is_no_room_for_all(self) -> None:
+    def test_a_part_of_a_run_is_sent_if_the_size_is_limited(self) -> None:
         sender = Sender(Identifiers())
         for _ in range(4):
             sender.enqueue_packet(bytes(RUN // 2))
@@ -270,14 +270,14 @@ class TestRuns:
         assert sender.waiting == 2
         assert sender.take_ready(RUN + 1) == ([bytes(RUN)], 4)
 
-    def test_a_window_that_is_full_holds_back_what_comes_behind(self) -> None:
+    def test_a_full_window_holds_back_later_runs(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
         enqueue(sender, ONE, ONE)
         sender.enqueue_packet(b"three")
         assert sender.take_ready() == ([bytes.fromhex("32 06 0001 61 0001 31")], None)
         assert sender.waiting == 2
 
-    def test_bounds(self) -> None:
+    def test_runs_are_bounded(self) -> None:
         sender = Sender(Identifiers(), max_queued=3, max_queued_bytes=10)
         sender.enqueue_packet(bytes(4))
         sender.enqueue_packet(bytes(6))
@@ -291,12 +291,12 @@ class TestRuns:
                 sender.enqueue_packet(b"x")
             with pytest.raises(QueueFull, match="3 messages are already queued"):
                 sender.enqueue(ONE)
-        assert sender.take_ready() == ([b"xxx"], 5)  # the numbers of those that were refused are given to others
-        sender.enqueue_packet(bytes(50))  # by itself it may be of any size
+        assert sender.take_ready() == ([b"xxx"], 5)  # the tokens of refused messages are used for others
+        sender.enqueue_packet(bytes(50))  # a single message may have any size
         with pytest.raises(QueueFull, match="50 bytes are already queued"):
             sender.enqueue_packet(b"")
 
-    def test_taking_back(self) -> None:
+    def test_withdrawing_from_a_run(self) -> None:
         sender = Sender(Identifiers(), max_queued=3)
         for packet in (b"one", b"two", b"three"):
             sender.enqueue_packet(packet)
@@ -324,9 +324,9 @@ class TestRuns:
     @pytest.mark.parametrize("qos", [0, 1, 2])
     @pytest.mark.parametrize("how", ["withdrawn", "dropped", "sent", "cleared"])
     @pytest.mark.parametrize("topic", ["a", "\N{GRINNING FACE}"])
-    def test_the_bytes_of_what_waits_no_longer_are_free(self, qos: int, how: str, topic: str) -> None:
-        """Exactly as many: one byte more than before is refused, again and again."""
-        size = 100 + len(topic.encode())  # what QoS 1 and 2 count; a packet counts whole
+    def test_the_bytes_of_removed_messages_are_released(self, qos: int, how: str, topic: str) -> None:
+        """Exactly as many are released: one byte more than before is refused each time."""
+        size = 100 + len(topic.encode())  # the size counted for QoS 1 and 2; for a packet its whole size
         packet = encode_publish(topic, bytes(100), 0, False)
         sender = Sender(Identifiers(), max_queued=100, max_queued_bytes=2 * (size if qos else len(packet)))
 
@@ -354,7 +354,7 @@ class TestRuns:
                 enqueue_one(1)
             sender.clear()
 
-    def test_what_waits_behind_a_run_that_was_dropped_or_taken_back_whole(self) -> None:
+    def test_messages_after_a_removed_run_are_sent(self) -> None:
         sender = Sender(Identifiers())
         sender.enqueue_packet(b"one")
         sender.withdraw(1)
@@ -396,7 +396,7 @@ class TestResuming:
         packets = [packet for _, packet in resent]
         assert packets == [PubRel(3), PubRel(1), Publish("a", b"2", 2, dup=True, packet_id=2)]
 
-    def test_what_was_released_is_done_where_the_peer_forgot(self) -> None:
+    def test_released_messages_are_delivered_if_the_peer_lost_the_session(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
         first, _ = enqueue(sender, TWO, TWO)
@@ -409,7 +409,7 @@ class TestResuming:
         assert 1 not in identifiers
         assert sender.in_flight == 1
 
-    def test_what_waits_has_no_dup(self) -> None:
+    def test_unsent_messages_have_no_dup(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=1)
         sent(sender, ONE, ONE)
         sender.resume(session_present=True)
@@ -431,7 +431,7 @@ def take(receiver: Receiver, *publishes: Publish) -> list[bool]:
 
 class TestReceiver:
     @pytest.mark.statement("MQTT-4.6.0-2")
-    def test_pubacks_in_the_order_of_arrival_whatever_is_taken_first(self) -> None:
+    def test_pubacks_are_in_the_order_of_arrival(self) -> None:
         receiver = Receiver()
         publishes = [one(5), one(3), one(9)]
         assert take(receiver, *publishes) == [True, True, True]
@@ -443,7 +443,7 @@ class TestReceiver:
         assert list(receiver.answers()) == []
 
     @pytest.mark.statement("MQTT-4.6.0-3")
-    def test_pubrecs_in_the_order_of_arrival(self) -> None:
+    def test_pubrecs_are_in_the_order_of_arrival(self) -> None:
         receiver = Receiver()
         publishes = [two(5), two(3)]
         take(receiver, *publishes)
@@ -452,18 +452,18 @@ class TestReceiver:
         receiver.acknowledge(publishes[0])
         assert list(receiver.answers()) == [PubRec(5), PubRec(3)]
 
-    def test_one_qos_does_not_hold_up_the_other(self) -> None:
+    def test_one_qos_does_not_delay_the_other(self) -> None:
         receiver = Receiver()
         publishes = [one(1), two(2)]
         take(receiver, *publishes)
         receiver.acknowledge(publishes[1])
         assert list(receiver.answers()) == [PubRec(2)]
 
-    def test_taking_twice_or_what_never_came_does_nothing(self) -> None:
+    def test_acknowledging_twice_or_an_unknown_message_does_nothing(self) -> None:
         receiver = Receiver()
         first, second = one(1), two(2)
         take(receiver, first, second)
-        for stranger in (one(1), two(2), two(3)):  # equal, but not those
+        for stranger in (one(1), two(2), two(3)):  # equal, but other objects
             receiver.acknowledge(stranger)
         assert list(receiver.answers()) == []
         for publish in (first, first, second, second):
@@ -474,7 +474,7 @@ class TestReceiver:
         assert list(receiver.answers()) == []
 
     @pytest.mark.statement("MQTT-4.3.2-2")
-    def test_a_copy_of_qos_1_is_a_message(self) -> None:
+    def test_a_copy_of_qos_1_is_delivered(self) -> None:
         receiver = Receiver()
         copies = [one(1), one(1, dup=True)]
         assert take(receiver, *copies) == [True, True]
@@ -498,7 +498,7 @@ class TestReceiver:
         assert receiver.received == frozenset()
         assert take(receiver, two(1)) == [True]
 
-    def test_a_pubrel_before_the_pubrec_stops_neither_what_follows_nor_grows(self) -> None:
+    def test_a_pubrel_before_the_pubrec_neither_blocks_nor_accumulates(self) -> None:
         receiver = Receiver()
         first, second = two(1), two(2)
         take(receiver, first, second)
@@ -517,37 +517,37 @@ class TestReceiver:
         old_one, old_two, taken = one(1), two(2), two(3)
         take(receiver, old_one, old_two, taken)
         receiver.begin(session_present=True)
-        receiver.acknowledge(old_one)  # too late
+        receiver.acknowledge(old_one)  # no effect any more
         receiver.acknowledge(taken)
         assert list(receiver.answers()) == []
-        # The peer sends them again. QoS 1 is a new message; QoS 2 is known, and was taken or was not.
+        # The peer sends them again. QoS 1 is a new message; QoS 2 is known, whether it was taken or not.
         assert take(receiver, one(1, dup=True), two(2, dup=True), two(3, dup=True)) == [True, False, False]
         assert list(receiver.answers()) == []
         receiver.acknowledge(old_two)
         assert list(receiver.answers()) == [PubRec(2), PubRec(3)]
 
     @pytest.mark.statement("MQTT-3.1.2-6")
-    def test_a_lost_session_forgets_what_was_received(self) -> None:
+    def test_a_lost_session_clears_received_identifiers(self) -> None:
         receiver = Receiver()
         take(receiver, two(2))
         receiver.begin(session_present=False)
         assert take(receiver, two(2)) == [True]
 
-    def test_what_is_discarded_is_not_answered_and_holds_up_nothing(self) -> None:
+    def test_a_discarded_message_is_not_answered_and_blocks_nothing(self) -> None:
         receiver = Receiver()
         first, second, third = one(1), one(2), two(3)
         take(receiver, first, second, third)
         receiver.acknowledge(second)
         receiver.discard(first)
         receiver.discard(first)
-        receiver.discard(third)  # QoS 2 cannot be
-        receiver.acknowledge(first)  # too late
+        receiver.discard(third)  # QoS 2 cannot be discarded
+        receiver.acknowledge(first)  # no effect any more
         assert list(receiver.answers()) == [PubAck(2)]
         receiver.acknowledge(third)
         assert list(receiver.answers()) == [PubRec(3)]
 
     def test_acknowledging_costs_the_same_in_any_order(self) -> None:
-        """Each acknowledgement is one look-up: taking them last to first walks over nothing."""
+        """Each acknowledgement is one look-up, also in reverse order."""
         receiver = Receiver()
         publishes = [one(n) for n in range(1, 65_536)]
         take(receiver, *publishes)
@@ -568,7 +568,7 @@ class TestSession:
         assert [session.publish(ONE), session.subscribe([("a", 0)]), session.unsubscribe(["a"])] == [1, 2, 3]
 
     @pytest.mark.parametrize("topic_filters", [[], [("", 0)], [("a", 3)], [("a+", 0)]])
-    def test_bad_requests_change_nothing(self, topic_filters: list[tuple[str, int]]) -> None:
+    def test_invalid_requests_change_nothing(self, topic_filters: list[tuple[str, int]]) -> None:
         session = Session()
         with pytest.raises(LocalProtocolError):
             session.subscribe(topic_filters)
@@ -603,7 +603,7 @@ class TestSession:
 
     @pytest.mark.statement("MQTT-3.8.4-5")
     @pytest.mark.statement("MQTT-3.9.3-1")
-    def test_granted(self) -> None:
+    def test_granted_subscriptions_are_stored(self) -> None:
         session = Session()
         session.subscriptions["c"] = 0
         token = session.subscribe([("a", 2), ("b", 1), ("c", 1)])
@@ -613,10 +613,10 @@ class TestSession:
         request, results = granted
         assert request.token == token
         assert results == (("a", 0), ("b", 1), ("c", 0x80))
-        assert session.subscriptions == {"a": 2, "b": 1}  # what is asked for again later is what was asked for now
+        assert session.subscriptions == {"a": 2, "b": 1}  # the requested QoS, which is requested again later
         assert 1 not in session.identifiers
 
-    def test_answers_to_nothing(self) -> None:
+    def test_unexpected_answers_are_ignored(self) -> None:
         session = Session()
         session.subscribe([("a", 1)])
         session.unsubscribe(["b"])
@@ -651,14 +651,14 @@ class TestSession:
             asked.append((ready[1].token, ready[1].subscribe or ready[1].unsubscribe))
         return asked
 
-    def test_what_was_not_answered_is_asked_again_in_its_order(self) -> None:
+    def test_unanswered_requests_are_repeated_in_order(self) -> None:
         session = Session()
         session.subscribe([("a", 1)])
         session.unsubscribe(["b"])
         session.next_request()
         session.next_request()
         session.subscribe([("c", 0)])
-        for _ in range(2):  # the second loss before anything was sent on the connection between
+        for _ in range(2):  # the second loss before anything was sent on the second connection
             session.restore(session_present=True, max_filters=8)
         assert len(session.identifiers) == 0
         assert self.asked(session) == [(1, (("a", 1),)), (2, ("b",)), (3, (("c", 0),))]
@@ -673,18 +673,18 @@ class TestSession:
         assert [len(filters) for _, filters in asked] == [8, 8, 4, 1]
         assert dict(pair for _, filters in asked[:3] for pair in filters) == session.subscriptions  # type: ignore[misc]
 
-    def test_a_restoring_that_was_cut_short_goes_on_where_the_server_has_kept_the_session(self) -> None:
-        """The server made a new session on the second connection, but may never have seen the SUBSCRIBEs in it."""
+    def test_an_interrupted_restore_continues_if_the_server_kept_the_session(self) -> None:
+        """The server created a new session on the second connection, but may not have received its SUBSCRIBEs."""
         session = Session()
         session.subscriptions.update({"a": 1, "b": 1, "c": 1})
         session.restore(session_present=False, max_filters=1)
         session.next_request()
         session.granted(1, [1])
-        session.next_request()  # sent, not answered; the third is not even sent
+        session.next_request()  # sent and not answered; the third is not sent
         session.restore(session_present=True, max_filters=1)
         assert self.asked(session) == [(None, (("b", 1),)), (None, (("c", 1),))]
 
-    def test_a_restoring_that_was_cut_short_begins_anew_where_it_is_lost_again(self) -> None:
+    def test_an_interrupted_restore_restarts_if_the_session_is_lost_again(self) -> None:
         session = Session()
         session.subscriptions.update({"a": 1, "b": 1})
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A message of QoS 1 that is dropped without an answer, as a stand-in for a server that does so needs it."""
+"""`discard`: drop a message of QoS 1 without an answer, for local replacements of servers that do so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mqttws.protocol.receiving import Receiver
 from mqttws.testing import Pair
 
 
-def test_what_is_discarded_is_not_answered_and_holds_up_nothing() -> None:
+def test_a_discarded_message_is_not_answered_and_blocks_nothing() -> None:
     receiver = Receiver()
     first, second, third = (Publish("a", b"", 1, packet_id=number) for number in (1, 2, 3))
     for publish in (first, second, third):

@@ -1,4 +1,4 @@
-"""WebSocket frames after the handshake: literals of every shape, and our short way against wsproto alone."""
+"""WebSocket frames after the handshake: literals of every form, and the fast path compared with wsproto."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = b"\x37\xfa\x21\x3d"  # RFC 6455 §5.7
 
 
 def opened() -> tuple[ClientWebSocket, ServerWebSocket]:
-    """Both ends, after the handshake."""
+    """Return both ends after the handshake."""
     client = ClientWebSocket("h", "/", entropy=lambda count: (KEY * count)[:count])
     server = ServerWebSocket()
     server.receive_data(client.data_to_send())
@@ -36,7 +36,7 @@ def opened() -> tuple[ClientWebSocket, ServerWebSocket]:
 
 
 def frame(first: int, payload: bytes = b"", *, masked: bool, size: bytes | None = None) -> bytes:
-    """A frame as one likes it: any first byte, and the length in any form."""
+    """Build a frame with any first byte and the length in any form."""
     if size is None:
         count = len(payload)
         size = (
@@ -53,7 +53,7 @@ def frame(first: int, payload: bytes = b"", *, masked: bool, size: bytes | None 
 
 
 def gather(events: list[FramingEvent]) -> list[FramingEvent]:
-    """Join bytes that follow each other: where pieces end means nothing."""
+    """Join consecutive bytes events, since their boundaries have no meaning."""
     joined: list[FramingEvent] = []
     for event in events:
         if isinstance(event, bytes) and joined and isinstance(joined[-1], bytes):
@@ -65,7 +65,7 @@ def gather(events: list[FramingEvent]) -> list[FramingEvent]:
 
 @pytest.fixture(params=["client", "server"])
 def side(request: pytest.FixtureRequest) -> tuple[WebSocketFraming, bool]:
-    """An open framing, and whether what it receives must be masked."""
+    """An open framing, and whether received frames must be masked."""
     client, server = opened()
     return (client, False) if request.param == "client" else (server, True)
 
@@ -96,8 +96,8 @@ class TestMask:
         assert mask(b"\0" * 512, KEY)[:4] == KEY
         assert frames._xor_tables is tables
 
-    def test_threads_that_need_the_tables_first_see_them_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each thread sees either no table or all; none is ever partly filled, nor filled twice over."""
+    def test_concurrent_threads_see_complete_tables(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each thread sees either no table or complete ones, which are filled only once."""
         payload = bytes(range(256)) * 4
         right = bytes(byte ^ KEY[position % 4] for position, byte in enumerate(payload))
         interval = sys.getswitchinterval()
@@ -141,7 +141,7 @@ class TestHeaders:
 
 
 def taken(data: bytes, position: int, masked: bool) -> tuple[int, bytes]:
-    """What `take_plain` and `take_masked` are to do, the plain way: one frame after the other, measured and judged."""
+    """A plain version of `take_plain` and `take_masked`: one frame after another."""
     payload = b""
     while (measured := parse_header(data, position)) is not None:
         header, size = measured
@@ -154,7 +154,7 @@ def taken(data: bytes, position: int, masked: bool) -> tuple[int, bytes]:
 
 
 class TestTaking:
-    """Whole binary messages of one frame, cut in one loop."""
+    """Complete binary messages of one frame, split in one loop."""
 
     @given(
         st.booleans(),
@@ -170,8 +170,10 @@ class TestTaking:
     )
     @example(False, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
     @example(True, [(0x82, bytes(65_535), 0), (0x82, bytes(65_536), 0)], 200_000)
-    def test_it_is_the_plain_way(self, masked: bool, shapes: list[tuple[int, bytes, int]], cut: int) -> None:
-        # One in ten is masked wrongly, one has its length in two bytes, whatever it is.
+    def test_it_agrees_with_the_plain_version(
+        self, masked: bool, shapes: list[tuple[int, bytes, int]], cut: int
+    ) -> None:
+        # One in ten is masked wrongly, and one has a length field of two bytes.
         stream = b"".join(
             frame(
                 first,
@@ -213,7 +215,7 @@ class TestTaking:
         singly = min(count, 5)
         assert len(payloads) <= singly + (count // 8).bit_length() + 1
 
-    def test_a_length_that_is_not_in_its_shortest_form_is_left_to_the_other_way(self) -> None:
+    def test_a_length_not_in_its_shortest_form_is_left_to_the_slow_path(self) -> None:
         for masked, take in ((True, take_masked), (False, take_plain)):
             bit = 0x80 if masked else 0
             stream = bytes((0x82, bit | 126, 0, 5)) + bytes(4 if masked else 0) + b"hello"
@@ -231,7 +233,7 @@ class TestTaking:
         assert len(payloads) == (count + 63) // 64
 
 
-def test_plain_framing_hands_bytes_on_as_they_are() -> None:
+def test_plain_framing_passes_bytes_unchanged() -> None:
     framing = Framing()
     assert framing.opened
     assert framing.start() == [Opened()]
@@ -257,7 +259,7 @@ class TestSending:
         server.send(b"Hello")
         assert server.data_to_send() == b"\x82\x05Hello"
 
-    def test_each_frame_has_a_key_of_its_own(self) -> None:
+    def test_each_frame_has_a_new_key(self) -> None:
         drawn: list[bytes] = []
 
         def entropy(count: int) -> bytes:
@@ -277,7 +279,7 @@ class TestSending:
         assert keys[64] == b"\xff" * 4
         assert len(set(keys)) == 65
 
-    def test_nothing_leaves_after_the_closing_frame(self, side: Side) -> None:
+    def test_nothing_is_sent_after_the_close_frame(self, side: Side) -> None:
         framing, _ = side
         framing.close()
         assert framing.data_to_send()[0] == 0x88
@@ -306,17 +308,17 @@ class TestDataFrames:
             events = [event for n in range(len(data)) for event in framing.receive_data(data[n : n + 1])]
             assert gather(events) == [payload * 2]
 
-    def test_a_payload_is_handed_on_as_it_arrives(self, side: Side) -> None:
+    def test_a_payload_is_passed_on_as_it_arrives(self, side: Side) -> None:
         framing, masked = side
         data = frame(0x82, b"abcdef", masked=masked)
         assert framing.receive_data(data[:-3]) == [b"abc"]
         assert framing.receive_data(data[-3:]) == [b"def"]
 
-    def test_many_messages_in_one_piece_come_as_one(self, side: Side) -> None:
+    def test_messages_received_together_give_one_event(self, side: Side) -> None:
         framing, masked = side
         assert framing.receive_data(frame(0x82, b"ab", masked=masked) * 3) == [b"ababab"]
 
-    def test_plain_frames_take_the_short_way_and_no_other(self, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_plain_frames_take_the_fast_path(self, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
         framing, masked = side
         unusual: list[bytes] = []
         monkeypatch.setattr(type(framing), "_receive_unusual", lambda _self, data, *_lists: unusual.append(data))
@@ -351,7 +353,7 @@ class TestDataFrames:
             pong = framing.data_to_send()
             assert pong == frame(0x8A, b"ping", masked=not masked) if masked else pong[0] == 0x8A
 
-    def test_a_long_fragmented_message_goes_on_as_it_arrives(self, side: Side) -> None:
+    def test_a_long_fragmented_message_is_passed_on_as_it_arrives(self, side: Side) -> None:
         framing, masked = side
         total = gather(framing.receive_data(frame(0x02, b"a" * 70_000, masked=masked)[:40_000]))
         assert len(total) == 1
@@ -359,7 +361,7 @@ class TestDataFrames:
         assert len(total[0]) > 39_000
 
 
-#: (what it is, first byte, payload, length field or None)
+#: (description, first byte, payload, length field or None)
 BAD = [
     ("RSV1", 0xC2, b"x", None),
     ("RSV2", 0xA2, b"x", None),
@@ -448,7 +450,7 @@ class TestText:
         (ended,) = framing.receive_data(frame(0x01, b"h", masked=masked))
         assert isinstance(ended, Ended)
 
-    def test_that_is_no_utf_8(self, side: Side) -> None:
+    def test_invalid_utf_8(self, side: Side) -> None:
         framing, masked = side
         (ended,) = framing.receive_data(frame(0x81, b"\xff", masked=masked))
         assert isinstance(ended, Ended)
@@ -463,7 +465,7 @@ class TestText:
 
 
 class TestClosing:
-    def test_ours_is_answered_by_theirs(self, side: Side) -> None:
+    def test_our_close_frame_is_answered(self, side: Side) -> None:
         framing, masked = side
         framing.close(4001, "why")
         sent = framing.data_to_send()
@@ -471,7 +473,7 @@ class TestClosing:
         if masked:
             assert sent == b"\x88\x05\x0f\xa1why"
         assert not framing.finished
-        assert framing.receive_data(frame(0x89, b"", masked=masked)) == []  # not answered any more
+        assert framing.receive_data(frame(0x89, b"", masked=masked)) == []  # no longer answered
         assert gather(framing.receive_data(frame(0x82, b"late", masked=masked))) == [b"late"]
         events = framing.receive_data(frame(0x88, b"\x0f\xa1", masked=masked))
         assert len(events) == 1
@@ -479,7 +481,7 @@ class TestClosing:
         assert framing.finished
         assert framing.data_to_send() == b""
 
-    def test_theirs_is_answered_by_ours(self, side: Side) -> None:
+    def test_a_received_close_frame_is_answered(self, side: Side) -> None:
         framing, masked = side
         data = frame(0x82, b"last", masked=masked) + frame(0x88, b"\x03\xe9bye", masked=masked)
         events = framing.receive_data(data + frame(0x82, b"never", masked=masked))
@@ -497,7 +499,7 @@ class TestClosing:
         framing.close(NORMAL)
         assert framing.data_to_send() == b""
 
-    def test_theirs_without_a_code(self, side: Side) -> None:
+    def test_a_received_close_frame_without_a_code(self, side: Side) -> None:
         framing, masked = side
         (ended,) = framing.receive_data(frame(0x88, b"", masked=masked))
         assert isinstance(ended, Ended)
@@ -529,7 +531,7 @@ class TestClosing:
         assert client.finished
 
 
-# Our short way against wsproto alone.
+# The fast path compared with wsproto.
 
 _FRAMES = st.one_of(
     st.tuples(st.just(0x82), st.binary(max_size=10)),
@@ -542,10 +544,10 @@ _FRAMES = st.one_of(
 
 
 def outcome_of_wsproto(server: bool, chunks: list[bytes]) -> tuple[bytes, list[bytes], str | None]:
-    """What wsproto by itself makes of a stream: the MQTT bytes, the pings to answer, and how it ends.
+    """Return how wsproto alone processes a stream: the MQTT bytes, the pings to answer, and the end.
 
-    It is cut in the same way: a text whose first piece is well-formed and whose second is not ends as a text or as
-    ill-formed, according to where it is cut.
+    The pieces are the same: text whose first piece is well-formed and whose second is not ends as text or as
+    ill-formed, depending on the boundary.
     """
     ws = WSProto(ConnectionType.SERVER if server else ConnectionType.CLIENT)
     payload, pings = b"", []
@@ -592,11 +594,11 @@ def outcome_of_ours(server: bool, chunks: list[bytes]) -> tuple[bytes, list[byte
 
 @settings(max_examples=300)
 @given(st.booleans(), st.lists(_FRAMES, max_size=6), st.data())
-def test_the_short_way_is_wsprotos_way(server: bool, shapes: list[tuple[int, bytes]], data: st.DataObject) -> None:
+def test_the_fast_path_agrees_with_wsproto(server: bool, shapes: list[tuple[int, bytes]], data: st.DataObject) -> None:
     stream = bytearray(b"".join(frame(first, payload, masked=server) for first, payload in shapes))
     if stream and data.draw(st.booleans()):
         headers = st.integers(0, min(len(stream) - 1, 40))
         stream[data.draw(headers)] = data.draw(st.integers(0, 255))
-        stream += bytes(14)  # a header is judged here once it is all there; wsproto may judge its first bytes
+        stream += bytes(14)  # the fast path checks complete headers; wsproto may check the first bytes
     chunks = some.pieces(bytes(stream), data.draw(some.cuts(len(stream))))
     assert outcome_of_ours(server, chunks) == outcome_of_wsproto(server, chunks)

@@ -1,7 +1,7 @@
-"""What leaves a queue without an answer: messages taken back or rejected, a SUBSCRIBE split and refused in parts.
+"""Messages and requests removed without an answer: withdrawn or rejected messages, and a split SUBSCRIBE.
 
-A client's machine finds out what the server ends connections over (`suspects`), and a broker whose messages a client
-may no longer have. Here is what sender and session do then.
+A client's machine finds the packet on which the server closes the connection (`suspects`), and a broker removes
+messages that a client may no longer receive. These are tests of sender and session for both.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TWO = Message("b", b"22", 2)
 
 
 def sent(sender: Sender, *messages: Message) -> list[int]:
-    """Send messages of QoS 1 and 2. Return their tokens."""
+    """Send messages of QoS 1 and 2 and return their tokens."""
     tokens = [sender.enqueue(message) for message in messages]
     sender.take_ready()
     return tokens
 
 
 class TestAccounts:
-    def test_the_size_is_of_all_that_waits_or_is_in_flight(self) -> None:
+    def test_the_size_counts_waiting_messages_and_those_in_flight(self) -> None:
         sender = Sender(Identifiers(), max_in_flight=2)
         sent(sender, ONE, TWO)
         assert sender.size == len("a1" + "b22")
@@ -58,7 +58,7 @@ class TestAccounts:
 
 
 class TestRejectedMessages:
-    def test_it_leaves_the_session_and_its_identifier_is_free(self) -> None:
+    def test_it_is_removed_and_its_identifier_is_released(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
         _, _, third = sent(sender, ONE, TWO, ONE)
@@ -70,7 +70,7 @@ class TestRejectedMessages:
             Publish("a", b"1", 1, dup=True, packet_id=3),
         ]
 
-    def test_a_journal_forgets_it(self) -> None:
+    def test_it_is_removed_from_the_journal(self) -> None:
         session, store = Session(), MemoryStore()
         session.keep_in(store, "c")
         sent(session.sender, ONE)
@@ -80,7 +80,7 @@ class TestRejectedMessages:
 
 
 class TestPubackForQos2:
-    """A PUBACK in the place of a PUBREC breaks [MQTT-4.3.3-1]; some servers know no more than QoS 1."""
+    """A PUBACK instead of a PUBREC violates [MQTT-4.3.3-1]; some servers support only QoS 1."""
 
     def test_it_is_a_violation(self) -> None:
         sender = Sender(Identifiers())
@@ -89,16 +89,16 @@ class TestPubackForQos2:
             sender.puback(1)
         assert (sender.in_flight, sender.lowered) == (1, 0)
 
-    def test_it_completes_the_message_where_the_user_accepts_it(self) -> None:
+    def test_it_completes_the_message_if_accepted(self) -> None:
         identifiers = Identifiers()
         sender = Sender(identifiers)
         sender.accepts_puback = True
         one, two = sent(sender, ONE, TWO)
         assert [sender.puback(1), sender.puback(2)] == [one, two]
-        assert sender.lowered == 1  # that of QoS 1 is as it should be
+        assert sender.lowered == 1  # the PUBACK for QoS 1 is correct and does not count
         assert (sender.in_flight, len(identifiers)) == (0, 0)
 
-    def test_but_not_after_the_pubrec(self) -> None:
+    def test_it_is_a_violation_after_the_pubrec(self) -> None:
         sender = Sender(Identifiers())
         sender.accepts_puback = True
         sent(sender, TWO)
@@ -109,7 +109,7 @@ class TestPubackForQos2:
 
 class TestWithdrawing:
     @pytest.mark.parametrize("stored", [False, True], ids=["in memory", "stored"])
-    def test_of_what_waits_only_the_wanted_stays(self, stored: bool) -> None:
+    def test_only_selected_waiting_messages_stay(self, stored: bool) -> None:
         session, store = Session(max_in_flight=1), MemoryStore()
         if stored:
             session.keep_in(store, "c")
@@ -137,7 +137,7 @@ class TestWithdrawing:
             [bytes.fromhex("35 09 0001 61 0003 6b657074"), b"of QoS 0"],
         ]
 
-    def test_where_all_are_wanted_nothing_changes(self) -> None:
+    def test_selecting_all_changes_nothing(self) -> None:
         sender = Sender(Identifiers())
         sender.enqueue(ONE)
         assert sender.withdraw_unless(lambda *_: True) == 0
@@ -145,10 +145,10 @@ class TestWithdrawing:
 
 
 class TestMessagesBeforeAToken:
-    """A SUBSCRIBE leaves in its turn: after what was published before it, and before what was published later."""
+    """A SUBSCRIBE is sent in order: after messages published before it, and before messages published later."""
 
     @pytest.mark.parametrize("before", [1, 2, 3, 4])
-    def test_only_what_was_published_before_it_leaves(self, before: int) -> None:
+    def test_only_messages_published_before_it_are_sent(self, before: int) -> None:
         sender = Sender(Identifiers())
         sender.enqueue_packet(b"first")
         sender.enqueue(ONE)
@@ -159,7 +159,7 @@ class TestMessagesBeforeAToken:
 
 
 def begin(session: Session, *filters: str, token: bool = True) -> int | None:
-    """Let a SUBSCRIBE wait, split into its parts, and send these. Return its token."""
+    """Queue a SUBSCRIBE, split it into its parts and send these. Return its token."""
     made = session.subscribe([(topic_filter, 1) for topic_filter in filters]) if token else None
     assert session.split_request() == len(filters)
     while session.next_request() is not None:
@@ -172,7 +172,7 @@ def packets_of(session: Session) -> dict[int, object]:
 
 
 class TestSplitRequests:
-    def test_each_topic_filter_goes_alone_and_in_its_order(self) -> None:
+    def test_each_topic_filter_is_sent_alone_and_in_order(self) -> None:
         session = Session()
         session.subscribe([("a", 0), ("b", 2)])
         session.subscribe([("c", 1)])
@@ -196,7 +196,7 @@ class TestSplitRequests:
         assert session.subscriptions == {"a": 1, "c": 1}
         assert len(session.identifiers) == 0
 
-    def test_a_restored_one_has_no_caller_that_waits_for_all(self) -> None:
+    def test_a_restored_request_has_no_caller(self) -> None:
         session = Session()
         session.subscriptions.update({"a": 1, "b": 1})
         session.restore(session_present=False, max_filters=8)
@@ -226,7 +226,7 @@ class TestRejectedRequests:
         assert len(session.identifiers) == 0
         assert session.suspects.closed_over == {"poison"}
 
-    def test_an_unsubscribe_is_answered_as_refused_and_its_subscription_stands(self) -> None:
+    def test_an_unsubscribe_is_answered_as_refused_and_its_subscription_stays(self) -> None:
         session = Session()
         session.subscriptions["poison"] = 1
         token = session.unsubscribe(["poison"])
@@ -247,13 +247,13 @@ class TestRejectedRequests:
         assert answered is not None
         assert (answered[0].token, answered[1]) == (token, (("a", 1), ("poison", FAILURE), ("c", 1)))
 
-    def test_the_last_part_completes_it_at_once(self) -> None:
+    def test_the_last_part_completes_it_immediately(self) -> None:
         session = Session()
         token = begin(session, "a", "poison")
         session.granted(1, [1])
         assert rejected(session, 2) == (token, (("a", 1), ("poison", FAILURE)))
 
-    def test_once_granted_it_is_suspected_no_longer(self) -> None:
+    def test_a_granted_filter_is_no_longer_a_suspect(self) -> None:
         session = Session()
         for _ in range(2):
             session.subscribe([("a", 1)])
@@ -264,7 +264,7 @@ class TestRejectedRequests:
         assert session.suspects.closed_over == set()
         assert session.subscriptions == {"a": 1}
 
-    def test_messages_and_requests_that_are_unanswered(self) -> None:
+    def test_unanswered_messages_and_requests(self) -> None:
         session = Session()
         session.subscribe([("a", 1), ("b", 0)])
         session.unsubscribe(["a"])

@@ -1,4 +1,4 @@
-"""The WebSocket's opening handshake, byte for byte, at both ends: what is sent, what is accepted, what is refused."""
+"""The WebSocket opening handshake at both ends: the bytes sent, and which requests and responses are accepted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REQUEST = (
 
 
 def accept_for(request: bytes) -> str:
-    """The Sec-WebSocket-Accept that answers a request, computed from RFC 6455 §4.2.2 anew."""
+    """Compute the Sec-WebSocket-Accept for a request, from RFC 6455 §4.2.2."""
     (line,) = [line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")]
     key = line.partition(b":")[2].strip()
     return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
@@ -56,7 +56,7 @@ def one_by_one(data: bytes) -> list[bytes]:
 
 
 def client(**options: object) -> tuple[ClientWebSocket, str]:
-    """A client that has sent its request, and what the accept header must be."""
+    """Return a client that has sent its request, and the expected accept header."""
     websocket = ClientWebSocket("broker.example", "/mqtt", **options)  # type: ignore[arg-type]
     return websocket, accept_for(websocket.data_to_send())
 
@@ -122,7 +122,7 @@ class TestClientRequest:
             ("h", "/", [("Nul", "secret\0")]),
         ],
     )
-    def test_what_http_does_not_allow_is_refused_without_a_word_of_it(
+    def test_invalid_text_is_refused_without_repeating_it(
         self, host: str, target: str, headers: list[tuple[str, str]]
     ) -> None:
         with pytest.raises(ConnectError, match="the upgrade request cannot be made") as caught:
@@ -138,7 +138,7 @@ class TestClientRequest:
 
 class TestClientAccepted:
     @pytest.mark.parametrize("split", [False, True], ids=["joined", "byte by byte"])
-    def test_the_frames_behind_the_head_are_not_lost(self, split: bool) -> None:
+    def test_frames_after_the_head_are_not_lost(self, split: bool) -> None:
         websocket, accept = client(entropy=lambda count: b"\1\2\3\4" * (count // 4))
         data = response(accept, GOOD) + b"\x89\x02hi" + binary_frame(ConnAck().encode(), None) + b"\x82\x04\xd0"
         events = feed(websocket, one_by_one(data) if split else [data])
@@ -184,8 +184,10 @@ class TestClientAccepted:
             ("Upgrade", ("h2c", "websocket")),
         ],
     )
-    def test_what_must_come_once_does(self, header: str, values: tuple[str, str], more: tuple[str, ...]) -> None:
-        """Whatever reads the last line and whatever reads the first would differ. Spec: RFC 6455 §11.3.3, §11.3.4."""
+    def test_repeated_unique_headers_are_refused(
+        self, header: str, values: tuple[str, str], more: tuple[str, ...]
+    ) -> None:
+        """Otherwise two recipients could use different lines. Spec: RFC 6455 §11.3.3, §11.3.4."""
         websocket, accept = client()
         head = response(accept, GOOD, *more).decode()
         kept = [line for line in head.split("\r\n")[:-2] if not line.startswith(header)]
@@ -229,7 +231,7 @@ class TestClientAccepted:
         ],
     )
     @pytest.mark.parametrize("split", [False, True], ids=["joined", "byte by byte"])
-    def test_an_answer_that_is_none(self, make, split: bool) -> None:  # type: ignore[no-untyped-def]
+    def test_an_invalid_response_is_refused(self, make, split: bool) -> None:  # type: ignore[no-untyped-def]
         websocket, accept = client()
         data = make(accept)
         events = feed(websocket, one_by_one(data) if split else [data])
@@ -244,13 +246,13 @@ class TestClientAccepted:
 
 @pytest.fixture
 def nonce(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let each client draw the same key. Return what the accept header must be."""
+    """Make each client use the same key, and return the expected accept header."""
     monkeypatch.setattr(client_handshake.os, "urandom", bytes)
     return accept_for(ClientWebSocket("h", "/").data_to_send())
 
 
 class TestPlainWays:
-    """Plain requests and answers are written and read without h11, and alike."""
+    """Plain requests and responses are written and read without h11, with the same result."""
 
     @pytest.mark.parametrize(
         ("host", "headers", "plain"),
@@ -264,7 +266,7 @@ class TestPlainWays:
             ("b\u00fccher.example", [], False),  # IDNA
         ],
     )
-    def test_a_request(
+    def test_a_plain_request_equals_that_of_h11(
         self, monkeypatch: pytest.MonkeyPatch, nonce: str, host: str, headers: list[tuple[str, str]], plain: bool
     ) -> None:
         by_ourselves = ClientWebSocket(host, "/mqtt?a=%2f", headers).data_to_send()
@@ -285,7 +287,7 @@ class TestPlainWays:
             (["X-Which: none"], True),
             (["Sec-WebSocket-Protocol: other"], True),
             ([GOOD, "Sec-WebSocket-Extensions: x"], True),
-            ([GOOD, "Connection: close"], True),  # the last of two counts
+            ([GOOD, "Connection: close"], True),  # the last of two is used
             ([GOOD, "X-A: \tb  c "], False),
             ([GOOD, "X-A: b", " folded"], False),
             ([GOOD, "X-Empty:"], False),
@@ -295,7 +297,9 @@ class TestPlainWays:
             ([GOOD, "X-A: \0"], False),
         ],
     )
-    def test_an_answer(self, monkeypatch: pytest.MonkeyPatch, nonce: str, lines: list[str], plain: bool) -> None:
+    def test_a_plain_response_gives_the_same_result_as_h11(
+        self, monkeypatch: pytest.MonkeyPatch, nonce: str, lines: list[str], plain: bool
+    ) -> None:
         data = response(nonce, *lines) + b"\x82\x01x"
         assert (client_handshake._read_switching(data[:-3]) is not None) == plain
         by_ourselves = ClientWebSocket("h", "/").receive_data(data)
@@ -313,7 +317,7 @@ class TestPlainWays:
             b"HTTP/1.1 101 x\r\nA: b\n\n",
         ],
     )
-    def test_what_is_no_plain_101_is_left_to_h11(self, head: bytes) -> None:
+    def test_other_responses_are_left_to_h11(self, head: bytes) -> None:
         assert client_handshake._read_switching(head) is None
 
 
@@ -378,7 +382,7 @@ class TestClientRefused:
 
     @pytest.mark.parametrize("answer", ["101 Switching Protocols", "403 Forbidden"])
     def test_interim_responses_are_skipped(self, answer: str) -> None:
-        """A client must take any number of 1xx before the answer. Spec: RFC 9110 §15.2"""
+        """A client must accept any number of 1xx responses before the final one. Spec: RFC 9110 §15.2"""
         websocket, accept = client()
         interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
         events = feed(websocket, one_by_one(interim + response(accept, GOOD, status=answer)))
@@ -391,7 +395,7 @@ class TestClientRefused:
             assert isinstance(event.error, HandshakeRejected)
             assert event.error.status == 403
 
-    def test_a_redirect_tells_where_to(self) -> None:
+    def test_a_redirect_contains_its_location(self) -> None:
         websocket, _ = client()
         head = b"HTTP/1.1 302 Found\r\nLocation: wss://other.example/mqtt?sig=x\r\nContent-Length: 0\r\n\r\n"
         (ended,) = feed(websocket, [head])
@@ -465,7 +469,7 @@ class TestServer:
         assert len(feed(ServerWebSocket(), one_by_one(data))) == 1
         assert len(feed(ServerWebSocket(), [REQUEST.replace("\r\n", "\n").encode()])) == 1
 
-    def test_a_body_of_no_bytes_is_none(self) -> None:
+    def test_an_empty_body_is_accepted(self) -> None:
         (event,) = feed(ServerWebSocket(), [REQUEST.replace("Host:", "Content-Length: 0\r\nHost:").encode()])
         assert isinstance(event, UpgradeRequested)
 
@@ -504,13 +508,13 @@ class TestServer:
             "Upgrade: websocket\r\nUpgrade: websocket\r\n",
         ],
     )
-    def test_websocket_among_several_protocols_is_chosen(self, lines: str) -> None:
+    def test_websocket_is_chosen_among_several_protocols(self, lines: str) -> None:
         for chunks in ([request := REQUEST.replace("Upgrade: websocket\r\n", lines).encode()], one_by_one(request)):
             websocket = ServerWebSocket()
             (event,) = feed(websocket, chunks)
             assert isinstance(event, UpgradeRequested)
             offered = [value for name, value in event.headers if name == "upgrade"]
-            assert len(offered) == lines.lower().count("upgrade:") - lines.count("X:")  # hooks see what came
+            assert len(offered) == lines.lower().count("upgrade:") - lines.count("X:")  # hooks see the original header
             websocket.accept_upgrade()
             assert b"HTTP/1.1 101 " in websocket.data_to_send()
 
@@ -535,7 +539,7 @@ class TestServer:
             (event,) = feed(ServerWebSocket(), chunks)
             assert isinstance(event, UpgradeRequested)
 
-    def test_as_many_lines_as_may_be(self) -> None:
+    def test_the_maximum_number_of_lines(self) -> None:
         more = "X: 1\r\n" * (MAX_LINES - REQUEST.count("\n") + 2)
         (event,) = feed(ServerWebSocket(), [REQUEST.replace("Host:", more + "Host:").encode()])
         assert isinstance(event, UpgradeRequested)
@@ -557,7 +561,7 @@ class TestServer:
     @pytest.mark.parametrize(
         "host", ["BROKER.Example:8083", "[::1]:80", "a..b", "x" * 64 + ".example", "xn--bcher-kva.example", "xn--a"]
     )
-    def test_the_host_is_told_as_it_came(self, host: str) -> None:
+    def test_the_host_is_reported_unchanged(self, host: str) -> None:
         events = feed(ServerWebSocket(), [REQUEST.replace("broker.example", host).encode()])
         assert len(events) == 1
         if isinstance(events[0], UpgradeRequested):
@@ -600,7 +604,7 @@ class TestServer:
         ],
         ids=lambda value: repr(value)[:40],
     )
-    def test_what_is_no_upgrade_is_answered_and_ended(self, request_: str, status: int, words: str | None) -> None:
+    def test_a_request_that_is_no_upgrade_is_refused(self, request_: str, status: int, words: str | None) -> None:
         for chunks in ([request_.encode()], one_by_one(request_.encode())):
             websocket = ServerWebSocket()
             events = feed(websocket, chunks)
@@ -617,7 +621,7 @@ class TestServer:
             assert websocket.finished
             assert feed(websocket, [b"more"]) == []
 
-    def test_the_wanted_version_is_told(self) -> None:
+    def test_the_supported_version_is_sent(self) -> None:
         websocket = ServerWebSocket()
         feed(websocket, [REQUEST.replace("Version: 13", "Version: 8").encode()])
         assert b"\r\nSec-WebSocket-Version: 13\r\n" in websocket.data_to_send()
@@ -639,7 +643,7 @@ class TestServer:
         assert isinstance(ended, Ended)
         assert "A header must not be folded" in str(ended.error)
 
-    def test_what_comes_before_the_answer_waits(self) -> None:
+    def test_bytes_before_the_answer_wait(self) -> None:
         websocket = ServerWebSocket()
         frame = binary_frame(b"first", b"abcd")
         (event,) = feed(websocket, [REQUEST.encode() + frame[:3]])
@@ -647,7 +651,7 @@ class TestServer:
         assert feed(websocket, [frame[3:], binary_frame(b"second", b"abcd")]) == []
         assert websocket.accept_upgrade() == [Opened(), b"firstsecond"]
 
-    def test_but_not_without_bounds(self) -> None:
+    def test_bytes_before_the_answer_are_bounded(self) -> None:
         websocket = ServerWebSocket()
         feed(websocket, [REQUEST.encode()])
         assert feed(websocket, [bytes(MAX_EARLY)]) == []
@@ -677,12 +681,12 @@ class TestServer:
         assert websocket.data_to_send().startswith(f"HTTP/1.1 {status} ".encode())
 
     @pytest.mark.parametrize("act", ["accept_upgrade", "reject_upgrade"])
-    def test_there_is_nothing_to_answer_before_the_request(self, act: str) -> None:
+    def test_answering_before_the_request_raises(self, act: str) -> None:
         with pytest.raises(LocalProtocolError, match="no upgrade"):
             getattr(ServerWebSocket(), act)(*([403] if act == "reject_upgrade" else []))
 
     @pytest.mark.parametrize("header", [("Bad Name", "hush"), ("X", "hush\r\nY: z"), ("X", "hush\N{EURO SIGN}")])
-    def test_a_header_that_http_does_not_allow_changes_nothing(self, header: tuple[str, str]) -> None:
+    def test_an_invalid_header_changes_nothing(self, header: tuple[str, str]) -> None:
         websocket = ServerWebSocket()
         feed(websocket, [REQUEST.encode()])
         for act in (lambda: websocket.accept_upgrade([header]), lambda: websocket.reject_upgrade(403, [header])):
@@ -699,7 +703,7 @@ class TestServer:
             websocket.reject_upgrade(status)
         assert websocket.accept_upgrade() == [Opened()]
 
-    def test_after_closing_there_is_nothing_to_accept(self) -> None:
+    def test_accepting_after_closing_raises(self) -> None:
         websocket = ServerWebSocket()
         feed(websocket, [REQUEST.encode()])
         websocket.close()
@@ -709,8 +713,8 @@ class TestServer:
         assert websocket.data_to_send() == b""
 
 
-def test_both_ends_meet() -> None:
-    """Each side's literal bytes are what the other takes."""
+def test_both_ends_accept_each_other() -> None:
+    """Each side accepts the literal bytes of the other."""
     one, _ = ClientWebSocket("h", "/x?y=z", [("X", "1")]), None
     other = ServerWebSocket()
     (asked,) = other.receive_data(one.data_to_send())
@@ -720,7 +724,7 @@ def test_both_ends_meet() -> None:
     assert one.receive_data(other.data_to_send()) == [Opened()]
 
 
-def test_errors_of_closing_have_no_code_where_there_was_none() -> None:
+def test_errors_of_a_close_without_a_code_have_none() -> None:
     websocket, accept = client()
     events = feed(websocket, [response(accept, GOOD) + b"\x88\x00"])
     assert isinstance(events[1], Ended)

@@ -1,4 +1,4 @@
-"""The server's end of a WebSocket for clients that hold to less of its standard."""
+"""The lenient WebSocket server, for clients that violate parts of RFC 6455."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened() -> LenientServerWebSocket:
     return websocket
 
 
-def test_a_long_key_is_taken_and_answered_in_lower_case() -> None:
+def test_a_long_key_is_accepted_and_answered_in_lower_case() -> None:
     head = opened().data_to_send()
     assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n")
     assert b"\r\nsec-websocket-accept: " in head
@@ -37,17 +37,17 @@ def test_a_long_key_is_taken_and_answered_in_lower_case() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "c2hvcnQ=", "A" * 21, "A" * 173, "dGhlIHNhbXBsZSBub25j*Q=="])
-def test_what_is_no_key_is_refused_all_the_same(key: str) -> None:
+def test_an_invalid_key_is_still_refused(key: str) -> None:
     (event,) = LenientServerWebSocket().receive_data(request(key))
     assert isinstance(event, Ended)
 
 
-def test_others_are_not_lenient() -> None:
+def test_the_default_server_is_strict() -> None:
     (event,) = ServerWebSocket().receive_data(request(LONG_KEY))
     assert isinstance(event, Ended)
 
 
-def test_each_packet_has_a_message_of_its_own() -> None:
+def test_each_packet_is_a_separate_message() -> None:
     websocket = opened()
     websocket.data_to_send()
     packets = [PingResp().encode(), Publish("a", b"x" * 200).encode(), PingResp().encode()]

@@ -1,4 +1,4 @@
-"""Both machines by their wire: every state x every packet, the QoS flows, requests, keep alive, the ends."""
+"""Both machines: every state x every packet, the QoS flows, requests, keep alive, and the end of a connection."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ IDS = [f"{type(packet).__name__}{getattr(packet, 'qos', '')}" for packet in PACK
 
 
 class TestEveryStateWithEveryPacket:
-    """§3, and §4.8: what the tables in `client` and `server` do not hold ends the connection, as the last event."""
+    """§3 and §4.8: a packet that is not in the tables of `client` and `server` ends the connection."""
 
     @pytest.mark.parametrize("packet", PACKETS, ids=IDS)
     @pytest.mark.parametrize("state", [NEW, CONNECTING, CONNECTED, CLOSED])
@@ -119,7 +119,7 @@ class TestEveryStateWithEveryPacket:
         if state is CLOSED:
             assert events == []
             return
-        if state is CONNECTING:  # held: judged once the CONNECT is answered
+        if state is CONNECTING:  # held, and checked once the CONNECT is answered
             assert events == []
             machine.accept(Session(), False, NOW)
             events = take(machine)
@@ -145,11 +145,11 @@ class TestEveryStateWithEveryPacket:
     @pytest.mark.parametrize("role", [client, server])
     @pytest.mark.parametrize("bad", ["00 00", "36 05 0001 61 0001", "30 ff ff ff ff", "62 02 0000"])
     @pytest.mark.parametrize("state", [CONNECTING, CONNECTED])
-    def test_malformed_bytes_come_after_the_good_packets_before_them(self, role, bad: str, state: str) -> None:  # type: ignore[no-untyped-def]
+    def test_valid_packets_before_malformed_bytes_are_reported_first(self, role, bad: str, state: str) -> None:  # type: ignore[no-untyped-def]
         machine = role(state=state)
         good = ConnAck().encode() if role is client and state is CONNECTING else Publish("a").encode()
         machine.receive_data(good + bytes.fromhex(bad), NOW)
-        if role is server and state is CONNECTING:  # what comes before the answer is examined after it
+        if role is server and state is CONNECTING:  # packets before the answer are checked after it
             assert take(machine) == []
             machine.accept(Session(), False, NOW)
         events = take(machine)
@@ -162,7 +162,7 @@ class TestEveryStateWithEveryPacket:
 
     @pytest.mark.parametrize("verb", ["publish", "subscribe", "unsubscribe", "start"])
     @pytest.mark.parametrize("state", [NEW, CONNECTING, CONNECTED, CLOSED])
-    def test_verbs_of_a_client_in_the_wrong_state_raise_and_change_nothing(self, verb: str, state: str) -> None:
+    def test_methods_of_a_client_in_the_wrong_state_raise_and_change_nothing(self, verb: str, state: str) -> None:
         machine = client(state=state)
         argument = {"publish": Message("a"), "subscribe": [("a", 0)], "unsubscribe": ["a"], "start": NOW}[verb]
         if state is (NEW if verb == "start" else CONNECTED):
@@ -175,7 +175,7 @@ class TestEveryStateWithEveryPacket:
         assert machine.data_to_send(NOW) == b""
 
     @pytest.mark.parametrize("state", [NEW, CONNECTING, CONNECTED, CLOSED])
-    def test_verbs_of_a_server_in_the_wrong_state_raise_and_change_nothing(self, state: str) -> None:
+    def test_methods_of_a_server_in_the_wrong_state_raise_and_change_nothing(self, state: str) -> None:
         for verb, arguments, right in (
             ("accept", (Session(), False, NOW), CONNECTING),
             ("refuse", (5,), CONNECTING),
@@ -193,7 +193,7 @@ class TestEveryStateWithEveryPacket:
 
 class TestClientConnecting:
     @pytest.mark.statement("MQTT-3.1.0-1")
-    def test_connect_goes_first_and_alone(self) -> None:
+    def test_connect_is_sent_first_and_alone(self) -> None:
         session = Session()
         session.publish(Message("a", b"x", 1))
         session.subscribe([("a", 1)])
@@ -203,7 +203,7 @@ class TestClientConnecting:
         assert sends(machine) == "32 06 00 01 61 00 01 78 82 06 00 02 00 01 61 01"  # in the order of the calls
 
     @pytest.mark.parametrize("code", range(1, 6))
-    def test_refused(self, code: int) -> None:
+    def test_a_refused_connect_ends_the_connection(self, code: int) -> None:
         machine = client(state=CONNECTING)
         error = closing_error(feed(machine, ConnAck(code)))
         assert isinstance(error, ConnectionRefused)
@@ -211,7 +211,7 @@ class TestClientConnecting:
         assert f"return code {code}" in str(error)
 
     @pytest.mark.statement("MQTT-3.2.2-1")
-    def test_a_session_that_should_not_be_there(self) -> None:
+    def test_session_present_after_a_clean_session_is_a_violation(self) -> None:
         machine = client(Connect("c"), state=CONNECTING)
         error = closing_error(feed(machine, ConnAck(0, True)))
         assert isinstance(error, RemoteProtocolError)
@@ -235,7 +235,7 @@ class TestClientConnecting:
 
     def test_an_oversize_packet(self) -> None:
         machine = client(max_packet_size=10)
-        machine.receive_data(b"\x30\x09\x00\x01a", NOW)  # what follows is not waited for
+        machine.receive_data(b"\x30\x09\x00\x01a", NOW)  # without waiting for the rest
         assert isinstance(closing_error(take(machine)), RemoteProtocolError)
         machine = client(max_packet_size=10)
         machine.receive_data(b"\x20\x09", NOW)
@@ -246,7 +246,7 @@ class TestServerConnecting:
     @pytest.mark.statement("MQTT-3.1.4-4")
     @pytest.mark.statement("MQTT-3.2.0-1")
     @pytest.mark.statement("MQTT-3.2.2-2")
-    def test_connack_goes_first(self) -> None:
+    def test_connack_is_sent_first(self) -> None:
         session = Session()
         session.publish(Message("a", b"x", 1))
         machine = server(session=session, state=CONNECTING)
@@ -270,7 +270,7 @@ class TestServerConnecting:
     @pytest.mark.statement("MQTT-3.1.2-2")
     @pytest.mark.statement("MQTT-3.1.3-8")
     @pytest.mark.statement("MQTT-3.1.4-1")
-    def test_a_connect_that_cannot_be_read(self, connect: str, answer: str) -> None:
+    def test_a_malformed_connect(self, connect: str, answer: str) -> None:
         machine = server(state=NEW)
         machine.receive_data(bytes.fromhex(connect), NOW)
         assert isinstance(closing_error(take(machine)), MalformedPacket)
@@ -279,7 +279,7 @@ class TestServerConnecting:
     @pytest.mark.statement("MQTT-3.1.4-5")
     @pytest.mark.statement("MQTT-3.2.2-4")
     @pytest.mark.parametrize("code", range(1, 6))
-    def test_refusing_drops_what_followed(self, code: int) -> None:
+    def test_refusing_drops_later_packets(self, code: int) -> None:
         machine = server(state=CONNECTING)
         feed(machine, Publish("a"))
         machine.refuse(code)
@@ -289,7 +289,7 @@ class TestServerConnecting:
         assert sends(machine) == f"20 02 00 0{code}"
 
     @pytest.mark.parametrize("code", [-1, 0, 6])
-    def test_there_are_five_ways_to_refuse(self, code: int) -> None:
+    def test_there_are_five_return_codes_of_a_refusal(self, code: int) -> None:
         machine = server(state=CONNECTING)
         with pytest.raises(LocalProtocolError, match="return code"):
             machine.refuse(code)
@@ -303,13 +303,13 @@ class TestServerConnecting:
             machine.accept(Session(), True, NOW)
         machine.accept(Session(), False, NOW)
 
-    def test_what_was_held_ends_with_a_disconnect(self) -> None:
+    def test_held_packets_end_with_a_disconnect(self) -> None:
         machine = server(state=CONNECTING)
         feed(machine, Publish("a"), Disconnect(), Publish("b"))
         machine.accept(Session(), False, NOW)
         assert take(machine) == [Publish("a"), Closed(None)]
 
-    def test_what_is_held_is_bounded(self) -> None:
+    def test_held_packets_are_bounded(self) -> None:
         machine = server(state=CONNECTING)
         packet = Publish("a", bytes(MAX_AHEAD // 4))
         assert feed(machine, packet, packet, packet) == []
@@ -319,7 +319,7 @@ class TestServerConnecting:
 
     @pytest.mark.parametrize("first", ["f0 00", "00", "80 06 0001 0001 61 00", "60 02 0001"])
     def test_garbage_after_the_connect_is_not_held_until_the_answer(self, first: str) -> None:
-        """A reserved type, or flags that the type does not allow: the first byte shows it."""
+        """A reserved type, or flags that the type does not allow, are visible in the first byte."""
         machine = server(state=CONNECTING)
         machine.receive_data(bytes.fromhex(first), NOW)
         assert isinstance(closing_error(take(machine)), MalformedPacket)
@@ -328,14 +328,14 @@ class TestServerConnecting:
             machine.accept(Session(), False, NOW)
 
     def test_flags_that_mqtt_3_1_allows_are_held_for_its_clients(self) -> None:
-        """MQTT 3.1 leaves the lower bits of a SUBSCRIBE but its QoS unused: 8a has DUP, 82 has not."""
+        """In MQTT 3.1 the lower bits of a SUBSCRIBE other than the QoS are unused: 8a has DUP, 82 has not."""
         machine = server(Connect("c", protocol_level=3), state=CONNECTING)
         machine.receive_data(bytes.fromhex("8a 06 0001 0001 61 00"), NOW)
         machine.accept(Session(), False, NOW)
         assert take(machine) == [SubscribeReceived(Subscribe(1, [("a", 0)]))]
 
     def test_mqtt_3_1_has_no_empty_client_identifiers(self) -> None:
-        """3.1.1 has them; here the name is "MQIsdp", the level 3, and the Client Identifier 00 00: CONNACK 2."""
+        """3.1.1 has. Here the name is "MQIsdp", the level 3, and the Client Identifier 00 00: CONNACK 2."""
         machine = server(state=NEW)
         machine.receive_data(bytes.fromhex("10 0e 0006 4d5149736470 03 02 003c 0000"), NOW)
         assert sends(machine) == "20 02 00 02"
@@ -343,17 +343,17 @@ class TestServerConnecting:
         assert isinstance(error, RemoteProtocolError)
         assert error.statement == "MQTT-3.1.3-8"
 
-    def test_there_is_no_session_before(self) -> None:
+    def test_there_is_no_session_before_the_answer(self) -> None:
         machine = server(state=CONNECTING)
         with pytest.raises(LocalProtocolError, match="no session"):
             _ = machine.session
-        machine.acknowledge(Publish("a", qos=1, packet_id=1))  # too early to mean anything
+        machine.acknowledge(Publish("a", qos=1, packet_id=1))  # no effect before a session exists
         machine.suback(1, [0])
         machine.unsuback(1)
         machine.send_encoded(Publish("a").encode(), in_turn=True)
         assert sends(machine) == ""
 
-    def test_a_server_that_sends_what_is_encoded_already(self) -> None:
+    def test_a_server_sends_encoded_packets_in_order(self) -> None:
         machine = server()
         machine.publish(Message("first"))
         machine.send_encoded(Publish("a").encode(), in_turn=False)
@@ -371,7 +371,7 @@ def decoded(data: bytes) -> list[Packet]:
 
 @pytest.mark.parametrize("role", [client, server])
 class TestFlows:
-    """§4.3 and §4.6 in literals; both roles do the same."""
+    """§4.3 and §4.6 in literals, the same for both roles."""
 
     def test_qos_0(self, role) -> None:  # type: ignore[no-untyped-def]
         machine = role()
@@ -427,7 +427,9 @@ class TestFlows:
             (Message("a", b"", 2), PubComp(1), "MQTT-4.3.3-1"),
         ],
     )
-    def test_the_wrong_answer(self, role, message: Message, answer: Packet, statement: str) -> None:  # type: ignore[no-untyped-def]
+    def test_an_answer_of_the_wrong_type_is_a_violation(
+        self, role, message: Message, answer: Packet, statement: str
+    ) -> None:  # type: ignore[no-untyped-def]
         machine = role()
         machine.publish(message)
         machine.data_to_send(NOW)
@@ -443,7 +445,7 @@ class TestFlows:
         machine.acknowledge(second)
         machine.discard(first)
         assert sends(machine) == "40 02 00 08"
-        ServerMachine().discard(Publish("b", b"", 1, packet_id=7))  # before there is a session: no effect
+        ServerMachine().discard(Publish("b", b"", 1, packet_id=7))  # no effect before a session exists
 
     @pytest.mark.statement("MQTT-4.4.0-1")
     def test_resumption(self, role) -> None:  # type: ignore[no-untyped-def]
@@ -461,7 +463,7 @@ class TestFlows:
         assert sends(again[0]) == "32 06 00 01 61 00 04 34"
 
     def reconnect(self, role, session: Session, present: bool) -> tuple[Machine, bytes, list[object]]:  # type: ignore[no-untyped-def]
-        """Begin the next connection. Return its machine, what it sends after CONNECT or CONNACK, and its events."""
+        """Start the next connection. Return its machine, the packets after CONNECT or CONNACK, and its events."""
         machine = role(session=session, state=CONNECTING)
         if role is client:
             events = feed(machine, ConnAck(0, present))
@@ -479,20 +481,20 @@ class TestFlows:
         machine.receive_eof(NOW)
         _, wire, events = self.reconnect(role, session, present=False)
         assert wire.hex(" ") == "3c 06 00 01 61 00 02 32"
-        assert Delivered([1]) in events  # taken for delivered, as the peer had accepted it
+        assert Delivered([1]) in events  # counts as delivered, because the peer had accepted it
 
-    def test_what_is_taken_after_the_connection_ended_is_answered_on_the_next(self, role) -> None:  # type: ignore[no-untyped-def]
+    def test_messages_taken_after_the_end_are_answered_on_the_next_connection(self, role) -> None:  # type: ignore[no-untyped-def]
         session = Session()
         old = role(session=session)
         (publish,) = feed(old, Publish("a", b"", 2, packet_id=9))
         old.close(ConnectionClosed())
         new, _, _ = self.reconnect(role, session, present=True)
         assert feed(new, Publish("a", b"", 2, dup=True, packet_id=9)) == []
-        old.acknowledge(publish)  # by someone who knows the old connection only
+        old.acknowledge(publish)  # by a caller that only has the old connection
         assert sends(old) == ""
         assert sends(new) == "50 02 00 09"
 
-    def test_much_that_waits_leaves_in_pieces_and_in_order(self, role) -> None:  # type: ignore[no-untyped-def]
+    def test_many_waiting_messages_are_sent_in_pieces_and_in_order(self, role) -> None:  # type: ignore[no-untyped-def]
         machine = role()
         count = 40
         for number in range(count):
@@ -527,7 +529,7 @@ class TestClientRequests:
             (UnsubAck(2), "MQTT-3.10.4-4"),
         ],
     )
-    def test_answers_to_something_else(self, answer: Packet, statement: str) -> None:
+    def test_answers_to_another_request_are_a_violation(self, answer: Packet, statement: str) -> None:
         machine = client()
         machine.subscribe([("a", 0)])
         machine.publish(Message("a", b"", 1))
@@ -537,7 +539,7 @@ class TestClientRequests:
         assert error.statement == statement
 
     @pytest.mark.parametrize("answer", [SubAck(7, [0]), UnsubAck(7), PubAck(7)])
-    def test_answers_to_nothing_mean_nothing(self, answer: Packet) -> None:
+    def test_unexpected_answers_are_ignored(self, answer: Packet) -> None:
         machine = client()
         token = machine.subscribe([("a", 0)])
         machine.data_to_send(NOW)
@@ -545,7 +547,7 @@ class TestClientRequests:
         assert feed(machine, SubAck(1, [0]), SubAck(1, [0])) == [Subscribed(token, (("a", 0),))]
 
     def test_a_subscribe_waits_for_the_messages_before_it(self) -> None:
-        """One message may be in flight: the second holds up the SUBSCRIBE, which holds up the third."""
+        """One message may be in flight: the second delays the SUBSCRIBE, which delays the third."""
         machine = client(session=Session(max_in_flight=1))
         machine.publish(Message("a", b"1", 1))
         machine.publish(Message("a", b"2", 1))
@@ -555,8 +557,8 @@ class TestClientRequests:
         feed(machine, PubAck(1))
         assert sends(machine) == "32 06 00 01 61 00 02 32 82 06 00 03 00 01 62 00 30 04 00 01 61 33"
 
-    def test_a_subscribe_waits_for_an_identifier_and_what_comes_after_it_too(self) -> None:
-        """All 65,535 identifiers are in flight; 00 07 is given back."""
+    def test_a_subscribe_and_later_messages_wait_for_an_identifier(self) -> None:
+        """All 65,535 identifiers are in flight; 00 07 is released."""
         session = Session(max_in_flight=65_535, max_queued=65_535)
         for _ in range(65_535):
             session.publish(Message("a", b"", 1))
@@ -569,7 +571,7 @@ class TestClientRequests:
         feed(machine, PubAck(7))
         assert sends(machine) == "82 06 00 07 00 01 62 00 30 04 00 01 61 33"
 
-    def test_bad_ones_change_nothing(self) -> None:
+    def test_invalid_requests_change_nothing(self) -> None:
         machine = client()
         for verb, argument in (
             ("subscribe", [("a#", 0)]),
@@ -581,7 +583,7 @@ class TestClientRequests:
                 getattr(machine, verb)(argument)
         assert sends(machine) == ""
 
-    def test_a_lost_session_is_asked_for_again_without_a_token(self) -> None:
+    def test_a_lost_session_is_restored_without_a_token(self) -> None:
         session = Session()
         session.subscriptions.update({"a": 1, "b": 2, "c": 0})
         machine = client(session=session, max_filters=2)
@@ -589,7 +591,7 @@ class TestClientRequests:
         assert feed(machine, SubAck(1, [1, 0x80])) == [Subscribed(None, (("a", 1), ("b", 0x80)))]
         assert session.subscriptions == {"a": 1, "c": 0}
 
-    def test_a_kept_session_is_not(self) -> None:
+    def test_a_kept_session_is_not_restored(self) -> None:
         session = Session()
         session.subscriptions["a"] = 1
         assert sends(client(session=session, present=True)) == ""
@@ -598,7 +600,7 @@ class TestClientRequests:
 class TestServerRequests:
     @pytest.mark.statement("MQTT-2.3.1-7")
     @pytest.mark.statement("MQTT-3.10.4-4")
-    def test_they_are_told_and_answered(self) -> None:
+    def test_requests_are_reported_and_answered(self) -> None:
         machine = server()
         subscribe, unsubscribe = Subscribe(0x1234, [("a", 1), ("b", 0)]), Unsubscribe(0x4321, ["a"])
         assert feed(machine, subscribe, unsubscribe) == [SubscribeReceived(subscribe), UnsubscribeReceived(unsubscribe)]
@@ -607,16 +609,16 @@ class TestServerRequests:
         assert sends(machine) == "90 04 12 34 01 80 b0 02 43 21"
 
     @pytest.mark.statement("MQTT-3.12.4-1")
-    def test_pings_one_for_one(self) -> None:
+    def test_each_ping_is_answered(self) -> None:
         machine = server()
         assert feed(machine, PingReq(), PingReq(), PingReq()) == []
         assert sends(machine) == "d0 00 d0 00 d0 00"
 
 
 class TestClientKeepAlive:
-    """keep alive 60 s: a ping after 45 s; without a sign of life for 15.5 s more the connection is given up."""
+    """Keep alive of 60 s: a ping after 45 s; after 15.5 s more without a byte the connection is closed."""
 
-    def test_silence_makes_a_ping_and_then_the_end(self) -> None:
+    def test_silence_causes_a_ping_and_then_a_timeout(self) -> None:
         machine = client()
         assert machine.next_deadline() == NOW + 45
         machine.handle_timeout(NOW + 44.9)
@@ -635,7 +637,7 @@ class TestClientKeepAlive:
         assert take(machine) == []
 
     @pytest.mark.statement("MQTT-3.1.2-23")
-    def test_the_answer_starts_anew(self) -> None:
+    def test_the_answer_restarts_the_keep_alive(self) -> None:
         machine = client()
         gaps, last = [], NOW
         for _ in range(100):
@@ -649,14 +651,14 @@ class TestClientKeepAlive:
         assert max(gaps) <= 60
 
     @pytest.mark.statement("MQTT-3.1.2-23")
-    def test_pings_go_out_though_messages_come_in(self) -> None:
+    def test_pings_are_sent_while_messages_are_received(self) -> None:
         machine = client()
         feed(machine, Publish("a"), now=NOW + 40)
         assert machine.next_deadline() == NOW + 45
         machine.handle_timeout(NOW + 45)
         assert sends(machine, NOW + 45) == "c0 00"
 
-    def test_a_half_open_connection_is_found_though_messages_go_out(self) -> None:
+    def test_a_half_open_connection_is_detected_while_messages_are_sent(self) -> None:
         machine = client()
         now = NOW
         while machine.state is CONNECTED:
@@ -667,7 +669,7 @@ class TestClientKeepAlive:
         assert isinstance(closing_error(take(machine)), KeepAliveTimeout)
         assert NOW + 60 < now < NOW + 63
 
-    def test_any_byte_is_a_sign_of_life(self) -> None:
+    def test_any_received_byte_counts(self) -> None:
         machine = client()
         machine.handle_timeout(NOW + 45)
         machine.data_to_send(NOW + 45)
@@ -678,7 +680,7 @@ class TestClientKeepAlive:
         machine.handle_timeout(NOW + 75.5)
         assert machine.state is CLOSED
 
-    def test_a_second_ping_does_not_excuse_the_first(self) -> None:
+    def test_a_second_ping_does_not_extend_the_timeout(self) -> None:
         machine = client(ping_timeout=100)
         machine.handle_timeout(NOW + 45)
         machine.data_to_send(NOW + 45)
@@ -694,7 +696,7 @@ class TestClientKeepAlive:
         machine.data_to_send(NOW + 45)
         machine.pause_reading()
         assert machine.next_deadline() == NOW + 90
-        machine.handle_timeout(NOW + 90)  # but the server must hear of us
+        machine.handle_timeout(NOW + 90)  # pings are still sent
         assert sends(machine, NOW + 90) == "c0 00"
         assert machine.state is CONNECTED
         machine.resume_reading(NOW + 100)
@@ -712,7 +714,7 @@ class TestClientKeepAlive:
     def test_nothing_is_due_before_the_connack(self) -> None:
         assert client(state=CONNECTING).next_deadline() is None
 
-    def test_a_long_keep_alive_is_not_waited_for_as_long(self) -> None:
+    def test_the_ping_timeout_is_bounded_for_a_long_keep_alive(self) -> None:
         machine = client(Connect("c", keep_alive=65_535))
         machine.handle_timeout(NOW + 65_535 * 0.75)
         machine.data_to_send(NOW + 65_535 * 0.75)
@@ -722,7 +724,7 @@ class TestClientKeepAlive:
 class TestServerKeepAlive:
     @pytest.mark.statement("MQTT-3.1.2-24")
     @pytest.mark.parametrize("keep_alive", [1, 2, 60, 65_535])
-    def test_one_and_a_half(self, keep_alive: int) -> None:
+    def test_the_timeout_is_one_and_a_half_keep_alives(self, keep_alive: int) -> None:
         machine = server(Connect("c", keep_alive=keep_alive))
         assert machine.next_deadline() == NOW + keep_alive * 1.5
         feed(machine, PingReq(), now=NOW + 1)
@@ -752,7 +754,7 @@ class TestServerKeepAlive:
         machine.resume_reading(NOW + 500)
         assert machine.next_deadline() == NOW + 590
 
-    def test_it_counts_from_the_accepting(self) -> None:
+    def test_it_starts_when_the_connect_is_accepted(self) -> None:
         machine = server(state=CONNECTING)
         assert machine.next_deadline() is None
         machine.accept(Session(), False, NOW + 500)
@@ -760,7 +762,7 @@ class TestServerKeepAlive:
 
 
 class TestPacketTimeout:
-    """A server may bound how long a packet takes from its first byte to its last."""
+    """A server may bound the time from the first byte of a packet to its last."""
 
     def dripping(self) -> ServerMachine:
         machine = ServerMachine(packet_timeout=20)
@@ -768,7 +770,7 @@ class TestPacketTimeout:
         machine.accept(Session(), False, NOW)
         return machine
 
-    def test_a_packet_that_never_ends(self) -> None:
+    def test_an_incomplete_packet_times_out(self) -> None:
         machine = self.dripping()
         assert machine.next_deadline() is None
         for second, byte in enumerate(Publish("a", bytes(100)).encode()[:20]):
@@ -781,7 +783,7 @@ class TestPacketTimeout:
         assert isinstance(error, LimitExceeded)
         assert "not complete 20 s after its first byte" in str(error)
 
-    def test_it_counts_anew_with_each_packet(self) -> None:
+    def test_it_restarts_with_each_packet(self) -> None:
         machine = self.dripping()
         data = PingReq().encode()
         for second in range(100):
@@ -833,14 +835,14 @@ class TestEnds:
         assert sends(machine) == ""
 
     def test_without_a_disconnect_the_server_publishes_the_will(self) -> None:
-        """What may be sent is sent all the same."""
+        """Packets that may be sent are still sent."""
         machine = client()
         machine.publish(Message("a", b"x"))
         machine.disconnect(goodbye=False)
         assert sends(machine) == "30 04 00 01 61 78"
         assert take(machine) == [Sent(1), Closed(None)]
 
-    def test_disconnect_sends_all_that_may_be_sent_however_much(self) -> None:
+    def test_disconnect_sends_everything_that_may_be_sent(self) -> None:
         machine = client()
         for _ in range(30):
             machine.publish(Message("a", bytes(20_000)))
@@ -850,7 +852,7 @@ class TestEnds:
         assert packets[-1] == Disconnect()
 
     @pytest.mark.statement("MQTT-3.14.4-3")
-    def test_the_clients_disconnect_is_told_apart_from_a_loss(self) -> None:
+    def test_a_disconnect_is_distinguished_from_a_loss(self) -> None:
         machine = server()
         assert feed(machine, Publish("a"), Disconnect(), Publish("b")) == [Publish("a"), Closed(None)]
         assert machine.error is None

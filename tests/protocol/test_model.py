@@ -1,8 +1,8 @@
-"""A client, a server and a line that fails at any byte: QoS 1 arrives at least once, QoS 2 exactly once, in order.
+"""A client, a server and a lossy line: QoS 1 arrives at least once, QoS 2 exactly once, in order.
 
-The model knows only what was published. Hypothesis publishes, moves some bytes, lets consumers take messages late and
-out of order, and cuts the line wherever it likes; in the end the line is left whole,
-everything is taken, and what each side saw is compared with what the other side published.
+The model records only the published messages. Hypothesis publishes, moves some bytes, takes messages late and out of
+order, and cuts the line at any byte. At the end the line stays up, everything is taken, and the messages each side
+received are compared with those the other side published.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LossyLine(RuleBasedStateMachine):
         self.settle()
 
     def settle(self) -> None:
-        """Act on what both have learnt."""
+        """Handle the events of both sides."""
         pair = self.pair
         while pair.client_events or pair.server_events:
             for side, events in (("client", pair.client_events), ("server", pair.server_events)):
@@ -64,7 +64,7 @@ class LossyLine(RuleBasedStateMachine):
     def act(self, side: str, event: object) -> None:
         pair = self.pair
         if isinstance(event, (UpgradeRequested, ConnectReceived)) and pair.server.closed:
-            return  # the line was cut in between
+            return  # the line was cut meanwhile
         if isinstance(event, UpgradeRequested):
             pair.server.accept_upgrade(pair.clock())
         elif isinstance(event, ConnectReceived):
@@ -81,7 +81,7 @@ class LossyLine(RuleBasedStateMachine):
             assert not isinstance(event.error, ProtocolError), event
 
     def acknowledge(self, side: str, publish: Publish) -> None:
-        """As a driver does: by the connection while there is one, else by the session."""
+        """Acknowledge as a driver does: through the connection if there is one, otherwise through the session."""
         connection = self.pair.client if side == "client" else self.pair.server
         session = self.client_session if side == "client" else self.server_session
         if connection.connected:
@@ -184,7 +184,7 @@ TestLossyLine = pytest.mark.statement("MQTT-4.4.0-1")(
 
 @pytest.mark.parametrize("websocket", [False, True])
 def test_the_line_is_cut_after_every_byte(websocket: bool) -> None:
-    """One exchange in both directions, taken at once; cut after its first byte, after its second, and so to its end."""
+    """One exchange in both directions, taken immediately; cut after its first byte, its second, and so on."""
     sides, cut, whole = ("server", "client"), 0, False
     while not whole:
         cut += 1

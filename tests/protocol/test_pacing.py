@@ -1,4 +1,4 @@
-"""The token bucket, and the pace of a client: against a server that drops what is beyond its rate."""
+"""The token bucket, and pacing of a client with a server that drops messages beyond its rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_no_interval_has_more_than_the_rate_and_the_burst(
 
 
 @given(st.floats(0.5, 50), st.floats(1, 20), STEPS)
-def test_when_it_says_that_tokens_are_there_they_are(rate: float, burst: float, steps: list[tuple[float, int]]) -> None:
+def test_the_predicted_time_of_tokens_is_right(rate: float, burst: float, steps: list[tuple[float, int]]) -> None:
     bucket, now = TokenBucket(rate, burst), 5.0
     for pause, count in steps:
         now += pause
@@ -52,7 +52,7 @@ def test_when_it_says_that_tokens_are_there_they_are(rate: float, burst: float, 
         now = ready
 
 
-def test_a_debt_is_bounded_and_time_never_goes_back() -> None:
+def test_a_debt_is_bounded_and_time_is_monotonic() -> None:
     bucket = TokenBucket(10, 2)
     for _ in range(100):
         bucket.spend(0.0)
@@ -64,16 +64,16 @@ def test_a_debt_is_bounded_and_time_never_goes_back() -> None:
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (1, 0), (-1, 1), (float("nan"), 1)])
-def test_rates_that_are_none(rate: float, burst: float) -> None:
+def test_invalid_rates_are_refused(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
         TokenBucket(rate, burst)
 
 
-# --- the pace of a client ---
+# --- pacing of a client ---
 
 
 class Throttling:
-    """A server that takes so many messages a second, in and out together, and drops the others without a word."""
+    """A server that accepts a number of messages a second, in both directions together, and silently drops others."""
 
     def __init__(self, machine: ClientMachine, rate: float, deaf: bool = False) -> None:
         self.machine, self.deaf = machine, deaf
@@ -83,7 +83,7 @@ class Throttling:
         self._decoder = Decoder()
 
     def step(self, now: float) -> None:
-        """Let the client do what is due, and answer it."""
+        """Run the client's due actions, and answer its packets."""
         if (deadline := self.machine.next_deadline()) is not None and deadline <= now:
             self.machine.handle_timeout(now)
         while data := self.machine.data_to_send(now):
@@ -98,7 +98,7 @@ class Throttling:
                     self.machine.receive_data(PubAck(packet.packet_id).encode(), now)
 
     def run(self, start: float, end: float, until: int = 10**9) -> float:
-        """Let time pass from deadline to deadline. Return when it stopped."""
+        """Advance the time from deadline to deadline. Return the time of the end."""
         now = start
         while now < end:
             self.step(now)
@@ -131,7 +131,7 @@ def test_three_hundred_messages_take_three_seconds_and_none_is_dropped() -> None
     assert machine.next_deadline() is None
 
 
-def test_what_comes_in_counts_and_so_does_qos_0() -> None:
+def test_received_messages_and_qos_0_count() -> None:
     session = Session()
     machine = connected(session, publish_rate=100.0)
     machine.receive_data(Publish("in", b"").encode() * 30, 0.0)
@@ -141,12 +141,12 @@ def test_what_comes_in_counts_and_so_does_qos_0() -> None:
         session.publish(Message("t", str(number).encode(), 1))
     server = Throttling(machine, 1_000)
     server.step(0.0)
-    assert [packet.qos for packet in server.taken] == [0] * 20  # 30 came in, and half a second's worth is 50
+    assert [packet.qos for packet in server.taken] == [0] * 20  # 30 were received; half a second allows 50
     server.run(0.0, 0.2)
     assert [packet.qos for packet in server.taken] == [0] * 20 + [1] * 10
 
 
-def test_a_lone_message_of_qos_0_that_overtakes_counts_too() -> None:
+def test_a_message_of_qos_0_sent_directly_counts() -> None:
     session = Session()
     machine = connected(session, publish_rate=2.0)
     assert machine.may_overtake(0.0)
@@ -159,12 +159,12 @@ def test_a_lone_message_of_qos_0_that_overtakes_counts_too() -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 100.0])
-def test_what_was_dropped_is_sent_again_and_never_fills_the_window(rate: float | None) -> None:
+def test_dropped_messages_are_sent_again_and_never_fill_the_window(rate: float | None) -> None:
     session = Session(max_in_flight=20)
     machine = connected(session, publish_rate=rate, resend_after=5.0)
     for number in range(200):
         session.publish(Message("t", str(number).encode(), 1))
-    server = Throttling(machine, 30)  # less than the client believes
+    server = Throttling(machine, 30)  # less than the client assumes
     server.run(0.0, 200.0, until=200)
     assert {packet.payload for packet in server.taken} == {str(number).encode() for number in range(200)}
     assert server.dropped
@@ -173,7 +173,7 @@ def test_what_was_dropped_is_sent_again_and_never_fills_the_window(rate: float |
     assert len(session.sender) == 0
 
 
-def test_a_message_is_sent_again_only_when_it_is_overdue_and_never_one_of_qos_2() -> None:
+def test_only_overdue_messages_of_qos_1_are_sent_again() -> None:
     session = Session()
     machine = connected(session, resend_after=5.0)
     server = Throttling(machine, 1_000, deaf=True)
@@ -194,7 +194,7 @@ def test_a_message_is_sent_again_only_when_it_is_overdue_and_never_one_of_qos_2(
     assert machine.next_deadline() == 10.0
 
 
-def test_an_identifier_that_is_used_again_begins_anew() -> None:
+def test_a_reused_identifier_restarts_its_timeout() -> None:
     session = Session()
     machine = connected(session, resend_after=5.0)
     session.publish(Message("t", b"1", 1))
@@ -210,7 +210,7 @@ def test_an_identifier_that_is_used_again_begins_anew() -> None:
         machine.receive_data(PubAck(1).encode(), now)
 
 
-def test_an_identifier_that_is_used_again_takes_its_place_at_the_end() -> None:
+def test_a_reused_identifier_is_last_in_order() -> None:
     session = Session()
     machine = connected(session, resend_after=5.0)
     server = Throttling(machine, 1_000, deaf=True)
@@ -223,12 +223,12 @@ def test_an_identifier_that_is_used_again_takes_its_place_at_the_end() -> None:
     server.step(4.0)
     assert server.dropped[-1].packet_id == 2
     machine.receive_data(PubAck(1).encode(), 4.0)
-    assert machine.next_deadline() == 5.0  # that of the third message, and not the one that was sent just now
+    assert machine.next_deadline() == 5.0  # that of the third message, not of the one just sent
     server.step(5.0)
     assert [packet.payload for packet in server.dropped if packet.dup] == [b"2"]
 
 
-def test_a_new_connection_counts_what_it_sends_again() -> None:
+def test_retransmissions_on_a_new_connection_count() -> None:
     session = Session()
     server = Throttling(connected(session, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
     for number in range(5):
@@ -243,7 +243,7 @@ def test_a_new_connection_counts_what_it_sends_again() -> None:
     assert again.machine.next_deadline() == 105.0
 
 
-def test_with_a_pace_it_pings_as_without() -> None:
+def test_pacing_does_not_change_pings() -> None:
     session = Session()
     machine = ClientMachine(Connect("c", True, 10), session, publish_rate=1.0, resend_after=5.0)
     machine.start(0.0)
@@ -256,7 +256,7 @@ def test_with_a_pace_it_pings_as_without() -> None:
     assert machine.error is not None
 
 
-def test_without_a_pace_there_is_none() -> None:
+def test_without_a_rate_there_is_no_pacing() -> None:
     session = Session()
     machine = connected(session)
     for _ in range(100):
@@ -267,8 +267,8 @@ def test_without_a_pace_there_is_none() -> None:
     assert machine.next_deadline() is None
 
 
-def test_what_is_sent_alone_is_sent_again_too_and_the_timer_never_runs_wild() -> None:
-    """A message that is suspected waits alone for its answer: if it was throttled, the answer never comes."""
+def test_suspects_are_sent_again_without_a_busy_timer() -> None:
+    """A suspected message is sent alone; if the server throttles it, the answer never arrives."""
     session = Session()
     server = Throttling(connected(session, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
     for number in range(3):
@@ -278,7 +278,7 @@ def test_what_is_sent_alone_is_sent_again_too_and_the_timer_never_runs_wild() ->
     again = Throttling(connected(session, 100.0, publish_rate=10.0, resend_after=5.0), 1_000, deaf=True)
     machine = again.machine
     again.step(100.0)
-    assert again.dropped == []  # the connection has not shown that it works
+    assert again.dropped == []  # the connection is not proven to work yet
     machine.receive_data(b"\xd0\x00", 100.0)
     again.step(100.0)
     assert [packet.payload for packet in again.dropped] == [b"0"]
@@ -295,13 +295,13 @@ def test_what_is_sent_alone_is_sent_again_too_and_the_timer_never_runs_wild() ->
     assert len(session.sender) == 0
 
 
-def test_what_is_overdue_waits_for_the_rate_too() -> None:
+def test_overdue_messages_wait_for_the_rate() -> None:
     session = Session()
     machine = connected(session, publish_rate=1.0, resend_after=5.0)
     server = Throttling(machine, 1_000, deaf=True)
     session.publish(Message("t", b"1", 1))
     server.step(0.0)
-    assert machine.may_overtake(5.0)  # a lone message of QoS 0 takes what the rate allows
+    assert machine.may_overtake(5.0)  # a single message of QoS 0 uses what the rate allows
     server.step(5.0)
     assert [packet.payload for packet in server.dropped] == [b"1"]
     deadline = machine.next_deadline()
@@ -311,13 +311,13 @@ def test_what_is_overdue_waits_for_the_rate_too() -> None:
     assert [(packet.payload, packet.dup) for packet in server.dropped] == [(b"1", False), (b"1", True)]
 
 
-def test_what_is_sent_alone_counts_once_and_a_request_not_at_all() -> None:
+def test_a_suspect_counts_once_and_a_request_does_not_count() -> None:
     session = Session()
     session.subscribe([("x", 0)])
     session.publish(Message("t", b"1", 1))
     Throttling(connected(session), 1_000, deaf=True).step(0.0)
     session.suspects.cautious = True
-    machine = connected(session, 100.0, publish_rate=4.0)  # two at once
+    machine = connected(session, 100.0, publish_rate=4.0)  # a burst of two
     server = Throttling(machine, 1_000, deaf=True)
     machine.receive_data(b"\xd0\x00", 100.0)
     server.step(100.0)
@@ -331,4 +331,4 @@ def test_what_is_sent_alone_counts_once_and_a_request_not_at_all() -> None:
     assert [packet.payload for packet in server.dropped] == [b"1", b"2"]
     server.step(100.5)
     assert server.dropped[-1].payload == b"3"
-    assert machine.next_deadline() is None  # nothing is sent again where that was not asked for
+    assert machine.next_deadline() is None  # nothing is sent again unless requested

@@ -1,4 +1,4 @@
-"""A client whose server acknowledges nothing: it is pinged and reported, whatever the keep alive is."""
+"""`ack_timeout`: a server that acknowledges nothing is pinged and reported, for any keep alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mqttws import (
 from mqttws.protocol.events import Stalled
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING
 
-SILENT = Connect("c", keep_alive=0)  # no ping of the keep alive's is among what is seen here
+SILENT = Connect("c", keep_alive=0)  # so that every ping here is one of the ack_timeout
 
 Ask = Callable[[ClientMachine], int]
 ASKED: list[tuple[Ask, Packet, str]] = [
@@ -38,7 +38,7 @@ ASKED: list[tuple[Ask, Packet, str]] = [
 
 
 def waiting(asked: int = 1, **options: object) -> ClientMachine:
-    """A client that waits 10 s for an acknowledgement, after so many messages of QoS 1."""
+    """Return a client with an ack_timeout of 10 s that has sent some messages of QoS 1."""
     machine = client(SILENT, ack_timeout=10.0, ping_timeout=5.0, **options)
     for _ in range(asked):
         machine.publish(Message("a", b"x", 1))
@@ -47,7 +47,7 @@ def waiting(asked: int = 1, **options: object) -> ClientMachine:
 
 
 @pytest.mark.parametrize(("ask", "answer", "packet"), ASKED, ids=["PUBACK", "PUBREC", "SUBACK", "UNSUBACK"])
-def test_each_acknowledgement_is_waited_for(ask: Ask, answer: Packet, packet: str) -> None:
+def test_each_type_of_acknowledgement_is_awaited(ask: Ask, answer: Packet, packet: str) -> None:
     machine = waiting(0)
     assert machine.next_deadline() is None
     ask(machine)
@@ -63,7 +63,7 @@ def test_each_acknowledgement_is_waited_for(ask: Ask, answer: Packet, packet: st
     assert machine.next_deadline() == expected
 
 
-def test_it_is_reported_once_until_an_acknowledgement_comes() -> None:
+def test_it_is_reported_once_until_an_acknowledgement_arrives() -> None:
     machine = waiting(2)
     machine.handle_timeout(NOW + 10)
     assert feed(machine, PingResp(), now=NOW + 11) == [Stalled(2, 10.0)]
@@ -77,18 +77,18 @@ def test_it_is_reported_once_until_an_acknowledgement_comes() -> None:
     assert take(machine) == [Stalled(1, 10.0)]
 
 
-def test_any_acknowledgement_starts_the_time_anew_and_nothing_else_does() -> None:
+def test_only_an_acknowledgement_restarts_the_timeout() -> None:
     machine = waiting(3)
     feed(machine, PubAck(2), now=NOW + 6)
     assert machine.next_deadline() == NOW + 16
     feed(machine, Publish("in"), now=NOW + 8)
-    feed(machine, PubAck(2), now=NOW + 9)  # a second time, it answers nothing
+    feed(machine, PubAck(2), now=NOW + 9)  # a repeated one answers nothing
     machine.publish(Message("a", b"x", 1))
     machine.data_to_send(NOW + 10)
     assert machine.next_deadline() == NOW + 16
 
 
-def test_a_server_that_does_not_answer_the_ping_either_is_given_up() -> None:
+def test_an_unanswered_ping_ends_the_connection() -> None:
     machine = waiting()
     machine.handle_timeout(NOW + 10)
     machine.data_to_send(NOW + 10)
@@ -98,13 +98,13 @@ def test_a_server_that_does_not_answer_the_ping_either_is_given_up() -> None:
     assert isinstance(closing_error(take(machine)), KeepAliveTimeout)
 
 
-def test_while_reading_is_paused_it_proves_nothing() -> None:
+def test_nothing_is_reported_while_reading_is_paused() -> None:
     machine = waiting()
     machine.pause_reading()
     assert machine.next_deadline() is None
     machine.handle_timeout(NOW + 100)
     assert (take(machine), sends(machine, NOW + 100)) == ([], "")
-    machine.resume_reading(NOW + 100)  # the acknowledgement may be among what is read now
+    machine.resume_reading(NOW + 100)  # the acknowledgement may be read now
     assert machine.next_deadline() == NOW + 110
 
 
@@ -119,7 +119,7 @@ def test_the_earlier_of_it_and_the_keep_alive() -> None:
     assert machine.next_deadline() == NOW + 10
 
 
-def test_what_an_earlier_connection_left_counts_from_the_connack() -> None:
+def test_messages_of_an_earlier_connection_count_from_the_connack() -> None:
     session = Session()
     waiting(2, session=session)
     machine = client(SILENT, session, CONNECTING, ack_timeout=10.0)
@@ -130,8 +130,8 @@ def test_what_an_earlier_connection_left_counts_from_the_connack() -> None:
     assert machine.next_deadline() == NOW + 70
 
 
-def test_the_answers_of_both_halves_of_qos_2_are_told_apart() -> None:
-    """A PUBREC and a PUBCOMP at once leave as much due as before, and are progress all the same."""
+def test_the_answers_of_both_halves_of_qos_2_are_distinguished() -> None:
+    """A PUBREC and a PUBCOMP together leave as many due as before, and yet are progress."""
     machine = waiting(0)
     for _ in range(2):
         machine.publish(Message("a", b"x", 2))

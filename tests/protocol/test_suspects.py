@@ -1,6 +1,6 @@
-"""What a server ends the connection over, each time it is sent: it is found by sending it alone, and given up by name.
+"""A packet on which the server closes the connection each time is found by sending suspects alone, and is rejected.
 
-Each connection below is a machine over the one session. The server answers pings and ends the connection over "p".
+Each connection below is a machine with the same session. The server answers pings and closes the connection on "p".
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ PING = "c0 00"
 
 
 def connected(session: Session, present: bool = True, **options: object) -> ClientMachine:
-    """The next connection of a session."""
+    """Return the next connection of a session."""
     return client(session=session, present=present, reject_suspects=True, **options)
 
 
 def proven(session: Session, present: bool = True, **options: object) -> ClientMachine:
-    """The next connection of a session with suspects: a PINGREQ goes out, and nothing else before its answer."""
+    """Return the next connection of a session with suspects: it sends only a PINGREQ before its answer."""
     machine = connected(session, present, **options)
     assert sends(machine).endswith(PING)
     assert sends(machine) == ""
@@ -52,7 +52,7 @@ def proven(session: Session, present: bool = True, **options: object) -> ClientM
 
 
 def cut(machine: ClientMachine) -> list[object]:
-    """Let the server end the connection. Return what the client learns before `Closed`."""
+    """Close the connection by the server. Return the events before `Closed`."""
     machine.receive_eof(NOW)
     *events, closed = take(machine)
     assert isinstance(closed, Closed)
@@ -60,7 +60,7 @@ def cut(machine: ClientMachine) -> list[object]:
 
 
 def cautious(session: Session) -> None:
-    """End two connections of a session with the same unanswered: from here on that is sent alone."""
+    """End two connections of a session with the same packets unanswered, so that these are then sent alone."""
     for _ in range(2):
         machine = connected(session)
         machine.data_to_send(NOW)
@@ -73,12 +73,12 @@ def test_a_message_is_found_in_four_connections_and_the_others_keep_their_order(
     first = connected(session)
     assert sends(first) == f"{A} {P} {B}"
     assert cut(first) == []
-    second = connected(session)  # it may have been the network: all is sent as usual
+    second = connected(session)  # possibly a network failure, so everything is sent as usual
     assert sends(second) == f"{A_AGAIN} {P_AGAIN} {B_AGAIN}"
     assert cut(second) == []
     third = proven(session)
     assert sends(third) == A_AGAIN
-    assert sends(third) == ""  # its answer comes first
+    assert sends(third) == ""  # waits for the PINGRESP
     assert feed(third, PubAck(1)) == [Delivered([tokens[0]])]
     assert sends(third) == P_AGAIN
     assert cut(third) == []
@@ -91,7 +91,7 @@ def test_a_message_is_found_in_four_connections_and_the_others_keep_their_order(
     assert len(session.sender) == 0
     session.publish(Message("a", b"4", 1))
     session.publish(Message("a", b"5", 1))
-    assert sends(fifth) == "32 06 00 01 61 00 04 34 32 06 00 01 61 00 05 35"  # side by side again
+    assert sends(fifth) == "32 06 00 01 61 00 04 34 32 06 00 01 61 00 05 35"  # together again
     assert cut(fifth) == []
     assert sends(connected(session)) == "3a 06 00 01 61 00 04 34 3a 06 00 01 61 00 05 35"
 
@@ -108,7 +108,7 @@ def test_one_of_qos_2_is_found_by_its_publish_and_not_by_its_pubrel() -> None:
     assert sends(machine) == "62 02 00 01 3c 05 00 01 61 00 02"  # its PUBREL, and the next one
     assert cut(machine) == []
     machine = connected(session)
-    assert sends(machine) == "62 02 00 01 c0 00"  # a PUBREL waits for nothing
+    assert sends(machine) == "62 02 00 01 c0 00"  # a PUBREL is not held back
     feed(machine, PubComp(1), PingResp())
     assert sends(machine) == "3c 05 00 01 61 00 02"
     assert cut(machine) == [Rejected(2, "a", 1)]
@@ -161,7 +161,7 @@ def test_without_reject_suspects_a_message_is_sent_for_ever() -> None:
         assert cut(machine) == []
 
 
-def test_what_was_answered_between_the_ends_is_not_suspected() -> None:
+def test_messages_answered_in_between_are_not_suspects() -> None:
     session = Session()
     for number in range(5):
         session.publish(Message("a", b"", 1))
@@ -176,7 +176,7 @@ def test_what_was_answered_between_the_ends_is_not_suspected() -> None:
     assert not session.suspects.cautious
 
 
-def test_a_late_answer_spares_a_message_its_turn() -> None:
+def test_a_late_answer_clears_a_suspect() -> None:
     session = Session()
     session.publish(Message("a", b"1", 1))
     session.publish(Message("p", b"2", 1))
@@ -184,14 +184,14 @@ def test_a_late_answer_spares_a_message_its_turn() -> None:
     cautious(session)
     machine = proven(session)
     assert sends(machine) == A_AGAIN
-    feed(machine, PubAck(2), PubAck(1))  # what an earlier connection sent is answered on this one
+    feed(machine, PubAck(2), PubAck(1))  # late answers to packets of an earlier connection
     assert sends(machine) == B_AGAIN
     assert feed(machine, PubAck(3)) == [Delivered([3])]
     assert sends(machine) == ""
     assert not session.suspects.cautious
 
 
-def test_an_identifier_that_is_used_again_is_another_message() -> None:
+def test_a_reused_identifier_is_another_message() -> None:
     session = Session()
     session.publish(Message("a", b"1", 1))
     session.publish(Message("b", b"2", 1))
@@ -205,7 +205,7 @@ def test_an_identifier_that_is_used_again_is_another_message() -> None:
     assert sends(machine) == "32 06 00 01 63 00 02 33"  # once, and without DUP
 
 
-def test_a_connection_that_ends_before_it_has_proven_itself_accuses_nothing() -> None:
+def test_a_connection_that_ends_before_the_pingresp_rejects_nothing() -> None:
     session = Session()
     session.publish(Message("a", b"1", 1))
     cautious(session)
@@ -261,7 +261,7 @@ def test_a_subscribe_of_several_is_split_and_its_call_gets_every_return_code() -
     assert session.subscriptions == {"a": 1, "b": 1}
 
 
-def test_an_unsubscribe_is_given_up_too_and_the_others_of_its_call_are_done() -> None:
+def test_an_unsubscribe_is_rejected_and_the_other_filters_of_its_call_are_done() -> None:
     session = Session()
     session.subscriptions.update({"a": 1, "p": 1, "b": 0})
     token = session.unsubscribe(["a", "p", "b"])
@@ -283,13 +283,13 @@ def test_an_unsubscribe_is_given_up_too_and_the_others_of_its_call_are_done() ->
     machine = proven(session)
     assert sends(machine) == "a2 05 00 01 00 01 62"
     assert feed(machine, UnsubAck(1)) == [Unsubscribed(token, (("a", 0), ("p", 0x80), ("b", 0)))]
-    assert session.subscriptions == {"p": 1}  # as the server has it
+    assert session.subscriptions == {"p": 1}  # as at the server
     assert sends(machine) == ""
     assert not session.suspects.cautious
 
 
-def test_a_subscribe_and_an_unsubscribe_of_one_filter_are_suspected_apart() -> None:
-    """The server takes the SUBSCRIBE, on the second attempt, and never the UNSUBSCRIBE."""
+def test_a_subscribe_and_an_unsubscribe_of_one_filter_are_separate_suspects() -> None:
+    """The server accepts the SUBSCRIBE at the second attempt, and never the UNSUBSCRIBE."""
     session = Session()
     subscribing, unsubscribing = session.subscribe([("p", 0)]), session.unsubscribe(["p"])
     cautious(session)
@@ -310,8 +310,8 @@ def test_a_subscribe_and_an_unsubscribe_of_one_filter_are_suspected_apart() -> N
     assert session.suspects.closed_over == set()
 
 
-def test_a_subscription_that_is_restored_is_given_up_alone() -> None:
-    """The server lost the session, and its policy has changed since: the others are made again."""
+def test_only_the_suspect_of_restored_subscriptions_is_rejected() -> None:
+    """The server has lost the session, and its policy has changed: the other subscriptions are restored."""
     session = Session()
     session.subscriptions.update({"a": 1, "p": 1, "b": 0})
     for _ in range(2):
@@ -327,12 +327,12 @@ def test_a_subscription_that_is_restored_is_given_up_alone() -> None:
         assert cut(machine) == rejected
         session.identifiers.start_at(1)
     machine = proven(session, present=False)
-    assert sends(machine) == "82 0a 00 01 00 01 61 01 00 01 62 00"  # neither is suspected: together again
+    assert sends(machine) == "82 0a 00 01 00 01 61 01 00 01 62 00"  # neither is a suspect, so together again
     assert feed(machine, SubAck(1, [1, 0])) == [Subscribed(None, (("a", 1), ("b", 0)))]
     assert session.subscriptions == {"a": 1, "b": 0}
 
 
-def test_a_filter_that_was_refused_so_and_is_granted_later_is_clean_again() -> None:
+def test_a_rejected_filter_that_is_granted_later_is_no_suspect() -> None:
     session = Session()
     session.subscribe([("p", 0)])
     cautious(session)
@@ -369,7 +369,7 @@ def test_requests_and_messages_keep_the_order_of_their_calls() -> None:
     assert feed(machine, UnsubAck(3)) == [Unsubscribed(unsubscribing, (("x", 0),))]
 
 
-def test_requests_that_are_made_meanwhile_are_not_suspected() -> None:
+def test_new_requests_are_not_suspects() -> None:
     session = Session()
     session.publish(Message("a", b"1", 1))
     cautious(session)
@@ -381,8 +381,8 @@ def test_requests_that_are_made_meanwhile_are_not_suspected() -> None:
     assert not session.suspects.cautious
 
 
-def test_a_subscribe_without_a_free_identifier_waits_for_a_message_to_give_one_back() -> None:
-    """All 65,535 are in flight, and the server has lost the subscription that comes first."""
+def test_a_subscribe_without_a_free_identifier_waits_for_one() -> None:
+    """All 65,535 identifiers are in flight, and the server has lost the subscription, which is restored first."""
     session = Session(max_in_flight=65_535, max_queued=65_535)
     for _ in range(65_535):
         session.publish(Message("a", b"", 1))
@@ -398,7 +398,7 @@ def test_a_subscribe_without_a_free_identifier_waits_for_a_message_to_give_one_b
 
 
 class Disk(MemoryStore):
-    """A store that may be full."""
+    """A store that can be full."""
 
     full = False
 
@@ -409,7 +409,7 @@ class Disk(MemoryStore):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_what_is_given_up_leaves_the_store_where_that_can_be_written(full: bool) -> None:
+def test_rejected_messages_are_removed_from_the_store_if_it_is_writable(full: bool) -> None:
     store = Disk()
     session = Session()
     session.keep_in(store, "c")
@@ -423,5 +423,5 @@ def test_what_is_given_up_leaves_the_store_where_that_can_be_written(full: bool)
     assert sends(machine) == "3a 06 00 01 70 00 01 32"
     store.full = full
     assert cut(machine) == [Rejected(1, "p", 2)]
-    store.crash()  # what is not committed is as it was
+    store.crash()  # uncommitted changes are lost
     assert len(store) == (2 if full else 1)

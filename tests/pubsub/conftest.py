@@ -1,4 +1,4 @@
-"""What the tests of the PubSub API share: a broker that notes what it is asked for, and both faces of the API."""
+"""Fixtures of the tests of the PubSub API: a broker that records requests, and `PubSub` for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pubsub import MqttOverWSProvider
 
 
 class World:
-    """A broker, and what clients have asked of it."""
+    """A broker, and the requests of its clients."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -73,7 +73,7 @@ def face(request: pytest.FixtureRequest) -> type[Threads] | type[Loop]:
 
 @pytest.fixture
 def make(stack: ExitStack, face: type[Threads] | type[Loop]) -> Callable[..., Threads | Loop]:
-    """Make a `PubSub` of the face under test; it is closed with the test."""
+    """Return a function that creates a `PubSub` of the face under test; it is closed after the test."""
 
     def make(*providers: Any, **options: Any) -> Threads | Loop:
         made = face(*providers, **options)
@@ -85,7 +85,7 @@ def make(stack: ExitStack, face: type[Threads] | type[Loop]) -> Callable[..., Th
 
 @pytest.fixture
 def api(world: World, make: Callable[..., Threads | Loop]) -> Threads | Loop:
-    """A `PubSub` of the face under test, with one provider for the world's broker."""
+    """Return a `PubSub` of the face under test, with one provider for the broker."""
     return make(world.provider())
 
 

@@ -1,4 +1,4 @@
-"""Acknowledgements are read whatever waits to be taken: each message of a burst may be answered; both faces."""
+"""Acknowledgements are read while messages wait, so each message of a burst can be answered; for both faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mqttws import MQTTError, WouldDeadlock
 from pubsub import PublishFailed
 
 Api = Threads | Loop
-#: More than wait in any queue that is bounded by their number.
+#: More messages than any queue that is bounded by number holds.
 MANY = 1_500
 
 
@@ -133,8 +133,8 @@ def test_many_retained_messages_and_a_publish(api: Api, world: Any) -> None:
 
 
 @pytest.mark.parametrize("call", ["publish", "publish to two", "ready"])
-def test_a_wait_in_an_observer_that_could_never_end_says_so(make: Any, world: Any, call: str) -> None:
-    """Beyond `max_inbound_bytes` nothing is read before the observer returns, no answer either."""
+def test_a_wait_in_an_observer_that_could_never_end_raises(make: Any, world: Any, call: str) -> None:
+    """Beyond `max_inbound_bytes` nothing is read before the observer returns, not even an answer."""
     api = make(world.provider(max_inbound_bytes=20_000))
     ps, outcome = api.ps, Recorder()
     begun = time.monotonic()
@@ -176,4 +176,4 @@ def test_a_wait_in_an_observer_that_could_never_end_says_so(make: Any, world: An
     for each in error.errors.values() if isinstance(error, PublishFailed) else [error]:
         assert isinstance(each, WouldDeadlock)
         assert "max_inbound_bytes" in str(each)
-    api.call(ps.publish, "b", 1, qos=1)  # the observer has returned, and everything goes on
+    api.call(ps.publish, "b", 1, qos=1)  # the observer has returned, and the connection works

@@ -1,4 +1,4 @@
-"""Codecs, by themselves."""
+"""The codecs: JSON, text and bytes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_json_drops_nothing(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), float("inf"), {"a": float("nan")}, 1j])
-def test_json_tells_what_it_cannot_write(value: Any) -> None:
+def test_json_names_the_type_that_it_cannot_encode(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=f"a {type(value).__name__} cannot be published as JSON"):
         JSON.encode(value)
 
 
-def test_json_tells_of_a_value_that_holds_itself() -> None:
+def test_json_refuses_a_circular_value() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(ValueError, match="JSON"):
         JSON.encode(value)
 
 
-def test_text() -> None:
+def test_text_codec() -> None:
     assert TEXT.encode("grüße") == "grüße".encode()
     assert TEXT.decode(b"21.5") == "21.5"
     with pytest.raises(UnicodeDecodeError):
@@ -51,7 +51,7 @@ def test_text() -> None:
         TEXT.encode(1)
 
 
-def test_bytes() -> None:
+def test_bytes_codec() -> None:
     assert BYTES.encode(bytearray(b"\xff")) == b"\xff"
     assert BYTES.encode(memoryview(b"ab")) == JSON.encode(memoryview(b"ab")) == b"ab"
     assert BYTES.decode(b"\xff") == b"\xff"
@@ -59,12 +59,12 @@ def test_bytes() -> None:
         BYTES.encode("text")
 
 
-def test_each_has_a_readable_repr() -> None:
+def test_codecs_have_a_readable_repr() -> None:
     assert [repr(codec) for codec in (JSON, TEXT, BYTES)] == ["pubsub.JSON", "pubsub.TEXT", "pubsub.BYTES"]
 
 
 @pytest.mark.parametrize("codec", [JSON, TEXT])
-def test_a_lone_surrogate_is_one_clear_error(codec: Codec) -> None:
+def test_a_lone_surrogate_is_a_clear_error(codec: Codec) -> None:
     with pytest.raises(ValueError, match=r"surrogate U\+D800, which UTF-8 cannot encode") as raised:
         codec.encode("a\ud800")
     assert type(raised.value) is ValueError

@@ -1,4 +1,4 @@
-"""What the PubSub API promises, over a real broker; every promise for threads and for asyncio."""
+"""The contract of the PubSub API, with a real broker; each test runs for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Api = Threads | Loop
 
 
 def subscribe(api: Api, topics: Any, observer: Any, **options: Any) -> Any:
-    """Subscribe, and wait for the server's answer."""
+    """Subscribe, and wait for the SUBACK."""
     subscription = api.call(api.ps.subscribe(topics, **options).subscribe, observer)
     api.call(subscription.ready, PATIENCE)
     return subscription
@@ -73,7 +73,7 @@ def test_publishing_needs_no_subscription(api: Api, world: Any) -> None:
     ],
     ids=["object", "number", "text", "empty", "bytes", "nested too deeply"],
 )
-def test_what_is_not_json_arrives_as_text_and_what_is_not_text_as_bytes(
+def test_other_payloads_arrive_as_text_or_bytes(
     api: Api, recorder: Recorder, world: Any, payload: bytes, value: Any
 ) -> None:
     subscribe(api, "a", recorder)
@@ -83,7 +83,7 @@ def test_what_is_not_json_arrives_as_text_and_what_is_not_text_as_bytes(
     assert recorder.errors == []
 
 
-def test_a_decode_failure_is_that_message_s_error_and_no_end(api: Api, recorder: Recorder, world: Any) -> None:
+def test_a_decode_failure_is_reported_and_ends_nothing(api: Api, recorder: Recorder, world: Any) -> None:
     subscribe(api, "a", recorder, codec=pubsub.TEXT)
     world.broker.publish("a", b"\xff")
     world.broker.publish("a", b"good")
@@ -94,7 +94,7 @@ def test_a_decode_failure_is_that_message_s_error_and_no_end(api: Api, recorder:
     assert recorder.closes == 0
 
 
-def test_a_codec_of_one_s_own(api: Api, recorder: Recorder) -> None:
+def test_a_custom_codec(api: Api, recorder: Recorder) -> None:
     class Number:
         def encode(self, value: int) -> bytes:
             return b"%d" % value
@@ -110,7 +110,7 @@ def test_a_codec_of_one_s_own(api: Api, recorder: Recorder) -> None:
 # Subscriptions.
 
 
-def test_ready_tells_the_granted_qos(api: Api) -> None:
+def test_ready_returns_the_granted_qos(api: Api) -> None:
     subscription = api.call(api.ps.subscribe(["a", "b/#"], qos=1).subscribe)
     assert api.call(subscription.ready, PATIENCE) == {"a": 1, "b/#": 1}
 
@@ -123,7 +123,7 @@ def test_nothing_happens_until_the_observable_is_subscribed_to(api: Api, world: 
     assert world.connections == 1
 
 
-def test_each_subscribe_of_an_observable_is_a_subscription_of_its_own(api: Api) -> None:
+def test_each_subscribe_of_an_observable_is_a_separate_subscription(api: Api) -> None:
     observable, first, second = api.ps.subscribe("a"), Recorder(), Recorder()
     one = api.call(observable.subscribe, first)
     two = api.call(observable.subscribe, second)
@@ -185,7 +185,7 @@ def test_retained_messages_reach_each_new_observer_once(api: Api, world: Any) ->
     assert [message.retain for message in third.messages] == [True, False]
 
 
-def test_a_higher_qos_is_granted_to_whoever_asks_for_it_later(api: Api, world: Any) -> None:
+def test_a_higher_qos_is_requested_later(api: Api, world: Any) -> None:
     low, high = Recorder(), Recorder()
     subscribe(api, "a", low, qos=0)
     subscription = subscribe(api, "a", high, qos=2)
@@ -250,7 +250,7 @@ def test_unsubscribing_ends_the_subscription_at_the_server(api: Api, world: Any)
     assert world.broker.metrics()["subscriptions/count"] == 0
 
 
-def test_a_refused_filter_is_an_error_and_the_others_stand(api: Api, recorder: Recorder, world: Any) -> None:
+def test_a_refused_filter_is_an_error_and_the_others_work(api: Api, recorder: Recorder, world: Any) -> None:
     world.forbidden.add("secret")
     subscription = api.call(api.ps.subscribe(["a", "secret"], qos=1).subscribe, recorder)
     assert api.call(subscription.ready, PATIENCE) == {"a": 1, "secret": 128}
@@ -275,7 +275,7 @@ def test_a_subscription_whose_every_filter_is_refused_ends(api: Api, recorder: R
     assert subscription.closed
 
 
-def test_ill_formed_filters_are_told_at_once_and_nothing_is_connected(api: Api, world: Any) -> None:
+def test_invalid_filters_raise_without_a_connection(api: Api, world: Any) -> None:
     for topics in ("a/#/b", ["good", "a+"], ""):
         with pytest.raises(LocalProtocolError):
             api.ps.subscribe(topics)
@@ -300,15 +300,15 @@ def test_iterating_is_a_subscription_that_ends_with_the_loop(api: Api, world: An
 
     taken = api.iterate(["a", "b/#", "begin"], 3, begun, qos=1)
     assert [message.value for message in taken] == [0, 1, 2]
-    api.call(api.ps.publish, "after", 1, qos=1)  # the server takes packets in order: the UNSUBSCRIBE came before
+    api.call(api.ps.publish, "after", 1, qos=1)  # the server handles packets in order, so the UNSUBSCRIBE is done
     assert world.broker.metrics()["subscriptions/count"] == 0
 
 
-def test_an_iteration_ends_after_silence(api: Api) -> None:
+def test_an_iteration_ends_at_its_timeout(api: Api) -> None:
     assert api.iterate("a", 1, lambda: None, timeout=0.2) == []
 
 
-def test_an_iteration_raises_what_ended_it(make: Callable[..., Api], api: Api, world: Any) -> None:
+def test_an_iteration_raises_the_error_that_ended_it(make: Callable[..., Api], api: Api, world: Any) -> None:
     world.forbidden.add("secret")
     with pytest.raises(SubscribeRejected):
         api.iterate("secret", 1, lambda: None)
@@ -318,7 +318,7 @@ def test_an_iteration_raises_what_ended_it(make: Callable[..., Api], api: Api, w
 
 
 def test_a_slow_iteration_loses_nothing(api: Api, world: Any) -> None:
-    """More messages than the inbox holds wait in order."""
+    """More messages than the inbox holds wait, in order."""
     world.broker.publish("begin", b"now", retain=True)
 
     def begun() -> None:
@@ -345,7 +345,7 @@ def test_every_topic_is_checked_before_anything_is_sent(api: Api, world: Any) ->
     assert world.connections == 0
 
 
-def test_publishing_tells_for_each_topic_what_failed(make: Callable[..., Api]) -> None:
+def test_publish_failures_are_reported_for_each_topic(make: Callable[..., Api]) -> None:
     api = make(MqttOverWSProvider("ws://127.0.0.1:1/mqtt"))
     with pytest.raises(PublishFailed) as failed:
         api.call(api.ps.publish, ["a", "b"], 1)
@@ -354,9 +354,9 @@ def test_publishing_tells_for_each_topic_what_failed(make: Callable[..., Api]) -
     assert "2 of 2 topics" in str(failed.value)
 
 
-def test_a_full_queue_is_told_for_the_topics_that_did_not_fit(make: Callable[..., Api], world: Any) -> None:
+def test_a_full_queue_is_reported_for_the_topics_that_did_not_fit(make: Callable[..., Api], world: Any) -> None:
     api = make(world.provider(max_queued=2, max_in_flight=1))
-    topics = [f"t/{number}" for number in range(3_000)]  # far more than the network can take away in the meantime
+    topics = [f"t/{number}" for number in range(3_000)]  # far more than can be sent in the meantime
 
     def publish_all() -> Any:
         return api.ps.publish_nowait(topics, 1, qos=1)
@@ -372,12 +372,12 @@ def waited(future: Any) -> Any:
     return future if hasattr(future, "get_loop") else future.result(PATIENCE)
 
 
-def test_publish_nowait_gives_a_future(api: Api, world: Any) -> None:
+def test_publish_nowait_returns_a_future(api: Api, world: Any) -> None:
     api.call(lambda: waited(api.ps.publish_nowait(["a", "b"], 1, qos=1)))
     assert world.published == ["a", "b"]
 
 
-def test_retained_messages_are_published_and_taken_back(api: Api, world: Any) -> None:
+def test_retained_messages_are_published_and_removed(api: Api, world: Any) -> None:
     api.call(api.ps.publish, "kept", {"n": 1}, retain=True, qos=1)
     first = Recorder()
     subscription = subscribe(api, "kept", first)
@@ -393,7 +393,7 @@ def test_retained_messages_are_published_and_taken_back(api: Api, world: Any) ->
 # Callbacks.
 
 
-def test_a_callback_that_raises_is_logged_and_stops_nothing(
+def test_an_exception_in_a_callback_is_logged_and_stops_nothing(
     api: Api, world: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, seen = Recorder(), []
@@ -412,7 +412,7 @@ def test_a_callback_that_raises_is_logged_and_stops_nothing(
     assert "of the user" in caplog.text
 
 
-def test_errors_that_nobody_listens_to_are_logged(api: Api, world: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_without_an_observer_are_logged(api: Api, world: Any, caplog: pytest.LogCaptureFixture) -> None:
     world.forbidden.add("secret")
     closed = threading.Event()
     with caplog.at_level(logging.WARNING, "pubsub"):
@@ -424,7 +424,7 @@ def test_errors_that_nobody_listens_to_are_logged(api: Api, world: Any, caplog: 
 @pytest.mark.parametrize(
     "names", [("next", "error", "close"), ("next", "error", "complete"), ("on_next", "on_error", "on_completed")]
 )
-def test_observers_come_in_three_forms(api: Api, world: Any, names: tuple[str, str, str]) -> None:
+def test_the_three_forms_of_observers(api: Api, world: Any, names: tuple[str, str, str]) -> None:
     recorder = Recorder()
     methods = dict(zip(names, (recorder.next, recorder.error, recorder.close), strict=True))
     observer = type("Observer", (), {name: staticmethod(method) for name, method in methods.items()})()
@@ -437,7 +437,7 @@ def test_observers_come_in_three_forms(api: Api, world: Any, names: tuple[str, s
     assert recorder.closes == 1
 
 
-def test_what_is_no_observer_is_told(api: Api) -> None:
+def test_an_invalid_observer_is_refused(api: Api) -> None:
     with pytest.raises(TypeError, match="next is a int"):
         api.ps.subscribe("a").subscribe(7)
     with pytest.raises(TypeError, match="not both"):
@@ -447,7 +447,7 @@ def test_what_is_no_observer_is_told(api: Api) -> None:
 # Connecting.
 
 
-def test_no_connection_is_an_error_and_the_end(make: Callable[..., Api], recorder: Recorder) -> None:
+def test_a_failed_connection_ends_the_subscription(make: Callable[..., Api], recorder: Recorder) -> None:
     api = make(MqttOverWSProvider("ws://127.0.0.1:1/mqtt"))
     subscription = api.call(api.ps.subscribe("a").subscribe, recorder)
     with pytest.raises(ConnectError):
@@ -459,7 +459,7 @@ def test_no_connection_is_an_error_and_the_end(make: Callable[..., Api], recorde
         api.call(api.ps.connect)
 
 
-def test_a_refused_connack_is_an_error_and_the_end(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
+def test_a_refused_connack_ends_the_subscription(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     broker = stack.enter_context(Broker(authenticator=lambda peer, connect: Refused(4)))
     api = make(MqttOverWSProvider(broker.url, username="u", password="canary-password"))
     changes: list[ConnectionStateChange] = []
@@ -477,7 +477,7 @@ def test_a_refused_connack_is_an_error_and_the_end(stack: Any, make: Callable[..
     assert "canary" not in repr(changes) + repr(recorder.errors) + repr(api.ps) + repr(api.ps.providers)
 
 
-def test_the_states_of_a_life(api: Api) -> None:
+def test_the_sequence_of_states(api: Api) -> None:
     changes: list[ConnectionStateChange] = []
     watch = api.ps.connection_state_changes.subscribe(changes.append)
     assert api.ps.connection_state is ConnectionState.DISCONNECTED
@@ -499,7 +499,7 @@ def test_the_states_of_a_life(api: Api) -> None:
     assert len(changes) == 4
 
 
-def test_reauthenticating_connects_anew_and_keeps_subscriptions(api: Api, recorder: Recorder, world: Any) -> None:
+def test_reauthenticate_reconnects_and_keeps_subscriptions(api: Api, recorder: Recorder, world: Any) -> None:
     subscribe(api, "a", recorder, qos=1)
     api.call(api.ps.reauthenticate)
     world.wait(lambda: world.connections == 2)

@@ -1,4 +1,4 @@
-"""Providers with several endpoints: one attempt tries them all; when one goes, the next takes over."""
+"""Providers with several endpoints: one attempt tries all of them; after a loss the next one is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSES = "ws://127.0.0.1:1/mqtt"
 AT_ONCE = Reconnect(initial=0.01, maximum=0.05)
 
 
-def test_a_lost_broker_is_left_for_the_next(make: Callable[..., Api], stack: ExitStack, recorder: Recorder) -> None:
+def test_a_lost_broker_is_replaced_by_the_next(make: Callable[..., Api], stack: ExitStack, recorder: Recorder) -> None:
     first, second = Broker(sys_interval=None), Broker(sys_interval=None)
     stack.enter_context(second)
     with first:
@@ -37,7 +37,9 @@ def test_a_lost_broker_is_left_for_the_next(make: Callable[..., Api], stack: Exi
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_callable_gives_several(make: Callable[..., Api], world: Any, face: type[Api], waits: bool) -> None:
+def test_a_callable_may_return_several_endpoints(
+    make: Callable[..., Api], world: Any, face: type[Api], waits: bool
+) -> None:
     asked: list[int] = []
 
     def endpoints() -> list[str]:
@@ -59,13 +61,13 @@ def test_a_callable_gives_several(make: Callable[..., Api], world: Any, face: ty
 
 
 @pytest.mark.parametrize("answer", [None, [], [5], b"ws://x", 5])
-def test_a_callable_that_gives_none(make: Callable[..., Api], answer: Any) -> None:
+def test_a_callable_that_returns_no_endpoint_is_an_error(make: Callable[..., Api], answer: Any) -> None:
     api = make(MqttOverWSProvider(lambda: answer))
     with pytest.raises(PublishFailed, match="aws_pubsub_endpoint returned a"):
         api.call(api.ps.publish, "a", 1, qos=1)
 
 
-def test_a_list_is_configured(make: Callable[..., Api], world: Any) -> None:
+def test_a_list_of_endpoints_can_be_configured(make: Callable[..., Api], world: Any) -> None:
     api = make(MqttOverWSProvider())
     endpoints = [REFUSES, world.broker.url]
     api.ps.configure({"aws_pubsub_endpoint": endpoints})
@@ -73,7 +75,7 @@ def test_a_list_is_configured(make: Callable[..., Api], world: Any) -> None:
     assert world.published == ["a"]
 
 
-def test_what_is_no_endpoint_is_refused() -> None:
+def test_invalid_endpoints_are_refused() -> None:
     for wrong in (5, b"ws://x", {"ws://x"}):
         with pytest.raises(TypeError, match="aws_pubsub_endpoint is a str, several of them, or a callable"):
             MqttOverWSProvider(wrong)  # type: ignore[arg-type]
@@ -103,7 +105,7 @@ def test_each_endpoint_of_aws_is_signed_for_its_region() -> None:
     assert all("X-Amz-Signature=" in url for url in urls)
 
 
-def test_the_endpoints_of_a_certificate_need_one_way_of_tls(tmp_path: Any) -> None:
+def test_endpoints_with_a_certificate_must_use_the_same_tls(tmp_path: Any) -> None:
     certificate, key = mint_authority().issue("device").write(tmp_path, "device")
     made = AWSIoTProvider(aws_pubsub_endpoint=["mqtts://a:8883", "mqtts://b:8883"], certificate=certificate, key=key)
     assert made.url() == ["mqtts://a:8883", "mqtts://b:8883"]
@@ -131,7 +133,7 @@ def test_aws_fails_over_to_another_endpoint(make: Callable[..., Api], recorder: 
         recorder.wait(lambda: len(recorder.messages) == 2)
 
 
-def test_the_profile_of_a_server_is_asked_before_anything_is_sent(
+def test_the_server_profile_is_checked_before_anything_is_sent(
     make: Callable[..., Api], world: Any, recorder: Recorder
 ) -> None:
     api = make(world.provider(server="nats"))

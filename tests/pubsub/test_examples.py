@@ -1,4 +1,4 @@
-"""The examples run as they stand, against the embedded broker, and say what they promise."""
+"""The examples run unchanged, with the embedded broker, and print what they should."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PAGE = (ROOT / "docs" / "pubsub.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     "block", re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE), ids=lambda block: block[:30]
 )
-def test_each_block_of_the_page_runs_as_it_stands(block: str) -> None:
+def test_each_block_of_the_page_runs_unchanged(block: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "utf8", "-W", "error", "-c", block],
         cwd=ROOT,

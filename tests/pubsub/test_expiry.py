@@ -1,4 +1,4 @@
-"""Messages that wait to be sent for too long, through the PubSub API: they fail, and what waits is shown."""
+"""Expiry of unsent messages in the PubSub API: their publish fails, and pending messages are counted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOWHERE = "mqtt://127.0.0.1:1"
 
 
 def offline(**options: Any) -> MqttOverWSProvider:
-    """No network, and a next attempt that does not come."""
+    """Return a provider without a network, which makes no second attempt during a test."""
     return MqttOverWSProvider(
         NOWHERE, retry_first=True, reconnect=mqttws.Reconnect(initial=60.0, interval=0.0), **options
     )
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_by_the_call_and_by_the_provider(make: Any, qos: int) -> None:
+def test_messages_expire_by_the_option_of_the_call_or_the_provider(make: Any, qos: int) -> None:
     mine = make(offline(expire_after=0.2))
     ps = mine.ps
     with pytest.raises(PublishFailed) as failure:
@@ -43,7 +43,7 @@ def test_by_the_call_and_by_the_provider(make: Any, qos: int) -> None:
     assert mine.call(lambda: (ps.expired, ps.dropped, ps.waiting)) == (3, 0, (0, 0, 0.0))
 
 
-def test_what_is_sent_in_time_does_not(make: Any, world: Any) -> None:
+def test_messages_sent_in_time_do_not_expire(make: Any, world: Any) -> None:
     mine = make(world.provider(expire_after=PATIENCE))
     mine.call(mine.ps.publish, "a", 1, qos=1)
     mine.call(mine.ps.publish, "a", 1, qos=1, expire_after=PATIENCE)

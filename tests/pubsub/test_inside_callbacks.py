@@ -1,4 +1,4 @@
-"""Inside a callback everything works that works outside: publishing, subscribing, ending, closing."""
+"""Methods called in callbacks: publishing, subscribing, ending subscriptions, closing."""
 
 from __future__ import annotations
 
@@ -72,24 +72,24 @@ def test_closing_inside_a_callback(ps: PubSub, recorder: Recorder) -> None:
 
 def test_everything_inside_the_callbacks_of_errors_and_states(ps: PubSub, world: Any) -> None:
     world.forbidden.add("secret")
-    told = Recorder()
-    ps.subscribe("told", qos=1).subscribe(told).ready(PATIENCE)
+    reports = Recorder()
+    ps.subscribe("reports", qos=1).subscribe(reports).ready(PATIENCE)
     done = threading.Event()
 
     def on_state(change: Any) -> None:
         if change.state == "Connected":
-            ps.publish("told", "connected again", qos=1)
+            ps.publish("reports", "connected again", qos=1)
             done.set()
 
     ps.connection_state_changes.subscribe(on_state)
-    ps.subscribe("secret").subscribe(error=lambda error: ps.publish("told", "refused", qos=1))
-    told.wait_for_values("refused")
+    ps.subscribe("secret").subscribe(error=lambda error: ps.publish("reports", "refused", qos=1))
+    reports.wait_for_values("refused")
     ps.reauthenticate()
     assert done.wait(PATIENCE)
-    told.wait_for_values("refused", "connected again")
+    reports.wait_for_values("refused", "connected again")
 
 
-def test_iterating_inside_a_callback_could_never_end(ps: PubSub) -> None:
+def test_iterating_in_a_callback_is_refused(ps: PubSub) -> None:
     raised: list[BaseException] = []
     over = threading.Event()
 
@@ -106,8 +106,8 @@ def test_iterating_inside_a_callback_could_never_end(ps: PubSub) -> None:
     assert len(raised) == 1
 
 
-def test_a_slow_callback_does_not_stop_the_network(ps: PubSub) -> None:
-    """While a callback is held up, another thread publishes at QoS 2, which takes the network both ways."""
+def test_a_slow_callback_does_not_block_the_network(ps: PubSub) -> None:
+    """While a callback blocks, another thread publishes at QoS 2, which needs the network in both directions."""
     entered, release = threading.Event(), threading.Event()
 
     def hold(message: Message) -> None:
@@ -121,7 +121,7 @@ def test_a_slow_callback_does_not_stop_the_network(ps: PubSub) -> None:
     release.set()
 
 
-def test_a_subscription_made_in_close_connects_anew(ps: PubSub, world: Any) -> None:
+def test_a_subscription_in_close_connects_again(ps: PubSub, world: Any) -> None:
     again = Recorder()
 
     def on_close() -> None:
@@ -170,7 +170,7 @@ def test_coroutine_functions_are_awaited_in_order(world: Any) -> None:
     run(main, world)
 
 
-def test_a_callback_that_meets_a_cancelled_future_stops_nothing(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cancelled_future_in_a_callback_stops_nothing(world: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def main(ps: pubsub.aio.PubSub) -> None:
         seen: list[Any] = []
         over = asyncio.Event()
@@ -198,22 +198,22 @@ def test_every_callback_may_be_a_coroutine_function(world: Any, caplog: pytest.L
     world.forbidden.add("secret")
 
     async def main(ps: pubsub.aio.PubSub) -> None:
-        told: asyncio.Queue[str] = asyncio.Queue()
+        reports: asyncio.Queue[str] = asyncio.Queue()
 
         async def on_error(error: Exception) -> None:
-            await told.put(type(error).__name__)
+            await reports.put(type(error).__name__)
             raise RuntimeError("of the user")
 
         async def on_close() -> None:
             await ps.publish("b", 1, qos=1)
-            await told.put("closed")
+            await reports.put("closed")
 
         async def on_state(change: pubsub.ConnectionStateChange) -> None:
-            await told.put(change.state)
+            await reports.put(change.state)
 
         ps.connection_state_changes.subscribe(on_state)
         ps.subscribe("secret").subscribe(None, on_error, on_close)
-        assert [await told.get() for _ in range(4)] == ["Connecting", "Connected", "SubscribeRejected", "closed"]
+        assert [await reports.get() for _ in range(4)] == ["Connecting", "Connected", "SubscribeRejected", "closed"]
 
     run(main, world)
     assert "of the user" in caplog.text
@@ -241,7 +241,7 @@ def test_subscribing_ending_and_closing_inside_coroutines(world: Any) -> None:
     run(main, world)
 
 
-def test_a_cancelled_publish_leaves_the_connection_whole(world: Any) -> None:
+def test_a_cancelled_publish_does_not_break_the_connection(world: Any) -> None:
     async def main(ps: pubsub.aio.PubSub) -> None:
         recorder = Recorder()
         await ps.subscribe("a", qos=2).subscribe(recorder).ready()
@@ -263,7 +263,7 @@ def test_a_cancelled_publish_leaves_the_connection_whole(world: Any) -> None:
 
 
 @pytest.mark.parametrize("closes", [True, False])
-def test_a_pubsub_is_used_in_one_event_loop_after_the_other(world: Any, closes: bool) -> None:
+def test_a_pubsub_can_be_used_in_several_event_loops_in_turn(world: Any, closes: bool) -> None:
     ps = pubsub.aio.PubSub(world.provider())
     closed: list[int] = []
 
@@ -287,7 +287,7 @@ def test_a_pubsub_is_used_in_one_event_loop_after_the_other(world: Any, closes: 
     assert closed == [0, 1, 2]
 
 
-def test_a_pubsub_that_is_in_use_in_another_event_loop_says_so(world: Any) -> None:
+def test_using_a_pubsub_in_two_event_loops_raises(world: Any) -> None:
     async def main() -> None:
         async with pubsub.aio.PubSub(world.provider()) as ps:
             await ps.publish("a", 1, qos=1)

@@ -1,4 +1,4 @@
-"""Iterating: a subscription to wait for, which loses nothing and ends when it is left; for threads and asyncio."""
+"""Iteration over a subscription: it loses nothing and ends the subscription; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def take(api: Api, messages: Any) -> Message:
 
 
 def begin(api: Api, observable: Any) -> Any:
-    """Begin an iteration, as `for` does."""
+    """Start an iteration, as `for` does."""
     return api.call(lambda: [iter(observable) if isinstance(api, Threads) else aiter(observable)])[0]
 
 
@@ -49,13 +49,13 @@ def enter(api: Api, observable: Any) -> Any:
 
 
 def leave(api: Api, observable: Any) -> None:
-    """Leave it."""
+    """Leave a `with` block."""
     api.call(observable.__exit__ if isinstance(api, Threads) else observable.__aexit__, None, None, None)
 
 
 @pytest.mark.parametrize("iterates", [True, False])
 @pytest.mark.parametrize("kind", [PubSub, AsyncPubSub])
-def test_an_exception_in_the_block_waits_for_no_server(kind: type[Any], iterates: bool) -> None:
+def test_an_exception_in_the_block_does_not_wait_for_the_server(kind: type[Any], iterates: bool) -> None:
     def block(ps: Any) -> Any:
         return ps.subscribe("a") if iterates else ps.subscribe("a").subscribe(id)
 
@@ -88,14 +88,14 @@ def test_an_exception_in_the_block_waits_for_no_server(kind: type[Any], iterates
             using.result(PATIENCE)
 
 
-def test_what_comes_after_the_suback_waits_for_the_first_next(api: Api, world: Any) -> None:
+def test_messages_after_the_suback_wait_for_the_first_next(api: Api, world: Any) -> None:
     observable = api.ps.subscribe("a", qos=1)
     messages = enter(api, observable)
     assert isinstance(messages, (Messages, AsyncMessages))
     assert api.call(messages.ready, PATIENCE) == {"a": 1}
     for number in range(3):
         world.broker.publish("a", b"%d" % number, qos=1)
-    api.call(api.ps.publish, "b", 0, qos=1)  # all three are on their way
+    api.call(api.ps.publish, "b", 0, qos=1)  # all three are in transit
     assert [take(api, messages).value for _ in range(3)] == [0, 1, 2]
     leave(api, observable)
     assert messages.closed
@@ -106,7 +106,7 @@ def test_what_comes_after_the_suback_waits_for_the_first_next(api: Api, world: A
         api.call(messages.ready)
 
 
-def test_iterating_begins_the_subscription_at_once(api: Api, world: Any) -> None:
+def test_iterating_subscribes_immediately(api: Api, world: Any) -> None:
     messages = begin(api, api.ps.subscribe("a"))
     assert api.call(messages.ready, PATIENCE) == {"a": 0}
     world.broker.publish("a", b"1")
@@ -117,7 +117,7 @@ def test_iterating_begins_the_subscription_at_once(api: Api, world: Any) -> None
 
 def test_an_observable_is_entered_once_at_a_time(api: Api) -> None:
     observable = api.ps.subscribe("a")
-    for _ in range(2):  # one after the other it may be
+    for _ in range(2):  # entering it again afterwards is allowed
         messages = enter(api, observable)
         with pytest.raises(RuntimeError, match="already entered"):
             enter(api, observable)
@@ -136,7 +136,7 @@ def test_topics_are_added_to_an_iteration(api: Api, world: Any) -> None:
     api.call(messages.unsubscribe, PATIENCE)
 
 
-def test_an_anext_that_is_cancelled_takes_nothing_and_ends_nothing(world: Any) -> None:
+def test_a_cancelled_anext_takes_nothing_and_ends_nothing(world: Any) -> None:
     async def main() -> None:
         from pubsub.aio import PubSub
 
@@ -149,7 +149,7 @@ def test_an_anext_that_is_cancelled_takes_nothing_and_ends_nothing(world: Any) -
                 waiting = asyncio.create_task(anext(messages))  # type: ignore[arg-type]
                 await asyncio.sleep(0)
                 world.broker.publish("a", b"%d" % number, qos=1)
-                await ps.publish("b", 0, qos=1)  # the message is there, or about to be
+                await ps.publish("b", 0, qos=1)  # the message has arrived, or will soon
                 waiting.cancel()
                 try:
                     value = (await waiting).value
@@ -161,8 +161,8 @@ def test_an_anext_that_is_cancelled_takes_nothing_and_ends_nothing(world: Any) -
     asyncio.run(main())
 
 
-def test_a_next_that_a_signal_handler_interrupts_takes_nothing(api: Api, world: Any) -> None:
-    """`peek` leaves a message in until the iteration moves on; so whatever ends a `next` early loses none."""
+def test_an_interrupted_next_takes_nothing(api: Api, world: Any) -> None:
+    """`peek` keeps a message until the iteration continues, so an interrupted `next` loses none."""
     inbox = Inbox()
     released: list[int] = []
     for number in range(3):
@@ -172,7 +172,7 @@ def test_a_next_that_a_signal_handler_interrupts_takes_nothing(api: Api, world: 
         assert waiting is not None
         assert waiting.message.value == 0
     inbox.pop(waiting)
-    inbox.pop(waiting)  # again, since an interrupt came before this was noted: no other message is taken out
+    inbox.pop(waiting)  # again, as after an interrupt before this was recorded: no other message is removed
     assert released == [0, 0]
     inbox.close()
     waiting = inbox.peek(None)
@@ -197,7 +197,7 @@ def test_a_receipt_is_acknowledged_by_the_last_and_may_be_released_twice() -> No
     assert acknowledged == [1]
 
 
-def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -> None:
+def test_discarding_the_inbox_wakes_a_waiting_thread() -> None:
     inbox = Inbox()
     for number in range(PLACES):
         inbox.put(Message("a", number, b""), None)
@@ -211,12 +211,12 @@ def test_a_thread_that_waits_for_a_place_goes_on_when_the_inbox_is_discarded() -
     assert inbox.is_empty
 
 
-def test_what_waits_is_bounded_by_its_bytes_too() -> None:
+def test_the_inbox_is_bounded_in_bytes() -> None:
     assert Waiting(Message("a", 0, bytes(16_383)), None).places == 1
     assert Waiting(Message("a", 0, bytes(16_384)), None).places == 2
     assert Waiting(Message("a", 0, bytes(64_000_000)), None).places == PLACES
     inbox = Inbox()
-    big = Message("a", 0, bytes(1_000_000))  # takes 62 of the 100 places
+    big = Message("a", 0, bytes(1_000_000))  # counts as 62 of the 100 places
     inbox.put(big, None)
     put = [threading.Thread(target=inbox.put, args=(big, None)) for _ in range(2)]
     for thread in put:
@@ -232,7 +232,7 @@ def test_what_waits_is_bounded_by_its_bytes_too() -> None:
     assert inbox._places.qsize() == PLACES
 
 
-def test_a_coroutine_waits_for_places_by_their_bytes() -> None:
+def test_a_coroutine_waits_for_space_in_bytes() -> None:
     async def main() -> None:
         inbox = AsyncInbox()
         big = Message("a", 0, bytes(1_000_000))
@@ -252,7 +252,7 @@ def test_a_coroutine_waits_for_places_by_their_bytes() -> None:
 def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_next_call(
     make: Callable[..., Api], stack: Any
 ) -> None:
-    """The broker sends one unacknowledged message at a time; the observer gets the second one only after the first."""
+    """The broker sends one unacknowledged message at a time, so the second arrives after the first is acknowledged."""
     broker = stack.enter_context(Broker(limits=Limits(max_in_flight=1)))
     api = make(MqttOverWSProvider(broker.url))
     recorder = Recorder()
@@ -270,7 +270,7 @@ def test_an_iteration_left_by_break_acknowledges_and_unsubscribes_before_the_nex
     assert broker.metrics()["subscriptions/count"] == 1
 
 
-def test_an_iteration_that_waits_ends_with_its_subscription(world: Any) -> None:
+def test_a_waiting_iteration_ends_with_its_subscription(world: Any) -> None:
     with PubSub(world.provider()) as ps:
         for end in ("unsubscribe", "close"):
             messages: Any = iter(ps.subscribe("a", qos=1))
@@ -286,7 +286,7 @@ def test_an_iteration_that_waits_ends_with_its_subscription(world: Any) -> None:
 
 
 def test_a_finaliser_takes_no_lock(world: Any) -> None:
-    """The collector may run anywhere, also where this very thread holds the lock."""
+    """The garbage collector may run anywhere, even while this thread holds the lock."""
     with PubSub(world.provider()) as ps:
         messages: Any = iter(ps.subscribe("a", qos=1))
         messages.ready(PATIENCE)
@@ -342,7 +342,7 @@ def test_another_connection_can_be_iterated_over_inside_a_callback(world: Any) -
     assert got == [7]
 
 
-def test_copies_are_left_out_by_their_key(api: Api, recorder: Recorder, world: Any) -> None:
+def test_duplicates_are_skipped_by_their_key(api: Api, recorder: Recorder, world: Any) -> None:
     observable = api.ps.subscribe("a", dedupe=lambda message: message.value.get("id"))
     api.call(api.call(observable.subscribe, recorder).ready, PATIENCE)
     for payload in (b'{"id": 1}', b'{"id": 2}', b'{"id": 1}', b'{"no": 0}', b'{"no": 0}', b'{"id": 3}'):

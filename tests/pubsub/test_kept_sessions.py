@@ -1,4 +1,4 @@
-"""Messages of a kept session that come before their observer wait for it, unacknowledged; for threads and asyncio."""
+"""Messages of a kept session that arrive before their observer wait, unacknowledged; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def broker(stack: Any) -> Broker:
 
 @pytest.fixture
 def start(make: Callable[..., Api], broker: Broker) -> Callable[..., Api]:
-    """Start the program: a `PubSub` whose session the broker keeps."""
+    """Return a function that starts a program: a `PubSub` whose session the broker keeps."""
 
     def start(**options: Any) -> Api:
         return make(MqttOverWSProvider(broker.url, client_id="gate", clean_session=False, **options))
@@ -60,7 +60,7 @@ def first_life(start: Callable[..., Api], qos: int = 1) -> None:
 
 @pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.parametrize("first", ["an observer", "a publish"])
-def test_each_observer_gets_what_waited_for_it_in_order(
+def test_each_observer_gets_its_held_messages_in_order(
     start: Callable[..., Api], broker: Broker, qos: int, first: str
 ) -> None:
     first_life(start, qos)
@@ -78,10 +78,10 @@ def test_each_observer_gets_what_waited_for_it_in_order(
     recorder.wait_for_values(0, 1, 2, 3, 4, 5)
 
 
-def test_a_message_that_is_taken_just_before_its_observer_comes_stays_the_last(
+def test_a_message_taken_just_before_its_observer_comes_stays_the_last(
     broker: Broker, stack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that takes the messages has taken the fifth and has not routed it, while four wait."""
+    """The receiving thread has taken the fifth message and has not routed it, while four wait."""
 
     def start() -> Threads:
         api = Threads(MqttOverWSProvider(broker.url, client_id="gate", clean_session=False))
@@ -108,7 +108,7 @@ def test_a_message_that_is_taken_just_before_its_observer_comes_stays_the_last(
     recorder.wait_for_values(0, 1, 2, 3, 4)
 
 
-def test_what_waited_is_acknowledged_once_its_observer_has_taken_it(start: Callable[..., Api], broker: Broker) -> None:
+def test_held_messages_are_acknowledged_when_their_observer_returns(start: Callable[..., Api], broker: Broker) -> None:
     first_life(start)
     publish(broker, range(3))
     second = start()
@@ -124,7 +124,9 @@ def test_what_waited_is_acknowledged_once_its_observer_has_taken_it(start: Calla
     recorder.wait_for_values(9)
 
 
-def test_what_no_observer_came_for_is_delivered_to_the_next_process(start: Callable[..., Api], broker: Broker) -> None:
+def test_messages_without_an_observer_are_delivered_to_the_next_process(
+    start: Callable[..., Api], broker: Broker
+) -> None:
     first_life(start)
     publish(broker, range(3))
     second = start()
@@ -145,7 +147,7 @@ def test_messages_beyond_the_bound_wait_in_the_connection(start: Callable[..., A
     recorder = Recorder()
     subscribe(api, "orders", recorder)
     recorder.wait(lambda: len(recorder.messages) >= 3)
-    api.call(api.ps.publish, "other", 1, qos=1)  # acknowledgements are read in the meantime
+    api.call(api.ps.publish, "other", 1, qos=1)  # acknowledgements are still read
     late = Recorder()
     subscribe(api, "alarms", late)
     late.wait_for_values(*range(30))
@@ -161,7 +163,7 @@ def test_closing_while_messages_wait_for_space_does_not_hang(start: Callable[...
     assert api.ps.connection_state == "Disconnected"
 
 
-def test_what_waits_too_long_is_dropped_with_a_warning_and_holds_up_nothing(
+def test_messages_held_too_long_are_dropped_with_a_warning(
     start: Callable[..., Api], broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     first_life(start)
@@ -173,12 +175,12 @@ def test_what_waits_too_long_is_dropped_with_a_warning_and_holds_up_nothing(
         recorder.wait_for_values(*range(200))
         publish(broker, range(200, 400))
         recorder.wait_for_values(*range(400))
-    assert caplog.text.count("hold_seconds") == 1, "what comes later is not held"
+    assert caplog.text.count("hold_seconds") == 1, "later messages are not held"
     assert "'alarms'" in caplog.text
     assert "hold_seconds" in caplog.text
 
 
-def test_what_the_program_itself_unsubscribed_from_is_not_held(start: Callable[..., Api], broker: Broker) -> None:
+def test_messages_of_unsubscribed_filters_are_not_held(start: Callable[..., Api], broker: Broker) -> None:
     first_life(start)
     api = start(hold_bytes=1)
     recorder, gone = Recorder(), Recorder()
@@ -192,8 +194,8 @@ def test_what_the_program_itself_unsubscribed_from_is_not_held(start: Callable[.
     assert not router.wanted_before("alarms")
 
 
-def test_nothing_is_held_in_a_session_that_the_server_did_not_have(make: Callable[..., Api], broker: Broker) -> None:
-    """There a message without an observer can only be one that was unsubscribed from, and a bound would stop it all."""
+def test_nothing_is_held_in_a_new_session(make: Callable[..., Api], broker: Broker) -> None:
+    """In a new session, a message without an observer can only belong to a filter that was unsubscribed from."""
     api = make(MqttOverWSProvider(broker.url, client_id="new", clean_session=False, hold_bytes=1))
     recorder = Recorder()
     subscribe(api, "a", recorder)
@@ -212,7 +214,7 @@ def start_with_session(make: Callable[..., Api], broker: Broker) -> Api:
     return second
 
 
-def test_a_callback_may_subscribe_to_what_waits(start: Callable[..., Api], broker: Broker) -> None:
+def test_a_callback_may_subscribe_to_held_messages(start: Callable[..., Api], broker: Broker) -> None:
     first_life(start)
     publish(broker, range(3))
     api = start()
@@ -240,7 +242,7 @@ def test_held_counts_bytes_and_keeps_the_order() -> None:
         Publish("b", b"", 1, packet_id=2),
         Publish("ä", b"", 2, packet_id=3),
     ]
-    assert held.add(publishes[0])  # 2 bytes of topic and 8 of payload
+    assert held.add(publishes[0])  # 2 bytes of topic, 8 of payload
     assert not held.add(publishes[1])
     assert held.claim(lambda topic: topic == "b") == []
     assert held.claim(lambda topic: topic == "ä") == [publishes[0]]
@@ -248,12 +250,12 @@ def test_held_counts_bytes_and_keeps_the_order() -> None:
     assert held.claim(lambda topic: topic == "b") == [publishes[1]]
     assert held.add(publishes[1])
     assert held.take_all() == [publishes[2], publishes[1]]
-    assert held.add(Publish("a", bytes(100), 1, packet_id=1)), "one message is taken whatever its size"
+    assert held.add(Publish("a", bytes(100), 1, packet_id=1)), "one message is accepted of any size"
     held.take_all()
     assert held.add(publishes[0])
 
 
-def test_the_time_of_what_is_held_begins_once() -> None:
+def test_the_holding_time_begins_once() -> None:
     held = Held(10, 5.0)
     assert not held.is_over(1e9), "there was no connection yet"
     assert held.begin(100.0)

@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind are refused, with the call as it should be; for threads and asyncio."""
+"""Arguments of the wrong type are refused, and the error shows the right call; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("topics", "kind", "what"), WRONG)
-def test_topics_of_another_kind(api: Api, world: Any, topics: Any, kind: type[Exception], what: str) -> None:
+def test_topics_of_the_wrong_type_are_refused(
+    api: Api, world: Any, topics: Any, kind: type[Exception], what: str
+) -> None:
     with pytest.raises(kind, match=what):
         api.ps.subscribe(topics)
     for publish in (api.ps.publish, api.ps.publish_nowait):
@@ -44,7 +46,7 @@ def test_topics_of_another_kind(api: Api, world: Any, topics: Any, kind: type[Ex
     assert world.connections == 0
 
 
-def test_the_forms_of_amplify_6_are_answered_with_those_of_python(api: Api) -> None:
+def test_errors_for_amplify_6_calls_show_the_python_call(api: Api) -> None:
     with pytest.raises(TypeError, match=r'subscribe\(\["a", "b/#"\]\)'):
         api.ps.subscribe({"topics": ["a"]})
     for publish in (api.ps.publish, api.ps.publish_nowait):
@@ -58,7 +60,7 @@ def test_the_forms_of_amplify_6_are_answered_with_those_of_python(api: Api) -> N
 
 @pytest.mark.parametrize("connected", [False, True])
 @pytest.mark.parametrize("message", [None, 0, "", False, []])
-def test_a_message_that_is_false_is_a_message(api: Api, recorder: Recorder, message: Any, connected: bool) -> None:
+def test_falsy_messages_are_published(api: Api, recorder: Recorder, message: Any, connected: bool) -> None:
     if connected:
         api.call(api.call(api.ps.subscribe("a").subscribe, recorder).ready, PATIENCE)
         api.call(api.ps.publish, "a", message)
@@ -84,7 +86,7 @@ def test_topic_and_qos_are_checked_before_and_while_there_is_a_connection(
     assert world.published == []
 
 
-def test_the_functions_of_the_module_say_the_same(world: Any) -> None:
+def test_module_functions_raise_the_same_errors(world: Any) -> None:
     pubsub.add_pluggable(world.provider(name="of the module"))
     try:
         for publish in (pubsub.publish, pubsub.publish_nowait):

@@ -1,4 +1,4 @@
-"""The PubSub API against Mosquitto, in a process of its own; each for threads and for asyncio."""
+"""The PubSub API with a real Mosquitto; each test for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Api = Threads | Loop
 
 
 class Mosquitto:
-    """A Mosquitto that can be stopped and started again on the same port."""
+    """A Mosquitto that can be stopped and restarted on the same port."""
 
     def __init__(self, program: str, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
@@ -37,7 +37,7 @@ class Mosquitto:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it says that it runs."""
+        """Start the process, and wait until it logs that it is running."""
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
         running, log = threading.Event(), self._process.stderr
         assert log is not None
@@ -52,7 +52,7 @@ class Mosquitto:
         assert running.wait(PATIENCE), "Mosquitto does not start"
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop it, and wait until it is gone."""
+        """Stop the process, and wait for its end."""
         if self._process is not None:
             (self._process.kill if kill else self._process.terminate)()
             self._process.wait(PATIENCE)
@@ -91,7 +91,7 @@ def test_each_qos_with_overlapping_filters(mosquitto: Mosquitto, make: Callable[
 
 def test_retained_messages_reach_each_new_observer_once(mosquitto: Mosquitto, make: Callable[..., Api]) -> None:
     api = make(MqttOverWSProvider(mosquitto.url))
-    topics = [f"kept/{number}" for number in range(30)]  # more than Mosquitto has in flight at once
+    topics = [f"kept/{number}" for number in range(30)]  # more than Mosquitto's in-flight window
     api.call(api.ps.publish, topics, 1, retain=True, qos=1)
     recorders = [Recorder() for _ in range(3)]
     for recorder in recorders:
@@ -104,7 +104,7 @@ def test_retained_messages_reach_each_new_observer_once(mosquitto: Mosquitto, ma
         assert sorted(message.topic for message in recorder.messages) == sorted([*topics, "kept/end"])
 
 
-def test_a_broker_that_is_killed_and_restarted(mosquitto: Mosquitto, make: Callable[..., Api]) -> None:
+def test_subscriptions_survive_a_killed_and_restarted_broker(mosquitto: Mosquitto, make: Callable[..., Api]) -> None:
     api, recorder = make(MqttOverWSProvider(mosquitto.url, reconnect=Reconnect(initial=0.02, maximum=0.1))), Recorder()
     states = Recorder()
     api.ps.connection_state_changes.subscribe(states.next)
@@ -119,7 +119,7 @@ def test_a_broker_that_is_killed_and_restarted(mosquitto: Mosquitto, make: Calla
 
 
 def test_a_take_over_does_not_loop(mosquitto: Mosquitto, make: Callable[..., Api]) -> None:
-    """Mosquitto only closes; both see connections end as soon as they stand, and one gives up."""
+    """Mosquitto only closes the connection; both clients see new connections end immediately, and one gives up."""
     options: dict[str, Any] = {"client_id": "same", "reconnect": Reconnect(initial=0.02, maximum=0.05, takeovers=3)}
     options["end_on"] = TakeoverSuspected
     apis = [make(MqttOverWSProvider(mosquitto.url, **options)) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Providers take what a client takes, check it when they are made, and keep what `close` and `flush` promise."""
+"""Options of providers: those of a client, checked on construction; and the guarantees of `close` and `flush`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def free_port() -> int:
         ({"manual_ack": True}, TypeError, "no option 'manual_ack'"),
     ],
 )
-def test_options_are_checked_when_the_provider_is_made(
+def test_options_are_checked_on_construction_of_the_provider(
     options: dict[str, Any], kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
@@ -61,9 +61,7 @@ def test_headers_may_come_from_an_iterator(make: Callable[..., Api], world: Any)
     assert world.connections == 2
 
 
-def test_a_refusal_at_reconnecting_is_worth_another_attempt(
-    stack: Any, make: Callable[..., Api], recorder: Recorder
-) -> None:
+def test_a_refusal_at_a_reconnect_is_retried(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     verdict: list[Any] = [True]
     refused = threading.Event()
 
@@ -86,7 +84,7 @@ def test_a_refusal_at_reconnecting_is_worth_another_attempt(
     assert recorder.errors == []
 
 
-def test_which_errors_end_it_is_an_option(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
+def test_end_on_is_an_option(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     verdict: list[Any] = [True]
     broker = stack.enter_context(Broker(authenticator=lambda peer, connect: verdict[0]))
     api = make(MqttOverWSProvider(broker.url, reconnect=SOON, end_on=ConnectionRefused))
@@ -98,9 +96,7 @@ def test_which_errors_end_it_is_an_option(stack: Any, make: Callable[..., Api], 
     assert isinstance(recorder.errors[-1], ConnectionRefused)
 
 
-def test_without_network_at_first_everything_waits_for_it(
-    stack: Any, make: Callable[..., Api], recorder: Recorder
-) -> None:
+def test_retry_first_waits_for_the_network(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     port = free_port()
     api = make(MqttOverWSProvider(f"ws://127.0.0.1:{port}/mqtt", retry_first=True, reconnect=SOON))
     subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
@@ -116,7 +112,7 @@ def test_without_network_at_first_everything_waits_for_it(
     assert recorder.errors == []
 
 
-def test_what_publish_meets_when_the_queue_is_full_is_an_option(make: Callable[..., Api], world: Any) -> None:
+def test_the_overflow_of_the_queue_is_an_option(make: Callable[..., Api], world: Any) -> None:
     topics = [f"t/{number}" for number in range(500)]
     waiting = make(world.provider(name="waiting", max_queued=2, max_in_flight=1))
     waiting.call(waiting.ps.publish, topics, 1, qos=1, timeout=PATIENCE)
@@ -127,16 +123,16 @@ def test_what_publish_meets_when_the_queue_is_full_is_an_option(make: Callable[.
     assert {type(error) for error in failed.value.errors.values()} == {QueueFull}
 
 
-def test_on_error_is_called_where_it_may_wait(make: Callable[..., Api], stack: Any) -> None:
-    told: list[MQTTError] = []
+def test_on_error_may_wait(make: Callable[..., Api], stack: Any) -> None:
+    errors: list[MQTTError] = []
     over = threading.Event()
     forbidden: set[str] = set()
     broker = stack.enter_context(Broker(authorizer=lambda peer, access: access.topic not in forbidden))
 
     def on_error(error: MQTTError) -> None:
-        told.append(error)
+        errors.append(error)
         if isinstance(api, Threads):
-            api.ps.publish("told", 1, qos=1)
+            api.ps.publish("errors", 1, qos=1)
         over.set()
 
     api = make(MqttOverWSProvider(broker.url, reconnect=SOON, on_error=on_error))
@@ -145,11 +141,13 @@ def test_on_error_is_called_where_it_may_wait(make: Callable[..., Api], stack: A
     forbidden.add("a")
     api.call(api.ps.reauthenticate)
     assert over.wait(PATIENCE)
-    assert isinstance(told[0], mqttws.SubscribeRejected)
-    assert told[0].topic_filter == "a"
+    assert isinstance(errors[0], mqttws.SubscribeRejected)
+    assert errors[0].topic_filter == "a"
 
 
-def test_a_store_keeps_what_a_process_has_left(make: Callable[..., Api], tmp_path: Path, world: Any) -> None:
+def test_a_store_keeps_unsent_messages_for_the_next_process(
+    make: Callable[..., Api], tmp_path: Path, world: Any
+) -> None:
     def begin(url: str) -> tuple[Api, SQLiteStore]:
         store = SQLiteStore(tmp_path / "session")
         provider = MqttOverWSProvider(
@@ -172,7 +170,7 @@ def test_a_store_keeps_what_a_process_has_left(make: Callable[..., Api], tmp_pat
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_close_sends_what_was_published(make: Callable[..., Api], world: Any, qos: int) -> None:
+def test_close_sends_published_messages(make: Callable[..., Api], world: Any, qos: int) -> None:
     api = make(world.provider(max_in_flight=5))
 
     def publish_all() -> list[Any]:
@@ -186,7 +184,7 @@ def test_close_sends_what_was_published(make: Callable[..., Api], world: Any, qo
         assert future.exception() is None
 
 
-def test_one_connection_that_cannot_send_takes_no_time_of_the_others(make: Callable[..., Api], world: Any) -> None:
+def test_a_connection_that_cannot_send_does_not_delay_others(make: Callable[..., Api], world: Any) -> None:
     mute = socket.create_server(("127.0.0.1", 0))
     with mute:
         api = make(
@@ -209,7 +207,7 @@ def test_flush_waits_for_all_acknowledgements(api: Api, world: Any) -> None:
     assert len(world.published) == 200
 
 
-def test_pending_counts_what_is_not_acknowledged(stack: Any, make: Callable[..., Api]) -> None:
+def test_pending_counts_unacknowledged_messages(stack: Any, make: Callable[..., Api]) -> None:
     broker = stack.enter_context(Broker())
     api = make(MqttOverWSProvider(broker.url, reconnect=Reconnect(initial=30, maximum=60)))
     assert api.ps.pending == 0
@@ -223,7 +221,7 @@ def test_pending_counts_what_is_not_acknowledged(stack: Any, make: Callable[...,
     assert api.ps.pending == 0
 
 
-def test_time_outs_are_of_both_kinds(make: Callable[..., Api]) -> None:
+def test_timeouts_are_both_mqtt_and_builtin_errors(make: Callable[..., Api]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         api = make(MqttOverWSProvider(f"ws://127.0.0.1:{mute.getsockname()[1]}/mqtt"))
         subscription = api.call(api.ps.subscribe("a").subscribe)
@@ -237,7 +235,7 @@ def test_time_outs_are_of_both_kinds(make: Callable[..., Api]) -> None:
         api.call(api.ps.close, 0.1)
 
 
-def test_a_refused_message_that_is_kept_has_the_providers_reason_and_its_fate(
+def test_a_refused_stored_message_has_the_reason_of_the_provider(
     stack: Any, make: Callable[..., Api], tmp_path: Path
 ) -> None:
     class Explaining(MqttOverWSProvider):
@@ -256,4 +254,4 @@ def test_a_refused_message_that_is_kept_has_the_providers_reason_and_its_fate(
     outcome = api.call(lambda: [api.ps.publish_nowait("a", 1, qos=0)])[0]
     with pytest.raises(PublishFailed) as caught:
         api.call(lambda: waited(outcome))
-    assert isinstance(caught.value.errors["a"], PermissionError)  # of QoS 0, nothing is kept
+    assert isinstance(caught.value.errors["a"], PermissionError)  # QoS 0 is not stored

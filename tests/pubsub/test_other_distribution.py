@@ -1,4 +1,4 @@
-"""PyPubSub installs a package of the same name: both in one folder are refused, whichever was installed last."""
+"""PyPubSub installs a package of the same name: with both in one folder, the import fails in either order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import mqttws
 import pubsub
 
-#: The names of PyPubSub's files, and what its `__init__` shows.
+#: The names of PyPubSub's files, and its `__init__`.
 THEIRS = {
     "__init__.py": "__all__ = ['pub', 'utils', '__version__']\n__version__ = '4.0.7'\n",
     "pub.py": "sendMessage = subscribe = print\n",
@@ -23,11 +23,11 @@ THEIRS = {
 
 
 def in_one_folder(folder: Path, *, last: str) -> None:
-    """Lay out both packages, as pip does: files of the one that is installed last replace those of the other.
+    """Install both packages as pip does: the files of the later one replace those of the earlier one.
 
     Args:
-        folder: for both.
-        last: "ours", "theirs", or "" for ours alone.
+        folder: the target of both.
+        last: the package installed last: "ours", "theirs", or "" for only ours.
     """
     for package in (mqttws, pubsub):
         assert package.__file__ is not None
@@ -59,7 +59,7 @@ def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
         ("theirs", "from pubsub.cli import main; main(['demo'])"),
     ],
 )
-def test_half_of_each_is_never_imported(tmp_path: Path, last: str, program: str) -> None:
+def test_a_mixture_of_both_is_never_imported(tmp_path: Path, last: str, program: str) -> None:
     in_one_folder(tmp_path, last=last)
     done = run(tmp_path, program)
     assert done.returncode == 1
@@ -67,7 +67,7 @@ def test_half_of_each_is_never_imported(tmp_path: Path, last: str, program: str)
     assert done.stdout == ""
 
 
-def test_alone_it_is_imported_from_there(tmp_path: Path) -> None:
+def test_without_pypubsub_it_is_imported(tmp_path: Path) -> None:
     in_one_folder(tmp_path, last="")
     done = run(tmp_path, "import pubsub.aio; print(pubsub.__file__)")
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "pubsub" / "__init__.py"))

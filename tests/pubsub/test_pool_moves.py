@@ -1,4 +1,4 @@
-"""Nobody gets two copies, nobody loses one: filters on their way between connections, in every order of events."""
+"""Moving filters between connections of a pool: no message is lost or duplicated, in any order of events."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mqttws import State
 from pubsub.pool.handover import Handover, Step
 
 TOPICS = [f"site/{number}/temp" for number in range(6)]
-#: Subscribed to from the beginning to the end: each topic has one or several of them.
+#: Subscribed during the whole test; each topic matches one or several of them.
 KEPT = ["site/0/temp", "site/1/temp", "site/2/#", "site/+/temp", "site/3/temp", "site/4/temp", "site/5/#"]
-#: Come and go, and overlap with those.
+#: Subscribed and unsubscribed during the test; they overlap with those.
 TOGGLED = ["site/#", "site/0/#", "+/1/temp", "other"]
 
 Actions = st.lists(
@@ -31,7 +31,7 @@ Actions = st.lists(
 
 
 def run(seed: int, actions: list[tuple[str, object]], connections: tuple[int, int] = (2, 3)) -> World:
-    """Run the actions, with what happens in between drawn, and check what was delivered."""
+    """Run the actions, with random events in between, and check the deliveries."""
     random = Random(seed)
     world = World(random, connections)
     order = KEPT.copy()
@@ -60,7 +60,7 @@ def run(seed: int, actions: list[tuple[str, object]], connections: tuple[int, in
     world.settle()
     assert {topic: world.delivered.get(topic, []) for topic in TOPICS} == published
     standing = sorted(name for part in world.pool._parts for name in part.client.filters)
-    assert standing == sorted([*KEPT, *on]), "each filter stands on one part"
+    assert standing == sorted([*KEPT, *on]), "each filter is on one part"
     assert not world.pool._unacknowledged
     assert world.pool.moves.is_idle
     return world
@@ -74,7 +74,7 @@ def test_each_message_is_delivered_once_and_in_order(seed: int, actions: list[tu
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_stream_survives_growing_and_shrinking(seed: int) -> None:
-    """Long backlogs at the server, so that its answers come before what was published earlier."""
+    """Long backlogs at the server, so that its answers arrive before messages published earlier."""
     actions: list[tuple[str, object]] = []
     for size in [(2, 5), (1, 1), (3, 4), (1, 2)]:
         for number in range(60):
@@ -89,14 +89,14 @@ def test_a_stream_survives_growing_and_shrinking(seed: int) -> None:
     "plant",
     ["hold", "copies", "trail", "wait"],
 )
-def test_a_planted_fault_is_noticed(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if plant == "hold":  # what comes while both have a filter is taken for new
+def test_a_planted_fault_is_detected(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plant == "hold":  # a message that arrives while both have the filter is delivered immediately
         monkeypatch.setattr(Handover, "came_new", lambda self, *arguments: False)
-    elif plant == "copies":  # what was held is delivered, copy or not
+    elif plant == "copies":  # held messages are delivered even if they are copies
         monkeypatch.setattr(Handover, "came_old", lambda self, *arguments: None)
-    elif plant == "trail":  # the new part's late copies are not known
+    elif plant == "trail":  # late copies on the new part are not recognised
         monkeypatch.setattr(Handover, "is_known", lambda self, *arguments: False)
-    else:  # the second step ends with the server's answer, whatever it overtook
+    else:  # the second step ends with the server's answer, even if it overtook messages
         monkeypatch.setattr("pubsub.pool.moving.FEW", 10**9)
     noticed = 0
     for seed in range(40):
@@ -107,7 +107,7 @@ def test_a_planted_fault_is_noticed(plant: str, monkeypatch: pytest.MonkeyPatch)
     assert noticed
 
 
-def test_a_part_that_is_lost_while_it_gives_a_filter_away_holds_up_nothing() -> None:
+def test_losing_the_old_part_during_a_move_blocks_nothing() -> None:
     world = World(Random(1), (1, 2))
     world.pool.subscribe_nowait([("a", 1), ("b", 1)])
     world.settle()
@@ -120,7 +120,7 @@ def test_a_part_that_is_lost_while_it_gives_a_filter_away_holds_up_nothing() -> 
     world.pool.moves.begin()
     while handover.step is not Step.HOLDING:
         assert world.step()
-    first.client.is_open = False  # its UNSUBACK will never come
+    first.client.is_open = False  # its UNSUBACK never arrives
     first.client.on_state(State("disrupted", ConnectionError()))
     world.pool.publish_nowait("a", b"1", 1, False)
     world.settle()
@@ -129,7 +129,7 @@ def test_a_part_that_is_lost_while_it_gives_a_filter_away_holds_up_nothing() -> 
     assert world.pool.moves.is_idle
 
 
-def test_what_is_asked_of_a_filter_that_moves_waits_for_it() -> None:
+def test_requests_for_a_moving_filter_wait_for_the_move() -> None:
     world = World(Random(2), (1, 2))
     world.pool.subscribe_nowait([("a", 1), ("b", 1)])
     world.settle()

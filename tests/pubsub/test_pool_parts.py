@@ -1,4 +1,4 @@
-"""The parts of a pool without connections: slots, places, sizes, answers and states."""
+"""The components of a pool, without connections: slots, places, sizes, answers and states."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TestSlots:
         slots: Slots[str] = Slots()
         assert [slots.slot(topic) for topic in ("a", "a/b", "größe")] == [0xE8B7BE43 % 4096, 28, 2441]
 
-    def test_without_a_part_nothing_can_be_published(self) -> None:
+    def test_publishing_without_a_part_raises(self) -> None:
         with pytest.raises(LookupError):
             Slots[str]().begin(0)
 
-    def test_a_new_part_gets_its_share_and_nothing_else_moves(self) -> None:
+    def test_a_new_part_gets_its_share_and_no_other_slot_moves(self) -> None:
         slots: Slots[int] = Slots(120)
         for part in range(3):
             slots.add(part)
@@ -47,7 +47,7 @@ class TestSlots:
         assert [after.count(part) for part in range(4)] == [30] * 4
         assert {now for was, now in zip(before, after, strict=True) if was != now} == {3}
 
-    def test_what_a_part_had_goes_to_the_others_and_nothing_else_moves(self) -> None:
+    def test_a_removed_part_s_slots_move_and_no_others(self) -> None:
         slots: Slots[int] = Slots(120)
         for part in range(4):
             slots.add(part)
@@ -60,7 +60,7 @@ class TestSlots:
         assert all(was == now for was, now in zip(before, after, strict=True) if was != 1)
         assert slots.parts == (0, 2, 3)
 
-    def test_a_slot_moves_only_when_nothing_of_it_is_on_its_way(self) -> None:
+    def test_a_slot_moves_only_without_pending_messages(self) -> None:
         slots: Slots[str] = Slots(2)
         slots.add("old")
         for _ in range(3):
@@ -104,8 +104,8 @@ class TestSlots:
 
 class TestPlaces:
     @given(st.lists(FILTERS, unique=True, min_size=1, max_size=8), FILTERS)
-    def test_what_overlaps_is_found(self, filters: list[str], wanted: str) -> None:
-        """All that match a topic which this one matches; of the others, none that is plainly apart."""
+    def test_overlapping_filters_are_found(self, filters: list[str], wanted: str) -> None:
+        """All filters that match a topic which this one matches, and no filter that is clearly disjoint."""
         places: Places[int] = Places()
         for topic_filter in filters:
             places.add(topic_filter, 0, 1)
@@ -118,7 +118,7 @@ class TestPlaces:
         assert needed <= found <= set(filters) - {wanted}
 
     @given(st.lists(FILTERS, unique=True, min_size=1, max_size=8))
-    def test_nothing_is_left_of_what_was_removed(self, filters: list[str]) -> None:
+    def test_removed_filters_leave_nothing(self, filters: list[str]) -> None:
         places: Places[int] = Places()
         added = [places.add(topic_filter, 0, 1) for topic_filter in filters]
         for place in added:
@@ -152,11 +152,11 @@ class TestSizes:
             ((4, 1), Sizes(4, 1)),
         ],
     )
-    def test_what_may_be_asked_for(self, connections: Any, sizes: Sizes) -> None:
+    def test_valid_sizes(self, connections: Any, sizes: Sizes) -> None:
         assert split(connections) == sizes
 
     @pytest.mark.parametrize("connections", ["many", 1.5, True, None, (1,), (1, "2")])
-    def test_what_is_no_number_is_refused(self, connections: Any) -> None:
+    def test_invalid_sizes_are_refused(self, connections: Any) -> None:
         with pytest.raises(TypeError, match="connections"):
             split(connections)
 
@@ -188,7 +188,7 @@ def test_the_worst_state_counts() -> None:
 
 
 class TestOneHandover:
-    """What is known of a topic in each step, without a server."""
+    """The state of a topic in each step, without a server."""
 
     @staticmethod
     def begun(*, holds: bool) -> Handover[str]:
@@ -200,7 +200,7 @@ class TestOneHandover:
             handover.hold()
         return handover
 
-    def test_what_is_held_is_let_go_of_by_its_copy_and_the_rest_delivered_in_order(self) -> None:
+    def test_held_messages_are_dropped_by_their_copies_and_the_rest_delivered_in_order(self) -> None:
         handover = self.begun(holds=True)
         for number in range(4):
             assert handover.came_new("t", b"%d" % number, False, number)
@@ -208,7 +208,7 @@ class TestOneHandover:
         assert [handover.came_old("t", b"0"), handover.came_old("t", b"1")] == [0, 1]
         assert handover.trail() == [2, 3, "x"]
 
-    def test_the_slower_part_delivers_nothing_again(self) -> None:
+    def test_copies_on_the_slower_part_are_not_delivered(self) -> None:
         handover = self.begun(holds=True)
         for number in range(3):
             assert handover.came_old("t", b"%d" % number) is None
@@ -222,7 +222,7 @@ class TestOneHandover:
         handover.came_old("t", b"1")
         assert handover.trail() == ["retained"]
 
-    def test_a_payload_that_comes_again_and_again_is_never_lost(self) -> None:
+    def test_repeated_payloads_are_not_lost(self) -> None:
         handover = self.begun(holds=False)
         handover.came_old("t", b"alive")
         handover.came_old("t", b"alive")
@@ -230,7 +230,7 @@ class TestOneHandover:
         assert handover.trail() == []
         assert not handover.is_known("t", b"alive"), "in doubt it is delivered"
 
-    def test_what_is_held_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_held_messages_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         handover = self.begun(holds=True)
         monkeypatch.setattr("pubsub.pool.handover.MOST_HELD_BYTES", 100)
         handover.came_new("t", bytes(99), False, 1)
@@ -240,7 +240,7 @@ class TestOneHandover:
         handover.came_old("t", bytes(99))
         assert not handover.is_full
 
-    def test_one_that_follows_for_too_long_is_called_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_long_a_handover_is_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pubsub.pool.handover.MOST_HASHES", 10)
         handover = self.begun(holds=False)
         for number in range(11):
@@ -249,7 +249,7 @@ class TestOneHandover:
 
 
 class TestPool:
-    """The pool itself, in a world without sockets."""
+    """The pool, without sockets."""
 
     def test_each_part_has_an_identifier_and_one_has_the_will(self) -> None:
         world = World(Random(1), (2, 2))
@@ -264,7 +264,7 @@ class TestPool:
         world.pool.resize((1, 2))
         assert sorted(part.index for part in world.pool._parts) == [0, 1, 2]
 
-    def test_the_state_is_the_worst_and_one_that_it_grows_by_counts_from_its_first_outcome(self) -> None:
+    def test_the_state_is_the_worst_and_includes_new_parts_after_their_first_outcome(self) -> None:
         world = World(Random(1), (1, 1))
         assert world.pool.state.name == "disconnected"
         world.settle()
@@ -279,7 +279,7 @@ class TestPool:
         new.client.on_state(State("connected", session_present=False))
         assert world.pool.state.name == "connected"
 
-    def test_nothing_is_put_on_one_that_cannot_connect(self) -> None:
+    def test_nothing_is_placed_on_a_part_that_cannot_connect(self) -> None:
         world = World(Random(1), (1, 2))
         refused = world.pool._parts[-1]
         world.soon.pop()  # it never connects
@@ -287,23 +287,23 @@ class TestPool:
         world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(10)])
         assert world.pool.places.on(refused) == []
 
-    def test_a_pool_that_is_full_asks_the_server_all_the_same(self) -> None:
+    def test_a_full_pool_still_asks_the_server(self) -> None:
         world = World(Random(1), (1, 1), most_filters=3)
         world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(5)])
         assert len(world.pool.places) == 5
 
-    def test_one_that_sizes_itself_adds_what_its_filters_need(self) -> None:
+    def test_an_automatic_pool_grows_with_its_filters(self) -> None:
         world = World(Random(1), "auto", most_filters=3)
         world.pool.subscribe_nowait([(f"t/{number}", 1) for number in range(8)])
         assert [world.pool.places.count(part) for part in world.pool._receiving()] == [3, 3, 2]
 
-    def test_overlapping_filters_are_put_on_one_part(self) -> None:
+    def test_overlapping_filters_are_placed_on_one_part(self) -> None:
         world = World(Random(1), (1, 3))
         world.pool.subscribe_nowait([("a/b", 1), ("c", 1), ("a/+", 1)])
         of = {name: place.part for name in ("a/b", "c", "a/+") if (place := world.pool.places.get(name))}
         assert of["a/b"] is of["a/+"] is not of["c"]
 
-    def test_the_owner_of_a_message_gets_the_highest_qos_that_is_asked_for(self) -> None:
+    def test_the_owner_of_a_message_gets_the_highest_requested_qos(self) -> None:
         world = World(Random(1), (1, 2), most_filters=1)
         world.pool.subscribe_nowait([("a/b", 0)])
         world.settle()

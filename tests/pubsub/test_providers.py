@@ -1,4 +1,4 @@
-"""Providers, settings, and several connections in one `PubSub`; each for threads and for asyncio."""
+"""Providers, settings, and several providers in one `PubSub`; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_another_provider_of_the_same_name_is_refused(api: Api) -> None:
     assert [provider.name for provider in api.ps.providers] == ["MqttOverWSProvider", "other"]
 
 
-def test_what_is_no_provider_is_told(api: Api) -> None:
+def test_an_invalid_provider_is_refused(api: Api) -> None:
     with pytest.raises(TypeError, match="str"):
         api.ps.add_pluggable("MqttOverWSProvider")
     with pytest.raises(TypeError, match=r"MqttOverWSProvider has no option 'clientId' \(did you mean 'client_id'\?\)"):
@@ -40,7 +40,7 @@ def test_what_is_no_provider_is_told(api: Api) -> None:
         MqttOverWSProvider("ws://broker.example", offline="drop")  # type: ignore[arg-type]
 
 
-def test_no_provider_is_told(make: Callable[..., Api]) -> None:
+def test_a_missing_provider_is_an_error(make: Callable[..., Api]) -> None:
     api = make()
     with pytest.raises(ProviderError, match="add_pluggable"):
         api.call(api.ps.publish, "a", 1)
@@ -53,7 +53,7 @@ def test_no_provider_is_told(make: Callable[..., Api]) -> None:
         api.call(api.ps.remove_pluggable, "other")
 
 
-def test_no_endpoint_is_told(make: Callable[..., Api]) -> None:
+def test_a_missing_endpoint_is_an_error(make: Callable[..., Api]) -> None:
     api = make(MqttOverWSProvider())
     with pytest.raises(ProviderError, match="aws_pubsub_endpoint"):
         api.call(api.ps.subscribe("a").subscribe)
@@ -61,7 +61,7 @@ def test_no_endpoint_is_told(make: Callable[..., Api]) -> None:
         api.call(api.ps.publish, "a", 1)
 
 
-def test_settings_reach_every_provider_and_arguments_win(make: Callable[..., Api], world: Any) -> None:
+def test_settings_apply_to_every_provider_and_arguments_prevail(make: Callable[..., Api], world: Any) -> None:
     api = make(MqttOverWSProvider(), world.provider(name="own"))
     api.ps.configure({"aws_pubsub_endpoint": "ws://127.0.0.1:1/"})
     api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
@@ -72,7 +72,7 @@ def test_settings_reach_every_provider_and_arguments_win(make: Callable[..., Api
     assert own.url() == world.broker.url
 
 
-def test_settings_reach_providers_that_are_added_later(make: Callable[..., Api], world: Any) -> None:
+def test_settings_apply_to_providers_added_later(make: Callable[..., Api], world: Any) -> None:
     api = make()
     api.ps.configure({"PubSub": {"aws_pubsub_endpoint": world.broker.url}})
     api.ps.add_pluggable(MqttOverWSProvider())
@@ -94,9 +94,7 @@ def test_settings_are_read_from_amplify_s_files(make: Callable[..., Api], world:
         make().ps.configure(tmp_path / "nowhere.js")
 
 
-def test_a_connection_whose_settings_change_is_made_anew(
-    make: Callable[..., Api], world: Any, recorder: Recorder
-) -> None:
+def test_changed_settings_cause_a_reconnect(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
     other = world.start()
     api = make(MqttOverWSProvider())
     api.ps.configure({"aws_pubsub_endpoint": world.broker.url})
@@ -110,7 +108,7 @@ def test_a_connection_whose_settings_change_is_made_anew(
     recorder.wait_for_values(1)
 
 
-def test_two_providers(make: Callable[..., Api], world: Any) -> None:
+def test_publishing_and_subscribing_with_two_providers(make: Callable[..., Api], world: Any) -> None:
     other = world.start()
     api = make(world.provider(name="one"), MqttOverWSProvider(other.url, name="two"))
     everywhere, one = Recorder(), Recorder()
@@ -138,7 +136,7 @@ def test_two_providers(make: Callable[..., Api], world: Any) -> None:
     assert api.ps.providers == ()
 
 
-def test_one_provider_that_fails_leaves_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
+def test_a_failing_provider_does_not_affect_the_other(make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
     api = make(world.provider(name="good"), MqttOverWSProvider("ws://127.0.0.1:1/", name="bad"))
     subscription = api.call(api.ps.subscribe("a", qos=1).subscribe, recorder)
     assert api.call(subscription.ready, PATIENCE) == {"a": 1}
@@ -152,7 +150,7 @@ def test_one_provider_that_fails_leaves_the_other(make: Callable[..., Api], worl
     assert api.ps.connection_state == "Disconnected"
 
 
-def test_the_options_of_the_driver_arrive(make: Callable[..., Api], world: Any) -> None:
+def test_options_are_passed_to_the_driver(make: Callable[..., Api], world: Any) -> None:
     seen: list[Any] = []
     broker = world._stack.enter_context(
         __import__("mqttws").broker.Broker(authenticator=lambda peer, connect: seen.append((peer, connect)) is None)
@@ -168,7 +166,7 @@ def test_the_options_of_the_driver_arrive(make: Callable[..., Api], world: Any) 
     assert peer.header("x-one") == "1"
 
 
-def test_a_provider_of_one_s_own(world: Any) -> None:
+def test_a_custom_provider(world: Any) -> None:
     class Nearest(Provider):
         kind = "Nearest"
 

@@ -1,4 +1,4 @@
-"""What a lost connection means to those who publish and subscribe; each for threads and for asyncio."""
+"""Publishing and subscriptions across a lost connection; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOON = Reconnect(initial=0.02, maximum=0.05)
 
 
 class Watcher(Recorder):
-    """Waits for states."""
+    """A recorder of connection states."""
 
     changes: list[ConnectionStateChange]
 
@@ -40,7 +40,7 @@ class Watcher(Recorder):
         api.ps.connection_state_changes.subscribe(self.next)
 
     def wait_for(self, *states: str) -> None:
-        """Wait until these states have come, in order, whatever came between."""
+        """Wait until these states have been reported in this order, with any others in between."""
 
         def come() -> bool:
             left = iter(self.messages)
@@ -59,9 +59,7 @@ def waited(future: Any) -> Any:
     return future if hasattr(future, "get_loop") else future.result(PATIENCE)
 
 
-def test_a_broker_that_is_killed_and_restarted_loses_no_subscription(
-    stack: Any, make: Callable[..., Api], recorder: Recorder
-) -> None:
+def test_a_restarted_broker_loses_no_subscription(stack: Any, make: Callable[..., Api], recorder: Recorder) -> None:
     broker = Broker()
     broker.start()
     stack.callback(lambda: broker.stop())
@@ -87,7 +85,7 @@ def test_a_broker_that_is_killed_and_restarted_loses_no_subscription(
     assert any(isinstance(reason, ConnectError) for reason in reasons)
 
 
-def test_offline_raise_tells_at_once(stack: Any, make: Callable[..., Api]) -> None:
+def test_offline_raise_fails_immediately(stack: Any, make: Callable[..., Api]) -> None:
     with Broker() as broker:
         api = make(MqttOverWSProvider(broker.url, offline="raise", reconnect=Reconnect(initial=30, maximum=60)))
         watcher = Watcher(api)
@@ -100,9 +98,7 @@ def test_offline_raise_tells_at_once(stack: Any, make: Callable[..., Api]) -> No
         assert len(failed.value.errors) == 2
 
 
-def test_offline_queue_waits_no_longer_than_its_time_and_takes_the_message_back(
-    stack: Any, make: Callable[..., Api]
-) -> None:
+def test_offline_queue_times_out_and_withdraws_the_message(stack: Any, make: Callable[..., Api]) -> None:
     broker = Broker()
     broker.start()
     stack.callback(lambda: broker.stop())
@@ -139,7 +135,7 @@ def test_ending_a_subscription_while_offline_does_not_wait(make: Callable[..., A
     assert recorder.closes == 1
 
 
-def test_what_was_unsubscribed_offline_is_not_subscribed_again(stack: Any, make: Callable[..., Api]) -> None:
+def test_filters_unsubscribed_offline_are_not_restored(stack: Any, make: Callable[..., Api]) -> None:
     broker = Broker()
     broker.start()
     stack.callback(lambda: broker.stop())
@@ -161,7 +157,7 @@ def test_what_was_unsubscribed_offline_is_not_subscribed_again(stack: Any, make:
     assert broker.metrics()["subscriptions/count"] == 1
 
 
-def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
+def test_new_retained_messages_arrive_after_a_lost_session(
     stack: Any, make: Callable[..., Api], recorder: Recorder
 ) -> None:
     broker = Broker()
@@ -186,7 +182,9 @@ def test_retained_messages_come_again_after_a_lost_session_where_they_are_news(
     assert [(message.topic, message.value) for message in recorder.messages[2:]] == [("changed", 2), ("same", 3)]
 
 
-def test_a_refusal_to_restore_is_an_error(stack: Any, make: Callable[..., Api], world: Any, recorder: Recorder) -> None:
+def test_a_refused_restored_subscription_is_an_error(
+    stack: Any, make: Callable[..., Api], world: Any, recorder: Recorder
+) -> None:
     api = make(world.provider(reconnect=SOON))
     subscription = subscribe(api, ["a", "b"], recorder)
     world.forbidden.add("a")
@@ -198,7 +196,7 @@ def test_a_refusal_to_restore_is_an_error(stack: Any, make: Callable[..., Api], 
     recorder.wait_for_values(1)
 
 
-def test_a_take_over_is_told_as_what_it_is_and_does_not_loop(world: Any, make: Callable[..., Api]) -> None:
+def test_a_take_over_is_named_and_does_not_loop(world: Any, make: Callable[..., Api]) -> None:
     first, second = Recorder(), Recorder()
     one, two = (make(world.provider(client_id="the-same", reconnect=SOON)) for _ in range(2))
     subscribe(one, "a", first)
@@ -213,7 +211,7 @@ def test_a_take_over_is_told_as_what_it_is_and_does_not_loop(world: Any, make: C
     assert second.errors == []
 
 
-def test_what_is_asked_for_while_connecting_makes_no_second_connection(world: Any, make: Callable[..., Api]) -> None:
+def test_calls_while_connecting_make_no_second_connection(world: Any, make: Callable[..., Api]) -> None:
     api = make(world.provider())
 
     def ask_much() -> list[Any]:
@@ -228,7 +226,7 @@ def test_what_is_asked_for_while_connecting_makes_no_second_connection(world: An
 
 
 class Learning(MqttOverWSProvider):
-    """Learns from a 403 what to send, once."""
+    """A provider that learns once from a 403 what to send."""
 
     learnt = ""
     asked = 0
@@ -294,7 +292,7 @@ def test_a_provider_whose_recover_raises_is_logged(
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_an_unsubscribe_that_ends_the_connection_is_given_up_by_name(
+def test_an_unsubscribe_that_ends_the_connection_is_abandoned_and_named(
     stack: Any, make: Callable[..., Api], recorder: Recorder, caplog: pytest.LogCaptureFixture, waits: bool
 ) -> None:
     server = stack.enter_context(Scripted("ws"))
@@ -306,5 +304,5 @@ def test_an_unsubscribe_that_ends_the_connection_is_given_up_by_name(
     with pytest.raises(UnsubscribeRejected if waits else TimedOut, match="'poison'" if waits else "within 0 s"):
         api.call(subscription.unsubscribe, PATIENCE if waits else 0.0)
     assert subscription.closed
-    api.call(api.ps.publish, "a", 1, qos=1)  # all else goes on
+    api.call(api.ps.publish, "a", 1, qos=1)  # everything else works
     assert [record.getMessage() for record in caplog.records if "UNSUBSCRIBE" in record.getMessage()]

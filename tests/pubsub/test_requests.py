@@ -1,4 +1,4 @@
-"""Requests and responses: topics, time-outs, bounds, failures, and what comes late, twice or from elsewhere."""
+"""Requests and responses: topics, timeouts, bounds, failures, and late, duplicate or unrelated responses."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pubsub.requests import Requests
 
 
 class TestRequests:
-    """Without a network."""
+    """The bookkeeping of requests, without a network."""
 
-    def test_the_topics(self) -> None:
+    def test_the_topics_of_a_request(self) -> None:
         requests: Requests[str] = Requests("me")
         assert requests.replies == "replies/me/#"
         first, second = requests.begin("calculator/add", "one"), requests.begin("b", "two")
@@ -33,13 +33,13 @@ class TestRequests:
     @pytest.mark.parametrize(
         "topic", ["replies/me/2", "replies/me", "replies/you/1", "replies/me/1/x", "replies/me/1/failed/x", "x"]
     )
-    def test_what_is_no_response(self, topic: str) -> None:
+    def test_invalid_responses_are_ignored(self, topic: str) -> None:
         requests: Requests[None] = Requests("me")
         requests.begin("a", None)
         assert requests.take(topic) is None
         assert len(requests) == 1
 
-    def test_each_requester_has_a_name_that_nobody_guesses(self) -> None:
+    def test_each_requester_has_an_unguessable_name(self) -> None:
         names = {Requests().name for _ in range(100)}
         assert len(names) == 100
         assert all(len(name) == 16 for name in names)
@@ -47,11 +47,11 @@ class TestRequests:
     @pytest.mark.parametrize(
         "arguments", [{"name": "a/b"}, {"name": "+"}, {"name": ""}, {"prefix": "#"}, {"prefix": ""}, {"name": "\ud800"}]
     )
-    def test_a_name_that_is_none(self, arguments: dict[str, str]) -> None:
+    def test_invalid_names_are_refused(self, arguments: dict[str, str]) -> None:
         with pytest.raises(LocalProtocolError):
             Requests(**arguments)
 
-    def test_bounded(self) -> None:
+    def test_pending_requests_are_bounded(self) -> None:
         with pytest.raises(ValueError, match="max_pending"):
             Requests(most=0)
         requests: Requests[None] = Requests(most=2)
@@ -63,7 +63,7 @@ class TestRequests:
         requests.begin("a", None)
         assert len(requests.take_all()) == 2
 
-    def test_an_ill_formed_topic_leaves_nothing(self) -> None:
+    def test_an_invalid_topic_leaves_nothing_pending(self) -> None:
         requests: Requests[None] = Requests()
         with pytest.raises(LocalProtocolError):
             requests.begin("a/+", None)
@@ -90,7 +90,7 @@ def test_each_request_gets_its_own_response(make: Make, world: Any, qos: int) ->
     mine.call(requester.close)
 
 
-def test_many_at_once(make: Make, world: Any) -> None:
+def test_many_concurrent_requests(make: Make, world: Any) -> None:
     service, mine = make(world.provider()), make(world.provider())
     responding(service, "echo", lambda message: message.value)
     requester = mine.call(mine.ps.requester)
@@ -108,21 +108,21 @@ def test_many_at_once(make: Make, world: Any) -> None:
     mine.call(requester.close)
 
 
-def test_nobody_responds(make: Make, world: Any) -> None:
+def test_a_missing_response_is_a_timeout(make: Make, world: Any) -> None:
     mine = make(world.provider())
     requester = mine.call(mine.ps.requester, "me", max_pending=1)
     with pytest.raises(TimedOut, match=r"no response to the request to 'nobody' within 0\.3 s"):
         mine.call(requester.request, "nobody", 1, timeout=0.3)
     assert requester.pending == 0
     assert "nobody/me/1" in world.published
-    mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # nobody waits for it
+    mine.call(mine.ps.publish, "replies/me/1", "late", qos=1)  # no request waits for it
     responding(mine_too := make(world.provider()), "somebody", lambda message: "here")
     assert mine_too is not mine
     assert mine.call(requester.request, "somebody", 1, timeout=PATIENCE).value == "here"
     mine.call(requester.close)
 
 
-def test_a_responder_that_fails(make: Make, world: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_responder_is_an_error(make: Make, world: Any, caplog: pytest.LogCaptureFixture) -> None:
     service, mine = make(world.provider()), make(world.provider())
 
     def fail(message: pubsub.Message) -> None:
@@ -138,7 +138,7 @@ def test_a_responder_that_fails(make: Make, world: Any, caplog: pytest.LogCaptur
     mine.call(requester.close)
 
 
-def test_a_request_that_comes_twice_is_answered_once(make: Make, world: Any) -> None:
+def test_a_duplicate_request_is_answered_once(make: Make, world: Any) -> None:
     service, mine, calls = make(world.provider()), make(world.provider()), []
     responding(service, "count", lambda message: calls.append(message.topic) or len(calls))  # type: ignore[func-returns-value]
     for _ in range(3):
@@ -153,7 +153,7 @@ def test_a_request_that_comes_twice_is_answered_once(make: Make, world: Any) -> 
     mine.call(requester.close)
 
 
-def test_closing_fails_what_waits(make: Make, world: Any) -> None:
+def test_closing_fails_pending_requests(make: Make, world: Any) -> None:
     mine = make(world.provider())
     requester = mine.call(mine.ps.requester)
     outcome: list[Exception] = []
@@ -172,7 +172,7 @@ def test_closing_fails_what_waits(make: Make, world: Any) -> None:
     assert [type(error) for error in outcome] == [SubscriptionEnded]
 
 
-def test_a_response_that_cannot_be_decoded(make: Make, world: Any) -> None:
+def test_an_undecodable_response_is_an_error(make: Make, world: Any) -> None:
     class Picky:
         def encode(self, value: Any) -> bytes:
             return bytes(value)
@@ -188,7 +188,7 @@ def test_a_response_that_cannot_be_decoded(make: Make, world: Any) -> None:
     mine.call(requester.close)
 
 
-def test_a_subscription_that_is_refused(make: Make, world: Any) -> None:
+def test_a_refused_response_subscription_is_an_error(make: Make, world: Any) -> None:
     world.forbidden.add("replies/me/#")
     mine = make(world.provider())
     requester = mine.call(mine.ps.requester, "me")
@@ -196,7 +196,7 @@ def test_a_subscription_that_is_refused(make: Make, world: Any) -> None:
         mine.call(requester.request, "a", 1, timeout=PATIENCE)
 
 
-def test_inside_a_callback_of_threads(world: Any) -> None:
+def test_a_request_in_a_callback_of_a_thread(world: Any) -> None:
     seen: list[Any] = []
     done = threading.Event()
     with pubsub.PubSub(world.provider()) as ps, ps.requester() as requester:
@@ -214,7 +214,7 @@ def test_inside_a_callback_of_threads(world: Any) -> None:
     assert len(seen) == 1
 
 
-def test_coroutine_functions_answer_and_ask(world: Any) -> None:
+def test_coroutine_functions_respond_and_request(world: Any) -> None:
     from pubsub.aio import PubSub
 
     async def main() -> Any:
@@ -242,7 +242,7 @@ def test_coroutine_functions_answer_and_ask(world: Any) -> None:
     assert asyncio.run(main()) == list(range(5))
 
 
-def test_responders_that_share_the_work(make: Make, world: Any) -> None:
+def test_responders_of_a_shared_subscription_divide_the_requests(make: Make, world: Any) -> None:
     calls: list[int] = []
     for number in range(2):
         service = make(world.provider())
@@ -250,13 +250,13 @@ def test_responders_that_share_the_work(make: Make, world: Any) -> None:
     mine = make(world.provider())
     requester = mine.call(mine.ps.requester)
     answers = [mine.call(requester.request, "work", 1, timeout=PATIENCE).value for _ in range(10)]
-    assert answers == calls  # each request once, by one of them
+    assert answers == calls  # each request is answered once
     assert set(answers) == {0, 1}
     mine.call(requester.close)
 
 
-def test_with_threads_a_coroutine_function_is_refused(world: Any) -> None:
-    """It would never be awaited, and its messages would be acknowledged all the same."""
+def test_a_coroutine_function_is_refused_with_threads(world: Any) -> None:
+    """It would never be awaited, and yet its messages would be acknowledged."""
 
     async def answer(message: pubsub.Message) -> int:
         return 1

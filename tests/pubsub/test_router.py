@@ -1,4 +1,4 @@
-"""The bookkeeping of who listens to what: literals first, then against a plain model."""
+"""The router: subscriptions of members and the packets they need; literal cases, then against a plain model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def retained(topic: str, payload: bytes = b"x") -> Publish:
 
 
 def asked(router: Router[str], member: str, wanted: dict[str, int]) -> Any:
-    """Join, and send what that takes."""
+    """Join, and return the request to send."""
     request = router.join(member, wanted)
     if request is not None:
         request.is_watched = True
@@ -31,7 +31,7 @@ def asked(router: Router[str], member: str, wanted: dict[str, int]) -> Any:
 
 
 def joined(router: Router[str], member: str, **filters: int) -> None:
-    """Join, and have it granted."""
+    """Join, and grant the request."""
     wanted = {name.replace("_", "/"): qos for name, qos in filters.items()}
     request = asked(router, member, wanted)
     if request is not None:
@@ -60,14 +60,14 @@ def test_members_that_join_before_the_answer_share_one_subscribe() -> None:
     assert sorted(outcomes) == [("A", "a", 1), ("B", "a", 1), ("C", "a", 1)]
 
 
-def test_a_member_that_joins_after_a_retained_message_has_come_needs_a_subscribe_of_its_own() -> None:
+def test_a_member_that_joins_after_a_retained_message_needs_another_subscribe() -> None:
     router: Router[str] = Router()
     assert asked(router, "A", {"a": 1}) is not None
     assert router.route(retained("a")) == ["A"]
     assert asked(router, "B", {"a": 1}) is not None
 
 
-def test_a_higher_qos_is_asked_for_anew_and_a_lower_one_changes_nothing() -> None:
+def test_a_higher_qos_needs_a_subscribe_and_a_lower_one_does_not() -> None:
     router: Router[str] = Router()
     asked(router, "A", {"a": 1})
     request = asked(router, "B", {"a": 2})
@@ -76,7 +76,7 @@ def test_a_higher_qos_is_asked_for_anew_and_a_lower_one_changes_nothing() -> Non
     router.answered(request, [2])
     request = asked(router, "C", {"a": 0})
     assert request is not None
-    assert request.wanted == [("a", 2)], "a SUBSCRIBE at a lower QoS would take the higher one away"
+    assert request.wanted == [("a", 2)], "a SUBSCRIBE at a lower QoS would replace the higher one"
 
 
 def test_only_the_answer_to_the_last_subscribe_counts() -> None:
@@ -89,31 +89,31 @@ def test_only_the_answer_to_the_last_subscribe_counts() -> None:
     assert sorted(router.answered(second, [1])) == [("A", "a", 1), ("B", "a", 1)]
 
 
-def test_an_answer_for_members_that_have_left_is_nobody_s() -> None:
+def test_an_answer_for_members_that_have_left_is_ignored() -> None:
     router: Router[str] = Router()
     first = asked(router, "A", {"a": 0})
     assert first is not None
     router.leave("A", ["a"])
     second = asked(router, "B", {"a": 0})
-    assert second is not None, "the filter was unsubscribed from: the unanswered SUBSCRIBE is of no use"
+    assert second is not None, "the filter was unsubscribed from, so the unanswered SUBSCRIBE does not count"
     assert router.answered(first, [REFUSED]) == []
     assert router.answered(second, [0]) == [("B", "a", 0)]
 
 
-def test_what_is_refused_stands_no_more() -> None:
+def test_a_refused_filter_is_removed() -> None:
     router: Router[str] = Router()
     request = asked(router, "A", {"a": 0, "b": 0})
     assert request is not None
     assert router.answered(request, [REFUSED, 0]) == [("A", "a", REFUSED), ("A", "b", 0)]
     assert router.topic_filters == {"b": 0}
     assert router.route(live("a")) == []
-    assert router.leave("A", ["a", "b"]) == ["b"], "what was refused needs no UNSUBSCRIBE"
+    assert router.leave("A", ["a", "b"]) == ["b"], "a refused filter needs no UNSUBSCRIBE"
     joined(router, "A", b=0)
     assert router.refused("b") == [("A", "b", REFUSED)]
     assert router.refused("b") == []
 
 
-def test_overlapping_filters_of_one_member_get_it_one_call() -> None:
+def test_overlapping_filters_of_a_member_give_one_delivery() -> None:
     router: Router[str] = Router()
     request = asked(router, "A", {"a/#": 0, "a/+": 0, "a/b": 0})
     assert request is not None
@@ -140,7 +140,7 @@ def test_a_retained_message_that_comes_once_for_each_overlapping_filter_arrives_
     assert router.route(retained("a/b")) == []
 
 
-def test_a_retained_message_does_not_come_again_though_an_unretained_one_came_meanwhile() -> None:
+def test_a_retained_message_is_not_repeated_after_a_live_one() -> None:
     router: Router[str] = Router()
     joined(router, "A", a=0)
     router.route(retained("a", b"kept"))
@@ -149,7 +149,7 @@ def test_a_retained_message_does_not_come_again_though_an_unretained_one_came_me
     assert router.route(retained("a", b"kept")) == ["B"]
 
 
-def test_a_filter_that_is_added_brings_the_retained_messages_of_its_own_only() -> None:
+def test_an_added_filter_brings_only_its_retained_messages() -> None:
     router: Router[str] = Router()
     joined(router, "A", a=0)
     router.route(retained("a"))
@@ -159,7 +159,7 @@ def test_a_filter_that_is_added_brings_the_retained_messages_of_its_own_only() -
     assert sorted(router.route(retained("b"))) == ["A", "B"]
 
 
-def test_after_a_lost_session_retained_messages_come_again_where_they_are_news() -> None:
+def test_after_a_lost_session_new_retained_messages_are_delivered() -> None:
     router: Router[str] = Router()
     joined(router, "A", a=0, b=0)
     router.route(retained("a", b"1"))
@@ -175,13 +175,13 @@ def test_the_memory_of_topics_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     router: Router[str] = Router()
     asked(router, "A", {"#": 0})
     for number in range(10):
-        assert router.route(retained(f"t/{number}")) == ["A"], "all that comes is for the only member"
+        assert router.route(retained(f"t/{number}")) == ["A"], "every message is for the only member"
     assert len(router._last) == 3
     joined(router, "B", **{"#": 0})
-    assert router.route(retained("t/0")) == ["B"], "A had it, though that is forgotten"
+    assert router.route(retained("t/0")) == ["B"], "A had it, although that is no longer stored"
     assert router.route(retained("t/9")) == ["B"]
     router.session_lost()
-    assert sorted(router.route(retained("t/1"))) == ["A", "B"], "what may have changed meanwhile is passed on"
+    assert sorted(router.route(retained("t/1"))) == ["A", "B"], "a message that may be new is delivered"
 
 
 FILTERS = ["a", "a/b", "a/#", "a/+", "+/b", "#", "$SYS/x"]
@@ -201,7 +201,7 @@ MEMBERS = ["A", "B", "C"]
     )
 )
 def test_against_a_plain_model(steps: list[tuple[object, ...]]) -> None:
-    """The model keeps, for each member and filter, every topic that has been routed since the filter was joined."""
+    """The model stores, for each member and filter, every topic routed since the member joined the filter."""
     router: Router[str] = Router()
     wanted: dict[str, dict[str, set[str]]] = defaultdict(dict)
     on_server: set[str] = set()

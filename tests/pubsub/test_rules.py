@@ -1,4 +1,4 @@
-"""The rules of ownership, seen from a user's code: none of it runs under a lock of pubsub; for threads and asyncio."""
+"""No code of the user runs under a lock of pubsub, and finalisers are safe at any time; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Api = Threads | Loop
 
 
 class Watched:
-    """Notes which pieces of a user's code have run, and which of them under the lock."""
+    """Records which functions of the user have run, and which of them under the lock."""
 
     def __init__(self) -> None:
         self.ran: set[str] = set()
@@ -126,7 +126,7 @@ def test_no_code_of_the_user_runs_under_the_lock(make: Callable[..., Api], stack
     assert watched.under_lock == set()
 
 
-def test_the_collector_ends_iterations_of_asyncio_at_any_moment(world: Any) -> None:
+def test_asyncio_iterations_can_be_finalised_at_any_time(world: Any) -> None:
     async def main() -> tuple[int, int, int]:
         published = left = got = 0
 

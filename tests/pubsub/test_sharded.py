@@ -1,4 +1,4 @@
-"""`Sharded` over real connections, for threads and asyncio: one PubSub to all above it."""
+"""`Sharded`, a pool of connections behind one `PubSub`, with a real broker; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOON = Reconnect(initial=0.01, maximum=0.05)
 
 
 class Server:
-    """A broker that notes who connects, and refuses whom it is told to."""
+    """A broker that records connections, and refuses chosen clients."""
 
     def __init__(self, stack: ExitStack, **options: Any) -> None:
         self.connected: list[str] = []
@@ -70,7 +70,7 @@ def server(stack: ExitStack) -> Server:
 
 
 class Streams:
-    """Takes messages by topic, and lets a test wait for their number."""
+    """An observer that records messages by topic, with which a test can wait for their number."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Any]] = defaultdict(list)
@@ -89,7 +89,7 @@ class Streams:
 
 
 def publish_all(api: Api, topics: int, numbers: range, qos: int = 1) -> None:
-    """Publish all at once, number by number, and wait for their acknowledgements."""
+    """Publish everything without waiting, number by number, then wait for all acknowledgements."""
 
     def begin() -> list[Any]:
         return [api.ps.publish_nowait(f"t/{number % topics}", number, qos=qos) for number in numbers]
@@ -112,7 +112,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_growing_and_shrinking_under_load_loses_and_doubles_nothing(make: Make, server: Server, qos: int) -> None:
+def test_resizing_under_load_neither_loses_nor_duplicates(make: Make, server: Server, qos: int) -> None:
     api = make(server.sharded((2, 2)))
     streams, wide = Streams(), Streams()
     topics = 20
@@ -150,7 +150,7 @@ def test_each_connection_has_an_identifier_and_a_state(make: Make, server: Serve
     wait_for(lambda: {change.provider for change in changes} == {name, f"{name}-0", f"{name}-1", f"{name}-2"})
 
 
-def test_the_state_is_the_worst_and_what_is_lost_comes_back(make: Make, server: Server) -> None:
+def test_the_state_is_the_worst_and_lost_connections_are_restored(make: Make, server: Server) -> None:
     api = make(server.sharded((1, 2), reconnect=Reconnect(initial=0.01, maximum=0.05)))
     streams = Streams()
     subscription = api.call(api.ps.subscribe(["t/0", "t/1"], qos=1).subscribe, streams.next)
@@ -166,7 +166,7 @@ def test_the_state_is_the_worst_and_what_is_lost_comes_back(make: Make, server: 
     server.wait(lambda: server.connected.count("name-1") == 2)
     wait_for(lambda: api.ps.connection_state is ConnectionState.CONNECTED)
 
-    def both_came() -> bool:  # the SUBSCRIBE that is made again may be behind
+    def both_came() -> bool:  # the repeated SUBSCRIBE may come later
         for topic in ("t/0", "t/1"):
             api.call(api.ps.publish, topic, "back", qos=1)
         return len(streams.values) == 2
@@ -174,8 +174,8 @@ def test_the_state_is_the_worst_and_what_is_lost_comes_back(make: Make, server: 
     wait_for(both_came)
 
 
-def test_one_that_is_refused_for_ever_holds_up_nobody(make: Make, server: Server) -> None:
-    """By growing: it gets neither topics nor filters until it stands."""
+def test_a_connection_that_is_always_refused_blocks_nothing(make: Make, server: Server) -> None:
+    """A new connection gets neither topics nor filters until it is established."""
     api = make(server.sharded((1, 1)))
     streams = Streams()
     subscription = api.call(api.ps.subscribe([f"t/{n}" for n in range(8)], qos=1).subscribe, streams.next)
@@ -194,7 +194,7 @@ def test_one_that_is_refused_for_ever_holds_up_nobody(make: Make, server: Server
     assert streams.values == {f"t/{n}": list(range(n, 160, 8)) for n in range(8)}
 
 
-def test_where_the_first_is_refused_connecting_fails_with_the_reason(make: Make, server: Server) -> None:
+def test_a_refused_first_connection_fails_with_the_reason(make: Make, server: Server) -> None:
     server.refused.add("name-0")
     api = make(server.sharded((1, 1)))
     with pytest.raises(ConnectionRefused):
@@ -203,8 +203,8 @@ def test_where_the_first_is_refused_connecting_fails_with_the_reason(make: Make,
     api.call(api.ps.publish, "t/0", 1, qos=1)
 
 
-def test_one_that_is_full_never_blocks_another(make: Make, server: Server) -> None:
-    """Its queue and its pace are its own: the topics of the other go on at once."""
+def test_a_full_connection_does_not_block_another(make: Make, server: Server) -> None:
+    """Its queue and its pacing are separate: topics of the other connection are sent immediately."""
     api = make(server.sharded((2, 1), publish_rate=4.0, max_queued=5, max_in_flight=1, overflow="raise"))
     api.call(api.ps.connect, timeout=PATIENCE)
     wait_for(lambda: len(server.connected) == 3)
@@ -234,7 +234,7 @@ def test_one_that_is_full_never_blocks_another(make: Make, server: Server) -> No
     api.call(api.ps.close, 0.0)
 
 
-def test_retained_messages_come_once_to_each_subscription(make: Make, server: Server) -> None:
+def test_retained_messages_arrive_once_for_each_subscription(make: Make, server: Server) -> None:
     api = make(server.sharded((1, 2)))
     for number in range(6):
         api.call(api.ps.publish, f"t/{number}", f"kept {number}", qos=1, retain=True)
@@ -257,7 +257,7 @@ def test_retained_messages_come_once_to_each_subscription(make: Make, server: Se
     assert second.values == expected
 
 
-def test_one_will_for_the_whole(make: Make, server: Server, stack: ExitStack) -> None:
+def test_the_pool_has_one_will(make: Make, server: Server, stack: ExitStack) -> None:
     watch = stack.enter_context(mqttws.connect(server.broker.url))
     watch.subscribe("status", 1)
     api = make(server.sharded(4, will=("status", "gone", 1)))
@@ -269,7 +269,7 @@ def test_one_will_for_the_whole(make: Make, server: Server, stack: ExitStack) ->
     assert next(iter(watch.messages(0.3)), None) is None
 
 
-def test_a_refused_filter_is_told_and_the_others_go_on(make: Make, stack: ExitStack) -> None:
+def test_a_refused_filter_is_reported_and_the_others_work(make: Make, stack: ExitStack) -> None:
     server = Server(stack, authorizer=lambda peer, access: access.topic != "secret")
     api = make(server.sharded((1, 2)))
     recorder = Recorder()
@@ -308,7 +308,7 @@ def test_closing_while_it_grows_ends_every_connection(make: Make, server: Server
     api.call(api.ps.publish, "t/0", "again", qos=1)
 
 
-def test_the_topics_of_a_subscription_may_come_and_go(make: Make, server: Server) -> None:
+def test_topics_of_a_subscription_can_be_added_and_removed(make: Make, server: Server) -> None:
     api = make(server.sharded((1, 3)))
     streams = Streams()
     subscription = api.call(api.ps.subscribe(["t/+", "t/1"], qos=1).subscribe, streams.next)
@@ -325,7 +325,7 @@ def test_the_topics_of_a_subscription_may_come_and_go(make: Make, server: Server
     assert len(pool.places) == 0
 
 
-def test_what_makes_no_sense_is_refused(make: Make, server: Server) -> None:
+def test_invalid_options_are_refused(make: Make, server: Server) -> None:
     provider = MqttOverWSProvider(server.broker.url, client_id="c", clean_session=False)
     with pytest.raises(ProviderError, match="clean_session"):
         Sharded(provider)
@@ -340,7 +340,7 @@ def test_what_makes_no_sense_is_refused(make: Make, server: Server) -> None:
         api.call(api.ps.resize, 3)
 
 
-def test_the_same_settings_are_the_same_provider(server: Server) -> None:
+def test_equal_settings_are_the_same_provider(server: Server) -> None:
     url = server.broker.url
     one = Sharded(MqttOverWSProvider(url), 3)
     assert one.same_as(Sharded(MqttOverWSProvider(url), 3))
@@ -351,7 +351,7 @@ def test_the_same_settings_are_the_same_provider(server: Server) -> None:
 
 class TestAwsLimits:
     def test_more_filters_than_one_connection_takes(self, make: Make, stack: ExitStack) -> None:
-        """And more messages a second: nothing is throttled, nothing refused."""
+        """And more messages a second: nothing is throttled or refused."""
         iot = stack.enter_context(LocalIoTEndpoint())
         provider = AWSIoTProvider(iot.region, iot.url, iot.credentials, client_id="name")
         api = make(Sharded(provider, (3, 3), connect_rate=200))
@@ -363,7 +363,7 @@ class TestAwsLimits:
         assert streams.values == {f"t/{n}": list(range(n, 360, 120)) for n in range(120)}
         assert iot.broker.metrics()["publish/messages/denied"] == 0
 
-    def test_auto_has_as_many_as_the_filters_need_and_no_more_than_it_may(self, make: Make, stack: ExitStack) -> None:
+    def test_auto_sizes_by_the_filters_within_the_maximum(self, make: Make, stack: ExitStack) -> None:
         iot = stack.enter_context(LocalIoTEndpoint(limits=IoTLimits(max_subscriptions=10)))
         provider = AWSIoTProvider(
             iot.region, iot.url, iot.credentials, client_id="name", limits=IoTLimits(max_subscriptions=10)

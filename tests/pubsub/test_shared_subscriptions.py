@@ -1,4 +1,4 @@
-"""`$share/<group>/<filter>`: counted by its whole name, matched by the filter; for threads and asyncio."""
+"""`$share/<group>/<filter>`: identified by its whole name, matched by its filter; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Api = Threads | Loop
 
 
 class Server:
-    """Grants whatever is asked for, and notes it. Publishes what a test tells it to."""
+    """A server that grants and records every subscription, and publishes for the test."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def test_messages_reach_the_observer_under_their_own_topic(make: Callable[..., Api], server: Server) -> None:
+def test_messages_have_their_own_topic(make: Callable[..., Api], server: Server) -> None:
     api = make(MqttOverWSProvider(server.url))
     recorder = Recorder()
     subscription = api.call(api.ps.subscribe("$share/workers/plant/+", qos=1).subscribe, recorder)
@@ -85,7 +85,7 @@ def test_messages_reach_the_observer_under_their_own_topic(make: Callable[..., A
     api.call(api.ps.close)
 
 
-def test_a_group_and_its_filter_are_counted_apart() -> None:
+def test_a_shared_and_a_plain_filter_are_separate() -> None:
     router: Router[str] = Router()
     request = router.join("A", {"$share/g/a/+": 1, "a/b": 1, "$share/h/a/+": 1})
     assert request is not None
@@ -101,7 +101,7 @@ def test_a_group_and_its_filter_are_counted_apart() -> None:
     assert router.route(Publish("a/b", b"x")) == []
 
 
-def test_retained_messages_are_for_the_others() -> None:
+def test_retained_messages_are_only_for_plain_filters() -> None:
     router: Router[str] = Router()
     router.join("A", {"$share/g/a": 1})
     router.join("B", {"a": 1})
@@ -113,7 +113,7 @@ def test_retained_messages_are_for_the_others() -> None:
     "topic_filter",
     ["$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/g#/a", "$share/g/a/#/b", "$share/g/a+"],
 )
-def test_what_is_malformed_is_refused_by_name(api: Api, world: Any, topic_filter: str) -> None:
+def test_malformed_shared_filters_are_refused(api: Api, world: Any, topic_filter: str) -> None:
     with pytest.raises(LocalProtocolError) as refused:
         api.ps.subscribe(["a", topic_filter])
     named = (repr(topic_filter), repr(topic_filter.removeprefix("$share/g/")))

@@ -1,4 +1,4 @@
-"""What a type checker sees of the API: misspelt options, wrong kinds, the types of what is returned."""
+"""The type hints of the API: a type checker finds misspelt options and wrong types, and knows the returned types."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def main() -> None:
 """
 
 
-def test_a_type_checker_sees_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
+def test_a_type_checker_reports_exactly_the_wrong_lines(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -1,4 +1,4 @@
-"""Every wait is bounded: a server that accepts connections and never says a word; each for threads and asyncio."""
+"""Every wait is bounded, with a server that accepts connections and sends nothing; for threads and asyncio."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_closing_ends_an_attempt_and_all_that_waits_for_it(
         api.call(lambda: outcome if hasattr(outcome, "get_loop") else outcome.result(PATIENCE))
 
 
-def test_the_time_of_an_attempt_is_the_provider_s(make: Callable[..., Api], mute: str, recorder: Recorder) -> None:
+def test_the_timeout_of_an_attempt_is_an_option_of_the_provider(
+    make: Callable[..., Api], mute: str, recorder: Recorder
+) -> None:
     api = make(MqttOverWSProvider(mute, timeout=0.1))
     api.call(api.ps.subscribe("a").subscribe, recorder)
     recorder.wait(lambda: recorder.closes)

@@ -1,4 +1,4 @@
-"""The PubSub API as a whole: the module's own instance, what importing it loads, what it leaves behind and hides."""
+"""The PubSub API as a whole: the module-level instance, imports, leaks, secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shared() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("shared")
-def test_the_module_s_own_instance(world: Any, recorder: Recorder) -> None:
+def test_the_module_level_instance(world: Any, recorder: Recorder) -> None:
     pubsub.add_pluggable(MqttOverWSProvider())
     pubsub.configure({"aws_pubsub_endpoint": world.broker.url})
     assert pubsub.connection_state == "Disconnected"
@@ -56,7 +56,7 @@ def test_the_module_s_own_instance(world: Any, recorder: Recorder) -> None:
     assert changes[-1].state == "Disconnected"
 
 
-def test_all_that_is_named_is_there() -> None:
+def test_all_names_in_all_exist() -> None:
     assert set(pubsub.__all__) <= set(dir(pubsub))
     assert all(getattr(pubsub, name) is not None for name in pubsub.__all__)
     with pytest.raises(AttributeError, match="nothing"):
@@ -80,7 +80,7 @@ def test_a_program_that_ends_without_closing_ends(world: Any) -> None:
     subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", code, world.broker.url], timeout=60, check=True)
 
 
-def test_subscriptions_made_and_ended_leave_memory_and_the_broker_as_they_were(world: Any) -> None:
+def test_ended_subscriptions_leave_no_memory_and_no_broker_state(world: Any) -> None:
     rounds = 10_000
     with PubSub(world.provider()) as ps:
         kept = Recorder()
@@ -108,16 +108,16 @@ def test_subscriptions_made_and_ended_leave_memory_and_the_broker_as_they_were(w
         gc.collect()
         deadline = time.monotonic() + PATIENCE
         while (grown := tracemalloc.get_traced_memory()[0] - before) > 200_000 and time.monotonic() < deadline:
-            time.sleep(0.01)  # the broker's thread is in the midst of a read, whose buffer counts
+            time.sleep(0.01)  # the broker's thread is still reading, and its buffer counts
         tracemalloc.stop()
-        assert grown <= 200_000, "at most 20 bytes a subscription: nothing is kept of each"
+        assert grown <= 200_000, "at most 20 bytes a subscription, so nothing is kept for each"
         assert world.broker.metrics()["subscriptions/count"] == 1
         assert world.broker.metrics()["clients/connected"] == 1
         assert threading.active_count() == threads
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pubsub", "mqttws c"))]
 
 
-def test_many_threads_at_once(world: Any) -> None:
+def test_concurrent_use_by_many_threads(world: Any) -> None:
     """Eight threads subscribe, publish and end on the same filters; a ninth observer sees every message once."""
     each = 25
     with PubSub(world.provider()) as ps:
@@ -151,7 +151,7 @@ def test_many_threads_at_once(world: Any) -> None:
 
 
 def test_a_message_is_acknowledged_when_its_last_observer_has_taken_it(stack: Any) -> None:
-    """The broker sends one unacknowledged message at a time: the second comes when both have done with the first."""
+    """The broker sends one unacknowledged message at a time: the second arrives when both have finished the first."""
     broker = stack.enter_context(Broker(limits=Limits(max_in_flight=1)))
     entered, release = threading.Event(), threading.Event()
     seen: list[int] = []
@@ -172,12 +172,12 @@ def test_a_message_is_acknowledged_when_its_last_observer_has_taken_it(stack: An
         release.set()
         assert next(iterator).value == 1
         ps.publish("x", 0, qos=1)
-        assert seen == [1], "the iteration has not moved on: the first is not acknowledged"
+        assert seen == [1], "the iteration has not continued, so the first is not acknowledged"
         assert next(iterator).value == 2
         iterator.close()  # type: ignore[attr-defined]
 
 
-def test_a_flood_to_a_consumer_that_does_not_move_waits_and_loses_nothing(world: Any) -> None:
+def test_a_flood_to_a_blocked_consumer_loses_nothing(world: Any) -> None:
     with PubSub(world.provider(max_inbound_bytes=4_000)) as ps:
         iterator = iter(ps.subscribe(["a", "begin"], qos=1, timeout=PATIENCE))
         world.broker.publish("begin", b"0", retain=True)
@@ -202,7 +202,7 @@ CANARIES = ("canary-password", "canary-signature", "canary-user")
     ],
     ids=["upgrade", "connect", "subscribe", "granted"],
 )
-def test_no_secret_shows_anywhere(stack: Any, hooks: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_shown(stack: Any, hooks: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     broker = stack.enter_context(Broker(**hooks))
     recorder = Recorder()
     said: list[str] = []
@@ -231,7 +231,7 @@ def test_no_secret_shows_anywhere(stack: Any, hooks: dict[str, Any], caplog: pyt
 
 
 def test_a_future_made_after_the_end_fails_too() -> None:
-    """The driver has given up, and the channel does not know yet: what it is handed then fails with the channel."""
+    """The driver has ended before the channel is notified: a publish in between fails with the channel."""
     with PubSub(MqttOverWSProvider("ws://127.0.0.1:1/")) as ps:
         failures = []
         for _ in range(50):

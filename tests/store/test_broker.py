@@ -1,4 +1,4 @@
-"""A durable broker: what it has acknowledged is there after any end of its process, and nothing else is."""
+"""A broker with a store: exactly what it has acknowledged survives the end of its process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 class Silent:
-    """An outlet of which nothing comes out."""
+    """An outlet that discards packets."""
 
     held = 0
 
@@ -55,7 +55,7 @@ class Silent:
 
 
 def killed(store: MemoryStore) -> MemoryStore:
-    """What the next process finds, while the one before it is left to do what it likes with its own."""
+    """Return a copy of a store as the next process finds it."""
     survivor = MemoryStore()
     for key, value in store._safe.items():
         survivor.put(key, value)
@@ -68,7 +68,7 @@ Start = Callable[..., tuple[Broker, Callable[..., Wire]]]
 
 @pytest.fixture
 def start(stack: ExitStack) -> Start:
-    """Start a broker, and make clients of it."""
+    """Return a function that starts a broker, and one that creates its clients."""
 
     def start(**options: Any) -> tuple[Broker, Callable[..., Wire]]:
         broker = stack.enter_context(Broker(sys_interval=None, **options))
@@ -82,7 +82,7 @@ def start(stack: ExitStack) -> Start:
 
 
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_sessions_queues_subscriptions_and_retained_messages_outlive_the_process(start: Start, scheme: str) -> None:
+def test_sessions_queues_subscriptions_and_retained_messages_survive_the_process(start: Start, scheme: str) -> None:
     store = MemoryStore()
     _, client = start(store=store)
     away = client("away", scheme, clean_session=False)
@@ -114,7 +114,7 @@ def test_sessions_queues_subscriptions_and_retained_messages_outlive_the_process
     assert away.messages(1)[0].payload == b"live"
 
 
-def test_phases_and_identifiers_outlive_the_process(start: Start) -> None:
+def test_phases_and_identifiers_survive_the_process(start: Start) -> None:
     store = MemoryStore()
     _, client = start(store=store)
     peer = client("c", clean_session=False)
@@ -140,7 +140,7 @@ def test_phases_and_identifiers_outlive_the_process(start: Start) -> None:
     peer.send(Publish("x", b"new", 2, packet_id=77)).expect(PubRec(77), Publish("x", b"new", 2, packet_id=6))
 
 
-def test_sessions_that_are_over_leave_nothing(start: Start) -> None:
+def test_ended_sessions_leave_nothing(start: Start) -> None:
     store = MemoryStore()
     broker, client = start(store=store, limits=Limits(session_expiry=0.05))
     for name in ("expires", "cleaned"):
@@ -159,7 +159,7 @@ def test_sessions_that_are_over_leave_nothing(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("expiry", "kept"), [(0.0, False), (None, True)])
-def test_a_process_that_is_killed_does_not_change_how_long_a_session_is_kept(expiry: float | None, kept: bool) -> None:
+def test_a_killed_process_does_not_change_the_expiry_of_sessions(expiry: float | None, kept: bool) -> None:
     """Neither 0 nor None: the session of a client that was connected when the process was killed."""
     store = MemoryStore()
     before = Registry(Router(Limits(session_expiry=None), persistence=Persistence(store)))
@@ -174,7 +174,7 @@ def test_a_process_that_is_killed_does_not_change_how_long_a_session_is_kept(exp
     assert (after.find("c") is not None) is kept
 
 
-def test_the_filters_of_a_session_from_a_store_count_and_are_given_back() -> None:
+def test_the_filters_of_a_stored_session_are_counted_and_released() -> None:
     store = MemoryStore()
     before = Router(persistence=Persistence(store))
     peer = Peer("mqtt", ("127.0.0.1", 1))
@@ -192,7 +192,7 @@ def test_the_filters_of_a_session_from_a_store_count_and_are_given_back() -> Non
     assert (known.levels, known.filter_bytes) == (0, 0)
 
 
-def test_sessions_expire_after_the_start_of_the_next_process_too(start: Start) -> None:
+def test_sessions_expire_after_a_restart(start: Start) -> None:
     store = MemoryStore()
     _, client = start(store=store, limits=Limits(session_expiry=0.05))
     client("c", clean_session=False)
@@ -218,7 +218,7 @@ def test_owner_and_user_name_are_kept(start: Start) -> None:
     client("c", clean_session=False, username="ann").subscribe(("a", 1))
     second, client = start(store=killed(store), **options)
     second.publish("a", b"x", 1)
-    assert asked == []  # of a client that this process has not seen, the authorizer is asked when it is back
+    assert asked == []  # for a client not seen by this process, the authorizer is called when it reconnects
     with pytest.raises(AssertionError):
         client("c", clean_session=False, username="bob")
     back = client("c", clean_session=False, username="ann")
@@ -228,7 +228,7 @@ def test_owner_and_user_name_are_kept(start: Start) -> None:
 
 
 class Failing(MemoryStore):
-    """A store whose disk is full from some moment on."""
+    """A store whose disk can become full."""
 
     full = False
 
@@ -258,15 +258,15 @@ def test_nothing_is_acknowledged_that_is_not_stored(start: Start) -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [(b"m\0\x01c", b"{}"), (b"m\0\x01c", b"["), (b"r#", b"\0"), (b"ra", b""), (b"ra", b"\x07")]
 )
-def test_a_store_of_others_is_refused(key: bytes, value: bytes) -> None:
+def test_a_store_of_another_program_is_refused(key: bytes, value: bytes) -> None:
     store = MemoryStore()
     store.put(key, value)
     with pytest.raises(StoreError, match="cannot be read"), Broker(store=store):
         pass
 
 
-def test_a_broker_that_is_killed(tmp_path: Path, stack: ExitStack) -> None:
-    """`pubsub serve --store`, its process killed outright; and a second one on the same file is told so."""
+def test_a_killed_broker_keeps_its_state(tmp_path: Path, stack: ExitStack) -> None:
+    """`pubsub serve --store` survives a kill of its process, and a second process with the same file is refused."""
     path = tmp_path / "broker.db"
 
     def serve() -> tuple[subprocess.Popen[str], str]:
@@ -295,7 +295,7 @@ def test_a_broker_that_is_killed(tmp_path: Path, stack: ExitStack) -> None:
         assert [message.payload for message in peer.messages(50)] == [b"%d" % n for n in range(1, 51)]
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert not Path(f"{path}-wal").exists()  # it was closed cleanly
+    assert not Path(f"{path}-wal").exists()  # it was closed in order
     SQLiteStore(path).close()
 
 

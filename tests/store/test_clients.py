@@ -1,15 +1,15 @@
-"""A client with a store: what it accepted goes out whatever becomes of its process; and queues that overflow."""
+"""A client with a store: accepted messages are sent even if its process ends; and full queues."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import PATIENCE, Asyncio, Blocking, States
+from drivers import PATIENCE, Asyncio, States
 
 from mqttws import ConnectionClosed, MQTTError, QueueFull, Reconnect, SQLiteStore, StoreError, TimedOut
 from mqttws.broker import Broker
@@ -20,7 +20,7 @@ NOWHERE = "mqtt://127.0.0.1:1"
 
 
 class Failing(MemoryStore):
-    """A store whose disk is full from some moment on."""
+    """A store whose disk can become full."""
 
     full = False
 
@@ -30,27 +30,8 @@ class Failing(MemoryStore):
         super().commit()
 
 
-@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
-def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    clients: list[Any] = []
-
-    def maker(*arguments: Any, **options: Any) -> Any:
-        clients.append(request.param(*arguments, **options))
-        return clients[-1]
-
-    yield maker
-    for client in clients:
-        client.end()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    with Broker(sys_interval=None) as broker:
-        yield broker
-
-
 def received(make: Callable[..., Any], broker: Broker, count: int) -> list[bytes]:
-    """Be the subscriber "s", with a session at the broker, and take so many messages."""
+    """Return the next `count` messages of the subscriber "s", which has a session at the broker."""
     client = make(broker.url, client_id="s", clean_session=False).open()
     client.subscribe("t", 2)
     messages = client.messages()
@@ -72,7 +53,7 @@ def test_what_was_published_offline_is_sent_by_the_next_process(make: Callable[.
     assert len(store) == 0
 
 
-def test_a_process_that_is_killed(make: Callable[..., Any], broker: Broker, tmp_path: Path) -> None:
+def test_messages_of_a_killed_process_are_sent(make: Callable[..., Any], broker: Broker, tmp_path: Path) -> None:
     program = (
         "import os, sys, mqttws\n"
         "client = mqttws.Client('mqtt://127.0.0.1:1', client_id='c', clean_session=False,"
@@ -92,7 +73,7 @@ def test_a_process_that_is_killed(make: Callable[..., Any], broker: Broker, tmp_
         assert store.load(b"") == []
 
 
-def test_what_close_left_undone_is_told_and_kept(make: Callable[..., Any]) -> None:
+def test_messages_left_by_close_are_reported_and_kept(make: Callable[..., Any]) -> None:
     store = MemoryStore()
     client = make(NOWHERE, store=store, **DURABLE)
     kept = client.publish_nowait("t", b"kept", 1)
@@ -107,7 +88,7 @@ def test_what_close_left_undone_is_told_and_kept(make: Callable[..., Any]) -> No
     assert len(store) == 1
 
 
-def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., Any], broker: Broker) -> None:
+def test_taken_messages_and_subscriptions_survive_the_process(make: Callable[..., Any], broker: Broker) -> None:
     store = MemoryStore()
     first = make(broker.url, store=store, **DURABLE).open()
     first.subscribe([("t", 2), ("u", 1)])
@@ -115,7 +96,7 @@ def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., 
     broker.publish("t", b"1", 2)
     messages = first.messages()
     assert next(messages).payload == b"1"
-    messages.close()  # it is acknowledged
+    messages.close()  # acknowledges it
     assert store.load(b"s") == [(b"s\0\x01ct", b"\x02")]
     first.close()
     broker.publish("t", b"2", 2)
@@ -124,9 +105,9 @@ def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., 
     assert next(messages).payload == b"2"
     messages.close()
     second.close()
-    with Broker(sys_interval=None) as other:  # one that knows nothing of the session
+    with Broker(sys_interval=None) as other:  # a broker without the session
         third = make(other.url, store=store, **DURABLE).open()
-        third.subscribe("a", 0)  # answered after what was restored
+        third.subscribe("a", 0)  # answered after the restored subscriptions
         other.publish("t", b"3", 1)
         assert next(third.messages()).payload == b"3"
 
@@ -135,7 +116,7 @@ def test_what_was_taken_and_subscribed_outlives_the_process(make: Callable[..., 
     "options",
     [{"client_id": "c"}, {"clean_session": False}, {"client_id": "", "clean_session": False}, {"overflow": "drop"}],
 )
-def test_options_that_contradict_each_other(make: Callable[..., Any], options: dict[str, Any]) -> None:
+def test_contradictory_options_are_refused(make: Callable[..., Any], options: dict[str, Any]) -> None:
     store = None if "overflow" in options else MemoryStore()
     with pytest.raises(ValueError, match=r"a store requires a client_id|overflow is 'drop'; it must be one of block"):
         make(NOWHERE, store=store, **options)
@@ -153,9 +134,7 @@ def test_a_store_that_cannot_be_written_refuses_what_it_cannot_keep(make: Callab
     assert [value[-1:] for _, value in store.load(b"o")] == [b"y"]
 
 
-def test_a_store_that_fails_on_the_way_ends_the_client_where_the_user_says_so(
-    make: Callable[..., Any], broker: Broker
-) -> None:
+def test_a_failing_store_ends_the_client_with_end_on(make: Callable[..., Any], broker: Broker) -> None:
     store = Failing()
     client = make(broker.url, store=store, end_on=StoreError, **DURABLE).open()
     subscriber = make(broker.url).open()
@@ -169,7 +148,7 @@ def test_a_store_that_fails_on_the_way_ends_the_client_where_the_user_says_so(
     assert next(subscriber.messages()).payload == b"only"
 
 
-def test_a_store_that_fails_for_a_while_holds_up_what_it_cannot_keep(make: Callable[..., Any], broker: Broker) -> None:
+def test_a_temporarily_failing_store_delays_messages(make: Callable[..., Any], broker: Broker) -> None:
     states = States()
     store = Failing()
     client = make(broker.url, store=store, on_state=states, reconnect=Reconnect(initial=0.01, maximum=0.02), **DURABLE)
@@ -184,7 +163,7 @@ def test_a_store_that_fails_for_a_while_holds_up_what_it_cannot_keep(make: Calla
     assert next(subscriber.messages(timeout=PATIENCE)).payload == b"held up"
 
 
-def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[..., Any]) -> None:
+def test_withdrawn_messages_are_not_in_the_next_process(make: Callable[..., Any]) -> None:
     store = Failing()
     client = make(NOWHERE, store=store, **DURABLE)
     core = (client.client if isinstance(client, Asyncio) else client)._core
@@ -194,13 +173,13 @@ def test_what_is_taken_back_is_not_found_by_the_next_process(make: Callable[...,
     store.crash()
     assert len(store) == 1
     store.full = True
-    assert not core.pending.withdraw(2)  # not a promise that could be kept
+    assert not core.pending.withdraw(2)  # it can no longer be withdrawn
     store.crash()
     assert len(store) == 1
 
 
 def publish_ten(client: Any) -> tuple[list[Any], int]:
-    """Publish ten messages. Return the futures of those that were taken, and the number of those that were not."""
+    """Publish ten messages. Return the futures of the accepted ones, and the number of refused ones."""
     futures, refused = [], 0
     for number in range(10):
         try:
@@ -221,7 +200,7 @@ def publish_ten(client: Any) -> tuple[list[Any], int]:
     ],
 )
 @pytest.mark.parametrize("durable", [False, True])
-def test_what_a_full_queue_does(
+def test_the_overflow_of_a_full_queue(
     make: Callable[..., Any],
     broker: Broker,
     bound: dict[str, int],
@@ -247,7 +226,7 @@ def test_what_a_full_queue_does(
         assert len(options["store"]) <= len(sent)
 
 
-def test_who_may_wait_for_room(make: Callable[..., Any], broker: Broker) -> None:
+def test_which_calls_may_wait_for_space(make: Callable[..., Any], broker: Broker) -> None:
     for overflow, error in (("block", TimeoutError), ("raise", QueueFull)):
         client = make(broker.url, overflow=overflow, max_queued=1).open()
         (client.client if isinstance(client, Asyncio) else client)._core.session.sender._max_in_flight = 0

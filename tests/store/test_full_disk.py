@@ -1,4 +1,4 @@
-"""A store on a disk that is full."""
+"""A store on a full disk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "disk"
 
 
-def test_records_that_come_and_go_do_not_fill_a_small_disk(folder: Path) -> None:
-    """Each commit adds to the log beside the file, which is otherwise emptied only every 4 MB."""
+def test_deleted_records_do_not_fill_a_small_disk(folder: Path) -> None:
+    """Each commit appends to the write-ahead log, which would otherwise be truncated only every 4 MB."""
     with small_disk(folder, "128k"), SQLiteStore(folder / "s.db") as store:
         for number in range(200):
             store.put(b"key", b"%d" % number)
@@ -28,7 +28,7 @@ def test_records_that_come_and_go_do_not_fill_a_small_disk(folder: Path) -> None
         assert store.load(b"") == []
 
 
-def test_what_cannot_be_kept_is_said_and_the_rest_stays(folder: Path) -> None:
+def test_a_full_disk_is_an_error_and_stored_records_stay(folder: Path) -> None:
     with small_disk(folder, "256k"):
         with SQLiteStore(folder / "s.db") as store:
             store.put(b"kept", b"x")

@@ -1,4 +1,4 @@
-"""What of a session outlives its process: phases, identifiers and subscriptions, and nothing that is done."""
+"""The journal of a session: phases, identifiers and subscriptions survive the process, and finished messages do not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kept(store: MemoryStore, client_id: str = "c", **bounds: int) -> Session:
 
 
 def reborn(store: MemoryStore) -> Session:
-    """The session of the next process."""
+    """Return the session of the next process."""
     store.crash()
     return kept(store)
 
@@ -61,7 +61,7 @@ def test_the_records_byte_for_byte() -> None:
     assert store.load(b"o") == []
     publish = Publish("a", b"", 2, packet_id=0x1234)
     session.receiver.receive(publish, 0x1234)
-    assert store.load(b"i") == []  # until it is taken it is to come again
+    assert store.load(b"i") == []  # until it is taken it must arrive again
     session.receiver.acknowledge(publish)
     assert store.load(b"i") == [(b"i\0\x01c\x12\x34", b"")]
     session.receiver.pubrel(0x1234)
@@ -70,7 +70,7 @@ def test_the_records_byte_for_byte() -> None:
     assert len(store) == 0
 
 
-def test_each_phase_comes_back_and_in_its_order() -> None:
+def test_each_phase_is_restored_in_order() -> None:
     store = MemoryStore()
     session = kept(store, max_in_flight=5)
     for number in range(7):
@@ -80,7 +80,7 @@ def test_each_phase_comes_back_and_in_its_order() -> None:
     session.sender.pubrec(2)
     session.sender.puback(1)
     store.commit()
-    session.sender.puback(3)  # never safe
+    session.sender.puback(3)  # not committed
     again = reborn(store)
     resent, done = again.sender.resume(True)
     assert [packet for _, packet in resent] == [
@@ -118,7 +118,7 @@ def test_a_server_that_lost_the_session_leaves_nothing_behind() -> None:
     assert len(store) == 0
 
 
-def test_a_copy_of_what_an_earlier_process_took_is_answered_and_not_delivered() -> None:
+def test_a_copy_of_a_message_of_an_earlier_process_is_answered_and_not_delivered() -> None:
     store = MemoryStore()
     session = kept(store)
     publish = Publish("a", b"", 2, packet_id=9)
@@ -131,13 +131,13 @@ def test_a_copy_of_what_an_earlier_process_took_is_answered_and_not_delivered() 
     assert list(again.receiver.answers()) == [PubRec(9)]
     assert again.receiver.pubrel(9) == PubComp(9)
     assert len(store) == 0
-    early = Publish("a", b"", 2, packet_id=10)  # released before it was taken: nothing was noted
+    early = Publish("a", b"", 2, packet_id=10)  # released before it was taken, so nothing is stored
     again.receiver.receive(early, 10)
     again.receiver.pubrel(10)
     assert len(store) == 0
 
 
-def test_qos_0_is_not_kept_and_what_is_taken_back_is_gone() -> None:
+def test_qos_0_is_not_stored_and_withdrawn_messages_are_removed() -> None:
     store = MemoryStore()
     session = kept(store, max_queued=3)
     session.publish(Message("a", b"zero"))
@@ -153,13 +153,13 @@ def test_qos_0_is_not_kept_and_what_is_taken_back_is_gone() -> None:
     assert [session.sender.drop_oldest() for _ in range(2)][1] is not None
     assert len(store) == 1
     session.publish(Message("a", b"zero"))
-    session.abandon()  # the callers are told; what the store has stays
+    session.abandon()  # fails the callers; the records of the store stay
     assert reborn(store).sender.waiting == 0  # nothing was committed
     session.sender.drop_oldest()
     assert session.sender.drop_oldest() is None
 
 
-def test_abandoning_keeps_what_is_safe() -> None:
+def test_abandoning_keeps_stored_messages() -> None:
     store = MemoryStore()
     session = kept(store)
     session.publish(Message("a", b"zero"))
@@ -171,7 +171,7 @@ def test_abandoning_keeps_what_is_safe() -> None:
     assert ready(reborn(store)) == [Publish("a", b"one", 1, packet_id=1)]
 
 
-def test_sessions_share_a_store_and_none_reads_anothers() -> None:
+def test_sessions_in_one_store_are_separate() -> None:
     store = MemoryStore()
     names = ["c", "cc", "", "ć", "c\x00"]
     for name in names:
@@ -189,7 +189,7 @@ def test_sessions_share_a_store_and_none_reads_anothers() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff" * 20, bytes.fromhex("00 01 0000 0000000000000000 0001") + b"#"])
-def test_a_record_that_is_none_of_ours(value: bytes) -> None:
+def test_an_invalid_record_is_refused(value: bytes) -> None:
     store = MemoryStore()
     store.put(b"o\0\x01c\0\0\0\0\0\0\0\x01", value)
     with pytest.raises(StoreError, match="cannot be read"):
@@ -197,7 +197,7 @@ def test_a_record_that_is_none_of_ours(value: bytes) -> None:
 
 
 class Full(MemoryStore):
-    """A store whose disk is full."""
+    """A store with a full disk."""
 
     full = False
 
@@ -207,7 +207,7 @@ class Full(MemoryStore):
         super().commit()
 
 
-def test_no_byte_leaves_before_what_it_promises_is_safe() -> None:
+def test_no_byte_is_sent_before_its_state_is_committed() -> None:
     store = MemoryStore()
     session = kept(store)
     pair = Pair(CONNECT, client_session=session).open()
@@ -237,7 +237,7 @@ def test_a_store_that_fails_ends_the_connection_without_a_byte() -> None:
     assert pair.client.data_to_send(pair.clock()) == b""
 
 
-def test_one_commit_for_what_several_machines_have_prepared() -> None:
+def test_one_commit_for_several_machines() -> None:
     store = MemoryStore()
     connections = []
     for name in ("a", "b"):
@@ -258,7 +258,7 @@ def test_one_commit_for_what_several_machines_have_prepared() -> None:
     assert connections[0].data_to_send(0.0) == bytes.fromhex("e0 00")
 
 
-def test_a_whole_life_leaves_the_store_empty() -> None:
+def test_a_finished_session_leaves_the_store_empty() -> None:
     store = MemoryStore()
     pair = Pair(CONNECT, client_session=kept(store)).open()
     tokens = [pair.client.publish(Message("a", b"x", qos)) for qos in (1, 2)]
@@ -274,8 +274,8 @@ def test_a_whole_life_leaves_the_store_empty() -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_what_an_answered_request_changed_is_safe_before_its_caller_learns_of_the_answer(full: bool) -> None:
-    """No byte is to leave after a SUBACK, so nothing else commits: a crash took the subscription back."""
+def test_an_answered_request_is_committed_before_its_caller_is_notified(full: bool) -> None:
+    """No byte is sent after a SUBACK, so no other commit would follow, and a crash would undo the subscription."""
     store = Full()
     connection = ClientConnection(ClientMachine(CONNECT, kept(store)), Framing(), 0.0)
     connection.receive_data(bytes.fromhex("20 02 00 00"), 0.0)

@@ -1,4 +1,4 @@
-"""The stores themselves: what is safe when, who may have the file, and what a broken file says."""
+"""The stores: durability, exclusive use of the file, and errors of broken files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     return MemoryStore if request.param == "memory" else lambda: SQLiteStore(tmp_path / "s.db")
 
 
-def test_what_is_put_is_seen_at_once_and_sorted(make: Callable[[], Store]) -> None:
+def test_records_are_visible_immediately_and_sorted(make: Callable[[], Store]) -> None:
     store = make()
     store.put(b"b2", b"2")
     store.put(b"a1", b"")
@@ -55,7 +55,7 @@ def test_what_is_put_is_seen_at_once_and_sorted(make: Callable[[], Store]) -> No
 
 
 @given(MOVES)
-def test_a_crash_keeps_what_was_committed_and_nothing_else(moves: list[tuple[str, ...]]) -> None:
+def test_a_crash_keeps_only_committed_records(moves: list[tuple[str, ...]]) -> None:
     store = MemoryStore()
     seen: dict[object, object] = {}
     safe: dict[object, object] = {}
@@ -73,7 +73,7 @@ def test_a_crash_keeps_what_was_committed_and_nothing_else(moves: list[tuple[str
     assert dict(store.load(b"")) == safe
 
 
-def test_an_end_without_a_close_keeps_what_was_committed(tmp_path: Path) -> None:
+def test_an_end_without_a_close_keeps_committed_records(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     program = (
         "import os, sys, mqttws\n"
@@ -86,7 +86,7 @@ def test_an_end_without_a_close_keeps_what_was_committed(tmp_path: Path) -> None
         assert store.load(b"") == [(b"kept", b"1")]
 
 
-def test_a_close_commits_and_may_come_twice(tmp_path: Path) -> None:
+def test_close_commits_and_is_idempotent(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "s.db", synchronous="full")
     store.put(b"k", b"v")
     store.close()
@@ -99,7 +99,7 @@ def test_a_close_commits_and_may_come_twice(tmp_path: Path) -> None:
         assert store.load(b"") == [(b"k", b"v")]
 
 
-def test_a_second_one_is_kept_out_whatever_its_process(tmp_path: Path) -> None:
+def test_a_second_store_on_the_file_is_refused_in_any_process(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     program = "import sys, mqttws\ntry: mqttws.SQLiteStore(sys.argv[1])\nexcept mqttws.StoreError as e: print(e)\n"
     with SQLiteStore(path):
@@ -132,7 +132,7 @@ def test_a_fork_cannot_use_the_stores_of_its_parent(tmp_path: Path) -> None:
         assert store.load(b"") == [(b"k", b"v")]
 
 
-def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
+def test_other_files_are_not_changed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE mine (x)")
     other.close()
@@ -152,7 +152,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
 
 
 def newer(tmp_path: Path) -> Path:
-    """A file whose layout is a newer one's."""
+    """Return a file with a newer layout."""
     path = tmp_path / "newer.db"
     SQLiteStore(path).close()
     with sqlite3.connect(path) as connection:
@@ -161,8 +161,8 @@ def newer(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_cannot_be_written_is_told_and_tried_again(tmp_path: Path) -> None:
-    """A disk that is full, by a bound on the size of the file."""
+def test_a_failed_write_is_an_error_and_is_retried(tmp_path: Path) -> None:
+    """A full disk, simulated by a bound on the size of the file."""
     store = SQLiteStore(tmp_path / "s.db")
     connection = store._connection
     assert connection is not None
@@ -206,7 +206,7 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clients of one store: what one of them puts while another's commit waits for the disk."""
+    """Clients that share a store: one puts a record while the commit of another waits for the disk."""
     with SQLiteStore(tmp_path / "s") as store:
         writing, go_on = threading.Event(), threading.Event()
         write = SQLiteStore._write
@@ -224,7 +224,7 @@ def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
         store.put(b"a", b"2")  # returns
         store.delete(b"b")
         assert list(store._pending) == [b"a", b"b"]
-        late = threading.Thread(target=store.commit)  # waits: what it promises may be in the other's batch
+        late = threading.Thread(target=store.commit)  # waits, because its records may be in the other batch
         late.start()
         late.join(0.05)
         assert late.is_alive()
@@ -234,7 +234,7 @@ def test_a_put_does_not_wait_for_a_commit_and_is_not_part_of_it(
         assert store.load(b"") == [(b"a", b"2")]
 
 
-def test_a_commit_that_fails_keeps_what_came_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_commit_keeps_later_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SQLiteStore(tmp_path / "s") as store:
 
         def fail(self: SQLiteStore, connection: Any, batch: dict[bytes, bytes | None]) -> None:
@@ -252,8 +252,8 @@ def test_a_commit_that_fails_keeps_what_came_later(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("synchronous", "level"), [("normal", 1), ("full", 2)])
-def test_each_commit_waits_for_the_disk_where_it_is_asked_to(tmp_path: Path, synchronous: str, level: int) -> None:
-    """SQLite's own word for it; what it does with the disk cannot be seen from within a process."""
+def test_each_commit_waits_for_the_disk_if_requested(tmp_path: Path, synchronous: str, level: int) -> None:
+    """Checked by SQLite's setting, since its effect on the disk is not visible from within a process."""
     with SQLiteStore(tmp_path / "s.db", synchronous=synchronous) as store:
         assert store._connection is not None
         assert store._connection.execute("PRAGMA synchronous").fetchone() == (level,)

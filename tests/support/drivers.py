@@ -1,7 +1,7 @@
 """One interface for both drivers, so that each test of the contract runs with the blocking and the asyncio client.
 
 `Blocking` is `mqttws.Client`. `Asyncio` runs `mqttws.aio.Client` in an event loop in another thread, with methods
-that wait for it; it also returns `concurrent.futures.Future`.
+that wait for it; it also returns `concurrent.futures.Future`. conftest.py files import the fixtures at the end.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+import pytest
+
 import mqttws
 from mqttws import Publish, State
+from mqttws.broker import Broker
 
 #: Timeout of every wait, in seconds. A test that passes does not wait this long.
 PATIENCE = 4.0
@@ -191,3 +194,30 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition is still false"
         time.sleep(0.01)
+
+
+@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
+def driver(request: pytest.FixtureRequest) -> type[Any]:
+    """Each driver in turn."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def make(driver: type[Any]) -> Iterator[Callable[..., Any]]:
+    """Return a function that creates a client; all clients are closed after the test."""
+    clients: list[Any] = []
+
+    def maker(*arguments: Any, **options: Any) -> Any:
+        clients.append(driver(*arguments, **options))
+        return clients[-1]
+
+    yield maker
+    for client in clients:
+        client.end()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A running broker with plain listeners."""
+    with Broker(sys_interval=None) as broker:
+        yield broker

@@ -201,3 +201,12 @@ class Scripted:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def connected(make: Callable[..., Any], server: Scripted, **options: Any) -> tuple[Any, End]:
+    """Create a client and connect it to the server. Return the client and the server side of its connection."""
+    client = make(server.url, **{"client_id": "c", **options})
+    opening = server.soon(client.open)
+    end = server.accept().welcome()
+    opening.result(PATIENCE)
+    return client, end
