@@ -26,7 +26,7 @@ from mqttws.protocol.frames import BINARY_FRAME, header_size, mask, parse_header
 from mqttws.tap.fields import fields_of
 from mqttws.tap.frame import BINARY, TEXT, check_frame, key_at, opcode_name, turned
 from mqttws.tap.http import Head, check_request, check_response, read_head
-from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Part, Record, Span
+from mqttws.tap.record import CLIENT, FRAME, HTTP, MQTT, OTHER, OTHER_END, SERVER, TCP, Broken, Place, Record, Span
 from mqttws.tap.state import Ends
 
 #: How many bytes of one packet are kept.
@@ -153,7 +153,7 @@ class SessionReader:
         offset: int,
         data: bytes,
         size: int,
-        parts: tuple[Part, ...],
+        parts: tuple[Place, ...],
     ) -> Record:
         """Make the next record. Called by the streams."""
         record = Record(next(self._numbers), time, self.connection, sender, layer, name, offset, data, size, parts)
@@ -200,7 +200,7 @@ class SessionReader:
         return records
 
 
-Unit = tuple[int, bytes, int, tuple[Part, ...]]  # offset, bytes kept, size, parts
+Unit = tuple[int, bytes, int, tuple[Place, ...]]  # offset, bytes kept, size, parts
 
 
 class _Cutter:
@@ -217,7 +217,7 @@ class _Cutter:
         self._measure = measure
         self._limit = limit
         self._kept = bytearray()
-        self._parts: list[Part] = []
+        self._parts: list[Place] = []
         self._size: int | None = None  # of the unit that has begun
         self._gathered = 0  # bytes of it, kept or not
         self.offset = 0  # of its first byte in the stream
@@ -255,7 +255,7 @@ class _Cutter:
                 self.offset,
                 data[position : min(end, position + self._limit)],
                 size,
-                (Part(record, start + position, size),),
+                ((record, start + position, size),),
             )
             self._size = None
             self.offset += size
@@ -275,7 +275,7 @@ class _Cutter:
         space = self._limit - len(self._kept)
         if space > 0 and end > position:
             self._kept += data[position : min(end, position + space)]
-            self._parts.append(Part(record, start + position, end - position))
+            self._parts.append((record, start + position, end - position))
         self._gathered += end - position
 
 
@@ -296,7 +296,7 @@ class _Stream:
         self._offset = 0  # of the next byte of the socket
         # While the stream is unknown, or inside a head:
         self._head = b""
-        self._head_parts: list[Part] = []
+        self._head_parts: list[Place] = []
         self._head_offset = 0
         self._body_left: int | None = None  # of a body; None: to the end of the stream
         # Frames:
@@ -389,26 +389,26 @@ class _Stream:
                 self._head, self._head_parts = b"", []
             return len(data)
         end = position + found.end() - before
-        parts = (*self._head_parts, Part(number, position, end - position))
+        parts = (*self._head_parts, (number, position, end - position))
         self._head, self._head_parts = b"", []
         self._on_head(head[: found.end()], parts)
         return end
 
     def _keep_head(self, head: bytes, number: int, start: int, end: int) -> None:
         self._head = head
-        self._head_parts.append(Part(number, start, end - start))
+        self._head_parts.append((number, start, end - start))
 
     def _go_on_as_mqtt(self, data: bytes, position: int, number: int) -> int:
         """Pass on the first bytes, which were kept until the protocol was known."""
         head, parts = self._head, self._head_parts
         self._head, self._head_parts = b"", []
         at = 0
-        for part in parts:
-            self._receive_mqtt(head[at : at + part.size], 0, part.record, part.start)
-            at += part.size
+        for record, start, size in parts:
+            self._receive_mqtt(head[at : at + size], 0, record, start)
+            at += size
         return position
 
-    def _on_head(self, data: bytes, parts: tuple[Part, ...]) -> None:
+    def _on_head(self, data: bytes, parts: tuple[Place, ...]) -> None:
         head = read_head(data)
         record = self._reader.make(self._sender, self._time, HTTP, head.name, self._head_offset, data, len(data), parts)
         if self._sender == CLIENT:
@@ -433,7 +433,7 @@ class _Stream:
 
     def _receive_body(self, data: bytes, position: int, number: int) -> int:
         end = len(data) if self._body_left is None else min(len(data), position + self._body_left)
-        parts = (Part(number, position, end - position),)
+        parts = ((number, position, end - position),)
         offset = self._offset - len(data) + position
         self._reader.make(self._sender, self._time, HTTP, "body", offset, data[position:end], end - position, parts)
         if self._body_left is not None:
@@ -465,16 +465,16 @@ class _Stream:
         more = min(header + payload - len(taken), len(data) - position)
         if more:
             taken += data[position : position + more]
-            last = parts[-1]
-            if last.start + last.size == position:
-                parts = (*parts[:-1], Part(number, last.start, last.size + more))
+            record, start, size = parts[-1]
+            if start + size == position:
+                parts = (*parts[:-1], (record, start, size + more))
             else:
-                parts += (Part(number, position, more),)
+                parts += ((number, position, more),)
             self._frames.offset += more
         self._on_frame(offset, taken, header, payload, parts)
         return position + more
 
-    def _on_frame(self, offset: int, data: bytes, header: int, payload: int, parts: tuple[Part, ...]) -> None:
+    def _on_frame(self, offset: int, data: bytes, header: int, payload: int, parts: tuple[Place, ...]) -> None:
         """Make the record of a frame, with the available part of its payload."""
         first, masked = data[0], data[1] > 127
         name = "binary" if first == BINARY_FRAME else opcode_name(first)
@@ -504,7 +504,7 @@ class _Stream:
         self._frame_left -= len(piece)
         first = self._frame_first
         assert first is not None
-        parts = (Part(number, position, len(piece)),)
+        parts = ((number, position, len(piece)),)
         record = self._reader.make(
             self._sender, self._time, FRAME, f"rest of {first.name}", self._frames.offset, piece, len(piece), parts
         )
@@ -571,11 +571,11 @@ class _Stream:
             self._mode = _LOST
         else:
             self._packets.offset += len(data) - position
-        parts += (Part(number, start + position, len(data) - position),)
+        parts += ((number, start + position, len(data) - position),)
         record = self._other(kept + data[position:], 0, 0, offset, parts)
         record.broken = (Broken(fault.statement, fault.message),)
 
-    def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Part, ...]) -> None:
+    def _on_packet(self, offset: int, data: bytes, size: int, parts: tuple[Place, ...]) -> None:
         reader = self._reader
         record = reader.make(self._sender, self._time, MQTT, NAMES[data[0] >> 4], offset, data, size, parts)
         if data[0] >> 4 == 1:
@@ -584,7 +584,7 @@ class _Stream:
             record.notes["version"] = reader.ends.version
             return
         try:
-            record.packet = self._decode(data, size)
+            packet = self._decode(data, size)
         except MalformedPacket as fault:
             self._decoder = Decoder()
             record.broken = (Broken(fault.statement, fault.message),)
@@ -592,7 +592,10 @@ class _Stream:
                 self._note_version(record)
         except MQTTError as error:  # the packet is not kept completely
             record.notes["unread"] = str(error)
-        reader.ends.follow(record)
+        else:
+            if packet is not None:
+                record.readable = True
+                reader.ends.follow(record, packet)
 
     def _decode(self, data: bytes, size: int) -> Packet | None:
         if len(data) == size:
@@ -615,12 +618,12 @@ class _Stream:
         number: int,
         start: int,
         offset: int,
-        parts: tuple[Part, ...] | None = None,
+        parts: tuple[Place, ...] | None = None,
         name: str = "not MQTT",
         size: int | None = None,
     ) -> Record:
         if parts is None:
-            parts = (Part(number, start, len(data)),)
+            parts = ((number, start, len(data)),)
         size = len(data) if size is None else size
         return self._reader.make(self._sender, self._time, OTHER, name, offset, data, size, parts)
 

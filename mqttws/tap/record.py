@@ -4,6 +4,9 @@ The layers, from the lowest: `tcp`, a piece as it was read from the socket, afte
 `frame`, a WebSocket frame; `mqtt`, a packet; `other`, bytes that are none of these. A record lists the parts of lower
 records that contain its bytes, so that each byte of a payload can be traced to the piece in which it arrived.
 Expensive parts (fields, the descriptive line) are computed on demand, not while bytes are forwarded.
+
+A tap keeps some 100,000 records while messages flow. A record therefore refers to few objects that the garbage
+collector examines: `parts`, `changes`, `packet` and `notes` are made from strings, integers and bytes on demand.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from mqttws.codec.packet import Packet
+from mqttws.codec.packets import decode
+from mqttws.codec.wire import decode_remaining_length
 
 CLIENT: Final = "client"
 SERVER: Final = "server"
@@ -22,6 +27,10 @@ FRAME: Final = "frame"
 MQTT: Final = "mqtt"
 OTHER: Final = "other"
 LAYERS: Final = (TCP, HTTP, FRAME, MQTT, OTHER)
+
+
+#: The content of a `Part` as a plain tuple, which is made faster, and which the garbage collector soon ignores.
+Place = tuple[int, int, int]
 
 
 class Part(NamedTuple):
@@ -117,35 +126,33 @@ class Record:
             stream of all bytes from the sender; for `mqtt` and `other` inside frames, of the payloads of these.
         size: Its size in bytes.
         data: Its bytes, or the first ones if a limit applies. Those of a frame are as sent, masked or not.
-        parts: The parts of records of the next lower layer that contain its bytes.
-        packet: For the layer `mqtt`: the packet; None if it cannot be decoded.
-        changes: Its effects on the state of both ends.
+        readable: Whether `packet` can be decoded.
         broken: The rules that it breaks.
         answers: The number of the record that it answers; 0 if it answers none.
         round_trip: Seconds since that record; 0 if it answers none.
         hidden: Its secret bytes: a password, a token, a signature.
-        notes: Additional information by name: texts and numbers.
     """
 
     __slots__ = (
+        "_changes",
+        "_notes",
+        "_parts",
         "answers",
         "broken",
-        "changes",
         "connection",
         "data",
         "hidden",
         "layer",
         "name",
-        "notes",
         "number",
         "offset",
-        "packet",
-        "parts",
+        "readable",
         "round_trip",
         "sender",
         "size",
         "time",
     )
+    _COMPARED = tuple(name.lstrip("_") for name in __slots__)
 
     def __init__(
         self,
@@ -158,7 +165,7 @@ class Record:
         offset: int,
         data: bytes,
         size: int,
-        parts: tuple[Part, ...] = (),
+        parts: tuple[Place, ...] = (),
     ) -> None:
         self.number = number
         self.time = time
@@ -169,14 +176,59 @@ class Record:
         self.offset = offset
         self.data = data
         self.size = size
-        self.parts = parts
-        self.packet: Packet | None = None
-        self.changes: tuple[Change, ...] = ()
+        self._parts = parts
+        self.readable = False
+        self._changes: tuple[tuple[str, int, str, str], ...] = ()
         self.broken: tuple[Broken, ...] = ()
         self.answers = 0
         self.round_trip = 0.0
         self.hidden: tuple[Span, ...] = ()
-        self.notes: dict[str, Any] = {}
+        self._notes: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of records of the next lower layer that contain its bytes."""
+        return tuple(map(Part._make, self._parts))
+
+    @property
+    def packet(self) -> Packet | None:
+        """The packet, of the layer `mqtt`; None if it cannot be read. It is decoded anew each time."""
+        if not self.readable:
+            return None
+        header = decode_remaining_length(self.data, 1)
+        assert header is not None
+        return decode(self.data[0], self.data[header[1] :])
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Its effects on the state of both ends."""
+        made: list[Change] = []
+        for end, packet_id, before, after in self._changes:
+            if not packet_id:
+                made.append(Change(end, "connection", before, after))
+                continue
+            first, second = ("requests", "answers") if "subscribe" in before + after else ("sends", "receives")
+            made.append(Change(end, f"{first} {packet_id}", before, after))
+            made.append(Change(OTHER_END[end], f"{second} {packet_id}", before, after))
+        return tuple(made)
+
+    def add_change(self, end: str, packet_id: int, before: str, after: str) -> None:
+        """Add a change.
+
+        Args:
+            end: the end whose connection changes, or that began the flow of the packet identifier.
+            packet_id: 0 for the connection.
+            before: the state, or the step of the flow.
+            after: the same, after this record.
+        """
+        self._changes += ((end, packet_id, before, after),)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Additional information by name: texts and numbers."""
+        if self._notes is None:
+            self._notes = {}
+        return self._notes
 
     @property
     def cut(self) -> int:
@@ -189,6 +241,6 @@ class Record:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in self._COMPARED)
 
     __hash__ = None  # type: ignore[assignment]

@@ -26,7 +26,7 @@ from mqttws.codec.subscribing import SubAck, Subscribe, UnsubAck, Unsubscribe
 from mqttws.protocol.client import ClientMachine
 from mqttws.protocol.machine import CLOSED, CONNECTED, CONNECTING, NEW
 from mqttws.protocol.server import ServerMachine
-from mqttws.tap.record import CLIENT, OTHER_END, SERVER, Broken, Change, Record
+from mqttws.tap.record import CLIENT, OTHER_END, SERVER, Broken, Record
 
 #: (step, packet) -> the next step; "" is the end of the flow.
 STEPS: Final[dict[tuple[str, type[Packet]], str]] = {
@@ -88,11 +88,8 @@ class Ends:
             for packet_id, flow in flows.items()
         ]
 
-    def follow(self, record: Record) -> None:
-        """Update the state for a record of the layer `mqtt`; add its changes and broken rules to the record."""
-        packet = record.packet
-        if packet is None:
-            return
+    def follow(self, record: Record, packet: Packet) -> None:
+        """Update the state for a record of the layer `mqtt` with this packet; add changes and broken rules to it."""
         sender = record.sender
         connected = self.states[SERVER] is CONNECTED
         if connected and type(packet) is Publish and packet.packet_id is None and not self._disconnected:
@@ -102,20 +99,20 @@ class Ends:
         self._check_turn(record, packet)
         if sender == CLIENT:
             self._check_silence(record)
-        if isinstance(packet, Connect):
-            self._on_connect(record, packet)
-        elif isinstance(packet, ConnAck):
-            self._on_connack(record, packet)
-        elif isinstance(packet, Publish):
+        if isinstance(packet, Publish):
             if packet.packet_id is not None:
                 self._begin(record, packet.packet_id, f"published {packet.qos}", packet.dup)
+        elif isinstance(packet, (PubAck, PubRec, PubComp, SubAck, UnsubAck)):
+            self._go_on(record, packet.packet_id, packet, OTHER_END[sender])
+        elif isinstance(packet, PubRel):
+            self._go_on(record, packet.packet_id, packet, sender)
         elif isinstance(packet, (Subscribe, Unsubscribe)):
             step = "subscribe" if isinstance(packet, Subscribe) else "unsubscribe"
             self._begin(record, packet.packet_id, step, False, len(packet.topic_filters))
-        elif isinstance(packet, PubRel):
-            self._go_on(record, packet.packet_id, packet, sender)
-        elif isinstance(packet, (PubAck, PubRec, PubComp, SubAck, UnsubAck)):
-            self._go_on(record, packet.packet_id, packet, OTHER_END[sender])
+        elif isinstance(packet, Connect):
+            self._on_connect(record, packet)
+        elif isinstance(packet, ConnAck):
+            self._on_connack(record, packet)
         elif isinstance(packet, PingReq):
             self._ask(record)
         elif isinstance(packet, PingResp):
@@ -202,7 +199,7 @@ class Ends:
             statement = "MQTT-2.3.1-2" if record.sender == CLIENT else "MQTT-2.3.1-4"
             _break(record, statement, f"the packet identifier {packet_id} is already in flight (record {before.first})")
         flows[packet_id] = _Flow(step, record, topic_filters)
-        self._show(record, packet_id, before.step if before else "", step)
+        record.add_change(record.sender, packet_id, before.step if before else "", step)
 
     def _go_on(self, record: Record, packet_id: int, packet: Packet, began: str) -> None:
         flows = self._flows[began]
@@ -211,7 +208,7 @@ class Ends:
             self._out_of_step(record, packet_id, packet, flow)
             if flow is None and isinstance(packet, PubRel):  # of a session older than this connection
                 flows[packet_id] = _Flow("released", record)
-                self._show(record, packet_id, "", "released", began)
+                record.add_change(began, packet_id, "", "released")
             return
         if isinstance(packet, SubAck) and len(packet.return_codes) != flow.topic_filters:
             codes = f"{len(packet.return_codes)} return codes for {flow.topic_filters} Topic Filters"
@@ -221,7 +218,7 @@ class Ends:
         flow.last, flow.time = record.number, record.time
         if not flow.step:
             del flows[packet_id]
-        self._show(record, packet_id, before, flow.step, began)
+        record.add_change(began, packet_id, before, flow.step)
 
     def _out_of_step(self, record: Record, packet_id: int, packet: Packet, flow: _Flow | None) -> None:
         """Report an unexpected answer. An unknown identifier breaks no rule: it can result from a re-delivery."""
@@ -247,15 +244,7 @@ class Ends:
         before = self.states[end]
         if before is not state:
             self.states[end] = state
-            record.changes += (Change(end, "connection", before, state),)
-
-    def _show(self, record: Record, packet_id: int, before: str, after: str, began: str | None = None) -> None:
-        began = record.sender if began is None else began
-        request = "subscribe" in (before + after)
-        record.changes += (
-            Change(began, f"{'requests' if request else 'sends'} {packet_id}", before, after),
-            Change(OTHER_END[began], f"{'answers' if request else 'receives'} {packet_id}", before, after),
-        )
+            record.add_change(end, 0, before, state)
 
 
 def _break(record: Record, statement: str, message: str) -> None:
