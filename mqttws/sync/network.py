@@ -45,6 +45,8 @@ Url = str | Sequence[str] | Callable[[], str | Sequence[str]]
 
 #: Calls that are at most this many seconds apart belong to one burst.
 BURST = 20e-6
+#: The maximum seconds of one wait for the network.
+_LONGEST_WAIT = 3_600.0
 
 
 class Taker(Protocol):
@@ -613,7 +615,8 @@ class Network(Owner):
         """
         assert self._selector is not None
         until = deadline if until is None else earlier(until, deadline)
-        timeout = None if until is None else max(0.0, until - time.monotonic())
+        # A longer wait could overflow in the selector; its early end is harmless, because the caller looks at the time.
+        timeout = None if until is None else min(max(0.0, until - time.monotonic()), _LONGEST_WAIT)
         ready: list[socket.socket] = []
         for key, _ in self._selector.select(timeout):
             if key.fileobj is self._wake_in:

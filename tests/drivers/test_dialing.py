@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from typing import Any
 
 import pytest
@@ -216,3 +217,11 @@ def test_a_name_without_an_address_is_an_error(names: dict[str, list[Entry]]) ->
         with pytest.raises(OSError, match="no address") as caught:
             dialer.advance(0.0)
         assert caught.value.errno == errno.EHOSTUNREACH
+
+
+@pytest.mark.parametrize("seconds", [inf, 1e10], ids=["infinite", "of centuries"])
+@pytest.mark.parametrize("name", ["timeout", "ack_timeout"])
+def test_a_time_beyond_what_the_system_can_wait_for(make: Make, port: int, name: str, seconds: float) -> None:
+    client = make(f"mqtt://127.0.0.1:{port}", keep_alive=0, **{name: seconds})
+    client.open()
+    client.publish("a", b"x", 1, timeout=seconds)
