@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+#: The maximum number of nested arrays and objects.
 _MAX_DEPTH: Final = 64
 #: The simple values of CBOR that have names. Spec: RFC 8949 §3.3
 _SIMPLE: Final = {20: False, 21: True, 22: None}
@@ -44,7 +46,9 @@ def read_payload(data: bytes) -> Payload:
     except UnicodeDecodeError:
         return _read_cbor(data)
     try:
-        return Payload("JSON", json.loads(text, parse_constant=_no_json))
+        value = json.loads(text, parse_constant=_no_json)
+        if not _is_deep(value):
+            return Payload("JSON", value)
     except (ValueError, RecursionError):
         pass
     if all(character.isprintable() or character in "\t\r\n" for character in text):
@@ -54,6 +58,18 @@ def read_payload(data: bytes) -> Payload:
 
 def _no_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether decoded JSON is nested too deeply: code that handles it recursively would fail."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [item for entry in level if isinstance(entry, (list, dict)) for item in _children(entry)]
+    return any(isinstance(entry, (list, dict)) for entry in level)
+
+
+def _children(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _read_cbor(data: bytes) -> Payload:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import packet_strategies as some
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mqttws
 from mqttws.protocol.frames import binary_frame
-from mqttws.tap import Record, SessionReader, lines, load, read_payload, to_json
+from mqttws.tap import Record, SessionReader, lines, load, read_payload, to_json, to_line
 
 KEY = b"abcd"
 
@@ -134,3 +135,14 @@ def test_what_a_payload_may_be() -> None:
 @given(st.binary(max_size=60))
 def test_no_payload_raises(data: bytes) -> None:
     assert read_payload(data).kind in ("empty", "JSON", "text", "CBOR", "bytes")
+
+
+@pytest.mark.parametrize("one", [b"[", b'{"a":'], ids=["arrays", "objects"])
+@pytest.mark.parametrize(("depth", "kind"), [(64, "JSON"), (65, "text"), (600, "text"), (5000, "text")])
+def test_nested_json_of_any_depth_can_be_written(one: bytes, depth: int, kind: str) -> None:
+    payload = one * depth + b"1" * (one != b"[") + (b"]" if one == b"[" else b"}") * depth
+    reader = SessionReader()
+    reader.receive_data("client", mqttws.Connect("c").encode(), 1.0)
+    record = reader.receive_data("client", mqttws.Publish("a", payload).encode(), 2.0)[-1]
+    assert to_json(record)["payload"]["kind"] == kind
+    json.loads(to_line(record))
