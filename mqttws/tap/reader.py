@@ -645,5 +645,5 @@ def _body_size(head: Head) -> int | None:
         return None
     length = head.get("content-length")
     if length is not None and length.isdecimal():
-        return int(length)
+        return int(length) if len(length) < 19 else None  # Python refuses to convert thousands of digits
     return None if head.name.isdecimal() and head.name not in ("101", "204", "304") else 0

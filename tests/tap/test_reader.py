@@ -104,6 +104,13 @@ def test_a_wrong_answer_to_the_upgrade_is_marked(old: bytes, new: bytes, stateme
     assert broken(response) == [statement]
 
 
+def test_a_content_length_of_thousands_of_digits() -> None:
+    reader = SessionReader()
+    head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000)
+    made = reader.receive_data("server", head + b"no", 1.0)
+    assert [(record.layer, record.name) for record in made[1:]] == [("http", "401"), ("http", "body")]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "statement"),
     [
