@@ -12,6 +12,7 @@ that another connection took over the session, because otherwise the two clients
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol, runtime_checkable
 
 from mqttws.client.value import Value
@@ -36,7 +37,7 @@ class Reconnect(Value):
         initial: Seconds, above 0; the ceiling of the wait before the second attempt.
         maximum: Seconds; the maximum of the ceiling.
         attempts: The number of consecutive attempts before the client gives up; None: no limit.
-        stable_after: Seconds that a connection must last to reset the count of attempts.
+        stable_after: Seconds, 0 or more, that a connection must last to reset the count of attempts.
         takeovers: How many connections in a row the server must close cleanly before `TakeoverSuspected` is reported,
             each within `stable_after` and without a message or request that could be the cause. A random client
             identifier is never suspected.
@@ -60,16 +61,18 @@ class Reconnect(Value):
         interval: float = 0.0,
         spread: float = 0.0,
     ) -> None:
-        if initial <= 0 or maximum < initial:
+        # The conditions are negated so that they also refuse a NaN, for which every comparison is false.
+        if not 0 < initial <= maximum:
             raise ValueError(f"0 < initial <= maximum does not hold: initial={initial}, maximum={maximum}")
-        if attempts is not None and attempts < 1:
+        if attempts is not None and not attempts >= 1:
             raise ValueError(f"attempts is {attempts}; it must be at least 1, or None for no limit")
-        if not interval >= 0:
-            raise ValueError(f"interval is {interval}; it must be 0 or more seconds")
-        if not spread >= 0:
-            raise ValueError(f"spread is {spread}; it must be 0 or more seconds")
-        if takeovers < 1:
+        if not takeovers >= 1:
             raise ValueError(f"takeovers is {takeovers}; it must be at least 1")
+        if not stable_after >= 0:
+            raise ValueError(f"stable_after is {stable_after}; it must be 0 or more seconds")
+        for name, seconds in (("initial", initial), ("interval", interval), ("spread", spread)):
+            if not 0 <= seconds < inf:
+                raise ValueError(f"{name} is {seconds}; it must be 0 or more seconds, and finite")
         self.initial = initial
         self.maximum = maximum
         self.attempts = attempts

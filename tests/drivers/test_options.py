@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import ssl
 import subprocess
@@ -196,6 +197,19 @@ def test_an_unknown_option_is_named() -> None:
 
 def test_the_repr_of_options_contains_no_secret() -> None:
     assert "hunter2" not in repr(Options(username="u", password="hunter2", proxy="http://u:hunter2@h:1"))
+
+
+@pytest.mark.parametrize("name", ["initial", "maximum", "attempts", "stable_after", "takeovers", "interval", "spread"])
+@pytest.mark.parametrize("value", [math.nan, -1.0])
+def test_a_policy_refuses_what_no_delay_can_be_made_of(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}(=| is ){value}"):
+        Reconnect(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["initial", "interval", "spread"])
+def test_a_policy_refuses_a_delay_without_end(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is inf; it must be 0 or more seconds, and finite"):
+        Reconnect(**{"maximum": math.inf, name: math.inf})
 
 
 def test_a_policy_and_a_state_are_values() -> None:
