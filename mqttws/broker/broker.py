@@ -69,13 +69,14 @@ class Broker:
         on_packet: Called with each packet that is received or sent, for debugging and tests.
         limits: The limits; by default those of `Limits()`.
         departures: Deviations from the standard; by default none.
-        sys_interval: Seconds between two updates of "$SYS"; None updates it only when a client subscribes to it.
+        sys_interval: Seconds, above 0, between two updates of "$SYS"; None updates it only when a client subscribes.
         sys_anonymous: Whether clients without an authenticated user name may read "$SYS".
         store: Stores sessions and retained messages, for example `mqttws.SQLiteStore`. The caller closes it after the
             broker has stopped.
 
     Raises:
-        ValueError: There is no listener, a TLS port without `tls`, or `tls` without a TLS port.
+        ValueError: There is no listener; there is a TLS port without `tls`, or `tls` without a TLS port; or
+            `sys_interval` is not above 0.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class Broker:
             raise ValueError("every port is None; a broker needs a listener")
         if (tls is not None) != ("wss" in self._ports or "mqtts" in self._ports):
             raise ValueError("wss_port and mqtts_port need tls, and tls needs one of them")
+        if sys_interval is not None and not sys_interval > 0:
+            raise ValueError(f"sys_interval is {sys_interval}; it must be above 0 seconds, or None")
         self._host = host
         self._tls = tls
         self._paths = tuple(paths)

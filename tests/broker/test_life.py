@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import math
 import os
 import socket
 import threading
@@ -142,6 +143,12 @@ def test_a_port_in_use_is_an_error_and_leaks_nothing():
 def test_without_a_listener_there_is_no_broker():
     with pytest.raises(ValueError, match="a broker needs a listener"):
         Broker(ws_port=None, tcp_port=None)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, math.nan])
+def test_an_invalid_sys_interval_is_refused(seconds):
+    with pytest.raises(ValueError, match=f"sys_interval is {seconds}; it must be above 0 seconds, or None"):
+        Broker(sys_interval=seconds)
 
 
 def test_it_has_the_configured_listeners():
