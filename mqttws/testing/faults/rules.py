@@ -36,6 +36,11 @@ def check_parameters(kind: str, parameters: Mapping[str, Any], known: Mapping[st
         raise ValueError(f"the fault {kind!r}: {error}") from None
 
 
+def _check_chance(chance: float) -> None:
+    if not 0 <= chance <= 1:
+        raise ValueError(f"the chance is {chance}; it must be from 0 to 1")
+
+
 @dataclass
 class Rule:
     """A rule for units.
@@ -79,8 +84,7 @@ class Rule:
         check_parameters(self.kind, self.parameters, KINDS)
         if self.sender not in ("", CLIENT, SERVER):
             raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
-        if not 0 <= self.chance <= 1:
-            raise ValueError(f"the chance is {self.chance}; it must be from 0 to 1")
+        _check_chance(self.chance)
         for name in ("nth", "every", "packet_id", "connection", "place", "times", "within"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
@@ -137,8 +141,10 @@ class Toxic:
 
     def __post_init__(self) -> None:
         check_parameters(self.kind, self.parameters, TOXICS)
+        TOXICS[self.kind](random.Random(0), **self.parameters)  # raise an error for invalid values now
         if self.sender not in (CLIENT, SERVER):
             raise ValueError(f"the sender is {self.sender!r}; it must be 'client' or 'server'")
+        _check_chance(self.chance)
 
 
 @dataclass

@@ -123,7 +123,7 @@ def latency(chance: random.Random, *, seconds: float, jitter: float = 0.0) -> Sh
 
 def bandwidth(chance: random.Random, *, rate: float) -> Shaper:
     """Forward at most `rate` bytes per second."""
-    if rate <= 0:
+    if not rate > 0:
         raise ValueError(f"the rate is {rate}; it must be above 0")
     return _Bandwidth(rate)
 
