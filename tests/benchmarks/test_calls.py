@@ -1,4 +1,4 @@
-"""One message takes few calls: counted in a process of its own, since a profiler counts everything in its process."""
+"""The number of function calls for one message, counted in a separate process, since a profiler counts everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-#: Way -> the most calls of Python functions: by the caller, and in all threads.
+#: Way -> the maximum number of calls of Python functions: by the caller, and in all threads.
 MOST = {
     "pubsub publish, QoS 0": (25, 25),
     "pubsub publish of JSON, QoS 0": (27, 27),

@@ -1,4 +1,4 @@
-"""The counts of instructions: every case runs, and what costs more is named."""
+"""The instruction counts: every case runs, and cases that cost more are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks: several runs together, the targets, and what became slower. Nothing is timed."""
+"""The evaluation of benchmark results: combining runs, targets, and regressions. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def figure(median, noise=0.0):
 
 
 def run(**cases):
-    """Make a run; cases are {library: {figure: median}}, or the whole of a figure."""
+    """Return a run; cases are {library: {figure: median}}, or a complete figure."""
     made = {
         case: {
             library: {name: value if isinstance(value, dict) else figure(value) for name, value in figures.items()}
@@ -41,7 +41,7 @@ def run(**cases):
 # --- several runs ---------------------------------------------------------------------------------------------------
 
 
-def test_the_runs_of_several_files_stand_one_after_the_other(tmp_path):
+def test_the_runs_of_several_files_are_concatenated(tmp_path):
     for name, rates in (("a", [1, 2]), ("b", [6])):
         runs = [run(receive={"paho": {"rate": rate}}) for rate in rates]
         (tmp_path / name).write_text(json.dumps({"runs": runs}))
@@ -50,13 +50,13 @@ def test_the_runs_of_several_files_stand_one_after_the_other(tmp_path):
     assert median(runs, "receive", "paho", "rate") == 2
 
 
-def test_a_run_without_the_figure_does_not_count():
+def test_runs_without_the_figure_are_ignored():
     runs = [run(receive={"paho": {"rate": 4}}), run(receive={}), run()]
     assert median(runs, "receive", "paho", "rate") == 4
     assert median(runs, "receive", "mqttws", "rate") is None
 
 
-def test_who_has_no_variant_of_a_case_is_found_in_its_base():
+def test_a_library_without_a_variant_uses_the_base_case():
     made = run(receive={"paho": {"rate": 4}, "mqttws": {"rate": 5}}, receive_asyncio={"mqttws": {"rate": 6}})
     assert find(made, "receive_asyncio", "paho", "rate")["median"] == 4
     assert find(made, "receive_asyncio", "mqttws", "rate")["median"] == 6
@@ -69,7 +69,7 @@ def test_who_has_no_variant_of_a_case_is_found_in_its_base():
     ("name", "own", "other", "ratio"),
     [("rate", 300.0, 100.0, 3.0), ("ns", 100.0, 300.0, 3.0), ("p99_us", 300.0, 100.0, 1 / 3)],
 )
-def test_a_ratio_tells_how_many_times_better(name, own, other, ratio):
+def test_a_ratio_is_how_many_times_better(name, own, other, ratio):
     made = run(case={"mqttws": {name: own}, "peer": {name: other}})
     target = Target("case", "mqttws", "peer", 2, name)
     assert reached(made, target) == pytest.approx(ratio)
@@ -79,18 +79,18 @@ def test_a_ratio_tells_how_many_times_better(name, own, other, ratio):
 @pytest.mark.parametrize(
     ("name", "own", "met"), [("kib", 12, True), ("kib", 13, False), ("rate", 12, True), ("rate", 11, False)]
 )
-def test_a_bound_is_kept_from_its_side(name, own, met):
+def test_a_bound_has_a_direction(name, own, met):
     target = Target("hold", "mqttws", "", 12, name)
     assert reached(run(hold={"mqttws": {name: own}}), target) == own
     assert (share(target, own) >= 1) is met
 
 
-def test_a_target_may_set_one_case_of_ours_against_another():
+def test_a_target_may_compare_two_of_our_cases():
     made = run(match_1={"mqttws": {"ns": 100}}, match_100000={"mqttws": {"ns": 125}})
     assert reached(made, Target("match_100000", "mqttws", "mqttws", 0.5, "ns", "match_1")) == 0.8
 
 
-def test_what_was_not_measured_has_no_ratio():
+def test_unmeasured_cases_have_no_ratio():
     target = Target("case", "mqttws", "peer", 2, "ns")
     assert reached(run(case={"mqttws": {"ns": 1}}), target) is None
     assert reached(run(case={"peer": {"ns": 1}}), target) is None
@@ -104,14 +104,14 @@ def test_every_target_names_a_case_that_is_run():
         assert not target.peer or target.peer in cases[target.peer_case or BASE_CASE.get(target.case, target.case)]
 
 
-def test_the_median_of_the_runs_is_judged_by():
+def test_the_median_of_the_runs_is_used():
     runs = [run(import_={}, **{"import": {"mqttws": {"ms": 10}, "paho": {"ms": ms}}}) for ms in (20, 30, 90)]
     (line,) = [line for line in report.verdicts(runs).splitlines() if line.startswith("| import ")]
     assert "| 2.00, 3.00, 9.00 | 3.00 × |" in line
     assert line.endswith("| met |")
 
 
-def test_the_document_tells_what_is_missing():
+def test_the_document_names_missing_results():
     made = run(receive={"paho": {"rate": 4}})
     made["missing"]["mqttproto"] = "there is none"
     made["failures"] = {"receive": {"mqttws": "it stopped"}, "echo_qos0": {"mqttws": "it stopped"}}
@@ -122,7 +122,7 @@ def test_the_document_tells_what_is_missing():
     assert "![a plot](benchmarks/x.png)" in text
 
 
-# --- what became slower ---------------------------------------------------------------------------------------------
+# --- regressions ----------------------------------------------------------------------------------------------------
 
 
 def receiving(rate, floor, noise=0.0):
@@ -133,23 +133,23 @@ def test_a_slower_machine_is_no_slower_library():
     assert compare.slower([receiving(100, 400)], [receiving(50, 200)]) == []
 
 
-def test_slower_than_the_floor_of_its_own_run_is_slower():
+def test_slower_relative_to_the_floor_of_its_run_is_slower():
     (found,) = compare.slower([receiving(100, 400)], [receiving(100, 800)])
     assert found.startswith("receive (mqttws, rate): +100%")
 
 
-def test_what_is_within_the_noise_is_not_told():
+def test_changes_within_the_noise_are_not_reported():
     assert compare.slower([receiving(100, 400)], [receiving(95, 400)]) == []
     assert compare.slower([receiving(100, 400, 0.2)], [receiving(70, 400, 0.3)]) == []
     assert compare.slower([receiving(100, 400)], [receiving(70, 400)]) != []
 
 
-def test_runs_that_lie_apart_are_noise_too():
+def test_differences_between_runs_count_as_noise():
     old = [receiving(rate, 400) for rate in (60, 100, 140)]
     assert compare.slower(old, [receiving(70, 400)]) == []
 
 
-def test_a_case_without_a_floor_is_measured_by_its_decoding():
+def test_a_case_without_a_floor_is_compared_by_decoding():
     def matching(ns, floor):
         return run(match_1={"mqttws": {"ns": ns}}, decode_qos0={"floor": {"ns": floor}})
 
@@ -157,14 +157,14 @@ def test_a_case_without_a_floor_is_measured_by_its_decoding():
     assert len(compare.slower([matching(100, 10)], [matching(200, 10)])) == 1
 
 
-def test_the_reference_is_one_that_both_files_have():
+def test_the_reference_is_in_both_files():
     old = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}})
     new = run(receive={"mqttws": {"rate": 100}, "paho": {"rate": 10}, "floor": {"rate": 900}})
     assert compare.reference([old, new], "receive", "rate") == ("receive", "paho", "rate")
     assert compare.slower([old], [new]) == []
 
 
-def test_memory_is_compared_as_it_is():
+def test_memory_is_compared_without_a_floor():
     def memory(kib, floor):
         return run(memory={"mqttws": {"kib": kib}, "floor": {"kib": floor}})
 
@@ -173,7 +173,7 @@ def test_memory_is_compared_as_it_is():
 
 
 @pytest.mark.parametrize(("after", "status"), [(100, 0), (50, 1)])
-def test_the_exit_status_tells_it(tmp_path, monkeypatch, capsys, after, status):
+def test_the_exit_status_reports_regressions(tmp_path, monkeypatch, capsys, after, status):
     for name, rate in (("old", 100), ("new", after)):
         (tmp_path / name).write_text(json.dumps({"runs": [receiving(rate, 400)]}))
     monkeypatch.setattr("sys.argv", ["compare.py", str(tmp_path / "old"), str(tmp_path / "new")])

@@ -1,14 +1,14 @@
-"""Publisher, broker and subscriber as processes, with lines that fail between them, killed outright at random moments.
+"""Publisher, broker and subscriber in separate processes, with failing connections, killed at random times.
 
-`make chaos` runs this file; the suite runs a smaller one by `test_chaos.py`. What each process says comes through a
-pipe, so that not even a kill loses a word, and is judged when the publisher has come to its end::
+`make chaos` runs this file; `test_chaos.py` runs a smaller size. Each process reports through a pipe, so that a kill
+loses no line. The reports are checked after the publisher has finished::
 
     QoS 1    each accepted message is taken at least once
-    QoS 2    exactly once; a second time only where the subscriber was killed between taking and acknowledging
-    both     first copies come in the order of publishing
+    QoS 2    exactly once; a second time only if the subscriber was killed between taking and acknowledging
+    both     first copies arrive in the order of publishing
 
-A message that was tried when the publisher was killed is accepted or not, nobody knows: it may come or not, and at
-QoS 2 not twice.
+Whether a message was accepted that was being published when the publisher was killed is unknown: it may arrive or not,
+but at QoS 2 not twice.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from proxy import FaultProxy
 import mqttws
 
 HERE = Path(__file__).parent
-#: Seconds without any word from any process, after which something hangs.
+#: Seconds without a line from any process after which the run has failed.
 PATIENCE = 60.0
-#: The processes use what this one uses, wherever it is.
+#: The processes import the same packages as this one.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(mqttws.__file__).parents[1])}
 
 
 class Process:
-    """One of the three, through all its lives.
+    """One of the three processes, restarted after each kill.
 
     Args:
-        chaos: hears of each line.
-        command: of a life.
+        chaos: is notified of each line.
+        command: the command to run.
     """
 
     def __init__(self, chaos: Chaos, name: str) -> None:
@@ -52,7 +52,7 @@ class Process:
         self._reader: threading.Thread | None = None
 
     def start(self, *command: str) -> None:
-        """Begin a life."""
+        """Start the process."""
         self._process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         self._reader = threading.Thread(target=self._read, args=(self._process,))
         self._reader.start()
@@ -63,7 +63,7 @@ class Process:
             self._chaos.hear(self, line.rstrip("\n"))
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End a life, and hear the last of what it said."""
+        """End the process, and read the rest of its output."""
         if self._process is None or self._reader is None:
             return
         if self._process.poll() is None:
@@ -74,7 +74,7 @@ class Process:
         self._process.stdout.close()
 
     def kill(self) -> None:
-        """Kill it in the midst of its life."""
+        """Kill the process."""
         self.kills += 1
         self.end()
         self.said.append("killed")
@@ -84,10 +84,10 @@ class Chaos:
     """One run.
 
     Args:
-        messages: how many are published.
-        kills: how many processes are killed on the way.
-        seed: of what is killed when, and of the network's faults.
-        directory: for the stores.
+        messages: the number of messages to publish.
+        kills: the number of kills.
+        seed: the seed of kills and of network faults.
+        directory: the directory of the stores.
     """
 
     def __init__(self, messages: int, kills: int, seed: int, directory: Path) -> None:
@@ -100,14 +100,14 @@ class Chaos:
         self.publisher, self.broker, self.subscriber = (
             Process(self, name) for name in ("publisher", "broker", "subscriber")
         )
-        # A kill is due when so many messages have been taken: there is always something under way.
+        # A kill is due after a number of taken messages, so that messages are always in flight.
         self._due = sorted(self._random.sample(range(1, messages), kills))
         self._seed = seed
         self._port = 0
         self.seconds = 0.0
 
     def hear(self, process: Process, line: str) -> None:
-        """Take a line that a process has said."""
+        """Handle a line of a process."""
         with self._heard:
             process.said.append(line)
             self._words += 1
@@ -115,15 +115,15 @@ class Chaos:
             self._heard.notify_all()
 
     def _wait(self, process: Process, word: str) -> None:
-        """Wait until a process has said a word."""
+        """Wait until a process has written a word."""
         with self._heard:
             assert self._heard.wait_for(lambda: word in process.said, PATIENCE), f"{process.name} never says {word}"
 
     def run(self) -> Counter[str]:
-        """Run it to its end. Return the figures.
+        """Run it to its end, and return the figures.
 
         Raises:
-            AssertionError: a promise was broken, or something hangs.
+            AssertionError: a guarantee was violated, or the run hangs.
         """
         begin = time.monotonic()
         try:
@@ -156,7 +156,7 @@ class Chaos:
         self._until(None)
 
     def _until(self, threshold: int | None) -> None:
-        """Wait until so many messages were taken; None: until the publisher has ended and all of its are taken."""
+        """Wait until a number of messages were taken; None: until the publisher has ended and all are taken."""
         with self._heard:
             while not (self._all_taken() if threshold is None else self._taken >= threshold):
                 words = self._words
@@ -192,7 +192,7 @@ class Chaos:
         self.publisher.start(str(HERE / "publisher.py"), url, store, first, str(self.messages))
 
     def _judge(self) -> Counter[str]:
-        """Compare what was accepted with what was taken."""
+        """Compare the accepted messages with the taken ones."""
         accepted = {int(line.split()[1]) for line in self.publisher.said if line.startswith("accepted")}
         tried = {int(line.split()[1]) for line in self.publisher.said if line.startswith("try")}
         takes: Counter[int] = Counter()
@@ -211,7 +211,7 @@ class Chaos:
             elif verb == "killed" and unfinished is not None:
                 excused[unfinished] += 1
                 unfinished = None
-        assert takes.keys() <= tried, "something was taken that nobody published"
+        assert takes.keys() <= tried, "a message was taken that was never published"
         lost = [number for number in accepted if not takes[number]]
         assert not lost, f"accepted and lost: {lost[:10]}"
         twice = [number for number in takes if number % 2 and takes[number] > 1 + excused[number]]
@@ -234,7 +234,7 @@ class Chaos:
 
 
 def main() -> None:
-    """Run as many messages and kills as the command line says."""
+    """Run with the numbers of messages and kills of the command line."""
     messages, kills, seed = (int(argument) for argument in sys.argv[1:4])
     with tempfile.TemporaryDirectory() as directory:
         chaos = Chaos(messages, kills, seed, Path(directory))

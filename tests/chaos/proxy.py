@@ -1,7 +1,7 @@
-"""A proxy that fails: each line through it lives for some bytes, then breaks in the midst of them, or freezes.
+"""A failing proxy: each connection through it breaks or freezes after a number of bytes.
 
-A line that breaks is closed cleanly or reset, with a part of what was under way lost. A line that freezes stays open
-and carries nothing any more, as when a cable is pulled: only a keep alive finds out.
+A broken connection is closed in order or reset, and part of the data in transit is lost. A frozen one stays open and
+transfers nothing, as with a disconnected cable: only a keep alive detects it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import struct
 import threading
 from types import TracebackType
 
-#: How many bytes a line lives for, on average.
+#: The average number of bytes of a connection.
 LIFE = 10_000
-#: Which part of the lines freezes rather than breaks.
+#: The proportion of connections that freeze instead of breaking.
 FREEZES = 0.05
 
 
 class FaultProxy:
-    """Listens at a free port of 127.0.0.1 and leads to another.
+    """A proxy on a free port of 127.0.0.1.
 
     Args:
-        port: to which it leads.
-        seed: of its faults.
+        port: the target port.
+        seed: the seed of its faults.
 
     Attributes:
-        faults: how many lines broke or froze.
+        faults: the number of connections that broke or froze.
     """
 
     def __init__(self, port: int, seed: int) -> None:
@@ -79,7 +79,7 @@ class FaultProxy:
                     thread.start()
 
     def forget(self, *sockets: socket.socket) -> None:
-        """Close the sockets of a line that is over."""
+        """Close the sockets of an ended connection."""
         with self._lock:
             for each in sockets:
                 self._sockets.discard(each)
@@ -101,7 +101,7 @@ class _Line:
             each.settimeout(None)
 
     def carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Carry bytes in one direction, as long as the line lives."""
+        """Forward bytes in one direction until the connection ends."""
         try:
             while data := source.recv(16_384):
                 if self._frozen:
@@ -109,7 +109,7 @@ class _Line:
                 self._life -= len(data)
                 if self._life <= 0:
                     self._proxy.faults += 1
-                    sink.sendall(data[: self._life])  # what lies before the break
+                    sink.sendall(data[: self._life])  # the bytes before the break
                     if self._freezes:
                         self._frozen = True
                         continue

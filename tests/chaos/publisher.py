@@ -1,4 +1,4 @@
-"""The publisher's process: publishes numbers, and says before each that it tries, and after each that it is accepted.
+"""The publisher's process: publishes numbers, and prints each before publishing it and after it is accepted.
 
 python publisher.py URL STORE FIRST COUNT
 """
@@ -13,17 +13,17 @@ from concurrent.futures import Future
 
 import mqttws
 
-#: How many messages may be under way.
+#: The maximum number of messages in flight.
 WINDOW = 200
 
 
 def say(text: str) -> None:
-    """Say it so that nothing of it is lost, however this process ends."""
+    """Write a line directly to the pipe, so that a kill does not lose it."""
     os.write(1, text.encode() + b"\n")
 
 
 def main() -> None:
-    """Publish all numbers from the first on, then wait until each is delivered."""
+    """Publish the numbers from the first one, then wait until each is delivered."""
     url, path, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     policy = mqttws.Reconnect(initial=0.05, maximum=0.5, takeovers=1_000_000)
     with mqttws.SQLiteStore(path) as store:
@@ -39,14 +39,14 @@ def main() -> None:
             if len(under_way) > WINDOW:
                 under_way.popleft().result(60)
         while len(client.session.sender):
-            for qos in (1, 2):  # behind all that an earlier process has left
+            for qos in (1, 2):  # after everything that an earlier process has left
                 client.publish("over", b"", qos, timeout=60)
         say("end")
         client.close()
 
 
 def open_for_good(client: mqttws.Client) -> None:
-    """Open the client, as often as it takes until there is a broker."""
+    """Open the client, repeatedly until a broker answers."""
     while True:
         try:
             client.open(timeout=10)

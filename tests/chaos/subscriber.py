@@ -1,4 +1,4 @@
-"""The subscriber's process: says which number it takes, acknowledges it, and says that it has.
+"""The subscriber's process: prints each number that it takes, acknowledges it, and prints that it has.
 
 python subscriber.py URL STORE
 """
@@ -13,7 +13,7 @@ import mqttws
 
 
 def say(text: str) -> None:
-    """Say it so that nothing of it is lost, however this process ends."""
+    """Write a line directly to the pipe, so that a kill does not lose it."""
     os.write(1, text.encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Twenty kills over five thousand messages; `make chaos` does it two hundred times over a hundred thousand."""
+"""Twenty kills during five thousand messages; `make chaos` does two hundred during a hundred thousand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--aws` on pub, sub, bench and look, against the local endpoint: signed afresh each time, refused with a reason."""
+"""`--aws` of pub, sub, bench and look, with the local endpoint: a new signature each time, and reasons of refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalIoTEndpoint]:
-    """An endpoint, and the keys of its one user in the environment."""
+    """An endpoint, with the keys of its only user in the environment."""
     with LocalIoTEndpoint() as endpoint:
         put_keys(monkeypatch, endpoint.credentials)
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -49,7 +49,7 @@ def options(endpoint: LocalIoTEndpoint) -> list[str]:
 
 @contextmanager
 def looking(url: str, *words: str) -> Iterator[tuple[str, subprocess.Popen[str], list[str]]]:
-    """`pubsub look` in a process of its own: the URL to connect to, the process, the lines that it prints."""
+    """Run `pubsub look` in a separate process. Return the URL to connect to, the process and its output lines."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pubsub", "look", url, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -95,7 +95,7 @@ def test_a_guest_of_an_identity_pool(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     identities.add_policy("all", {"Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]})
     identities.add_pool(pool, guests=["all"])
     with LocalIoTEndpoint(identities) as endpoint:
-        # A file of Amplify's does not name the service's address: it is AWS's.
+        # Amplify's file does not contain the address of the service, which is that of AWS.
         read = settings.read_settings
         local = {"aws_cognito_identity_endpoint": endpoint.cognito_endpoint}
         monkeypatch.setattr(settings, "read_settings", lambda path: read(path) | local)
@@ -116,7 +116,7 @@ def test_credentials_of_a_profile(keys: LocalIoTEndpoint, monkeypatch: pytest.Mo
     publish = ["pub", keys.url, *options(keys), "-q", "1", "-t", "a", "-m", "x"]
     assert main([*publish, "--profile", "device"]) == 0
     assert main([*publish, "--profile", "nobody"]) == 4
-    assert main(publish) == 4  # there is no default profile
+    assert main(publish) == 4  # without a default profile
     assert main([*publish, "--cognito", str(tmp_path / "none.js")]) == 2
 
 
@@ -149,10 +149,10 @@ def test_a_refusal_and_its_reason(
     assert "not-the-right-one" not in shown
 
 
-def test_look_signs_each_connection_of_clients_that_know_nothing_of_it(keys: LocalIoTEndpoint) -> None:
+def test_look_signs_each_connection_of_unaware_clients(keys: LocalIoTEndpoint) -> None:
     with looking(keys.url, *options(keys)) as (url, process, lines):
         assert "X-Amz" not in url
-        for number in range(2):  # a signed URL is taken once
+        for number in range(2):  # a signed URL is accepted once
             with mqttws.connect(url, client_id=f"c{number}", reconnect=False) as client:
                 client.publish("a/b", b"x", qos=1)
         wait_for(lines, "PUBACK")
@@ -171,7 +171,7 @@ def test_look_shows_why_aws_refuses(keys: LocalIoTEndpoint, monkeypatch: pytest.
         assert "the signature was not accepted" in wait_for(lines, "! #1")
 
 
-def test_look_where_there_are_no_credentials(keys: LocalIoTEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_without_credentials(keys: LocalIoTEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with looking(keys.url, *options(keys)) as (url, _, lines):
@@ -180,24 +180,24 @@ def test_look_where_there_are_no_credentials(keys: LocalIoTEndpoint, monkeypatch
         wait_for(lines, "there is no URL")
 
 
-def test_look_with_rules_that_break_what_passes(keys: LocalIoTEndpoint, tmp_path: Path) -> None:
+def test_look_with_fault_rules(keys: LocalIoTEndpoint, tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rule]]\non = "PUBACK"\nnth = 1\ndo = "reset"\n')
     with looking(keys.url, *options(keys), "--faults", str(rules)) as (url, _, lines):
         with mqttws.connect(url, client_id="c") as client:
-            client.publish("a", b"x", qos=1)  # sent again over a new connection, signed anew
+            client.publish("a", b"x", qos=1)  # sent again over a new connection with a new signature
         wait_for(lines, "#2")
 
 
 @pytest.mark.parametrize("command", [["bench"], ["look"]])
 @pytest.mark.parametrize("option", ["--region", "--profile", "--cognito"])
-def test_options_that_have_no_effect_without_it(
+def test_options_without_an_effect_are_refused(
     command: list[str], option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "ws://127.0.0.1:1/mqtt", option, "x"]) == 2
     assert f"{option} is for --aws" in capsys.readouterr().err
 
 
-def test_a_file_is_not_signed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_aws_with_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["look", str(tmp_path / "a.jsonl"), "--aws"]) == 2
     assert "--aws is for a broker's URL" in capsys.readouterr().err

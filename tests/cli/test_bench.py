@@ -1,4 +1,4 @@
-"""`pubsub bench` as a user meets it: real processes against the embedded broker and Mosquitto."""
+"""`pubsub bench` in real processes, with the embedded broker and Mosquitto."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pubsub.cli.bench import add_arguments
 ROOT = Path(__file__).resolve().parents[2]
 
 FIGURES = ["count", "mean_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms"]
-#: What programs may rely on; `docs/bench.md` explains each.
+#: The keys that programs may rely on; `docs/bench.md` explains each.
 KEYS = {
     "": "format url plan open_loop interrupted measured_seconds connections messages throughput latency "
     "acknowledgement lag relative_error process reasons seconds problems",
@@ -46,7 +46,7 @@ def tcp(broker: Broker) -> str:
     return next(url for url in broker.urls if url.startswith("mqtt:"))
 
 
-# --- what is counted ---
+# --- counts ---
 
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
@@ -67,7 +67,7 @@ def test_every_message_of_the_schedule_is_accounted_for(embedded: Broker, scheme
 
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-def test_as_fast_as_it_goes_loses_nothing_either(qos: str) -> None:
+def test_at_full_speed_nothing_is_lost(qos: str) -> None:
     with Broker(limits=Limits(max_queued=1 << 20, max_queued_bytes=1 << 30, max_write_buffer=1 << 30)) as broker:
         found = measured(broker.url, "-q", qos, "--duration", "0.5", "--publishers", "2", "--share", "--window", "20")
     messages = found["messages"]
@@ -82,8 +82,10 @@ def test_the_document_has_the_keys_that_programs_rely_on(embedded: Broker) -> No
     assert found["format"] == 1
     assert all(list(second) == SECOND.split() for second in found["seconds"])
     moments = [second["at"] for second in found["seconds"]]
-    assert moments == sorted({0.0, 1.0}.intersection(moments)) != []  # one that a busy machine cut short is left out
-    assert (found["messages"]["delivered"], found["latency"]["count"]) == (200, 100)  # the warm-up does not count
+    assert (
+        moments == sorted({0.0, 1.0}.intersection(moments)) != []
+    )  # a second that a busy machine cut short is omitted
+    assert (found["messages"]["delivered"], found["latency"]["count"]) == (200, 100)  # without the warm-up
     assert sum(count for _, _, count in found["latency"]["buckets_ms"]) == 100
     figures = [found["latency"][name] for name in ("min_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")]
     assert figures == sorted(figures)
@@ -108,7 +110,7 @@ def test_the_page_names_every_option_of_the_load() -> None:
 
 
 def test_the_page_shows_what_is_printed(embedded: Broker) -> None:
-    """The captured report of the page has the lines, and the words, that the same command prints today."""
+    """The report on the page has the lines and words that the same command prints now."""
     page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
     captured = re.search(r"^```\n\$ pubsub bench (.*?)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert captured is not None
@@ -117,7 +119,7 @@ def test_the_page_shows_what_is_printed(embedded: Broker) -> None:
     assert done.returncode == 0
 
     def shape(text: str) -> set[str]:
-        """The lines, without their numbers: there may be more bars, or fewer, and a note on a machine that is busy."""
+        """Return the lines without numbers; the number of bars may differ, and a busy machine adds a note."""
         lines = [re.sub(r"\s*█*$", "", line) for line in text.splitlines() if not line.startswith("note")]
         return {re.sub(r"[\d,.]+", "0", re.sub(r"\s+", " ", line)) for line in lines}
 
@@ -191,13 +193,13 @@ def test_mosquitto(mosquitto: tuple[Mosquitto, Path], scheme: str) -> None:
     assert found["messages"]["delivered"] == 400
 
 
-def test_mosquitto_lets_nobody_in(mosquitto: tuple[Mosquitto, Path]) -> None:
+def test_mosquitto_refuses_all_connections(mosquitto: tuple[Mosquitto, Path]) -> None:
     done = bench(mosquitto[0].url("closed"), "--duration", "1", "--json")
     assert done.returncode == 4
     found = json.loads(done.stdout)
     assert (found["connections"]["failed"], found["connections"]["refused"]) == (2, 2)
 
 
-def test_a_plan_is_shown_whole() -> None:
-    """No attribute of a plan is missing in the document."""
+def test_a_plan_is_shown_completely() -> None:
+    """Every attribute of a plan is in the document."""
     assert sorted(vars(Plan())) == sorted(KEYS["plan"].split()) == sorted(report._plan(Plan()))

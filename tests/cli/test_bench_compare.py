@@ -1,4 +1,4 @@
-"""`pubsub bench URL --compare URL`: two brokers that take turns under the same load."""
+"""`pubsub bench URL --compare URL`: two brokers alternate under the same load."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pubsub.bench.compare import Ratio, compared, order, ratio_of
 POSITIVE = st.floats(0.001, 1e6)
 
 
-def test_each_round_is_a_pair_and_each_broker_begins_as_often() -> None:
+def test_each_round_is_a_pair_and_each_broker_is_first_equally_often() -> None:
     assert order(4) == [0, 1, 1, 0, 0, 1, 1, 0]
 
 
-def test_the_interval_is_students() -> None:
+def test_the_interval_uses_student_s_t() -> None:
     # Ratios 1.1, 1.2 and 1.3: the mean of the logarithms is 0.18000, their deviation 0.08355, t of 2 degrees 4.3027.
     ratio, low, high = ratio_of([(10.0, 11.0), (10.0, 12.0), (10.0, 13.0)])
     assert ratio == pytest.approx((1.1 * 1.2 * 1.3) ** (1 / 3))
@@ -33,7 +33,7 @@ def test_one_round_has_no_interval() -> None:
 
 
 @given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=40))
-def test_the_interval_holds_the_ratio_and_turns_over_with_the_brokers(pairs: list[tuple[float, float]]) -> None:
+def test_the_interval_contains_the_ratio_and_inverts_with_the_brokers(pairs: list[tuple[float, float]]) -> None:
     there, back = ratio_of(pairs), ratio_of([(b, a) for a, b in pairs])
     assert there.ratio * back.ratio == pytest.approx(1.0)
     if there.low is not None and there.high is not None and back.high is not None:
@@ -42,7 +42,7 @@ def test_the_interval_holds_the_ratio_and_turns_over_with_the_brokers(pairs: lis
         assert there.low * back.high == pytest.approx(1.0, rel=1e-3)
 
 
-def test_what_is_better_depends_on_the_figure() -> None:
+def test_which_is_better_depends_on_the_figure() -> None:
     rounds = range(5)
     a = [{"delivered": 100.0 + number, "p99": 10.0 + number / 10, "published": 5.0} for number in rounds]
     b = [{"delivered": 200.0 + number, "p99": 20.0 + number / 10, "published": 5.0} for number in rounds]
@@ -54,13 +54,13 @@ def test_what_is_better_depends_on_the_figure() -> None:
     assert (found["p99"]["a"], found["p99"]["b"]) == (10.2, 20.2)
 
 
-def test_a_figure_that_a_run_lacks_is_left_out_of_its_round() -> None:
+def test_a_figure_missing_in_a_run_is_omitted_from_its_round() -> None:
     found = compared(([{"p50": 1.0}, {}], [{"p50": 2.0}, {"p50": 3.0}]))
     assert found["p50"]["rounds"] == 1
     assert found["p50"]["low"] is None
 
 
-def test_two_brokers(embedded: Broker) -> None:
+def test_comparing_two_brokers(embedded: Broker) -> None:
     with Broker() as other:
         words = ("--rounds", "2", "--rate", "100", "--duration", "0.3")
         done = bench(embedded.url, "--compare", other.url, *words, "--json")
@@ -76,7 +76,7 @@ def test_two_brokers(embedded: Broker) -> None:
     assert "95 % interval" in shown.stdout
 
 
-def test_a_broker_that_is_not_there_ends_the_comparison(embedded: Broker) -> None:
+def test_an_unreachable_broker_ends_the_comparison(embedded: Broker) -> None:
     done = bench(embedded.url, "--compare", "mqtt://127.0.0.1:1", "--duration", "0.2")
     assert done.returncode not in (0, 1)
     assert not done.stdout
@@ -91,7 +91,7 @@ def test_a_broker_that_is_not_there_ends_the_comparison(embedded: Broker) -> Non
         (["--compare", "ftp://127.0.0.1"], "ftp"),
     ],
 )
-def test_options_that_do_not_fit_are_told(embedded: Broker, words: list[str], said: str) -> None:
+def test_invalid_options_are_refused(embedded: Broker, words: list[str], said: str) -> None:
     done = bench(embedded.url, "--duration", "0.2", *words)
     assert done.returncode == 2
     assert said in done.stderr

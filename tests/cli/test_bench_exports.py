@@ -1,4 +1,4 @@
-"""What `pubsub bench` writes for other programs: HdrHistogram's log, and OpenMetrics."""
+"""The exports of `pubsub bench`: HdrHistogram logs and OpenMetrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def unzipped(encoded: str) -> bytes:
 
 
 def varints(data: bytes) -> Iterator[int]:
-    """Read numbers as ZigZag LEB128, of nine bytes at most."""
+    """Read ZigZag LEB128 numbers of at most nine bytes."""
     value = position = 0
     for byte in data:
         last = position == 56
@@ -47,7 +47,7 @@ def varints(data: bytes) -> Iterator[int]:
 
 
 def decoded(encoded: str) -> dict[int, int]:
-    """Read an encoded histogram: the least value of each bucket with two significant digits -> how many there are."""
+    """Decode a histogram with two significant digits: the least value of each bucket -> its count."""
     plain = unzipped(encoded)
     cookie, size, offset, digits, least, most, ratio = struct.unpack(">iiiiqqd", plain[:40])
     assert (cookie, size, offset, digits, least, most, ratio) == (
@@ -58,7 +58,7 @@ def decoded(encoded: str) -> dict[int, int]:
         if number < 0:
             index -= number
             continue
-        # The index is that of 128 buckets for each power of two, behind 256 of one value each.
+        # 256 buckets of one value each are followed by 128 buckets for each power of two.
         bucket, sub = (index >> 7) - 1, (index & 127) + 128
         if bucket < 0:
             bucket, sub = 0, sub - 128
@@ -84,7 +84,7 @@ def test_the_bytes_of_an_encoded_histogram() -> None:
 
 
 @given(st.lists(st.integers(0, LARGEST), max_size=50))
-def test_what_is_encoded_is_what_was_counted(values: list[int]) -> None:
+def test_encoding_keeps_all_counts(values: list[int]) -> None:
     histogram = filled(*values)
     assert decoded(encode(histogram)) == {least: count for least, _, count in histogram.buckets()}
 
@@ -119,7 +119,7 @@ def test_a_log_of_hdrhistogram(written: tuple[str, str]) -> None:
         assert 0.9 < float(row[2]) < 5
 
 
-def test_metrics(written: tuple[str, str]) -> None:
+def test_openmetrics(written: tuple[str, str]) -> None:
     text = written[1]
     assert text.endswith("# EOF\n")
     assert 'pubsub_bench_messages_total{kind="published"} 100\n' in text
@@ -129,13 +129,13 @@ def test_metrics(written: tuple[str, str]) -> None:
     assert buckets == sorted(buckets)
     assert buckets[-1] == 100
     assert "pubsub_bench_latency_seconds_count 100\n" in text
-    for line in text.splitlines():  # each sample is a name of a metric that was announced, labels, and a number
+    for line in text.splitlines():  # each sample is the name of a declared metric, labels and a number
         if not line.startswith("#"):
             assert re.fullmatch(r'pubsub_bench_\w+(\{(kind|le)="[\w.+-]+"\})? [\d.e+-]+', line), line
 
 
 @pytest.mark.parametrize("option", ["--hdr", "--openmetrics"])
-def test_a_file_that_cannot_be_written_is_told_before_the_run(embedded: Broker, tmp_path: Path, option: str) -> None:
+def test_an_unwritable_file_is_an_error_before_the_run(embedded: Broker, tmp_path: Path, option: str) -> None:
     done = bench(embedded.url, "--duration", "30", option, str(tmp_path / "missing" / "file"))
     assert done.returncode == 2
     assert "cannot be written" in done.stderr

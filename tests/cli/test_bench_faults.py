@@ -1,4 +1,4 @@
-"""`pubsub bench` where things go wrong: what is refused, lost or cut, and Ctrl-C."""
+"""`pubsub bench` with refused or lost connections and messages, and with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benching import PATIENCE, bench, command, measured
 from mqttws.broker import Access, Broker, Limits, Peer, Users, Verdict, hash_password
 from pubsub.cli.bench import shown_url
 
-# --- what goes wrong ---
+# --- failures ---
 
 
-def test_nobody_listens() -> None:
+def test_a_closed_port_is_an_error() -> None:
     done = bench("mqtt://127.0.0.1:1", "--duration", "1", "--json")
     found = json.loads(done.stdout)
     assert (done.returncode, found["connections"]["failed"], found["connections"]["refused"]) == (3, 2, 0)
@@ -42,21 +42,21 @@ def test_some_are_refused_and_the_others_are_measured() -> None:
     assert found["problems"] == ["3 of the connections could not be made"]
     [reason] = found["reasons"]
     assert "not authorized" in reason
-    assert found["messages"]["published"] == 25  # by the two that are left
+    assert found["messages"]["published"] == 25  # by the remaining two
     assert found["messages"]["delivered"] == 50
 
 
-def test_a_server_that_takes_no_more_is_not_asked_for_ever() -> None:
+def test_attempts_end_at_a_full_server() -> None:
     with Broker(limits=Limits(max_connections=5)) as broker:
         done = bench(broker.url, "--connections", "1000", "--duration", "0.2", "--rate", "10", "--json")
     found = json.loads(done.stdout)["connections"]
     assert done.returncode == 1
     assert found["made"] == 5
-    assert 100 <= found["failed"] < 400  # a late success begins the count anew, and what is under way ends
+    assert 100 <= found["failed"] < 400  # a late success resets the count, and pending attempts end
     assert found["untried"] == 1_002 - 5 - found["failed"]
 
 
-def test_a_password_comes_from_the_environment_and_shows_nowhere() -> None:
+def test_a_password_comes_from_the_environment_and_is_not_shown() -> None:
     with Broker(authenticator=Users({"ada": hash_password("c4n4ry")})) as broker:
         words = ["-u", "ada", "--duration", "0.2", "--rate", "10", "--progress"]
         good = bench(broker.url, *words, PUBSUB_PASSWORD="c4n4ry")
@@ -75,7 +75,7 @@ def test_a_url_is_shown_without_its_secrets() -> None:
 
 
 def censor(accept: Callable[[str, str], bool | Verdict]) -> Broker:
-    """A broker that asks about each action and topic."""
+    """Return a broker that calls a function for each action and topic."""
 
     def authorizer(peer: Peer, access: Access) -> bool | Verdict:
         return accept(access.action, access.topic)
@@ -124,7 +124,7 @@ def test_rejected_and_lowered_subscriptions() -> None:
     assert found["connections"]["subscriptions_lowered"] == 1
 
 
-def test_connections_that_are_cut_are_made_again_and_counted() -> None:
+def test_lost_connections_are_restored_and_counted() -> None:
     cut: set[str] = set()
 
     def once_each(peer: Peer, access: Access) -> bool | Verdict:
@@ -136,14 +136,14 @@ def test_connections_that_are_cut_are_made_again_and_counted() -> None:
     with Broker(authorizer=once_each) as broker:
         done = bench(broker.url, "-q", "1", "--publishers", "2", "--rate", "50", "--duration", "1", "--json")
     found = json.loads(done.stdout)
-    assert done.returncode == 0  # the messages went again, and none is lost
+    assert done.returncode == 0  # the messages were sent again, and none is lost
     assert (found["connections"]["lost"], found["connections"]["reconnected"]) == (2, 2)
     assert found["messages"]["delivered"] == found["messages"]["published"] == 50
     assert sum(found["reasons"].values()) == 2
 
 
-def test_a_rate_that_is_not_reached_is_told() -> None:
-    """The broker takes ten messages a second of one connection; what was due beyond is not passed over in silence."""
+def test_a_rate_that_is_not_reached_is_reported() -> None:
+    """The broker accepts ten messages a second from a connection; the report counts the messages that were not sent."""
     with Broker(limits=Limits(publish_rate=10)) as broker:
         words = ["-q", "1", "--rate", "1000", "--duration", "0.5", "--window", "5", "--drain", "0.5"]
         done = bench(broker.url, *words)
@@ -152,7 +152,7 @@ def test_a_rate_that_is_not_reached_is_told() -> None:
     messages = found["messages"]
     assert messages["due"] == 500
     assert messages["unsent"] == 500 - messages["published"] > 400
-    assert found["latency"]["max_ms"] > 100  # the last of them had long been due
+    assert found["latency"]["max_ms"] > 100  # the last of them was late
 
 
 # --- Ctrl-C ---
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_early_and_reports(embedded: Broker, number: signal.Signals)
     assert found["messages"]["due"] == found["messages"]["delivered"] > 0
 
 
-def test_ctrl_c_ends_the_waiting_for_what_does_not_come() -> None:
+def test_ctrl_c_ends_the_wait_for_missing_messages() -> None:
     with censor(lambda action, topic: action != "receive") as broker:
         words = command(broker.url, "--rate", "50", "--duration", "0.3", "--drain", "1000", "--progress", "--json")
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""The histogram of `pubsub bench`: what it promises of its quantiles, and that it forgets nothing when merged."""
+"""The histogram of `pubsub bench`: the accuracy of its quantiles, and merging without loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pubsub.bench.histogram import LARGEST, RELATIVE_ERROR, Histogram
 
-#: Of every magnitude alike: most nanoseconds that are drawn evenly are hours.
+#: Equal probability for every magnitude; of uniform nanoseconds most would be hours.
 VALUES = st.integers(0, 45).flatmap(lambda bits: st.integers((1 << bits) >> 1, (2 << bits) - 1))
 LISTS = st.lists(VALUES, min_size=1, max_size=200)
 
@@ -29,7 +29,7 @@ def of(values: list[int]) -> Histogram:
     [
         (0, 0, 0),
         (1, 1, 1),
-        (255, 255, 255),  # the last with a bucket of its own
+        (255, 255, 255),  # the last value with its own bucket
         (256, 256, 257),
         (511, 510, 511),
         (512, 512, 515),
@@ -42,7 +42,7 @@ def test_which_values_share_a_bucket(value: int, least: int, greatest: int) -> N
 
 
 def test_the_buckets_cover_everything_once() -> None:
-    """From each bucket the next value leads to the next bucket; none is left out, none is in two."""
+    """The value after each bucket is in the next bucket, so no value is in none or in two."""
     value, buckets = 0, 0
     while value <= LARGEST:
         [(least, greatest, _)] = of([value]).buckets()
@@ -54,14 +54,14 @@ def test_the_buckets_cover_everything_once() -> None:
 
 
 @given(LISTS, st.one_of(st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 1.0]), st.floats(0, 1)))
-def test_a_quantile_is_as_exact_as_is_said(values: list[int], part: float) -> None:
+def test_quantiles_have_the_documented_accuracy(values: list[int], part: float) -> None:
     exact = sorted(values)[max(1, ceil(part * len(values))) - 1]
     found = of(values).quantile(part)
     assert abs(Fraction(found) - exact) <= Fraction(RELATIVE_ERROR) * exact
 
 
 @given(LISTS)
-def test_what_is_exact_is_exact(values: list[int]) -> None:
+def test_count_minimum_maximum_and_mean_are_exact(values: list[int]) -> None:
     histogram = of(values)
     assert histogram.count == len(values) == sum(count for _, _, count in histogram.buckets())
     assert (histogram.least, histogram.greatest, histogram.total) == (min(values), max(values), sum(values))
@@ -70,7 +70,7 @@ def test_what_is_exact_is_exact(values: list[int]) -> None:
 
 
 @given(LISTS, st.lists(VALUES, max_size=50))
-def test_merging_is_counting_all(ones: list[int], others: list[int]) -> None:
+def test_merging_equals_counting_all(ones: list[int], others: list[int]) -> None:
     for first, second in ((ones, others), (others, ones)):
         merged = of(first)
         merged.merge(of(second))
@@ -85,13 +85,13 @@ def test_values_out_of_range_count_at_its_ends() -> None:
     assert (histogram.least, histogram.greatest, histogram.count) == (0, LARGEST, 3)
 
 
-def test_an_empty_one_says_nothing() -> None:
+def test_an_empty_histogram_has_no_quantiles() -> None:
     histogram = Histogram()
     assert (histogram.quantile(0.5), histogram.mean(), list(histogram.buckets())) == (0, 0.0, [])
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.1, float("nan")])
-def test_a_part_that_is_none(part: float) -> None:
+def test_an_invalid_quantile_is_refused(part: float) -> None:
     with pytest.raises(ValueError, match="0 to 1"):
         of([1]).quantile(part)
 

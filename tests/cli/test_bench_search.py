@@ -17,7 +17,7 @@ from pubsub.cli import main
 
 
 def looked(limit: float, first: float) -> tuple[float, list[float]]:
-    """Search among rates of which those up to a limit pass. Return what is found, and what was tried."""
+    """Search with rates up to a limit passing. Return the result and the rates tried."""
     looking, tried = Search(first), list[float]()
     while (rate := looking.rate) is not None:
         tried.append(rate)
@@ -27,7 +27,7 @@ def looked(limit: float, first: float) -> tuple[float, list[float]]:
 
 
 @given(st.floats(1, 9_000_000), st.floats(1, 10_000_000))
-def test_the_limit_is_found_wherever_the_search_begins(limit: float, first: float) -> None:
+def test_the_limit_is_found_from_any_start(limit: float, first: float) -> None:
     found, tried = looked(limit, first)
     if min(tried) <= limit:
         assert found <= limit <= found * (1 + PRECISION) * 1.001
@@ -36,17 +36,17 @@ def test_the_limit_is_found_wherever_the_search_begins(limit: float, first: floa
     assert len(set(tried)) <= 24 + 24 + 5
 
 
-def test_nothing_is_found_where_nothing_passes() -> None:
+def test_nothing_is_found_if_nothing_passes() -> None:
     found, tried = looked(0.0, 4.0)
     assert (found, tried) == (0.0, [4.0, 4.0, 2.0, 2.0, 1.0, 1.0])
 
 
-def test_the_greatest_rate_ends_the_search() -> None:
+def test_the_maximum_rate_ends_the_search() -> None:
     found, tried = looked(1e9, 9_000_000.0)
     assert (found, tried) == (10_000_000.0, [9_000_000.0, 10_000_000.0])
 
 
-def test_one_failure_does_not_decide() -> None:
+def test_one_failure_is_not_enough() -> None:
     looking = Search(100.0)
     looking.note(False)
     assert looking.rate == 100.0
@@ -66,7 +66,7 @@ def test_objectives(text: str, quantile: str, bound: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "p98<1ms", "p99>1ms", "p99<1", "p99<0ms", "p99<-1ms", "p99<1ms p50<1ms"])
-def test_what_is_no_objective_is_told(text: str) -> None:
+def test_an_invalid_objective_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an objective"):
         Objective.parse(text)
 
@@ -132,13 +132,13 @@ def test_an_objective_that_cannot_hold(embedded: Broker) -> None:
         (["--find-max", "--publishers", "0"], "--find-max needs a publisher"),
     ],
 )
-def test_options_that_do_not_fit_are_told(embedded: Broker, words: list[str], said: str) -> None:
+def test_invalid_options_are_refused(embedded: Broker, words: list[str], said: str) -> None:
     done = bench(embedded.url, *words)
     assert done.returncode == 2
     assert said in done.stderr
 
 
-def test_a_server_that_is_not_there_ends_the_search() -> None:
+def test_an_unreachable_server_ends_the_search() -> None:
     done = bench("mqtt://127.0.0.1:1", "--find-max", "--duration", "0.3")
     assert done.returncode not in (0, 1)
     assert not done.stdout

@@ -1,4 +1,4 @@
-"""What surrounds a run of `pubsub bench`: progress, the plot, options, the limits of the system, what is loaded."""
+"""`pubsub bench` around a run: progress, the plot, options, the limits of the system, lazy imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pubsub.cli import main
 # --- progress, terminals ---
 
 
-def test_progress_is_one_line_a_second_where_it_is_asked_for(embedded: Broker) -> None:
+def test_progress_is_one_line_a_second_if_requested(embedded: Broker) -> None:
     done = bench(embedded.url, "--rate", "20", "--duration", "1", "--progress")
     assert re.search(r"^ +1 s  published .* delivered .* p50 .* p99 ", done.stderr, re.MULTILINE)
     assert "\x1b" not in done.stderr
@@ -55,14 +55,14 @@ def test_a_terminal_gets_progress_unless_quiet(embedded: Broker, quiet: bool) ->
     if quiet:
         assert shown == b"end"
     else:
-        assert shown.endswith(b"\r\x1b[Kend")  # nothing of it is left
+        assert shown.endswith(b"\r\x1b[Kend")  # the line is erased
 
 
 # --- the plot ---
 
 
 def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG file, their check sums checked."""
+    """Yield the chunks of a PNG file, and check their checksums."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     position = 8
     while position < len(png):
@@ -89,7 +89,7 @@ def test_the_plot_is_a_real_png(embedded: Broker, tmp_path: Path, words: list[st
 def test_without_matplotlib_the_plot_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # what Python has for a module that cannot be had
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # makes the import fail
     monkeypatch.setattr("pubsub.bench.plot.find_spec", lambda name: None)
     assert main(["bench", "mqtt://127.0.0.1:1", "--plot", str(tmp_path / "o.png")]) == 2
     assert "pip install 'mqttws-pubsub[bench]'" in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(tmp_path:
         (["--qos", "3"], "not a QoS"),
     ],
 )
-def test_options_that_cannot_be(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+def test_invalid_options_are_refused(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     try:
         code: int | str | None = main(["bench", "mqtt://127.0.0.1:1", *words])
     except SystemExit as end:
@@ -133,7 +133,7 @@ def test_options_that_cannot_be(capsys: pytest.CaptureFixture[str], words: list[
     assert told.out == ""
 
 
-def test_a_url_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "http://127.0.0.1/?c4n4ry"]) == 2
     assert "c4n4ry" not in capsys.readouterr().err
 
@@ -156,7 +156,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch: pytest.
     assert asked[-1] == (50_000 + system.SPARE, resource.RLIM_INFINITY)
 
 
-def test_too_few_open_files_are_told_before_anything_runs() -> None:
+def test_too_few_open_files_are_an_error_before_anything_runs() -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 
@@ -190,7 +190,7 @@ def test_a_low_soft_limit_does_not_matter(embedded: Broker) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0002, 0.0015])
-def test_the_event_loop_waits_no_shorter_than_it_is_told(seconds: float) -> None:
+def test_the_event_loop_never_wakes_early(seconds: float) -> None:
     async def wait() -> float:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -201,7 +201,7 @@ def test_the_event_loop_waits_no_shorter_than_it_is_told(seconds: float) -> None
         assert runner.run(wait()) >= seconds * 0.99
 
 
-def test_the_event_loop_wakes_for_what_is_to_be_read() -> None:
+def test_the_event_loop_wakes_for_readable_sockets() -> None:
     async def wait() -> bytes:
         loop = asyncio.get_running_loop()
         ours, theirs = os.pipe()
@@ -220,10 +220,10 @@ def test_the_event_loop_wakes_for_what_is_to_be_read() -> None:
         assert runner.run(wait()) == b"x"
 
 
-# --- what is loaded ---
+# --- lazy imports ---
 
 
-def test_nothing_else_loads_it() -> None:
+def test_other_commands_do_not_import_it() -> None:
     program = (
         "import sys, pubsub, pubsub.cli; from pubsub.cli import main\n"
         "try: main(['sub', '--help'])\nexcept SystemExit: pass\n"

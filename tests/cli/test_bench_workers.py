@@ -1,4 +1,4 @@
-"""Publishers and subscribers of `pubsub bench`, with a client and a clock that do what the test says."""
+"""Publishers and subscribers of `pubsub bench`, with a fake client and a fake clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN = "0a0b0c0d"
 
 
 class Clock:
-    """Stands still until it is moved; starts at a second, so that 0 is never right by chance."""
+    """A clock that the test sets; it starts at one second, so that 0 is never right by chance."""
 
     def __init__(self) -> None:
         self.now = SECOND
@@ -49,7 +49,7 @@ class Promise:
 
 
 class Stage:
-    """A client that keeps what is published until the server, which the test plays, takes it."""
+    """A client that queues messages until the test, in the role of the server, takes them."""
 
     def __init__(self, **options: Any) -> None:
         self.plan = Plan(run=RUN, **({"publishers": 1, "subscribers": 1, "qos": 1} | options))
@@ -66,7 +66,7 @@ class Stage:
         return self.waiting[-1][1]
 
     def serve(self) -> None:
-        """Acknowledge and deliver what has been published, and what is published because of that."""
+        """Acknowledge and deliver all published messages, including those published in consequence."""
         while self.waiting:
             payload, promise = self.waiting.pop(0)
             promise.settle()
@@ -85,22 +85,22 @@ def payload(sequence: int, publisher: int = 0, stamp: int = SECOND, run: str = R
 # --- coordinated omission ---
 
 
-def test_a_stall_counts_for_every_message_that_it_held_up() -> None:
-    """1,000 messages a second, and a server that does nothing for one of two seconds.
+def test_a_stall_counts_for_every_delayed_message() -> None:
+    """1,000 messages a second, and a server that stalls for one of two seconds.
 
-    All 1,000 messages of the stall had to wait: 1,000 ms, 999 ms, 998 ms and so on. A generator that took the time of
-    the hand-over would have found ten slow ones, as many as the window holds, and none of the others.
+    All 1,000 messages of the stall had to wait: 1,000 ms, 999 ms, 998 ms and so on. A generator that measured from the
+    time of the hand-over would find only ten slow messages, the size of the window.
     """
     stage = Stage(rate=1_000.0, window=10)
     turns = stage.turns(2.0)
-    for _ in range(1_000):  # the good second: each message is served at once
+    for _ in range(1_000):  # the first second: each message is served immediately
         turns.release(stage.clock.now)
         stage.serve()
         stage.clock.now += MS
     for _ in range(1_000):  # the stall
         turns.release(stage.clock.now)
         stage.clock.now += MS
-    assert len(stage.waiting) == 10  # the window; the rest is due, and takes no memory
+    assert len(stage.waiting) == 10  # the window; the other due messages take no memory
     assert stage.publishers[0].backlog == 990
     stage.serve()
     latency = stage.tally.take_recent()
@@ -109,14 +109,14 @@ def test_a_stall_counts_for_every_message_that_it_held_up() -> None:
     assert latency.total == sum(range(1, 1_001)) * MS
     assert latency.quantile(0.75) == pytest.approx(500 * MS, rel=0.005)
     assert stage.tally.acknowledgement.total == latency.total
-    assert stage.tally.lag.total == sum(range(1, 991)) * MS  # all but those that the window took in time
+    assert stage.tally.lag.total == sum(range(1, 991)) * MS  # all but those sent in time within the window
 
 
 def test_a_stall_of_the_generator_itself_counts_too() -> None:
     stage = Stage(rate=1_000.0, window=1_000)
     turns = stage.turns(1.0)
     stage.clock.now += SECOND // 2
-    assert turns.release(stage.clock.now) == stage.clock.now + MS  # the next one
+    assert turns.release(stage.clock.now) == stage.clock.now + MS  # the next message
     stage.serve()
     assert stage.tally.lag.count == 501
     assert stage.tally.take_recent().greatest == SECOND // 2
@@ -179,7 +179,7 @@ def test_the_publishers_take_turns_and_none_is_due_beyond_the_end(publishers: in
 
 
 @given(st.integers(1, 7), st.lists(st.integers(0, 400 * MS), max_size=8))
-def test_after_any_stalls_each_publisher_has_had_its_own_and_in_order(publishers: int, stalls: list[int]) -> None:
+def test_after_stalls_each_publisher_has_sent_its_messages_in_order(publishers: int, stalls: list[int]) -> None:
     stage = Stage(publishers=publishers, rate=100.0, window=1_000)
     turns = stage.turns(1.0)
     for stall in [*stalls, 2 * SECOND]:
@@ -196,15 +196,15 @@ def test_after_any_stalls_each_publisher_has_had_its_own_and_in_order(publishers
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["connecting", "connected", "disconnected"], (0, 0, 0)),  # closed by us
-        (["connecting", "disconnected!"], (0, 0, 0)),  # never stood: that is told where it was opened
+        (["connecting", "connected", "disconnected"], (0, 0, 0)),  # closed by the client
+        (["connecting", "disconnected!"], (0, 0, 0)),  # never connected: reported by the attempt
         (["connected", "disrupted!", "reconnecting", "connecting", "connected"], (1, 1, 0)),
         (["connected", "disrupted!", "reconnecting", "disrupted!", "connected", "disrupted!"], (2, 1, 0)),
         (["connected", "disrupted!", "reconnecting", "disconnected!"], (1, 0, 1)),
         (["connected", "disconnected!"], (1, 0, 1)),
     ],
 )
-def test_what_becomes_of_a_connection_is_counted(names: list[str], expected: tuple[int, int, int]) -> None:
+def test_the_outcomes_of_connections_are_counted(names: list[str], expected: tuple[int, int, int]) -> None:
     connections = Connections()
     watch = Watch(connections, Tally())
     for name in names:
@@ -212,7 +212,7 @@ def test_what_becomes_of_a_connection_is_counted(names: list[str], expected: tup
     assert (connections.lost, connections.reconnected, connections.ended) == expected
 
 
-def test_a_client_at_its_end_is_not_asked_again_and_again() -> None:
+def test_an_ended_client_is_not_used_again() -> None:
     stage = Stage(window=3)
     [publisher] = stage.publishers
     publisher.limit = None
@@ -223,7 +223,7 @@ def test_a_client_at_its_end_is_not_asked_again_and_again() -> None:
     assert (stage.tally.published, stage.tally.failed, stage.tally.reasons) == (3, 3, {"gone": 3})
 
 
-# --- lost, late, again ---
+# --- lost, late and duplicate messages ---
 
 
 def kinds(sequences: list[int], gaps: int = 1_000) -> list[int]:
@@ -240,12 +240,12 @@ def kinds(sequences: list[int], gaps: int = 1_000) -> list[int]:
         ([0, 9, 5, 4, 6, 5], [0, 0, 1, 1, 1, 2]),
     ],
 )
-def test_what_a_flow_makes_of_numbers(sequences: list[int], expected: list[int]) -> None:
+def test_lost_late_and_duplicate_numbers_are_classified(sequences: list[int], expected: list[int]) -> None:
     assert kinds(sequences) == expected
 
 
 @given(st.lists(st.integers(0, 30), max_size=100))
-def test_a_flow_is_as_good_as_a_set(sequences: list[int]) -> None:
+def test_a_flow_agrees_with_a_set(sequences: list[int]) -> None:
     seen: set[int] = set()
     for sequence, kind in zip(sequences, kinds(sequences), strict=True):
         expected = 2 if sequence in seen else 1 if seen and sequence < max(seen) else 0
@@ -254,14 +254,14 @@ def test_a_flow_is_as_good_as_a_set(sequences: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 100), max_size=200), st.integers(1, 5))
-def test_a_flow_that_forgets_never_hides_a_loss(sequences: list[int], gaps: int) -> None:
+def test_a_bounded_flow_never_hides_a_loss(sequences: list[int], gaps: int) -> None:
     flow = Flow(gaps)
     new = sum(flow.take(sequence) != 2 for sequence in sequences)
     assert new <= len(set(sequences))
     assert len(flow._gaps) <= gaps
 
 
-def test_a_subscriber_counts_what_is_of_this_run_and_for_it() -> None:
+def test_a_subscriber_counts_only_its_messages_of_this_run() -> None:
     stage = Stage(publishers=4, subscribers=2, spread=SHARE)
     tally, take = stage.tally, stage.subscriber.take
     for sequence in (0, 1, 3, 2, 2):
@@ -271,7 +271,7 @@ def test_a_subscriber_counts_what_is_of_this_run_and_for_it() -> None:
         Publish("t", b""),
         Publish("t", payload(0)[:-1]),
         Publish("t", payload(0, run="00000000")),
-        Publish("t", payload(0, publisher=1)),  # the other subscriber's
+        Publish("t", payload(0, publisher=1)),  # for the other subscriber
         Publish("t", payload(0, publisher=1 << 31)),
         Publish("t", payload(9), retain=True),
     ):
@@ -279,7 +279,7 @@ def test_a_subscriber_counts_what_is_of_this_run_and_for_it() -> None:
     assert (tally.delivered, tally.foreign) == (4, 6)
 
 
-def test_the_words_of_a_peer_command_no_terminal_and_take_no_memory() -> None:
+def test_reasons_of_a_peer_are_escaped_and_bounded() -> None:
     tally = Tally()
     tally.blame("\x1b[2J\r\u202e" + "x" * 10_000)
     for number in range(1_000):
@@ -311,13 +311,13 @@ def test_the_words_of_a_peer_command_no_terminal_and_take_no_memory() -> None:
         ({"topic": "a", "spread": SHARE}, "share"),
     ],
 )
-def test_a_plan_that_cannot_be(options: dict[str, Any], words: str) -> None:
+def test_an_invalid_plan_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Plan(**options)
 
 
 @pytest.mark.parametrize("topic", ["a/#", "+/{n}", ""])
-def test_a_topic_that_is_none(topic: str) -> None:
+def test_an_invalid_topic_is_refused(topic: str) -> None:
     with pytest.raises(LocalProtocolError):
         Plan(topic=topic)
 
@@ -334,7 +334,7 @@ def test_topics_and_filters() -> None:
     assert Plan(publishers=0, topic="x/{n}", spread=SHARE).filters_of(0) == []
 
 
-def test_client_identifiers_are_such_that_every_server_takes_them() -> None:
+def test_client_identifiers_are_valid_at_every_server() -> None:
     plan = Plan()
     assert Plan().run != plan.run
     for role in "spc":

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, their output and their exit codes."""
+"""The command line: real processes, their output and exit codes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from queue import Queue
 
 import pytest
 
-#: Seconds within which a command must have answered; a bound, not a measure.
+#: Timeout of a command, in seconds.
 PATIENCE = 30
 
 
 class Command:
-    """A running command; its lines can be awaited."""
+    """A running command, whose output lines can be awaited."""
 
     def __init__(self, *words: str, stdin: bool = False, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -84,13 +84,13 @@ def start() -> Iterator[type[Command]]:
 
 @pytest.fixture
 def broker(start: type[Command]) -> list[str]:
-    """The URLs of a broker that runs: WebSocket, TCP."""
+    """Return the URLs of a running broker: WebSocket, TCP."""
     serving = start("serve", "--ws-port", "0", "--tcp-port", "0", "-v")
     return [serving.line().decode(), serving.line().decode()]
 
 
 def subscribed(command: Command) -> Command:
-    """Wait until a `sub -d` is connected, as its log says."""
+    """Wait until the log of a `sub -d` shows that it is connected."""
     command.until_complaint("connected")
     return command
 
@@ -103,14 +103,14 @@ def test_serve_prints_one_url_a_listener_and_ends_cleanly(start: type[Command]) 
     assert serving.lines.empty()
 
 
-def test_serve_can_leave_a_listener_out(start: type[Command]) -> None:
+def test_serve_can_omit_a_listener(start: type[Command]) -> None:
     serving = start("serve", "--ws-port", "0", "--no-tcp")
     assert serving.line().startswith(b"ws://")
     assert serving.end(signal.SIGTERM) == 0
     assert serving.lines.empty()
 
 
-def test_serve_says_that_a_port_is_taken(start: type[Command], broker: list[str]) -> None:
+def test_serve_reports_a_port_in_use(start: type[Command], broker: list[str]) -> None:
     port = broker[1].rpartition(":")[2]
     second = start("serve", "--tcp-port", port, "--no-ws")
     assert "in use" in second.complaint()
@@ -126,7 +126,7 @@ def test_a_retained_message_goes_from_pub_to_sub(start: type[Command], broker: l
     assert sub.end() == 0
 
 
-def test_json_lines_show_what_the_payload_is(start: type[Command], broker: list[str]) -> None:
+def test_json_lines_show_the_type_of_the_payload(start: type[Command], broker: list[str]) -> None:
     for topic, payload in (("t/1", b'{"n": 1}'), ("t/2", "grüß".encode()), ("t/3", b"\xff\x00")):
         pub = start("pub", broker[0], topic, "-r", "-q", "1", "--stdin", stdin=True)
         pub.process.communicate(payload, PATIENCE)
@@ -154,7 +154,7 @@ def test_a_null_message_removes_the_retained_one(start: type[Command], broker: l
     assert start("sub", broker[0], "a", "-W", "0.3").end() == 27
 
 
-def test_no_retained_leaves_them_out(start: type[Command], broker: list[str]) -> None:
+def test_no_retained_skips_retained_messages(start: type[Command], broker: list[str]) -> None:
     assert start("pub", broker[0], "a", "kept", "-r", "-q", "1").end() == 0
     sub = start("sub", broker[0], "a", "-R", "-W", "0.3")
     assert sub.end() == 27
@@ -212,7 +212,7 @@ def test_users_and_passwords_without_the_command_line(start: type[Command], tmp_
     assert Path(users).read_text() == ""
 
 
-def test_a_terminal_is_not_commanded_by_a_peer(start: type[Command], broker: list[str]) -> None:
+def test_text_of_a_peer_is_escaped_for_a_terminal(start: type[Command], broker: list[str]) -> None:
     import pty
 
     assert start("pub", broker[0], "a", "\x1b[31mred\x07", "-r", "-q", "1").end() == 0

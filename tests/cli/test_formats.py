@@ -1,4 +1,4 @@
-"""How a message is printed: the bytes of mosquitto_sub, and JSON from which the payload can be had back."""
+"""The formats of printed messages: as mosquitto_sub prints, and JSON from which the payload can be restored."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def test_json_of_mosquitto_sub() -> None:
     assert ".123456" in quoted["tst"]
 
 
-def test_what_is_no_json_is_said_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_json_is_reported_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("%J", Publish("a\x1bb", b"{")) == b""
     assert capsys.readouterr().err == "Error: Message payload is not valid JSON on topic a\\x1bb\n"
 
 
 def payload_of(line: bytes) -> bytes:
-    """Get the payload back, as docs/guide/shell.md says."""
+    """Restore the payload as docs/guide/shell.md describes."""
     found = json.loads(line)
     if "payload_base64" in found:
         return base64.b64decode(found["payload_base64"])
@@ -106,7 +106,7 @@ VALUES = st.recursive(LEAVES, lambda each: st.lists(each) | st.dictionaries(st.t
 @pytest.mark.parametrize("pretty", [False, True])
 @pytest.mark.parametrize("to_terminal", [False, True])
 @pytest.mark.parametrize("payload", AWKWARD, ids=repr)
-def test_awkward_payloads_come_back_byte_for_byte(payload: bytes, to_terminal: bool, pretty: bool) -> None:
+def test_unusual_payloads_are_restored_exactly(payload: bytes, to_terminal: bool, pretty: bool) -> None:
     line = json_line(Publish("t", payload), to_terminal=to_terminal, pretty=pretty)
     assert payload_of(line) == payload
     assert pretty or b"\n" not in line
@@ -115,7 +115,7 @@ def test_awkward_payloads_come_back_byte_for_byte(payload: bytes, to_terminal: b
 
 
 @given(st.binary() | (VALUES | st.floats()).map(lambda value: json.dumps(value).encode()))
-def test_any_payload_comes_back(payload: bytes) -> None:
+def test_any_payload_is_restored(payload: bytes) -> None:
     lines = [json_line(Publish("t", payload), pretty=pretty) for pretty in (False, True)]
     assert [payload_of(line) for line in lines] == [payload, payload]
     assert json.loads(lines[0], parse_constant=str) == json.loads(lines[1], parse_constant=str)
@@ -127,11 +127,11 @@ def test_json_is_shown_as_its_value(value: object, indent: int | None) -> None:
     assert json.loads(line)["payload"] == value
 
 
-def test_numbers_and_repeated_keys_stand_as_they_came() -> None:
+def test_numbers_and_repeated_keys_are_printed_unchanged() -> None:
     assert as_json_text(b'{"a": 1.50, "a": 1e999}') == '{"a": 1.50, "a": 1e999}'
 
 
-def test_a_topic_is_coloured_where_text_may_be() -> None:
+def test_a_topic_is_coloured_in_text_formats() -> None:
     message = Publish("a", b"x")
     assert plain_line(message, verbose=True, to_terminal=True, in_colour=True) == b"\x1b[36ma\x1b[0m x"
     assert plain_line(message, verbose=True, to_terminal=True, in_colour=False) == b"a x"

@@ -1,4 +1,4 @@
-"""Naming a server, the file of options, completion, and options that must not be ignored."""
+"""Server arguments, the options file, completion, and options that must not be ignored."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["-L", "wss://h/mqtt", "a"], "wss://h/mqtt", ["a"]),
     ],
 )
-def test_where_the_server_is_named(words: list[str], url: str, topics: list[str]) -> None:
+def test_the_ways_to_name_the_server(words: list[str], url: str, topics: list[str]) -> None:
     arguments = parsed("sub", *words)
     assert (arguments.url, arguments.topic + arguments.words) == (url, topics)
 
@@ -78,7 +78,7 @@ def test_a_server_is_named_once() -> None:
         (["mqtt://h"], {USERNAME: "eve", PASSWORD: "p"}, ("eve", "p")),
     ],
 )
-def test_whose_password_is_sent(
+def test_the_precedence_of_passwords(
     words: list[str], environment: dict[str, str], user: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -94,9 +94,9 @@ def test_a_message_may_begin_with_a_dash(text: str) -> None:
     assert parsed("sub", "a", "--will-topic", "w", "--will-payload", text).will_payload == text
 
 
-def test_the_file_of_options(tmp_path: Path) -> None:
+def test_the_options_file(tmp_path: Path) -> None:
     (tmp_path / "pubsub").mkdir()
-    (tmp_path / "pubsub" / "sub").write_text("-h broker.example   # the house's\n\n-p 1884\n-t 'a b'\n-q 1\n")
+    (tmp_path / "pubsub" / "sub").write_text("-h broker.example   # the default\n\n-p 1884\n-t 'a b'\n-q 1\n")
     arguments = parsed("sub", "-q", "2", "c")
     assert (arguments.url, arguments.topic, arguments.words) == ("mqtt://broker.example:1884", ["a b"], ["c"])
     assert arguments.qos == 2
@@ -106,7 +106,7 @@ def test_the_file_of_options(tmp_path: Path) -> None:
     assert parsed("sub", "-o", str(other), "c").url == "mqtt://other"
 
 
-def test_a_file_of_options_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_options_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sub", "-o", str(tmp_path / "none"), "a"]) == 2
     (tmp_path / "odd").write_text("-h 'h")
     assert main(["sub", "-o", str(tmp_path / "odd"), "a"]) == 2
@@ -116,7 +116,7 @@ def test_a_file_of_options_that_cannot_be_used(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("option", ["-D", "-x", "--tls-engine", "--keyform"])
-def test_what_cannot_be_had_is_refused_with_the_reason(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsupported_options_are_refused_with_the_reason(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["pub", "-t", "a", "-m", "x", option, "value"])
     assert ended.value.code == 2
@@ -140,11 +140,11 @@ def test_another_version_of_the_protocol_is_refused(version: str) -> None:
         ["-i", "a", "-I", "b"],
     ],
 )
-def test_options_of_a_connection_that_would_have_no_effect_are_refused(words: list[str]) -> None:
+def test_connection_options_without_an_effect_are_refused(words: list[str]) -> None:
     assert main(["pub", "-t", "a", "-m", "x", *words]) == 2
 
 
-# sub and rr against a broker in this process.
+# sub and rr with a broker in this process.
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_filters(broker: Broker) -> None:
     assert output_of(*sub, code=27) == []  # removed
 
 
-def test_retained_only_ends_at_the_first_that_is_not(broker: Broker) -> None:
+def test_retained_only_ends_at_the_first_live_message(broker: Broker) -> None:
     with mqttws.connect(broker.url) as client:
         command = [sys.executable, "-m", "pubsub", "sub", broker.url, "kept/#", "live", "--retained-only"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as sub:
@@ -230,7 +230,7 @@ class Took(Exception):
 @pytest.mark.parametrize("mode", [[], ["--aws-iot"], ["--tls-dev"], ["--aws-iot", "--tls-dev"], ["--cert", "c.pem"]])
 @pytest.mark.parametrize("action", serve_options(), ids=lambda action: action.dest)
 def test_each_option_of_serve_has_an_effect_or_is_refused(action: argparse.Action, mode: list[str]) -> None:
-    """An option is accepted only where what is made of it differs from what is made without it."""
+    """An option is accepted only if it changes the created objects."""
     if action.option_strings[0] in mode:
         pytest.skip("the mode is this option")
     words = [action.option_strings[0]]
@@ -241,7 +241,7 @@ def test_each_option_of_serve_has_an_effect_or_is_refused(action: argparse.Actio
 
 
 def settings(words: list[str]) -> dict[str, object] | None:
-    """Return what `serve` makes of its words; None: they are refused."""
+    """Return the settings that `serve` creates from its arguments; None if they are refused."""
     from pubsub.aws.local import endpoint, identities
 
     made: dict[str, object] = {}
@@ -275,7 +275,7 @@ def settings(words: list[str]) -> dict[str, object] | None:
 
 
 def test_tls_is_never_plain_text() -> None:
-    """Asked for TLS, the broker opens no listener without it unless that one's port is given."""
+    """With TLS options, the broker opens no plain listener unless its port is given."""
 
     def ports(*words: str) -> dict[str, object]:
         made = settings(list(words))
@@ -294,7 +294,7 @@ def test_tls_is_never_plain_text() -> None:
         assert settings([*itertools.chain(*words)]) is None
 
 
-# What is made from the parsers, and the page.
+# Output generated from the parsers, and the page.
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or lose their reader: one line at the most, and an exit code that says it."""
+"""Standard streams that are closed, full, or lose their reader: at most one line, and an exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def broker() -> Iterator[Broker]:
 
 
 def run(command: str, *words: str, **options: object) -> tuple[int, list[str]]:
-    """Run a command in a shell that redirects its streams. Return the exit code and the lines of standard error."""
+    """Run a command in a shell with redirected streams. Return the exit code and the lines of standard error."""
     done = subprocess.run(
         ["sh", "-c", command, "sh", *PUBSUB, *words], stderr=subprocess.PIPE, timeout=PATIENCE, **options
     )
@@ -46,7 +46,7 @@ def test_a_full_disk(broker: Broker, form: list[str]) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize("words", [["--version"], ["completion", "bash"], ["dissect", "c000"]])
-def test_a_full_disk_under_what_prints_once(words: list[str]) -> None:
+def test_a_full_disk_for_commands_that_print_once(words: list[str]) -> None:
     code, lines = run('exec "$@" >/dev/full', *words)
     assert code != 0
     assert not any("Traceback" in line for line in lines), lines
@@ -55,25 +55,25 @@ def test_a_full_disk_under_what_prints_once(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "words", [["bench", "ws://127.0.0.1:1"], ["look", "-"], ["dissect", "c000"], ["completion", "bash"], ["demo"]]
 )
-def test_what_only_prints_has_no_use_without_an_output(words: list[str]) -> None:
+def test_commands_that_only_print_fail_without_an_output(words: list[str]) -> None:
     code, lines = run('exec "$@" >&- </dev/null', *words)
     assert (code, lines) == (1, [f"pubsub {words[0]}: there is no standard output to write to"])
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_server_that_cannot_say_where_it_listens() -> None:
+def test_serve_fails_if_it_cannot_print_its_urls() -> None:
     code, lines = run('exec "$@" >/dev/full', "serve", "--ws-port", "0")
     assert (code, lines) == (1, ["pubsub serve: cannot write to standard output: No space left on device"])
 
 
-def test_no_terminal_to_ask_for_a_password_at(broker: Broker) -> None:
+def test_ask_password_without_a_terminal(broker: Broker) -> None:
     command = 'exec setsid "$@" </dev/null'
     code, lines = run(command, "pub", broker.url, "a", "x", "-u", "me", "--ask-password")
     assert (code, lines) == (2, ["pubsub pub: there is no terminal to ask for the password of me at"])
 
 
 @pytest.mark.parametrize("reader", ["head -n 1 >/dev/null", "true"])
-def test_a_look_whose_reader_has_enough(broker: Broker, reader: str, tmp_path: Path) -> None:
+def test_look_ends_when_its_reader_closes(broker: Broker, reader: str, tmp_path: Path) -> None:
     stream = tmp_path / "stream.hex"
     stream.write_text("101000064d51545404040000" + "c000" * 20_000)
     done = subprocess.run(
@@ -83,8 +83,8 @@ def test_a_look_whose_reader_has_enough(broker: Broker, reader: str, tmp_path: P
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_live_look_whose_reader_has_left_ends(broker: Broker) -> None:
-    """At the next record, without a traceback for each."""
+def test_a_live_look_ends_after_its_reader_has_closed(broker: Broker) -> None:
+    """It ends at the next record, without tracebacks."""
     with subprocess.Popen(
         [*PUBSUB, "look", broker.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -112,7 +112,7 @@ def test_sigterm_ends_lines_as_ctrl_c_does(broker: Broker) -> None:
             process.stdin.write(b"a line\n")
             process.stdin.flush()
             assert next(client.messages(timeout=PATIENCE)).payload == b"a line"
-        # A signal between Python's last look for one and the read that then blocks is seen at the next one only.
+        # A signal between Python's last check and a blocking read is handled only at the next signal.
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < deadline:
             process.send_signal(signal.SIGTERM)
@@ -149,18 +149,18 @@ def test_publishing_needs_no_standard_output(broker: Broker) -> None:
     assert run('exec "$@" >&- <&-', "pub", broker.url, "a", "x", "-q", "1") == (0, [])
 
 
-def test_a_reader_that_has_enough(broker: Broker) -> None:
+def test_sub_ends_when_its_reader_closes(broker: Broker) -> None:
     code, lines = run(
         '("$@"; echo "exit code $?" >&2) | head -1 >/dev/null', "sub", broker.url, "kept", "kept", "-W", "9"
     )
     assert (code, lines) == (0, ["exit code 0"])
 
 
-def test_a_reader_that_left_is_noticed_while_nothing_comes(broker: Broker) -> None:
+def test_a_closed_reader_is_detected_without_a_message(broker: Broker) -> None:
     reader, writer = os.pipe()
     with subprocess.Popen([*PUBSUB, "sub", broker.url, "kept"], stdout=writer, stderr=subprocess.PIPE) as command:
         os.close(writer)
-        assert os.read(reader, 200)  # it is subscribed, and nothing more will come
+        assert os.read(reader, 200)  # it is subscribed; nothing else will arrive
         os.close(reader)
         assert command.wait(PATIENCE) == 0
         assert command.stderr is not None
@@ -179,7 +179,7 @@ def test_the_reader_of_a_pipe_is_watched(monkeypatch: pytest.MonkeyPatch) -> Non
             out.check_reader()
 
 
-def test_bytes_that_are_no_utf8_are_published_as_they_are(broker: Broker) -> None:
+def test_bytes_that_are_no_utf8_are_published_unchanged(broker: Broker) -> None:
     got: list[bytes] = []
     with mqttws.connect(broker.url, on_message=lambda message: got.append(message.payload)) as reader:
         reader.subscribe("raw", 1)
@@ -196,8 +196,8 @@ def test_a_topic_that_is_no_utf8_is_refused(broker: Broker) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_lines_wait_for_room(broker: Broker) -> None:
-    """More than the client's queue holds, faster than the server takes it: each line arrives."""
+def test_lines_wait_for_space_in_the_queue(broker: Broker) -> None:
+    """More lines than the client's queue holds, faster than the server accepts them: each arrives."""
     lines = b"".join(b"%06d" % number + b"x" * 99_994 + b"\n" for number in range(900))
     got: list[bytes] = []
     with mqttws.connect(broker.url, on_message=lambda message: got.append(message.payload[:6])) as reader:
@@ -211,7 +211,7 @@ def test_lines_wait_for_room(broker: Broker) -> None:
 
 
 def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
-    """What `pub --store` has read when it is killed, without a server, the next one sends."""
+    """The next process sends the lines that `pub --store` had read, without a server, when it was killed."""
     store = ["--store", str(tmp_path / "store.db"), "-i", "sensor", "-q", "1"]
     port = broker.url_of("mqtt").rpartition(":")[2]
     with mqttws.connect(broker.url) as watcher:
@@ -233,7 +233,7 @@ def test_a_store_survives_a_kill(tmp_path: Path, broker: Broker) -> None:
     assert payloads == {b"21.5", b"22.0"}
 
 
-def test_ctrl_c_amid_lines_is_no_traceback(broker: Broker) -> None:
+def test_ctrl_c_while_reading_lines_prints_no_traceback(broker: Broker) -> None:
     with subprocess.Popen(
         [*PUBSUB, "pub", broker.url, "a", "-l", "-q", "1"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:

@@ -1,4 +1,4 @@
-"""A person's session: commands typed at a shell in tmux, what the screen shows, and Ctrl-C."""
+"""An interactive session: commands typed at a shell in tmux, the contents of the screen, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if shutil.which("tmux") is None and os.environ.get("CI") != "true":
 
 
 class Terminal:
-    """A shell in a terminal of 100 columns and 30 lines, of a tmux server of its own."""
+    """A shell in a terminal of 100 columns and 30 lines, in a separate tmux server."""
 
     def __init__(self, folder: Path) -> None:
         self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
@@ -45,21 +45,21 @@ class Terminal:
         return done.stdout
 
     def type(self, text: str) -> None:
-        """Type a line, and Enter."""
+        """Type a line and Enter."""
         self._call("send-keys", "-l", text)
         self._call("send-keys", "Enter")
 
     def press(self, key: str) -> None:
-        """Press a key, by tmux's name."""
+        """Press a key, given by tmux's name."""
         self._call("send-keys", key)
 
     def screen(self, escapes: bool = False) -> str:
-        """Return what the screen shows, without the lines that are empty; with the sequences of colours, if wanted."""
+        """Return the non-empty lines of the screen, with escape sequences of colours if requested."""
         shown = self._call("capture-pane", "-p", "-J", *(["-e"] if escapes else []))
         return "\n".join(line.rstrip() for line in shown.splitlines() if line.strip())
 
     def wait(self, condition: Callable[[str], object], escapes: bool = False) -> str:
-        """Wait until the screen shows something. Return it."""
+        """Wait until the screen satisfies a condition, and return it."""
         end = time.monotonic() + PATIENCE
         while not condition(screen := self.screen(escapes)):
             assert time.monotonic() < end, screen
@@ -100,11 +100,11 @@ def test_subscribing_colours_topics_shows_no_controls_and_ends_with_ctrl_c(
         assert time.monotonic() < end
         time.sleep(0.02)
     broker.publish("sensors/1", b"21.5")
-    broker.publish("evil", b"\x1b[2Jcleared\x07 \xe2\x80\xaeabc")  # clear the screen, ring, turn the text around
+    broker.publish("evil", b"\x1b[2Jcleared\x07 \xe2\x80\xaeabc")  # clear the screen, ring the bell, reverse the text
     shown = terminal.wait(lambda screen: "cleared" in screen, escapes=True)
     assert re.search(r"\x1b\[[0-9;]+msensors/1\x1b\[[0-9;]*m", shown), shown
     plain = terminal.screen()
-    assert "sensors/1 21.5" in plain  # it is still there: nothing was cleared
+    assert "sensors/1 21.5" in plain  # still there, so nothing was cleared
     assert "\\x1b[2Jcleared\\x07" in plain
     terminal.press("C-c")
     screen = terminal.wait(last_exit)
@@ -113,7 +113,7 @@ def test_subscribing_colours_topics_shows_no_controls_and_ends_with_ctrl_c(
     broker.wait_for_clients(0)
 
 
-def test_no_colour_where_the_person_wants_none(terminal: Terminal, broker: RecordingBroker) -> None:
+def test_no_color_disables_colours(terminal: Terminal, broker: RecordingBroker) -> None:
     broker.publish("kept", b"x", retain=True)
     terminal.type(f"NO_COLOR=1 pubsub sub {broker.url} kept -v -C 1; echo exit $?")
     shown = terminal.wait(last_exit, escapes=True)
@@ -142,9 +142,7 @@ def test_ctrl_c_at_the_keyboard_ends_what_is_typed(terminal: Terminal, broker: R
     assert broker.messages.matching("a")[0].payload == b"typed by hand"
 
 
-def test_a_bench_shows_a_line_that_is_written_over_and_reports_after_ctrl_c(
-    terminal: Terminal, broker: RecordingBroker
-) -> None:
+def test_bench_overwrites_a_progress_line_and_reports_after_ctrl_c(terminal: Terminal, broker: RecordingBroker) -> None:
     load = "--publishers 1 --subscribers 1 --rate 20 --duration 60 --warmup 0.1 --drain 0.2"
     terminal.type(f"pubsub bench {broker.url} {load}; echo exit $?")
     terminal.wait(lambda screen: "delivered" in screen)
@@ -154,7 +152,7 @@ def test_a_bench_shows_a_line_that_is_written_over_and_reports_after_ctrl_c(
     assert "throughput" in screen or "latency" in screen, screen
 
 
-def test_a_password_is_asked_for_and_not_shown(terminal: Terminal) -> None:
+def test_a_password_is_prompted_for_and_not_shown(terminal: Terminal) -> None:
     with RecordingBroker(authenticator=lambda peer, connect: connect.password == b"s3cret!") as broker:
         terminal.type(f"pubsub pub {broker.url} a x -u me --ask-password -q 1; echo exit $?")
         terminal.wait(lambda screen: "password of me:" in screen)

@@ -1,6 +1,7 @@
-"""What a server does that applications meet: one short conversation for each, whose outcome is a few words.
+"""Behaviours of servers that applications notice: a short exchange for each, whose outcome is a few words.
 
-Our broker's outcomes are the reference: they are the standard's. Where a server's differ, its profile must say so.
+The outcomes of our broker are the reference: they conform to the standard. If those of a server differ, its profile
+must contain that.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Any
 import mqttws
 from mqttws import PROFILES, ConnectionClosed, MQTTError, Publish, SubscribeRejected
 
-#: Seconds in which something must come, and in which nothing more may.
+#: Seconds within which an expected message must arrive, and within which no other may.
 SOON, SILENCE = 5.0, 0.5
-#: Seconds in which the first message must come.
+#: Seconds within which the first message must arrive.
 FIRST = 2.0
 _numbers = count()
 
 Behaviour = Callable[["Conversation"], str]
 BEHAVIOURS: dict[str, tuple[str, Behaviour]] = {}
-#: What the standard has, and our broker does, where it is not "delivered".
+#: The outcomes of the standard and of our broker that are not "delivered".
 REFERENCE = {
     "space_in_filter": "taken",
     "qos_2": "answered with PUBREC",
@@ -34,7 +35,7 @@ REFERENCE = {
 
 
 def behaviour(what: str) -> Callable[[Behaviour], Behaviour]:
-    """Enter a conversation into the list, under the name of its function."""
+    """Register an exchange under the name of its function."""
 
     def enter(function: Behaviour) -> Behaviour:
         BEHAVIOURS[function.__name__] = what, function
@@ -44,17 +45,17 @@ def behaviour(what: str) -> Callable[[Behaviour], Behaviour]:
 
 
 class Conversation:
-    """Clients of one server, each with what it has received.
+    """Clients of one server, each with its received messages.
 
     Args:
-        url: of the server.
-        other: of another node of its cluster; the same where it has one.
+        url: the URL of the server.
+        other: the URL of another node of its cluster; the same URL if there is only one node.
     """
 
     def __init__(self, url: Any, other: Any = None) -> None:
         self.url = url
         self.other = other or url
-        self.top = f"t{time.time_ns()}x{next(_numbers)}"  # what earlier runs left is of no interest
+        self.top = f"t{time.time_ns()}x{next(_numbers)}"  # unique, because earlier runs may have left state
         self._stack = ExitStack()
 
     def __enter__(self) -> Conversation:
@@ -64,7 +65,7 @@ class Conversation:
         self._stack.close()
 
     def client(self, **options: Any) -> tuple[mqttws.Client, queue.Queue[Publish]]:
-        """Connect."""
+        """Connect a client. Return it with the queue of its messages."""
         came: queue.Queue[Publish] = queue.Queue()
         url = options.pop("url", self.url)
         made = mqttws.Client(url, **{"on_message": came.put, "reconnect": False, "timeout": SOON, **options})
@@ -72,7 +73,7 @@ class Conversation:
         return made, came
 
     def sends(self, topic: str, topic_filter: str | None = None, qos: int = 1, payload: bytes = b"x") -> str:
-        """Say what becomes of a message."""
+        """Describe the outcome of a message."""
         taker, came = self.client()
         publisher, _ = self.client()
         try:
@@ -84,7 +85,7 @@ class Conversation:
 
 
 def _taken(came: queue.Queue[Publish]) -> list[Publish]:
-    """Take what comes, until nothing more does."""
+    """Take messages until no more arrive."""
     taken: list[Publish] = []
     try:
         while True:
@@ -246,7 +247,7 @@ def retained_elsewhere(on: Conversation) -> str:
 
 def _retained(on: Conversation, url: str, level: str = "a") -> str:
     deadline = time.monotonic() + 3.0
-    while True:  # some servers store it after they have answered
+    while True:  # some servers store it after their answer
         taker, came = on.client(url=url)
         taker.subscribe(f"{on.top}/{level}", 1)
         taken = _taken(came)
@@ -282,11 +283,11 @@ def will(on: Conversation) -> str:
 
 
 def observe(url: Any, other: Any = None) -> dict[str, str]:
-    """Have the conversations with a server. Return the outcome of each.
+    """Run all exchanges with a server, and return their outcomes.
 
     Args:
-        url: of the server.
-        other: of another node; None if there is one alone.
+        url: the URL of the server.
+        other: the URL of another node; None if there is only one.
     """
     found = {}
     for name, (_, function) in BEHAVIOURS.items():
@@ -297,12 +298,12 @@ def observe(url: Any, other: Any = None) -> dict[str, str]:
 
 
 def differences(found: dict[str, str]) -> set[str]:
-    """Name the conversations whose outcome is another one than the standard's."""
+    """Return the names of the exchanges whose outcome differs from the standard."""
     return {name for name, outcome in found.items() if outcome != REFERENCE.get(name, "delivered")}
 
 
 def known(server: str) -> set[str]:
-    """Name the conversations that the profile of a server has a rule for."""
+    """Return the names of the exchanges for which the profile of a server has a rule."""
     profile = PROFILES[server]
     names = {rule.name for rule in profile.rules}
     lowers = profile.max_qos < 2 or "qos_2" in names

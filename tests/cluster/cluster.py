@@ -1,7 +1,7 @@
-"""`make cluster`: the features of each server, and fail-over under load; writes docs/servers.md and docs/scale.md.
+"""`make cluster`: test the features of each server, and fail-over under load; write docs/servers.md and docs/scale.md.
 
-Run alone: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. The
-figures are kept in clusters.json beside this file: a run of some set-ups leaves those of the others standing.
+To run some: `python tests/cluster/cluster.py [servers nats haproxy hole rabbitmq rabbitmq-mirrored] [--kills 20]`. The
+results are stored in clusters.json beside this file; a run of some set-ups keeps the results of the others.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ DRIVERS = ("blocking", "asyncio")
 
 
 def in_front(cluster: Cluster) -> dict[str, Any]:
-    """Let both clients know the proxy alone."""
+    """Give both clients only the URL of the proxy."""
     assert isinstance(cluster, NATSBehindHAProxy)
     return {"taker": cluster.front, "publisher": cluster.front}
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """A cluster, and what is done to it.
+    """A cluster with the options of a run.
 
     Attributes:
-        what: in words.
-        make: makes it.
-        urls: gives the clients theirs.
-        options: of the clients, beside those of `failover`.
-        keeps: whether a session outlives its node, so that nothing may be lost.
+        what: a description.
+        make: creates the cluster.
+        urls: returns the URLs of the clients.
+        options: options of the clients, in addition to those of `failover`.
+        keeps: whether a session survives its node, so that nothing may be lost.
     """
 
     what: str
@@ -89,7 +89,7 @@ def try_set_up(name: str, plan: Plan) -> list[dict[str, Any]]:
 
 
 def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
-    """Put down what docs/scale.md shows of a run."""
+    """Return the row of docs/scale.md for a run."""
     pauses, own = accounts.pauses, accounts.own
     noticed = [kill.noticed for kill in accounts.kills if kill.noticed is not None]
     return {
@@ -111,7 +111,7 @@ def row(product: str, driver: str, accounts: Accounts) -> dict[str, Any]:
 
 
 def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
-    """Say what of a set-up is not as it must be."""
+    """Return the faults of a set-up."""
     faults = []
     for each in found:
         subject = f"{name}, {each['driver']}"
@@ -125,7 +125,7 @@ def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
 
 
 def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Write the clusters' part of docs/scale.md."""
+    """Write the part of docs/scale.md about clusters."""
     head = [
         "cluster",
         "set-up",
@@ -158,7 +158,7 @@ def write_scale(results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def write_servers() -> list[str]:
-    """Try all servers, and write docs/servers.md. Return what the profiles do not know, or know wrongly."""
+    """Test all servers and write docs/servers.md. Return the differences that are missing or wrong in the profiles."""
     found, faults = {}, []
     for name, server in SERVERS.items():
         with server() as (version, url, other):
@@ -171,15 +171,15 @@ def write_servers() -> list[str]:
 
 
 def main() -> int:
-    """Run what is asked for. Return the exit code."""
+    """Run the requested parts. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", metavar="SET-UP", help=f"servers, {', '.join(SET_UPS)}; none: all")
-    parser.add_argument("--kills", type=int, default=20, help="how many in each run, 15 s apart")
+    parser.add_argument("--kills", type=int, default=20, help="the number in each run, 15 s apart")
     given = parser.parse_args()
     unknown = set(given.only) - {*SET_UPS, "servers"}
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    logging.disable(logging.WARNING)  # what the load meets is counted
+    logging.disable(logging.WARNING)  # errors of the load are counted
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     faults = write_servers() if not given.only or "servers" in given.only else []
     for name in SET_UPS:

@@ -1,4 +1,4 @@
-"""HAProxy in front of NATS: clients know one address, and health checks decide which node is behind it."""
+"""HAProxy before NATS: clients have one address, and health checks select the node."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ backend nodes
 
 
 class NATSBehindHAProxy(NATS):
-    """A cluster of NATS with HAProxy in front."""
+    """A cluster of NATS with HAProxy before it."""
 
     def __init__(self) -> None:
         need(PROGRAM, "HAProxy")

@@ -1,4 +1,4 @@
-"""NATS with three nodes: sessions and messages in JetStream, on three replicas each."""
+"""NATS with three nodes: sessions and messages are in JetStream, with three replicas each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class NATS(Cluster):
     """A cluster of NATS.
 
     Args:
-        size: how many nodes.
+        size: the number of nodes.
         scheme: "ws" or "mqtt".
-        places: where the nodes run, an address and the name of a network namespace each; None: here.
+        places: the address and network namespace of each node; None for this one.
     """
 
     resends_after = 10.0  # ack_wait
@@ -66,7 +66,7 @@ class NATS(Cluster):
         wait_until(self._in_order, "a replica lags, or has no leader", self)
 
     def leaderless(self) -> list[str]:
-        """Name the streams and sessions that no living node leads."""
+        """Return the names of the streams and sessions without a leader among running nodes."""
         alive = {node.name for node in self.nodes if node.running and node.name not in self.cut_off}
         return sorted({name for _, name, leader, _ in self._groups() if leader not in alive})
 
@@ -77,9 +77,9 @@ class NATS(Cluster):
         return bool(names) and names == led
 
     def _groups(self) -> list[tuple[str, str, str | None, bool]]:
-        """Ask every living node for what it has a replica of: node, name, leader, and whether all are up to date.
+        """Return the replicas of every running node: node, name, leader, and whether all are up to date.
 
-        Only the leader knows how far its replicas are.
+        Only the leader knows the state of its replicas.
         """
         found = []
         for node in self.nodes:

@@ -1,7 +1,7 @@
 """NATS with each node in a network namespace, so that a node can become a black hole: packets to it are dropped.
 
-The namespaces are joined to a bridge by pairs of virtual interfaces. Their rules are their own: those of this machine
-are not touched.
+The namespaces are connected to a bridge by pairs of virtual interfaces. The firewall rules are those of the namespaces;
+the rules of this machine are not changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from cluster_nats import NATS
 from cluster_nodes import Node, need
 
-#: A network of which this machine is the first host; it is for tests of networks (RFC 2544).
+#: A network for tests (RFC 2544), of which this machine is the first host.
 NETWORK = "198.18.77"
 
 
@@ -23,7 +23,7 @@ class Namespaces:
     """Network namespaces on one bridge.
 
     Args:
-        count: how many.
+        count: the number of namespaces.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,7 +33,7 @@ class Namespaces:
         self.addresses = [f"{NETWORK}.{number + 2}" for number in range(count)]
 
     def open(self) -> None:
-        """Make them; where this machine does not allow that, the test is skipped, and says so."""
+        """Create the namespaces, or skip the test if this machine does not allow it."""
         need(shutil.which("ip") and shutil.which("iptables"), "ip or iptables")
         try:
             self._make()
@@ -65,7 +65,7 @@ class Namespaces:
             _run("ip", "link", "delete", self._bridge)
 
     def swallow(self, name: str, does: bool) -> None:
-        """Drop what comes into a namespace and what leaves it, or no longer."""
+        """Start or stop dropping all packets into and out of a namespace."""
         for chain in ("INPUT", "OUTPUT"):
             _run("ip", "netns", "exec", name, "iptables", "-A" if does else "-D", chain, "-j", "DROP")
 
@@ -75,7 +75,7 @@ def _run(*command: str) -> None:
 
 
 class NATSInNamespaces(NATS):
-    """A cluster of NATS whose nodes become black holes, instead of being killed."""
+    """A cluster of NATS whose nodes become black holes instead of being killed."""
 
     swallows = True
 
@@ -96,12 +96,12 @@ class NATSInNamespaces(NATS):
             self._namespaces.close()
 
     def break_node(self, node: Node) -> None:
-        """Let the network swallow all that the node is sent."""
+        """Drop all packets to the node."""
         self.cut_off.add(node.name)
         self._namespaces.swallow(self._namespace_of(node), True)
 
     def mend_node(self, node: Node) -> None:
-        """Let the network bring it everything again."""
+        """Stop dropping packets to the node."""
         self._namespaces.swallow(self._namespace_of(node), False)
         self.cut_off.discard(node.name)
 

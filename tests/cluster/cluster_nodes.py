@@ -1,7 +1,7 @@
-"""Clusters of real servers on this machine: processes that start on free loopback ports, and end by their pids.
+"""Clusters of real servers on this machine, as processes on free loopback ports.
 
-A `Node` is one server, which can be killed and started again, on the same ports and with what it has stored. A
-`Cluster` is several of one kind, in a temporary folder that is removed with it.
+A `Node` is one server, which can be killed and restarted with the same ports and stored data. A `Cluster` is several
+nodes of one product, in a temporary folder that is removed with it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import pytest
 
 import mqttws
 
-#: Seconds that a cluster may take to come up.
+#: Seconds within which a cluster must start.
 PATIENCE = 120.0
 
 
 def need(there: object, what: str) -> None:
-    """Go on where a server is there; else skip, or fail where continuous integration promises it."""
+    """Skip the test if a server is missing; fail instead under CI, which installs it."""
     if not there:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is missing: make cluster installs it")
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody uses, and that the system gives to no outgoing connection.
+    """Return free ports that the system does not use for outgoing connections.
 
-    The nodes of a cluster connect to each other, and a node that is down must find its ports free when it comes back.
+    The nodes of a cluster connect to each other, and the ports of a stopped node must be free when it is restarted.
     """
     with ExitStack() as stack:
         ports: list[int] = []
@@ -51,12 +51,12 @@ class Node:
     """One server.
 
     Args:
-        name: in its cluster.
-        url: where clients connect to it.
-        command: that runs it.
-        folder: for what it prints.
-        environment: beside this process's.
-        namespace: the network namespace that it runs in; None for this one.
+        name: its name in the cluster.
+        url: the URL for clients.
+        command: the command that runs it.
+        folder: the folder of its log.
+        environment: variables in addition to those of this process.
+        namespace: its network namespace; None for this one.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it. It is the leader of a process group, since some servers start others."""
+        """Start the server as the leader of a process group, since some servers start other processes."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -89,23 +89,23 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Return whether it is running."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the process group."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop it without ending it: it accepts connections, by the kernel, and is silent."""
+        """Suspend the process: the kernel still accepts connections, but it does not answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it in order, and by force where that takes too long."""
+        """Terminate the process, and kill it if that takes too long."""
         self._end(signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -121,28 +121,28 @@ class Node:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             pass
-        self._signal(signal.SIGKILL)  # whatever of its group is left
+        self._signal(signal.SIGKILL)  # the rest of its group
         self._process.wait(20)
         self._process = None
 
     @property
     def log(self) -> str:
-        """The end of what it printed."""
+        """Return the end of its output."""
         return self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
 
 
 class Cluster:
-    """Several nodes, from `with` until its end.
+    """Several nodes, which run during a `with` block.
 
     Attributes:
         product: name and version.
-        folder: temporary.
+        folder: its temporary folder.
         nodes: its nodes.
-        cut_off: the names of those that nobody reaches.
-        resends_after: seconds after which the server sends again, on the same connection, what is not acknowledged;
+        cut_off: the names of unreachable nodes.
+        resends_after: seconds after which the server sends unacknowledged messages again on the same connection;
             None: only on the next one.
-        swallows: whether a node that is broken stays connected, as far as the others know: what it was sending is sent
-            again only after those seconds.
+        swallows: whether the other nodes still regard a broken node as connected, so that its messages are sent again
+            only after those seconds.
     """
 
     product: str
@@ -156,7 +156,7 @@ class Cluster:
 
     @property
     def urls(self) -> list[str]:
-        """Where clients connect to, one URL a node."""
+        """Return the URL of each node."""
         return [node.url for node in self.nodes]
 
     def __enter__(self) -> Cluster:
@@ -178,18 +178,18 @@ class Cluster:
             wait_until(lambda node=node: serves(node.url), f"{node.name} serves no client", self)
 
     def stop(self) -> None:
-        """End everything, and remove the folder."""
+        """Stop everything, and remove the folder."""
         for node in self.nodes:
             node.resume() if node.running else None
             node.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def break_node(self, node: Node) -> None:
-        """Do to a node what the cluster is to survive: kill it."""
+        """Break a node, here by killing it."""
         node.kill()
 
     def mend_node(self, node: Node) -> None:
-        """Bring it back."""
+        """Restart a node."""
         node.start()
 
     def settle(self) -> None:
@@ -198,12 +198,12 @@ class Cluster:
             wait_until(lambda node=node: serves(node.url), f"{node.name} does not come back", self)
 
     def leaderless(self) -> list[str]:
-        """Name what the cluster has still to elect a leader for; empty where it does not say."""
+        """Return the names of everything without a leader; empty if the product does not report it."""
         return []
 
 
 def serves(url: str) -> bool:
-    """Return whether a server takes a session that is to be kept, and a message of QoS 1 to it."""
+    """Return whether a server accepts a persistent session and a message of QoS 1."""
     options = {"client_id": "ready", "reconnect": False, "timeout": 3.0, "clean_session": False}
     try:
         with mqttws.connect(url, **options) as client:
@@ -216,7 +216,7 @@ def serves(url: str) -> bool:
 
 
 def wait_until(condition: Callable[[], object], what: str, cluster: Cluster, seconds: float = PATIENCE) -> None:
-    """Wait until something holds in other processes, which have no event to wait for."""
+    """Wait for a condition in other processes, which provide no event to wait for."""
     deadline = time.monotonic() + seconds
     while not condition():
         logs = "\n".join(f"{node.name}: {node.log}" for node in cluster.nodes)

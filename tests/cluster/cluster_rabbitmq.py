@@ -1,6 +1,6 @@
-"""RabbitMQ with three nodes, with and without mirrors of the sessions' queues.
+"""RabbitMQ with three nodes, with and without mirrored session queues.
 
-The nodes are `n1@localhost` to `n3@localhost`. Erlang's port mapper runs as a process of ours, on a port of ours.
+The nodes are `n1@localhost` to `n3@localhost`. Erlang's port mapper runs as a child process on a free port.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RabbitMQ(Cluster):
 
     Args:
         mirrored: whether each session's queue has a mirror on every node.
-        size: how many nodes.
+        size: the number of nodes.
         scheme: "ws" or "mqtt".
     """
 
@@ -89,7 +89,7 @@ class RabbitMQ(Cluster):
             self._control("set_policy", "ha", "^mqtt-subscription-", '{"ha-mode":"all","ha-sync-mode":"automatic"}')
 
     def stop(self) -> None:
-        """End the nodes, and the port mapper after them."""
+        """Stop the nodes, then the port mapper."""
         try:
             super().stop()
         finally:
@@ -107,7 +107,7 @@ class RabbitMQ(Cluster):
         return all(line.count("<") >= len(self.nodes) - 1 for line in said.splitlines() if "mqtt-subscription-" in line)
 
     def _running(self) -> list[str]:
-        """Ask each living node which nodes run; the shortest answer counts."""
+        """Ask each running node which nodes run, and return the shortest answer."""
         answers: list[list[str]] = []
         for node in self.nodes:
             said = self._control("eval", "rabbit_nodes:all_running().", node=node) if node.running else ""

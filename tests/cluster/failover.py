@@ -1,8 +1,8 @@
-"""A load on a cluster whose nodes are killed in turn, and the accounts of it.
+"""A load on a cluster whose nodes are killed in turn, and the results.
 
-One client publishes messages of QoS 1 that are numbered by topic, another has a session that is kept and takes them. A
-thread kills a node, lets the cluster elect, starts the node again, waits until the cluster is whole, and goes on with
-the next node. Both drivers have the same verbs that do not wait, so the load is written once.
+One client publishes messages of QoS 1, numbered by topic, and another receives them in a persistent session. A thread
+kills a node, waits for the election, restarts the node, waits until the cluster is complete, and continues with the
+next node. The `_nowait` methods of both drivers are the same, so the load is written once.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ OPTIONS: dict[str, Any] = {
     "stalled": "leave",
     "reconnect": Reconnect(initial=0.1, maximum=0.3),
 }
-#: Seconds without a message after which nothing more is expected. NATS sends again after 10 s (ack_wait).
+#: Seconds without a message after which no more is expected. NATS sends again after 10 s (ack_wait).
 QUIET = 25.0
-#: Seconds within which a cluster must have elected.
+#: Seconds within which a cluster must have elected a leader.
 ELECTION = 30.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done.
+    """The parameters of a run.
 
     Attributes:
-        kills: how many.
-        every: seconds from one kill to the next, at least: the cluster must be whole again by then.
-        down: seconds that a killed node is away.
+        kills: the number of kills.
+        every: minimum seconds between kills; the cluster must be complete again by then.
+        down: seconds until a killed node is restarted.
         rate: messages a second.
-        topics: how many.
+        topics: the number of topics.
     """
 
     kills: int = 20
@@ -61,17 +61,17 @@ class Plan:
 
 @dataclass
 class Kill:
-    """A node was killed.
+    """The kill of a node.
 
     Attributes:
         node: its name.
-        at: when.
-        election: seconds until the cluster had a living leader for everything, as far as it says; None: it does not.
-        own: how long the cluster itself may keep messages back, in seconds: its election; or, where it goes on sending
-            to a connection whose packets are swallowed, the time after which it sends again, if that is longer.
-        hit: which clients were connected to it.
+        at: the time.
+        election: seconds until the cluster reported a running leader for everything; None if it does not report it.
+        own: the delay in seconds that the cluster itself causes: its election; or, if it keeps sending to a connection
+            whose packets are dropped, the time after which it sends again, if that is longer.
+        hit: the clients that were connected to it.
         pause: the longest time, in seconds, without a new message since.
-        noticed: seconds until the publisher knew; None if it was not connected to the node.
+        noticed: seconds until the publisher detected it; None if it was not connected to the node.
     """
 
     node: str
@@ -85,20 +85,19 @@ class Kill:
 
 @dataclass
 class Accounts:
-    """What came of a run.
+    """The results of a run.
 
     Attributes:
-        acknowledged: how many messages the publisher has a PUBACK for.
-        lost: of those, how many never came.
-        disordered: how many came for the first time after a later one of their topic.
-        resent: how many did so because the server had sent them to a connection that was dead by then, and sent them
-            again later.
-        duplicates: how many copies came.
-        failed: how many messages the publisher was told to have failed.
+        acknowledged: messages with a PUBACK.
+        lost: acknowledged messages that never arrived.
+        disordered: messages that first arrived after a later one of their topic.
+        resent: disordered messages that the server had sent to a dead connection before, and sent again later.
+        duplicates: duplicate messages.
+        failed: messages whose future failed.
         delay: the longest time, in seconds, from `publish_nowait` to the first arrival.
-        sessions_lost: how often a `SessionLost` was reported.
-        kills: one by one.
-        errors: what `on_error` was called with, by its kind.
+        sessions_lost: reported `SessionLost` errors.
+        kills: the kills.
+        errors: arguments of `on_error`, by type.
     """
 
     acknowledged: int = 0
@@ -114,17 +113,17 @@ class Accounts:
 
     @property
     def pauses(self) -> list[float]:
-        """The pause after each kill."""
+        """Return the pause after each kill."""
         return sorted(kill.pause for kill in self.kills) or [0.0]
 
     @property
     def own(self) -> list[float]:
-        """What the cluster itself took after each kill."""
+        """Return the delay of the cluster itself after each kill."""
         return sorted(kill.own for kill in self.kills) or [0.0]
 
     @property
     def beyond_own(self) -> float:
-        """The longest part of a pause, in seconds, that was not the cluster's."""
+        """Return the longest part of a pause, in seconds, that the cluster did not cause."""
         return max((kill.pause - kill.own for kill in self.kills), default=0.0)
 
     def __str__(self) -> str:
@@ -138,10 +137,10 @@ class Accounts:
 
 
 class Load:
-    """Publishes, and takes account of what comes.
+    """Publishes, and records the received messages.
 
     Args:
-        plan: what is done.
+        plan: the parameters.
         resends_after: see `Cluster`.
     """
 
@@ -162,11 +161,11 @@ class Load:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Begin to count the time."""
+        """Start the clock."""
         self._begun = time.monotonic()
 
     def publish_due(self, client: Any) -> None:
-        """Publish what is due by now."""
+        """Publish the messages that are due."""
         while self._count < (time.monotonic() - self._begun) * self.plan.rate:
             topic = f"load/{self._count % self.plan.topics}"
             number, self._count = self._numbers[topic], self._count + 1
@@ -183,7 +182,7 @@ class Load:
                 self._acknowledged.add(message)
 
     def on_message(self, message: Publish) -> None:
-        """Take a message."""
+        """Record a message."""
         now, topic, number = time.monotonic(), message.topic, int(message.payload)
         with self._lock:
             if (topic, number) in self._came:
@@ -200,25 +199,25 @@ class Load:
             self._last[topic] = max(number, self._last.get(topic, -1))
 
     def on_state(self, name: str, state: State) -> None:
-        """Note where a client is."""
+        """Record the state of a client."""
         self.states.append((time.monotonic(), name, state))
         self.endpoints[name] = state.endpoint if state.name == "connected" else None
 
     def on_error(self, error: MQTTError) -> None:
-        """Note an error."""
+        """Record an error."""
         self.accounts.errors[type(error).__name__] += 1
         self.accounts.sessions_lost += isinstance(error, SessionLost)
 
     @property
     def complete(self) -> bool:
-        """Whether all that is acknowledged has come, or nothing has for a while."""
+        """Return whether all acknowledged messages have arrived, or none has for a while."""
         with self._lock:
             if self._acknowledged <= self._came:
                 return True
             return bool(self._new_at) and time.monotonic() - self._new_at[-1] > QUIET
 
     def close(self) -> Accounts:
-        """Draw the accounts up."""
+        """Return the results."""
         accounts, end = self.accounts, time.monotonic()
         accounts.acknowledged, accounts.lost = len(self._acknowledged), len(self._acknowledged - self._came)
         for kill in reversed(accounts.kills):
@@ -235,7 +234,7 @@ class Load:
 
 
 class Killer(threading.Thread):
-    """Kills the nodes in turn."""
+    """A thread that kills the nodes in turn."""
 
     def __init__(self, cluster: Cluster, load: Load) -> None:
         super().__init__(name="killer")
@@ -257,7 +256,7 @@ class Killer(threading.Thread):
         self._load.accounts.kills.append(kill)
         self._cluster.break_node(node)
         while self._cluster.leaderless() and time.monotonic() - kill.at < ELECTION:
-            time.sleep(0.02)  # another's process has no event to wait for
+            time.sleep(0.02)  # another process provides no event to wait for
         kill.election = kill.own = time.monotonic() - kill.at
         if self._cluster.swallows and "taker" in kill.hit:
             kill.own = max(kill.election, self._cluster.resends_after or 0.0)
@@ -268,7 +267,7 @@ class Killer(threading.Thread):
 
 
 def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the client with a name."""
+    """Return the options of the named client."""
     made = {
         **OPTIONS,
         "client_id": name,
@@ -277,19 +276,19 @@ def client_options(load: Load, name: str, options: dict[str, Any]) -> dict[str, 
         "on_error": load.on_error,
         **options,
     }
-    if name == "taker":  # it has no acknowledgement due, so that its keep alive alone notices a silent network
+    if name == "taker":  # it awaits no acknowledgement, so only its keep alive detects a silent network
         made |= {"on_message": load.on_message, "keep_alive": min(5, made["keep_alive"])}
     return made
 
 
 def run_blocking(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
-    """Do it with blocking clients.
+    """Run the load with blocking clients.
 
     Args:
-        cluster: whose nodes are killed.
-        urls: where the clients "taker" and "publisher" connect to.
-        plan: what is done.
-        **options: of both clients.
+        cluster: the cluster whose nodes are killed.
+        urls: the URLs of the clients "taker" and "publisher".
+        plan: the parameters.
+        **options: options of both clients.
     """
     load, make = Load(plan, cluster.resends_after), mqttws.Client
     killer = Killer(cluster, load)
@@ -311,7 +310,7 @@ def run_blocking(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: 
 
 
 async def run_asyncio(cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
-    """Do it with asyncio clients; the arguments are those of `run_blocking`."""
+    """Run the load with asyncio clients; the arguments are those of `run_blocking`."""
     load, make = Load(plan, cluster.resends_after), mqttws.aio.Client
     killer = Killer(cluster, load)
     async with make(urls["taker"], **client_options(load, "taker", options)) as taker:
@@ -331,13 +330,13 @@ async def run_asyncio(cluster: Cluster, urls: dict[str, Any], plan: Plan, **opti
 
 
 def run(driver: str, cluster: Cluster, urls: dict[str, Any], plan: Plan, **options: Any) -> Accounts:
-    """Do it with a driver: "blocking" or "asyncio"."""
+    """Run the load with a driver: "blocking" or "asyncio"."""
     if driver == "blocking":
         return run_blocking(cluster, urls, plan, **options)
     return asyncio.run(run_asyncio(cluster, urls, plan, **options))
 
 
 def apart(cluster: Cluster) -> dict[str, Any]:
-    """Let each client begin with another node."""
+    """Return URLs so that each client connects to another node first."""
     urls = cluster.urls
     return {"taker": urls, "publisher": urls[1:] + urls[:1]}

@@ -1,4 +1,4 @@
-"""What `make cluster` writes: the table of docs/servers.md, and the tables of clusters in docs/scale.md."""
+"""Write the results of `make cluster`: the table of docs/servers.md, and the tables of docs/scale.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def replace_part(path: Path, name: str, text: str) -> None:
-    """Put a text between two comments of a page that name it."""
+    """Replace the text between the two comments of a page that name it."""
     begin, end = f"<!-- {name}: written by make cluster -->", f"<!-- end of {name} -->"
     page = path.read_text("utf-8")
     assert begin in page, f"{path} has no place for {name}"
@@ -23,17 +23,17 @@ def replace_part(path: Path, name: str, text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out a table."""
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
 
 
 def behaviours_table(found: dict[str, tuple[str, dict[str, str]]], date: str) -> str:
-    """Lay out what was seen of each server; what differs from the standard is bold.
+    """Return the table of outcomes of each server; differences from the standard are bold.
 
     Args:
-        found: server -> its version, and the outcome of each conversation.
-        date: when.
+        found: server -> its version, and the outcome of each exchange.
+        date: the date.
     """
     names = [name for name in found if name != "plain"]
     heads = [f"{PROFILES[name].server} {found[name][0]}" for name in names]
@@ -46,7 +46,7 @@ def behaviours_table(found: dict[str, tuple[str, dict[str, str]]], date: str) ->
 
 
 def rules_table() -> str:
-    """Lay out the rules of all profiles."""
+    """Return the table of the rules of all profiles."""
     rows: list[list[str]] = []
     for server, profile in PROFILES.items():
         for rule in profile.rules:

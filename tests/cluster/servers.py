@@ -1,4 +1,4 @@
-"""The servers whose behaviour is tried, each while a block lasts."""
+"""The servers whose behaviour is tested, each as a context manager."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mqttws.testing import mint_authority
 from pubsub import AWSIoTProvider
 from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
-#: Version, what clients connect to, and the same of another node, where there is one.
+#: Version, URL, and the URL of another node, if there is one.
 Server = tuple[str, Any, Any]
 
 
 @contextmanager
 def embedded() -> Iterator[Server]:
-    """Run our broker, whose answers are the reference."""
+    """Run our broker, the reference."""
     with Broker(sys_interval=None, limits=Limits(max_packet_size=4 * 1024 * 1024)) as broker:
         yield "", broker.url, None
 
@@ -47,7 +47,7 @@ def rabbitmq() -> Iterator[Server]:
 @contextmanager
 def mosquitto() -> Iterator[Server]:
     """Run Mosquitto."""
-    identity = mint_authority().issue("127.0.0.1", "localhost")  # their TLS listeners need one
+    identity = mint_authority().issue("127.0.0.1", "localhost")  # its TLS listeners need one
     with tempfile.TemporaryDirectory(prefix="server-") as made:
         folder = Path(made)
         pem = folder / "both.pem"
@@ -60,7 +60,7 @@ def mosquitto() -> Iterator[Server]:
 
 @contextmanager
 def aws_stand_in() -> Iterator[Server]:
-    """Run the local endpoint, which does what AWS documents; AWS itself is not asked."""
+    """Run the local endpoint, which behaves as AWS documents; AWS itself is not used."""
     with LocalIoTEndpoint() as iot:
         provider = AWSIoTProvider(iot.region, iot.url, iot.credentials)
         yield "local stand-in", provider.url, None

@@ -1,4 +1,4 @@
-"""The short form of `make cluster`: three nodes of NATS, each killed once, with either driver; one falls silent."""
+"""A short form of `make cluster`: three nodes of NATS, each killed once, with either driver; one is suspended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster_nats import NATS
 from failover import Load, Plan, apart, run
 
-#: Seconds that a busy machine may add.
+#: Additional seconds for a busy machine.
 LOAD = 2.0
 PLAN = Plan(kills=3, every=1.0, down=1.0, rate=100, topics=5)
 
@@ -34,7 +34,7 @@ def nats() -> Iterator[NATS]:
 
 
 @pytest.mark.parametrize("driver", ["blocking", "asyncio"])
-def test_nothing_is_lost_though_each_node_is_killed(nats: NATS, driver: str, figures: dict[str, str]) -> None:
+def test_nothing_is_lost_while_each_node_is_killed(nats: NATS, driver: str, figures: dict[str, str]) -> None:
     accounts = run(driver, nats, apart(nats), PLAN)
     figures[f"{nats.product}, {driver}, each of three nodes killed once"] = str(accounts)
     assert len(accounts.kills) == 3
@@ -45,8 +45,8 @@ def test_nothing_is_lost_though_each_node_is_killed(nats: NATS, driver: str, fig
 
 
 @pytest.mark.parametrize("driver", ["blocking", "asyncio"])
-def test_a_node_that_accepts_and_is_silent_is_left(nats: NATS, driver: str) -> None:
-    """A stopped process has its connections accepted by the kernel: to clients it is a black hole."""
+def test_an_unresponsive_node_is_replaced(nats: NATS, driver: str) -> None:
+    """The kernel accepts connections for a suspended process: to clients it is a black hole."""
     states: list[tuple[float, State]] = []
     left = threading.Event()
 
@@ -86,7 +86,7 @@ def test_a_node_that_accepts_and_is_silent_is_left(nats: NATS, driver: str) -> N
     nats.settle()
 
 
-def test_the_accounts_find_what_is_lost_doubled_and_out_of_order() -> None:
+def test_losses_duplicates_and_disorder_are_counted() -> None:
     load = Load(Plan(topics=1))
     client = _Client()
     load.begin()
@@ -100,7 +100,7 @@ def test_the_accounts_find_what_is_lost_doubled_and_out_of_order() -> None:
 
 
 class _Client:
-    """Publishes nothing, and has it acknowledged."""
+    """A client whose messages are acknowledged without being sent."""
 
     def publish_nowait(self, *arguments: object) -> _Done:
         return _Done()

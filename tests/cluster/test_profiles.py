@@ -1,4 +1,4 @@
-"""The profiles of servers, tried at the servers: each difference has a rule, and each rule shows a difference."""
+"""Server profiles, tested with the servers: each difference has a rule, and each rule has a difference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_each_difference_has_a_rule_and_each_rule_shows_one(server: str, request
     assert shares is (found["shared"] == REFERENCE["shared"])
 
 
-def test_the_conversations_are_what_the_table_names() -> None:
+def test_the_exchanges_are_those_of_the_table() -> None:
     assert set(REFERENCE) <= set(BEHAVIOURS)
     assert all(known(server) <= set(BEHAVIOURS) for server in SERVERS)
     assert set(SERVERS) == set(mqttws.PROFILES)

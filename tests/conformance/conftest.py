@@ -1,4 +1,4 @@
-"""What the conformance tests share: real brokers with raw clients of them, and real clients of scripted servers."""
+"""Fixtures of the conformance tests: real brokers with raw clients, and real clients with scripted servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def start(stack: ExitStack) -> Callable[..., Broker]:
-    """Start a broker; it stops with the test."""
+    """Return a function that starts a broker; it is stopped after the test."""
 
     def start(**options: Any) -> Broker:
         return stack.enter_context(Broker(**{"sys_interval": None, **options}))
@@ -41,7 +41,7 @@ def broker(start: Callable[..., Broker]) -> Broker:
 
 @pytest.fixture
 def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire]:
-    """Make a raw client of a broker, by default over TCP of the test's own `broker`."""
+    """Return a function that creates a raw client, by default over TCP of the fixture `broker`."""
 
     def wire(broker: Broker | None = None, scheme: str = "mqtt", **options: Any) -> Wire:
         broker = broker or request.getfixturevalue("broker")
@@ -52,7 +52,7 @@ def wire(stack: ExitStack, request: pytest.FixtureRequest) -> Callable[..., Wire
 
 @pytest.fixture
 def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
-    """Make a raw client and connect it."""
+    """Return a function that creates a raw client and connects it."""
 
     def client(client_id: str = "", broker: Broker | None = None, scheme: str = "mqtt", **fields: Any) -> Wire:
         return wire(broker, scheme).connect(client_id, **fields)
@@ -64,7 +64,7 @@ def client(wire: Callable[..., Wire]) -> Callable[..., Wire]:
 
 
 class Subject:
-    """A real client, and the scripted server's end of its connection."""
+    """A real client, and the scripted server."""
 
     def __init__(self, server: Scripted, options: dict[str, Any]) -> None:
         self.server = server
@@ -74,7 +74,7 @@ class Subject:
         self.ended = threading.Event()
         told = {"on_message": self.received.append, "on_state": self._on_state}
         self.client = client = mqttws.Client(server.url, **{**defaults, **told, **options})
-        client.session.identifiers.start_at(1)  # those of a kept session begin anywhere
+        client.session.identifiers.start_at(1)  # in a persistent session they start at random
         server.closing(client)
         self.opening = server.soon(client.open)
         self.end: End = server.accept()
@@ -85,25 +85,25 @@ class Subject:
             self.ended.set()
 
     def welcome(self, session_present: bool = False) -> End:
-        """Let the client in."""
+        """Accept the client."""
         self.end.welcome(session_present)
         self.opening.result(PATIENCE)
         return self.end
 
     def again(self) -> End:
-        """Take the client's next connection."""
+        """Return the client's next connection."""
         self.end = self.server.accept()
         return self.end
 
     def error(self) -> Exception | None:
-        """Tell why the client is disconnected, once it is."""
+        """Wait until the client is disconnected, and return the error."""
         assert self.ended.wait(PATIENCE)
         return next((state.error for state in self.states if state.name == "disconnected"), None)
 
 
 @pytest.fixture
 def subject(stack: ExitStack) -> Callable[..., Subject]:
-    """Begin to connect a real client to a scripted server. By default it does not reconnect, and never pings."""
+    """Return a function that connects a client to a scripted server, by default without reconnects and pings."""
 
     def subject(scheme: str = "mqtt", **options: Any) -> Subject:
         return Subject(stack.enter_context(Scripted(scheme)), options)

@@ -1,7 +1,7 @@
-"""The faults that `mutants.py` plants: for each statement, one for each place that keeps it or each role it binds.
+"""The faults that `mutants.py` plants: for each statement, one for each place that implements it or role it binds.
 
-An edit is (where, what stands there, what shall stand there instead); what stands there must do so exactly once. The
-faults are the ones that people make: a check that is missing, a flag forgotten, the wrong one of two orders.
+An edit is (where, old text, new text); the old text must occur exactly once. The faults are typical mistakes: a missing
+check, a forgotten flag, the wrong order.
 """
 
 # ruff: noqa: E501  (a fault to a line reads as the table that it is)
@@ -392,7 +392,7 @@ fault("3.14.4-1", "the client does not close", (CLIENT + "disconnect", "self.clo
 fault("3.14.4-2", "a ping after DISCONNECT", (CLIENT + "disconnect", "self._send(Disconnect())", "self._send(Disconnect()); self._send(PingReq())"))
 fault("3.14.4-3", "the will is published after DISCONNECT", (HANDLER + "_on_closed", "event.error is not None and", ""))
 
-# §4: how it all goes together
+# §4: operational behaviour
 
 fault("4.1.0-1", "a server forgets at the end of the connection", (REGISTRY + "detach", "if subscriber.clean_session or subscriber.expiry == 0:", "if True:"))
 fault("4.1.0-1", "a client forgets what it had received", (RECEIVER + "begin", "if not session_present:", "if True:"))
@@ -425,7 +425,7 @@ fault("4.7.2-1", "'#' brings retained $ topics", ("mqttws.broker.retained:_Node.
 fault("4.7.2-1", "'#' matches $SYS for a client", (TOPICS + "topic_matches", 'if topic_filter[0] in "+#" and', "if False and"))
 fault("4.7.3-1", "an empty topic", (TOPICS + "check_topic", "if not topic:", "if False:"))
 fault("4.7.3-1", "an empty filter", (TOPICS + "check_topic_filter", "if not topic_filter:", "if False:"))
-fault(  # either check would do
+fault(  # either check would be enough
     "4.7.3-2",
     "U+0000 in a topic or a filter",
     (WIRE + "decode_text", r'if "\0" in text', "if False"),

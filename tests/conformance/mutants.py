@@ -1,14 +1,14 @@
-"""Faults planted on purpose, to test the tests: for each statement at least one, which its own tests must catch.
+"""Plant faults to test the tests: at least one for each statement, which the tests of the statement must catch.
 
     python tests/conformance/mutants.py                      all of them: `make mutants`
-    python tests/conformance/mutants.py --sample 12          every so-many-th, twelve in all
+    python tests/conformance/mutants.py --sample 12          twelve of them, evenly spaced
     python tests/conformance/mutants.py MQTT-3.3.1-4 U-8     those of these statements
 
-The tests are collected once. For each fault a child is forked, which changes the code of a function in its own memory
-and runs the tests that are marked with the statement, until one fails. A statement whose fault survives is not
-covered, whatever its tests say. Before all that the tests run without any fault: what fails by itself catches nothing.
+The tests are collected once. For each fault a child is forked, which changes a function in its memory and runs the
+tests marked with the statement until one fails. A statement whose fault survives is not covered. Before that, the
+tests run without a fault, since a test that fails anyway catches nothing.
 
-The faults themselves are in `faults.py`, each a small edit of the source: where, what, and what instead.
+The faults are in `faults.py`, each a small edit of the source.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-os.environ["PATIENCE"] = "3"  # what waits in vain here need not wait for long; see tests/support/wire.py
+os.environ["PATIENCE"] = "3"  # shorter waits for tests that are expected to fail; see tests/support/wire.py
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)]
 
 from faults import FAULTS, Fault  # noqa: E402  (found by the line above)
 from planting import plant  # noqa: E402
 
-#: How long the tests of one statement may take with a fault planted, in seconds. Beyond: not caught.
+#: Seconds that the tests of one statement may take with a fault; after that it counts as not caught.
 PATIENCE = 120
-#: Where the tests are that name statements, those first that are quick to find a fault.
+#: The directories of tests that name statements, the fastest first.
 ROOMS = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker"]
 
 
 class Runner:
-    """A plugin that plants faults instead of just running the tests."""
+    """A pytest plugin that runs the tests with planted faults."""
 
     def __init__(self, faults: Sequence[Fault], baseline: bool, out: Callable[[str], object]) -> None:
         self._faults = faults
@@ -79,7 +79,7 @@ class Runner:
             self._failure = f"{report.nodeid}: {reason[:100]}"
 
     def _in_child(self, fault: Fault | None, items: list[pytest.Item]) -> str | None:
-        """Run tests in a child until one fails. Return which, and how; None if none does."""
+        """Run tests in a child process until one fails. Return its name and error; None if none fails."""
         with tempfile.TemporaryFile() as notes:
             child = os.fork()
             if child == 0:
@@ -121,18 +121,18 @@ def _room(item: pytest.Item) -> int:
 
 
 def run(faults: Sequence[Fault], *, baseline: bool, out: Callable[[str], object]) -> Runner:
-    """Plant these faults, one after the other.
+    """Plant faults, one after another.
 
     Args:
-        faults: which.
+        faults: the faults.
         baseline: whether to run the tests without a fault first.
-        out: takes a line about each.
+        out: called with a line about each.
     """
     runner = Runner(faults, baseline, out)
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder  # what a fault finds is nothing to be remembered
-        # Without a terminal plugin the options of pyproject.toml that are for it would be unknown.
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder  # do not store examples that fail with a fault
+        # Without a terminal plugin its options in pyproject.toml would be unknown.
         options = ["-o", "addopts=", "--strict-markers", "--import-mode=importlib", "--benchmark-skip"]
         status = pytest.main([*options, "-s", "-p", "no:cacheprovider", "-p", "no:terminal", *ROOMS], plugins=[runner])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -142,12 +142,12 @@ def run(faults: Sequence[Fault], *, baseline: bool, out: Callable[[str], object]
 
 
 def sample(count: int) -> list[Fault]:
-    """Choose so many faults, evenly."""
+    """Choose `count` faults, evenly spaced."""
     return [FAULTS[number * len(FAULTS) // count] for number in range(count)]
 
 
 def main() -> int:
-    """Run from the command line; the exit status is 0 where every fault is caught."""
+    """Run from the command line. Return exit status 0 if every fault is caught."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("statements", nargs="*", help="of these statements only")
     parser.add_argument("--sample", type=int, help="how many; default: all")

@@ -1,4 +1,4 @@
-"""What binds the client, shown by a real client (its thread, its socket) to a server that is a script."""
+"""The statements that bind the client, tested with a real client and a scripted server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mqttws.protocol.connection import ClientConnection
 
 AT_ONCE = Reconnect(initial=0.01)
 
-#: (options, the CONNECT in hexadecimal, the statements that it shows)
+#: (options, the CONNECT in hexadecimal, the statements that it verifies)
 CONNECTS = [
     # no will, no user name, no password: only the client identifier follows
     ({}, "10 0d 0004 4d515454 04 02 0000 0001 63", "3.1.2-11 3.1.2-13 3.1.2-15 3.1.2-18 3.1.2-20 3.1.3-3 3.1.3-4"),
@@ -68,7 +68,7 @@ CONNECTS = [
 def test_the_bytes_of_connect(subject, options, connect):
     tested = subject(**options)
     data = bytes.fromhex(connect)
-    assert data[1] == len(data) - 2, "the literal itself must be whole"
+    assert data[1] == len(data) - 2, "the literal itself must be complete"
     tested.end.expect(data).send("20 02 00 00")
     tested.opening.result(PATIENCE)
 
@@ -86,7 +86,7 @@ def test_the_bytes_of_connect(subject, options, connect):
         ]
     ],
 )
-def test_a_connect_that_may_not_be_is_refused_to_the_caller(options, statement):
+def test_an_invalid_connect_is_refused_to_the_caller(options, statement):
 
     with pytest.raises(LocalProtocolError) as caught:
         Client("mqtt://127.0.0.1:1", **options)
@@ -95,7 +95,7 @@ def test_a_connect_that_may_not_be_is_refused_to_the_caller(options, statement):
 
 @pytest.mark.statement("MQTT-3.1.0-1")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_connect_comes_first_and_nothing_else_before_the_connack(stack, scheme):
+def test_connect_is_sent_first_and_nothing_else_before_the_connack(stack, scheme):
 
     server = stack.enter_context(Scripted(scheme))
     client = Client(server.url, client_id="c", keep_alive=0, timeout=PATIENCE)
@@ -105,7 +105,7 @@ def test_connect_comes_first_and_nothing_else_before_the_connack(stack, scheme):
     opening = server.soon(client.open)
     end = server.accept()
     assert end.receive() == Connect("c", keep_alive=0)
-    end.socket.settimeout(0.2)  # long enough for what was sent together with it
+    end.socket.settimeout(0.2)  # long enough for anything sent together with it
     with pytest.raises(TimeoutError):
         end.receive()
     end.socket.settimeout(PATIENCE)
@@ -127,7 +127,7 @@ def test_another_packet_than_connack_first_ends_the_attempt(subject, first):
 
 @pytest.mark.statement("U-12")
 @pytest.mark.statement("MQTT-3.2.2-1")
-def test_a_session_that_was_not_asked_for_ends_the_attempt(subject):
+def test_an_unrequested_session_ends_the_attempt(subject):
     tested = subject()
     tested.end.receive()
     assert tested.end.send(ConnAck(0, True)).rest() == b""
@@ -138,7 +138,7 @@ def test_a_session_that_was_not_asked_for_ends_the_attempt(subject):
 
 @pytest.mark.statement("U-2")
 @pytest.mark.parametrize("scheme", ["mqtt", "ws"])
-def test_a_server_that_never_answers_is_given_up(subject, scheme):
+def test_a_server_without_a_connack_times_out(subject, scheme):
     tested = subject(scheme, timeout=0.2)
     assert tested.end.receive() == Connect("c", keep_alive=0)
     assert tested.end.rest() == b""
@@ -149,7 +149,7 @@ def test_a_server_that_never_answers_is_given_up(subject, scheme):
 @pytest.mark.statement("U-3")
 @pytest.mark.statement("MQTT-3.1.2-23")
 @pytest.mark.parametrize("publishing", [False, True])
-def test_a_server_that_answers_no_ping_is_given_up_while_publishing_too(subject, publishing):
+def test_a_server_without_a_pingresp_times_out_while_publishing(subject, publishing):
     tested = subject(keep_alive=1, ping_timeout=0.2)
     end = tested.welcome()
     stop = threading.Event()
@@ -167,7 +167,7 @@ def test_a_server_that_answers_no_ping_is_given_up_while_publishing_too(subject,
 
 
 @pytest.mark.statement("MQTT-3.1.2-23")
-def test_pings_go_out_though_the_server_speaks_all_the_time(subject):
+def test_pings_are_sent_while_messages_arrive(subject):
     tested = subject(keep_alive=1)
     end = tested.welcome()
     stop = threading.Event()
@@ -199,7 +199,7 @@ def test_qos_0_has_no_identifier_and_no_dup(subject):
 
 @pytest.mark.statement("MQTT-4.3.2-1")
 @pytest.mark.statement("MQTT-2.3.1-3")
-def test_qos_1_is_done_by_its_own_puback_only(subject):
+def test_qos_1_is_completed_only_by_its_puback(subject):
     tested = subject()
     end = tested.welcome()
     first, second = tested.client.publish_nowait("a", b"1", 1), tested.client.publish_nowait("a", b"2", 1)
@@ -217,7 +217,7 @@ def test_qos_1_is_done_by_its_own_puback_only(subject):
 @pytest.mark.statement("MQTT-4.3.3-1")
 @pytest.mark.statement("MQTT-2.3.1-6")
 @pytest.mark.statement("MQTT-4.6.0-4")
-def test_qos_2_is_released_in_the_order_of_the_pubrecs_and_done_by_pubcomp(subject):
+def test_qos_2_is_released_in_the_order_of_the_pubrecs_and_completed_by_pubcomp(subject):
     tested = subject()
     end = tested.welcome()
     futures = [tested.client.publish_nowait("a", b"%d" % n, 2) for n in range(1, 4)]
@@ -237,7 +237,7 @@ def test_qos_2_is_released_in_the_order_of_the_pubrecs_and_done_by_pubcomp(subje
 @pytest.mark.statement("MQTT-4.6.0-1")
 @pytest.mark.statement("MQTT-4.1.0-1")
 @pytest.mark.statement("MQTT-3.1.2-4")
-def test_what_was_not_acknowledged_goes_out_again_in_order_with_dup_and_identifiers(subject):
+def test_unacknowledged_packets_are_sent_again_in_order_with_dup_and_identifiers(subject):
     tested = subject(clean_session=False, reconnect=AT_ONCE)
     end = tested.welcome()
     futures = [tested.client.publish_nowait("a", b"%d" % n, 1 + n % 2) for n in range(1, 7)]
@@ -253,7 +253,7 @@ def test_what_was_not_acknowledged_goes_out_again_in_order_with_dup_and_identifi
 
 
 @pytest.mark.statement("U-11")
-def test_a_session_that_the_server_lost_is_asked_for_again(subject):
+def test_a_lost_session_is_restored(subject):
     tested = subject(clean_session=False, reconnect=AT_ONCE)
     end = tested.welcome()
     subscribing = tested.server.soon(tested.client.subscribe, [("a", 1), ("b/#", 2)])
@@ -268,7 +268,7 @@ def test_a_session_that_the_server_lost_is_asked_for_again(subject):
     end.cut()
     again = tested.again()
     again.welcome(session_present=False)
-    # The subscriptions come again; the message that the server had taken does not; the other one does.
+    # The subscriptions are sent again, and the message that the server had not accepted; the other message is not.
     assert {again.receive(), again.receive()} == {
         Subscribe(4, [("a", 1), ("b/#", 2)]),
         Publish("x", b"2", 1, dup=True, packet_id=3),
@@ -292,9 +292,9 @@ def stumble(message):
 @pytest.mark.statement("MQTT-4.3.2-2")
 @pytest.mark.statement("MQTT-4.3.3-2")
 @pytest.mark.parametrize("on_message", [None, stumble])
-def test_every_message_is_answered_by_its_qos_wanted_or_not(subject, on_message):
+def test_every_message_is_answered_by_its_qos_even_without_a_subscription(subject, on_message):
     tested = subject(**({} if on_message is None else {"on_message": on_message}))
-    end = tested.welcome()  # it has subscribed to nothing at all
+    end = tested.welcome()  # without a subscription
     end.send(Publish("a", b"0"), Publish("a", b"1", 1, packet_id=0x1234), Publish("a", b"2", 2, packet_id=0x4321))
     assert {end.receive(), end.receive()} == {PubAck(0x1234), PubRec(0x4321)}
     end.send(Publish("a", b"2", 2, dup=True, packet_id=0x4321)).expect(PubRec(0x4321))
@@ -318,7 +318,7 @@ def test_a_qos_2_message_is_delivered_once_over_a_reconnect(subject):
 
 
 @pytest.mark.statement("MQTT-3.1.2-6")
-def test_a_clean_session_knows_nothing_of_the_one_before(subject):
+def test_a_clean_session_has_no_earlier_state(subject):
     tested = subject(clean_session=True, reconnect=AT_ONCE)
     tested.welcome().send(Publish("a", b"old", 2, packet_id=7)).expect(PubRec(7)).cut()
     again = tested.again()
@@ -330,7 +330,7 @@ def test_a_clean_session_knows_nothing_of_the_one_before(subject):
 @pytest.mark.statement("MQTT-4.6.0-2")
 @pytest.mark.statement("MQTT-4.6.0-3")
 @pytest.mark.parametrize(("qos", "answer"), [(1, PubAck), (2, PubRec)])
-def test_messages_are_answered_in_the_order_in_which_they_came(subject, qos, answer):
+def test_messages_are_answered_in_the_order_of_arrival(subject, qos, answer):
     tested = subject(manual_ack=True)
     end = tested.welcome()
     end.send(*[Publish("a", b"", qos, packet_id=n) for n in (5, 3, 9, 1)])
@@ -339,7 +339,7 @@ def test_messages_are_answered_in_the_order_in_which_they_came(subject, qos, ans
     first, *others = tested.received
     for message in reversed(others):
         tested.client.acknowledge(message)
-    tested.client.publish("seen", b"")  # whatever may be sent goes before it
+    tested.client.publish("seen", b"")  # sent after everything else that may be sent
     end.expect(Publish("seen"))
     tested.client.acknowledge(first)
     end.expect(*[answer(n) for n in (5, 3, 9, 1)])
@@ -377,8 +377,8 @@ def test_requests_and_messages_never_share_an_identifier(subject):
 
 @pytest.mark.statement("MQTT-2.3.1-2")
 @pytest.mark.statement("MQTT-2.3.1-3")
-def test_an_identifier_is_held_until_the_pubcomp_however_many_others_come_and_go():
-    """The machine alone: once around all identifiers, while one of QoS 1, one of QoS 2 and one request are held."""
+def test_an_identifier_is_in_use_until_the_pubcomp():
+    """The machine alone: once through all identifiers, while one of QoS 1, one of QoS 2 and one request are in use."""
     machine = ClientMachine(Connect("c", keep_alive=0), Session())
     machine.start(0.0)
     machine.receive_data(ConnAck().encode(), 0.0)
@@ -414,7 +414,7 @@ def test_an_identifier_is_held_until_the_pubcomp_however_many_others_come_and_go
     [(SubAck(1, [1, 1]), "MQTT-3.8.4-5"), (UnsubAck(1), "MQTT-3.10.4-4")],
     ids=str,
 )
-def test_an_answer_to_something_else_ends_the_connection(subject, answer, statement):
+def test_an_answer_to_another_request_ends_the_connection(subject, answer, statement):
     tested = subject()
     end = tested.welcome()
     tested.client.subscribe_nowait("a", 1)
@@ -437,7 +437,7 @@ def test_disconnect_is_the_last_packet_and_the_connection_closes(subject, scheme
         while not stop.is_set():
             try:
                 tested.client.publish_nowait("a", b"x")
-            except Exception:  # its queue is full, which is not what this is about
+            except Exception:  # its queue is full, which is not tested here
                 stop.wait(0.01)
 
     busy = [tested.server.soon(publish) for _ in range(3)]
@@ -455,7 +455,7 @@ def test_disconnect_is_the_last_packet_and_the_connection_closes(subject, scheme
 
 
 @pytest.mark.statement("MQTT-4.8.0-2")
-def test_an_error_while_a_packet_is_processed_ends_that_connection_alone(subject, monkeypatch):
+def test_an_error_while_processing_a_packet_ends_only_that_connection(subject, monkeypatch):
     handle = ClientConnection.receive_data
 
     def run_out(connection, data, now):
@@ -485,7 +485,7 @@ def test_the_subprotocol_is_offered(subject):
 
 
 @pytest.mark.statement("MQTT-6.0.0-1")
-def test_mqtt_goes_in_binary_frames_and_a_text_frame_ends_the_connection(subject):
+def test_mqtt_is_sent_in_binary_frames_and_a_text_frame_ends_the_connection(subject):
     tested = subject("ws")
     end = tested.welcome()
     end.frame(Publish("a").encode(), 0x81)

@@ -1,4 +1,4 @@
-"""Sensible habits of servers that the standard leaves open, and that other suites and other clients rely on."""
+"""Server behaviour that the standard leaves open, and that other test suites and clients rely on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mqttws.broker import Limits, Refused, Verdict
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_the_suback_comes_before_the_retained_messages_that_it_brings(broker, client, qos):
+def test_the_suback_is_sent_before_the_retained_messages(broker, client, qos):
     for number in range(20):
         broker.publish(f"r/{number}", b"kept", qos, True)
     peer = client()
@@ -32,7 +32,7 @@ def test_the_servers_identifiers_count_from_1_in_each_session(broker, client):
         resumed = client(name, clean_session=False)
         assert resumed.session_present
         broker.publish("a", b"x", 1)
-        assert resumed.messages(1)[0].packet_id == 4  # the same session goes on
+        assert resumed.messages(1)[0].packet_id == 4  # the same session continues
         resumed.send("e0 00").rest()
         anew = client(name, clean_session=True)
         anew.subscribe(("a", 1))
@@ -45,7 +45,7 @@ def test_every_copy_of_a_qos_2_publish_gets_its_pubrec(client):
     watcher, peer = client("watcher"), client("c")
     watcher.subscribe(("a", 2))
     peer.send(Publish("a", b"x", 2, packet_id=5))
-    peer.send(*[Publish("a", b"x", 2, dup=True, packet_id=5)] * 99)  # in one piece
+    peer.send(*[Publish("a", b"x", 2, dup=True, packet_id=5)] * 99)  # received together
     peer.expect(*[PubRec(5)] * 100)
     peer.send(PubRel(5)).expect(PubComp(5))
     assert watcher.messages(1) == [Publish("a", b"x", 2, packet_id=1)]
@@ -83,7 +83,7 @@ def test_every_refusal_is_followed_by_a_close(start, wire, scheme, code):
 @pytest.mark.statement("MQTT-3.2.2-4")
 @pytest.mark.statement("MQTT-3.2.2-5")
 @pytest.mark.statement("MQTT-3.1.3-9")
-def test_a_refused_client_is_told_of_no_session_even_where_there_is_one(start, wire, client):
+def test_a_refusal_never_reports_a_session(start, wire, client):
     answers = [True, Refused(3)]
     broker = start(authenticator=lambda peer, connect: answers.pop(0))
     with client("c", broker, clean_session=False) as peer:
@@ -96,7 +96,7 @@ def test_a_refused_client_is_told_of_no_session_even_where_there_is_one(start, w
 @pytest.mark.statement("MQTT-3.3.5-2")
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("close", [False, True])
-def test_what_is_denied_is_acknowledged_or_ends_the_connection_and_is_never_delivered(start, client, qos, close):
+def test_denied_messages_are_acknowledged_or_end_the_connection_and_are_never_delivered(start, client, qos, close):
     broker = start(authorizer=lambda peer, access: Verdict(access.topic != "no", close=close))
     watcher, peer = client("watcher", broker), client("c", broker)
     watcher.subscribe(("#", 0))
@@ -123,7 +123,7 @@ def test_control_characters_and_non_characters_are_refused(client, wire, charact
 
 
 @pytest.mark.statement("U-5")
-def test_they_may_be_allowed(start, client):
+def test_control_characters_can_be_allowed(start, client):
     peer = client("a\u0001b", start(limits=Limits(control_characters=True)))
     peer.subscribe(("a\u0001b", 0))
     assert peer.send(Publish("a\u0001b", b"x")).messages(1) == [Publish("a\u0001b", b"x")]

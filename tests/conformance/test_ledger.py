@@ -1,4 +1,4 @@
-"""The checker: every statement is known, kept by code that exists, and shown by a test or excused by a reason."""
+"""The ledger of statements: each is implemented by code that exists, and has a test or a reason for having none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNNUMBERED = 12
 
 @pytest.fixture(scope="module")
 def marks(request: pytest.FixtureRequest) -> ledger.Marks:
-    """Collect the marks of the whole suite, which takes seconds where this run has not collected it already."""
+    """Collect the marks of the whole suite; takes seconds unless this run has collected it already."""
     config = request.config
     whole = [Path(argument).resolve() for argument in config.args] == [ledger.ROOT / "tests"]
     if whole and not (
@@ -26,21 +26,21 @@ def marks(request: pytest.FixtureRequest) -> ledger.Marks:
     return ledger.collect()
 
 
-#: For what links to lines of the source, which compiled functions do not know.
-sources = pytest.mark.skipif(mqttws.compiled, reason="compiled functions do not know their lines")
+#: For links to source lines, which compiled functions do not have.
+sources = pytest.mark.skipif(mqttws.compiled, reason="compiled functions have no line numbers")
 
 
-def test_the_ledger_is_whole():
+def test_the_ledger_is_complete():
     entries = ledger.statements()
     assert sum(name.startswith("MQTT-") for name in entries) == NUMBERED
     assert [name for name in entries if name.startswith("U-")] == [f"U-{number}" for number in range(1, UNNUMBERED + 1)]
     for name, entry in entries.items():
         assert entry.binds in ("client", "server", "both"), name
         assert entry.says, name
-        assert bool(entry.untested) != bool(entry.keeps), f"{name}: either code keeps it, or it does not apply"
+        assert bool(entry.untested) != bool(entry.keeps), f"{name}: either code implements it, or it does not apply"
 
 
-def test_the_code_that_is_named_exists():
+def test_the_named_code_exists():
     missing = []
     for name, entry in ledger.statements().items():
         for where in entry.keeps:
@@ -48,12 +48,12 @@ def test_the_code_that_is_named_exists():
                 ledger.find(where)
             except (ImportError, AttributeError) as error:
                 missing.append(f"{name}: {where}: {error}")
-    assert not missing, "\n".join(["name the code that keeps it now, in statements.toml:", *missing])
+    assert not missing, "\n".join(["name the code that implements it now, in statements.toml:", *missing])
 
 
-def test_every_statement_that_a_test_names_is_known(marks):
+def test_every_statement_named_by_a_test_exists(marks):
     known = ledger.statements()
-    # A section, such as "§2.2.3", stands for a rule that has no number; the U-statements are the ones worth a line.
+    # A section, such as "§2.2.3", names a rule without a number; the important ones are the U-statements.
     unknown = {
         f"{test} names {statement}"
         for test, shown in marks.items()
@@ -76,7 +76,7 @@ def test_every_statement_has_a_test_or_a_reason(marks, figures):
 
 
 @sources
-def test_the_pages_tell_the_worst(marks):
+def test_the_pages_show_the_worst_result(marks):
     outcomes = dict.fromkeys(marks, "passed")
     tests = ledger.tests_by_statement(marks)["MQTT-1.5.3-1"]
     for outcome in ("passed", "failed"):
@@ -86,7 +86,7 @@ def test_the_pages_tell_the_worst(marks):
 
 
 @sources
-def test_every_link_of_the_pages_leads_somewhere(marks):
+def test_every_link_of_the_pages_is_valid(marks):
     made = ledger.pages(dict.fromkeys(marks, "passed"), marks)
     headings = [line[3:].partition(" ")[0] for text in made.values() for line in text.splitlines() if line[:3] == "## "]
     assert sorted(headings) == sorted(ledger.statements())

@@ -1,4 +1,4 @@
-"""The tests are tested: each statement has a planted fault, each fits the code, and a sample is caught here."""
+"""Planted faults: each statement has one, each fits the code, and a sample is caught here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import mqttws
 
 HERE = Path(__file__).parent
-#: How many of the faults are planted in each run of the suite; `make mutants` plants them all.
+#: The number of faults planted in each run of the suite; `make mutants` plants all of them.
 SAMPLE = 12
 
-pytestmark = pytest.mark.skipif(mqttws.compiled, reason="a fault is an edit of the source, this is the compiled build")
+pytestmark = pytest.mark.skipif(mqttws.compiled, reason="a fault is an edit of the source; this is the compiled build")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,8 +54,8 @@ def test_a_sample_of_the_faults_is_caught(figures):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_fault_that_breaks_nothing_is_told():
-    """The runner can tell: a fault that only changes words survives."""
+def test_a_fault_without_an_effect_is_reported():
+    """A fault without an effect survives."""
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})

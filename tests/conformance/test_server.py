@@ -1,4 +1,4 @@
-"""What binds the server and takes more than one rule to show: matching at random, order, sizes, every transport."""
+"""Statements that bind the server and need longer tests: random matching, order, sizes, every transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILTERS = st.builds(
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Return what §4.7 says, by a regular expression."""
+    """Return whether a filter matches by §4.7, with a regular expression."""
     levels = [{"+": "[^/]*"}.get(level, re.escape(level)) for level in topic_filter.split("/")]
     expression = "/".join(levels)
     if topic_filter == "#":
@@ -49,7 +49,7 @@ def running() -> Iterator[Broker]:
 @pytest.mark.statement("MQTT-4.7.1-3")
 @settings(max_examples=40)
 @given(topic_filters=st.lists(FILTERS, min_size=1, max_size=4), topics=st.lists(TOPICS, min_size=1, max_size=8))
-def test_what_matches_a_filter_arrives_and_nothing_else(running, topic_filters, topics):
+def test_only_matching_messages_are_delivered(running, topic_filters, topics):
     with Wire(running.url_of("mqtt")) as peer:
         peer.connect()
         peer.subscribe(*[(topic_filter, 0) for topic_filter in topic_filters])
@@ -61,8 +61,8 @@ def test_what_matches_a_filter_arrives_and_nothing_else(running, topic_filters, 
 
 @pytest.mark.statement("MQTT-4.6.0-5")
 @pytest.mark.statement("MQTT-4.6.0-6")
-def test_every_topic_is_ordered_without_asking(client):
-    """Three publishers and five topics at once, an away time in the middle: each topic keeps its publisher's order."""
+def test_every_topic_is_an_ordered_topic(client):
+    """Three publishers, five topics and a disconnection in between: each topic keeps the order of its publisher."""
     watcher = client("watcher", clean_session=False)
     watcher.subscribe(("t/#", 1))
     publishers = [client(f"p{number}") for number in range(3)]
@@ -97,11 +97,11 @@ def test_every_topic_is_ordered_without_asking(client):
 
 @pytest.mark.statement("U-8")
 @pytest.mark.statement("U-9")
-def test_a_remaining_length_takes_one_to_four_bytes():
+def test_a_remaining_length_has_one_to_four_bytes():
     for length, form in [(0, "00"), (127, "7f"), (128, "80 01"), (16_384, "80 80 01"), (268_435_455, "ff ff ff 7f")]:
         assert encode_remaining_length(length) == bytes.fromhex(form)
     largest = Decoder()
-    assert largest.feed(bytes.fromhex("30 ff ff ff 7f 00 01 61")) == []  # announced, and taken so far
+    assert largest.feed(bytes.fromhex("30 ff ff ff 7f 00 01 61")) == []  # announced, and accepted so far
     assert largest.under_way
     bounded = Decoder(max_packet_size=1_000)
     with pytest.raises(MalformedPacket, match="maximum here is 1,000"):
@@ -109,7 +109,7 @@ def test_a_remaining_length_takes_one_to_four_bytes():
 
 
 @pytest.mark.statement("U-9")
-def test_a_stated_bound_refuses_a_packet_by_its_header(start, client):
+def test_a_limit_refuses_a_packet_by_its_header(start, client):
     errors = []
     broker = start(limits=Limits(max_packet_size=1_000), on_disconnected=lambda peer, error: errors.append(error))
     peer = client("c", broker)
@@ -158,7 +158,7 @@ def test_every_transport_is_ordered_and_lossless_both_ways(everywhere, scheme):
 
 @pytest.mark.statement("MQTT-3.1.3-2")
 @pytest.mark.statement("MQTT-1.5.3-3")
-def test_two_identifiers_are_two_sessions_and_one_is_one_over_all_transports(client):
+def test_a_client_identifier_is_one_session_over_all_transports(client):
     names = ["c", "C", "\ufeffc", "é", "e\u0301"]
     for number, name in enumerate(names):
         with client(name, clean_session=False) as peer:
@@ -175,9 +175,9 @@ def test_two_identifiers_are_two_sessions_and_one_is_one_over_all_transports(cli
 
 
 @pytest.mark.statement("MQTT-4.1.0-2")
-def test_a_session_that_was_away_does_not_expire_once_its_client_is_back(start, client):
+def test_a_session_does_not_expire_after_its_client_reconnects(start, client):
     broker = start(limits=Limits(session_expiry=0.05))
-    while True:  # the session may have expired before its client is back
+    while True:  # the session may have expired before its client reconnects
         client("back", broker, clean_session=False).send("e0 00").rest()
         back = client("back", broker, clean_session=False)
         if back.session_present:
@@ -185,7 +185,7 @@ def test_a_session_that_was_away_does_not_expire_once_its_client_is_back(start, 
         back.close()
     back.subscribe(("a", 1))
     client("gone", broker, clean_session=False).send("e0 00").rest()
-    while broker.metrics()["clients/total"] == 2:  # its time was up after that of the other one
+    while broker.metrics()["clients/total"] == 2:  # it expires after the other one
         back.quiet()
     broker.publish("a", b"x", 1)
     assert back.messages(1) == [Publish("a", b"x", 1, packet_id=1)]
@@ -193,7 +193,7 @@ def test_a_session_that_was_away_does_not_expire_once_its_client_is_back(start, 
 
 @pytest.mark.statement("MQTT-4.7.2-1")
 @pytest.mark.parametrize("topic_filter", ["#", "+/x", "+/#"])
-def test_a_wildcard_in_front_brings_no_retained_dollar_topic(start, client, topic_filter):
+def test_a_leading_wildcard_delivers_no_retained_dollar_topic(start, client, topic_filter):
     broker = start(sys_anonymous=True)
     broker.publish("$own/x", b"hidden", 0, True)
     broker.publish("own/x", b"seen", 0, True)
@@ -206,8 +206,8 @@ def test_a_wildcard_in_front_brings_no_retained_dollar_topic(start, client, topi
 
 
 @pytest.mark.statement("MQTT-3.8.4-3")
-def test_a_subscription_is_replaced_without_a_gap_or_a_double(client):
-    """While a publisher goes on, the same filter is asked for again and again, at another QoS each time."""
+def test_a_subscription_is_replaced_without_a_loss_or_a_duplicate(client):
+    """While a publisher sends, the same filter is subscribed repeatedly, with another QoS each time."""
     watcher, publisher = client("watcher"), client("publisher")
     watcher.subscribe(("a", 0))
     for number in range(300):
@@ -224,8 +224,8 @@ def test_a_subscription_is_replaced_without_a_gap_or_a_double(client):
 
 
 @pytest.mark.statement("MQTT-2.2.2-1")
-def test_the_flags_of_all_that_a_broker_sends(wire):
-    """Byte by byte, as they stand on the wire: the low nibble of each first byte, by table 2.2."""
+def test_the_flags_of_all_packets_of_a_broker(wire):
+    """The low nibble of each first byte on the wire, by table 2.2."""
     peer = wire()
     peer.send(Connect("c"), Subscribe(1, [("a", 2)]), Publish("a", b"x", 2, packet_id=9), "c0 00")
     said = b""

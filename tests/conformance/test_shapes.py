@@ -1,6 +1,6 @@
-"""WebSocket messages of every shape, at both ends: packets and messages need not have the same borders.
+"""WebSocket messages of every shape, at both ends: packet and message boundaries are independent.
 
-Between a real client and a real broker stands a tunnel that puts the bytes of both into messages of another shape.
+A tunnel between a real client and a real broker puts the bytes of both into messages of another shape.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def check(received: list[Publish], tunnel: Reshaper) -> None:
     assert [(one.topic, one.payload, one.qos) for one in received] == MESSAGES
     assert tunnel.frames
     if tunnel.shape == "one_byte_a_fragment_and_pings_between":
-        assert tunnel.pongs > 1_000  # every ping was answered, in the midst of the fragments
+        assert tunnel.pongs > 1_000  # every ping was answered, between fragments
 
 
 @pytest.mark.statement("MQTT-6.0.0-2")
-def test_the_blocking_client_and_the_broker_take_every_shape(tunnel):
+def test_the_blocking_client_and_the_broker_accept_every_shape(tunnel):
     with mqttws.connect(tunnel.url, client_id="c", timeout=PATIENCE) as client:
         assert client.subscribe("t/#", 2) == 2
         messages = client.messages(timeout=PATIENCE)
         received = []
-        # One after the other: which of two messages of different QoS comes first is left to the broker.
+        # One after another, because the broker may choose the order of messages of different QoS.
         for message in MESSAGES:
             client.publish(*message)
             received.append(next(messages))
@@ -45,11 +45,11 @@ def test_the_blocking_client_and_the_broker_take_every_shape(tunnel):
 
 
 @pytest.mark.statement("MQTT-6.0.0-2")
-def test_the_asyncio_client_and_the_broker_take_every_shape(tunnel):
+def test_the_asyncio_client_and_the_broker_accept_every_shape(tunnel):
     async def converse() -> list[Publish]:
         async with aio.connect(tunnel.url, client_id="c", timeout=PATIENCE) as client:
             assert await client.subscribe("t/#", 2) == 2
-            for message in MESSAGES[:-1:3]:  # QoS 0, all at once
+            for message in MESSAGES[:-1:3]:  # QoS 0, without waiting
                 client.publish_nowait(*message)
             received = [await anext(messages) for messages in [client.messages()] for _ in MESSAGES[:-1:3]]
             await client.unsubscribe("t/#")

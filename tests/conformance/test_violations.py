@@ -1,7 +1,7 @@
-"""Every rule about the bytes of a packet, broken by the peer of a real broker and of a real client.
+"""Every rule about the bytes of a packet, violated by the peer of a real broker and of a real client.
 
-Each violation must end the Network Connection that carried it, with the statement in the error, and with nothing
-processed of it or after it [MQTT-4.8.0-1].
+Each violation must close its Network Connection, with the statement in the error, and nothing of it or after it may be
+processed [MQTT-4.8.0-1].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from mqttws import LocalProtocolError, Message, Publish, RemoteProtocolError, Subscribe
 from mqttws.broker import Limits
 
-#: Each ill-formed string: bytes of UTF-8 that must not be, behind its length.
+#: Malformed strings: invalid UTF-8, preceded by its length.
 ILL_FORMED = {
     "alone": "0001 80",
     "cut off": "0002 e282",
@@ -27,14 +27,14 @@ NUL = {"first": "0003 006161", "middle": "0003 610061", "last": "0003 616100"}
 
 
 def packet(first: str, *parts: str) -> bytes:
-    """Make a packet of its first byte and its body, in hexadecimal."""
+    """Return a packet from its first byte and its body, in hexadecimal."""
     body = bytes.fromhex("".join(parts))
     assert len(body) < 128
     return bytes.fromhex(first) + bytes((len(body),)) + body
 
 
 def case(data: bytes, says: str, *shows: str, name: str = ""):
-    """Make a case: the error's statement, and the statements that it shows beside it."""
+    """Return a case: the statement of the error, and the other statements that it verifies."""
     marks = [pytest.mark.statement(one) for one in {says, *shows} if not one.startswith("§")]
     return pytest.param(data, says, marks=marks, id=f"{says} {name or data.hex()[:40]}")
 
@@ -73,7 +73,7 @@ CONNECTS = [
     case(packet("11", HEAD, "02", TAIL), "MQTT-2.2.2-2", name="flags"),
 ]  # fmt: skip
 
-#: Those that either role may meet.
+#: Violations at either role.
 BOTH = [
     *(case(packet("30", text), "MQTT-1.5.3-1", "MQTT-3.3.2-1", name=f"topic {name}")
       for name, text in ILL_FORMED.items()),
@@ -133,7 +133,7 @@ TO_CLIENT = [
 
 
 @pytest.mark.parametrize(("data", "statement"), CONNECTS)
-def test_a_connect_is_closed_without_a_word(wire, caplog, data, statement):
+def test_a_malformed_connect_is_closed_without_an_answer(wire, caplog, data, statement):
     caplog.set_level(logging.INFO)
     assert wire().send(data, "c0 00").rest() == b""
     assert f"[{statement}]" in caplog.text
@@ -178,7 +178,7 @@ def test_over_a_websocket_the_close_code_is_1002_at_both_ends(client, subject):
     assert end.closing == (1002).to_bytes(2, "big") + b"MQTT-3.3.1-4"
 
 
-#: What a caller of the client may not ask for: the statement, and the call.
+#: Invalid calls of a client: the statement, and the call.
 FORBIDDEN = [
     ("MQTT-1.5.3-1", lambda client: client.publish("\ud800")),
     ("MQTT-1.5.3-1", lambda client: client.subscribe("\udfff")),
@@ -199,7 +199,7 @@ FORBIDDEN = [
     ("MQTT-3.8.3-3", lambda client: client.subscribe([])),
     ("MQTT-3.10.3-2", lambda client: client.unsubscribe([])),
 ]
-ALIASES = {"MQTT-4.7.3-2": "MQTT-1.5.3-2", "MQTT-4.7.1-1": "MQTT-3.3.2-2"}  # the same rule, told by its first id
+ALIASES = {"MQTT-4.7.3-2": "MQTT-1.5.3-2", "MQTT-4.7.1-1": "MQTT-3.3.2-2"}  # the same rule, reported by its first id
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_client_refuses_its_caller_before_anything_is_sent(subject, statement,
 
 
 @pytest.mark.statement("MQTT-4.7.3-3")
-def test_topics_and_filters_of_65_535_bytes_are_taken(start, client):
+def test_topics_and_filters_of_65_535_bytes_are_accepted(start, client):
     peer = client("c", start(limits=Limits(max_packet_size=200_000)))
     topic = "t" * 65_535
     peer.send(Subscribe(1, [(topic, 0)]), Publish(topic, b"x"))
