@@ -72,6 +72,7 @@ interop: $(VENV)/installed-test  ## clients and brokers of others against ours; 
 
 cluster: $(VENV)/installed-test  ## clusters whose nodes are killed in turn, some 45 minutes; writes its part of docs/scale.md; ONLY="nats" for some
 	@sh tests/peers/install.sh cluster
+	$(BIN)/python -m pytest -q --all-peers tests/cluster/test_black_hole.py tests/cluster/test_proxies.py
 	$(BIN)/python tests/cluster/cluster.py $(ONLY)
 
 bench: $(VENV)/installed-test  ## our own benchmarks

@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from mqttws import MQTTError
@@ -51,35 +52,57 @@ class Outcome:
     doubled: int = 0
     out_of_order: int = 0
     throttled: int = 0
+    client_us: float = 0.0  # of CPU, for each message
+    endpoint_us: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     python: str = platform.python_version()
 
 
 class Tally:
-    """Checks the numbers of each topic as they come."""
+    """Checks the numbers of each topic as they come.
+
+    A message is out of order if it comes for the first time after a later one of its topic, doubled if it has come
+    before, and lost if it never comes.
+    """
 
     def __init__(self, filters: int) -> None:
-        self.last = [-1] * filters
-        self.count = self.doubled = self.out_of_order = 0
+        self._next = [0] * filters
+        self._skipped: list[set[int]] = [set() for _ in range(filters)]
+        self.came = self.doubled = self.out_of_order = 0
         self.delays: list[float] = []
 
     def next(self, message: Message) -> None:
         """Take a message: its topic's number, its own, and when it was published."""
-        topic, number, sent = message.payload.split()
-        index, this = int(topic), int(number)
-        last = self.last[index]
-        self.count += 1
-        if this <= last:
-            self.doubled += 1
+        topic, text, sent = message.payload.split()
+        index, number = int(topic), int(text)
+        expected, skipped = self._next[index], self._skipped[index]
+        if number >= expected:
+            if number > expected:
+                skipped.update(range(expected, number))
+            self._next[index] = number + 1
+        elif number in skipped:
+            skipped.discard(number)
+            self.out_of_order += 1
         else:
-            self.out_of_order += this != last + 1
-            self.last[index] = this
+            self.doubled += 1
+            return
+        self.came += 1
         self.delays.append(time.monotonic() - float(sent))
 
 
-async def measure(url: str, region: str, credentials: Credentials, outcome: Outcome) -> None:
-    """Subscribe, publish at the rate for the time, wait for the rest, and fill in the outcome."""
+async def measure(
+    url: str, region: str, credentials: Credentials, outcome: Outcome, look: Callable[[], tuple[float, int]]
+) -> None:
+    """Subscribe, publish at the rate for the time, wait for the rest, and fill in the outcome.
+
+    Args:
+        url: of the endpoint.
+        region: of the endpoint.
+        credentials: for the endpoint.
+        outcome: says what is wanted, and is filled in.
+        look: returns the seconds of CPU that the endpoint has taken, and how many messages it has discarded.
+    """
     provider = AWSIoTProvider(region, url, credentials, client_id="bench", max_queued=100_000)
     sharded = Sharded(provider, (outcome.publishing, outcome.receiving), most_connections=1_000, connect_rate=100)
     tally = Tally(outcome.filters)
@@ -90,6 +113,7 @@ async def measure(url: str, region: str, credentials: Credentials, outcome: Outc
         await ps.connect(timeout=120)
         print(f"{len(ps.connection_states) - 1} connections, {outcome.filters} filters", file=sys.stderr)
         numbers = [0] * outcome.filters
+        used, endpoint_used = time.process_time(), look()[0]
         begin = time.monotonic()
         while (elapsed := time.monotonic() - begin) < outcome.seconds:
             while outcome.published < elapsed * outcome.wanted_rate:
@@ -108,24 +132,26 @@ async def measure(url: str, region: str, credentials: Credentials, outcome: Outc
         except MQTTError as error:
             print(error, file=sys.stderr)
         deadline = time.monotonic() + 20
-        while tally.count < outcome.published and time.monotonic() < deadline:
+        while tally.came < outcome.published and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
-        outcome.rate = round(tally.count / (time.monotonic() - begin))
+        outcome.rate = round(tally.came / (time.monotonic() - begin))
+        endpoint_total, outcome.throttled = look()
+        outcome.client_us = round(1e6 * (time.process_time() - used) / max(1, tally.came), 1)
+        outcome.endpoint_us = round(1e6 * (endpoint_total - endpoint_used) / max(1, tally.came), 1)
     outcome.doubled, outcome.out_of_order = tally.doubled, tally.out_of_order
-    outcome.lost = outcome.published - (tally.count - tally.doubled)
+    outcome.lost = outcome.published - tally.came
     delays = sorted(tally.delays) or [0.0]
     outcome.p50_ms = round(1_000 * delays[len(delays) // 2], 1)
     outcome.p99_ms = round(1_000 * delays[len(delays) * 99 // 100], 1)
 
 
 async def serve() -> None:
-    """Run the endpoint until standard input ends; then say what it has discarded."""
+    """Run the endpoint until standard input ends. For each line, say what it has used and discarded by then."""
     async with LocalIoTEndpoint() as iot:
         keys = iot.credentials
         print(json.dumps([iot.url, iot.region, keys.access_key, keys.secret_key]), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-        metrics = await asyncio.to_thread(iot.broker.metrics)
-        print(json.dumps(metrics["publish/messages/denied"]), flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps([time.process_time(), iot.broker.metrics()["publish/messages/denied"]]), flush=True)
 
 
 def run(filters: int, rate: int, seconds: float) -> Outcome:
@@ -135,13 +161,16 @@ def run(filters: int, rate: int, seconds: float) -> Outcome:
     outcome = Outcome(filters, rate, seconds, publishing, receiving)
     command = [sys.executable, __file__, "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
         assert server.stdout is not None
         try:
             url, region, access_key, secret_key = json.loads(server.stdout.readline())
-            asyncio.run(measure(url, region, Credentials(access_key, secret_key), outcome))
-            server.stdin.close()
-            outcome.throttled = json.loads(server.stdout.readline())
+
+            def look() -> tuple[float, int]:
+                print(file=server.stdin, flush=True)
+                used, discarded = json.loads(server.stdout.readline())
+                return used, discarded
+
+            asyncio.run(measure(url, region, Credentials(access_key, secret_key), outcome, look))
         finally:
             server.kill()
     return outcome

@@ -1,10 +1,12 @@
 """A reconnect storm: a broker that is killed and comes back, and clients that come back to it within a budget.
 
     python benchmarks/storm.py --clients 5000 --budget 500      real sockets, one process of clients, one broker
+    python benchmarks/storm.py --nodes 3                        the same; one of three is killed, and stays away
     python benchmarks/storm.py --fleet 1000000                  simulated: no machine has so many sockets
 
-The broker runs in a process of its own, is killed with SIGKILL, stays away for some seconds, and starts again on the
-same port. It notes when each CONNECT arrives; the clients note when each is connected again.
+Each broker runs in a separate process. One is killed with SIGKILL. Where it is the only one, it stays away for some
+seconds, and starts again on the same port; otherwise its clients go to the others. The brokers note when each CONNECT
+arrives; the clients note when each is connected again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
+from functools import partial
 from pathlib import Path
 
 from mqttws import ConnectBudget, Reconnect, State
@@ -85,21 +88,31 @@ async def serve(port: int) -> None:
     print(json.dumps(times), flush=True)
 
 
-async def storm(clients: int, budget: float, outage: float) -> dict[str, float]:
+def arrivals(broker: subprocess.Popen[str]) -> list[float]:
+    """End a broker. Return when CONNECTs came to it."""
+    assert broker.stdin is not None
+    assert broker.stdout is not None
+    broker.stdin.close()
+    times: list[float] = json.loads(broker.stdout.readline())
+    return times
+
+
+async def storm(clients: int, budget: float, outage: float, nodes: int) -> dict[str, float]:
     """Let clients lose their broker, and measure how they come back."""
-    port = free_port()
-    begun: list[float] = []
-
-    def url() -> str:  # asked for when an attempt begins
-        begun.append(time.monotonic())
-        return f"mqtt://127.0.0.1:{port}"
-
-    broker = start(port)
+    ports = [free_port() for _ in range(nodes)]
+    brokers = {port: start(port) for port in ports}
     shared, returns = ConnectBudget(budget), Returns()
     policy = Reconnect(initial=1.0, maximum=5.0)
+    begun: list[float] = []
+
+    def urls(number: int) -> list[str]:  # asked for when an attempt begins
+        begun.append(time.monotonic())
+        first = number % nodes
+        return [f"mqtt://127.0.0.1:{port}" for port in ports[first:] + ports[:first]]
+
     fleet = [
         Client(
-            url,
+            partial(urls, number),
             client_id=f"c{number}",
             reconnect=policy,
             connect_budget=shared,
@@ -107,30 +120,35 @@ async def storm(clients: int, budget: float, outage: float) -> dict[str, float]:
         )
         for number in range(clients)
     ]
+    lost = len(range(0, clients, nodes))
     try:
         for client in fleet:
             await client.open(wait=False)
         await returns.wait(clients, 60 + 2 * clients / budget)
         returns.times.clear()
         begun.clear()
-        broker.kill()
-        broker.wait()
-        await asyncio.sleep(outage)
-        broker = await asyncio.to_thread(start, port)
-        up = time.monotonic()
-        await returns.wait(clients, 120)
-        assert broker.stdin is not None
-        assert broker.stdout is not None
-        broker.stdin.close()
-        arrived = json.loads(await asyncio.to_thread(broker.stdout.readline))
+        brokers[ports[0]].kill()
+        brokers[ports[0]].wait()
+        away = time.monotonic()
+        if nodes == 1:
+            await asyncio.sleep(outage)
+            brokers[ports[0]] = await asyncio.to_thread(start, ports[0])
+            away = time.monotonic()
+        await returns.wait(lost, 120)
+        serving = [broker for broker in brokers.values() if broker.poll() is None]
+        arrived = sorted(at for broker in serving for at in await asyncio.to_thread(arrivals, broker) if at >= begun[0])
     finally:
-        broker.kill()
+        for broker in brokers.values():
+            broker.kill()
         await asyncio.gather(*(client.close(0) for client in fleet))
-    back = sorted(at - up for at in returns.times)
+    back = sorted(at - away for at in returns.times)
     return {
         "clients": clients,
+        "brokers": nodes,
+        "lost their connection": lost,
         "budget": budget,
-        "outage": outage,
+        "outage": outage if nodes == 1 else 0.0,
+        "attempts": len(begun),
         "attempts in the busiest second": busiest(begun),
         "CONNECTs in the busiest second": busiest(arrived),
         "half": round(back[len(back) // 2], 2),
@@ -163,6 +181,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=5_000, help="real clients, each with a socket")
     parser.add_argument("--budget", type=float, default=500.0, help="CONNECTs a second of all")
     parser.add_argument("--outage", type=float, default=2.0, help="seconds for which the broker is away")
+    parser.add_argument("--nodes", type=int, default=1, help="brokers, of which one is killed")
     parser.add_argument("--fleet", type=int, help="simulate so many clients instead")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -171,7 +190,8 @@ def main() -> None:
     elif arguments.fleet is not None:
         plan(arguments.fleet, arguments.outage)
     else:
-        print(json.dumps(asyncio.run(storm(arguments.clients, arguments.budget, arguments.outage)), indent=1))
+        outcome = storm(arguments.clients, arguments.budget, arguments.outage, arguments.nodes)
+        print(json.dumps(asyncio.run(outcome), indent=1))
 
 
 if __name__ == "__main__":

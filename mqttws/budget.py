@@ -6,6 +6,10 @@ time. A `ConnectBudget` schedules the attempts of all clients that share it, so 
     budget = ConnectBudget(500)
     clients = [mqttws.Client(url, connect_budget=budget) for _ in range(5_000)]
 
+An attempt reserves a turn, and begins when its time has come. A busy process is late, and would then begin many
+attempts at once. So the attempts that have begun are counted, too; if there are too many, an attempt reserves another
+turn.
+
 Clients in different processes cannot share a budget. For them `Reconnect.spread` makes the first delay random.
 """
 
@@ -14,14 +18,26 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 
 __all__ = ["ConnectBudget"]
+
+#: Turns are further apart than they need be by this part, so that an attempt may be a little late.
+_STEP_MARGIN = 0.01
+#: The times in which attempts are counted are longer by this part: between its count and its first packet an attempt
+#: takes a moment, which is not always the same.
+_COUNT_MARGIN = 0.005
+#: Seconds by which a busy process may be late, and then make several attempts at once.
+_LATE = 0.05
 
 _all: weakref.WeakSet[ConnectBudget] = weakref.WeakSet()
 
 
 class ConnectBudget:
     """A limit on the attempts to connect per second, for any number of clients, threads and event loops.
+
+    At most `rate` attempts, rounded down, and `burst - 1` begin in any second; at a rate below 1, `burst` in any
+    `1 / rate` seconds.
 
     Args:
         rate: Attempts per second, above 0.
@@ -38,7 +54,15 @@ class ConnectBudget:
             raise ValueError(f"burst is {burst}; it must be at least 1")
         self.rate = rate
         self.burst = burst
+        self._step = (1 + _STEP_MARGIN) / rate  # seconds from one turn to the next
         self._next = float("-inf")  # the time after all reserved ones; it may be in the past
+        # How many attempts may begin in how many seconds: those that are late, and all.
+        late, most = max(1, int(rate * _LATE)), max(1, int(rate))
+        self._limits = [
+            (burst - 1 + count, seconds * (1 + _COUNT_MARGIN))
+            for count, seconds in ((late, late / rate), (most, max(1.0, 1 / rate)))
+        ]
+        self._begun: deque[float] = deque(maxlen=self._limits[-1][0])  # when the latest attempts began
         self.renew()
         _all.add(self)
 
@@ -56,9 +80,29 @@ class ConnectBudget:
             The reserved time: `now`, or later.
         """
         with self._lock:  # no other lock is taken while this one is held
-            turn = max(self._next, now - (self.burst - 1) / self.rate)
-            self._next = turn + 1 / self.rate
+            return self._reserve(now)
+
+    def _reserve(self, now: float) -> float:
+        turn = max(self._next, now - (self.burst - 1) * self._step)
+        self._next = turn + self._step
         return max(turn, now)
+
+    def begin(self, now: float) -> float:
+        """Begin an attempt at its reserved time, unless too many have begun within the last second.
+
+        Args:
+            now: The current time in seconds, of `time.monotonic`.
+
+        Returns:
+            `now`: the attempt is counted, and must begin at once. A later time: another turn, which is reserved.
+        """
+        with self._lock:
+            begun = self._begun
+            due = [begun[-most] + seconds for most, seconds in self._limits if len(begun) >= most]
+            if max(due, default=now) > now:
+                return max(self._reserve(now), *due)
+            begun.append(now)
+            return now
 
     def __repr__(self) -> str:
         return f"<ConnectBudget of {self.rate:g} attempts per second, {self.burst} at once>"

@@ -59,8 +59,6 @@ from mqttws.protocol.session import Session
 if TYPE_CHECKING:
     from mqttws.client.tls import TLSMemory, TLSPipe
 
-#: How many seconds after its reserved time an attempt may start; a later one reserves anew. See `ConnectBudget`.
-LATE = 0.05
 #: Seconds of running callbacks after which the driver handles the network again.
 CALLBACK_SLICE = 0.05
 #: The WebSocket close codes of a normal end: none (TCP), "normal", and a close frame without a code.
@@ -157,7 +155,7 @@ class Core(Generic[F]):
         self._short_lived = 0
         self._attempted_at: float | None = None
         self._turn: float | None = None  # the time reserved for the next attempt
-        self._has_missed = False  # whether that is the second reserved time, which is kept even if it is late
+        self._keeps_turn = False  # whether the next attempt takes the place of the last one in the budget
         self._connected_at: float | None = None
         attempt.make_connect(options, self.client_id)  # raise an error for invalid options now, not when connecting
 
@@ -209,7 +207,7 @@ class Core(Generic[F]):
         self.error = self.pending.ended = None
         self.opened = self._driver.make_future()
         self._attempts = self._short_lived = 0
-        self._turn, self._has_missed = None, False
+        self._turn, self._keeps_turn = None, False
 
     def unopened(self) -> None:
         """Record that `open` failed. It can be called again; messages published until then are queued."""
@@ -218,18 +216,15 @@ class Core(Generic[F]):
     def turn(self, now: float) -> float:
         """Return when the attempt that is due may begin: `now`, or later with a `connect_budget`."""
         budget = self.options.connect_budget
-        if budget is None:
+        if budget is None or self._keeps_turn:
+            self._keeps_turn = False
             return now
         if self._turn is None:
             self._turn = budget.reserve(now)
-        elif now - self._turn > LATE and not self._has_missed:
-            # The process was busy. The reserved times of other clients have passed too, and if all of them started
-            # now, they would exceed the budget.
-            self._turn, self._has_missed = budget.reserve(now), True
-        if self._turn > now:
-            return self._turn
-        self._turn, self._has_missed = None, False
-        return now
+        if self._turn <= now:
+            turn = budget.begin(now)
+            self._turn = turn if turn > now else None
+        return self._turn or now
 
     def begin_attempt(self) -> None:
         """Start an attempt. The caller determines the URL next, outside the lock."""
@@ -521,7 +516,7 @@ class Core(Generic[F]):
             return None
         if verdict.recovers:
             if isinstance(error, HandshakeRejected):
-                self._turn = now  # no CONNECT was sent: the next attempt takes the turn of this one
+                self._keeps_turn = True  # no CONNECT was sent: the next attempt takes the turn of this one
             return now
         if self._dropped:
             error = ConnectionClosed("a new connection was requested")

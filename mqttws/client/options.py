@@ -208,9 +208,11 @@ class Options:
             close the connection as soon as an acknowledgement is overdue, and connect again, to another URL if there
             are several. For clusters: a node that waits for an election answers pings, but loses received messages.
         publish_rate: PUBLISH packets per second, above 0, that the server accepts on one connection in both directions
-            together. QoS 1 and 2 messages beyond it are delayed. None: no limit.
+            together. QoS 1 and 2 messages beyond it are delayed, and at most half a second's worth of them is in
+            flight. None: no limit.
         resend_after: Seconds, above 0, after which an unacknowledged QoS 1 message is sent again on the same
-            connection; None: only on the next connection. For servers that drop messages beyond their rate.
+            connection, if the server has acknowledged a later one, or answered a ping and been silent for that time
+            again. None: only on the next connection. For servers that drop messages beyond their rate.
         proxy: "environment": HTTPS_PROXY and NO_PROXY, for wss:// only; or the URL of a proxy, http:// or socks5h://,
             for any connection; None: no proxy.
         unix_socket: The path of a Unix socket to connect to, instead of the host and the port of the URL.

@@ -29,6 +29,9 @@ class Turns(Protocol):
     def reserve(self, now: float) -> float:
         """Reserve the time of an attempt. Return it: `now` or later."""
 
+    def begin(self, now: float) -> float:
+        """Begin the attempt whose time has come. Return `now`; or a later time, which is reserved for it instead."""
+
 
 class Reconnect(Value):
     """How a client reconnects.

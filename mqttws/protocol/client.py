@@ -57,8 +57,8 @@ class ClientMachine(Machine):
         max_packet_size: Bytes. A larger packet from the server ends the connection with `PacketTooLarge`.
         max_filters: Maximum number of Topic Filters in a SUBSCRIBE that restores subscriptions (8 at AWS IoT).
         publish_rate: PUBLISH packets per second in both directions together; see `Pace`. None: no limit.
-        resend_after: Seconds after which a QoS 1 message that is not acknowledged is sent again; None: only on the
-            next connection.
+        resend_after: Seconds after which a QoS 1 message that is not acknowledged is sent again, if the server has
+            dropped it; see `Pace`. None: only on the next connection.
         ack_timeout: Seconds without any acknowledgement, while one is due, after which the server is pinged and
             `Stalled` is reported; None: never.
         reject_suspects: Whether to stop sending a message or request each time after which the server closes the
@@ -267,7 +267,10 @@ class ClientMachine(Machine):
         if self.state is not CONNECTED:
             return
         if self._pace is not None:
-            self._out += self._pace.overdue(now)
+            packets, asks = self._pace.overdue(now)
+            self._out += packets
+            if asks:
+                self._send_ping()  # with no time-out: a busy server may take as long as the keep alive allows
         if self.session.sender.ages is not None:
             self._expire(now)
         stalled = self._stall.expire(now) if self._stall is not None and self._reading else None
@@ -284,8 +287,13 @@ class ClientMachine(Machine):
             return
         self._ping(now)
 
-    def _ping(self, now: float) -> None:
+    def _send_ping(self) -> None:
         self._send(PingReq())
+        if self._pace is not None:
+            self._pace.pinged()
+
+    def _ping(self, now: float) -> None:
+        self._send_ping()
         if self._ping_sent is None:
             self._ping_sent = now
 
@@ -446,6 +454,8 @@ class ClientMachine(Machine):
 
     def _on_pingresp(self, packet: PingResp, now: float) -> None:
         self._ping_sent = None
+        if self._pace is not None:
+            self._pace.answered(now)
         if self._probing is not None:
             self._probing.proven = True
 

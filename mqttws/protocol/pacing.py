@@ -2,15 +2,29 @@
 
 Such a server (AWS IoT is one) does not acknowledge the messages that it drops. Without pacing, a client would soon have
 all its messages in flight waiting for acknowledgements that never come, and send nothing more. So QoS 1 and 2 messages
-are delayed to stay below the rate, and a QoS 1 message that is not acknowledged in time is sent again.
+are delayed to stay below the rate, and a QoS 1 message that was dropped is sent again.
+
+*Delays.* The server counts messages when it reads them. If it was busy, or the network slow, many arrive at once. Let a
+client send at most B + r t messages in t seconds, and have at most W in flight. Then the server reads at most
+B + W + r t messages in t seconds, whatever the delays are. B and W are half a second's worth each, so this is within
+the rate and a burst of one second's worth, and no message is dropped because of a delay.
+
+*Silence.* A missing acknowledgement does not show that a message was dropped: the server may only be late. A copy would
+add to its work, and would be delivered after later messages of the same topic. So a message that is overdue is sent
+again only if the server has dropped it: it has acknowledged a later one, which it must do in order [MQTT-4.6.0-2]; or
+it has answered a PINGREQ that was sent after the message, and the same time has passed again without an
+acknowledgement (a server may answer a PINGREQ before the messages that it has read with it).
 """
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mqttws.codec.publishing import encode_publish
+from mqttws.protocol.outgoing import QOS
 
 if TYPE_CHECKING:
     from mqttws.protocol.outgoing import Outgoing
@@ -20,6 +34,8 @@ __all__ = ["Pace", "TokenBucket"]
 
 #: The fraction of the server's rate that is used, because its clock differs and network delays vary.
 _MARGIN = 0.98
+#: How many messages after the oldest are searched for one that is acknowledged.
+_FOLLOWING = 200
 
 
 class TokenBucket:
@@ -94,39 +110,70 @@ class TokenBucket:
         return now if missing <= 0 else now + missing / self.rate
 
 
+class _Sent(NamedTuple):
+    """A message that was sent: when, which it was of all that were, and the message."""
+
+    at: float
+    number: int
+    outgoing: Outgoing
+
+
 class Pace:
     """The rate limit and the retransmissions of one connection.
 
     Args:
         sender: The outgoing messages.
-        rate: PUBLISH packets per second in both directions together, above 0; None: no limit.
-        resend_after: Seconds after which a QoS 1 message that is not acknowledged is sent again; None: never.
+        rate: PUBLISH packets per second in both directions together, above 0; at most half of it is in flight. None: no
+            limit.
+        resend_after: Seconds after which a QoS 1 message that is not acknowledged is overdue; None: never.
     """
 
-    __slots__ = ("_at", "_bucket", "_holds", "_resend_after", "_sender", "_sent")
+    __slots__ = (
+        "_allowed",
+        "_at",
+        "_bucket",
+        "_holds",
+        "_number",
+        "_pings",
+        "_read",
+        "_read_at",
+        "_resend_after",
+        "_sender",
+        "_sent",
+        "_window",
+    )
 
     def __init__(self, sender: Sender, rate: float | None, resend_after: float | None) -> None:
         self._sender = sender
-        # Bursts are limited to half a second's worth: network delays can merge two of them before the server.
-        self._bucket = None if rate is None else TokenBucket(rate * _MARGIN, max(1.0, rate / 2))
+        half = None if rate is None else max(1.0, rate / 2)
+        self._bucket = None if rate is None or half is None else TokenBucket(rate * _MARGIN, half)
+        self._window = inf if half is None else int(half)
         self._resend_after = resend_after
-        # Packet identifier -> when the message was sent, and the message; the oldest first.
-        self._sent: dict[int, tuple[float, Outgoing]] = {}
+        self._sent: dict[int, _Sent] = {}  # by packet identifier, the oldest first
+        self._number = 0  # of the last message that was sent
+        self._read = 0  # of the last message that the server is known to have read by a PINGRESP,
+        self._read_at = 0.0  # which came then
+        self._pings: deque[int] = deque()  # for each unanswered PINGREQ, `_number` when it was sent
+        self._allowed = inf  # the number of messages that `open` allowed
         self._at = 0.0
         self._holds = False  # whether a message is held back because of the rate
 
     def open(self, now: float) -> int:
         """Allow the sender as many messages as the rate permits. Return how many are in flight, for `close`."""
         self._at = now
-        self._sender.allowance = inf if self._bucket is None else self._bucket.available(now)
-        return self._sender.in_flight
+        in_flight = self._sender.in_flight
+        if self._bucket is not None:
+            self._allowed = min(self._bucket.available(now), self._window - in_flight)
+        self._sender.allowance = self._allowed
+        return in_flight
 
     def close(self, in_flight: int, now: float) -> None:
         """Record what was sent since `open`, which returned `in_flight`."""
         sender = self._sender
         if self._bucket is not None:
-            self._bucket.spend(now, self._bucket.available(now) - sender.allowance)
-            self._holds = sender.allowance < 1 and sender.is_ready
+            self._bucket.spend(now, self._allowed - sender.allowance)
+            has_space = sender.in_flight < self._window  # otherwise an acknowledgement comes first
+            self._holds = self._bucket.available(now) < 1 and has_space and sender.is_ready
             sender.allowance = inf
         self._note(sender.in_flight - in_flight, now)
 
@@ -138,57 +185,99 @@ class Pace:
     def alone(self, packet_id: int, outgoing: Outgoing) -> None:
         """Record that a message in flight was sent again by itself, between `open` and `close`."""
         self._sender.allowance -= 1
-        if self._resend_after is not None:
-            self._sent[packet_id] = (self._at, outgoing)
+        self._add(packet_id, self._at, outgoing)
 
     def count(self, now: float, messages: int = 1) -> None:
         """Count messages that were received, or were sent without `open`."""
         if self._bucket is not None and messages:
             self._bucket.spend(now, messages)
 
+    def pinged(self) -> None:
+        """Record that a PINGREQ is sent."""
+        self._pings.append(self._number)
+
+    def answered(self, now: float) -> None:
+        """Record a PINGRESP: the server has read everything before its PINGREQ. Spec: [MQTT-3.12.4-1]."""
+        if self._pings:
+            number, oldest = self._pings.popleft(), self._oldest()
+            if oldest is None or oldest[1].number > self._read:  # otherwise the time since the earlier answer counts
+                self._read, self._read_at = number, now
+
     def next_deadline(self) -> float | None:
         """Return when a message that is held back may be sent, or one must be sent again; None for never."""
         deadline = None
         if self._bucket is not None and self._holds:
             deadline = self._bucket.ready_at(self._at) + 0.001  # rounding could make it slightly too early, repeatedly
-        self._forget_done()
-        if self._resend_after is not None and self._sent:
-            overdue_at = next(iter(self._sent.values()))[0] + self._resend_after
-            if self._bucket is not None and overdue_at <= self._at:
-                overdue_at = self._bucket.ready_at(self._at) + 0.001
-            deadline = overdue_at if deadline is None else min(deadline, overdue_at)
+        oldest = self._oldest()
+        due = None if oldest is None else self._due(oldest[1])
+        if due is not None:
+            deadline = due if deadline is None else min(deadline, due)
         return deadline
 
-    def overdue(self, now: float) -> list[bytes]:
-        """Return the messages to send again, encoded, the oldest first. Spec: [MQTT-3.3.1-1]."""
+    def _due(self, oldest: _Sent) -> float | None:
+        """Return when something is to be done about the oldest message; None while a PINGRESP is expected."""
+        assert self._resend_after is not None
+        due = oldest.at + self._resend_after
+        if due > self._at:
+            return due
+        due = self._at
+        if not self._is_overtaken():
+            if oldest.number > self._read:
+                return None if self._is_asked(oldest) else due
+            due = max(due, self._read_at + self._resend_after)
+        return due if self._bucket is None else max(due, self._bucket.ready_at(self._at) + 0.001)
+
+    def overdue(self, now: float) -> tuple[list[bytes], bool]:
+        """Return the messages to send again, encoded, the oldest first; and whether a PINGREQ is needed after them.
+
+        Spec: [MQTT-3.3.1-1].
+        """
         self._at, self._holds = now, False
         packets: list[bytes] = []
-        while self._resend_after is not None:
-            self._forget_done()
-            packet_id = next(iter(self._sent), None)
-            if packet_id is None or self._sent[packet_id][0] + self._resend_after > now:
+        while (found := self._oldest()) is not None and self._resend_after is not None:
+            packet_id, oldest = found
+            if oldest.at + self._resend_after > now:
                 break
+            if not self._is_overtaken():
+                if oldest.number > self._read:
+                    return packets, not self._is_asked(oldest)
+                if self._read_at + self._resend_after > now:
+                    break
             if self._bucket is not None and not self._bucket.take(now):
                 break
-            _, outgoing = self._sent.pop(packet_id)
-            self._sent[packet_id] = (now, outgoing)
-            _, topic, payload, qos, retain = outgoing
+            self._add(packet_id, now, oldest.outgoing)
+            _, topic, payload, qos, retain = oldest.outgoing
             packets.append(encode_publish(topic, payload, qos, retain, True, packet_id))
-        return packets
+        return packets, False
+
+    def _is_overtaken(self) -> bool:
+        """Return whether a message after the oldest is acknowledged."""
+        following = islice(self._sent.items(), 1, _FOLLOWING)
+        return any(not self._sender.awaits_puback(packet_id, sent.outgoing) for packet_id, sent in following)
+
+    def _is_asked(self, sent: _Sent) -> bool:
+        """Return whether a PINGRESP is expected to a PINGREQ that was sent after a message."""
+        return bool(self._pings) and self._pings[-1] >= sent.number
 
     def _note(self, count: int, now: float) -> int:
         """Record the time of sending of the last `count` messages in flight. Return how many there are."""
         published = self._sender.last_published(count) if count > 0 else []
-        if self._resend_after is not None:
-            for packet_id, outgoing in published:
-                self._sent.pop(packet_id, None)
-                self._sent[packet_id] = (now, outgoing)
+        for packet_id, outgoing in published:
+            self._add(packet_id, now, outgoing)
         return len(published)
 
-    def _forget_done(self) -> None:
-        """Remove acknowledged messages from the left of `_sent`."""
+    def _add(self, packet_id: int, now: float, outgoing: Outgoing) -> None:
+        """Record that a message is sent, after all others."""
+        if self._resend_after is not None and outgoing[QOS] == 1:
+            self._number += 1
+            self._sent.pop(packet_id, None)
+            self._sent[packet_id] = _Sent(now, self._number, outgoing)
+
+    def _oldest(self) -> tuple[int, _Sent] | None:
+        """Return the message that was sent first and is not acknowledged, with its packet identifier; None for none."""
         while self._sent:
-            packet_id, (_, outgoing) = next(iter(self._sent.items()))
-            if self._sender.awaits_puback(packet_id, outgoing):
-                break
+            packet_id, sent = next(iter(self._sent.items()))
+            if self._sender.awaits_puback(packet_id, sent.outgoing):
+                return packet_id, sent
             del self._sent[packet_id]
+        return None

@@ -1,25 +1,25 @@
 """A pool of connections, for asyncio: the methods that wait.
 
-Each connection (a part) has a reader, a task that takes its messages, in addition to its client's task. The readers put
-messages into one queue, from which the runner of the channel delivers them. So callbacks are called one after the
-other, as with one connection. A reader waits while the queue is full; then its client stops reading.
+The client of each connection (a part) calls a function with its messages, which puts them into one queue. From there
+the runner of the channel delivers them. So callbacks are called one after the other, as with one connection. While the
+queue is full, the function makes its client wait, which then stops reading.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-import mqttws
 from mqttws import ConnectionClosed, MQTTError, Publish
 from pubsub.pool.core import LOOK, PoolCore
 from pubsub.pool.part import Part
 
 __all__ = ["Pool"]
 
-#: The number of messages in the queue from which on the readers wait.
+#: The number of messages in the queue from which on the clients wait.
 PLACES = 1_000
 #: The default time-out of `close`, in seconds.
 CLOSE_TIMEOUT = 5.0
@@ -32,7 +32,7 @@ class Pool(PoolCore):
         self._queue: deque[Publish] = deque()
         self._is_over = False
         self._came: asyncio.Future[None] | None = None  # while `messages` waits, because the queue is empty
-        self._space: asyncio.Future[None] | None = None  # while readers wait, because the queue is full
+        self._space: asyncio.Future[None] | None = None  # while clients wait, because the queue is full
         self._tasks: set[asyncio.Task[None]] = set()
         super().__init__(*arguments)
 
@@ -52,7 +52,6 @@ class Pool(PoolCore):
         first = self._parts[0]
         first.is_open = True
         await first.client.open()
-        self._spawn(self._read(first))
         for part in self._unopened():
             self.start(part)
         self.runtime.later(LOOK, self.look)
@@ -61,29 +60,33 @@ class Pool(PoolCore):
         """See `PoolCore.start`."""
         if not part.is_open and not self._is_closing:
             part.is_open = True
-            self._spawn(self._open(part))
+            self._spawn(part.client.open(wait=False))
 
-    async def _open(self, part: Part) -> None:
-        await part.client.open(wait=False)
-        await self._read(part)
+    def options_of(self, part: Part) -> Mapping[str, Any]:
+        """See `PoolCore.options_of`."""
+        return {"on_message": partial(self._take, part)}
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read(self, part: Part) -> None:
-        client: mqttws.aio.Client = part.client
-        try:
-            async for publish in client.messages():
-                while (over := self.took(part, publish)) is not None:
-                    await asyncio.shield(over)
-                while len(self._queue) >= PLACES and not self._is_closing:
-                    if self._space is None or self._space.done():
-                        self._space = asyncio.get_running_loop().create_future()
-                    await asyncio.shield(self._space)
-        except MQTTError:
-            pass  # the client has ended; its change of state is handled elsewhere
+    def _take(self, part: Part, publish: Publish) -> Coroutine[Any, Any, None] | None:
+        """Take a message of a part. Return what its client must await before the next one."""
+        over = self.took(part, publish)
+        if over is None and len(self._queue) < PLACES:
+            return None
+        return self._wait(part, publish, over)
+
+    async def _wait(self, part: Part, publish: Publish, over: Any) -> None:
+        """Wait until a message can be taken, and then until there is space for others."""
+        while over is not None:
+            await asyncio.shield(over)
+            over = self.took(part, publish)
+        while len(self._queue) >= PLACES and not self._is_closing:
+            if self._space is None or self._space.done():
+                self._space = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._space)
 
     def put(self, publish: Publish) -> None:
         """See `PoolCore.put`."""

@@ -44,6 +44,11 @@ class ConnectTurns:
         turn = now if self._budget is None else self._budget.reserve(now)
         return _budget(self._key, self._rate).reserve(turn)
 
+    def begin(self, now: float) -> float:
+        """Begin the attempt whose time has come. Return `now`; or a later time, which is reserved for it instead."""
+        turn = now if self._budget is None else self._budget.begin(now)
+        return turn if turn > now else _budget(self._key, self._rate).begin(now)
+
 
 def _budget(key: _Key, rate: float) -> ConnectBudget:
     budget = _budgets.get(key)

@@ -97,7 +97,11 @@ class Parts(ABC):
 
     @abstractmethod
     def start(self, part: Part) -> None:
-        """Connect a part, and start to read its messages."""
+        """Connect a part, and start to take its messages."""
+
+    @abstractmethod
+    def options_of(self, part: Part) -> Mapping[str, Any]:
+        """Return the options of a part's client by which its messages are taken."""
 
     @abstractmethod
     def retire(self, part: Part) -> None:
@@ -149,6 +153,7 @@ class Parts(ABC):
             "will": self._options.get("will") if index == 0 else None,  # one will for the whole pool
             "on_state": partial(self._on_state, part),
             "on_error": partial(self._on_error, part),
+            **self.options_of(part),
         }
         part.client = self._make(**options)
         self._parts.append(part)

@@ -35,8 +35,9 @@ class Sharded(Provider):
         connect_rate: The maximum rate of CONNECTs of all connections together, in packets per second, above 0.
 
     Raises:
-        ProviderError: The provider uses kept sessions. Topic Filters move between connections, so messages that a
-            server stores for one of them would be lost or delivered twice.
+        ProviderError: The provider has `clean_session=False`, as one with a `store` has. Topic Filters and topics move
+            between connections, so messages that a server or a store keeps for one of them would be lost, delivered
+            twice, or sent after later messages of their topic.
         TypeError, ValueError: An argument has the wrong type, or is out of its range.
     """
 
@@ -57,10 +58,12 @@ class Sharded(Provider):
         if most_connections < 2:
             raise ValueError(f"most_connections is {most_connections}; it must be at least 2")
         options = provider.connection_options
-        if not options.get("clean_session", True) or options.get("store") is not None:
+        if not options.get("clean_session", True):  # a store needs that, too
             raise ProviderError(
-                f"{provider.name} has clean_session=False: a kept session belongs to one connection, but Topic Filters "
-                "move between connections; use clean_session=True, or one connection"
+                f"{provider.name} has clean_session=False: what a server or a store keeps belongs to one client "
+                "identifier, but topics and Topic Filters move between connections; use clean_session=True here. For "
+                "what must outlive a connection or the process, use a provider beside this one, or several that each "
+                "have a part of the topics"
             )
         super().__init__(name=name if name is not None else provider.name, offline=provider.offline)
         self.provider = provider

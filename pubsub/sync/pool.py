@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -68,6 +68,10 @@ class Pool(PoolCore):
             part.is_open = True
         part.client.open(wait=False)
         self._begin_reader(part)
+
+    def options_of(self, part: Part) -> Mapping[str, Any]:
+        """See `PoolCore.options_of`. There are none: a reader takes the messages."""
+        return {}
 
     def _begin_reader(self, part: Part) -> None:
         self._in_background(partial(self._read, part), f"pubsub reader {part.index}")

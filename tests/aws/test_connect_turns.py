@@ -140,29 +140,39 @@ def test_turns_are_those_of_the_endpoint_and_the_client_id() -> None:
     def turn(*endpoints: str, client_id: str = "c") -> float:
         return ConnectTurns(endpoints, client_id, 1.0, None).reserve(100.0)
 
-    assert [turn(HOST), turn(f"wss://{HOST}/mqtt"), turn(f"wss://{HOST.upper()}:443/mqtt")] == [100.0, 101.0, 102.0]
-    assert turn(f"mqtts://{HOST}:8883") == 103.0
+    turns = [turn(HOST), turn(f"wss://{HOST}/mqtt"), turn(f"wss://{HOST.upper()}:443/mqtt")]
+    assert turns == pytest.approx([100.0, 101.01, 102.02])  # a hundredth more than a second each
+    assert turn(f"mqtts://{HOST}:8883") == pytest.approx(103.03)
     assert turn(HOST, client_id="other") == 100.0
     assert turn("wss://other.example/mqtt") == 100.0
     assert [turn("ws://127.0.0.1:1234/mqtt"), turn("ws://127.0.0.1:1235/mqtt")] == [100.0, 100.0]
     assert turn(HOST, "other.example") == 100.0
-    assert turn("wss://other.example/mqtt", HOST) == 101.0
-    assert [turn(), turn()] == [100.0, 101.0]  # signed elsewhere: the client id is all that is known
+    assert turn("wss://other.example/mqtt", HOST) == 101.01
+    assert [turn(), turn()] == [100.0, 101.01]  # signed elsewhere: the client id is all that is known
     assert turn("wss://host:none/mqtt") == 100.0  # is refused when it is connected to
 
 
 def test_turns_begin_when_the_clients_own_budget_lets_it() -> None:
     own = ConnectBudget(0.1)
     assert ConnectTurns([HOST], "c", 1.0, own).reserve(100.0) == 100.0
-    assert ConnectTurns([HOST], "c", 1.0, own).reserve(100.0) == 110.0
-    assert ConnectTurns([HOST], "c", 1.0, None).reserve(100.0) == 111.0
+    assert ConnectTurns([HOST], "c", 1.0, own).reserve(100.0) == pytest.approx(110.1)
+    assert ConnectTurns([HOST], "c", 1.0, None).reserve(100.0) == pytest.approx(111.11)
+
+
+def test_an_attempt_begins_when_both_budgets_let_it() -> None:
+    own = ConnectBudget(0.1)
+    turns = ConnectTurns([HOST], "c", 1.0, own)
+    assert turns.reserve(100.0) == turns.begin(100.0) == 100.0
+    assert turns.begin(100.5) > 110.0  # the client's own has had its attempt
+    assert ConnectTurns([HOST], "c", 1.0, None).begin(100.5) > 101.0  # and the client id has had its
+    assert turns.begin(115.0) == 115.0
 
 
 def test_the_table_is_bounded() -> None:
     for number in range(connect_turns._MOST_BUDGETS + 500):
         ConnectTurns([HOST], f"c{number}", 1.0, None).reserve(100.0)
     assert len(connect_turns._budgets) == connect_turns._MOST_BUDGETS
-    assert ConnectTurns([HOST], f"c{number}", 1.0, None).reserve(100.0) == 101.0  # the latest are those that stay
+    assert ConnectTurns([HOST], f"c{number}", 1.0, None).reserve(100.0) == 101.01  # the latest are those that stay
 
 
 def test_no_two_threads_get_one_turn() -> None:
@@ -179,7 +189,7 @@ def test_no_two_threads_get_one_turn() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(turns) == [float(number) for number in range(4_000)]
+    assert sorted(turns) == pytest.approx([1.01 * number for number in range(4_000)])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -192,5 +202,5 @@ def test_a_fork_while_a_turn_is_reserved() -> None:
     with budget._lock:
         child = os.fork()
         if child == 0:
-            os._exit(0 if turns.reserve(0.0) == 1.0 else 1)
+            os._exit(0 if turns.reserve(0.0) == 1.01 else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -30,7 +30,7 @@ from cluster_nats import NATS
 from cluster_network import NATSInNamespaces
 from cluster_nodes import Cluster
 from cluster_rabbitmq import RabbitMQ
-from failover import Accounts, Plan, apart, run
+from failover import NOTICE, Accounts, Plan, apart, run
 from pages import DOCS, behaviours_table, replace_part, rules_table, table
 from servers import SERVERS
 
@@ -121,6 +121,8 @@ def verdict(name: str, found: list[dict[str, Any]]) -> list[str]:
             faults.append(f"{subject}: {each['out of order']} out of order")
         if SET_UPS[name].keeps and each["beyond"] > 1.0:
             faults.append(f"{subject}: a pause {each['beyond']} s longer than the cluster's own")
+        if each["noticed"] is not None and each["noticed"] > NOTICE:
+            faults.append(f"{subject}: a dead node noticed after {each['noticed']} s, later than {NOTICE} s")
     return faults
 
 

@@ -34,6 +34,8 @@ OPTIONS: dict[str, Any] = {
     "stalled": "leave",
     "reconnect": Reconnect(initial=0.1, maximum=0.3),
 }
+#: Seconds within which a publisher must notice that its node is gone, whatever happened to it.
+NOTICE = OPTIONS["ack_timeout"] + OPTIONS["ping_timeout"]
 #: Seconds without a message after which no more is expected. NATS sends again after 10 s (ack_wait).
 QUIET = 25.0
 #: Seconds within which a cluster must have elected a leader.

