@@ -72,10 +72,11 @@ class Subscription(Handle):
             UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE. It may send further
                 messages, which are discarded.
         """
+        channels = list(self._core.channels)
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
         if not await all_done(answers, seconds):
-            raise TimedOut(f"there was no answer to the UNSUBSCRIBE within {seconds:g} s")
+            raise TimedOut(late("there was no answer to the UNSUBSCRIBE", seconds, channels))
         for answer in answers:
             error = None if answer.cancelled() else answer.exception()
             if isinstance(error, UnsubscribeRejected):  # otherwise the connection has ended, and the subscription too

@@ -52,6 +52,7 @@ class Subscription(Handle):
             UnsubscribeRejected: The server closes the connection because of the UNSUBSCRIBE. It may send further
                 messages, which are discarded.
         """
+        channels = list(self._core.channels)
         answers = self._core.end()
         seconds = self._core.runtime.seconds(timeout)
         deadline = time.monotonic() + seconds
@@ -59,7 +60,7 @@ class Subscription(Handle):
             try:
                 answer.result(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                raise TimedOut(f"there was no answer to the UNSUBSCRIBE within {seconds:g} s") from None
+                raise TimedOut(late("there was no answer to the UNSUBSCRIBE", seconds, channels)) from None
             except mqttws.UnsubscribeRejected:
                 raise
             except mqttws.MQTTError:

@@ -11,7 +11,7 @@ import pytest
 from pubsub_faces import PATIENCE, Loop, Recorder, Threads
 
 import mqttws
-from mqttws import MQTTError, WouldDeadlock
+from mqttws import MQTTError, TimedOut, WouldDeadlock
 from pubsub import PublishFailed
 
 Api = Threads | Loop
@@ -177,3 +177,30 @@ def test_a_wait_in_an_observer_that_could_never_end_raises(make: Any, world: Any
         assert isinstance(each, WouldDeadlock)
         assert "max_inbound_bytes" in str(each)
     api.call(ps.publish, "b", 1, qos=1)  # the observer has returned, and the connection works
+
+
+def test_a_time_out_of_unsubscribe_names_the_messages_that_are_not_taken(make: Any, world: Any) -> None:
+    api = make(world.provider(max_inbound_bytes=20_000))
+    release = threading.Event()
+    asynchronous = asyncio.Event()
+
+    def observe(message: Any) -> None:
+        release.wait(PATIENCE)
+
+    async def observe_async(message: Any) -> None:
+        await asynchronous.wait()
+
+    observer = observe if isinstance(api, Threads) else observe_async
+    api.call(api.call(api.ps.subscribe("a").subscribe, observer).ready, PATIENCE)
+    other = api.call(api.ps.subscribe("b").subscribe, Recorder().next)
+    api.call(other.ready, PATIENCE)
+    for _ in range(300):
+        world.broker.publish("a", b'"' + bytes(1_000).replace(b"\0", b"x") + b'"')
+    end = time.monotonic() + PATIENCE
+    while not any(channel.client.stalled for channel in api.ps._channels.values()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with pytest.raises(TimedOut, match=r"UNSUBSCRIBE within 0\.2 s: .*max_inbound_bytes"):
+        api.call(other.unsubscribe, 0.2)
+    release.set()
+    api.call(asynchronous.set)
