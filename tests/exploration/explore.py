@@ -1,6 +1,9 @@
 """`make explore`: the reference set to its last states, and every planted fault; writes docs/exploration.md.
 
 python tests/exploration/explore.py [--seconds S] [--only TEXT] [--no-faults]
+
+Each scenario and each fault has a process of its own. The compiled search visits the scenarios where there is a C
+compiler; without one the same takes ten times as long, and the largest scenarios more memory than most machines have.
 """
 
 # ruff: noqa: E501  (the head of a table is a line)
@@ -11,19 +14,24 @@ import argparse
 import logging
 import platform
 import sys
-from collections.abc import Iterator
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 
-from exploration import Explorer, Result, Scenario, as_test  # noqa: E402  (found by the line above)
+from exploration import Explorer, Result, Scenario, as_session, as_test  # noqa: E402  (found by the line above)
+from exploration.survey import Survey, compiler  # noqa: E402
 from faults import FAULTS  # noqa: E402
 from hunt import Find, hunt  # noqa: E402
 from picture import pictures  # noqa: E402
+from planting import Fault  # noqa: E402
 from reference import BEYOND, LONG, QUICK  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "exploration.md"
+#: A state takes 8 bytes in the order, some 8 to 14 in the set; the set grows by half, one of 256 parts after the other.
+STATES_A_GIGABYTE = 40_000_000
 HEAD = """# Explored states
 
 The states that `make explore` visited, scenario by scenario, and the planted faults that it found. [Proof](proof.md) explains the
@@ -34,17 +42,40 @@ TAIL = """
 """
 
 
-def explored(scenarios: list[tuple[Scenario, set[str]]], seconds: float) -> Iterator[tuple[Result, str]]:
-    """Explore each. Yields what came of it, and what is wrong with that."""
-    for scenario, expected in scenarios:
-        result = Explorer(scenario, seconds=seconds).run()
-        wrong = result.violation
-        if not wrong and set(result.found) != expected:
-            wrong = f"{sorted(result.found)} happens, {sorted(expected)} was to"
-        yield result, wrong
+Task = tuple[Scenario, set[str]] | Fault
+
+
+def explored(scenario: Scenario, expected: set[str], seconds: float, states: int) -> tuple[Result, str]:
+    """Explore a scenario within bounds. Return what came of it, and what is wrong with that."""
+    result = (Explorer if compiler() is None else Survey)(scenario, states, seconds).run()
+    wrong = result.violation
+    if not wrong and result.complete and set(result.found) != expected:
+        wrong = f"{sorted(result.found)} happens, {sorted(expected)} was to"
+    return result, wrong
+
+
+def work(numbered: tuple[int, Task], seconds: float, states: int) -> tuple[int, tuple[Result, str] | Find]:
+    """Explore a scenario, or look for a fault: in a process for this alone, whose memory ends with it."""
+    logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
+    number, task = numbered
+    return number, hunt(task) if isinstance(task, Fault) else explored(*task, seconds, states)
+
+
+def show(task: Task, done: tuple[Result, str] | Find, file: str) -> None:
+    """Print what came of a task; and a broken promise as a test, and as a session in a file."""
+    if isinstance(done, Find):
+        print(f"{done.steps:3} steps in {done.scenario or 'NOTHING'}: {task.title}", flush=True)
+        test, session = done.test, done.session
+    else:
+        result, _ = done
         print(_row(result), flush=True)
+        test = session = ""
         if result.violation:
-            print(as_test(scenario, result.trace, result.violation), flush=True)
+            test = as_test(result.scenario, result.trace, result.violation)
+            session = "\n".join(as_session(result.scenario, result.trace)) + "\n"
+    if test and file:
+        Path(file).write_text(session)
+        print(f"{test}\n\nThe same as a session: pubsub look {file}\n", flush=True)
 
 
 def _row(result: Result) -> str:
@@ -64,8 +95,8 @@ def _scenarios(results: list[Result]) -> str:
     return f"""
 ## Scenarios
 
-{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete, in {seconds:,.0f} s on one core
-(Python {platform.python_version()}). No promise is broken in any of them.
+{states:,} states and {edges:,} edges in {len(results)} scenarios, {whole} of them complete, in {seconds:,.0f} s, some of them beside
+each other (Python {platform.python_version()}). No promise is broken in any of them.
 
 | scenario | states | edges | rests | depth | longest run without faults | process states | code runs | s | complete | reached, and not promised |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|
@@ -97,21 +128,25 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="for one scenario at most; default: no bound")
     parser.add_argument("--only", default="", help="scenarios and faults with this in their names; writes nothing")
     parser.add_argument("--no-faults", action="store_true", help="plant none; writes nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--gigabytes", type=float, default=5.0, help="of memory for the states, of all processes")
+    parser.add_argument("--session", default="violation.jsonl", help="where the session of a violation goes")
     options = parser.parse_args()
-    logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
     reference = [*((scenario, set[str]()) for scenario in QUICK), *BEYOND, *((each, set[str]()) for each in LONG)]
-    chosen = [(scenario, expected) for scenario, expected in reference if options.only in scenario.name]
-    results, failures = [], []
-    for result, wrong in explored(chosen, options.seconds):
-        results.append(result)
-        failures += [f"{result.scenario.name}: {wrong}"] if wrong else []
-    finds = []
-    for fault in [] if options.no_faults else FAULTS:
-        if options.only in fault.title:
-            finds.append((fault.title, hunt(fault)))
-            print(f"{finds[-1][1].steps:3} steps in {finds[-1][1].scenario or 'NOTHING'}: {fault.title}", flush=True)
-            if options.only:
-                print(finds[-1][1].test)
+    tasks: list[Task] = [task for task in reference if options.only in task[0].name]
+    tasks += [fault for fault in FAULTS if options.only in fault.title and not options.no_faults]
+    states = int(options.gigabytes / options.jobs * STATES_A_GIGABYTE)
+    done: dict[int, tuple[Result, str] | Find] = {}
+    with get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
+        do = partial(work, seconds=options.seconds, states=states)
+        for number, outcome in pool.imap_unordered(do, reversed(list(enumerate(tasks)))):
+            done[number] = outcome
+            planted = isinstance(outcome, Find)
+            show(tasks[number], outcome, options.session if options.only or not planted else "")
+    outcomes = [done[number] for number in range(len(tasks))]
+    results = [each[0] for each in outcomes if not isinstance(each, Find)]
+    finds = [(task.title, each) for task, each in zip(tasks, outcomes, strict=True) if isinstance(each, Find)]
+    failures = [f"{each[0].scenario.name}: {each[1]}" for each in outcomes if not isinstance(each, Find) and each[1]]
     failures += [f"not found: {title}" for title, find in finds if not find.violation]
     found = (_scenarios(results) if results else "") + (_faults(finds) if finds else "")
     if not (options.only or options.no_faults):

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exploration import Explorer, Violation, as_test
+from exploration import Explorer, Violation, as_session, as_test
 from exploration.scenarios import core, delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
 from exploration.world import Scenario
 from planting import Fault, plant
@@ -66,6 +66,7 @@ class Find:
         steps: of the shortest trace.
         states: how many had been explored until then.
         test: the trace as a test.
+        session: the trace as the lines of a session.
     """
 
     scenario: str = ""
@@ -73,6 +74,7 @@ class Find:
     steps: int = 0
     states: int = 0
     test: str = ""
+    session: str = ""
 
 
 def hunt(fault: Fault | None) -> Find:
@@ -116,6 +118,9 @@ def _look(fault: Fault | None) -> Find:
         if not result.violation and set(result.found) != expected:
             result.violation = f"{sorted(result.found)} happens, {sorted(expected)} may"
         if result.violation:
-            test = as_test(scenario, result.trace, result.violation) if result.trace else ""
-            return Find(scenario.name, result.violation, len(result.trace), states, test)
+            found = Find(scenario.name, result.violation, len(result.trace), states)
+            if result.trace:
+                found.test = as_test(scenario, result.trace, result.violation)
+                found.session = "\n".join(as_session(scenario, result.trace)) + "\n"
+            return found
     return Find(states=states)

@@ -44,10 +44,10 @@ def draw(explorer: Explorer, key: Callable[[State], Hashable], label: Callable[[
     world = explorer.world
     rows: dict[Hashable, int] = {}
     edges: dict[tuple[Hashable, Hashable], str] = {}
-    for state in explorer.index:  # in the order in which they were found: breadth first
+    for state in explorer.states():
         rows.setdefault(key(state), 0)
     depth: dict[State, int] = {world.root: 0}
-    for state in explorer.index:
+    for state in explorer.states():
         for action in world.actions(state):
             after = world.after(state, action)
             depth.setdefault(after, depth[state] + 1)
@@ -55,7 +55,7 @@ def draw(explorer: Explorer, key: Callable[[State], Hashable], label: Callable[[
             edge = key(state), key(after)
             if edge[0] != edge[1]:
                 edges[edge] = min(kind, edges.get(edge, kind), key=list(COLOURS).index)
-    for state in reversed(list(explorer.index)):
+    for state in reversed(list(explorer.states())):
         rows[key(state)] = depth[state]
     by_row: dict[int, list[Hashable]] = defaultdict(list)
     for each, row in rows.items():

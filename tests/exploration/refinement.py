@@ -69,7 +69,7 @@ def verify(first: int, second: int, losses: int = 1, *, show: bool = False) -> s
         return done.stdout
 
 
-def _parse(line: str, keep_seen: bool) -> Mapped:
+def _parse(line: str, most_seen: tuple[int, ...] | None) -> Mapped:
     _, phases, held_owed, seen, inbox, up, down, flags, _ = line.split()
     places = [
         tuple(group for group in rest.split(".")[: int(count)])
@@ -79,7 +79,7 @@ def _parse(line: str, keep_seen: bool) -> Mapped:
     return (
         tuple(map(int, phases)),
         tuple(map(int, held_owed)),
-        tuple(map(int, seen)) if keep_seen else None,
+        None if most_seen is None else tuple(map(min, map(int, seen), most_seen)),
         *places,
         (flags[0] == "1", flags[1] == "1", flags[3] == "1"),
     )
@@ -91,18 +91,18 @@ def printed(first: int, second: int) -> str:
     return verify(first, second, show=True)
 
 
-def steps_of(first: int, second: int, keep_seen: bool) -> Steps:
-    """List the model's steps."""
+def steps_of(first: int, second: int, most_seen: tuple[int, ...] | None) -> Steps:
+    """List the model's steps; for the hop to the subscriber with how often it has seen each message, up to a number."""
     steps: Steps = defaultdict(set)
     before: Mapped = ()
     name = ""
     for line in printed(first, second).splitlines():
         if line.startswith("< "):
-            before = _parse(line, keep_seen)
+            before = _parse(line, most_seen)
         elif line.startswith("= "):
             name = line[2:]
         elif line.startswith("> "):
-            steps[before].add((name, _parse(line, keep_seen)))
+            steps[before].add((name, _parse(line, most_seen)))
     return steps
 
 
@@ -112,12 +112,14 @@ class Mapping:
     Args:
         world: with a publisher of two messages of QoS 1 or 2 and a subscriber.
         client: 0 for the hop from the publisher to the broker, 1 for that from the broker to the subscriber.
+        most_seen: up to which number it counts how often the subscriber has seen each message. The explored states do
+            not tell a second copy of QoS 1 from a third.
     """
 
-    def __init__(self, world: World, client: int) -> None:
+    def __init__(self, world: World, client: int, most_seen: tuple[int, ...] = (3, 3)) -> None:
         self._world = world
         self._client = client
-        self.keep_seen = client == 1
+        self._most_seen = most_seen
         self._parts: dict[int, Any] = {}
 
     def of(self, state: State) -> Mapped:
@@ -144,7 +146,7 @@ class Mapping:
         return (
             tuple(self._phase(sender, message, submitted) for message in (0, 1)),
             (*held, *owed),
-            self._seen(part) if self.keep_seen else None,
+            self._seen(part) if client == 1 else None,
             self._inbox(part, receiver_on) if client == 1 else (),
             self._packets(up, (Publish, PubRel)),
             self._packets(down, (PubAck, PubRec, PubComp)),
@@ -176,10 +178,9 @@ class Mapping:
             owed[packet_id - 1] = int(on and not incoming.taken and incoming.copies > 0)
         return held, owed
 
-    @staticmethod
-    def _seen(part: ClientPart) -> tuple[int, ...]:
+    def _seen(self, part: ClientPart) -> tuple[int, ...]:
         payloads = [payload for payload, _, _ in part.seen]
-        return tuple(min(3, payloads.count(payload)) for payload in (b"0-1", b"0-2"))
+        return tuple(map(min, map(payloads.count, (b"0-1", b"0-2")), self._most_seen))
 
     @staticmethod
     def _inbox(part: ClientPart, on: bool) -> tuple[str, ...]:
@@ -223,19 +224,20 @@ def check(first: int, second: int, hop: int, losses: int = 1) -> tuple[int, int,
     assert result.complete
     assert not result.violation
     world = explorer.world
-    mapping = Mapping(world, hop)
-    steps = steps_of(first, second, mapping.keep_seen)
-    mapped = {state: mapping.of(state) for state in explorer.index}
-    assert mapped[world.root] == _parse("< 00 0000 00 n0: u0: d0: 1100 1", mapping.keep_seen)
+    most_seen = tuple(1 if qos == 1 else 3 for qos in (first, second))
+    mapping = Mapping(world, hop, most_seen)
+    steps = steps_of(first, second, most_seen if hop else None)
+    mapped = {state: mapping.of(state) for state in explorer.states()}
+    assert mapped[world.root] == _parse("< 00 0000 00 n0: u0: d0: 1100 1", most_seen if hop else None)
     failures: list[tuple[list[Action], str]] = []
     checked: set[tuple[Any, ...]] = set()
     edges = 0
-    for state, number in explorer.index.items():
+    for state in mapped:
         for action in world.actions(state):
             before, after = mapped[state], mapped[world.after(state, action)]
             edges += 1
             if (before, after, action[0]) not in checked:
                 checked.add((before, after, action[0]))
                 if not reaches(steps, before, after, ALLOWED[action[0]]):
-                    failures.append(([*explorer.trace_to(number), action], f"{before} -> {after}"))
+                    failures.append(([*explorer.trace_to(state), action], f"{before} -> {after}"))
     return edges, len(checked), failures

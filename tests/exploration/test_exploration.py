@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 from exploration import Explorer, Live, Program, Result, Scenario, as_test, delivery
 from exploration.meaning import MEANINGLESS
 from exploration.scenarios import take_over
+from exploration.survey import Survey, compiler
 
 from mqttws import compiled
+from mqttws.protocol.receiving import Receiver
 
 HERE = Path(__file__).parent
 PRODUCT = HERE.parent.parent / "mqttws"
@@ -61,13 +64,13 @@ def test_what_the_standard_does_not_promise_happens_and_nothing_else(
 def test_live_parts_that_are_never_copied_agree_in_each_state(scenario: Scenario) -> None:
     """The tables, the copies and the meaning of states are right: or a trace done without them would differ."""
     explorer = Explorer(scenario)
-    result = explorer.run()
-    choices = random.Random(4711)
+    explorer.run()
+    states, choices = list(explorer.states()), random.Random(4711)
     for _ in range(60):
         live = Live(scenario, explorer.world)
         state = explorer.world.root
         assert live.state == state
-        for action in explorer.trace_to(choices.randrange(result.states)):
+        for action in explorer.trace_to(choices.choice(states)):
             state = explorer.world.after(state, action)
             live.do(*action)
             assert live.state == state
@@ -85,9 +88,32 @@ def test_what_is_left_out_of_a_state_exists() -> None:
             assert any(map(written.search, there)), f"{name}.{attribute}"
 
 
-def test_two_explorations_find_the_same() -> None:
-    first, second = (Explorer(delivery(2, losses=1)).run() for _ in range(2))
-    assert (first.states, first.edges, first.depth) == (second.states, second.edges, second.depth)
+@pytest.mark.parametrize(
+    "scenario",
+    [delivery(2, losses=1), delivery(1, losses=1, crashes=1), take_over(1), delivery(0, cuts=True)],
+    ids=lambda scenario: scenario.name,
+)
+def test_the_compiled_search_finds_the_same(scenario: Scenario) -> None:
+    if compiler() is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("a C compiler is missing: make peers")
+    found, again = (
+        {name: value for name, value in vars(search(scenario).run()).items() if name != "seconds"}
+        for search in (Explorer, Survey)
+    )
+    assert found == again
+    assert Survey(scenario, most=50).run().complete is False
+
+
+def test_the_compiled_search_finds_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    if compiler() is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("a C compiler is missing: make peers")
+    program = Program("s", durable=False)
+    result = Survey(Scenario("fight", (program, program))).run()
+    assert result.violation == "without any fault it goes on for ever"
+    monkeypatch.setattr(Receiver, "begin", lambda self, session_present: self._received.clear())
+    result = Survey(delivery(2, losses=1)).run()
+    assert result.violation == "message 0-1 of QoS 2 is seen twice"
+    assert len(result.trace) == 10
 
 
 def test_processes_that_take_over_from_each_other_for_ever_are_noticed() -> None:
@@ -166,6 +192,25 @@ test_it()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "LookupError\n", done.stdout + done.stderr  # the network has no such copy to deliver
     assert done.returncode == 0, done.stderr
+
+
+def test_a_trace_is_a_session_that_look_opens(tmp_path: Path) -> None:
+    """The program takes the message twice because its PUBLISH arrives twice, the second time as a copy."""
+    find = hunt(next(fault for fault in FAULTS if fault.title == "copies are delivered"))
+    file = tmp_path / "violation.jsonl"
+    file.write_text(find.session)
+    command = [sys.executable, "-m", "pubsub", "look", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()
+    opened = [row for row in rows if "process client 1" in row]
+    assert len(opened) == 2, done.stdout  # one before the loss, one after it
+    copies = [row for row in rows if "C <--- S  PUBLISH" in row]
+    assert len(copies) == 2, done.stdout
+    assert "DUP" not in copies[0]
+    assert "DUP" in copies[1]
+    assert [row.split()[0] for row in copies] == sorted(row.split()[0] for row in copies)  # by the step of the trace
+    assert sum("C ---> S  FIN" in row for row in rows) == 1, done.stdout  # it gives the first connection up
 
 
 def test_the_picture_of_a_delivery_is_that_of_this_code() -> None:

@@ -18,6 +18,18 @@ from exploration.explore import Explorer, Result
 from exploration.live import Live, as_test
 from exploration.parts import Program, Violation
 from exploration.scenarios import delivery
+from exploration.session import as_session
 from exploration.world import Scenario, World
 
-__all__ = ["Explorer", "Live", "Program", "Result", "Scenario", "Violation", "World", "as_test", "delivery"]
+__all__ = [
+    "Explorer",
+    "Live",
+    "Program",
+    "Result",
+    "Scenario",
+    "Violation",
+    "World",
+    "as_session",
+    "as_test",
+    "delivery",
+]

@@ -11,12 +11,14 @@ longest path has.
 
 from __future__ import annotations
 
-import gc
 import time
-from array import array
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from exploration import promises
+from exploration.edges import Broken, Edges
 from exploration.parts import Violation
 from exploration.world import Action, Scenario, State, World
 
@@ -60,37 +62,34 @@ class Explorer:
     """One exploration.
 
     Args:
-        scenario: the scenario to explore.
-        most: the maximum number of states; 0 for no limit.
-        keep_edges: whether to check for cycles; takes 4 bytes an edge.
-        seconds: time limit; 0 for none.
+        scenario: of what.
+        most: how many states at most; 0 for all.
+        seconds: when to stop; 0 for never.
+
+    Attributes:
+        levels: the states, packed, by their distance from the first one.
+        seen: each state, and how many edges without a fault lead to it.
     """
 
-    def __init__(self, scenario: Scenario, most: int = 0, keep_edges: bool = True, seconds: float = 0.0) -> None:
+    def __init__(self, scenario: Scenario, most: int = 0, seconds: float = 0.0) -> None:
         self.world = World(scenario)
-        self.index: dict[State, int] = {self.world.root: 0}
+        self.edges = Edges(self.world)
+        self.levels: list[list[int]] = [[self.edges.pack(self.world.root)]]
+        self.seen: dict[int, int] = {self.levels[0][0]: 0}
         self.result = Result(scenario)
         self._most = most
-        self._keep_edges = keep_edges
         self._seconds = seconds
-        self._parents = array("I", [0])
-        self._by = array("H", [0])
-        self._actions: dict[Action, int] = {}
-        self._kind = array("I")  # the successors without a fault, and the offset of those of each state
-        self._begins = array("Q", [0])
 
     def run(self) -> Result:
         """Explore the scenario and return the result."""
         result, began = self.result, time.monotonic()
-        gc.collect()
-        gc.disable()  # millions of tuples of numbers, none of them in a cycle
         try:
             self._search(began)
-            if self._keep_edges and result.complete and not result.violation:
+            if result.complete:
                 self._check_circles()
-        finally:
-            gc.enable()
-        result.states = len(self.index)
+        except Broken as broken:
+            self._fail(broken.state, broken.action, broken.violation)
+        result.states = len(self.seen)
         result.parts = len(self.world.parts.values)
         result.runs = self.world.runs
         result.found = self.world.found
@@ -98,81 +97,80 @@ class Explorer:
         return result
 
     def _search(self, began: float) -> None:
-        world, index, result = self.world, self.index, self.result
-        is_fault, after = world.is_fault, world.after
-        frontier = [world.root]
-        while frontier:
-            reached: list[State] = []
+        result, seen, following = self.result, self.seen, self.edges.following
+        for frontier in self.levels:
+            reached: list[int] = []
             for state in frontier:
-                number = index[state]
-                kind = 0
-                for action in world.actions(state):
-                    try:
-                        following = after(state, action)
-                    except Violation as violation:
-                        self._fail(violation, number, action)
-                        return
+                rests = True
+                for after, fair in following(state):
                     result.edges += 1
-                    known = index.get(following)
+                    known = seen.get(after)
                     if known is None:
-                        known = index[following] = len(index)
-                        self._parents.append(number)
-                        self._by.append(self._actions.setdefault(action, len(self._actions)))
-                        reached.append(following)
-                    if not is_fault(action):
-                        kind += 1
-                        if self._keep_edges:
-                            self._kind.append(known)
-                if not kind:
+                        known = 0
+                        reached.append(after)
+                    seen[after] = known + fair
+                    rests = rests and not fair
+                if rests:
                     result.rests += 1
                     try:
-                        promises.check(world, state)
+                        promises.check(self.world, self.edges.unpack(state))
                     except Violation as violation:
-                        self._fail(violation, number, None)
+                        self._fail(state, None, violation)
                         return
-                if self._keep_edges:
-                    self._begins.append(len(self._kind))
-                if self._most and len(index) >= self._most:
+                if self._most and len(seen) >= self._most:
                     return
             if self._seconds and time.monotonic() - began > self._seconds:
                 return
-            frontier = reached
-            result.depth += bool(reached)
+            if reached:
+                self.levels.append(reached)
+        result.depth = len(self.levels) - 1
         result.complete = True
 
-    def trace_to(self, number: int) -> list[Action]:
-        """Return the actions that lead to a state."""
-        actions = list(self._actions)
-        trace = []
-        while number:
-            trace.append(actions[self._by[number]])
-            number = self._parents[number]
+    def states(self) -> Iterator[State]:
+        """List all states, the nearest first."""
+        for level in self.levels:
+            yield from map(self.edges.unpack, level)
+
+    @cached_property
+    def _before(self) -> dict[int, int]:
+        """A state that leads to each state, as near as possible."""
+        before = {self.levels[0][0]: -1}
+        for level in self.levels:
+            for state in level:
+                with suppress(Broken):
+                    for after, _ in self.edges.following(state):
+                        before.setdefault(after, state)
+        return before
+
+    def trace_to(self, state: State) -> list[Action]:
+        """Return the actions that lead to a state, as few as possible."""
+        packed, trace = self.edges.pack(state), []
+        while (before := self._before[packed]) >= 0:
+            start, end = self.edges.unpack(before), self.edges.unpack(packed)
+            trace.append(next(each for each in self.world.actions(start) if self.world.after(start, each) == end))
+            packed = before
         return trace[::-1]
 
-    def _fail(self, violation: Violation, number: int, action: Action | None) -> None:
+    def _fail(self, state: int, action: Action | None, violation: Violation) -> None:
         self.result.violation = str(violation)
-        self.result.trace = self.trace_to(number) + ([action] if action is not None else [])
+        self.result.trace = self.trace_to(self.edges.unpack(state)) + ([action] if action is not None else [])
 
     def _check_circles(self) -> None:
-        """Remove states without predecessors repeatedly; the rest contains a cycle."""
-        kind, begins = self._kind, self._begins
-        states = len(self.index)
-        before = array("I", bytes(4 * states))
-        for following in kind:
-            before[following] += 1
-        ready = [state for state in range(states) if not before[state]]
-        gone = 0
+        """Take away every state that nothing leads to any more, again and again: what is left goes round in circles."""
+        before = self.seen
+        ready = [state for state, count in before.items() if not count]
+        gone, longest = 0, -1
         while ready:
-            self.result.longest += 1
-            upcoming = []
+            longest += 1
             gone += len(ready)
+            upcoming = []
             for state in ready:
-                for following in kind[begins[state] : begins[state + 1]]:
-                    before[following] -= 1
-                    if not before[following]:
+                for following, fair in self.edges.following(state):
+                    before[following] -= fair
+                    if fair and not before[following]:
                         upcoming.append(following)
             ready = upcoming
-        self.result.longest -= 1
-        if gone < states:
-            stuck = next(state for state in range(states) if before[state])
-            self._fail(Violation("without any fault it continues for ever"), stuck, None)
+        self.result.longest = longest
+        if gone < len(before):
+            stuck = next(state for state, count in before.items() if count)
+            self._fail(stuck, None, Violation("without any fault it goes on for ever"))

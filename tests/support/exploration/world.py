@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exploration.clients_core import CorePart
-from exploration.meaning import freeze, thaw
+from exploration.meaning import digest, freeze, thaw
 from exploration.parts import BrokerPart, ClientPart, Part, Program, Violation
 from mqttws.protocol import outgoing
 
@@ -28,6 +28,8 @@ from mqttws.protocol import outgoing
 #: that ends after its k-th commit.
 Action = tuple[Any, ...]
 State = tuple[int, ...]
+#: What leaves a process: (client, 0 or 1 for its new or old wire, packets, whether it hangs up).
+Out = tuple[tuple[int, int, tuple[bytes, ...], bool], ...]
 OPEN, DYING, GONE = 0, 1, 2
 Wire = tuple[tuple[bytes, ...], tuple[bytes, ...], int, int]  # packets to broker and client, state of each direction
 NO_WIRE: Wire = ((), (), GONE, GONE)
@@ -89,7 +91,7 @@ class Step:
     """The result of an input: the part's state, its output and the number of commits."""
 
     state: int
-    out: tuple[tuple[int, int, tuple[bytes, ...], bool], ...]
+    out: Out
     commits: int
 
 
@@ -131,7 +133,7 @@ class World:
 
     def intern(self, part: Part) -> int:
         """Return the number of a part's state."""
-        key = part.meaning()
+        key = digest(part.meaning())
         number = self.parts.numbers.get(key)
         if number is None:
             number = self.parts.number(key, freeze(part))
@@ -232,70 +234,85 @@ class World:
         return (scenario.losses | scenario.crashes << 4 | scenario.expiries << 8, *root[1:])
 
     def actions(self, state: State, faults: bool = True) -> Iterator[Action]:
-        """Yield the possible actions: first those that are not faults, in the order of a reliable network."""
-        wires = self.wires.values
-        connectable = []
+        """List what may happen; first what is no fault, in the order of a network that loses nothing."""
         for client in range(self.clients):
-            at = 2 + 3 * client
-            number, new, old = state[at : at + 3]
-            facts = self.facts[number]
-            for verb, _ in facts.inputs:
-                if verb == "take" or self._limit is None or facts.position < self._limit[client]:
-                    yield verb, client
-            for slot, wire_number in ((0, new), (1, old)):
-                up, down, up_is, down_is = wires[wire_number]
-                if up:
-                    yield "up", client, slot
-                    if self._cuts:
-                        for place in range(1, len(up[0])):
-                            yield "up", client, slot, place
-                if down and slot == 0:
-                    yield "down", client
-                    if self._cuts:
-                        for place in range(1, len(down[0])):
-                            yield "down", client, place
-                if up_is == DYING:
-                    yield "end up", client, slot
-                if down_is == DYING and slot == 0:
-                    yield "end down", client
-            waits = self._limit is not None and self._limit[client] < 0
-            if not facts.connected and not facts.over and not waits and old == self.no_wire:
-                connectable.append(client)
-        for client in connectable:
-            yield "connect", client
+            yield from self._progress(state, client)
+        for client in range(self.clients):
+            yield from self._connects(state, client)
         if faults and state[0]:
-            yield from self._faults(state)
+            for process in range(-1, self.clients):
+                yield from self.faults(state, process)
 
-    def _faults(self, state: State) -> Iterator[Action]:
-        scenario, wires = self.scenario, self.wires.values
+    def fair(self, state: State, client: int) -> Iterator[Action]:
+        """List what one client and its wires may do next without a fault."""
+        yield from self._progress(state, client)
+        yield from self._connects(state, client)
+
+    def _progress(self, state: State, client: int) -> Iterator[Action]:
+        at = 2 + 3 * client
+        number, new, old = state[at : at + 3]
+        facts = self.facts[number]
+        for verb, _ in facts.inputs:
+            if verb == "take" or self._limit is None or facts.position < self._limit[client]:
+                yield verb, client
+        for slot, wire_number in ((0, new), (1, old)):
+            up, down, up_is, down_is = self.wires.values[wire_number]
+            if up:
+                yield "up", client, slot
+                if self._cuts:
+                    for place in range(1, len(up[0])):
+                        yield "up", client, slot, place
+            if down and slot == 0:
+                yield "down", client
+                if self._cuts:
+                    for place in range(1, len(down[0])):
+                        yield "down", client, place
+            if up_is == DYING:
+                yield "end up", client, slot
+            if down_is == DYING and slot == 0:
+                yield "end down", client
+
+    def _connects(self, state: State, client: int) -> Iterator[Action]:
+        number, _, old = state[2 + 3 * client : 5 + 3 * client]
+        facts = self.facts[number]
+        waits = self._limit is not None and self._limit[client] < 0
+        if not facts.connected and not facts.over and not waits and old == self.no_wire:
+            yield "connect", client
+
+    def faults(self, state: State, process: int) -> Iterator[Action]:
+        """List the faults that a client and its wires may meet next; or, for -1, the broker alone."""
+        scenario = self.scenario
         losses, crashes, expiries = state[0] & 15, state[0] >> 4 & 15, state[0] >> 8
-        for client in range(self.clients):
-            number, new, old = state[2 + 3 * client : 5 + 3 * client]
-            if losses and client in scenario.losing:
-                if wires[new][2] == wires[new][3] == OPEN:
-                    yield "cut", client
-                if self.facts[number].connected:
-                    yield "silence", client
-                elif scenario.programs[client].core and not self.facts[number].over:
-                    yield "refuse", client
-                if self.facts[number].closing:
-                    yield "hasten", client
-                for slot, wire_number in ((0, new), (1, old)):
-                    if wires[wire_number][2] != GONE:
-                        yield "silent server", client, slot
-        if crashes:
-            for process in scenario.crashing:
-                yield "crash", process
-            for action in list(self.actions(state, faults=False)):
-                process = self._process_of(action)
-                if process in scenario.crashing:
+        if losses and process in scenario.losing:
+            yield from self._losses(state, process)
+        if crashes and process in scenario.crashing:
+            yield "crash", process
+        if crashes and process >= 0:
+            for action in self.fair(state, process):
+                if self._process_of(action) in scenario.crashing:
                     _, _, step = self._step(state, action, 0)
                     for commit in range(1, step.commits + 1):
                         yield "crashing", commit, *action
                     if step.commits and action[0] == "take" and not scenario.programs[process].once:
-                        yield "crashing", -1, *action  # the program has seen more than the process has stored
-        if expiries:
+                        yield "crashing", -1, *action  # what the program has seen is more than what the process knows
+        if expiries and process < 0:
             yield ("expire",)
+
+    def _losses(self, state: State, client: int) -> Iterator[Action]:
+        wires = self.wires.values
+        number, new, old = state[2 + 3 * client : 5 + 3 * client]
+        facts = self.facts[number]
+        if wires[new][2] == wires[new][3] == OPEN:
+            yield "cut", client
+        if facts.connected:
+            yield "silence", client
+        elif self.scenario.programs[client].core and not facts.over:
+            yield "refuse", client
+        if facts.closing:
+            yield "hasten", client
+        for slot, wire_number in ((0, new), (1, old)):
+            if wires[wire_number][2] != GONE:
+                yield "silent server", client, slot
 
     @staticmethod
     def _process_of(action: Action) -> int:
@@ -304,6 +321,14 @@ class World:
     def is_fault(self, action: Action) -> bool:
         """Return whether an action is a fault, which the bounds count."""
         return action[0] in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "crashing", "expire")
+
+    @staticmethod
+    def meets_broker(action: Action) -> bool:
+        """Return whether an action is one that the broker has a part in; all others concern one client alone."""
+        verb = action[0]
+        if verb == "crashing":
+            verb = action[2]
+        return verb in ("up", "end up", "connect", "silent server", "expire") or action[:2] == ("crash", -1)
 
     def _step(self, state: State, action: Action, crash: int) -> tuple[int, list[int], Step]:
         """Run the step of one part. Return the part's place, the state so far and the step's result."""
@@ -347,19 +372,27 @@ class World:
         Raises:
             Violation: it violates a property.
         """
+        place, after, out = self.moved(state, action)
+        for client, slot, packets, hangs_up in out:
+            wire_at = 3 + 3 * client + slot
+            after[wire_at] = self.push(after[wire_at], place == 1, packets, hangs_up)
+        return tuple(after)
+
+    def moved(self, state: State, action: Action) -> tuple[int, list[int], Out]:
+        """Let an action happen. Return whose it was, the state before what it sends is on the wires, and that.
+
+        Raises:
+            Violation: a promise is broken by it.
+        """
         verb = action[0]
         if verb == "crashing":
             place, after, step = self._step(state, action[2:], action[1])
             after[0] -= 16
-        elif verb in ("cut", "silence", "refuse", "hasten", "silent server", "crash", "expire"):
+        elif self.is_fault(action):
             place, after, step = self._fault(state, action)
         else:
             place, after, step = self._step(state, action, 0)
-        to_client = place == 1
-        for client, slot, packets, hangs_up in step.out:
-            wire_at = 3 + 3 * client + slot
-            after[wire_at] = self.push(after[wire_at], to_client, packets, hangs_up)
-        return tuple(after)
+        return place, after, step.out
 
     def _fault(self, state: State, action: Action) -> tuple[int, list[int], Step]:
         verb = action[0]
