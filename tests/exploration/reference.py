@@ -118,4 +118,6 @@ LONG: tuple[Scenario, ...] = (
     core(0, 1, 2, losses=1, close=True),
     take_over(1, 2, losses=1),
     delivery(1, 1, losses=2, crashes=1),
+    delivery(1, 2, losses=2, crashes=2),
+    delivery(0, 1, 2, losses=2, crashes=2),
 )

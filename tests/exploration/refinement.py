@@ -61,7 +61,7 @@ def verify(first: int, second: int, losses: int = 1, *, show: bool = False) -> s
         defines = [f"-DQ0={first}", f"-DQ1={second}", f"-DLOSSES={losses}"]
         commands = [
             ["spin", "-a", *defines, str(MODEL)],
-            ["cc", "-O2", "-w", "-DNOREDUCE", *(["-DPRINTF"] if show else []), "-o", "pan", "pan.c"],
+            ["cc", "-O0", "-w", "-DNOREDUCE", *(["-DPRINTF"] if show else []), "-o", "pan", "pan.c"],
             ["./pan", "-m100000"],
         ]
         for command in commands:

@@ -17,7 +17,7 @@ from typing import Any, cast
 from exploration.parts import Violation
 from exploration.world import Action, Out, State, Table, World
 
-#: Bits of the fields of the broker and of a client's end, by the number of clients. They leave some of 64 for the faults
+#: Bits of the fields of the broker and of a client's end, by the number of clients. The others of 64 are for the faults
 #: left, and for what `search.c` counts.
 BITS = {1: (18, 18), 2: (17, 18), 3: (14, 13)}
 #: A difference to add, and what is sent to other clients.
