@@ -1,9 +1,9 @@
-"""What the pages show is what happens: each example runs as a reader would paste it, and each link leads somewhere.
+"""The documentation: each example runs as a reader would paste it, and each link is valid.
 
-A Python block is a program: it runs alone, in a fresh interpreter with warnings as errors, in an empty folder. One
-with prompts (`>>>`) is a session: all sessions of a page are one, and what they print is compared. A block marked `sh`
-is run by the shell, with the commands of this environment; `console` is for what cannot run here, or never ends.
-Examples in docstrings are sessions, too: each docstring is one.
+A Python block is a program: it runs alone, in a new interpreter with warnings as errors, in an empty folder. One with
+prompts (`>>>`) is a session: all sessions of a page are one, and their output is compared. A block marked `sh` is run
+by the shell, with the commands of this environment; `console` marks commands that cannot run here, or never end.
+Examples in docstrings are sessions, too, one for each docstring.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_each_command_runs(block: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")], ids=name_of)
-def test_each_session_prints_what_the_page_says(page: Path) -> None:
+def test_each_session_prints_the_output_on_the_page(page: Path) -> None:
     result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert result.attempted
     assert result.failed == 0
@@ -114,7 +114,7 @@ DOCSTRINGS = {
     "docstring",
     [pytest.param(text, id=f"{file}:{name}") for file, found in DOCSTRINGS.items() for name, text in found.items()],
 )
-def test_each_example_of_a_docstring_prints_what_it_says(docstring: str) -> None:
+def test_each_example_of_a_docstring_prints_its_output(docstring: str) -> None:
     session = doctest.DocTestParser().get_doctest(docstring, {}, "the docstring", None, 0)
     result = doctest.DocTestRunner(verbose=False).run(session)
     assert result.attempted
@@ -135,7 +135,7 @@ def test_the_readme_has_an_example() -> None:
     assert blocks(ROOT / "README.md", "python")
 
 
-def test_each_make_target_that_is_named_exists() -> None:
+def test_each_named_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         target
@@ -147,7 +147,7 @@ def test_each_make_target_that_is_named_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_each_link_leads_somewhere(page: Path) -> None:
+def test_each_link_is_valid(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if ":" not in target:
             assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""examples/cluster.py on two brokers in processes apart, one of which is killed; nothing has to be installed for it."""
+"""examples/cluster.py with two brokers in separate processes, one of which is killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with mqttws.broker.Broker(sys_interval=None) as broker:
 
 @contextmanager
 def process(*command: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
-    """Run a program; gives its lines, too."""
+    """Run a program. Yield the process and its lines."""
     with subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as running:
@@ -34,7 +34,7 @@ def process(*command: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str
 
 
 def until(lines: Iterator[str], text: str) -> list[str]:
-    """Take lines until one holds a text."""
+    """Return lines until one contains a text."""
     taken = []
     for line in lines:
         taken.append(line)
@@ -47,7 +47,7 @@ def readings(lines: list[str]) -> list[int]:
     return [int(line.split()[1]) for line in lines if line.startswith("reading ")]
 
 
-def test_the_readings_go_on_at_another_node() -> None:
+def test_the_readings_continue_at_another_node() -> None:
     with process("-c", BROKER) as (first, said), process("-c", BROKER) as (_, other_said):
         urls = [next(said).strip(), next(other_said).strip()]
         hosts = [url.split("/")[2] for url in urls]

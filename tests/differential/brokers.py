@@ -1,4 +1,4 @@
-"""The same conversations with our broker and with others: each difference is shrunk, named and counted."""
+"""Run the same conversations with our broker and with others; each difference is shrunk, named and counted."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Difference:
     """A kind of difference.
 
     Attributes:
-        statement: of the last step.
-        step: that step, in words.
-        ours: what clients met with ours.
-        theirs: and with theirs.
-        count: in how many conversations.
-        replay: the shortest conversation that shows it.
+        statement: the statement of the last step.
+        step: a description of that step.
+        ours: the observations of clients of our broker.
+        theirs: the observations of clients of the other broker.
+        count: the number of conversations with it.
+        replay: a shortest conversation that shows it.
     """
 
     statement: str
@@ -75,12 +75,12 @@ class Difference:
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """Return the key that identifies this kind of difference."""
         return f"{self.step} | {self.ours} | {self.theirs}"
 
 
 def compare(steps: list[Step], ours: list[Seen], theirs: list[Seen]) -> tuple[int, Difference] | None:
-    """Find the first step after which the two differ."""
+    """Return the first step after which the two differ."""
     for number, (step, our, their) in enumerate(zip(steps, ours, theirs, strict=True)):
         if our != their:
             return number, Difference(step.statement, step.what, *_named(step, our, their))
@@ -88,7 +88,7 @@ def compare(steps: list[Step], ours: list[Seen], theirs: list[Seen]) -> tuple[in
 
 
 def _named(step: Step, ours: Seen, theirs: Seen) -> tuple[str, str]:
-    """Say what only one of the two has shown, by whether it was shown to who did the step."""
+    """Describe what only one of the two has sent, by whether it was sent to the client of the step."""
     named = []
     for one, other in ((ours, theirs), (theirs, ours)):
         found: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def _named(step: Step, ours: Seen, theirs: Seen) -> tuple[str, str]:
 
 
 def _short(packet: str) -> str:
-    """Leave out of a packet what does not tell one kind of difference from another."""
+    """Return a packet without the parts that do not distinguish kinds of differences."""
     name, _, rest = packet.partition("(")
     fields = dict(each.split("=", 1) for each in rest.rstrip(")").split(", ") if "=" in each)
     if name == "Publish":
@@ -118,8 +118,8 @@ class Duel:
     """Our broker and another one, side by side.
 
     Args:
-        ours: the address of ours.
-        theirs: that of the other.
+        ours: the address of our broker.
+        theirs: the address of the other broker.
         grace: see `GRACE`.
     """
 
@@ -138,7 +138,7 @@ class Duel:
         return compare(steps, ours, theirs)
 
     def try_out(self, steps: list[Step], acknowledges: bool) -> None:
-        """Have a conversation with both; note a difference, shrunk where it is new."""
+        """Run a conversation with both brokers; record a difference, shrunk if it is new."""
         found = self._differ(steps, acknowledges, self._grace)
         if found is None:
             return
@@ -147,7 +147,7 @@ class Duel:
         if known is not None:
             known.count += 1
             return
-        again = self._differ(steps, acknowledges)  # with patience: what was only late is no difference
+        again = self._differ(steps, acknowledges)  # with longer timeouts, since lateness is no difference
         if again is None:
             return
         number, difference = again
@@ -180,7 +180,7 @@ def address(running: Running) -> tuple[str, int]:
 
 @contextmanager
 def side_by_side(name: str) -> Iterator[tuple[Duel, str]]:
-    """Run our broker and another one. Gives both, and the version of the other."""
+    """Run our broker and another one. Yield both, and the version of the other."""
     folder = Path(tempfile.mkdtemp())
     try:
         identity = mint_authority().issue("127.0.0.1", "localhost")  # their TLS listeners need one
@@ -194,7 +194,7 @@ def side_by_side(name: str) -> Iterator[tuple[Duel, str]]:
 
 
 def duel(name: str, seconds: float, first_seed: int) -> tuple[Duel, str]:
-    """Have conversations with ours and another broker, for a while."""
+    """Run conversations with our broker and another one, for some seconds."""
     with side_by_side(name) as (found, version):
         seen: Counter[tuple[str, ...]] = Counter()
         generator = Generator(seen)
@@ -208,7 +208,7 @@ def duel(name: str, seconds: float, first_seed: int) -> tuple[Duel, str]:
 
 
 def as_json(found: Duel, version: str) -> str:
-    """Write down what was found."""
+    """Return the findings as JSON."""
     differences = [{**vars(each), "replay": [vars(step) for step in each.replay]} for each in found.found.values()]
     return json.dumps(
         {"version": version, "conversations": found.conversations, "steps": found.steps, "differences": differences},

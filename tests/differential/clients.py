@@ -1,9 +1,9 @@
-"""The same scripted server for every client: what each does with packets that a server may not send, and with some it
-may.
+"""Run the same scripted server with every client: how each reacts to packets that a server must not send, and to some
+that it may.
 
-A case is what the server sends once the client has subscribed to everything. Then comes a message of QoS 1: a client
-that is still there acknowledges it. The standard says what is right in each case, so no client is the measure, ours
-included.
+In a case the server sends bytes after the client has subscribed to everything, and then a message of QoS 1, which a
+connected client acknowledges. The standard defines what is right in each case, so no client is the reference, not even
+ours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agents import NODE_MODULES, PEERS, PEERS_PYTHON, Agent, has_module
 from mqttws import Decoder, PubAck, PubComp, Publish, PubRec, Subscribe
 from mqttws.errors import MQTTError
 
-#: Seconds for what is due at once.
+#: Timeout of immediate answers, in seconds.
 PATIENCE = 3.0
 FENCE = Publish("t", b"fence", 1, False, False, 77)
 
@@ -44,12 +44,12 @@ AGENTS: dict[str, tuple[str | Path, ...]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that a server does.
+    """One behaviour of a server.
 
     Attributes:
-        statement: that it is about.
-        what: in words.
-        data: what is sent, in hex digits; "/" is where the client's next answer is waited for.
+        statement: the statement concerned.
+        what: a description.
+        data: the bytes sent, in hex digits; at "/" the server waits for the client's next answer.
         right: "closes", or the packets that must come back, or "delivers" and how often.
         when: "connack": instead of the CONNACK; "suback": instead of the SUBACK; "then": after both.
     """
@@ -122,7 +122,7 @@ CASES: tuple[Case, ...] = (
 
 @dataclass
 class Outcome:
-    """What a client did: whether it closed, what it sent, how many messages it delivered."""
+    """The reaction of a client: whether it closed, its packets, and the number of delivered messages."""
 
     closed: bool = False
     sent: list[str] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Outcome:
     connected: bool = False
 
     def words(self, case: Case) -> str:
-        """Say it."""
+        """Describe the reaction."""
         if case.right.startswith("delivers"):
             return f"delivers {self.delivered}" + (", closes" if self.closed else "")
         if self.closed:
@@ -143,15 +143,15 @@ class Outcome:
         return ", ".join(self.sent) or "sends nothing"
 
     def is_right(self, case: Case) -> bool:
-        """Return whether it did what the standard says."""
+        """Return whether the reaction conforms to the standard."""
         return self.words(case) == case.right
 
 
 class Server(threading.Thread):
-    """A server that does one case, to one client.
+    """A server that runs one case with one client.
 
     Args:
-        case: which.
+        case: the case.
     """
 
     def __init__(self, case: Case) -> None:
@@ -229,7 +229,7 @@ class Server(threading.Thread):
 
 
 def try_out(agent: Agent, case: Case) -> Outcome:
-    """Let a client meet a case."""
+    """Run a case with a client."""
     server = Server(case)
     server.start()
     client = None
@@ -238,11 +238,11 @@ def try_out(agent: Agent, case: Case) -> Outcome:
         server.outcome.connected = True
         client.subscribe("#", 2)
     except (AssertionError, queue.Empty):
-        pass  # the library has said that something is wrong, or says nothing at all
+        pass  # the library has raised an error, or does not return
     server.join(20)
     outcome = server.outcome
     if client is not None:
-        time.sleep(0.05)  # what was handed over before the fence may be told after it: it comes through a pipe
+        time.sleep(0.05)  # messages delivered before the fence may arrive after it, because they pass through a pipe
         while not client.messages.empty():
             _, payload, _, _ = client.messages.get()
             outcome.delivered += payload == b"xx"
@@ -260,20 +260,20 @@ def there(name: str) -> bool:
 
 @contextmanager
 def agent_of(name: str) -> Iterator[Agent]:
-    """Run the process that lends a library."""
+    """Run the agent of a library."""
     agent = Agent(*AGENTS[name], quiet=True)
     try:
         yield agent
     finally:
-        agent.kill()  # what a broken library would still do is not waited for
+        agent.kill()  # without waiting for a broken library
 
 
 def outcomes_of(name: str, afresh: bool = True) -> tuple[str, list[tuple[Case, Outcome]]]:
-    """Let a client meet every case. Return its version, and what it did.
+    """Run every case with a client. Return its version and its reactions.
 
     Args:
-        name: of the client.
-        afresh: whether each case is met by a new process: a library that one case has broken is not to fail the next.
+        name: the name of the client.
+        afresh: whether each case runs in a new process, so that a library broken by one case does not fail the next.
     """
     with ExitStack() as stack:
         agent = stack.enter_context(agent_of(name))

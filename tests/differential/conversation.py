@@ -1,12 +1,11 @@
-"""Seeded conversations of raw packets: several clients, any order, legal and not; and what a broker makes of them.
+"""Seeded conversations of raw packets with a broker: several clients, legal and illegal packets, in any order.
 
-A conversation is a list of steps. Each says which client does what, and which statement of the standard it is about.
-Steps are chosen by a seed, of several candidates the one whose statement and state were met least: so a run covers them
-evenly.
+A conversation is a list of steps; each has a client, an action and a statement of the standard. A seed selects the
+steps: of several candidates the one whose statement and state occurred least, so that a run covers them evenly.
 
-What a broker does after each step is read until it has answered a PINGREQ of each connected client: there is nothing
-more to come then, but what it routes later, for which a moment is waited. What it chose freely is left out: packet
-identifiers by their values, and the order of packets within a step.
+After each step, the packets of the broker are read until it has answered a PINGREQ of each connected client. After
+that only messages that it routes later can arrive, for which a grace period is allowed. Its free choices are ignored:
+the values of packet identifiers, and the order of packets within a step.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ from mqttws import (
 from mqttws.errors import MQTTError
 
 CLIENTS = ("a", "b", "c")
-#: Seconds: for an answer that is due; for a connection to be closed.
+#: Timeouts in seconds: for an answer; for the close of a connection.
 PATIENCE = 1.0
-#: All topics and client identifiers begin so.
+#: The prefix of all topics and client identifiers.
 NONCE = "@"
 #: All topics, for `clear`.
 TOPICS = tuple(f"{NONCE}/{rest}" for rest in ("a", "a/b", "c", "", "a/", "A", "w"))
@@ -47,15 +46,15 @@ TOPICS = tuple(f"{NONCE}/{rest}" for rest in ("a", "a/b", "c", "", "a/", "A", "w
 
 @dataclass(frozen=True)
 class Step:
-    """What one client does.
+    """An action of one client.
 
     Attributes:
-        client: which.
+        client: the client.
         verb: "connect", "send", "raw", "drop".
-        statement: that it is about.
-        what: in words.
-        data: hex digits of what is sent.
-        legal: whether a client may do it.
+        statement: the statement concerned.
+        what: a description.
+        data: the bytes sent, in hex digits.
+        legal: whether a client may do this.
     """
 
     client: str
@@ -66,7 +65,7 @@ class Step:
     legal: bool = True
 
 
-#: What is sent that must not be: statement, in words, bytes. A client's connection must be closed over each.
+#: Illegal packets: statement, description, bytes. Each must close the client's connection.
 ILLEGAL: tuple[tuple[str, str, str], ...] = (
     ("MQTT-2.2.2-2", "PINGREQ with flags 0001", "c1 00"),
     ("MQTT-2.2.2-2", "DISCONNECT with flags 0001", "e1 00"),
@@ -106,7 +105,7 @@ ILLEGAL: tuple[tuple[str, str, str], ...] = (
     ("§3.8.3", "SUBSCRIBE whose filter ends too early", "82 06 0009 0009 4000"),
 )
 
-#: CONNECTs that must be refused, or the connection closed over.
+#: Illegal CONNECTs: each must be refused, or close the connection.
 ILLEGAL_CONNECTS: tuple[tuple[str, str, str], ...] = (
     ("MQTT-3.1.0-1", "PINGREQ instead of CONNECT", "c0 00"),
     ("MQTT-3.1.0-1", "PUBLISH instead of CONNECT", "30 07 0003 402f61 7878"),
@@ -130,14 +129,14 @@ def _hex(packet: Packet) -> str:
 
 
 def systematic() -> list[list[Step]]:
-    """Make one conversation for each thing that is illegal: so none is left to chance."""
+    """Return one conversation for each illegal packet, so that none depends on chance."""
     connect = Step("a", "connect", "MQTT-3.1.2-6", "CONNECT, clean, new", _hex(Connect(f"{NONCE}a", True, 60)))
     conversations = [[Step("a", "connect", *each, legal=False)] for each in ILLEGAL_CONNECTS]
     return conversations + [[connect, Step("a", "send", *each, legal=False)] for each in ILLEGAL]
 
 
 class Generator:
-    """Makes conversations.
+    """A generator of conversations.
 
     Args:
         seen: how often each kind of step was made in each state; shared by the conversations of a run.
@@ -147,7 +146,7 @@ class Generator:
         self._seen = seen
 
     def conversation(self, seed: int) -> list[Step]:
-        """Make the conversation of a seed."""
+        """Return the conversation of a seed."""
         random = Random(seed)
         state = dict.fromkeys(CLIENTS, "new")
         steps: list[Step] = []
@@ -218,7 +217,7 @@ class Generator:
 
 @dataclass
 class Client:
-    """One client's end."""
+    """The connection of one client."""
 
     socket: socket.socket
     decoder: Decoder = field(default_factory=Decoder)
@@ -228,7 +227,7 @@ class Client:
     packets: list[str] = field(default_factory=list)
 
 
-#: What each client met after a step: its packets, sorted, and how it stands.
+#: The observations of each client after a step: its packets, sorted, and the state of its connection.
 Seen = dict[str, tuple[str, ...]]
 
 
@@ -236,9 +235,9 @@ class Run:
     """One conversation with one broker.
 
     Args:
-        address: of its plain TCP listener.
-        grace: seconds to wait for what is routed later.
-        acknowledges: whether the clients acknowledge what they get.
+        address: the address of its plain TCP listener.
+        grace: seconds to wait for messages that are routed later.
+        acknowledges: whether the clients acknowledge received messages.
     """
 
     def __init__(self, address: tuple[str, int], grace: float, acknowledges: bool) -> None:
@@ -248,7 +247,7 @@ class Run:
         self._clients: dict[str, Client] = {}
 
     def play(self, steps: list[Step]) -> list[Seen]:
-        """Have the conversation. Return what was seen after each step."""
+        """Run the conversation. Return the observations after each step."""
         self.clear()
         try:
             return [self._do(step) for step in steps]
@@ -257,7 +256,7 @@ class Run:
                 client.socket.close()
 
     def clear(self) -> None:
-        """Let the broker forget every session and every retained message that a conversation can leave."""
+        """Remove every session and retained message that a conversation can leave at the broker."""
         clients = self._clients = {
             name: Client(socket.create_connection(self._address, PATIENCE)) for name in (*CLIENTS, "zz")
         }
@@ -280,7 +279,7 @@ class Run:
             if before is not None and "takes over" not in step.what:
                 before.socket.close()
                 before.closed = True
-                self._settle()  # let the broker notice, or this would be a take-over, too
+                self._settle()  # wait until the broker has handled it, otherwise this would be a take-over
             elif before is not None:
                 self._clients[f"{step.client} before"] = before
             client = self._clients[step.client] = Client(socket.create_connection(self._address, PATIENCE))
@@ -304,7 +303,7 @@ class Run:
             client.closed = True
 
     def _settle(self) -> None:
-        """Wait until every client has its PINGRESP, then for what is routed later."""
+        """Wait until every client has its PINGRESP, then for messages routed later."""
         open_ones = [client for client in self._clients.values() if client.connected and not client.closed]
         awaited = [(client, client.pongs + 1) for client in open_ones]
         for client in open_ones:

@@ -1,9 +1,9 @@
-"""`make differential`: everybody else and ours, on the same bytes; writes docs/differential.md.
+"""`make differential`: compare our broker and clients with others on the same bytes; write docs/differential.md.
 
 python tests/differential/differential.py [--seconds S] [--seed N] [--only NAME]
 """
 
-# ruff: noqa: E501  (the head of a table is a line)
+# ruff: noqa: E501  (the head of a table is one line)
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
-os.environ.setdefault("PATIENCE", "60")  # for brokers that take their time to begin
+os.environ.setdefault("PATIENCE", "60")  # for brokers that start slowly
 
 from brokers import BROKERS, Difference, Duel, duel  # noqa: E402  (found by the lines above)
 from clients import AGENTS, Case, Outcome, outcomes_of, there  # noqa: E402
 
 PAGE = HERE.parents[1] / "docs" / "differential.md"
-#: Who is right about a difference, where that is not said by what the step is: see the file.
+#: Judgements of differences that the step alone does not decide: see the file.
 JUDGEMENTS = HERE / "judgements.toml"
 HEAD = """# Differential: other brokers and clients on the same bytes
 
@@ -42,7 +42,7 @@ TAIL = """
 
 
 def judge(difference: Difference) -> tuple[str, str]:
-    """Say who is right: "they depart", "both may", "ours departs" or "open"; and why."""
+    """Return the judgement, "they depart", "both may", "ours departs" or "open", and the reason."""
     for rule in tomllib.loads(JUDGEMENTS.read_text())["rule"]:
         if all(rule.get(name, "") in getattr(difference, name) for name in ("step", "ours", "theirs")):
             return rule["verdict"], rule["why"]
@@ -56,7 +56,7 @@ def judge(difference: Difference) -> tuple[str, str]:
 
 
 def broker_page(name: str, version: str, found: Duel) -> tuple[str, dict[str, int]]:
-    """Write what one broker does otherwise. Return that, and how many differences there are of each verdict."""
+    """Return the section about a broker, and the number of differences of each judgement."""
     counts: dict[str, int] = {}
     rows = []
     for each in sorted(found.found.values(), key=lambda each: (judge(each)[0], each.statement, each.step)):
@@ -86,7 +86,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def client_page(outcomes: dict[str, tuple[str, list[tuple[Case, Outcome]]]]) -> tuple[str, dict[str, int]]:
-    """Write what the clients do otherwise. Return that, and the number of departures of each."""
+    """Return the section about the clients, and the number of departures of each."""
     counts = dict.fromkeys(outcomes, 0)
     rows = []
     for number, (case, _) in enumerate(next(iter(outcomes.values()))[1]):
@@ -117,7 +117,7 @@ Departures: {", ".join(f"{name} {count}" for name, count in counts.items())}.
 
 
 def main() -> int:
-    """Run. Return the exit status: 0 if nothing of ours departs."""
+    """Run from the command line. Return exit status 0 if neither our broker nor our clients depart."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=120.0, help="for each broker")
     parser.add_argument("--seed", type=int, default=1, help="the first one")
@@ -133,7 +133,7 @@ def main() -> int:
         for name, future in duels.items():
             try:
                 found, version = future.result()
-            except AssertionError as error:  # it did not begin to listen in time, or is not installed
+            except AssertionError as error:  # it did not start in time, or is not installed
                 page += f"\n## {name}\n\nNot run: {str(error).splitlines()[0]}\n"
                 continue
             text, counts = broker_page(name, version, found)

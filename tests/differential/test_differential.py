@@ -1,4 +1,4 @@
-"""Ours departs nowhere; differences are found, shrunk and judged; a short run against Mosquitto."""
+"""The differential tests: our broker and clients conform; differences are found, shrunk and judged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CONNECT = "10 0e 0004 4d515454 04 02 003c 0002 4061"
 
 @pytest.fixture
 def duel() -> Iterator[Duel]:
-    """Our broker, twice."""
+    """Run our broker twice."""
     with Broker(sys_interval=None) as one, Broker(sys_interval=None) as other:
         yield Duel(*(("127.0.0.1", int(each.url_of("mqtt").rpartition(":")[2])) for each in (one, other)), 0.01)
 
 
-def test_ours_agrees_with_itself_and_ends_what_is_illegal(duel: Duel) -> None:
+def test_our_broker_agrees_with_itself_and_closes_on_illegal_packets(duel: Duel) -> None:
     generator = Generator(Counter())
     for seed in range(12):
         duel.try_out(generator.conversation(seed), seed % 2 > 0)
@@ -39,7 +39,7 @@ def test_ours_agrees_with_itself_and_ends_what_is_illegal(duel: Duel) -> None:
     assert len(systematic()) == len(ILLEGAL) + len(ILLEGAL_CONNECTS)
 
 
-def test_a_seed_decides_the_conversation_and_what_was_met_before_does() -> None:
+def test_a_conversation_depends_on_the_seed_and_on_earlier_ones() -> None:
     first, second = (Generator(Counter()).conversation(7) for _ in range(2))
     assert first == second
     seen: Counter[tuple[str, ...]] = Counter()
@@ -47,11 +47,11 @@ def test_a_seed_decides_the_conversation_and_what_was_met_before_does() -> None:
     for seed in range(300):
         generator.conversation(seed)
     made = {what for _, what, _ in seen}
-    assert {what for _, what, _ in (*ILLEGAL, *ILLEGAL_CONNECTS)} <= made  # nothing is left to chance for long
+    assert {what for _, what, _ in (*ILLEGAL, *ILLEGAL_CONNECTS)} <= made  # everything occurs soon
 
 
 def test_a_difference_is_shrunk_and_judged(duel: Duel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that passes over what it should close on: the shortest conversation that shows it is two steps."""
+    """A broker that ignores an illegal packet: the shortest conversation that shows it has two steps."""
     play = Run.play
 
     def lenient(self: Run, steps: list[Step]):
@@ -90,13 +90,13 @@ def test_a_short_run_against_mosquitto() -> None:
 
 
 @pytest.mark.parametrize("name", ["mqttws", "mqttws.aio"])
-def test_our_clients_do_what_each_statement_says(name: str) -> None:
+def test_our_clients_conform_in_each_case(name: str) -> None:
     _, outcomes = outcomes_of(name, afresh=False)
     assert len(outcomes) == len(CASES)
     assert not [(case.what, outcome.words(case)) for case, outcome in outcomes if not outcome.is_right(case)]
 
 
-def test_every_broker_has_a_patience_of_its_own() -> None:
+def test_every_broker_has_its_own_grace_period() -> None:
     from brokers import GRACE
 
     assert set(GRACE) == {"ours", *BROKERS}

@@ -1,4 +1,4 @@
-"""What the explored brokers would log, and the identifiers that a scenario leaves few of."""
+"""Fixtures of the exploration tests: restore the log level and the number of identifiers after each test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqttws.protocol import outgoing
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """The broker logs each connection that is lost, which is what the exploration is for."""
+    """Silence the broker, which logs each lost connection, and restore what a scenario changes."""
     logger = logging.getLogger("mqttws.broker")
     level, last = logger.level, outgoing.LAST_PACKET_ID
     logger.setLevel(logging.CRITICAL)

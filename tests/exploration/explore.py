@@ -1,4 +1,4 @@
-"""`make explore`: the reference set to its last states, and every planted fault; writes docs/exploration.md.
+"""`make explore`: explore the reference scenarios completely, find every planted fault, write docs/exploration.md.
 
 python tests/exploration/explore.py [--seconds S] [--only TEXT] [--no-faults]
 
@@ -6,7 +6,7 @@ Each scenario and each fault has a process of its own. The compiled search visit
 compiler; without one the same takes ten times as long, and the largest scenarios more memory than most machines have.
 """
 
-# ruff: noqa: E501  (the head of a table is a line)
+# ruff: noqa: E501  (the head of a table is one line)
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def _faults(finds: list[tuple[str, Find]]) -> str:
 
 
 def main() -> int:
-    """Explore. Return the exit status: 0 if nothing is wrong and every fault is found."""
+    """Run from the command line. Return exit status 0 if nothing is wrong and every fault is found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=0.0, help="for one scenario at most; default: no bound")
+    parser.add_argument("--seconds", type=float, default=0.0, help="time limit of one scenario; default: none")
     parser.add_argument("--only", default="", help="scenarios and faults with this in their names; writes nothing")
     parser.add_argument("--no-faults", action="store_true", help="plant none; writes nothing")
     parser.add_argument("--jobs", type=int, default=2, help="processes")

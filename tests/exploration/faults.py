@@ -1,9 +1,10 @@
-"""Faults of delivery for the explorer to find: in the machines, the sessions, the router, the registry and the stores.
+"""Faults of delivery that the explorer must find: in machines, sessions, router, registry and stores.
 
-Each is an edit of the source, as in `tests/conformance/faults.py`. Most need a loss or a crash at one moment to show.
+Each is an edit of the source, as in `tests/conformance/faults.py`. Most are visible only after a loss or a crash at a
+certain time.
 """
 
-# ruff: noqa: E501  (a fault to a line reads as the table that it is)
+# ruff: noqa: E501  (a table with one fault in each line)
 # fmt: off
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ fault("the identifiers of such requests are never free again", (SESSION + "resto
 fault("a session that was lost is not restored", (SESSION + "restore", "requests = batches + requests", "requests = requests"))
 fault("a subscription stays after its UNSUBACK", (SESSION + "_conclude", "if return_code != FAILURE:", "if False:"))
 
-# The client without waiting.
+# The client core.
 fault("giving up leaves the futures as they are", (CORE + "give_up", "self.pending.fail_all(", "str("))
 fault("a client gives up over a lost connection", (CORE + "lost", "if patience is None:", "if patience is not None:"))
 fault("closing does not wait for what is in flight", (CORE + "_drains", "return now < self._close_at and", "return now > self._close_at and"))

@@ -1,4 +1,4 @@
-"""Finding planted faults: each in a child process, with bounds that grow until it is found."""
+"""Find planted faults, each in a child process, with growing bounds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from exploration.scenarios import core, delivery, identifiers, sessions, subscri
 from exploration.world import Scenario
 from planting import Fault, plant
 
-#: Seconds for one fault.
+#: Time limit for one fault, in seconds.
 PATIENCE = 300
 
 
 def bounds() -> Iterator[Scenario]:
-    """List the scenarios in which faults are looked for, smallest first."""
+    """Yield the scenarios in which faults are searched, the smallest first."""
     for qos in ((0,), (1,), (2,)):
         yield delivery(*qos)
     yield delivery(1, 1)
@@ -58,13 +58,13 @@ def bounds() -> Iterator[Scenario]:
 
 @dataclass
 class Find:
-    """How a fault was found.
+    """The result of the search for a fault.
 
     Attributes:
-        scenario: the name of the smallest bounds; "" where it was not.
-        violation: the promise that it breaks.
-        steps: of the shortest trace.
-        states: how many had been explored until then.
+        scenario: the name of the smallest scenario that shows it; "" if none does.
+        violation: the violated property.
+        steps: the number of steps of a shortest trace.
+        states: the number of states explored until then.
         test: the trace as a test.
         session: the trace as the lines of a session.
     """
@@ -78,10 +78,10 @@ class Find:
 
 
 def hunt(fault: Fault | None) -> Find:
-    """Plant a fault in a child process, and look for it.
+    """Plant a fault in a child process, and search for it.
 
     Args:
-        fault: which; None for none, to see that nothing is found.
+        fault: the fault; None to check that nothing is found without one.
     """
     with tempfile.TemporaryFile() as notes:
         child = os.fork()
@@ -111,7 +111,7 @@ def _look(fault: Fault | None) -> Find:
     for scenario in bounds():
         try:
             result = Explorer(scenario).run()
-        except Violation as violation:  # while the scenario is set up: the least of all bounds
+        except Violation as violation:  # found while the scenario is set up, the smallest bound
             return Find(scenario.name, f"{violation}, before anything is lost", 0, states)
         states += result.states
         expected = {"QoS 1 lost"} if scenario.expiries else set()

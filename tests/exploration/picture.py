@@ -1,7 +1,7 @@
-"""Pictures of explored graphs, as SVG: one QoS 2 delivery with one loss.
+"""Draw explored graphs as SVG: one QoS 2 delivery with one loss.
 
-Rows are steps from the beginning. In the picture of a hop, states of the world that are one state of the model's hop
-are one circle; in that of the whole graph each state is a dot.
+Rows are steps from the start. In the picture of a hop, states of the world that map to one state of the model are one
+circle; in that of the whole graph each state is a dot.
 
 python tests/exploration/picture.py    writes docs/qos2-one-loss.svg and docs/qos2-one-loss-whole.svg
 """
@@ -26,12 +26,12 @@ PHASES = ("new", "waiting", "published", "released", "done")
 HELD = ("", ", held", ", taken")
 PACKETS = {"1": "PUBLISH", "2": "PUBACK", "3": "PUBREC", "4": "PUBREL", "5": "PUBCOMP"}
 WIDTH, ROW = 1200, 64
-#: Of edges, the first one where several fall together: a loss, what happens before any, what does after it.
+#: The styles of edges by precedence, if several coincide: a loss, an edge before any loss, an edge after one.
 COLOURS = {"loss": "#c33", "kind": "#124", "after": "#aaa"}
 
 
 def words(mapped: Mapped) -> list[str]:
-    """Say what a state of the hop is."""
+    """Describe a state of the hop."""
     phases, held, _, _, up, down, (sender, receiver, broken) = mapped[0], mapped[1], *mapped[2:]
     up = " ".join(PACKETS[each[0]] for each in up)
     down = " ".join(PACKETS[each[0]] for each in down)
@@ -40,7 +40,7 @@ def words(mapped: Mapped) -> list[str]:
 
 
 def draw(explorer: Explorer, key: Callable[[State], Hashable], label: Callable[[Hashable], list[str]] | None) -> str:
-    """Draw an explored graph, in which states with the same key are one."""
+    """Draw an explored graph, merging states with the same key."""
     world = explorer.world
     rows: dict[Hashable, int] = {}
     edges: dict[tuple[Hashable, Hashable], str] = {}
@@ -87,7 +87,7 @@ def draw(explorer: Explorer, key: Callable[[State], Hashable], label: Callable[[
 
 
 def pictures() -> dict[str, str]:
-    """Make both. Return each by the name of its file."""
+    """Return both pictures by file name."""
     hop = Explorer(delivery(2, losses=1, losing=(0,)))
     hop.run()
     mapping = Mapping(hop.world, 0)

@@ -1,11 +1,11 @@
-"""The reference set: what `make test` explores to its last state, and what `make explore` does."""
+"""The reference scenarios, which `make test` and `make explore` explore completely."""
 
 from __future__ import annotations
 
 from exploration.scenarios import core, delivery, identifiers, sessions, subscriptions, take_over, unsubscribed
 from exploration.world import Scenario
 
-#: Over 100,000 states in all.
+#: The scenarios of `make test`: over 100,000 states.
 QUICK: tuple[Scenario, ...] = (
     delivery(0),
     delivery(1),
@@ -48,7 +48,7 @@ QUICK: tuple[Scenario, ...] = (
     core(2, losses=1, close=True, durable=False),
 )
 
-#: What the standard does not promise, and by which bounds it is reached: that, and nothing else.
+#: Scenarios that reach permitted losses and duplicates, with exactly those that each reaches.
 BEYOND: tuple[tuple[Scenario, set[str]], ...] = (
     (sessions("publisher clean", 1, losses=1, publisher_has="store"), set()),
     (sessions("publisher clean", 2, losses=1, publisher_has="store"), {"QoS 2 twice"}),
@@ -78,7 +78,7 @@ BEYOND: tuple[tuple[Scenario, set[str]], ...] = (
     (sessions("session forgotten", 2, losses=1, expiries=1), {"QoS 2 lost", "QoS 2 twice"}),
 )
 
-#: Those of `make explore`, beside the others: over ten million states.
+#: Additional scenarios of `make explore`: over ten million states.
 LONG: tuple[Scenario, ...] = (
     sessions("both kept and stored", 1, losses=1, crashes=1),
     sessions("both kept and stored", 2, losses=1, crashes=1),

@@ -1,12 +1,11 @@
-"""The explored runs are runs of the model: `docs/model/delivery.pml`, whose steps its own tool lists.
+"""Check that the explored runs are runs of the model `docs/model/delivery.pml`, whose steps Spin lists.
 
-Spin's verifier visits every state of the model and prints every step. Here each state of the explored world is mapped
-to one of the model's, once for the hop from the publisher to the broker and once for that from the broker to the
-subscriber. Then each edge of the explored graph must be a path of a few steps of the model, of the kinds that such an
-action may take.
+Spin's verifier visits every state of the model and prints every step. Each state of the explored world is mapped to a
+state of the model, once for the hop from the publisher to the broker and once for the hop to the subscriber. Then each
+edge of the explored graph must be a path of a few steps of the model, of the kinds permitted for its action.
 
-The mapping leaves out what the code's states do not say: how often the broker has routed a copy of QoS 1, how many
-losses are left, and whether the receiver's connection is newer than the sender's.
+The mapping omits what the states of the code do not contain: how often the broker has routed a copy of QoS 1, the
+number of losses left, and whether the receiver's connection is newer than the sender's.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from mqttws.codec.publishing import PubAck, PubComp, Publish, PubRec, PubRel
 from mqttws.protocol.session import Session
 
 MODEL = Path(__file__).parents[2] / "docs" / "model" / "delivery.pml"
-#: phases, held, owed, seen, inbox, to the receiver, to the sender, whether the ends are on, whether it is broken.
+#: phases, held, owed, seen, inbox, to the receiver, to the sender, whether the ends are up, whether it is broken.
 Mapped = tuple[Any, ...]
 Steps = dict[Mapped, set[tuple[str, Mapped]]]
 NEW, WAITING, PUBLISHED, RELEASED, DONE = range(5)
 KINDS = {Publish: 1, PubAck: 2, PubRec: 3, PubRel: 4, PubComp: 5}
 
 _ENDS = frozenset({"lose", "sender off", "receiver off"})
-#: Which steps of the model an action of the world may be.
+#: Action of the world -> permitted steps of the model.
 ALLOWED: dict[str, frozenset[str]] = {
     "step": frozenset({"submit", "send"}),
     "take": frozenset({"take"}),
@@ -51,12 +50,12 @@ ALLOWED: dict[str, frozenset[str]] = {
 
 
 def tool() -> str | None:
-    """Find what the model is checked by; None if it is missing."""
+    """Return the path of Spin; None if it or a C compiler is missing."""
     return shutil.which("spin") if shutil.which("cc") or shutil.which("gcc") else None
 
 
 def verify(first: int, second: int, losses: int = 1, *, show: bool = False) -> str:
-    """Let Spin check the model, with two messages of these QoS. Return what its verifier says."""
+    """Check the model by Spin, with two messages of these QoS. Return the verifier's output."""
     with tempfile.TemporaryDirectory() as folder:
         defines = [f"-DQ0={first}", f"-DQ1={second}", f"-DLOSSES={losses}"]
         commands = [
@@ -75,7 +74,7 @@ def _parse(line: str, most_seen: tuple[int, ...] | None) -> Mapped:
         tuple(group for group in rest.split(".")[: int(count)])
         for count, rest in ((each[1:].split(":")) for each in (inbox, up, down))
     ]
-    assert all(int(each[1]) <= 4 for each in (inbox, up, down)), line  # so many are printed
+    assert all(int(each[1]) <= 4 for each in (inbox, up, down)), line  # the number printed
     return (
         tuple(map(int, phases)),
         tuple(map(int, held_owed)),
@@ -87,7 +86,7 @@ def _parse(line: str, most_seen: tuple[int, ...] | None) -> Mapped:
 
 @cache
 def printed(first: int, second: int) -> str:
-    """Let Spin print the model's steps, with the number of losses that the world is explored with."""
+    """Return the model's steps as Spin prints them, with as many losses as in the exploration."""
     return verify(first, second, show=True)
 
 
@@ -107,11 +106,11 @@ def steps_of(first: int, second: int, most_seen: tuple[int, ...] | None) -> Step
 
 
 class Mapping:
-    """From states of the world to states of the model.
+    """A mapping from states of the world to states of the model.
 
     Args:
-        world: with a publisher of two messages of QoS 1 or 2 and a subscriber.
-        client: 0 for the hop from the publisher to the broker, 1 for that from the broker to the subscriber.
+        world: a world with a publisher of two messages of QoS 1 or 2 and a subscriber.
+        client: 0 for the hop from the publisher to the broker, 1 for the hop from the broker to the subscriber.
         most_seen: up to which number it counts how often the subscriber has seen each message. The explored states do
             not tell a second copy of QoS 1 from a third.
     """
@@ -196,7 +195,7 @@ class Mapping:
 
 
 def reaches(steps: Steps, before: Mapped, after: Mapped, allowed: frozenset[str], most: int = 9) -> bool:
-    """Return whether the model goes from one state to another by steps of these kinds."""
+    """Return whether the model reaches one state from another by steps of these kinds."""
     if before == after:
         return True
     frontier, known = {before}, {before}
@@ -211,12 +210,12 @@ def reaches(steps: Steps, before: Mapped, after: Mapped, allowed: frozenset[str]
 def check(first: int, second: int, hop: int, losses: int = 1) -> tuple[int, int, list[tuple[list[Action], str]]]:
     """Check that every explored run with two messages of these QoS is a run of the model in one hop.
 
-    With QoS 1 only that hop loses connections: a copy from the publisher is another message to the second hop, and the
-    model has two.
+    With QoS 1 only that hop loses connections: a copy from the publisher is another message for the second hop, and the
+    model has two messages.
 
     Returns:
-        The number of edges that were mapped; the number of different steps that they are; and what is no step of the
-        model, each with the trace to it.
+        The number of mapped edges; the number of their different steps; and the edges that are no steps of the model,
+        each with its trace.
     """
     losing = (hop,) if 1 in (first, second) else (0, 1)
     explorer = Explorer(delivery(first, second, losses=losses, losing=losing))

@@ -1,4 +1,4 @@
-"""Every state within small bounds keeps every promise; and the explorer would notice, shown by planted faults."""
+"""Every state within small bounds satisfies every property; planted faults show that violations are detected."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from hunt import bounds, hunt  # noqa: E402
 from picture import DOCS, pictures  # noqa: E402
 from reference import BEYOND, LONG, QUICK  # noqa: E402
 
-#: How many of the faults are planted in each run of the suite; `make explore` plants them all.
+#: The number of faults planted in each run of the suite; `make explore` plants all of them.
 SAMPLE = 6
-#: More states than any scenario here has. A state that counts up for ever fills the memory otherwise.
+#: More states than any scenario here has, so that endless states do not fill the memory.
 MOST = 500_000
-interpreted = pytest.mark.skipif(compiled, reason="objects of compiled classes are not walked slot by slot")
+interpreted = pytest.mark.skipif(compiled, reason="the slots of compiled objects cannot be visited")
 pytestmark = interpreted
 
 _states: dict[str, int] = {}
@@ -54,12 +54,12 @@ def explored(scenario: Scenario, figures: dict[str, str]) -> Result:
 
 
 @pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
-def test_every_state_keeps_every_promise(scenario: Scenario, figures: dict[str, str]) -> None:
+def test_every_state_satisfies_every_property(scenario: Scenario, figures: dict[str, str]) -> None:
     explored(scenario, figures)
 
 
 @pytest.mark.parametrize(("scenario", "found"), BEYOND, ids=lambda value: getattr(value, "name", ""))
-def test_what_the_standard_does_not_promise_happens_and_nothing_else(
+def test_exactly_the_permitted_losses_and_duplicates_occur(
     scenario: Scenario, found: set[str], figures: dict[str, str]
 ) -> None:
     assert set(explored(scenario, figures).found) == found
@@ -67,7 +67,7 @@ def test_what_the_standard_does_not_promise_happens_and_nothing_else(
 
 @pytest.mark.parametrize("scenario", [delivery(1, 2, losses=1), delivery(2, losses=1, crashes=1), take_over(1)])
 def test_live_parts_that_are_never_copied_agree_in_each_state(scenario: Scenario) -> None:
-    """The tables, the copies and the meaning of states are right: or a trace done without them would differ."""
+    """If the tables, the copies or the meaning of states were wrong, a trace without them would differ."""
     explorer = Explorer(scenario)
     explorer.run()
     states, choices = list(explorer.states()), random.Random(4711)
@@ -81,7 +81,7 @@ def test_live_parts_that_are_never_copied_agree_in_each_state(scenario: Scenario
             assert live.state == state
 
 
-def test_what_is_left_out_of_a_state_exists() -> None:
+def test_the_attributes_ignored_in_a_state_exist() -> None:
     """A renamed counter would count as meaning: states would never repeat."""
     files = (*PRODUCT.rglob("*.py"), *Path(exploration.__file__).parent.glob("*.py"))
     sources = [path.read_text("utf-8") for path in files]
@@ -118,7 +118,7 @@ def test_the_compiled_search_finds_what_is_broken(monkeypatch: pytest.MonkeyPatc
     assert len(result.trace) == 10
 
 
-def test_processes_that_take_over_from_each_other_for_ever_are_noticed() -> None:
+def test_endless_take_overs_are_detected() -> None:
     program = Program("s", durable=False)
     result = Explorer(Scenario("fight", (program, program)), most=20_000).run()
     assert result.violation == "without any fault it continues for ever"
@@ -136,7 +136,7 @@ def test_a_bound_of_states_stops_the_search(search: type[Explorer | Survey]) -> 
 # Planted faults.
 
 
-def test_faults_are_looked_for_where_nothing_else_is_found() -> None:
+def test_no_violation_is_found_without_a_fault() -> None:
     shown = {scenario.name for scenario in (*QUICK, *LONG, *(scenario for scenario, _ in BEYOND))}
     assert {scenario.name for scenario in bounds()} <= shown
 
@@ -146,7 +146,7 @@ def test_a_planted_fault_is_found(fault) -> None:
     find = hunt(fault)
     assert find.violation, f"{fault.title} survives {find.states:,} states"
     assert not find.violation.startswith(("AttributeError", "NameError", "TypeError")), (
-        "the fault is a slip, not a fault"
+        "the planted code raises an exception, which is no delivery fault"
     )
 
 
@@ -173,7 +173,7 @@ for fault in FAULTS:
 
 
 def test_a_trace_is_code_that_replays_it() -> None:
-    """A shortest trace to a fault, as it is printed, fails with the fault and passes without it."""
+    """The printed shortest trace to a fault fails with the fault and passes without it."""
     fault = next(fault for fault in FAULTS if fault.title == "copies are delivered")
     find = hunt(fault)
     assert find.test.startswith("def test_it() -> None:\n")
@@ -195,7 +195,9 @@ plant(next(fault for fault in FAULTS if fault.title == {fault.title!r}))
 test_it()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "LookupError\n", done.stdout + done.stderr  # the network has no such copy to deliver
+    assert done.stdout == "LookupError\n", (
+        done.stdout + done.stderr
+    )  # without the fault there is no such copy to deliver
     assert done.returncode == 0, done.stderr
 
 
@@ -218,7 +220,7 @@ def test_a_trace_is_a_session_that_look_opens(tmp_path: Path) -> None:
     assert sum("C ---> S  FIN" in row for row in rows) == 1, done.stdout  # it gives the first connection up
 
 
-def test_the_picture_of_a_delivery_is_that_of_this_code() -> None:
+def test_the_pictures_are_up_to_date() -> None:
     drawn = pictures()
     assert drawn["qos2-one-loss.svg"] == (DOCS / "qos2-one-loss.svg").read_text(), "run tests/exploration/picture.py"
     assert drawn["qos2-one-loss-whole.svg"].count("<circle") == Explorer(delivery(2, losses=1)).run().states

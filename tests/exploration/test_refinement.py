@@ -1,4 +1,4 @@
-"""The model is right by its own tool, and what the code does is what the model does."""
+"""Spin verifies the model, and every explored run of the code is a run of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import refinement
 
-pytestmark = pytest.mark.skipif(compiled, reason="objects of compiled classes are not walked slot by slot")
+pytestmark = pytest.mark.skipif(compiled, reason="the slots of compiled objects cannot be visited")
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,13 @@ def _tool() -> None:
 
 @pytest.mark.parametrize("losses", [0, 1, 2])
 @pytest.mark.parametrize("qos", [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)])
-def test_the_model_keeps_its_promises(qos: tuple[int, int], losses: int) -> None:
+def test_spin_verifies_the_model(qos: tuple[int, int], losses: int) -> None:
     said = refinement.verify(*qos, losses)
     assert re.search(r"errors: 0\b", said), said
 
 
-def test_a_model_with_a_fault_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the memory of what was taken, QoS 2 comes twice."""
+def test_a_fault_in_the_model_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the record of taken messages, QoS 2 arrives twice."""
     model = tmp_path / "delivery.pml"
     source = refinement.MODEL.read_text()
     assert source.count("held[m] = TAKEN;") == 1
@@ -55,7 +55,7 @@ def test_every_explored_run_is_a_run_of_the_model(qos: tuple[int, int], hop: int
 
 
 @pytest.mark.parametrize("fault", ["answers at once", "forgets a PUBREL"])
-def test_code_that_does_otherwise_is_no_run_of_the_model(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_the_code_is_no_run_of_the_model(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "answers at once":
         receive = Receiver.receive
 
@@ -80,7 +80,7 @@ def test_code_that_does_otherwise_is_no_run_of_the_model(fault: str, monkeypatch
 
 
 def _run_without_promises(self) -> refinement.Explorer:
-    """Explore what breaks a promise at rest, too: it is the model that is to notice here."""
+    """Return an explorer without checks at rest, since here the model must detect the fault."""
     from exploration import promises
 
     check, promises.check = promises.check, lambda world, state: None

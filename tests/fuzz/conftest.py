@@ -1,4 +1,4 @@
-"""What the tests of the fuzzer share: its mutator, which is a script."""
+"""Fixtures of the fuzzer's tests: its mutator, which is a script."""
 
 from __future__ import annotations
 

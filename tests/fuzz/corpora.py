@@ -1,8 +1,8 @@
-"""Make the seeds of the corpus: honest input for each target, from which mutation starts.
+"""Create the seeds of the corpus: valid input for each target, from which mutation starts.
 
     python tests/fuzz/corpora.py          writes tests/fuzz/corpus/TARGET/seed-N
 
-An input that broke an invariant is put beside them under a name of its own, and kept for ever.
+An input that violated an invariant is added under a descriptive name, and stays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Let a coverage-guided fuzzer loose on a target, for so many seconds. Needs the extra `fuzz`.
+"""Run a coverage-guided fuzzer on a target for a number of seconds. Requires the extra `fuzz`.
 
     python tests/fuzz/fuzz.py decoder 60
 
-New inputs that reach new code are gathered beside the seeds in tests/fuzz/found/TARGET, which is not kept in the
-repository; an input that breaks an invariant is written to tests/fuzz/found/crash-…, to be examined, and then kept in
-the corpus for ever. What a target promises is said in `tests/support/targets.py`.
+Inputs that reach new code are stored in tests/fuzz/found/TARGET, which is not in the repository. An input that violates
+an invariant is written to tests/fuzz/found/crash-…; examine it and add it to the corpus. `tests/support/targets.py`
+defines the invariants of each target.
 """
 
 from __future__ import annotations

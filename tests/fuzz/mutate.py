@@ -1,10 +1,10 @@
-"""Throw mutated bytes at a target, a given number of them: the same ones for the same seed.
+"""Run a target with a given number of mutated bytes, which depend only on the seed.
 
     python tests/fuzz/mutate.py decoder 100000000 [seed]
 
-Each input is a few seeds of the corpus, joined, cut, repeated and changed: bytes set to others, to the edges of the
-format's numbers, swapped, taken out, put in. Prints the number of bytes and of inputs; a broken invariant is raised,
-and its input printed.
+Each input is a few seeds of the corpus, joined, cut, repeated and changed: bytes are replaced by others or by boundary
+values of the format, swapped, removed and inserted. Prints the number of bytes and inputs; a violated invariant is
+raised, and its input printed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
-#: Bytes at which the format turns: lengths, flags, types, wildcards, UTF-8.
+#: Boundary bytes of the format: lengths, flags, types, wildcards, UTF-8.
 EDGES = (
     b"\x00\x01\x02\x03\x04\x7f\x80\x81\xc0\xc1\xe0\xed\xf0\xff\x10\x20\x30\x32\x34\x3f\x40\x50\x62\x70\x82\x90\xa2\xb0"
 )
 
 
 def inputs(seeds: list[bytes], seed: int) -> Iterator[bytes]:
-    """Give mutated inputs without end."""
+    """Yield mutated inputs without end."""
     chance = random.Random(seed)
     while True:
         data = bytearray(b"".join(chance.choices(seeds, k=chance.randint(1, 3))))
@@ -57,7 +57,7 @@ def seeds_of(target: str) -> list[bytes]:
 
 
 def run(target: str, total: int, seed: int = 0) -> tuple[int, int]:
-    """Throw at least `total` bytes at a target. Return the number of bytes and of inputs."""
+    """Run a target with at least `total` bytes. Return the number of bytes and of inputs."""
     check = TARGETS[target]
     thrown = count = 0
     for data in inputs(seeds_of(target), seed):

@@ -1,7 +1,7 @@
-"""What bad input costs: steps of the interpreter as the input grows, and memory against the size of the input.
+"""The cost of malicious input: interpreter steps relative to the input's size, and memory.
 
-Steps are counted, not seconds: every line of ours that is executed, by `sys.settrace`. Twice the input may take
-twice the steps and a little, wherever the pieces come from.
+Steps are counted, not seconds: every executed line of this project, by `sys.settrace`. Twice the input may take at
+most twice the steps and a margin, however it is cut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sigv4 import verify
 
 
 def steps(work: Callable[[], Any]) -> int:
-    """Count the lines executed by a piece of work."""
+    """Return the number of lines that a function executes."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -90,7 +90,7 @@ _POLICY = PolicyDocument.parse(
 )
 _HERE = ConnectionContext(client_id="c", region="eu-west-1", account_id="123456789012")
 
-#: What grows -> the work for an input of that size.
+#: What grows -> a function of an input of that size.
 WORK: dict[str, Callable[[int], Callable[[], object]]] = {
     "a packet, byte by byte": lambda n: feed(Decoder, "feed", bytewise(Publish("a", bytes(n)).encode())),
     "small packets, in one piece": lambda n: feed(Decoder, "feed", [Publish("a", b"x").encode() * n]),
@@ -121,9 +121,9 @@ WORK: dict[str, Callable[[int], Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("what", WORK)
-def test_steps_grow_as_the_input_does(what: str) -> None:
+def test_steps_grow_linearly_with_the_input(what: str) -> None:
     work = WORK[what]
-    work(10)()  # what is done but once, is done
+    work(10)()  # fill caches first
     small, large = steps(work(300)), steps(work(1_200))
     assert small > 0
     assert large <= small * 4 + 200, (small, large)
@@ -133,7 +133,7 @@ SIZE = 1024 * 1024
 
 
 def peak(make: Callable[[], Any], verb: str, chunks: list[bytes]) -> int:
-    """Measure the memory that input takes at most, the input itself apart, the result with it."""
+    """Return the peak memory of processing the input, without the input itself, including the result."""
     receiver = getattr(make(), verb)
     gc.collect()
     tracemalloc.start()

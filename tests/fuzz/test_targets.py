@@ -1,4 +1,4 @@
-"""The fuzzer's targets in the suite: the corpus replayed, mutated bytes, and what hypothesis finds."""
+"""The fuzzer's targets with the corpus, with mutated bytes, and with hypothesis."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize(
     "path", sorted((HERE / "corpus").glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
 )
-def test_the_corpus(path: Path) -> None:
+def test_the_corpus_keeps_the_invariants(path: Path) -> None:
     TARGETS[path.parent.name](path.read_bytes())
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_mutated_bytes(target: str, mutate) -> None:
+def test_mutated_bytes_keep_the_invariants(target: str, mutate) -> None:
     thrown, count = mutate.run(target, 200_000, seed=1)
     assert thrown >= 200_000
     assert count > 100
@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_inputs(mutate) -> None:
     assert some_inputs(7) != some_inputs(8)
 
 
-def test_a_broken_invariant_is_told_with_its_input(mutate, monkeypatch) -> None:
+def test_a_violated_invariant_is_reported_with_its_input(mutate, monkeypatch) -> None:
     def broken(data: bytes) -> None:
         assert b"\xff" not in data
 

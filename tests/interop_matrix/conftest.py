@@ -1,4 +1,4 @@
-"""The matrix: who is tried against whom, what is tried, and the page that is written of it."""
+"""Fixtures of the interoperability matrix, and the page of its results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "interop.md"
 
 #: The peers that `make interop` installs and `make test` does not.
 FAR = frozenset({"rabbitmq", "amqtt", "aiomqtt", "gmqtt"})
-#: (client, broker, scheme) -> scenario -> what came of it: "yes", or why it is not tried.
+#: (client, broker, scheme) -> scenario -> result: "yes", "NO", or why it was not run.
 Cells = dict[tuple[str, str, str], dict[str, str]]
 _CELLS = pytest.StashKey[Cells]()
 _VERSIONS = pytest.StashKey[dict[str, str]]()
@@ -33,10 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the peers that take long to install, unless they are asked for."""
+    """Deselect the peers that take long to install, unless they are requested."""
     if config.getoption("--all-peers"):
         return
-    here = Path(__file__).parent  # the hook is informed of every test there is
+    here = Path(__file__).parent  # the hook receives all tests
     cells = [item for item in items if item.path.parent == here and isinstance(item, pytest.Function)]
     far = {item for item in cells if FAR & set(item.callspec.params.values())}
     config.hook.pytest_deselected(items=list(far))
@@ -55,7 +55,7 @@ def cells(pytestconfig: pytest.Config, figures: dict[str, str]) -> Iterator[Cell
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A file with a server's key and certificates, and one with their authority."""
+    """Return a file with a server's key and certificates, and one with their authority."""
     folder = tmp_path_factory.mktemp("certificates")
     authority = mint_authority()
     identity = authority.issue("127.0.0.1", "localhost")
@@ -68,7 +68,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def broker(
     certificates: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Callable[[str], Running]]:
-    """Give a broker by its name; it is started when it is first asked for, and runs to the end."""
+    """Return a function that starts a broker by name on first use; it runs until the end."""
     running: dict[str, Running] = {}
     with ExitStack() as stack:
 
@@ -85,7 +85,7 @@ def broker(
 
 @pytest.fixture(scope="session")
 def agent(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Any]]:
-    """Give a client library by its name, as its agent; it is started when it is first asked for."""
+    """Return a function that starts the agent of a client library on first use."""
     running: dict[str, Any] = {}
 
     def agent(library: str) -> Any:
@@ -106,7 +106,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def page(cells: Cells, versions: dict[str, str]) -> str:
-    """Make the page."""
+    """Return the page."""
     scenarios = max(([*tried] for tried in cells.values()), key=len, default=[])
     outcomes = [outcome for tried in cells.values() for outcome in tried.values()]
     passed, failed = outcomes.count("yes"), outcomes.count("NO")

@@ -1,7 +1,7 @@
-"""Clients of others against the embedded broker, and ours against brokers of others, over all that both can.
+"""Other clients with the embedded broker, and our clients with other brokers, over every transport that both support.
 
-One test is one cell: a client library, a broker, a transport, a scenario. Nothing is configured on either side but
-where to connect and whom to trust [MQTT-7.0.0-2].
+One test is one cell: a client library, a broker, a transport and a scenario. Only the address and the CA are configured
+[MQTT-7.0.0-2].
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _numbers = count(1)
 
 
 class Stage:
-    """What a scenario plays on: one library, one broker, one transport, and topics of its own."""
+    """The environment of a scenario: one library, one broker, one transport, and unique topics."""
 
     def __init__(self, library: str, broker: Any, scheme: str, agent: Callable[[str], Any], stack: ExitStack) -> None:
         self.library = library
@@ -54,19 +54,19 @@ class Stage:
         return client
 
     def another(self) -> Any:
-        """Start a process of its own, to be killed."""
+        """Start another process of the library, to be killed."""
         agent = agents.start(self.library)
         self._stack.callback(agent.close)
         return agent
 
     def topic(self, topic: str) -> str:
-        """Make a topic of this scenario's own."""
+        """Return a topic that is unique to this scenario."""
         return f"{self.prefix}/{topic}"
 
     def _leave(self, client: Peer) -> None:
         try:
             client.disconnect()
-        except (AssertionError, KeyError):  # it has gone already
+        except (AssertionError, KeyError):  # it is already disconnected
             pass
 
 
@@ -111,7 +111,7 @@ def any_bytes(stage: Stage) -> None:
 def order(stage: Stage) -> None:
     subscriber, publisher = stage.client("s"), stage.client("p")
     subscriber.subscribe(stage.topic("a"), 1)
-    number = 20 if stage.library == "mosquitto" else 200  # a process for each
+    number = 20 if stage.library == "mosquitto" else 200  # one process for each message
     for n in range(number):
         publisher.publish(stage.topic("a"), b"%d" % n, 1)
     assert [int(receive(subscriber)[1]) for _ in range(number)] == list(range(number))
@@ -160,7 +160,7 @@ def will(stage: Stage) -> None:
     last = {"topic": stage.topic("will"), "payload": "Z29uZQ==", "qos": 1, "retain": False}
     stage.client("doomed", will=last, agent=doomed)
     polite = stage.client("polite", will={**last, "payload": "bm8="})
-    polite.disconnect()  # whose will is dropped
+    polite.disconnect()  # drops its will
     doomed.kill()
     assert receive(watcher) == (stage.topic("will"), b"gone", 1, False)
 
@@ -203,7 +203,7 @@ SCENARIOS = {
 }
 
 _NOT_OURS = "{}: tried with paho-mqtt and MQTT.js, it does the same."
-#: (who, scenario) -> what that side does not support.
+#: (side, scenario) -> what that side does not support.
 UNSUPPORTED = {
     ("mosquitto client", "unsubscribe"): "`mosquitto_sub` cannot unsubscribe while it runs.",
     ("mosquitto client", "take-over"): "`mosquitto_sub` connects again by itself, and takes the session back.",
@@ -215,7 +215,7 @@ UNSUPPORTED = {
 
 
 def unsupported(library: str, server: str, scheme: str, scenario: str) -> str | None:
-    """Say why a scenario is not tried between these two; None if it is."""
+    """Return why a scenario is not run with these two; None if it is."""
     sides = [f"{library} client", f"{server} broker"]
     if scheme.startswith("ws"):
         sides.append(f"{server} broker over ws")
@@ -224,7 +224,7 @@ def unsupported(library: str, server: str, scheme: str, scenario: str) -> str | 
 
 @pytest.fixture(scope="module", autouse=True)
 def remarks(cells):
-    """Note what is not tried, and why, behind what is."""
+    """Record the scenarios that are not run, with the reasons."""
     yield
     for library, server, scheme in MATRIX:
         for scenario in SCENARIOS:

@@ -1,4 +1,4 @@
-"""Where the links of the look page lead: a site, a repository, or nowhere; each statement has an anchor for itself."""
+"""The targets of links on the look page: a site, a repository, or none; each statement has its own anchor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pubsub.look.documentation import published, templates
         ),
     ],
 )
-def test_where_documentation_may_be(url: str, statement: str, code: str) -> None:
+def test_the_links_for_each_form_of_documentation(url: str, statement: str, code: str) -> None:
     assert templates(url) == {"statement": statement, "code": code}
 
 
@@ -52,7 +52,7 @@ def test_the_documentation_of_a_release_is_that_of_its_metadata(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "docs/", "https:///docs", "data:text/html,x", ""])
-def test_what_is_no_address_of_documentation(url: str) -> None:
+def test_invalid_documentation_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not the URL of documentation"):
         templates(url)
 

@@ -1,4 +1,4 @@
-"""The page, in a real browser: Debian's Chromium, without a window, driven by selenium."""
+"""The look page in a real browser: Debian's headless Chromium, driven by selenium."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ FLAGS = [
     "--disable-sync",
     "--window-size=1280,800",
 ]
-#: A key, and the record that it leads to.
+#: A key, and the record that it selects.
 KEYS = [
     *(("Home", "open"), ("j", "GET"), ("ArrowDown", "101"), ("k", "GET"), ("j", "101"), ("j", "CONNECT")),
     *(("a", "CONNACK"), ("a", "CONNECT"), ("End", "")),
 ]
-#: Where the pictures are that docs/ shows.
+#: The directory of the pictures of docs/.
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 EVIL = "<img src=x onerror=alert(1)></script>"
 
@@ -70,7 +70,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Look:
-    """A page in the browser, as a person reads it."""
+    """A page in the browser."""
 
     def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
@@ -104,17 +104,17 @@ class Look:
         self.until(f"document.querySelector('#detail h2')?.innerText.startsWith('{name}')")
 
     def picture(self, name: str, config: pytest.Config) -> None:
-        """Take a picture for docs/; with `--write-docs screenshots` write it there."""
+        """Take a screenshot; with `--write-docs screenshots` write it to docs/."""
         size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         data = picture_of(self.browser)
         self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        assert 10_000 < len(data) < 150_000  # not blank, and small enough to be kept in a repository
+        assert 10_000 < len(data) < 150_000  # not blank, and small enough for a repository
         if "screenshots" in config.getoption("--write-docs"):
             (PICTURES / f"{name}.png").write_bytes(data)
 
     def type(self, selector: str, text: str) -> None:
-        """Type, and wait until the page has drawn what it makes of it."""
+        """Type, and wait until the page has been redrawn."""
         self.browser.execute_async_script(
             f"const box = document.querySelector('{selector}'); box.value = {json.dumps(text)};"
             "box.dispatchEvent(new Event('input'));"
@@ -123,7 +123,7 @@ class Look:
 
 
 def picture_of(browser: Any) -> bytes:
-    """Return the window as a small PNG: 64 colours are enough for text."""
+    """Return a screenshot as a small PNG; 64 colours are enough for text."""
     image = pytest.importorskip("PIL.Image")
     shot = image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
     small = io.BytesIO()
@@ -132,7 +132,7 @@ def picture_of(browser: Any) -> bytes:
 
 
 def record_session(path: Path, use: Callable[[mqttws.Client], None], docs: str | None = None, **options: Any) -> None:
-    """Save what passes between a client and the broker."""
+    """Record a session between a client and the broker."""
     saver = saver_for(str(path), False, docs)
     over = threading.Event()
 
@@ -177,7 +177,7 @@ def test_the_ladder(browser: Any, saved: str) -> None:
     assert look.complaints() == []
 
 
-def test_what_a_peer_sent_is_text(browser: Any, saved: str) -> None:
+def test_data_of_a_peer_is_shown_as_text(browser: Any, saved: str) -> None:
     look = Look(browser, saved)
     look.until("document.querySelectorAll('.row').length > 10")
     look.type("#filter", "topic:other publish")
@@ -213,7 +213,7 @@ def test_filters(browser: Any, saved: str, words: str, expected: set[str]) -> No
     raise AssertionError(names)
 
 
-def test_bytes_and_fields_point_at_each_other_through_all_layers(browser: Any, saved: str) -> None:
+def test_bytes_and_fields_highlight_each_other_in_all_layers(browser: Any, saved: str) -> None:
     look = Look(browser, saved)
     look.choose("CONNECT")
     layers = look.run("return [...document.querySelectorAll('.layer > summary')].map((one) => one.innerText)")
@@ -239,7 +239,7 @@ SITE = "https://docs.example/mqttws/"
 
 
 @pytest.mark.parametrize("docs", [SITE, None])
-def test_rules_code_and_tests_are_links_where_there_is_documentation(
+def test_rules_code_and_tests_are_links_if_there_is_documentation(
     browser: Any, tmp_path: Path, docs: str | None
 ) -> None:
     path = tmp_path / "s.html"
@@ -262,7 +262,7 @@ def test_rules_code_and_tests_are_links_where_there_is_documentation(
     assert look.complaints() == []
 
 
-def test_a_broken_rule_is_a_link(browser: Any, tmp_path: Path) -> None:
+def test_a_violated_rule_is_a_link(browser: Any, tmp_path: Path) -> None:
     from pubsub.look.reading import Source
 
     raw = tmp_path / "raw"
@@ -341,7 +341,7 @@ def test_nothing_is_wider_than_the_window(browser: Any, saved: str, width: int) 
     browser.set_window_size(1280, 800)
 
 
-def test_a_thousand_messages_open_at_once_and_many_more_stay_usable(browser: Any, tmp_path: Path) -> None:
+def test_a_thousand_messages_open_immediately_and_many_more_stay_usable(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "many.html"
 
     def publish(client: mqttws.Client) -> None:
@@ -354,7 +354,7 @@ def test_a_thousand_messages_open_at_once_and_many_more_stay_usable(browser: Any
     look.until("document.querySelectorAll('.row').length > 10")
     spent = look.run("return performance.getEntriesByType('navigation')[0].domComplete")
     assert spent < 1000
-    # As many records as 100,000: the same ones, numbered on.
+    # 100,000 records: the same ones, renumbered.
     look.run(
         "const many = []; for (let i = 0; many.length < 100000; i++) for (const one of given.records)"
         "  many.push({...one, number: one.number + (i + 1) * 1e6, parts: undefined, answers: undefined});"
@@ -372,7 +372,7 @@ def test_a_thousand_messages_open_at_once_and_many_more_stay_usable(browser: Any
 
 
 class Live:
-    """A tap with its page, in a thread."""
+    """A tap and its page, in a thread."""
 
     def __init__(self, url: str) -> None:
         self.tap = Tap(url, on_records=self._add)
@@ -417,7 +417,7 @@ def test_a_live_session(browser: Any) -> None:
             client.publish("a/b", b"x", 0)
             look.type("#filter", "from:client publish")
             look.choose("PUBLISH")
-            # Change a byte of the topic, see it decoded anew, and send it to the broker.
+            # Change a byte of the topic, check that it is decoded again, and send it to the broker.
             look.until("document.querySelector('#edit')?.value")
             look.type("#edit", "30 06 00 03 61 2f 63 79")
             look.until("document.querySelector('#decoded').innerText.includes('a/c')")
@@ -428,7 +428,7 @@ def test_a_live_session(browser: Any) -> None:
             look.run("document.querySelector('#send').click()")
             topics = [message.topic for message, _ in zip(client.messages(timeout=PATIENCE), range(2), strict=False)]
             assert topics == ["a/b", "a/c"]
-            # Secrets are hidden until they are asked for.
+            # Secrets are hidden until requested.
             look.type("#filter", "connect")
             look.choose("CONNECT")
             assert "63616e6172792d31" not in look.run("return document.querySelector('#detail').innerText").replace(
@@ -452,7 +452,7 @@ def test_5000_packets_live(browser: Any) -> None:
 
 
 def test_the_signed_url_explains_itself(browser: Any) -> None:
-    """Without secrets nothing of it is shown; with them the page computes what our signer did."""
+    """Without secrets nothing of it is shown; with them the page repeats the computation of the signer."""
     keys = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "token/with+signs==")
     with Broker() as broker, Live(broker.url) as live:
         look = Look(browser, live.url)
@@ -467,7 +467,7 @@ def test_the_signed_url_explains_itself(browser: Any) -> None:
             look.until("document.querySelector('#steps')?.innerText.includes('they are equal')")
 
 
-def test_who_may_read_the_page() -> None:
+def test_access_to_the_page_is_restricted() -> None:
     def ask(url: str, **headers: str) -> tuple[int, str | None]:
         class Stay(urllib.request.HTTPRedirectHandler):
             def redirect_request(self, *_: Any) -> None:
@@ -501,7 +501,7 @@ def test_who_may_read_the_page() -> None:
 
 
 def test_the_page_of_a_file(browser: Any, tmp_path: Path) -> None:
-    """`pubsub look FILE --web`: the records of a session that is over, decoded and explained."""
+    """`pubsub look FILE --web`: the records of a saved session, decoded and explained."""
     from pubsub.look.reading import Source
 
     path = tmp_path / "s.jsonl"
@@ -551,7 +551,7 @@ def test_the_command_takes_the_address_of_the_documentation(browser: Any) -> Non
 
 
 def test_the_page_of_the_broker(browser: Any, pytestconfig: pytest.Config) -> None:
-    """`pubsub serve --look`: traffic of both listeners, the broker's state, and a message that the page publishes."""
+    """`pubsub serve --look`: traffic of both listeners, the broker's state, and a message published by the page."""
     command = [sys.executable, "-m", "pubsub", "serve", "--look", "--docs", SITE, "--ws-port", "0", "--tcp-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None

@@ -1,14 +1,14 @@
-"""Lends a client library to the tests: commands come as lines of JSON, answers and messages go back as such.
+"""Run clients of a library for the tests: commands are read, and answers and messages written, as lines of JSON.
 
     python agent.py paho|aiomqtt|gmqtt|zmqtt|mqttium|awscrt|mqttws|mqttws.aio
 
     {"id": 1, "client": "a", "do": "connect", "url": ..., "client_id": ..., "clean": true, "will": null, "ca": null}
     {"id": 2, "client": "a", "do": "subscribe", "filter": "x/#", "qos": 1}
     {"id": 3, "client": "a", "do": "publish", "topic": "x", "payload": base64, "qos": 1, "retain": false}
-    ... "unsubscribe", "disconnect"; "version" of no client
+    ... "unsubscribe", "disconnect"; "version" without a client
 
 Each is answered by {"id": 1, "ok": ...} or {"id": 1, "error": ...}; {"client": "a", "message": [topic, base64, qos,
-retain]} and {"client": "a", "lost": true} come whenever they come. `agent.mjs` does the same for MQTT.js.
+retain]} and {"client": "a", "lost": true} are sent at any time. `agent.mjs` does the same for MQTT.js.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def context(ca):
 
 
 class Paho:
-    """paho-mqtt, with its own network thread."""
+    """paho-mqtt, with its network thread."""
 
     distribution = "paho-mqtt"
 
@@ -73,7 +73,7 @@ class Paho:
     def _lost(self, name):
         if not self._left:
             self._left = True
-            self._client.disconnect()  # it would connect again, and take the session back
+            self._client.disconnect()  # otherwise it would reconnect and take the session over
             tell(client=name, lost=True)
 
     def _answer(self, mid):
@@ -192,7 +192,7 @@ class Gmqtt:
         await asyncio.wait_for(self._answer(self._client.unsubscribe(topic_filter)).wait(), PATIENCE)
 
     async def publish(self, topic, payload, qos, retain):
-        self._client.publish(topic, payload, qos=qos, retain=retain)  # gives no way to wait for its acknowledgement
+        self._client.publish(topic, payload, qos=qos, retain=retain)  # has no way to wait for the acknowledgement
 
     async def disconnect(self):
         self._left = True
@@ -404,7 +404,7 @@ KINDS = {
 
 
 async def obey(kind, clients, command):
-    """Do what a command says. Blocking libraries do it in a thread."""
+    """Run a command; blocking libraries run in a thread."""
 
     async def call(function, *arguments):
         if asyncio.iscoroutinefunction(function):

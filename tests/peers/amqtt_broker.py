@@ -1,4 +1,4 @@
-"""Runs amqtt on the ports that are given, until its standard input ends.
+"""Run amqtt on the given ports until the end of standard input.
 
 python amqtt_broker.py FILE mqtt=1 mqtts=2 ws=3 wss=4     (key and certificate in one)
 """

@@ -1,9 +1,9 @@
-"""AWS's IoT device SDK v1 (AWSIoTPythonSDK), unmodified: subscribes, publishes, says what it received.
+"""Run AWS's IoT device SDK v1 (AWSIoTPythonSDK), unmodified: subscribe, publish and print the received message.
 
     python iot_sdk_v1.py HOST PORT TOPIC CA_FILE
 
-It takes the region from the name of its host, which must be one of AWS IoT's; so this process resolves all names to
-this machine.  The keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
+The SDK reads the region from the host name, which must be one of AWS IoT; so this process resolves all names to this
+machine. The keys come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ socket.getaddrinfo = _resolve_here
 
 
 def main(host: str, port: str, topic: str, ca_file: str) -> dict[str, Any]:
-    warnings.simplefilter("ignore")  # the SDK's own, of what Python has deprecated
+    warnings.simplefilter("ignore")  # the SDK uses deprecated functions of Python
     from AWSIoTPythonSDK.MQTTLib import AWSIoTMQTTClient
 
     client = AWSIoTMQTTClient("sdk-v1", useWebsocket=True)
@@ -57,4 +57,4 @@ def main(host: str, port: str, topic: str, ca_file: str) -> dict[str, Any]:
 if __name__ == "__main__":
     result = main(*sys.argv[1:])
     print(json.dumps(result), flush=True)
-    os._exit(0)  # a connection that was refused leaves threads of the SDK behind
+    os._exit(0)  # after a refused connection threads of the SDK keep running

@@ -1,4 +1,4 @@
-"""AWS's IoT device SDK v2 (awsiotsdk, over awscrt), unmodified: subscribes, publishes, says what it received.
+"""Run AWS's IoT device SDK v2 (awsiotsdk, over awscrt), unmodified: subscribe, publish and print the received message.
 
     python iot_sdk_v2.py HOST PORT TOPIC sigv4 REGION CA_FILE
     python iot_sdk_v2.py HOST PORT TOPIC mtls CA_FILE CERTIFICATE KEY

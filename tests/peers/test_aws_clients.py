@@ -1,4 +1,4 @@
-"""AWS's own clients, unmodified and in processes of their own, at the local endpoint: accepted, and refused."""
+"""AWS's own clients, unmodified and in separate processes, with the local endpoint: accepted and refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ca_file(endpoint: LocalIoTEndpoint, tmp_path_factory: pytest.TempPathFactory
 
 
 def run(*command: str, secret: str = KEYS.secret_key, **more: str) -> dict[str, Any]:
-    """Run a peer; what it says."""
+    """Run a peer and return its output."""
     environment = {
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
         "AWS_ACCESS_KEY_ID": KEYS.access_key,
@@ -76,7 +76,7 @@ def port_of(url: str) -> str:
 
 @pytest.fixture(params=["v2", "v1", "amplify"])
 def peer(request: pytest.FixtureRequest, endpoint: LocalIoTEndpoint, ca_file: str) -> Run:
-    """A client with the keys of alice; it takes a topic."""
+    """Return a function that runs a client with the keys of alice on a topic."""
     port = port_of(endpoint.url)
     if request.param == "v2":
         script = str(HERE / "iot_sdk_v2.py")
@@ -93,16 +93,16 @@ def peer(request: pytest.FixtureRequest, endpoint: LocalIoTEndpoint, ca_file: st
 def amplify_command() -> list[str]:
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "aws-amplify").is_dir():
-        pytest.skip("Amplify's JavaScript client is not there: sh tests/peers/install.sh")
+        pytest.skip("Amplify's JavaScript client is missing: sh tests/peers/install.sh")
     return [node, str(HERE / "amplify.mjs")]
 
 
-def test_it_subscribes_and_publishes(peer: Run) -> None:
+def test_each_client_subscribes_and_publishes(peer: Run) -> None:
     received = peer("chat/hello")["received"]
     assert "Hello from" in (received["msg"] if isinstance(received, dict) else received)
 
 
-def test_it_is_refused_for_a_wrong_secret(
+def test_each_client_is_refused_with_a_wrong_secret(
     peer: Run, endpoint: LocalIoTEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert peer("chat/hello", secret="another-secret-key")["received"] is None
@@ -111,7 +111,7 @@ def test_it_is_refused_for_a_wrong_secret(
     assert all("another secret key for this access key" in line for line in rejected)
 
 
-def test_amplify_goes_the_whole_way_from_pool_to_message(endpoint: LocalIoTEndpoint, ca_file: str) -> None:
+def test_amplify_with_an_identity_pool(endpoint: LocalIoTEndpoint, ca_file: str) -> None:
     result = run(
         *amplify_command(),
         endpoint.url,

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a project that installs the distribution meets it: runs of pytest in a process of their own."""
+"""The pytest plugin in a project that installs the distribution, with pytest in a separate process."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def run(project: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
     return project.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", *options, timeout=60)
 
 
-def test_the_page_holds(project: pytest.Pytester) -> None:
-    """The blocks of docs/guide/pytest.md, pasted into a file, pass."""
+def test_the_examples_of_the_page_pass(project: pytest.Pytester) -> None:
+    """The blocks of docs/guide/pytest.md pass when pasted into a file."""
     page = (ROOT / "docs" / "guide" / "pytest.md").read_text()
     blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
     result = run(project, "\n".join(blocks))
     result.assert_outcomes(passed=sum(block.count("def test_") for block in blocks))
 
 
-def test_nothing_of_mqtt_is_loaded_until_it_is_asked_for(project: pytest.Pytester) -> None:
+def test_nothing_of_mqtt_is_imported_until_a_fixture_is_used(project: pytest.Pytester) -> None:
     result = run(
         project,
         """
@@ -72,7 +72,7 @@ def test_each_test_has_a_fresh_broker_and_the_run_has_one(project: pytest.Pytest
     result.assert_outcomes(passed=4)
 
 
-def test_a_client_that_is_left_open_is_named(project: pytest.Pytester) -> None:
+def test_a_client_left_open_is_named(project: pytest.Pytester) -> None:
     text = """
         import mqttws
 
@@ -150,10 +150,10 @@ def test_with_plugins_for_asyncio(project: pytest.Pytester) -> None:
     run(project, text, "-p", "anyio").assert_outcomes(passed=1)
 
 
-# The broker by itself.
+# `RecordingBroker`.
 
 
-def test_what_was_published_is_recorded_whole() -> None:
+def test_published_messages_are_recorded_completely() -> None:
     with RecordingBroker() as broker, connect(broker.url, client_id="c", will=None) as client:
         client.publish("a", b"0")
         client.publish("a", b"1", qos=1, retain=True)
@@ -186,7 +186,7 @@ def test_a_will_is_recorded() -> None:
         assert broker.messages.assert_published("gone", "bye").client_id == ""
 
 
-def test_refusals() -> None:
+def test_refusing_connections() -> None:
     with RecordingBroker() as broker:
         broker.refuse_next(5, times=2)
         for _ in range(2):
@@ -197,7 +197,7 @@ def test_refusals() -> None:
             broker.refuse_next(0)
 
 
-def test_a_broker_that_stands_still() -> None:
+def test_a_paused_broker() -> None:
     with RecordingBroker() as broker, connect(broker.url) as client:
         with broker.pause():
             future = client.publish_nowait("a", qos=1)
@@ -207,7 +207,7 @@ def test_a_broker_that_stands_still() -> None:
 
 
 def test_ready_within_20_ms() -> None:
-    """The best of ten, on a machine that may be busy: what is shown is that nothing waits."""
+    """The best of ten, because the machine may be busy; this shows that nothing waits."""
     times = []
     for _ in range(10):
         begun = time.perf_counter()
@@ -230,7 +230,7 @@ def test_values(payload: bytes, expected: object) -> None:
             recorder.assert_published("a", **wrong, timeout=0)
 
 
-def test_what_is_said_of_too_few_messages() -> None:
+def test_the_error_for_too_few_messages() -> None:
     recorder = Recorder(keep=3)
     with pytest.raises(AssertionError, match="nothing was published at all"):
         recorder.wait_for("a", timeout=0)

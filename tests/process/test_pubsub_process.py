@@ -125,7 +125,7 @@ ps.close()
         broker,
     )
     assert said == [
-        "['Disconnected', True, \"the process was forked, and the connection belongs to the parent; subscribe anew\", "
+        "['Disconnected', True, 'the process was forked, and the connection belongs to the parent; subscribe anew', "
         "'ConnectionClosed', 'ConnectionClosed', 'SubscriptionEnded', 2]",
         "Connected False []",
     ]

@@ -1,4 +1,4 @@
-"""`python -m sigv4`, in a process of its own."""
+"""`python -m sigv4`, in a separate process."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_profile(sigv4, tmp_path):
         (("presign", ENDPOINT, "--secret-key", "x"), KEYS, "unrecognized arguments"),
     ],
 )
-def test_what_cannot_be_done_is_said(sigv4, arguments, keys, says):
+def test_invalid_arguments_are_refused(sigv4, arguments, keys, says):
     ran = sigv4(*arguments, keys=keys)
     assert ran.returncode == 2
     assert says in ran.stderr

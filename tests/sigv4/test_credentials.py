@@ -1,4 +1,4 @@
-"""Credentials hide what they hold, and come from wherever the user keeps them."""
+"""Credentials: immutable and hidden in text, and fetched from every supported source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SECRET, TOKEN = "canary-secret", "canary-token"
 
 
-# --- one set --------------------------------------------------------------------------------------------------------
+# --- the class ------------------------------------------------------------------------------------------------------
 
 
 def test_the_fields_in_their_order():
@@ -91,7 +91,7 @@ def test_they_are_not_pickled_nor_serialised(protocol):
         (("AKID", "s", 1), TypeError, "token: expected a str, got int"),
     ],
 )
-def test_what_is_no_field_is_refused_without_showing_it(arguments, error, says):
+def test_invalid_fields_are_refused_without_showing_them(arguments, error, says):
     with pytest.raises(error, match=says) as caught:
         Credentials(*arguments)
     assert "canary" not in str(caught.value)
@@ -100,12 +100,12 @@ def test_what_is_no_field_is_refused_without_showing_it(arguments, error, says):
 @pytest.mark.parametrize(
     ("expires_at", "error"), [(datetime(2026, 1, 1), ValueError), ("2026-01-01", TypeError), (0, TypeError)]
 )
-def test_an_end_without_a_zone_is_refused(expires_at, error):
+def test_an_expiry_without_a_time_zone_is_refused(expires_at, error):
     with pytest.raises(error, match="expires_at: expected"):
         Credentials("AKID", "s", expires_at=expires_at)
 
 
-def test_whether_they_end_soon():
+def test_expires_within():
     credentials = Credentials("AKID", "s", expires_at=NOW + timedelta(seconds=60))
     assert credentials.expires_within(60, NOW)
     assert not credentials.expires_within(59, NOW)
@@ -113,7 +113,7 @@ def test_whether_they_end_soon():
     assert not Credentials("AKID", "s").expires_within(1e9, NOW)
 
 
-# --- from any source ------------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------------------------
 
 KEYS = Credentials("AKID", SECRET, TOKEN)
 
@@ -159,7 +159,7 @@ def test_a_source_is_fetched_and_awaited(source, run):
     assert asyncio.run(fetch_async(source, run)) == KEYS
 
 
-def test_what_blocks_is_run_elsewhere_and_what_awaits_is_not():
+def test_blocking_sources_run_in_a_thread_and_awaitable_ones_do_not():
     ran = []
 
     async def run(call):
@@ -180,7 +180,7 @@ def test_an_awaitable_is_not_fetched_without_waiting(source):
         fetch(source)
 
 
-def test_an_awaitable_that_cannot_be_closed_is_refused_too():
+def test_an_awaitable_that_cannot_be_closed_is_refused():
     class Later:
         def __await__(self):
             return iter([KEYS])
@@ -190,7 +190,7 @@ def test_an_awaitable_that_cannot_be_closed_is_refused_too():
 
 
 @pytest.mark.parametrize("source", [None, lambda: None, Provider(None)])
-def test_a_source_that_gives_nothing(source):
+def test_a_source_without_credentials_is_an_error(source):
     with pytest.raises(CredentialsUnavailable, match="returned None"):
         fetch(source)
 
@@ -198,13 +198,13 @@ def test_a_source_that_gives_nothing(source):
 @pytest.mark.parametrize(
     "source", [3, "AKID:canary", ("AKID", "canary"), lambda: "canary", Provider({"secret": "canary"})]
 )
-def test_what_is_no_source_is_refused_without_showing_it(source):
+def test_an_invalid_source_is_refused_without_showing_it(source):
     with pytest.raises(TypeError, match=r"expected credentials .* got") as caught:
         fetch(source)
     assert "canary" not in str(caught.value)
 
 
-def test_the_end_is_copied_with_the_rest():
+def test_the_expiry_is_copied_with_the_fields():
     class Given:
         access_key, secret_key, token, expires_at = "AKID", "s", None, NOW
 
@@ -270,7 +270,7 @@ def test_the_profiles_of_the_shared_files(files):
     assert fetch(SharedFileProvider(environ={**files, "AWS_PROFILE": "work"})).access_key == "WORK"
 
 
-def test_paths_given_come_before_the_environment(files, tmp_path):
+def test_given_paths_take_precedence_over_the_environment(files, tmp_path):
     other = tmp_path / "other"
     other.write_text("[default]\naws_access_key_id=OTHER\naws_secret_access_key=s\n")
     assert fetch(SharedFileProvider(path=other, environ=files)).access_key == "OTHER"
@@ -278,7 +278,7 @@ def test_paths_given_come_before_the_environment(files, tmp_path):
     assert fetch(SharedFileProvider("p", config_path=other, environ=files)).access_key == "P"
 
 
-def test_a_file_written_anew_is_read_anew(files):
+def test_a_changed_file_is_read_again(files):
     provider = SharedFileProvider("work", environ=files)
     assert fetch(provider).access_key == "WORK"
     with open(files["AWS_SHARED_CREDENTIALS_FILE"], "w") as file:
@@ -294,7 +294,7 @@ def test_a_file_written_anew_is_read_anew(files):
         ("role", "use BotocoreProvider"),
     ],
 )
-def test_a_profile_that_is_not_there(files, profile, says):
+def test_a_missing_profile_is_an_error(files, profile, says):
     with pytest.raises(CredentialsUnavailable, match=says):
         fetch(SharedFileProvider(profile, environ=files))
 
@@ -317,7 +317,7 @@ def test_a_file_that_does_not_parse_is_not_quoted(tmp_path, content):
     assert caught.value.__context__ is None
 
 
-def test_files_that_are_not_there_or_cannot_be_read(tmp_path):
+def test_missing_or_unreadable_files_are_an_error(tmp_path):
     with pytest.raises(CredentialsUnavailable, match=r"does not exist; .* does not exist"):
         fetch(SharedFileProvider(path=tmp_path / "a", config_path=tmp_path / "b", environ={}))
     with pytest.raises(CredentialsUnavailable, match="cannot be read"):
@@ -327,7 +327,7 @@ def test_files_that_are_not_there_or_cannot_be_read(tmp_path):
 # --- chains ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_that_has_any_is_taken(files):
+def test_a_chain_uses_the_first_source_with_credentials(files):
     empty, full = EnvironmentProvider({}), SharedFileProvider("work", environ=files)
     assert fetch(ChainProvider(empty, full)).access_key == "WORK"
     assert fetch(ChainProvider(KEYS, full)) == KEYS
@@ -346,7 +346,7 @@ def test_the_usual_chain_is_the_environment_and_then_the_files(files, monkeypatc
     assert fetch(ChainProvider()).access_key == "ENV"
 
 
-def test_botocores_chain_is_asked_and_its_tuple_copied(files, monkeypatch):
+def test_botocores_chain_is_used_and_its_tuple_copied(files, monkeypatch):
     for name, value in files.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
@@ -357,7 +357,7 @@ def test_botocores_chain_is_asked_and_its_tuple_copied(files, monkeypatch):
     session = Session(profile="work")
     assert fetch(BotocoreProvider(session=session)) == given
     assert fetch(session.get_credentials) == given
-    assert SECRET in repr(session.get_credentials().get_frozen_credentials())  # which is why it is copied
+    assert SECRET in repr(session.get_credentials().get_frozen_credentials())  # the reason for the copy
     assert SECRET not in repr(given)
 
 
@@ -376,14 +376,14 @@ def test_botocore_not_installed(monkeypatch):
         fetch(BotocoreProvider())
 
 
-# --- botocore's errors, and what it knows of the end ----------------------------------------------------------------
+# --- botocore's errors and expiry times -----------------------------------------------------------------------------
 
 NEXT = Credentials("AKIDNEXT", "secret")
 
 
 @pytest.fixture
 def profiles(monkeypatch, tmp_path):
-    """A configuration with a profile of single sign-on where nobody has logged in, and one of a broken process."""
+    """A configuration with a profile for single sign-on without a login, and one with a broken process."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     config = tmp_path / "config"
@@ -405,12 +405,12 @@ def profiles(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("profile", ["sso", "old_sso", "process", "role", "loop", "half", "no such profile"])
 @pytest.mark.parametrize("form", ["provider", "session", "credentials", "async"])
-def test_what_botocore_lacks_is_credentials_unavailable(profiles, profile, form):
+def test_missing_credentials_of_botocore_are_credentials_unavailable(profiles, profile, form):
     source = BotocoreProvider(profile)
     if form != "provider":
         source = BotocoreProvider(session=Session(profile=profile))
     if form == "credentials":
-        source = lambda: Session(profile=profile).get_credentials()  # noqa: E731 - as a program writes it
+        source = lambda: Session(profile=profile).get_credentials()  # noqa: E731 - as programs write it
     with pytest.raises(CredentialsUnavailable) as caught:
         asyncio.run(fetch_async(source, asyncio.to_thread)) if form == "async" else fetch(source)
     shown = "".join(traceback.format_exception(caught.value))
@@ -418,7 +418,7 @@ def test_what_botocore_lacks_is_credentials_unavailable(profiles, profile, form)
     assert fetch(ChainProvider(source, NEXT)) == NEXT
 
 
-def test_an_error_that_is_not_botocores_stays_itself():
+def test_other_errors_are_not_changed():
     with pytest.raises(ZeroDivisionError):
         fetch(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -426,7 +426,7 @@ def test_an_error_that_is_not_botocores_stays_itself():
 
 
 @pytest.mark.parametrize("form", ["object", "callable", "async", "chain", "session"])
-def test_the_end_of_refreshable_credentials_is_kept(form):
+def test_the_expiry_of_refreshable_credentials_is_kept(form):
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     refreshable = RefreshableCredentials.create_from_metadata(
         {"access_key": "AKID", "secret_key": "s", "token": "t", "expiry_time": end.isoformat()}, dict, "test"

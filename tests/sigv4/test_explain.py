@@ -1,4 +1,4 @@
-"""Each mistake is made, by a small signer of its own, and has to be named."""
+"""`explain` names each mistake of a signer; a small separate signer makes them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chain(secret: str, *parts: str, prefix: str = "AWS4", in_hex: bool = False) 
 
 
 class Client:
-    """A client that signs for itself.  Each attribute is right until a test makes it wrong."""
+    """A client with its own signer. Each attribute is right until a test changes it."""
 
     def __init__(self, keys: Credentials = KEYS, path: str = "/mqtt", own: tuple[tuple[str, str], ...] = ()) -> None:
         self.keys = keys
@@ -134,7 +134,7 @@ MADE = {}
 
 
 def replaced(method, **attributes):
-    """A client's class with one method made wrong."""
+    """Return a class of clients with one wrong method."""
     return type("Wrong", (Client,), {method.__name__: method, **attributes})
 
 
@@ -441,24 +441,24 @@ def test_a_mistake_is_named(code):
         ("method", "POST"),
     ],
 )
-def test_the_sentence_names_the_detail(code, detail):
+def test_the_explanation_names_the_detail(code, detail):
     assert detail in MADE[code]().explained().sentence
 
 
 # --- mistakes that need another verifier ----------------------------------------------------------------------------
 
 
-def test_a_token_left_unsigned_where_it_has_to_be():
+def test_a_token_left_unsigned_although_required():
     assert Client(TEMPORARY).explained(sign_token=True).code == "token_unsigned"
 
 
-def test_a_path_normalised_where_it_must_not_be():
+def test_a_path_normalised_although_forbidden():
     client = Client(path="/a/../mqtt")
     client.canonical_path = "/mqtt"
     assert client.explained(normalize_path=False).code == "path_normalized"
 
 
-def test_a_path_encoded_for_a_service_that_takes_it_as_it_is():
+def test_a_path_encoded_for_a_service_that_does_not_encode_it():
     assert Client(path="/a%20b").explained(double_encode=False).code == "path_encoded_twice"
 
 
@@ -503,7 +503,7 @@ def test_every_row_of_the_table_is_made_in_a_test():
         (-86_400 * 3, "3 d behind"),
     ],
 )
-def test_a_clock_that_is_off(seconds, says):
+def test_a_wrong_clock_is_named(seconds, says):
     then = NOW + timedelta(seconds=seconds)
     client = Client()
     client.stamp, client.day = f"{then:%Y%m%dT%H%M%SZ}", f"{then:%Y%m%d}"
@@ -541,7 +541,7 @@ def client_with(**attributes) -> Client:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_mistake_that_shows(client, code):
+def test_a_mistake_visible_in_the_request_is_named(client, code):
     assert client.explained().code == code
 
 
@@ -563,7 +563,7 @@ def test_a_mistake_that_shows(client, code):
         (lambda target: target[: target.index("&X-Amz-Signature")], "incomplete"),
     ],
 )
-def test_a_target_that_was_mangled(change, code):
+def test_a_changed_target_is_named(change, code):
     client = Client()
     assert client.explained(target=change(client.target())).code == code
 
@@ -579,7 +579,7 @@ def test_quotes_around_an_access_key_are_recognised():
     assert "quotes around it" in client.explained().sentence
 
 
-# --- whatever comes -------------------------------------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------------------------------------------
 
 junk = st.text(max_size=30) | st.binary(max_size=30) | st.none() | st.integers()
 
@@ -594,7 +594,7 @@ def test_it_never_raises(method, target, headers):
 
 @given(st.text("abc/+", max_size=10), st.sampled_from([KEYS, TEMPORARY]))
 @settings(max_examples=100)
-def test_another_secret_is_never_taken_for_another_mistake(more, credentials):
+def test_a_wrong_secret_is_never_explained_as_another_mistake(more, credentials):
     wrong = Credentials(credentials.access_key, f"qX9zq{more}", credentials.token)
     url = presign_iot_url(f"wss://{HOST}/mqtt", wrong, now=NOW)
     target = "/mqtt?" + url.partition("?")[2]

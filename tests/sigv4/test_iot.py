@@ -1,4 +1,4 @@
-"""AWS IoT's URLs: the region that a host tells, what is signed, and the prepared signer."""
+"""URLs of AWS IoT: the region in a host name, the signed parts, and the prepared signer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ENDPOINT = "wss://a1b2c3-ats.iot.eu-west-1.amazonaws.com/mqtt"
         ("data-ats.iot.us-isof-south-1.csp.hci.ic.gov", "us-isof-south-1"),
     ],
 )
-def test_every_form_of_an_aws_iot_host_tells_its_region(endpoint, region):
+def test_the_region_is_found_in_every_form_of_an_aws_iot_host(endpoint, region):
     assert region_from_endpoint(endpoint) == region
 
 
@@ -78,7 +78,7 @@ def test_every_form_of_an_aws_iot_host_tells_its_region(endpoint, region):
         "[::1]:443",
     ],
 )
-def test_nothing_that_only_looks_like_one_does(endpoint):
+def test_the_region_of_similar_hosts_is_unknown(endpoint):
     with pytest.raises(RegionUnknown, match="give the region, for example region="):
         region_from_endpoint(endpoint)
 
@@ -105,7 +105,7 @@ def test_nothing_that_only_looks_like_one_does(endpoint):
         (b"wss://host", "expected a str"),
     ],
 )
-def test_a_bad_endpoint_is_refused_with_what_would_do(endpoint, says):
+def test_an_invalid_endpoint_is_refused_with_the_expected_form(endpoint, says):
     with pytest.raises(SigningError, match=says) as caught:
         presign_iot_url(endpoint, KEYS, "eu-west-1", NOW)
     assert "hunter2" not in str(caught.value)
@@ -125,7 +125,7 @@ def test_a_bad_endpoint_is_refused_with_what_would_do(endpoint, says):
         ("wss://host.example/a b/ü", "wss://host.example/a%20b/%C3%BC", "host.example"),
     ],
 )
-def test_what_is_signed_is_the_host_that_is_sent(endpoint, url, host):
+def test_the_signed_host_is_the_one_sent(endpoint, url, host):
     signed = presign_iot_url(endpoint, KEYS, "eu-west-1", NOW)
     assert signed.partition("?")[0] == url
     split = urlsplit(signed)
@@ -149,7 +149,7 @@ def general(target, host, credentials, now=NOW, region="eu-west-1", service="iot
 # --- the URL --------------------------------------------------------------------------------------------------------
 
 
-def test_a_url_with_long_term_keys_literally():
+def test_the_literal_url_with_long_term_keys():
     assert presign_iot_url(ENDPOINT, KEYS, now=NOW) == (
         "wss://a1b2c3-ats.iot.eu-west-1.amazonaws.com/mqtt?X-Amz-Algorithm=AWS4-HMAC-SHA256"
         "&X-Amz-Credential=AKIDEXAMPLE%2F20150830%2Feu-west-1%2Fiotdevicegateway%2Faws4_request"
@@ -190,7 +190,7 @@ def test_the_clock_is_read_when_no_time_is_given():
     assert before <= datetime.strptime(date, "%Y%m%dT%H%M%S%z") <= datetime.now(UTC)
 
 
-def test_a_url_of_the_python_sdk_v1_is_ours_for_iotdata():
+def test_a_url_of_the_python_sdk_v1_equals_ours_for_iotdata():
     class Core(SigV4Core):
         def _createAmazonDate(self):
             return ["20150830", "20150830T123600Z"]
@@ -227,23 +227,23 @@ def test_a_prepared_signer_agrees_with_the_general_one_at_any_time(path, query, 
         assert url == "wss://host.example:8443" + target
 
 
-def test_a_prepared_signer_follows_the_credentials_that_it_is_given():
+def test_a_prepared_signer_uses_the_given_credentials():
     signer = IotUrlSigner(ENDPOINT)
     first, second = signer.presign(KEYS, NOW), signer.presign(TEMPORARY, NOW)
     assert (first, second) == (presign_iot_url(ENDPOINT, KEYS, now=NOW), presign_iot_url(ENDPOINT, TEMPORARY, now=NOW))
     assert signer.presign(KEYS, NOW) == first
-    again = Credentials(KEYS.access_key, KEYS.secret_key)  # equal, not the same
+    again = Credentials(KEYS.access_key, KEYS.secret_key)  # equal, but another object
     assert signer.presign(again, NOW) == first
     other = Credentials(KEYS.access_key, "another secret".replace(" ", ""))
     assert signer.presign(other, NOW) == presign_iot_url(ENDPOINT, other, now=NOW) != first
 
 
-def test_a_signer_tells_its_region():
+def test_a_signer_has_its_region():
     assert IotUrlSigner(ENDPOINT).region == "eu-west-1"
     assert IotUrlSigner("wss://mqtt.example.com", "us-east-1").region == "us-east-1"
 
 
-def test_a_signer_takes_a_provider_and_asks_it_each_time():
+def test_a_signer_calls_a_provider_each_time():
     class Rotating:
         asked = 0
 
@@ -264,7 +264,7 @@ def test_a_path_that_imitates_a_date_is_signed_as_a_path():
 
 
 @pytest.mark.parametrize("expires", [0, -1, 604_801, 1.5, True, "300"])
-def test_a_life_out_of_range_is_refused(expires):
+def test_an_expiry_out_of_range_is_refused(expires):
     with pytest.raises(SigningError, match="1 to 604800"):
         IotUrlSigner(ENDPOINT, expires=expires)
     with pytest.raises(SigningError, match="1 to 604800"):
@@ -281,12 +281,12 @@ def test_a_time_without_a_zone_is_refused():
 @pytest.mark.parametrize(
     ("region", "service"), [("eu west", "iot"), ("eu/west", "iot"), ("", "iot"), ("eu", ""), (1, "x")]
 )
-def test_a_scope_of_other_characters_is_refused(region, service):
+def test_a_scope_with_invalid_characters_is_refused(region, service):
     with pytest.raises(SigningError, match="expected letters, digits and hyphens"):
         IotUrlSigner(ENDPOINT, region, service=service)
 
 
-def test_what_is_kept_of_endpoints_is_bounded_and_tells_kinds_apart():
+def test_the_cache_of_endpoints_is_bounded_and_distinguishes_types():
     keys = Credentials("AKID", "secret")
     _signer.cache_clear()
     for number in range(3 * SIGNERS_CACHED):

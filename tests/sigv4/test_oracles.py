@@ -1,4 +1,4 @@
-"""Two other signers as oracles over thousands of generated requests: botocore in Python, and awscrt in C."""
+"""Comparison with two other signers over thousands of generated requests: botocore in Python, and awscrt in C."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sigv4.presigning import NEVER_SIGNED
 
 MANY = settings(max_examples=400)
 
-# --- requests, awkward ones included --------------------------------------------------------------------------------
+# --- requests, including unusual ones -------------------------------------------------------------------------------
 
 AWKWARD = [
     "",
@@ -96,7 +96,7 @@ def signature_of(text: str) -> str:
 
 
 def crt_takes(request) -> bool:
-    return ":/" not in request["target"]  # it reads a scheme there, and refuses the target
+    return ":/" not in request["target"]  # awscrt parses a scheme there, and refuses the target
 
 
 def crt_signs(request, *, in_query: bool, expires=None) -> http.HttpRequest:
@@ -126,8 +126,8 @@ def _hash(body: bytes) -> str:
 
 @given(requests.filter(crt_takes), expiries)
 @MANY
-def test_both_ways_of_signing_agree_with_awscrt(request, expires):
-    """One request for both: to generate it costs more than to sign it."""
+def test_query_and_header_signatures_agree_with_awscrt(request, expires):
+    """Both in one test, because generating a request costs more than signing it."""
     agree_in_the_query_with_awscrt(request, expires)
     agree_in_the_headers_with_awscrt(request)
 
@@ -154,7 +154,7 @@ def agree_in_the_headers_with_awscrt(request):
 
 
 class Frozen:
-    """botocore's kind of credentials, with the empty token that it writes for none."""
+    """Credentials as botocore has them, with an empty token for none."""
 
     def __init__(self, credentials: Credentials) -> None:
         self.access_key = credentials.access_key
@@ -173,7 +173,7 @@ def botocore_signs(signer_class, request, target: str, **options) -> AWSRequest:
 
 
 def as_botocore_takes_it(request) -> dict:
-    """botocore joins no repeated headers here, normalises always, and signs the token always."""
+    """Adapt a request: botocore does not join repeated headers, and always normalises and signs the token."""
     once = {name.lower(): (name, value) for name, value in request["headers"]}
     return {
         **request,
@@ -186,7 +186,7 @@ def as_botocore_takes_it(request) -> dict:
 
 @given(requests, st.integers(1, 604_800))
 @MANY
-def test_every_way_of_signing_agrees_with_botocore(request, expires):
+def test_query_header_and_s3_signatures_agree_with_botocore(request, expires):
     agree_in_the_headers_with_botocore(request)
     agree_for_s3_with_botocore(request, expires)
     agree_in_the_query_with_botocore(request, expires)
@@ -194,7 +194,7 @@ def test_every_way_of_signing_agrees_with_botocore(request, expires):
 
 def agree_in_the_query_with_botocore(request, expires):
     request = {**as_botocore_takes_it(request), "body": b""}
-    # botocore takes the query as pairs, each key once, reads '+' as a space, and puts them into its own order
+    # botocore takes the query as pairs with unique keys, reads '+' as a space, and reorders them
     pairs = {}
     for pair in request["target"].partition("?")[2].split("&"):
         key, _, value = pair.partition("=")
@@ -217,7 +217,7 @@ def _is_utf8(pairs: dict) -> bool:
 def agree_in_the_headers_with_botocore(request):
     request = as_botocore_takes_it(request)
     ours = sign_headers(**request)
-    # botocore signs a query as it stands: it is given the canonical spelling
+    # botocore signs a query unchanged, so it gets the canonical spelling
     query = ours.canonical_request.split("\n")[2]
     path = request["target"].partition("?")[0]
     theirs = botocore_signs(botocore.auth.SigV4Auth, request, f"{path}?{query}")
@@ -233,7 +233,7 @@ def agree_for_s3_with_botocore(request, expires):
     assert ours.signature == signature_of(theirs.url)
 
 
-# --- what they leave open -------------------------------------------------------------------------------------------
+# --- cases that the oracles do not cover ----------------------------------------------------------------------------
 
 
 @given(requests, zones)

@@ -1,4 +1,4 @@
-"""Signatures that AWS publishes: in its documentation, and in its test suite of Signature Version 4."""
+"""The signatures that AWS publishes in its documentation and in its test suite of Signature Version 4."""
 
 from __future__ import annotations
 

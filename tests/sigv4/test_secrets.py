@@ -1,4 +1,4 @@
-"""Bait goes through everything that can be shown, and is not seen: not in a log, a repr, an error or a pickle."""
+"""No secret appears in a log, a repr, an error or a pickle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def all_shown(thing: object) -> str:
     return f"{thing!r} {[thing]} {(thing,)}" + repr({"a": thing})
 
 
-def test_results_do_not_show_what_they_hold():
+def test_the_repr_of_results_hides_their_contents():
     presigned, signed, url = (
         presign("GET", "/", **REQUEST),
         sign_headers("GET", "/", **REQUEST),
@@ -97,17 +97,17 @@ BAD = [
 
 
 @pytest.mark.parametrize("index", range(len(BAD)))
-def test_no_error_shows_them(index):
+def test_no_error_shows_secrets(index):
     with pytest.raises((SigV4Error, TypeError, ValueError)) as caught:
         BAD[index]()
-    # the traceback quotes this file's source lines, which hold names and not values
+    # the traceback quotes source lines of this file, which contain names and not values
     text = shown_of(caught.value).replace("BAD[index]()", "")
     assert SECRET not in text
     assert TOKEN not in text
     assert SECRET not in repr(pickle.loads(pickle.dumps(caught.value)))
 
 
-def test_no_refusal_shows_them():
+def test_no_refusal_shows_secrets():
     url = str(presign_iot_url(HOST, KEYS, now=NOW))
     target = "/mqtt?" + url.partition("?")[2]
     signature = target[target.index("Signature=") + 10 :][:64]
@@ -135,7 +135,7 @@ def test_nothing_is_logged_at_debug(caplog):
     assert not caplog.records
 
 
-def test_the_standard_library_alone_is_imported():
+def test_only_the_standard_library_is_imported():
     code = (
         "import sys; before = set(sys.modules); import sigv4.__main__, sigv4.mistakes\n"
         "for name in sorted({name.partition('.')[0] for name in set(sys.modules) - before}): print(name)"
@@ -144,7 +144,7 @@ def test_the_standard_library_alone_is_imported():
     assert set(ran.stdout.split()) <= sys.stdlib_module_names | {"sigv4"}
 
 
-def test_importing_loads_nothing_that_only_some_use():
+def test_optional_modules_are_not_imported():
     code = "import sys; before = set(sys.modules); import sigv4; print(*sorted(set(sys.modules) - before))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     loaded = set(ran.stdout.split())

@@ -1,4 +1,4 @@
-"""What the signers refuse, the forms that they take, and their bounded memory."""
+"""The signers: refused arguments, accepted forms of arguments, and bounded caches."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ USUAL = {
         ("GET", "/", {"now": datetime(2026, 1, 1)}, "now: expected an aware datetime"),
     ],
 )
-def test_what_cannot_be_signed(sign, method, target, options, says):
+def test_invalid_requests_are_refused(sign, method, target, options, says):
     with pytest.raises(SigningError, match=says):
         sign(method, target, **{**USUAL, **options})
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Signature", "X-Amz-Security-Token", "X%2DAmz-Date", "X-Amz-%45xpires"])
-def test_a_target_that_is_signed_already(name):
+def test_a_signed_target_is_refused(name):
     with pytest.raises(SigningError, match="a query not yet signed"):
         presign("GET", f"/?{name}=1", **USUAL)
 
 
-def test_the_forms_of_headers_and_targets_are_all_the_same():
+def test_equivalent_forms_of_headers_and_targets():
     one = presign("GET", "/ü?ü", **USUAL)
     for headers in ({"host": "example.com"}, [(b"HOST", b" example.com ")], iter([("Host", "example.com")])):
         assert presign("GET", "/ü?ü".encode(), **{**USUAL, "headers": headers}).target == one.target
 
 
-def test_bytes_that_are_no_utf8_are_signed_as_they_are():
+def test_bytes_that_are_no_utf8_are_signed_unchanged():
     signed = presign("GET", b"/\xff?\xff=%FE", **USUAL)
     assert signed.canonical_request.split("\n")[1] == "/%FF"
     assert "&%FF=%FE" in signed.target or "?%FF=%FE" in signed.target
 
 
-def test_credentials_of_other_kinds_are_taken():
+def test_other_types_of_credentials_are_accepted():
     class Provider:
         def get_frozen_credentials(self):
             return KEYS
@@ -96,7 +96,7 @@ def test_a_request_can_be_signed_again():
     assert [name for name, _ in again.headers] == ["Host", "X-Amz-Date", "Authorization"]
 
 
-def test_the_target_keeps_its_path_and_respells_its_query():
+def test_the_target_keeps_its_path_and_gets_a_canonical_query():
     target = presign("GET", "/a b//%2f?b=%2f&a&&c=+&=v", **USUAL).target
     assert target.startswith("/a b//%2f?=v&X-Amz-Algorithm=")
     assert "&a=&b=%2F&c=%2B&X-Amz-Signature=" in target
@@ -132,7 +132,7 @@ def test_a_query_in_its_encoded_pairs():
     ]
 
 
-def test_the_memory_of_keys_and_names_is_bounded():
+def test_the_caches_of_keys_and_names_are_bounded():
     for number in range(KEYS_CACHED * 3):
         signing_key(f"secret{number}", "20260301", "us-east-1", "iot")
         header_name(f"X-Header-{number}")
@@ -169,7 +169,7 @@ def test_threads_share_the_signers():
         ("connection", "a list of names"),
     ],
 )
-def test_what_cannot_be_signed_on_demand(sign, also_sign, says):
+def test_invalid_additional_headers_are_refused(sign, also_sign, says):
     headers = [("Host", "h"), ("Authorization", "secret")]
     with pytest.raises(SigningError, match=says) as caught:
         sign("GET", "/", **{**USUAL, "headers": headers}, also_sign=also_sign)
@@ -177,7 +177,7 @@ def test_what_cannot_be_signed_on_demand(sign, also_sign, says):
 
 
 @pytest.mark.parametrize("sign", [presign, sign_headers])
-def test_a_header_signed_on_demand_is_covered(sign):
+def test_an_additional_header_is_signed(sign):
     def signature(connection, **options):
         headers = [("Host", "h"), ("Connection", connection)]
         return sign("GET", "/", **{**USUAL, "headers": headers}, **options).signature

@@ -1,4 +1,4 @@
-"""The door: what the signers sign is accepted, and anything else is refused, without an exception, whatever comes."""
+"""`verify` accepts exactly the requests that the signers sign, and never raises for any request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def iot_target(credentials=KEYS, **options) -> str:
 # --- accepted ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_verified_tells_who_signed_what_and_until_when():
+def test_a_verified_request_has_its_principal_scope_and_expiry():
     answer = judge(iot_target(TEMPORARY, expires=60))
     assert answer
     assert isinstance(answer, Verified)
@@ -100,7 +100,7 @@ def test_the_token_is_found_anywhere_in_the_query():
         assert judge(path + "?" + "&".join([*pairs[:place], token, *pairs[place:]]))
 
 
-def test_headers_and_targets_come_as_bytes_too():
+def test_headers_and_targets_may_be_bytes():
     assert verify(
         b"GET", iot_target().encode(), [(b"host", HOST.encode())], lookup=KNOWN.get, now=NOW, region="eu-west-1"
     )
@@ -161,7 +161,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def test_the_c_library_signs_plus_as_a_plus_sign_and_is_let_in():
+def test_the_c_library_signs_plus_as_a_plus_sign_and_is_accepted():
     config = auth.AwsSigningConfig(
         signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
         credentials_provider=auth.AwsCredentialsProvider.new_static(KEYS.access_key, KEYS.secret_key),
@@ -192,7 +192,7 @@ def test_a_token_that_was_not_encoded_is_refused_with_that_reason():
     st.integers(-300, 300),
 )
 @settings(max_examples=300)
-def test_whatever_presign_signs_is_let_in(
+def test_everything_that_presign_signs_is_accepted(
     credentials, target, sign_token, normalize_path, double_encode, expires, late
 ):
     how = {"sign_token": sign_token, "normalize_path": normalize_path, "double_encode": double_encode}
@@ -213,8 +213,8 @@ def test_whatever_presign_signs_is_let_in(
 
 # --- every change of one character ----------------------------------------------------------------------------------
 #
-# The rule: a changed target is the same request when it means the same.  Then, and only then, is it accepted.  What it
-# means is told here in another way than `sigv4` tells it.
+# The rule: a changed target is accepted if and only if it has the same meaning. The meaning is computed here in another
+# way than in `sigv4`.
 
 
 def meaning(target: str):
@@ -236,7 +236,7 @@ def meaning(target: str):
 
 
 def changes_of(target: str):
-    """Every deletion, doubling and exchange of neighbours, and replacements and insertions from a telling alphabet."""
+    """Yield every deletion, doubling and swap of neighbours, and replacements and insertions of special characters."""
     telling = "0aAzZ/%&=.+~-_ ?#;:ü\0"
     for index, char in enumerate(target):
         yield target[:index] + target[index + 1 :]
@@ -309,7 +309,7 @@ def test_a_random_flip_of_any_signed_thing_is_refused():
             assert not judge("/mqtt", headers=changed)
 
 
-# --- refused, and why -----------------------------------------------------------------------------------------------
+# --- refusals and their reasons -------------------------------------------------------------------------------------
 
 
 def refusal(target=None, **options) -> str:
@@ -337,7 +337,7 @@ def test_a_clock_beyond_the_skew():
     assert "1 d 1 h 1 min 1 s behind" in judge(iot_target(), now=NOW + timedelta(seconds=90_061)).reason
 
 
-def test_a_life_that_has_ended():
+def test_an_expired_request():
     target = iot_target(expires=60)
     assert judge(target, now=NOW + timedelta(seconds=60))
     assert refusal(target, now=NOW + timedelta(seconds=61)) == "expired"
@@ -350,7 +350,7 @@ def test_another_region_or_service():
     assert judge(iot_target(service="s3"), services=None, region=None)
 
 
-def test_keys_that_are_unknown_or_dead():
+def test_unknown_or_expired_keys():
     assert refusal(lookup={}.get) == "unknown_key"
     assert refusal(lookup={}.__getitem__) == "unknown_key"
     ended = Credentials(KEYS.access_key, KEYS.secret_key, expires_at=NOW)
@@ -359,7 +359,7 @@ def test_keys_that_are_unknown_or_dead():
     assert judge(iot_target(), lookup=lambda key: alive)
 
 
-def test_tokens_that_are_not_theirs():
+def test_wrong_tokens():
     token = TEMPORARY.token
     assert refusal(iot_target(Credentials(TEMPORARY.access_key, TEMPORARY.secret_key))) == "token_missing"
     wrong = Credentials(TEMPORARY.access_key, TEMPORARY.secret_key, token[::-1])
@@ -406,11 +406,11 @@ def test_another_secret_method_host_or_path():
         ("/mqtt?", "/mqtt#?", "malformed"),
     ],
 )
-def test_a_form_that_is_not_right(old, new, code):
+def test_malformed_parameters(old, new, code):
     assert refusal(edited(old, new)) == code
 
 
-def test_a_signature_of_another_form():
+def test_a_malformed_signature():
     target = iot_target()
     start = target[:-64]
     assert refusal(start + target[-64:].upper()) == "signature_case"
@@ -445,11 +445,11 @@ def test_a_request_without_a_signature_or_with_two():
     assert refusal("/mqtt", headers=[*signed.headers, ("X-Amz-Date", "1")]) == "date"
 
 
-def test_two_hosts_are_not_one():
+def test_two_hosts_are_refused():
     assert refusal(headers=[("Host", HOST), ("Host", "attacker.net")]) == "signature"
 
 
-# --- whatever comes -------------------------------------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------------------------------------------
 
 junk_text = st.text(max_size=40) | st.text("X-Amzignature=&%/?;:20Z", max_size=60)
 wire_text = junk_text | st.binary(max_size=40)
@@ -466,10 +466,10 @@ junk_headers = st.lists(st.tuples(token_names, junk_text | st.just("AWS4-HMAC-SH
 
 @given(wire_text, wire_text | junk_queries, junk_headers | st.lists(st.tuples(wire_text, wire_text), max_size=3))
 @settings(max_examples=800)
-def test_no_request_makes_it_raise_or_shake(method, target, headers):
+def test_no_request_causes_an_exception_or_an_internal_error(method, target, headers):
     answer = judge(target, method=method, headers=headers)
     assert isinstance(answer, Rejected)
-    assert answer.code != "setup"  # refused for what it is, not because something broke
+    assert answer.code != "setup"  # refused for a reason, not by an internal error
 
 
 anything = st.one_of(
@@ -486,7 +486,7 @@ anything = st.one_of(
 
 @given(anything, anything, anything, anything, anything, anything, anything, anything, anything)
 @settings(max_examples=300)
-def test_nothing_at_all_makes_it_raise(method, target, headers, body_hash, lookup, now, skew, services, region):
+def test_no_argument_causes_an_exception(method, target, headers, body_hash, lookup, now, skew, services, region):
     assert not verify(
         method, target, headers, body_hash, lookup=lookup, now=now, skew=skew, services=services, region=region
     )
@@ -503,7 +503,7 @@ def test_nothing_at_all_makes_it_raise(method, target, headers, body_hash, looku
         {"services": 1},
     ],
 )
-def test_a_verifier_set_up_wrongly_keeps_the_door_shut_and_says_so(setup):
+def test_a_misconfigured_verifier_refuses_everything_and_says_so(setup):
     assert refusal(**setup) == "setup"
 
 

@@ -1,4 +1,4 @@
-"""How many schedules the suite runs; `make simulate` asks for a million."""
+"""Fixtures of the simulation tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _without_the_log() -> Iterator[None]:
-    """The broker of the simulator logs each connection that is lost, which is what the simulator is for."""
+    """Silence the simulated broker, which logs each lost connection."""
     logger = logging.getLogger("mqttws.broker")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

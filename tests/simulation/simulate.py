@@ -1,4 +1,4 @@
-"""`make simulate`: a range of seeds on every core; failures are shrunk and printed, and the end is a figure.
+"""`make simulate`: run a range of seeds on every core, shrink and print failures, and print a summary.
 
 python tests/simulation/simulate.py 1000000 [FIRST_SEED]
 """
@@ -13,12 +13,12 @@ from collections import Counter
 
 from simulation import Schedule, Simulation, Violation, fails, shrink
 
-#: Seeds that one task runs.
+#: The number of seeds of one task.
 BATCH = 500
 
 
 def run(first: int) -> tuple[Counter[str], list[str]]:
-    """Run a batch. Return what happened in it, and each failure, shrunk."""
+    """Run a batch. Return the counts of events, and each failure, shrunk."""
     logging.getLogger("mqttws.broker").setLevel(logging.CRITICAL)
     figures: Counter[str] = Counter()
     failures = []
@@ -37,7 +37,7 @@ def run(first: int) -> tuple[Counter[str], list[str]]:
 
 
 def main() -> int:
-    """Run them all. Return the exit status."""
+    """Run all batches. Return the exit status."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     begin = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     figures: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Thousands of schedules of faults; and that the simulator would notice, shown by faults planted in the product."""
+"""Thousands of simulated schedules of faults keep every property; planted faults show that violations are detected."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mqttws.protocol.sending import Sender
 from mqttws.protocol.store import MemoryStore
 
 SCHEDULES = 10_000
-#: In how many schedules a planted fault must show.
+#: The number of schedules within which a planted fault must be detected.
 ENOUGH = 600
-#: For what replaces methods: compiled code calls its own past them. Its source is the same.
+#: For tests that replace methods: compiled code bypasses the replacements. The source is the same.
 interpreted = pytest.mark.skipif(compiled, reason="faults cannot be planted in compiled code")
 
 
-def test_ten_thousand_schedules_keep_every_promise(figures: dict[str, str]) -> None:
+def test_ten_thousand_schedules_satisfy_every_property(figures: dict[str, str]) -> None:
     steps = seen = faults = 0
     for seed in range(SCHEDULES):
         simulation = Simulation(Schedule.of(seed)).run()
         steps += simulation.steps
         seen += len(simulation.seen)
         faults += sum(action.verb != "publish" for action in simulation.schedule.actions)
-    assert seen > 4 * SCHEDULES  # the world is not so broken that nothing arrives
+    assert seen > 4 * SCHEDULES  # the simulated network is not so bad that nothing arrives
     figures["schedules simulated"] = f"{SCHEDULES:,}, with {faults:,} faults, {seen:,} messages, {steps:,} steps"
 
 
-def test_a_seed_decides_everything() -> None:
+def test_a_run_depends_only_on_its_seed() -> None:
     for seed in range(30):
         first, second = (Simulation(Schedule.of(seed)).run() for _ in range(2))
         assert (first.seen, first.accepted, first.steps, first.now) == (
@@ -45,7 +45,7 @@ def test_a_seed_decides_everything() -> None:
         )
 
 
-def test_the_schedules_differ_and_hold_every_fault() -> None:
+def test_the_schedules_differ_and_contain_every_fault() -> None:
     schedules = [Schedule.of(seed) for seed in range(200)]
     assert len(set(schedules)) == 200
     found = {(action.verb, action.subject) for each in schedules for action in each.actions if action.verb != "publish"}
@@ -58,7 +58,7 @@ def test_the_schedules_differ_and_hold_every_fault() -> None:
 
 
 def nothing(*arguments: object) -> None:
-    """Do nothing, where something was to be done."""
+    """Do nothing, in place of another function."""
 
 
 def without_commit(patch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def identifiers_leaked(patch: pytest.MonkeyPatch) -> None:
 
 
 def accepted_before_stored(patch: pytest.MonkeyPatch) -> None:
-    """QoS 2 identifiers noted at receiving, so that what was not taken is taken for taken."""
+    """Store QoS 2 identifiers at reception, so that messages not yet taken count as taken."""
     receive = Receiver.receive
 
     def early(self: Receiver, publish: object, packet_id: int) -> bool:
@@ -153,7 +153,7 @@ def accepted_before_stored(patch: pytest.MonkeyPatch) -> None:
         accepted_before_stored,
     ],
 )
-def test_a_planted_fault_is_noticed(
+def test_a_planted_fault_is_detected(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
@@ -161,13 +161,13 @@ def test_a_planted_fault_is_noticed(
 
 
 @interpreted
-def test_a_failure_is_shrunk_to_what_it_needs_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_shrunk_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     copies_delivered(monkeypatch)
     failing = next(schedule for seed in range(ENOUGH) if fails(schedule := Schedule.of(seed)))
     small = shrink(failing)
     violation = fails(small)
     assert violation is not None
-    assert repr(small) in str(violation)  # the message is all that a replay needs
+    assert repr(small) in str(violation)  # the message contains everything for a replay
     assert str(fails(eval(repr(small)))) == str(violation)
     assert [action.verb for action in small.actions].count("publish") == 1
     assert len(small.actions) <= 3
@@ -177,18 +177,18 @@ def test_a_failure_is_shrunk_to_what_it_needs_and_replayed(monkeypatch: pytest.M
     assert fails(small) is None
 
 
-def test_a_line_that_is_cut_twice_does_not_come_back() -> None:
-    """A schedule of the long run, in which bytes once arrived behind a gap."""
+def test_a_line_that_is_cut_twice_stays_cut() -> None:
+    """A schedule of the long run, in which bytes once arrived after a gap."""
     assert fails(Schedule.of(367_256)) is None
 
 
 @pytest.mark.parametrize("seed", [855_888, 895_133])
-def test_the_world_is_not_at_rest_while_a_request_is_on_its_way(seed: int) -> None:
-    """A SUBSCRIBE was lost on a frozen line, which the client had not noticed yet."""
+def test_the_simulation_is_not_at_rest_while_a_request_is_pending(seed: int) -> None:
+    """A SUBSCRIBE was lost on a frozen line, which the client had not detected yet."""
     assert fails(Schedule.of(seed)) is None
 
 
-def test_a_quiet_world() -> None:
+def test_a_simulation_without_faults() -> None:
     schedule = Schedule(0, tuple(Action(float(number), "publish", number, number % 3) for number in range(6)), 10)
     simulation = Simulation(schedule).run()
     assert simulation.seen == [(number, number % 3) for number in range(6)]

@@ -1,20 +1,20 @@
-"""A soak: mixed traffic and faults for as long as instructed, and then the accounts. `make soak T=3600`.
+"""A soak test: mixed traffic and faults for a given time, then checks. `make soak T=3600`.
 
     python tests/soak/soak.py --seconds 3600 [--clients 200] [--plot docs/soak.png]
 
-A broker in a process of its own; in this one the clients, on asyncio, over WebSocket or TCP, through a proxy that
-every two seconds cuts a connection, chosen by lot, with a reset. Each client publishes to the next one in a ring, in
-turn with QoS 0, 1 and 2, and keeps its session. Every second both processes are measured. It begins when all clients
-are there: an attempt to open that is cut fails, as it should. What the soak itself notes has its room from the start,
-or it would be measured with the clients.
+The broker runs in a separate process; the clients run in this one, on asyncio, over WebSocket or TCP, through a proxy
+that resets a random connection every two seconds. Each client has a persistent session and publishes to the next one in
+a ring, alternating QoS 0, 1 and 2. Both processes are measured every second. It begins when all clients are connected,
+since an attempt to open that is reset fails. The memory of the measurements is allocated at the start, so that it is
+not measured with the clients.
 
-The accounts, and the exit code 0 only if all of them are right:
+The checks; the exit code is 0 only if all succeed:
 
-    nothing lost           every message of QoS 1 arrived, every one of QoS 2 exactly once, and every publisher was told
+    nothing lost           every message of QoS 1 arrived, every one of QoS 2 exactly once, and every future was settled
     memory                 the regression line of the resident memory after the first fifth, below 1 MiB an hour
-    descriptors, tasks     of the broker, and of this process, back to what they were before the clients came
+    descriptors, tasks     of the broker and of this process are as many as before the clients connected
 
-The slope is judged from half an hour on: a shorter run shows the allocator's steps rather than a leak, and is told so.
+The slope is checked only from half an hour on, because a shorter run shows steps of the allocator rather than a leak.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from mqttws import Publish, Reconnect
 
 HERE = Path(__file__).parent
 MIB = 1024 * 1024
-#: Seconds from one cut to the next; and between two messages of a client.
+#: Seconds between resets; and between two messages of a client.
 CUT, PACE = 2.0, 0.5
-#: MiB an hour of resident memory that count as none, and the seconds from which on that is judged.
+#: Permitted growth of resident memory in MiB an hour, and the minimum duration in seconds for this check.
 SLOPE, JUDGED_FROM = 1.0, 1_800
 
 
 class Proxy:
-    """Passes bytes on, and cuts connections on request."""
+    """A proxy that forwards bytes, and resets connections on request."""
 
     def __init__(self, host: str, port: int) -> None:
         self._to = host, port
@@ -96,7 +96,7 @@ class Proxy:
             writer.write_eof()
 
     def cut(self) -> None:
-        """Reset a connection, chosen by lot, in both directions."""
+        """Reset a random connection, in both directions."""
         if not self._pairs:
             return
         pair = self._pairs.pop(random.randrange(len(self._pairs)))
@@ -109,11 +109,11 @@ class Proxy:
 
 
 class Account:
-    """What has arrived of the numbered messages of one publisher with one QoS.
+    """The received messages of one publisher with one QoS, by number.
 
     Args:
-        lossy: whether those that are passed over may be gone for good, as with QoS 0: they are not waited for then, or
-            all that follow them would have to be remembered.
+        lossy: whether skipped messages may be lost for good, as with QoS 0: then they are not awaited, because all
+            later numbers would have to be stored.
     """
 
     def __init__(self, lossy: bool = False) -> None:
@@ -125,7 +125,7 @@ class Account:
         self._ahead: set[int] = set()
 
     def arrived(self, number: int) -> None:
-        """Note one."""
+        """Record a message."""
         if number < self._next or number in self._ahead:
             self.duplicates += 1
             return
@@ -139,15 +139,15 @@ class Account:
 
     @property
     def missing(self) -> int:
-        """How many have not arrived."""
+        """Return the number of missing messages."""
         return self.sent - self._next - len(self._ahead) + self._lost
 
 
 class Samples:
-    """What was measured, second by second, in room that is there from the start.
+    """The measurements of each second, in memory that is allocated at the start.
 
     Args:
-        count: of the seconds.
+        count: the number of seconds.
     """
 
     WHO = "broker", "clients"
@@ -159,7 +159,7 @@ class Samples:
         self.count = 0
 
     def add(self, elapsed: float, processes: Mapping[str, int]) -> None:
-        """Measure processes, given by their numbers."""
+        """Measure processes, given by their pids."""
         if self.count == len(self.times):
             return
         self.times[self.count] = elapsed
@@ -169,21 +169,21 @@ class Samples:
         self.count += 1
 
     def column(self, who: str, what: str) -> list[tuple[float, int]]:
-        """Give (seconds, value) for each second."""
+        """Return (seconds, value) for each second."""
         return list(zip(self.times[: self.count], self._columns[who, what], strict=False))
 
 
 class Ring:
-    """The clients: each publishes to the next."""
+    """The clients; each publishes to the next."""
 
     def __init__(self, count: int, urls: list[str]) -> None:
         self.accounts = {(number, qos): Account(qos == 0) for number in range(count) for qos in (0, 1, 2)}
         self.reconnects = 0
-        self.untold = [0] * count  # messages of each client whose fate it has not been told
+        self.untold = [0] * count  # the number of unsettled futures of each client
         self.failed = 0
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
-        self._subscribed = asyncio.Barrier(count)  # what is published to nobody is not lost
+        self._subscribed = asyncio.Barrier(count)  # publishing starts when all are subscribed
         self._urls = urls
         self._count = count
 
@@ -240,7 +240,7 @@ class Ring:
             await self._settled(number)
 
     async def _settled(self, number: int) -> None:
-        """Stay until all that was sent to us has come, and all that we sent has gone and is acknowledged."""
+        """Wait until all messages to this client have arrived, and all its messages are acknowledged."""
         ours = [self.accounts[(number + step) % self._count, qos] for step in (-1, 0) for qos in (1, 2)]
         end = time.monotonic() + 60
         while (self.untold[number] or any(account.missing for account in ours)) and time.monotonic() < end:
@@ -248,7 +248,7 @@ class Ring:
 
 
 def measure(process: int) -> dict[str, int]:
-    """Measure a process: bytes of resident memory, descriptors, threads."""
+    """Return the resident memory in bytes, the descriptors and the threads of a process."""
     root = Path(f"/proc/{process}")
     resident = int(root.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     status = root.joinpath("status").read_text()
@@ -257,7 +257,7 @@ def measure(process: int) -> dict[str, int]:
 
 
 def slope(samples: Samples, who: str) -> float:
-    """Fit a line through the resident memory after the first fifth; give its slope in MiB an hour."""
+    """Fit a line to the resident memory after the first fifth, and return its slope in MiB an hour."""
     points = samples.column(who, "rss")[samples.count // 5 :]
     mean_t = sum(t for t, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
@@ -266,13 +266,13 @@ def slope(samples: Samples, who: str) -> float:
 
 
 def ends(samples: Samples, who: str) -> list[tuple[float, int]]:
-    """Return the first and the last of the points that `slope` looks at."""
+    """Return the first and the last point that `slope` uses."""
     points = samples.column(who, "rss")[samples.count // 5 :]
     return [points[0], points[-1]]
 
 
 def plot(path: str, samples: Samples, title: str) -> None:
-    """Draw the samples. Needs the extra `soak`."""
+    """Plot the samples. Requires the extra `soak`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -293,7 +293,7 @@ def plot(path: str, samples: Samples, title: str) -> None:
 
 
 async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> tuple[Samples, Ring, list[Proxy]]:
-    """Run it; give the samples, the ring and the proxies."""
+    """Run the soak test. Return the samples, the ring and the proxies."""
     samples = Samples(round(arguments.seconds) + 1)
     proxies, through = [], []
     for url in urls:
@@ -312,19 +312,19 @@ async def soak(arguments: argparse.Namespace, broker: int, urls: list[str]) -> t
             next_cut += CUT
             random.choice(proxies).cut()
         if samples.count % 60 == 0:
-            gc.collect()  # the streams of the proxies are cycles; the clients' connections are freed at once
+            gc.collect()  # the streams of the proxies are in cycles; the clients' connections are freed immediately
         await asyncio.sleep(max(0.0, samples.count - (time.monotonic() - began)))
     ring.stop()
     await running
     for proxy in proxies:
         await proxy.stop()
-    await asyncio.sleep(3)  # the broker lingers for two
+    await asyncio.sleep(3)  # the broker keeps closing connections for two seconds
     return samples, ring, proxies
 
 
 def main() -> int:
-    """Run the soak and settle the accounts."""
-    parser = argparse.ArgumentParser(description="Mixed traffic and faults, and then the accounts.")
+    """Run the soak test and its checks."""
+    parser = argparse.ArgumentParser(description="Run mixed traffic and faults, then check the results.")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--plot", metavar="PNG")
@@ -343,7 +343,7 @@ def main() -> int:
         with asyncio.Runner() as runner:
             samples, ring, proxies = runner.run(soak(arguments, process.pid, urls))
             tasks = len(asyncio.all_tasks(runner.get_loop()))
-            open_here = measure(os.getpid())["fds"] - 3  # the event loop's own: its poll and its two ends of a pipe
+            open_here = measure(os.getpid())["fds"] - 3  # without those of the event loop: epoll and a socket pair
         after = {"broker": measure(process.pid), "clients": measure(os.getpid())}
         process.stdin.close()
         code = process.wait(30)
@@ -371,9 +371,9 @@ def main() -> int:
     print(json.dumps(report, indent=2))
     wrong = []
     if missing[1] or missing[2] or duplicates[2]:
-        wrong.append("messages were lost, or came twice")
+        wrong.append("messages were lost, or arrived twice")
     if ring.failed:
-        wrong.append("publishers were told that messages failed")
+        wrong.append("futures of messages failed")
     if after["broker"]["fds"] > before["broker"]["fds"] or open_here > before["clients"]["fds"] or tasks:
         wrong.append("descriptors or tasks are left over")
     if any(after[who]["threads"] > before[who]["threads"] for who in slopes):

@@ -1,4 +1,4 @@
-"""A broker on every transport, and a tap before each of them."""
+"""Fixtures of the tap tests: a broker with every transport, and a tap before each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def broker(identity: Identity) -> Iterator[Broker]:
 
 
 class Tapped:
-    """A tap, and the options of a client that is to go through it."""
+    """A tap, and the options of a client that connects through it."""
 
     def __init__(self, tap: Tap, options: dict[str, Any]) -> None:
         self.tap = tap

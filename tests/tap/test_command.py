@@ -1,4 +1,4 @@
-"""`pubsub look` and `pubsub dissect` as processes."""
+"""`pubsub look` and `pubsub dissect` in separate processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pubsub(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def looking(*words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`pubsub look` in a process, and the URL that it tells."""
+    """Run `pubsub look`, and yield its URL and the process."""
     process = subprocess.Popen([*PUBSUB, "look", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -90,14 +90,14 @@ def test_over_tls_with_a_certificate_for_the_run(broker: Broker, authority: Auth
         (("mqtt://h", "--host", "192.0.2.1"), 1, "cannot listen"),
     ],
 )
-def test_what_is_asked_for_wrongly(words: tuple[str, ...], code: int, complaint: str) -> None:
+def test_invalid_arguments_are_refused(words: tuple[str, ...], code: int, complaint: str) -> None:
     done = pubsub("look", *words)
     assert (done.returncode, done.stdout) == (code, "")
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_query_of_a_url_is_not_told(broker: Broker) -> None:
+def test_the_query_of_a_url_is_not_shown(broker: Broker) -> None:
     with looking(broker.url + "?X-Amz-Signature=bait") as (url, process):
         assert "bait" not in url
         end(process)
@@ -127,7 +127,7 @@ def test_frames_are_known_and_can_be_demanded() -> None:
     assert "opcode" in pubsub("dissect", "--frames", subscribe).stdout
 
 
-def test_what_each_byte_is() -> None:
+def test_each_byte_is_explained() -> None:
     done = pubsub("dissect", "-v", "4002 0001")
     assert "The number, never 0" in done.stdout
     assert "[§2.3.1, MQTT-2.3.1-1]" in done.stdout
@@ -145,14 +145,14 @@ def test_what_each_byte_is() -> None:
         (("f000",), 1, "§2.2.1"),
     ],
 )
-def test_what_is_no_packet(words: tuple[str, ...], code: int, complaint: str) -> None:
+def test_invalid_packets_are_refused(words: tuple[str, ...], code: int, complaint: str) -> None:
     done = pubsub("dissect", *words)
     assert done.returncode == code
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_rest_of_a_session_is_shown_behind_a_malformed_packet() -> None:
+def test_the_rest_of_a_session_is_shown_after_a_malformed_packet() -> None:
     done = pubsub("dissect", "4002 0000 c000")
     assert done.returncode == 1
     assert "PINGREQ" in done.stdout
@@ -185,7 +185,7 @@ def test_faults_of_a_file_and_their_replay(broker: Broker, tmp_path: Path) -> No
         (None, ("--seed", "1"), 2, "--seed and --record-faults need --faults"),
     ],
 )
-def test_a_file_of_rules_that_is_none(
+def test_an_invalid_file_of_rules_is_refused(
     broker: Broker, tmp_path: Path, content: str | None, words: tuple[str, ...], code: int, complaint: str
 ) -> None:
     rules = tmp_path / "rules.toml"

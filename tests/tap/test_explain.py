@@ -1,4 +1,4 @@
-"""Each byte of a session is in one field, and each field is explained: what it is, its rule, its code, its tests."""
+"""Each byte of a session is in one field, and each field is explained: its meaning, rule, code and tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_byte_of_every_packet(packet: mqttws.Packet) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=80), max_size=5), st.booleans())
-def test_every_byte_of_anything(pieces: list[bytes], upgrade: bool) -> None:
+def test_every_byte_of_any_stream(pieces: list[bytes], upgrade: bool) -> None:
     reader = SessionReader()
     records = []
     if upgrade:
@@ -117,7 +117,7 @@ def test_the_values_of_secrets_are_marked() -> None:
 
 
 def defined_in(file: str) -> set[str]:
-    """The tests that a file defines, as pytest names them, without parameters."""
+    """Return the tests of a file, as pytest names them, without parameters."""
     found = set()
     for node in ast.parse((ROOT / file).read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef):
@@ -127,7 +127,7 @@ def defined_in(file: str) -> set[str]:
     return found
 
 
-def test_what_the_explanations_name_is_there() -> None:
+def test_names_in_the_explanations_exist() -> None:
     known = statements()
     named = {test for explanation in explanations().values() for test in explanation.tests}
     there = set().union(*(defined_in(file) for file in {test.partition("::")[0] for test in named}))
@@ -142,8 +142,8 @@ def test_what_the_explanations_name_is_there() -> None:
             assert statement in known, (key, statement)
 
 
-def test_nothing_is_explained_that_there_is_not() -> None:
-    """Each explanation of a packet's field is of a field that a packet really has."""
+def test_only_existing_fields_are_explained() -> None:
+    """Each explained field of a packet exists in a packet."""
     literals = [
         mqttws.Connect("c", username="u", password=b"p", will=mqttws.Message("w", b"m")),
         mqttws.ConnAck(), mqttws.Publish("a", b"x", 1, packet_id=1),
@@ -157,7 +157,7 @@ def test_nothing_is_explained_that_there_is_not() -> None:
     assert explained == made
 
 
-def test_numbers_go_on_over_connections() -> None:
+def test_numbers_continue_over_connections() -> None:
     numbers = count(1)
     first, second = SessionReader(1, numbers), SessionReader(2, numbers)
     made = first.opened(0.0) + second.opened(0.0) + first.receive_data("client", b"\xc0\x00", 1.0)

@@ -1,4 +1,4 @@
-"""Every fault: what becomes of the bytes; by which rules; from Python, from a file, and again by a replay."""
+"""Every fault: its effect on the bytes, the rules that select it, and its use from Python, files and replays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSo
 
 
 class Wire:
-    """Both directions of a connection through a line, with a clock that is moved."""
+    """Both directions of a connection through a line, with a clock that the test sets."""
 
     def __init__(self, *rules: Rule, toxics: tuple[Toxic, ...] = (), websocket: bool = False, seed: int = 1) -> None:
         self.reader = SessionReader()
@@ -46,7 +46,7 @@ class Wire:
             self.got = {"client": b"", "server": b""}
 
     def send(self, sender: str, data: bytes) -> bytes:
-        """Send bytes of one end. Return what the other end has got since."""
+        """Send bytes from one end. Return the bytes that the other end has received since."""
         other = {"client": "server", "server": "client"}[sender]
         before = len(self.got[other])
         records = self.reader.receive_data(sender, data, self.now)
@@ -71,7 +71,7 @@ class Wire:
 
 P1 = Publish("a", b"xy", 1, packet_id=7)
 
-#: kind, parameters, packet, sender; what the other end gets over TCP, and what a client gets in a WebSocket.
+#: kind, parameters, packet, sender; the bytes at the other end over TCP, and at a client over WebSocket.
 CASES: list[tuple[str, dict[str, Any], Packet, str, str, str]] = [
     ("drop", {}, P1, "server", "", ""),
     ("duplicate", {"times": 2}, PubAck(1), "server", "40020001" * 3, "820440020001" * 3),
@@ -106,7 +106,7 @@ CASES: list[tuple[str, dict[str, Any], Packet, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "parameters", "packet", "sender", "tcp", "websocket"), CASES)
-def test_what_becomes_of_a_packet(
+def test_the_effect_of_each_fault_on_a_packet(
     kind: str, parameters: dict[str, Any], packet: Packet, sender: str, tcp: str, websocket: str
 ) -> None:
     assert Wire(Rule(kind, parameters)).packet(sender, packet).hex() == tcp
@@ -114,7 +114,7 @@ def test_what_becomes_of_a_packet(
         assert Wire(Rule(kind, parameters), websocket=True).packet(sender, packet).hex() == websocket
 
 
-def test_what_ends_the_connection() -> None:
+def test_faults_that_end_the_connection() -> None:
     for kind, parameters, others in (
         ("reset", {}, [("rst", "client"), ("rst", "server")]),
         ("close", {}, [("fin", "server"), ("fin", "client")]),
@@ -138,7 +138,7 @@ def test_silence_keeps_the_connection_and_forwards_nothing() -> None:
     assert wire.others == []
 
 
-def test_delay_holds_everything_up_and_hold_only_its_own() -> None:
+def test_delay_affects_everything_and_hold_only_its_packet() -> None:
     late, after = PubAck(1), PubAck(2)
     wire = Wire(Rule("delay", {"seconds": 2.0}, packet_id=1))
     assert wire.packet("server", late) + wire.packet("server", after) == b""
@@ -168,7 +168,7 @@ def test_reorder_and_join() -> None:
     assert wire.packet("server", second).hex() == "8208" + "4002000140020002"
 
 
-def test_the_last_one_is_not_lost_when_the_connection_ends() -> None:
+def test_a_held_packet_is_not_lost_when_the_connection_ends() -> None:
     for kind in ("reorder", "join", "hold"):
         wire = Wire(Rule(kind, {"seconds": 1.0} if kind == "hold" else {}))
         wire.packet("server", PubAck(1))
@@ -178,7 +178,7 @@ def test_the_last_one_is_not_lost_when_the_connection_ends() -> None:
         assert wire.others == [("fin", "client")]
 
 
-def test_answers_in_the_servers_place() -> None:
+def test_answers_instead_of_the_server() -> None:
     wire = Wire(Rule("answer", {"packet": ConnAck(3)}, on="CONNECT"))
     assert wire.packet("client", Connect("c")) == b""
     assert wire.got["client"] == ConnAck(3).encode()
@@ -208,7 +208,7 @@ def test_masks() -> None:
     assert wire.packet("server", PubAck(1))[:2].hex() == "8284"
 
 
-def test_garbage_and_chance_are_of_the_seed() -> None:
+def test_garbage_and_chance_depend_on_the_seed() -> None:
     def run(seed: int) -> bytes:
         wire = Wire(Rule("corrupt", chance=0.5), Rule("garbage", {"size": 5}), seed=seed)
         return b"".join(wire.packet("client", PubAck(number)) for number in range(1, 50))
@@ -237,7 +237,7 @@ def test_garbage_and_chance_are_of_the_seed() -> None:
         ({"chance": 0.0}, []),
     ],
 )
-def test_what_a_rule_matches(conditions: dict[str, Any], hit: list[int]) -> None:
+def test_the_units_that_a_rule_matches(conditions: dict[str, Any], hit: list[int]) -> None:
     wire = Wire(Rule("drop", **{"on": "PUBACK", **conditions}))
     wire.packet("client", Connect("me"))
     dropped = []
@@ -265,9 +265,7 @@ def test_control_frames() -> None:
 
 
 @given(st.lists(some.packets, min_size=1, max_size=5), st.booleans(), st.data())
-def test_where_nothing_matches_every_byte_is_as_it_came(
-    sent: list[Packet], websocket: bool, data: st.DataObject
-) -> None:
+def test_without_a_match_every_byte_is_unchanged(sent: list[Packet], websocket: bool, data: st.DataObject) -> None:
     wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
     stream = b"".join(packet.encode() for packet in sent)
     if websocket:
@@ -279,7 +277,7 @@ def test_where_nothing_matches_every_byte_is_as_it_came(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=5), st.booleans())
-def test_nor_is_anything_lost_of_what_is_no_mqtt(pieces: list[bytes], websocket: bool) -> None:
+def test_bytes_that_are_no_mqtt_are_unchanged(pieces: list[bytes], websocket: bool) -> None:
     wire = Wire(Rule("drop", on="nothing"), websocket=websocket)
     for piece in pieces:
         wire.send("client", piece)
@@ -339,7 +337,7 @@ def test_the_seven_toxics() -> None:
     assert wire.send("server", PubAck(1).encode()) == b""
 
 
-def test_what_waits_holds_the_sender_up() -> None:
+def test_delayed_bytes_pause_the_sender() -> None:
     wire = toxic("bandwidth", rate=100_000.0)
     wire.send("server", bytes(1_000_000))
     assert wire.others == [("pause", "server")]
@@ -350,7 +348,7 @@ def test_what_waits_holds_the_sender_up() -> None:
 # Files and replays.
 
 
-def test_a_file_of_rules_and_back() -> None:
+def test_a_file_of_rules_round_trip() -> None:
     rules = Rules(
         9,
         [
@@ -384,12 +382,12 @@ def test_a_file_of_rules_and_back() -> None:
         ("[[rule", "Expected"),
     ],
 )
-def test_what_is_no_file_of_rules(text: str, complaint: str) -> None:
+def test_an_invalid_file_of_rules_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Rules.from_toml(text)
 
 
-def test_a_run_is_replayed_from_what_was_decided() -> None:
+def test_a_run_is_replayed_from_its_decisions() -> None:
     def run(wire: Wire) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
         for number in range(1, 60):
             wire.packet("client", PubAck(number))
@@ -432,7 +430,7 @@ def test_from_python(broker: Broker) -> None:
             assert [(rule.kind, rule.on, rule.connection) for rule in faults.decided.rules] == [("drop", "PUBACK", 1)]
 
 
-def test_the_client_meets_what_the_rules_say(broker: Broker) -> None:
+def test_the_client_sees_the_faults_of_the_rules(broker: Broker) -> None:
     with Faults(broker.url) as faults:
         faults.on(Connect, times=1).answer(packet=ConnAck(3))
         with pytest.raises(ConnectionRefused) as refused:
@@ -455,7 +453,7 @@ def test_the_client_meets_what_the_rules_say(broker: Broker) -> None:
             assert time.monotonic() - begun >= 0.4  # the upgrade, and the CONNACK
 
 
-def test_a_reset_comes_behind_the_bytes_before_it(broker: Broker) -> None:
+def test_a_reset_follows_the_bytes_before_it(broker: Broker) -> None:
     with Faults(broker.url_of("mqtt")) as faults:
         faults.on(ConnAck).truncate(size=2)
         port = int(faults.url.rpartition(":")[2])
@@ -466,8 +464,8 @@ def test_a_reset_comes_behind_the_bytes_before_it(broker: Broker) -> None:
                 near.recv(10)
 
 
-def test_what_comes_after_a_fin_of_the_tap_is_dropped(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither end can be made to fail by what the other goes on to send."""
+def test_bytes_after_a_fin_of_the_tap_are_dropped(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Further data from one end causes no error at the other."""
     with Faults(broker.url_of("mqtt")) as faults:
         faults.stream("server").limit_data(size=4)
         port = int(faults.url.rpartition(":")[2])
@@ -481,7 +479,7 @@ def test_what_comes_after_a_fin_of_the_tap_is_dropped(broker: Broker, caplog: py
     assert caplog.text == ""
 
 
-def test_what_there_is_not(broker: Broker) -> None:
+def test_unknown_faults_are_refused(broker: Broker) -> None:
     faults = Faults(broker.url)
     with pytest.raises(AttributeError, match="there is no fault 'explode'"):
         faults.on(PubAck).explode()
@@ -492,7 +490,7 @@ def test_what_there_is_not(broker: Broker) -> None:
     assert "hold" in dir(faults.on(PubAck))
 
 
-def test_every_kind_is_tried_and_described() -> None:
+def test_every_kind_is_tested_and_documented() -> None:
     source = Path(__file__).read_text()
     page = (ROOT / "docs" / "tap.md").read_text()
     assert len(KINDS) >= 25

@@ -1,4 +1,4 @@
-"""Files of sessions: what is saved can be read, by ourselves and others; what is broken is told, and the rest read."""
+"""Session files: saved files can be read, also by other programs; faults are reported, and the rest is read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TALK: list[tuple[str, Packet]] = [
 
 
 def session(websocket: bool = False, talk: list[tuple[str, Packet]] = TALK) -> list[Record]:
-    """A session, a second a packet."""
+    """Return a session with one packet a second."""
     reader = SessionReader()
     records = reader.opened(1000.0, server="h")
     if websocket:
@@ -78,7 +78,7 @@ def packets(records: list[Record]) -> list[tuple[str, Packet | None]]:
 
 @pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
 @pytest.mark.parametrize("ending", [".jsonl", ".pcapng"])
-def test_what_is_saved_is_read_again(tmp_path: Path, ending: str, websocket: bool) -> None:
+def test_saved_sessions_are_read_again(tmp_path: Path, ending: str, websocket: bool) -> None:
     records = session(websocket)
     again, complaints = read(save(records, tmp_path / f"s{ending}", secrets=True))
     assert complaints == []
@@ -89,7 +89,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path, ending: str, websocket: boo
 
 @pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
 @pytest.mark.parametrize("ending", sorted(SAVERS))
-def test_no_secret_is_saved_and_all_else_is(tmp_path: Path, ending: str, websocket: bool) -> None:
+def test_everything_except_secrets_is_saved(tmp_path: Path, ending: str, websocket: bool) -> None:
     path = save(session(websocket), tmp_path / f"s{ending}")
     data = path.read_bytes()
     for secret in (b"bait", b"bait".hex().encode()):
@@ -102,7 +102,7 @@ def test_no_secret_is_saved_and_all_else_is(tmp_path: Path, ending: str, websock
         assert not any(record.broken for record in again)
 
 
-def test_qlog_is_as_its_schema_says(tmp_path: Path) -> None:
+def test_qlog_conforms_to_its_schema(tmp_path: Path) -> None:
     schema = json.loads((Path(__file__).parent / "qlog.schema.json").read_text())
     made = json.loads(save(session(True), tmp_path / "s.qlog").read_text())
     jsonschema.validate(made, schema)
@@ -126,7 +126,7 @@ def test_tshark_finds_the_same_packets(tmp_path: Path, websocket: bool) -> None:
     assert [value for row in rows for value in row[1]] == ["a/#", "a/b", "a/b"]
 
 
-def test_a_name_that_cannot_be_saved(tmp_path: Path) -> None:
+def test_an_unknown_file_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="what can be saved is"):
         saver_for(str(tmp_path / "s.txt"), False)
 
@@ -137,7 +137,7 @@ CLIENT, SERVER = ("c", 50_000), ("s", 1883)
 
 
 def segment(near: int, far: int, sequence: int, flags: int, data: bytes, version: int = 4, link: int = 1) -> bytes:
-    """A frame with a segment of TCP."""
+    """Return a frame with a TCP segment."""
     tcp = struct.pack(">HHIIBBHHH", near, far, sequence & 0xFFFFFFFF, 0, 0x50, flags, 1000, 0, 0) + data
     if version == 4:
         ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + bytes(4) + bytes(4) + tcp
@@ -156,7 +156,7 @@ def pcap(frames: list[bytes], link: int = 1, order: str = "<") -> bytes:
 
 
 def talk_frames(port: int = 1883, start: int = 0xFFFFFFF0, **options: Any) -> list[bytes]:
-    """A session as frames, whose sequence numbers go round."""
+    """Return a session as frames, whose sequence numbers wrap around."""
     numbers = {"client": start, "server": 77}
     frames = [
         segment(50_000, port, start - 1, 2, b"", **options),
@@ -211,7 +211,7 @@ def test_a_capture_that_begins_in_the_middle_or_has_a_gap(tmp_path: Path) -> Non
     assert 0 < gaps[0].size <= 11
 
 
-def test_a_capture_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_truncated_capture_is_read_as_far_as_possible(tmp_path: Path) -> None:
     for name, data in (
         ("s.pcap", pcap(talk_frames())),
         ("s.pcapng", save(session(), tmp_path / "w.pcapng").read_bytes()),
@@ -227,7 +227,7 @@ def test_a_capture_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -
             assert all("everything before it is shown" in complaint for complaint in complaints)
 
 
-def test_other_connections_are_left_out(tmp_path: Path) -> None:
+def test_other_connections_are_skipped(tmp_path: Path) -> None:
     others = [
         segment(1, 22, 5, 24, b"SSH-2.0-x\r\n"),
         segment(2, 443, 5, 24, bytes.fromhex("160301000501")),
@@ -271,7 +271,7 @@ def test_raw_streams_and_hexadecimal(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("content", "why"), [(b"", "is empty"), (b"30 03 zz", None), (b"3003" * 200 + b"x", "begins in hexadecimal")]
 )
-def test_what_cannot_be_read_is_said(tmp_path: Path, content: bytes, why: str | None) -> None:
+def test_unreadable_files_are_reported(tmp_path: Path, content: bytes, why: str | None) -> None:
     path = tmp_path / "s"
     path.write_bytes(content)
     if why is None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, content: bytes, why: str | 
         read(path)
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_an_endless_line_does_not_fill_the_memory(tmp_path: Path) -> None:
     path = save(session(), tmp_path / "s.jsonl")
     with path.open("ab") as file:
         file.write(b"{" + b" " * (40 * 1024 * 1024) + b"}\n")
@@ -335,7 +335,7 @@ def test_the_ladder() -> None:
 
 @pytest.mark.parametrize("verbose", [0, 1, 2])
 @pytest.mark.parametrize("websocket", [False, True])
-def test_secrets_are_hidden_until_they_are_asked_for(verbose: int, websocket: bool) -> None:
+def test_secrets_are_hidden_unless_requested(verbose: int, websocket: bool) -> None:
     hidden = "\n".join(lines_of(session(websocket), verbose=verbose))
     assert "bait" not in hidden
     assert b"bait".hex(" ") not in hidden
@@ -343,14 +343,14 @@ def test_secrets_are_hidden_until_they_are_asked_for(verbose: int, websocket: bo
         assert "bait" in "\n".join(lines_of(session(websocket), verbose=verbose, secrets=True))
 
 
-def test_what_waits_is_known() -> None:
+def test_pending_packets_are_listed() -> None:
     ladder = Ladder()
     for record in session(talk=TALK[:5]):
         list(ladder.lines(record))
     assert [(flow, record.name) for flow, record in ladder.waiting.items()] == [((1, "client", "sends 2"), "PUBLISH")]
 
 
-def test_where_two_sessions_differ() -> None:
+def test_the_differences_of_two_sessions() -> None:
     other = [*TALK[:4], ("client", Publish("a/b", b"other", 1, packet_id=9)), ("server", PubAck(9)), *TALK[6:]]
     shown = list(compare(session(), session(True, other)))
     assert [line[:1] for line in shown] == ["-", "+"]

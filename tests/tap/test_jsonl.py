@@ -1,4 +1,4 @@
-"""Records as lines of JSON, and back; lines that are none are noted, and the others are read."""
+"""Records as lines of JSON, in both directions; invalid lines are reported, and the others are read."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_form_of_a_record() -> None:
     }
 
 
-def test_secrets_are_stars_in_every_layer() -> None:
+def test_secrets_are_replaced_by_stars_in_every_layer() -> None:
     reader = SessionReader()
     request = b"GET /?X-Amz-Signature=bait HTTP/1.1\r\nUpgrade: websocket\r\nAuthorization: bait\r\n\r\n"
     records = reader.receive_data("client", request, 0.0)
@@ -80,13 +80,13 @@ def test_secrets_are_stars_in_every_layer() -> None:
     assert b"bait".hex() not in text
     hidden = {record.layer for record in records if record.hidden}
     assert hidden == {"tcp", "http", "frame", "mqtt"}
-    again = load(lines(records))  # the stars have the same length: all else can be read still
+    again = load(lines(records))  # the stars have the same length, so everything else can still be decoded
     assert again.faults == []
     assert [record.packet.client_id for record in again.records if isinstance(record.packet, mqttws.Connect)] == ["c"]
     assert "bait" in "\n".join(lines(records, secrets=True))
 
 
-def test_foreign_lines_are_noted_and_the_others_are_read() -> None:
+def test_invalid_lines_are_reported_and_the_others_are_read() -> None:
     good = list(lines(session(), secrets=True))
     bad = ["no json", "[1]", "{}", '{"layer": "tcp"}', '{"layer":"tcp","connection":1,"sender":"client","name":"data",'
            '"data":"0g","time":1}', "[" * 100_000, '{"mqttws":"tap","version":99}', "\x00"]  # fmt: skip
@@ -98,7 +98,7 @@ def test_foreign_lines_are_noted_and_the_others_are_read() -> None:
     assert all(len(why) < 200 for _, why in loaded.faults)
 
 
-def test_a_file_of_packets_alone_is_read_too() -> None:
+def test_a_file_with_only_packets_is_read() -> None:
     kept = [line for line in lines(session(), secrets=True) if '"layer":"mqtt"' in line]
     loaded = load(kept)
     assert [record.name for record in loaded.records if record.layer == "mqtt"] == ["CONNECT", "CONNACK", "PUBLISH"]
@@ -113,7 +113,7 @@ def test_every_packet_can_be_written(packet: mqttws.Packet) -> None:
 # Payloads.
 
 
-def test_what_a_payload_may_be() -> None:
+def test_the_types_of_payloads() -> None:
     for data, kind, value in (
         (b"", "empty", b""),
         (b'{"a": [1, null]}', "JSON", {"a": [1, None]}),

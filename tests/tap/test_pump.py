@@ -1,4 +1,4 @@
-"""The tap on the network: every transport, byte for byte, with FIN, RST and back-pressure as they come."""
+"""The tap on the network: every transport, byte for byte, including FIN, RST and back-pressure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_session_over_every_transport(tapped: Any) -> None:
             client.publish("a/b", payload, qos=qos)
         messages = client.messages(timeout=PATIENCE)
         assert [next(messages).payload for _ in range(3)] == [payload] * 3
-    # A server that has closed its socket answers a last word of TLS with RST.
+    # A server that has closed its socket answers a late TLS alert with RST.
     wait_until(
         lambda: len([name for _, name in named(tapped.tap.taken(), "tcp") if name in ("FIN", "RST")]) >= 2, tapped.tap
     )
@@ -69,7 +69,7 @@ def plain(record: Record) -> tuple[object, ...]:
 
 
 def wait_until(happened: Callable[[], bool], tap: Tap) -> None:
-    """Wait for the tap's next records until something is so."""
+    """Wait for records of the tap until a condition holds."""
     come = threading.Event()
     tap._on_records = lambda records, settled: come.set()
     while not happened():
@@ -82,7 +82,7 @@ def wait_until(happened: Callable[[], bool], tap: Tap) -> None:
 
 @contextmanager
 def raw(limit: int = 1024 * 1024) -> Iterator[tuple[socket.socket, socket.socket, Tap]]:
-    """Both ends of one connection through a tap."""
+    """Yield both ends of a connection through a tap, and the tap."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
         with Tap(f"mqtt://127.0.0.1:{listener.getsockname()[1]}", limit=limit) as tap:
@@ -102,7 +102,7 @@ def receive(source: socket.socket, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("towards", ["client", "server"])
-def test_any_bytes_pass_as_they_are(towards: str) -> None:
+def test_any_bytes_pass_unchanged(towards: str) -> None:
     data = os.urandom(2_000_000)
     with raw(limit=1000) as (near, far, _):
         source, target = (near, far) if towards == "server" else (far, near)
@@ -114,7 +114,7 @@ def test_any_bytes_pass_as_they_are(towards: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_an_end_that_says_nothing_more_can_still_listen(first: str) -> None:
+def test_a_half_closed_connection_still_receives(first: str) -> None:
     with raw() as (near, far, tap):
         one, other = (near, far) if first == "client" else (far, near)
         one.sendall(b"\xc0\x00")
@@ -128,7 +128,7 @@ def test_an_end_that_says_nothing_more_can_still_listen(first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_a_reset_is_a_reset(first: str) -> None:
+def test_a_reset_is_forwarded_as_a_reset(first: str) -> None:
     with raw() as (near, far, tap):
         one, other = (near, far) if first == "client" else (far, near)
         one.sendall(b"\xc0\x00")
@@ -140,8 +140,8 @@ def test_a_reset_is_a_reset(first: str) -> None:
         assert (first, "RST") in named(tap.taken(), "tcp")
 
 
-def test_an_end_that_takes_nothing_holds_the_other_up() -> None:
-    """What waits inside is bounded: the sender's socket fills, and everything arrives once it is taken."""
+def test_an_end_that_does_not_read_pauses_the_other() -> None:
+    """The buffer is bounded: the sender's socket fills, and everything arrives once it is read."""
     with raw() as (near, far, _):
         near.setblocking(False)
         piece, sent = mqttws.Publish("a", bytes(60_000)).encode(), 0
@@ -159,7 +159,7 @@ def test_an_end_that_takes_nothing_holds_the_other_up() -> None:
         assert len(receive(far, sent)) == sent
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_an_unreachable_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with Tap(f"mqtt://127.0.0.1:{port}") as tap:
@@ -168,7 +168,7 @@ def test_a_server_that_is_not_there() -> None:
         assert "no connection to" in tap.taken()[0].notes["failed"]
 
 
-def test_a_server_whose_certificate_is_unknown_is_not_talked_to(broker: Broker, identity: Identity) -> None:
+def test_nothing_is_sent_to_a_server_with_an_unknown_certificate(broker: Broker, identity: Identity) -> None:
     with Tap(broker.url_of("mqtts"), far_tls=ssl.create_default_context(), near_tls=identity.server_context()) as tap:
         port = int(tap.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as near, pytest.raises(ConnectionResetError):
@@ -176,7 +176,7 @@ def test_a_server_whose_certificate_is_unknown_is_not_talked_to(broker: Broker, 
         assert "CERTIFICATE_VERIFY_FAILED" in tap.taken()[0].notes["failed"]
 
 
-def test_closing_cuts_what_is_open_and_leaves_nothing(broker: Broker) -> None:
+def test_closing_closes_open_connections_and_leaks_nothing(broker: Broker) -> None:
     with Tap(broker.url_of("mqtt")) as tap:
         port = int(tap.url.rpartition(":")[2])
         near = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -187,8 +187,8 @@ def test_closing_cuts_what_is_open_and_leaves_nothing(broker: Broker) -> None:
     assert "mqttws-tap" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_closing_while_clients_come(broker: Broker) -> None:
-    """As a client does that reconnects at once; one that was being accepted is cut, too."""
+def test_closing_while_clients_connect(broker: Broker) -> None:
+    """Like a client that reconnects immediately; a connection being accepted is closed, too."""
     over = threading.Event()
 
     def come(port: int) -> None:
@@ -208,7 +208,7 @@ def test_closing_while_clients_come(broker: Broker) -> None:
         assert not coming.is_alive()
 
 
-def test_what_is_kept_is_bounded(broker: Broker) -> None:
+def test_stored_records_are_bounded(broker: Broker) -> None:
     with Tap(broker.url_of("mqtt"), keep=100_000) as tap, mqttws.connect(tap.url) as client:
         for _ in range(100):
             client.publish("a", bytes(5000), 1)
@@ -220,7 +220,7 @@ def test_what_is_kept_is_bounded(broker: Broker) -> None:
         assert [each.number for each in tap.records.since(records[-3].number)] == [each.number for each in records[-2:]]
 
 
-def test_a_viewer_that_fails_does_not_stop_the_traffic(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_viewer_does_not_stop_the_traffic(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
     def fail(records: list[Record], settled: bool) -> None:
         raise RuntimeError("the viewer is broken")
 
@@ -229,7 +229,7 @@ def test_a_viewer_that_fails_does_not_stop_the_traffic(broker: Broker, caplog: p
     assert "the viewer is broken" in caplog.text
 
 
-def test_what_the_client_trusts_is_needed(broker: Broker, authority: Authority, identity: Identity) -> None:
+def test_a_tls_client_requires_an_identity(broker: Broker, authority: Authority, identity: Identity) -> None:
     with Tap(broker.url_of("wss"), near_tls=identity.server_context(), far_tls=authority.client_context()) as tap:
         assert tap.url.startswith("wss://127.0.0.1:")
         with pytest.raises(mqttws.CertificateError):

@@ -1,4 +1,4 @@
-"""Two streams of bytes -> records: layers, parts, states, round trips, and the rules that are broken."""
+"""The session reader, from two byte streams to records: layers, parts, states, round trips and violated rules."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def broken(record: Record) -> list[str]:
 
 
 class Talk:
-    """A session, packet by packet, one second each."""
+    """A session with one packet a second."""
 
     def __init__(self, connected: bool = True, keep_alive: int = 0) -> None:
         self.reader = SessionReader()
@@ -186,13 +186,13 @@ def test_a_new_message_inside_a_fragmented_one() -> None:
 
 
 @given(st.lists(some.packets, min_size=1, max_size=6), st.booleans(), st.data())
-def test_however_it_is_cut_the_packets_are_the_same(
+def test_the_packets_are_the_same_in_any_pieces(
     sent: list[mqttws.Packet], websocket: bool, data: st.DataObject
 ) -> None:
     reader = opened() if websocket else SessionReader()
     stream = b"".join(packet.encode() for packet in sent)
     if not websocket and sent[0].encode()[0] in range(0x41, 0x5B):
-        stream = b"\xc0\x00" + stream  # else it could be the beginning of a method
+        stream = b"\xc0\x00" + stream  # otherwise it could be the start of an HTTP method
     if websocket:
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=4)))
         ends = zip([0, *cuts], [*cuts, len(stream)], strict=True)
@@ -210,7 +210,7 @@ def test_however_it_is_cut_the_packets_are_the_same(
             assert carried == record.data
 
 
-def test_a_long_packet_is_not_kept_whole_and_what_follows_it_is_found() -> None:
+def test_a_long_packet_is_not_stored_completely_and_the_next_is_found() -> None:
     for websocket in (False, True):
         reader = SessionReader(limit=1000)
         if websocket:
@@ -229,8 +229,8 @@ def test_a_long_packet_is_not_kept_whole_and_what_follows_it_is_found() -> None:
         assert sum(len(record.data) for record in records if record.layer == "mqtt") < 5000
 
 
-def test_a_packet_is_there_before_its_frame_is() -> None:
-    """As for a peer, which acts on it."""
+def test_a_packet_is_reported_before_its_frame_is_complete() -> None:
+    """As a peer processes it."""
     reader = opened()
     frame = binary_frame(b"\xc0\x00" + Publish("a", bytes(1000)).encode(), KEY)
     made = reader.receive_data("client", frame[:100], 1.0)
@@ -263,7 +263,7 @@ def test_a_connect_of_mqtt_3_1_may_have_flags() -> None:
         assert only(made).name == "CONNECT"
 
 
-def test_after_a_length_that_is_none_nothing_is_mqtt() -> None:
+def test_after_an_invalid_length_nothing_is_mqtt() -> None:
     reader = SessionReader()
     made = reader.receive_data("client", bytes.fromhex("c000 30ffffffffff 0000"), 0.0)
     assert [record.layer for record in made] == ["tcp", "mqtt", "other"]
@@ -281,7 +281,7 @@ def test_a_malformed_packet_is_marked_and_the_next_one_is_read() -> None:
     assert broken(made[1]) == ["MQTT-3.3.1-4"]
 
 
-def test_another_version_of_mqtt_is_not_taken_for_ours() -> None:
+def test_another_version_of_mqtt_is_not_decoded() -> None:
     reader = SessionReader()
     connect = bytes.fromhex("10 0e 0004 4d515454 05 02 003c 00 0001 63")
     record = only(reader.receive_data("client", connect, 0.0))
@@ -290,7 +290,7 @@ def test_another_version_of_mqtt_is_not_taken_for_ours() -> None:
     assert (answer.name, answer.packet, answer.broken) == ("CONNACK", None, ())
 
 
-def test_what_is_cut_short_is_shown() -> None:
+def test_truncated_packets_are_shown() -> None:
     reader = SessionReader()
     reader.receive_data("client", b"\xc0\x00\x30\x05\x00", 0.0)
     cut, fin = reader.receive_end("client", 1.0)
@@ -332,7 +332,7 @@ def test_the_flows_of_qos_1_and_2() -> None:
     assert talk.reader.ends.waiting == []
 
 
-def test_the_two_directions_of_identifiers_are_two() -> None:
+def test_the_two_directions_of_identifiers_are_separate() -> None:
     talk = Talk()
     talk.client(Publish("a", b"", 1, packet_id=1))
     assert talk.server(Publish("a", b"", 1, packet_id=1)).broken == ()
@@ -370,7 +370,7 @@ def test_requests_and_pings_are_joined_with_their_answers() -> None:
         ("server", [("client", Publish("a", b"", 1, packet_id=1))], PubRec(1), "§4.3"),
     ],
 )
-def test_rules_of_turn(
+def test_rules_about_the_order_of_packets(
     sender: str, before: list[tuple[str, mqttws.Packet]], packet: mqttws.Packet, statement: str
 ) -> None:
     talk = Talk()
@@ -379,8 +379,8 @@ def test_rules_of_turn(
     assert broken(getattr(talk, sender)(packet)) == [statement]
 
 
-def test_what_is_no_fault() -> None:
-    """A re-delivery, its late answers, a session that was there before, and a client that does not wait for CONNACK."""
+def test_valid_sessions_are_not_marked() -> None:
+    """A re-delivery, late answers, an existing session, and a client that does not wait for the CONNACK."""
     talk = Talk(connected=False)
     talk.client(Connect("c"))
     assert not talk.client(Publish("a", b"", 1, packet_id=1)).broken
@@ -402,7 +402,7 @@ def test_the_first_packets() -> None:
     assert broken(talk.server(SubAck(1, [0])))[0] == "MQTT-3.2.0-1"
 
 
-def test_a_present_session_though_a_clean_one_was_asked_for() -> None:
+def test_session_present_after_a_clean_session_is_marked() -> None:
     talk = Talk(connected=False)
     talk.client(Connect("c", clean_session=True))
     assert broken(talk.server(ConnAck(0, True))) == ["MQTT-3.2.2-1"]
@@ -415,7 +415,7 @@ def test_silence_beyond_the_keep_alive() -> None:
     assert broken(talk.client(PingReq())) == ["MQTT-3.1.2-23"]
 
 
-def test_what_the_summaries_say() -> None:
+def test_the_summaries_of_packets() -> None:
     talk = Talk(connected=False)
     assert summary(talk.client(Connect("\x1b[31m", username="token"))) == (
         r"'\x1b[31m', clean session, keep alive 60 s, user name hidden"

@@ -1,4 +1,4 @@
-"""Another target and Host in a client's upgrade request, however its bytes come; nothing else is changed."""
+"""`retarget` replaces the target and Host of an upgrade request, in any pieces, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def test_in_pieces_of_any_size(sizes: list[int], after: bytes) -> None:
         stream = stream[size:]
     out += retarget.feed(stream)
     assert out == MADE + after
-    assert retarget.feed(HEAD) == HEAD  # the first head alone
+    assert retarget.feed(HEAD) == HEAD  # only the first head is changed
     assert retarget.rest() == b""
 
 
 @pytest.mark.parametrize("data", [b"GET /mqtt HTTP/1.1\r\nHost: a", b"", b"\x10\x0c\0\x04MQTT"])
-def test_what_is_no_head_goes_on_as_it_came(data: bytes) -> None:
+def test_other_bytes_are_unchanged(data: bytes) -> None:
     retarget = Retarget(ENDPOINT)
     assert retarget.feed(data) == b""
     assert retarget.rest() == data
     assert retarget.feed(b"more") == b"more"
 
 
-def test_a_head_without_an_end_is_not_kept_for_ever() -> None:
+def test_an_endless_head_is_not_buffered() -> None:
     retarget, sent = Retarget(ENDPOINT), b""
     for _ in range(70):
         sent += retarget.feed(bytes(1024))
     assert sent == bytes(70 * 1024)
 
 
-def test_a_request_line_of_another_form_keeps_it() -> None:
+def test_another_form_of_request_line_is_unchanged() -> None:
     assert Retarget(ENDPOINT).feed(b"nonsense\r\nHost: a\r\n\r\n") == b"nonsense\r\nHost: a.iot.example\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The pages that are made of the code are as the code is now, and the tour goes where it says."""
+"""The generated drawings and the tour are up to date, and a message passes the stops of the tour."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mqttws.tap.state import STEPS
 from pubsub import MqttOverWSProvider, PubSub
 
 
-def test_the_drawings_and_the_tour_are_not_stale() -> None:
+def test_the_drawings_and_the_tour_are_up_to_date() -> None:
     made = {study.TOUR: study.tour()} | {
         study.PICTURES / f"{name}.svg": text for name, text in study.drawings().items()
     }
@@ -47,12 +47,12 @@ def test_everything_that_a_machine_handles_is_drawn(machine: Any) -> None:
         for (before, _), names in study.transitions(make, machine.HANDLERS).items()
         for name in names
     }
-    packets = PACKETS.values()  # there is a handler, too, for what was too long to be kept, which is none
+    packets = PACKETS.values()  # there is also a handler for oversize packets, which are no packet type
     assert drawn == {(state, packet.__name__.upper()) for state, packet in machine.HANDLERS if packet in packets}
 
 
 def test_the_steps_of_the_tap_are_those_of_the_sender() -> None:
-    """For each step and answer: the real sender goes on, or finds a violation, as the table says."""
+    """For each step and answer the real sender continues or reports a violation, as in the table."""
     for step in ("published 1", "published 2", "received"):
         for answer in (PubAck, PubRec, PubComp):
             sender = Sender(Identifiers())
@@ -69,7 +69,7 @@ def test_the_steps_of_the_tap_are_those_of_the_sender() -> None:
                 call(1)
 
 
-def test_the_trip_comes_by_each_stop() -> None:
+def test_a_message_passes_each_stop_of_the_tour() -> None:
     calls: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, argument: object) -> None:

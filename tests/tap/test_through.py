@@ -1,4 +1,4 @@
-"""The suites of the drivers' contract pass through a tap, which records the very bytes that the servers see."""
+"""The contract tests of the drivers pass through a tap, which records exactly the bytes that the servers receive."""
 
 from __future__ import annotations
 

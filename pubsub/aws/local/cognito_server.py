@@ -122,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = cast("_Server", self.server)
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = server.cognito.answer(headers, self.rfile.read(int(length)), now=server.clock())
-        target, error_type = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
-        _log.debug("%r: HTTP %d %s", target, answer.status, error_type)
+        operation, error_type = headers.get("x-amz-target", "STS"), answer.headers.get("x-amzn-ErrorType", "")
+        _log.debug("%r: HTTP %d %s", operation, answer.status, error_type)
         self._send(answer)
 
     def do_OPTIONS(self) -> None:
