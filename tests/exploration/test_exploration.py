@@ -111,7 +111,7 @@ def test_the_compiled_search_finds_what_is_broken(monkeypatch: pytest.MonkeyPatc
     need_compiler()
     program = Program("s", durable=False)
     result = Survey(Scenario("fight", (program, program))).run()
-    assert result.violation == "without any fault it goes on for ever"
+    assert result.violation == "without any fault it continues for ever"
     monkeypatch.setattr(Receiver, "begin", lambda self, session_present: self._received.clear())
     result = Survey(delivery(2, losses=1)).run()
     assert result.violation == "message 0-1 of QoS 2 is seen twice"

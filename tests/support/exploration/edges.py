@@ -1,12 +1,13 @@
-"""The edges of a world, as additions: what makes exploring fast.
+"""The edges of a world as additions, which makes the exploration fast.
 
-A state is packed into one integer. Its fields are the faults left, the broker's state, and for each client the number
-of its *end*: its own state and those of its two wires. An action of one client alone depends on its end alone; one that
-the broker has a part in depends on the broker and one end. So the edges from a state are found in a few tables, each by
-some fields of the state, and an edge is the difference that it adds to the state: `state + difference`. What the
-broker sends to another client's wire is looked up by that client's end, and added too.
+A state is packed into one integer. Its fields are the remaining faults, the broker's state, and for each client the
+number of its *end*: the client's state and those of its two wires. An action of one client depends only on its end. An
+action that involves the broker depends only on the broker's state and one end. So the edges of a state are found in a
+few tables, each indexed by some fields of the state. An edge is the difference between two states: the next state is
+`state + difference`. If the broker sends packets to another client, the change of that client's end is looked up by its
+field and added, too.
 
-The tables are filled by `World.actions` and `World.moved`, which define what an edge is.
+`World.fair`, `World.faults` and `World.moved` define the edges and fill the tables.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from typing import Any, cast
 from exploration.parts import Violation
 from exploration.world import Action, Out, State, Table, World
 
-#: Bits of the fields of the broker and of a client's end, by the number of clients. The others of 64 are for the faults
-#: left, and for what `search.c` counts.
+#: Number of clients -> bits of the broker's field and of the field of a client's end. The rest of 64 bits holds the
+#: remaining faults and a counter of `search.c`.
 BITS = {1: (18, 18), 2: (17, 18), 3: (14, 13)}
-#: A difference to add, and what is sent to other clients.
+#: A difference, and the packets for other clients.
 Sending = tuple[int, tuple["Pushes", ...]]
-#: Edges that depend on the same fields: those that are no faults, those of them that send something to other clients,
-#: and the same of faults.
+#: Edges that depend on the same fields: those that are not faults, without and with packets for other clients, and
+#: the same for faults.
 Row = tuple[tuple[int, ...], tuple[Sending, ...], tuple[int, ...], tuple[Sending, ...]]
 
 
 class Broken(Exception):
-    """An edge breaks a promise.
+    """An edge violates a property.
 
     Attributes:
-        state: where it begins.
-        action: of that edge.
-        violation: the promise.
+        state: the packed state at which it begins.
+        action: the action of the edge.
+        violation: the violated property.
     """
 
     def __init__(self, state: int, action: Action, violation: Violation) -> None:
@@ -44,7 +45,7 @@ class Broken(Exception):
 
 
 class Pushes(dict[int, int]):
-    """What a client's field changes by when the broker sends something to it; by the field."""
+    """The field of a client's end -> the difference that packets from the broker make to it."""
 
     def __init__(self, edges: Edges, client: int, out: Out) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class Pushes(dict[int, int]):
 
 
 class Group(dict[int, Row]):
-    """The rows of one client alone, of the broker with one client, or of the broker alone; by the fields in `mask`."""
+    """The rows of one client, of the broker with one client, or of the broker; indexed by the fields in `mask`."""
 
     def __init__(self, edges: Edges, client: int, with_broker: bool) -> None:
         super().__init__()
@@ -74,10 +75,10 @@ class Group(dict[int, Row]):
         self.mask = edges.mask(client, with_broker)
 
     def row(self, state: int) -> Row:
-        """Fill the row of a state.
+        """Compute and store the row of a state.
 
         Raises:
-            Broken: an edge of it breaks a promise.
+            Broken: an edge violates a property.
         """
         edges, world, client = self._edges, self._edges.world, self._client
         whole = edges.unpack(state)
@@ -105,14 +106,14 @@ class Edges:
     """The edges of a world.
 
     Args:
-        world: whose.
+        world: the world.
 
     Attributes:
-        bits: how many a state has.
-        shifts: where the field of each client's end begins.
-        ends: what the numbers in these fields stand for.
-        groups: faults left -> the tables that have the edges of a state; the others have none.
-        pushes: one for each different thing that is sent to a client.
+        bits: the size of a packed state.
+        shifts: the offset of the field of each client's end.
+        ends: the tables with the values of these fields.
+        groups: remaining faults -> the tables that contain the edges of a state.
+        pushes: one for each different list of packets to a client.
     """
 
     def __init__(self, world: World) -> None:
@@ -148,10 +149,10 @@ class Edges:
         return (left & 15) + self._losses * ((left >> 4 & 15) + self._crashes * (left >> 8))
 
     def following(self, state: int) -> Iterator[tuple[int, bool]]:
-        """List the states that follow from one, and whether each does so without a fault.
+        """Yield each next state, and whether the edge to it is not a fault.
 
         Raises:
-            Broken: an edge breaks a promise.
+            Broken: an edge violates a property.
         """
         for group in self.groups[state >> self.budget_shift]:
             key = state & group.mask
@@ -163,7 +164,7 @@ class Edges:
                     yield state + difference + sum(each[state & each.mask] for each in pushes), fair
 
     def mask(self, client: int, with_broker: bool) -> int:
-        """Return the bits of the field of a client's end, -1 for none, and perhaps of the broker's."""
+        """Return the mask of the field of a client's end, if `client` is not -1, and of the broker's if requested."""
         field = ((1 << self._end_bits) - 1) << self.shifts[client] if client >= 0 else 0
         return field | ((1 << self._broker_bits) - 1 if with_broker else 0)
 
@@ -174,34 +175,34 @@ class Edges:
         return number
 
     def field(self, client: int, end: tuple[int, ...]) -> int:
-        """Return a client's end as a field."""
+        """Return the field of a client's end."""
         number = self.ends[client].number(end, end)
         if number >> self._end_bits:
             raise OverflowError(f"client {client} has more than 2 ** {self._end_bits} states with its wires")
         return number << self.shifts[client]
 
     def pack(self, state: State) -> int:
-        """Return a state as one integer."""
+        """Pack a state into an integer."""
         packed = self._broker(state[1])
         for client in range(self.world.clients):
             packed += self.field(client, state[2 + 3 * client : 5 + 3 * client])
         return packed + (self._budget(state[0]) << self.budget_shift)
 
     def unpack(self, packed: int) -> State:
-        """Return the state that an integer stands for."""
+        """Return the state that was packed into an integer."""
         state = [self._left(packed >> self.budget_shift), self._brokers.values[packed & ((1 << self._broker_bits) - 1)]]
         for shift, ends in zip(self.shifts, self.ends, strict=True):
             state += ends.values[packed >> shift & ((1 << self._end_bits) - 1)]
         return tuple(state)
 
     def pushed(self, end: list[int], out: Out) -> list[int]:
-        """Let the broker send to one client's end."""
+        """Put packets from the broker onto the wires of one client's end."""
         for _, slot, packets, hangs_up in out:
             end[1 + slot] = self.world.push(end[1 + slot], True, packets, hangs_up)
         return end
 
     def difference(self, state: State, client: int, place: int, after: list[int], out: Out) -> Sending:
-        """Return what an action of a client, -1 for the broker alone, adds to a state; and what is sent to others."""
+        """Return the difference that an action of a client, or of the broker for -1, makes, and packets for others."""
         difference = self._broker(after[1]) - self._broker(state[1])
         difference += (self._budget(after[0]) - self._budget(state[0])) << self.budget_shift
         if client >= 0:

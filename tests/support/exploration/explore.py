@@ -1,7 +1,7 @@
 """The explorer: visits every state that a world can reach, once, breadth first.
 
-Breadth first, so that the first trace to a violation is a shortest one. For each state the index of its predecessor
-and the action between them are stored, which is enough to print the trace.
+Breadth first, so that the first trace to a violation is a shortest one. States are packed into integers, and edges are
+additions: see `edges.py`. `Survey` is the same search in C, for scenarios of more than a few million states.
 
 Three properties are checked over the whole graph. Each step keeps the invariants that are visible in one process.
 Each state in which only faults are possible satisfies the conditions of a state at rest. And the edges that are not
@@ -37,8 +37,8 @@ class Result:
         runs: the number of times the real code ran.
         seconds: the duration.
         complete: whether every reachable state was visited.
-        longest: steps of the longest run without a fault; 0 if that was not requested.
-        violation: the violated property; None if there is none.
+        longest: steps of the longest run without a fault; 0 if the search was not completed.
+        violation: the violated property; "" if there is none.
         trace: a shortest trace to it.
         found: permitted losses and duplicates that occurred, with the number of states at rest in which they had.
     """
@@ -62,13 +62,13 @@ class Explorer:
     """One exploration.
 
     Args:
-        scenario: of what.
-        most: how many states at most; 0 for all.
-        seconds: when to stop; 0 for never.
+        scenario: the scenario to explore.
+        most: the maximum number of states; 0 for no limit.
+        seconds: time limit; 0 for none.
 
     Attributes:
-        levels: the states, packed, by their distance from the first one.
-        seen: each state, and how many edges without a fault lead to it.
+        levels: the packed states, by their distance from the initial one.
+        seen: each packed state with the number of its incoming edges that are not faults.
     """
 
     def __init__(self, scenario: Scenario, most: int = 0, seconds: float = 0.0) -> None:
@@ -86,7 +86,7 @@ class Explorer:
         try:
             self._search(began)
             if result.complete:
-                self._check_circles()
+                self._check_cycles()
         except Broken as broken:
             self._fail(broken.state, broken.action, broken.violation)
         result.states = len(self.seen)
@@ -127,13 +127,13 @@ class Explorer:
         result.complete = True
 
     def states(self) -> Iterator[State]:
-        """List all states, the nearest first."""
+        """Yield all states in the order of their distance from the initial one."""
         for level in self.levels:
             yield from map(self.edges.unpack, level)
 
     @cached_property
     def _before(self) -> dict[int, int]:
-        """A state that leads to each state, as near as possible."""
+        """Each packed state with the first predecessor that was expanded; -1 for none."""
         before = {self.levels[0][0]: -1}
         for level in self.levels:
             for state in level:
@@ -143,7 +143,7 @@ class Explorer:
         return before
 
     def trace_to(self, state: State) -> list[Action]:
-        """Return the actions that lead to a state, as few as possible."""
+        """Return a shortest list of actions that lead to a state."""
         packed, trace = self.edges.pack(state), []
         while (before := self._before[packed]) >= 0:
             start, end = self.edges.unpack(before), self.edges.unpack(packed)
@@ -155,14 +155,14 @@ class Explorer:
         self.result.violation = str(violation)
         self.result.trace = self.trace_to(self.edges.unpack(state)) + ([action] if action is not None else [])
 
-    def _check_circles(self) -> None:
-        """Take away every state that nothing leads to any more, again and again: what is left goes round in circles."""
+    def _check_cycles(self) -> None:
+        """Remove states without predecessors repeatedly; the rest contains a cycle."""
         before = self.seen
         ready = [state for state, count in before.items() if not count]
-        gone, longest = 0, -1
+        removed, longest = 0, -1
         while ready:
             longest += 1
-            gone += len(ready)
+            removed += len(ready)
             upcoming = []
             for state in ready:
                 for following, fair in self.edges.following(state):
@@ -171,6 +171,6 @@ class Explorer:
                         upcoming.append(following)
             ready = upcoming
         self.result.longest = longest
-        if gone < len(before):
+        if removed < len(before):
             stuck = next(state for state, count in before.items() if count)
-            self._fail(stuck, None, Violation("without any fault it goes on for ever"))
+            self._fail(stuck, None, Violation("without any fault it continues for ever"))

@@ -1,8 +1,7 @@
-"""A trace as a session: the packets that arrived, as `pubsub look` opens them.
+"""A trace as a session that `pubsub look` opens.
 
-Each connection of a client is one of the session's. A packet is recorded where the trace says that it arrives, so what
-was lost is missing, as it was for the process that waited for it. The time of a record is the number of the trace's
-step; what happened before the trace, while the scenario was set up, has time 0.
+A packet is recorded when it arrives, so lost packets are missing. The time of a record is the number of its step in the
+trace; packets of the scenario's set-up have the time 0.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from mqttws.tap import Record, SessionReader, lines
 
 
 class Recorded(World):
-    """A world that records what arrives.
+    """A world that records the packets that arrive.
 
     Args:
-        scenario: of a trace.
+        scenario: the scenario of a trace.
 
     Attributes:
-        records: what has arrived.
+        records: the records so far.
         step: the number of the current step.
     """
 
@@ -77,11 +76,11 @@ class Recorded(World):
 
 
 def as_session(scenario: Scenario, trace: list[Action]) -> Iterator[str]:
-    """Write a trace as the lines of a file that `pubsub look` opens."""
+    """Return the lines of a file with the session of a trace."""
     world = Recorded(scenario)
     state = world.root
     for action in trace:
         world.step += 1
-        with suppress(Violation):  # the last step may be the one that breaks a promise
+        with suppress(Violation):  # the last step may be the one that violates a property
             state = world.after(state, action)
     return lines(world.records)

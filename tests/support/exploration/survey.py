@@ -1,7 +1,7 @@
-"""The same search as `Explorer`'s, compiled: for some hundred million states, each of which costs about 20 bytes.
+"""The search of `Explorer` in C, for some hundred million states. A state takes about 20 bytes.
 
-`search.c` is compiled when it is needed, by the C compiler that the model's checker needs too. It asks for a row of
-edges when it meets a state for which it has none, and for a rest to be checked.
+`search.c` is compiled on first use by the C compiler that the model checker needs, too. It calls back for each row of
+edges that it does not know yet, and for each state at rest, which has to be checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from exploration.world import Scenario, World
 
 SOURCE = Path(__file__).with_name("search.c")
 COMPLETE, BROKEN, STOPPED, MEMORY, TOO_MANY = range(5)
-#: The tags of what is sent begin here; those of groups are lower.
+#: Tags below are those of groups; the others are those of packets that the broker sends.
 PUSHES = 1024
 _ASK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64)
 
@@ -58,9 +58,9 @@ class Survey:
     """One exploration by the compiled search.
 
     Args:
-        scenario: of what.
-        most: how many states at most; 0 for all.
-        seconds: when to stop; 0 for never.
+        scenario: the scenario to explore.
+        most: the maximum number of states; 0 for no limit.
+        seconds: time limit; 0 for none.
     """
 
     def __init__(self, scenario: Scenario, most: int = 0, seconds: float = 0.0) -> None:
@@ -70,11 +70,14 @@ class Survey:
         self._most = most
         self._seconds = seconds
         self._tags: dict[int, Group] = {}
-        self._known = 0  # how many of the edges' pushes the search knows
+        self._known = 0  # the number of the edges' pushes that the search has
         self._error: BaseException | None = None
 
     def run(self) -> Result:
-        """Explore, until memory is out at the latest. Return what came of it; an `Explorer` finds the trace."""
+        """Explore the scenario, until no memory is left at the latest, and return the result.
+
+        If a property is violated, an `Explorer` finds the shortest trace.
+        """
         result, began = self.result, time.monotonic()
         library, ask = _library(), _ASK(self._ask)
         self._search = library.make(self.edges.budget_shift, self.edges.bits, self._most, self._seconds, ask)
@@ -99,7 +102,7 @@ class Survey:
                 _library().set_group(self._search, budget, place, tag, group.mask)
 
     def _ask(self, tag: int, state: int) -> int:
-        """Answer the search: 0 where all is well. An exception may not pass through C."""
+        """Handle a callback. Return 1 on an exception, which cannot pass through C, otherwise 0."""
         try:
             if not tag:
                 promises.check(self.world, self.edges.unpack(state))
@@ -117,7 +120,7 @@ class Survey:
     def _fill(self, tag: int, state: int) -> None:
         group = self._tags[tag]
         fair, fair_sending, faults, faults_sending = group.row(state)
-        group.clear()  # the search remembers it
+        group.clear()  # the search stores it
         row = array("q", [len(fair), len(fair_sending), len(faults), len(faults_sending)])
         for plain, sending in ((fair, fair_sending), (faults, faults_sending)):
             row.extend(plain)
@@ -135,7 +138,7 @@ class Survey:
         result.parts, result.runs, result.found = len(self.world.parts.values), self.world.runs, self.world.found
         result.complete = status == COMPLETE
         if status == TOO_MANY:
-            raise OverflowError("more edges lead to a state than can be counted")
+            raise OverflowError("a state has more incoming edges than its counter can hold")
         if isinstance(self._error, (Broken, Violation)) or (status == BROKEN and self._error is None):
             shortest = Explorer(result.scenario).run()
             result.violation, result.trace = shortest.violation, shortest.trace
