@@ -1,10 +1,10 @@
 """The command line: `pubsub demo`, `serve`, `sub`, `pub`, `rr`, `bench`, `passwd`, `look` and more.
 
-This module reads the first word and calls the command: a module of the same name, loaded when it is called, with
+The first argument selects the command: a module of the same name, imported only then, with the functions
 `add_arguments(parser)` and `run(arguments) -> exit code`.
 
-Exit codes: 0, done (also when Ctrl-C ended `sub` or `serve`); 1, it failed on the way; 2, the command line is wrong;
-3, no connection; 4, the server refused the client; 27, the time was up (as with mosquitto_sub); 130, interrupted.
+Exit codes: 0, success (also when Ctrl-C ended `sub` or `serve`); 1, failure; 2, an error in the command line; 3, no
+connection; 4, the server refused the client; 27, the time was up (as in mosquitto_sub); 130, interrupted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ COMMANDS = {
     "dissect": "show packets and frames byte by byte",
     "completion": "print the completion for a shell, or the manual page",
 }
-#: Commands whose `-h` names the host, as with Mosquitto's; their help is `--help`.
+#: Commands with the option `-h HOST`, as in Mosquitto's tools. Their help is `--help`.
 _WITH_HOST = frozenset({"sub", "pub", "rr"})
-#: Commands that do nothing but print: without a standard output they are in vain.
+#: Commands that only print: without a standard output they fail.
 _PRINTING = frozenset({"sub", "rr", "bench", "look", "dissect", "completion", "demo"})
 
 
 class Failure(Exception):
-    """What ends a command: a line for the user, and the exit code."""
+    """The failure of a command: a line for the user, and the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -86,8 +86,8 @@ def parse(words: list[str]) -> argparse.Namespace:
     """Parse a command line.
 
     Raises:
-        SystemExit: It is wrong, or contains an option for help.
-        Failure: Its file of options cannot be read.
+        SystemExit: The command line is wrong, or contains an option for help.
+        Failure: The file of options cannot be read.
     """
     name = words[0] if words else ""
     parser = make_parser(name)
@@ -95,7 +95,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         return parser.parse_args(words)
     from pubsub.cli.words import expand
 
-    # Options may stand between the words, as with Mosquitto's tools; argparse's subparsers would not take that.
+    # Options may be between the positional arguments, as in Mosquitto's tools; argparse's subparsers reject that.
     arguments = commands_of(parser)[name].parse_intermixed_args(expand(name, words[1:]))
     arguments.command = name
     return arguments
@@ -125,7 +125,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             add_help=name not in _WITH_HOST,
-            # Two spellings for one option are one too many in scripts that are to work with the next version.
+            # An abbreviation in a script could become ambiguous in a later version.
             allow_abbrev=False,
         )
         if name in loaded:
@@ -136,7 +136,7 @@ def make_parser(*loaded: str) -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Print the version, which is looked up only then."""
+    """The option `--version`. The version is looked up only when it is printed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

@@ -1,7 +1,7 @@
-"""`pubsub aws attach-policy` and `pubsub aws whoami`: what a Cognito identity needs before it may use AWS IoT.
+"""`pubsub aws attach-policy` and `pubsub aws whoami`: prepare a Cognito identity for AWS IoT, and show credentials.
 
-`attach-policy` does what the AWS command line does with `attach-principal-policy`, by its successor AttachPolicy. It is
-signed with the credentials that botocore finds; botocore is an extra: pip install 'mqttws-pubsub[botocore]'.
+`attach-policy` corresponds to `aws iot attach-policy` of the AWS command line. The request is signed with the
+credentials that botocore finds; botocore is an extra: pip install 'mqttws-pubsub[botocore]'.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `aws`."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     attach = verbs.add_parser("attach-policy", help="attach an AWS IoT policy to a Cognito identity")
-    attach.add_argument("--policy-name", required=True, metavar="NAME", help="of the policy, as AWS IoT has it")
-    attach.add_argument("--endpoint-url", metavar="URL", help="of AWS IoT's control plane (default: AWS's)")
-    attach.add_argument("--profile", metavar="NAME", help="of the AWS configuration, to sign with")
-    whoami = verbs.add_parser("whoami", help="print the identity, and where its credentials came from")
+    attach.add_argument("--policy-name", required=True, metavar="NAME", help="name of the AWS IoT policy")
+    attach.add_argument("--endpoint-url", metavar="URL", help="URL of AWS IoT's control plane (default: AWS's)")
+    attach.add_argument("--profile", metavar="NAME", help="profile of the AWS configuration for the signature")
+    whoami = verbs.add_parser("whoami", help="print the identity and the source of its credentials")
     whoami.add_argument(
         "--profile", metavar="NAME", help="profile of the AWS configuration, if there is no identity pool"
     )
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument(
             "--region", metavar="REGION", help="the AWS region (default: the pool's, or that of --config)"
         )
-        verb.add_argument("--cognito-endpoint-url", metavar="URL", help="of the Cognito service (default: AWS's)")
+        verb.add_argument("--cognito-endpoint-url", metavar="URL", help="URL of the Cognito service (default: AWS's)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, str]:
 def _identity(arguments: argparse.Namespace, settings: dict[str, str]) -> CognitoIdentity:
     pool = settings.get("aws_cognito_identity_pool_id")
     if pool is None:
-        raise Failure("the identity is missing: give --identity-id, --identity-pool-id, or --config", USAGE)
+        raise Failure("the identity is missing: use --identity-id, --identity-pool-id or --config", USAGE)
     try:
         return CognitoIdentity(pool, endpoint=arguments.cognito_endpoint_url, identity_id=arguments.identity_id)
     except ValueError as error:
@@ -81,14 +81,14 @@ def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> i
         identity = _identity(arguments, settings)
         identity.get_frozen_credentials()
         target = identity.identity_id
-    told = (settings.get(name) for name in ("aws_pubsub_region", "aws_project_region", "aws_cognito_identity_pool_id"))
-    region = arguments.region or next(filter(None, told), str(target)).partition(":")[0]
+    named = (settings.get(name) for name in ("aws_pubsub_region", "aws_project_region", "aws_cognito_identity_pool_id"))
+    region = arguments.region or next(filter(None, named), str(target)).partition(":")[0]
     faults, client = _iot_client(region, arguments.endpoint_url, arguments.profile)
     try:
         client.attach_policy(policyName=arguments.policy_name, target=target)
     except faults.ClientError as error:
-        told = error.response.get("Error", {})
-        raise Failure(f"AWS IoT refused: {told.get('Code')}: {told.get('Message')}", REFUSED) from None
+        reason = error.response.get("Error", {})
+        raise Failure(f"AWS IoT refused: {reason.get('Code')}: {reason.get('Message')}", REFUSED) from None
     except faults.BotoCoreError as error:
         raise Failure(str(error), FAILED) from None
     finally:
@@ -98,7 +98,7 @@ def _attach_policy(arguments: argparse.Namespace, settings: dict[str, str]) -> i
 
 
 def _iot_client(region: str, endpoint_url: str | None, profile: str | None) -> tuple[Any, Any]:
-    """Give botocore's exceptions, and its client of AWS IoT's control plane."""
+    """Return botocore's module of exceptions, and its client of AWS IoT's control plane."""
     try:
         sessions, faults = import_module("botocore.session"), import_module("botocore.exceptions")
     except ImportError:
@@ -111,7 +111,7 @@ def _iot_client(region: str, endpoint_url: str | None, profile: str | None) -> t
 
 
 def _whoami(arguments: argparse.Namespace, settings: dict[str, str]) -> int:
-    """Print who the credentials are of, and nothing secret."""
+    """Print the owner of the credentials, without anything secret."""
     if "aws_cognito_identity_pool_id" in settings:
         identity = _identity(arguments, settings)
         credentials = identity.get_frozen_credentials()

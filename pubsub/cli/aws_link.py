@@ -1,4 +1,4 @@
-"""`--aws`: a connection to AWS IoT, each attempt of which is signed afresh."""
+"""The option `--aws`: a connection to AWS IoT with a new signature at each attempt."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 def add_aws_link_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a signed connection."""
-    aws = parser.add_argument_group("AWS IoT", "the URL, or the host, is that of the endpoint")
+    aws = parser.add_argument_group("AWS IoT", "the URL or the host is that of the endpoint")
     aws.add_argument("--aws", action="store_true", help="sign each connection for AWS IoT")
-    aws.add_argument("--region", metavar="REGION", help="(default: that of the endpoint's name)")
+    aws.add_argument("--region", metavar="REGION", help="AWS region (default: that in the endpoint's name)")
     aws.add_argument("--profile", metavar="NAME",
-                     help="of ~/.aws (default: the environment, then the default profile)")  # fmt: skip
+                     help="profile of ~/.aws (default: the environment, then the default profile)")  # fmt: skip
     aws.add_argument("--cognito", metavar="FILE",
-                     help="aws-exports.js or amplify_outputs.json: a guest of its identity pool")  # fmt: skip
+                     help="aws-exports.js or amplify_outputs.json: use a guest of its identity pool")  # fmt: skip
 
 
 def aws_provider(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
-    """Make the provider that signs.
+    """Return the provider that signs.
 
     Args:
-        arguments: Of the command.
-        options: Of the client.
+        arguments: The arguments of the command.
+        options: The options of the client.
 
     Raises:
-        Failure: The options do not fit together, or a file cannot be read.
+        Failure: The options contradict each other, or a file cannot be read.
     """
     from pubsub.errors import ProviderError
     from pubsub.providers.aws_iot import AWSIoTProvider
 
     if arguments.profile and arguments.cognito:
-        raise Failure("--profile and --cognito both name credentials; leave one out", USAGE)
+        raise Failure("--profile and --cognito both select credentials; omit one of them", USAGE)
     if options.get("username") is not None:
-        raise Failure("--aws proves who the client is by a signature; leave the user name out", USAGE)
+        raise Failure("--aws authenticates the client by a signature; omit the user name", USAGE)
     settings: dict[str, Any] = {}
     try:
         if arguments.cognito:
@@ -57,17 +57,17 @@ def aws_provider(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
 
 
 def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Callable[[Record], str | None]]:
-    """Make what lets a tap sign the connections of its clients for AWS IoT.
+    """Return the options of a tap that signs the connections of its clients for AWS IoT.
 
     Args:
         url: The endpoint.
-        arguments: Of the command.
+        arguments: The arguments of the command.
 
     Returns:
-        Options of `Tap`; and what says of a record why AWS IoT refused, where it is a refusal.
+        The options of `Tap`; and a function that returns the reason if a record is a refusal by AWS IoT.
 
     Raises:
-        Failure: As `aws_provider`.
+        Failure: As in `aws_provider`.
     """
     arguments.url = url
     provider = aws_provider(arguments, {})
@@ -86,14 +86,14 @@ def signed_taps(url: str, arguments: argparse.Namespace) -> tuple[dict[str, Any]
         pairs = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         error = mqttws.HandshakeRejected(403, [pair for pair in pairs if pair[0]])
         reason = str(provider.explain(error))
-        provider.recover(error)  # a clock that is off is put right for the next connection
+        provider.recover(error)  # corrects a wrong clock for the next connection
         return reason
 
     return {"fresh_url": fresh_url}, explain
 
 
 def _endpoint(url: str) -> str:
-    """Return the endpoint: what -h names is a host of AWS, reached by a WebSocket with TLS."""
+    """Return the endpoint. With -h it is a host of AWS, to connect to by WebSocket with TLS."""
     scheme, _, rest = url.partition("://")
     if scheme in ("mqtt", "mqtts"):
         return f"wss://{rest.partition(':')[0]}/mqtt"
@@ -101,7 +101,7 @@ def _endpoint(url: str) -> str:
 
 
 def _credentials(arguments: argparse.Namespace) -> Any:
-    """Return the source of credentials: of a profile, or of the usual chain. None: of the configured identity pool."""
+    """Return the source of credentials: a profile or the usual chain; None for the configured identity pool."""
     if arguments.cognito:
         return None
     try:
@@ -120,8 +120,8 @@ def check_without_aws(arguments: argparse.Namespace) -> None:
     """Refuse options that have no effect without `--aws`.
 
     Raises:
-        Failure: There is one.
+        Failure: There is such an option.
     """
     for name in ("region", "profile", "cognito"):
         if getattr(arguments, name, None) is not None:
-            raise Failure(f"--{name} is for --aws", USAGE)
+            raise Failure(f"--{name} requires --aws", USAGE)

@@ -1,14 +1,15 @@
 """`pubsub bench URL`: put load on a broker, and measure its throughput and latency.
 
-This module parses the options and prints; the work is done in `pubsub.bench`. The report goes to standard output,
-everything else to standard error. Ctrl-C ends the run early, with a report; a second one ends the wait for messages in
-flight.
+This module parses the options and prints the results; `pubsub.bench` does the work. The report goes to standard output,
+everything else to standard error. Ctrl-C ends the run early, with a report; a second Ctrl-C ends the wait for messages
+in flight.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -32,19 +33,19 @@ from pubsub.cli.aws_link import add_aws_link_arguments, aws_provider, check_with
 from pubsub.cli.options import add_link_arguments, client_options, failure_of, positive, whole
 from pubsub.cli.streams import complain
 
-#: The attribute of a plan -> its option, how that is read, what its value is called, what it says.
+#: The attribute of a plan -> its option, the type, the metavar and the help.
 _LOAD: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
     "publishers": ("--publishers", whole, "N", "clients that publish"),
     "subscribers": ("--subscribers", whole, "N", "clients that subscribe"),
-    "idle": ("--connections", whole, "N", "more clients, that are connected and do nothing"),
-    "size": ("--size", whole, "BYTES", f"of a payload, at least {HEADER.size}"),
-    "rate": ("--rate", positive(float), "R", "messages a second, of all publishers together"),
+    "idle": ("--connections", whole, "N", "additional clients, which are connected and do nothing"),
+    "size": ("--size", whole, "BYTES", f"bytes of a payload, at least {HEADER.size}"),
+    "rate": ("--rate", positive(float), "R", "messages per second of all publishers together"),
     "window": ("--window", whole, "N", "maximum messages in flight of one publisher"),
     "duration": ("--duration", positive(float), "S", "seconds to measure"),
-    "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, that do not count"),
+    "warmup": ("--warmup", positive(float), "S", "seconds of the same load before, which are not measured"),
     "drain": ("--drain", positive(float), "S", "seconds without a message that end the wait for messages in flight"),
-    "connect_rate": ("--connect-rate", positive(float), "R", "connections to make a second"),
-    "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the run's word"),
+    "connect_rate": ("--connect-rate", positive(float), "R", "connections to make per second"),
+    "topic": ("--topic", str, "TOPIC", f"Topic Name; {NUMBER}: the publisher's number, {RUN}: the id of the run"),
 }
 
 
@@ -56,28 +57,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
     for name, (option, kind, value, says) in _LOAD.items():
         default = getattr(Plan, name)
-        shown = "as fast as it goes" if default is None else default if isinstance(default, str) else f"{default:g}"
+        shown = "as fast as possible" if default is None else default if isinstance(default, str) else f"{default:g}"
         load.add_argument(
             option, dest=name, type=kind, default=default, metavar=value, help=f"{says} (default: {shown})"
         )
     load.add_argument("--share", dest="spread", action="store_const", const=SHARE, default=ALL,
                       help="the subscribers share the topics (default: each gets all messages)")  # fmt: skip
     load.add_argument("--retain", action="store_true",
-                      help="the server keeps the messages; they are removed at the end")  # fmt: skip
+                      help="publish retained messages; they are removed at the end")  # fmt: skip
     load.add_argument("--find-max", action="store_true",
-                      help="find the highest rate at which --slo holds, in runs of such a duration")  # fmt: skip
-    load.add_argument("--slo", metavar="SLO", help="what must hold, of p50 to p99.9 (default: p99<10ms)")
-    load.add_argument("--compare", metavar="URL", help="another broker: runs take turns, and the ratios are shown")
+                      help="find the highest rate at which --slo holds, in runs of --duration each")  # fmt: skip
+    load.add_argument("--slo", metavar="SLO", help="latency objective, p50 to p99.9 (default: p99<10ms)")
+    load.add_argument("--compare", metavar="URL", help="another broker: alternate runs, and show the ratios")
     load.add_argument("--rounds", type=whole, metavar="N",
                       help=f"runs of each broker to compare (default: {compare.ROUNDS})")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print the report as one JSON document")
     output.add_argument("--plot", metavar="PNG", help="draw latency and throughput; needs the extra 'bench'")
     output.add_argument("--hdr", metavar="FILE", help="write the latencies as a log of HdrHistogram")
-    output.add_argument("--openmetrics", metavar="FILE", help="write the figures as OpenMetrics, for Prometheus")
+    output.add_argument("--openmetrics", metavar="FILE", help="write the results as OpenMetrics, for Prometheus")
     shown_live = output.add_mutually_exclusive_group()
-    shown_live.add_argument("--progress", action="store_true", help="a line a second on standard error, even to a file")
-    shown_live.add_argument("--quiet", action="store_true", help="nothing on standard error while it goes well")
+    shown_live.add_argument("--progress", action="store_true", help="print a line per second on standard error, even "
+                            "to a file")  # fmt: skip
+    shown_live.add_argument("--quiet", action="store_true", help="print nothing on standard error without errors")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,15 +95,15 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise Failure(str(error)) from None
     if arguments.find_max and arguments.compare is not None:
-        raise Failure("--find-max and --compare do not go together", USAGE)
+        raise Failure("--find-max and --compare exclude each other", USAGE)
     if arguments.find_max:
         return _find_max(arguments, plan)
     if arguments.slo is not None:
-        raise Failure("--slo goes with --find-max", USAGE)
+        raise Failure("--slo requires --find-max", USAGE)
     if arguments.compare is not None:
         return _compare(arguments, plan)
     if arguments.rounds is not None:
-        raise Failure("--rounds goes with --compare", USAGE)
+        raise Failure("--rounds requires --compare", USAGE)
     started = time.time()
     run, document = _measure(arguments, plan)
     print(json.dumps(document) if arguments.json else report.as_text(document), end="\n" if arguments.json else "")
@@ -116,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.openmetrics:
             Path(arguments.openmetrics).write_text(exports.as_openmetrics(run, document))
     except OSError as error:
-        raise Failure(f"the figures cannot be written: {error}") from None
+        raise Failure(f"the results cannot be written: {error}") from None
     return _code(run, document, arguments)
 
 
@@ -131,20 +133,20 @@ def _measure(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, dict[str, 
 
 
 def _check_one_run(arguments: argparse.Namespace, option: str) -> None:
-    """Check that no option of the output shows a single run.
+    """Check that there is no output option for a single run.
 
     Raises:
-        Failure: One does.
+        Failure: There is one.
     """
     if arguments.plot or arguments.hdr or arguments.openmetrics:
-        raise Failure(f"--plot, --hdr and --openmetrics show one run; {option} makes many", USAGE)
+        raise Failure(f"--plot, --hdr and --openmetrics are for a single run; {option} makes several", USAGE)
 
 
 def _compare(arguments: argparse.Namespace, plan: Plan) -> int:
-    """Have two brokers take turns under the same load, and print the ratios."""
+    """Put the same load on two brokers in alternate runs, and print the ratios."""
     _check_one_run(arguments, "--compare")
     if arguments.aws:
-        raise Failure("--compare and --aws do not go together", USAGE)
+        raise Failure("--compare and --aws exclude each other", USAGE)
     urls = arguments.url, arguments.compare
     runs: tuple[list[dict[str, float]], list[dict[str, float]]] = [], []
     problems: tuple[dict[str, None], dict[str, None]] = {}, {}  # each once
@@ -207,10 +209,10 @@ def _find_max(arguments: argparse.Namespace, plan: Plan) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    """Make the plan of the options.
+    """Return the plan for the options.
 
     Raises:
-        Failure: They do not fit together.
+        Failure: The options contradict each other.
     """
     try:
         return Plan(qos=arguments.qos, **{name: getattr(arguments, name) for name in (*_LOAD, "spread", "retain")})
@@ -219,10 +221,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]:
-    """Return the function that makes the clients; raise for invalid options now.
+    """Return the function that creates the clients. Check the options now.
 
     Raises:
-        Failure: They cannot be used.
+        Failure: The options cannot be used.
     """
     window = plan.window + 1
     options = client_options(arguments) | {
@@ -246,12 +248,12 @@ def _clients(arguments: argparse.Namespace, plan: Plan) -> Callable[..., Client]
 
 
 def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> Callable[..., Client]:
-    """Return a function that makes clients whose connections are signed for AWS IoT.
+    """Return a function that creates clients whose connections are signed for AWS IoT.
 
     They have no rate limit, so that the benchmark shows what AWS IoT drops beyond its limits.
 
     Raises:
-        Failure: The options do not fit together.
+        Failure: The options contradict each other.
     """
     provider = aws_provider(arguments, {name: value for name, value in options.items() if value is not None})
     arguments.explain = provider.explain
@@ -264,10 +266,10 @@ def _signed_clients(arguments: argparse.Namespace, options: dict[str, Any]) -> C
 
 
 def _check_plot(path: str | None) -> None:
-    """Check, before anything runs, that a plot can be drawn in the end.
+    """Check before the run that a plot can be drawn.
 
     Raises:
-        Failure: It cannot.
+        Failure: It cannot be drawn.
     """
     if path is None:
         return
@@ -276,11 +278,11 @@ def _check_plot(path: str | None) -> None:
     _check_writable(path, "the plot")
 
 
-def _check_writable(path: str | None, what: str = "the figures") -> None:
-    """Check, before anything runs, that a file can be written in the end.
+def _check_writable(path: str | None, what: str = "the results") -> None:
+    """Check before the run that a file can be written.
 
     Raises:
-        Failure: It cannot.
+        Failure: It cannot be written.
     """
     if path is None:
         return
@@ -289,7 +291,7 @@ def _check_writable(path: str | None, what: str = "the figures") -> None:
 
 
 async def _go(run: Run) -> None:
-    """Do a run; the first two signals interrupt its stages, a third one acts as ever."""
+    """Do a run. The first two signals interrupt its stages; a third one has its usual effect."""
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -299,12 +301,13 @@ async def _go(run: Run) -> None:
                 loop.remove_signal_handler(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
+            loop.add_signal_handler(number, interrupt)
     await run.go()
 
 
 def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Callable[[], None]]:
-    """Give what shows how a run goes, and what wipes that away."""
+    """Return a function that shows the progress of a run, and one that erases it."""
     if arguments.progress:
         return lambda run: print(report.live(run), file=sys.stderr, flush=True), lambda: None
     if arguments.quiet or not sys.stderr.isatty():
@@ -318,11 +321,11 @@ def _progress(arguments: argparse.Namespace) -> tuple[Callable[[Run], None], Cal
 
 
 def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """The exit code: what the one error means where no connection was made at all."""
+    """Return the exit code; if there was no connection at all, that of the first error."""
     error = run.fleet.connections.first_error
     if error is not None and not run.fleet.connections.made:
         failure = failure_of(error, arguments)
-        if arguments.aws:  # the report has what the driver says; this is what AWS IoT means by it
+        if arguments.aws:  # the report contains the error of the client; this is its explanation
             complain(f"pubsub bench: {failure}")
         return failure.code
     if run.end is None and run.interrupts:
@@ -331,7 +334,7 @@ def _code(run: Run, document: dict[str, Any], arguments: argparse.Namespace) -> 
 
 
 def shown_url(url: str) -> str:
-    """A URL without what may be secret in it: the user's name, the password and the query."""
+    """Return a URL without its possibly secret parts: user name, password and query."""
     scheme, _, rest = url.partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

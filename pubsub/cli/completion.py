@@ -1,6 +1,6 @@
 """`pubsub completion SHELL`: the completion for bash, zsh or fish, and `pubsub completion man`: the manual page.
 
-All of them are generated from the parsers, so that they are always complete.
+They are generated from the parsers, so they are always complete.
 """
 
 from __future__ import annotations
@@ -157,12 +157,12 @@ pubsub \- publish and subscribe over MQTT 3.1.1, in a WebSocket or over TCP
 {synopsis}
 {commands}
 .SH EXIT STATUS
-0: done; 1: failed on the way; 2: the command line is wrong; 3: no connection; 4: the server refused the client;
+0: success; 1: failure; 2: an error in the command line; 3: no connection; 4: the server refused the client;
 27: the time was up; 130: interrupted.
 .SH ENVIRONMENT
-PUBSUB_URL, PUBSUB_USERNAME, PUBSUB_PASSWORD: what neither an option nor the URL says; NO_COLOR: no colour.
+PUBSUB_URL, PUBSUB_USERNAME, PUBSUB_PASSWORD: defaults for what neither an option nor the URL sets; NO_COLOR: no colour.
 .SH FILES
-~/.config/pubsub/COMMAND: options of pub, sub and rr, one a line.
+~/.config/pubsub/COMMAND: options of pub, sub and rr, one per line.
 """
 
 
@@ -186,6 +186,6 @@ def _manual(parsers: Parsers) -> str:
 
 
 def _roff(text: str) -> str:
-    """Escape text: a backslash, a dash that is one, and a line that would begin a request."""
+    """Escape text for roff: backslashes, dashes, and a line that would be a request."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"^([.'])", r"\\&\1", escaped)

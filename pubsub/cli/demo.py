@@ -1,4 +1,4 @@
-"""`pubsub demo`: the main job, whole, in one process, to be read by a person."""
+"""`pubsub demo`: a broker, two subscriptions and a few messages, all in this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pubsub import Message, MqttOverWSProvider, PubSub
 from pubsub.cli import OK, Failure
 
 TOPICS = ["myTopic1", "myTopic2"]
-#: Seconds within which everything must have happened.
+#: The time limit of each step, in seconds.
 PATIENCE = 5.0
 
 

@@ -14,12 +14,10 @@ from pubsub.look.reading import from_hex, sender_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `dissect`."""
     parser.add_argument("hex", metavar="HEX", nargs="*", default=[],
-                        help="bytes in hexadecimal, such as 30 03 00 01 61 or 0x30030001; "
-                             "none, or -: from standard input")  # fmt: skip
-    parser.add_argument("--frames", action="store_true", help="the bytes are WebSocket frames (default: as it looks)")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="say what each field is, and where the rule stands"
-    )
+                        help="bytes in hexadecimal, such as 30 03 00 01 61 or 0x30030001 (default, or -: standard "
+                             "input)")  # fmt: skip
+    parser.add_argument("--frames", action="store_true", help="the bytes are WebSocket frames (default: detected)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="explain each field, with the rules for it")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         data = from_hex(words)
     except ValueError as error:
-        raise Failure(f"this is not written in hexadecimal: {error}", USAGE) from None
+        raise Failure(f"the input is not hexadecimal: {error}", USAGE) from None
     if not data:
         raise Failure("there is no input", USAGE)
     records = [record for record in read(data, arguments.frames) if record.layer != "tcp" and record.data]
@@ -48,11 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read(data: bytes, frames: bool) -> list[Record]:
-    """Read bytes of one end, as what they look like: 0x82 begins a SUBSCRIBE, and a frame.
+    """Parse bytes of one sender: heads, packets or frames. 0x82 can begin a SUBSCRIBE or a frame, so both are tried.
 
     Args:
-        data: Heads, frames or packets.
-        frames: Whether they are frames, whatever they look like.
+        data: The bytes.
+        frames: Whether they must be frames.
     """
     made = [] if frames else _read(data, False)
     if frames or _bad(made):
@@ -67,7 +65,7 @@ def _read(data: bytes, frames: bool) -> list[Record]:
     sender = ("client" if masked else "server") if frames else sender_of(data)
     reader = SessionReader(frames=frames)
     records = reader.receive_data(sender, data, 0.0)
-    for record in records:  # whether it may come now is not the question
+    for record in records:  # ignore violations that depend on the packets before it
         if record.packet is not None:
             record.broken = ()
     return records + (reader.receive_end(sender, 0.0) if reader.under_way(sender) else [])
@@ -79,7 +77,7 @@ def _bad(records: list[Record]) -> bool:
 
 def _show(record: Record, verbose: bool) -> None:
     for field in fields_of(record):
-        # A long field takes several lines; what a peer sent is shown escaped.
+        # A long field takes several lines. Text from a peer is escaped.
         data = record.data[field.start : field.start + field.size]
         rows = [data[start : start + 8] for start in range(0, len(data), 8)]
         value = str(field.value) if isinstance(field.value, int) or field.bits else repr(field.value)

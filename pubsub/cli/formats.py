@@ -1,9 +1,9 @@
-"""How `sub` and `rr` print a message: the payload, the topic before it, JSON, or a format string of mosquitto_sub.
+"""The output of messages by `sub` and `rr`: the payload, topic and payload, JSON, or a format string of mosquitto_sub.
 
-A format string has three kinds of sequences: `%` for what belongs to the message, `@` for the time (`strftime`), and a
-backslash for characters that are hard to type. Between `%` and some letters may stand flags, a width and a maximum:
-`%-20.20t`. The sequences are those of mosquitto_sub 2; those of MQTT 5's properties give nothing, as they do there for
-a message that has none.
+A format string has three kinds of sequences: `%` for the message, `@` for the time (`strftime`), and a backslash for
+special characters. Some letters accept flags, a width and a maximum after the `%`: `%-20.20t`. The sequences are those
+of mosquitto_sub 2. Those for properties of MQTT 5 are replaced by nothing, as mosquitto_sub does for a message without
+properties.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 import mqttws
 from pubsub.cli.streams import complain
 
-#: A line that makes a message, and the time when it came (ns since 1970), into bytes.
+#: A function that returns the bytes to print for a message and the time of its arrival (ns since 1970).
 Formatter = Callable[[mqttws.Publish, int], bytes]
 
 _SEQUENCE = re.compile(
     r"%(?P<flags>[-0]*)(?P<width>\d{0,5})(?:\.(?P<most>\d{0,5}))?(?P<letter>.)|@(?P<time>.)|\\(?P<escape>.)", re.S
 )
 _ESCAPES = {"\\": b"\\", "0": b"\0", "a": b"\a", "e": b"\x1b", "n": b"\n", "r": b"\r", "t": b"\t", "v": b"\v"}
-#: Letters that mosquitto_sub pads with zeros, and those that it cuts at a maximum width.
+#: Letters that mosquitto_sub pads with zeros, and those that it truncates at a maximum width.
 _ZERO_PADDED, _CUT = frozenset("AEFlmSxX"), frozenset("CIRt")
 _PADDED = _ZERO_PADDED | _CUT | {"p"}
 #: Properties of MQTT 5, which no message of MQTT 3.1.1 has.
 _MQTT_5 = frozenset("ACDEFPRS")
-#: What JSON is shown as JSON; jq 1.6 reads 256 levels, Python 4,300 digits.
+#: The limits of JSON that is shown as JSON; jq 1.6 reads 256 levels, Python 4,300 digits.
 _MOST_NESTED, _MOST_DIGITS = 200, 4000
 #: The tokens of JSON.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
@@ -42,11 +42,11 @@ def parse_format(text: str, *, pretty: bool = False) -> Formatter:
     """Compile a format string.
 
     Args:
-        text: See mosquitto_sub(1).
+        text: The format string; see mosquitto_sub(1).
         pretty: Whether `%j` and `%J` take several lines.
 
     Raises:
-        ValueError: It has a sequence that does not exist.
+        ValueError: The format string contains an unknown sequence.
     """
     parts: list[bytes | Callable[[mqttws.Publish, int], bytes]] = []
     end = 0
@@ -121,12 +121,12 @@ def _time_sequence(code: str) -> bytes | Callable[[mqttws.Publish, int], bytes]:
 def _local(form: str, now: int) -> bytes:
     try:
         return _encode(time.strftime(form, time.localtime(now // 1_000_000_000)))
-    except ValueError:  # some platforms refuse letters that they do not know
+    except ValueError:  # some platforms refuse unknown letters
         return b""
 
 
 def _mosquitto_json(message: mqttws.Publish, now: int, pretty: bool, *, parsed: bool = False) -> bytes:
-    """Return what `%j` and `%J` of mosquitto_sub print; b"" for a payload that should be JSON and is not."""
+    """Return the output of mosquitto_sub for `%j` and `%J`; b"" for a payload that must be JSON, but is not."""
     shown: dict[str, Any] = {
         "tst": _local("%Y-%m-%dT%H:%M:%S.{}%z", now).decode().format(f"{now // 1000 % 1_000_000:06}"),
         "topic": message.topic,
@@ -145,20 +145,20 @@ def _mosquitto_json(message: mqttws.Publish, now: int, pretty: bool, *, parsed: 
     return _dump(shown, value, pretty, False)
 
 
-# One line of JSON a message: `--json`.
+# One line of JSON per message: `--json`.
 
 
 def json_line(message: mqttws.Publish, *, pretty: bool = False, to_terminal: bool = False) -> bytes:
     """Return a message as JSON.
 
-    Whatever the payload is, its bytes can be had back: from `payload_base64` where they are not UTF-8, else from
-    `raw` where there is one, else from `payload`, as UTF-8. `payload` is the value where the payload is JSON.
-    Numbers, escapes and repeated keys in it stand as they came, since no reader has converted them.
+    The exact bytes of the payload can always be recovered: from `payload_base64` if they are not UTF-8; otherwise from
+    `raw` if it is there; otherwise from `payload`, as UTF-8. If the payload is JSON, `payload` is its value. Numbers,
+    escapes and repeated keys in it are unchanged, because they are not parsed and written again.
 
     Args:
-        message: To show.
+        message: The message.
         pretty: Whether to indent it over several lines.
-        to_terminal: Whether to escape whatever is not printable.
+        to_terminal: Whether to escape characters that are not printable.
     """
     shown: dict[str, Any] = {"topic": message.topic, "qos": message.qos, "retain": message.retain}
     try:
@@ -173,12 +173,12 @@ def json_line(message: mqttws.Publish, *, pretty: bool = False, to_terminal: boo
 def as_json_text(payload: bytes) -> str | None:
     """Return a payload that is JSON (RFC 8259) as one line of the same JSON; None for any other.
 
-    None, too, for JSON that the readers of such a line may refuse: nested beyond `_MOST_NESTED`, or with a number of
-    more than `_MOST_DIGITS` characters.
+    Return None also for JSON that many parsers refuse: with more than `_MOST_NESTED` levels, or a number of more than
+    `_MOST_DIGITS` characters.
     """
     try:
         text = payload.decode()
-        # Numbers are not converted: Python's own would lose digits or overflow.
+        # Numbers are not converted: those of Python would lose digits or overflow.
         json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refuse)
     except (ValueError, RecursionError):  # a peer may nest a hundred thousand lists
         return None
@@ -207,7 +207,7 @@ def _depth(text: str) -> int:
 
 
 def _dump(shown: dict[str, Any], value: str | None, pretty: bool, escaped: bool) -> bytes:
-    """Write an object; `value`, the text of a JSON value, becomes its `payload` as it stands."""
+    """Return an object as JSON. `value`, the text of a JSON value, becomes its `payload` unchanged."""
     text = json.dumps(shown, ensure_ascii=False)
     if value is not None:
         text = f'{text[:-1]}, "payload": {value}}}'
@@ -219,7 +219,7 @@ def _dump(shown: dict[str, Any], value: str | None, pretty: bool, escaped: bool)
 
 
 def _indented(text: str) -> str:
-    """Spread JSON over several lines, without converting any of its values."""
+    """Indent JSON over several lines, without converting any of its values."""
     lines: list[str] = []
     line, depth, before = "", 0, ""
     for each in _TOKEN.findall(text):
@@ -228,7 +228,7 @@ def _indented(text: str) -> str:
         after_opening = before != "" and before in "[{"
         if before == "," or (after_opening != closes and (after_opening or closes)):
             lines.append(line)
-            line = "  " * min(depth, 40)  # a peer may nest deeply: beyond that the indentation grows no more
+            line = "  " * min(depth, 40)  # limited, because a peer may send deeply nested JSON
         line += each + (" " if each == ":" else "")
         depth += opens
         before = each
@@ -239,9 +239,9 @@ def _indented(text: str) -> str:
 
 
 def plain_line(message: mqttws.Publish, *, verbose: bool, to_terminal: bool, in_colour: bool) -> bytes:
-    """Return the payload, with the topic before it if it is to be `verbose`.
+    """Return the payload; if `verbose`, the topic and the payload.
 
-    Text from a peer must not control a terminal: there, invisible characters are escaped.
+    Text from a peer must not control a terminal, so invisible characters are escaped there.
     """
     topic, payload = message.topic.encode(), message.payload
     if to_terminal:

@@ -1,6 +1,6 @@
-"""`pubsub look URL`: a tap before a broker, and what passes through it. `pubsub look FILE`: the same of a file.
+"""`pubsub look URL`: show the traffic between clients and a broker. `pubsub look FILE`: show that of a saved session.
 
-What is shown goes to standard output; the URL to point a client at, and what is wrong with a file, to standard error.
+The session goes to standard output; the URL for clients, and problems of a file, to standard error.
 """
 
 from __future__ import annotations
@@ -37,39 +37,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `look`."""
     parser.add_argument("what", metavar="URL|FILE", nargs="+",
                         help="a broker's URL; or a file: .jsonl, pcap, pcapng, a raw stream, hexadecimal (-: standard "
-                             "input); two files: where they differ")  # fmt: skip
+                             "input); with two files show their differences")  # fmt: skip
     parser.add_argument("-v", "--verbose", action="count", default=0,
-                        help="show frames, fields and bytes; twice: what each field is, too")  # fmt: skip
+                        help="show frames, fields and bytes; -vv: also explain each field")  # fmt: skip
     parser.add_argument("--web", action="store_true",
-                        help="show the session as a page, too: its URL goes to standard error")  # fmt: skip
-    parser.add_argument("-q", "--quiet", action="store_true", help="show the summary alone")
+                        help="also show the session as a web page: its URL goes to standard error")  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="show only the summary")
     parser.add_argument("--save", action="append", default=[], metavar="FILE",
-                        help=f"save the session; by its end, as {', '.join(SAVERS)}; may be repeated")  # fmt: skip
-    parser.add_argument(
-        "--secrets", action="store_true", help="show and save passwords, tokens and signatures as they are"
-    )
+                        help=f"save the session; by the extension, as {', '.join(SAVERS)}; may be "
+                             "repeated")  # fmt: skip
+    parser.add_argument("--secrets", action="store_true", help="show and save passwords, tokens and signatures")
     parser.add_argument("--docs", type=documentation, metavar="URL",
-                        help="documentation that the links of --web and of a saved page lead into (default: the "
-                             "project's, where it is published)")  # fmt: skip
-    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto", help="(default: auto)")
-    live = parser.add_argument_group("before a broker")
-    live.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
-    live.add_argument("--port", type=port, default=0, help="port to listen at (default: one that is free)")
+                        help="documentation for the links of --web and of a saved page (default: that of the project, "
+                             "if published)")  # fmt: skip
+    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto",
+                        help="colour the output (default: auto)")  # fmt: skip
+    live = parser.add_argument_group("with a broker's URL")
+    live.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    live.add_argument("--port", type=port, default=0, help="port to listen on (default: any free port)")
     live.add_argument("--keep", type=positive(float), default=64.0, metavar="MIB",
                       help="memory for records (default: 64)")  # fmt: skip
     live.add_argument("--tls-dev", action="store_true",
-                      help="take clients with TLS, by a certificate made for this run")  # fmt: skip
-    live.add_argument("--ca-out", metavar="FILE", help="where to write that certificate's authority, for clients")
+                      help="accept clients with TLS, with a new certificate for this run")  # fmt: skip
+    live.add_argument("--ca-out", metavar="FILE", help="file to write that certificate's authority to, for clients")
     live.add_argument(
-        "--ca-file", metavar="FILE", help="PEM file of the authorities that the broker is verified against"
+        "--ca-file", metavar="FILE", help="PEM file of the authorities to verify the broker's certificate with"
     )
     live.add_argument("--insecure", action="store_true", help="do not verify the broker's certificate")
     add_aws_link_arguments(parser)
-    live.add_argument("--faults", metavar="FILE", help="TOML file of rules that break what passes; see docs/tap.md")
-    live.add_argument("--seed", type=int, metavar="N", help="seed of the rules' chances (default: the file's)")
-    live.add_argument(
-        "--record-faults", metavar="FILE", help="where to write the rules that make the same happen again"
-    )
+    live.add_argument("--faults", metavar="FILE", help="TOML file of rules that inject faults; see docs/faults.md")
+    live.add_argument("--seed", type=int, metavar="N", help="seed of the rules' random choices (default: the file's)")
+    live.add_argument("--record-faults", metavar="FILE", help="file to write rules to that repeat the same faults")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     urls = [word for word in arguments.what if "://" in word]
     if urls and len(arguments.what) > 1:
-        raise Failure("a URL stands alone", USAGE)
+        raise Failure("a URL must be the only argument", USAGE)
     if len(arguments.what) > 2:
-        raise Failure("two files at most are compared", USAGE)
+        raise Failure("at most two files can be compared", USAGE)
     if not urls:
         _refuse_live_options(arguments)
     _check_docs(arguments)
@@ -101,7 +99,7 @@ def _check_docs(arguments: argparse.Namespace) -> None:
     if arguments.docs is None:
         return
     if not arguments.web and not any(name.endswith(".html") for name in arguments.save):
-        raise Failure("--docs is for --web, or for --save with a .html file", USAGE)
+        raise Failure("--docs requires --web, or --save with a .html file", USAGE)
 
 
 def _refuse_live_options(arguments: argparse.Namespace) -> None:
@@ -176,7 +174,7 @@ def _compare(one: str, other: str, secrets: bool) -> int:
     return FAILED if different else OK
 
 
-# Before a broker.
+# With a broker's URL.
 
 
 def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
@@ -191,7 +189,7 @@ def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
         if arguments.ca_out and certificate is not None:
             Path(arguments.ca_out).write_bytes(certificate)
     except (OSError, ModuleNotFoundError) as error:
-        raise Failure(f"TLS cannot be had: {error}") from None
+        raise Failure(f"TLS is not available: {error}") from None
     if arguments.aws:
         signing, view.explain = signed_taps(url, arguments)
         options |= signing
@@ -215,7 +213,7 @@ def _look(url: str, view: View, arguments: argparse.Namespace) -> None:
 
 
 def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
-    """Read the file of rules."""
+    """Read the file of rules. Return None without one."""
     if arguments.faults is None:
         if arguments.seed is not None or arguments.record_faults:
             raise Failure("--seed and --record-faults need --faults", USAGE)
@@ -232,7 +230,7 @@ def _faults(url: str, arguments: argparse.Namespace) -> Faults | None:
 
 
 async def _until_asked(url: str, view: View, arguments: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Look until Ctrl-C."""
+    """Show the traffic until Ctrl-C."""
     looking = asyncio.ensure_future(
         look(
             url,
@@ -252,12 +250,12 @@ async def _until_asked(url: str, view: View, arguments: argparse.Namespace, opti
 
 
 def _announce_page(url: str) -> None:
-    """Print the URL of the page, which opens it once."""
+    """Print the URL of the page, which can be opened once."""
     complain(f"open {url}; Ctrl-C ends")
 
 
 def _announce(tap: Tap, arguments: argparse.Namespace) -> None:
-    """Return the URL to point a client at; its query may be a credential."""
+    """Print the URL for clients, without its query, which may be a credential."""
     shown, mark, _ = tap.url.partition("?")
     if mark and arguments.secrets:
         shown = tap.url

@@ -1,7 +1,7 @@
-"""The connection of a command: its options, the client that they make, and what its failures mean.
+"""The options for the connection of a command, the client that is made of them, and the exit codes of errors.
 
-`pub`, `sub` and `rr` take a server as Mosquitto's tools do (`-h HOST -p PORT`, `-L URL`), or as a URL before the
-topics; `bench` takes a URL.
+The server of `pub`, `sub` and `rr` is given as in Mosquitto's tools (`-h HOST -p PORT`, `-L URL`), or as a URL before
+the topics; that of `bench` as a URL.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ if TYPE_CHECKING:  # imported where it is needed, so that `pub` starts quickly
 
 PASSWORD, USERNAME, URL = "PUBSUB_PASSWORD", "PUBSUB_USERNAME", "PUBSUB_URL"
 
-#: Option of Mosquitto's tools -> why there is none here.
+#: Option of Mosquitto's tools -> the reason why it is not supported.
 _REFUSED = {
     "-D": "properties belong to MQTT 5, and this is MQTT 3.1.1",
     "--property": "properties belong to MQTT 5, and this is MQTT 3.1.1",
     "-x": "a session's expiry belongs to MQTT 5, and this is MQTT 3.1.1",
     "--tls-engine": "Python's ssl has no engines",
     "--tls-engine-kpass-sha1": "Python's ssl has no engines",
-    "--keyform": "Python's ssl reads PEM alone",
+    "--keyform": "Python's ssl reads only PEM",
 }
 #: The versions of TLS, by their names in `ssl.TLSVersion`.
 _TLS_VERSIONS = {"tlsv1.2": "TLSv1_2", "tlsv1.3": "TLSv1_3"}
 
 
-# Readers of values.
+# The types of arguments.
 
 
 def qos(text: str) -> int:
-    """Read a QoS."""
+    """Parse a QoS."""
     if text not in ("0", "1", "2"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a QoS; it must be 0, 1 or 2")
     return int(text)
 
 
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Make a reader of positive numbers."""
+    """Return a function that parses positive numbers."""
 
     def read(text: str) -> Any:
         try:
@@ -63,21 +63,21 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def whole(text: str) -> int:
-    """Read a whole number, 0 or more."""
+    """Parse a whole number, 0 or more."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number, 0 or more")
     return int(text)
 
 
 def port(text: str) -> int:
-    """Read a port, 0 to 65535."""
+    """Parse a port, 0 to 65535."""
     if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port; it must be 0 to 65535")
     return int(text)
 
 
 def documentation(text: str) -> str:
-    """Read the URL of documentation."""
+    """Parse the URL of documentation."""
     from pubsub.look.documentation import templates
 
     try:
@@ -88,22 +88,22 @@ def documentation(text: str) -> str:
 
 
 def header(text: str) -> tuple[str, str]:
-    """Read a header."""
+    """Parse a header."""
     name, colon, value = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError("a header is of the form 'Name: value'")
+        raise argparse.ArgumentTypeError("a header has the form 'Name: value'")
     return name.strip(), value.strip()
 
 
 def version(text: str) -> str:
-    """Read a version of the protocol: there is one."""
+    """Parse a version of the protocol: there is only one."""
     if text not in ("mqttv311", "311", "4"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not spoken here; this is MQTT 3.1.1 (mqttv311)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not supported; this is MQTT 3.1.1 (mqttv311)")
     return text
 
 
 class _Refuse(argparse.Action):
-    """An option of Mosquitto's tools that cannot be had here, with the reason."""
+    """An option of Mosquitto's tools that is not supported. The error contains the reason."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: object, option: Any = None) -> None:
         parser.error(f"{option}: {_REFUSED[option]}")
@@ -125,82 +125,83 @@ def add_link_arguments(parser: argparse.ArgumentParser) -> None:
         "-P",
         "--password",
         metavar="PW",
-        help=f"password; every user of this machine can see it here: better set {PASSWORD}, or be asked",
+        help=f"password; visible to every user of this machine: prefer {PASSWORD} or --ask-password",
     )
-    group.add_argument("--ask-password", action="store_true", help="ask for the password")
+    group.add_argument("--ask-password", action="store_true", help="prompt for the password")
     group.add_argument("-H", "--header", type=header, action="append", default=[], metavar="'NAME: VALUE'",
-                       help="one more header of the WebSocket's upgrade request; may be repeated")  # fmt: skip
+                       help="additional header of the WebSocket upgrade request; may be repeated")  # fmt: skip
     group.add_argument("--timeout", type=positive(float), default=30.0, metavar="S",
-                       help="seconds for connecting, and for each answer (default: 30)")  # fmt: skip
+                       help="seconds to connect, and to wait for each answer (default: 30)")  # fmt: skip
     group.add_argument("--proxy", metavar="URL",
                        help="http:// or socks5h://[user:password@]host:port (default: HTTPS_PROXY)")  # fmt: skip
     group.add_argument("-A", "--bind-address", metavar="ADDRESS", help="address of this machine to connect from")
     group.add_argument("--unix", metavar="PATH", help="Unix socket to connect to, instead of host and port")
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--cafile", metavar="FILE", help="PEM file of the authorities to trust (default: the system's)")
-    tls.add_argument("--capath", metavar="DIR", help="folder of the authorities to trust, as c_rehash makes it")
+    tls.add_argument("--capath", metavar="DIR", help="directory of the authorities to trust, prepared by c_rehash")
     tls.add_argument("--tls-use-os-certs", action="store_true", help="trust the system's authorities (the default)")
     tls.add_argument("--cert", metavar="FILE", help="PEM file of the client's certificate")
     tls.add_argument("--key", metavar="FILE", help="PEM file of its private key (default: in the same file)")
     tls.add_argument("--key-password-file", metavar="FILE", help="file whose first line is the key's password")
-    tls.add_argument("--ask-key-password", action="store_true", help="ask for the key's password")
-    tls.add_argument("--ciphers", metavar="LIST", help="ciphers of TLS 1.2, as OpenSSL lists them")
-    tls.add_argument("--tls-version", choices=sorted(_TLS_VERSIONS), help="this version alone (default: 1.2 or later)")
+    tls.add_argument("--ask-key-password", action="store_true", help="prompt for the key's password")
+    tls.add_argument("--ciphers", metavar="LIST", help="ciphers of TLS 1.2, in OpenSSL's format")
+    tls.add_argument("--tls-version", choices=sorted(_TLS_VERSIONS), help="only this version (default: 1.2 or later)")
     tls.add_argument("--tls-alpn", action="append", default=[], metavar="NAME",
                      help="application protocol to offer; may be repeated")  # fmt: skip
     tls.add_argument(
         "--insecure", action="store_true", help="trust any server: an intermediary can read and change all data"
     )
-    psk = "needs Python 3.13"
+    psk = "requires Python 3.13"
     tls.add_argument("--psk", metavar="HEX", help=f"pre-shared key in hexadecimal; {psk}")
-    tls.add_argument("--psk-identity", metavar="NAME", help=f"identity that goes with it; {psk}")
+    tls.add_argument("--psk-identity", metavar="NAME", help=f"identity of the pre-shared key; {psk}")
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the one connection of `pub`, `sub` and `rr`."""
+    """Add the options of the connection of `pub`, `sub` and `rr`."""
     server = parser.add_argument_group(
-        "server", f"also a URL before all else: ws://, wss://, mqtt:// or mqtts://HOST[:PORT][/PATH], or {URL}"
+        "server",
+        f"or a URL as the first argument: ws://, wss://, mqtt:// or mqtts://HOST[:PORT][/PATH]; or the variable {URL}",
     )
     server.add_argument("-h", "--host", metavar="HOST", help="name or address (default: localhost)")
-    server.add_argument("-p", "--port", type=port, metavar="PORT", help="default: 1883, with TLS 8883")
-    server.add_argument("-L", "--url", metavar="URL", help="URL; that of mqtt:// and mqtts:// may end in /TOPIC")
-    server.add_argument("-t", "--topic", action="append", default=[], metavar="TOPIC", help="may be repeated")
+    server.add_argument("-p", "--port", type=port, metavar="PORT", help="port (default: 1883, with TLS 8883)")
+    server.add_argument("-L", "--url", metavar="URL", help="URL; with mqtt:// and mqtts:// it may end in /TOPIC")
+    server.add_argument("-t", "--topic", action="append", default=[], metavar="TOPIC", help="topic; may be repeated")
     add_link_arguments(parser)
     add_aws_link_arguments(parser)
-    server.add_argument("--nodelay", action="store_true", help="send without delay, which is always so here")
-    server.add_argument("-V", "--protocol-version", type=version, metavar="V", help="mqttv311, the only one")
+    server.add_argument("--nodelay", action="store_true", help="no effect: TCP_NODELAY is always set")
+    server.add_argument("-V", "--protocol-version", type=version, metavar="V", help="mqttv311, the only version")
     for option in _REFUSED:
         server.add_argument(option, action=_Refuse, nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="print no errors")
-    parser.add_argument("-o", metavar="FILE", help="file of options, one a line (default: ~/.config/pubsub/COMMAND)")
+    parser.add_argument("-o", metavar="FILE", help="file of options, one per line (default: ~/.config/pubsub/COMMAND)")
     session = parser.add_argument_group("session")
     session.add_argument("-i", "--id", metavar="ID", help="client identifier (default: a random one)")
     session.add_argument("-I", "--id-prefix", metavar="TEXT", help="client identifier: this and the process number")
     session.add_argument(
-        "-c", "--disable-clean-session", action="store_true", help="let the server keep the session; needs --id"
+        "-c", "--disable-clean-session", action="store_true", help="let the server keep the session; requires --id"
     )
     will = parser.add_argument_group("will")
-    will.add_argument("--will-topic", metavar="TOPIC", help="where the server publishes if this client vanishes")
+    will.add_argument("--will-topic", metavar="TOPIC", help="topic of the message to publish if the connection is lost")
     will.add_argument("--will-payload", metavar="TEXT", default="", help="payload of the will (default: empty)")
     will.add_argument("--will-qos", type=qos, default=0, help="0, 1 or 2 (default: 0)")
-    will.add_argument("--will-retain", action="store_true", help="the server keeps the will")
+    will.add_argument("--will-retain", action="store_true", help="publish the will as a retained message")
 
 
 # From arguments to a client.
 
 
 def take_server(arguments: argparse.Namespace) -> None:
-    """Find the server's URL, and take it, and a topic that it ends in, from the words.
+    """Determine the server's URL, and remove it, and a topic at its end, from the positional arguments.
 
-    Afterwards `arguments.url` is the URL, and `arguments.words` holds topics and messages alone.
+    Afterwards `arguments.url` is the URL, and `arguments.words` contains only topics and messages.
 
     Raises:
-        Failure: The server is named in two ways.
+        Failure: The server is given in two ways.
     """
     words: list[str] = arguments.words
     named = arguments.host is not None or arguments.port is not None
     if arguments.url is not None and named:
-        raise Failure("-L names the server; leave -h and -p out", USAGE)
+        raise Failure("-L contains the server; omit -h and -p", USAGE)
     if arguments.url is not None:
         arguments.url, topic = _split_url(arguments.url)
         if topic:
@@ -223,7 +224,7 @@ def _url_of(arguments: argparse.Namespace) -> str:
 
 
 def _split_url(url: str) -> tuple[str, str]:
-    """Take the topic from a URL of MQTT over TCP, where Mosquitto's tools write it."""
+    """Split off the topic from a URL of MQTT over TCP, as in Mosquitto's tools."""
     scheme, separator, rest = url.partition("://")
     if scheme.lower() not in ("mqtt", "mqtts"):
         return url, ""
@@ -259,17 +260,17 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
-    """Make a client of the options.
+    """Return a client for the options.
 
     Raises:
-        Failure: They do not fit together.
+        Failure: The options contradict each other.
     """
     if arguments.id_prefix is not None:
         if arguments.id is not None:
-            raise Failure("-i and -I name the client twice; leave one out", USAGE)
+            raise Failure("-i and -I both set the client identifier; omit one of them", USAGE)
         arguments.id = f"{arguments.id_prefix}{os.getpid()}"
     if arguments.disable_clean_session and not arguments.id:
-        raise Failure("--disable-clean-session needs an --id: the server keeps the session under it", USAGE)
+        raise Failure("--disable-clean-session needs --id, because a session belongs to a client identifier", USAGE)
     try:
         will = None
         if arguments.will_topic is not None:
@@ -293,7 +294,7 @@ def make_client(arguments: argparse.Namespace, **options: Any) -> mqttws.Client:
 
 
 def log_to_standard_error(arguments: argparse.Namespace) -> None:
-    """With `--debug`, show what happens: states, and each packet without its secrets."""
+    """With `--debug`, log changes of state and packets, without secrets, to standard error."""
     if arguments.debug and sys.stderr is not None:
         import logging
 
@@ -301,7 +302,7 @@ def log_to_standard_error(arguments: argparse.Namespace) -> None:
 
 
 def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None]:
-    """Find user name and password: in the options, the URL, the environment, in this order."""
+    """Return user name and password, from the options, the URL or the environment, in this order."""
     username: str | None = arguments.username
     in_url = None
     if "@" in arguments.url:
@@ -324,14 +325,14 @@ def _user(arguments: argparse.Namespace) -> tuple[str | None, str | bytes | None
 
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     if (arguments.psk is None) != (arguments.psk_identity is None):
-        raise Failure("--psk and --psk-identity go together", USAGE)
+        raise Failure("--psk and --psk-identity need each other", USAGE)
     given = ("cafile", "capath", "cert", "key", "ciphers", "tls_version", "tls_alpn", "insecure", "psk")
     if not any(getattr(arguments, name) for name in given):
         return None
     if arguments.key and not arguments.cert:
-        raise Failure("--key needs --cert, the certificate that it belongs to", USAGE)
+        raise Failure("--key needs --cert, the certificate of that key", USAGE)
     if arguments.url.partition("://")[0].lower() not in ("wss", "mqtts"):
-        raise Failure("the options of TLS need a URL with TLS: wss:// or mqtts://", USAGE)
+        raise Failure("the TLS options need a URL with TLS: wss:// or mqtts://", USAGE)
     import ssl
 
     try:
@@ -345,7 +346,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         )
         if arguments.capath:
             if not os.path.isdir(arguments.capath):
-                raise Failure(f"--capath {arguments.capath!r} is not a folder", USAGE)
+                raise Failure(f"--capath {arguments.capath!r} is not a directory", USAGE)
             context.load_verify_locations(capath=arguments.capath)
         if arguments.ciphers:
             context.set_ciphers(arguments.ciphers)
@@ -354,7 +355,7 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         if arguments.psk is not None:
             _use_pre_shared_key(context, arguments)
     except OSError as error:  # an ssl.SSLError is one
-        raise Failure(f"the options of TLS cannot be used: {error.strerror or error}", USAGE) from None
+        raise Failure(f"the TLS options cannot be used: {error.strerror or error}", USAGE) from None
     return context
 
 
@@ -368,7 +369,7 @@ def _key_password(arguments: argparse.Namespace) -> str | None:
 
 
 def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) -> None:
-    """Prove who the client is by a key that both sides have. Spec: RFC 4279."""
+    """Authenticate both sides by a pre-shared key. Spec: RFC 4279."""
     import ssl
 
     if not hasattr(context, "set_psk_client_callback"):
@@ -376,19 +377,19 @@ def _use_pre_shared_key(context: ssl.SSLContext, arguments: argparse.Namespace) 
     try:
         key = bytes.fromhex(arguments.psk)
     except ValueError:
-        raise Failure("--psk is not written in hexadecimal", USAGE) from None
+        raise Failure("--psk is not hexadecimal", USAGE) from None
     context.check_hostname = False  # there is no certificate: the key authenticates the server, too
     context.verify_mode = ssl.CERT_NONE
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # OpenSSL's callback of TLS 1.3 is not Python's
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # Python does not provide OpenSSL's callback of TLS 1.3
     context.set_ciphers(arguments.ciphers or "PSK")
-    for cipher in context.get_ciphers():  # with another one, nothing would prove who the server is
+    for cipher in context.get_ciphers():  # with another cipher the server would not be authenticated
         if cipher["protocol"] != "TLSv1.3" and "PSK" not in cipher["name"]:
-            raise Failure(f"--psk takes only ciphers of a pre-shared key, not {cipher['name']}", USAGE)
+            raise Failure(f"--psk accepts only ciphers with a pre-shared key, not {cipher['name']}", USAGE)
     context.set_psk_client_callback(lambda hint: (arguments.psk_identity, key))
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does: with a DISCONNECT."""
+    """Handle SIGTERM like Ctrl-C, so that the command sends a DISCONNECT."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -397,11 +398,11 @@ def end_on_sigterm() -> None:
 
 
 def failure_of(error: Exception, arguments: argparse.Namespace | None = None) -> Failure:
-    """Return the failure that an error is for the user of a command.
+    """Return the failure of a command for an error of the client.
 
     Args:
-        error: Of the client.
-        arguments: Of the command, where its provider may know the reason for the error.
+        error: The error.
+        arguments: The arguments of the command, which may contain its provider's function `explain`.
     """
     error = getattr(arguments, "explain", lambda error: error)(error)
     if isinstance(error, CredentialsUnavailable):
@@ -417,7 +418,7 @@ def check_topics(topics: list[str], check: Callable[[str], object]) -> None:
     """Check Topic Names or Topic Filters.
 
     Raises:
-        Failure: One is ill-formed, or there is none.
+        Failure: One is not valid, or there is none.
     """
     if not topics:
         raise Failure("there is no topic", USAGE)

@@ -15,7 +15,7 @@ from pubsub.cli.streams import ask_secret
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `passwd`."""
-    parser.add_argument("file", metavar="FILE", help="is made if it is not there")
+    parser.add_argument("file", metavar="FILE", help="file of users; it is created if it does not exist")
     parser.add_argument("name", metavar="NAME", help="user name")
     parser.add_argument("-D", "--delete", action="store_true", help="remove the user instead")
 
@@ -24,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run `passwd`."""
     path, name = Path(arguments.file), arguments.name
     if not name or not name.isprintable() or name.startswith("#") or name != name.strip():
-        raise Failure("a user name is printable, not empty, and begins neither with '#' nor with a space", USAGE)
+        raise Failure(
+            "a user name must be printable and not empty, and must not begin with '#' or begin or end with a space",
+            USAGE,
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if line.strip().rpartition(":")[0] != name]

@@ -1,4 +1,4 @@
-"""`pubsub pub URL TOPIC... MESSAGE`: publish."""
+"""`pubsub pub URL TOPIC... MESSAGE`: publish a message to topics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sigv4 import CredentialsUnavailable
 
 #: The maximum number of messages in flight; the client limits their bytes.
 WINDOW = 1000
-#: Seconds between two lines of progress, where standard error is a terminal.
+#: Seconds between two lines of progress, if standard error is a terminal.
 PROGRESS = 1.0
 
 
@@ -35,23 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pub`."""
     add_connection_arguments(parser)
     parser.add_argument("words", metavar="TOPIC... MESSAGE", nargs="*", help="Topic Names, then the message")
-    parser.add_argument("-r", "--retain", action="store_true", help="the server keeps it for later subscribers")
-    group = parser.add_argument_group("where the message comes from")
+    parser.add_argument("-r", "--retain", action="store_true", help="retain the message for later subscribers")
+    group = parser.add_argument_group("source of the message")
     source = group.add_mutually_exclusive_group()
-    source.add_argument("-m", "--message", metavar="TEXT", help="this option; all other words are topics then")
+    source.add_argument("-m", "--message", metavar="TEXT", help="this text; then all other arguments are topics")
     source.add_argument("-l", "--stdin-lines", action="store_true", help="each line of standard input")
-    source.add_argument("-s", "--stdin", action="store_true", help="the whole of standard input")
+    source.add_argument("-s", "--stdin", action="store_true", help="all of standard input")
     source.add_argument("-f", "--file", metavar="FILE", help="the content of a file")
-    source.add_argument("-n", "--null", action="store_true", help="nothing; with --retain this removes the kept one")
-    group.add_argument("--repeat", type=positive(int), default=1, metavar="N", help="publish it N times")
+    source.add_argument("-n", "--null", action="store_true", help="an empty message; with --retain it removes the "
+                        "retained message")  # fmt: skip
+    group.add_argument("--repeat", type=positive(int), default=1, metavar="N", help="publish the message N times")
     group.add_argument("--repeat-delay", type=positive(float), default=0.0, metavar="S",
-                       help="seconds from one time to the next")  # fmt: skip
+                       help="seconds between repetitions")  # fmt: skip
     delivery = parser.add_argument_group("delivery")
     delivery.add_argument("-M", "--max-inflight", type=positive(int), default=100, metavar="N",
                           help="maximum unacknowledged messages of QoS 1 and 2 (default: 100)")  # fmt: skip
     delivery.add_argument("--store", metavar="FILE",
-                          help="file that keeps messages of QoS 1 and 2 until they are acknowledged; a later `pub` "
-                          "with the same file and --id sends what an earlier one left")  # fmt: skip
+                          help="file that stores messages of QoS 1 and 2 until they are acknowledged; a later `pub` "
+                          "with the same file and --id sends those that are left")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,15 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _publish_with_store(
     topics: list[str], payloads: Iterable[bytes], arguments: argparse.Namespace, options: dict[str, object]
 ) -> int:
-    """Publish what an earlier run has left in the store, then the messages; keep there what cannot be delivered.
+    """Publish the messages in the store, then the new ones. Messages that cannot be delivered stay in the store.
 
     Raises:
-        Failure: There is no connection; the messages are kept.
+        Failure: There is no connection; the messages are in the store.
     """
     if not arguments.id:
-        raise Failure("--store needs an --id: the messages are kept under it", USAGE)
+        raise Failure("--store needs --id, because stored messages belong to a client identifier", USAGE)
     if arguments.qos == 0:
-        raise Failure("--store needs QoS 1 or 2: no answer says when a message of QoS 0 may be forgotten", USAGE)
+        raise Failure("--store needs QoS 1 or 2: a message of QoS 0 is not acknowledged, so is never stored", USAGE)
     arguments.disable_clean_session = True
     with mqttws.SQLiteStore(arguments.store) as store:
         client = make_client(arguments, store=store, **options)
@@ -99,12 +100,12 @@ def _publish_with_store(
             raise Failure(f"{failure}; {kept} messages are kept in {arguments.store}", failure.code) from None
         with client:
             _publish(client, topics, payloads, arguments)
-            client.flush(arguments.timeout)  # what an earlier run has left, too
+            client.flush(arguments.timeout)  # includes the messages of an earlier run
     return OK
 
 
 def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
-    """Return the topics, and the messages as they come."""
+    """Return the topics, and an iterable of the messages."""
     topics = arguments.topic + arguments.words
     if arguments.stdin_lines:
         if arguments.repeat != 1:
@@ -124,8 +125,8 @@ def _split(arguments: argparse.Namespace) -> tuple[list[str], Iterable[bytes]]:
         payload = os.fsencode(arguments.message)
     else:
         if len(topics) < 2 or not arguments.words:
-            raise Failure("there is no topic and message; an empty message is --null", USAGE)
-        payload = os.fsencode(topics.pop())  # Python gives back the bytes of an argument, whatever they are
+            raise Failure("a topic and a message are required; use --null for an empty message", USAGE)
+        payload = os.fsencode(topics.pop())  # the original bytes of the argument, also if they are not UTF-8
     return topics, _repeated(payload, arguments.repeat, arguments.repeat_delay)
 
 
@@ -139,9 +140,9 @@ def _repeated(payload: bytes, times: int, delay: float) -> Iterator[bytes]:
 def _publish(
     client: mqttws.Client, topics: list[str], payloads: Iterable[bytes], arguments: argparse.Namespace
 ) -> None:
-    """Publish each message to each topic, many at a time, and wait until all are delivered.
+    """Publish each message to each topic, many at the same time, and wait until all are delivered.
 
-    Input is read only as fast as the server accepts it: with a full queue it waits for the oldest message.
+    Input is read only as fast as the server accepts it: while the queue is full, wait for the oldest message.
     """
     under_way: deque[Future[None]] = deque()
     progress = _Progress(arguments)
@@ -175,7 +176,7 @@ def _wait(under_way: deque[Future[None]], timeout: float) -> None:
 
 
 class _Progress:
-    """How many messages `--stdin-lines` has published, on a terminal, a line that is written over."""
+    """The progress of `--stdin-lines` on a terminal: the number of published messages, in a line that is updated."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         there = sys.stderr is not None and sys.stderr.isatty()
@@ -191,6 +192,6 @@ class _Progress:
             complain(f"\x1b[2K\r{self._messages:,} messages\x1b[A")
 
     def end(self) -> None:
-        """Show the sum."""
+        """Show the total."""
         if self._shows:
             complain(f"\x1b[2K\r{self._messages:,} messages")

@@ -1,7 +1,7 @@
 """`pubsub rr URL TOPIC MESSAGE`: publish a request, and print the response.
 
-With `-e` the response is the first message on that topic, as with mosquitto_rr; without it, what comes below a topic of
-this request's own: see `pubsub.requests`, whose responders answer so.
+With `-e` the response is the first message on that topic, as in mosquitto_rr. Without it the response is published
+below a topic that belongs to this request, as by the responders of `pubsub.requests`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-e",
         "--response-topic",
         metavar="TOPIC",
-        help="where the response is expected, and the first message is taken for it (default: a topic "
-        "that the request's own topic names, for the responders of pubsub)",
+        help="topic whose first message is the response (default: a topic that follows from the topic of the "
+        "request, as the responders of pubsub use it)",
     )
     parser.add_argument("-W", "--wait", type=positive(float), metavar="S", help="end after S seconds, exit code 27")
-    parser.add_argument("-R", "--no-retained", action="store_true", help="take no retained message for the response")
-    source = parser.add_argument_group("where the message comes from").add_mutually_exclusive_group()
-    source.add_argument("-m", "--message", metavar="TEXT", help="this option")
-    source.add_argument("-s", "--stdin", action="store_true", help="the whole of standard input")
+    parser.add_argument("-R", "--no-retained", action="store_true", help="ignore retained messages")
+    source = parser.add_argument_group("source of the message").add_mutually_exclusive_group()
+    source.add_argument("-m", "--message", metavar="TEXT", help="this text")
+    source.add_argument("-s", "--stdin", action="store_true", help="all of standard input")
     source.add_argument("-f", "--file", metavar="FILE", help="the content of a file")
-    source.add_argument("-n", "--null", action="store_true", help="nothing")
+    source.add_argument("-n", "--null", action="store_true", help="an empty message")
     add_format_arguments(parser)
 
 
@@ -111,7 +111,7 @@ def _split(arguments: argparse.Namespace) -> tuple[str, bytes]:
     elif len(words) == 2:
         payload = os.fsencode(words.pop())
     else:
-        raise Failure("there is no topic and message; an empty message is --null", USAGE)
+        raise Failure("a topic and a message are required; use --null for an empty message", USAGE)
     if len(words) != 1:
         raise Failure(f"a request has one topic, not {len(words)}", USAGE)
     return words[0], payload

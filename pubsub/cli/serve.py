@@ -1,6 +1,6 @@
 """`pubsub serve`: the embedded broker, until Ctrl-C.
 
-Standard output gets one line for each listener, its URL alone, as soon as it accepts connections; everything else
+The URL of each listener is printed to standard output, one per line, as soon as it accepts connections. Everything else
 goes to standard error.
 """
 
@@ -40,13 +40,13 @@ _BOUNDS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`.
 
-    What is not given is None or empty, so that `_check` can refuse what would have no effect.
+    The defaults are None or empty, so that `_check` can refuse options that would have no effect.
     """
     listeners = parser.add_argument_group(
         "listeners", "port 0: any free port. With TLS, listeners without TLS are opened only if their port is given."
     )
     listeners.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)"
     )
     listeners.add_argument("--ws-port", type=port, metavar="PORT", help="WebSocket (default: 8083)")
     listeners.add_argument("--tcp-port", type=port, metavar="PORT", help="plain TCP (default: 1883)")
@@ -60,15 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--cert", metavar="FILE", help="PEM file of the server's certificate")
     tls.add_argument("--key", metavar="FILE", help="PEM file of its private key (default: in the same file)")
     tls.add_argument("--client-ca", metavar="FILE",
-                     help="PEM file of the authority that each client needs a certificate of")  # fmt: skip
+                     help="PEM file of the authority; each client needs a certificate issued by it")  # fmt: skip
     tls.add_argument("--tls-dev", action="store_true",
-                     help="TLS at --ws-port and --tcp-port, by a certificate made for this run")  # fmt: skip
-    tls.add_argument("--ca-out", metavar="FILE", help="where to write that certificate's authority, for clients")
+                     help="TLS at --ws-port and --tcp-port, with a new certificate for this run")  # fmt: skip
+    tls.add_argument("--ca-out", metavar="FILE", help="file to write that certificate's authority to, for clients")
     tls.add_argument("--name", action="append", default=[], metavar="HOST",
-                     help="one more name that the certificate of --tls-dev holds for; may be repeated")  # fmt: skip
+                     help="additional host name in the certificate of --tls-dev; may be repeated")  # fmt: skip
     access = parser.add_argument_group("access")
     access.add_argument(
-        "--users", metavar="FILE", help="file of users (see pubsub passwd); without it, every client may connect"
+        "--users", metavar="FILE", help="file of users (see pubsub passwd); without it every client may connect"
     )
     access.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN",
                         help="web origin whose pages may connect; may be repeated")  # fmt: skip
@@ -77,14 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = getattr(Limits(), name)
         bounds.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"{what} (default: {default:,})")
     parser.add_argument("--store", metavar="FILE",
-                        help="file that sessions and retained messages are kept in (default: in memory)")  # fmt: skip
+                        help="file that stores sessions and retained messages (default: in memory)")  # fmt: skip
     add_aws_arguments(parser)
     parser.add_argument("--look", action="store_true",
-                        help="a page that shows the broker and its traffic; see standard error")  # fmt: skip
+                        help="show the broker and its traffic on a web page; its URL goes to standard "
+                             "error")  # fmt: skip
     parser.add_argument("--docs", type=documentation, metavar="URL",
-                        help="documentation that the links of that page lead into (default: the project's, where it is "
+                        help="documentation for the links of that page (default: that of the project, if "
                              "published)")  # fmt: skip
-    parser.add_argument("-v", "--verbose", action="store_true", help="show on standard error who comes and goes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log connections and disconnections")
 
 
 #: Options that only the plain broker has, and those that only the AWS IoT endpoint has.
@@ -93,7 +94,7 @@ _PLAIN_ONLY = (
     *_BOUNDS,
 )
 _AWS_ONLY = ("identities", "cognito_port", "explain")
-#: Option -> another that it is useless without.
+#: Option -> others, one of which it needs.
 _NEEDS = {
     "docs": ("look",),
     "key": ("cert",),
@@ -116,10 +117,10 @@ _EXCLUDES = (
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse each option that would have no effect: a requested protection must never be missing silently.
+    """Refuse options that would have no effect, because a requested protection must not be missing silently.
 
     Raises:
-        Failure: There is one.
+        Failure: There is such an option.
     """
 
     def given(name: str) -> bool:
@@ -142,9 +143,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.tls_dev and not arguments.aws_iot:
         for plain, tls in (("ws_port", "wss_port"), ("tcp_port", "mqtts_port")):
             if given(plain) and given(tls):
-                raise Failure(f"with --tls-dev {option(plain)} is served with TLS; leave {option(tls)} out", USAGE)
+                raise Failure(f"with --tls-dev {option(plain)} has TLS; omit {option(tls)}", USAGE)
     if arguments.client_ca is not None and (given("ws_port") or given("tcp_port")):
-        raise Failure("--client-ca asks each client for a certificate; --ws-port and --tcp-port cannot", USAGE)
+        raise Failure("--client-ca requires client certificates, which --ws-port and --tcp-port do not support", USAGE)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -175,15 +176,15 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def _make_broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners: dict[str, Any]) -> Broker:
-    """Make the broker of the options.
+    """Return the broker for the options.
 
     Args:
-        arguments: Of the command.
+        arguments: The arguments of the command.
         store: See `Broker`.
-        listeners: Its ports, and their TLS.
+        listeners: The ports, and the TLS context.
 
     Raises:
-        Failure: They cannot be used.
+        Failure: The options cannot be used.
     """
     try:
         return _broker(arguments, store, listeners)
@@ -195,7 +196,7 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners:
     options: dict[str, Any] = {}
     if arguments.path:
         if not all(path.startswith("/") for path in arguments.path):
-            raise ValueError("a --path begins with '/'")
+            raise ValueError("a --path must begin with '/'")
         options["paths"] = arguments.path
     if arguments.users is not None:
         options["authenticator"] = Users.load(arguments.users)
@@ -212,7 +213,7 @@ def _broker(arguments: argparse.Namespace, store: SQLiteStore | None, listeners:
 
 
 def _ports(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Choose the listeners: with TLS, a plain one only where its port is given."""
+    """Return the ports of the listeners. With TLS, a listener without it is opened only if its port is given."""
     ws, tcp = arguments.ws_port, arguments.tcp_port
     wss, mqtts = arguments.wss_port, arguments.mqtts_port
     if arguments.tls_dev:

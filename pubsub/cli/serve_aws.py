@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 def add_aws_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     aws = parser.add_argument_group("AWS IoT", "a local endpoint that verifies signatures, policies and limits")
-    aws.add_argument("--aws-iot", action="store_true", help="serve it in place of the plain broker, at --ws-port")
+    aws.add_argument("--aws-iot", action="store_true", help="run it instead of the plain broker, at --ws-port")
     aws.add_argument("--identities", metavar="FILE",
                      help="TOML or JSON: users, pools, things, policies (default: one user, new keys)")  # fmt: skip
-    aws.add_argument("--cognito-port", type=port, metavar="PORT", help="Cognito (default: any free one)")
-    aws.add_argument("--explain", action="store_true", help="say in a refusal which mistake the client made")
+    aws.add_argument("--cognito-port", type=port, metavar="PORT", help="port of Cognito (default: any free port)")
+    aws.add_argument("--explain", action="store_true", help="include the client's mistake in a refusal")
 
 
 def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
-    """Make the endpoint of the options; it is not started.
+    """Return the endpoint for the options; it is not started.
 
     Raises:
-        Failure: They cannot be used.
+        Failure: The options cannot be used.
     """
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
     from pubsub.aws.local.identities import Identities
@@ -55,7 +55,7 @@ def aws_endpoint(arguments: argparse.Namespace) -> LocalIoTEndpoint:
 
 
 def aws_lines(endpoint: LocalIoTEndpoint) -> list[str]:
-    """Return the text for standard output once it listens: URLs, one per line."""
+    """Return the lines for standard output when the endpoint listens: its URLs."""
     lines = list(endpoint.broker.urls)
     if endpoint.identities.pools:
         lines.append(endpoint.cognito_endpoint)
@@ -63,12 +63,12 @@ def aws_lines(endpoint: LocalIoTEndpoint) -> list[str]:
 
 
 def aws_notes(endpoint: LocalIoTEndpoint) -> list[str]:
-    """Return the text for standard error: how to connect. Keys that were made for this run are shown on purpose."""
+    """Return the lines for standard error: how to connect. They include the keys that were created for this run."""
     notes = [f"region {endpoint.region}, account {endpoint.identities.account_id}"]
     if endpoint.has_own_user:
         keys = endpoint.credentials
         notes += [
-            "one user, who may do everything, with keys of this run:",
+            "one user with all permissions, and new keys:",
             f"export AWS_ACCESS_KEY_ID={keys.access_key} AWS_SECRET_ACCESS_KEY={keys.secret_key}",
         ]
     return notes

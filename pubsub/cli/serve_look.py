@@ -1,7 +1,7 @@
 """`pubsub serve --look`: the broker, and a page of its sessions, subscriptions, retained messages and live traffic.
 
-Clients connect to taps at the ports of the listeners, and the taps to the broker, which listens at free ports of this
-machine. So the broker sees this machine's address for every client.
+Clients connect to taps on the ports of the listeners, and the taps connect to the broker, which listens on free ports
+of this machine. So for the broker every client has the address of this machine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pubsub.cli.formats import printable
 from pubsub.cli.streams import complain, show
 from pubsub.look.web import Page
 
-#: How many bytes of a retained payload are shown.
+#: The maximum number of bytes of a retained payload that are shown.
 _MOST = 200
-#: How many rows of a table are shown; the page says how many there are.
+#: The maximum number of rows of a table; the page shows the total.
 _ROWS = 1000
 
 
@@ -36,12 +36,12 @@ async def serve_with_page(
     """Serve until an event is set.
 
     Args:
-        make_broker: Makes the broker, by its ports.
-        ports: Of the listeners, as `Broker` names them; None for none.
-        host: To listen at.
-        tls: The context of those with TLS.
-        ended: Ends it.
-        docs: Where the links of the page lead; see `pubsub.look.documentation.templates`.
+        make_broker: Returns the broker for its ports.
+        ports: The ports of the listeners, by `Broker`'s names; None for no listener.
+        host: The address to listen on.
+        tls: The context of the TLS listeners.
+        ended: The event.
+        docs: The target of the links of the page; see `pubsub.look.documentation.templates`.
     """
     page: Page | None = None
     taps: list[Tap] = []

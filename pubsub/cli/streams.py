@@ -1,7 +1,7 @@
-"""Standard input, output and error of the commands: bytes, and every way in which they can be missing or fail.
+"""Standard input, output and error of the commands, and their failures.
 
-A stream may be closed before the command starts (`>&-`), full (`/dev/full`), or lose its reader while nothing is
-written. Each of these is one line on standard error at the most, and an exit code; never a traceback.
+A stream may be closed before the command starts (`>&-`), be full (`/dev/full`), or lose its reader while nothing is
+written. Each of these results in at most one line on standard error and an exit code, never in a traceback.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import BinaryIO
 
 from pubsub.cli import FAILED, USAGE, Failure
 
-#: Seconds between two looks at whether the reader of standard output is still there.
+#: Seconds between two checks whether standard output still has a reader.
 LOOK = 0.5
 
 
 class ReaderLeft(Exception):
-    """The reader of standard output is gone: the command ends quietly, as `... | head -1` expects."""
+    """The reader of standard output has closed the pipe. The command ends quietly, as `... | head -1` expects."""
 
 
 def complain(text: str) -> None:
     """Write a line to standard error, if there is one."""
-    if sys.stderr is None:  # print() would then take standard output
+    if sys.stderr is None:  # print() would then write to standard output
         return
     try:
         print(text, file=sys.stderr, flush=True)
@@ -36,7 +36,7 @@ def show(text: str, flush: bool = False) -> None:
 
     Raises:
         ReaderLeft: The reader has closed the pipe.
-        Failure: It cannot be written; the disk is full, say.
+        Failure: The line cannot be written, for example because the disk is full.
     """
     try:
         print(text, flush=flush)
@@ -49,7 +49,7 @@ def show(text: str, flush: bool = False) -> None:
 
 
 def ask_secret(prompt: str) -> str:
-    """Ask for a secret at the terminal, without showing it.
+    """Prompt for a secret at the terminal, without showing it.
 
     Raises:
         Failure: There is no terminal.
@@ -58,10 +58,10 @@ def ask_secret(prompt: str) -> str:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", GetPassWarning)  # it would be shown as it is typed
+            warnings.simplefilter("error", GetPassWarning)  # without a terminal the input would be shown
             return getpass(prompt)
     except (GetPassWarning, EOFError):
-        raise Failure(f"there is no terminal to ask for the {prompt.strip(': ')} at", USAGE) from None
+        raise Failure(f"there is no terminal to prompt for the {prompt.strip(': ')}", USAGE) from None
 
 
 def standard_input() -> BinaryIO:
@@ -95,7 +95,7 @@ class Output:
 
         Raises:
             ReaderLeft: The reader has closed the pipe.
-            Failure: They cannot be written; the disk is full, say.
+            Failure: The bytes cannot be written, for example because the disk is full.
         """
         try:
             self._stream.write(data)
@@ -108,14 +108,14 @@ class Output:
             raise Failure(f"cannot write to standard output: {error.strerror or error}") from None
 
     def check_reader(self) -> None:
-        """Notice a reader that left while there was nothing to write.
+        """Check that standard output still has a reader, if nothing is written for some time.
 
         Raises:
             ReaderLeft: The reader has closed the pipe.
         """
         try:
             from select import POLLERR, poll
-        except ImportError:  # Windows: the next write notices
+        except ImportError:  # Windows: the next write fails
             return
         watch = poll()
         watch.register(self._stream.fileno(), 0)
@@ -125,7 +125,7 @@ class Output:
 
 
 def discard_output() -> None:
-    """Discard buffered output: the interpreter flushes once more at its exit, and would report an error."""
+    """Discard buffered output, because the interpreter flushes it at exit, and would report an error."""
     if sys.stdout is None:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

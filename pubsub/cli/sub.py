@@ -1,4 +1,4 @@
-"""`pubsub sub URL TOPIC...`: subscribe, and print what comes."""
+"""`pubsub sub URL TOPIC...`: subscribe, and print the messages."""
 
 from __future__ import annotations
 
@@ -29,28 +29,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", metavar="TOPIC", nargs="*", help="Topic Filter; '+' is one level, '#' the rest")
     parser.add_argument("-C", "--count", type=positive(int), metavar="N", help="end after N messages")
     parser.add_argument("-W", "--wait", type=positive(float), metavar="S", help="end after S seconds, exit code 27")
-    parser.add_argument("-E", "--exit-after-subscribe", action="store_true", help="end once the server has answered")
+    parser.add_argument("-E", "--exit-after-subscribe", action="store_true", help="end when the server has answered")
     parser.add_argument("-U", "--unsubscribe", action="append", default=[], metavar="TOPIC",
-                        help="unsubscribe from it first; may be repeated")  # fmt: skip
-    choice = parser.add_argument_group("which messages")
+                        help="Topic Filter to unsubscribe from first; may be repeated")  # fmt: skip
+    choice = parser.add_argument_group("selection of messages")
     retained = choice.add_mutually_exclusive_group()
-    retained.add_argument("-R", "--no-retained", action="store_true", help="leave out retained messages")
-    retained.add_argument("--retained-only", action="store_true", help="end at the first that is not retained")
-    choice.add_argument("--remove-retained", action="store_true", help="have the server forget each retained one")
+    retained.add_argument("-R", "--no-retained", action="store_true", help="omit retained messages")
+    retained.add_argument("--retained-only", action="store_true", help="end at the first message that is not retained")
+    choice.add_argument("--remove-retained", action="store_true", help="remove each retained message from the server")
     choice.add_argument("-T", "--filter-out", action="append", default=[], metavar="TOPIC",
-                        help="leave out the messages of this Topic Filter; may be repeated")  # fmt: skip
+                        help="omit the messages of this Topic Filter; may be repeated")  # fmt: skip
     choice.add_argument("--random-filter", type=_percent, default=100.0, metavar="PERCENT",
-                        help="print this part of the messages, chosen at random (default: 100)")  # fmt: skip
+                        help="print this percentage of the messages, chosen at random (default: 100)")  # fmt: skip
     add_format_arguments(parser)
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how a message is printed."""
+    """Add the options for the output of messages."""
     output = parser.add_argument_group("output")
     form = output.add_mutually_exclusive_group()
     form.add_argument("-v", "--verbose", action="store_true", help="print the topic before each message")
     form.add_argument("--json", action="store_true", help="print each message as a line of JSON")
-    form.add_argument("-F", "--format", metavar="FORMAT", help="print each message so; see mosquitto_sub(1)")
+    form.add_argument(
+        "-F", "--format", metavar="FORMAT", help="print each message in this format; see mosquitto_sub(1)"
+    )
     output.add_argument("--pretty", action="store_true", help="indent JSON over several lines")
     output.add_argument("-N", "--no-eol", action="store_true", help="print no line end after a message")
 
@@ -109,10 +111,10 @@ def subscribe(client: mqttws.Client, topics: list[str], arguments: argparse.Name
 
 
 def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
-    """Make what turns a message into the bytes to print.
+    """Return the function that formats a message as the bytes to print.
 
     Raises:
-        Failure: The format is ill-formed.
+        Failure: The format is not valid.
     """
     form: Callable[[mqttws.Publish, int], bytes]
     if arguments.format is not None:
@@ -132,7 +134,7 @@ def make_line(arguments: argparse.Namespace, out: Output) -> formats.Formatter:
 
 
 def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator[mqttws.Publish]:
-    """Iterate over the messages until the time is up or the client has ended, watching the reader of the output."""
+    """Yield messages until the time is up or the client has ended. Check regularly that the output has a reader."""
     end = None if wait is None else time.monotonic() + wait
     while client.state.name != "disconnected":
         left = LOOK if end is None else min(LOOK, end - time.monotonic())
@@ -143,7 +145,7 @@ def messages(client: mqttws.Client, out: Output, wait: float | None) -> Iterator
 
 
 def _print_messages(client: mqttws.Client, arguments: argparse.Namespace, out: Output, line: formats.Formatter) -> int:
-    """Print messages until there were enough, or the time is up."""
+    """Print messages until their number or the time is reached. Return the exit code."""
     left = arguments.count
     for message in messages(client, out, arguments.wait):
         if arguments.retained_only and not message.retain:

@@ -1,4 +1,4 @@
-"""The words of `pub`, `sub` and `rr` before they are parsed: the file of options, and values that begin with a dash."""
+"""The preparation of the arguments of `pub`, `sub` and `rr`: the file of options, and values that begin with a dash."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from pubsub.cli import USAGE, Failure
 
-#: Options whose value may begin with a dash, because a message is any text.
+#: Options whose value may begin with a dash, because it may be any text.
 _FREE = frozenset(
     {"-F", "-I", "-P", "-T", "-U", "-e", "-i", "-m", "-t", "-u", "--format", "--message", "--password", "--topic"}
     | {"--username", "--will-payload", "--will-topic"}
@@ -15,10 +15,10 @@ _FREE = frozenset(
 
 
 def expand(command: str, words: list[str]) -> list[str]:
-    """Return the words with those of the file of options before them, and each free value joined to its option.
+    """Insert the arguments of the file of options before the others, and join values that begin with a dash.
 
-    The file holds one option a line, with its value, as a shell would take it: `-h broker.example`. It is the one that
-    `-o FILE` names, else `pubsub/COMMAND` below $XDG_CONFIG_HOME, or ~/.config. What stands on the command line wins.
+    The file contains one option with its value per line, quoted as in a shell: `-h broker.example`. It is the file of
+    `-o FILE`, or else `pubsub/COMMAND` in $XDG_CONFIG_HOME or ~/.config. The command line takes precedence.
 
     Raises:
         Failure: The file cannot be read.
@@ -32,7 +32,7 @@ def expand(command: str, words: list[str]) -> list[str]:
                 lines = opened.read().splitlines()
         except FileNotFoundError:
             if chosen is not None:
-                raise Failure(f"the file of options {file!r} is not there", USAGE) from None
+                raise Failure(f"the file of options {file!r} does not exist", USAGE) from None
             lines = []
         except (OSError, UnicodeDecodeError) as error:
             raise Failure(f"the file of options {file!r} cannot be read: {error}", USAGE) from None
@@ -65,7 +65,7 @@ def _default_file(command: str) -> str | None:
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Join `-m` and `-5` to `-m-5`: argparse takes what begins with a dash for an option."""
+    """Join `-m` and `-5` to `-m-5`, because argparse treats an argument that begins with a dash as an option."""
     joined: list[str] = []
     remaining = iter(words)
     for word in remaining:

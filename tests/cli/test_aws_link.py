@@ -195,7 +195,7 @@ def test_options_without_an_effect_are_refused(
     command: list[str], option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "ws://127.0.0.1:1/mqtt", option, "x"]) == 2
-    assert f"{option} is for --aws" in capsys.readouterr().err
+    assert f"{option} requires --aws" in capsys.readouterr().err
 
 
 def test_aws_with_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,8 +85,8 @@ def test_an_unreachable_broker_ends_the_comparison(embedded: Broker) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--rounds", "2"], "--rounds goes with --compare"),
-        (["--compare", "mqtt://127.0.0.1", "--find-max"], "do not go together"),
+        (["--rounds", "2"], "--rounds requires --compare"),
+        (["--compare", "mqtt://127.0.0.1", "--find-max"], "exclude each other"),
         (["--compare", "mqtt://127.0.0.1", "--hdr", "x"], "--compare makes many"),
         (["--compare", "ftp://127.0.0.1"], "ftp"),
     ],

@@ -127,7 +127,7 @@ def test_an_objective_that_cannot_hold(embedded: Broker) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--slo", "p99<1ms"], "--slo goes with --find-max"),
+        (["--slo", "p99<1ms"], "--slo requires --find-max"),
         (["--find-max", "--slo", "p99"], "is not an objective"),
         (["--find-max", "--publishers", "0"], "--find-max needs a publisher"),
     ],

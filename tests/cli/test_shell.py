@@ -62,7 +62,7 @@ def test_the_environment_names_the_server_last(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_server_is_named_once() -> None:
-    with pytest.raises(Failure, match="leave -h and -p out"):
+    with pytest.raises(Failure, match="omit -h and -p"):
         parsed("sub", "-L", "mqtt://h", "-p", "1", "a")
 
 

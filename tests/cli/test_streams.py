@@ -69,7 +69,7 @@ def test_serve_fails_if_it_cannot_print_its_urls() -> None:
 def test_ask_password_without_a_terminal(broker: Broker) -> None:
     command = 'exec setsid "$@" </dev/null'
     code, lines = run(command, "pub", broker.url, "a", "x", "-u", "me", "--ask-password")
-    assert (code, lines) == (2, ["pubsub pub: there is no terminal to ask for the password of me at"])
+    assert (code, lines) == (2, ["pubsub pub: there is no terminal to prompt for the password of me"])
 
 
 @pytest.mark.parametrize("reader", ["head -n 1 >/dev/null", "true"])

@@ -80,8 +80,8 @@ def test_over_tls_with_a_certificate_for_the_run(broker: Broker, authority: Auth
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (("mqtt://h", "s.jsonl"), 2, "a URL stands alone"),
-        (("a", "b", "c"), 2, "two files at most"),
+        (("mqtt://h", "s.jsonl"), 2, "a URL must be the only argument"),
+        (("a", "b", "c"), 2, "at most two files"),
         (("nowhere.jsonl",), 1, "nowhere.jsonl cannot be read"),
         (("nowhere.jsonl", "--port", "7"), 2, "--port is for a broker's URL"),
         (("http://h",), 2, "the scheme is 'http'"),
