@@ -1,9 +1,9 @@
 """The load generator of `pubsub bench`.
 
-From the inside out: `histogram`, `plan` (what is asked for, and when each message is due), `workers` (publishers and
-subscribers without sockets and clocks), `system` (requirements on the operating system), `run` (the
-event loop: connect, measure, drain, close), `report` and `plot` (what is informed of it). The options are in
-`pubsub.cli.bench`; nothing else of this package loads any of it.
+Bottom up: `histogram`, `plan` (the parameters of a run, and the time at which each message is due), `workers`
+(publishers and subscribers without sockets and clocks), `system` (requirements on the operating system), `fleet` (the
+connections), `run` (the stages: connect, measure, drain, close), `report`, `plot` and `exports` (the results), `search`
+and `compare` (several runs). The options are in `pubsub.cli.bench`, which alone imports this package.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Two brokers under the same load: runs that take turns, and the ratio of their figures with its confidence interval.
+"""The comparison of two brokers under the same load: alternate runs, and ratios with their confidence intervals.
 
-The rounds are pairs: A and B, then B and A, and so on, so that a change of the machine's pace meets both alike. For
-each figure the logarithms of B's ratio to A in each round are averaged; the interval is that of Student's t with 95 %.
-An interval that contains 1 shows no difference.
+The runs are in pairs: A and B, then B and A, and so on, so that a change of the machine's speed affects both equally.
+For each metric the logarithms of the ratios B / A of the rounds are averaged. The interval is the 95 % interval of
+Student's t-distribution. If it contains 1, no difference is shown.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import statistics
 from math import exp, log, sqrt
 from typing import Any, NamedTuple
 
-#: Rounds, unless others are asked for.
+#: The default number of rounds.
 ROUNDS = 5
-#: Figure -> what it is called, and whether more of it is better.
+#: Metric -> its name in the text, and whether a higher value is better.
 FIGURES: dict[str, tuple[str, bool]] = {
-    "published": ("published a second", True),
-    "acknowledged": ("acknowledged a second", True),
-    "delivered": ("delivered a second", True),
+    "published": ("published per second", True),
+    "acknowledged": ("acknowledged per second", True),
+    "delivered": ("delivered per second", True),
     "p50": ("latency p50, ms", False),
     "p99": ("latency p99, ms", False),
     "connecting": ("connecting p50, ms", False),
 }
-#: The 97.5th percentile of Student's t, by degrees of freedom from 1; beyond them the last is a little too wide.
+#: The 97.5th percentile of Student's t, by degrees of freedom from 1. For more, the last makes the interval too wide.
 _T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -30,12 +30,12 @@ _T = (
 
 
 class Ratio(NamedTuple):
-    """How many times A's figure B's is.
+    """The ratio of a metric, B / A.
 
     Attributes:
         ratio: The geometric mean of the rounds.
-        low: Where the interval of 95 % begins; None with one round.
-        high: Where it ends.
+        low: The lower bound of the 95 % interval; None with one round.
+        high: The upper bound.
     """
 
     ratio: float
@@ -44,17 +44,17 @@ class Ratio(NamedTuple):
 
     @property
     def shows_difference(self) -> bool:
-        """Whether the interval leaves out 1."""
+        """Whether the interval does not contain 1."""
         return self.low is not None and self.high is not None and not self.low <= 1.0 <= self.high
 
 
 def order(rounds: int) -> list[int]:
-    """Return which broker's turn it is, 0 for A and 1 for B."""
+    """Return the sequence of the runs: 0 for A, 1 for B."""
     return [turn for number in range(rounds) for turn in ((0, 1) if number % 2 == 0 else (1, 0))]
 
 
 def figures(document: dict[str, Any]) -> dict[str, float]:
-    """Take from a run what is compared, as far as it has that and it is above 0."""
+    """Return the metrics of a run that are compared, without those that are missing or 0."""
     rates = {name: document["throughput"][f"{name}_per_second"] for name in ("published", "acknowledged", "delivered")}
     latency, connecting = document["latency"], document["connections"]["connecting"]
     found = rates | {"p50": latency["p50_ms"], "p99": latency["p99_ms"], "connecting": connecting["p50_ms"]}
@@ -62,7 +62,7 @@ def figures(document: dict[str, Any]) -> dict[str, float]:
 
 
 def ratio_of(pairs: list[tuple[float, float]]) -> Ratio:
-    """Compare the figures of both brokers, one pair for each round, at least one; all above 0."""
+    """Return the ratio of a metric, given a pair (A, B) for each round; at least one pair, all values above 0."""
     logarithms = [log(b / a) for a, b in pairs]
     mean = statistics.fmean(logarithms)
     if len(pairs) < 2:
@@ -76,10 +76,10 @@ def compared(runs: tuple[list[dict[str, float]], list[dict[str, float]]]) -> dic
     """Compare the runs of both brokers.
 
     Args:
-        runs: The figures of A's runs and of B's, in the order of the rounds.
+        runs: The metrics of A's runs and of B's, in the order of the rounds.
 
     Returns:
-        Figure -> both medians, the ratio with its interval, and the verdict: "A", "B", or "none" for no difference.
+        Metric -> both medians, the ratio with its interval, and the better one: "A", "B", or "none" for no difference.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, (_, more_is_better) in FIGURES.items():
@@ -99,7 +99,7 @@ def compared(runs: tuple[list[dict[str, float]], list[dict[str, float]]]) -> dic
 
 
 def as_text(document: dict[str, Any]) -> str:
-    """Show a comparison to a person."""
+    """Return a comparison as text."""
     lines = [f"A  {document['url']}", f"B  {document['other_url']}", ""]
     lines.append(f"{'':<24}{'A':>12}{'B':>12}{'B / A':>9}   95 % interval")
     for name, found in document["figures"].items():

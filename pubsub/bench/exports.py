@@ -1,4 +1,4 @@
-"""A run for other programs: a log of HdrHistogram, which its tools plot and merge, and OpenMetrics, for Prometheus.
+"""The results of a run in formats of other tools: HdrHistogram logs, for plotting and merging; OpenMetrics.
 
 The buckets of `Histogram` are those of an HdrHistogram with two significant digits, so that its counts are written as
 they are. Formats: https://github.com/HdrHistogram/HdrHistogram (log 1.3, encoding V2),
@@ -16,8 +16,8 @@ from typing import Any
 from pubsub.bench.histogram import LARGEST, Histogram
 from pubsub.bench.run import SECOND, Run
 
-#: What an encoded histogram begins with: cookie, bytes of the counts, normalizing offset, significant digits, lowest
-#: and highest value that can be distinguished, ratio to other units.
+#: The header of an encoded histogram: cookie, bytes of the counts, normalizing offset, significant digits, lowest and
+#: highest value that can be distinguished, ratio to other units.
 _HEAD = struct.Struct(">iiiiqqd")
 _COOKIE, _COMPRESSED = 0x1C849313, 0x1C849314
 _DIGITS = 2
@@ -29,8 +29,8 @@ def as_hdr_log(run: Run, started: float) -> str:
     """Write the durations of a run as a log of one interval, with a tag for each kind.
 
     Args:
-        run: That has ended and has measured something.
-        started: When the run began, in seconds since the epoch.
+        run: The run, which has ended and has measured something.
+        started: The start of the run, in seconds since the epoch.
     """
     assert run.begin is not None
     assert run.end is not None
@@ -77,21 +77,21 @@ def as_openmetrics(run: Run, document: dict[str, Any]) -> str:
     """Write a run as metrics.
 
     Args:
-        run: That has ended.
-        document: Of it.
+        run: The run, which has ended.
+        document: The document of the run, as `report.as_json` makes it.
     """
     lines = [
         "# TYPE pubsub_bench_messages counter",
-        "# HELP pubsub_bench_messages Messages by what became of them.",
+        "# HELP pubsub_bench_messages Messages by outcome.",
         *_samples("pubsub_bench_messages_total", document["messages"]),
         "# TYPE pubsub_bench_connections counter",
-        "# HELP pubsub_bench_connections Connections by what became of them.",
+        "# HELP pubsub_bench_connections Connections by outcome.",
         *_samples("pubsub_bench_connections_total", document["connections"]),
         "# TYPE pubsub_bench_throughput gauge",
-        "# HELP pubsub_bench_throughput Messages a second while it was measured.",
+        "# HELP pubsub_bench_throughput Messages per second during the measurement.",
         *_samples("pubsub_bench_throughput", document["throughput"]),
         "# TYPE pubsub_bench_process_cpu_ratio gauge",
-        "# HELP pubsub_bench_process_cpu_ratio What the load generator used of one core.",
+        "# HELP pubsub_bench_process_cpu_ratio The share of one core that the load generator used.",
         f"pubsub_bench_process_cpu_ratio {document['process']['cpu_share'] or 0.0:.6g}",
     ]
     for name, histogram in _histograms(run):
@@ -114,7 +114,7 @@ def _samples(metric: str, figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _buckets(metric: str, histogram: Histogram) -> Iterator[str]:
-    """Write the buckets, each with all values up to its bound; a value is off by at most the histogram's error."""
+    """Yield the buckets, each with all values up to its bound, within the relative error of the histogram."""
     found, count = histogram.buckets(), 0
     following = next(found, None)
     for bound in _BOUNDS:

@@ -12,29 +12,29 @@ from mqttws.aio import Client
 from pubsub.bench.plan import ALL, HEADER, Plan
 from pubsub.bench.workers import Publisher, Subscriber, Tally
 
-#: How many connections are opened at the same time.
+#: The number of connections that are opened at the same time.
 AT_ONCE = 100
-#: After how many failures in a row the others are not tried: a silent server would be waited for again and again.
+#: The number of consecutive failures after which no more attempts are made, so as not to wait for each time-out.
 MOST_FAILURES = 100
-#: Seconds that closing may take.
+#: The time-out of closing, in seconds.
 CLOSE_TIMEOUT = 5.0
 
 MakeClient = Callable[..., Client]
 
 
 class Connections:
-    """What became of the connections.
+    """The counts of connections by outcome.
 
     Attributes:
-        made: How many were.
-        failed: How many failed, for whatever reason.
-        refused: Of those, how many the server refused.
-        rejected: Subscribers whose subscription the server rejected.
-        lowered: Subscribers that were granted a lower QoS than requested.
-        lost: How often one ended that was not to.
-        reconnected: How often one was made again.
-        ended: Clients that gave up.
-        first_error: Why the first one failed.
+        made: The number of connections that were made.
+        failed: The number of failed attempts, for any reason.
+        refused: Of these, those that the server refused.
+        rejected: The number of subscribers whose subscription the server rejected.
+        lowered: The number of subscribers that were granted a lower QoS than requested.
+        lost: The number of lost connections.
+        reconnected: The number of connections that were made again.
+        ended: The number of clients that gave up.
+        first_error: The error of the first failure.
     """
 
     def __init__(self) -> None:
@@ -44,16 +44,16 @@ class Connections:
 
     @property
     def standing(self) -> int:
-        """How many stand now."""
+        """The number of present connections."""
         return self.made - self.lost + self.reconnected
 
 
 class Watch:
-    """Counts what happens to a connection that stood: the `on_state` of one client.
+    """The callback `on_state` of one client, which counts lost and repeated connections.
 
     Args:
-        connections: To count in.
-        tally: To count reasons in.
+        connections: The counts of connections.
+        tally: The counts of reasons.
     """
 
     def __init__(self, connections: Connections, tally: Tally) -> None:
@@ -62,7 +62,7 @@ class Watch:
         self._stood = self._stands = False
 
     def __call__(self, state: mqttws.State) -> None:
-        """Take a state."""
+        """Count a change of state."""
         if state.name == "connected":
             self._connections.reconnected += self._stood
             self._stood = self._stands = True
@@ -78,15 +78,15 @@ class Fleet:
     """The clients of a run.
 
     Args:
-        plan: Of the run.
-        make_client: Makes a client, which is not open, with the options that it is given.
-        tally: To count in.
+        plan: The plan of the run.
+        make_client: Returns a new client, which is not open, with the given options.
+        tally: The counts.
         clock: Returns the time in nanoseconds.
 
     Attributes:
-        publishers: Those that are connected.
-        subscribers: Those that are connected and have subscribed.
-        connections: What became of them.
+        publishers: The connected publishers.
+        subscribers: The connected subscribers, which have subscribed.
+        connections: The counts of connections.
     """
 
     def __init__(self, plan: Plan, make_client: MakeClient, tally: Tally, clock: Callable[[], int]) -> None:
@@ -100,10 +100,10 @@ class Fleet:
         self._clients: dict[str, list[Client]] = {"s": [], "p": [], "c": []}
         self._publishing: dict[int, Client] = {}
         self._failures = 0  # in a row
-        self._padding = os.urandom(plan.size - HEADER.size)  # a server that compresses gains nothing
+        self._padding = os.urandom(plan.size - HEADER.size)  # random, so that compression gains nothing
 
     async def connect(self) -> None:
-        """Make all connections. One that fails is counted, and not tried again; too many in a row end it."""
+        """Make all connections. Failures are counted, and not repeated; too many in a row end this."""
         numbers = {"s": self._plan.subscribers, "p": self._plan.publishers, "c": self._plan.idle}
         jobs = enumerate((role, number) for role, count in numbers.items() for number in range(count))
         start = asyncio.get_running_loop().time()
@@ -127,7 +127,7 @@ class Fleet:
                     self.connections.first_error = error
 
     async def _join(self, role: str, number: int) -> None:
-        """Connect one client, and have it subscribe if it is to."""
+        """Connect one client; subscribe if it is a subscriber."""
         plan, connections = self._plan, self.connections
         options: dict[str, Any] = {"on_state": Watch(connections, self._tally)}
         subscriber = None
@@ -168,7 +168,7 @@ class Fleet:
         self.connections.lowered += min(codes) < self._plan.qos
 
     def listeners(self) -> dict[int, int]:
-        """Publisher -> how many subscribers are to get its messages."""
+        """Return the number of subscribers for each publisher."""
         if self._plan.spread == ALL:
             return {publisher.number: len(self.subscribers) for publisher in self.publishers}
         counts = {publisher.number: 0 for publisher in self.publishers}
@@ -179,7 +179,7 @@ class Fleet:
         return counts
 
     async def remove_retained(self) -> None:
-        """Have the server forget the retained messages of this run; what cannot be removed is counted as a reason."""
+        """Remove the retained messages of this run from the server. Failures are counted."""
         clients = {self._plan.topic_of(number): client for number, client in self._publishing.items()}
         removals = [client.publish(topic, b"", 1, True, timeout=CLOSE_TIMEOUT) for topic, client in clients.items()]
         for outcome in await asyncio.gather(*removals, return_exceptions=True):

@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-#: How many leading bits of a value are kept.
+#: The number of leading bits that identify a value.
 _BITS = 8
 _HALF = 1 << (_BITS - 1)
-#: Values beyond are counted as this one; in nanoseconds, 19.5 hours.
+#: The largest value, 19.5 hours in nanoseconds; larger ones are counted as this.
 LARGEST = (1 << 46) - 1
-#: What a quantile may be off by, as a part of it.
+#: The maximum relative error of a quantile.
 RELATIVE_ERROR = 1 / (1 << _BITS)
 
 
 def _bucket_of(value: int) -> int:
-    """Number of the bucket of a value, 0 to `LARGEST`."""
+    """Return the number of the bucket of a value, 0 to `LARGEST`."""
     shift = value.bit_length() - _BITS
     return value if shift <= 0 else shift * _HALF + (value >> shift)
 
 
 def _bounds_of(bucket: int) -> tuple[int, int]:
-    """The least and the greatest value of a bucket."""
+    """Return the least and the greatest value of a bucket."""
     if bucket < 2 * _HALF:
         return bucket, bucket
     shift, rest = divmod(bucket, _HALF)
@@ -39,13 +39,13 @@ _BUCKETS = _bucket_of(LARGEST) + 1
 
 
 class Histogram:
-    """Counts values from 0 to `LARGEST`: nanoseconds, where a unit matters.
+    """A histogram of values from 0 to `LARGEST`, usually nanoseconds.
 
     Attributes:
-        count: How many values.
+        count: The number of values.
         total: Their sum.
-        least: The smallest value; 0 if there is none.
-        greatest: The greatest.
+        least: The minimum; 0 without values.
+        greatest: The maximum; 0 without values.
     """
 
     __slots__ = ("_counts", "count", "greatest", "least", "total")
@@ -55,7 +55,7 @@ class Histogram:
         self.count = self.total = self.least = self.greatest = 0
 
     def record(self, value: int) -> None:
-        """Count a value; one below 0 as 0, one beyond `LARGEST` as that."""
+        """Count a value. One below 0 counts as 0, one above `LARGEST` as `LARGEST`."""
         if value < 0:
             value = 0
         elif value > LARGEST:
@@ -70,7 +70,7 @@ class Histogram:
         self.total += value
 
     def merge(self, other: Histogram) -> None:
-        """Count all that another one has counted."""
+        """Add the values of another histogram."""
         if not other.count:
             return
         self.least = min(self.least, other.least) if self.count else other.least
@@ -82,11 +82,11 @@ class Histogram:
                 self._counts[bucket] += count
 
     def mean(self) -> float:
-        """The exact mean; 0 if there is no value."""
+        """Return the exact mean; 0 without values."""
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, part: float) -> int:
-        """The value at a rank.
+        """Return the value at a rank.
 
         Args:
             part: 0 to 1; 0.99 means the smallest value that 99 % of all values do not exceed.
@@ -109,12 +109,12 @@ class Histogram:
         return 0
 
     def counts(self) -> list[int]:
-        """How many values each bucket has, up to the last that is not empty."""
+        """Return the number of values of each bucket, up to the last that is not empty."""
         last = _bucket_of(self.greatest) + 1 if self.count else 0
         return self._counts[:last]
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
-        """Each bucket that is not empty, rising: its least value, its greatest, how many there are."""
+        """Yield each bucket that is not empty, in ascending order: its least value, its greatest value, its count."""
         for bucket, count in enumerate(self._counts):
             if count:
                 yield *_bounds_of(bucket), count

@@ -1,8 +1,7 @@
-"""What a run is asked to do, and when each of its messages is due.
+"""The parameters of a run, and the time at which each of its messages is due.
 
-A plan is numbers and names; it connects to nothing. Its one idea: where there is a rate, the time at which message k
-of the run is due follows from k alone (`Schedule`). What cannot be sent in time waits as a number, not as a message,
-and is still stamped with the time at which it was due.
+With a rate, the time at which message k of the run is due depends only on k (`Schedule`). So messages that cannot be
+sent in time are only counted, not stored, and get the time at which they were due when they are sent.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from dataclasses import dataclass, field
 
 from mqttws import check_topic
 
-#: What a payload begins with: run, publisher, sequence, nanoseconds.
+#: The header of a payload: run, publisher, sequence, nanoseconds.
 HEADER = struct.Struct("!4sIQq")
 
-#: The name of a publisher's number in a topic, and of the run's own word.
+#: The placeholders of a topic for the number of a publisher and the id of the run.
 NUMBER, RUN = "{n}", "{run}"
-#: Who receives what: each subscriber everything, or each publisher's messages one subscriber.
+#: The distribution of the messages: each subscriber gets all, or the messages of each publisher go to one subscriber.
 ALL, SHARE = "all", "share"
 
 _MIB = 1024 * 1024
@@ -35,28 +34,28 @@ MAX_RATE = 10_000_000.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run.
+    """The parameters of a run.
 
     Attributes:
-        publishers: How many clients publish.
-        subscribers: How many subscribe.
-        idle: How many more are connected, and do nothing.
-        qos: Of messages and subscriptions.
-        size: Bytes of a payload, at least those of its header.
-        rate: Messages a second, of all publishers together, above 0; None: as fast as it goes.
+        publishers: The number of clients that publish.
+        subscribers: The number of clients that subscribe.
+        idle: The number of additional clients, which are connected and do nothing.
+        qos: The QoS of messages and subscriptions.
+        size: Bytes of a payload, at least those of the header.
+        rate: Messages per second of all publishers together, above 0; None: as fast as possible.
         window: The maximum number of messages in flight of a publisher, 1 to 65,535.
-        duration: Seconds that are measured.
-        warmup: Seconds before, that are not.
-        drain: Seconds of silence after which nothing more is waited for.
-        topic: Topic Name; `NUMBER` is a level of it that stands for the publisher's number, `RUN` for the run.
+        duration: Seconds to measure.
+        warmup: Seconds of the same load before, which are not measured.
+        drain: Seconds without a message that end the wait for messages in flight.
+        topic: A Topic Name. Its level `NUMBER` is replaced by the number of the publisher, `RUN` by the id of the run.
         spread: `ALL` or `SHARE`.
-        retain: Whether the server keeps the messages. They are removed in the end.
-        connect_rate: Connections a second to make; None: as fast as it goes.
-        run: Identifies this run, 8 hexadecimal digits.
+        retain: Whether to publish retained messages. They are removed at the end.
+        connect_rate: Connections to make per second; None: as fast as possible.
+        run: The id of the run, 8 hexadecimal digits.
 
     Raises:
-        ValueError: Something is out of its range, or does not fit together.
-        LocalProtocolError: The topic is none.
+        ValueError: A parameter is out of its range, or contradicts another one.
+        LocalProtocolError: The topic is not valid.
     """
 
     publishers: int = 1
@@ -88,47 +87,47 @@ class Plan:
         if not 1 <= self.window <= 65_535:
             raise ValueError(f"the window is {self.window:,}; it must be 1 to 65,535")
         if self.rate is not None and self.rate > MAX_RATE:
-            raise ValueError(f"the rate is {self.rate:,g} messages a second; it must be at most {MAX_RATE:,.0f}")
+            raise ValueError(f"the rate is {self.rate:,g} messages per second; it must be at most {MAX_RATE:,.0f}")
         if self.warmup + self.duration > MAX_SECONDS:
             raise ValueError(f"warm-up and duration are longer than {MAX_SECONDS:,.0f} seconds")
         if self.publishers * self.window * self.size > MAX_UNDER_WAY:
             raise ValueError(
-                f"{self.publishers:,} publishers with {self.window:,} messages of {self.size:,} bytes under way could "
-                f"need more than {MAX_UNDER_WAY // _MIB:,} MiB; ask for a smaller window, or size"
+                f"{self.publishers:,} publishers with {self.window:,} messages of {self.size:,} bytes in flight could "
+                f"need more than {MAX_UNDER_WAY // _MIB:,} MiB; use a smaller window or size"
             )
         self._check_topics()
 
     def _check_topics(self) -> None:
         levels = self.topic.split("/")
         if self.topic.count(NUMBER) != levels.count(NUMBER) or levels.count(NUMBER) > 1:
-            raise ValueError(f"{NUMBER} stands for one whole level of the topic, as in 'bench/{NUMBER}/load'")
+            raise ValueError(f"{NUMBER} must be one whole level of the topic, as in 'bench/{NUMBER}/load'")
         check_topic(self.topic_of(0))
         if self.spread == SHARE and NUMBER not in levels:
-            raise ValueError(f"subscribers can share the messages only where the topic holds {NUMBER}")
+            raise ValueError(f"subscribers can share the messages only if the topic contains {NUMBER}")
         pairs = self.publishers * self.subscribers
         if self.spread == ALL and pairs > MAX_PAIRS:
             raise ValueError(
-                f"{self.publishers:,} publishers to {self.subscribers:,} subscribers each are {pairs:,} pairs to keep "
-                f"account of; more than {MAX_PAIRS:,} are not. Let them share the messages, or ask for fewer"
+                f"{self.publishers:,} publishers to {self.subscribers:,} subscribers each are {pairs:,} pairs; at most "
+                f"{MAX_PAIRS:,} are tracked. Let the subscribers share the messages, or use fewer"
             )
 
     @property
     def clients(self) -> int:
-        """How many connections there are."""
+        """The number of connections."""
         return self.publishers + self.subscribers + self.idle
 
     def topic_of(self, publisher: int) -> str:
-        """The topic that a publisher publishes to."""
+        """Return the topic that a publisher publishes to."""
         return self.topic.replace(RUN, self.run).replace(NUMBER, str(publisher))
 
     @property
     def gaps(self) -> int:
-        """How many gaps are remembered of what one subscriber has had from one publisher, 1 to 256."""
+        """The maximum number of gaps of a `Flow`, 1 to 256."""
         pairs = self.publishers * self.subscribers if self.spread == ALL else max(self.publishers, self.subscribers)
         return min(256, MAX_GAPS // max(1, pairs))
 
     def heard_by(self, subscriber: int) -> range:
-        """The publishers whose messages a subscriber receives."""
+        """Return the publishers whose messages a subscriber receives."""
         if self.spread == ALL:
             return range(self.publishers)
         if self.publishers >= self.subscribers:
@@ -136,25 +135,28 @@ class Plan:
         return range(subscriber % self.publishers, subscriber % self.publishers + 1) if self.publishers else range(0)
 
     def filters_of(self, subscriber: int) -> list[str]:
-        """The Topic Filters that a subscriber subscribes to."""
+        """Return the Topic Filters that a subscriber subscribes to."""
         if self.spread == ALL:
             return [self.topic.replace(RUN, self.run).replace(NUMBER, "+")]
         return [self.topic_of(publisher) for publisher in self.heard_by(subscriber)]
 
     def client_id(self, role: str, number: int) -> str:
-        """A client identifier that every server has to accept: at most 23 letters and digits. Spec: [MQTT-3.1.3-5]."""
+        """Return a client identifier that every server must accept: at most 23 letters and digits.
+
+        Spec: [MQTT-3.1.3-5]
+        """
         return f"bench{self.run}{role}{number}"
 
 
 class Schedule:
-    """When each message is due: message k of the run, counted from 0, k divided by the rate after the start.
+    """The times at which messages are due: message k of the run, counted from 0, k / rate seconds after the start.
 
-    The publishers take turns: message k is of publisher k modulo their number.
+    The publishers take turns: message k is published by publisher k modulo their number.
 
     Args:
-        start: Nanoseconds.
-        rate: Messages a second, above 0.
-        publishers: How many take turns, at least 1.
+        start: The start in nanoseconds.
+        rate: Messages per second, above 0.
+        publishers: The number of publishers, at least 1.
     """
 
     def __init__(self, start: int, rate: float, publishers: int) -> None:
@@ -163,14 +165,14 @@ class Schedule:
         self.publishers = publishers
 
     def due_at(self, message: int) -> int:
-        """When a message of the run is due, in nanoseconds."""
+        """Return the time at which a message of the run is due, in nanoseconds."""
         return self.start + int(message * 1e9 / self.rate)
 
     def due_by(self, now: int) -> int:
-        """How many messages are due at a time."""
+        """Return the number of messages that are due at a time."""
         if now < self.start:
             return 0
-        count = int((now - self.start) * self.rate / 1e9)  # the two roundings may differ by one message
+        count = int((now - self.start) * self.rate / 1e9)  # may differ from `due_at` by one, because of rounding
         while self.due_at(count) <= now:
             count += 1
         while count and self.due_at(count - 1) > now:
@@ -178,10 +180,10 @@ class Schedule:
         return count
 
     def intended(self, turn: int, sequence: int) -> int:
-        """When a publisher's message is due, in nanoseconds.
+        """Return the time at which a publisher's message is due, in nanoseconds.
 
         Args:
-            turn: Of the publisher, 0 for the first.
-            sequence: Of the message among those of the publisher, 0 for the first.
+            turn: The turn of the publisher, 0 for the first.
+            sequence: The number of the message among those of the publisher, 0 for the first.
         """
         return self.due_at(sequence * self.publishers + turn)

@@ -11,7 +11,7 @@ from pubsub.bench.plan import ALL, Plan
 from pubsub.bench.run import CONNECTING, MEASURING, SECOND, Run
 from pubsub.bench.system import peak_memory
 
-#: Of the document; a key may be added without a new number, but not renamed, removed or given another meaning.
+#: The version of the document. It stays the same if a key is added, not if one is renamed, removed or redefined.
 FORMAT = 1
 MILLISECOND = 1_000_000
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p99_9_ms": 0.999}
@@ -22,11 +22,11 @@ BAR = 40
 
 
 def as_json(run: Run, url: str) -> dict[str, Any]:
-    """Show a run as a document; `docs/bench.md` explains its keys.
+    """Return the document of a run; `docs/bench.md` explains its keys.
 
     Args:
-        run: That has ended.
-        url: As it may be shown.
+        run: The run, which has ended.
+        url: The URL, without secrets.
     """
     plan, tally, connections = run.plan, run.tally, run.fleet.connections
     return {
@@ -95,7 +95,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _untried(run: Run) -> int:
-    """How many connections were given up without an attempt."""
+    """Return the number of connections for which no attempt was made."""
     connections = run.fleet.connections
     return 0 if run.interrupts else run.plan.clients - connections.made - connections.failed
 
@@ -130,7 +130,7 @@ def _throughput(run: Run) -> dict[str, float]:
 
 
 def _process(run: Run) -> dict[str, Any]:
-    """What this process used while it measured: of one core, and for each message handed over or received."""
+    """Return the CPU time of this process during the measurement: as a share of one core, and per message."""
     figures: dict[str, Any] = {"cpu_share": None, "cpu_us_per_message": None, "peak_rss_bytes": peak_memory()}
     if run.begin is not None and run.end is not None:
         cpu = run.end.cpu - run.begin.cpu
@@ -141,7 +141,7 @@ def _process(run: Run) -> dict[str, Any]:
 
 
 def problems(run: Run) -> list[str]:
-    """Say what went wrong, as far as it makes the run a failure."""
+    """Return the problems that make the run a failure."""
     tally, connections = run.tally, run.fleet.connections
     found = {
         "{} of the connections could not be made": connections.failed,
@@ -162,17 +162,17 @@ def problems(run: Run) -> list[str]:
 
 
 def notes(document: dict[str, Any]) -> Iterator[str]:
-    """Yield warnings that a reader of the results should know, although nothing failed."""
+    """Yield warnings for a reader of the results, although nothing failed."""
     messages, connections = document["messages"], document["connections"]
     if document["interrupted"]:
         yield "the run was interrupted"
     if messages["unsent"]:
         yield (
-            f"{messages['unsent']:,} messages were due and never handed over: the rate was not reached, and the "
-            "latencies leave them out"
+            f"{messages['unsent']:,} messages were due, but never published: the rate was not reached, and the "
+            "latencies do not include them"
         )
     if messages["lost"] and not document["plan"]["qos"]:
-        yield f"{messages['lost']:,} deliveries were lost, as QoS 0 permits; the latencies leave them out"
+        yield f"{messages['lost']:,} deliveries were lost, as QoS 0 permits; the latencies do not include them"
     if connections["subscriptions_lowered"]:
         yield f"{connections['subscriptions_lowered']:,} subscribers were granted a lower QoS than requested"
     share = document["process"]["cpu_share"]
@@ -184,7 +184,7 @@ def notes(document: dict[str, Any]) -> Iterator[str]:
 
 
 def as_text(document: dict[str, Any]) -> str:
-    """Show the document to a person."""
+    """Return the document as text."""
     plan, connections, messages = document["plan"], document["connections"], document["messages"]
     rates, process = document["throughput"], document["process"]
     lines = [_headline(document), ""]
@@ -210,7 +210,7 @@ def as_text(document: dict[str, Any]) -> str:
     if process["cpu_share"] is not None:
         cost = process["cpu_us_per_message"]
         row("this process", f"{process['cpu_share']:.0%} of one core, {process['peak_rss_bytes'] / 2**20:,.0f} MiB"
-            + ("" if cost is None else f"; {cost:.1f} µs of CPU time a message"))  # fmt: skip
+            + ("" if cost is None else f"; {cost:.1f} µs of CPU time per message"))  # fmt: skip
     lines += ["", *_latencies(document)]
     for note in notes(document):
         row("note", note)
@@ -223,7 +223,7 @@ def as_text(document: dict[str, Any]) -> str:
 
 def _headline(document: dict[str, Any]) -> str:
     plan = document["plan"]
-    rate = "as fast as it goes" if plan["rate"] is None else f"{plan['rate']:,g} messages/s"
+    rate = "as fast as possible" if plan["rate"] is None else f"{plan['rate']:,g} messages/s"
     audience = "each gets all messages" if plan["spread"] == ALL else "they share the messages"
     return (
         f"{document['url']}, {document['measured_seconds']:.1f} s measured\n"
@@ -234,18 +234,18 @@ def _headline(document: dict[str, Any]) -> str:
 
 
 def _latencies(document: dict[str, Any]) -> Iterator[str]:
-    """The latencies, and how they were measured."""
+    """Yield the lines about the latencies and the method of measurement."""
     latency, acknowledgement = document["latency"], document["acknowledgement"]
     if document["open_loop"]:
-        yield "Open loop: latency counts from the time at which the schedule has a message due, however late it left."
+        yield "Open loop: latency counts from the time at which a message was due, even if it was published later."
         if document["lag"]["count"]:
-            yield f"{'left late by':<17}{_quantiles(document['lag'])}"
+            yield f"{'late by':<17}{_quantiles(document['lag'])}"
     elif document["plan"]["publishers"]:
         yield (
-            f"Closed loop: latency counts from the hand-over, with up to {document['plan']['window']:,} messages of "
-            "each publisher under way;"
+            f"Closed loop: latency counts from the call of publish, with up to {document['plan']['window']:,} messages "
+            "of each publisher in flight."
         )
-        yield "what a stall keeps from being sent is not in it. With --rate it is."
+        yield "A stall delays later calls, and that delay is not included. With --rate it is."
     if acknowledgement["count"]:
         yield f"{'acknowledged in':<17}{_quantiles(acknowledgement)}"
     if latency["count"]:
@@ -265,7 +265,7 @@ def _ms(value: float) -> str:
 
 
 def _bars(buckets: list[list[float]]) -> Iterator[str]:
-    """Draw a histogram: a bar for each doubling."""
+    """Yield the lines of a histogram, with a bar for each power of two."""
     counts: dict[float, int] = {}
     for least, _, count in buckets:
         edge = 2.0**-10
@@ -283,7 +283,7 @@ def _bars(buckets: list[list[float]]) -> Iterator[str]:
 
 
 def live(run: Run) -> str:
-    """One line about how a run goes."""
+    """Return one line about the progress of a run."""
     connections, tally = run.fleet.connections, run.tally
     if run.stage == CONNECTING:
         return f"connecting: {connections.made:,} of {run.plan.clients:,}, {connections.failed:,} failed"
@@ -292,7 +292,7 @@ def live(run: Run) -> str:
         return (
             f"{second.at:5.0f} s  published {second.published:,.0f}/s  acknowledged {second.acknowledged:,.0f}/s  "
             f"delivered {second.delivered:,.0f}/s  p50 {_ms(second.p50 / MILLISECOND)}  "
-            f"p99 {_ms(second.p99 / MILLISECOND)}  under way {second.under_way:,}  "
+            f"p99 {_ms(second.p99 / MILLISECOND)}  in flight {second.under_way:,}  "
             f"failed {tally.failed:,}  connections {connections.standing:,}"
         )
     return f"{run.stage}: {max(0, run.expected - tally.delivered):,} deliveries still to come"

@@ -1,8 +1,8 @@
 """One run, in one event loop: connect, publish and measure, wait for messages in flight, close.
 
-Nothing in it lasts longer than the plan says: connecting ends with the time-outs of the clients, measuring with the
-duration, waiting with a silence (and at the latest after ten of them), closing after seconds. `interrupt` ends the
-current stage: the first time the run continues with the waiting, the second time it skips that as well.
+The time of each stage is bounded: connecting by the time-outs of the clients, measuring by the duration, waiting by a
+silence (and at the latest after ten of them), closing by a few seconds. `interrupt` ends the current stage: the first
+time the run continues with the waiting, the second time it skips that as well.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pubsub.bench.plan import Plan, Schedule
 from pubsub.bench.workers import Tally, Turns
 
 SECOND = 1_000_000_000
-#: How many silences are waited for at most.
+#: The maximum number of silences of the waiting stage.
 MOST_SILENCES = 10
 #: Seconds between two checks of the messages in flight.
 LOOK = 0.05
-#: A part of a second that is shorter than this shows no rate.
+#: The shortest part of a second for which a rate is shown.
 SHORTEST = SECOND // 5
 
 CONNECTING, MEASURING, WAITING, CLOSING = "connecting", "measuring", "waiting", "closing"
@@ -32,7 +32,7 @@ CONNECTING, MEASURING, WAITING, CLOSING = "connecting", "measuring", "waiting", 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What had been counted at one moment: `now` in nanoseconds, `cpu` in seconds of this process."""
+    """The counts at one time: `now` in nanoseconds, `cpu` in seconds of this process."""
 
     now: int
     published: int
@@ -43,13 +43,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """About a second of a run; it may have 86,400 of them.
+    """About one second of a run; a run has at most 86,400.
 
     Attributes:
-        at: Its end by plan, in seconds from the beginning of what is measured; not above 0 for the warm-up.
-        published: Messages a second. So with `acknowledged` and `delivered`.
-        p50: Of the latency of the messages that came in it, in nanoseconds. So with `p99` and `greatest`.
-        under_way: Messages of publishers that were not settled at its end.
+        at: Its planned end, in seconds from the beginning of the measurement; at most 0 in the warm-up.
+        published: Published messages per second. Likewise `acknowledged` and `delivered`.
+        p50: The median latency of the messages delivered in it, in nanoseconds. Likewise `p99` and `greatest`.
+        under_way: The number of messages in flight at its end.
     """
 
     at: float
@@ -68,17 +68,17 @@ class Run:
     Args:
         plan: The plan.
         make_client: See `Fleet`.
-        observe: Called about once a second, with this very object.
+        observe: Called about once a second, with this object.
 
     Attributes:
         stage: `CONNECTING`, `MEASURING`, `WAITING` or `CLOSING`.
         tally: The counts.
         fleet: The connections.
-        begin: When measuring began; None: it has not.
-        end: When it ended; None: it has not.
+        begin: The counts at the beginning of the measurement, or None.
+        end: The counts at its end, or None.
         seconds: Rates and latencies over time.
         due: The number of scheduled messages; None without a schedule.
-        interrupts: How often `interrupt` was called.
+        interrupts: The number of calls of `interrupt`.
     """
 
     def __init__(self, plan: Plan, make_client: MakeClient, observe: Callable[[Run], object]) -> None:
@@ -109,7 +109,7 @@ class Run:
             self._task.cancel()
 
     async def go(self) -> None:
-        """Do it."""
+        """Do the run."""
         try:
             await self._do(CONNECTING, self.fleet.connect())
             if self.fleet.connections.made and not self.interrupts:
@@ -126,7 +126,7 @@ class Run:
             await self._close()
 
     async def _do(self, stage: str, work: Coroutine[Any, Any, None]) -> None:
-        """Work as long as it takes, unless `interrupt` ends it."""
+        """Do one stage, until it is complete or `interrupt` ends it."""
         self.stage = stage
         self._task = task = asyncio.create_task(work)
         try:
@@ -143,7 +143,7 @@ class Run:
     # Measuring.
 
     async def _measure(self) -> None:
-        """Publish for as long as is planned."""
+        """Publish for the planned time."""
         start = time.monotonic_ns()
         begin = start + int(self.plan.warmup * SECOND)
         end = begin + int(self.plan.duration * SECOND)
@@ -162,14 +162,14 @@ class Run:
         await self._seconds_until(end, last, begin)
 
     def _release(self) -> None:
-        """Publish messages whenever they are due."""
+        """Publish the messages that are due, and set the timer for the next ones."""
         assert self._turns is not None
         following = self._turns.release(time.monotonic_ns())
         if following is not None:
             self._timer = asyncio.get_running_loop().call_at(following / SECOND, self._release)
 
     async def _seconds_until(self, moment: int, last: Mark, begin: int) -> Mark:
-        """Wait for a moment, noting every second. Return the mark that was made at it."""
+        """Wait until a time, and record each second. Return the counts at that time."""
         tick = last.now
         while tick < moment:
             tick = min(tick + SECOND, moment)
@@ -199,7 +199,7 @@ class Run:
         )
 
     def _halt(self) -> None:
-        """Let nothing more become due. What is due already is still sent."""
+        """End the schedule. Messages that are due already are still sent."""
         if self.begin is not None:
             self.end = self._mark()
         if self._timer is not None:
@@ -216,7 +216,7 @@ class Run:
     # The end.
 
     async def _drain(self) -> None:
-        """Wait for what is under way, and for what is due; no longer for the latter than a silence may last."""
+        """Wait for messages in flight; and for messages that are due, but for one silence at most."""
         silence = int(self.plan.drain * SECOND)
         began = changed = time.monotonic_ns()
         last = None
@@ -236,13 +236,13 @@ class Run:
 
     @property
     def _complete(self) -> bool:
-        """Whether all that is due is sent, settled and delivered."""
+        """Whether all messages that are due are sent, settled and delivered."""
         return self.tally.delivered >= self.expected and not any(
             publisher.under_way or publisher.backlog for publisher in self.fleet.publishers
         )
 
     async def _close(self) -> None:
-        """Close everything. The retained messages are removed after the subscribers have disconnected."""
+        """Close all connections. Remove the retained messages after the subscribers have disconnected."""
         self._stop_publishers()
         self.tally.over = True
         self.tally.take_recent()

@@ -1,7 +1,7 @@
-"""The highest rate at which a broker keeps a service-level objective: runs of rising rates, then halving between two.
+"""The search for the highest rate at which a broker meets a latency objective: doubling the rate, then bisection.
 
-`Search` decides which rate is next; it connects to nothing. A rate that fails is tried once more, and only a second
-failure counts: one pause of the machine does not decide a search. `verdict` judges a run by its document.
+`Search` determines the next rate; it does no I/O. A rate that fails is tried once more, and only a second failure
+counts, so that one pause of the machine does not decide the search. `verdict` evaluates a run by its document.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Self
 
 from pubsub.bench.plan import MAX_RATE
 
-#: Where the search begins, unless the plan has a rate.
+#: The first rate, unless the plan has one.
 FIRST_RATE = 1_000.0
 #: The lowest rate that is tried.
 LEAST_RATE = 1.0
-#: The search ends when the rates that pass and fail are closer than this, as a part of the lower.
+#: The search ends when the difference of the highest rate that passes and the lowest that fails is below this part.
 PRECISION = 0.05
-#: The part of the messages that were due and may be left unsent.
+#: The accepted part of messages that were due, but not sent.
 UNSENT = 0.01
 
 _OBJECTIVE = re.compile(r"(p50|p90|p99|p99\.9)\s*<\s*(\d+(?:\.\d+)?)\s*(us|ms|s)")
@@ -28,11 +28,11 @@ _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
 
 @dataclass(frozen=True)
 class Objective:
-    """A service-level objective: a quantile of the latency stays below a limit.
+    """A latency objective: a quantile of the latency must be below a limit.
 
     Attributes:
-        quantile: P50, p90, p99 or p99.9.
-        bound: Milliseconds, above 0.
+        quantile: "p50", "p90", "p99" or "p99.9".
+        bound: The limit in milliseconds, above 0.
     """
 
     quantile: str
@@ -40,10 +40,10 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read an objective, such as "p99<10ms".
+        """Parse an objective, such as "p99<10ms".
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is not an objective.
         """
         found = _OBJECTIVE.fullmatch(text.strip())
         if found is None or not float(found[2]):
@@ -56,14 +56,14 @@ class Objective:
         return f"{self.quantile}<{self.bound:g}ms"
 
     def figure(self, document: dict[str, Any]) -> float | None:
-        """Return the quantile of a run in milliseconds: to the subscriber, or without any to the acknowledgement."""
+        """Return the quantile of a run in milliseconds: of deliveries; without subscribers, of acknowledgements."""
         durations = document["latency" if document["plan"]["subscribers"] else "acknowledgement"]
         value: float | None = durations[f"{self.quantile.replace('.', '_')}_ms"]
         return value
 
 
 def verdict(document: dict[str, Any], objective: Objective) -> str:
-    """Return why a run fails; "" if it passes."""
+    """Return why a run does not meet the objective; "" if it does."""
     messages, figure = document["messages"], objective.figure(document)
     if document["problems"]:
         return str(document["problems"][0])
@@ -77,13 +77,13 @@ def verdict(document: dict[str, Any], objective: Objective) -> str:
 
 
 class Search:
-    """Which rate is tried next.
+    """The search for the highest rate.
 
     Args:
         first: The initial rate in messages per second.
 
     Attributes:
-        best: The highest rate that has passed; 0 for none.
+        best: The highest rate that has passed; 0 if none has.
     """
 
     def __init__(self, first: float) -> None:
@@ -94,7 +94,7 @@ class Search:
 
     @property
     def rate(self) -> float | None:
-        """The rate to try next; None: the search is over."""
+        """The next rate; None if the search is over."""
         return self._next
 
     def note(self, passed: bool) -> None:
@@ -121,13 +121,13 @@ class Search:
 
 
 def as_text(document: dict[str, Any]) -> str:
-    """Show a search to a person."""
+    """Return a search as text."""
     lines = [f"{document['url']}: the highest rate with {document['objective']}", ""]
     for step in document["steps"]:
         figure = "–" if step["figure_ms"] is None else f"{step['figure_ms']:.3g} ms"
         lines.append(f"{step['rate']:>12,.0f}/s  {figure:>10}  {step['failure'] or 'passed'}")
     found = document["found_per_second"]
-    lines += ["", "no rate passed" if found is None else f"found: {found:,.0f} messages a second"]
+    lines += ["", "no rate passed" if found is None else f"found: {found:,.0f} messages per second"]
     if document["busy"]:
-        lines.append("this process was busy where the search failed: it may be the limit, and not the server")
+        lines.append("this process was busy when the objective was missed: it may be the bottleneck, not the server")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a run needs from the operating system: descriptors, short waits, and resource usage."""
+"""The requirements of a run on the operating system: file descriptors, precise waits, and memory usage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 try:
     resource: Any = import_module("resource")
-except ModuleNotFoundError:  # Windows, which has no limit of open sockets that a process could raise
+except ModuleNotFoundError:  # Windows, where a process has no limit of open sockets to raise
     resource = None
 
-#: Descriptors for all but the connections: the standard streams, the event loop, the resolver, a plot.
+#: Descriptors besides those of connections: the standard streams, the event loop, the resolver, a plot.
 SPARE = 64
 
 
 def ask_for_descriptors(connections: int) -> None:
-    """Raise the limit of open files as far as so many connections need.
+    """Raise the limit of open files, if a number of connections needs that.
 
     Raises:
-        OSError: The system allows fewer; says how many, and what to do.
+        OSError: The system allows fewer. The message contains the limit and the remedy.
     """
     if resource is None:
         return
@@ -32,9 +32,9 @@ def ask_for_descriptors(connections: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise OSError(
-            f"{connections:,} connections need {needed:,} open files, and this process may have at most {hard:,}: "
-            f"raise the hard limit ('ulimit -Hn', or LimitNOFILE of systemd), or ask for at most "
-            f"{max(0, hard - SPARE):,}"
+            f"{connections:,} connections need {needed:,} open files, but this process may have at most {hard:,}: "
+            f"raise the hard limit ('ulimit -Hn', or LimitNOFILE of systemd), or use at most "
+            f"{max(0, hard - SPARE):,} connections"
         )
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -43,7 +43,7 @@ def ask_for_descriptors(connections: int) -> None:
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop whose short waits are short; for `asyncio.Runner`."""
+    """Return an event loop with precise timers, for `asyncio.Runner`."""
     if not hasattr(selectors, "EpollSelector"):
         return asyncio.new_event_loop()
     return asyncio.SelectorEventLoop(_PunctualSelector())
@@ -52,10 +52,10 @@ def make_loop() -> asyncio.AbstractEventLoop:
 if hasattr(selectors, "EpollSelector"):
 
     class _PunctualSelector(selectors.EpollSelector):
-        """Waits with a resolution of microseconds.
+        """A selector whose time-outs have a resolution of microseconds.
 
-        `epoll_wait` knows whole milliseconds, and is given the next greater one: a message would leave up to 1 ms
-        behind its schedule. `select` knows microseconds, and can wait for the descriptor of an epoll.
+        The time-out of `epoll_wait` is in whole milliseconds, rounded up, so a message would be sent up to 1 ms late.
+        `select` has microseconds, and can wait for the descriptor of an epoll.
         """
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -68,7 +68,7 @@ if hasattr(selectors, "EpollSelector"):
 
 
 def peak_memory() -> int:
-    """The greatest resident set of this process so far, in bytes; 0 where the system does not say."""
+    """Return the maximum resident set size of this process so far, in bytes; 0 if unknown."""
     if resource is None:
         return 0
     peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

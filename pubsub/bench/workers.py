@@ -1,12 +1,12 @@
 """The publishers and subscribers of a run, and their counts, without sockets, event loops or clocks.
 
-A payload begins with a header: the run, the publisher, the number of the message among the publisher's, and the time
-from which its latency counts. Where there is a schedule that is the time at which the message was *due*, however
-late it was handed over: a stall, of whichever part, counts in full for every message that it held up ("coordinated
-omission"). Where there is none it is the time of the hand-over.
+A payload begins with a header: the run, the publisher, the number of the message, and the time from which its latency
+counts. With a schedule that is the time at which the message was *due*, even if it was published later. So a stall of
+any part counts in full for every message that it delays, which avoids "coordinated omission". Without a schedule it is
+the time of the call of publish.
 
-Memory does not grow with the messages: what is due and not sent is two numbers, and what a subscriber has had from a
-publisher is a number and the gaps below it (`Flow`).
+Memory does not grow with the number of messages. Messages that are due and not sent are represented by two numbers; the
+messages that a subscriber has received from a publisher by a number and the gaps below it (`Flow`).
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from mqttws import Publish
 from pubsub.bench.histogram import Histogram
 from pubsub.bench.plan import HEADER, Plan, Schedule
 
-#: How many different reasons are kept, and how much of each.
+#: The maximum number of different reasons, and of characters of each.
 MAX_REASONS, MAX_REASON = 10, 200
 
 _NEW, _LATE, _AGAIN = range(3)
 
 
 class Publishing(Protocol):
-    """What a publisher needs of a client."""
+    """The interface of a client for a publisher."""
 
     def publish_nowait(self, topic: str, payload: bytes, qos: int, retain: bool) -> Any:
         """Publish; return a future."""
 
 
 class Tally:
-    """What a run has counted, of all its workers.
+    """The counts of all workers of a run.
 
     Attributes:
-        published: Messages handed to the clients.
-        acknowledged: Of them, those that have reached the server as their QoS promises; at QoS 0, the network.
-        failed: Of them, those whose client gave up.
-        delivered: Messages that came to a subscriber, each counted once for each subscriber.
-        duplicated: Those that came once more.
-        out_of_order: Those that arrived after a later one of the same publisher.
-        foreign: Received messages that are not from this run, or were retained.
-        latency: From the time in the header to the subscriber.
-        acknowledgement: From the same time to the acknowledgement; not at QoS 0.
-        lag: From the time at which a message was due until it was handed over.
-        connecting: From the first step of connecting to the CONNACK.
-        recent: Latencies since `take_recent`.
-        reasons: What went wrong -> how often.
-        over: Whether the clients are being closed: what fails from then on counts as not acknowledged.
-        measure_from: Latencies of messages that are stamped with an earlier time do not count, in nanoseconds.
+        published: The number of published messages.
+        acknowledged: Of these, those that were delivered to the server with their QoS; at QoS 0, to the network.
+        failed: Of these, those whose client gave up.
+        delivered: The number of deliveries: a message counts once for each subscriber.
+        duplicated: The number of repeated deliveries.
+        out_of_order: The number of deliveries after a later message of the same publisher.
+        foreign: The number of received messages that are not from this run, or were retained.
+        latency: The time from that in the header to the delivery.
+        acknowledgement: The time from that in the header to the acknowledgement; not at QoS 0.
+        lag: The time from that at which a message was due to its call of publish.
+        connecting: The time from the start of connecting to the CONNACK.
+        recent: The latencies since the last `take_recent`.
+        reasons: The reason of a failure -> the number of its occurrences.
+        over: Whether the clients are being closed. Messages that fail after that count as not acknowledged.
+        measure_from: A time in nanoseconds. Latencies of messages with an earlier time in the header do not count.
     """
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class Tally:
         self.reasons: dict[str, int] = {}
 
     def take_recent(self) -> Histogram:
-        """Return the latencies since the last time, and count them into all."""
+        """Return the latencies since the last call, and add them to `latency`."""
         recent, self.recent = self.recent, Histogram()
         self.latency.merge(recent)
         return recent
 
     def blame(self, error: object) -> None:
-        """Count a reason; what stands in it may be a peer's words, and is made harmless to a terminal."""
+        """Count the reason of a failure. It may contain text of a peer, so unprintable characters are escaped."""
         text = str(error) or type(error).__name__
         reason = "".join(
             character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -85,18 +85,18 @@ class Publisher:
     """One publisher.
 
     Args:
-        number: In the header of its messages, and in its topic.
-        client: A client.
-        tally: To count in.
+        number: Its number, in the header of its messages and in its topic.
+        client: The client.
+        tally: The counts.
         clock: Returns the time in nanoseconds.
-        plan: Of the run.
-        padding: What follows the header.
+        plan: The plan of the run.
+        padding: The bytes after the header.
 
     Attributes:
-        sequence: How many messages it has handed over.
-        limit: How many it may, by now; None: as many as the window has space for.
-        under_way: How many of them are not settled.
-        intended: Gives the time at which a message of it is due, by its sequence; None: when it is handed over.
+        sequence: The number of messages that it has published.
+        limit: The number of messages that are due so far; None: limited only by the window.
+        under_way: The number of its messages in flight.
+        intended: Returns the time at which one of its messages is due, by its sequence; None: when it is published.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Publisher:
 
     @property
     def backlog(self) -> int:
-        """How many messages are due and not handed over."""
+        """The number of messages that are due and not published yet."""
         return 0 if self.limit is None else self.limit - self.sequence
 
     def step(self) -> None:
@@ -134,7 +134,7 @@ class Publisher:
             future.add_done_callback(partial(self._settled, stamp))
 
     def stop(self) -> None:
-        """Hand over nothing more."""
+        """Publish no more messages."""
         self.limit = self.sequence
 
     def _settled(self, stamp: int, future: Any) -> None:
@@ -149,14 +149,14 @@ class Publisher:
         elif not tally.over:
             tally.failed += 1
             tally.blame(error)
-            self.stop()  # its client is at its end
+            self.stop()  # the client has given up
 
 
 class Flow:
-    """What one subscriber has had from one publisher.
+    """The messages that one subscriber has received from one publisher.
 
     Args:
-        gaps: How many are remembered. Beyond, what was missing longest counts as lost, even if it comes yet.
+        gaps: The maximum number of gaps. Beyond it the messages of the oldest gap count as lost, even if they arrive.
     """
 
     __slots__ = ("_gaps", "_max_gaps", "_next")
@@ -164,10 +164,10 @@ class Flow:
     def __init__(self, gaps: int) -> None:
         self._max_gaps = gaps
         self._next = 0
-        self._gaps: list[tuple[int, int]] = []  # from, to (exclusive): jumped over, rising
+        self._gaps: list[tuple[int, int]] = []  # (start, end), end exclusive, in ascending order
 
     def take(self, sequence: int) -> int:
-        """Note a message. Return whether it is new, new and late, or here again."""
+        """Record a message. Return whether it is new, new and late, or repeated."""
         if sequence == self._next:
             self._next += 1
             return _NEW
@@ -179,7 +179,7 @@ class Flow:
         return _LATE if self._fill(sequence) else _AGAIN
 
     def _fill(self, sequence: int) -> bool:
-        """Take a number out of the gap that it is in. Return whether it is in one."""
+        """Remove a number from its gap. Return whether it was in one."""
         index = bisect_right(self._gaps, sequence, key=lambda gap: gap[0]) - 1
         if index < 0 or sequence >= self._gaps[index][1]:
             return False
@@ -198,10 +198,10 @@ class Subscriber:
     """One subscriber.
 
     Args:
-        heard: The publishers whose messages it is to get.
-        tally: To count in.
+        heard: The publishers whose messages it receives.
+        tally: The counts.
         clock: Returns the time in nanoseconds.
-        plan: Of the run.
+        plan: The plan of the run.
     """
 
     def __init__(self, heard: range, tally: Tally, clock: Callable[[], int], plan: Plan) -> None:
@@ -213,7 +213,7 @@ class Subscriber:
         self._gaps = plan.gaps
 
     def take(self, message: Publish) -> None:
-        """Take a message."""
+        """Count a received message."""
         tally, payload = self._tally, message.payload
         if len(payload) < HEADER.size or message.retain:  # a retained one was published before this subscription
             tally.foreign += 1
@@ -237,15 +237,15 @@ class Subscriber:
 
 
 class Turns:
-    """Lets publishers hand over what a schedule says is due.
+    """The publishing of messages by a schedule; the publishers take turns.
 
     Args:
-        schedule: Of the run.
-        publishers: In turn.
-        end: Nanoseconds; what is due from then on is not part of the run.
+        schedule: The schedule of the run.
+        publishers: The publishers, in the order of their turns.
+        end: A time in nanoseconds. Messages that are due then or later are not part of the run.
 
     Attributes:
-        released: How many messages have become due.
+        released: The number of messages that have become due.
     """
 
     def __init__(self, schedule: Schedule, publishers: Sequence[Publisher], end: int) -> None:
@@ -257,7 +257,7 @@ class Turns:
             publisher.intended = partial(schedule.intended, turn)
 
     def release(self, now: int) -> int | None:
-        """Publish the messages that are due. Return the time in nanoseconds of the next call; None: no more."""
+        """Publish the messages that are due. Return the time of the next call in nanoseconds; None if there is none."""
         due, turns = self._schedule.due_by(min(now, self._end - 1)), len(self._publishers)
         for message in range(self.released, min(due, self.released + turns)):  # each publisher at most once
             turn = message % turns

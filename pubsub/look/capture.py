@@ -1,8 +1,8 @@
-"""Captures: pcap and pcapng -> segments of TCP, of either IP version; segments -> the two streams of each connection.
+"""Reading captures: pcap and pcapng -> TCP segments over IPv4 and IPv6 -> the two streams of each connection.
 
-A capture is read block by block, however long it is. One that is cut short is read as far as it goes, and says so.
-What is no TCP is passed over. Segments are put in order, what comes twice is left out, and a gap that is never filled
-is told; at most 4 MiB wait for one.
+A capture of any length is read block by block. A truncated capture is read up to its end, and reported. Packets other
+than TCP are skipped. Segments are put in order, repeated data is omitted, and a gap that is never filled is reported;
+at most 4 MiB wait for it.
 
 Spec: RFC 9293 §3.4, draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-#: How a pcap begins -> the order of its bytes, and its units of time in a second.
+#: The first bytes of a pcap -> its byte order, and its units of time per second.
 _PCAP = {
     b"\xd4\xc3\xb2\xa1": ("<", 1e6),
     b"\xa1\xb2\xc3\xd4": (">", 1e6),
@@ -23,9 +23,9 @@ _PCAP = {
     b"\xa1\xb2\x3c\x4d": (">", 1e9),
 }
 _PCAPNG = b"\x0a\x0d\x0d\x0a"
-#: The longest packet or block that is believed.
+#: The maximum size of a packet or block; a larger one is an error.
 _MAX_BLOCK = 16 * 1024 * 1024
-#: How many bytes wait for those before them.
+#: The maximum bytes that wait for a missing segment.
 _MAX_WAITING = 4 * 1024 * 1024
 
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
@@ -36,14 +36,14 @@ class CutShort(Exception):
 
 
 class Segment(NamedTuple):
-    """A segment of TCP.
+    """A TCP segment.
 
     Attributes:
         time: Seconds since the epoch.
         source: Address and port.
         target: Address and port.
-        sequence: Of its first byte.
-        flags: Of its header.
+        sequence: The sequence number of its first byte.
+        flags: The flags of its header.
         data: Its payload.
     """
 
@@ -56,15 +56,15 @@ class Segment(NamedTuple):
 
 
 def is_capture(start: bytes) -> bool:
-    """Return whether a file that begins so is a capture."""
+    """Return whether a file with these first bytes is a capture."""
     return start[:4] in _PCAP or start[:4] == _PCAPNG
 
 
 def segments(file: BinaryIO) -> Iterator[Segment]:
-    """Read the segments of TCP in a capture.
+    """Yield the TCP segments of a capture.
 
     Raises:
-        CutShort: From here on it cannot be read.
+        CutShort: The capture cannot be read from here on.
     """
     magic = file.read(4)
     frames = _pcapng_frames(file) if magic == _PCAPNG else _pcap_frames(file, *_PCAP[magic])
@@ -89,7 +89,7 @@ def _pcap_frames(file: BinaryIO, order: str, unit: float) -> Iterator[tuple[floa
             raise CutShort("the capture ends inside the header of a packet")
         seconds, fraction, size, _ = struct.unpack(order + "IIII", head)
         if size > _MAX_BLOCK:
-            raise CutShort(f"a packet of {size:,} bytes is announced, which none has")
+            raise CutShort(f"a packet has the invalid length {size:,}")
         yield seconds + fraction / unit, link, _read(file, size, "a packet")
 
 
@@ -104,7 +104,7 @@ def _pcapng_frames(file: BinaryIO) -> Iterator[tuple[float, int, bytes]]:
             continue
         kind, size = struct.unpack(order + "II", head)
         if not 12 <= size <= _MAX_BLOCK:
-            raise CutShort(f"a block of {size:,} bytes is announced, which none has")
+            raise CutShort(f"a block has the invalid length {size:,}")
         body = _read(file, size - 8, "a block")[:-4]
         if kind == 1 and len(body) >= 8:
             interfaces.append((struct.unpack(order + "H", body[:2])[0], _resolution(body[8:], order)))
@@ -123,13 +123,13 @@ def _section(file: BinaryIO, size: bytes) -> str:
     order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(magic)
     length = struct.unpack((order or "<") + "I", size)[0]
     if order is None or not 28 <= length <= _MAX_BLOCK:
-        raise CutShort("the header of a section is none")
+        raise CutShort("the header of a section is not valid")
     _read(file, length - 12, "its header")
     return order
 
 
 def _resolution(options: bytes, order: str) -> float:
-    """Find how many units of time an interface has in a second."""
+    """Return the units of time per second of an interface."""
     while len(options) >= 4:
         code, size = struct.unpack(order + "HH", options[:4])
         if code == 9 and size == 1 and len(options) > 4:
@@ -181,7 +181,7 @@ def _segment_of(time: float, packet: bytes) -> Segment | None:
 
 
 def _after_extensions(packet: bytes) -> bytes | None:
-    """Pass over the extension headers of IPv6."""
+    """Return the payload after the extension headers of IPv6; None if it is not TCP."""
     kind, at = packet[6], 40
     end = 40 + int.from_bytes(packet[4:6], "big") if packet[4:6] != b"\0\0" else len(packet)
     while kind in (0, 43, 60) and at + 2 <= end <= len(packet):
@@ -194,7 +194,7 @@ def _after_extensions(packet: bytes) -> bytes | None:
 
 @dataclass
 class _Half:
-    """What one end of a connection sends."""
+    """The data that one end of a connection has sent."""
 
     expected: int | None = None
     waiting: dict[int, tuple[float, bytes, int]] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class _Half:
 
 
 class Piece(NamedTuple):
-    """What follows in one direction: "open", "data", "FIN" or "RST"; or "gap", bytes that are not there."""
+    """The next event of one direction: "open", "data", "FIN", "RST", or "gap" for missing bytes."""
 
     connection: int
     from_client: bool
@@ -213,7 +213,7 @@ class Piece(NamedTuple):
 
 
 class Streams:
-    """Puts segments in order, connection by connection."""
+    """The streams of a capture: segments are put in order, by connection."""
 
     def __init__(self) -> None:
         self._connections: dict[tuple[tuple[str, int], tuple[str, int]], tuple[int, dict[bool, _Half]]] = {}
@@ -249,14 +249,14 @@ class Streams:
             yield from self._skip(number, from_client, half)
 
     def finish(self) -> Iterator[Piece]:
-        """Stop waiting for missing segments. Yield the waiting data, with the gaps."""
+        """Stop waiting for missing segments. Yield the waiting data with the gaps."""
         for number, halves in self._connections.values():
             for from_client, half in halves.items():
                 while half.waiting:
                     yield from self._skip(number, from_client, half)
 
     def _find(self, segment: Segment) -> tuple[tuple[tuple[str, int], tuple[str, int]], bool]:
-        """Find the connection of a segment: as (client, server), and whether the client sent it."""
+        """Return the connection of a segment as (client, server), and whether the client sent it."""
         ends = segment.source, segment.target
         fresh = segment.flags & (_SYN | _ACK) == _SYN
         for key, from_client in ((ends, True), (ends[::-1], False)):
@@ -271,7 +271,7 @@ class Streams:
         return key, from_client
 
     def _ready(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
-        """Yield the data that is next in order."""
+        """Yield the data that is in order."""
         while half.waiting and not half.ended:
             assert half.expected is not None
             start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
@@ -289,7 +289,7 @@ class Streams:
                 yield Piece(number, from_client, time, "FIN", b"")
 
     def _skip(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
-        """Pass over a gap."""
+        """Skip a gap."""
         if half.ended:
             half.waiting.clear()
             return

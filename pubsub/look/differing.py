@@ -1,6 +1,6 @@
-"""Where two sessions differ: their packets side by side, connection by connection, times and identifiers aside.
+"""The comparison of two sessions, packet by packet, without times.
 
-Packet identifiers are compared by their first occurrence, because each client chooses its own.
+Packet identifiers are replaced by the order of their first occurrence, because each client chooses different ones.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from mqttws.tap import Record, summary
 from pubsub.look.ladder import plain
 
-#: How many packets of a session are compared.
+#: The maximum number of packets of a session that are compared.
 MOST = 20_000
 
 
 class _Numbers:
-    """Gives each packet identifier of a direction the number of its first appearance."""
+    """The numbers of packet identifiers, in the order of their first occurrence in a direction."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, str, int], int] = {}
@@ -38,7 +38,7 @@ def _dup(record: Record) -> bool:
 
 
 def _essence(record: Record, numbers: _Numbers) -> tuple[Any, ...]:
-    """Return what two records must have in common to be the same."""
+    """Return the value by which records are compared."""
     packet = record.packet
     if packet is None:
         return record.sender, record.name, record.data

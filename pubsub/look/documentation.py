@@ -1,7 +1,7 @@
-"""Links from the page to the documentation: statements of the standard, code and tests.
+"""Links from the web page to the documentation: to statements of the standard, code and tests.
 
-A link is made from a template, because the script of the page makes it: `{chapter}` and `{anchor}` of a statement,
-`{path}` and `{name}` of a function or a test.
+The script of the page makes the links from templates, with `{chapter}` and `{anchor}` of a statement, or `{path}` and
+`{name}` of a function or a test.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from urllib.parse import urlsplit
 
 _DISTRIBUTION = "mqttws-pubsub"
-#: The documentation as a repository shows its files, instead of the site that `make docs` builds.
+#: The end of a URL for the documentation in a repository, instead of the site that `make docs` builds.
 _IN_REPOSITORY = "docs/index.md"
 
 
@@ -28,8 +28,8 @@ def templates(url: str | None) -> dict[str, str]:
     """Return the templates of the links, by kind: `statement` and `code`.
 
     Args:
-        url: Of the documentation, over http, https or file: a site of `make docs`, or `docs/index.md` in a repository.
-            None: the published one; without one there are no links.
+        url: The URL of the documentation, with the scheme http, https or file: a site of `make docs`, or
+            `docs/index.md` in a repository. None: that of the published documentation; if there is none, no links.
 
     Raises:
         ValueError: The URL has another scheme, or no host.
@@ -40,7 +40,7 @@ def templates(url: str | None) -> dict[str, str]:
         return {}
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https", "file") or not (parts.netloc or parts.scheme == "file"):
-        raise ValueError(f"{url!r} is not the URL of documentation: https://docs.example/mqttws/, for example")
+        raise ValueError(f"{url!r} is not a URL of documentation; expected for example https://docs.example/mqttws/")
     base = parts._replace(query="", fragment="").geturl()
     if base.endswith(_IN_REPOSITORY):
         root = base.removesuffix(_IN_REPOSITORY)

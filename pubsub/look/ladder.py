@@ -1,6 +1,6 @@
-"""Convert records to lines for a terminal: the ladder of both directions and, on request, fields and bytes.
+"""The conversion of records to lines for a terminal: a ladder diagram of both directions, with fields and bytes.
 
-Everything that a peer has sent goes through `plain` before it is shown: no escape of a peer's reaches the terminal.
+Everything that a peer has sent is escaped by `plain` before it is shown, so no escape sequence reaches the terminal.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from mqttws.tap import Field, Record, explain, fields_of, hide, summary
 
-#: What each kind of text is coloured with: the parameters of the escape.
+#: The colour of each kind of text: the parameters of the escape sequence.
 _COLOURS = {"client": "36", "server": "33", "broken": "31;1", "dim": "2", "other": "35"}
-#: The connection of a session, the end that began, and what: a packet identifier's flow.
+#: A flow of packets: the connection, the end that began, and the description with the packet identifier.
 Flow = tuple[int, str, str]
 
 
@@ -25,11 +25,11 @@ def plain(text: str) -> str:
 
 
 class Ladder:
-    """Makes the lines.
+    """The converter of records to lines.
 
     Args:
-        verbose: 0, packets and what opens and ends; 1, also heads and frames, with fields and bytes; 2, also the
-            pieces, and what each field is.
+        verbose: 0: packets, and the start and end of connections; 1: also heads and frames, with fields and bytes; 2:
+            also TCP data, and explanations of the fields.
         colour: Whether to colour the lines.
         secrets: Whether to show passwords, tokens and signatures.
 
@@ -46,7 +46,7 @@ class Ladder:
         self.waiting: dict[Flow, Record] = {}
 
     def lines(self, record: Record) -> Iterator[str]:
-        """Make the lines of a record."""
+        """Yield the lines of a record."""
         if self._start is None:
             self._start = record.time
         chain = self._follow(record)
@@ -88,7 +88,7 @@ class Ladder:
         return summary(record, self._secrets) + (f" ({record.notes['unknown']})" if "unknown" in record.notes else "")
 
     def _follow(self, record: Record) -> list[int]:
-        """Keep the chain of each flow: PUBLISH, PUBREC, PUBREL, PUBCOMP. Return the one of this record."""
+        """Update the chain of each flow, e.g. PUBLISH, PUBREC, PUBREL, PUBCOMP. Return the chain of this record."""
         chain: list[int] = []
         for end, what, _, after in record.changes:
             if not what.startswith(("sends", "requests")):
@@ -128,7 +128,7 @@ class Ladder:
                 told = ", ".join((known.section, *known.statements))
                 yield self._paint(f"{'':28}{known.sentence} [{told}] {known.reads}", "dim")
         if record.cut:
-            yield f"{'':28}... {record.cut:,} bytes more, which are not kept or come later"
+            yield f"{'':28}... {record.cut:,} bytes more, which are not stored, or not received yet"
 
     def _value(self, field: Field, record: Record, data: bytes) -> str:
         value = field.value
@@ -136,7 +136,7 @@ class Ladder:
             end = field.start + field.size
             hidden = () if self._secrets else record.hidden
             if any(span.start < end and field.start < span.start + span.size for span in hidden):
-                return "holds a secret"
+                return "contains a secret"
             return repr(value[:64]) + ("..." if len(value) > 64 else "")
         if isinstance(value, int):
             return f"{value:,}"

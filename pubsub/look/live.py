@@ -22,16 +22,16 @@ _LONG = 2.0
 
 
 class View:
-    """What becomes of the records: lines, files, totals.
+    """The outputs of a session: lines, files and a summary.
 
     Args:
-        ladder: Makes the lines.
-        savers: Write the files; closed by `close`.
-        show: Takes a line; None: no lines.
+        ladder: Converts records to lines.
+        savers: The writers of files; `close` closes them.
+        show: Prints a line; None: print no lines.
 
     Attributes:
         explain: Returns an explanation of a record, or None.
-        totals: Of the session.
+        totals: The summary.
     """
 
     explain: Callable[[Record], str | None] | None = None
@@ -40,11 +40,11 @@ class View:
         self._ladder = ladder
         self._savers = list(savers)
         self._show = show
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self.totals = Totals()
 
     def add(self, records: list[Record], settled: bool = True) -> None:
-        """Take records."""
+        """Show, save and count records."""
         for record in records:
             self.totals.add(record)
             if self._show is not None:
@@ -56,19 +56,19 @@ class View:
         for saver in self._savers:
             saver.add(records, settled)
 
-    def tell_waiting(self, now: float) -> None:
-        """Report each packet that has waited long for an answer, once."""
+    def report_waiting(self, now: float) -> None:
+        """Report each packet that has had no answer for a long time, once."""
         waiting = self._ladder.waiting
         for (connection, end, what), record in list(waiting.items()):
-            if now - record.time > _LONG and record.number not in self._told and self._show is not None:
-                self._told.add(record.number)
+            if now - record.time > _LONG and record.number not in self._reported and self._show is not None:
+                self._reported.add(record.number)
                 self._show(
                     f"{'':30}? #{connection}: {end} {what}, {record.name} {record.number}: no answer for {_LONG:g} s"
                 )
-        self._told &= {record.number for record in waiting.values()}
+        self._reported &= {record.number for record in waiting.values()}
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         with ExitStack() as stack:
             for saver in self._savers:
                 stack.callback(saver.close)
@@ -86,13 +86,13 @@ async def look(
     """Run a tap until it is cancelled.
 
     Args:
-        url: Of the server.
-        view: Takes the records.
-        announce: Called with the tap once it listens.
+        url: The URL of the server.
+        view: The outputs.
+        announce: Called with the tap when it listens.
         make_line: See `Tap`.
-        web: Called with the URL of the page that shows the session; None: there is no page.
-        docs: Where the links of the page lead; see `pubsub.look.documentation.templates`.
-        **options: Of `Tap`.
+        web: Called with the URL of the web page; None: no page.
+        docs: The target of the links of the page; see `pubsub.look.documentation.templates`.
+        **options: The options of `Tap`.
     """
     page: Page | None = None
 
@@ -103,7 +103,7 @@ async def look(
             return
         try:
             view.add(records, settled)
-        except Exception as error:  # the reader of the output has left, or a disk is full: that ends the look
+        except Exception as error:  # the output has no reader, or a disk is full: this ends the view
             failed.set_exception(error)
             return
         if page is not None:
@@ -119,7 +119,7 @@ async def look(
                 await asyncio.wait({failed}, timeout=1.0)
                 if failed.done():
                     failed.result()
-                view.tell_waiting(time.time())
+                view.report_waiting(time.time())
                 sys.stdout.flush()
         finally:
             if page is not None:
@@ -130,9 +130,9 @@ async def show_page(records: list[Record], web: Callable[[str], None], docs: str
     """Serve the page of a session that is over, until it is cancelled.
 
     Args:
-        records: Of the session.
+        records: The records of the session.
         web: Called with the URL of the page.
-        docs: Where its links lead; see `pubsub.look.documentation.templates`.
+        docs: The target of its links; see `pubsub.look.documentation.templates`.
     """
     by_number = {record.number: record for record in records}
     numbers = [record.number for record in records]
@@ -147,16 +147,16 @@ async def show_page(records: list[Record], web: Callable[[str], None], docs: str
 def contexts(
     near_tls: bool, ca_file: str | None, insecure: bool, secure: bool
 ) -> tuple[dict[str, ssl.SSLContext], bytes | None]:
-    """Make the contexts of TLS for a tap.
+    """Return the TLS contexts of a tap.
 
     Args:
-        near_tls: Whether clients come with TLS.
-        ca_file: The authorities that the server's certificate is verified against; None: the system's.
-        insecure: Whether not to verify it.
-        secure: Whether the server speaks TLS.
+        near_tls: Whether clients use TLS.
+        ca_file: PEM file of the authorities to verify the server's certificate with; None: those of the system.
+        insecure: Whether to skip that verification.
+        secure: Whether the server uses TLS.
 
     Returns:
-        The options of `Tap`, and the certificate, in PEM, that clients are to trust.
+        The options of `Tap`; and the certificate, in PEM, that clients must trust, or None.
     """
     import mqttws.testing
 

@@ -1,6 +1,6 @@
-"""The page that shows a session: one file of HTML with its style and script, and the records in it or to come.
+"""The web page that shows a session: one HTML file with style and script. It contains the records, or loads them.
 
-Nothing is loaded from elsewhere. The script has a nonce, and the page's policy allows no other.
+Nothing is loaded from other servers. The script has a nonce, and the content security policy allows no other script.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def render(data: dict[str, Any], nonce: str | None = None) -> str:
     """Return the page.
 
     Args:
-        data: For the script: `live`, and what belongs to it.
-        nonce: Of the style and the script; None: a new one.
+        data: The data for the script: `live`, and the keys that belong to it.
+        nonce: The nonce of style and script; None: a new one.
     """
     parts = files("pubsub.look").joinpath("page")
     style, script, page = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
@@ -44,12 +44,12 @@ def saved_parts(docs: str | None = None) -> tuple[str, str]:
 
 
 def to_text(row: dict[str, Any]) -> str:
-    """Return a row as it stands in such a page: inside a script element only "<" could end it."""
+    """Return a row as text for the page. "<" is escaped, because it could end the script element."""
     return json.dumps(row, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def as_row(record: Record, *, shows_secrets: bool = False, fields: bool = False) -> dict[str, Any]:
-    """Return a record for the page: its JSON form, and what the page filters by."""
+    """Return a record for the page: its JSON form, and the values that the page filters by."""
     row = to_json(record, secrets=shows_secrets, fields=fields)
     packet = record.packet
     packet_id = getattr(packet, "packet_id", None)
@@ -65,5 +65,5 @@ def as_row(record: Record, *, shows_secrets: bool = False, fields: bool = False)
 
 
 def explained() -> dict[str, Any]:
-    """Return what each field is, by its key."""
+    """Return the explanations of fields, by key."""
     return {key: found._asdict() for key, found in explanations().items()}

@@ -1,7 +1,7 @@
-"""Any file -> records: our own lines, captures, raw streams, hexadecimal.
+"""Reading records from files: saved sessions, captures, raw streams and hexadecimal.
 
-Records are yielded as they are read, so that a file of any length can be shown. `complaints` lists what cannot be read,
-and the rest is read.
+Records are yielded as they are read, so that a file of any length can be shown. Parts that cannot be read are listed in
+`complaints`, and skipped.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mqttws.tap import Loader, Record, SessionReader
 from pubsub.look.capture import CutShort, Piece, Streams, is_capture, segments
 
 CLIENT, SERVER = "client", "server"
-#: How many bytes of a stream may pass before it must have shown that it is MQTT.
+#: The number of bytes within which a stream must be recognized as MQTT.
 _UNDECIDED = 256 * 1024
-#: The first bytes of what only a server sends: CONNACK, SUBACK, UNSUBACK, PINGRESP.
+#: The first bytes of packets that only a server sends: CONNACK, SUBACK, UNSUBACK, PINGRESP.
 _OF_A_SERVER = b"\x20\x90\xb0\xd0"
 _PIECE = 64 * 1024
 _HEX = re.compile(r"[0-9A-Fa-f\s,:;_x\\-]*")
 
 
 class Unreadable(Exception):
-    """A file that is none of those that can be read."""
+    """A file with an unknown format."""
 
 
 class Source:
@@ -38,7 +38,7 @@ class Source:
         name: Its path; "-" for the standard input.
 
     Attributes:
-        complaints: What in it could not be read.
+        complaints: Messages about the parts that could not be read.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,11 +46,11 @@ class Source:
         self.complaints: list[str] = []
 
     def records(self) -> Iterator[Record]:
-        """Read it.
+        """Read the file.
 
         Raises:
-            OSError: It cannot be read.
-            Unreadable: It is nothing that is known.
+            OSError: The file cannot be read.
+            Unreadable: The format is unknown.
         """
         if self.name == "-":
             yield from self._read(sys.stdin.buffer)
@@ -80,7 +80,7 @@ class Source:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Read lines; one that is longer than any record's is cut, and so is none."""
+    """Read lines. A line that is longer than any record is truncated, so it is reported as not valid."""
     most = 16 * 1024 * 1024
     while line := file.readline(most):
         if len(line) == most and not line.endswith(b"\n"):
@@ -93,17 +93,17 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def from_hex(text: str) -> bytes:
-    r"""Read hexadecimal: digits with or without spaces, commas, colons, `0x` or `\\x`.
+    r"""Parse hexadecimal: digits with or without spaces, commas, colons, `0x` or `\\x`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not hexadecimal.
     """
     if not _HEX.fullmatch(text):
         bad = next(character for character in text if not _HEX.fullmatch(character))
         raise ValueError(f"{bad!r} is not a hexadecimal digit")
     digits = re.sub(r"0x|\\x|[\s,:;_-]", "", text)
     if len(digits) % 2:
-        raise ValueError(f"there are {len(digits)} digits, and two digits make a byte")
+        raise ValueError(f"the number of digits, {len(digits)}, is odd")
     return bytes.fromhex(digits)
 
 
@@ -117,16 +117,16 @@ def _as_hex(start: bytes, file: BinaryIO) -> bytes | None:
     try:
         return from_hex(file.read(_UNDECIDED * 64).decode("ascii"))
     except (UnicodeDecodeError, ValueError) as error:
-        raise Unreadable(f"it begins in hexadecimal, and does not go on so: {error}") from None
+        raise Unreadable(f"it begins with hexadecimal digits, but is not hexadecimal: {error}") from None
 
 
 def sender_of(data: bytes) -> str:
-    """Guess who has sent a raw stream, by its first bytes."""
+    """Return the probable sender of a raw stream, by its first bytes."""
     return SERVER if data[:1] in [bytes((byte,)) for byte in _OF_A_SERVER] or data.startswith(b"HTTP/") else CLIENT
 
 
 def _raw(pieces: Iterable[bytes]) -> Iterator[Record]:
-    """Read one stream of bytes: what one end has sent."""
+    """Read a raw stream: the bytes of one sender."""
     reader = SessionReader()
     sender = ""
     for piece in pieces:
@@ -140,7 +140,7 @@ def _raw(pieces: Iterable[bytes]) -> Iterator[Record]:
 
 
 class _Stream:
-    """A connection of a capture: its records wait until it has shown that it is MQTT."""
+    """A connection of a capture. Its records wait until it is recognized as MQTT."""
 
     def __init__(self, reader: SessionReader) -> None:
         self.reader = reader
@@ -150,10 +150,10 @@ class _Stream:
 
 
 class _Captured:
-    """The MQTT in a capture.
+    """The MQTT connections of a capture.
 
     Args:
-        complaints: What could not be read is added to it.
+        complaints: The list for messages about parts that could not be read.
     """
 
     def __init__(self, complaints: list[str]) -> None:
@@ -174,7 +174,7 @@ class _Captured:
             yield from self._add(piece, tcp)
         foreign = sum(1 for stream in self._streams.values() if stream.dropped or stream.waiting)
         if foreign:
-            self._complaints.append(f"{foreign} connections carry no MQTT that could be read, and are left out")
+            self._complaints.append(f"{foreign} connections contain no readable MQTT, and are omitted")
 
     def _add(self, piece: Piece, tcp: Streams) -> Iterator[Record]:
         stream = self._streams.get(piece.connection)
@@ -195,7 +195,7 @@ class _Captured:
         yield from self._keep(stream, made)
 
     def _keep(self, stream: _Stream, made: list[Record]) -> list[Record]:
-        """Let records wait until one of them is MQTT. Return those that may be shown."""
+        """Hold records until one of them is MQTT. Return those that can be shown."""
         if stream.waiting is None:
             return made
         stream.waiting += made

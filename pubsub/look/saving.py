@@ -1,6 +1,6 @@
-"""Records -> files, as they come: our own lines, a capture that Wireshark opens, events for qlog's tools, a page.
+"""Saving records, as they arrive: as lines of JSON, a capture for Wireshark, events for qlog tools, or a web page.
 
-Secrets are replaced by stars in each of them unless requested. Whether bytes are secret is known when their unit is
+Secrets are replaced by stars, unless they are requested. Whether bytes are secret is known only when their unit is
 complete; until then the records of a connection wait.
 
 Spec: draft-ietf-opsawg-pcapng, draft-ietf-quic-qlog-main-schema-04
@@ -18,19 +18,19 @@ from typing import IO, Any
 from mqttws.tap import Record, hide, lines, to_json, to_line
 from pubsub.look.page import as_row, saved_parts, to_text
 
-#: How many records of a connection wait at most for a unit to be complete.
+#: The maximum number of records that wait for a unit to be complete.
 _MAX_HELD = 4096
 #: The largest piece of a segment in a capture.
 _SEGMENT = 32 * 1024
 
 
 class Saver(ABC):
-    """Writes records into a file.
+    """A writer of records to a file.
 
     Args:
-        path: Of the file; it is overwritten.
+        path: The path of the file, which is overwritten.
         secrets: Whether to write passwords, tokens and signatures.
-        docs: Where the links of a page lead; see `pubsub.look.documentation.templates`.
+        docs: The target of the links of a page; see `pubsub.look.documentation.templates`.
 
     Raises:
         OSError: The file cannot be written.
@@ -44,11 +44,11 @@ class Saver(ABC):
         self._begin()
 
     def add(self, records: Iterable[Record], settled: bool) -> None:
-        """Take records.
+        """Write records, or hold them until their units are complete.
 
         Args:
-            records: The next ones.
-            settled: Whether no unit of their connection is incomplete.
+            records: The next records.
+            settled: Whether all units of their connection are complete.
         """
         self._held += records
         if settled or len(self._held) > _MAX_HELD:
@@ -57,7 +57,7 @@ class Saver(ABC):
                 self._write(record)
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write the held records, and close the file."""
         self.add((), True)
         self._end()
         self._file.close()
@@ -79,7 +79,7 @@ class Saver(ABC):
 
 
 class Lines(Saver):
-    """Our own records, one a line; see docs/tap.md."""
+    """Records as JSON, one per line; see docs/tap.md."""
 
     def _begin(self) -> None:
         self._file.write(next(lines(())).encode() + b"\n")
@@ -92,7 +92,7 @@ class Lines(Saver):
 
 
 class Capture(Saver):
-    """A capture: the pieces as segments of TCP, between addresses made up, TLS taken off.
+    """A capture (pcapng): the data as TCP segments between invented addresses, without TLS.
 
     The server's port is the default of the scheme, by which Wireshark selects its dissector.
     """
@@ -152,7 +152,7 @@ class Capture(Saver):
 
 
 def _checksum(data: bytes) -> int:
-    """Compute the checksum of the Internet. Spec: RFC 1071."""
+    """Return the Internet checksum. Spec: RFC 1071."""
     total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -160,7 +160,7 @@ def _checksum(data: bytes) -> int:
 
 
 class Qlog(Saver):
-    """Events for qlog's tools: one for each record except TCP pieces, in a separate namespace."""
+    """Events for qlog tools: one for each record except TCP data, in a separate namespace."""
 
     def _begin(self) -> None:
         self._first = True
@@ -198,7 +198,7 @@ def _event_name(name: str) -> str:
 
 
 class Html(Saver):
-    """One page that shows the session, and needs nothing else."""
+    """A self-contained web page that shows the session."""
 
     def _begin(self) -> None:
         before, self._after = saved_parts(self._docs)
@@ -214,18 +214,18 @@ class Html(Saver):
         self._file.write(self._after.encode())
 
 
-#: The end of a file's name -> what writes it.
+#: The extension of a file -> its writer.
 SAVERS: dict[str, type[Saver]] = {".jsonl": Lines, ".pcapng": Capture, ".qlog": Qlog, ".html": Html}
 
 
 def saver_for(name: str, secrets: bool, docs: str | None = None) -> Saver:
-    """Make what writes a file of this name. The arguments are those of `Saver`.
+    """Return the writer for a file name. The arguments are those of `Saver`.
 
     Raises:
-        ValueError: The end of the name is none that is known.
+        ValueError: The extension is unknown.
         OSError: The file cannot be written.
     """
     path = Path(name)
     if path.suffix not in SAVERS:
-        raise ValueError(f"{name!r} ends in {path.suffix!r}; what can be saved is {', '.join(SAVERS)}")
+        raise ValueError(f"{name!r} ends in {path.suffix!r}; the supported extensions are {', '.join(SAVERS)}")
     return SAVERS[path.suffix](path, secrets, docs)

@@ -1,4 +1,4 @@
-"""What there was in all: packets by type, bytes by layer and what each layer costs, coalescing, rules broken."""
+"""The summary of a session: packets by type, bytes by layer, coalescing, and violations of rules."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pubsub.look.ladder import plain
 
 _MAX_RULES = 1000
 _LAYERS = (
-    ("TLS", "records of TLS"),
-    ("HTTP", "heads and bodies of HTTP"),
-    ("frames", "headers and control frames of the WebSocket"),
+    ("TLS", "TLS records"),
+    ("HTTP", "HTTP heads and bodies"),
+    ("frames", "WebSocket frame headers and control frames"),
     ("packets", "MQTT without payloads"),
     ("payloads", "payloads"),
     ("not MQTT", "bytes that are not MQTT"),
@@ -21,7 +21,7 @@ _LAYERS = (
 
 
 class Totals:
-    """Counts records."""
+    """The counts of a session."""
 
     def __init__(self) -> None:
         self.packets: Counter[tuple[str, str]] = Counter()
@@ -66,7 +66,7 @@ class Totals:
         self.sizes["frames"] += payload
 
     def lines(self) -> Iterator[str]:
-        """Make the lines of a summary."""
+        """Yield the lines of the summary."""
         count = sum(self.packets.values())
         yield f"{len(self.connections):,} connections, {count:,} packets, {self.sizes['all']:,} bytes"
         for name in sorted({name for name, _ in self.packets}):
@@ -84,8 +84,8 @@ class Totals:
             if self.sizes[layer]:
                 yield f"  {self.sizes[layer]:>14,} bytes  {100 * self.sizes[layer] / max(1, total):5.1f} %  {what}"
         if self._pieces:
-            yield f"  {count / self._pieces:.2f} packets a piece read" + (
-                f", {count / self._frames:.2f} a frame" if self._frames else ""
+            yield f"  {count / self._pieces:.2f} packets per read" + (
+                f", {count / self._frames:.2f} per frame" if self._frames else ""
             )
         for (statement, message), times_broken in self.broken.most_common(20):
             yield f"  broken {times_broken:,} times: {plain(message)} [{statement}]"

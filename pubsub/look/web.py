@@ -1,8 +1,8 @@
-"""The page of a live session, served on this machine alone.
+"""The web server for the page of a session. It listens only on the loopback interface.
 
-The URL that is printed holds a token, which is exchanged for a cookie once. Each request must bring the cookie, a Host
-that is the server's own, and, if it changes anything, an Origin that is. So neither another user's browser nor another
-site's page can read a session or send into it.
+The printed URL contains a token, which is exchanged for a cookie, once. Each request must have the cookie, this server
+as its Host, and, if it changes anything, this server as its Origin. So neither the browser of another user nor the page
+of another site can read a session or send into it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from mqttws.tap import Record, SessionReader
 from pubsub.look.documentation import templates
 from pubsub.look.page import as_row, explained, render
 
-#: Records in one event; the page draws between two events.
+#: The maximum number of records in one event; the page draws between two events.
 BATCH = 500
-#: Bytes of a request's body.
+#: The maximum bytes of a request's body.
 _LARGEST = 1024 * 1024
 _COOKIE = "look"
 
 
 class Refusal(Exception):
-    """A request that is not granted: a status, and a line for the page."""
+    """A refused request: a status, and a line for the page."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -39,16 +39,16 @@ class Refusal(Exception):
 
 
 class Page:
-    """Serves the page.
+    """The server of the page.
 
     Args:
         records_since: Returns the records with a number greater than its argument.
-        record: Returns the record with a number, or None if it is not kept.
-        inject: Sends bytes in the place of an end, as `Tap.inject` does; None: nothing can be sent.
+        record: Returns the record with a number, or None if it is not stored any more.
+        inject: Sends bytes in place of a peer, as `Tap.inject` does; None: nothing can be sent.
         broker: Returns the state of the embedded broker; None if there is none.
         publish: (topic, payload, qos, retain) -> the number of subscribers; for the embedded broker.
-        allow_secrets: Whether the page may show secrets when it is asked to.
-        docs: Where its links lead; see `pubsub.look.documentation.templates`.
+        allow_secrets: Whether the page may show secrets on request.
+        docs: The target of its links; see `pubsub.look.documentation.templates`.
 
     Raises:
         ValueError: `docs` is not a valid URL.
@@ -80,10 +80,10 @@ class Page:
         self._hosts: frozenset[str] = frozenset()
 
     async def start(self, port: int = 0) -> str:
-        """Listen on the loopback interface. Return the URL to open, once.
+        """Listen on the loopback interface. Return the URL, which can be opened once.
 
         Raises:
-            OSError: The port is taken.
+            OSError: The port is in use.
         """
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         port = self._server.sockets[0].getsockname()[1]
@@ -91,7 +91,7 @@ class Page:
         return f"http://127.0.0.1:{port}/?token={self._token}"
 
     async def stop(self) -> None:
-        """Listen no more, and end every connection."""
+        """Stop listening, and close every connection."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):
@@ -138,7 +138,7 @@ class Page:
         target = urlsplit(request.target.decode("latin-1"))
         query = {name: values[0] for name, values in parse_qs(target.query).items()}
         if headers.get("host") not in self._hosts:
-            raise Refusal(421, "this page is served on this machine alone")
+            raise Refusal(421, "this page is served only on this machine")
         method = request.method.decode("latin-1")
         if method == "GET" and target.path == "/" and "token" in query:
             return await self._let_in(http, writer, query["token"])
@@ -163,7 +163,7 @@ class Page:
         if target.path == "/record":
             record = self._record(int(query["n"])) if query.get("n", "").isdecimal() else None
             if record is None:
-                raise Refusal(404, "the record is not kept any more")
+                raise Refusal(404, "the record is not stored any more")
             shown = query.get("secrets") == "1" and self._allow_secrets
             return await _send_json(http, writer, as_row(record, shows_secrets=shown, fields=True))
         if target.path == "/broker" and self._broker is not None:
@@ -173,7 +173,7 @@ class Page:
     async def _let_in(self, http: h11.Connection, writer: asyncio.StreamWriter, token: str) -> None:
         """Exchange the token for the cookie, once."""
         if self._token is None or not hmac.compare_digest(self._token, token):
-            raise Refusal(403, "this URL has been used already; start pubsub look again for another")
+            raise Refusal(403, "this URL was used before; start pubsub look again for a new one")
         self._token = None
         cookie = f"{_COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
         await _send(http, writer, 303, "text/plain", b"", [("Location", "/"), ("Set-Cookie", cookie)])
@@ -187,7 +187,7 @@ class Page:
             raise Refusal(403, "open the URL that pubsub look has printed")
 
     async def _send_events(self, http: h11.Connection, writer: asyncio.StreamWriter) -> None:
-        """Send the records that are kept, then each as it comes. A page that does not read is waited for."""
+        """Send the stored records, then new ones as they arrive, but only as fast as the page reads."""
         headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Connection", "close")]
         writer.write(http.send(h11.Response(status_code=200, headers=headers)) or b"")
         last = 0
@@ -218,12 +218,12 @@ class Page:
         except (mqttws.MQTTError, ValueError, RecursionError) as error:
             return {"error": str(error) or type(error).__name__}
         except (KeyError, TypeError):
-            raise Refusal(400, "the request is not of the page's form") from None
+            raise Refusal(400, "the request is not valid") from None
         raise Refusal(404, "there is nothing here")
 
 
 def _decode(layer: str, sender: str, data: bytes) -> dict[str, Any]:
-    """Read bytes that were changed, as the end would that receives them."""
+    """Decode edited bytes, as the peer that receives them would."""
     if sender not in ("client", "server"):
         raise ValueError(f"{sender!r} is neither client nor server")
     reader = SessionReader(frames=layer == "frame")

@@ -72,7 +72,7 @@ def test_comparing_two_brokers(embedded: Broker) -> None:
         assert found["figures"]["p50"]["low"] <= found["figures"]["p50"]["ratio"]
         shown = bench(embedded.url, "--compare", other.url, *words)
     assert shown.returncode == 0
-    assert "delivered a second" in shown.stdout
+    assert "delivered per second" in shown.stdout
     assert "95 % interval" in shown.stdout
 
 
@@ -87,7 +87,7 @@ def test_an_unreachable_broker_ends_the_comparison(embedded: Broker) -> None:
     [
         (["--rounds", "2"], "--rounds requires --compare"),
         (["--compare", "mqtt://127.0.0.1", "--find-max"], "exclude each other"),
-        (["--compare", "mqtt://127.0.0.1", "--hdr", "x"], "--compare makes many"),
+        (["--compare", "mqtt://127.0.0.1", "--hdr", "x"], "--compare makes several"),
         (["--compare", "ftp://127.0.0.1"], "ftp"),
     ],
 )

@@ -149,7 +149,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch: pytest.
     assert asked == []
     system.ask_for_descriptors(900)
     assert asked == [(900 + system.SPARE, 1_024)]
-    with pytest.raises(OSError, match=r"at most 1,024.* ask for at most 960"):
+    with pytest.raises(OSError, match=r"at most 1,024.* use at most 960"):
         system.ask_for_descriptors(1_000)
     limits.append((256, resource.RLIM_INFINITY))
     system.ask_for_descriptors(50_000)

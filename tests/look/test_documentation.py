@@ -53,7 +53,7 @@ def test_the_documentation_of_a_release_is_that_of_its_metadata(monkeypatch: pyt
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "docs/", "https:///docs", "data:text/html,x", ""])
 def test_invalid_documentation_addresses_are_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="not the URL of documentation"):
+    with pytest.raises(ValueError, match="not a URL of documentation"):
         templates(url)
 
 

@@ -127,7 +127,7 @@ def test_tshark_finds_the_same_packets(tmp_path: Path, websocket: bool) -> None:
 
 
 def test_an_unknown_file_type_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="what can be saved is"):
+    with pytest.raises(ValueError, match="the supported extensions are"):
         saver_for(str(tmp_path / "s.txt"), False)
 
 
@@ -237,7 +237,7 @@ def test_other_connections_are_skipped(tmp_path: Path) -> None:
     path.write_bytes(pcap(others + talk_frames()))
     records, complaints = read(path)
     assert packets(records) == TALK
-    assert complaints == ["2 connections carry no MQTT that could be read, and are left out"]
+    assert complaints == ["2 connections contain no readable MQTT, and are omitted"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -269,7 +269,8 @@ def test_raw_streams_and_hexadecimal(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(b"", "is empty"), (b"30 03 zz", None), (b"3003" * 200 + b"x", "begins in hexadecimal")]
+    ("content", "why"),
+    [(b"", "is empty"), (b"30 03 zz", None), (b"3003" * 200 + b"x", "begins with hexadecimal")],
 )
 def test_unreadable_files_are_reported(tmp_path: Path, content: bytes, why: str | None) -> None:
     path = tmp_path / "s"
