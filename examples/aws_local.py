@@ -1,4 +1,4 @@
-"""The whole way from an identity pool to a message, offline: a local Cognito service, a local AWS IoT endpoint.
+"""From an identity pool to a message, offline: with a local Cognito service and a local AWS IoT endpoint.
 
 Run it: python examples/aws_local.py
 """

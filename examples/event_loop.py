@@ -1,6 +1,6 @@
-"""The same in an event loop: `await` before what waits, coroutine functions as callbacks, `async for`.
+"""The asyncio version of `threads.py`: `await`, coroutine functions as callbacks, `async for`.
 
-Usage: python examples/event_loop.py [URL]; without a URL against the embedded broker.
+Usage: python examples/event_loop.py [URL]; without a URL it uses the embedded broker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pubsub.aio import PubSub
 
 
 async def main(url: str) -> None:
-    """Ask, answer, and read what is retained."""
+    """Publish questions and answers, and read a retained message."""
     async with PubSub(MqttOverWSProvider(url)) as ps:
 
         async def on_question(message: Message) -> None:
@@ -40,7 +40,7 @@ async def main(url: str) -> None:
 
 
 async def embedded() -> None:
-    """Do it against a broker of our own."""
+    """Run the example with the embedded broker."""
     async with mqttws.broker.Broker() as broker:
         await main(broker.url)
 

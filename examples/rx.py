@@ -1,9 +1,9 @@
-"""The same under Rx: a subscription as an observable of `reactivex` (`pip install reactivex`), with all its operators.
+"""A subscription as an observable of `reactivex` (`pip install reactivex`), with all its operators.
 
-Usage: python examples/rx.py [URL]; without a URL against the embedded broker.
+Usage: python examples/rx.py [URL]; without a URL it uses the embedded broker.
 
-Rx ends a stream at its first error. A subscription of ours goes on after some (one message that cannot be decoded,
-one Topic Filter of several refused): `to_rx` shows how to choose; here every error ends the stream.
+Rx ends a stream at its first error. A subscription of pubsub continues after some errors: for example, one message that
+cannot be decoded, or one refused Topic Filter of several. With `to_rx` as it is here, every error ends the stream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pubsub import Message, MqttOverWSProvider, Observable, PubSub
 
 
 def to_rx(observable: Observable) -> reactivex.Observable[Message]:
-    """Make an observable of Rx. An observer of Rx is an observer here: `on_next`, `on_error`, `on_completed`."""
+    """Return an observable of Rx. pubsub accepts observers of Rx: `on_next`, `on_error`, `on_completed`."""
 
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         return Disposable(observable.subscribe(observer).unsubscribe)
@@ -31,7 +31,7 @@ def to_rx(observable: Observable) -> reactivex.Observable[Message]:
 
 
 def main(url: str) -> None:
-    """Watch the warm rooms."""
+    """Print the temperatures of warm rooms."""
     with PubSub(MqttOverWSProvider(url)) as ps:
         over = threading.Event()
         warm = to_rx(ps.subscribe("demo/+/temperature", qos=1)).pipe(
@@ -41,7 +41,7 @@ def main(url: str) -> None:
             ops.take(3),
         )
         warm.subscribe(print, print, over.set)
-        ps.subscribe("demo/ready").subscribe().ready()  # the server takes requests in order: the first is answered too
+        ps.subscribe("demo/ready").subscribe().ready()  # answers come in order: the first SUBSCRIBE is answered, too
         for room, value in (("hall", 18), ("attic", 24.5), ("attic", 24.5), ("hall", 20), ("attic", 23), ("hall", 21)):
             ps.publish(f"demo/{room}/temperature", value, qos=1)
         over.wait(10)

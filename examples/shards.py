@@ -1,9 +1,9 @@
-"""More than one connection takes: 120 Topic Filters and 300 messages a second within the limits of AWS IoT.
+"""More than one connection can carry: 120 Topic Filters and 300 messages per second within the limits of AWS IoT.
 
-AWS IoT accepts 50 subscriptions and 100 messages a second of one connection. `Sharded` makes several of them one: see
-docs/scale.md.
+AWS IoT accepts 50 subscriptions and 100 messages per second of one connection. `Sharded` uses several connections like
+one: see docs/scale.md.
 
-Usage: python examples/shards.py; against the local endpoint, which keeps the limits of AWS IoT.
+Usage: python examples/shards.py; it uses the local endpoint, which enforces the limits of AWS IoT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 
 async def main() -> None:
-    """Publish and receive, with more connections in the middle."""
+    """Publish and receive, and add connections in the meantime."""
     async with LocalIoTEndpoint() as iot:
         provider = AWSIoTProvider(iot.region, iot.url, iot.credentials, client_id="plant")
         async with PubSub(Sharded(provider, connections=(4, 4))) as ps:
@@ -40,7 +40,7 @@ async def main() -> None:
             begin = time.monotonic()
             for number in range(ROUNDS):
                 if number == ROUNDS // 2:
-                    ps.resize((5, 6))  # filters move to the new connections while messages come
+                    ps.resize((5, 6))  # Topic Filters move to the new connections while messages arrive
                 futures = [ps.publish_nowait(topic, {"n": number}, qos=1) for topic in topics]
                 await asyncio.gather(*futures)
             await asyncio.wait_for(complete.wait(), 30)

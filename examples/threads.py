@@ -1,6 +1,6 @@
 """Publish and subscribe with callbacks, as in Amplify, and by iterating.
 
-Usage: python examples/threads.py [URL]; without a URL against the embedded broker.
+Usage: python examples/threads.py [URL]; without a URL it uses the embedded broker.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pubsub import Message, MqttOverWSProvider, PubSub
 
 
 def main(url: str) -> None:
-    """Ask, answer, and read what is retained."""
+    """Publish questions and answers, and read a retained message."""
     with PubSub(MqttOverWSProvider(url)) as ps:
         answered = threading.Event()
 
         def on_question(message: Message) -> None:
-            # Inside a callback everything works, waiting included.
+            # A callback may call all methods, including those that wait.
             ps.publish("demo/answer", {"sum": sum(message.value)}, qos=1)
 
         def on_answer(message: Message) -> None:

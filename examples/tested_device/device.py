@@ -1,4 +1,4 @@
-"""A device: it publishes what its thermometer shows, and takes a new interval by a message."""
+"""A device that publishes the readings of its thermometer, and receives a new interval in a message."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import mqttws
 
 
 class Device:
-    """A thermometer that is connected.
+    """A connected thermometer.
 
     Args:
-        url: Of the broker.
-        name: Of the device.
-        read: Gives the temperature in degrees Celsius.
+        url: The URL of the broker.
+        name: The name of the device.
+        read: Returns the temperature in degrees Celsius.
     """
 
     def __init__(self, url: str, name: str, read: Callable[[], float]) -> None:
@@ -29,7 +29,7 @@ class Device:
         )
 
     def start(self) -> None:
-        """Connect, and take commands."""
+        """Connect, and subscribe to commands."""
         self._client.open()
         self._client.subscribe(f"devices/{self._name}/interval", 1)
         self._client.publish(f"devices/{self._name}/state", b"online", qos=1, retain=True)

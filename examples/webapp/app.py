@@ -1,10 +1,10 @@
-"""A web application that holds one PubSub for its whole life: readings come in by MQTT and go out by HTTP.
+"""A web application with one PubSub: it receives readings over MQTT and serves them over HTTP.
 
     pip install 'mqttws-pubsub' fastapi uvicorn
     BROKER=ws://127.0.0.1:8083/mqtt uvicorn app:app
 
-The connection is opened when the application starts and closed, with what it has still to send, when it ends. Without
-a broker it starts all the same, and connects when there is one.
+The connection is opened when the application starts. When the application ends, queued messages are sent and the
+connection is closed. Without a broker the application starts nevertheless, and connects when there is one.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ async def readings(request: Request) -> dict[str, Any]:
 
 @app.post("/commands/{device}")
 async def command(device: str, request: Request) -> dict[str, str]:
-    """Send a command to a device, and answer once the broker has it."""
+    """Send a command to a device, and answer when the broker has acknowledged it."""
     if not device.isalnum():
-        raise HTTPException(422, "the name of a device has letters and digits alone")
+        raise HTTPException(422, "the name of a device must contain only letters and digits")
     await request.app.state.ps.publish(f"commands/{device}", await request.json(), qos=1)
     return {"sent": device}
 

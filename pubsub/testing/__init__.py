@@ -4,8 +4,8 @@
         device.run_once(mqtt_broker.url)
         mqtt_broker.messages.assert_published("sensors/1", {"celsius": 21.5}, qos=1)
 
-`RecordingBroker` works without pytest, too. `docs/guide/pytest.md` has the rest. Each name is loaded when it is asked
-for, since pytest loads the plugin in every run.
+`RecordingBroker` can be used without pytest, too; see `docs/guide/pytest.md`. Names are loaded on first use, because
+pytest loads the plugin in every run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The embedded broker with what a test wants of it: a record, a look inside, and ways to misbehave on demand."""
+"""The embedded broker for tests: it records messages, shows its clients, and refuses or stalls on request."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import mqttws
 from mqttws.broker import Broker, Peer, Refused
 from pubsub.testing.messages import Recorded, Recorder
 
-#: Seconds that a client which is closing may still be connected when a test has ended.
+#: Seconds within which closing clients must be disconnected after a test.
 GRACE = 1.0
-#: Lines that are kept for the report of a test that fails, and the most characters of one.
+#: The number of lines for the report of a failed test, and the maximum characters of each.
 KEEP_LINES = 200
 WIDTH = 200
 
@@ -23,11 +23,20 @@ class RecordingBroker(Broker):
     """An embedded broker that records published messages.
 
     Args:
-        **options: Of `mqttws.broker.Broker`; it listens on free ports of the loopback interface.
+        **options: The options of `mqttws.broker.Broker`. By default it listens on free ports of the loopback interface.
 
     Attributes:
         messages: The published messages.
-        happened: Lines about what happened last: each packet (not with the compiled build), and each end.
+        happened: Lines about the latest packets (not with the compiled build) and lost connections.
+
+    Examples:
+        >>> import mqttws
+        >>> from pubsub.testing import RecordingBroker
+        >>> with RecordingBroker() as broker, mqttws.connect(broker.url, client_id="t1") as client:
+        ...     client.publish("sensors/1", '{"celsius": 21.5}', qos=1)
+        ...     message = broker.messages.assert_published("sensors/1", {"celsius": 21.5}, qos=1)
+        ...     print(message.client_id, broker.clients)
+        t1 ['t1']
     """
 
     def __init__(self, **options: Any) -> None:
@@ -51,45 +60,61 @@ class RecordingBroker(Broker):
             **options,
         )
 
-    # A look inside.
+    # The state of the broker.
 
     @property
     def clients(self) -> list[str]:
-        """The identifiers of the clients that are connected."""
+        """The client identifiers of the connected clients."""
         with self._changed:
             return sorted(self._clients)
 
     @property
     def subscriptions(self) -> dict[str, dict[str, int]]:
-        """The subscriptions: client identifier -> Topic Filter -> QoS granted; also of kept sessions."""
+        """The subscriptions: client identifier -> Topic Filter -> granted QoS; including those of kept sessions."""
         return {session.client_id: session.subscriptions for session in self.sessions() if session.subscriptions}
 
     def wait_for_clients(self, count: int, timeout: float = 5.0) -> list[str]:
-        """Wait until so many clients are connected, no more and no fewer. Return their identifiers.
+        """Wait until exactly this number of clients is connected.
+
+        Args:
+            count: The number of clients, 0 or more.
+            timeout: Seconds.
+
+        Returns:
+            The client identifiers, sorted.
 
         Raises:
-            AssertionError: There were others when the time was up.
+            AssertionError: The number was another one when the time was up.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._clients) == count, timeout):
                 raise AssertionError(f"{len(self._clients)} clients, expected {count}: {sorted(self._clients)}")
             return sorted(self._clients)
 
-    # Misbehaving on demand.
+    # Faults on request.
 
     def refuse_next(self, return_code: int = 3, times: int = 1) -> None:
-        """Answer the next CONNECTs with a refusal.
+        """Refuse the next CONNECTs.
 
         Args:
-            return_code: Of the CONNACK, 1 to 5. Spec: §3.2.2.3.
-            times: How many.
+            return_code: The return code of the CONNACK, 1 to 5.
+            times: The number of CONNECTs to refuse.
+
+        Raises:
+            ValueError: The return code is out of its range.
+
+        Spec: §3.2.2.3
         """
         Refused(return_code)
         self._refusals += [return_code] * times
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Stand still: as long as the block runs, the broker reads nothing and answers nothing."""
+        """Stall the broker during a `with` block: it reads nothing and answers nothing.
+
+        Raises:
+            RuntimeError: The broker did not stall within 5 seconds.
+        """
         standing = threading.Event()
 
         def stand() -> None:
@@ -101,7 +126,7 @@ class RecordingBroker(Broker):
         waiting.start()
         try:
             if not standing.wait(5.0):
-                raise RuntimeError("the broker does not stand still")
+                raise RuntimeError("the broker could not be paused within 5 s")
             yield
         finally:
             self._resumed.set()
@@ -146,7 +171,7 @@ class RecordingBroker(Broker):
             self._hook_packet(peer, sent, packet)
 
     def left_open(self) -> list[str]:
-        """Return the clients that are still connected, having let those that are closing finish."""
+        """Return the clients that are still connected, after waiting up to `GRACE` seconds for closing ones."""
         with self._changed:
             self._changed.wait_for(lambda: not self._clients, GRACE)
             return [

@@ -1,4 +1,4 @@
-"""The messages published at a broker, for tests: waiting, counting, and readable assertion failures."""
+"""The record of published messages, for tests: waiting for messages, and assertions with readable failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import mqttws
 
-#: How many messages a recorder keeps.
+#: The default maximum number of messages of a recorder.
 KEEP = 10_000
 
 _ANY: Final = object()
@@ -22,14 +22,14 @@ _ANY: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A message that was published.
+    """A published message.
 
     Attributes:
-        topic: Its Topic Name.
-        payload: Its bytes.
-        qos: As the publisher sent it.
-        retain: Whether the broker was to keep it.
-        client_id: The publisher's; "" for the broker's own and for a will.
+        topic: The Topic Name.
+        payload: The payload.
+        qos: The QoS of the PUBLISH: 0, 1 or 2.
+        retain: Whether it was published as a retained message.
+        client_id: The client identifier of the publisher; "" for a message of the broker, or a will.
     """
 
     topic: str
@@ -40,7 +40,7 @@ class Recorded:
 
     @property
     def value(self) -> Any:
-        """The payload as JSON, else as text, else as bytes."""
+        """The payload as a JSON value; if it is not JSON, as text; if it is not text, as bytes."""
         try:
             text = self.payload.decode()
         except UnicodeDecodeError:
@@ -56,10 +56,10 @@ class Recorded:
 
 
 class Recorder:
-    """The messages that were published at a broker, in order. Any thread may ask.
+    """The messages that were published to a broker, in order. Thread-safe.
 
     Args:
-        keep: How many messages; the oldest are forgotten first.
+        keep: The maximum number of messages, at least 1; beyond it the oldest are removed.
     """
 
     def __init__(self, keep: int = KEEP) -> None:
@@ -67,13 +67,17 @@ class Recorder:
         self._changed = threading.Condition()
 
     def add(self, message: Recorded) -> None:
-        """Record a message."""
+        """Record a message.
+
+        Args:
+            message: The message.
+        """
         with self._changed:
             self._messages.append(message)
             self._changed.notify_all()
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Remove all messages."""
         with self._changed:
             self._messages.clear()
 
@@ -85,20 +89,31 @@ class Recorder:
         return len(self._messages)
 
     def matching(self, topic_filter: str) -> list[Recorded]:
-        """Return the messages whose topic matches a Topic Filter."""
+        """Return the messages whose topic matches a Topic Filter.
+
+        Args:
+            topic_filter: The Topic Filter.
+
+        Raises:
+            LocalProtocolError: The Topic Filter is not valid.
+        """
         mqttws.check_topic_filter(topic_filter)
         return [message for message in self if mqttws.topic_matches(topic_filter, message.topic)]
 
     def wait_for(self, topic_filter: str, count: int = 1, timeout: float = 5.0) -> list[Recorded]:
-        """Wait until so many messages have been published, and return them all.
+        """Wait until a number of messages has been published.
 
         Args:
-            topic_filter: Of their topics.
-            count: At least 1.
+            topic_filter: The Topic Filter of the messages.
+            count: The number of messages, at least 1.
             timeout: Seconds.
 
+        Returns:
+            All messages that match the Topic Filter.
+
         Raises:
-            AssertionError: There were fewer when the time was up; it lists what there was.
+            AssertionError: There were fewer when the time was up. The message lists the published ones.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -122,17 +137,22 @@ class Recorder:
         retain: bool | None = None,
         timeout: float = 5.0,
     ) -> Recorded:
-        """Check that a message was published, waiting for it. Return it.
+        """Check that a message was published. Wait for it if necessary.
 
         Args:
-            topic: Its Topic Name, or a Topic Filter.
-            value: Its payload: bytes, text, or what JSON holds; left out: any.
-            qos: 0, 1 or 2; None: any.
-            retain: None: any.
+            topic: The Topic Name, or a Topic Filter.
+            value: The expected payload: bytes, text, or a JSON value; omit it to accept any.
+            qos: The expected QoS, 0, 1 or 2; None: any.
+            retain: Whether it must be a retained message; None: either.
             timeout: Seconds to wait.
 
+        Returns:
+            The first message that matches.
+
         Raises:
-            AssertionError: None was; it shows what differs in the nearest one, and what there was.
+            AssertionError: There was no such message. The error shows how the closest one differs, and lists the
+                published messages.
+            LocalProtocolError: The topic is not valid.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -152,17 +172,21 @@ class Recorder:
         raise AssertionError(f"what was published to {topic!r} differs:\n{found}{self._listing()}")
 
     def assert_nothing_published(self, topic_filter: str = "#") -> None:
-        """Check that nothing was published so far.
+        """Check that no message was published so far.
+
+        Args:
+            topic_filter: The Topic Filter of the messages.
 
         Raises:
-            AssertionError: Something was.
+            AssertionError: A message was published. The error lists the messages.
+            LocalProtocolError: The Topic Filter is not valid.
         """
         found = self.matching(topic_filter)
         if found:
             raise AssertionError(f"{len(found)} messages were published to {topic_filter!r}{self._listing()}")
 
     def _listing(self, most: int = 20) -> str:
-        """Show the last messages, for the end of an error."""
+        """Return the list of the last messages, for the end of an error message."""
         messages = list(self)
         if not messages:
             return "; nothing was published at all"
@@ -179,7 +203,7 @@ def _differences(message: Recorded, value: Any, qos: int | None, retain: bool | 
         lines.append(f"    retain {message.retain}, expected {retain}")
     if value is not _ANY:
         found = message.payload if isinstance(value, bytes) else message.value
-        if isinstance(value, str) and found != value:  # "21.5" is text, though it would be JSON, too
+        if isinstance(value, str) and found != value:  # compare "21.5" as text, although the payload is also JSON
             found = message.payload.decode(errors="backslashreplace")
         if found != value:
             pair = pformat(value).splitlines(), pformat(found).splitlines()

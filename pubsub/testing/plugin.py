@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures of a recording broker, clients, and the local AWS IoT endpoint.
 
-It is loaded by each run of pytest, so that it imports nothing of MQTT until a test asks for a fixture. No asyncio
-plugin is needed: the asyncio clients are given unopened, and `async with` opens them in whichever loop the test has.
+Each run of pytest loads it, so it imports the other packages only when a test uses a fixture. No asyncio plugin is
+required: the asyncio clients are not open, and `async with` opens them in the event loop of the test.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ini option."""
     parser.addini(
         "mqtt_clients_left_open",
-        "what a test that leaves a client connected meets: error (default) or ignore",
+        "the result of a test that leaves a client connected: error (default) or ignore",
         default="error",
     )
 
 
 @pytest.fixture
 def mqtt_broker(request: pytest.FixtureRequest) -> Iterator[RecordingBroker]:
-    """A fresh MQTT broker (`RecordingBroker`) for this test: `url`, `messages`, `clients`, `retained` ..."""
+    """A new MQTT broker (`RecordingBroker`) for this test: `url`, `messages`, `clients`, `retained` ..."""
     yield from _broker(request)
 
 
@@ -94,7 +94,7 @@ def pubsub_client_async(mqtt_broker: RecordingBroker) -> pubsub.aio.PubSub:
 
 @pytest.fixture
 def mqtt_faults(mqtt_broker: RecordingBroker) -> Iterator[Faults]:
-    """`mqttws.testing.Faults` before `mqtt_broker`: it breaks packets by rules; clients connect to its `url`."""
+    """`mqttws.testing.Faults` for `mqtt_broker`: it injects faults by rules; clients connect to its `url`."""
     from mqttws.testing import Faults
 
     with Faults(mqtt_broker.url) as faults:
@@ -103,7 +103,7 @@ def mqtt_faults(mqtt_broker: RecordingBroker) -> Iterator[Faults]:
 
 @pytest.fixture
 def iot_endpoint() -> Iterator[LocalIoTEndpoint]:
-    """A local AWS IoT endpoint with one user, who may do everything: `url`, `region`, `credentials`, `identities`."""
+    """A local AWS IoT endpoint; its one user has all permissions: `url`, `region`, `credentials`, `identities`."""
     from pubsub.aws.local.endpoint import LocalIoTEndpoint
 
     with LocalIoTEndpoint() as endpoint:
@@ -112,7 +112,7 @@ def iot_endpoint() -> Iterator[LocalIoTEndpoint]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Add what happened last at its brokers to the report of a test that failed."""
+    """Add the latest events of its brokers to the report of a failed test."""
     outcome: Any = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
