@@ -244,12 +244,13 @@ class Client:
             call = pending.publish_packet, packet
         core.check_waiting()
         future: asyncio.Future[Any]
+        left = seconds
         try:
             future = network.call(*call)
         except QueueFull:
             started = network.loop.time()
             future = await self._submit(call, topic, started + seconds, seconds)
-            seconds = max(0.0, seconds - (network.loop.time() - started))
+            left = max(0.0, seconds - (network.loop.time() - started))
         if age is not None:
             network.await_expiry()
         deadlock: WouldDeadlock | None = None
@@ -261,7 +262,7 @@ class Client:
                 network.flush_first()
                 if not future.done():
                     await NEXT_TURN  # what was published in this turn is written before this task continues
-            if await network.wait(future, seconds):
+            if await network.wait(future, left):
                 return
         except WouldDeadlock as error:
             deadlock = error

@@ -259,6 +259,10 @@ class Network(Owner):
             reason = waits.get(future)
             if reason is HOPELESS:
                 self.check_progress()
+                # Reading has resumed since, but the future is cancelled. The task itself was not.
+                raise WouldDeadlock(
+                    "nothing was read, and only this task took messages; use the _nowait form here"
+                ) from None
             if reason is not EXPIRED:
                 raise
             return False

@@ -12,7 +12,7 @@ import mqttws.aio
 from mqttws.aio.network import Pump
 from mqttws.aio.waits import EXPIRED, HOPELESS, IDLE_LENGTHS, Waits
 from mqttws.broker import Broker
-from mqttws.errors import TimedOut
+from mqttws.errors import TimedOut, WouldDeadlock
 
 
 def scheduled(loop: asyncio.AbstractEventLoop) -> int:
@@ -76,6 +76,20 @@ def test_a_wait_that_can_never_end_raises_and_affects_no_other() -> None:
         assert hopeless.cancelled()
         assert not other.done()
         assert waits.tasks() == [(other, asyncio.current_task())]
+
+    asyncio.run(run())
+
+
+def test_a_hopeless_wait_is_not_a_cancellation_even_if_reading_resumes_before_its_task_runs() -> None:
+    async def run() -> None:
+        network = mqttws.aio.Client("ws://127.0.0.1:9/mqtt")._network
+        future = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(network.wait(future, PATIENCE))
+        await asyncio.sleep(0)
+        network._waits.end(future)  # as when the client stalls; when the task continues, it no longer does
+        assert not network.core.stalled
+        with pytest.raises(WouldDeadlock, match="only this task took messages"):
+            await waiting
 
     asyncio.run(run())
 
@@ -147,6 +161,25 @@ def test_an_unsent_message_of_qos_0_is_withdrawn(ending: str) -> None:
             assert client.pending == 0
             pump.resume_writing()
             await client.publish("t", b"2")
+
+    with Broker() as broker:
+        asyncio.run(run(broker.url_of("mqtt")))
+
+
+def test_a_time_out_names_the_whole_time_including_the_wait_for_space() -> None:
+    async def run(url: str) -> None:
+        async with asyncio.timeout(PATIENCE), mqttws.aio.connect(url, max_queued=1) as client:
+            pump = client._network._pump
+            assert pump is not None
+            pump.pause_writing()  # as if the peer does not read
+            first = client.publish_nowait("t", b"1")
+            publishing = asyncio.create_task(client.publish("t", b"2", timeout=0.4))
+            await asyncio.sleep(0.2)
+            assert not publishing.done()  # it waits for space
+            assert client.withdraw(first)
+            with pytest.raises(TimedOut, match=r"was not delivered within 0\.4 s; it was not sent and will not be"):
+                await publishing
+            pump.resume_writing()
 
     with Broker() as broker:
         asyncio.run(run(broker.url_of("mqtt")))
