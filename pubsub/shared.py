@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -14,17 +13,17 @@ from pubsub.providers.base import Provider
 from pubsub.subscription import Dedupe
 from pubsub.sync import Observable, PubSub
 
-_lock = threading.Lock()
-_default: PubSub | None = None
+_shared: dict[str, PubSub] = {}
 
 
 def default() -> PubSub:
-    """Return the shared `PubSub`, which the functions of this module use."""
-    global _default
-    with _lock:
-        if _default is None:
-            _default = PubSub()
-        return _default
+    """Return the shared `PubSub`, which the functions of this module use.
+
+    Takes no lock: a signal handler may call this in the middle of another call, and a thread that held a lock would not
+    exist in a forked child. `setdefault`, which is atomic, decides which one is used if two are made.
+    """
+    made = _shared.get("default")
+    return made if made is not None else _shared.setdefault("default", PubSub())
 
 
 def add_pluggable(provider: Provider) -> None:

@@ -9,8 +9,8 @@ The lock of the `PubSub` guards all state; callbacks are called outside it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from mqttws import Publish, SubscribeRejected
@@ -85,7 +85,7 @@ class SubscriptionCore:
         self._codec = codec
         self._providers = list(providers)
         self._dedupe = dedupe
-        self._keys: OrderedDict[Hashable, None] = OrderedDict()
+        self._keys: dict[Hashable, object] = {}  # of `dedupe`, the oldest first
         self._channels: dict[str, Connection] = {}  # by the name of the provider
         self._wanted: dict[str, int] = {}
         self._codes: dict[tuple[str, str], int | None] = {}  # by provider and Topic Filter; None: not answered yet
@@ -209,15 +209,28 @@ class SubscriptionCore:
         return Message(publish.topic, value, publish.payload, publish.qos, publish.retain, publish.dup, provider)
 
     def _is_copy(self, message: Message, dedupe: Dedupe) -> bool:
-        """Return whether a message with the same key has been delivered recently. None means no key."""
-        key = self.runtime.call(dedupe, message)
+        """Return whether a message with the same key has been delivered recently. None means no key.
+
+        A failure of the user's function, or of its key, is logged; then the message is delivered.
+        """
+        return bool(self.runtime.call(partial(self._remember, dedupe), message))
+
+    def _remember(self, dedupe: Dedupe, message: Message) -> bool:
+        """Store the key of a message. Return whether it was stored before.
+
+        Called by the runners of several connections at the same time, and without the lock, because it calls the hash
+        function of the user's key. So `setdefault`, which is atomic, decides which of two copies is the first.
+        """
+        key = dedupe(message)
         if key is None:
             return False
-        is_known = key in self._keys
-        self._keys[key] = None
-        self._keys.move_to_end(key)
+        mark = object()
+        is_known = self._keys.setdefault(key, mark) is not mark
         if len(self._keys) > MOST_KEYS:
-            self._keys.popitem(last=False)
+            try:
+                self._keys.pop(next(iter(self._keys)), None)
+            except RuntimeError:  # another thread has just added a key; the next message removes one
+                pass
         return is_known
 
     def answered(self, provider: str, topic_filter: str, return_code: int, error: Exception | None = None) -> None:

@@ -127,6 +127,8 @@ class Page:
                 await self._answer(http, writer, request, body)
             except Refusal as refusal:
                 await _send(http, writer, refusal.status, "text/plain; charset=utf-8", str(refusal).encode())
+            except ValueError:  # of the target or the Origin, which cannot be parsed
+                await _send(http, writer, 400, "text/plain; charset=utf-8", b"the request is not valid")
             if http.our_state is h11.MUST_CLOSE or http.their_state is h11.MUST_CLOSE:
                 return
             http.start_next_cycle()
@@ -172,7 +174,7 @@ class Page:
 
     async def _let_in(self, http: h11.Connection, writer: asyncio.StreamWriter, token: str) -> None:
         """Exchange the token for the cookie, once."""
-        if self._token is None or not hmac.compare_digest(self._token, token):
+        if self._token is None or not _equal(self._token, token):
             raise Refusal(403, "this URL was used before; start pubsub look again for a new one")
         self._token = None
         cookie = f"{_COOKIE}={self._cookie}; HttpOnly; SameSite=Strict; Path=/"
@@ -183,7 +185,7 @@ class Page:
             found = SimpleCookie(text).get(_COOKIE)
         except CookieError:
             found = None
-        if found is None or not hmac.compare_digest(found.value, self._cookie):
+        if found is None or not _equal(self._cookie, found.value):
             raise Refusal(403, "open the URL that pubsub look has printed")
 
     async def _send_events(self, http: h11.Connection, writer: asyncio.StreamWriter) -> None:
@@ -220,6 +222,11 @@ class Page:
         except (KeyError, TypeError):
             raise Refusal(400, "the request is not valid") from None
         raise Refusal(404, "there is nothing here")
+
+
+def _equal(secret: str, text: str) -> bool:
+    """Compare in constant time. As bytes, because `compare_digest` accepts only ASCII in a str."""
+    return hmac.compare_digest(secret.encode(), text.encode(errors="surrogatepass"))
 
 
 def _decode(layer: str, sender: str, data: bytes) -> dict[str, Any]:

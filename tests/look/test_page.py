@@ -486,6 +486,8 @@ def test_access_to_the_page_is_restricted() -> None:
         host = base.removeprefix("http://").rstrip("/")
         assert ask(base)[0] == 403
         assert ask(f"{base}?token=wrong")[0] == 403
+        assert ask(f"{base}?token=%C3%A9")[0] == 403
+        assert ask(base, Cookie='look="\xe9"')[0] == 403
         assert ask(live.url, Host="evil.example")[0] == 421
         status, cookie = ask(live.url)
         assert status == 303
@@ -497,6 +499,8 @@ def test_access_to_the_page_is_restricted() -> None:
         assert ask(base, Cookie=pair)[0] == 200
         assert ask(f"{base}decode", Cookie=pair, Origin="http://evil.example")[0] == 403
         assert ask(f"{base}decode", Cookie=pair, Origin=f"http://{host}")[0] == 400
+        assert ask(f"{base}decode", Cookie=pair, Origin="http://[")[0] == 400
+        assert ask(f"{base}record?n={'9' * 5000}", Cookie=pair)[0] == 400  # more digits than Python converts
         assert ask(f"{base}decode", Cookie="look=wrong", Origin=f"http://{host}")[0] == 403
 
 

@@ -486,3 +486,26 @@ ps.close()
         broker,
     )
     assert said == "True True 0 []"
+
+
+def test_a_signal_handler_may_use_the_shared_pubsub_while_it_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pubsub import shared
+
+    made: list[PubSub] = []
+
+    class Interrupted(PubSub):
+        """Its constructor is interrupted by a handler that needs the same object."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            if not made:
+                made.append(self)
+                made.append(shared.default())
+
+    monkeypatch.setattr(shared, "PubSub", Interrupted)
+    monkeypatch.setattr(shared, "_shared", {})
+    calling = threading.Thread(target=lambda: made.append(shared.default()), daemon=True)
+    calling.start()
+    calling.join(PATIENCE)
+    assert not calling.is_alive()
+    assert made[1] is made[2] is shared.default()

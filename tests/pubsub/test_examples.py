@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 SAYS = {
-    "threads": ["connection: Connected", "answer: {'sum': 6}", "done", "retained: {'unit': '°C'}"],
+    "threads": ["answer: {'sum': 6}", "done", "retained: {'unit': '°C'}"],
     "event_loop": ["answer: {'sum': 0}", "answer: {'sum': 2}", "answer: {'sum': 4}", "retained: {'unit': '°C'}"],
     "shards": [
         "connections: 8, state: Connected",
@@ -41,6 +41,8 @@ def test_each_example_runs(name: str) -> None:
     assert done.stderr == ""
     lines = iter(done.stdout.splitlines())
     assert all(line in lines for line in SAYS[name]), done.stdout
+    if name == "threads":  # another thread reports the states: these lines may be anywhere
+        assert "connection: Connected" in done.stdout
 
 
 PAGE = (ROOT / "docs" / "pubsub.md").read_text(encoding="utf-8")

@@ -348,3 +348,45 @@ def test_duplicates_are_skipped_by_their_key(api: Api, recorder: Recorder, world
     for payload in (b'{"id": 1}', b'{"id": 2}', b'{"id": 1}', b'{"no": 0}', b'{"no": 0}', b'{"id": 3}'):
         world.broker.publish("a", payload)
     recorder.wait_for_values({"id": 1}, {"id": 2}, {"no": 0}, {"no": 0}, {"id": 3})
+
+
+def test_a_key_that_cannot_be_hashed_is_logged_and_ends_nothing(
+    api: Api, recorder: Recorder, world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    observable = api.ps.subscribe("a", dedupe=lambda message: [message.value])  # type: ignore[arg-type, return-value]
+    api.call(api.call(observable.subscribe, recorder).ready, PATIENCE)
+    for payload in (b"1", b"1", b"2"):
+        world.broker.publish("a", payload)
+    recorder.wait_for_values(1, 1, 2)
+    assert "unhashable" in caplog.text
+
+
+class MeetingKey:
+    """A key whose second hash waits for the other thread: a look-up and an insertion in two steps would both miss."""
+
+    def __init__(self, both: threading.Barrier) -> None:
+        self._both, self._hashes = both, 0
+
+    def __hash__(self) -> int:
+        self._hashes += 1
+        if self._hashes == 2:
+            self._both.wait(PATIENCE)
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeetingKey)
+
+
+def test_of_two_copies_that_come_at_the_same_time_one_is_skipped(world: Any) -> None:
+    both, found = threading.Barrier(2), list[bool]()
+    with PubSub(world.provider()) as ps:
+        core = ps.subscribe("a", dedupe=lambda message: MeetingKey(both)).subscribe(next=id)._core
+        threads = [
+            threading.Thread(target=lambda: found.append(core._is_copy(Message("a", 1, b"1"), core._dedupe)))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert sorted(found) == [False, True]
