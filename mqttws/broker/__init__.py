@@ -10,7 +10,7 @@
 The modules, from the listeners inwards:
 
 - `broker`: listeners and threads; `link`: one transport; `handler`: the reaction to each event of a connection
-- `hub`: what the connections share, with `doors` (admission of connections) and `turns` (scheduling of work and writes)
+- `hub`: what the connections share, with `admission` of connections and `turns` (scheduling of work and writes)
 - `registry`: sessions, take-over and expiry; `subscriber`: one session
 - `router`: delivery, with `subscriptions` (lookup by topic), `retained` (retained messages) and `memory` (a limit on
   the memory of all sessions)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from mqttws.broker.doors import Doors, Visitor
+from mqttws.broker import admission
 from mqttws.broker.hooks import Access, Hooks, Peer
 from mqttws.broker.limits import Limits
 from mqttws.broker.registry import Registry
@@ -26,7 +26,7 @@ _SWEEP = 1.0
 _STOP_TIMEOUT = 0.5
 
 
-class Guest(Visitor, Protocol):
+class Connection(admission.Connection, Protocol):
     """The interface of a connection for the hub."""
 
     def end(self, error: MQTTError) -> None:
@@ -68,24 +68,24 @@ class Hub:
         self.status = Status(router, registry, self.loop.time())
         self.stopping = False
         self.turns = Turns(self.loop, self.store)
-        self.doors: Doors[Guest] = Doors(self.limits)
+        self.admission: admission.Admission[Connection] = admission.Admission(self.limits)
         self._empty = asyncio.Event()
         self._empty.set()
         self._duties = [self.loop.create_task(self._every(_SWEEP, self._sweep))]
         if sys_interval is not None:
             self._duties.append(self.loop.create_task(self._every(sys_interval, self.status.refresh)))
 
-    def admit(self, guest: Guest, host: str) -> str | None:
+    def admit(self, connection: Connection, host: str) -> str | None:
         """Admit a connection. Return the reason for refusing it, or None; call leave() when an admitted one ends."""
-        objection = "the broker is stopping" if self.stopping else self.doors.admit(guest, host)
+        objection = "the broker is stopping" if self.stopping else self.admission.admit(connection, host)
         if objection is None:
             self._empty.clear()
         return objection
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, connection: Connection) -> None:
         """Record that an admitted connection has ended."""
-        self.doors.leave(guest)
-        if not self.doors:
+        self.admission.leave(connection)
+        if not self.admission:
             self._empty.set()
 
     def publish_will(self, peer: Peer, will: Message) -> None:
@@ -134,14 +134,14 @@ class Hub:
         for duty in self._duties:
             duty.cancel()
         await asyncio.wait(self._duties)
-        for guest in self.doors.all:
-            guest.end(ConnectionClosed("the broker is stopping"))
+        for connection in self.admission.all:
+            connection.end(ConnectionClosed("the broker is stopping"))
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
                 await self._empty.wait()
         except TimeoutError:
-            for guest in self.doors.all:
-                guest.abort()
+            for connection in self.admission.all:
+                connection.abort()
             await self._empty.wait()
 
 

@@ -282,8 +282,8 @@ class Link(asyncio.Protocol):
             self._admitted = False
             self._hub.leave(self)
 
-    def turn_out(self, reason: str) -> None:
-        """See `doors.Visitor.turn_out`."""
+    def evict(self, reason: str) -> None:
+        """See `admission.Connection.evict`."""
         self._hub.metrics.connections_refused += 1
         text = "connection from %s over %s dropped: %s"
         self._hub.notices.say("connections dropped", self._host, text, self._host, self._scheme, reason)
@@ -326,7 +326,7 @@ class Link(asyncio.Protocol):
         # Before CONNACK the client's bytes count against `max_pending_bytes`; after it, work that is left over, and
         # retained messages that fit into the transport, are deferred.
         if handler.subscriber is None:
-            self._hub.doors.hold(self, self._connection.machine.opening_size)
+            self._hub.admission.hold(self, self._connection.machine.opening_size)
         elif more or ((handler.subscriber.due or handler.subscriber.walk is not None) and self._may_bring()):
             self._put_off()
         if self._connection.machine.packet_begun is not None:  # `packet_timeout` applies from now on
@@ -451,7 +451,7 @@ class Link(asyncio.Protocol):
         self._measure(len(data), perf_counter() - started)
         if "backlog" in self._holds and self._backlog_size < READ_SIZE // 2:
             self.release("backlog")
-        self._hub.doors.hold(self, self._backlog_size + self._connection.machine.opening_size)
+        self._hub.admission.hold(self, self._backlog_size + self._connection.machine.opening_size)
 
     def _fail(self, handler: Handler, error: Exception, now: float) -> None:
         """Close the connection because of an error in the broker or in a hook."""
@@ -515,7 +515,7 @@ class Link(asyncio.Protocol):
 
     def accepted(self) -> None:
         """See `Line.accepted`."""
-        self._hub.doors.accept(self)
+        self._hub.admission.accept(self)
         self._spent, self._spent_at = 0.0, perf_counter()
         self._arm()
 

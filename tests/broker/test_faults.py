@@ -52,7 +52,7 @@ def test_an_error_while_closing_still_closes(broker, client, monkeypatch, caplog
 
 def link_of(broker, client_id):
     """Return the broker's `Link` of a client."""
-    (link,) = (link for link in broker._hub.doors.all if link._handler.subscriber.client_id == client_id)
+    (link,) = (link for link in broker._hub.admission.all if link._handler.subscriber.client_id == client_id)
     return link
 
 

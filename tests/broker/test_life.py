@@ -53,7 +53,7 @@ def test_a_closed_connection_is_freed_without_the_garbage_collector(start, wire,
     try:
         peer = wire(broker, scheme).send(Connect("c"))
         assert asked.wait(PATIENCE)
-        (link,) = broker._hub.doors.all
+        (link,) = broker._hub.admission.all
         transport, identity = weakref.ref(link._transport), id(link)
         del link
         if how in ("in order", "cut"):

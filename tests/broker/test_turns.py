@@ -20,7 +20,7 @@ from wire import PATIENCE, Wire
 import mqttws
 from mqttws import Connect, Message, PubAck, Publish, Subscribe
 from mqttws.broker import Broker, Limits, Peer
-from mqttws.broker.doors import Doors
+from mqttws.broker.admission import Admission
 from mqttws.broker.registry import Registry
 from mqttws.broker.router import Router
 
@@ -129,41 +129,43 @@ def test_mqtt_on_a_websocket_port_is_closed_immediately(start, wire, caplog):
     assert "the client does not use HTTP" in caplog.text
 
 
-class Visitor:
+class Connection:
     """A connection that records why it was closed."""
 
-    def __init__(self, doors: Doors[Visitor]) -> None:
-        self.doors = doors
+    def __init__(self, admission: Admission[Connection]) -> None:
+        self.admission = admission
         self.reasons: list[str] = []
 
-    def turn_out(self, reason: str) -> None:
+    def evict(self, reason: str) -> None:
         self.reasons.append(reason)
-        self.doors.leave(self)
+        self.admission.leave(self)
 
 
 def test_connections_without_a_connect_are_closed_first_the_oldest_before_others():
-    doors: Doors[Visitor] = Doors(Limits(max_connections=3, max_pending_per_address=2, max_pending_bytes=100))
-    a, b, c, d, e, f = (Visitor(doors) for _ in range(6))
-    for visitor in (a, b, c):
-        assert doors.admit(visitor, "x") is None
+    admission: Admission[Connection] = Admission(
+        Limits(max_connections=3, max_pending_per_address=2, max_pending_bytes=100)
+    )
+    a, b, c, d, e, f = (Connection(admission) for _ in range(6))
+    for connection in (a, b, c):
+        assert admission.admit(connection, "x") is None
     assert a.reasons == ["2 connections from this address have sent no CONNECT"]
-    doors.accept(b)
-    assert doors.admit(d, "y") is None
-    assert doors.admit(e, "y") is None
+    admission.accept(b)
+    assert admission.admit(d, "y") is None
+    assert admission.admit(e, "y") is None
     assert c.reasons == ["the broker is full, and it has sent no CONNECT"]
-    doors.hold(d, 60)
-    doors.hold(e, 30)
-    doors.hold(e, 50)
+    admission.hold(d, 60)
+    admission.hold(e, 30)
+    admission.hold(e, 50)
     assert d.reasons == ["too many bytes are buffered for connections without a CONNACK"]
-    doors.accept(e)
-    assert doors.admit(f, "y") is None
-    doors.accept(f)
-    assert doors.admit(a, "z") == "3 clients are already connected"
-    for visitor in (b, e, f):
-        doors.leave(visitor)
-    assert len(doors) == doors._held == 0
-    assert not doors._by_address
-    assert not doors._strangers_by_address
+    admission.accept(e)
+    assert admission.admit(f, "y") is None
+    admission.accept(f)
+    assert admission.admit(a, "z") == "3 clients are already connected"
+    for connection in (b, e, f):
+        admission.leave(connection)
+    assert len(admission) == admission._held == 0
+    assert not admission._by_address
+    assert not admission._pending_by_address
 
 
 def attached(router: Router, *client_ids: str):
@@ -259,7 +261,7 @@ def test_a_turn_accepts_a_few_connections_and_the_rest_wait_in_the_backlog():
                 accepted = []
                 while not accepted or accepted[-1] < 200:
                     await asyncio.sleep(0)
-                    accepted.append(len(broker._hub.doors))
+                    accepted.append(len(broker._hub.admission))
                 return [after - before for before, after in pairwise(accepted)]
 
     steps = asyncio.run(run())

@@ -474,7 +474,7 @@ fault("U-4", "a refusal without a CONNACK", (HANDLER + "_answer_connect", "conne
 fault("U-5", "control characters in topics", (LIMITS + "check_topic", "if not self.control_characters and", "if False and"))
 fault("U-5", "control characters in client identifiers", (LIMITS + "objection_to_client_id", "if not self.control_characters and", "if False and"))
 fault("U-6", "clients meet at $ topics", (ROUTER + "is_reserved", 'return topic.startswith("$") and', "return False and"))
-fault("U-7", "one client's error ends the others", (HANDLER + "fail", "self.cut(", "[link.abort() for link in self._hub.doors.all]; self.cut("))
+fault("U-7", "one client's error ends the others", (HANDLER + "fail", "self.cut(", "[link.abort() for link in self._hub.admission.all]; self.cut("))
 fault("U-8", "a fifth byte of the remaining length", (WIRE + "decode_remaining_length", "min(start + 4, len(data))", "min(start + 5, len(data))"),
       (WIRE + "decode_remaining_length", "len(data) - start >= 4", "len(data) - start >= 5"))
 fault("U-9", "the bound is not kept", ("mqttws.codec.decoder:Decoder._keep", "if self._need > self.max_packet_size:", "if False:"))

@@ -388,7 +388,7 @@ def test_cancelling_close_closes_the_connection() -> None:
 @pytest.mark.parametrize("how", ["closed", "reset"])
 def test_a_closed_connection_is_freed_without_the_garbage_collector(broker: Broker, scheme: str, how: str) -> None:
     def reset() -> None:
-        (link,) = broker._hub.doors.all
+        (link,) = broker._hub.admission.all
         link._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
