@@ -21,7 +21,7 @@ from mqttws.client.callbacks import check_callback
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
-from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
+from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
@@ -237,7 +237,7 @@ class Client:
         network, core = self._network, self._network.core
         pending, seconds = core.pending, self._options.timeout if timeout is None else timeout
         call: tuple[Any, ...]
-        if qos or type(qos) is not int or age is not None:
+        if qos is not AT_MOST_ONCE or age is not None:
             call = pending.publish_message, Message(topic, payload, qos, retain), age
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
@@ -314,14 +314,24 @@ class Client:
             future = network.request(pending.publish_safe, message, age)
             network.await_expiry()
             return future
-        if qos or type(qos) is not int:
-            return network.request(pending.publish_safe, Message(topic, payload, qos, retain))
+        # A later message of the same turn of the loop is published as by `request`, inlined for speed.
+        inlined = network.flushing and not network.busy and not network.posted
+        if qos is not AT_MOST_ONCE:
+            message = Message(topic, payload, qos, retain)
+            if not inlined:
+                return network.request(pending.publish_safe, message)
+            network.busy = network.unflushed = True
+            try:
+                return pending.publish_safe(message)
+            finally:
+                network.busy = False
         packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-        if network.busy or network.posted or not network.flushing:
+        if not inlined:
             return network.request(pending.publish_packet, packet)
-        # A later message of the same turn of the loop: the same as `request`, inlined for speed.
         network.busy = network.unflushed = True
         try:
+            if pending.ended is None and pending.raises_when_full:
+                return network.make_receipt(pending.sent, pending.sender.enqueue_packet(packet))
             return pending.publish_packet(packet)
         finally:
             network.busy = False

@@ -21,10 +21,12 @@ class Inbox:
 
     Attributes:
         messages: The messages, in order.
+        source: A tuple of `messages` alone, for `map`.
     """
 
     def __init__(self) -> None:
         self.messages: deque[Publish] = deque()
+        self.source = (self.messages,)
         self._came = 0
         # For each read: how many messages had been added by its end, in total, and the bytes of this read.
         self._reads: deque[tuple[int, int]] = deque()

@@ -58,6 +58,8 @@ class Pending(Generic[F]):
         callbacks: The calls to make outside the lock.
 
     Attributes:
+        sender: The sending half of the session.
+        raises_when_full: Whether `QueueFull` is raised when the queue is full, instead of dropping a message.
         sent: The progress of sending QoS 0 messages.
         dropped: How many messages were dropped because the queue was full; see `Options.overflow`.
         expired: How many messages expired in the queue; see `Options.expire_after`.
@@ -73,10 +75,11 @@ class Pending(Generic[F]):
         self._session = session
         self._driver = driver
         self._callbacks = callbacks
-        self._sender = session.sender
+        self.sender = session.sender
         self._make_future = driver.make_future
         self._make_receipt = driver.make_receipt
         self._settle = driver.settle
+        self.raises_when_full = not options.overflow.startswith("drop_")
         self._drops_oldest = options.overflow == "drop_oldest"
         self._futures: dict[int, F] = {}  # of messages of QoS 1 and 2, by token
         self._requests: dict[int, _Request[F]] = {}  # by token
@@ -97,10 +100,8 @@ class Pending(Generic[F]):
         if self.ended is not None:
             return 0, self._settled(self.ended)
         try:
-            if self._drops_oldest:
-                token = self._enqueue(self._sender.enqueue, message)
-            else:
-                token = self._sender.enqueue(message)
+            enqueue = self.sender.enqueue
+            token = self._enqueue(enqueue, message) if self._drops_oldest else enqueue(message)
         except QueueFull as error:
             return 0, self._not_taken(error)
         if age is not None:
@@ -123,7 +124,7 @@ class Pending(Generic[F]):
         """
         if self.ended is None and not self._drops_oldest:
             try:
-                token = self._sender.enqueue_packet(packet)
+                token = self.sender.enqueue_packet(packet)
             except QueueFull as error:
                 return self._not_taken(error)
             return self._make_receipt(self.sent, token)
@@ -133,7 +134,7 @@ class Pending(Generic[F]):
         if self.ended is not None:
             return 0, self._settled(self.ended)
         try:
-            token = self._enqueue(self._sender.enqueue_packet, packet)
+            token = self._enqueue(self.sender.enqueue_packet, packet)
         except QueueFull as error:
             return 0, self._not_taken(error)
         expires = age is not None and age.seconds != inf
@@ -166,7 +167,7 @@ class Pending(Generic[F]):
             except QueueFull:
                 if not self._drops_oldest:
                     raise
-                token = self._sender.drop_oldest()
+                token = self.sender.drop_oldest()
                 assert token is not None
                 self.dropped += 1
                 future = self._futures.pop(token, None) or self.sent.forget(token)
@@ -201,7 +202,7 @@ class Pending(Generic[F]):
 
     def withdraw(self, token: int) -> bool:
         """Withdraw a message. Return False if it has been sent, or cannot be deleted from the store."""
-        if not self._sender.withdraw(token):
+        if not self.sender.withdraw(token):
             return False
         self._futures.pop(token, None)
         self.sent.forget(token)
@@ -281,13 +282,13 @@ class Pending(Generic[F]):
         if self.ended is not None:
             self._settle([future], self.ended)
             return future
-        self.flushes.append((self._sender.next_token(), future))
+        self.flushes.append((self.sender.next_token(), future))
         self.check_flushes()
         return future
 
     def check_flushes(self) -> None:
         """Settle the futures of `flush` whose messages are complete."""
-        oldest = self._sender.oldest
+        oldest = self.sender.oldest
         done = [future for token, future in self.flushes if oldest is None or token < oldest]
         if done:
             self.flushes = [(token, future) for token, future in self.flushes if future not in done]
@@ -363,7 +364,7 @@ class Pending(Generic[F]):
         self.sent = HighWaterMark()
         requests = {id(request): request.future for request in self._requests.values()}
         fate = _kept(error, self._options)
-        kept = self._sender.tokens
+        kept = self.sender.tokens
         for token, future in self._futures.items():
             self.resolve(future, fate if token in kept else error)
         for waiting in requests.values():

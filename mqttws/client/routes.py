@@ -20,12 +20,12 @@ class Routes:
     def __init__(self) -> None:
         self._numbers = count()
         # Topic Filter -> its callbacks, each with the number that gives the order in which they were added.
-        self._entries: dict[str, list[tuple[int, Callback]]] = {}
+        self.entries: dict[str, list[tuple[int, Callback]]] = {}
         self._tree: TopicTree[list[tuple[int, Callback]]] = TopicTree()
 
     def __bool__(self) -> bool:
         """Return whether there are any callbacks."""
-        return bool(self._entries)
+        return bool(self.entries)
 
     def add(self, topic_filter: str, callback: Callback) -> None:
         """Add a callback for a Topic Filter. Adding the same one again has no effect.
@@ -34,9 +34,9 @@ class Routes:
             LocalProtocolError: The Topic Filter is not valid.
         """
         matched = _matched(topic_filter)
-        entries = self._entries.get(topic_filter)
+        entries = self.entries.get(topic_filter)
         if entries is None:
-            entries = self._entries[topic_filter] = []
+            entries = self.entries[topic_filter] = []
             self._tree.set(matched, topic_filter, entries)
         if all(known != callback for _, known in entries):
             entries.append((next(self._numbers), callback))
@@ -48,9 +48,9 @@ class Routes:
             LocalProtocolError: The Topic Filter is not valid.
         """
         matched = _matched(topic_filter)
-        entries = self._entries.get(topic_filter, [])
+        entries = self.entries.get(topic_filter, [])
         entries[:] = [entry for entry in entries if callback is not None and entry[1] != callback]
-        if not entries and self._entries.pop(topic_filter, None) is not None:
+        if not entries and self.entries.pop(topic_filter, None) is not None:
             self._tree.discard(matched, topic_filter)
 
     def takers(self, topic: str) -> list[Callback]:

@@ -20,7 +20,7 @@ from mqttws.client.callbacks import check_callback, is_coroutine_function
 from mqttws.client.core import Core
 from mqttws.client.endpoints import check_url
 from mqttws.client.options import CLOSE_TIMEOUT, ClientOptions, Options, State, TopicFilters, Waiting
-from mqttws.codec.publishing import Message, Publish, as_payload, encode_publish
+from mqttws.codec.publishing import AT_MOST_ONCE, Message, Publish, as_payload, encode_publish
 from mqttws.errors import MQTTError, QueueFull, TimedOut, WouldDeadlock
 from mqttws.protocol.ages import Age
 from mqttws.protocol.session import Session
@@ -221,11 +221,11 @@ class Client:
             >>> with Broker() as broker, connect(broker.url) as client:
             ...     client.publish("greenhouse/temperature", "21.5", qos=1, retain=True)
         """
-        message = Message(topic, payload, qos, retain)
         age = self._age(expire_after) if self._has_ages or expire_after is not None else None
         self._network.check_not_owned()
-        if qos == 0 and self._send_at_once(message):
+        if qos is AT_MOST_ONCE and self._send_at_once(topic, payload, retain):
             return
+        message = Message(topic, payload, qos, retain)
         seconds = self._options.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         token, future = self._submit(message, age, deadline)
@@ -279,10 +279,11 @@ class Client:
             if not core.running and not network.owned():
                 core.callbacks.run()
             return future
-        # The same as `request`, inlined for speed.
-        if qos or type(qos) is not int:
+        # The same as `request`, inlined for speed; `owned` as a local name is found faster.
+        owned = network.owned
+        if qos is not AT_MOST_ONCE:
             message = Message(topic, payload, qos, retain)
-            if network.owned():
+            if owned():
                 return network.request(pending.publish_safe, message)
             with network.lock:
                 if network.posted:
@@ -292,14 +293,18 @@ class Client:
                     network.wake()
         else:
             packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
-            if network.owned():
+            if owned():
                 return network.request(pending.publish_packet, packet)
             with network.lock:
                 if network.posted:
                     network.take_posted()
-                if network.woken:
-                    return pending.publish_packet(packet)
-                if network.send_at_once(packet, BURST):
+                if network.woken and pending.ended is None and pending.raises_when_full:
+                    # What `publish_packet` does then, without two calls.
+                    receipt: Receipt = Receipt()
+                    receipt.sent = pending.sent
+                    receipt.token = pending.sender.enqueue_packet(packet)
+                    return receipt
+                if not network.woken and network.send_at_once(packet, BURST):
                     future = Receipt.make(pending.sent, 0)
                     return future
                 future = pending.publish_packet(packet)
@@ -488,7 +493,7 @@ class Client:
         Spec: §3.4, §3.5
         """
         if message.qos:
-            self._network.acknowledge(message)
+            self._network.call(self._core.acknowledge, message)
 
     def give_back(self, messages: Sequence[Publish], after: int = 0) -> None:
         """Return unacknowledged messages to the client, for another iteration. Only with `manual_ack`.
@@ -550,8 +555,8 @@ class Client:
                 if time.monotonic() >= deadline:
                     raise TimedOut(self._core.late(failure, seconds)) from None
 
-    def _send_at_once(self, message: Message) -> bool:
-        packet = encode_publish(message.topic, message.payload, 0, message.retain)
+    def _send_at_once(self, topic: str, payload: bytes | str, retain: bool) -> bool:
+        packet = encode_publish(topic, payload if type(payload) is bytes else as_payload(payload), 0, retain)
         network = self._network
         with network.lock:
             if network.posted:

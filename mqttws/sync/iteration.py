@@ -35,7 +35,7 @@ class Messages(Iterator[Publish]):
         self._network = network
         self._timeout = timeout
         self._manual_ack = network.core.options.manual_ack
-        self._taken: list[Publish] = []  # at most one
+        self._taken: deque[Publish] = deque()  # at most one
         self._handed_out = False
         self.over = False
         network.call(network.iterations.add, self)
@@ -44,20 +44,24 @@ class Messages(Iterator[Publish]):
         return self
 
     def __next__(self) -> Publish:
+        taken, network = self._taken, self._network
         if self._handed_out:
-            self._move_on()
+            if taken[0].qos:
+                self._acknowledge()
+            self._handed_out = False
+            taken.clear()
         if self.over:
             raise StopIteration
-        taken, network = self._taken, self._network
+        core = network.core
         if not taken:
             try:
-                taken.extend(map(_TAKE, (network.core.inbox.messages,)))  # one atomic step, without the lock
+                taken.extend(map(_TAKE, core.inbox.source))  # one atomic step, without the lock
             except IndexError:
                 self.thread = threading.get_ident()
                 if not network.await_message(taken, self._timeout):
                     self.over = True
                     raise StopIteration from None
-            if not network.core.reading and not network.woken:
+            if not core.reading and not network.woken:
                 network.call(network.look_again)
         self._handed_out = True
         return taken[0]
@@ -66,19 +70,19 @@ class Messages(Iterator[Publish]):
         """End the iteration."""
         self.over = True
         if self._handed_out:
-            self._move_on()
+            self._acknowledge()
+            self._handed_out = False
+            self._taken.clear()
 
-    def _move_on(self) -> None:
+    def _acknowledge(self) -> None:
         message = self._taken[0]
         if message.qos and not self._manual_ack:
-            self._network.acknowledge(message)
-        self._handed_out = False
-        self._taken = []
+            self._network.call(self._network.core.acknowledge, message)
 
     def __del__(self) -> None:
         # The garbage collector calls this in any thread, at any allocation. So it takes no lock, but posts the call.
         taken: Any = getattr(self, "_taken", None)
         if taken and not self._handed_out:
-            self._network.post(self._network.core.inbox.give_back, taken[:1])
+            self._network.post(self._network.core.inbox.give_back, tuple(taken))
         elif taken and taken[0].qos and not self._manual_ack:
             self._network.post(self._network.core.acknowledge, taken[0])

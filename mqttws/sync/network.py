@@ -130,18 +130,14 @@ class Network(Owner):
 
     # For other threads.
 
-    def acknowledge(self, message: Publish) -> None:
-        """Acknowledge a message."""
-        self.call(self.core.acknowledge, message)
-
     def look_again(self) -> None:
         """Do nothing. Passed to `call`, which wakes the thread, so that it reads again if it may."""
 
-    def await_message(self, taken: list[Publish], timeout: float | None) -> bool:
-        """Wait for a message, and append it to a list in one step.
+    def await_message(self, taken: deque[Publish], timeout: float | None) -> bool:
+        """Wait for a message, and append it to a deque in one step.
 
         Args:
-            taken: The list.
+            taken: The deque.
             timeout: Seconds; None: until the client is closed.
 
         Returns:
@@ -155,15 +151,15 @@ class Network(Owner):
         if self.is_current:
             raise WouldDeadlock("messages cannot be iterated over inside a callback; on_message takes them")
         deadline = None if timeout is None else time.monotonic() + timeout
-        messages = self.core.inbox.messages
+        source = self.core.inbox.source
         while True:
             # Watch first, then look: a message that comes between the two ends the wait.
             waiter = self.watch_messages()
             with self.lock:
                 try:
                     # `extend` and `map` run in C. No exception of a signal handler can come between the removal from
-                    # one list and the insertion into the other, so none loses the message.
-                    taken.extend(map(deque.popleft, (messages,)))
+                    # one deque and the insertion into the other, so none loses the message.
+                    taken.extend(map(deque.popleft, source))
                     return True
                 except IndexError:
                     pass
@@ -398,26 +394,26 @@ class Network(Owner):
     def deliver(self) -> None:
         """Call the user's callbacks with waiting messages, for at most `CALLBACK_SLICE` seconds."""
         core = self.core
-        messages, manual_ack = core.calls.messages, core.options.manual_ack
+        messages, manual_ack, routes = core.calls.messages, core.options.manual_ack, core.routes.entries
+        on_message = () if core.options.on_message is None else (core.options.on_message,)
         end = time.monotonic() + CALLBACK_SLICE
         while messages and not core.stopping:
             message = messages.popleft()
-            takers = self._callbacks_for(message)
+            takers = self._callbacks_for(message) if routes or not on_message else on_message
             for callback in takers:
                 try:
                     callback(message)
                 except BaseException:
                     report_exception(callback)
             if message.qos and not manual_ack and takers:
-                self.call(core.acknowledge, message)
+                with self.lock:  # no call of this thread is interrupted here: nothing is to be posted, or woken
+                    core.acknowledge(message)
             if time.monotonic() >= end:
                 break
 
     def _callbacks_for(self, message: Publish) -> Sequence[Callable[[Publish], object]]:
         """Return the callbacks for a message. Without any, put it into the inbox of the iterations."""
         core = self.core
-        if not core.routes and core.options.on_message is not None:
-            return (core.options.on_message,)
         with self.lock:
             takers = core.takers(message)
             self.notify(bool(core.inbox.messages))

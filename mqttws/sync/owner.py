@@ -103,7 +103,8 @@ class Owner:
             if self.posted:
                 self.take_posted()
             function(*arguments)
-            self.wake()
+            if not self.woken:
+                self.wake()
 
     def request(self, function: Callable[..., LightFuture], *arguments: Any) -> LightFuture:
         """Do the same as `call` for a function that returns a future.
@@ -119,7 +120,8 @@ class Owner:
             if self.posted:
                 self.take_posted()
             made: LightFuture = function(*arguments)
-            self.wake()
+            if not self.woken:
+                self.wake()
         return made
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:

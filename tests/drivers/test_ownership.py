@@ -189,15 +189,15 @@ def test_an_interrupt_while_a_message_is_taken_loses_none(
     opening.result(PATIENCE)
     end.send(Publish("a", b"1", 1, packet_id=1), Publish("a", b"2", 1, packet_id=2))
     iteration, waits = client.messages(PATIENCE), [0, 1]
-    acknowledge = client._network.acknowledge
+    call = client._network.call
 
-    def interrupted(message: Publish) -> None:
-        acknowledge(message)
-        if waits:
+    def interrupted(function: Callable[..., object], *arguments: Any) -> None:
+        call(function, *arguments)
+        if waits and function == client._core.acknowledge:
             waits.pop()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(client._network, "acknowledge", interrupted)
+    monkeypatch.setattr(client._network, "call", interrupted)
     assert next(iteration).payload == b"1"
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
