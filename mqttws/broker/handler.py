@@ -21,6 +21,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from math import inf
 from time import perf_counter
@@ -52,6 +53,7 @@ from mqttws.protocol.events import (
     UnsubscribeReceived,
     UpgradeRequested,
 )
+from mqttws.protocol.machine import release_frames
 from mqttws.protocol.server_connection import ServerConnection
 
 log = logging.getLogger("mqttws.broker")
@@ -266,8 +268,9 @@ class Handler:
                 decided = await answer
         except Exception as error:
             self._task = self._asked = None
-            failure = error
-            self._line.act(lambda now: self.fail(failure, now))
+            self._line.release("hook")  # what follows includes the client's part in closing
+            self._line.act(partial(self.fail, error))
+            release_frames(error)
             return
         self._task = self._asked = None
         self._line.release("hook")

@@ -57,7 +57,7 @@ class Limits:
             broker runs.
         max_session_bytes: Bytes of all sessions together: queued and in-flight messages, Topic Filters and packet
             identifiers. The memory overhead is included: 250 bytes for a message, 300 for a level of a Topic Filter,
-            150 for an identifier. Beyond: sessions that use more than their share get no more messages (QoS 0 or
+            100 for an identifier. Beyond: sessions that use more than their share get no more messages (QoS 0 or
             queued) and no more Topic Filters (SUBACK 0x80).
         max_unreleased: Packet identifiers of QoS 2 that one client has used and not released. Beyond: closed.
         max_retained: Retained messages. Beyond: a message is delivered but not retained.

@@ -17,7 +17,7 @@ from mqttws.protocol.session import Session
 #: identifier of QoS 2 that the client has not released.
 LEVEL = 300
 MESSAGE = 250
-IDENTIFIER = 150
+IDENTIFIER = 100
 
 
 class SessionInfo(NamedTuple):

@@ -217,6 +217,8 @@ class Machine(ABC):
             error: The reason; None for a normal end.
         """
         if self.state is not CLOSED:
+            if error is not None:
+                release_frames(error)
             self.state = CLOSED
             self.error = error
             self.events.append(Closed(error))
@@ -369,6 +371,17 @@ class Machine(ABC):
         token = self._session.sender.pubcomp(packet.packet_id)
         if token is not None:
             self._note_delivered(token)
+
+
+def release_frames(error: BaseException | None) -> None:
+    """Release the frames of an error that is kept.
+
+    Their variables refer to this connection, which would stay in memory with its session until the garbage collector
+    finds it: a client could fill the memory by connections that it ends with a fault.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 #: The handlers of the packets that both roles may receive when connected.

@@ -44,7 +44,9 @@ class Receiver:
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
-        self._received: dict[int, _Incoming] = {}  # QoS 2: by packet identifier, until the PUBREL
+        # QoS 2: by packet identifier, until the PUBREL. Once a message is processed and answered, None is enough: a
+        # client may leave 65,535 of them unreleased.
+        self._received: dict[int, _Incoming | None] = {}
         self._untaken: dict[int, _Incoming] = {}  # QoS 1: by `id()` of the Publish, until it is taken
         # The messages to acknowledge on this Network Connection, in order, of QoS 1 and of QoS 2.
         self._unanswered: tuple[deque[_Incoming], deque[_Incoming]] = (_EMPTY, _EMPTY)
@@ -66,7 +68,7 @@ class Receiver:
     def recover(self, packet_ids: Iterable[int]) -> None:
         """Restore the identifiers of QoS 2 messages that an earlier process took."""
         for packet_id in packet_ids:
-            self._received[packet_id] = _Incoming(None, packet_id)
+            self._received[packet_id] = None
 
     def begin(self, session_present: bool) -> None:
         """Begin a new Network Connection: messages not acknowledged on the old one will be sent again."""
@@ -95,14 +97,16 @@ class Receiver:
             incoming = self._untaken[id(publish)] = _Incoming(publish, packet_id)
             self._unanswered[0].append(incoming)
             return True
-        known = self._received.get(packet_id)
-        if known is None:
+        if packet_id not in self._received:
             known = self._received[packet_id] = _Incoming(publish, packet_id)
             self._unanswered[1].append(known)
             return True
-        known.copies += 1
-        if known.copies == 1:
-            self._unanswered[1].append(known)
+        repeated = self._received[packet_id]
+        if repeated is None:
+            repeated = self._received[packet_id] = _Incoming(None, packet_id)
+        repeated.copies += 1
+        if repeated.copies == 1:
+            self._unanswered[1].append(repeated)
         return False
 
     def acknowledge(self, publish: Publish) -> None:
@@ -136,11 +140,12 @@ class Receiver:
 
     def pubrel(self, packet_id: int) -> PubComp:
         """Handle a PUBREL, even for an unknown identifier. Return the answer. Spec: [MQTT-4.3.3-2]."""
+        known = packet_id in self._received
         incoming = self._received.pop(packet_id, None)
         if incoming is not None and not incoming.taken:  # released before the PUBREC, which is not needed any more
             incoming.taken = True
             incoming.copies = 0
-        elif incoming is not None and self.journal is not None:
+        elif known and self.journal is not None:
             self.journal.released(packet_id)
         return PubComp(packet_id)
 
@@ -154,8 +159,16 @@ class Receiver:
         if qos_1:
             answers += map(PubAck, _due(qos_1))
         if qos_2:
+            first = len(answers)
             answers += map(PubRec, _due(qos_2))
+            for answer in answers[first:]:
+                self._settle(answer.packet_id)
         return answers
+
+    def _settle(self, packet_id: int) -> None:
+        incoming = self._received.get(packet_id)
+        if incoming is not None and incoming.taken and not incoming.copies:
+            self._received[packet_id] = None
 
 
 def _due(unanswered: deque[_Incoming]) -> Iterator[int]:

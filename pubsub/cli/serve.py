@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,19 +155,41 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
     try:
-        if arguments.aws_iot:
-            asyncio.run(_serve_aws(aws_endpoint(arguments)))
-        else:
-            with contextlib.nullcontext() if arguments.store is None else SQLiteStore(arguments.store) as store:
-                if arguments.look:
-                    asyncio.run(_serve_with_page(arguments, store))
-                else:
-                    asyncio.run(_serve(_make_broker(arguments, store, {**_ports(arguments), "tls": _tls(arguments)})))
+        with _rare_collections():
+            _run(arguments)
     except StoreError as error:
         raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot listen: {error.strerror or error}") from None
     return OK
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Make full garbage collections rare.
+
+    Each examines all subscriptions and sessions in one turn of the event loop, which takes up to 50 ms with the default
+    limits. Connections and sessions do not wait for one: they are freed when they end.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*thresholds[:2], 1_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.aws_iot:
+        asyncio.run(_serve_aws(aws_endpoint(arguments)))
+        return
+    with contextlib.nullcontext() if arguments.store is None else SQLiteStore(arguments.store) as store:
+        if arguments.look:
+            asyncio.run(_serve_with_page(arguments, store))
+        else:
+            asyncio.run(_serve(_make_broker(arguments, store, {**_ports(arguments), "tls": _tls(arguments)})))
 
 
 def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:

@@ -402,8 +402,8 @@ fault("4.3.2-1", "DUP at the first sending", (SENDER + "take_ready", "retain, Fa
 fault("4.3.2-2", "a copy after the PUBACK is passed over",
       (RECEIVER + "receive", "self._unanswered[0].append(incoming)\n        return True", "self._unanswered[0].append(incoming)\n        incoming.taken = publish.dup\n        return not publish.dup"))
 fault("4.3.3-1", "PUBLISH again after PUBREC", (SENDER + "resume", "in self._published.items()", "in (*self._released.items(), *self._published.items())"))
-fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "known = self._received.get(packet_id)", "known = None"))
-fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "known.copies += 1", "known.copies = 1"))
+fault("4.3.3-2", "every copy is delivered", (RECEIVER + "receive", "packet_id not in self._received", "True"))
+fault("4.3.3-2", "copies are answered once", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies = 1"))
 fault("4.4.0-1", "no PUBREL on reconnecting", (SENDER + "resume", "= [(0, PubRel(packet_id)) for packet_id in self._released]", "= []"))
 fault("4.5.0-1", "the last one is passed over", (ROUTER + "_deliver", "else subscribers.items():", "else list(subscribers.items())[:19]:"))
 fault(

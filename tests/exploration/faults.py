@@ -58,7 +58,7 @@ fault("no identifier is ever missing", (IDENTIFIERS + "allocate", "return None",
 
 # Receiving.
 fault("copies are delivered", (RECEIVER + "receive", "return False", "return True"))
-fault("a copy is not answered", (RECEIVER + "receive", "known.copies += 1", "known.copies += 0"))
+fault("a copy is not answered", (RECEIVER + "receive", "repeated.copies += 1", "repeated.copies += 0"))
 fault("an identifier is noted before its message is taken", (RECEIVER + "receive", "self._unanswered[1].append(known)\n        return True", "self._unanswered[1].append(known)\n        self.journal and self.journal.taken(packet_id)\n        return True"))
 fault("a taken identifier is not noted", (RECEIVER + "acknowledge", "self.journal.taken(incoming.packet_id)", "pass"))
 fault("a released identifier stays in the store", (RECEIVER + "pubrel", "self.journal.released(packet_id)", "pass"))

@@ -173,8 +173,9 @@ class Mapping:
     def _held(session: Session, on: bool) -> tuple[list[int], list[int]]:
         held, owed = [0, 0], [0, 0]
         for packet_id, incoming in session.receiver._received.items():
-            held[packet_id - 1] = 2 if incoming.taken else 1
-            owed[packet_id - 1] = int(on and not incoming.taken and incoming.copies > 0)
+            taken = incoming is None or incoming.taken
+            held[packet_id - 1] = 2 if taken else 1
+            owed[packet_id - 1] = int(on and not taken and incoming.copies > 0)
         return held, owed
 
     def _seen(self, part: ClientPart) -> tuple[int, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -545,6 +548,23 @@ class TestReceiver:
         assert list(receiver.answers()) == [PubAck(2)]
         receiver.acknowledge(third)
         assert list(receiver.answers()) == [PubRec(3)]
+
+    def test_what_is_answered_and_not_released_takes_no_more_than_its_identifier(self) -> None:
+        """A client may leave 65,535 identifiers unreleased; the garbage collector has nothing to examine in them."""
+        receiver = Receiver()
+        tracemalloc.start()
+        for number in range(1, 20_001):
+            publish = two(number)
+            take(receiver, publish)
+            receiver.acknowledge(publish)
+            receiver.answers()
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert taken / 20_000 < 100
+        assert not any(gc.is_tracked(each) for each in receiver._received.values())
+        assert take(receiver, two(7, dup=True), two(7, dup=True)) == [False, False]
+        assert receiver.answers() == [PubRec(7), PubRec(7)]
+        assert receiver.answers() == []
 
     def test_acknowledging_costs_the_same_in_any_order(self) -> None:
         """Each acknowledgement is one look-up, also in reverse order."""
