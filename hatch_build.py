@@ -1,11 +1,11 @@
-"""What the build does beyond copying files: the compiled core, the SBOM, and what depends on the project's address.
+"""Build hooks: the compiled core, the SBOM, and the metadata that depends on the project's address.
 
 `MQTTWS_COMPILE=1 pip install .` puts the same sources through mypyc. Without that variable the package is pure Python,
 which is the reference; mypy and a C compiler are required only with it.
 
-`PROJECT_URL=https://host/owner/name` gives the address at which the sources are published. It makes the project's URLs
-and turns the README's links to files into links that work on an index page. Without it there are no URLs, and such
-links become plain text: an address is never made up.
+`PROJECT_URL=https://host/owner/name` is the address at which the sources are published. It adds the project's URLs and
+changes the README's links to files into links that work on an index page. Without it there are no URLs, and such links
+become plain text.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-#: Not compiled: the framing and the handshake hold the objects of wsproto and h11, and gain nothing; the plain framing
-#: is the base of both, and they of the lenient one, with `__slots__`, which no compiled class takes. Users subclass the
-#: store, which a compiled class does not allow.
+#: Not compiled: framing and handshake mostly call wsproto and h11, and gain nothing; the plain framing is their base,
+#: and they are the base of the lenient one, with `__slots__`, which compiled classes do not support. Users subclass the
+#: store, which compiled classes do not allow.
 INTERPRETED = {
     f"mqttws/protocol/{name}.py" for name in ("plain", "framing", "handshake", "client_handshake", "lenient", "store")
 }
@@ -37,11 +37,11 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
         return os.environ.get("MQTTWS_COMPILE") == "1" and self.target_name == "wheel"
 
     def dependencies(self) -> list[str]:
-        """Return what this build requires beyond hatchling."""
+        """Return the requirements of this build in addition to hatchling."""
         return ["mypy>=1.18", "setuptools"] if self._compiles else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add to the files of a wheel."""
+        """Add files to a wheel."""
         if self.target_name != "wheel" or version == "editable":
             return
         self._folder = tempfile.TemporaryDirectory()
@@ -55,7 +55,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]
             build_data |= {"pure_python": False, "infer_tag": True}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was made for the wheel."""
+        """Remove the files created for the wheel."""
         if hasattr(self, "_folder"):
             self._folder.cleanup()
 
@@ -64,7 +64,7 @@ class MetadataHook(MetadataHookInterface):
     """Adds the project's URLs and the README of the index page."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Add to the metadata of pyproject.toml."""
+        """Extend the metadata of pyproject.toml."""
         url = os.environ.get("PROJECT_URL", "").rstrip("/")
         text = Path(self.root, "README.md").read_text("utf-8")
         at = f"{url}/blob/v{metadata['version']}"
@@ -79,9 +79,9 @@ class MetadataHook(MetadataHookInterface):
 
 
 def with_links(text: str, at: str) -> str:
-    """Return a README with its links to files leading to an address, or, where that is empty, as plain text.
+    """Return a README with its links to files resolved against an address, or as plain text if that is empty.
 
-    Pictures come from the address as raw files; without an address they are left out.
+    Pictures refer to raw files at the address; without an address they are removed.
     """
     pictures = rf"![\1]({at.replace('/blob/', '/raw/')}/\2)" if at else ""
     replacement = rf"[\1]({at}/\2)" if at else r"\1"
@@ -90,9 +90,9 @@ def with_links(text: str, at: str) -> str:
 
 
 def bill_of_materials(name: str, version: str, description: str, dependencies: list[str]) -> str:
-    """Return the SBOM of a wheel, in CycloneDX 1.6: itself, and what it requires at run time. It bundles nothing.
+    """Return the SBOM of a wheel, in CycloneDX 1.6: the wheel and its requirements at run time.
 
-    The same input gives the same bytes, so it has no time and a serial number made of the version.
+    The output is deterministic: it has no timestamp, and its serial number is derived from the version.
     """
     requirements = {re.split(r"[<>=!~ ]", each)[0]: each for each in dependencies}
     root = f"pkg:pypi/{name}@{version}"
@@ -144,7 +144,7 @@ def compile_modules(folder: Path) -> dict[str, Path]:
         for path in Path(package).glob("*.py")
         if path.as_posix() not in INTERPRETED
     )
-    # wsproto is not there at build time, and the strict settings of the project are for its own checks.
+    # wsproto is not installed at build time, and the strict settings of the project are for its own checks.
     options = ["--config-file=", "--ignore-missing-imports"]
     modules = mypycify([*options, *sources], group_name="mqttws", opt_level="3", target_dir=str(folder / "c"))
     distribution = Distribution({"ext_modules": modules})

@@ -1,13 +1,12 @@
-"""Attack `pubsub serve` in a process of its own, and measure what others notice: `make attack`.
+"""Attack `pubsub serve` in a separate process, and measure the effect on other clients: `make attack`.
 
     python benchmarks/attack.py [--seconds 20] [--attackers 60] [--json FILE] [ATTACK ...]
     python benchmarks/attack.py --report FILE docs/reliability.md
 
-For each attack a broker is started with its default bounds and a file of users, then a client that publishes to itself
-with QoS 1 every 10 ms and a newcomer every half second, each with right credentials, and then the attackers: threads of
-another process, each with connections of its own, that do what they can. Written down are the resident memory of the
-broker at its peak, what the client's messages took there and back, and how many newcomers were accepted. Only loopback
-is used.
+For each attack a broker is started with its default limits and a users file, then a client that publishes to itself
+with QoS 1 every 10 ms and a new client every half second, each with valid credentials, and then the attackers: threads
+of another process, each with its own connections. Measured are the broker's peak resident memory, the round trips of
+the client's messages, and how many new clients were accepted. Only the loopback interface is used.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ _HEAD = (
     "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n"
 )
-#: What a client's message may take and a newcomer may wait, in seconds, and the broker may grow, in MiB.
+#: The limits of a message's round trip and a new client's wait, in seconds, and of the broker's growth, in MiB.
 MOST_P99, MOST_WAIT, MOST_GROWTH = 0.1, 2.0, 64
 
 
 def dial(port: int) -> socket.socket:
-    """Connect, and give up after a while."""
+    """Open a TCP connection, with a timeout."""
     return socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def join(port: int, client_id: str, **fields: Any) -> socket.socket:
-    """Connect as a client over plain TCP; an error where it is not accepted."""
+    """Connect as a client over plain TCP. Raise an error if it is not accepted."""
     connection = dial(port)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(Connect(client_id, **{**BAD, **fields}).encode())
@@ -61,7 +60,7 @@ def join(port: int, client_id: str, **fields: Any) -> socket.socket:
 
 
 def drain(connection: socket.socket) -> None:
-    """Read, in a thread, whatever comes."""
+    """Read and discard everything, in a thread."""
 
     def run() -> None:
         with contextlib.suppress(OSError):
@@ -73,14 +72,14 @@ def drain(connection: socket.socket) -> None:
 
 
 def flood(port: int, name: str, data: bytes) -> None:
-    """Send the same again and again, and read what it brings."""
+    """Send the same data repeatedly, and read the answers."""
     connection = join(port, name)
     drain(connection)
     while True:
         connection.sendall(data)
 
 
-# The attacks: each is run by every attacker again and again, over whatever it raises.
+# The attacks: every attacker repeats its attack after any OSError. Their docstrings are in the table.
 
 
 def pings(tcp: int, ws: int, name: str) -> None:
@@ -269,7 +268,7 @@ ATTACKS: dict[str, Callable[[int, int, str], None]] = {
 
 
 def attack(name: str, tcp: int, ws: int, attackers: int) -> None:
-    """Be the attackers, until the process is ended."""
+    """Run the attackers until the process is ended."""
 
     def run(number: int) -> None:
         while True:
@@ -283,12 +282,12 @@ def attack(name: str, tcp: int, ws: int, attackers: int) -> None:
     sys.stdin.read()
 
 
-# What is measured.
+# The measurements.
 
 
 @contextlib.contextmanager
 def serving(folder: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
-    """Run `pubsub serve`; give its process and its ports."""
+    """Run `pubsub serve`. Yield its process and its ports."""
     users = Path(folder) / "users"
     lines = [f"{each['username']}:{hash_password(each['password'])}" for each in (GOOD, BAD)]  # type: ignore[arg-type]
     users.write_text("\n".join(lines))
@@ -319,7 +318,7 @@ def resident(process: subprocess.Popen[str], field: str) -> float:
 
 
 def round_trips(port: int, until: Callable[[], bool], took: list[float], ready: Callable[[], object]) -> None:
-    """Publish to oneself with QoS 1, and time each message from the PUBLISH to its PUBACK and its copy."""
+    """Publish with QoS 1 to the same client, and time each message from the PUBLISH to its PUBACK and its copy."""
     decoder = Decoder()
     with join(port, "good", **GOOD) as connection:
         connection.settimeout(30)
@@ -342,7 +341,7 @@ def round_trips(port: int, until: Callable[[], bool], took: list[float], ready: 
 
 
 def newcomers(port: int, until: Callable[[], bool]) -> list[float | None]:
-    """Connect every half second; tell how long each took to be accepted, None for not within ten seconds."""
+    """Connect every half second. Return the time until each was accepted, None for not within ten seconds."""
     took: list[float | None] = []
     while not until():
         began = time.monotonic()
@@ -357,7 +356,7 @@ def newcomers(port: int, until: Callable[[], bool]) -> list[float | None]:
 
 
 def measure(name: str, seconds: float, attackers: int) -> dict[str, Any]:
-    """Run one attack; None is none."""
+    """Run one attack and return the measurements."""
     with tempfile.TemporaryDirectory() as folder, serving(folder) as (process, tcp, ws):
         found: dict[str, Any] = {"trips": []}
         over, ready = threading.Event(), threading.Event()
@@ -410,7 +409,7 @@ def measure(name: str, seconds: float, attackers: int) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """Make the table of the documentation."""
+    """Return the table of the documentation."""
     lines = [
         f"`make attack`, {document['date']}, {document['machine']}, load average {document['load']:g} (the "
         f"attackers' and that of other work): {document['attackers']} attackers, "
@@ -431,8 +430,8 @@ def table(document: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Attack, or write the table."""
-    parser = argparse.ArgumentParser(description="Attack a broker, and measure what others notice.")
+    """Run the attacks, or write the table."""
+    parser = argparse.ArgumentParser(description="Attack a broker, and measure the effect on other clients.")
     parser.add_argument("attacks", nargs="*", help=f"of {', '.join(ATTACKS)}; all by default")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--attackers", type=int, default=60)
@@ -475,7 +474,7 @@ def main() -> None:
         or (each["longest wait"] or 0) > MOST_WAIT
         or each["lost"]
     ]
-    print(f"beyond what is aimed at: {', '.join(bad) or 'none'}")
+    print(f"beyond the targets: {', '.join(bad) or 'none'}")
     sys.exit(int(bool(bad)))
 
 

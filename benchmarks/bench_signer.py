@@ -1,14 +1,14 @@
-"""How many URLs a second each signer makes, all in one run on one core.
+"""Measure how many URLs a second each signer creates, all in one run on one core.
 
     python benchmarks/bench_signer.py [seconds]
 
-Every signer makes the same AWS IoT URL from the same credentials, for a time that moves on by one second a URL, as
-it does from connection to connection.  The rounds go by turns, so that a change of the machine's pace meets all alike;
-the best round of each counts.  Before anything is timed the URLs are compared, signature by signature.
+Every signer creates the same AWS IoT URL from the same credentials, for a time that advances by one second with each
+URL, as between connections. The rounds alternate, so that changes of the machine's speed affect all signers equally;
+the best round of each counts. Before the timing the signatures are compared.
 
-The signers: botocore (`SigV4QueryAuth`), AWSIoTPythonSDK (`SigV4Core`, which reads its own clock), awscrt in C (once
-with a signing configuration for each time, as a client has to, once with a single one and a time that stands still,
-its best case), `sigv4.presign` and `sigv4.IotUrlSigner`.
+The signers: botocore (`SigV4QueryAuth`), AWSIoTPythonSDK (`SigV4Core`, which reads the clock itself), awscrt in C (once
+with a signing configuration for each time, as a client needs, once with a single one and a constant time, its best
+case), `sigv4.presign` and `sigv4.IotUrlSigner`.
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ SIGNERS: dict[str, Callable[[], Signer]] = {
 
 
 class FixedCore(SigV4Core):
-    """The SDK's signer at a time of ours, to compare what it signs."""
+    """The SDK's signer with a given time, for the comparison."""
 
     def _createAmazonDate(self) -> list[str]:
         return [f"{START:%Y%m%d}", f"{START:%Y%m%dT%H%M%SZ}"]
 
 
 def check() -> None:
-    """Have every signer sign for one time; all signatures have to be the same."""
+    """Check that all signers create the same signature for one time."""
     core = FixedCore()
     core.setIAMCredentials(ACCESS_KEY, SECRET_KEY, "")
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=START.replace(tzinfo=None)):
@@ -143,7 +143,7 @@ def seconds_for(sign: Signer, count: int) -> float:
 
 
 def measure(seconds: float) -> dict[str, float]:
-    """Return the URLs a second of each signer, the best of some rounds by turns, in about `seconds` for all."""
+    """Return the URLs a second of each signer, the best of some alternating rounds, in about `seconds` for all."""
     signers = {name: make() for name, make in SIGNERS.items()}
     share = seconds / len(signers) / ROUNDS
     counts = {name: max(100, int(share / seconds_for(sign, 500) * 500)) for name, sign in signers.items()}

@@ -1,10 +1,10 @@
-"""How many calls of Python functions a message takes in the broker, from the publisher's socket to the subscriber's.
+"""Count the calls of Python functions for a message in the broker, from the publisher's socket to the subscriber's.
 
     python benchmarks/broker_calls.py [--list]
 
-The broker, a publisher and a subscriber of bare sockets share one thread; `sys.setprofile` counts the calls between
-the first byte that the broker reads of a PUBLISH and the end of the event loop's turn in which it writes. Calls of the
-event loop count, those of this script do not. A count, unlike a time, is the same on every machine.
+The broker, a publisher and a subscriber on plain sockets share one thread; `sys.setprofile` counts the calls from the
+first byte of a PUBLISH that the broker reads to the end of the event loop's turn in which it writes. Calls of the event
+loop count, those of this script do not. Unlike a time, a count is the same on every machine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 from mqttws import Connect, Publish, Subscribe
 from mqttws.broker import Broker
 
-#: The most that a message may take, by QoS of the PUBLISH and of the subscription.
+#: The maximum number of calls, by QoS of the PUBLISH and of the subscription.
 MOST = {0: 75}
 _TURNS = 50
 
 
 async def client(broker: Broker, client_id: str, *packets: bytes) -> socket.socket:
-    """Connect over plain TCP, send some packets, and take what answers them."""
+    """Connect over plain TCP, send some packets, and read the answers."""
     connection = socket.create_connection(("127.0.0.1", urlsplit(broker.url_of("mqtt")).port or 0))
     connection.setblocking(False)
     for packet in (Connect(client_id).encode(), *packets):
@@ -35,12 +35,12 @@ async def client(broker: Broker, client_id: str, *packets: bytes) -> socket.sock
 
 
 async def count(qos: int) -> Counter[str]:
-    """Count the calls that one message takes, by file and function."""
+    """Return the calls for one message, by file and function."""
     async with Broker(ws_port=None, sys_interval=None) as broker:
         subscriber = await client(broker, "subscriber", Subscribe(1, [("sensors/+/temperature", qos)]).encode())
         publisher = await client(broker, "publisher")
         packet = Publish("sensors/1/temperature", b"21.5", qos, packet_id=1 if qos else None).encode()
-        for _ in range(3):  # what is remembered is remembered then
+        for _ in range(3):  # fill the caches
             publisher.send(packet)
             for _ in range(_TURNS):
                 await asyncio.sleep(0.000_1)
@@ -69,7 +69,7 @@ async def count(qos: int) -> Counter[str]:
 
 
 def main() -> None:
-    """Print the counts; end with 1 where one is above its bound."""
+    """Print the counts; exit with 1 if one exceeds its bound."""
     over = False
     for qos in (0, 1):
         calls = asyncio.run(count(qos))

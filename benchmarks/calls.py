@@ -1,15 +1,14 @@
-"""Count the calls that one message takes: of Python functions, and of functions written in C.
+"""Count the calls for one message: of Python functions, and of functions written in C.
 
-A time depends on the machine; the number of calls does not, and most of the time of a small message is spent in them.
-The counts are made with `sys.setprofile`, in the thread that publishes and in those of the client and of pubsub. The
-broker runs in threads that are not counted.
+A time depends on the machine; the number of calls does not, and a small message spends most of its time in them. They
+are counted with `sys.setprofile`, in the publishing thread and in those of the client and of pubsub, not in those of
+the broker.
 
     python benchmarks/calls.py            # the table
     python benchmarks/calls.py -v pubsub  # and each call of the ways whose name contains a word
 
-*By the caller* are those of the thread that publishes, until its call returns: at QoS 0 all that lies before the
-socket. *In all* adds those of the network thread, until the client waits again: at QoS 1 the message there and the
-PUBACK back.
+*By the caller* are the calls of the publishing thread until its call returns: at QoS 0 everything before the socket.
+*In all* adds those of the network thread until the client waits again: at QoS 1 for the message and its PUBACK.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ import pubsub.aio
 from mqttws.broker import Broker
 from pubsub import MqttOverWSProvider, PubSub
 
-#: Messages of each way that are counted, after as many that are not.
+#: The number of counted messages of each way, after as many uncounted ones.
 MESSAGES = 20
-#: Seconds without a call after which the client waits again.
+#: Seconds without a call after which the client is waiting again.
 QUIET = 0.02
 
 PAYLOAD = b"21.5"
@@ -41,13 +40,13 @@ PAYLOAD = b"21.5"
 
 @dataclass
 class Counts:
-    """What was called.
+    """The calls for a message.
 
     Attributes:
         python: calls of functions written in Python.
         c: calls of functions written in C.
-        by_caller: the same two, of the thread that publishes alone.
-        names: how often which function was called.
+        by_caller: the same two numbers, for the publishing thread only.
+        names: function -> number of calls.
     """
 
     python: int = 0
@@ -57,7 +56,7 @@ class Counts:
 
 
 class CallCounter:
-    """Counts calls while it is on, in every thread that is begun after it was made."""
+    """Counts calls while active, in every thread started after its creation."""
 
     def __init__(self) -> None:
         self._counts = Counts()
@@ -79,7 +78,7 @@ class CallCounter:
             counts.by_caller = python + is_python, c + (not is_python)
 
     def count(self, call: Callable[[], object]) -> Counts:
-        """Count what a call causes, in all threads."""
+        """Return the calls that a function causes, in all threads."""
         counts = self._counts = Counts()
         self._last = time.monotonic()
         self._is_on = True
@@ -89,7 +88,7 @@ class CallCounter:
         while time.monotonic() - self._last < QUIET:
             time.sleep(QUIET / 4)
         self._is_on = False
-        # Without `call` itself, and without the call that ends the counting.
+        # Without `call` itself and the call that ends the counting.
         python, c = counts.by_caller
         counts.by_caller = python - 1, c - 1
         counts.python, counts.c = counts.python - 1, counts.c - 1
@@ -97,7 +96,7 @@ class CallCounter:
 
 
 def typical(counter: CallCounter, call: Callable[[], object]) -> Counts:
-    """Return the counts of the message in the middle."""
+    """Return the counts of the median message."""
     for _ in range(MESSAGES):
         call()
         time.sleep(0.001)
@@ -106,7 +105,7 @@ def typical(counter: CallCounter, call: Callable[[], object]) -> Counts:
 
 
 def blocking(url: str) -> dict[str, Counts]:
-    """Count with threads."""
+    """Return the counts of the blocking clients."""
     counter, found = CallCounter(), {}
     with mqttws.connect(url) as client:
         for qos in (0, 1, 2):
@@ -123,7 +122,7 @@ def blocking(url: str) -> dict[str, Counts]:
 
 
 def with_asyncio(url: str) -> dict[str, Counts]:
-    """Count with asyncio, the event loop included."""
+    """Return the counts of the asyncio clients, including the event loop."""
     found: dict[str, Counts] = {}
     loop = asyncio.new_event_loop()
     counter = CallCounter()
@@ -146,15 +145,17 @@ def with_asyncio(url: str) -> dict[str, Counts]:
 
 
 def count_all() -> dict[str, Counts]:
-    """Count every way."""
+    """Return the counts of every way."""
     with Broker(sys_interval=None) as broker:
         return {**blocking(broker.url), **with_asyncio(broker.url)}
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Count the calls that one message takes.")
-    parser.add_argument("-v", "--verbose", metavar="WORD", help="also show each call of the ways named so")
+    parser = argparse.ArgumentParser(description="Count the calls for one message.")
+    parser.add_argument(
+        "-v", "--verbose", metavar="WORD", help="also show each call of the ways whose name contains WORD"
+    )
     arguments = parser.parse_args()
     found = count_all()
     print(f"{'':34}{'by the caller':>20}{'in all':>20}")

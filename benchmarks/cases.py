@@ -1,15 +1,15 @@
-"""Who takes part, and what is measured: the rows and columns of the tables.
+"""The libraries and the cases of the benchmarks: the rows and columns of the tables.
 
-Where the number of messages is not part of the question, it is such that the case lasts about a second with its
-warm-up, for every library by the same rule: a fixed number would last a minute with one and be over, with another,
-before its buffers are warm (some last longer, see `times`). `run_peers.py` finds it out by trial runs.
+Unless the number of messages is part of a case, it is chosen so that the case lasts about a second with its warm-up,
+for every library by the same rule. A fixed number would last a minute with one library, and end before the buffers of
+another are warm (some last longer, see `times`). `run_peers.py` determines it by trial runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Environment -> what pip installs into it.
+#: Environment -> the packages that pip installs into it.
 PYTHON_PEERS = {
     "paho": ["paho-mqtt>=2.1,<3"],
     "aiomqtt": ["aiomqtt>=2,<3"],
@@ -33,7 +33,7 @@ OURS_ASYNCIO = (*OURS, "mqttws-uvloop")
 BESIDE_FLOOR = ("floor", *OURS)
 CODECS = (*BESIDE_FLOOR, "paho", "gmqtt", "amqtt", "mqtt5", "mqttpacket")
 CLIENTS = (*BESIDE_FLOOR, "paho", "aiomqtt", "gmqtt", "awscrt", "mqttjs")
-# What each has of a closed loop's forms; see `peers/closedloop.py`.
+# The forms of closed loops that each supports; see `peers/closedloop.py`.
 LOOP_THREADS = (*OURS, "paho", "awscrt")
 LOOP_TASKS = (*OURS_ASYNCIO, "mqttium", "aiomqtt", "amqtt", "gmqtt", "zmqtt")
 LOOP_NOWAIT = (*OURS_ASYNCIO, "mqttium", "gmqtt")
@@ -46,15 +46,14 @@ class Case:
     """One row of the tables.
 
     Attributes:
-        name: of the row.
-        kind: which script and which server it needs: codec, client, closed (a client in a closed loop), receive (a
-            client against `blaster.py`), broker, hold (a client against our broker), import or memory.
-        libraries: who takes part.
-        run: the case that the script knows, where its name is another.
-        options: for the script.
-        least: the least number of messages of a case that is to last a while, many times as many as are under way at
-            once; 0: it takes no number.
-        times: how many times as long as the others it is to last.
+        name: the name of the row.
+        kind: its script and server: codec, client, closed (a client in a closed loop), receive (a client with
+            `blaster.py`), broker, hold (clients with our broker), import or memory.
+        libraries: the participating libraries.
+        run: the name of the case in the script, if it differs.
+        options: options of the script.
+        least: the minimum number of messages, many times the number in flight; 0 for a case without a number.
+        times: how many times as long as other cases it lasts.
     """
 
     name: str
@@ -100,7 +99,7 @@ def _client_cases() -> list[Case]:
         Case("publish_qos0", "client", CLIENTS, least=2_000),
         Case("publish_qos0_asyncio", "client", OURS_ASYNCIO, least=2_000),
         Case("publish_qos0_waiting", "client", (*BESIDE_FLOOR, "paho"), least=2_000),
-        # Longer, because Mosquitto 2.0 answers the last messages of many a burst 100 ms late; see docs/performance.md.
+        # Longer, because Mosquitto 2.0 often answers the last messages of a burst 100 ms late; see docs/performance.md.
         Case("publish_qos1", "client", CLIENTS, least=2_000, times=3),
         Case("publish_qos1_asyncio", "client", OURS_ASYNCIO, least=2_000, times=3),
         Case("receive", "receive", CLIENTS, least=2_000),
@@ -117,7 +116,7 @@ def _client_cases() -> list[Case]:
 
 
 def _loop_cases() -> list[Case]:
-    """Make the cases of a closed loop: named by transport, form and QoS."""
+    """Return the cases of closed loops, named by transport, form and QoS."""
     cases = []
     for websocket, transport in enumerate(("tcp", "ws")):
 
@@ -130,7 +129,7 @@ def _loop_cases() -> list[Case]:
             return Case(f"loop_{transport}_{name}", "closed", taking_part, run or name, options, least)
 
         for qos in (0, 1, 2):
-            # awscrt takes QoS 2, and does not do it: it has no PUBREL.
+            # awscrt accepts QoS 2, but does not implement it: it has no PUBREL.
             threads = tuple(library for library in LOOP_THREADS if qos < 2 or library != "awscrt")
             forms = {"callback": threads, "threads": threads, "tasks": LOOP_TASKS, "nowait": LOOP_NOWAIT}
             cases += [case(f"{form}_qos{qos}", forms[form], f"qos={qos}", run=form) for form in forms]

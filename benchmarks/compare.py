@@ -1,11 +1,11 @@
-"""What became slower than the JSON that is kept: `make bench-compare`.
+"""Find regressions against stored results: `make bench-compare`.
 
     python benchmarks/compare.py benchmarks/results.json new.json
 
-Each figure of ours is compared as a ratio to the floor of its own run, so that another machine, or a slower hour of
-this one, does not count: to the floor in the same case, else to a peer that is no library of ours in the same case,
-else to the floor's decoding. Memory is compared as it is. A change is told when it is larger than a tenth and than
-the noise: how far the rounds of a run, and the runs, lie apart, in both files together.
+Each figure is compared as a ratio to the floor of its own run, so that the speed of the machine does not matter: to the
+floor in the same case, otherwise to another library in the same case, otherwise to the floor's decoding. Memory is
+compared directly. A change is reported if it is larger than 10 % and than the noise, which is the spread of the rounds
+of a run and of the runs, in both files together.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 
 from results import MORE_IS_BETTER, Run, find, load
 
-#: Whose figure: (case, library, its name).
+#: The key of a figure: (case, library, its name).
 Figure = tuple[str, str, str]
-#: Changes below this share are noise whatever the rounds say.
+#: Smaller changes are always noise.
 LEAST = 0.10
 
 
 def reference(runs: list[Run], case: str, figure: str) -> Figure | None:
-    """Choose a figure that tells the pace of each of the runs; None: the case's does not depend on it, or none does."""
+    """Return a figure of each run to compare with; None if the case does not depend on speed, or there is none."""
     if figure.startswith("kib"):
         return None
     same_case = ((case, library, figure) for library in ("floor", "paho", "mosquitto"))
@@ -34,7 +34,7 @@ def reference(runs: list[Run], case: str, figure: str) -> Figure | None:
 
 
 def cost(run: Run, figure: Figure, pace: Figure | None) -> tuple[float, float] | None:
-    """Return what a figure costs in units of another, and how far the rounds lie off their middle, as a share."""
+    """Return the cost of a figure in units of another, and the relative deviation of the rounds."""
     own = find(run, *figure)
     if own is None:
         return None
@@ -54,7 +54,7 @@ def _half_width(figure: dict[str, float]) -> float:
 
 
 def cost_of_all(runs: list[Run], figure: Figure, pace: Figure | None) -> tuple[float, float] | None:
-    """Return the same of several runs: the middle, and the noise within the runs or between them, the greater one."""
+    """Return the same for several runs: the median, and the greater of the noise within and between the runs."""
     found = [each for run in runs if (each := cost(run, figure, pace)) is not None]
     if not found:
         return None
@@ -64,7 +64,7 @@ def cost_of_all(runs: list[Run], figure: Figure, pace: Figure | None) -> tuple[f
 
 
 def slower(old: list[Run], new: list[Run]) -> list[str]:
-    """List what became slower by more than the noise."""
+    """Return the regressions beyond the noise."""
     figures = sorted(
         {
             (case, library, figure)
@@ -88,7 +88,7 @@ def slower(old: list[Run], new: list[Run]) -> list[str]:
 
 
 def main() -> None:
-    """Compare two files; the exit status is 1 where something became slower."""
+    """Compare two files; exit with 1 if there is a regression."""
     old, new = (load(Path(name)) for name in sys.argv[1:3])
     found = slower(old, new)
     print("\n".join(found) if found else "nothing became slower by more than the noise")

@@ -1,4 +1,4 @@
-"""What our own benchmarks share: `make bench`."""
+"""Fixtures of the benchmarks of `make bench`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def timed(benchmark) -> Callable[..., None]:
-    """Time a call, once it has shown that it gives what is wanted."""
+    """Return a function that checks the result of a call, then times it."""
 
     def timed(function: Callable[[], Any], wanted: Any) -> None:
         assert function() == wanted

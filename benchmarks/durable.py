@@ -1,8 +1,8 @@
-"""What a store costs: QoS 1 and 2 messages through a client, a broker and their stores, 64 in flight.
+"""Measure the cost of a store: QoS 1 and 2 messages through a client, a broker and their stores, 64 in flight.
 
     python benchmarks/durable.py [MESSAGES]
 
-Client and broker run in one event loop, so that a figure is the work of both. Each case is run five times, in turns
+Client and broker run in one event loop, so a figure includes the work of both. Each case is run five times, alternating
 with the others, and the best run of each counts.
 """
 
@@ -20,12 +20,12 @@ from mqttws.broker import Broker
 
 IN_FLIGHT = 64
 PAYLOAD = b"x" * 64
-#: Name -> how the stores are kept; None: in memory, which is the default.
+#: Name -> the durability of the stores; None for memory only.
 STORES: dict[str, str | None] = {"memory": None, "SQLite, normal": "normal", "SQLite, full": "full"}
 
 
 async def run(kind: str | None, qos: int, messages: int, directory: Path) -> float:
-    """Publish to a durable subscriber that is away. Return messages a second."""
+    """Publish to the session of a disconnected subscriber. Return messages a second."""
     with ExitStack() as stack:
         stores = [
             None if kind is None else stack.enter_context(SQLiteStore(directory / name, synchronous=kind))
@@ -52,7 +52,7 @@ async def run(kind: str | None, qos: int, messages: int, directory: Path) -> flo
 
 
 def main() -> None:
-    """Measure each case, and print it beside memory."""
+    """Measure each case, and print it relative to memory."""
     messages = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
     for qos in (1, 2):
         best = dict.fromkeys(STORES, 0.0)

@@ -1,7 +1,7 @@
-"""Where the libraries live: an environment for each below `.venv-peers/`, Node's packages, and Mosquitto.
+"""The environments of the libraries: one for each below `.venv-peers/`, Node packages, and Mosquitto.
 
-What is missing is installed: Python packages by pip, those of Node by npm, Mosquitto and Node themselves by apt-get
-where this is Debian and we are root. What cannot be had is noted with its reason, and is not measured.
+Missing ones are installed: Python packages by pip, Node packages by npm, Mosquitto and Node by apt-get, as root on
+Debian. A library that cannot be installed is recorded with the reason, and not measured.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SCRIPTS = HERE / "peers"
 
 
 class Environments:
-    """The environments.
+    """The environments of all libraries.
 
     Args:
-        directory: where they are, or are made.
+        directory: where they are created.
 
     Attributes:
         missing: library -> why it cannot be measured.
@@ -47,11 +47,11 @@ class Environments:
         return str(self.directory / library / "bin" / "python")
 
     def interpreter(self, library: str) -> str:
-        """Return what runs a library, be it Python or Node."""
+        """Return the interpreter of a library, Python or Node."""
         return "node" if library in ("mqttjs", "mqttpacket", "aedes") else self.python(library)
 
     def command(self, library: str, kind: str) -> list[str]:
-        """Make the beginning of a command line: a library's script of a kind."""
+        """Return the start of a command line: the interpreter and a library's script of a kind."""
         name = "mqttws" if library.startswith("mqttws") else library
         found = [path for path in SCRIPTS.glob(f"{kind}_{name}.*") if path.suffix in (".py", ".js")]
         if not found:
@@ -59,7 +59,7 @@ class Environments:
         return [self.interpreter(library), str(found[0])]
 
     def install(self) -> None:
-        """Make what is not there yet; ours is made anew each time."""
+        """Create missing environments, and that of this project each time."""
         self.directory.mkdir(exist_ok=True)
         (self.directory / "stream.bin").write_bytes(b"".join(map(work.encode, work.mixed())))
         for name, packages in PYTHON_PEERS.items():
@@ -74,7 +74,7 @@ class Environments:
             self.missing["mosquitto"] = "there is no mosquitto here"
 
     def install_only(self, *names: str) -> None:
-        """Make the environments of some Python libraries."""
+        """Create the environments of some Python libraries."""
         self.directory.mkdir(exist_ok=True)
         for name in names:
             self._install_python(name, PYTHON_PEERS[name])
@@ -108,7 +108,7 @@ class Environments:
             subprocess.run(npm, cwd=node, check=True)
 
     def _copy_sources(self) -> Path:
-        """Copy our own sources, so that building them leaves nothing behind and takes nothing old."""
+        """Copy the sources of this project, so that the build neither leaves files nor uses old ones."""
         sources = self.directory / "sources"
         shutil.rmtree(sources, ignore_errors=True)
         sources.mkdir()
@@ -119,7 +119,7 @@ class Environments:
         return sources
 
     def versions(self) -> dict[str, str]:
-        """Return the version of everything that takes part."""
+        """Return the version of everything measured."""
         versions = {}
         for name, packages in PYTHON_PEERS.items():
             if name in self.missing or not packages:
@@ -140,12 +140,12 @@ class Environments:
 
 
 def mosquitto() -> str | None:
-    """Find Mosquitto."""
+    """Return the path of Mosquitto, or None."""
     return shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
 
 def apt_get(*packages: str) -> bool:
-    """Install packages of Debian, where we may. Return whether they are there now."""
+    """Install Debian packages if possible. Return whether they are installed."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     print(f"installing {', '.join(packages)} with apt-get", file=sys.stderr)

@@ -1,13 +1,13 @@
-"""How long a user waits for the first message: from the start of a process to a PUBACK; and what it takes in memory.
+"""Measure the time from the start of a process to the PUBACK of its first message, and its memory.
 
-Each library is given the few lines that a user of it would write, in an environment of its own. Each round starts each
-of them once, one after the other, so that a busy machine is as busy for all. What counts are ratios of one run: to the
-time of paho, or to that of an interpreter that does nothing. The broker is ours, in another process, for all of them.
+Each library gets the few lines that a user would write, in a separate environment. Each round starts each of them once,
+so that load affects all equally. Ratios within one run count: to the time of paho, or to that of an interpreter that
+does nothing. The broker is ours, in another process, for all of them.
 
-    python benchmarks/first_message.py              makes the environments, 30 rounds, prints the table
+    python benchmarks/first_message.py              creates the environments, runs 30 rounds, prints the table
     python benchmarks/first_message.py --rounds 5 --json FILE
 
-The start of `pubsub pub` ends where it connects: with the first byte that a listener of this script gets.
+The start of `pubsub pub` ends when it connects: with the first byte at a listener of this script.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from pathlib import Path
 
 from environments import Environments
 
-#: Tells the parent the moment by a byte, then its memory in KiB and its CPU seconds, and ends without tearing anything
-#: down.
+#: Notifies the parent by a byte, then writes its memory in KiB and its CPU seconds, and exits without cleanup.
 _TELL = """
 import os, sys, time
 def tell():
@@ -64,7 +63,7 @@ PROGRAMS = {
     "paho, WebSocket": ("paho", _PAHO, "ws"),
     "mqttws, WebSocket": ("mqttws", _OURS, "ws"),
 }
-#: (what, case, the case that it is compared with, at most so many times it)
+#: (description, case, the case to compare with, maximum ratio)
 TARGETS = [
     ("first PUBACK over TCP", "mqttws, TCP", "paho, TCP", 0.5),
     ("first PUBACK over WebSocket", "mqttws, WebSocket", "paho, WebSocket", 0.6),
@@ -73,12 +72,12 @@ TARGETS = [
 
 
 class Case:
-    """What was measured of one program.
+    """The measurements of one program.
 
     Attributes:
-        seconds: from the start of the process to the moment that counts, of each round.
-        kib: resident memory at that moment, of each round.
-        cpu: seconds of CPU that it had taken then, of each round: what a busy machine distorts least.
+        seconds: from the start of the process to the PUBACK, for each round.
+        kib: resident memory at that time, for each round.
+        cpu: seconds of CPU used until then, for each round; the load of the machine affects it least.
     """
 
     def __init__(self) -> None:
@@ -88,17 +87,17 @@ class Case:
 
     @property
     def ms(self) -> float:
-        """The median, in milliseconds."""
+        """Return the median time in milliseconds."""
         return statistics.median(self.seconds) * 1e3
 
     @property
     def mib(self) -> float:
-        """The median, in MiB."""
+        """Return the median memory in MiB."""
         return statistics.median(self.kib) / 1024 if self.kib else 0.0
 
 
 def run_program(command: list[str], case: Case) -> None:
-    """Run one of the programs to its end."""
+    """Run one of the programs, and record its measurements."""
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -127,7 +126,7 @@ def run_pub(pubsub: str, case: Case) -> None:
 
 
 def measure(environments: Environments, rounds: int) -> dict[str, Case]:
-    """Measure all cases, by turns."""
+    """Measure all cases, alternating."""
     broker = subprocess.Popen(
         [environments.python("mqttws"), "-P", "-c", _BROKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -148,7 +147,7 @@ def measure(environments: Environments, rounds: int) -> dict[str, Case]:
                 str(ports[scheme]),
             ]
             runs[name] = lambda case, command=command: run_program(command, case)  # type: ignore[misc]
-        for run in runs.values():  # compiles what there is to compile, fills the caches; does not count
+        for run in runs.values():  # compiles bytecode and fills caches; not counted
             run(Case())
         for _ in range(rounds):
             for name, run in runs.items():
@@ -172,7 +171,7 @@ def _pubsub(environments: Environments) -> str:
 
 
 def table(cases: dict[str, Case]) -> str:
-    """Show what was measured, and the verdict about each target."""
+    """Return the table of the measurements, and the result of each target."""
     bare = cases["pass"]
     lines = [
         "| process | to the moment, ms | beyond `pass` | CPU, ms | resident, MiB beyond `pass` |",
@@ -196,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--environments", type=Path, default=Path(__file__).parent.parent / ".venv-peers")
-    parser.add_argument("--json", type=Path, help="write the medians to a file, too")
+    parser.add_argument("--json", type=Path, help="also write the medians to a file")
     arguments = parser.parse_args()
     environments = Environments(arguments.environments)
     environments.install_only("paho", "mqttws")

@@ -1,7 +1,7 @@
-"""What a library costs before it does anything: the time of its import, the memory of one idle connection.
+"""Measure the basic costs of a library: the time of its import, and the memory of one idle connection.
 
-For the memory each library gets the few lines that a user of it would write, and imports what those need and nothing
-else; so no helper of the other cases counts here.
+For the memory each library gets the few lines that a user would write, with only the imports that they need, so no
+helper of other cases counts.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import subprocess
 import time
 
-#: Library -> the module of which the import is timed, where it is not called like the library.
+#: Library -> its module, if the name differs.
 MODULES = {"paho": "paho.mqtt.client", "mqttws": "pubsub", "mqttws-compiled": "pubsub", "awscrt": "awscrt.mqtt"}
-#: How often an import is timed; the best counts.
+#: The number of timed imports; the best counts.
 IMPORTS = 5
 
-#: Ends the process from within the connection, before anything is torn down.
+#: Prints the memory and ends the process while it is connected.
 _TELL = """
 import os, sys
 def tell():
@@ -29,7 +29,7 @@ from mqttws import Client
 client = Client(f"ws://127.0.0.1:{port}/").open()
 tell()
 """
-#: Library -> how it connects. The floor is a socket that is connected, and no protocol.
+#: Library -> the code that connects. The floor is a connected socket without a protocol.
 CONNECTIONS = {
     "floor": """
 import socket
@@ -86,14 +86,14 @@ client.once('connect', () => {
 
 
 def connecting(library: str, interpreter: str, port: int) -> list[str]:
-    """Make the command that connects and prints how much memory is in use then, in KiB, as JSON."""
+    """Return the command that connects and prints the memory then in use, in KiB, as JSON."""
     if library == "mqttjs":
         return [interpreter, "-e", CONNECTIONS[library], str(port)]
     return [interpreter, "-c", _TELL + CONNECTIONS[library], str(port)]
 
 
 def import_ms(library: str, interpreter: str, environment: dict[str, str]) -> float:
-    """Time a fresh interpreter that imports a library, less one that imports nothing; the best of some, by turns."""
+    """Return the time of an interpreter that imports a library, less one that imports nothing; the best of several."""
     best: dict[str, float] = {}
     for _ in range(IMPORTS):
         for code in (f"import {MODULES.get(library, library)}", "pass"):

@@ -1,7 +1,7 @@
-"""The targets: in which case which of our builds should be ahead of whom, and by how much.
+"""The targets: by how much each of our builds should be faster than which library, in which case.
 
-A target is a ratio within one run, because a ratio still means something on another machine; or, where memory or the
-taking of connections is concerned, a bound. Of several runs the median of the ratios counts. `report.py` judges by it.
+A target is a ratio within one run, which is meaningful on any machine, or a bound for memory or for accepting
+connections. Of several runs the median of the ratios counts. `report.py` evaluates the targets.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from results import MORE_IS_BETTER, Run, find
 
 @dataclass(frozen=True)
 class Target:
-    """How far ahead one of our builds should be.
+    """A target of one of our builds.
 
     Attributes:
-        case: its name.
+        case: the name of the case.
         ours: "mqttws" or "mqttws-compiled".
-        peer: whom to be ahead of; "" for a bound.
-        factor: how many times better, at least; the bound itself where there is no peer.
-        figure: what is compared.
-        peer_case: the case of the peer, where it is another.
+        peer: the library to compare with; "" for a bound.
+        factor: the minimum ratio; without a peer, the bound.
+        figure: the compared figure.
+        peer_case: the case of the peer, if it differs.
     """
 
     case: str
@@ -34,7 +34,7 @@ class Target:
 
 
 def _loop_targets() -> list[Target]:
-    """Make those of the closed loops: twice the clients in Python, 1.3 times the one in C; the shortest PUBACK."""
+    """Return the targets of closed loops: twice the clients in Python, 1.3 times the one in C; the shortest PUBACK."""
     targets = []
     for case in CASES:
         if case.kind != "closed":
@@ -46,7 +46,7 @@ def _loop_targets() -> list[Target]:
                 continue
             factor = 1 if measured in ("paced", "connect") else 1.3 if peer == "awscrt" else 2
             targets += [Target(case.name, "mqttws", peer, factor, figure) for figure in figures]
-        if case.run == "tasks":  # to await costs little
+        if case.run == "tasks":  # awaiting must cost little
             targets.append(
                 Target(case.name, "mqttws", "mqttws", 1 / 1.3, "cpu_us", case.name.replace("tasks", "nowait"))
             )
@@ -89,7 +89,7 @@ def _targets() -> list[Target]:
         for case, ours, peers, figure in wanted
         for peer, factor in peers.items()
     ]
-    # A hundred thousand subscriptions may cost a match at most half as much again as one.
+    # A match among a hundred thousand subscriptions may cost at most 1.5 times as much as with one.
     return [*targets, *_loop_targets(), Target("match_100000", "mqttws", "mqttws", 1 / 1.5, "ns", "match_1")]
 
 
@@ -97,7 +97,7 @@ TARGETS = _targets()
 
 
 def reached(run: Run, target: Target, ours: str | None = None) -> float | None:
-    """Return how many times better we are than the target's peer (or the figure itself, for a bound); None: unknown."""
+    """Return the ratio to the target's peer (or the figure itself, for a bound); None if unknown."""
     own = find(run, target.case, ours or target.ours, target.figure)
     if own is None or not target.peer:
         return None if own is None else own["median"]
@@ -109,6 +109,6 @@ def reached(run: Run, target: Target, ours: str | None = None) -> float | None:
 
 
 def share(target: Target, ratio: float) -> float:
-    """Return how much of the target that is; 1 and more: it is met."""
+    """Return the ratio relative to the target; it is met from 1 on."""
     less_is_better = not target.peer and target.figure not in MORE_IS_BETTER
     return target.factor / ratio if less_is_better else ratio / target.factor

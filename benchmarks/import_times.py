@@ -1,9 +1,9 @@
-"""What it costs to import each face of the packages, module by module: writes docs/imports.md.
+"""Measure the import time of each face of the packages, module by module, and write docs/imports.md.
 
     python benchmarks/import_times.py docs/imports.md
 
-Each face is imported by so many new interpreters with `-X importtime`; of each module the shortest time counts, without
-what it imports in turn. The sum of these is what a quiet machine takes.
+Each face is imported by several new interpreters with `-X importtime`; the shortest time of each module counts, without
+its own imports. The sum is the time on an idle machine.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RUNS = 12
-#: How many modules of each face are named.
+#: The number of modules listed for each face.
 NAMED = 12
-#: Face -> what a program begins with.
+#: Face -> its import statement.
 FACES = {
     "A blocking client": "from mqttws import connect",
     "... over WebSocket": "from mqttws import connect, ClientWebSocket",
@@ -34,9 +34,9 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
 def times_of(statement: str, runs: int = RUNS) -> dict[str, int]:
-    """Return the time of each module that a statement imports beyond what Python itself does, in microseconds."""
+    """Return the time of each module that a statement imports in addition to Python's own, in microseconds."""
     best: dict[str, int] = {}
-    _run(statement)  # compiles what is not compiled yet
+    _run(statement)  # compiles bytecode
     for _ in range(runs):
         for module, time in _run(statement).items():
             best[module] = min(time, best.get(module, time))

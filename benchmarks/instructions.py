@@ -1,12 +1,12 @@
-"""How many instructions the hot paths take, counted by valgrind's callgrind: a figure that no busy machine distorts.
+"""Count the instructions of the hot paths with valgrind's callgrind, independently of the load of the machine.
 
-    python benchmarks/instructions.py --write benchmarks/instructions.json      count, and keep the counts
-    python benchmarks/instructions.py --compare benchmarks/instructions.json    count, and name what costs over 3 % more
+    python benchmarks/instructions.py --write benchmarks/instructions.json      count, and store the counts
+    python benchmarks/instructions.py --compare benchmarks/instructions.json    count, and name cases that cost 3 % more
 
-Each case runs in an interpreter under callgrind twice, with `COUNT` and with three times as many repetitions. The
-difference of the two totals, divided by the repetitions between them, is the cost of one repetition: the start of
-the interpreter and the imports cancel. Hashes are not random and the collector is off, so that a count repeats to
-less than 1 %. It depends on the build of Python, whose version is kept beside the counts and must be the same.
+Each case runs under callgrind twice, with `COUNT` and with three times as many repetitions. The difference of the
+totals, divided by the difference of the repetitions, is the cost of one repetition, without the start of the
+interpreter and the imports. Hashes are not random and the garbage collector is off, so counts vary by less than 1 %.
+They depend on the build of Python, whose version is stored with the counts and must be the same.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 #: Repetitions of the shorter run.
 COUNT = 100
-#: How much more a case may cost.
+#: The permitted relative increase.
 TOLERANCE = 0.03
 
 TOPIC, PAYLOAD = "sensors/room-12/temperature", b"21.4 degrees Celsius"
 Step = Callable[[], object]
 
 
-# The cases: each makes what it needs, and returns the step that is repeated.
+# The cases: each prepares its objects, and returns the step to repeat.
 
 
 def _encode(make: Callable[[Any], Any]) -> Callable[[], Step]:
@@ -163,7 +163,7 @@ def exchange_qos_2() -> Step:
 
 
 class _Sink:
-    """A connection of a subscriber that takes everything."""
+    """An outlet of a subscriber that accepts everything."""
 
     held = 0
 
@@ -242,9 +242,9 @@ CASES: dict[str, Callable[[], Step]] = {
 
 
 def run(case: str, count: int) -> None:
-    """Run a case: what callgrind counts."""
+    """Run a case under callgrind."""
     step = CASES[case]()
-    for _ in range(50):  # caches are full then, and the interpreter has specialised what it runs
+    for _ in range(50):  # fills caches, and lets the interpreter specialise the code
         step()
     gc.disable()
     for _ in range(count):
@@ -252,7 +252,7 @@ def run(case: str, count: int) -> None:
 
 
 def instructions(case: str) -> float:
-    """Return how many instructions one repetition of a case takes."""
+    """Return the number of instructions of one repetition of a case."""
     few, many = (_total(case, count) for count in (COUNT, 3 * COUNT))
     return round((many - few) / (2 * COUNT), 1)
 
@@ -269,18 +269,18 @@ def _total(case: str, count: int) -> int:
 
 
 def build() -> str:
-    """Name the build of Python, by which alone counts can be compared."""
+    """Return the build of Python; only counts of the same build can be compared."""
     return f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}, {sys.version[-40:]}"
 
 
 def count_all(names: list[str]) -> dict[str, float]:
-    """Count cases, as many at once as there are processors."""
+    """Count cases, one on each processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(names, pool.map(instructions, names), strict=True))
 
 
 def compare(kept: dict[str, Any], now: dict[str, float]) -> list[str]:
-    """Return a line for each case that costs over `TOLERANCE` more than it did."""
+    """Return a line for each case whose cost increased by more than `TOLERANCE`."""
     before: dict[str, float] = kept["instructions"]
     return [
         f"{case}: {now[case]:,.0f} instructions, {now[case] / count - 1:+.1%}"
@@ -290,7 +290,7 @@ def compare(kept: dict[str, Any], now: dict[str, float]) -> list[str]:
 
 
 def main() -> int:
-    """Run the command. Returns the exit code."""
+    """Run the command. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", type=Path, metavar="FILE")

@@ -1,7 +1,7 @@
-"""Where the time of a message goes, layer by layer, in one process without a socket: `python benchmarks/layers.py`.
+"""Measure the time of a message layer by layer, in one process without a socket: `python benchmarks/layers.py`.
 
-Each line is what a layer adds, in nanoseconds a message: the least of many repetitions, since all that disturbs makes
-it more. The figures of `docs/performance.md` come from here.
+Each line is the time that a layer adds, in nanoseconds a message: the minimum of many repetitions, since disturbances
+only add time. The figures of `docs/performance.md` come from here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REPEATS = 60
 
 
 def least(run: Callable[[], object]) -> float:
-    """Time something that handles COUNT messages; nanoseconds a message."""
+    """Return the nanoseconds a message of a function that handles COUNT messages."""
     best = float("inf")
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -37,7 +37,7 @@ def least(run: Callable[[], object]) -> float:
 
 
 def repeat(call: Callable[[], object]) -> Callable[[], None]:
-    """Make COUNT calls of one."""
+    """Return a function that makes COUNT calls."""
 
     def run() -> None:
         for _ in range(COUNT):
@@ -47,14 +47,14 @@ def repeat(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def sending() -> list[tuple[str, float]]:
-    """Measure the way of a QoS 0 message from the caller to the bytes for the socket."""
+    """Measure the path of a QoS 0 message from the caller to the bytes for the socket."""
     pair = Pair(Connect("layers")).open()
     client, sender = pair.client, pair.client.machine.session.sender
     packet = work.encode_publish(work.TOPIC, work.MESSAGE)
     data = packet * COUNT
     mark: HighWaterMark[LightFuture] = HighWaterMark()
     blocking = Client("ws://127.0.0.1/", max_queued=COUNT + 1)
-    blocking._network.woken = True  # in a burst the thread is, by the call before
+    blocking._network.woken = True  # as in a burst, after the previous call
 
     def queue() -> None:
         for _ in range(COUNT):
@@ -89,7 +89,7 @@ def sending() -> list[tuple[str, float]]:
 
 
 def receiving() -> list[tuple[str, float]]:
-    """Measure the way of a QoS 0 message, in a frame of its own, from the socket's bytes to the event."""
+    """Measure the path of a QoS 0 message, in one frame, from the socket's bytes to the event."""
     pair = Pair(Connect("layers")).open()
     packet = work.encode_publish(work.TOPIC, work.MESSAGE)
     frames = (bytes((0x82, len(packet))) + packet) * COUNT

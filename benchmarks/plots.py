@@ -1,4 +1,4 @@
-"""The plots of `docs/benchmarks.md`, as PNG files, from the same runs as its tables."""
+"""Draw the plots of `docs/benchmarks.md`, as PNG files, from the same runs as its tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw(runs: list[Run], directory: Path, order: list[str]) -> list[tuple[str, 
 
 
 def _series(runs: list[Run], prefix: str, figure: str, library: str) -> tuple[list[int], list[float]]:
-    """Collect the cases whose names are a beginning and a number: the numbers, and the figures."""
+    """Return the numbers and figures of the cases whose names are a prefix and a number."""
     names = {name.removeprefix(prefix) for run in runs for name in run["cases"] if name.startswith(prefix)}
     numbers = sorted(int(name) for name in names if name.isdigit())
     found = ((number, median(runs, f"{prefix}{number}", library, figure)) for number in numbers)
@@ -58,7 +58,7 @@ def _series(runs: list[Run], prefix: str, figure: str, library: str) -> tuple[li
 
 
 def _axes(x_label: str, y_label: str, ticks: list[int]) -> Any:
-    """Make one plot with a logarithmic x axis that is labelled where there are points."""
+    """Create a plot with a logarithmic x axis, labelled at the points."""
     _, axes = pyplot.subplots(figsize=(7, 4.2))
     axes.set_xscale("log")
     axes.set_xticks(ticks)
@@ -90,7 +90,7 @@ def _ratios(runs: list[Run], order: list[str]) -> None:
         axes.set_title(title, fontsize=11)
         axes.tick_params(labelsize=9)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())  # where the range is narrow, labels would cover each other
+        axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow range labels would overlap
     figure.suptitle("Speed as a multiple of mqttws in pure Python (logarithmic; longer is faster)")
 
 

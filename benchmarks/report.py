@@ -1,4 +1,4 @@
-"""Make `docs/benchmarks.md` and its plots from the JSON of `run_peers.py`: every figure there comes from here.
+"""Create `docs/benchmarks.md` and its plots from the JSON of `run_peers.py`.
 
 python benchmarks/report.py benchmarks/results.json [more.json ...] docs/
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from goals import TARGETS, Target, reached, share
 from results import Run, load, median, middle
 
-#: A column: (case, its name in the table, the figure, how it is shown).
+#: A column: (case, its name in the table, the figure, its format).
 Column = tuple[str, str, str, str]
 
-#: Those of a closed loop; see `peers/closedloop.py`.
+#: The columns of a closed loop; see `peers/closedloop.py`.
 FORMS = ("callback", "threads", "tasks", "nowait")
 
 #: Heading -> columns.
@@ -107,7 +107,7 @@ TABLES: dict[str, list[Column]] = {
         ("hold", "KiB each of 2,000 held", "kib_2000", "{:,.1f}"),
     ],
 }
-#: Whose only way is asyncio: they stand in its table with the cases of the other one.
+#: Libraries with asyncio only: in its table they have the figures of the base cases.
 ASYNCIO_PEERS = ("aiomqtt", "gmqtt")
 ORDER = [
     *("floor", "mqttws", "mqttws-compiled", "mqttws-uvloop", "paho", "aiomqtt", "gmqtt", "amqtt", "mqtt5", "awscrt"),
@@ -134,7 +134,7 @@ UNITS = {"rate": " a second", "kib": " KiB", "kib_2000": " KiB"}
 
 
 def shown(value: float | None, form: str) -> str:
-    """Show a figure."""
+    """Return the text of a figure."""
     if value is None:
         return ""
     if form == "k":
@@ -145,7 +145,7 @@ def shown(value: float | None, form: str) -> str:
 
 
 def table(runs: list[Run], columns: list[Column]) -> str:
-    """Make one table: a row for each library that has any of the figures."""
+    """Return a table with a row for each library that has any of the figures."""
     lines = ["| | " + " | ".join(name for _, name, _, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for library in ORDER:
         known = [
@@ -163,7 +163,7 @@ def table(runs: list[Run], columns: list[Column]) -> str:
 
 
 def spread(runs: list[Run]) -> str:
-    """Return how far the rounds of a run lie apart, and the runs."""
+    """Describe the spread of the rounds of a run, and of the runs."""
     rounds: list[float] = []
     medians: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
@@ -184,7 +184,7 @@ def spread(runs: list[Run]) -> str:
 
 
 def verdict(target: Target, ratio: float | None) -> str:
-    """Return whether a target is met, and how much of it is reached where it is not."""
+    """Return whether a target is met, or the share that is reached."""
     if ratio is None:
         return "not measured"
     reached_share = share(target, ratio)
@@ -192,7 +192,7 @@ def verdict(target: Target, ratio: float | None) -> str:
 
 
 def verdicts(runs: list[Run]) -> str:
-    """Make the table of targets: the ratio in each run, and their median, by which is judged."""
+    """Return the table of targets: the ratio in each run, and the median, which counts."""
     lines = ["| case | build | against | target | each run | median | compiled | |", "|---" * 8 + "|"]
     for target in TARGETS:
         ratios = [reached(run, target) for run in runs]
@@ -216,7 +216,7 @@ def verdicts(runs: list[Run]) -> str:
 
 
 def facts(runs: list[Run]) -> list[str]:
-    """Return what was run, on what, and what was not."""
+    """Describe the runs, the machine, and what was not measured."""
     machine, versions = runs[0]["machine"], runs[0]["versions"]
     loads = ", ".join(f"{run['machine']['load_average']:.2f}" for run in runs)
     counted = f"{len(runs)} complete runs" if len(runs) > 1 else "One run"
@@ -246,7 +246,7 @@ def facts(runs: list[Run]) -> list[str]:
 
 
 def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
-    """Make the document."""
+    """Return the document."""
     lines = [
         "# Benchmarks",
         "",
@@ -283,8 +283,8 @@ def document(runs: list[Run], drawn: list[tuple[str, str]]) -> str:
 
 
 def main() -> None:
-    """Make the document and its plots."""
-    from plots import draw  # matplotlib, which what is tested of this module does not need
+    """Write the document and its plots."""
+    from plots import draw  # matplotlib, which the tests of this module do not need
 
     *sources, docs = map(Path, sys.argv[1:])
     runs = load(*sources)

@@ -1,6 +1,6 @@
-"""The JSON of `run_peers.py`: complete runs, each with its figures; and what may be asked of them.
+"""Read the JSON of `run_peers.py`, which contains complete runs with their figures, and query it.
 
-Each run holds its rounds' medians. Over the runs, of one file or of several, the median counts again.
+Each run contains the medians of its rounds. Of several runs, in one file or several, the median counts again.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 Run = dict[str, Any]
 
-#: Figures of which more is better; of all others less is.
+#: Figures for which more is better; for all others less is.
 MORE_IS_BETTER = {"rate"}
 
-#: Case -> the one that stands for it with those who have no such variant: their only way is asyncio, or is not.
+#: Case -> the base case, for libraries without such a variant, which have only asyncio or only threads.
 BASE_CASE = {
     "publish_qos0_asyncio": "publish_qos0",
     "publish_qos1_asyncio": "publish_qos1",
@@ -32,7 +32,7 @@ def load(*paths: Path) -> list[Run]:
 
 
 def find(run: Run, case: str, library: str, figure: str) -> dict[str, float] | None:
-    """Look up what one run's rounds gave: median, least and greatest; in the base case where there is no variant."""
+    """Return the median, minimum and maximum of the rounds of a run; of the base case if there is no variant."""
     for name in (case, BASE_CASE.get(case, case)):
         found: dict[str, float] | None = run["cases"].get(name, {}).get(library, {}).get(figure)
         if found is not None:
@@ -41,12 +41,12 @@ def find(run: Run, case: str, library: str, figure: str) -> dict[str, float] | N
 
 
 def middle(values: Iterable[float | None]) -> float | None:
-    """Take the median of what is there; None if nothing is."""
+    """Return the median of the existing values; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def median(runs: list[Run], case: str, library: str, figure: str) -> float | None:
-    """Take the median of the runs' medians."""
+    """Return the median of the runs' medians."""
     found = (find(run, case, library, figure) for run in runs)
     return middle(each["median"] for each in found if each is not None)

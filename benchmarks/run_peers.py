@@ -1,12 +1,12 @@
-"""Run the peers and us side by side: `python benchmarks/run_peers.py`, or `make bench-peers`.
+"""Measure this library and others: `python benchmarks/run_peers.py`, or `make bench-peers`.
 
-The same messages, QoS, window and server for all, in sessions that last about as long for each (see `cases.py`); each
-measurement is a fresh process; rounds are interleaved (all libraries once, then all again), so that a change of the
-machine's pace meets all alike. Of the rounds the median counts, and their spread is kept. A measurement that does not
-end with every message in its place is none: it fails, its reason is kept, and it has no figure.
+All libraries get the same messages, QoS, window and server, in sessions of about the same duration (see `cases.py`).
+Each measurement is a new process. Rounds are interleaved (all libraries once, then all again), so that changes of the
+machine's speed affect all equally. The median of the rounds counts, and their spread is stored. A measurement in which
+a message is missing fails: its reason is stored, and it has no figure.
 
-The outcome is JSON: a list of runs, one after the other, each with its figures and the facts of the machine they hold
-for. `report.py` makes the document of it, and takes several such files as well.
+The result is JSON: a list of runs, each with its figures and the description of the machine. `report.py` creates the
+document from one or several such files.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from environments import ROOT, SCRIPTS, Environments  # noqa: E402
 from footprint import connecting, import_ms  # noqa: E402
 from servers import blaster, broker, responder  # noqa: E402
 
-#: How long a measurement with a number of messages should take, in seconds, unless its case says more; half as many
-#: messages warm it up before.
+#: The duration of a measurement with a number of messages, in seconds, unless its case is longer. Half as many messages
+#: are the warm-up.
 SECONDS = 0.8
 
 
 class Bench:
-    """The running of cases.
+    """Runs cases.
 
     Args:
-        environments: where the libraries are.
+        environments: the environments of the libraries.
         seconds: see SECONDS.
-        pinned: whether a client and its broker run on one core each, in the closed loops.
+        pinned: whether client and broker run on one core each, in closed loops.
     """
 
     def __init__(self, environments: Environments, seconds: float, pinned: bool = False) -> None:
@@ -53,7 +53,7 @@ class Bench:
         self.counts: dict[tuple[str, str], int] = {}
 
     def measure(self, case: Case, library: str) -> dict[str, float]:
-        """Measure one case of one library once."""
+        """Measure one case with one library once."""
         if case.least and (case.name, library) not in self.counts:
             self.counts[case.name, library] = self._find_count(case, library)
         figures = self._run(case, library, self.counts.get((case.name, library), 0))
@@ -61,14 +61,14 @@ class Bench:
         return figures
 
     def _find_count(self, case: Case, library: str) -> int:
-        """Find out how many messages fill the time: by trials of growing length, until one fills a third of it."""
+        """Return how many messages fill the time, by trials of growing length until one fills a third of it."""
         count, seconds = case.least, self.seconds * case.times
         while (taken := self._run(case, library, count)["seconds"]) < seconds / 3:
             count *= math.ceil(min(10, seconds / taken))
         return max(case.least, int(count * seconds / taken))
 
     def _run(self, case: Case, library: str, count: int) -> dict[str, float]:
-        """Run one case: the server that it needs, and the process that measures."""
+        """Run one case: its server, and the measuring process."""
         environments, name = self.environments, case.run or case.name
         options = [*case.options, *([f"count={count}", f"warm={count // 2}"] if count else [])]
         if case.kind == "import":
@@ -84,7 +84,7 @@ class Bench:
                 return self._ask([*environments.command(library, "client"), name, f"port={server.port}", *options])
         if case.kind == "closed":
             return self._closed(case, library, name, options)
-        # Ten thousand clients meet our own broker: Mosquitto would take a minute to accept so many.
+        # Ten thousand clients use our broker, because Mosquitto takes a minute to accept so many.
         with broker(environments, library if case.kind == "hold" else "mosquitto") as server:
             port = server.tcp_port if library == "gmqtt" else server.port
             if case.kind == "memory":
@@ -93,7 +93,7 @@ class Bench:
             return self._ask([*environments.command(library, kind), name, f"port={port}", *options])
 
     def _closed(self, case: Case, library: str, name: str, options: list[str]) -> dict[str, float]:
-        """Run a closed loop: a client, the broker, and what answers requests."""
+        """Run a closed loop: a client, the broker and the responder."""
         environments, command = self.environments, self.environments.command(library, "closed")
         with broker(environments, "mosquitto") as server, contextlib.ExitStack() as others:
             if name.startswith("request"):
@@ -105,7 +105,7 @@ class Bench:
             return self._ask([*command, name, f"port={port}", *options])
 
     def _ask(self, command: list[str]) -> dict[str, float]:
-        """Run one process to its end and take its line of JSON."""
+        """Run one process and return its JSON."""
         done = subprocess.run(
             command,
             env=self.environments.variables,
@@ -120,7 +120,7 @@ class Bench:
         return figures
 
     def run(self, cases: list[Case], libraries: list[str], rounds: int) -> dict[str, Any]:
-        """Make one run: so many interleaved rounds of all cases, with these libraries or, if there are none, all."""
+        """Run interleaved rounds of all cases, with the given libraries or all."""
         facts, start = machine(), time.monotonic()
         figures: dict[str, dict[str, list[dict[str, float]]]] = {case.name: {} for case in cases}
         failures: dict[str, dict[str, str]] = {}
@@ -158,7 +158,7 @@ class Bench:
 
 
 def machine() -> dict[str, Any]:
-    """Collect what the figures depend on."""
+    """Return the description of the machine."""
     model = "unknown"
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -175,7 +175,7 @@ def machine() -> dict[str, Any]:
 
 
 def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """Take the median of each figure, with the least and the greatest, to four digits."""
+    """Return the median, minimum and maximum of each figure, with four digits."""
     return {
         figure: {
             name: float(f"{take(values):.4g}")
@@ -187,11 +187,11 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run all."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1, help="complete ones, one after the other")
+    parser.add_argument("--runs", type=int, default=1, help="the number of complete runs, one after another")
     parser.add_argument("--rounds", type=int, default=3, help="in each run")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the time for each; under 1 for a trial")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the duration of each; below 1 for a trial")
     parser.add_argument("--only", default="", help="cases whose names begin so")
     parser.add_argument("--libraries", default="", help="these alone, with commas between")
     parser.add_argument("--pinned", action="store_true", help="closed loops: client and broker on one core each")

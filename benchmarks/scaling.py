@@ -1,10 +1,10 @@
-"""Beyond one process: what several connections, several processes and several brokers bring on this machine.
+"""Measure the gain of several connections, several processes and several brokers on this machine.
 
     python benchmarks/scaling.py
 
-Publishers send QoS 0 messages of 64 bytes to brokers, and end with a QoS 1 message each, whose PUBACK stops the clock;
-the sum of messages over the longest time counts. Publishers and brokers share the same cores, so that what a second
-process brings depends on what is left for it: the number of cores stands beside the figures.
+Publishers send QoS 0 messages of 64 bytes to brokers, and end with one QoS 1 message each, whose PUBACK stops the
+clock; the sum of messages over the longest time counts. Publishers and brokers share the same cores, so the gain of a
+second process depends on the number of cores, which is printed with the figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS = 5
 
 
 def publish(port: int, count: int, go: Any, took: Any) -> None:
-    """Publish over one connection; put down how long it took."""
+    """Publish over one connection, and report the time."""
     with Client(f"ws://127.0.0.1:{port}/", max_queued=10_000_000) as client:
         go.wait(30)
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def publish(port: int, count: int, go: Any, took: Any) -> None:
 
 
 def rate(ports: list[int], processes: bool) -> float:
-    """Publish over one connection to each port, in one process or in one for each; messages a second, all together."""
+    """Publish over one connection to each port, in one process or one for each. Return messages a second in total."""
     fork = multiprocessing.get_context("fork")
     go, took = fork.Barrier(len(ports)), fork.Queue()
     kind: Any = fork.Process if processes else threading.Thread
@@ -56,7 +56,7 @@ def rate(ports: list[int], processes: bool) -> float:
 
 
 def embedded(stack: ExitStack) -> int:
-    """Run the embedded broker in a process of its own; return its port."""
+    """Run the embedded broker in a separate process, and return its port."""
     script = Path(__file__).parent / "peers" / "broker_mqttws.py"
     broker = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     stack.enter_context(broker)

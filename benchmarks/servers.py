@@ -1,4 +1,4 @@
-"""The servers that the cases need, each in a process of its own that ends with its `with`."""
+"""The servers of the cases, each in a separate process, as context managers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from environments import SCRIPTS, Environments, mosquitto
 
 
 class Server(NamedTuple):
-    """A server that runs: its WebSocket port, its port for plain TCP (Mosquitto's alone), its process."""
+    """A running server: its WebSocket port, its plain TCP port (only Mosquitto), its process."""
 
     port: int
     tcp_port: int
@@ -24,7 +24,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def serving(environments: Environments, command: list[str]) -> Iterator[Server]:
-    """Run a server that prints its port, and ends when its standard input does."""
+    """Run a server that prints its port, and ends at the end of its standard input."""
     server = subprocess.Popen(
         command,
         env=environments.variables,
@@ -50,12 +50,12 @@ def serving(environments: Environments, command: list[str]) -> Iterator[Server]:
 
 
 def blaster(environments: Environments, *counts: int) -> contextlib.AbstractContextManager[Server]:
-    """Run the server that sends so many messages to each client, for each SUBSCRIBE of its."""
+    """Run the server that answers each SUBSCRIBE with a number of messages."""
     return serving(environments, [environments.python("floor"), str(SCRIPTS / "blaster.py"), *map(str, counts)])
 
 
 def responder(environments: Environments, server: Server) -> contextlib.AbstractContextManager[Server]:
-    """Run what answers each request that comes to a broker."""
+    """Run the process that answers requests through a broker."""
     return serving(environments, [environments.python("floor"), str(SCRIPTS / "responder.py"), str(server.tcp_port)])
 
 
@@ -68,7 +68,7 @@ def broker(environments: Environments, library: str) -> contextlib.AbstractConte
 
 
 def free_port() -> int:
-    """Find a port that is free."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

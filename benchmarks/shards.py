@@ -1,11 +1,11 @@
-"""How much a `Sharded` provider carries within AWS IoT's limits: filters, and QoS 1 messages a second.
+"""Measure a `Sharded` provider within the limits of AWS IoT: filters, and QoS 1 messages a second.
 
     python benchmarks/shards.py --filters 5000 --rate 10000 --seconds 60
 
-The local endpoint runs in a process of its own and keeps AWS IoT's limits for each connection: 100 messages a second
-both ways together, 50 subscriptions, 8 Topic Filters a SUBSCRIBE, one CONNECT a second for each client id. Each topic's
-messages are numbered, so that what is lost, doubled or out of order is counted. Every message is published once and
-received once.
+The local endpoint runs in a separate process and enforces the limits of AWS IoT for each connection: 100 messages a
+second in both directions together, 50 subscriptions, 8 Topic Filters in a SUBSCRIBE, one CONNECT a second for each
+client id. The messages of each topic are numbered, so that lost, duplicate and disordered ones are counted. Every
+message is published once and received once.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from pubsub.aws.local.endpoint import LocalIoTEndpoint
 from pubsub.errors import PublishFailed
 from sigv4 import Credentials
 
-#: Of the 100 messages a second that a connection may carry, those that are planned for it.
+#: The planned messages a second of a connection, out of 100.
 PLANNED = 65.0
-#: Filters of the 50 that one may have.
+#: The planned filters of a connection, out of 50.
 FILTERS = 45
-#: Times a second at which the publisher looks how many messages are due.
+#: How often a second the publisher checks how many messages are due.
 TURNS = 50
 
 
 @dataclass
 class Outcome:
-    """What was measured."""
+    """The measurements."""
 
     filters: int
     wanted_rate: int
@@ -52,7 +52,7 @@ class Outcome:
     doubled: int = 0
     out_of_order: int = 0
     throttled: int = 0
-    client_us: float = 0.0  # of CPU, for each message
+    client_us: float = 0.0  # CPU time of each message
     endpoint_us: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
@@ -60,10 +60,10 @@ class Outcome:
 
 
 class Tally:
-    """Checks the numbers of each topic as they come.
+    """Checks the numbers of each topic on arrival.
 
-    A message is out of order if it comes for the first time after a later one of its topic, doubled if it has come
-    before, and lost if it never comes.
+    A message is out of order if it first arrives after a later one of its topic, a duplicate if it has arrived before,
+    and lost if it never arrives.
     """
 
     def __init__(self, filters: int) -> None:
@@ -73,7 +73,7 @@ class Tally:
         self.delays: list[float] = []
 
     def next(self, message: Message) -> None:
-        """Take a message: its topic's number, its own, and when it was published."""
+        """Record a message: the number of its topic, its own number, and the time of its publication."""
         topic, text, sent = message.payload.split()
         index, number = int(topic), int(text)
         expected, skipped = self._next[index], self._skipped[index]
@@ -94,14 +94,14 @@ class Tally:
 async def measure(
     url: str, region: str, credentials: Credentials, outcome: Outcome, look: Callable[[], tuple[float, int]]
 ) -> None:
-    """Subscribe, publish at the rate for the time, wait for the rest, and fill in the outcome.
+    """Subscribe, publish at the given rate and duration, wait for the rest, and fill in the outcome.
 
     Args:
-        url: of the endpoint.
-        region: of the endpoint.
-        credentials: for the endpoint.
-        outcome: says what is wanted, and is filled in.
-        look: returns the seconds of CPU that the endpoint has taken, and how many messages it has discarded.
+        url: the URL of the endpoint.
+        region: the region of the endpoint.
+        credentials: the credentials.
+        outcome: contains the parameters, and is filled in.
+        look: returns the CPU seconds used by the endpoint, and the number of discarded messages.
     """
     provider = AWSIoTProvider(region, url, credentials, client_id="bench", max_queued=100_000)
     sharded = Sharded(provider, (outcome.publishing, outcome.receiving), most_connections=1_000, connect_rate=100)
@@ -146,7 +146,7 @@ async def measure(
 
 
 async def serve() -> None:
-    """Run the endpoint until standard input ends. For each line, say what it has used and discarded by then."""
+    """Run the endpoint until the end of standard input. For each line, print its CPU seconds and discarded messages."""
     async with LocalIoTEndpoint() as iot:
         keys = iot.credentials
         print(json.dumps([iot.url, iot.region, keys.access_key, keys.secret_key]), flush=True)

@@ -1,12 +1,12 @@
-"""A reconnect storm: a broker that is killed and comes back, and clients that come back to it within a budget.
+"""Measure a reconnect storm: a broker is killed and restarted, and its clients reconnect within a budget.
 
     python benchmarks/storm.py --clients 5000 --budget 500      real sockets, one process of clients, one broker
-    python benchmarks/storm.py --nodes 3                        the same; one of three is killed, and stays away
+    python benchmarks/storm.py --nodes 3                        the same; one of three is killed, and stays down
     python benchmarks/storm.py --fleet 1000000                  simulated: no machine has so many sockets
 
-Each broker runs in a separate process. One is killed with SIGKILL. Where it is the only one, it stays away for some
-seconds, and starts again on the same port; otherwise its clients go to the others. The brokers note when each CONNECT
-arrives; the clients note when each is connected again.
+Each broker runs in a separate process. One is killed with SIGKILL. If it is the only one, it is restarted after some
+seconds on the same port; otherwise its clients connect to the others. The brokers record when each CONNECT arrives; the
+clients record when each is connected again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"
 from servers import free_port
 from simulation.fleet import Fleet
 
-#: What a fleet of so many may be told, and what a cluster takes: name, policy, CONNECTs a second.
+#: Policies of a fleet, and the capacity of the cluster: name, policy, CONNECTs a second.
 PLANS = (
     ("the defaults", Reconnect(), 10_000),
     ("spread=120", Reconnect(spread=120, initial=30, maximum=120), 10_000),
@@ -40,18 +40,18 @@ PLANS = (
 
 
 class Returns:
-    """When each client was connected, since the last `clear`."""
+    """The times at which clients connected since the last `clear`."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def note(self, state: State) -> None:
-        """Take a state of any client."""
+        """Record a state of any client."""
         if state.name == "connected":
             self.times.append(time.monotonic())
 
     async def wait(self, count: int, seconds: float) -> None:
-        """Wait until so many are connected."""
+        """Wait until `count` clients are connected."""
         deadline = time.monotonic() + seconds
         while len(self.times) < count:
             if time.monotonic() > deadline:
@@ -70,7 +70,7 @@ def start(port: int) -> subprocess.Popen[str]:
 
 
 async def serve(port: int) -> None:
-    """Run the broker until standard input ends; then say when CONNECTs came."""
+    """Run the broker until the end of standard input, then print the arrival times of CONNECTs."""
     times: list[float] = []
     limits = Limits(
         max_connections=20_000, max_pending_per_address=20_000, max_sessions=20_000, max_sessions_per_address=None
@@ -89,7 +89,7 @@ async def serve(port: int) -> None:
 
 
 def arrivals(broker: subprocess.Popen[str]) -> list[float]:
-    """End a broker. Return when CONNECTs came to it."""
+    """End a broker. Return the arrival times of CONNECTs."""
     assert broker.stdin is not None
     assert broker.stdout is not None
     broker.stdin.close()
@@ -98,14 +98,14 @@ def arrivals(broker: subprocess.Popen[str]) -> list[float]:
 
 
 async def storm(clients: int, budget: float, outage: float, nodes: int) -> dict[str, float]:
-    """Let clients lose their broker, and measure how they come back."""
+    """Kill the broker of the clients, and measure how they reconnect."""
     ports = [free_port() for _ in range(nodes)]
     brokers = {port: start(port) for port in ports}
     shared, returns = ConnectBudget(budget), Returns()
     policy = Reconnect(initial=1.0, maximum=5.0)
     begun: list[float] = []
 
-    def urls(number: int) -> list[str]:  # asked for when an attempt begins
+    def urls(number: int) -> list[str]:  # called when an attempt begins
         begun.append(time.monotonic())
         first = number % nodes
         return [f"mqtt://127.0.0.1:{port}" for port in ports[first:] + ports[:first]]
@@ -158,12 +158,12 @@ async def storm(clients: int, budget: float, outage: float, nodes: int) -> dict[
 
 
 def busiest(times: list[float]) -> int:
-    """Return how many of the times fall into the second that has most of them."""
+    """Return the maximum number of times within one second."""
     return max(bisect_left(times, at + 1) - index for index, at in enumerate(times))
 
 
 def plan(clients: int, outage: float) -> None:
-    """Print what each plan comes to, as a table."""
+    """Print the result of each plan as a table."""
     print("| policy | CONNECTs a second that the cluster takes | busiest second | half back | 99 % | all | refused |")
     print("|---|---|---|---|---|---|---|")
     for name, policy, capacity in PLANS:
@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--clients", type=int, default=5_000, help="real clients, each with a socket")
     parser.add_argument("--budget", type=float, default=500.0, help="CONNECTs a second of all")
-    parser.add_argument("--outage", type=float, default=2.0, help="seconds for which the broker is away")
+    parser.add_argument("--outage", type=float, default=2.0, help="seconds for which the broker is down")
     parser.add_argument("--nodes", type=int, default=1, help="brokers, of which one is killed")
     parser.add_argument("--fleet", type=int, help="simulate so many clients instead")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
-"""What a tap costs the traffic that it shows: messages a second without and with one, in processes of their own.
+"""Measure the overhead of a tap: messages a second without and with one, in separate processes.
 
-`python benchmarks/tap_overhead.py [SECONDS]`: the broker, the tap and the client each run in a process, as they do with
-`pubsub look`. Runs without and with a tap take turns; the median of each is shown.
+`python benchmarks/tap_overhead.py [SECONDS]`: the broker, the tap and the client each run in a process, as with
+`pubsub look`. Runs without and with a tap alternate; the median of each is shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-#: In the order of the rows.
+#: The rows, in order.
 CASES = [(scheme, qos) for scheme in ("mqtt", "ws") for qos in (0, 1)]
 ROUNDS = 5
 
@@ -37,7 +37,7 @@ def run_taps(pipe: Connection, urls: dict[str, str]) -> None:
 
 
 def rate(url: str, qos: int, seconds: float) -> float:
-    """Publish for a time, at most 1,000 messages ahead. Return the messages a second."""
+    """Publish for some seconds, with at most 1,000 messages in flight. Return the messages a second."""
     import mqttws
 
     payload = bytes(64)
@@ -52,7 +52,7 @@ def rate(url: str, qos: int, seconds: float) -> float:
 
 
 def process(target: Any, *arguments: Any) -> tuple[Any, Connection, dict[str, str]]:
-    """Start a process that tells its URLs."""
+    """Start a process that sends its URLs through a pipe."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     made = context.Process(target=target, args=(there, *arguments), daemon=True)

@@ -1,4 +1,4 @@
-"""The broker: its router alone, and all of it over loopback with hand-written clients. `make bench`."""
+"""Benchmarks of the broker: its router alone, and the whole broker over loopback with hand-written clients."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ COUNT = 100
 
 
 class Outlet:
-    """A connection that counts what it is given."""
+    """An outlet that counts packets."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def send(self, packet: bytes) -> bool:
-        """Count one."""
+        """Count a packet."""
         self.count += 1
         return True
 
     def wake(self) -> None:
-        """Have nothing to do."""
+        """Do nothing."""
 
     def end(self, error: Exception) -> None:
         """Fail."""
@@ -35,7 +35,7 @@ class Outlet:
 
 @pytest.mark.parametrize("subscribers", [1, 50, 1_000])
 def test_route(timed, subscribers):
-    """One message to so many subscribers, up to the bytes that they are handed."""
+    """Route one message to several subscribers, up to the bytes for their outlets."""
     router = Router()
     registry = Registry(router)
     outlets = [Outlet() for _ in range(subscribers)]
@@ -57,7 +57,7 @@ def broker():
 @pytest.mark.parametrize("subscribers", [1, 50])
 @pytest.mark.parametrize("scheme", ["ws", "mqtt"])
 def test_deliver(timed, broker, scheme, subscribers):
-    """So many messages that come in one piece, to all subscribers."""
+    """Deliver messages that arrive together to all subscribers."""
     url = broker.url_of(scheme)
     wires = [Wire(url).connect(f"subscriber-{number}") for number in range(subscribers)]
     with Wire(url).connect("publisher") as publisher:

@@ -1,4 +1,4 @@
-"""Our codec by itself: `make bench`. The same cases beside the peers are run by `run_peers.py`."""
+"""Benchmarks of the codec. `run_peers.py` runs the same cases with other libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions and connections in memory: framing and machine, no socket. `make bench`."""
+"""Benchmarks of connections in memory: framing and machine without a socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pair(request):
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_messages_to_the_server_and_back(timed, pair, qos):
-    """So many messages to the server, with every acknowledgement there is, both ends together."""
+    """Send messages to the server, with all acknowledgements; both ends together."""
     message = Message(work.TOPIC, work.MESSAGE, qos)
 
     def deliver():
@@ -45,11 +45,11 @@ def test_publishing_alone(timed, pair):
         return len(data)
 
     size = COUNT * len(work.encode_publish(work.TOPIC, work.MESSAGE))
-    timed(publish, size + 8 if pair.websocket else size)  # one frame's header, and its masking key
+    timed(publish, size + 8 if pair.websocket else size)  # the header of one frame and its masking key
 
 
 def test_receiving_alone(timed, pair):
-    """So many messages, each in a frame of its own, as a broker sends them."""
+    """Receive messages in one frame each, as a broker sends them."""
     frame = work.encode_publish(work.TOPIC, work.MESSAGE)
     if pair.websocket:
         frame = bytes((0x82, len(frame))) + frame

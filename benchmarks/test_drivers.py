@@ -1,4 +1,4 @@
-"""Both drivers against the embedded broker, over loopback: `make bench`."""
+"""Benchmarks of both drivers with the embedded broker, over loopback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_echo(timed, broker, qos):
 
 
 def test_fan_out(timed, broker):
-    """From one publisher through the broker to ten subscribers."""
+    """Publish through the broker to ten subscribers."""
     arrived = threading.Semaphore(0)
     subscribers = [Client(broker.url, on_message=lambda message: arrived.release()) for _ in range(10)]
     try:

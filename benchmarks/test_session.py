@@ -1,4 +1,4 @@
-"""Sessions by themselves: a machine of each role, their packets handed over, no framing. `make bench`."""
+"""Benchmarks of sessions: a machine of each role, without framing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def machines():
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_window_of_messages(timed, machines, qos):
-    """Queue so many, move them and every acknowledgement there is, and let both ends learn of it."""
+    """Queue messages, exchange them and all acknowledgements, and handle the events of both ends."""
     client, server = machines
     message = Message(work.TOPIC, work.MESSAGE, qos)
 
@@ -50,7 +50,7 @@ def test_a_window_of_messages(timed, machines, qos):
 
 
 def test_queueing_alone(timed):
-    """What `publish` costs its caller before anything is encoded."""
+    """Queue messages, as `publish` does before anything is encoded."""
     message = Message(work.TOPIC, work.MESSAGE)
     session = Session()
 

@@ -1,4 +1,4 @@
-"""Our signers of AWS IoT's URLs: `make bench`. Beside those of others: `python benchmarks/bench_signer.py`."""
+"""Benchmarks of our signers of AWS IoT URLs. `benchmarks/bench_signer.py` compares them with others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ import pytest
 
 @pytest.mark.parametrize("name", ["sigv4.presign", "sigv4.IotUrlSigner"])
 def test_sign(benchmark, name):
-    bench_signer.check()  # every signer, ours and others', makes the same signature
+    bench_signer.check()  # every signer creates the same signature
     sign, times = bench_signer.SIGNERS[name](), itertools.cycle(bench_signer.TIMES)
     benchmark(lambda: sign(next(times)))

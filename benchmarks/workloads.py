@@ -1,10 +1,10 @@
-"""What is measured: the messages and streams of bytes that every library, ours and the peers, is given alike.
+"""The workloads: the messages and byte streams, which are the same for every library.
 
-It imports the standard library only, because it runs in every peer's own environment, and it encodes the packets by
-itself, plainly and without checks. So it is the floor (what building the bytes alone costs in Python), and a witness
-beside the codec that it measures: each case compares what comes out with what stands here before it is timed.
+It imports only the standard library, because it runs in the environment of every peer, and it encodes packets itself,
+plainly and without checks. So it is the floor (the cost of building the bytes in Python), and an independent reference
+for the measured codec: each case compares its result with the values here before it is timed.
 
-Levels of the protocol: 4 is MQTT 3.1.1; 5 is MQTT 5 with empty properties, for the peers that speak only that.
+Protocol levels: 4 is MQTT 3.1.1; 5 is MQTT 5 with empty properties, for the peers that support only that.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: 27 bytes, as in the study of the peers' codecs.
+#: 27 bytes.
 TOPIC = "sensors/room-12/temperature"
-#: As long, for what is received before the clock starts.
+#: Of the same length, for messages received before the clock starts.
 WARM_TOPIC = "warm-up/room-12/temperature"
 #: 20 bytes.
 PAYLOAD = b"21.4 degrees Celsius"
-#: What the end-to-end cases send: 64 bytes.
+#: The payload of the end-to-end cases: 64 bytes.
 MESSAGE = b"0123456789abcdef" * 4
 #: The packet identifier of the QoS 1 cases.
 PACKET_ID = 4_711
-#: That of the example in RFC 6455 §5.7.
+#: The masking key of the example in RFC 6455 §5.7.
 MASKING_KEY = b"\x37\xfa\x21\x3d"
-#: How a stream reaches a decoder: in reads of at most so many bytes, which end anywhere.
+#: The maximum size of a read of a stream; reads end anywhere.
 CHUNK = 64 * 1024
 
 PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, PINGRESP = 0x40, 0x50, 0x62, 0x70, 0x90, 0xD0
@@ -43,7 +43,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Answer:
-    """A packet that a broker answers with: its first byte, and its packet identifier where it has one."""
+    """An answer of a broker: its first byte, and its packet identifier if it has one."""
 
     first: int
     packet_id: int | None = None
@@ -81,14 +81,14 @@ def encode(packet: Published | Answer, level: int = 4) -> bytes:
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask a payload of WebSocket, byte for byte."""
+    """Mask a WebSocket payload byte by byte."""
     return bytes(byte ^ key[number % 4] for number, byte in enumerate(payload))
 
 
 def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
-    """Make what a busy client reads: two thirds PUBLISH of three QoS on 50 topics, the rest answers.
+    """Return the packets that a busy client reads: two thirds PUBLISH of three QoS on 50 topics, the rest answers.
 
-    Of the payloads 96 in 100 take 20 bytes, the others 300 or 3,000.
+    96 % of the payloads have 20 bytes, the others 300 or 3,000.
     """
     chance = random.Random(seed)
     topics = [f"sensors/room-{room:02}/temperature" for room in range(50)]
@@ -110,7 +110,7 @@ def mixed(count: int = 10_000, seed: int = 311) -> list[Published | Answer]:
 
 
 def chunks(stream: bytes, size: int = CHUNK) -> Iterator[bytes]:
-    """Cut a stream into the pieces in which it is read."""
+    """Cut a stream into reads."""
     return (stream[start : start + size] for start in range(0, len(stream), size))
 
 

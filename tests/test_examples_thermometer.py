@@ -1,4 +1,4 @@
-"""examples/thermometer.py, as a device lives: no network at boot, kills, a broker that comes and goes, a full disk."""
+"""examples/thermometer.py under the conditions of a device: no network at boot, kills, broker restarts, a full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 class Device:
-    """A run of the program; its lines can be awaited."""
+    """A run of the program, whose output lines can be awaited."""
 
     def __init__(self, port: int, path: Path) -> None:
         command = [
@@ -51,7 +51,7 @@ class Device:
         self._reader.start()
 
     def until(self, number: int) -> None:
-        """Wait until so many readings have been taken."""
+        """Wait until `number` readings have been taken."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(f"reading {number},"):
@@ -83,20 +83,20 @@ def test_every_reading_arrives_through_a_kill_and_without_network(tmp_path: Path
         second.until(20)
         broker.messages.wait_for(TOPIC, 42, PATIENCE)
         assert second.end(signal.SIGKILL) == -signal.SIGKILL
-    third = Device(port, path)  # the broker is gone
+    third = Device(port, path)  # the broker is down
     third.until(20)
-    with RecordingBroker(ws_port=None, tcp_port=port) as again:  # and comes while it runs
+    with RecordingBroker(ws_port=None, tcp_port=port) as again:  # and is started while it runs
         again.messages.wait_for(TOPIC, 21, PATIENCE)
         assert third.end(signal.SIGTERM) == 0
         seen = [numbers(broker), numbers(again)]
-    # Of each run, the readings that were taken before its kill: the first in order, and none is missing.
+    # The readings of each run before its kill are in order and complete.
     whole = seen[0] + seen[1]
     assert set(range(21)) <= set(seen[0][:25])
     assert whole.count(20) >= 3
     assert set(range(21)) <= set(seen[1])
 
 
-def test_ctrl_c_sends_what_waits(tmp_path: Path) -> None:
+def test_ctrl_c_sends_pending_readings(tmp_path: Path) -> None:
     port = free_port()
     with RecordingBroker(ws_port=None, tcp_port=port) as broker:
         device = Device(port, tmp_path / "readings.db")
@@ -106,7 +106,7 @@ def test_ctrl_c_sends_what_waits(tmp_path: Path) -> None:
         assert set(range(6)) <= set(numbers(broker))
 
 
-def test_a_full_disk_loses_no_reading_that_was_kept(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_stored_reading(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     with small_disk(folder, "8m"):
@@ -118,7 +118,7 @@ def test_a_full_disk_loses_no_reading_that_was_kept(tmp_path: Path) -> None:
         device = Device(port, path)
         device.until(400)
         (folder / "ballast").unlink()
-        device.until(420)  # it goes on
+        device.until(420)  # it continues
         with RecordingBroker(ws_port=None, tcp_port=port) as broker:
             broker.messages.wait_for(TOPIC, 21, PATIENCE)
             assert device.end(signal.SIGTERM) == 0

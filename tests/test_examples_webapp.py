@@ -1,4 +1,4 @@
-"""The web application of examples/webapp, run with the broker of the pytest plugin."""
+"""examples/webapp with the broker of the pytest plugin."""
 
 from __future__ import annotations
 

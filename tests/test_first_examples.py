@@ -1,7 +1,7 @@
-"""Each page as a new user would try it: its first example, in an empty file, with the wheel and what it requires alone.
+"""The first example of each page works for a new user: in an empty folder, with only the wheel and its requirements.
 
-One environment serves all pages. What a page says to install beside the wheel, above its first example, is installed
-when the pages that say nothing have been tried.
+One environment is used for all pages. Additional packages that a page names above its first example are installed after
+the pages without any have been tested.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Example(NamedTuple):
 
     Attributes:
         language: "python" or "sh".
-        text: of it.
-        needs: what the page says to install before it, beside the wheel.
+        text: its text.
+        needs: the additional packages that the page names before it.
     """
 
     language: str
@@ -38,7 +38,7 @@ class Example(NamedTuple):
 
 
 def first_example(page: Path) -> Example | None:
-    """Find the first example; None for a page without one."""
+    """Return the first example of a page, or None."""
     text = page.read_text(encoding="utf-8")
     found = BLOCK.search(text)
     if found is None:
@@ -48,15 +48,15 @@ def first_example(page: Path) -> Example | None:
 
 
 EXAMPLES = {page.relative_to(ROOT).as_posix(): example for page in PAGES if (example := first_example(page))}
-#: Those that need nothing more come first: the environment is empty for them.
+#: Examples without additional packages come first, while the environment contains none.
 NAMES = sorted(EXAMPLES, key=lambda name: (EXAMPLES[name].needs, name))
 
 
 class Environment:
-    """An environment of its own, with the wheel.
+    """A virtual environment with the wheel.
 
     Args:
-        folder: where to make it.
+        folder: its directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Environment:
         self._pip(str(self._wheel))
 
     def install(self, needs: tuple[str, ...]) -> None:
-        """Install what a page says; of this package, its extra."""
+        """Install the packages that a page names; for this package, its extra."""
         missing = [need.replace("mqttws-pubsub", str(self._wheel)) for need in needs if need not in self._installed]
         if missing:
             self._pip(*missing)
@@ -87,7 +87,7 @@ class Environment:
             raise RuntimeError(f"{command[1:4]}: {done.stderr[-1000:]}")
 
     def command(self, example: Example, folder: Path) -> list[str | Path]:
-        """Write the example into a file, and return what a user would call."""
+        """Write the example to a file, and return the command that a user would run."""
         python = self.bin / "python"
         if example.language == "sh":
             return ["bash", "-euo", "pipefail", "-c", example.text]
@@ -101,7 +101,7 @@ class Environment:
         return [python, "-I", "-W", "error", "example.py"]
 
     def try_out(self, example: Example, folder: Path) -> str:
-        """Run an example in an empty folder; nothing of the tree is to be found. Returns what it prints."""
+        """Run an example in an empty folder, without access to the source tree. Return its output."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PUBSUB"))}
         done = subprocess.run(
             self.command(example, folder), cwd=folder, env={**kept, "PATH": f"{self.bin}:/usr/bin:/bin"},
@@ -119,7 +119,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     except RuntimeError as error:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"no environment can be made here: {error}")
+        pytest.skip(f"no environment can be created here: {error}")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +130,7 @@ def test_the_first_example_works_with_the_wheel_alone(name: str, environment: En
 
 
 def test_the_fixtures_for_asyncio_with_pytest_asyncio(environment: Environment, tmp_path: Path) -> None:
-    """In an environment of its own: a plugin is for the whole of a run."""
+    """In a separate environment, because a plugin affects the whole run."""
     environment.install(("pytest", "pytest-asyncio"))
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     text = """\
@@ -150,8 +150,8 @@ def test_without(mqtt_broker, mqtt_client):
 
 
 def test_each_page_that_a_user_reads_has_an_example() -> None:
-    """A page whose example no longer is one for this test would be left out without a word."""
+    """A page whose example this test no longer recognises would be skipped silently."""
     guides = {page.relative_to(ROOT).as_posix() for page in PAGES if page.parent.name in ("guide", "migrating")}
-    without = {"docs/guide/shell.md"}  # its commands need a server
+    without = {"docs/guide/shell.md"}  # its commands require a server
     assert guides - without <= EXAMPLES.keys()
     assert {"README.md", "docs/tutorial.md", "docs/pubsub.md", "docs/aws.md", "docs/tap.md"} <= EXAMPLES.keys()

@@ -1,4 +1,4 @@
-"""Importing is cheap: the heavy modules are loaded when they are needed, and every public name can be had."""
+"""Imports are cheap: heavy modules are loaded on demand, and every public name resolves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = {"asyncio", "ssl", "wsproto", "h11"}
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Which modules a statement loads in an interpreter of its own."""
+    """Return the modules that a statement loads in a new interpreter."""
     program = (
         "import json, sys; before = set(sys.modules)\n"
         f"{statement}\n"
@@ -51,16 +51,16 @@ def test_packets_alone_load_nothing_heavy() -> None:
     assert not loaded & HEAVY
 
 
-#: What takes time to load and serves special cases alone: a callback, a random wait, user information in a URL.
+#: Slow modules for special cases: a callback, a random delay, user information in a URL.
 SPECIAL = {"dataclasses", "inspect", "ast", "random", "hashlib", "urllib.parse", "ipaddress", "base64", "uuid", "json"}
-#: Parts of ours that a client over TCP, without a proxy, has no use for.
+#: Modules of this project that a client over TCP without a proxy does not use.
 UNUSED = {
     "mqttws.client.packet_log", "mqttws.client.proxy", "mqttws.client.socks", "mqttws.client.tls",
     "mqttws.protocol.client_handshake", "mqttws.protocol.framing", "mqttws.protocol.frames",
     "mqttws.protocol.handshake", "mqttws.protocol.lenient", "mqttws.protocol.server",
     "mqttws.protocol.server_connection", "mqttws.stores.sqlite", "mqttws.broker",
 }  # fmt: skip
-#: What a user begins with -> what it must not load.
+#: Import statement -> the modules that it must not load.
 FACES = {
     "from mqttws import connect": HEAVY | SPECIAL | UNUSED,
     "from mqttws import Client, Message, Reconnect, State": HEAVY | SPECIAL | UNUSED,
@@ -73,13 +73,13 @@ FACES = {
 
 
 @pytest.mark.parametrize("statement", FACES)
-def test_what_each_face_leaves_alone(statement: str) -> None:
+def test_modules_not_loaded_by_each_face(statement: str) -> None:
     loaded = loaded_by(statement)
     assert any(module.startswith(("mqttws.", "sigv4.")) for module in loaded)
     assert not loaded & FACES[statement]
 
 
-#: URL scheme -> what a client has not loaded when its first message is acknowledged.
+#: URL scheme -> the modules that a client has not loaded when its first message is acknowledged.
 FIRST_MESSAGE = {
     "mqtt": HEAVY | SPECIAL | UNUSED,
     "ws": (HEAVY | SPECIAL | UNUSED)
@@ -88,7 +88,7 @@ FIRST_MESSAGE = {
 
 
 @pytest.mark.parametrize("scheme", FIRST_MESSAGE)
-def test_what_a_first_message_leaves_alone(scheme: str) -> None:
+def test_modules_not_loaded_by_a_first_message(scheme: str) -> None:
     with Broker() as broker:
         url = broker.url_of(scheme)
         loaded = loaded_by(f"import mqttws; mqttws.connect({url!r}).publish('t', b'x', 1)")
@@ -96,7 +96,7 @@ def test_what_a_first_message_leaves_alone(scheme: str) -> None:
     assert (scheme == "ws") == ("mqttws.protocol.client_handshake" in loaded)
 
 
-def test_what_pub_leaves_alone() -> None:
+def test_modules_not_loaded_by_pub() -> None:
     with Broker() as broker:
         words = ["pub", broker.url_of("mqtt"), "t", "x", "-q", "1"]
         loaded = loaded_by(f"from pubsub.cli import main; assert main({words!r}) == 0")
@@ -126,8 +126,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(mqttws, "nonsense")
 
 
-def test_what_type_checkers_see_is_what_is_there() -> None:
-    """The names under TYPE_CHECKING, those that `__getattr__` finds and `__all__` are the same."""
+def test_names_for_type_checkers_equal_those_at_run_time() -> None:
+    """The names under TYPE_CHECKING, those of `__getattr__` and those of `__all__` are the same."""
     import mqttws
 
     seen: set[str] = set()
@@ -144,7 +144,7 @@ def test_what_type_checkers_see_is_what_is_there() -> None:
     assert set(mqttws.__all__) <= seen
 
 
-def test_each_package_tells_the_version_of_the_distribution() -> None:
+def test_each_package_has_the_version_of_the_distribution() -> None:
     from importlib.metadata import version
 
     import mqttws

@@ -1,8 +1,7 @@
-"""The rules of who may import whom, read from the source: see `docs/design.md`.
+"""The import rules, checked in the source: see `docs/design.md`.
 
-mqttws knows nothing of AWS, sigv4 nothing of MQTT, and the codec, the machines and the client without waiting know
-nothing of sockets, clocks, threads, event loops, logs or randomness. A rule that only a review keeps is broken by the
-third change.
+mqttws does not depend on AWS, sigv4 does not depend on MQTT, and the codec, the machines and the client core do not use
+sockets, clocks, threads, event loops, logs or random numbers.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ import sigv4
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for package in ("mqttws", "sigv4", "pubsub") for path in (ROOT / package).rglob("*.py"))
-#: From the lowest to the highest: a room imports from itself and from those in front of it.
+#: Layer -> its level: a layer imports only from itself and from lower levels.
 LAYERS = {
     "errors": 0, "codec": 1, "protocol": 2, "client": 3, "sockets": 3, "resolver": 3, "log": 3, "stores": 3,
     "budget": 3,
     "sync": 4, "aio": 4, "broker": 5,
     "tap": 6, "testing": 7,
 }  # fmt: skip
-#: What the outside world is made of; only the rooms at the edge may touch it.
+#: Modules for I/O, time and concurrency, which only the outer layers may import.
 WORLD = {
     "asyncio", "concurrent", "logging", "multiprocessing", "queue", "random", "sched", "secrets", "select", "selectors",
     "socket", "socketserver", "ssl", "subprocess", "threading", "time", "uuid",
 }  # fmt: skip
-#: Who speaks WebSocket and HTTP, and by what: its frames, its upgrade, and the CONNECT that a proxy is asked with.
+#: The modules that import wsproto and h11: for frames, for the upgrade, and for CONNECT to a proxy.
 HTTP = {
     "mqttws.protocol.framing": {"wsproto"},
     "mqttws.protocol.handshake": {"wsproto", "h11"},
@@ -40,18 +39,18 @@ HTTP = {
 }
 #: Import paths of 0.1 that lead to `pubsub.aws.local`.
 KEPT_PATHS = {"pubsub.aws.endpoint", "pubsub.aws.identities", "pubsub.aws.policy"}
-#: What of mqttws is public beside `mqttws` itself.
-PUBLIC_ROOMS = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
+#: The public packages of mqttws besides `mqttws` itself.
+PUBLIC_LAYERS = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
 
 
 def name_of(path: Path) -> str:
-    """Module name: mqttws.codec.wire."""
+    """Return the module name of a file, such as mqttws.codec.wire."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Every import of a module, wherever it stands in it: (module, the name taken from it)."""
+    """Yield every import of a file, in any place: (module, the imported name)."""
     package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -72,36 +71,36 @@ def parametrize(*packages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", chosen, ids=name_of)
 
 
-def room_of(module: str) -> str:
-    """The room of a module of mqttws: codec, protocol and so on."""
+def layer_of(module: str) -> str:
+    """Return the layer of a module of mqttws: codec, protocol and so on."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
 @parametrize("mqttws")
-def test_inside_mqttws_a_lower_room_imports_no_higher_one(path: Path) -> None:
-    room = room_of(name_of(path))
+def test_in_mqttws_a_lower_layer_imports_no_higher_one(path: Path) -> None:
+    layer = layer_of(name_of(path))
     for module, name in imports(path):
-        if module.split(".")[0] != "mqttws" or room == "__init__":
+        if module.split(".")[0] != "mqttws" or layer == "__init__":
             continue
-        target = room_of(module) if module != "mqttws" else name
+        target = layer_of(module) if module != "mqttws" else name
         assert target in LAYERS, f"{name_of(path)} imports {name} from the public namespace, which lies above it"
-        assert target == room or LAYERS[target] < LAYERS[room], f"{name_of(path)} imports {module}: not below it"
+        assert target == layer or LAYERS[target] < LAYERS[layer], f"{name_of(path)} imports {module}: not below it"
 
 
 @parametrize("mqttws")
-def test_mqttws_knows_neither_aws_nor_what_is_built_on_it(path: Path) -> None:
+def test_mqttws_imports_neither_sigv4_nor_pubsub(path: Path) -> None:
     for module, _ in imports(path):
         assert module.split(".")[0] not in {"sigv4", "pubsub", "boto3", "botocore", "awscrt"}
 
 
 @parametrize("mqttws")
-def test_who_knows_wsproto_and_h11(path: Path) -> None:
+def test_which_modules_import_wsproto_and_h11(path: Path) -> None:
     used = {module.split(".")[0] for module, _ in imports(path)} & {"wsproto", "h11"}
     assert used <= HTTP.get(name_of(path), set())
 
 
 @parametrize("mqttws")
-def test_nothing_else_is_needed_but_the_standard_library(path: Path) -> None:
+def test_everything_else_imports_only_the_standard_library(path: Path) -> None:
     allowed = sys.stdlib_module_names | {"mqttws", "wsproto", "h11"}
     if name_of(path).startswith("mqttws.testing."):
         allowed |= {"cryptography"}  # the extra `certs`
@@ -109,17 +108,17 @@ def test_nothing_else_is_needed_but_the_standard_library(path: Path) -> None:
 
 
 @parametrize("mqttws")
-def test_the_core_touches_nothing_of_the_world(path: Path) -> None:
+def test_the_core_imports_no_io_time_or_concurrency(path: Path) -> None:
     name = name_of(path)
-    if room_of(name) in ("errors", "codec", "protocol", "client"):
+    if layer_of(name) in ("errors", "codec", "protocol", "client"):
         touched = {module.split(".")[0] for module, _ in imports(path)} & WORLD
         if name == "mqttws.client.tls":  # an SSLContext, and a TLS object over bytes in memory
             touched -= {"ssl"}
         assert not touched, f"{name} imports {touched}"
 
 
-def test_the_core_draws_no_random_number_and_reads_no_clock() -> None:
-    """What the modules of WORLD are not needed for: `os.urandom`, and a clock by another way."""
+def test_the_core_uses_no_random_numbers_and_no_clock() -> None:
+    """Random numbers and clocks without the modules of WORLD, such as `os.urandom`."""
     for path in MODULES:
         if name_of(path).split(".")[:2] == ["mqttws", "client"]:
             names = {
@@ -129,7 +128,7 @@ def test_the_core_draws_no_random_number_and_reads_no_clock() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [("sync", "aio"), ("aio", "sync")])
-def test_the_drivers_do_not_know_each_other(one: str, other: str) -> None:
+def test_the_drivers_do_not_import_each_other(one: str, other: str) -> None:
     for path in MODULES:
         if name_of(path).split(".")[:2] == ["mqttws", one]:
             assert not any(module.split(".")[:2] == ["mqttws", other] for module, _ in imports(path)), name_of(path)
@@ -138,20 +137,20 @@ def test_the_drivers_do_not_know_each_other(one: str, other: str) -> None:
 def test_the_drivers_have_the_same_files_for_the_same_things() -> None:
     sync, aio = ({path.name for path in (ROOT / "mqttws" / driver).glob("*.py")} for driver in ("sync", "aio"))
     assert sync <= aio
-    # The event loop calls the pump; a thread's turns are part of its network.py. A thread's wait has no timer to share.
+    # The event loop calls the pump; a thread's turns are in network.py. Waits of threads share no timer.
     assert aio - sync == {"pump.py", "waits.py"}
 
 
-#: Circles of files that are still to be cut, each as the set of its files.
+#: Import cycles that remain, each as a set of modules.
 KNOWN_CIRCLES: set[frozenset[str]] = {
     frozenset({"pubsub.cli", "pubsub.cli.streams", "pubsub.cli.words"}),
 }
 
 
 def graph_of(package: str) -> dict[str, set[str]]:
-    """Module -> the modules of the same package that it imports, for types alone or inside a function too.
+    """Return the imports within a package by module, including those for types only or inside functions.
 
-    Without the public namespace, which loads each name when it is asked for.
+    The public namespace is omitted, since it loads names on demand.
     """
     known = {name_of(path): path for path in MODULES if name_of(path).startswith(f"{package}.")}
     graph: dict[str, set[str]] = {}
@@ -162,7 +161,7 @@ def graph_of(package: str) -> dict[str, set[str]]:
 
 
 def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
-    """The sets of modules each of which leads to all others of its set."""
+    """Return the strongly connected components of more than one module."""
 
     def reach(start: str) -> set[str]:
         seen: set[str] = set()
@@ -182,35 +181,35 @@ def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
 
 
 @pytest.mark.parametrize("package", ["mqttws", "sigv4", "pubsub"])
-def test_no_file_imports_itself_by_way_of_others(package: str) -> None:
+def test_there_are_no_import_cycles(package: str) -> None:
     assert circles(graph_of(package)) - KNOWN_CIRCLES == set()
 
 
-def test_a_circle_is_found() -> None:
+def test_an_import_cycle_is_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {frozenset("bc")}
 
 
 @parametrize("sigv4")
-def test_sigv4_needs_the_standard_library_alone(path: Path) -> None:
+def test_sigv4_imports_only_the_standard_library(path: Path) -> None:
     for module, _ in imports(path):
         assert module.split(".")[0] in sys.stdlib_module_names | {"sigv4"}, module
 
 
 @parametrize("pubsub")
-def test_pubsub_uses_what_is_public(path: Path) -> None:
+def test_pubsub_imports_only_public_names(path: Path) -> None:
     for module, name in imports(path):
         package = module.split(".")[0]
         if package == "mqttws":
-            assert module == "mqttws" or module in PUBLIC_ROOMS, f"{name_of(path)} reaches into {module}"
+            assert module == "mqttws" or module in PUBLIC_LAYERS, f"{name_of(path)} reaches into {module}"
             if module == "mqttws" and name is not None:
-                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_ROOMS, name
+                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_LAYERS, name
         elif package == "sigv4":
             assert module == "sigv4", f"{name_of(path)} reaches into {module}"
             assert name is None or name in sigv4.__all__, name
 
 
 @parametrize("pubsub")
-def test_an_application_loads_nothing_that_stands_in_for_aws(path: Path) -> None:
+def test_applications_do_not_import_the_local_aws(path: Path) -> None:
     module = name_of(path)
     if module.startswith(("pubsub.aws.local", "pubsub.cli.serve", "pubsub.testing")) or module in KEPT_PATHS:
         return
@@ -220,9 +219,9 @@ def test_an_application_loads_nothing_that_stands_in_for_aws(path: Path) -> None
 
 
 @parametrize("pubsub")
-def test_pubsub_takes_what_is_public_from_the_modules_too(path: Path) -> None:
+def test_pubsub_uses_only_public_names_of_modules(path: Path) -> None:
     public = {
-        "mqttws": {*mqttws.__all__, *(room.partition(".")[2] for room in PUBLIC_ROOMS)},
+        "mqttws": {*mqttws.__all__, *(layer.partition(".")[2] for layer in PUBLIC_LAYERS)},
         "sigv4": {*sigv4.__all__},
     }
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -230,8 +229,8 @@ def test_pubsub_takes_what_is_public_from_the_modules_too(path: Path) -> None:
             assert node.attr in public[node.value.id], f"{name_of(path)} uses {node.value.id}.{node.attr}"
 
 
-def test_the_reader_of_imports_reads(tmp_path: Path) -> None:
-    """What the tests above rest on finds every form of import, and where a relative one leads."""
+def test_every_form_of_import_is_found(tmp_path: Path) -> None:
+    """`imports` finds every form of import, and resolves relative ones."""
     assert ("h11", None) in list(imports(ROOT / "mqttws" / "protocol" / "handshake.py"))
     assert ("mqttws.codec.packet", "Packet") in list(imports(ROOT / "mqttws" / "codec" / "packets.py"))
     relative = [entry for path in MODULES for entry in imports(path) if entry[0].startswith("sigv4.")]

@@ -1,4 +1,4 @@
-"""Each right-hand side of the migration pages runs, and each page's first example prints what it should."""
+"""The right-hand cells of the migration pages run, and the first example of each page prints what it should."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MESSAGE = mqttws.Publish("a/b", b"x", 1, packet_id=1)
 
 
 def cells(page: str) -> list[str]:
-    """The code of the right-hand cells; what is no code is no expression of this page."""
+    """Return the code of the right-hand cells."""
     rows = re.findall(r"^\| .* \| (.*) \|$", PAGES[page], re.M)
     found = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
     return [code for code in found if code not in ("mqttws", "mqttws.aio", "pubsub", "tls=")]
@@ -37,7 +37,7 @@ def cells(page: str) -> list[str]:
 
 @contextmanager
 def names_of(page: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """What the cells of a page may use."""
+    """Yield the names that the cells of a page use."""
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (tmp_path / name).write_text("")
     names: dict[str, Any] = {"mqttws": mqttws, "message": MESSAGE, "logging": __import__("logging"), "context": None}
@@ -62,12 +62,12 @@ def names_of(page: str, tmp_path: Path) -> Iterator[dict[str, Any]]:
                                "CognitoIdentity": CognitoIdentity, "CustomAuthorizer": CustomAuthorizer}  # fmt: skip
 
 
-#: Cells that need a file of the reader's or a service outside; they are parsed, and their names looked up.
+#: Cells that require a file of the reader or an external service; they are parsed, and their names resolved.
 ONLY_PARSED = re.compile(r"\.pem|aws-exports|amplify_outputs|\bopen\(\)|retry_first")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_right_hand_side_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_right_hand_cell_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = cells(page)
     assert len(found) > 10
     with names_of(page, tmp_path) as names, redirect_stdout(io.StringIO()):
@@ -83,7 +83,7 @@ def test_each_right_hand_side_runs(page: str, tmp_path: Path, monkeypatch: pytes
                     exec(code, found)
             except Exception as error:
                 raise AssertionError(f"{page}: {code}: {error!r}") from error
-            if page == "paho" and names["client"].state.name == "disconnected":  # a cell has closed it
+            if page == "paho" and names["client"].state.name == "disconnected":  # a previous cell has closed it
                 names["client"].open()
 
 
@@ -95,7 +95,7 @@ async def in_asyncio(code: str, names: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_first_example_runs_as_it_stands(page: str) -> None:
+def test_the_first_example_runs_unchanged(page: str) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", PAGES[page], re.S | re.M)
     with redirect_stdout(io.StringIO()) as shown:
         exec(block, {"__name__": "__main__"})

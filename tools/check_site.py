@@ -1,4 +1,4 @@
-"""Check the built site: each link and each anchor leads somewhere, and no page loads anything from elsewhere.
+"""Check the built site: each link and anchor is valid, and no page loads anything from another site.
 
 check_site.py FOLDER
 """
@@ -10,16 +10,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-#: Attribute -> the tags whose attribute makes a browser load something.
+#: Attribute -> the tags for which it makes a browser load a resource.
 LOADED = {"src": {"img", "script", "iframe", "source", "video"}, "href": {"link"}}
 
 
 class Page(HTMLParser):
-    """What a page holds.
+    """The links and anchors of a page.
 
     Attributes:
-        links: (what is linked, whether a browser loads it).
-        anchors: the ids and names in it.
+        links: (target, whether a browser loads it).
+        anchors: its ids and names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class Page(HTMLParser):
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take a tag."""
+        """Collect the links and anchors of a tag."""
         found = dict(attrs)
         self.anchors |= {value for name in ("id", "name") if (value := found.get(name))}
         if found.get("rel") in ("canonical", "edit", "prev", "next"):

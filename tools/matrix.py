@@ -1,11 +1,11 @@
-"""Run the tests on each Python that this machine has: `make matrix`.
+"""Run the tests on each Python of this machine: `make matrix`.
 
     matrix.py [--list] [--only VERSION]... [pytest's arguments...]
 
-Interpreters are looked for on PATH, in the usual folders, among pyenv's and uv's, and in a root file system of Debian
-sid where `tools/sid.sh` has made one. One per version is used. Each gets a virtual environment below .matrix, with the
-package and what its tests need; a free-threaded build without wheels for all of that gets what the core's tests need.
-The last lines say what ran, with which result, and which supported versions were not found.
+Interpreters are searched on PATH, in the usual folders, among those of pyenv and uv, and in a root file system of
+Debian sid if `tools/sid.sh` has created one. One per version is used. Each gets a virtual environment below .matrix,
+with the package and the requirements of its tests; a free-threaded build without wheels for all of them gets those of
+the core's tests. The last lines list the results, and the supported versions that were not found.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / ".matrix"
 SID = (str(ROOT / "tools" / "sid.sh"),)
-#: Printed by each interpreter, to learn what it is.
+#: Run by each interpreter, to print its version and build.
 QUESTION = (
     "import json, platform, sys, sysconfig; print(json.dumps([platform.python_implementation(), "
     "list(sys.version_info[:3]), sys.version_info.releaselevel, bool(sysconfig.get_config_var('Py_GIL_DISABLED'))]))"
 )
-#: What the core's tests need, where not all of the extra `test` can be installed.
+#: The requirements of the core's tests, if the extra `test` cannot be installed completely.
 CORE = ["pytest", "pytest-xdist", "pytest-benchmark", "hypothesis"]
 CORE_TESTS = [
     *("tests/codec", "tests/protocol", "tests/broker", "--ignore=tests/broker/test_foreign_clients.py"),
@@ -40,11 +40,11 @@ CORE_TESTS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Interpreter:
-    """A Python.
+    """A Python interpreter.
 
     Attributes:
-        path: of its executable.
-        enter: the command that runs a command where it lives.
+        path: the path of its executable.
+        enter: the prefix of commands that run in its file system.
         version: for example (3, 14, 1).
         free_threaded: whether it was built without the global interpreter lock.
     """
@@ -66,13 +66,13 @@ def supported() -> list[str]:
 
 
 def candidates() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the path of each executable that could be a Python, and how to enter where it lives."""
+    """Yield the path of each executable that could be a Python, and the prefix of commands in its file system."""
     home = Path.home()
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     folders = [Path("/usr/bin"), Path("/usr/local/bin"), *map(Path, os.environ.get("PATH", "").split(os.pathsep))]
     folders += [*Path("/opt").glob("*/bin"), *pyenv.glob("versions/*/bin"), *home.glob(".local/share/uv/python/*/bin")]
     for folder in folders:
-        if folder.name == "shims":  # pyenv's: they run whichever version is chosen in this folder
+        if folder.name == "shims":  # those of pyenv run the version chosen for the folder
             continue
         for path in sorted(folder.glob("python3*")):
             if re.fullmatch(r"python3(\.\d+t?)?", path.name):
@@ -97,7 +97,7 @@ def found() -> list[Interpreter]:
 
 
 def install(one: Interpreter) -> tuple[Path, bool]:
-    """Return an interpreter's virtual environment, installed, and whether it has all that the tests need."""
+    """Return the virtual environment of an interpreter, and whether it has all requirements of the tests."""
     environment = HERE / one.name
     stamps = {True: environment / "whole", False: environment / "core"}
     for whole, stamp in stamps.items():
@@ -118,7 +118,7 @@ def install(one: Interpreter) -> tuple[Path, bool]:
 
 
 def run(one: Interpreter, arguments: list[str]) -> tuple[bool, str]:
-    """Run the tests on one interpreter. Return whether they passed, and a line that says so."""
+    """Run the tests on one interpreter. Return whether they passed, and a line with the result."""
     environment, whole = install(one)
     chosen = arguments if whole else CORE_TESTS
     command = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -151,7 +151,7 @@ def run(one: Interpreter, arguments: list[str]) -> tuple[bool, str]:
 
 
 def choose(name: str, interpreters: list[Interpreter]) -> list[Interpreter]:
-    """Return the interpreters that a name of the command line means."""
+    """Return the interpreters that match a name of the command line."""
     if name in ("oldest", "newest"):
         ordered = [one for one in interpreters if not one.free_threaded]
         return ordered[:1] if name == "oldest" else ordered[-1:]
@@ -159,9 +159,9 @@ def choose(name: str, interpreters: list[Interpreter]) -> list[Interpreter]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--list", action="store_true", help="say what is found, and run nothing")
+    parser.add_argument("--list", action="store_true", help="list the interpreters, and run nothing")
     parser.add_argument("--only", action="append", default=[], help="only this one: 3.12, 3.13.0t, oldest or newest")
     options, arguments = parser.parse_known_args()
     interpreters = found()

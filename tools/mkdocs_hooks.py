@@ -1,4 +1,4 @@
-"""Hooks of the site: pages from the top of the repository, pages of the source, and links to both."""
+"""Hooks of the site: pages from the top of the repository, source pages, and links to both."""
 
 from __future__ import annotations
 

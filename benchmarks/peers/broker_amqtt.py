@@ -1,4 +1,4 @@
-"""amqtt's broker, on its own: takes its port, ends when its standard input does."""
+"""Run amqtt's broker on the given port until the end of standard input."""
 
 from __future__ import annotations
 

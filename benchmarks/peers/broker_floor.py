@@ -1,6 +1,6 @@
-"""The floor of brokers: what comes in a frame goes to all that have subscribed, unread. Prints its port.
+"""The floor of brokers: forwards each frame unread to all subscribers. Prints its port.
 
-It knows no topics, and takes a frame to hold one CONNECT, one SUBSCRIBE, or messages, as `load_floor.py` sends them.
+It has no topics, and assumes that a frame contains one CONNECT, one SUBSCRIBE, or messages, as `load_floor.py` sends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from blaster import upgraded
 
 
 class Link:
-    """One connection, and what has come of a frame."""
+    """One connection, and the received part of a frame."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -22,7 +22,7 @@ class Link:
         self.open = False
 
     def frames(self) -> list[bytes]:
-        """Read once; return what the frames that are complete hold."""
+        """Read once, and return the payloads of complete frames."""
         data = self.socket.recv(65_536)
         if not data:
             raise ConnectionError("the client is gone")

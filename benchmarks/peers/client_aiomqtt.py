@@ -1,4 +1,4 @@
-"""aiomqtt: asyncio around paho-mqtt, in the version before it took the codec in Rust."""
+"""aiomqtt, based on paho-mqtt, in the last version before the codec in Rust."""
 
 from __future__ import annotations
 

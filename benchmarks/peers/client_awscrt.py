@@ -1,4 +1,4 @@
-"""awscrt: the client in C of the AWS SDKs, MQTT 3.1.1 over WebSocket without TLS."""
+"""awscrt, the C client of the AWS SDKs: MQTT 3.1.1 over WebSocket without TLS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timing import Stopwatch, main, percentiles, timed
 
 
 class Connected:
-    """A connection, in a `with`."""
+    """A connection, as a context manager."""
 
     def __init__(self, port: int) -> None:
         bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))

@@ -1,6 +1,6 @@
-"""The floor: hand-written frames on a plain socket, nothing checked, nothing kept: the limit of pure Python.
+"""The floor: hand-written frames on a plain socket, without checks or state: the limit of pure Python.
 
-What is sent waits together and leaves in pieces of 64 packets, each in one masked frame.
+Packets are sent in groups of 64, each group in one masked frame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from timing import Stopwatch, main, percentiles, timed
 
 
 class Wire:
-    """A socket; the WebSocket's and MQTT's handshakes in three steps, so that many can take them side by side."""
+    """A socket, with the handshakes of WebSocket and MQTT in three steps, so that many can run side by side."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -28,7 +28,7 @@ class Wire:
         self.rest = b""
 
     def upgraded(self) -> None:
-        """Read the answer to the upgrade; send CONNECT."""
+        """Read the response to the upgrade, and send CONNECT."""
         while b"\r\n\r\n" not in self.rest:
             self.rest += self.socket.recv(65_536)
         self.rest = self.rest.partition(b"\r\n\r\n")[2]
@@ -45,7 +45,7 @@ class Wire:
         self.socket.sendall(work.masked_frame(data, os.urandom(4)))
 
     def payloads(self) -> list[bytes]:
-        """Read once; return the payloads of the frames that are complete, at least one."""
+        """Read until a frame is complete, and return the payloads of complete frames."""
         while True:
             self.rest += self.socket.recv(65_536)
             data, position, end, payloads = self.rest, 0, len(self.rest), []
@@ -63,14 +63,14 @@ class Wire:
                 return payloads
 
     def answer(self, size: int) -> bytes:
-        """Read so many bytes of MQTT at least: some brokers put a packet into several frames."""
+        """Read at least `size` bytes of MQTT, since some brokers put a packet into several frames."""
         data = b""
         while len(data) < size:
             data += b"".join(self.payloads())
         return data
 
     def subscribe(self, topic: str, qos: int = 0) -> bytes:
-        """Subscribe; return what came behind the SUBACK."""
+        """Subscribe, and return the bytes after the SUBACK."""
         name = topic.encode()
         body = b"\0\x01" + len(name).to_bytes(2, "big") + name + bytes((qos,))
         self.send(b"\x82" + bytes((len(body),)) + body)
@@ -80,7 +80,7 @@ class Wire:
 
 
 def connect(port: int) -> Wire:
-    """Make one connection."""
+    """Open one connection."""
     wire = Wire(port)
     wire.upgraded()
     wire.accepted()

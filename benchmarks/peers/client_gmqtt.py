@@ -1,4 +1,4 @@
-"""gmqtt, which speaks plain TCP only. It keeps no window; here one of 100 is kept by looking at what it stores."""
+"""gmqtt, plain TCP only. It has no in-flight window; here one of 100 is enforced by checking its store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def publish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
     async def publish(number: int) -> None:
         for done in range(number):
             client.publish(work.TOPIC, work.MESSAGE)
-            if done % 100 == 99:  # it has no back-pressure: let the loop write
+            if done % 100 == 99:  # it has no back-pressure, so let the loop write
                 await asyncio.sleep(0)
         client.publish(work.TOPIC, work.MESSAGE, 1)
         await wait_empty(client)

@@ -1,4 +1,4 @@
-"""mqttws: the blocking client, and the asyncio one (the cases whose names end in it), on uvloop where that is there."""
+"""mqttws: the blocking client, and the asyncio client (cases that end in asyncio), on uvloop if it is installed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
         def publish(number: int) -> None:
             futures = [client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1) for _ in range(number)]
-            futures[-1].result(60)  # first, or the thread would be woken for nearly each of them
+            futures[-1].result(60)  # the last one first, otherwise the thread would be woken for nearly each of them
             for future in futures:
                 future.result(60)
 
@@ -97,7 +97,7 @@ async def apublish_qos0(port: int, count: int, warm: int) -> dict[str, float]:
         async def publish(number: int) -> None:
             for done in range(number):
                 client.publish_nowait(work.TOPIC, work.MESSAGE)
-                if done % 100 == 99:  # as with every client that has no thread: let the loop write
+                if done % 100 == 99:  # let the loop write, as with every client without a thread
                     await asyncio.sleep(0)
             await client.publish(work.TOPIC, work.MESSAGE, qos=1)
 
@@ -113,7 +113,7 @@ async def apublish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
                 futures.append(client.publish_nowait(work.TOPIC, work.MESSAGE, qos=1))
                 if done % 100 == 99:
                     await asyncio.sleep(0)
-            await futures[-1]  # first, or the task would be woken for nearly each of them
+            await futures[-1]  # the last one first, otherwise the task would be woken for nearly each of them
             for future in futures:
                 await future
 

@@ -11,7 +11,7 @@ from timing import Stopwatch, main, percentiles, timed
 
 
 class Connected:
-    """A client that is connected, in a `with`."""
+    """A connected client, as a context manager."""
 
     def __init__(self, port: int) -> None:
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, transport="websockets")
@@ -66,7 +66,9 @@ def publish_qos1(port: int, count: int, warm: int) -> dict[str, float]:
 
         def publish(number: int) -> None:
             infos = [connected.client.publish(work.TOPIC, work.MESSAGE, 1) for _ in range(number)]
-            infos[-1].wait_for_publish(60)  # first, or the thread would be woken for nearly each of them
+            infos[-1].wait_for_publish(
+                60
+            )  # the last one first, otherwise the thread would be woken for nearly each of them
             for info in infos:
                 info.wait_for_publish(60)
                 assert info.is_published()

@@ -1,4 +1,4 @@
-"""aiomqtt in a closed loop: asyncio around paho-mqtt."""
+"""aiomqtt in a closed loop."""
 
 from __future__ import annotations
 

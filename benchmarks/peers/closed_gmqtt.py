@@ -1,4 +1,4 @@
-"""gmqtt in a closed loop; plain TCP only. It tells of no PUBACK: its store does, from which each takes a message."""
+"""gmqtt in a closed loop; plain TCP only. It reports no PUBACK; the removal of a message from its store shows it."""
 
 from __future__ import annotations
 

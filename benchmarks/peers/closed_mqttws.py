@@ -1,4 +1,4 @@
-"""mqttws in a closed loop: the blocking client, and the asyncio one."""
+"""mqttws in a closed loop, blocking and asyncio."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from paho.mqtt import client as paho
 
 
 class Client:
-    """With threads. A callback is told the identifier of a message that may not have been noted yet."""
+    """With threads. A callback may get the identifier of a message before `publish` has returned it."""
 
     def __init__(self, port: int, websocket: bool, on_message: Callable[[], object]) -> None:
         self.client = paho.Client(
@@ -21,7 +21,7 @@ class Client:
         self.client.max_inflight_messages_set(WINDOW)
         self._ready, self._granted = threading.Event(), threading.Event()
         self._lock = threading.Lock()
-        self._waiting: dict[int, Callable[[], object] | None] = {}  # None: it was complete first
+        self._waiting: dict[int, Callable[[], object] | None] = {}  # None: the callback came first
         self.client.on_connect = lambda *arguments: self._ready.set()
         self.client.on_subscribe = lambda *arguments: self._granted.set()
         self.client.on_message = lambda *arguments: on_message()

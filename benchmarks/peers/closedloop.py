@@ -1,15 +1,15 @@
-"""The usual forms of a program that publishes, the same for every library: a closed loop.
+"""Closed loops: the usual forms of publishing programs, the same for every library.
 
-So many messages are under way at once, and each that is complete (QoS 0: handed over, otherwise acknowledged in full)
-makes way for the next. A script names what its library has: a class for threads, one for asyncio, or both.
+A fixed number of messages is in flight, and each completed one (QoS 0: handed over, otherwise fully acknowledged) is
+followed by another. A script provides a class for threads, one for asyncio, or both.
 
-    callback   threads: one thread publishes; the callback of each message lets another one leave
-    threads    threads: each of 64 publishes, and waits until that is complete
-    tasks      asyncio: each of 64 tasks awaits one message after the other
+    callback   threads: one thread publishes; the callback of each message releases another
+    threads    threads: each of 64 publishes, and waits for the completion
+    tasks      asyncio: each of 64 tasks awaits one message after another
     nowait     asyncio: a call that does not wait; the callback of each message publishes the next
-    request    both: 32 requests of QoS 1 are under way; `responder.py` answers each
-    paced      both: 2,000 messages of QoS 1 a second; how long each takes to its PUBACK
-    connect    both: how long it takes to the CONNACK
+    request    both: 32 requests of QoS 1 in flight; `responder.py` answers each
+    paced      both: 2,000 messages of QoS 1 a second; the time to each PUBACK
+    connect    both: the time to the CONNACK
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ WINDOW = 64
 REQUESTS = 32
 #: Messages a second of the paced case.
 PACE = 2_000
-#: Bound of each wait, in seconds.
+#: Timeout of each wait, in seconds.
 PATIENCE = 60.0
 
 
 class Client(Protocol):
-    """A client with threads, connected by its making.
+    """A client with threads, connected on construction.
 
     Args:
-        port: of the broker.
-        websocket: whether to speak WebSocket there, or plain MQTT over TCP.
-        on_message: is called for each message.
+        port: the port of the broker.
+        websocket: whether to use WebSocket, or plain TCP.
+        on_message: called for each message.
     """
 
     def __init__(self, port: int, websocket: bool, on_message: Callable[[], object]) -> None: ...
 
     def publish(self, topic: str, qos: int, done: Callable[[], object]) -> None:
-        """Publish `MESSAGE`, and call `done` when that is complete."""
+        """Publish `MESSAGE`, and call `done` when it is complete."""
 
     def publish_and_wait(self, topic: str, qos: int) -> None:
-        """Publish `MESSAGE`, and wait until that is complete."""
+        """Publish `MESSAGE`, and wait until it is complete."""
 
     def subscribe(self, topic: str, qos: int) -> None:
         """Subscribe, and wait for the SUBACK."""
@@ -59,16 +59,16 @@ class Client(Protocol):
 
 
 class AsyncClient(Protocol):
-    """A client with asyncio; `publish_nowait` only where the library has a form that does not wait."""
+    """A client with asyncio; `publish_nowait` only if the library has such a method."""
 
     async def open(self, port: int, websocket: bool, on_message: Callable[[], object]) -> None:
         """Connect; see `Client`."""
 
     async def publish(self, topic: str, qos: int) -> None:
-        """Publish `MESSAGE`, and wait until that is complete."""
+        """Publish `MESSAGE`, and wait until it is complete."""
 
     def publish_nowait(self, topic: str, qos: int, done: Callable[[], object]) -> None:
-        """Publish `MESSAGE`, and call `done` from the event loop when that is complete."""
+        """Publish `MESSAGE`, and call `done` in the event loop when it is complete."""
 
     async def subscribe(self, topic: str, qos: int) -> None:
         """Subscribe, and wait for the SUBACK."""
@@ -106,7 +106,7 @@ def _publishing(form: Callable[[Client, int, int], None], kind: type[Client]) ->
 
         def run(number: int) -> None:
             form(client, qos, number)
-            if not qos:  # all have arrived when this has
+            if not qos:  # everything has arrived when this has
                 client.publish_and_wait(TOPIC, 1)
 
         figures = timing.timed(run, count, warm)
@@ -282,7 +282,7 @@ def _in_loop(case: Case) -> Callable[..., dict[str, float]]:
 
 
 def main(threads: type[Client] | None = None, tasks: Callable[[], AsyncClient] | None = None) -> None:
-    """Run the case that the command line names."""
+    """Run the case named on the command line."""
     cases: dict[str, Callable[..., Any]] = {}
     if threads is not None:
         cases |= {"callback": _publishing(_callback, threads), "threads": _publishing(_threads, threads)}

@@ -1,4 +1,4 @@
-"""amqtt: its packets are read by coroutines; here from its own reader of a buffer, driven without an event loop."""
+"""amqtt: its packets are read by coroutines; here from its buffer reader, driven without an event loop."""
 
 from __future__ import annotations
 

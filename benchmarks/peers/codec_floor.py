@@ -1,6 +1,6 @@
-"""The floor: the same bytes built and cut without any check and without any object but a tuple.
+"""The floor: the same bytes built and split without checks and without objects other than tuples.
 
-What a topic's name is in bytes is known beforehand, and so are the two bytes before it of every short packet.
+The bytes of the topic and the first two bytes of every short packet are computed beforehand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import workloads as work
 from timing import main, nanoseconds
 
-#: The first two bytes of a short PUBLISH, by what follows.
+#: The first two bytes of a short PUBLISH, by the length of the rest.
 HEADS, HEADS_QOS1 = ([bytes((first, length)) for length in range(128)] for first in (0x30, 0x32))
 
 
@@ -96,7 +96,7 @@ def encode_payload(size: int) -> float:
 
 
 def decode_payload(size: int) -> float:
-    """Cut one PUBLISH that comes in reads of 64 KiB out of what has come."""
+    """Extract one PUBLISH that arrives in reads of 64 KiB."""
     payload = bytes(size)
     data = list(work.chunks(work.encode_publish(work.TOPIC, payload)))
     head = len(work.encode_publish(work.TOPIC, b"")) - 1 + len(work.remaining_length(size + 2 + len(work.TOPIC)))
@@ -112,7 +112,7 @@ def decode_payload(size: int) -> float:
 
 
 def publish_batch(size: int) -> float:
-    """Build so many packets and mask them as one frame."""
+    """Build `size` packets and mask them as one frame."""
     packet = work.encode_publish(work.TOPIC, work.MESSAGE)
     name, payload = packet[2 : -len(work.MESSAGE)], work.MESSAGE
 

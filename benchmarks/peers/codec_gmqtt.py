@@ -1,4 +1,4 @@
-"""gmqtt: its packages are built by functions, cut by its protocol and parsed by its handler; no loop, no transport."""
+"""gmqtt: packets are built by functions, split by its protocol and parsed by its handler, without a transport."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode(qos: int) -> float:
 
 
 class Reader:
-    """The protocol that cuts and the handler that parses, without a transport; what it would send is dropped."""
+    """Its protocol and handler, without a transport; packets to send are dropped."""
 
     def __init__(self) -> None:
         client = gmqtt.Client("bench", optimistic_acknowledgement=True)

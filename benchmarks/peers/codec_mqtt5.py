@@ -1,4 +1,4 @@
-"""mqtt5: the codec in Rust. It speaks MQTT 5: each PUBLISH carries one byte more, its empty properties."""
+"""mqtt5, a codec in Rust for MQTT 5: each PUBLISH has one more byte, its empty properties."""
 
 from __future__ import annotations
 

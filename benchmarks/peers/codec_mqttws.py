@@ -1,4 +1,4 @@
-"""mqttws: `encode_publish` is what it sends with, `Publish(...).encode()` what a user of the codec writes."""
+"""mqttws: `encode_publish`, which its clients use, and `Publish(...).encode()`, which users of the codec write."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def decode_stream() -> float:
 
 
 def decode_payload(size: int) -> float:
-    """Decode one PUBLISH with a payload of so many bytes, which comes in reads of 64 KiB."""
+    """Decode one PUBLISH with a payload of `size` bytes, which arrives in reads of 64 KiB."""
     payload = bytes(size)
     data = list(work.chunks(work.encode_publish(work.TOPIC, payload)))
     decoder = Decoder()
@@ -101,7 +101,7 @@ def encode_payload(size: int) -> float:
 
 
 def mask(size: int) -> float:
-    """Mask a payload of so many bytes, as WebSocket wants it of a client."""
+    """Mask a payload of `size` bytes, as a WebSocket client must."""
     payload = random.Random(size).randbytes(size)
 
     def run(count: int) -> bytes:
@@ -114,7 +114,7 @@ def mask(size: int) -> float:
 
 
 def match(subscriptions: int, depth: int = 3) -> float:
-    """Find the one subscription that matches among so many that do not, all of so many levels."""
+    """Find the one matching subscription among `subscriptions`, all of `depth` levels."""
     tree: TopicTree[int] = TopicTree()
     levels = "level/" * (depth - 2)
     for number in range(subscriptions - 1):
@@ -131,7 +131,7 @@ def match(subscriptions: int, depth: int = 3) -> float:
 
 
 def publish_batch(size: int) -> float:
-    """Publish in memory, so many messages in one WebSocket message; nanoseconds for each of them."""
+    """Publish `size` messages in one WebSocket message, in memory. Return nanoseconds for each."""
     pair = Pair(Connect("bench")).open()
     message = Message(work.TOPIC, work.MESSAGE)
 

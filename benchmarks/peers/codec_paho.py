@@ -1,7 +1,6 @@
 """paho-mqtt: its codec is part of its client, so the client is run with its socket replaced by memory.
 
-Encoding ends where the packet would be queued. Decoding is reading and handling; the acknowledgements that it would
-send are not made.
+Encoding ends when the packet would be queued. Decoding is reading and handling; acknowledgements are not created.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from timing import main, nanoseconds
 
 
 class Memory(paho.Client):
-    """A client that reads from bytes and writes nowhere."""
+    """A client that reads from bytes and discards output."""
 
     def __init__(self) -> None:
         super().__init__(paho.CallbackAPIVersion.VERSION2)
@@ -45,13 +44,13 @@ class Memory(paho.Client):
         return data.tobytes()
 
     def read(self, data: bytes) -> None:
-        """Read all the packets that data holds."""
+        """Read all packets of some data."""
         self._data = memoryview(data)
         while self._data:
             assert self._packet_read() in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_AGAIN)
 
     def close(self) -> None:
-        """Pretend to be a socket."""
+        """Do nothing, as the replacement of a socket."""
 
 
 def encode(qos: int) -> float:

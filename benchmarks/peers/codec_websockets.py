@@ -1,4 +1,4 @@
-"""websockets: its masking, which is C. Of its framing nothing else is measured here."""
+"""websockets: only its masking, which is in C, is measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from websockets.speedups import apply_mask
 
 
 def mask(size: int) -> float:
-    """Mask a payload of so many bytes."""
+    """Mask a payload of `size` bytes."""
     payload = random.Random(size).randbytes(size)
 
     def run(count: int) -> bytes:

@@ -1,10 +1,10 @@
-"""mqttws without its drivers: very many client connections in one process, each a socket and sans-IO objects.
+"""mqttws without its drivers: many client connections in one process, each a socket and sans-IO objects.
 
     python hold_mqttws.py hold port=19001 count=10000
 
-A selector moves the bytes. What is measured is what a connected client takes up when it has nothing to do: its
-connection with framing, machine and session, its socket, and what the selector keeps of it. To the address 127.0.0.1
-there are as many connections as there are ephemeral ports, some 28,000, and as the bound on open files allows.
+A selector moves the bytes. Measured is the memory of an idle connected client: its connection with framing, machine and
+session, its socket, and its entry in the selector. The number of connections to 127.0.0.1 is limited by the ephemeral
+ports, some 28,000, and by the limit of open files.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from timing import main, raise_open_files, resident_kib
 from mqttws import ClientConnection, ClientMachine, Connect, Session
 from mqttws.protocol.client_handshake import ClientWebSocket
 
-#: How many connections are under way at once; fewer than a listener lets wait.
+#: The number of simultaneous attempts; less than the backlog of a listener.
 SIDE_BY_SIDE = 100
-#: How many are made before the measuring begins, so that what is needed only once is there.
+#: The number of connections before the measurement, so that one-time allocations do not count.
 FIRST = 100
 KEEP_ALIVE = 600
 
 
 class End:
-    """One client: its connection, and the socket that it goes over."""
+    """One client: its connection and its socket."""
 
     __slots__ = ("connection", "socket")
 
@@ -42,13 +42,13 @@ class End:
         )
 
     def send(self) -> None:
-        """Send what waits: little, for which there is always room."""
+        """Send pending output, which always fits into the socket's buffer."""
         data = self.connection.data_to_send(time.monotonic())
         if data:
             assert self.socket.send(data) == len(data)
 
     def receive(self) -> None:
-        """Take what has come, and answer it."""
+        """Receive bytes, and send the answers."""
         self.connection.receive_data(self.socket.recv(65_536), time.monotonic())
         for _ in self.connection.events():
             pass
@@ -57,7 +57,7 @@ class End:
 
 
 def connect(selector: selectors.BaseSelector, port: int, numbers: range) -> list[End]:
-    """Make connections, up to their CONNACKs, so many at once. They stay with the selector."""
+    """Open connections up to their CONNACKs, some at a time. They stay in the selector."""
     ends: list[End] = []
     for start in range(0, len(numbers), SIDE_BY_SIDE):
         some = [End(port, number) for number in numbers[start : start + SIDE_BY_SIDE]]
@@ -65,7 +65,7 @@ def connect(selector: selectors.BaseSelector, port: int, numbers: range) -> list
             selector.register(end.socket, selectors.EVENT_WRITE, end)
         while not all(end.connection.connected for end in some):
             for key, events in wait(selector):
-                if events & selectors.EVENT_WRITE:  # the TCP connection is there
+                if events & selectors.EVENT_WRITE:  # the TCP connection is established
                     selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
                     key.data.send()
                 else:
@@ -75,14 +75,14 @@ def connect(selector: selectors.BaseSelector, port: int, numbers: range) -> list
 
 
 def wait(selector: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
-    """Wait until something can be done."""
+    """Wait for events."""
     ready = selector.select(10)
     assert ready, "nothing came for 10 s"
     return ready
 
 
 def hold(port: int, count: int) -> dict[str, float]:
-    """Make connections and keep them; then let each of them ping, to see that it is alive.
+    """Open connections and keep them; then let each of them ping, to check that it works.
 
     Returns:
         KiB of resident memory for each, and connections a second.
@@ -100,7 +100,7 @@ def hold(port: int, count: int) -> dict[str, float]:
         for end in (*first, *ends):
             deadline = end.connection.next_deadline()
             assert deadline is not None
-            end.connection.handle_timeout(deadline)  # as if that time had come
+            end.connection.handle_timeout(deadline)  # as if the deadline had passed
             end.send()
         while silent:
             for key, _ in wait(selector):

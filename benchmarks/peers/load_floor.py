@@ -1,8 +1,8 @@
-"""The load for brokers: one publisher and many subscribers on plain sockets, in one process that does little else.
+"""The load for brokers: one publisher and many subscribers on plain sockets, in one process.
 
-`deliver` keeps so many deliveries under way that a broker is always busy and never floods: a broker that drops
-messages of QoS 0 under pressure would not be measured, but spared. Every delivery is counted; only a run in which all
-arrive is a run. `hold` counts what connections cost a broker that keeps them: one growing crowd, examined on the way.
+`deliver` keeps enough deliveries in flight that a broker is always busy, but does not drop messages of QoS 0, which
+would save it work. Every delivery is counted, and a run is valid only if all arrive. `hold` measures the cost of idle
+connections to a broker, at several numbers of connections.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from timing import main
 
 TOPIC = "bench/load"
 BATCH = 32
-#: How many connections are made at once: as many as a listener lets wait.
+#: The number of simultaneous attempts: the backlog of a listener.
 SIDE_BY_SIDE = 100
-#: How many connections are held when the broker's memory is examined, half a second after the last of them came.
+#: The numbers of connections at which the broker's memory is measured, half a second after the last one connected.
 HELD = (250, 1_000, 2_000)
 PAUSE = 0.5
 
@@ -32,7 +32,7 @@ def broker_cpu(pid: int) -> float:
 
 
 def broker_kib(pid: int) -> float:
-    """Return the memory that the broker holds."""
+    """Return the resident memory of the broker in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
@@ -48,8 +48,8 @@ def deliver(port: int, pid: int, count: int, warm: int, subscribers: int) -> dic
     selector = selectors.DefaultSelector()
     for wire in wires:
         selector.register(wire.socket, selectors.EVENT_READ, wire)
-    wanted, sent, got, unmeasured = warm + count, 0, 0, 0  # messages; messages sent; bytes that came
-    size = len(packet) * subscribers  # a broker may cut its messages where it likes: bytes are what can be counted
+    wanted, sent, got, unmeasured = warm + count, 0, 0, 0  # messages; sent messages; received bytes
+    size = len(packet) * subscribers  # count bytes, because a broker may divide its frames anywhere
     deadline = time.monotonic() + 120
     cpu, start = broker_cpu(pid), time.perf_counter()
     while got < wanted * size:
@@ -58,7 +58,7 @@ def deliver(port: int, pid: int, count: int, warm: int, subscribers: int) -> dic
             publisher.send(packet * batch)
             sent += batch
         ready = selector.select(5)
-        assert ready, f"after {got / size:,.1f} of {wanted:,} messages nothing more came for 5 s"
+        assert ready, f"after {got / size:,.1f} of {wanted:,} messages nothing arrived for 5 s"
         assert time.monotonic() < deadline, "it takes too long"
         for key, _ in ready:
             got += sum(map(len, key.data.payloads()))
@@ -71,7 +71,7 @@ def deliver(port: int, pid: int, count: int, warm: int, subscribers: int) -> dic
 
 
 def connect_side_by_side(port: int, count: int) -> list[Wire]:
-    """Make many connections, some at a time: there are brokers that let each of them wait."""
+    """Open many connections, several at a time, because some brokers delay each of them."""
     wires: list[Wire] = []
     for start in range(0, count, SIDE_BY_SIDE):
         some = [Wire(port) for _ in range(min(SIDE_BY_SIDE, count - start))]
@@ -84,7 +84,7 @@ def connect_side_by_side(port: int, count: int) -> list[Wire]:
 
 
 def hold(port: int, pid: int) -> dict[str, float]:
-    wires = connect_side_by_side(port, SIDE_BY_SIDE)  # so that what is only needed once is there
+    wires = connect_side_by_side(port, SIDE_BY_SIDE)  # so that one-time allocations do not count
     before, start = broker_kib(pid), time.perf_counter()
     figures: dict[str, float] = {}
     held = 0

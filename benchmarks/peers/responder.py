@@ -1,6 +1,6 @@
-"""Answers each request: a plain socket at the broker's TCP port, the same for every library. Prints a line when ready.
+"""Answer requests over a plain socket to the broker's TCP port, for every library. Prints a line when ready.
 
-It takes what comes to `bench/request` with QoS 1, acknowledges it, and publishes the same payload to `bench/response`.
+It receives messages to `bench/request` with QoS 1, acknowledges them, and publishes the payloads to `bench/response`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REQUEST, RESPONSE = "bench/request", "bench/response"
 
 
 def packets(connection: socket.socket, rest: bytearray) -> list[bytes]:
-    """Read once; return the packets that are complete."""
+    """Read once, and return complete packets."""
     data = connection.recv(65_536)
     if not data:
         raise SystemExit
@@ -31,7 +31,7 @@ def packets(connection: socket.socket, rest: bytearray) -> list[bytes]:
 
 
 def main(port: int) -> None:
-    """Subscribe, then answer until the broker ends the connection."""
+    """Subscribe, then answer until the broker closes the connection."""
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(b"\x10\x15\0\x04MQTT\x04\x02\0\0\0\x09responder")

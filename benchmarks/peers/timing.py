@@ -1,12 +1,12 @@
-"""How a case is timed, the same for every library: shared by the scripts of this directory.
+"""The timing of cases, shared by the scripts of this directory, so that it is the same for every library.
 
-Each script is one library. `run_peers.py` runs it once for each case and round, in a process and an environment of its
-own (with the directory above in PYTHONPATH)::
+Each script is for one library. `run_peers.py` runs it once for each case and round, in a separate process and
+environment (with the parent directory in PYTHONPATH)::
 
     python codec_paho.py decode_stream
     python client_paho.py receive port=19001 count=100000 warm=50000
 
-and it prints one line of JSON. It checks the outcome of each case.
+It checks the outcome of the case and prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-#: How often a case is repeated within a process; the best counts, since all that disturbs makes it slower.
+#: The number of repetitions of a case within a process; the best counts, since disturbances only make it slower.
 REPEATS = 12
-#: How long one repetition should take, in seconds.
+#: The duration of one repetition, in seconds.
 TARGET = 0.05
 
 
@@ -29,14 +29,14 @@ def nanoseconds(run: Callable[[int], object], per_run: int = 1) -> float:
     """Time a loop.
 
     Args:
-        run: does the work so many times as instructed.
-        per_run: how many packets that is, each time.
+        run: repeats the work a given number of times.
+        per_run: the number of packets in each repetition.
 
     Returns:
         Nanoseconds a packet.
     """
     count = 1
-    while True:  # warm up, and find out how many times fill the time
+    while True:  # warm up, and find the number of repetitions that fills the time
         start = time.perf_counter()
         run(count)
         elapsed = time.perf_counter() - start
@@ -63,19 +63,19 @@ class Stopwatch:
         self.start()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the clocks."""
         self._cpu = time.process_time()
         self._wall = time.perf_counter()
 
     def stop(self, messages: int) -> dict[str, float]:
-        """Return how long it took, messages a second, and what each cost in microseconds of CPU time."""
+        """Return the seconds, the messages a second, and the CPU time of each message in microseconds."""
         wall = time.perf_counter() - self._wall
         cpu = time.process_time() - self._cpu
         return {"seconds": wall, "rate": messages / wall, "cpu_us": cpu / messages * 1e6}
 
 
 def timed(run: Callable[[int], object], count: int, warm: int) -> dict[str, float]:
-    """Time something that handles so many messages, after some to warm up with."""
+    """Time a function that handles `count` messages, after a warm-up."""
     run(warm)
     watch = Stopwatch()
     run(count)
@@ -83,7 +83,7 @@ def timed(run: Callable[[int], object], count: int, warm: int) -> dict[str, floa
 
 
 async def atimed(run: Callable[[int], Awaitable[object]], count: int, warm: int) -> dict[str, float]:
-    """Time something that runs in an event loop the same way."""
+    """Time a coroutine function in the same way."""
     await run(warm)
     watch = Stopwatch()
     await run(count)
@@ -91,14 +91,14 @@ async def atimed(run: Callable[[int], Awaitable[object]], count: int, warm: int)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Return how long round trips took in all, and their 50th and 99th percentile in microseconds."""
+    """Return the total time of round trips, and their 50th and 99th percentiles in microseconds."""
     ordered = sorted(seconds)
     p50, p99 = (ordered[int(len(ordered) * part)] * 1e6 for part in (0.50, 0.99))
     return {"seconds": sum(seconds), "p50_us": p50, "p99_us": p99}
 
 
 def resident_kib() -> float:
-    """Return the memory of this process that is in RAM, in KiB."""
+    """Return the resident memory of this process in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
@@ -106,14 +106,14 @@ def resident_kib() -> float:
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files as it may. Return how many that is."""
+    """Raise the limit of open files to its maximum, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
 
 
 def main(cases: dict[str, Callable[..., float | dict[str, float]]]) -> None:
-    """Run the case that the command line names, with the options behind it (name=number), and print its figures."""
+    """Run the case named on the command line, with its options (name=number), and print its figures."""
     name, *options = sys.argv[1:]
     values = {key: int(value) for key, value in (option.split("=") for option in options)}
     figures = cases[name](**values)

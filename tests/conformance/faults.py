@@ -33,7 +33,7 @@ def fault(statement: str, title: str, *changes: Edit | Callable[[], object]) -> 
     )
 
 
-CONNECTING_ROOM = "mqttws.codec.connecting:"
+CONNECT_MODULE = "mqttws.codec.connecting:"
 PUBLISHING = "mqttws.codec.publishing:"
 SUBSCRIBING = "mqttws.codec.subscribing:"
 WIRE = "mqttws.codec.wire:"
@@ -54,9 +54,9 @@ HANDLER = "mqttws.broker.handler:Handler."
 RETAINED = "mqttws.broker.retained:Retained."
 LIMITS = "mqttws.broker.limits:Limits."
 
-ENCODE_CONNECT = CONNECTING_ROOM + "Connect._encode_body"
-DECODE_CONNECT = CONNECTING_ROOM + "Connect.decode"
-CONNECT_FLAGS = CONNECTING_ROOM + "_check_connect_flags"
+ENCODE_CONNECT = CONNECT_MODULE + "Connect._encode_body"
+DECODE_CONNECT = CONNECT_MODULE + "Connect.decode"
+CONNECT_FLAGS = CONNECT_MODULE + "_check_connect_flags"
 LENIENT = '.decode("utf-8", "replace")'
 
 # §1.5, §2: bytes
@@ -203,7 +203,7 @@ fault(
 fault(
     "3.1.2-22",
     "a password without a user name",
-    (CONNECTING_ROOM + "Connect.__init__", "if password is not None and username is None:", "if False:"),
+    (CONNECT_MODULE + "Connect.__init__", "if password is not None and username is None:", "if False:"),
     (CONNECT_FLAGS, "if flags & _PASSWORD and not flags & _USERNAME:", "if False:"),
 )
 fault(
@@ -227,7 +227,7 @@ fault("3.1.3-3", "a missing one is taken for empty", (DECODE_CONNECT, 'reader.st
 fault("3.1.3-4", "an ill-formed client identifier is mended", (DECODE_CONNECT, 'reader.string("the client identifier")', f'reader.binary(""){LENIENT}'))
 fault("3.1.3-5", "23 bytes are too many", (LIMITS + "objection_to_client_id", "size > self.max_client_id_bytes", "size > 22"))
 fault("3.1.3-6", "all empty identifiers become the same", (HANDLER + "_answer_connect", 'f"auto-{secrets.token_hex(12)}"', '"auto"'))
-fault("3.1.3-7", "an empty identifier for a session that stays", (CONNECTING_ROOM + "Connect.__init__", "if not client_id and not clean_session:", "if False:"))
+fault("3.1.3-7", "an empty identifier for a session that stays", (CONNECT_MODULE + "Connect.__init__", "if not client_id and not clean_session:", "if False:"))
 fault("3.1.3-8", "it is closed without a CONNACK", lambda: REFUSALS.pop("MQTT-3.1.3-8"))
 fault("3.1.3-9", "a rejected identifier gets another code", (REGISTRY + "objection_to", "return Refused(2, objection)", "return Refused(5, objection)"))
 fault("3.1.3-10", "an ill-formed will topic is mended", (DECODE_CONNECT, 'reader.string("the will topic")', f'reader.binary(""){LENIENT}'))

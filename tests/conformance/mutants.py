@@ -34,7 +34,7 @@ from planting import plant  # noqa: E402
 #: Seconds that the tests of one statement may take with a fault; after that it counts as not caught.
 PATIENCE = 120
 #: The directories of tests that name statements, the fastest first.
-ROOMS = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker"]
+DIRECTORIES = ["tests/codec", "tests/protocol", "tests/conformance", "tests/broker"]
 
 
 class Runner:
@@ -51,7 +51,7 @@ class Runner:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """See pytest."""
-        items = sorted(session.items, key=_room)
+        items = sorted(session.items, key=_directory)
         for fault in self._faults:
             self._tests.setdefault(
                 fault.statement,
@@ -116,8 +116,8 @@ class Runner:
             os._exit(status)
 
 
-def _room(item: pytest.Item) -> int:
-    return next((n for n, room in enumerate(ROOMS) if item.nodeid.startswith(room)), len(ROOMS))
+def _directory(item: pytest.Item) -> int:
+    return next((n for n, folder in enumerate(DIRECTORIES) if item.nodeid.startswith(folder)), len(DIRECTORIES))
 
 
 def run(faults: Sequence[Fault], *, baseline: bool, out: Callable[[str], object]) -> Runner:
@@ -134,7 +134,9 @@ def run(faults: Sequence[Fault], *, baseline: bool, out: Callable[[str], object]
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder  # do not store examples that fail with a fault
         # Without a terminal plugin its options in pyproject.toml would be unknown.
         options = ["-o", "addopts=", "--strict-markers", "--import-mode=importlib", "--benchmark-skip"]
-        status = pytest.main([*options, "-s", "-p", "no:cacheprovider", "-p", "no:terminal", *ROOMS], plugins=[runner])
+        status = pytest.main(
+            [*options, "-s", "-p", "no:cacheprovider", "-p", "no:terminal", *DIRECTORIES], plugins=[runner]
+        )
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         runner.broken = 1
         out(f"the suite cannot be collected: {status!r}")
