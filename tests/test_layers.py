@@ -40,7 +40,7 @@ HTTP = {
 #: Import paths of 0.1 that lead to `pubsub.aws.local`.
 KEPT_PATHS = {"pubsub.aws.endpoint", "pubsub.aws.identities", "pubsub.aws.policy"}
 #: The public packages of mqttws besides `mqttws` itself.
-PUBLIC_LAYERS = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
+PUBLIC_PACKAGES = {"mqttws.aio", "mqttws.broker", "mqttws.tap", "mqttws.testing"}
 
 
 def name_of(path: Path) -> str:
@@ -200,9 +200,9 @@ def test_pubsub_imports_only_public_names(path: Path) -> None:
     for module, name in imports(path):
         package = module.split(".")[0]
         if package == "mqttws":
-            assert module == "mqttws" or module in PUBLIC_LAYERS, f"{name_of(path)} reaches into {module}"
+            assert module == "mqttws" or module in PUBLIC_PACKAGES, f"{name_of(path)} reaches into {module}"
             if module == "mqttws" and name is not None:
-                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_LAYERS, name
+                assert name in mqttws.__all__ or f"mqttws.{name}" in PUBLIC_PACKAGES, name
         elif package == "sigv4":
             assert module == "sigv4", f"{name_of(path)} reaches into {module}"
             assert name is None or name in sigv4.__all__, name
@@ -221,7 +221,7 @@ def test_applications_do_not_import_the_local_aws(path: Path) -> None:
 @parametrize("pubsub")
 def test_pubsub_uses_only_public_names_of_modules(path: Path) -> None:
     public = {
-        "mqttws": {*mqttws.__all__, *(layer.partition(".")[2] for layer in PUBLIC_LAYERS)},
+        "mqttws": {*mqttws.__all__, *(layer.partition(".")[2] for layer in PUBLIC_PACKAGES)},
         "sigv4": {*sigv4.__all__},
     }
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
