@@ -13,6 +13,7 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import BinaryIO, NamedTuple
 
 #: The first bytes of a pcap -> its byte order, and its units of time per second.
@@ -27,6 +28,8 @@ _PCAPNG = b"\x0a\x0d\x0d\x0a"
 _MAX_BLOCK = 16 * 1024 * 1024
 #: The maximum bytes that wait for a missing segment.
 _MAX_WAITING = 4 * 1024 * 1024
+#: What a waiting segment counts in addition to its bytes: one may have none.
+_OVERHEAD = 64
 
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 
@@ -194,12 +197,55 @@ def _after_extensions(packet: bytes) -> bytes | None:
 
 @dataclass
 class _Half:
-    """The data that one end of a connection has sent."""
+    """The data that one end of a connection has sent.
 
-    expected: int | None = None
-    waiting: dict[int, tuple[float, bytes, int]] = field(default_factory=dict)
+    Segments wait by their offset in the stream, which does not wrap as sequence numbers do. The heap of the offsets
+    makes the time for each segment independent of their number: after a lost segment a capture of small packets can
+    have a hundred thousand.
+    """
+
+    expected: int | None = None  # the next sequence number
+    offset: int = 0  # of that number
+    waiting: dict[int, tuple[float, bytes, int]] = field(default_factory=dict)  # by offset
+    order: list[int] = field(default_factory=list)  # the same offsets, as a heap
     size: int = 0
     ended: bool = False
+
+    def start(self, sequence: int) -> None:
+        """Expect a sequence number, after a SYN."""
+        if self.expected is not None:
+            self.offset += _distance(sequence, self.expected)
+        self.expected = sequence
+
+    def add(self, sequence: int, time: float, data: bytes, flags: int) -> None:
+        """Let a segment wait; of two at the same place, the longer one."""
+        assert self.expected is not None
+        at = self.offset + _distance(sequence, self.expected)
+        known = self.waiting.get(at)
+        if known is None:
+            heappush(self.order, at)
+        elif len(known[1]) >= len(data):
+            return
+        self.waiting[at] = time, data, flags
+        self.size += len(data) - (len(known[1]) if known else -_OVERHEAD)
+
+    def take(self) -> tuple[float, bytes, int]:
+        """Remove and return the first waiting segment."""
+        found = self.waiting.pop(heappop(self.order))
+        self.size -= len(found[1]) + _OVERHEAD
+        return found
+
+    def advance(self, size: int) -> None:
+        """Move on by a number of bytes."""
+        assert self.expected is not None
+        self.offset += size
+        self.expected = self.expected + size & 0xFFFFFFFF
+
+    def clear(self) -> None:
+        """Remove the waiting segments."""
+        self.waiting.clear()
+        self.order.clear()
+        self.size = 0
 
 
 class Piece(NamedTuple):
@@ -231,19 +277,15 @@ class Streams:
         half = halves[from_client]
         sequence = segment.sequence
         if segment.flags & _SYN:
-            half.expected = sequence + 1 & 0xFFFFFFFF
-            sequence = half.expected
-        if half.expected is None:
-            half.expected = sequence
+            sequence = sequence + 1 & 0xFFFFFFFF
+        if segment.flags & _SYN or half.expected is None:
+            half.start(sequence)
         if segment.flags & _RST:
             yield Piece(number, from_client, segment.time, "RST", b"")
             half.ended = True
             return
         if segment.data or segment.flags & _FIN:
-            known = half.waiting.get(sequence)
-            if known is None or len(known[1]) < len(segment.data):
-                half.waiting[sequence] = segment.time, segment.data, segment.flags
-                half.size += len(segment.data) - (len(known[1]) if known else 0)
+            half.add(sequence, segment.time, segment.data, segment.flags)
         yield from self._ready(number, from_client, half)
         if half.size > _MAX_WAITING:
             yield from self._skip(number, from_client, half)
@@ -272,17 +314,14 @@ class Streams:
 
     def _ready(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
         """Yield the data that is in order."""
-        while half.waiting and not half.ended:
-            assert half.expected is not None
-            start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
-            ahead = _distance(start, half.expected)
+        while half.order and not half.ended:
+            ahead = half.order[0] - half.offset
             if ahead > 0:
                 return
-            time, data, flags = half.waiting.pop(start)
-            half.size -= len(data)
+            time, data, flags = half.take()
             data = data[-ahead:] if ahead else data
             if data:
-                half.expected = half.expected + len(data) & 0xFFFFFFFF
+                half.advance(len(data))
                 yield Piece(number, from_client, time, "data", data)
             if flags & _FIN:
                 half.ended = True
@@ -291,14 +330,12 @@ class Streams:
     def _skip(self, number: int, from_client: bool, half: _Half) -> Iterator[Piece]:
         """Skip a gap."""
         if half.ended:
-            half.waiting.clear()
+            half.clear()
             return
-        assert half.expected is not None
-        start = min(half.waiting, key=lambda one: _distance(one, half.expected or 0))
-        missing = _distance(start, half.expected)
+        missing = half.order[0] - half.offset
         if missing > 0:
-            yield Piece(number, from_client, half.waiting[start][0], "gap", str(missing).encode())
-            half.expected = start
+            yield Piece(number, from_client, half.waiting[half.order[0]][0], "gap", str(missing).encode())
+            half.advance(missing)
         yield from self._ready(number, from_client, half)
 
 

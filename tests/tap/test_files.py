@@ -7,6 +7,7 @@ import json
 import random
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import tsharks
 from mqttws import ConnAck, Connect, Disconnect, Packet, PubAck, Publish, SubAck, Subscribe
 from mqttws.protocol.frames import binary_frame
 from mqttws.tap import Record, SessionReader
+from pubsub.look.capture import Segment, Streams
 from pubsub.look.differing import compare
 from pubsub.look.ladder import Ladder, plain
 from pubsub.look.reading import Source, Unreadable
@@ -196,6 +198,34 @@ def test_segments_out_of_order_and_twice(tmp_path: Path) -> None:
         assert complaints == []
         for end in ("client", "server"):
             assert [each for each in packets(records) if each[0] == end] == [each for each in TALK if each[0] == end]
+
+
+def lost_segment_and(count: int, size: int, flags: int = 16) -> Iterator[Segment]:
+    """Yield a SYN, and many segments that follow a lost byte."""
+    client, server = ("10.0.0.1", 50_000), ("10.0.0.2", 1883)
+    yield Segment(0.0, client, server, 2**32 - 10, 2, b"")
+    for number in range(count):
+        sequence = (2**32 - 8 + number * max(1, size)) % 2**32  # it wraps soon
+        yield Segment(number / 1000, client, server, sequence, flags, number.to_bytes(4, "big") * (size // 4))
+
+
+def test_many_small_packets_after_a_lost_one_are_read_in_linear_time() -> None:
+    streams, count = Streams(), 40_000
+    began = time.monotonic()
+    pieces = [piece for segment in lost_segment_and(count, 20) for piece in streams.add(segment)]
+    assert [piece.kind for piece in pieces] == ["open"]
+    pieces = list(streams.finish())
+    assert time.monotonic() - began < 20  # with a search for the first one at each it takes minutes
+    assert [piece.kind for piece in pieces] == ["gap", *["data"] * count]
+    assert [piece.data[:4] for piece in pieces[1:]] == [number.to_bytes(4, "big") for number in range(count)]
+
+
+def test_segments_without_data_are_counted_while_they_wait() -> None:
+    streams = Streams()
+    for segment in lost_segment_and(200_000, 0, flags=17):
+        list(streams.add(segment))
+    ((_, halves),) = streams._connections.values()
+    assert len(halves[True].waiting) <= 4 * 1024 * 1024 / 64
 
 
 def test_a_capture_that_begins_in_the_middle_or_has_a_gap(tmp_path: Path) -> None:
