@@ -4,8 +4,8 @@
     canonical.py          signing.py         signing.py
 
 `presign` and `sign_headers` sign a request whole, `presign_iot_url` and `IotUrlSigner` the WebSocket URL of an AWS IoT
-endpoint.  `verify` checks a signed request, and `explain` names the mistake in one that is refused.  All of them are
-pure functions of their arguments; the time is the argument `now`.  Only the credentials providers read the environment
+endpoint. `verify` checks a signed request, and `explain` names the mistake in one that is refused. All of them are
+pure functions of their arguments; the time is the argument `now`. Only the credentials providers read the environment
 and files.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Module -> the public names that it holds.
+#: Module -> its public names.
 _HOLDS = {
     "credentials": "Credentials CredentialsLike CredentialsProvider CredentialsSource fetch fetch_async",
     "errors": "CredentialsUnavailable RegionUnknown SigningError SigV4Error",

@@ -3,8 +3,8 @@
 Secrets come from the environment or from a profile, never from arguments, which every process on the machine can read.
 A signed URL is a credential as well: `verify` and `explain` read it from standard input unless it is an argument.
 
-The scheme selects the rules.  `wss` (or a host alone) means AWS IoT: the session token is appended after signing, and
-the region is inferred from the host.  `https` means any other service; S3 has its own rules for paths and payloads.
+The scheme selects the rules. `wss` (or a host alone) means AWS IoT: the session token is appended after signing, and
+the region is inferred from the host. `https` means any other service; S3 has its own rules for paths and payloads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Signing in separate steps, so that `explain` can reproduce a mistake in any one of them.
 
-An `Attempt` holds every input of a signature as text; the hash function and the key derivation are fields, too.  It is
+An `Attempt` holds every input of a signature as text; the hash function and the key derivation are fields, too. It is
 written for clarity, not speed, and shares only `canonical_request` with the signer.
 """
 

@@ -1,16 +1,16 @@
 """Stage 1: the canonical request, the text on which signer and verifier must agree.
 
 Each function makes one line of the canonical request: `canonical_uri`, `canonical_query`, `canonical_headers`.
-`canonical_request` joins them.  This module does not depend on keys, dates or AWS's own parameters.
+`canonical_request` joins them. This module does not depend on keys, dates or AWS's own parameters.
 
-A `str` represents the UTF-8 bytes on the wire.  Bytes that are not UTF-8 are kept in a `str` as surrogate escapes, so
+A `str` represents the UTF-8 bytes on the wire. Bytes that are not UTF-8 are kept in a `str` as surrogate escapes, so
 that every request a client can send has a canonical form.
 
 - The path is normalised (no empty, `.` or `..` segments), then percent-encoded once more, including the escapes that
-  it already contains.  This is the "double encoding" of every service except S3.
+  it already contains. This is the "double encoding" of every service except S3.
 - A query parameter is decoded once and encoded again, so that its spellings (`%2f`, `%2F`, `%41`, `A`, raw UTF-8)
-  become equal.  A signer reads `+` as a plus sign; a verifier also reads it as a space.  A `%` that does not start an
-  escape is a percent sign.  `a` means `a=`.  Empty pairs, as in `&&`, are ignored.
+  become equal. A signer reads `+` as a plus sign; a verifier also reads it as a space. A `%` that does not start an
+  escape is a percent sign. `a` means `a=`. Empty pairs, as in `&&`, are ignored.
 - A header's name is lower-cased, its value trimmed, runs of whitespace (folded lines too) become one space, and
   repeated headers are joined with commas in their order.
 """
@@ -194,7 +194,7 @@ def _folded(value: str | bytes) -> str:
 
 
 def canonical_headers(fields: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return the lines of the headers `names`.  The names must be sorted, and each must be in `fields`."""
+    """Return the lines of the headers `names`. The names must be sorted, and each must be in `fields`."""
     return "".join([f"{name}:{fields[name]}\n" for name in names])
 
 

@@ -1,9 +1,9 @@
 """Read the signature that a request claims to carry, from its query or its `Authorization` header.
 
-This module checks the form of a request.  It uses no keys, no clock and no policy.  `read_claim` returns a `Claim`, or
+This module checks the form of a request. It uses no keys, no clock and no policy. `read_claim` returns a `Claim`, or
 raises `Refusal` with a code and a sentence that a developer can act on.
 
-AWS's parameters are taken out of the request once, strictly.  A parameter that is repeated, in another case, or in two
+AWS's parameters are taken out of the request once, strictly. A parameter that is repeated, in another case, or in two
 places is refused, so that no two readers can interpret one request differently.
 
 No sentence quotes a signature, a token or an access key: a secret can be in its place by mistake.
@@ -39,13 +39,13 @@ class Refusal(Exception):
 
 
 class Claim(NamedTuple):
-    """What a request says about its signature.
+    """The signature that a request carries, with its parameters.
 
     Attributes:
         form: Whether the signature came in the query or in a header.
         method: The HTTP method.
         path: The path as received.
-        pairs: The encoded query, in the order received, without the signature and the session token.  A `+` in it is
+        pairs: The encoded query, in the order received, without the signature and the session token. A `+` in it is
             a space, as AWS reads it.
         plus_pairs: The same with `+` as a plus sign; None if the query contains no `+`.
         fields: Every header, folded, by its lower-case name.

@@ -1,13 +1,13 @@
-"""Credentials, and how to get them from a source.
+"""Credentials, and functions that get them from a source.
 
-`Credentials` is one immutable set of keys.  It hides its secrets from `repr`, `str` and log records, and refuses to be
+`Credentials` is one immutable set of keys. It hides its secrets from `repr`, `str` and log records, and refuses to be
 pickled.
 
 A *source* of credentials is an object with `get_frozen_credentials()`, which is botocore's protocol, or a callable that
-returns credentials or an awaitable of them.  `Credentials` is a static source itself.  `fetch` and `fetch_async` turn
-any source into `Credentials`.  They copy what they get, because botocore's own frozen tuple prints its secret.
+returns credentials or an awaitable of them. `Credentials` is a static source itself. `fetch` and `fetch_async` turn
+any source into `Credentials`. They copy what they get, because botocore's own frozen tuple prints its secret.
 
-Nothing is cached: each fetch calls the source again.  A source that is expensive to call should cache its result.
+Nothing is cached: each fetch calls the source again. A source that is expensive to call should cache its result.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class CredentialsLike(Protocol):
 
 @runtime_checkable
 class CredentialsProvider(Protocol):
-    """A provider of credentials.  This is botocore's protocol, so botocore's objects are providers as well."""
+    """A provider of credentials. This is botocore's protocol, so botocore's objects are providers as well."""
 
     def get_frozen_credentials(self) -> CredentialsLike:
-        """Return the current credentials.  May block."""
+        """Return the current credentials. May block."""
 
 
 CredentialsSource: TypeAlias = (
@@ -67,8 +67,8 @@ class Credentials:
 
     Args:
         access_key: The access key id, for example `AKIDEXAMPLE`, without whitespace and `/`.
-        secret_key: The secret access key.  Never shown.
-        token: The session token of temporary credentials.  Never shown.  Whitespace at its ends, which a file or a
+        secret_key: The secret access key. Never shown.
+        token: The session token of temporary credentials. Never shown. Whitespace at its ends, which a file or a
             shell can leave there, is stripped; an empty token means None.
         expires_at: The aware time after which AWS refuses these credentials; None if it is unknown or never.
 
@@ -128,7 +128,7 @@ Credentials.__getstate__ = _refuse_state  # type: ignore[assignment]
 
 
 def _check_text(name: str, value: object, forbid: str = "") -> None:
-    """Check one field.  Messages never show its value: a secret can be in the wrong field by mistake."""
+    """Check one field. Messages never show its value: a secret can be in the wrong field by mistake."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {type(value).__name__}")
     if not value:
@@ -151,9 +151,12 @@ def fetch(source: CredentialsSource) -> Credentials:
     Args:
         source: `Credentials`, any object with `get_frozen_credentials()`, or a callable that returns either.
 
+    Returns:
+        The credentials.
+
     Raises:
         TypeError: The source is none of these, or it returns an awaitable, which only `fetch_async` can await.
-        CredentialsUnavailable: The source has no credentials.  botocore's own exceptions (a missing login, an unknown
+        CredentialsUnavailable: The source has no credentials. botocore's own exceptions (a missing login, an unknown
             profile) are converted to this one.
     """
     with _botocore_errors():
@@ -174,8 +177,11 @@ async def fetch_async(
 
     Args:
         source: As for `fetch`, or a callable that returns an awaitable of credentials.
-        run: Runs a call that may block, for example `asyncio.to_thread`; None calls it directly.  A coroutine function
+        run: Runs a call that may block, for example `asyncio.to_thread`; None calls it directly. A coroutine function
             is always called directly.
+
+    Returns:
+        The credentials.
 
     Raises:
         TypeError: `source` is not a source of credentials.
@@ -210,7 +216,7 @@ def _call(source: object) -> object:
 
 
 def _settle(given: object, source: object) -> Credentials:
-    """Copy the result of a source.  A callable can return a provider, as `Session().get_credentials` does."""
+    """Copy the result of a source. A callable can return a provider, as `Session().get_credentials` does."""
     if not isinstance(given, Credentials) and hasattr(given, "get_frozen_credentials"):
         source, given = given, given.get_frozen_credentials()
     if isinstance(given, Credentials):
@@ -230,7 +236,7 @@ def _settle(given: object, source: object) -> Credentials:
 
 
 def _expiry(given: object) -> datetime | None:
-    """Return when credentials expire.  botocore keeps this in the refreshing object, not in the frozen tuple."""
+    """Return when credentials expire. botocore keeps this in the refreshing object, not in the frozen tuple."""
     for name in ("expires_at", "_expiry_time"):
         found = getattr(given, name, None)
         if isinstance(found, datetime):

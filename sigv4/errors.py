@@ -1,7 +1,7 @@
 """The exceptions of signing.
 
 Each one is caused by an argument, so each also derives from the matching built-in exception (`ValueError`,
-`LookupError`) and a program that does not know this package can still catch it.  A request that fails verification
+`LookupError`) and a program that does not know this package can still catch it. A request that fails verification
 raises nothing: `sigv4.verify` returns `Rejected`.
 
     SigV4Error
@@ -9,7 +9,7 @@ raises nothing: `sigv4.verify` returns `Rejected`.
         RegionUnknown                         the host does not name its region, and none was given
       CredentialsUnavailable (LookupError)    a provider has no credentials
 
-No message holds a secret key, a session token or a signature.
+No message contains a secret key, a session token or a signature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SigV4Error(Exception):
 
 
 class SigningError(SigV4Error, ValueError):
-    """The arguments cannot be signed; the message says what was found and what was expected."""
+    """The arguments cannot be signed. The message contains what was found and what was expected."""
 
 
 class RegionUnknown(SigningError):
@@ -30,4 +30,4 @@ class RegionUnknown(SigningError):
 
 
 class CredentialsUnavailable(SigV4Error, LookupError):
-    """A provider has no credentials; the message says where it looked."""
+    """A provider has no credentials. The message contains the places where it looked."""

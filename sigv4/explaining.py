@@ -1,11 +1,11 @@
-"""Find out which mistake the client of a refused request made.
+"""The explanation of a refused request: the mistake that its client made.
 
-`explain` describes the mistake in one sentence.  Most mistakes are visible in the request, and `verify` names them.
-The others only produce a different signature.  A signature proves what was signed, so `explain` repeats each known
-mistake and looks for the one that produces the client's signature.  A match is proof, not a guess.  The table of
+`explain` describes the mistake in one sentence. Most mistakes are visible in the request, and `verify` names them.
+The others only produce a different signature. A signature proves what was signed, so `explain` repeats each known
+mistake and looks for the one that produces the client's signature. A match is proof, not a guess. The table of
 mistakes is in `mistakes`.
 
-This is for developers: an endpoint in production should not reveal more than `verify` does.  No sentence contains a
+This is for developers: an endpoint in production should not reveal more than `verify` does. No sentence contains a
 secret, a token or a signature.
 """
 
@@ -27,7 +27,7 @@ _is_like_a_secret = re.compile(r"[A-Za-z0-9+/]{40}").fullmatch
 
 
 class Explanation(NamedTuple):
-    """Why a request is refused.
+    """The reason why a request is refused.
 
     Attributes:
         code: The kind of mistake, for programs; `none` if the request verifies.
@@ -57,9 +57,9 @@ def explain(
     normalize_path: bool = True,
     double_encode: bool = True,
 ) -> Explanation:
-    """Describe in one sentence which mistake the client of a refused request made.  Never raise.
+    """Describe in one sentence which mistake the client of a refused request made. Never raise.
 
-    The arguments are those of `verify`.  If no known mistake matches, the sentence says so and names the most likely
+    The arguments are those of `verify`. If no known mistake matches, the sentence says so and names the most likely
     causes.
 
     Returns:

@@ -4,8 +4,8 @@ AWS IoT differs from other services in three ways: the session token is appended
 name is `iotdevicegateway`; and the Host that is signed is the one that the client will send, which has no port if the
 port is the scheme's default.
 
-From one connection to the next only the time changes.  For the current day and credentials, `IotUrlSigner` keeps the
-SHA-256 state of everything before the date, so that each further URL costs four short hashes.  `presign_iot_url` uses
+From one connection to the next only the time changes. For the current day and credentials, `IotUrlSigner` keeps the
+SHA-256 state of everything before the date, so that each further URL costs four short hashes. `presign_iot_url` uses
 the same signer, and caches one for each endpoint.
 """
 
@@ -77,10 +77,10 @@ class Endpoint(NamedTuple):
 
 
 def parse_endpoint(endpoint: str) -> Endpoint:
-    """Parse `wss://host[:port][/path][?query]`.  The scheme defaults to `wss` and the path to `/mqtt`.
+    """Parse `wss://host[:port][/path][?query]`. The scheme defaults to `wss` and the path to `/mqtt`.
 
     Raises:
-        SigningError: `endpoint` does not have this form.  The message shows at most the host: a query can hold secrets.
+        SigningError: `endpoint` does not have this form. The message shows at most the host: a query can hold secrets.
     """
     if not isinstance(endpoint, str):
         raise SigningError(f"endpoint: expected a str such as 'wss://host/mqtt', got {type(endpoint).__name__}")
@@ -122,7 +122,7 @@ def region_from_endpoint(endpoint: str) -> str:
     """Infer the region from an AWS IoT host of any form (`-ats`, `data`, FIPS, VPC endpoint) and any partition.
 
     Args:
-        endpoint: A host, with or without a port, or a `wss` URL.  Case and a final dot are ignored.
+        endpoint: A host, with or without a port, or a `wss` URL. Case and a final dot are ignored.
 
     Returns:
         The region, for example `eu-west-1`.
@@ -173,10 +173,10 @@ class _Prepared(NamedTuple):
 
 
 class IotUrlSigner:
-    """Signs URLs for one AWS IoT endpoint, one for each connection.  Threads can share it.
+    """Signs URLs for one AWS IoT endpoint, one for each connection. Threads can share it.
 
     Args:
-        endpoint: `wss://host[:port][/path][?query]`, or a host.  Its query parameters are signed as well.
+        endpoint: `wss://host[:port][/path][?query]`, or a host. Its query parameters are signed as well.
         region: The region; None infers it from the host.
         service: `iotdevicegateway`, or `iotdata`, which older clients use.
         expires: How long each URL is valid, 1 to 604,800 seconds; None leaves it to AWS IoT.
@@ -215,6 +215,9 @@ class IotUrlSigner:
         Args:
             credentials: The credentials to sign with.
             now: The aware time of signing.
+
+        Returns:
+            The signed URL. It is a credential.
 
         Raises:
             SigningError: `now` has no time zone.
@@ -280,7 +283,7 @@ def presign_iot_url(
     """Sign the URL of an AWS IoT endpoint for one MQTT connection over WebSocket.
 
     Args:
-        endpoint: `wss://host[:port][/path][?query]`, or a host.  Its query parameters are signed as well.
+        endpoint: `wss://host[:port][/path][?query]`, or a host. Its query parameters are signed as well.
         credentials: The credentials to sign with; a session token is appended after signing.
         region: The region; None infers it from the host.
         now: The aware time of signing; None reads the clock.
@@ -288,12 +291,20 @@ def presign_iot_url(
         expires: How long the URL is valid, 1 to 604,800 seconds; None leaves it to AWS IoT.
 
     Returns:
-        The signed URL.  It is a credential.
+        The signed URL. It is a credential.
 
     Raises:
         RegionUnknown: The host does not name its region (a custom domain does not), and none was given.
         SigningError: An argument cannot be signed.
         CredentialsUnavailable: `credentials` is a provider that has none.
+
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from sigv4 import Credentials, presign_iot_url
+        >>> keys = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+        >>> now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+        >>> presign_iot_url("wss://a1b2c3-ats.iot.eu-west-1.amazonaws.com/mqtt", keys, now=now)
+        SignedUrl('wss://a1b2c3-ats.iot.eu-west-1.amazonaws.com/mqtt?<hidden>')
     """
     # The cache needs a hashable key; IotUrlSigner itself refuses an endpoint that is not a str.
     make = _signer if isinstance(endpoint, str) else IotUrlSigner

@@ -1,7 +1,7 @@
 """The known mistakes of signers, each as a change to a correct signature.
 
-`MISTAKES` is a table.  A row has a code, a sentence, and a function that returns each way of making the mistake: the
-fields of an `Attempt` to change, and a detail (a port, a region) for the sentence.  `explaining` tries each row.
+`MISTAKES` is a table. A row has a code, a sentence, and a function that returns each way of making the mistake: the
+fields of an `Attempt` to change, and a detail (a port, a region) for the sentence. `explaining` tries each row.
 """
 
 from __future__ import annotations

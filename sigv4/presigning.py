@@ -1,9 +1,9 @@
 """Sign a whole request in its query (`presign`) or in its headers (`sign_headers`).
 
-Both are pure functions: the time is the argument `now`, and nothing is read from the environment.  They combine the
+Both are pure functions: the time is the argument `now`, and nothing is read from the environment. They combine the
 stages of `canonical` and `signing` with the parameters and headers that AWS defines.
 
-The target is given as it will be sent.  `presign` leaves the path unchanged, rewrites the query in its canonical
+The target is given as it will be sent. `presign` leaves the path unchanged, rewrites the query in its canonical
 spelling, which has the same meaning for every server, and returns a target that is ready to send.
 """
 
@@ -85,7 +85,7 @@ _encoded = lru_cache(maxsize=64)(c.encode)  # for access keys and tokens, which 
 
 
 class _Signed:
-    """The result of either way of signing.  A signature is a credential: `repr` hides it, and pickling is refused."""
+    """The result of either way of signing. A signature is a credential: `repr` hides it, and pickling is refused."""
 
     __slots__ = ("canonical_request", "signature", "string_to_sign")
 
@@ -105,10 +105,10 @@ class Presigned(_Signed):
     """A request signed in its query.
 
     Attributes:
-        canonical_request: Stage 1, for study.  May hold the session token.
+        canonical_request: Stage 1, for study. May hold the session token.
         string_to_sign: Stage 2.
         signature: Stage 3, 64 lower-case hexadecimal digits.
-        target: `path?query`, ready to send.  A credential.
+        target: `path?query`, ready to send. A credential.
     """
 
     __slots__ = ("target",)
@@ -124,10 +124,10 @@ class SignedHeaders(_Signed):
     """A request signed in its headers.
 
     Attributes:
-        canonical_request: Stage 1, for study.  May hold the session token.
+        canonical_request: Stage 1, for study. May hold the session token.
         string_to_sign: Stage 2.
         signature: Stage 3, 64 lower-case hexadecimal digits.
-        authorization: The value of the `Authorization` header.  A credential.
+        authorization: The value of the `Authorization` header. A credential.
         headers: All headers to send, in order: those given, and those that signing adds.
     """
 
@@ -170,7 +170,7 @@ def presign(
     Args:
         method: The HTTP method, as it will be sent.
         target: `path?query`, as it will be sent; the path is kept, the query is rewritten in its canonical spelling.
-        headers: The headers to sign, including `Host`; a mapping or pairs.  Headers in `NEVER_SIGNED` are ignored.
+        headers: The headers to sign, including `Host`; a mapping or pairs. Headers in `NEVER_SIGNED` are ignored.
         credentials: The credentials to sign with.
         region: For example `us-east-1`.
         service: The service's signing name, for example `iotdevicegateway`.
@@ -181,8 +181,8 @@ def presign(
         also_sign: Headers in `NEVER_SIGNED` to sign nevertheless, except `Authorization`: the second generation of
             AWS's SDKs signs `Connection`.
         sign_token: Whether to sign the session token; otherwise it is appended to the signed URL, as AWS IoT requires.
-        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
-        double_encode: Whether to percent-encode the path once more.  False for S3.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first. False for S3.
+        double_encode: Whether to percent-encode the path once more. False for S3.
 
     Returns:
         The signed target, and the three stages it was computed from.
@@ -264,13 +264,13 @@ def sign_headers(
 ) -> SignedHeaders:
     """Sign a request in its `Authorization` header.
 
-    Adds `X-Amz-Date` and, where they apply, `X-Amz-Security-Token` and `X-Amz-Content-Sha256`.  Replaces given headers
+    Adds `X-Amz-Date` and, where they apply, `X-Amz-Security-Token` and `X-Amz-Content-Sha256`. Replaces given headers
     of these names, and a given `Authorization`, so that a request can be signed again.
 
     Args:
         method: The HTTP method, as it will be sent.
         target: `path?query`, as it will be sent.
-        headers: The headers of the request, including `Host`.  Headers in `NEVER_SIGNED` are sent but not signed.
+        headers: The headers of the request, including `Host`. Headers in `NEVER_SIGNED` are sent but not signed.
         credentials: The credentials to sign with.
         region: For example `us-east-1`.
         service: The service's signing name, for example `sts`.
@@ -281,8 +281,8 @@ def sign_headers(
         also_sign: Headers in `NEVER_SIGNED` to sign nevertheless, except `Authorization`: the second generation of
             AWS's SDKs signs `Connection`.
         sign_token: Whether to sign the header with the session token.
-        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
-        double_encode: Whether to percent-encode the path once more.  False for S3.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first. False for S3.
+        double_encode: Whether to percent-encode the path once more. False for S3.
 
     Returns:
         The headers to send, and the three stages they were computed from.

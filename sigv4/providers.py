@@ -1,8 +1,9 @@
 """Credentials providers: the environment, the shared files, and botocore's whole chain.
 
-Each provider has one method, `get_frozen_credentials()`.  It reads its source anew at each call, so that credentials
-that a login tool has just written are found at the next attempt.  If it finds none, the message says where it looked.
-Messages describe a mistake in a file without quoting the file: the invalid line can be the one with the secret.
+Each provider has one method, `get_frozen_credentials()`. It reads its source again at each call, so that credentials
+that a login tool has just written are found at the next attempt. If it finds none, the message contains the places
+where it looked. Messages describe a mistake in a file without quoting the file, because the invalid line can contain
+the secret.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class ChainProvider:
     """The first of several providers that has credentials.
 
     Args:
-        providers: The providers, in the order in which to try them.  Without any: the environment, then the shared
+        providers: The providers, in the order in which to try them. Without any: the environment, then the shared
             files.
     """
 
@@ -155,7 +156,7 @@ class ChainProvider:
 class BotocoreProvider:
     """Credentials from botocore's whole chain: SSO, assumed roles, processes, containers, instances.
 
-    Needs the extra `botocore`, which is imported at the first fetch.  botocore refreshes expiring credentials at each
+    Needs the extra `botocore`, which is imported at the first fetch. botocore refreshes expiring credentials at each
     fetch.
 
     Args:
@@ -168,7 +169,7 @@ class BotocoreProvider:
         self._session = session
 
     def get_frozen_credentials(self) -> Credentials:
-        """Return the credentials of botocore's chain.  May use the network.
+        """Return the credentials of botocore's chain. May use the network.
 
         Raises:
             CredentialsUnavailable: botocore is not installed or found no credentials: for example, there is no such

@@ -1,9 +1,9 @@
 """Stages 2 and 3: the string to sign, the signing key, and the signature.
 
-This module handles dates, scopes and HMAC.  It does not depend on the form of a request.
+This module handles dates, scopes and HMAC. It does not depend on the form of a request.
 
 A signature takes six hashes, and those that are the same for every request are computed once: a `SigningKey` holds the
-two SHA-256 states of HMAC after the key, and signing starts from copies of them.  Keys are kept in a bounded cache, by
+two SHA-256 states of HMAC after the key, and signing starts from copies of them. Keys are kept in a bounded cache, by
 secret, day, region and service.
 """
 
@@ -64,7 +64,7 @@ class SigningKey:
 
     Attributes:
         scope: The credential scope, `day/region/service/aws4_request`.
-        inner: The inner SHA-256 state of HMAC after the key.  Copy it; never update it.
+        inner: The inner SHA-256 state of HMAC after the key. Copy it; never update it.
         outer: The outer SHA-256 state, likewise.
     """
 

@@ -1,18 +1,18 @@
 """Verification: check that a request is signed with the key that it names, for this service, and at this time.
 
-`verify` returns `Verified` or `Rejected` and never raises, because anyone can send it any request.  It rejects a
+`verify` returns `Verified` or `Rejected` and never raises, because anyone can send it any request. It rejects a
 request that it cannot read, and every request while its own configuration is wrong.
 
 It canonicalises the request as received and signs it again, so two requests are equal to `verify` if their canonical
-requests are equal.  The following make no difference, because they do not change the meaning: the order of parameters,
+requests are equal. The following make no difference, because they do not change the meaning: the order of parameters,
 unnecessary or lower-case escapes in the query, `+` for a space, empty pairs (`&&`) and, where the path is normalised,
-`//` and `/./`.  Any other change, even of one character, is rejected.  The signature itself has one spelling,
+`//` and `/./`. Any other change, even of one character, is rejected. The signature itself has one spelling,
 lower-case hexadecimal, and a session token is compared after percent-decoding.
 
-A `+` in a query is a space, as in AWS and botocore.  AWS's C library, and `sign_headers` here, sign it as a plus sign;
+A `+` in a query is a space, as in AWS and botocore. AWS's C library, and `sign_headers` here, sign it as a plus sign;
 such a signature is accepted as well.
 
-The checks are, in order: form, scope, time, key, token, signature.  Secrets are compared in constant time.
+The checks are, in order: form, scope, time, key, token, signature. Secrets are compared in constant time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The request is refused.  A `Rejected` is false as a condition.
+    """The request is refused. A `Rejected` is false as a condition.
 
     Attributes:
         reason: One sentence, without any secret, token or signature.
@@ -97,7 +97,7 @@ def verify(
     normalize_path: bool = True,
     double_encode: bool = True,
 ) -> Verified | Rejected:
-    """Verify a request that is signed in its query or in its `Authorization` header.  Never raise.
+    """Verify a request that is signed in its query or in its `Authorization` header. Never raise.
 
     Args:
         method: The HTTP method, as received.
@@ -112,9 +112,9 @@ def verify(
             maximum.
         services: The accepted services; None accepts all.
         region: The accepted region; None accepts all.
-        sign_token: Whether the signature covers a session token in the query.  AWS IoT's does not.
-        normalize_path: Whether to resolve empty, `.` and `..` segments first.  False for S3.
-        double_encode: Whether to percent-encode the path once more.  False for S3.
+        sign_token: Whether the signature covers a session token in the query. AWS IoT's does not.
+        normalize_path: Whether to resolve empty, `.` and `..` segments first. False for S3.
+        double_encode: Whether to percent-encode the path once more. False for S3.
 
     Returns:
         `Verified`, which is true as a condition, or `Rejected`, which is false.
@@ -230,7 +230,7 @@ def duration(seconds: float) -> str:
 
 
 def _check_x_amz_signed(claim: Claim) -> None:
-    """Check that AWS's own headers are signed, or an intermediary could add one.  A token is checked by its value."""
+    """Check that AWS's own headers are signed, or an intermediary could add one. A token is checked by its value."""
     for name in claim.fields:
         if name.startswith("x-amz-") and name not in claim.signed_headers and name != "x-amz-security-token":
             raise Refusal(

@@ -28,39 +28,43 @@ _RATES = (*_WHOLE, "connect_rate", "client_connect_rate", "byte_rate", "stored_r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IoTLimits:
-    """The limits and departures.
+    """The limits of AWS IoT, and its deviations from the standard.
 
     Args:
-        max_payload: Bytes of a payload.  Beyond: the connection ends.
-        max_topic_bytes: Bytes of a Topic Name or a Topic Filter.  Beyond: the connection ends.
-        max_slashes: Slashes in one.  Beyond: the connection ends.
-        max_client_id_bytes: Bytes of a client id.  Beyond: refused.
-        max_filters: Topic Filters in one SUBSCRIBE.  Beyond: the connection ends.
-        max_subscriptions: Topic Filters of a connection.  Beyond: SUBACK 0x80.
-        connect_rate: CONNECTs a second of the account.  Beyond: CONNACK 3.
-        client_connect_rate: CONNECTs per second with one client id, with a burst of three; AWS documents no burst.
-            Beyond: CONNACK 3.
-        publish_rate: Messages a second of one connection, in and out together.
-        publish_surplus: What becomes of those beyond: "discard", not acknowledged either, as AWS does; or "delay".
-        byte_rate: Bytes a second of one connection, in and out together.  Beyond: what the client sends is delayed.
-        subscribe_rate: Topic Filters a second that the clients of the account subscribe to.  Beyond: SUBACK 0x80.
-        inbound_rate: Messages a second that they publish.  Beyond: discarded, and not acknowledged.
-        outbound_rate: Messages a second that they receive.  Beyond: discarded.
-        stored_rate: Messages a second that a resumed session receives of those that were stored for it.
-        websocket_life: Seconds that a WebSocket connection lasts.  Beyond: it ends.
-        max_qos: The highest QoS: a subscription is granted no more; a message of more ends the connection.
-        min_keep_alive: Seconds; a shorter keep alive counts as this.
-        max_keep_alive: Seconds; a longer one, and 0, counts as this.
-        session_expiry: Seconds for which a persistent session is kept.
-        max_in_flight: Messages of QoS 1 sent to one client and not acknowledged.
+        max_payload: The maximum bytes of a payload. Beyond it the connection is closed.
+        max_topic_bytes: The maximum bytes of a Topic Name or Topic Filter. Beyond it the connection is closed.
+        max_slashes: The maximum number of slashes in a Topic Name or Topic Filter. Beyond it the connection is closed.
+        max_client_id_bytes: The maximum bytes of a client id. Beyond it the CONNECT is refused.
+        max_filters: The maximum number of Topic Filters in one SUBSCRIBE. Beyond it the connection is closed.
+        max_subscriptions: The maximum number of Topic Filters of a connection. Beyond it the return code is 0x80.
+        connect_rate: CONNECTs per second of the account. Beyond it the return code is 3.
+        client_connect_rate: CONNECTs per second with one client id, with a burst of three (AWS documents no burst).
+            Beyond it the return code is 3.
+        publish_rate: Messages per second of one connection, sent and received together.
+        publish_surplus: What happens to messages beyond `publish_rate`: "discard", without acknowledgement, as in AWS;
+            or "delay".
+        byte_rate: Bytes per second of one connection, sent and received together. Beyond it the client's data is
+            delayed.
+        subscribe_rate: Topic Filters per second that the clients of the account subscribe to. Beyond it the return code
+            is 0x80.
+        inbound_rate: Messages per second that the clients of the account publish. Beyond it they are discarded, without
+            acknowledgement.
+        outbound_rate: Messages per second that the clients of the account receive. Beyond it they are discarded.
+        stored_rate: Stored messages per second that a resumed session receives.
+        websocket_life: Seconds after which a WebSocket connection is closed.
+        max_qos: The maximum QoS. A subscription is granted no higher one; a message with a higher one closes the
+            connection.
+        min_keep_alive: Seconds; a shorter keep alive is treated like this one.
+        max_keep_alive: Seconds; a longer keep alive, and 0, is treated like this one.
+        session_expiry: Seconds after which the persistent session of a disconnected client is deleted.
+        max_in_flight: The maximum number of unacknowledged messages of QoS 1 to one client.
         parent_level: Whether `a/#` matches `a`.
-        retained_for_wildcards: Whether a Topic Filter with a wildcard brings retained messages.
-        reserved_topics: Whether topics that begin with `$` are as any others.  If not: AWS IoT's own services take
-            what is published to those that it documents (here there are none, and it is dropped); a request for any
-            other ends the connection.
-        close_on_denial: Whether a denied PUBLISH or SUBSCRIBE ends the connection.  If not, the one is dropped, the
-            other gets SUBACK 0x80.
-        lifecycle_events: Whether `$aws/events/presence/` reports who connects and disconnects.
+        retained_for_wildcards: Whether retained messages are sent for a Topic Filter with a wildcard.
+        reserved_topics: Whether topics that begin with `$` are ordinary topics. If not, messages to documented ones go
+            to AWS services (there are none here, so they are dropped), and any other use closes the connection.
+        close_on_denial: Whether a denied PUBLISH or SUBSCRIBE closes the connection. If not, the PUBLISH is dropped,
+            and the return code of the SUBSCRIBE is 0x80.
+        lifecycle_events: Whether connections and disconnections are published to `$aws/events/presence/`.
 
     Raises:
         ValueError: A setting is out of its range.
