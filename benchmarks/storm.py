@@ -136,7 +136,8 @@ async def storm(clients: int, budget: float, outage: float, nodes: int) -> dict[
             away = time.monotonic()
         await returns.wait(lost, 120)
         serving = [broker for broker in brokers.values() if broker.poll() is None]
-        arrived = sorted(at for broker in serving for at in await asyncio.to_thread(arrivals, broker) if at >= begun[0])
+        came = [await asyncio.to_thread(arrivals, broker) for broker in serving]
+        arrived = sorted(at for times in came for at in times if at >= begun[0])
     finally:
         for broker in brokers.values():
             broker.kill()

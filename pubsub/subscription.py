@@ -89,6 +89,7 @@ class SubscriptionCore:
         self._channels: dict[str, Connection] = {}  # by the name of the provider
         self._wanted: dict[str, int] = {}
         self._codes: dict[tuple[str, str], int | None] = {}  # by provider and Topic Filter; None: not answered yet
+        self._unanswered: set[tuple[str, str]] = set()  # those of them that are not answered yet
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -118,7 +119,9 @@ class SubscriptionCore:
                 raise SubscriptionEnded("the subscription has ended; subscribe again")
             for topic_filter, qos in wanted.items():
                 self._wanted[topic_filter] = max(qos, self._wanted.get(topic_filter, 0))
-            self._codes.update({(provider.name, each): None for provider in self._providers for each in wanted})
+            asked = [(provider.name, each) for provider in self._providers for each in wanted]
+            self._codes.update(dict.fromkeys(asked))
+            self._unanswered.update(asked)
             if self.settled.done():
                 self.settled = self.runtime.new_future()
         for provider in self._providers:
@@ -137,8 +140,7 @@ class SubscriptionCore:
                 raise ValueError(f"the subscription does not have {unknown[0]!r}; it has {list(self._wanted)}")
             for topic_filter in unwanted:
                 self._wanted.pop(topic_filter, None)
-            for key in [key for key in self._codes if key[1] in unwanted]:
-                del self._codes[key]
+            self._forget([(provider.name, each) for provider in self._providers for each in unwanted])
             channels = list(self._channels.values())
         for channel in channels:
             channel.leave(self, unwanted)
@@ -247,8 +249,10 @@ class SubscriptionCore:
             if self.closed or key not in self._codes:
                 return
             self._codes[key] = return_code
-            standing = [code for (_, each), code in self._codes.items() if each == topic_filter and code != REFUSED]
-            if not standing:
+            self._unanswered.discard(key)
+            if return_code == REFUSED and all(
+                self._codes.get((each.name, topic_filter), REFUSED) == REFUSED for each in self._providers
+            ):
                 self._wanted.pop(topic_filter, None)
             over = return_code == REFUSED and not self._wanted
         if return_code == REFUSED and error is None:
@@ -267,8 +271,7 @@ class SubscriptionCore:
         with self.runtime.lock:
             if self._channels.get(name) is channel:
                 del self._channels[name]
-            for key in [key for key in self._codes if key[0] == name]:
-                del self._codes[key]
+            self._forget([key for key in self._codes if key[0] == name])
             self._providers = [provider for provider in self._providers if provider is not channel.provider]
             alone = not self._channels and not self._codes
         if alone:
@@ -311,9 +314,15 @@ class SubscriptionCore:
             self.report(error)
         self.runtime.spawn(self.runtime.call(self._observer.close))
 
+    def _forget(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Forget Topic Filters of providers, under the lock."""
+        for key in keys:
+            self._codes.pop(key, None)
+            self._unanswered.discard(key)
+
     def _settle_if_answered(self) -> None:
         with self.runtime.lock:
-            settled = None if None in self._codes.values() else self.settled
+            settled = None if self._unanswered else self.settled
         if settled is not None:
             settle(settled)
 
