@@ -56,6 +56,7 @@ class ConnectBudget:
         self.burst = burst
         self._step = (1 + _STEP_MARGIN) / rate  # seconds from one turn to the next
         self._next = float("-inf")  # the time after all reserved ones; it may be in the past
+        self._again = float("-inf")  # the latest time that was given to an attempt that could not begin
         # How many attempts may begin in how many seconds: those that are late, and all.
         late, most = max(1, int(rate * _LATE)), max(1, int(rate))
         self._limits = [
@@ -80,11 +81,8 @@ class ConnectBudget:
             The reserved time: `now`, or later.
         """
         with self._lock:  # no other lock is taken while this one is held
-            return self._reserve(now)
-
-    def _reserve(self, now: float) -> float:
-        turn = max(self._next, now - (self.burst - 1) * self._step)
-        self._next = turn + self._step
+            turn = max(self._next, now - (self.burst - 1) * self._step)
+            self._next = turn + self._step
         return max(turn, now)
 
     def begin(self, now: float) -> float:
@@ -99,8 +97,9 @@ class ConnectBudget:
         with self._lock:
             begun = self._begun
             due = [begun[-most] + seconds for most, seconds in self._limits if len(begun) >= most]
-            if max(due, default=now) > now:
-                return max(self._reserve(now), *due)
+            if max(due, default=now) > now:  # as soon as it may; not after those that have reserved a later turn
+                self._again = max(self._again + self._step, *due)
+                return self._again
             begun.append(now)
             return now
 

@@ -164,7 +164,7 @@ class Given(ConnectBudget):
         super().__init__(1)
         self.left = list(turns)
 
-    def _reserve(self, now: float) -> float:
+    def reserve(self, now: float) -> float:
         return self.left.pop(0)
 
 
@@ -182,13 +182,15 @@ class TestTheCore:
         assert [core.turn(10.0), core.turn(10.5), core.turn(11.0)] == [11.0, 11.0, 11.0]
         assert core.turn(11.5) == 12.0
 
-    def test_where_too_many_have_begun_it_takes_another_turn_as_often_as_that_is_so(self) -> None:
-        budget = Given(11.0, 15.0, 20.0, 30.0)
+    def test_where_too_many_have_begun_it_waits_as_long_and_as_often_as_that_is_so(self) -> None:
+        budget = Given(11.0, 30.0)
         core = self.core(budget)
         assert core.turn(10.0) == 11.0
         budget.begin(11.5)  # another client
-        assert core.turn(12.0) == 15.0
-        budget.begin(15.5)
-        assert core.turn(16.0) == 20.0
-        assert core.turn(21.0) == 21.0
+        again = core.turn(12.0)
+        assert 12.5 <= again < 12.6
+        budget.begin(12.55)
+        later = core.turn(again + 0.1)
+        assert 13.55 <= later < 13.7
+        assert core.turn(later) == later
         assert core.turn(23.0) == 30.0
