@@ -104,7 +104,7 @@ async def measure(
         look: returns the CPU seconds used by the endpoint, and the number of discarded messages.
     """
     provider = AWSIoTProvider(region, url, credentials, client_id="bench", max_queued=100_000)
-    sharded = Sharded(provider, (outcome.publishing, outcome.receiving), most_connections=1_000, connect_rate=100)
+    sharded = Sharded(provider, (outcome.publishing, outcome.receiving), most_connections=1_000, connect_rate=50)
     tally = Tally(outcome.filters)
     topics = [f"bench/{number}" for number in range(outcome.filters)]
     async with PubSub(sharded, codec=BYTES, timeout=120) as ps:

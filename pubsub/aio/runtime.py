@@ -43,7 +43,8 @@ class Tasks(Runtime):
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions
-        return Pool(self, make, options, provider.connections, provider.most_connections, most, provider.budget)
+        budgets = provider.budget, provider.receiving_budget
+        return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)
 
     def new_future(self) -> asyncio.Future[None]:
         """See `Runtime.new_future`."""

@@ -12,6 +12,7 @@ A `Pool` has the methods of a client, and consists of clients, its *parts*. So t
     asking.py     subscribing and unsubscribing on the parts
     core.py       publishing, and changes of the number of parts
     moving.py     the sequence of handovers: begin, follow, hold, finish
+    budgets.py    how often parts connect
     sizing.py     the number of parts
     pubsub/sync/pool.py, pubsub/aio/pool.py       what waits: open, close, publish, flush, the messages
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from mqttws import ConnectBudget, MQTTError, Publish, State, WouldDeadlock
+from mqttws import MQTTError, Publish, State, WouldDeadlock
+from pubsub.pool.budgets import Budget
 from pubsub.pool.gather import worst
 from pubsub.pool.moving import Moves
 from pubsub.pool.part import Part
@@ -32,7 +33,8 @@ class Parts(ABC):
         connections: The number of parts; see `Sharded`.
         most_connections: The maximum number of parts with "auto".
         most_filters: The maximum number of Topic Filters of a part; None: any number.
-        budget: The budget for the CONNECTs of all parts.
+        budget: The budget for the CONNECTs of the parts that only publish.
+        receiving_budget: The budget for those of the other parts, which subscribe, too; it takes turns of `budget`.
 
     Attributes:
         on_part: Called with the index of a part and its new state; with None instead of a state when the part was
@@ -49,7 +51,8 @@ class Parts(ABC):
         connections: Connections,
         most_connections: int,
         most_filters: int | None,
-        budget: ConnectBudget,
+        budget: Budget,
+        receiving_budget: Budget,
     ) -> None:
         self.runtime = runtime
         self.places: Places[Part] = Places()
@@ -57,7 +60,8 @@ class Parts(ABC):
         self.error: Exception | None = None
         self._lock = threading.RLock()
         self._make = make
-        self._options = {**options, "connect_budget": options.get("connect_budget") or budget}
+        self._options = options
+        self._budgets = budget, receiving_budget
         self._client_id = options.get("client_id") or f"pubsub-{os.urandom(8).hex()}"
         self._is_auto = connections == "auto"
         self._most_connections = most_connections
@@ -151,6 +155,7 @@ class Parts(ABC):
             **self._options,
             "client_id": f"{self._client_id}-{index}",
             "will": self._options.get("will") if index == 0 else None,  # one will for the whole pool
+            "connect_budget": self._options.get("connect_budget") or self._budgets[receives],
             "on_state": partial(self._on_state, part),
             "on_error": partial(self._on_error, part),
             **self.options_of(part),

@@ -372,6 +372,11 @@ class AWSIoTProvider(Provider):
         """See `Provider.max_subscriptions`."""
         return self._limits.max_subscriptions
 
+    @property
+    def subscribe_rate(self) -> float | None:
+        """See `Provider.subscribe_rate`."""
+        return self._limits.subscribe_rate
+
     def objection_to_publish(self, topic: str, payload: bytes, qos: int) -> BeyondLimit | None:
         """Return an error that names the limit of AWS IoT which a message exceeds; otherwise None."""
         objection = self._limits.objection_to_publish(topic, len(payload), qos)

@@ -96,6 +96,11 @@ class Provider(ABC):
         """The maximum number of Topic Filters of one connection; None if unknown."""
         return None
 
+    @property
+    def subscribe_rate(self) -> float | None:
+        """The maximum rate of Topic Filters, per second, of all connections' SUBSCRIBEs; None if unknown."""
+        return None
+
     @abstractmethod
     def url(self) -> Urls:
         """Return the URL to connect to, or several, all of which an attempt tries.

@@ -7,11 +7,15 @@ from typing import Any, ClassVar
 
 from mqttws import ConnectBudget
 from pubsub.errors import ProviderError
+from pubsub.pool.budgets import Both, Budget
 from pubsub.pool.sizing import Connections, split
 from pubsub.providers.base import Provider
 from pubsub.providers.endpoints import Urls
 
 __all__ = ["Sharded"]
+
+#: The part of a server's rate of Topic Filters that is used: other clients of the account subscribe, too.
+_USED = 0.9
 
 
 class Sharded(Provider):
@@ -70,6 +74,14 @@ class Sharded(Provider):
         self.connections = connections
         self.most_connections = most_connections
         self.budget = ConnectBudget(connect_rate)
+        self.receiving_budget = self._receiving_budget(connect_rate)
+
+    def _receiving_budget(self, connect_rate: float) -> Budget:
+        """Return the budget of connections that receive: each subscribes to all its Topic Filters when it connects."""
+        rate, most = self.provider.subscribe_rate, self.provider.max_subscriptions
+        if rate is None or most is None or _USED * rate / most >= connect_rate:
+            return self.budget
+        return Both(self.budget, ConnectBudget(_USED * rate / most))
 
     @property
     def max_subscriptions(self) -> int | None:

@@ -176,7 +176,8 @@ class Threads(Runtime):
         if not isinstance(provider, Sharded):
             return make(**options)
         most = provider.max_subscriptions
-        return Pool(self, make, options, provider.connections, provider.most_connections, most, provider.budget)
+        budgets = provider.budget, provider.receiving_budget
+        return Pool(self, make, options, provider.connections, provider.most_connections, most, *budgets)
 
     def new_future(self) -> Outcome:
         """See `Runtime.new_future`."""

@@ -375,6 +375,16 @@ class TestAwsLimits:
         assert sorted(granted.values()) == [1] * 40 + [128]
         assert len(api.ps.connection_states) == 1 + 5
 
+    def test_filters_are_subscribed_to_within_the_rate_of_the_account(self, make: Make, stack: ExitStack) -> None:
+        """Each connection subscribes to its own when it connects, so it connects more slowly."""
+        limits = IoTLimits(subscribe_rate=20.0, max_subscriptions=5)
+        iot = stack.enter_context(LocalIoTEndpoint(limits=limits))
+        provider = AWSIoTProvider(iot.region, iot.url, iot.credentials, client_id="name", limits=limits)
+        api = make(Sharded(provider, (1, 9), connect_rate=200))
+        topics = [f"t/{number}" for number in range(45)]
+        subscription = api.call(api.ps.subscribe(topics, qos=1).subscribe, Streams().next)
+        assert set(api.call(subscription.ready, PATIENCE).values()) == {1}
+
     def test_an_endpoint_that_is_busy_for_a_while_throttles_nothing_and_gets_nothing_twice(
         self, make: Make, stack: ExitStack
     ) -> None:

@@ -216,7 +216,8 @@ class Pool(PoolCore):
     def __init__(self, world: World, connections: Connections, most_filters: int | None) -> None:
         self.world = world
         options = {"client_id": "name", "will": ("status", b"gone"), "publish_rate": 100.0}
-        super().__init__(world, world.make, options, connections, 12, most_filters, ConnectBudget(1_000))  # type: ignore[arg-type]
+        budget = ConnectBudget(1_000)
+        super().__init__(world, world.make, options, connections, 12, most_filters, budget, budget)  # type: ignore[arg-type]
         self._is_open = True
         for part in self._unopened():
             self.start(part)

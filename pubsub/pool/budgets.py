@@ -1,0 +1,32 @@
+"""Two budgets of CONNECTs as one. No input or output."""
+
+from __future__ import annotations
+
+from mqttws import ConnectBudget
+
+__all__ = ["Both", "Budget"]
+
+
+class Both:
+    """The turns that two budgets allow, for the option `connect_budget`.
+
+    Args:
+        first: One of them, which other connections use, too.
+        second: The other one.
+    """
+
+    def __init__(self, first: ConnectBudget, second: ConnectBudget) -> None:
+        self._first = first
+        self._second = second
+
+    def reserve(self, now: float) -> float:
+        """Reserve the time of the next attempt. Return it: `now` or later."""
+        return self._second.reserve(self._first.reserve(now))
+
+    def begin(self, now: float) -> float:
+        """Begin the attempt whose time has come. Return `now`; or a later time, which is reserved for it instead."""
+        turn = self._second.begin(now)
+        return turn if turn > now else self._first.begin(now)
+
+
+Budget = ConnectBudget | Both
