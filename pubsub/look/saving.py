@@ -160,21 +160,25 @@ def _checksum(data: bytes) -> int:
 
 
 class Qlog(Saver):
-    """Events for qlog tools: one for each record except TCP data, in a separate namespace."""
+    """Events for qlog tools: one for each record except TCP data, in a separate namespace.
+
+    There is one trace, with the connection as the group of each event. qvis cannot open a trace without events.
+    """
 
     def _begin(self) -> None:
-        self._first = True
         self._start: float | None = None
         head: dict[str, Any] = {"qlog_version": "0.3", "qlog_format": "JSON", "title": "a session of MQTT"}
-        trace = {"vantage_point": {"name": "mqttws.tap", "type": "network"}}
-        text = json.dumps({**head, "traces": [trace]}, separators=(",", ":"))
-        self._file.write(text.removesuffix("}]}").encode() + b',"events":[')
+        self._file.write(_compact({**head, "traces": []}).removesuffix(b"]}"))
 
     def _write(self, record: Record) -> None:
         if record.layer == "tcp" and record.name == "data":
             return
         if self._start is None:
             self._start = record.time
+            vantage = {"name": "mqttws.tap", "type": "network", "flow": "client"}
+            self._file.write(_compact({"vantage_point": vantage, "events": []}).removesuffix(b"]}"))
+        else:
+            self._file.write(b",")
         made = to_json(record, secrets=self._secrets, fields=False)
         data = {name: value for name, value in made.items() if name not in ("time", "layer", "name", "connection")}
         data["raw"] = {"length": record.size, "data": data.pop("data")}
@@ -185,12 +189,19 @@ class Qlog(Saver):
             "group_id": str(record.connection),
             "data": data,
         }
-        self._file.write((b"" if self._first else b",") + json.dumps(event, separators=(",", ":")).encode())
-        self._first = False
+        self._file.write(_compact(event))
 
     def _end(self) -> None:
-        common = {"time_format": "relative", "reference_time": round((self._start or 0.0) * 1000, 3)}
-        self._file.write(b'],"common_fields":' + json.dumps(common, separators=(",", ":")).encode() + b"}]}\n")
+        if self._start is None:
+            self._file.write(_compact({"error_description": "the session has no records"}))
+        else:
+            common = {"time_format": "relative", "reference_time": round(self._start * 1000, 3)}
+            self._file.write(b'],"common_fields":' + _compact(common) + b"}")
+        self._file.write(b"]}\n")
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _event_name(name: str) -> str:

@@ -46,9 +46,9 @@ TALK: list[tuple[str, Packet]] = [
 ]
 
 
-def session(websocket: bool = False, talk: list[tuple[str, Packet]] = TALK) -> list[Record]:
+def session(websocket: bool = False, talk: list[tuple[str, Packet]] = TALK, connection: int = 1) -> list[Record]:
     """Return a session with one packet a second."""
-    reader = SessionReader()
+    reader = SessionReader(connection)
     records = reader.opened(1000.0, server="h")
     if websocket:
         records += reader.receive_data("client", REQUEST, 1000.25)
@@ -113,10 +113,44 @@ def test_qlog_conforms_to_its_schema(tmp_path: Path) -> None:
     assert names[:4] == ["connectivity:open", "http:get", "http:101", "websocket:binary"]
     assert names.count("mqtt:publish") == 2
     assert [event["time"] for event in trace["events"]] == sorted(event["time"] for event in trace["events"])
+    head = json.dumps({"qlog_version": "0.3", "qlog_format": "JSON"}, separators=(",", ":"))
+    assert (tmp_path / "s.qlog").read_text().startswith(head[:-1])  # in the first 256 bytes: section 3
     jsonschema.validate(json.loads(save([], tmp_path / "empty.qlog").read_text()), schema)
-    made["traces"][0]["events"][0].pop("name")
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(made, schema)
+    for fault in (
+        lambda trace: trace["events"][0].pop("name"),
+        lambda trace: trace["vantage_point"].pop("flow"),
+        lambda trace: trace["events"][0].update(group_id=1),
+        lambda trace: trace["events"][1]["data"]["raw"].update(data="no hexadecimal"),
+        lambda trace: trace.update(common_fields={"time_format": "seconds"}),
+    ):
+        wrong = json.loads((tmp_path / "s.qlog").read_text())
+        fault(wrong["traces"][0])
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+def test_qvis_opens_qlog(tmp_path: Path) -> None:
+    """What QlogLoader.ts and QlogLoaderV2.ts of github.com/quiclog/qvis need, without which they complain or fail."""
+    several = [*session(True), *session(False, connection=2)]
+    made = json.loads(save(several, tmp_path / "s.qlog").read_text())
+    assert made["qlog_version"] == "0.3"  # others are "Unknown qlog version!"
+    assert made["qlog_format"] == "JSON"  # or "non-compliant qlog draft-02 trace!"
+    for trace in made["traces"]:
+        assert "event_fields" not in trace
+        assert trace["vantage_point"].keys() >= {"type", "flow"}
+        assert trace["common_fields"]["time_format"] == "relative"
+        assert isinstance(trace["common_fields"]["reference_time"], float)
+        groups: dict[str, list[float]] = {}
+        for event in trace["events"]:
+            # Where the first event has a group, all need one; each group becomes a connection, in order of time.
+            groups.setdefault(event["group_id"], []).append(event["time"])
+            assert len(event["name"].split(":")) == 2
+            assert not {"header", "packet_type"} & event["data"].keys()  # have a meaning of their own
+        assert sorted(groups) == ["1", "2"]
+        assert all(times == sorted(times) for times in groups.values())
+    # It reads the last event of each trace that is no error, so that there must be one.
+    (empty,) = json.loads(save([], tmp_path / "empty.qlog").read_text())["traces"]
+    assert empty == {"error_description": "the session has no records"}
 
 
 @pytest.mark.parametrize("websocket", [False, True], ids=["tcp", "websocket"])
