@@ -1,7 +1,7 @@
 #!/bin/sh
-# A root file system of Debian sid, which has Python 3.14: made once by debootstrap, below .matrix/sid.
-#   tools/sid.sh                 make it; root on Debian is needed, 2 minutes, 400 MB
-#   tools/sid.sh COMMAND...      run a command in it, in this folder, with the mounts it needs; they end with the command
+# A root file system of Debian sid, which has Python 3.14, created once by debootstrap below .matrix/sid.
+#   tools/sid.sh                 create it; requires root on Debian, 2 minutes, 400 MB
+#   tools/sid.sh COMMAND...      run a command in it, in this folder; its mounts end with the command
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 root=$here/.matrix/sid
@@ -17,7 +17,7 @@ if [ $# = 0 ]; then
     exit 0
 fi
 
-# A mount namespace of its own, so that nothing stays mounted. Names and certificates are those of this machine.
+# A separate mount namespace, so that nothing stays mounted. Host names and certificates are those of this machine.
 exec unshare --mount sh -euc '
     root=$1 here=$2
     shift 2

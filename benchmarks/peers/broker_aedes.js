@@ -1,4 +1,4 @@
-// aedes under Node, over WebSocket: prints its port, ends when its standard input does.
+// Run aedes under Node, over WebSocket: print its port, and end at the end of standard input.
 'use strict'
 const http = require('http')
 const { WebSocketServer, createWebSocketStream } = require('ws')

@@ -31,7 +31,7 @@ const cases = {
   publish_qos0 (client) {
     const publish = (number, then) => {
       let sent = 0
-      // In turns of 100, so that the event loop can write.
+      // In groups of 100, so that the event loop can write.
       const some = () => {
         for (let n = 0; n < 100 && sent < number; n++, sent++) client.publish(TOPIC, MESSAGE)
         if (sent < number) return setImmediate(some)

